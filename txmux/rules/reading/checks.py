@@ -31,12 +31,7 @@ _HOST = re.compile(r"[!-.0-~]+")
 
 
 def check(text: str) -> Check:
-    """Read a health check.
-
-    Args:
-        text: ``tcp``, ``http``, ``redis``, ``postgres``, ``ssh``, or ``send=`` and ``expect=`` in its place; then
-            options, split as a shell would.
-    """
+    """Read a health check: its kind, or ``send=`` and ``expect=`` in its place; then options, split as by a shell."""
     first, *rest = split_words(text) or [""]
     kind: CheckKind | None = next((kind for kind in _WORDS if kind == first), None)
     if first.partition("=")[0] in _KINDS["exchange"]:
@@ -84,7 +79,6 @@ def ejection(text: str) -> Ejection | None:
 
 
 def ejection_text(eject: Ejection) -> str:
-    """Write the value of ``eject``."""
     within, seconds = duration_text(eject.within), duration_text(eject.seconds)
     return f"failures={eject.failures} within={within} for={seconds}"
 
@@ -131,10 +125,6 @@ def _host(text: str) -> str:
     return text
 
 
-def _statuses(text: str) -> tuple[range, ...]:
-    return tuple(_statuses_of(part.strip()) for part in text.split(","))
-
-
 def _statuses_of(text: str) -> range:
     first, dash, last = text.partition("-")
     low, high = _status(first), _status(last if dash else first)
@@ -166,7 +156,13 @@ def _text(text: str) -> bytes:
 
 _KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
     "tcp": {},
-    "http": {"method": _method, "path": _path, "expect": _statuses, "host": _host, "send": _text},
+    "http": {
+        "method": _method,
+        "path": _path,
+        "host": _host,
+        "send": _text,
+        "expect": lambda text: tuple(_statuses_of(part.strip()) for part in text.split(",")),
+    },
     "redis": {},
     "postgres": {},
     "ssh": {},

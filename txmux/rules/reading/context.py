@@ -34,7 +34,6 @@ class RulesReading:
     """Reads values that mean something only together with the rest of the rules.
 
     Args:
-        files: Reads the files that values name.
         backend: Returns the backend of a section, if there is one of this name.
         on_disk: Whether files have to be there that only the service needs.
         alone: Whether the file is read without others, which may define the names that it uses.
@@ -42,9 +41,7 @@ class RulesReading:
     Attributes:
         home: The folder of the main file.
         folder: That of the file which is being read.
-        problems: All that is wrong so far.
         sections: By kind and name; several of one name are an error already.
-        settings: Those of the service, the defaults for backends.
     """
 
     def __init__(
@@ -70,7 +67,6 @@ class RulesReading:
         self._lists = NetworkLists(files, self.problems)
 
     def pem(self, text: str) -> Path:
-        """Read the path of a file of certificates or keys; a relative one starts at the folder of the main file."""
         if text in {"yes", "no", "on", "off", "true", "false"}:
             raise InvalidValueError(
                 f"takes the paths of PEM files, not {text!r}; write them, or remove this"
@@ -109,13 +105,11 @@ class RulesReading:
         return NetworkSet([]) if self.alone else self._lists(self.folder / name)
 
     def denied(self, text: str) -> IPNetwork | NetworkSet | Varying:
-        """Read what `networks` does, or ``crowdsec:URL``."""
         if text.startswith(CROWDSEC):
             return crowdsec(text, self.settings, alone=self.alone)
         return self.networks(text)
 
     def outcome(self, text: str) -> Outcome:
-        """Read an outcome."""
         if text in REFUSALS:
             return REFUSALS[text]
         backend = self._backend(text)
@@ -166,11 +160,9 @@ def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:
 
 
 def _together(networks: Iterable[IPNetwork | NetworkSet | Varying]) -> NetworkSet:
-    found = tuple(networks)
+    first, *others = found = tuple(networks)
     # A file that several keys name is stored once.
-    if len(found) == 1 and isinstance(found[0], NetworkSet):
-        return found[0]
-    return NetworkSet(found)
+    return first if isinstance(first, NetworkSet) and not others else NetworkSet(found)
 
 
 NETWORKS = ValueKind(RulesReading.networks, "list of networks", "list", _together, in_context=True)

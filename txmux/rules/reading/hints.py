@@ -225,7 +225,6 @@ def strays_after_server(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def stray_after_endpoint(words: Sequence[str]) -> str:
-    """Return what to do about words after an endpoint."""
     hints = (_AFTER_ENDPOINTS[word] for word in words if word in _AFTER_ENDPOINTS)
     return next(hints, "write one endpoint a line, and nothing after it")
 

@@ -33,21 +33,13 @@ class LineKind(Enum):
     BLANK = "blank"
     COMMENT = "comment"
     HEADER = "header"
-    ENTRY = "entry"
-    """It begins an entry, or at least is where one could begin."""
-    ITEM = "item"
-    """It continues the value of the entry above."""
+    ENTRY = "entry"  # or at least a line where one could begin
+    ITEM = "item"  # continues the value of the entry above
 
 
 @attrs.frozen
 class RulesLine:
-    """A line of a rules file.
-
-    Attributes:
-        number: Counted from 1.
-        text: It, without the blanks around it.
-        indent: How many blanks are before it.
-    """
+    """A line of a rules file, without the blanks around it."""
 
     number: int
     kind: LineKind
@@ -82,17 +74,9 @@ _COLON = re.compile(r"([a-z_]+)\s*:(?:(?:\s*=\s*|\s+)(.*))?")
 def read_ini(
     text: str, path: str, keys: Collection[str] = ()
 ) -> tuple[list[Section], list[Problem]]:
-    """Read the form of a file, whatever its sections and keys mean.
+    """Read the form of a file, whatever its sections and keys mean; `keys` are words for hints.
 
     Two sections with the same header are both returned: only the caller, which knows all included files, can say where the other is.
-
-    Args:
-        text: The file's text; a byte order mark and any kind of line end are accepted.
-        path: Its name, for the problems.
-        keys: Words that are likely to be keys, for hints.
-
-    Returns:
-        The sections in their order, and the errors of form.
     """
     reader = _IniReader(path, keys)
     for line in lines_of(text):
@@ -137,13 +121,10 @@ class _IniReader:
         if not (bracket and name):
             self._problem(number, "", "a header is a name between '[' and ']', as in [route ssh]")
             self._unread.append(number)
-        if not name:
-            return
         self._header = name
-        if rest:
-            self._problem(
-                number, "", "nothing may follow the header's ']'; a comment needs its own line"
-            )
+        if name and rest:
+            message = "nothing may follow the header's ']'; a comment needs its own line"
+            self._problem(number, "", message)
 
     def finish(self) -> None:
         """Keep the section that has been read, in as little memory as it takes: there may be thousands."""
@@ -180,16 +161,11 @@ class _IniReader:
         elif not key:
             self._problem(number, "", "a key is missing before '='")
         elif self._entries is None:
-            self._problem(
-                number,
-                key,
-                "comes before the first section; put a header such as [route ssh] above it",
-            )
+            message = "comes before the first section; put a header such as [route ssh] above it"
+            self._problem(number, key, message)
         elif key in self._entries:
-            line_before = self._entries[key].line
-            message = (
-                f"is already at line {line_before}; keep one, with further values indented below it"
-            )
+            earlier = f"is already at line {self._entries[key].line}"
+            message = f"{earlier}; keep one, with further values indented below it"
             self._problem(number, key, message)
         else:
             if value:

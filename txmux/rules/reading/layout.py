@@ -13,21 +13,15 @@ from txmux.rules.reading.sections import TABLES, split_list
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from txmux.rules.model import Section
-
 _INDENT = "    "
 _VARIABLE = re.compile(r"\$\{")
 
 
 def laid_out(text: str) -> str:
-    """Lay a rules file out.
+    """Lay a rules file out whose form has no errors; see `read_ini`.
 
-    Args:
-        text: A file whose form has no errors; see `read_ini`.
-
-    Returns:
-        Its text with one blank line before each section, at most one elsewhere, the ``=`` of a section below each
-        other, and one value a line where there are several, the first beside its key. Laid out again, it stays as it is.
+    There is one blank line before each section, at most one elsewhere, the ``=`` of a section below each other, and one
+    value a line where there are several, the first beside its key. Laid out again, it stays as it is.
     """
     layout = _FileLayout()
     for line in lines_of(text):
@@ -47,13 +41,16 @@ def laid_out(text: str) -> str:
 def meaning(text: str) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """Return what two texts have in common if they are laid out differently: headers, keys, and the values of each."""
     sections, _ = read_ini(text, "")
-    return [(section.header, [*_entries(section)]) for section in sections]
-
-
-def _entries(section: Section) -> Iterator[tuple[str, list[str]]]:
-    for key, entry in section.entries.items():
-        texts = [one for item in entry.items for one in _values(section.header, key, item.text)]
-        yield key, texts
+    return [
+        (
+            header := section.header,
+            [
+                (key, [one for item in entry.items for one in _values(header, key, item.text)])
+                for key, entry in section.entries.items()
+            ],
+        )
+        for section in sections
+    ]
 
 
 def _values(header: str, key: str, text: str) -> list[str]:
@@ -69,16 +66,11 @@ def _values(header: str, key: str, text: str) -> list[str]:
 
 @attrs.define
 class _EntryLayout:
-    """A key and its value.
-
-    Attributes:
-        begins: Whether the value begins on the line of its key, as it has to if it begins like a comment.
-        lines: Those of the value, comments among them.
-    """
+    """A key and its value."""
 
     key: str
-    begins: bool
-    lines: list[str]
+    begins: bool  # on the line of its key, as the value has to if it begins like a comment
+    lines: list[str]  # comments among them
 
     def text(self, width: int) -> Iterator[str]:
         """Yield its lines in the file; the keys of its section are padded to the width."""

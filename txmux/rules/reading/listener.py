@@ -41,7 +41,6 @@ _LONGEST_QUIET, _MOST_QUESTIONS = 32767, 127  # tcp(7), MAX_TCP_KEEPIDLE and the
 
 
 def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> Listener:
-    """Make the listener of a section from the values that could be read, by their fields."""
     fields = dict(found)
     clients = Clients(fields.pop("allow", None), fields.pop("deny", None))
     return Listener(name, clients=clients, section=section, **fields)
@@ -78,7 +77,6 @@ def _networks(reading: RulesReading, text: str) -> NetworkSet:
 
 
 def _keepalive(text: str) -> Keepalive | None:
-    """Read ``yes``, ``no`` or options; ``None`` means no keepalive."""
     if "=" not in text:
         return Keepalive() if values.boolean(text) else None
     readers = {

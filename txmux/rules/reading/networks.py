@@ -25,12 +25,7 @@ _LONGEST_SHOWN = 60
 
 
 class NetworkLists:
-    """Reads files of networks, each only once.
-
-    Args:
-        files: Reads them; lists of others may have any bytes in their comments.
-        problems: Errors in them are added to it; of each file only the first few.
-    """
+    """Reads files of networks, each only once; of each, only the first few problems are added to the others."""
 
     def __init__(self, files: FileReader, problems: list[Problem]) -> None:
         self._files = files
@@ -56,18 +51,16 @@ class NetworkLists:
         return self._named[name]
 
     def _networks(self, text: str, path: Path) -> Iterator[IPNetwork]:
-        wrong: list[int] = []
+        wrong: list[tuple[int, str]] = []
         for number, found in read_lines(text):
-            if not isinstance(found, str):
+            if isinstance(found, str):
+                wrong.append((number, found))
+            else:
                 yield found
-                continue
-            wrong.append(number)
-            if len(wrong) <= _MOST_PROBLEMS:
-                self._problems.append(Problem(str(path), number, "", "", found))
         if len(wrong) > _MOST_PROBLEMS:
             message = f"is not a network either; there are {len(wrong)} such lines in this file"
-            first_hidden = wrong[_MOST_PROBLEMS]
-            self._problems.append(Problem(str(path), first_hidden, "", "", message))
+            wrong[_MOST_PROBLEMS:] = [(wrong[_MOST_PROBLEMS][0], message)]
+        self._problems += (Problem(str(path), number, "", "", why) for number, why in wrong)
 
 
 def read_lines(text: str) -> Iterator[tuple[int, IPNetwork | str]]:
@@ -100,7 +93,7 @@ _KEYS = ("country", "continent")
 
 
 def crowdsec(text: str, settings: Settings, *, alone: bool) -> Varying:
-    """Read the URL of a CrowdSec, whose bans are known when the service runs; `alone` means that its settings are unknown."""
+    """Read the URL of a CrowdSec; `alone` means that the settings are unknown."""
     url = text.removeprefix(CROWDSEC)
     try:
         parts = urlsplit(url)

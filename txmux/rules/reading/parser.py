@@ -72,15 +72,8 @@ def parse(
 
 
 def read_again(files: Files) -> Rules:
-    """Read rules from what was in their files, as another process does.
-
-    Args:
-        files: Those of the rules; not empty.
-
-    Raises:
-        RulesError: All that is wrong.
-    """
-    if _last is not None and _same(_last.files, files):
+    """Read rules from what was in their files, as another process does."""
+    if _last is not None and _comparable(_last.files) == _comparable(files):
         return _last
     path, text = next(iter(files.texts.items()))
     return _remembered(_RulesParser(SourceFile(path, text), None, known=files).rules())
@@ -96,26 +89,17 @@ def _remembered(rules: Rules) -> Rules:
     return rules
 
 
-def _same(files: Files, others: Files) -> bool:
-    included = {item: [*paths] for item, paths in others.included.items()}
-    return (
-        files.texts == others.texts
-        and {item: [*paths] for item, paths in files.included.items()} == included
-        and files.variables == others.variables
-    )
+def _comparable(files: Files) -> object:
+    included = {item: [*paths] for item, paths in files.included.items()}
+    return files.texts, included, files.variables
 
 
 def errors_alone(
     source: SourceFile, matchers: Mapping[str, IProtocolMatcher] | None = None
 ) -> tuple[Problem, ...]:
-    """Find the errors of a file that do not depend on other files: another file may include it.
+    """Find the errors of a file that do not depend on other files, since another file may include it.
 
-    Args:
-        source: The file. No other file is read, variables of the environment neither; names are taken to be somewhere.
-        matchers: The matchers by name; by default those that are installed.
-
-    Returns:
-        What is wrong, in the order of lines.
+    No other file is read, variables of the environment neither; names are taken to be somewhere.
     """
     try:
         _RulesParser(source, matchers, alone=True).rules()
@@ -125,7 +109,6 @@ def errors_alone(
 
 
 def is_as_read(rules: Rules) -> bool:
-    """Return whether rules are unchanged from their files: no part was made or changed in Python."""
     if rules is _last:
         return True
     try:
@@ -192,19 +175,15 @@ class _RulesParser:
         self._problems += loops(listeners, routes)
         self._problems += wrong_transports(listeners, routes)
         self._problems += misplaced(listeners, routes, settings.relay)
-        opened = (*self._sections["listen"].values(), *self._sections["txmux"].values())
-        self._problems += conflicts(same[0] for same in opened)
-        sections = (same[0] for same in self._sections["listen"].values())
-        self._problems += unshareable(sections, settings)
-        if self._on_disk:
-            every = (
-                each for kind in self._sections.values() for same in kind.values() for each in same
-            )
-            self._problems += missing_files(every)
+        opened = [same[0] for same in self._sections["listen"].values()]
+        own = [same[0] for same in self._sections["txmux"].values()]
+        self._problems += conflicts([*opened, *own])
+        self._problems += unshareable(opened, settings)
+        for kind in self._sections if self._on_disk else ():
+            self._problems += missing_files(section for _, section in self._named(kind))
         if not (self._sections["listen"] or self._not_text or self._alone):
-            message = (
-                "there is no [listen NAME] section; add one, with 'endpoint = :443' for example"
-            )
+            missing = "there is no [listen NAME] section"
+            message = f"{missing}; add one, with 'endpoint = :443' for example"
             self._problems.append(Problem(self._path, 1, "", "", message))
         files = self._files.files()
         not_text = {(problem.path, problem.line) for problem in self._not_text}
@@ -287,7 +266,6 @@ class _RulesParser:
         )
 
     def _backend_called(self, name: str) -> Backend | None:
-        """Return the backend of a name, which is read now if it is another one's fallback."""
         if name in self._begun:
             way = " -> ".join((*self._begun[self._begun.index(name) :], name))
             raise InvalidValueError(f"is a circle: {way}; give one of them another fallback")

@@ -120,11 +120,6 @@ def _like_key(item: ValueLine) -> str:
     return key.strip() if equals else ""
 
 
-def _unbraced(text: str) -> str:
-    found = _UNBRACED.search(text)
-    return f"a variable of the environment is written ${{{found[1]}}}" if found else ""
-
-
 def _advice(entry: KeyEntry, item: ValueLine, known: Iterable[str]) -> str:
     if item.line != entry.line and _like_key(item) in known:
         return "unindent it if it is a key of its own"
@@ -132,7 +127,8 @@ def _advice(entry: KeyEntry, item: ValueLine, known: Iterable[str]) -> str:
         return "unindent it if it is a header"
     if _LIKE_COMMENT.search(item.text):
         return "a comment needs its own line"
-    return _unbraced(item.text)
+    found = _UNBRACED.search(item.text)
+    return f"a variable of the environment is written ${{{found[1]}}}" if found else ""
 
 
 def _values(
@@ -140,7 +136,9 @@ def _values(
 ) -> list[Any]:
     """Read the items of a value, as far as they can be."""
     kind, problems = key.kind, reading.problems
-    items = list(_split(entry.items)) if kind.takes == "list" else entry.items
+    items = entry.items
+    if kind.takes == "list":
+        items = [ValueLine(item.line, part) for item in items for part in split_list(item.text)]
     if not items:
         message = f"has no value; write for example '{entry.key} = {key.example}'"
         problems.append(section.problem(message, entry.key))
@@ -164,13 +162,14 @@ class _ValueReader:
     reading: RulesReading
 
     def read(self, item: ValueLine) -> list[Any]:
-        """Read an item; its value alone, or nothing."""
         try:
             return [self._value(item.text)]
         except InvalidValueError as error:
             bare = self._bare(item.text)
             if bare:
-                self._report(item, [f"remove {_extra(item.text)}; write {bare}"])
+                is_end = item.text.endswith(";")
+                extra = "the ';' at the end" if is_end else "the quotes around the value"
+                self._report(item, [f"remove {extra}; write {bare}"])
                 return [self._value(bare)]
             comment = _LIKE_COMMENT.search(item.text)
             if comment is None or (item.line != self.entry.line and _like_key(item) in self.known):
@@ -195,7 +194,7 @@ class _ValueReader:
         )
 
     def _bare(self, text: str) -> str:
-        """Strip the quotes and the semicolon that other programs want around a value; empty if that does not make it valid."""
+        # Other programs want quotes or a semicolon around a value.
         bare = text.removesuffix(";").rstrip()
         if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in _QUOTES:
             bare = bare[1:-1]
@@ -206,15 +205,6 @@ class _ValueReader:
         except InvalidValueError:
             return ""
         return bare
-
-
-def _extra(text: str) -> str:
-    return "the ';' at the end" if text.endswith(";") else "the quotes around the value"
-
-
-def _split(items: Iterable[ValueLine]) -> Iterator[ValueLine]:
-    for item in items:
-        yield from (ValueLine(item.line, part) for part in split_list(item.text))
 
 
 def split_list(text: str) -> list[str]:
