@@ -12,8 +12,8 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.cli.run import LEVELS as KNOWN_LEVELS
-from txmux.cli.run.program import LEVELS, TextLog, as_text
+from txmux.cli.run import LEVELS
+from txmux.cli.run.program import TextLog, as_text
 
 _TIME = 1795163804.0879
 
@@ -76,6 +76,3 @@ class LevelTests(SynchronousTestCase):
         file = io.StringIO()
         Logger(namespace="txmux.access", observer=TextLog(file)).info("{line}", line="id=1")
         self.assertRegex(file.getvalue(), r"Z info  id=1\n$")
-
-    def test_levels_of_the_command_without_importing_the_service(self) -> None:
-        self.assertEqual(KNOWN_LEVELS, LEVELS)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULT = "/etc/txmux/rules.ini"  # the rules file in the absence of an argument and of options
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
-"""What is known of `txmux.cli.run.program` before that is imported."""
+"""The names of the log levels, the least important first."""
 
 _ADVICE = "say what to do: txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22"
 _COMMON = {"--log-level", "--pidfile"}

@@ -38,8 +38,6 @@ _SHARED = ("twisted.internet.default", "txmux.admin.http", "txmux.admin.site", "
 
 _log = Logger(namespace="txmux")
 
-LEVELS = ("debug", "info", "warn", "error", "critical")
-"""The names of the levels, the least important first."""
 _OWN = ("txmux", "stdout", "stderr")  # what plugins print belongs to the service, too
 
 
