@@ -53,14 +53,14 @@ def text_of(path: Path, of: str) -> str:
 
 
 def get(to: Path | int, path: str) -> Any:
-    status, told = ask(to, "GET", path)
-    if status != 200:
-        raise AssertionError(f"{status}: {told}")
-    return told
+    return _successful(*ask(to, "GET", path))
 
 
 def post(to: Path | int, path: str, body: object = None) -> Any:
-    status, told = ask(to, "POST", path, body)
+    return _successful(*ask(to, "POST", path, body))
+
+
+def _successful(status: int, answer: Any) -> Any:
     if status != 200:
-        raise AssertionError(f"{status}: {told}")
-    return told
+        raise AssertionError(f"{status}: {answer}")
+    return answer

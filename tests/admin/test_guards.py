@@ -15,6 +15,7 @@ from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.rules.lint.warnings import lint
 
 TOKEN = "the-secret-of-this-test"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class AnybodyCase(AdminCase):
@@ -180,7 +181,7 @@ class TokenTest(AdminCase):
         self.assertIn(b'<form method="post" action="/login">', page.body)
         # With 'no-referrer', browsers send the form with 'Origin: null'.
         self.assertEqual(page.headers["referrer-policy"], "same-origin")
-        form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://localhost"}
+        form = {**FORM, "Origin": "http://localhost"}
         told = await self.ask("POST", "/login", form, f"token={TOKEN}", to=self.port)
         self.assertEqual((told.status, told.headers["location"]), (303, "/"))
         cookie, *attributes = told.headers["set-cookie"].split("; ")
@@ -193,16 +194,15 @@ class TokenTest(AdminCase):
         self.assertEqual(change.status, 200)
 
     async def test_no_cookie_for_a_wrong_token_or_another_page(self) -> None:
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
         for body, headers in (
             ("token=x", {}),
             ("", {}),
             (f"token={TOKEN}", {"Origin": "http://evil.example"}),
         ):
-            told = await self.ask("POST", "/login", {**form, **headers}, body, to=self.port)
+            told = await self.ask("POST", "/login", {**FORM, **headers}, body, to=self.port)
             self.assertEqual(told.status, 403)
             self.assertNotIn("set-cookie", told.headers)
-        html = {**form, "Accept": "text/html"}
+        html = {**FORM, "Accept": "text/html"}
         told = await self.ask("POST", "/login", html, "token=x", to=self.port)
         self.assertIn(b'<p role="alert">that is not the token', told.body)
         told = await self.ask("POST", "/login", JSON, "{}", to=self.port)
@@ -231,8 +231,7 @@ class TokenTest(AdminCase):
             for _ in range(64)
         ]
         self.assertEqual(await self.status_of(Authorization=f"Bearer {TOKEN}"), 200)
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
-        told = await self.ask("POST", "/login", form, f"token={TOKEN}", to=self.port)
+        told = await self.ask("POST", "/login", FORM, f"token={TOKEN}", to=self.port)
         self.assertEqual(told.status, 303)
         self.assertLess(sum(one.called for one in waiting), 32)
         answers = await DeferredList(waiting, consumeErrors=True)
@@ -241,8 +240,7 @@ class TokenTest(AdminCase):
         self.assertLessEqual(int(told.headers["retry-after"]), 61)
 
     async def test_reload_reads_the_token_again_and_voids_cookies(self) -> None:
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
-        told = await self.ask("POST", "/login", form, f"token={TOKEN}", to=self.port)
+        told = await self.ask("POST", "/login", FORM, f"token={TOKEN}", to=self.port)
         cookie = told.headers["set-cookie"].partition(";")[0]
         self.token.write_text("another-secret-of-this-test")
         report = await self.running.reload()

@@ -19,8 +19,6 @@ from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tests.admin.asking import Told
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -192,7 +190,13 @@ class MetricsTest(AdminCase):
         while not self.of(await self.samples(), name, **labels):
             await deferLater(reactor, 0.05)
 
-    async def test_expiry_of_a_certificate(self) -> None:
+    def test_every_metric_is_documented(self) -> None:
+        page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
+        text = page.read_text()
+        documented = {name for name in NAMES if f"`txmux_{name.removesuffix('_bucket')}`" in text}
+        self.assertEqual(NAMES - documented, set())
+
+    async def test_certificates_and_descriptors_here_and_in_the_status(self) -> None:
         identity = authority().issue("a.example")
         pem = identity.write(self.folder / "a.pem", key=True)
         text = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
@@ -201,6 +205,10 @@ class MetricsTest(AdminCase):
         until = identity.certificate.not_valid_after_utc.timestamp()
         name = "certificate_expiry_timestamp_seconds"
         self.assertEqual(self.of(samples, name, route="t", file=str(pem)), until)
+        status = (await self.get("/api/status")).json
+        self.assertLess(status["descriptors"]["open"], status["descriptors"]["max"])
+        expected = {"route": "t", "file": str(pem), "expires": until}
+        self.assertEqual(status["certificates"], [expected])
 
     async def test_library_not_installed(self) -> None:
         await self.start()
@@ -209,32 +217,6 @@ class MetricsTest(AdminCase):
             told = await self.get("/metrics")
         self.assertEqual(told.status, 501)
         self.assertIn("pip install 'txmux[admin]'", told.error)
-
-
-class ReferenceTest(AdminCase):
-    def test_every_metric_is_documented(self) -> None:
-        page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
-        text = page.read_text()
-        missing = [name for name in self.bare(NAMES) if f"`txmux_{name}`" not in text]
-        self.assertEqual(missing, [])
-
-    @staticmethod
-    def bare(names: Iterable[str]) -> list[str]:
-        return sorted(name.removesuffix("_bucket") for name in names)
-
-
-class StatusTest(AdminCase):
-    async def test_descriptors_and_certificates(self) -> None:
-        identity = authority().issue("a.example")
-        pem = identity.write(self.folder / "a.pem", key=True)
-        text = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
-        await self.start(rules=LISTEN + text)
-        told = (await self.get("/api/status")).json
-        self.assertLess(told["descriptors"]["open"], told["descriptors"]["max"])
-        expires = identity.certificate.not_valid_after_utc.timestamp()
-        self.assertEqual(
-            told["certificates"], [{"route": "t", "file": str(pem), "expires": expires}]
-        )
 
 
 class ManyTest(AdminCase):

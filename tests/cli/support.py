@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -38,3 +39,20 @@ class CommandTestCase(SynchronousTestCase):
             except SystemExit as stop:
                 code = int(stop.code or 0)
         return code, out.getvalue(), err.getvalue()
+
+
+class ExplainTestCase(CommandTestCase):
+    text: ClassVar[str]
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.rules = self.write("rules.ini", self.text)
+
+    def explain(self, *arguments: str | Path) -> str:
+        code, out, err = self.run_main("explain", self.rules, *arguments)
+        self.assertEqual((code, err), (0, ""))
+        return out
+
+    def explain_json(self, *arguments: str | Path) -> Any:
+        """Explain; the first listener of the first stream of the document."""
+        return json.loads(self.explain("--json", *arguments))["streams"][0]["listeners"][0]

@@ -132,11 +132,6 @@ class ProgramTests(CheckTestCase):
     def test_version(self) -> None:
         self.assertEqual(self.run_main("--version"), (0, f"txmux {txmux.__version__}\n", ""))
 
-    def test_missing_command_is_an_error_that_names_all(self) -> None:
-        code, _, err = self.run_main()
-        self.assertEqual(code, 2)
-        self.assertIn(f"name a command: {', '.join(COMMANDS)}\n", err)
-
     def test_unknown_command_with_a_suggestion(self) -> None:
         good = self.write("my rules", "")
         for word, advice in (
@@ -149,10 +144,12 @@ class ProgramTests(CheckTestCase):
             self.assertIn(advice, err)
 
     def test_wrong_usage(self) -> None:
-        for arguments in ((), ("chekc",), ("check",)):
+        commands = f"name a command: {', '.join(COMMANDS)}\n"
+        for arguments, message in (((), commands), (("chekc",), ""), (("check",), "FILE")):
             code, out, err = self.run_main(*arguments)
             self.assertEqual((code, out), (2, ""))
             self.assertIn("usage: txmux", err)
+            self.assertIn(message, err)
 
     def python(self, *arguments: str) -> tuple[int, str, str]:
         package = Path(txmux.__file__).parent.parent

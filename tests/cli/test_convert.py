@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from unittest.mock import patch
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.support.folders import make_folder
-from txmux.cli import main
+from tests.cli.support import CommandTestCase
 from txmux.rules.reading.parser import parse
 
 _SSLH = 'listen: ( { host: "127.0.0.1"; port: "https"; } );\npidfile: "/x";\n'
@@ -24,21 +19,12 @@ backend a
 """
 
 
-class ConvertTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
-
+class ConvertTests(CommandTestCase):
     def convert(self, name: str, text: str | None, *options: str) -> tuple[int, str, str]:
-        path = self.folder / name
         if text is not None:
-            path.write_text(text)
-        out, err = StringIO(), StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                code = main(["convert", str(path), *options])
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-        return code, out.getvalue(), err.getvalue().replace(f"{self.folder}/", "")
+            self.write(name, text)
+        code, out, err = self.run_main("convert", self.folder / name, *options)
+        return code, out, err.replace(f"{self.folder}/", "")
 
     def test_rules_on_stdout_and_warnings_on_stderr(self) -> None:
         code, out, err = self.convert("sslh.cfg", _SSLH)
@@ -47,43 +33,30 @@ class ConvertTests(SynchronousTestCase):
         self.assertTrue(err.startswith("sslh.cfg:2: pidfile: has no counterpart"))
         self.assertEqual(err.count("\n"), 1)
 
-    def run_with(self, *words: str) -> tuple[int, str, str]:
-        out, err = StringIO(), StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                code = main(["convert", *words])
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-        return code, out.getvalue(), err.getvalue()
-
     def test_program_before_the_file_and_command_line_of_sslh(self) -> None:
-        file = self.folder / "some"
-        file.write_text(_HAPROXY)
-        code, out, _ = self.run_with("haproxy", str(file))
+        file = self.write("some", _HAPROXY)
+        code, out, _ = self.run_main("convert", "haproxy", file)
         self.assertEqual((code, "[listen x]" in out), (0, True))
         for words in (
             ("sslh", "--", "--listen", "127.0.0.1:443", "--ssh", "127.0.0.1:22"),
             ("--from", "sslh", "--", "sslh", "-f", "-p", "127.0.0.1:443", "--ssh", "127.0.0.1:22"),
         ):
-            code, out, _ = self.run_with(*words)
+            code, out, _ = self.run_main("convert", *words)
             self.assertEqual((code, "match = ssh\n" in out), (0, True), words)
-        code, _, err = self.run_with(str(file), str(file))
+        code, _, err = self.run_main("convert", file, file)
         self.assertEqual((code, "give one file" in err), (1, True))
 
     def test_looks_are_exit_code_2_and_errors_of_the_rules(self) -> None:
         code, out, err = self.convert("haproxy.cfg", _LOST)
         self.assertEqual(code, 2)
         self.assertTrue(err.startswith("haproxy.cfg:4: LOOK: use_backend a if { nbsrv(a) lt 1 }"))
-        rules = self.folder / "rules.ini"
-        rules.write_text(out)
+        rules = self.write("rules.ini", out)
         (line,) = [n for n, text in enumerate(out.splitlines(), 1) if text.startswith("# LOOK:")]
-        said = StringIO()
-        with redirect_stdout(said):
-            self.assertEqual(main(["check", str(rules)]), 1)
-        self.assertIn(f"rules.ini:{line}: LOOK: line 4: use_backend a if", said.getvalue())
+        code, said, _ = self.run_main("check", rules)
+        self.assertEqual(code, 1)
+        self.assertIn(f"rules.ini:{line}: LOOK: line 4: use_backend a if", said)
         rules.write_text(out.replace(out.splitlines()[line - 1] + "\n", ""))
-        with redirect_stdout(said):
-            self.assertEqual(main(["check", str(rules)]), 0)
+        self.assertEqual(self.run_main("check", rules)[0], 0)
 
     def test_format_by_content_and_then_by_name(self) -> None:
         self.assertEqual(self.convert("a", _SSLH)[0], 0)

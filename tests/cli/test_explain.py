@@ -14,8 +14,7 @@ import attrs
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
-from tests.cli.explaining import ExplainTestCase
-from tests.cli.support import Terminal
+from tests.cli.support import ExplainTestCase, Terminal
 from txmux.cli import explain
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import InProcess

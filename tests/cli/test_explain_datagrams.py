@@ -8,7 +8,7 @@ import json
 import dpkt  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.explaining import ExplainTestCase
+from tests.cli.support import ExplainTestCase
 from tests.cli.test_pcap import CLIENT, CLIENT6, FRAMES, SERVER, SERVER6, SYN, capture, packet
 from tests.matchers.test_dtls import DATAGRAMS as DTLS
 from tests.matchers.test_openvpn import DATAGRAMS as OPENVPN

@@ -210,9 +210,7 @@ class ReadTests(CommandTestCase):
         link=st.sampled_from(sorted(FRAMES)),
         writer=st.sampled_from((dpkt.pcap.Writer, dpkt.pcapng.Writer)),
     )
-    def test_garbage_packets_are_skipped(
-        self, junk: list[bytes], head: bytes, link: int, writer: Any
-    ) -> None:
+    def test_garbage(self, junk: list[bytes], head: bytes, link: int, writer: Any) -> None:
         self.read(capture(*(head + each for each in junk), link=link, writer=writer))
 
     @given(st.binary(max_size=100), st.integers(0, 200))

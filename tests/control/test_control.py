@@ -228,9 +228,7 @@ class WantedTest(SynchronousTestCase):
             )
         )
     )
-    def test_overrides_as_json_without_what_is_as_in_the_rules(
-        self, changes: list[tuple[str, str, Any, int | None]]
-    ) -> None:
+    def test_json(self, changes: list[tuple[str, str, Any, int | None]]) -> None:
         wanted = Overrides()
         for number, (backend, server, state, weight) in enumerate(changes):
             wanted = wanted.with_server(backend, server, float(number), state, weight)

@@ -37,9 +37,7 @@ class KeyboardTests(SynchronousTestCase):
         self.assertEqual(read_keys(b"\x1bq"), (["escape", "q"], b""))
 
     @given(st.one_of(st.binary(), st.lists(_PIECES).map(b"".join)), st.data())
-    def test_any_bytes_in_any_parts_give_the_same_keys(
-        self, data: bytes, draw: st.DataObject
-    ) -> None:
+    def test_any_parts_give_the_same_keys(self, data: bytes, draw: st.DataObject) -> None:
         whole, left = read_keys(data)
         self.assertLess(len(left), 32)
         cut = draw.draw(st.integers(0, len(data)))

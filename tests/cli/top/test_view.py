@@ -96,9 +96,7 @@ class ScreenTests(SynchronousTestCase):
     )
     @example(80, 24, "connections", "browse", "\x1b[31m\u202e\x07\x9b2J\n")
     @example(200, 60, "ends", "browse", "日本語" * 10)
-    def test_any_size_is_filled_without_control_characters(
-        self, width: int, height: int, pane: Pane, mode: Mode, text: str
-    ) -> None:
+    def test_any_size(self, width: int, height: int, pane: Pane, mode: Mode, text: str) -> None:
         hostile = {**CONNECTION, "client": text, "facts": {text: text}, "route": text, "id": text}
         snapshot = attrs.evolve(
             SNAPSHOT,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.telemetry.counting.test_counters import PATH, RULES
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import counts_of
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.process_counters import ProcessCounters
     from txmux.telemetry.counting.snapshot import Counts
 
-RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
-[route a]
-match = ssh
-backend = 127.0.0.1:22
-"""
 RECORD = ConnectionRecord(
     time=1000.5, id="x", listener="public", client="?", detect_ms=2.0, duration_ms=70.0
 )
@@ -49,7 +42,7 @@ def open_descriptors() -> int:
 
 class HandedOverTest(SynchronousTestCase):
     def setUp(self) -> None:
-        self.rules = parse(RULES, Path("rules.ini"))
+        self.rules = parse(RULES, PATH)
         self.old, self.new = Counters(), Counters()
         self.new.extend(self.rules)
         self.old.extend(self.rules)
@@ -143,7 +136,7 @@ class HandedOverTest(SynchronousTestCase):
     def test_forgotten_counters_do_not_come_back(self) -> None:
         begin(self.column)
         self.hand_over()
-        other = parse(RULES.replace("route a", "route b"), Path("rules.ini"))
+        other = parse(RULES.replace("route a", "route b"), PATH)
         for _ in range(3):
             self.new.extend(other, 1)
             self.new.forget({2})
