@@ -133,9 +133,9 @@ class AdminEndpoints:
         _accept_few(port)
         return port
 
-    def _close_unneeded(self) -> None:
+    def _close_unneeded(self, *, keep_files: bool = False) -> None:
         for key, unneeded in self._unneeded.items():
-            close_socket(key, unneeded)
+            close_socket(key, unneeded, keep_file=keep_files)
         self._unneeded.clear()
 
     def pause(self) -> None:
@@ -154,9 +154,7 @@ class AdminEndpoints:
             [Deferred.fromCoroutine(one.end(_ANSWERING)) for one in self._clients.values()]
         )
         self.store.close(keep_files=keep_files)
-        for key, unneeded in self._unneeded.items():
-            close_socket(key, unneeded, keep_file=True)
-        self._unneeded.clear()
+        self._close_unneeded(keep_files=True)
 
 
 @attrs.define

@@ -12,13 +12,10 @@ from twisted.web.http import HTTPChannel, Request
 from typing_extensions import override
 
 from txmux.admin.guard import Caller, RefusedError, network_of
-from txmux.admin.resource import ApiAnswer
+from txmux.admin.resource import AnswerStream, ApiAnswer
 from txmux.admin.site import headers_of
-from txmux.net.sockets.transport import waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
@@ -92,7 +89,7 @@ class _AdminRequest(Request):
             self.setHeader("Content-Length", str(len(answer.body)))
             self.write(answer.body)
         elif self.method != b"HEAD":
-            answer.stream(_EventStream(self))
+            answer.stream(AnswerStream(self))
             return
         self.finish()
 
@@ -114,42 +111,6 @@ class _Crowded(Protocol):
         transport: Any = self.transport
         transport.write(_written(503, f"there are {_MOST_CONNECTIONS} connections already"))
         transport.loseConnection()
-
-
-class _EventStream:
-    """See `txmux.admin.resource.AnswerStream`."""
-
-    def __init__(self, request: _AdminRequest) -> None:
-        self._request = request
-        self._ended = False
-        request.notifyFinish().addBoth(self._end)
-        self._callbacks: list[Callable[[], object]] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._ended:
-            self._request.write(data)
-
-    def finish(self) -> None:
-        if not self._ended:
-            self._request.finish()
-
-    def waiting(self) -> int:
-        transport: Any = self._request.channel.transport
-        if self._ended or transport is None:
-            return 0
-        return waiting(transport)
-
-    def abort(self) -> None:
-        if not self._ended:
-            self._request.channel.abort()
-
-    def on_end(self, callback: Callable[[], object]) -> None:
-        self._callbacks.append(callback)
-
-    def _end(self, _: object) -> None:
-        self._ended = True
-        for callback in self._callbacks:
-            callback()
 
 
 class AdminChannel(HTTPChannel):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from txmux.admin.guard import RefusedError
+from txmux.net.sockets.transport import waiting
 from txmux.rules.problems import joined, suggestion
 
 if TYPE_CHECKING:
@@ -27,27 +28,46 @@ FORM = "application/x-www-form-urlencoded"
 T = TypeVar("T", bound=str)
 
 
-class AnswerStream(Protocol):
+class AnswerStream:
     """A client that gets an answer bit by bit. Once it is gone, these do nothing."""
 
-    def write(self, data: bytes) -> None: ...
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._ended = False
+        request.notifyFinish().addBoth(self._end)
+        self._callbacks: list[Callable[[], object]] = []
 
-    def finish(self) -> None: ...
+    def write(self, data: bytes) -> None:
+        if not self._ended:
+            self._request.write(data)
+
+    def finish(self) -> None:
+        if not self._ended:
+            self._request.finish()
 
     def waiting(self) -> int:
         """Return the number of bytes buffered in this process for the client."""
+        transport = self._request.channel.transport
+        return 0 if self._ended or transport is None else waiting(transport)
 
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        if not self._ended:
+            self._request.channel.abort()
 
-    def on_end(self, callback: Callable[[], object]) -> None: ...
+    def on_end(self, callback: Callable[[], object]) -> None:
+        self._callbacks.append(callback)
+
+    def _end(self, _: object) -> None:
+        self._ended = True
+        for callback in self._callbacks:
+            callback()
 
 
 @attrs.frozen
 class ApiAnswer:
-    """An answer.
+    """An answer; its headers replace those of every answer.
 
     Attributes:
-        headers: Further ones; they replace those of every answer.
         result: Of a change, in a few words for the log.
         stream: Called with the client, to which it writes from then on; in place of a body.
     """

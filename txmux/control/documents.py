@@ -7,7 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from txmux.backends.pool.server_health import AS_RULED, MemberState
+from txmux.backends.pool.server_health import AS_RULED
 from txmux.rules.model import Refusal, backends_of
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
@@ -41,6 +41,7 @@ def status_document(
     traffic: Traffic,
 ) -> dict[str, Any]:
     """Build the document for ``/api/status``; `shut` are the listeners that do not accept."""
+    path = str(rules.path)
     # During grace the sockets are still there.
     is_closed = draining and not sockets
     return {
@@ -60,9 +61,9 @@ def status_document(
             "limit": rules.settings.max_connections,
         },
         "rates": dict(traffic.rates),
-        "last_reload": _last_reload(last_reload),
+        "last_reload": last_reload and {"time": last_reload[0], **last_reload[1].as_json()},
         "draining": draining,
-        "rules_path": _rules_path(rules),
+        "rules_path": path if path == OPTIONS else os.path.abspath(path),  # noqa: PTH100 - links stay
         "rules_sha256": rules.files.sha256,
     }
 
@@ -82,18 +83,6 @@ def _listener(
         ],
         "accepting": accepting,
     }
-
-
-def _last_reload(last_reload: tuple[float, Report] | None) -> dict[str, Any] | None:
-    if last_reload is None:
-        return None
-    when, report = last_reload
-    return {"time": when, **report.as_json()}
-
-
-def _rules_path(rules: Rules) -> str:
-    path = str(rules.path)
-    return path if path == OPTIONS else os.path.abspath(path)  # noqa: PTH100 - links stay
 
 
 def not_served(missing: Iterable[str]) -> Iterator[str]:
@@ -185,18 +174,7 @@ def text_of(rules: Rules, section: Section) -> str:
 
 UNRESOLVED = "unresolved"  # the state of a server whose name has no address yet
 
-_WORST_LAST = [
-    state.value
-    for state in (
-        MemberState.UP,
-        MemberState.PROBING,
-        MemberState.EJECTED,
-        MemberState.DOWN,
-        MemberState.DRAIN,
-        MemberState.MAINTENANCE,
-        MemberState.DISABLED,
-    )
-]
+_WORST_LAST = ["up", "probing", "ejected", "down", "drain", "maintenance", "disabled"]
 
 
 def address_states(upstreams: Upstreams) -> list[dict[str, Any]]:

@@ -1,8 +1,7 @@
 """Explains the decision on a live connection, as far as it is known.
 
-While a connection is undecided, its bytes are there and are explained like those of a sample. Afterwards they belong to its server and are
-not kept here. What is left is which route took it, after how many bytes at most, and in which order routes were asked, from which it follows
-what those before it said.
+The bytes of an undecided one are explained as those of a sample. Afterwards they are not kept; what is left is which route took it, after
+how many bytes at most, and in which order routes were asked, from which it follows what those before it said.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def explain_connection(one: Served) -> dict[str, Any]:
     was_moved_here = isinstance(stage, Relaying) and stage.was_moved_here
     explanation: dict[str, Any] = {
         "listener": record.listener,
-        "from": _host(one),
+        "from": str(client) if (client := _client(one)) else None,
         "bytes": None if was_moved_here else one.decided_after,
         "by": _by(one),
         "route": record.route,
@@ -45,14 +44,14 @@ def explain_connection(one: Served) -> dict[str, Any]:
 
 def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
     listener, record = one.configuration.settings, one.record
-    address = one.address
-    client = address.host if address else None
+    client = _client(one)
     sample = TracedSample(one.received, client, now=record.time)
     found = explain(
         stage.layer.detector.routes, one.received, client, listener.peek_limit, record.time
     )
     traced = trace_json(sample, Trace(listener, found))
-    inside = _inside(one.configuration, stage)
+    levels = one.configuration.inside.items()
+    inside = next((name for name, level in levels if level is stage.layer), None)
     return {
         "listener": record.listener,
         "from": traced["from"],
@@ -64,15 +63,8 @@ def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
     }
 
 
-def _inside(configuration: Configuration, stage: Peeking) -> str | None:
-    return next(
-        (name for name, level in configuration.inside.items() if level is stage.layer), None
-    )
-
-
-def _host(one: Served) -> str | None:
-    address = one.address
-    return str(address.host) if address else None
+def _client(one: Served) -> IPv4Address | IPv6Address | None:
+    return one.address.host if one.address else None
 
 
 def _by(one: Served) -> str | None:
@@ -87,8 +79,7 @@ def _by(one: Served) -> str | None:
 
 def _answers(one: Served) -> Iterator[dict[str, Any]]:
     record, configuration = one.record, one.configuration
-    address = one.address
-    client = address.host if address else None
+    client = _client(one)
     levels = [(None, configuration.top), *configuration.inside.items()]
     for inside, level in levels:
         names = [route.name for route in level.detector.routes]

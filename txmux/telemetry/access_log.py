@@ -125,13 +125,11 @@ def _quoted(text: str) -> str:
     return text if _PLAIN.fullmatch(text) and text != "-" else json.dumps(text)
 
 
-@functools.lru_cache(maxsize=1024)  # most are the same again and again
-def _text_value(text: str | None) -> str:
+def _plain_value(text: str | None) -> str:
     return "-" if text is None else _quoted(text)
 
 
-def _plain_value(text: str | None) -> str:
-    return "-" if text is None else _quoted(text)  # not cached: each connection has another one
+_text_value = functools.lru_cache(maxsize=1024)(_plain_value)  # most are the same again and again
 
 
 _FORMATS = {"text": as_text, "json": as_json}

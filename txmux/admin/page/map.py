@@ -75,10 +75,7 @@ class MapServer:
 class Box:
     """A rectangle with text.
 
-    Attributes:
-        name: What a click filters by.
-        title: All of the text, for a pointer that rests on it and for screen readers.
-        of: The backend of a server.
+    A click filters by its `name`; pointers and screen readers get the `title`; a server is `of` a backend.
     """
 
     kind: str
@@ -108,11 +105,7 @@ class MapLine:
 
 @attrs.frozen
 class Map:
-    """The drawing.
-
-    Attributes:
-        folded: How many routes are not shown by themselves.
-    """
+    """The drawing; `folded` is the number of routes that are not shown by themselves."""
 
     boxes: Sequence[Box]
     lines: Sequence[MapLine]
@@ -134,10 +127,10 @@ def draw(
     """
     healths = {name: health_of(servers) for name, servers in backends.items()}
     shown = _shown(routes, healths, everything=everything)
-    most = max((_weight(route) for route in routes), default=0)
-    drawing = _Drawing(most)
+    drawing = _Drawing(max((route.flow.weight for route in routes), default=0))
     left = drawing.listeners(listeners, len(shown))
-    right = drawing.backends(_targets(shown), backends, healths)
+    named = [route.backend for route in shown if isinstance(route, MapRoute) and route.backend]
+    right = drawing.backends(dict.fromkeys(named), backends, healths)
     middle = drawing.routes(shown, healths)
     for route in routes:
         box = middle.get(route.name)
@@ -164,10 +157,6 @@ def health_of(servers: Iterable[MapServer]) -> Health:
     return "drain" if all(state == "drain" for state in states) else "down"
 
 
-def _weight(route: MapRoute) -> float:
-    return route.flow.weight
-
-
 def _shown(
     routes: Sequence[MapRoute], healths: Mapping[str, Health], *, everything: bool
 ) -> list[MapRoute | int]:
@@ -175,7 +164,7 @@ def _shown(
     if everything or len(routes) <= _MOST_ROUTES:
         return [*routes]
     urgent = [route.name for route in routes if healths.get(route.backend) == "down"]
-    busiest = sorted(routes, key=lambda route: (_weight(route), route.matches), reverse=True)
+    busiest = sorted(routes, key=lambda route: (route.flow.weight, route.matches), reverse=True)
     chosen = {*urgent[:_MOST_ROUTES], *(route.name for route in busiest[: _MOST_ROUTES - 4])}
     chosen |= {name for route in routes if route.name in chosen for name in route.under}
     shown: list[MapRoute | int] = []
@@ -187,11 +176,6 @@ def _shown(
         else:
             shown.append(1)
     return shown
-
-
-def _targets(shown: Iterable[MapRoute | int]) -> list[str]:
-    named = [route.backend for route in shown if isinstance(route, MapRoute) and route.backend]
-    return list(dict.fromkeys(named))
 
 
 def _sources(route: MapRoute, listeners: Mapping[str, Box], routes: Mapping[str, Box]) -> list[Box]:
@@ -361,13 +345,7 @@ def _map_route(route: Mapping[str, Any], traffic: Mapping[str, float]) -> MapRou
 
 @attrs.frozen
 class Chart:
-    """One series over the last minutes.
-
-    Attributes:
-        name: Of the series, for the script.
-        points: The line, for SVG's `polyline`, in a box of `WIDTH` by `HEIGHT`.
-        times: When each value was taken, in seconds since 1970.
-    """
+    """One series over the last minutes; `points` are the line, for SVG's `polyline`, and `times` are in seconds since 1970."""
 
     name: str
     title: str

@@ -90,7 +90,7 @@ def _close_arguments(parser: ArgumentParser) -> None:
 
 def _close(ask: Ask, arguments: Namespace) -> Any:
     ids = [word for word in arguments.words if "=" not in word]
-    filters = read_filters(arguments, [word for word in arguments.words if "=" in word])
+    filters = read_filters([word for word in arguments.words if "=" in word], arguments)
     if filters and not ids:
         return ask("POST", "/api/connections/close", filters)
     if len(ids) == 1 and not filters:

@@ -116,11 +116,7 @@ def failed(error: NoServiceError | UsageError) -> int:
 
 
 class RemoteCommand(NamedTuple):
-    """A command that talks to a running service, for `txmux.cli.make_parser`.
-
-    Attributes:
-        seconds: How long an answer usually may take.
-    """
+    """A command that talks to a running service, for `txmux.cli.make_parser`; its answer usually takes so many seconds at most."""
 
     question: Callable[[Ask, argparse.Namespace], Any]
     write: Callable[[Any, argparse.Namespace], None]
@@ -156,16 +152,11 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", metavar=value, help=f"only those {meaning}")
 
 
-def read_filters(arguments: argparse.Namespace, words: Iterable[str]) -> dict[str, str]:
-    """Return the filters that options set, and those of further words, ``NAME=VALUE`` each."""
-    return _with({name: getattr(arguments, name) for name in _FILTERS}, words)
-
-
-def filters_of(words: Iterable[str]) -> dict[str, str]:
-    return _with(dict.fromkeys(_FILTERS), words)
-
-
-def _with(found: dict[str, str | None], words: Iterable[str]) -> dict[str, str]:
+def read_filters(
+    words: Iterable[str], arguments: argparse.Namespace | None = None
+) -> dict[str, str]:
+    """Return the filters that words set, ``NAME=VALUE`` each, and those of options."""
+    found: dict[str, str | None] = {name: getattr(arguments, name, None) for name in _FILTERS}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or name not in _FILTERS:

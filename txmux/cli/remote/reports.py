@@ -54,7 +54,7 @@ def _connections_arguments(parser: ArgumentParser) -> None:
 
 
 def _connections(ask: Ask, arguments: Namespace) -> Any:
-    query = {**read_filters(arguments, arguments.words), "limit": str(arguments.limit)}
+    query = {**read_filters(arguments.words, arguments), "limit": str(arguments.limit)}
     if arguments.after is not None:
         query["after"] = arguments.after
     answer = ask("GET", f"/api/connections?{urlencode(query)}")

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             "the screen needs the package rich; install it: pip install 'txmux[cli]', or use --once"
         ) from None
     try:
-        filters = command.read_filters(arguments, arguments.words)
+        filters = command.read_filters(arguments.words, arguments)
         place = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
         with of_txmux():
             return watch(
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _once(arguments: argparse.Namespace) -> int:
     def question(asks: command.Ask) -> Snapshot:
-        return fetch_snapshot(asks, command.read_filters(arguments, arguments.words))
+        return fetch_snapshot(asks, command.read_filters(arguments.words, arguments))
 
     def write(snapshot: Any) -> None:
         for line in text_of(snapshot):

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import attrs
 
-from txmux.cli.remote.command import filters_of
+from txmux.cli.remote.command import read_filters
 from txmux.cli.remote.errors import UsageError
 from txmux.cli.top.panes import TABLES, lines_of, position
 from txmux.cli.top.state import (
@@ -74,7 +74,7 @@ def _typed(state: TopState, key: str) -> TopState:  # noqa: PLR0911 - one for ea
         return attrs.evolve(state, typed=state.typed[:-1])
     if key == "enter":
         try:
-            filters = filters_of(state.typed.split())
+            filters = read_filters(state.typed.split())
         except UsageError as problem:
             return attrs.evolve(state, result=RequestResult(printable(str(problem)), is_bad=True))
         return attrs.evolve(state, mode="browse", filters=filters, result=RequestResult())

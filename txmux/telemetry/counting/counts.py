@@ -61,13 +61,17 @@ _DETECT_BOUNDS, _BYTES_BOUNDS = DETECT.bounds, DETECT_BYTES.bounds
 _DURATION_BOUNDS, _CONNECT_BOUNDS = DURATION.bounds, CONNECT.bounds
 
 
-class RouteCounts:
-    """Counts the connections of a listener that a route has taken, or that none has."""
-
+class _Counts:
     __slots__ = ("cells",)
 
     def __init__(self, cells: memoryview[int]) -> None:
         self.cells = cells
+
+
+class RouteCounts(_Counts):
+    """Counts the connections of a listener that a route has taken, or that none has."""
+
+    __slots__ = ()
 
     def matched(self, record: ConnectionRecord) -> None:
         cells = self.cells
@@ -82,13 +86,13 @@ class RouteCounts:
         self.cells[_LEFT] += 1
 
 
-class ListenerCounts:
+class ListenerCounts(_Counts):
     """Counts the connections of a listener."""
 
-    __slots__ = ("cells", "unrouted")
+    __slots__ = ("unrouted",)
 
     def __init__(self, cells: memoryview[int], unrouted: RouteCounts) -> None:
-        self.cells = cells
+        super().__init__(cells)
         self.unrouted = unrouted
 
     def accepted(self) -> None:
@@ -147,13 +151,10 @@ class ListenerCounts:
         route.cells[_ROUTE_ADOPTED] += 1
 
 
-class BackendCounts:
+class BackendCounts(_Counts):
     """Counts for a backend."""
 
-    __slots__ = ("cells",)
-
-    def __init__(self, cells: memoryview[int]) -> None:
-        self.cells = cells
+    __slots__ = ()
 
     def connected(self, milliseconds: float) -> None:
         cells = self.cells
@@ -162,13 +163,10 @@ class BackendCounts:
             cells[_CONNECT] += int(milliseconds * 1000)
 
 
-class ServerCounts:
+class ServerCounts(_Counts):
     """Counts the connections to a server, whatever its addresses."""
 
-    __slots__ = ("cells",)
-
-    def __init__(self, cells: memoryview[int]) -> None:
-        self.cells = cells
+    __slots__ = ()
 
     def connected(self) -> None:
         self.cells[_CONNECTED] += 1
@@ -186,13 +184,10 @@ class ServerCounts:
         self.cells[_CHECK_TIME] = max(1, int(seconds * 1_000_000))
 
 
-class ProcessCounts:
+class ProcessCounts(_Counts):
     """Counts for a process."""
 
-    __slots__ = ("cells",)
-
-    def __init__(self, cells: memoryview[int]) -> None:
-        self.cells = cells
+    __slots__ = ()
 
     def spliced(self, count: int) -> None:
         self.cells[_SPLICED] += count
