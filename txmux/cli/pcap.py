@@ -22,12 +22,7 @@ _UDP_HEADER = 8
 
 @attrs.frozen
 class Segment:
-    """What matters of a TCP segment (RFC 9293, section 3.1).
-
-    Attributes:
-        sequence: The number of its first byte, or of SYN.
-        acknowledged: The number that its sender waits for.
-    """
+    """What matters of a TCP segment (RFC 9293, section 3.1)."""
 
     source: Address
     destination: Address
@@ -40,11 +35,7 @@ class Segment:
 
 @attrs.frozen
 class Datagram:
-    """What matters of a datagram (RFC 768).
-
-    Attributes:
-        whole: Whether all of it was captured.
-    """
+    """What matters of a datagram (RFC 768); `whole` says whether all of it was captured."""
 
     source: Address
     destination: Address
@@ -57,9 +48,8 @@ class CapturedStream:
     """The first bytes that a client sent on one connection, or the first datagrams of one flow.
 
     Attributes:
-        gap: The capture lacks what comes after them, though it has later ones.
-        server_first: Whether the server has sent bytes before them.
-        datagrams: Those of a flow.
+        gap: The capture lacks what comes after these, though it has later ones.
+        server_first: Whether the server has sent bytes before these.
     """
 
     client: Address
@@ -152,9 +142,7 @@ def _content(dpkt: Any, packet: Any) -> Segment | Datagram | None:
 def client_streams(segments: Iterable[Segment], limit: int) -> list[CapturedStream]:
     """Assemble the first bytes of each client: the sender of SYN, or, when the capture began later, of the first byte.
 
-    Args:
-        segments: In the order of the capture: of any number of connections, repeated or out of order.
-        limit: The most bytes of a client.
+    The segments are of any number of connections, repeated or out of order.
     """
     streams: list[_CapturedConnection] = []
     current: dict[frozenset[Address], _CapturedConnection] = {}

@@ -34,12 +34,7 @@ class Askable(Protocol):
 
 @attrs.frozen
 class Answers:
-    """The answers of all processes.
-
-    Attributes:
-        answers: The number of the worker, counted from 1, and its answer.
-        missing: The workers that have not answered, and why, one line each.
-    """
+    """The answers of all processes, with the number of the worker, counted from 1; and which are missing and why, one line each."""
 
     answers: Sequence[tuple[int, Any]]
     missing: Sequence[str] = ()

@@ -21,8 +21,7 @@ _LONGEST_REST = 2.0  # seconds
 class Coalescer(Generic[_T]):
     """Does one run at a time. Requests that come during a run share the next one, so no result is older than its request.
 
-    Args:
-        clock: The clock for pauses between runs, which leave time for other work; ``None`` for no pauses.
+    With a clock there are pauses between runs, which leave time for other work.
     """
 
     def __init__(self, run: Callable[[], Awaitable[_T]], clock: Any = None) -> None:

@@ -32,13 +32,10 @@ class FilterError(MuxError):
 
 @attrs.frozen
 class Filters:
-    """A filter of connections, which have to match all of these; ``None`` matches all.
+    """A filter of connections, which have to match all of these; ``None`` matches all, and `NONE` a missing value.
 
     Attributes:
-        route: The route's, or `NONE`.
-        backend: The backend's, or `NONE`.
-        server: The server's address, as in the access log, or `NONE`.
-        client: The client's network, or ``unix``.
+        server: The server's address, as in the access log.
         older: The least age of the connection in seconds.
     """
 
@@ -102,12 +99,7 @@ EVERY = Filters()  # matches every connection
 
 @attrs.frozen
 class Page:
-    """A part of a list.
-
-    Attributes:
-        limit: The most connections.
-        after: The ID after which it starts, even if that connection has ended; empty for the beginning.
-    """
+    """A part of a list, after the ID of a connection, even if that has ended."""
 
     limit: int = 1000
     after: str = ""

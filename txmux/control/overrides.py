@@ -27,11 +27,7 @@ ServerState = Literal["ready", "drain", "maintenance"]
 
 @attrs.frozen
 class Overrides:
-    """All overrides. They outlast reloads, upgrades and workers.
-
-    Attributes:
-        shut: The names of listeners that leave clients in the queues of their sockets.
-    """
+    """All overrides; the listeners in `shut` leave clients in the queues of their sockets. They outlast reloads, upgrades and workers."""
 
     servers: ServerOverrides = attrs.field(factory=ServerOverrides)
     shut: frozenset[str] = frozenset()
@@ -71,8 +67,6 @@ class ServiceState:
     Attributes:
         status: Counts the connections, in all and in each worker.
         missing: Returns what prevents clients from being served, one line each.
-        upstreams: The backends, whose servers this process checks.
-        overrides: See `Overrides.as_json`.
         lists: The contents of lists that change without a reload.
     """
 

@@ -19,12 +19,7 @@ _MOMENTS = 120  # ten minutes, as `txmux.admin.endpoint` takes samples
 
 @attrs.frozen
 class Traffic:
-    """The traffic of all listeners.
-
-    Attributes:
-        total: Clients that have connected.
-        rates: The counts per second, by name; empty while unknown.
-    """
+    """The traffic of all listeners: the clients that have connected, and counts per second by name, empty while unknown."""
 
     total: int
     rates: Mapping[str, float]
@@ -32,13 +27,7 @@ class Traffic:
 
 @attrs.frozen
 class Moment:
-    """The measurements between a sample and the one before it.
-
-    Attributes:
-        ago: How long ago the sample was taken, in seconds.
-        connections: New connections per second.
-        bytes: Bytes per second in both directions.
-    """
+    """The measurements between a sample, taken so many seconds `ago`, and the one before it: per second, and the open connections."""
 
     ago: float
     connections: float

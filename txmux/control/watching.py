@@ -21,8 +21,7 @@ _SETTLED = 1.0  # seconds that files must have stayed the same: a program may st
 class RulesWatch:
     """Watches the files of the rules by their contents, so that it does not matter how they are replaced.
 
-    Args:
-        reload: Starts a reload; returns false if that is impossible now.
+    `reload` starts a reload; it returns false if that is impossible now.
     """
 
     def __init__(self, reactor: Any, reload: Callable[[], bool]) -> None:

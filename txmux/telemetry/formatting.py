@@ -117,12 +117,7 @@ def rates(status: Mapping[str, Any]) -> str:
 
 
 class ExplainedRoute(NamedTuple):
-    """The verdict of a route, or of one line of its match, on a client.
-
-    Attributes:
-        verdict: Its answer, in words.
-        answer: The same, in a word.
-    """
+    """The verdict of a route, or of one line of its match, on a client; `answer` is the verdict in a word."""
 
     wins: bool
     name: str

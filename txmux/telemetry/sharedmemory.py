@@ -25,9 +25,6 @@ def make(name: str) -> int:
 
     It can grow but not shrink: a process that reads memory behind the end of its file gets SIGBUS.
 
-    Args:
-        name: As shown in ``/proc/PID/maps``.
-
     Raises:
         OSError: It cannot be created.
     """
@@ -68,10 +65,6 @@ def grow(descriptor: int, size: int) -> None:
 
 def mapped(descriptor: int, size: int) -> memoryview:
     """Map a file; the mapping is freed with the last view of it.
-
-    Args:
-        descriptor: Of the file.
-        size: Bytes from its beginning, at least one.
 
     Raises:
         SharedMemoryError: There are fewer.

@@ -269,9 +269,8 @@ class PageSnapshot:
 
     Attributes:
         traffic: Bytes a second of each route, by listener.
-        is_cut: Whether there are more of them.
+        is_cut: Whether there are more connections.
         warnings: Parameters that could not be used, a sentence each.
-        connection: The requested one: its facts, and the explanation of its decision.
         explained: The explanation of bytes that the operator sent.
     """
 

@@ -20,12 +20,7 @@ _LISTEN = "0A"  # TCP_LISTEN in linux/include/net/tcp_states.h
 
 @attrs.frozen
 class Listening:
-    """A port that is listened at.
-
-    Attributes:
-        address: Where; ``0.0.0.0`` or ``::`` is every address.
-        program: The name of the program, as far as this user may know it.
-    """
+    """A port that is listened at; the program is empty where this user may not know it."""
 
     address: IPv4Address | IPv6Address
     port: int

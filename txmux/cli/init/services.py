@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 class ServiceKind:
     """What is known of a protocol.
 
-    Attributes:
-        matcher: That which recognises its clients; nothing if they wait for the server to speak.
-        is_public: Whether anybody may reach such a server, as the web and SSH are meant to be.
+    Without a matcher its clients wait for the server to speak; a public one is meant to be reached by anybody, as the web and SSH are.
     """
 
     name: str
@@ -27,12 +25,7 @@ class ServiceKind:
 
 @attrs.frozen
 class FoundService:
-    """A server and its protocol.
-
-    Attributes:
-        kind: The protocol; ``None`` if that is not known.
-        by: How it is known: ``program``, ``greeting`` or ``port``.
-    """
+    """A server and its protocol, if that is known, and how: by ``program``, ``greeting`` or ``port``."""
 
     listening: Listening
     kind: ServiceKind | None = None

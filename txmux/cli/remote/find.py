@@ -28,12 +28,7 @@ _EVERY = {"": "", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing l
 
 
 class AdminEndpoint(NamedTuple):
-    """Where a service is to be.
-
-    Attributes:
-        named_by: What says so, for messages.
-        rules: The rules file of the service, where the address does not identify it.
-    """
+    """Where a service is to be, and what says so, for messages; the rules file where the address does not identify the service."""
 
     address: Address
     token: str

@@ -59,12 +59,7 @@ class Table:
 
 @attrs.frozen
 class PaneLine:
-    """A row.
-
-    Attributes:
-        key: Names it as long as it is there.
-        style: In the terms of `rich`.
-    """
+    """A row; its `key` names it as long as it is there, and its `style` is in the terms of `rich`."""
 
     key: str
     row: Mapping[str, Any]

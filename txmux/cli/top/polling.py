@@ -53,11 +53,7 @@ def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snaps
 
 
 class Polling:
-    """Asks in threads of its own, so that keys work while an answer is late.
-
-    Attributes:
-        news: Snapshots, and results of requests; `ready` is called in another thread when there is something.
-    """
+    """Asks in threads of its own, so that keys work while an answer is late; calls `ready` in another thread when there are `news`."""
 
     def __init__(self, ask: Callable[..., Any], ready: Callable[[], object]) -> None:
         self.news: SimpleQueue[Snapshot | RequestResult] = SimpleQueue()

@@ -158,12 +158,7 @@ class Terminal:
 
 
 def read_keys(data: bytes, *, is_last: bool = False) -> tuple[list[str], bytes]:
-    """Return keys, and the rest, to be put before the next bytes.
-
-    Args:
-        data: What the terminal has sent.
-        is_last: Whether nothing came for a while, so that an incomplete sequence is read as single keys.
-    """
+    """Return keys, and the rest, to be put before the next bytes; with `is_last`, an incomplete sequence is single keys."""
     keys = []
     while data:
         if not is_last and len(data) < _LONGEST and _BEGUN.match(data):

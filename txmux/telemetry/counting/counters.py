@@ -80,12 +80,9 @@ class Counters:
         }
 
     def forget(self, versions: Collection[int]) -> None:
-        """Free the blocks of rules that no connection uses, now and at the call before.
+        """Free the blocks of rules whose versions are used by no connection in any process, now and at the call before.
 
         A connection that is being handed to another process is missing from `versions` for a moment; hence the call before.
-
-        Args:
-            versions: The versions of the rules in use by a connection or for new ones, in any process.
         """
         before, self._versions = self._versions, frozenset(versions)
         if before is None:

@@ -42,13 +42,7 @@ _FULL = 0.8  # of the descriptors
 
 @attrs.frozen
 class Observed:
-    """A histogram.
-
-    Attributes:
-        buckets: For each bucket but the last, its highest value and the number of all that were no higher.
-        count: The number of all.
-        sum: Their sum, in the unit of the bounds.
-    """
+    """A histogram: for each bucket but the last, its highest value and the number of all that were no higher; and number and sum of all."""
 
     buckets: Sequence[tuple[float, int]]
     count: int
@@ -57,10 +51,9 @@ class Observed:
 
 @attrs.frozen
 class ListenerTotals:
-    """The numbers of a listener.
+    """The numbers of a listener; `undecided` are live connections without a decision.
 
     Attributes:
-        undecided: Those of them without a decision.
         refused: Clients that were refused, by the limit that was reached.
         datagrams: Datagrams, by what became of them: ``in``, ``out``, ``lost`` and ``cut``.
         detect: Seconds from accept to the decision.
@@ -81,11 +74,9 @@ class ListenerTotals:
 
 @attrs.frozen
 class RouteTotals:
-    """The numbers of a route for one listener. There may be very many of these, so properties compute on demand.
+    """The numbers of a route, or of no route, for one listener; the last match is in seconds since 1970.
 
-    Attributes:
-        route: The route's; empty for those that no route has taken.
-        last_match: When its last client was accepted, in seconds since 1970; ``None`` if there was none.
+    There may be very many of these, so properties compute on demand.
     """
 
     listener: str
@@ -121,12 +112,7 @@ class RouteTotals:
 
 @attrs.frozen
 class ServerTotals:
-    """The numbers of a server.
-
-    Attributes:
-        failed: Connections that could not be established, by the cause.
-        check_seconds: Duration of the last check; ``None`` if there was none.
-    """
+    """The numbers of a server; `failed` are connections that could not be established, by the cause."""
 
     backend: str
     server: str
