@@ -30,13 +30,12 @@ def admin_addresses(
     rules: Rules, find: Callable[[list[ListenAddress]], ListenAddress | None]
 ) -> Iterator[tuple[str, ListenAddress]]:
     """Yield the listen addresses of ``admin`` and ``metrics``, if they are on; `find` chooses one for ``admin = auto``."""
-    admin, metrics = rules.settings.admin, rules.settings.metrics
-    address = find(automatic_addresses(rules.path)) if admin == "auto" else _named("admin", admin)
-    if address is not None:
-        yield "admin", address
-    address = _named("metrics", metrics)
-    if address is not None:
-        yield "metrics", address
+    for setting in ("admin", "metrics"):
+        text = getattr(rules.settings, setting)
+        is_automatic = setting == "admin" and text == "auto"
+        address = find(automatic_addresses(rules.path)) if is_automatic else _named(setting, text)
+        if address is not None:
+            yield setting, address
 
 
 def _named(setting: str, text: str | None) -> ListenAddress | None:

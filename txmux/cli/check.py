@@ -16,10 +16,11 @@ from txmux.rules.lint.warnings import closed_listeners, lint, warnings
 from txmux.rules.model import NOWHERE, backends_of
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
+from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from txmux.backends.health.tryout import Tried
     from txmux.interfaces import IProtocolMatcher
@@ -140,12 +141,12 @@ def _write(checked: _Checked) -> None:
     if rules is None:
         return
     counts = [
-        _count(rules.listeners, "listener"),
-        _count(rules.routes, "route"),
-        _count(rules.backends, "backend"),
+        counted(len(rules.listeners), "listener"),
+        counted(len(rules.routes), "route"),
+        counted(len(rules.backends), "backend"),
     ]
     if checked.problems:
-        counts.append(_count(checked.problems, "warning"))
+        counts.append(counted(len(checked.problems), "warning"))
     print(f"{checked.path}: OK, {', '.join(counts)}")
 
 
@@ -177,10 +178,6 @@ def _as_json(every: list[_Checked], servers: list[Reached], *, connect: bool) ->
     if connect:
         found["servers"] = [one.as_json() for one in servers]
     return found
-
-
-def _count(things: Sized, name: str) -> str:
-    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 @attrs.frozen

@@ -32,7 +32,12 @@ from txmux.rules.tracing import (
     trace_json,
     traced_outcome,
 )
-from txmux.telemetry.formatting import EXPLANATION_COLUMNS, explained_trace, explanation_of
+from txmux.telemetry.formatting import (
+    EXPLANATION_COLUMNS,
+    counted,
+    explained_trace,
+    explanation_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -269,7 +274,7 @@ def write(output: Output, sample: TracedSample, trace: Trace) -> None:
 
 
 def _title(sample: TracedSample, trace: Trace) -> str:
-    count = _count(len(sample.data), "byte")
+    count = counted(len(sample.data), "byte")
     if sample.datagrams is not None and len(sample.datagrams) > 1:
         sizes = ", ".join(str(len(one)) for one in sample.datagrams)
         count = f"{len(sample.datagrams)} datagrams of {sizes} bytes"
@@ -318,18 +323,8 @@ def _silent(
         yield "race", "its server is connected at once; what that says is held back until then"
 
 
-def _lacking(sample: TracedSample) -> str:
-    if sample.datagrams is not None:
-        return "the end of a datagram"
-    return f"what the client sent after byte {len(sample.data)}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]:
-    listener, found = trace.listener, trace.found
+    listener, found, is_stream = trace.listener, trace.found, sample.datagrams is None
     target = traced_outcome(sample, trace)
     if target.by == "denied":
         yield "decision", f"at once: the listener's 'allow' or 'deny' keeps {sample.client} out"
@@ -342,9 +337,9 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
     if target.by == "silent":
         yield from _silent(sample, listener, silence, f"after {silent_for}: ", target)
     elif found.decided_at is not None:
-        is_limit = sample.datagrams is None and found.decided_at == listener.peek_limit
+        is_limit = is_stream and found.decided_at == listener.peek_limit
         limit = ", which is peek_limit" if is_limit else ""
-        unit = "byte" if sample.datagrams is None else "datagram"
+        unit = "byte" if is_stream else "datagram"
         yield "decision", f"at {unit} {found.decided_at}{limit}: {target}"
     else:
         yield from _waiting(sample, trace, target)
@@ -354,7 +349,8 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
     if facts:
         yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
     if sample.stream and sample.stream.gap:
-        yield "note", f"the capture lacks {_lacking(sample)}"
+        after = f"what the client sent after byte {len(sample.data)}"
+        yield "note", f"the capture lacks {after if is_stream else 'the end of a datagram'}"
     if sample.stream and sample.stream.server_first:
         silent = TracedOutcome("silent", None, silence.outcome)
         yield ("note", "the server spoke first; a client that waits for that says nothing here:")

@@ -12,6 +12,7 @@ from txmux.detection.registry import installed_matchers, transports_of
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import split_words
+from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -65,14 +66,10 @@ def _transports(matcher: IProtocolMatcher) -> str:
 
 
 def _needs(line: Alternative) -> str:
-    needs = [_count(line.predicate.longest, "byte")] if line.streams else []
+    needs = [counted(line.predicate.longest, "byte")] if line.streams else []
     if line.datagrams is not None:
-        needs.append(_count(line.datagrams.longest, "datagram"))
+        needs.append(counted(line.datagrams.longest, "datagram"))
     return ", or ".join(needs)
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _examples(matcher: IProtocolMatcher) -> Iterator[Alternative]:

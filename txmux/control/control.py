@@ -37,6 +37,7 @@ from txmux.rules.problems import suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.telemetry.access_log import KEPT
 from txmux.telemetry.counting.snapshot import Gauges, counts_of, totals
+from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -335,7 +336,7 @@ class Control:
                 "close_server", seconds=_ENDING, backend=backend, server=server
             )
             count = sum(count for _, count in answers.answers)
-            changes.append(f"{count} connection{'' if count == 1 else 's'} ended")
+            changes.append(f"{counted(count, 'connection')} ended")
             late += answers.missing
         changed = ", ".join(changes) or "nothing changed"
         return _report(f"backend {backend}: {server}: {changed}", late)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _SAMPLES = 3
 
@@ -73,11 +73,8 @@ class Rates:
         self._samples.extend(samples)  # the last ones, if there are too many
 
     def history(self) -> list[Moment]:
-        return [*self._moments()]
-
-    def _moments(self) -> Iterator[Moment]:
-        samples, at = [*self._samples], self._seconds()
-        for before, now in itertools.pairwise(samples):
+        found, at = [], self._seconds()
+        for before, now in itertools.pairwise([*self._samples]):
             seconds = now.time - before.time
             if seconds > 0:
                 grown = {
@@ -86,7 +83,8 @@ class Rates:
                 }
                 moved = grown.get("bytes_in", 0) + grown.get("bytes_out", 0)
                 came = grown.get("connections", 0)
-                yield Moment(at - now.time, came / seconds, now.active, moved / seconds)
+                found.append(Moment(at - now.time, came / seconds, now.active, moved / seconds))
+        return found
 
     def until_now(self, totals: Mapping[str, int]) -> Traffic:
         """Return the growth per second of each counter since the oldest sample."""

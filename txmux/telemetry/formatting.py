@@ -77,6 +77,10 @@ def count(number: float, digits: int = 0) -> str:
     return f"{number:,.{digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def rate(per_second: float) -> str:
     """Write how often something happens in a second.
 
@@ -181,9 +185,9 @@ def _explained(
         needs = answer["needs_up_to"]
         if needs is None:
             return said
-        units = "" if unit == "byte" else f" {unit}{'' if needs == 1 else 's'}"
+        units = str(needs) if unit == "byte" else counted(needs, unit)
         limit = ", which is peek_limit" if needs == peek_limit else ""
-        return f"{said}, needs up to {needs}{units}{limit}"
+        return f"{said}, needs up to {units}{limit}"
 
     lines, excluded_by = route["lines"], route["excluded_by"]
     inside = f", in the TLS of {route['inside']}" if route.get("inside") else ""
@@ -215,7 +219,7 @@ def _conclusion(one: Mapping[str, Any], decision: Mapping[str, Any]) -> Iterator
     elif decision["by"] is None and one["state"] == "introduction":
         yield "decision", "none yet: waits for a PROXY protocol header"
     elif decision["by"] is None:
-        yield "decision", f"with {_bytes(decision['bytes'])}: undecided, waits for more"
+        yield "decision", f"with {counted(decision['bytes'], 'byte')}: undecided, waits for more"
     else:
         by = f"route {decision['route']}" if decision["by"] == "route" else decision["by"]
         yield "decision", f"{by}, {_at_most(decision['bytes'])}"
@@ -238,11 +242,7 @@ def _conclusion(one: Mapping[str, Any], decision: Mapping[str, Any]) -> Iterator
         )
 
 
-def _bytes(number: int | None) -> str:
-    return f"{number} byte{'' if number == 1 else 's'}"
-
-
 def _at_most(number: int | None) -> str:
     if number is None:
         return "in another process"
-    return f"after at most {_bytes(number)}" if number else "before any byte"
+    return f"after at most {counted(number, 'byte')}" if number else "before any byte"

@@ -102,7 +102,7 @@ class InitTests(CommandTestCase):
         self.assertIn(f"127.0.0.1:{port}: SSH, as it says itself.", out)
 
     def test_system_without_proc(self) -> None:
-        with patch.object(init, "_proc", lambda: self.folder):
+        with patch.object(init, "_PROC", self.folder):
             code, out, err = self.run_main("init")
         self.assertEqual((code, out), (1, ""))
         self.assertIn("can be seen on Linux alone", err)

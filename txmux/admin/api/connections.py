@@ -11,6 +11,7 @@ from txmux.admin.guard import RefusedError
 from txmux.admin.resource import JSON, ApiAnswer, Query, Resources, only_values
 from txmux.control.filters import EVERY, FilterError, Filters, Page, is_identity
 from txmux.net.turns import Turns
+from txmux.telemetry.formatting import counted
 from txmux.telemetry.record import STATES
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ async def _close(query: Query) -> ApiAnswer:
 
 
 def _closed(count: int) -> ApiAnswer:
-    return ApiAnswer.done(f"{count} connection{'' if count == 1 else 's'} ended", closed=count)
+    return ApiAnswer.done(f"{counted(count, 'connection')} ended", closed=count)
 
 
 def incomplete(missing: Sequence[str]) -> dict[str, str]:

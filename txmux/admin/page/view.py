@@ -83,7 +83,7 @@ class View:
         return [
             chart("connections", "Connections a second", times, connections, rate),
             chart("active", "Active connections", times, active, count),
-            chart("bytes", "Bytes a second", times, moved, _bytes_a_second),
+            chart("bytes", "Bytes a second", times, moved, lambda value: f"{size(value)}/s"),
         ]
 
     @property
@@ -257,10 +257,6 @@ class View:
     @property
     def _status(self) -> Mapping[str, Any]:
         return self.snapshot.status
-
-
-def _bytes_a_second(value: float) -> str:
-    return f"{size(value)}/s"
 
 
 @attrs.frozen

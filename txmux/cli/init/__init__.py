@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from txmux.cli.init.listening import Listening
 
+_PROC = Path("/proc")
 _FIRST_UNPRIVILEGED = "sys/net/ipv4/ip_unprivileged_port_start"
 
 _PATIENCE = 0.5  # seconds
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.listen is not None and not arguments.listen.isprintable():
         raise MuxError("--listen has characters in it that cannot be printed")
     try:
-        found = listening(_proc())
+        found = listening(_PROC)
     except OSError as error:
         raise MuxError(
             f"{error.filename}: {error.strerror}; what listens here can be seen on Linux alone, where /proc is mounted"
@@ -76,16 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _proc() -> Path:
-    return Path("/proc")
-
-
 def _first_port() -> int:
     """Return the first port at which this user may listen (ip(7), Linux)."""
     if os.geteuid() == 0:
         return 1
     try:
-        return int((_proc() / _FIRST_UNPRIVILEGED).read_text())
+        return int((_PROC / _FIRST_UNPRIVILEGED).read_text())
     except (OSError, ValueError):
         return 1024
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from txmux.cli._output import Output
 from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError, UsageError
+from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -99,8 +100,7 @@ def _close(ask: Ask, arguments: Namespace) -> Any:
 
 
 def _write_closed(answer: Mapping[str, Any], _: Namespace) -> None:
-    count = answer["closed"]
-    Output().line(f"ended: {count} connection{'' if count == 1 else 's'}")
+    Output().line(f"ended: {counted(answer['closed'], 'connection')}")
 
 
 # drain

@@ -29,12 +29,16 @@ _WORKER_STYLES = {"starts": "yellow", "does not answer": "bold red", "retires": 
 _HEAD = ("id", "client", "route", "server", "state", "age", "in", "out")
 
 
-def _write_bans(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
-    output = Output()
-    if answer:
-        output.table([(_ban_cells(one), "") for one in answer], ("network", "left", "reason"))
+def _write_list(rows: Sequence[Sequence[str]], head: Sequence[str], nothing: str) -> None:
+    if rows:
+        Output().table([(cells, "") for cells in rows], head)
     else:
-        output.line("there are no bans")
+        Output().line(nothing)
+
+
+def _write_bans(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
+    rows = [_ban_cells(one) for one in answer]
+    _write_list(rows, ("network", "left", "reason"), "there are no bans")
 
 
 def _ban_cells(one: Mapping[str, Any]) -> list[str]:
@@ -67,11 +71,7 @@ def _connections(ask: Ask, arguments: Namespace) -> Any:
 
 
 def _write_connections(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
-    output = Output()
-    if answer:
-        output.table([(_cells(one), "") for one in answer], _HEAD)
-    else:
-        output.line("there is no such connection")
+    _write_list([_cells(one) for one in answer], _HEAD, "there is no such connection")
 
 
 def _cells(one: Mapping[str, Any]) -> list[str]:

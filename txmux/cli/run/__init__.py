@@ -106,19 +106,29 @@ def run(arguments: argparse.Namespace) -> int:
     if wrong:
         print(f"txmux: {wrong}", file=sys.stderr)
         return _USAGE
-    if arguments.listen:
-        return _by_options(arguments)
     from txmux.cli.run.program import read_rules, run_service, status_of  # noqa: PLC0415 - for --help it is too much
 
-    path = arguments.file or DEFAULT
+    path, text = arguments.file or DEFAULT, ""
+    if arguments.listen:
+        path, text = OPTIONS, text_of(arguments)
+    rules = None
     try:
-        rules = read_rules(path)
-        return run_service(rules, level=arguments.log_level, pidfile=arguments.pidfile)
+        rules = read_rules(path, text.encode(errors="surrogateescape") if text else None)
+        if not arguments.print:
+            return run_service(rules, level=arguments.log_level, pidfile=arguments.pidfile)
     except MuxError as error:
+        if rules is None and text and isinstance(error, RulesError):
+            for problem in error.problems:
+                print(f"txmux: {_option_problem(problem, arguments)}", file=sys.stderr)
+            return _USAGE
         print(error, file=sys.stderr)
-        if arguments.file is None and not Path(path).exists():
+        if not text and arguments.file is None and not Path(path).exists():
             print(f"txmux: {_ADVICE}", file=sys.stderr)
         return status_of(error)
+    from txmux.rules.reading.layout import laid_out  # noqa: PLC0415 - as above
+
+    print(laid_out(text), end="")
+    return 0
 
 
 def unknown(words: Sequence[str]) -> str:
@@ -139,7 +149,10 @@ def _misuse(arguments: argparse.Namespace) -> str:
         return f"{given[0]} is for running without a rules file; write it into {arguments.file}, or leave the file out"
     if given and not arguments.listen:
         return f"{given[0]} is for running without a rules file, which takes --listen, too: --listen :443"
-    if arguments.listen and not _has_server(arguments):
+    has_server = arguments.routes or any(
+        server is not None for server in (arguments.default, arguments.silent)
+    )
+    if arguments.listen and not has_server:
         return (
             "name at least one server: --ssh 127.0.0.1:22, for example, or --default 127.0.0.1:8080"
         )
@@ -148,35 +161,6 @@ def _misuse(arguments: argparse.Namespace) -> str:
     if twice:
         return f"--{twice} is given twice; for several servers of one protocol write a rules file (--print begins one)"
     return ""
-
-
-def _has_server(arguments: argparse.Namespace) -> bool:
-    return bool(arguments.routes) or arguments.default is not None or arguments.silent is not None
-
-
-def _by_options(arguments: argparse.Namespace) -> int:
-    from txmux.cli.run.program import read_rules, run_service, status_of  # noqa: PLC0415 - as above
-
-    text = text_of(arguments)
-    try:
-        rules = read_rules(OPTIONS, text.encode(errors="surrogateescape"))
-    except RulesError as error:
-        for problem in error.problems:
-            print(f"txmux: {_option_problem(problem, arguments)}", file=sys.stderr)
-        return _USAGE
-    except MuxError as error:
-        print(error, file=sys.stderr)
-        return status_of(error)
-    if arguments.print:
-        from txmux.rules.reading.layout import laid_out  # noqa: PLC0415 - as above
-
-        print(laid_out(text), end="")
-        return 0
-    try:
-        return run_service(rules, level=arguments.log_level, pidfile=arguments.pidfile)
-    except MuxError as error:
-        print(error, file=sys.stderr)
-        return status_of(error)
 
 
 def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:

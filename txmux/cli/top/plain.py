@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from txmux.cli.top.panes import TABLES, lines_of
 from txmux.cli.top.state import PANES, TopState
 from txmux.errors import printable
-from txmux.telemetry.formatting import aligned, connection_counts, duration, rates
+from txmux.telemetry.formatting import aligned, connection_counts, counted, duration, rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def title_of(snapshot: Snapshot) -> str:
     parts.append(f"{'stops' if status.get('draining') else 'serves'}{since}")
     workers = len(status.get("workers", ()))
     if workers:
-        parts.append(f"{workers} worker{'' if workers == 1 else 's'}")
+        parts.append(counted(workers, "worker"))
     parts.append(f"{status.get('rules_path', '?')}, generation {status.get('generation', '?')}")
     return printable(" · ".join(parts))
 
