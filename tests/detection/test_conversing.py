@@ -35,8 +35,6 @@ def _requests(peeked: Peeked) -> Sequence[Exchange]:
 
 @attrs.frozen
 class Named:
-    """Asks for two answers, then for a name of one byte."""
-
     name: bytes
     longest: int = 5
     exchanges: Callable[[Peeked], Sequence[Exchange]] = _requests
@@ -51,8 +49,6 @@ class Named:
 
 @attrs.frozen
 class Says:
-    """Says something as soon as it has this many bytes."""
-
     verdict: Verdict
     longest: int
 
@@ -61,7 +57,6 @@ class Says:
 
 
 def leads(name: str, predicate: Any, **settings: Any) -> Route:
-    """Make a route."""
     return Route(name, (Alternative(name, predicate),), Refusal.CLOSE, **settings)
 
 
@@ -85,40 +80,32 @@ def run(routes: Sequence[Route], *pieces: bytes) -> tuple[str | None, list[tuple
 
 
 class AnswerTests(SynchronousTestCase):
-    """Who is answered."""
-
-    def test_answers(self) -> None:
-        """Each request is answered when it is there, and what follows decides."""
+    def test_each_request_is_answered_when_it_is_there(self) -> None:
         routes = [leads("x", Named(b"x")), leads("y", Named(b"y"))]
         pieces = (b"a", b"?", b"b?", b"y")
         self.assertEqual(run(routes, *pieces), ("y", [(2, "no"), (4, "yes")]))
 
-    def test_at_once(self) -> None:
-        """A client that does not wait is answered as well."""
+    def test_client_that_does_not_wait_is_answered(self) -> None:
         routes = [leads("x", Named(b"x"))]
         self.assertEqual(run(routes, b"a?b?x"), ("x", [(5, "no"), (5, "yes")]))
         self.assertEqual(run(routes, b"a?b?z"), (None, [(5, "no"), (5, "yes")]))
 
-    def test_other_route_first(self) -> None:
-        """A route that matches before the answer takes the client without one, however much has come."""
+    def test_match_before_the_answer_needs_none(self) -> None:
         routes = [leads("early", Says(MATCH, 2)), leads("x", Named(b"x"))]
         for pieces in ((b"a?", b"b?x"), (b"a?b?x",)):
             self.assertEqual(run(routes, *pieces), ("early", []))
 
-    def test_other_route_between(self) -> None:
-        """One that matches between two requests takes it with one answer."""
+    def test_match_between_two_requests_takes_one_answer(self) -> None:
         routes = [leads("x", Named(b"x")), leads("next", Says(MATCH, 4))]
         self.assertEqual(run(routes, b"a?b?y"), ("next", [(5, "no"), (5, "yes")]))
         routes.reverse()
         self.assertEqual(run(routes, b"a?b?x"), ("next", [(5, "no")]))
 
-    def test_undecided_before(self) -> None:
-        """A route that is still undecided and comes first does not keep the client waiting."""
+    def test_earlier_undecided_route_keeps_no_client_waiting(self) -> None:
         routes = [leads("late", Says(NO, 5)), leads("x", Named(b"x"))]
         self.assertEqual(run(routes, b"a?", b"b?", b"x"), ("x", [(2, "no"), (4, "yes")]))
 
-    def test_match_before(self) -> None:
-        """Behind one that matches, nobody wants an answer any more."""
+    def test_no_answer_behind_a_match(self) -> None:
         routes = [
             leads("late", Says(NO, 3)),
             leads("sure", Says(MATCH, 1)),
@@ -126,8 +113,7 @@ class AnswerTests(SynchronousTestCase):
         ]
         self.assertEqual(run(routes, b"a?", b"b"), ("sure", []))
 
-    def test_not_for_everybody(self) -> None:
-        """A route that runs dry, or does not serve the client, answers nobody."""
+    def test_dry_runs_and_foreign_routes_answer_nobody(self) -> None:
         dry = [leads("x", Named(b"x"), dry_run=True)]
         self.assertEqual(run([*dry, leads("y", Says(MATCH, 5))], b"a?b?x"), ("y", []))
         elsewhere = [leads("x", Named(b"x"), clients=Clients(NetworkSet([])))]
@@ -135,9 +121,7 @@ class AnswerTests(SynchronousTestCase):
         both = [leads("late", Says(NO, 5)), *dry, *elsewhere, leads("y", Named(b"x"))]
         self.assertEqual(run(both, b"a?b?x"), ("y", [(5, "no"), (5, "yes")]))
 
-    def test_broken(self) -> None:
-        """Who raises instead of telling the requests has none answered, and harms nobody."""
-
+    def test_raising_finder_has_none_answered(self) -> None:
         def find(_: Peeked) -> Sequence[Exchange]:
             raise ZeroDivisionError
 
@@ -148,7 +132,6 @@ class AnswerTests(SynchronousTestCase):
         st.lists(st.integers(1, 4), max_size=4), st.sampled_from([b"x", b"y", b"z"]), st.booleans()
     )
     def test_cuts(self, cuts: list[int], name: bytes, early: bool) -> None:  # noqa: FBT001
-        """The same bytes lead to the same route with the same answers, however they are cut."""
         data = REQUESTS + name
         routes = [leads("x", Named(b"x")), leads("y", Named(b"y")), leads("any", Says(MATCH, 3))]
         routes = [routes[2], *routes[:2]] if early else routes

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class After:
-    """Says what it says once it has seen this many bytes."""
-
     longest: int
     verdict: Verdict
 
@@ -35,8 +33,6 @@ class After:
 
 
 class Raises:
-    """Breaks the contract."""
-
     longest = 1
 
     def __call__(self, peeked: Peeked) -> Verdict:
@@ -47,17 +43,14 @@ class Raises:
 
 
 def asks(name: str, *alternatives: Alternative) -> Route:
-    """Make a route."""
     return Route(name, alternatives, Refusal.CLOSE)
 
 
 def yes(after: int, *, negated: bool = False) -> Alternative:
-    """Match after this many bytes."""
     return Alternative(f"yes {after}", After(after, Verdict.MATCH), negated)
 
 
 def no(after: int, *, negated: bool = False) -> Alternative:
-    """Say no after this many bytes."""
     return Alternative(f"no {after}", After(after, Verdict.NO), negated)
 
 
@@ -76,10 +69,7 @@ def decide(routes: Iterable[Route], chunks: Iterable[bytes], limit: int = 1000) 
 
 
 class PriorityTest(SynchronousTestCase):
-    """The first route that is not a no decides."""
-
     def test_waits_for_an_earlier_route(self) -> None:
-        """A match does not win while an earlier route is undecided."""
         detection = Detector([asks("a", yes(3)), asks("b", yes(1))]).start_detection()
         self.assertIsNone(detection.feed(b"x"))
         self.assertIsNone(detection.feed(b"xx"))
@@ -89,46 +79,38 @@ class PriorityTest(SynchronousTestCase):
         self.assertEqual(decision.route.name, "a")
 
     def test_falls_through(self) -> None:
-        """When the earlier one says no, the later one's match counts."""
         self.assertEqual(decide([asks("a", no(3)), asks("b", yes(1))], [b"x", b"x", b"x"]), "b")
 
-    def test_all_no(self) -> None:
-        """When all have said no it is decided at once."""
+    def test_all_no_decides_at_once(self) -> None:
         decision = Detector([asks("a", no(1)), asks("b", no(1))]).start_detection().feed(b"x")
         assert decision is not None
         self.assertIsNone(decision.route)
 
-    def test_no_routes(self) -> None:
-        """Without routes the first byte decides."""
+    def test_first_byte_decides_without_routes(self) -> None:
         self.assertIsNotNone(Detector([]).start_detection().feed(b"x"))
 
-    def test_finish(self) -> None:
-        """At the end the undecided count as a no."""
+    def test_undecided_is_a_no_at_the_end(self) -> None:
         self.assertEqual(decide([asks("a", yes(3)), asks("b", yes(1))], [b"xx"]), "b")
         self.assertIsNone(decide([asks("a", yes(3))], [b"xx"]))
         self.assertIsNone(decide([asks("a", yes(3))], []))
 
-    def test_limit(self) -> None:
-        """No more than the limit is looked at, and there it is decided."""
+    def test_decides_at_the_limit(self) -> None:
         routes = [asks("a", yes(11)), asks("b", yes(1))]
         self.assertEqual(decide(routes, [b"x" * 10], limit=10), "b")
         self.assertEqual(decide(routes, [b"x" * 20], limit=10), "b")
         self.assertEqual(decide(routes, [b"x" * 11], limit=11), "a")
 
-    def test_alternatives(self) -> None:
-        """Any line that matches is enough; the route says no when all do."""
+    def test_one_match_is_enough_and_no_needs_all(self) -> None:
         self.assertEqual(decide([asks("a", no(1), yes(2)), asks("b", yes(1))], [b"xx"]), "a")
         self.assertEqual(decide([asks("a", yes(5), no(2)), asks("b", yes(1))], [b"xx"]), "b")
         self.assertEqual(decide([asks("a", no(1), no(2)), asks("b", yes(1))], [b"xx"]), "b")
 
-    def test_negation(self) -> None:
-        """`not` turns an answer round, but never takes being undecided for an answer."""
+    def test_negation_never_takes_undecided_for_an_answer(self) -> None:
         self.assertEqual(decide([asks("a", no(2, negated=True))], [b"xx"]), "a")
         self.assertIsNone(decide([asks("a", yes(2, negated=True))], [b"xx"]))
         self.assertIsNone(decide([asks("a", no(3, negated=True))], [b"xx"]))
 
-    def test_times(self) -> None:
-        """Routes are not asked outside of their times; the time is that of the begin, whenever bytes come."""
+    def test_routes_serve_at_their_times_since_the_begin(self) -> None:
         office = (period("mon-fri 08:00-18:00 UTC"), period("sat 10:00-12:00 UTC"))
         routes = [
             attrs.evolve(route("any", "close", name="office"), during=office),
@@ -151,8 +133,7 @@ class PriorityTest(SynchronousTestCase):
         assert outside is not None
         self.assertIs(outside.route, routes[2])
 
-    def test_networks(self) -> None:
-        """Routes that do not serve the client's network are not asked."""
+    def test_routes_serve_their_networks(self) -> None:
         routes = [
             route("any", "close", name="inside", from_=["10.0.0.0/8"], not_from=["10.1.0.0/16"]),
             route("any", "close", name="outside", not_from=["10.0.0.0/8"]),
@@ -173,10 +154,7 @@ class PriorityTest(SynchronousTestCase):
 
 
 class DryRunTest(SynchronousTestCase):
-    """Routes that only tell what they would have taken."""
-
-    def test_decides_nothing(self) -> None:
-        """The next route wins, without waiting for one that runs dry, and the facts tell of it."""
+    def test_decides_nothing_and_is_in_the_facts(self) -> None:
         dry = attrs.evolve(route("payload text=GET", "close", name="dry"), dry_run=True)
         slow = attrs.evolve(route("payload text=GET!", "close", name="slow"), dry_run=True)
         detector = Detector([slow, dry, route("payload text=GE", "close", name="next")])
@@ -191,8 +169,7 @@ class DryRunTest(SynchronousTestCase):
             self.assertEqual((decision.route.name, decision.facts), ("next", expected))
         self.assertEqual(detector.would_have_taken, {"dry": 1, "slow": 1})
 
-    def test_comes_too_late(self) -> None:
-        """A route that runs dry behind the winner would have taken nothing; with no winner it would."""
+    def test_behind_the_winner_takes_nothing(self) -> None:
         dry = attrs.evolve(route("any", "close", name="dry"), dry_run=True)
         decision = Detector([route("ssh", "close"), dry]).start_detection().feed(b"SSH-")
         assert decision is not None
@@ -203,10 +180,7 @@ class DryRunTest(SynchronousTestCase):
 
 
 class RaisingTest(SynchronousTestCase):
-    """A matcher that raises."""
-
-    def test_is_a_no(self) -> None:
-        """It is a no, negated or not, and the others are asked as ever."""
+    def test_is_a_no_also_negated(self) -> None:
         for negated in (False, True):
             broken = Alternative(f"broken {negated}", Raises(), negated)
             self.assertEqual(decide([asks("a", broken), asks("b", yes(1))], [b"x"]), "b")
@@ -214,7 +188,6 @@ class RaisingTest(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
 
     def test_is_logged_once(self) -> None:
-        """Its traceback is logged once, however many clients come."""
         detector = Detector([asks("a", Alternative("broken", Raises()))])
         for _ in range(3):
             detector.start_detection().feed(b"x")
@@ -222,16 +195,12 @@ class RaisingTest(SynchronousTestCase):
 
 
 class FactsTest(SynchronousTestCase):
-    """What is learnt on the way."""
-
     def test_of_the_winner(self) -> None:
-        """The winner tells what it saw."""
         decision = Detector([route("ssh", "close")]).start_detection().feed(b"SSH-2.0-x\r\n")
         assert decision is not None
         self.assertEqual(decision.facts, {"software": "x"})
 
     def test_up_to_the_winner(self) -> None:
-        """So do the routes before it, and none behind it."""
         data = b"GET / HTTP/1.1\r\nHost: c\r\n\r\n"
         for matches, reported in ((("http host=a", "any"), True), (("any", "http host=a"), False)):
             decision = (
@@ -240,8 +209,7 @@ class FactsTest(SynchronousTestCase):
             assert decision is not None
             self.assertEqual(decision.facts.get("host"), "c" if reported else None)
 
-    def test_of_nobody(self) -> None:
-        """Without a winner each kind of predicate is asked once."""
+    def test_without_a_winner(self) -> None:
         routes = [route(f"http host={name}", "close") for name in ("a", "b")]
         decision = Detector(routes).start_detection().feed(b"GET / HTTP/1.1\r\nHost: c\r\n\r\n")
         assert decision is not None
@@ -289,10 +257,9 @@ class SegmentationTest(SynchronousTestCase):
         cuts=st.sets(st.integers(1, 80)),
         limit=st.integers(1, 100),
     )
-    def test_rules(
+    def test_all_at_once_in_pieces_and_byte_by_byte(
         self, chosen: list[list[str]], data: bytes, tail: bytes, cuts: set[int], limit: int
     ) -> None:
-        """For whole sets of rules: all at once, in any pieces, and byte by byte."""
         routes = [route(lines, "close", name=str(n)) for n, lines in enumerate(chosen)]
         data += tail
         edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
@@ -303,17 +270,13 @@ class SegmentationTest(SynchronousTestCase):
 
 
 class PeekedTest(SynchronousTestCase):
-    """What the predicates see."""
-
     def test_is_bytes(self) -> None:
-        """It has what is needed of bytes."""
         peeked = Peeked(b"abc")
         self.assertEqual((bytes(peeked), len(peeked)), (b"abc", 3))
         self.assertTrue(peeked.startswith(b"ab"))
         self.assertEqual(repr(peeked), "<Peeked 3 bytes>")
 
-    def test_parses_once(self) -> None:
-        """A parser runs once for a prefix, and is given its last result for the next."""
+    def test_parses_once_and_goes_on(self) -> None:
         calls: list[tuple[bytes, str | None]] = []
 
         def parser(data: bytes, earlier: str | None) -> str:

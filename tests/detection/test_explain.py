@@ -33,12 +33,10 @@ def byte_by_byte(
 
 
 def name_of(decision: Decision[Route]) -> str | None:
-    """Give the name of the route that won."""
     return decision.route.name if decision.route else None
 
 
 def says(found: Explanation[Route]) -> list[tuple[str, int | None] | None]:
-    """Give what each route says and when; None for one that is not asked."""
     return [
         None if its.answer is None else (its.answer.verdict.value, its.answer.at)
         for its in found.routes
@@ -46,8 +44,6 @@ def says(found: Explanation[Route]) -> list[tuple[str, int | None] | None]:
 
 
 class AgreementTests(SynchronousTestCase):
-    """It says what the service does."""
-
     @settings(max_examples=scaled(150), deadline=None)
     @given(
         chosen=st.lists(
@@ -63,14 +59,13 @@ class AgreementTests(SynchronousTestCase):
         cut=st.integers(0, 60),
         limit=st.integers(1, 100),
     )
-    def test_rules(
+    def test_winner_and_byte_of_byte_wise_detection(
         self,
         chosen: list[tuple[list[str], list[str], list[str], bool]],
         data: bytes,
         cut: int,
         limit: int,
     ) -> None:
-        """For whole sets of rules: the winner, and the byte at which it was sure, are those of byte-wise detection."""
         routes = [
             attrs.evolve(
                 route(lines, "close", name=str(n), from_=from_, not_from=not_from), dry_run=dry_run
@@ -98,8 +93,7 @@ class AgreementTests(SynchronousTestCase):
                 break
         self.assertIn(found.decided_at, (None, at))
 
-    def test_many_names(self) -> None:
-        """So it is where names take a short cut through many routes."""
+    def test_many_names_take_a_short_cut(self) -> None:
         routes = [route(f"http host={n}.example", "close", name=str(n)) for n in range(20)]
         data = b"GET / HTTP/1.1\r\nHost: 7.example\r\n\r\n"
         found = explain(routes, data, CLIENT)
@@ -110,37 +104,30 @@ class AgreementTests(SynchronousTestCase):
 
 
 class AnswerTests(SynchronousTestCase):
-    """What is said of each route."""
-
-    def test_when_known(self) -> None:
-        """A match and a no have the byte, also those after the winner; what is undecided has none."""
+    def test_match_and_no_have_their_byte(self) -> None:
         routes = [asks("a", no(3)), asks("b", yes(2)), asks("c", no(4)), asks("d", yes(9))]
         found = explain(routes, b"xxxxx")
         self.assertEqual(says(found), [("no", 3), ("match", 2), ("no", 4), ("need more", None)])
         self.assertEqual((found.decided_at, name_of(found.decision)), (3, "b"))
 
-    def test_undecided(self) -> None:
-        """It tells how many bytes it may take; and what comes of it if there are no more."""
+    def test_undecided_needs_up_to_so_many_bytes(self) -> None:
         found = explain([asks("a", yes(9)), asks("b", yes(2))], b"xxx")
         (answer, _) = (its.answer for its in found.routes)
         self.assertEqual(answer, PredicateAnswer(Verdict.NEED_MORE, None, 9))
         self.assertEqual((found.decided_at, name_of(found.decision)), (None, "b"))
 
-    def test_limit(self) -> None:
-        """At the limit it is decided; nobody needs more than that."""
+    def test_decided_at_the_limit(self) -> None:
         found = explain([asks("a", yes(9)), asks("b", yes(2))], b"xxxxx", peek_limit=4)
         self.assertEqual(says(found), [("need more", None), ("match", 2)])
         self.assertEqual(found.routes[0].answer, PredicateAnswer(Verdict.NEED_MORE, None, 4))
         self.assertEqual((found.decided_at, name_of(found.decision)), (4, "b"))
 
-    def test_no_byte(self) -> None:
-        """Without a byte nobody is asked, and all are undecided."""
+    def test_no_byte_leaves_all_undecided(self) -> None:
         found = explain([asks("a", yes(0))], b"")
         self.assertEqual(says(found), [("need more", None)])
         self.assertEqual((found.decided_at, name_of(found.decision)), (None, None))
 
-    def test_lines(self) -> None:
-        """The earliest match, else the most patient, else the last no speaks for the route."""
+    def test_earliest_match_or_most_patient_line_or_last_no_answers(self) -> None:
         for alternatives, expected in (
             ((no(1), yes(3), yes(2), yes(9)), ("match", 2)),
             ((no(1), yes(9), yes(8)), ("need more", None)),
@@ -154,8 +141,7 @@ class AnswerTests(SynchronousTestCase):
         patient = explain([asks("a", yes(8), yes(9))], b"x").routes[0].answer
         self.assertEqual(patient, PredicateAnswer(Verdict.NEED_MORE, None, 9))
 
-    def test_networks(self) -> None:
-        """Routes that are not for the client are not asked, and it is told by which key."""
+    def test_excluding_key_is_named(self) -> None:
         routes = [
             route("any", "close", from_=["10.0.0.0/8"]),
             route("any", "close", not_from=["192.0.2.0/24"]),
@@ -167,8 +153,7 @@ class AnswerTests(SynchronousTestCase):
         unknown = explain(routes, b"x")
         self.assertEqual([its.excluded_by for its in unknown.routes], ["from", None, "from"])
 
-    def test_raises(self) -> None:
-        """A matcher that raises is a no, negated or not, and its error is told."""
+    def test_raising_matcher_is_a_no_with_its_error(self) -> None:
         for negated in (False, True):
             found = explain([asks("a", Alternative("broken", Raises(), negated))], b"xx")
             answer = PredicateAnswer(Verdict.NO, 1, 1, "ZeroDivisionError: ")
@@ -176,7 +161,6 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(found.decided_at, 1)
             self.flushLoggedErrors(ZeroDivisionError)
 
-    def test_facts(self) -> None:
-        """Facts are from all of the bytes, not only from those up to the decision."""
+    def test_facts_are_from_all_of_the_bytes(self) -> None:
         found = explain([route("ssh", "close")], b"SSH-2.0-x\r\n")
         self.assertEqual((found.decided_at, found.decision.facts), (4, {"software": "x"}))

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Nth:
-    """Looks for a byte at the beginning of a datagram, and says nothing before that is there."""
-
     longest: int
     byte: int = ord("x")
 
@@ -40,8 +38,6 @@ class Nth:
 
 @attrs.frozen
 class Named:
-    """Takes flows whose first datagram is a name."""
-
     name: str
     longest: int = 1
 
@@ -58,21 +54,16 @@ def _name(flow: Datagrams) -> str:
 
 
 def asks(name: str, *predicates: object, **settings: object) -> Route:
-    """Make a route."""
     lines = tuple(Alternative(f"{name} {one}", one) for one in predicates)  # type: ignore[arg-type]
     return Route(name, lines, Refusal.CLOSE, **settings)  # type: ignore[arg-type]
 
 
 def name_of(decision: Decision[Route] | None) -> str | None:
-    """Give the name of the route that won."""
     return decision.route.name if decision is not None and decision.route else None
 
 
 class FlowTests(SynchronousTestCase):
-    """`Detector.start_flow_detection`."""
-
     def test_waits_for_an_earlier_route(self) -> None:
-        """A match does not win while an earlier route is undecided."""
         detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).start_flow_detection()
         self.assertIsNone(detection.feed([b"x"]))
         self.assertEqual(name_of(detection.feed([b"x", b"x"])), "a")
@@ -80,15 +71,13 @@ class FlowTests(SynchronousTestCase):
         self.assertIsNone(detection.feed([b"x"]))
         self.assertEqual(name_of(detection.feed([b"x", b"y"])), "b")
 
-    def test_finish(self) -> None:
-        """At the deadline the undecided count as a no."""
+    def test_undecided_is_a_no_at_the_deadline(self) -> None:
         detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).start_flow_detection()
         self.assertIsNone(detection.feed([b"x"]))
         self.assertEqual(name_of(detection.finish()), "b")
         self.assertIsNone(Detector([asks("a", Nth(1))]).start_flow_detection().finish().route)
 
-    def test_limits(self) -> None:
-        """It is decided with the fourth datagram, or with the one that brings as many bytes as the limit."""
+    def test_decides_with_the_fourth_datagram_or_enough_bytes(self) -> None:
         routes = [asks("a", Nth(9)), asks("b", Nth(1))]
         detection = Detector(routes).start_flow_detection()
         self.assertIsNone(detection.feed([b"x"] * 3))
@@ -98,15 +87,13 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(name_of(detection.feed([b"x" * 9, b"x"])), "b")
         self.assertTrue(is_limit_reached([b"x"] * MOST_DATAGRAMS, 99))
 
-    def test_long(self) -> None:
-        """A datagram beyond the limit is seen whole."""
+    def test_datagram_beyond_the_limit_is_seen_whole(self) -> None:
         route = asks("a", Named("x" * 30))
         self.assertEqual(
             name_of(Detector([route], 10).start_flow_detection().feed([b"x" * 30])), "a"
         )
 
-    def test_empty(self) -> None:
-        """An empty first datagram leads to a route that takes anything; others are asked, and a later one is seen."""
+    def test_empty_first_datagram_leads_to_any(self) -> None:
         routes = [
             route(text, "close", name=text).for_transport(Transport.UDP) for text in ("sip", "any")
         ]
@@ -115,8 +102,7 @@ class FlowTests(SynchronousTestCase):
         detection = Detector([asks("a", Nth(3))]).start_flow_detection()
         self.assertEqual(name_of(detection.feed([b"y", b"", b"x"])), "a")
 
-    def test_keep_alive(self) -> None:
-        """What keeps an address open decides nothing if no route takes it: what comes next does."""
+    def test_keep_alive_decides_nothing(self) -> None:
         register = b"REGISTER sip:example.com SIP/2.0\r\n"
         sip, dns = (route(text, "close").for_transport(Transport.UDP) for text in ("sip", "dns"))
         assert sip is not None
@@ -134,7 +120,6 @@ class FlowTests(SynchronousTestCase):
             self.assertIsNone(Detector([dns, sip]).start_flow_detection().finish().route)
 
     def test_keep_alive_that_is_taken(self) -> None:
-        """A route that takes it has it; other bytes that nobody takes are decided about."""
         takes = route("payload hex=00000000", "close", name="zeros").for_transport(Transport.UDP)
         assert takes is not None
         self.assertEqual(
@@ -145,13 +130,11 @@ class FlowTests(SynchronousTestCase):
             self.assertEqual(decision, Decision(None, {}))
 
     def test_keep_alive_that_nobody_looks_at(self) -> None:
-        """Where no route looks at what this client says, it is decided about at once."""
         takes = asks("a", Nth(1), clients=Clients(NetworkSet([ip_network("10.0.0.0/8")])))
         detection = Detector([takes]).start_flow_detection(ip_address("192.0.2.1"))
         self.assertIsNotNone(detection.feed([b"\r\n"]))
 
-    def test_facts(self) -> None:
-        """Each protocol tells what it saw, though its predicates are of the class of another's."""
+    def test_each_protocol_has_its_facts(self) -> None:
         names = ("kcp", "sip", "coap", "tftp", "radius", "ike", "rtp", "syslog", "dns")
         routes = [route(name, "close").for_transport(Transport.UDP) for name in names]
         detector = Detector([one for one in routes if one is not None])
@@ -165,8 +148,7 @@ class FlowTests(SynchronousTestCase):
             assert decision is not None
             self.assertEqual(decision.facts, facts)
 
-    def test_kinds(self) -> None:
-        """Many routes of one matcher read a datagram once for their facts."""
+    def test_routes_of_one_matcher_learn_once(self) -> None:
         names = (f"dns name=h{n}.example.com" for n in range(50))
         routes = [
             route(name, "close").for_transport(Transport.UDP) for name in (*names, "stun", "snmp")
@@ -174,8 +156,7 @@ class FlowTests(SynchronousTestCase):
         detector = Detector([one for one in routes if one is not None])
         self.assertEqual(len(detector.plan(0).learners), 2)
 
-    def test_names(self) -> None:
-        """Of many routes that differ by a name, the name finds its own; others keep their place."""
+    def test_name_finds_its_route_among_many(self) -> None:
         routes = [asks(f"r{n}", Named(f"n{n}")) for n in range(50)]
         routes.insert(20, asks("every", Nth(1, ord("n"))))
         detector = Detector(routes)
@@ -183,8 +164,7 @@ class FlowTests(SynchronousTestCase):
             decision = detector.start_flow_detection().feed([name.encode()])
             self.assertEqual(name_of(decision), expected)
 
-    def test_clients(self) -> None:
-        """A route that does not serve the client is not asked; a dry run tells what it would do."""
+    def test_clients_and_dry_runs(self) -> None:
         reported: list[Route] = []
         inside = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
         routes = [
@@ -204,10 +184,9 @@ class FlowTests(SynchronousTestCase):
         st.lists(st.tuples(st.integers(1, 4), st.sampled_from(b"xy")), max_size=4),
         st.data(),
     )
-    def test_batches(
+    def test_batches_change_nothing(
         self, datagrams: list[bytes], wanted: list[tuple[int, int]], data: st.DataObject
     ) -> None:
-        """However many datagrams come at once, decision and facts are the same."""
         routes = [asks(str(n), Nth(*which)) for n, which in enumerate(wanted)]
         one_by_one = range(1, len(datagrams) + 1)
         batches = data.draw(st.sets(st.sampled_from(one_by_one))) | {len(datagrams)}
@@ -224,10 +203,7 @@ class FlowTests(SynchronousTestCase):
 
 
 class ExplainTests(SynchronousTestCase):
-    """`explain` of datagrams."""
-
-    def test_told(self) -> None:
-        """It counts datagrams: when it was decided, and when each line knew."""
+    def test_counts_datagrams(self) -> None:
         routes = [asks("a", Nth(2, ord("z"))), asks("b", Nth(3)), asks("c", Nth(4))]
         found = explain(routes, [b"x"] * 3)
         self.assertEqual((found.decided_at, name_of(found.decision)), (3, "b"))
@@ -237,25 +213,20 @@ class ExplainTests(SynchronousTestCase):
             [(Verdict.NO, 2, 2), (Verdict.MATCH, 3, 3), (Verdict.NEED_MORE, None, 4)],
         )
 
-    def test_undecided(self) -> None:
-        """What comes of it if no more comes, also of nothing at all."""
+    def test_undecided_or_nothing_at_all(self) -> None:
         routes = [asks("a", Nth(2)), asks("b", Nth(1))]
         found = explain(routes, [b"x"])
         self.assertEqual((found.decided_at, name_of(found.decision)), (None, "b"))
         nothing = explain(routes, [])
         self.assertEqual((nothing.decided_at, nothing.decision.route), (None, None))
 
-    def test_too_late(self) -> None:
-        """Datagrams that come after the limit change nothing."""
+    def test_datagrams_after_the_limit_change_nothing(self) -> None:
         routes = [asks("a", Nth(9)), asks("b", Nth(1))]
         self.assertEqual(explain(routes, [b"x"] * 9), explain(routes, [b"x"] * 4))
 
 
 class DatagramsTests(SynchronousTestCase):
-    """What predicates are given."""
-
-    def test_first(self) -> None:
-        """What has been parsed in the first datagram holds for the flow."""
+    def test_first_datagram_is_parsed_once(self) -> None:
         calls = []
 
         def parse(data: bytes, earlier: int | None) -> int:
@@ -269,8 +240,7 @@ class DatagramsTests(SynchronousTestCase):
         self.assertEqual(calls, [(b"abc", None)])
         self.assertEqual(repr(both), "<Datagrams of 3, 1 bytes>")
 
-    def test_all(self) -> None:
-        """A parser of all datagrams runs once for each count, and goes on with what it had."""
+    def test_all_datagrams_are_parsed_once_for_each_count(self) -> None:
         calls = []
 
         def parse(datagrams: tuple[bytes, ...], earlier: int | None) -> int:
@@ -286,10 +256,7 @@ class DatagramsTests(SynchronousTestCase):
 
 
 class OverTests(SynchronousTestCase):
-    """`Route.for_transport`."""
-
-    def test_lines(self) -> None:
-        """A route has the lines that can be there, with the predicate for that; without any it is not there."""
+    def test_lines_and_predicates_for_a_transport(self) -> None:
         streams = Alternative("s", Nth(1))
         both = Alternative("b", Nth(1), negated=True, datagrams=Nth(2))
         datagrams = Alternative("d", Nth(3), datagrams=Nth(3), streams=False)

@@ -19,15 +19,11 @@ PATTERNS = [*NAMES, "*.test", "*.a.test", ".a.test", "?.test", "*", "b*.test", "
 
 
 def hello(name: str) -> bytes:
-    """Make what a TLS client sends that asks for a name, or for none."""
     return records(client_hello(*([server_name(name)] if name else []), alpn(b"h2")))
 
 
 class FirstByteTest(SynchronousTestCase):
-    """What a first byte leaves."""
-
-    def test_left_out(self) -> None:
-        """A route is left out only if none of its lines can begin so."""
+    def test_left_out_only_if_no_line_can_begin_so(self) -> None:
         for lines, byte, can in [
             ("ssh", b"S", True),
             ("ssh", b"G", False),
@@ -45,8 +41,6 @@ class FirstByteTest(SynchronousTestCase):
 
 
 class IndexTest(SynchronousTestCase):
-    """Routes that differ by a name."""
-
     @settings(max_examples=scaled(200), deadline=None)
     @given(
         patterns=st.lists(
@@ -61,7 +55,6 @@ class IndexTest(SynchronousTestCase):
         http=st.booleans(),
     )
     def test_same_winner(self, patterns: list[tuple[str, str]], name: str, http: bool) -> None:  # noqa: FBT001
-        """The winner is the one that asking all routes one by one finds."""
         routes = [
             route(f"{match}{pattern}", "close", name=str(n))
             for n, (match, pattern) in enumerate(patterns)
@@ -73,9 +66,7 @@ class IndexTest(SynchronousTestCase):
         self.assertEqual(decide(routes, [data]), expected)
         self.assertEqual(decide(routes, (bytes([byte]) for byte in data)), expected)
 
-    def test_cost(self) -> None:
-        """Ten thousand routes make no more calls than ten do, wherever the one that wins stands."""
-
+    def test_ten_thousand_routes_cost_as_ten(self) -> None:
         def calls(count: int, asked: str) -> int:
             routes = [route(f"tls sni={'*.' * (n % 2)}host{n}.test", "close") for n in range(count)]
             detector = Detector(routes)
@@ -87,8 +78,7 @@ class IndexTest(SynchronousTestCase):
         self.assertLessEqual(calls(2000, "x.host1999.test"), few * 2)
         self.assertLessEqual(calls(2000, "none.test"), few * 2)
 
-    def test_many_labels(self) -> None:
-        """A name of thousands of labels costs no more look-ups than routes have labels."""
+    def test_look_ups_are_bound_by_the_labels_of_routes(self) -> None:
         detector = Detector([route(f"tls sni=*.h{n}.example.com", "close") for n in range(20)])
         usual = calls_in(lambda: detector.start_detection().feed(hello("a.h3.example.com")))
         long = calls_in(

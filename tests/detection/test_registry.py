@@ -31,10 +31,7 @@ def _module(kind: str, name: object, variable: str = "matcher") -> str:
 
 
 class InstalledTest(SynchronousTestCase):
-    """What comes with txmux."""
-
     def test_installed(self) -> None:
-        """Its matchers are found the way any plugin is, and nothing is wrong with them."""
         found = installed_matchers()
         self.assertEqual(list(found), sorted(found))
         self.assertEqual(len(found), len(list(found)))
@@ -43,10 +40,7 @@ class InstalledTest(SynchronousTestCase):
 
 
 class PluginTest(SynchronousTestCase):
-    """Other plugins, in a package made for each test."""
-
     def setUp(self) -> None:
-        """Make the folder of the package."""
         self.folder = Path(tempfile.mkdtemp(prefix="txmux-plugins-"))
         self.addCleanup(shutil.rmtree, self.folder)
         self.name = self.folder.name.replace("-", "_")
@@ -57,18 +51,15 @@ class PluginTest(SynchronousTestCase):
         self.addCleanup(self.forget)
 
     def forget(self) -> None:
-        """Let the package and its modules be imported anew."""
         for name in [name for name in sys.modules if name.startswith(self.name)]:
             del sys.modules[name]
 
     def write(self, module: str, text: str) -> Path:
-        """Write a module of the package, and give its path."""
         path = self.package / f"{module}.py"
         path.write_text(text)
         return path
 
     def distribute(self, distribution: str, module: str) -> None:
-        """Make it look as if a module had been installed with a distribution."""
         metadata = self.folder / f"{distribution}-1.5.dist-info"
         metadata.mkdir()
         text = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n"
@@ -76,24 +67,20 @@ class PluginTest(SynchronousTestCase):
         (metadata / "RECORD").write_text(f"{self.name}/{module}.py,,\n")
 
     def found(self) -> Registry:
-        """Find the matchers in the package."""
         importlib.invalidate_caches()
         package: ModuleType = importlib.import_module(self.name)
         return installed_matchers(package)
 
-    def test_none(self) -> None:
-        """A package without matchers has none, whatever else is in it."""
+    def test_package_without_matchers(self) -> None:
         self.write("other", "thing = 1\n")
         self.assertEqual(self.found(), Registry({}))
 
-    def test_once(self) -> None:
-        """A matcher that is there under two names of Python is one matcher."""
+    def test_matcher_under_two_names(self) -> None:
         self.write("mine", _module("Mine", "mine") + "again = matcher\n")
         found = self.found()
         self.assertEqual((list(found), found.problems), (["mine"], ()))
 
-    def test_duplicate(self) -> None:
-        """A name that is claimed twice can be used by nobody, and both claims are named; others work."""
+    def test_name_claimed_twice_is_nobodys(self) -> None:
         first = self.write("first", _module("One", "twice"))
         second = self.write("second", _module("Two", "twice") + _module("Fine", "fine", "fine"))
         self.distribute("first_package", "first")
@@ -116,8 +103,7 @@ class PluginTest(SynchronousTestCase):
         self.assertEqual(str(error), str(problem))
         self.assertRaises(KeyError, found.__getitem__, "thrice")
 
-    def test_import_failure(self) -> None:
-        """A module that cannot be imported is named with its file, package and error; others work."""
+    def test_import_failure_is_named_with_its_package(self) -> None:
         broken = self.write("broken", "raise ValueError('first\\nsecond')\n")
         self.write("fine", _module("Fine", "fine"))
         self.distribute("broken_package", "broken")
@@ -137,14 +123,12 @@ class PluginTest(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_exit_at_import(self) -> None:
-        """A module that wants to end the process does not."""
         self.write("leaving", "import sys\nsys.exit('bye')\n")
         (problem,) = self.found().problems
         self.assertIn("SystemExit: bye", str(problem))
         self.flushLoggedErrors(SystemExit)
 
     def test_broken_later(self) -> None:
-        """So is a module that could be imported when Twisted last looked, and cannot any more."""
         path = self.write("stale", _module("Stale", "stale"))
         self.assertEqual(list(self.found()), ["stale"])
         self.forget()
@@ -156,7 +140,6 @@ class PluginTest(SynchronousTestCase):
         self.flushLoggedErrors(ModuleNotFoundError)
 
     def test_repaired_meanwhile(self) -> None:
-        """A module that can be imported after all is no problem; its matchers are there the next time."""
         flag = self.folder / "flag"
         self.write(
             "sometimes",
@@ -168,7 +151,6 @@ class PluginTest(SynchronousTestCase):
         self.flushLoggedErrors(OSError)
 
     def test_no_name(self) -> None:
-        """A matcher without a usable name is a problem of its module."""
         self.write("odd", _module("Odd", 5))
         (problem,) = self.found().problems
         self.assertIn("TypeError: a matcher's name is 5, not a str", str(problem))

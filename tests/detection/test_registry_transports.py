@@ -29,47 +29,37 @@ _ABC = Prefix(b"abc")
 @implementer(IProtocolMatcher)
 @attrs.frozen
 class _Declares:
-    """Declares anything."""
-
     transports: object
     name: str = "declares"
     summary: str = "for tests"
     options: tuple[Option, ...] = ()
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Give one."""
         return _ABC
 
 
 class TransportTests(SynchronousTestCase):
-    """What a matcher declares."""
-
-    def test_none(self) -> None:
-        """Without a declaration it is for TCP, and has no predicate for datagrams."""
+    def test_tcp_without_a_declaration(self) -> None:
         self.assertEqual(transports_of(tls), {Transport.TCP})
         self.assertIsNone(datagram_predicate(tls, {}, _ABC))
 
-    def test_both(self) -> None:
-        """The predicate of a matcher for both is asked about a whole datagram."""
+    def test_both_are_asked_about_a_whole_datagram(self) -> None:
         matcher = PlainMatcher("x", "x", _ABC, transports=tuple(Transport))
         self.assertEqual(datagram_predicate(matcher, {}, _ABC), WholeDatagram(_ABC))
 
-    def test_another(self) -> None:
-        """It may have another one for datagrams."""
+    def test_own_predicate_for_datagrams(self) -> None:
         other = Prefix(b"x")
         matcher = PlainMatcher("x", "x", _ABC, transports=tuple(Transport), datagrams=other)
         self.assertIs(datagram_predicate(matcher, {}, _ABC), other)
 
-    def test_only(self) -> None:
-        """That of a matcher for UDP only is asked as it is, and never about streams."""
+    def test_udp_only_is_never_asked_about_streams(self) -> None:
         matcher = PlainMatcher("x", "x", _ABC, transports=(Transport.UDP,))
         line = read_alternative("not x", {"x": matcher})
         self.assertEqual(
             line, Alternative("not x", _ABC, negated=True, datagrams=_ABC, streams=False)
         )
 
-    def test_wrong(self) -> None:
-        """A declaration that makes no sense is a matcher that is broken."""
+    def test_wrong_declaration_is_a_broken_matcher(self) -> None:
         for wrong in ((), ("udp",), None):
             error = self.assertRaises(
                 InvalidValueError, read_alternative, "declares", {"declares": _Declares(wrong)}
@@ -78,10 +68,7 @@ class TransportTests(SynchronousTestCase):
 
 
 class WholeDatagramTests(SynchronousTestCase):
-    """A predicate for streams that is asked about datagrams."""
-
-    def test_undecided(self) -> None:
-        """What is undecided is a no, since nothing will be added."""
+    def test_undecided_is_a_no(self) -> None:
         whole = WholeDatagram(_ABC)
         for first, verdict in ((b"abcd", "MATCH"), (b"ab", "NO"), (b"x", "NO")):
             self.assertIs(whole(Datagrams((first, b"abc"))), Verdict[verdict])
@@ -89,7 +76,6 @@ class WholeDatagramTests(SynchronousTestCase):
         self.assertIsNone(whole.learnt)
 
     def test_learns(self) -> None:
-        """Each kind of predicate is asked for its facts, as for streams."""
         predicate = tls.predicate({"sni": "a.example"})
         whole = WholeDatagram(predicate)
         self.assertEqual(whole.key, predicate.key)  # type: ignore[attr-defined]

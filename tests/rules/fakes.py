@@ -18,22 +18,17 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class FakePredicate:
-    """Says no, and remembers its matcher and options."""
-
     name: str
     options: tuple[tuple[str, str], ...] = ()
     longest: int = 1
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Say no."""
         return Verdict.NO
 
 
 @implementer(IProtocolMatcher)
 @attrs.frozen
 class FakeMatcher:
-    """A matcher with any name and options."""
-
     name: str
     options: tuple[Option, ...] = ()
     summary: str = "for tests"

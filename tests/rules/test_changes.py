@@ -11,49 +11,39 @@ _BASE = "[listen x]\nendpoint = :443\n"
 
 
 class ChangesTest(SynchronousTestCase):
-    """The words of the log's line."""
-
     def told(self, old: str, new: str) -> str:
-        """Say what is different between two files."""
         return str(changes(parse(_BASE + old, "r.ini"), parse(_BASE + new, "r.ini")))
 
     def test_routes(self) -> None:
-        """Routes are counted and named, the word is there once."""
         old = "[route c]\nmatch = ssh\nbackend = close\n[route d]\nmatch = tls\nbackend = close\n"
         new = "".join(f"[route {n}]\nmatch = redis\nbackend = close\n" for n in "abc")
         self.assertEqual(self.told(old, new), "2 routes new (a, b), 1 changed (c), 1 gone (d)")
 
     def test_order(self) -> None:
-        """The order of routes is their priority."""
         one, other = (f"[route {n}]\nmatch = {n}\nbackend = close\n" for n in ("ssh", "tls"))
         self.assertEqual(self.told(one + other, other + one), "the order of routes changed")
 
-    def test_backend(self) -> None:
-        """A backend that has changed does not change what leads to it."""
+    def test_backend_does_not_change_what_leads_to_it(self) -> None:
         rules = "[route a]\nmatch = ssh\nbackend = b\n[backend b]\nserver = 127.0.0.1:{}\n"
         lead = rules + "[backend c]\nserver = 127.0.0.1:9\nfallback = b\n"
         self.assertEqual(self.told(lead.format(1), lead.format(2)), "1 backend changed (b)")
 
     def test_listeners(self) -> None:
-        """Listeners are opened, closed or changed."""
         more = "[listen y]\nendpoint = :80\n"
         self.assertEqual(self.told("", more), "listener y opened")
         self.assertEqual(self.told(more, ""), "listener y closed")
         self.assertEqual(self.told(more, more + "backlog = 5\n"), "listener y changed")
 
     def test_settings(self) -> None:
-        """Keys of the whole service are named."""
         self.assertEqual(
             self.told("", "[txmux]\nworkers = 2\ndrain_timeout = 5s\n"),
             "workers, drain_timeout of [txmux] changed",
         )
 
-    def test_nothing(self) -> None:
-        """Comments, blanks and other words for the same change nothing."""
+    def test_comments_and_blanks_change_nothing(self) -> None:
         self.assertEqual(self.told("", "# so\n\n[txmux]\ndrain_timeout = 30s\n"), "")
 
     def test_unchangeable(self) -> None:
-        """What holds for the life of the process is refused, with its line."""
         old = parse(_BASE, "r.ini").settings
         text = f"{_BASE}[txmux]\nworkers = 2\nrelay = portable\nuser = nobody\n"
         problems = unchangeable(old, parse(text, "r.ini").settings)

@@ -13,24 +13,19 @@ from txmux.rules.model import InProcess
 
 
 class RouteTest(SynchronousTestCase):
-    """The same language as in a rules file."""
-
     def test_lines(self) -> None:
-        """One line or several; the first is the name unless there is another."""
         made = route(["ssh", "not tls"], "close")
         self.assertEqual(made.name, "ssh")
         self.assertEqual([a.negated for a in made.alternatives], [False, True])
         self.assertEqual(route("ssh", "close", name="x").name, "x")
 
     def test_networks(self) -> None:
-        """Networks are written as in a rules file."""
         made = route("any", "close", from_=["10.0.0.0/8"], not_from=["10.1.0.0/16", "::1/128"])
         self.assertEqual(
             (len(made.clients.allowed or ()), len(made.clients.excluded or ())), (1, 2)
         )
 
     def test_errors(self) -> None:
-        """What cannot be used is told as in a rules file."""
         for match, backend, message in [
             ([], "close", "needs a match line"),
             ("shh", "close", "did you mean 'ssh'"),
@@ -43,10 +38,7 @@ class RouteTest(SynchronousTestCase):
 
 
 class OutcomeTest(SynchronousTestCase):
-    """Where a decision may lead."""
-
     def test_kinds(self) -> None:
-        """Servers in short form, refusals, factories, and what is an outcome already."""
         factory = ServerFactory()
         backend = Backend("web", (Server("127.0.0.1:80", "tcp", "127.0.0.1", 80),))
         self.assertEqual(outcome("127.0.0.1:80"), Backend("127.0.0.1:80", backend.servers))
@@ -56,14 +48,10 @@ class OutcomeTest(SynchronousTestCase):
 
 
 class PackageTest(SynchronousTestCase):
-    """The names of the package."""
-
     def test_all_are_there(self) -> None:
-        """Whatever it names it has, imported when it is first asked for."""
         for name in txmux.__all__:
             self.assertEqual(getattr(txmux, name).__name__, name)
 
     def test_no_others(self) -> None:
-        """Any other name is an error."""
         with self.assertRaises(AttributeError):
             _ = txmux.nothing

@@ -22,7 +22,6 @@ LONGEST = 4
 
 @lru_cache
 def strings(longest: int) -> list[bytes]:
-    """Every string over the alphabet, shorter ones first."""
     return [bytes(letters) for n in range(longest + 1) for letters in product(ALPHABET, repeat=n)]
 
 
@@ -38,8 +37,6 @@ ASSERTIONS = st.sampled_from([r"\b", r"\B", "^", "(?m:^)", r"\A"])
 
 
 def patterns_of(leaves: st.SearchStrategy[str]) -> st.SearchStrategy[bytes]:
-    """Patterns built from such leaves with groups, repeats and alternatives."""
-
     def larger(parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         return st.one_of(
             st.lists(parts, min_size=2, max_size=4).map("".join),
@@ -68,7 +65,6 @@ class PropertyTests(SynchronousTestCase):
             return None
 
     def assert_agrees(self, compiled: StreamPattern, within: int, matches: set[bytes]) -> None:
-        """Assert that the verdicts on all strings are what the set of all matches says."""
         beginnings = {match[:length] for match in matches for length in range(len(match) + 1)}
         for data in strings(within + 1):
             if any(data[:length] in matches for length in range(len(data) + 1)):

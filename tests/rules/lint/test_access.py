@@ -105,12 +105,9 @@ FILES = {
 
 
 class WarningTests(SynchronousTestCase):
-    """What is said of files."""
-
     maxDiff = None
 
-    def test_files(self) -> None:
-        """Exactly what is expected, and nothing else."""
+    def test_files_have_exactly_these_warnings(self) -> None:
         for text, expected in FILES.items():
             rules = parse(LISTEN + dedent(text), "x.ini")
             found = [str(problem).replace("x.ini:", "", 1) for problem in lint(rules)]

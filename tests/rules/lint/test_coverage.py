@@ -31,14 +31,12 @@ INSTALLED = installed_matchers()
 
 
 def covers(wide: str, narrow: str, matchers: Mapping[str, IProtocolMatcher] = INSTALLED) -> bool:
-    """Tell whether the first line is known to match whatever the second one does."""
     index: CoverageIndex[str] = CoverageIndex()
     index.add(read_line(read_alternative(wide, matchers)), wide)
     return wide in _covering(index, read_alternative(narrow, matchers))
 
 
 def _covering(index: CoverageIndex[str], alternative: Alternative) -> set[str]:
-    """Give the lines that cover all cases of another."""
     line = read_line(alternative)
     found = [
         {text for _, texts in index.covering(case, line.predicate) for text in texts}
@@ -48,7 +46,6 @@ def _covering(index: CoverageIndex[str], alternative: Alternative) -> set[str]:
 
 
 def _with_facts(name: str, streams: Iterable[bytes]) -> Iterator[str]:
-    """Give lines that match one of the streams, by what is learnt from it."""
     predicate = INSTALLED[name].predicate({})
     learnt: Any = getattr(predicate, "learnt", lambda _: {})
     for stream in streams:
@@ -72,10 +69,7 @@ def _with_facts(name: str, streams: Iterable[bytes]) -> Iterator[str]:
 
 
 class SoundnessTests(SynchronousTestCase):
-    """The matchers that are installed."""
-
-    def test_samples(self) -> None:
-        """A line that covers another matches every sample no later than that one does."""
+    def test_covering_line_matches_no_later(self) -> None:
         samples = all_samples()
         lines = {
             text: read_alternative(text, INSTALLED)
@@ -94,7 +88,6 @@ class SoundnessTests(SynchronousTestCase):
         self.assertGreater(sum(compared), 1000)
 
     def _check(self, narrow: Alternative, wide: Alternative, streams: Iterable[bytes]) -> int:
-        """Compare two lines on samples; how many there were."""
         moments = {stream: _first_match(narrow, stream) for stream in streams}
         for stream, moment in moments.items():
             if moment:
@@ -103,7 +96,6 @@ class SoundnessTests(SynchronousTestCase):
         return len(moments)
 
     def test_host_options(self) -> None:
-        """The options whose patterns are those of hosts are known."""
         found = {
             (name, option.name)
             for name, matcher in INSTALLED.items()
@@ -114,7 +106,6 @@ class SoundnessTests(SynchronousTestCase):
 
 
 def _refusal(matcher: IProtocolMatcher, option: str) -> str:
-    """Give why a value is refused that is no host."""
     try:
         matcher.predicate({option: "a..b"})
     except OptionError as error:
@@ -144,10 +135,7 @@ def _first_match(alternative: Alternative, stream: bytes) -> int | None:
 
 
 class CoverageTests(SynchronousTestCase):
-    """What is known to be covered, and what is not."""
-
     def test_covered(self) -> None:
-        """Where it is certain."""
         for wide, narrow in (
             ("any", "ssh"),
             ("any", "not ssh"),
@@ -179,8 +167,7 @@ class CoverageTests(SynchronousTestCase):
         ):
             self.assertTrue(covers(wide, narrow), (wide, narrow))
 
-    def test_not_covered(self) -> None:
-        """Where it is not so, or not certain."""
+    def test_not_covered_or_not_certain(self) -> None:
         for wide, narrow in (
             ("ssh", "any"),
             ("ssh", "tls"),
@@ -206,22 +193,18 @@ class CoverageTests(SynchronousTestCase):
         ):
             self.assertFalse(covers(wide, narrow), (wide, narrow))
 
-    def test_many_cases(self) -> None:
-        """A line with very many combinations is only compared with its like."""
+    def test_very_many_cases_are_only_compared_with_their_like(self) -> None:
         names = ",".join(f"a{number}" for number in range(40))
         line = f"tls sni={names} alpn={names}"
         self.assertTrue(covers(line, line))
         self.assertFalse(covers("tls", line))
 
-    def test_other_packages(self) -> None:
-        """What options of other matchers mean is not known; the same line is the same."""
+    def test_options_of_other_packages_are_unknown(self) -> None:
         self.assertTrue(covers("tls sni=a", "tls sni=a", MATCHERS))
         self.assertFalse(covers("tls", "tls sni=a", MATCHERS))
         self.assertFalse(covers("not tls", "ssh", MATCHERS))
 
-    def test_raising(self) -> None:
-        """A predicate that raises instead of telling its first bytes tells nothing."""
-
+    def test_raising_first_bytes(self) -> None:
         class Raises:
             longest = 1
 

@@ -231,28 +231,22 @@ FINE = (
 
 
 class LintTests(SynchronousTestCase):
-    """What is said of a file."""
-
     def found(self, text: str) -> list[str]:
-        """Give the warnings of a file, without its name."""
         text = text.format(listen="[listen l]\nendpoint = :1\n", to="backend = close\n")
         warnings = list(map(str, lint(parse(text, "x.ini"))))
         for warning in warnings:
             self.assertRegex(warning, r"^x\.ini:\d+: warning: ")
         return [re.sub(r"^x\.ini:(\d+: )warning: ", r"\1", warning) for warning in warnings]
 
-    def test_warnings(self) -> None:
-        """Exactly these."""
+    def test_exactly_these_warnings(self) -> None:
         for text, warnings in FILES.items():
             self.assertEqual((text, self.found(text)), (text, warnings))
 
-    def test_fine(self) -> None:
-        """Nothing is said where nothing is certain."""
+    def test_no_warning_where_nothing_is_certain(self) -> None:
         for text in FINE:
             self.assertEqual((text, self.found(text)), (text, []))
 
-    def test_ambiguities(self) -> None:
-        """Of each pair the wrong order is told, and the right one only where it loses clients, too."""
+    def test_wrong_order_of_an_ambiguous_pair(self) -> None:
         route = "[route {0}]\nmatch = {0}\nbackend = h:{1}\n"
         pairs = ambiguities_over(Transport.TCP)
         self.assertGreater(len(pairs), len(AMBIGUITIES))
@@ -278,7 +272,6 @@ class LintTests(SynchronousTestCase):
         self.assertIn("'socks5' should come before the 'mongodb' of [route m] (x.ini:4): ", told)
 
     def test_datagram_ambiguities(self) -> None:
-        """The same holds over UDP."""
         listener = "[listen l]\nendpoint = udp:1\n"
         route = "[route {0}]\nmatch = {0}\nbackend = udp:h:{1}\n"
         pairs = ambiguities_over(Transport.UDP)
@@ -330,8 +323,7 @@ class LintTests(SynchronousTestCase):
         }.items():
             self.assertEqual(self.found(both + text), [problem])
 
-    def test_documentation(self) -> None:
-        """Nothing is said of the rules that readers copy."""
+    def test_documented_rules_have_no_warnings(self) -> None:
         for file in sorted((_ROOT / "examples").rglob("*.ini")):
             self.assertEqual((file, lint(parse(file.read_text(), file))), (file, []))
         for page in sorted((*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md"))):
@@ -343,8 +335,7 @@ class LintTests(SynchronousTestCase):
                     text += "[listen added-by-the-test]\nendpoint = 127.0.0.1:0\n"
                 self.assertEqual((page, lint(parse(text, page))), (page, []))
 
-    def test_included(self) -> None:
-        """Warnings of included files name them, and come after those of the main file."""
+    def test_included_files_are_named_and_come_later(self) -> None:
         folder = make_folder(self)
         main, other = (folder / "z.ini"), (folder / "a.ini")
         main.write_text(
@@ -354,16 +345,12 @@ class LintTests(SynchronousTestCase):
         places = [(found.path, found.line) for found in lint(load(main))]
         self.assertEqual(places, [(str(main), 6), (str(other), 1)])
 
-    def test_without_a_file(self) -> None:
-        """Of rules that were made in Python nothing is said, as they have no lines."""
+    def test_rules_made_in_python_have_none(self) -> None:
         self.assertEqual(lint(Rules(Path("x"), Settings(), (), ())), [])
 
 
 class PageTests(SynchronousTestCase):
-    """The page of the matchers."""
-
-    def test_ambiguities(self) -> None:
-        """It has all pairs, in their order, with the reasons."""
+    def test_all_pairs_in_their_order(self) -> None:
         page = (_ROOT / "docs/reference/matchers.md").read_text()
         section = page.partition("\n## Ambiguities\n")[2].partition("\n## ")[0]
         rows = re.findall(

@@ -72,27 +72,21 @@ FINE = (
 
 
 class PatternTests(SynchronousTestCase):
-    """What is said of a line, and what is not."""
-
     def found(self, line: str, more: str = "") -> list[str]:
-        """Give what is said of one route."""
         text = (
             f"[listen a]\nendpoint = :1\n{more}[route r]\nmatch = {line}\nbackend = 127.0.0.1:22\n"
         )
         return [problem.message for problem in lint(parse(text, "x.ini"))]
 
-    def test_told(self) -> None:
-        """Each is told, and what to write."""
+    def test_mistakes(self) -> None:
         for line, message in LINES.items():
             self.assertEqual(self.found(line), [message])
 
-    def test_fine(self) -> None:
-        """Nothing is said of what can match."""
+    def test_no_warning_of_what_can_match(self) -> None:
         for line in FINE:
             self.assertEqual(self.found(line), [], line)
 
-    def test_peek_limit(self) -> None:
-        """A limit below what clients send before the name is told."""
+    def test_peek_limit_below_what_clients_send_first(self) -> None:
         told = "looks at what often is in the first {} bytes only, but 'peek_limit' is 512 ([listen a]); raise that"
         for line, least in (("tls sni=a.example", 2048), ("http host=a.example", 1024)):
             self.assertEqual(
@@ -115,14 +109,10 @@ class PatternTests(SynchronousTestCase):
 
 
 class ClosedTests(SynchronousTestCase):
-    """A listener where everything is closed."""
-
     def found(self, text: str) -> list[str]:
-        """Give what is said of a file."""
         return list(map(str, closed_listeners(parse(text, "x.ini"))))
 
     def test_closed(self) -> None:
-        """It is told, of whatever kind the refusals are."""
         told = (
             "x.ini:1: [listen a]: every client is turned away: neither a route nor 'default' or 'silent' names a "
             "server; add a route, or a server there"
@@ -134,8 +124,7 @@ class ClosedTests(SynchronousTestCase):
         ):
             self.assertEqual(self.found(f"[listen a]\nendpoint = :1\n{more}"), [told])
 
-    def test_open(self) -> None:
-        """One way to a server is enough."""
+    def test_one_way_to_a_server_is_enough(self) -> None:
         for more in (
             "silent = 127.0.0.1:22\n",
             "default = 127.0.0.1:22\n",
@@ -145,15 +134,11 @@ class ClosedTests(SynchronousTestCase):
 
 
 class UnusableTests(SynchronousTestCase):
-    """What the service could not listen on or connect to."""
-
     def complaints(self, text: str) -> list[str]:
-        """Give the errors of a file."""
         error = self.assertRaises(RulesError, parse, text, "x.ini")
         return [problem.message for problem in error.problems]
 
-    def test_link_local(self) -> None:
-        """An address of one link needs its interface."""
+    def test_link_local_needs_an_interface(self) -> None:
         told = "'fe80::1' is an address of one link; write its interface, too: [fe80::1%eth0]:PORT"
         self.assertEqual(self.complaints("[listen a]\nendpoint = [fe80::1]:1\n"), [told])
         self.assertEqual(
@@ -162,7 +147,6 @@ class UnusableTests(SynchronousTestCase):
         parse("[listen a]\nendpoint = [fe80::1%lo]:1\n", "x.ini")
 
     def test_link_local_in_endpoint_strings(self) -> None:
-        """So does it there, and in other places that take an address; nobody can connect from one."""
         told = "'fe80::1' is an address of one link; write its interface, too: fe80\\:\\:1%eth0"
         self.assertEqual(
             self.complaints(
@@ -179,15 +163,13 @@ class UnusableTests(SynchronousTestCase):
             ],
         )
 
-    def test_version_of_an_interface(self) -> None:
-        """`tcp6` has IPv6 alone."""
+    def test_tcp6_has_ipv6_alone(self) -> None:
         self.assertEqual(
             self.complaints("[listen a]\nendpoint = tcp6:1:interface=127.0.0.1\n"),
             ["interface: '127.0.0.1' is not an IPv6 address; write one, or tcp instead of tcp6"],
         )
 
-    def test_workers(self) -> None:
-        """Several processes cannot share what Twisted opens."""
+    def test_workers_cannot_share_what_twisted_opens(self) -> None:
         text = "[txmux]\nworkers = {}\n[listen a]\nendpoint = :1\n tcp:2\n unix:/x\n ssl:3:privateKey=k:certKey=c\n"
         self.assertEqual(
             self.complaints(text.format(2)),

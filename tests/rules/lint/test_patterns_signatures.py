@@ -10,17 +10,13 @@ from txmux.rules.reading.parser import parse
 
 
 class SignatureTests(SynchronousTestCase):
-    """Bytes by which clients of a protocol begin."""
-
     def found(self, line: str) -> list[str]:
-        """Give what is said of a line."""
         rules = parse(
             f"[listen l]\nendpoint = :1\n[route r]\nmatch = {line}\nbackend = close\n", "x.ini"
         )
         return [problem.message for problem in cut_signatures(rules, installed_matchers())]
 
-    def test_cut(self) -> None:
-        """Those that a matcher is undecided about are how only some of its clients begin."""
+    def test_part_of_a_signature(self) -> None:
         for line, name in {
             "payload hex=2a320d0a": "redis",
             r"payload text=*2\r\n": "redis",

@@ -24,17 +24,13 @@ def _nothing(_path: Path, _mode: int) -> bool:
 
 
 class LowPortTests(SynchronousTestCase):
-    """Ports below the first that the process may listen on."""
-
     def found(self, endpoint: str, first_port: int = 1024) -> list[str]:
-        """Give what is said of an endpoint."""
         first = "udp:0" if endpoint.startswith("udp:") else ":0"
         rules = parse(f"[listen a]\nendpoint = {first}\n  {endpoint}\n", "x.ini")
         problems = missing_privileges(rules, Privileges(1000, first_port, _everything))
         return list(map(str, problems))
 
-    def test_low(self) -> None:
-        """A low port is told with its line."""
+    def test_low_port(self) -> None:
         for endpoint in (
             ":443",
             "127.0.0.1:443",
@@ -52,8 +48,7 @@ class LowPortTests(SynchronousTestCase):
             )
             self.assertEqual(self.found(endpoint), [message])
 
-    def test_not_low(self) -> None:
-        """Other ports, and what has none."""
+    def test_other_ports_and_none(self) -> None:
         for endpoint in (
             ":1024",
             "udp:1024",
@@ -66,27 +61,21 @@ class LowPortTests(SynchronousTestCase):
 
 
 class AccessLogTests(SynchronousTestCase):
-    """The file of the access log."""
-
     def setUp(self) -> None:
-        """Make a folder."""
         self.folder = make_folder(self)
         (self.folder / "there").touch()
 
     def found(self, name: str, privileges: Privileges) -> list[str]:
-        """Give what is said of a file, without the place."""
         text = f"[txmux]\naccess_log = {name}\n[listen a]\nendpoint = :0\n"
         problems = missing_privileges(parse(text, self.folder / "x.ini"), privileges)
         start = f"{self.folder}/x.ini:2: warning: [txmux] access_log: "
         return [str(problem).removeprefix(start) for problem in problems]
 
     def test_usable(self) -> None:
-        """A file that is there, one that can be made, and none at all."""
         for name in ("there", "new", "-", "off"):
             self.assertEqual(self.found(name, Privileges(1000, may=_everything)), [])
 
     def test_unusable(self) -> None:
-        """What stands against it is said."""
         folder, user = self.folder, Privileges(1000, may=_nothing)
         for name, message in (
             (".", f"'{folder}' is a folder; write the path of a file"),
@@ -104,17 +93,13 @@ class AccessLogTests(SynchronousTestCase):
 
 
 class AccountTests(SynchronousTestCase):
-    """Who the process is, and becomes."""
-
     def found(self, settings: str, user: int) -> list[str]:
-        """Give what is said to a user of a machine that has ``txmux``, a user of ID 900 and a group."""
         text = f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n"
         known = {"txmux": 900, "900": 900}.get
         privileges = Privileges(user, 0, _everything, known, known)
         return list(map(str, missing_privileges(parse(text, "x.ini"), privileges)))
 
-    def test_root(self) -> None:
-        """Root without a user to switch to is warned of, wherever ``[txmux]`` is, and even without one."""
+    def test_staying_root(self) -> None:
         message = (
             "[txmux] user: txmux runs as root, and stays root; "
             "write 'user = NAME' for the user to switch to once it listens"
@@ -124,8 +109,7 @@ class AccountTests(SynchronousTestCase):
         found = missing_privileges(bare, Privileges(0, 0, _everything))
         self.assertEqual(list(map(str, found)), [f"x.ini: warning: {message}"])
 
-    def test_fine(self) -> None:
-        """An heir of root, nobody special, and who is that user already."""
+    def test_no_warning(self) -> None:
         for settings, user in (
             ("user = txmux", 0),
             ("user = 900\ngroup = txmux", 0),
@@ -134,8 +118,7 @@ class AccountTests(SynchronousTestCase):
         ):
             self.assertEqual(self.found(settings, user), [])
 
-    def test_unknown(self) -> None:
-        """Users and groups that this machine has not."""
+    def test_unknown_user_and_group(self) -> None:
         self.assertEqual(
             self.found("user = nemo\ngroup = nulla", 0),
             [
@@ -144,8 +127,7 @@ class AccountTests(SynchronousTestCase):
             ],
         )
 
-    def test_not_root(self) -> None:
-        """Only root becomes somebody else."""
+    def test_only_root_becomes_another(self) -> None:
         self.assertEqual(
             self.found("user = txmux", 1000),
             [
@@ -153,8 +135,7 @@ class AccountTests(SynchronousTestCase):
             ],
         )
 
-    def test_this_machine(self) -> None:
-        """Names are looked up, numbers are taken as they are."""
+    def test_names_are_looked_up_and_numbers_taken(self) -> None:
         own = Privileges(0)
         root = pwd.getpwuid(0).pw_name, grp.getgrgid(0).gr_name
         self.assertEqual((own.user_id(root[0]), own.group_id(root[1])), (0, 0))
@@ -163,14 +144,10 @@ class AccountTests(SynchronousTestCase):
 
 
 class OwnPrivilegesTests(SynchronousTestCase):
-    """What the system says of this process."""
-
     def setUp(self) -> None:
-        """Make what stands for ``/proc``."""
         self.proc = make_folder(self)
 
     def first_port(self, status: str | None, start: str | None = None) -> int:
-        """Give the first port, with these files."""
         for name, text in (
             ("self/status", status),
             ("sys/net/ipv4/ip_unprivileged_port_start", start),
@@ -183,26 +160,20 @@ class OwnPrivilegesTests(SynchronousTestCase):
         self.assertEqual(own.user, os.geteuid())
         return own.first_port
 
-    def test_capability(self) -> None:
-        """With the capability every port is allowed."""
+    def test_capability_allows_every_port(self) -> None:
         self.assertEqual(self.first_port("Name:\tx\nCapEff:\t0000000000000400\n", "1024\n"), 0)
 
-    def test_no_capability(self) -> None:
-        """Without it the system's limit holds, also for root, or 1024 if it has none."""
+    def test_limit_of_the_system_without_the_capability(self) -> None:
         self.assertEqual(self.first_port("CapEff:\t00000000000003ff\n"), 1024)
         self.assertEqual(self.first_port("CapEff:\t00000000000003ff\n", "80\n"), 80)
 
-    def test_unknown(self) -> None:
-        """Where nothing is told, nothing is refused."""
+    def test_nothing_is_refused_where_nothing_is_known(self) -> None:
         self.assertEqual(self.first_port(None), 0)
         self.assertEqual(self.first_port("Name:\tx\n"), 0)
 
 
 class FolderTests(SynchronousTestCase):
-    """Folders of UNIX sockets."""
-
-    def test_missing(self) -> None:
-        """One that is not there is told, of listeners and servers."""
+    def test_missing_folders_of_listeners_and_servers(self) -> None:
         folder = make_folder(self)
         text = (
             f"[listen a]\nendpoint = unix:{folder}/no/x\n  unix:{folder}/x\n"
@@ -218,8 +189,7 @@ class FolderTests(SynchronousTestCase):
             ],
         )
 
-    def test_control(self) -> None:
-        """So is that of `admin` and `metrics`; a relative path starts at the folder of the rules."""
+    def test_missing_folders_of_admin_and_metrics(self) -> None:
         folder = make_folder(self)
         text = "[txmux]\nadmin = unix:no/x\nmetrics = unix:no/y\n[listen a]\nendpoint = :1\n"
         found = missing_privileges(parse(text, folder / "x.ini"), Privileges(1000, may=_everything))
@@ -227,8 +197,7 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual([p.message for p in found], [told, told])
         self.assertEqual([(p.line, p.key) for p in found], [(2, "admin"), (3, "metrics")])
 
-    def test_something_else(self) -> None:
-        """What is there and is not a socket is told; a socket is what an earlier start left."""
+    def test_no_socket_in_its_place(self) -> None:
         folder = make_folder(self)
         (folder / "file").touch()
         with socket.socket(socket.AF_UNIX) as left:
@@ -239,7 +208,6 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(list(map(str, found)), [f"x.ini:2: warning: [listen a] endpoint: {told}"])
 
     def test_token(self) -> None:
-        """The folder of a token is told, and one in its place."""
         folder = make_folder(self)
         for token, told in (
             (
@@ -258,16 +226,12 @@ class FolderTests(SynchronousTestCase):
 
 
 class InterfaceTests(SynchronousTestCase):
-    """Addresses of one link."""
-
     def found(self, name: str, before: str = "") -> list[str]:
-        """Give what is said where only `lan0` is there."""
         rules = parse(f"[listen a]\nendpoint = {before}[fe80::1%{name}]:1\n", "x.ini")
         has = Privileges(1000, may=_everything, has_interface=lambda name: name == "lan0")
         return list(map(str, missing_privileges(rules, has)))
 
-    def test_missing(self) -> None:
-        """An interface that is not there is told, over TCP and UDP."""
+    def test_missing_interface(self) -> None:
         told = "this machine has no interface 'wan0'; see 'ip link' for the names there are"
         for before in ("", "udp:"):
             self.assertEqual(
@@ -275,8 +239,7 @@ class InterfaceTests(SynchronousTestCase):
             )
             self.assertEqual(self.found("lan0", before), [])
 
-    def test_own(self) -> None:
-        """This machine has what the system says, and any where it says nothing."""
+    def test_own_interfaces(self) -> None:
         has = Privileges(1000).has_interface
         is_silent = not Path("/sys/class/net").exists()
         self.assertEqual([has("lo"), has("1"), has("no.such.link")], [True, True, is_silent])

@@ -20,15 +20,12 @@ SETS = st.one_of(st.none(), st.lists(NETWORKS, max_size=4).map(NetworkSet))
 
 
 def has(some: ClientSet, address: IPAddress) -> bool:
-    """Tell whether an address is in a set."""
     return bool(some & set_of(Clients(NetworkSet([ip_network(address)]))))
 
 
 class ClientsTests(SynchronousTestCase):
-    """What is in a set."""
-
     @given(SETS, SETS, SETS, SETS, ADDRESSES)
-    def test_operations(
+    def test_operations_are_those_of_addresses(
         self,
         allowed: NetworkSet | None,
         excluded: NetworkSet | None,
@@ -36,8 +33,6 @@ class ClientsTests(SynchronousTestCase):
         others_excluded: NetworkSet | None,
         address: IPAddress,
     ) -> None:
-        """Sets are joined, cut and taken from each other as their addresses are."""
-
         def served(inside: NetworkSet | None, outside: NetworkSet | None) -> bool:
             return (inside is None or address in inside) and not (outside and address in outside)
 
@@ -51,15 +46,15 @@ class ClientsTests(SynchronousTestCase):
         self.assertEqual(has(~one, address), not in_one)
 
     @given(SETS, SETS)
-    def test_one_form(self, allowed: NetworkSet | None, excluded: NetworkSet | None) -> None:
-        """Equal sets are equal values, however they came about."""
+    def test_equal_sets_are_equal_values(
+        self, allowed: NetworkSet | None, excluded: NetworkSet | None
+    ) -> None:
         some = set_of(Clients(allowed, excluded))
         self.assertEqual(~~some, some)
         self.assertEqual((some - WITH_ADDRESS) | (some & WITH_ADDRESS), some)
         self.assertEqual(bool(some - some), bool(ClientSet(())))
 
     def test_no_address(self) -> None:
-        """Clients without an address are in no network, but among everyone."""
         every = set_of(Clients(networks("0.0.0.0/0", "::/0")))
         self.assertEqual(every, WITH_ADDRESS)
         self.assertEqual(EVERYONE - every, set_of(Clients(None, networks("0.0.0.0/0", "::/0"))))

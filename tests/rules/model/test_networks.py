@@ -12,7 +12,6 @@ from txmux.rules.model import IPAddress, IPNetwork, NetworkSet
 
 
 def networks(*texts: str) -> NetworkSet:
-    """Make a set."""
     return NetworkSet([ip_network(text) for text in texts])
 
 
@@ -36,10 +35,7 @@ ADDRESSES = st.one_of(
 
 
 class NetworkSetTests(SynchronousTestCase):
-    """Which addresses are in a set."""
-
-    def test_edges(self) -> None:
-        """The first and the last address of a network are in it, their neighbours are not."""
+    def test_edges_of_a_network(self) -> None:
         found = networks("10.0.0.0/8", "2001:db8::/32")
         for inside in ("10.0.0.0", "10.255.255.255", "2001:db8::", "2001:db8:ffff::1"):
             self.assertIn(ip_address(inside), found)
@@ -47,24 +43,20 @@ class NetworkSetTests(SynchronousTestCase):
             self.assertNotIn(ip_address(outside), found)
 
     def test_families_are_apart(self) -> None:
-        """Everything of one family is nothing of the other."""
         self.assertNotIn(ip_address("::1"), networks("0.0.0.0/0"))
         self.assertNotIn(ip_address("0.0.0.1"), networks("::/0"))
         self.assertIn(ip_address("::1"), networks("::/0"))
 
     def test_empty(self) -> None:
-        """Nothing is in an empty set."""
         self.assertNotIn(ip_address("10.0.0.1"), networks())
         self.assertEqual(len(networks()), 0)
 
     @given(st.lists(NETWORKS), ADDRESSES)
     def test_as_if_one_by_one(self, members: list[IPNetwork], address: IPAddress) -> None:
-        """The answer is that of asking each network."""
         expected = any(address in member for member in members)
         self.assertEqual(address in NetworkSet(members), expected)
 
-    def test_value(self) -> None:
-        """Sets of the same networks are equal, in any order, and nothing else is."""
+    def test_equal_in_any_order(self) -> None:
         one, two = networks("10.0.0.0/8", "::1"), networks("::1", "10.0.0.0/8")
         self.assertEqual((one, hash(one), len(one)), (two, hash(two), 2))
         self.assertNotEqual(one, networks("::1"))

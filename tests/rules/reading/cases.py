@@ -15,32 +15,24 @@ if TYPE_CHECKING:
 
 
 class ReadingTestCase(SynchronousTestCase):
-    """Reads rules with the fake matchers."""
-
     listen = "[listen a]\nendpoint = :1\n"
 
     def read(self, text: str) -> Rules:
-        """Read rules."""
         return parse(text, "x.ini", MATCHERS)
 
     def complaints(self, text: str) -> list[str]:
-        """Give what is said."""
         error = self.assertRaises(RulesError, self.read, text)
         return [f"{p.line} {p.key}: {p.message}" for p in error.problems]
 
 
 class BackendTestCase(SynchronousTestCase):
-    """Reads files that have a listener and a backend called b."""
-
     maxDiff = None
 
     def rules(self, text: str, *, servers: str = "10.0.0.1:80") -> Rules:
-        """Read a file with a backend of these keys, and perhaps further sections."""
         whole = f"[listen l]\nendpoint = :1\nsilent = b\n[backend b]\nserver = {servers}\n{text}\n"
         return parse(whole, "etc/rules.ini", MATCHERS)
 
     def backend(self, text: str = "", *, servers: str = "10.0.0.1:80") -> Backend:
-        """Read the keys of a backend."""
         return self.rules(text, servers=servers).backends["b"]
 
     def complaints(self, text: str = "", *, servers: str = "10.0.0.1:80") -> list[str]:

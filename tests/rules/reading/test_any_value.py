@@ -31,15 +31,14 @@ KEYS = [(kind, key) for kind, keys in TABLES.items() for key in keys]
 
 
 class AnyValueTests(SynchronousTestCase):
-    """A file in which one value is made of pieces, some of which are right."""
-
     @given(
         st.sampled_from(KEYS),
         st.lists(st.sampled_from(PIECES), max_size=4),
         st.sampled_from(["", " ", ", ", "\n  "]),
     )
-    def test_any(self, place: tuple[str, str], pieces: list[str], joint: str) -> None:
-        """Nothing but `RulesError` comes of it, warnings can be looked for, and laid out it says the same."""
+    def test_rules_or_problems_and_the_same_laid_out(
+        self, place: tuple[str, str], pieces: list[str], joint: str
+    ) -> None:
         text = ""
         for kind, given_keys in REQUIRED.items():
             keys = {**given_keys, place[1]: joint.join(pieces)} if kind == place[0] else given_keys

@@ -16,10 +16,7 @@ from txmux.rules.reading.endpoints import name_server
 
 
 class MeaningTests(BackendTestCase):
-    """What they mean."""
-
     def test_defaults(self) -> None:
-        """Without them."""
         backend = self.backend()
         self.assertEqual(backend, Backend("b", (Server("10.0.0.1:80", "tcp", "10.0.0.1", 80),)))
         self.assertEqual((backend.balance, backend.source), ("round-robin", ()))
@@ -31,8 +28,7 @@ class MeaningTests(BackendTestCase):
         self.assertEqual((backend.upload_rate, backend.download_rate), (None, None))
         self.assertEqual(backend.fallback, Refusal.CLOSE)
 
-    def test_all(self) -> None:
-        """Each of them sets what it says."""
+    def test_all_keys(self) -> None:
         found = self.backend(
             "balance = source-hash\nsource = 192.0.2.1, 192.0.2.2\n  2001:DB8::1\n"
             "check = tcp\neject = off\nresolve = 1m\n"
@@ -66,13 +62,11 @@ class MeaningTests(BackendTestCase):
             ),
         )
 
-    def test_transparent(self) -> None:
-        """The client's own address can be the source, for servers of both families."""
+    def test_source_client_for_both_families(self) -> None:
         found = self.backend("source = client", servers="10.0.0.1:80\n  [::1]:80\n  web:80")
         self.assertEqual(found.source, ("client",))
 
-    def test_resolvers(self) -> None:
-        """Name servers are addresses with ports; those of ``[txmux]`` are for backends that name none, in short form too."""
+    def test_resolvers_with_those_of_txmux_as_default(self) -> None:
         rules = self.rules(
             "resolvers = 10.0.0.53, ::1, [fd00::53],10.0.0.53:53\n  [fd00::53]:8600\n"
             "[backend other]\nserver = other.example.com:1\nfallback = short.example.com:1\n"
@@ -87,8 +81,7 @@ class MeaningTests(BackendTestCase):
         self.assertEqual(getattr(other.fallback, "resolvers", None), other.resolvers)
 
     @given(st.text(max_size=30))
-    def test_any_resolver(self, text: str) -> None:
-        """Whatever is written for a name server, it is an address and a port, or an error."""
+    def test_any_resolver_is_an_address_or_an_error(self, text: str) -> None:
         try:
             host, port = name_server(text)
         except InvalidValueError as error:
@@ -97,8 +90,7 @@ class MeaningTests(BackendTestCase):
             ipaddress.ip_address(host)
             self.assertIn(port, range(1, 65536))
 
-    def test_eject(self) -> None:
-        """Its parts stand in any order, and each has a default."""
+    def test_eject_in_any_order_with_defaults(self) -> None:
         for text, expected in {
             "failures=1 within=2s for=3s": Ejection(1, 2.0, 3.0),
             "for=1m failures=5": Ejection(5, 10.0, 60.0),
@@ -107,19 +99,14 @@ class MeaningTests(BackendTestCase):
             self.assertEqual(self.backend(f"eject = {text}").eject, expected)
 
     def test_tls_no(self) -> None:
-        """It can be said in words that there is none."""
         self.assertIsNone(self.backend("tls = no").tls)
 
-    def test_tls_name(self) -> None:
-        """A server without a name of its own has the one that is given."""
+    def test_tls_name_for_servers_without_a_name(self) -> None:
         self.backend("tls = yes\ntls_name = x", servers="unix:/run/x.sock\n  tcp:h:1:timeout=3")
 
 
 class MistakeTests(BackendTestCase):
-    """What is said of values that cannot be, alone or together."""
-
     def test_values(self) -> None:
-        """One value."""
         for text, complaints in {
             "balance = leastconn": [
                 (
@@ -182,8 +169,7 @@ class MistakeTests(BackendTestCase):
         }.items():
             self.assertEqual(self.complaints(text), complaints)
 
-    def test_useless(self) -> None:
-        """A key that does nothing without another one."""
+    def test_useless_without_another_key(self) -> None:
         for text, complaints in {
             "tls_name = a\ntls = no\ntls_ca = b": [
                 "6 tls_name: has no effect without 'tls = yes'; add that, or remove this",
@@ -198,8 +184,7 @@ class MistakeTests(BackendTestCase):
         }.items():
             self.assertEqual(self.complaints(text), complaints)
 
-    def test_other_port(self) -> None:
-        """A server that has no port cannot be checked at another one."""
+    def test_no_other_port_to_check(self) -> None:
         self.assertEqual(
             self.complaints("check = tcp port=81", servers="h:1\n  unix:/x\n  tcp:h:1:timeout=4"),
             [
@@ -208,8 +193,7 @@ class MistakeTests(BackendTestCase):
             ],
         )
 
-    def test_sources(self) -> None:
-        """A source that servers cannot be reached from."""
+    def test_sources_that_servers_cannot_be_reached_from(self) -> None:
         servers = "10.0.0.1:1\n  [2001:db8::1]:1\n  web:1\n  unix:/x\n  tcp:h:1:timeout=4"
         alone = "or put that server into a [backend] of its own"
         self.assertEqual(
@@ -234,8 +218,7 @@ class MistakeTests(BackendTestCase):
             ],
         )
 
-    def test_tls(self) -> None:
-        """A server that TLS cannot be spoken to."""
+    def test_servers_that_speak_no_tls(self) -> None:
         self.assertEqual(
             self.complaints("tls = yes", servers="h:1\n  TLS:h:1\n  unix:/x\n  oops:x:y"),
             [
@@ -246,7 +229,6 @@ class MistakeTests(BackendTestCase):
         )
 
     def test_warnings(self) -> None:
-        """What can be used, but is hardly meant."""
         for text, servers, expected in (
             ("balance = first", "h:1 weight=2\n  h:2", ["5 server"]),
             ("balance = random", "h:1 weight=2\n  h:2 down", []),
@@ -261,10 +243,7 @@ class MistakeTests(BackendTestCase):
 
 
 class FallbackTests(BackendTestCase):
-    """``fallback``."""
-
-    def test_outcomes(self) -> None:
-        """It leads where a route can lead, also to a backend that stands below."""
+    def test_outcomes_also_of_a_later_backend(self) -> None:
         c = "[backend c]\nserver = 10.0.0.3:80\nfallback = unix:/x"
         rules = self.rules(f"fallback = c\n{c}")
         self.assertEqual(list(rules.backends), ["b", "c"])
@@ -279,8 +258,7 @@ class FallbackTests(BackendTestCase):
         )
         self.assertEqual(lint(rules), [])
 
-    def test_order(self) -> None:
-        """The backends keep the order of the file."""
+    def test_order_of_the_file(self) -> None:
         names = "zyxwv"
         text = "".join(
             f"[backend {n}]\nserver = h:1\nfallback = {m}\n"
@@ -289,7 +267,6 @@ class FallbackTests(BackendTestCase):
         self.assertEqual(list(self.rules(text).backends), ["b", *names])
 
     def test_circle(self) -> None:
-        """A circle is told once, with all that are in it."""
         for text, complaint in {
             "fallback = b": "6 fallback: is a circle: b -> b; give one of them another fallback",
             (
@@ -299,8 +276,7 @@ class FallbackTests(BackendTestCase):
         }.items():
             self.assertEqual(self.complaints(text), [complaint])
 
-    def test_long_way(self) -> None:
-        """A way that nobody can mean is told, in whatever order the backends stand."""
+    def test_too_long_a_chain(self) -> None:
         numbers = [f"n{number}" for number in range(25)]
         sections = [
             f"[backend {one}]\nserver = h:1\nfallback = {other}\n"
@@ -311,8 +287,7 @@ class FallbackTests(BackendTestCase):
             self.assertIn("is too long a chain: over 20 backends", complaint)
         self.rules("".join(sections[10:]))
 
-    def test_unknown(self) -> None:
-        """A name that there is not, with the nearest that there is."""
+    def test_unknown_name_with_the_nearest(self) -> None:
         self.assertEqual(
             self.complaints("fallback = spear\n[backend spare]\nserver = h:1"),
             [
@@ -323,18 +298,14 @@ class FallbackTests(BackendTestCase):
             ],
         )
 
-    def test_twice(self) -> None:
-        """A backend that is there twice does not hide what is wrong in the second one."""
+    def test_second_of_a_name_is_checked_too(self) -> None:
         first, second = self.complaints("[backend b]\nserver = h:1\nfallback = c")
         self.assertIn("6 : is already at etc/rules.ini:4", first)
         self.assertIn("8 fallback: there is no [backend c]", second)
 
 
 class FieldsTests(ReadingTestCase):
-    """``proxy_tlvs =``."""
-
-    def test_proxy_tlvs(self) -> None:
-        """They need version 2."""
+    def test_proxy_tlvs_need_version_2(self) -> None:
         backend = "[backend b]\nserver = a:1\n"
         good = f"{self.listen}{backend}proxy_protocol = v2\nproxy_tlvs = authority, alpn, unique-id, crc32c, ssl\n"
         self.assertEqual(
@@ -360,17 +331,13 @@ class FieldsTests(ReadingTestCase):
 
 
 class SourceTests(BackendTestCase):
-    """Addresses to connect from."""
-
-    def test_ports(self) -> None:
-        """Each may have a range of ports, or one."""
+    def test_ports_or_ranges(self) -> None:
         text = "192.0.2.1:40000-50000, 192.0.2.2:40000, 192.0.2.3"
         self.assertEqual(self.backend(f"source = {text}").source, tuple(text.split(", ")))
         found = self.backend("source = [2001:db8::1]:1-65535", servers="[2001:db8::9]:1")
         self.assertEqual(found.source, ("[2001:db8::1]:1-65535",))
 
     def test_wrong_ports(self) -> None:
-        """Ports that are not there, and the wrong family, are told."""
         for ports in ("0", "5-4", "1-65536", "70000"):
             (told,) = self.complaints(f"source = 192.0.2.1:{ports}")
             self.assertIn("has no valid ports; write them as in 192.0.2.1:40000-50000", told)

@@ -13,10 +13,7 @@ from txmux.rules.reading.values import rate
 
 
 class CheckTests(SynchronousTestCase):
-    """``check``."""
-
     def test_kinds(self) -> None:
-        """What is asked, and how often."""
         for text, expected in {
             "tcp": Check("tcp", interval=3.0, timeout=1.0, rise=2, fall=3),
             "redis interval=10s timeout=250ms rise=1 fall=5": Check("redis", 10.0, 0.25, 1, 5),
@@ -54,7 +51,6 @@ class CheckTests(SynchronousTestCase):
                 self.assertRaises(InvalidValueError, check, text)
 
     def test_mistakes(self) -> None:
-        """All that is wrong is told."""
         begin = (
             "must begin with tcp, http, redis, postgres, ssh, dns or send=TEXT expect=TEXT, not "
         )
@@ -118,15 +114,13 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(error.messages, messages)
 
     @given(st.binary(min_size=1), st.binary(min_size=1))
-    def test_any_bytes(self, send: bytes, expect: bytes) -> None:
-        """Any bytes can be sent and expected."""
+    def test_any_bytes_can_be_sent_and_expected(self, send: bytes, expect: bytes) -> None:
         texts = ["".join(rf"\x{byte:02x}" for byte in data) for data in (send, expect)]
         found = check(f"send={texts[0]} expect='{texts[1]}'")
         self.assertEqual((found.send, found.expect), (send, expect))
 
     @given(st.sampled_from(["", "http ", "send="]), st.text())
     def test_any_text(self, begin: str, text: str) -> None:
-        """A text is read, or refused with a message."""
         try:
             self.assertIsInstance(check(begin + text), Check)
         except InvalidValueError as error:
@@ -134,15 +128,11 @@ class CheckTests(SynchronousTestCase):
 
 
 class RateTests(SynchronousTestCase):
-    """``upload_rate`` and ``download_rate``."""
-
-    def test_read(self) -> None:
-        """Bytes in a second, as sizes are written."""
+    def test_bytes_in_a_second(self) -> None:
         for text, expected in {"1/s": 1, "512KiB/s": 512 * 1024, "1024GiB/s": 1024**4}.items():
             self.assertEqual(rate(text), expected)
 
     def test_mistakes(self) -> None:
-        """What is probably meant is suggested."""
         forms = "write bytes per second as 500000/s, 512KiB/s or 10MiB/s"
         for text, message in {
             "10MiB": f"'10MiB' is not a rate; {forms}; did you mean '10MiB/s'?",

@@ -16,10 +16,7 @@ def found(*endpoints: str) -> list[str]:
 
 
 class ConflictTests(SynchronousTestCase):
-    """Which endpoints get into each other's way."""
-
-    def test_message(self) -> None:
-        """It names both lines."""
+    def test_message_names_both_lines(self) -> None:
         self.assertEqual(
             found(":0", ":443", "127.0.0.1:443"),
             [
@@ -30,15 +27,13 @@ class ConflictTests(SynchronousTestCase):
             ],
         )
 
-    def test_two_listeners(self) -> None:
-        """They may be of different listeners; the later one is told."""
+    def test_later_listener_is_reported(self) -> None:
         text = "[listen a]\nendpoint = :1\n[listen b]\nbacklog = 1\n[listen c]\nendpoint = :1\n"
         (problem,) = conflicts(read_ini(text, "x.ini")[0])
         self.assertEqual((problem.section, problem.line), ("listen c", 6))
         self.assertIn("at x.ini:2", problem.message)
 
-    def test_control(self) -> None:
-        """`admin` and `metrics` listen, too."""
+    def test_admin_and_metrics_listen_too(self) -> None:
         text = (
             "[txmux]\nadmin = 127.0.0.1:1\nmetrics = unix:/x/y\n"
             "[listen a]\nendpoint = :1\n  unix:/x//y\n"
@@ -55,7 +50,6 @@ class ConflictTests(SynchronousTestCase):
             self.assertEqual([*conflicts(read_ini(f"[txmux]\n{words}\n", "x.ini")[0])], [])
 
     def test_conflicts(self) -> None:
-        """One address and port has one listener, and every address of a port includes each."""
         for one, other in (
             (":443", ":443"),
             (":443", "0.0.0.0:443"),
@@ -84,7 +78,6 @@ class ConflictTests(SynchronousTestCase):
                 self.assertEqual(len(found(*pair)), 1, pair)
 
     def test_side_by_side(self) -> None:
-        """Other ports, other addresses and other families are no conflict."""
         for pair in (
             (":443", ":444"),
             (":0", ":0"),
@@ -102,8 +95,7 @@ class ConflictTests(SynchronousTestCase):
         ):
             self.assertEqual(found(*pair), [], pair)
 
-    def test_each_is_told_once(self) -> None:
-        """A third one is compared with the first, and what is no endpoint with none."""
+    def test_each_is_reported_once(self) -> None:
         problems = found(":443", "oops", "tcp:443", "oops", "0.0.0.0:443")
         self.assertEqual([line.partition(":")[2][0] for line in problems], ["4", "6"])
         self.assertTrue(all("':443' at x.ini:2" in line for line in problems))

@@ -21,21 +21,16 @@ _UDP = "[listen u]\nendpoint = udp:5000\n"
 
 
 class DatagramTests(ReadingTestCase):
-    """Endpoints and servers that begin with ``udp:``."""
-
     def read(self, text: str) -> Rules:
-        """Read rules with the matchers that there are."""
         return parse(text, "x.ini", installed_matchers())
 
     def test_endpoints(self) -> None:
-        """A port, an address and a port, and an IPv6 address with one are taken."""
         text = "[listen u]\nendpoint = udp:443\n  udp:192.0.2.1:53\n  udp:[2001:db8::1]:53\n"
         [listener] = self.read(text).listeners
         self.assertIs(listener.transport, Transport.UDP)
         self.assertEqual((listener.detect_timeout, listener.peek_limit), (0.3, 16384))
 
-    def test_servers(self) -> None:
-        """A server has a host, an address or a name, and a port; its backend has other times."""
+    def test_servers_and_their_times(self) -> None:
         rules = self.read(
             f"{_UDP}default = b\n[backend b]\nserver = udp:[::1]:80\n  udp:a.example:81\n"
         )
@@ -46,8 +41,7 @@ class DatagramTests(ReadingTestCase):
         default = self.read(f"{_UDP}default = udp:a:1\n").listeners[0].default
         self.assertTrue(isinstance(default, Backend) and default.idle_timeout == 180)
 
-    def test_places(self) -> None:
-        """What is not a place is told, with what would be one."""
+    def test_wrong_places(self) -> None:
         for text, told in {
             "udp:": "a port must be a whole number from 0 to 65535, not ''",
             "udp:x:1": "'x' is not an IP address; write udp:ADDRESS:1, or udp:1 for every address",
@@ -68,7 +62,6 @@ class DatagramTests(ReadingTestCase):
         self.assertEqual(said, "3 default: 'udp:host' has no port; write udp:host:PORT")
 
     def test_two_transports(self) -> None:
-        """A listener and a backend are of one transport."""
         self.assertEqual(
             self.complaints(
                 "[listen u]\nendpoint = udp:5\n  :6\ndefault = b\n"
@@ -84,7 +77,6 @@ class DatagramTests(ReadingTestCase):
         )
 
     def test_keys_of_the_other(self) -> None:
-        """Keys that mean nothing to datagrams are told, and those that mean something only to them."""
         self.assertEqual(
             self.complaints(f"{_UDP}silent = close\nmax_connections = 5\nbacklog = 5\n"),
             [
@@ -108,8 +100,7 @@ class DatagramTests(ReadingTestCase):
             ["5 answers: is for UDP; remove it"],
         )
 
-    def test_led_to_the_other(self) -> None:
-        """No client is led to a server of the other transport, and no backend falls back to one."""
+    def test_forwarded_to_the_other_transport(self) -> None:
         self.assertEqual(
             self.complaints(
                 f"{_UDP}default = 127.0.0.1:1\n[listen t]\nendpoint = :1\nsilent = udp:h:1\n"
@@ -133,7 +124,6 @@ class DatagramTests(ReadingTestCase):
         )
 
     def test_matchers_that_cannot_be_there(self) -> None:
-        """A route needs a matcher for what comes in by its listeners."""
         told = "for UDP; put the route under a listener with 'endpoint = :PORT' and name a server of TCP"
         for keys, where in (
             ("backend = udp:h:2", "its backend is"),
@@ -155,8 +145,7 @@ class DatagramTests(ReadingTestCase):
             "'wireguard' and 'not quic' are for UDP, but every [listen] is for TCP;", both
         )
 
-    def test_tls_ends_over_tcp(self) -> None:
-        """No listener for UDP has a route that ends TLS, and inside of TLS no route leads to a server of UDP."""
+    def test_tls_ends_over_tcp_alone(self) -> None:
         pem = self.folder_with_certificate()
         ends = f"match = any\nterminate_tls = {pem}\n"
         ends_elsewhere = "use a server that ends DTLS or QUIC itself"
@@ -188,7 +177,6 @@ class DatagramTests(ReadingTestCase):
         )
 
     def folder_with_certificate(self) -> Path:
-        """Make a PEM file with a certificate and its key."""
         authority = make_authority("Test", "x.example")
         return authority.write(make_folder(self) / "x.pem", key=True)
 

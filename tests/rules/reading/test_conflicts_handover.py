@@ -28,14 +28,10 @@ _USELESS = "so that no other program could use the socket"
 
 
 class HandoverTests(ReadingTestCase):
-    """What leads to where sockets are handed over."""
-
     def read(self, text: str) -> Rules:
-        """Read rules with the matchers that there are."""
         return parse(text, "x.ini", installed_matchers())
 
     def test_outcomes(self) -> None:
-        """A route, ``default`` and a line of ``silent`` may hand over, to a path that may have blanks."""
         rules = self.read(
             f"{self.listen}default = {_TO}\nsilent = {_TO} from=10.0.0.0/8\n"
             "[route r]\nmatch = ssh\nbackend = handover:'run/my x.sock'\n"
@@ -46,14 +42,12 @@ class HandoverTests(ReadingTestCase):
         self.assertEqual(rules.routes[0].outcome, Handover("run/my x.sock"))
         self.assertEqual(Handover("/run/x.sock").name, _TO)
 
-    def test_host(self) -> None:
-        """With a port in place of a path, the word is the name of a host."""
+    def test_host_called_handover(self) -> None:
         default = self.read(f"{self.listen}default = handover:22\n").listeners[0].default
         assert isinstance(default, Backend)
         self.assertEqual((default.servers[0].host, default.servers[0].port), ("handover", 22))
 
-    def test_paths(self) -> None:
-        """What is not a path of a UNIX socket is told, with what would be one."""
+    def test_wrong_paths(self) -> None:
         for text, told in {
             "handover:": "'handover:' names no UNIX socket; write handover:/run/x.sock",
             "handover:/run/x.sock weight=2": "'weight=2' is not expected after the path; remove it, or write quotes around a path with blanks",
@@ -63,8 +57,7 @@ class HandoverTests(ReadingTestCase):
                 self.complaints(f"{self.listen}default = {text}\n"), [f"3 default: {told}"]
             )
 
-    def test_backends(self) -> None:
-        """It is neither a server of a ``[backend]``, nor its ``fallback``, for which bytes were read already."""
+    def test_neither_server_nor_fallback(self) -> None:
         self.assertEqual(
             self.complaints(f"{self.listen}default = b\n[backend b]\nserver = {_TO}\n"),
             [
@@ -83,8 +76,7 @@ class HandoverTests(ReadingTestCase):
             ],
         )
 
-    def test_tls(self) -> None:
-        """Where TLS ends here, and inside of it, nothing is handed over."""
+    def test_nothing_where_tls_ends(self) -> None:
         ends = "[route web]\nmatch = tls\nterminate_tls = cert.pem\n"
         self.assertEqual(
             self.complaints(f"{self.listen}{ends}backend = {_TO}\n"),
@@ -111,8 +103,7 @@ class HandoverTests(ReadingTestCase):
         self.read(f"{self.listen}default = {_TO}\n{ends}backend = 127.0.0.1:80\n{_ROUTE}")
         self.read(f"{self.listen}{ends}{_ROUTE}")
 
-    def test_answers(self) -> None:
-        """No socket is handed over by a listener whose clients may have been answered, by whatever route."""
+    def test_nothing_where_clients_may_have_been_answered(self) -> None:
         postgres = "[route pg]\nmatch = postgres sni=a.example\nbackend = 127.0.0.1:5432\n"
         told = (
             "[route pg] of [listen a] may have answered the client first, and its request cannot be taken back; "
@@ -125,8 +116,7 @@ class HandoverTests(ReadingTestCase):
         self.read(f"{self.listen}{postgres}dry_run = yes\n{_ROUTE}")
         self.read(f"{self.listen}[listen b]\nendpoint = :2\n{postgres}under = a\n{_ROUTE}under = b")
 
-    def test_endpoints(self) -> None:
-        """Only plain TCP sockets can be handed over."""
+    def test_only_plain_tcp_sockets(self) -> None:
         for endpoint in (
             "unix:/run/y.sock",
             "haproxy:tcp:1",
@@ -145,8 +135,7 @@ class HandoverTests(ReadingTestCase):
         for endpoint in ("[::1]:1", "tcp:1", "tcp6:1", "systemd:domain=INET:index=0", "0.0.0.0:1"):
             self.read(f"[listen a]\nendpoint = {endpoint}\n{_ROUTE}")
 
-    def test_datagrams(self) -> None:
-        """Nor can flows of datagrams."""
+    def test_no_flows(self) -> None:
         self.assertEqual(
             self.complaints(f"[listen u]\nendpoint = udp:5\ndefault = {_TO}\n"),
             [
@@ -160,8 +149,7 @@ class HandoverTests(ReadingTestCase):
             ],
         )
 
-    def test_portable(self) -> None:
-        """The portable relay has no plain sockets."""
+    def test_no_portable_relay(self) -> None:
         self.assertEqual(
             self.complaints(f"[txmux]\nrelay = portable\n{self.listen}{_ROUTE}"),
             [
@@ -171,10 +159,7 @@ class HandoverTests(ReadingTestCase):
 
 
 class EmbeddingTests(SynchronousTestCase):
-    """Rules that were made in Python."""
-
-    def test_outcome(self) -> None:
-        """The text of the rules makes an outcome."""
+    def test_outcome_from_text(self) -> None:
         self.assertEqual(outcome(_TO), Handover("/run/x.sock"))
         self.assertEqual(outcome(Handover("x")), Handover("x"))
 
@@ -188,8 +173,7 @@ class EmbeddingTests(SynchronousTestCase):
         with self.assertRaisesRegex(MuxError, "no other program could use here; add 'backend'"):
             MuxFactory([tls], Listener("m", default=Handover("x")), runtime=runtime)
 
-    def test_refused(self) -> None:
-        """What rules files refuse is refused there, too."""
+    def test_refused_as_in_files(self) -> None:
         with self.assertRaisesRegex(MuxError, "may have answered the client first"):
             MuxFactory([route("postgres sni=a", "a:1"), route("ssh", _TO)], Listener("m"))
         with self.assertRaisesRegex(MuxError, "on Linux alone, and not with 'relay = portable'"):

@@ -7,10 +7,7 @@ from txmux.rules.problems import RulesError
 
 
 class LoopTests(ReadingTestCase):
-    """What leads clients back to where they came in."""
-
     def loops(self, endpoints: str, server: str, more: str = "") -> bool:
-        """Tell whether a route is refused that leads from these endpoints to that server."""
         text = (
             f"[listen a]\nendpoint = {endpoints}\n[route r]\nmatch = any\nbackend = b\n"
             f"[backend b]\nserver = {server}\n{more}"
@@ -23,7 +20,6 @@ class LoopTests(ReadingTestCase):
         return False
 
     def test_where_it_can_be_seen(self) -> None:
-        """Literal addresses, every-address listeners, addresses inside of others, this machine's name, and paths."""
         for endpoints, server in (
             ("10.0.0.1:80", "10.0.0.1:80"),
             ("127.0.0.1:80", "127.0.0.1:80"),
@@ -50,7 +46,6 @@ class LoopTests(ReadingTestCase):
             self.assertTrue(self.loops(endpoints, server), (endpoints, server))
 
     def test_what_is_something_else(self) -> None:
-        """Another port, another address, one that may be another machine's, and servers that are down or spoken to by TLS."""
         for endpoints, server, more in (
             ("127.0.0.1:80", "127.0.0.1:81", ""),
             ("127.0.0.1:80", "127.0.0.2:80", ""),
@@ -69,8 +64,7 @@ class LoopTests(ReadingTestCase):
         ):
             self.assertFalse(self.loops(endpoints, server, more), (endpoints, server))
 
-    def test_all_ways(self) -> None:
-        """Whatever leads there is told: a short form, `silent`, `default`, a fallback's fallback, each once."""
+    def test_all_ways_once_each(self) -> None:
         self.assertEqual(
             self.complaints(
                 "[listen a]\nendpoint = :1\nsilent = 127.0.0.1:1\ndefault = b\n"
@@ -99,7 +93,6 @@ class LoopTests(ReadingTestCase):
             self.read(f"{text}81")
 
     def test_no_address(self) -> None:
-        """Clients of a UNIX socket have asked for no address."""
         self.assertEqual(
             self.complaints("[listen a]\nendpoint = unix:/x\ndefault = {local}:1"),
             [

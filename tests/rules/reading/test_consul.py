@@ -16,8 +16,6 @@ from txmux.rules.reading.endpoints import server
 
 
 class ServiceTests(BackendTestCase):
-    """``server = consul:SERVICE``."""
-
     def test_options(self) -> None:
         """What says which instances are meant belongs to the server's name, so that two lines can be told apart."""
         self.assertEqual(
@@ -37,11 +35,9 @@ class ServiceTests(BackendTestCase):
         )
 
     def test_host_called_consul(self) -> None:
-        """A host may be called `consul`."""
         self.assertEqual(server("consul:8500"), Server("consul:8500", "tcp", "consul", 8500))
 
     def test_mistakes(self) -> None:
-        """What is wrong, and what would be right."""
         for text, messages in {
             "consul:": [
                 "'consul:' names no service; write for example 'consul:web', and where Consul is as 'consul = URL'"
@@ -66,7 +62,6 @@ class ServiceTests(BackendTestCase):
             self.assertEqual([*raised.exception.messages], messages)
 
     def test_needs_name(self) -> None:
-        """Instances have no names that a certificate could be verified for."""
         [complaint] = self.complaints("tls = yes", servers="consul:web")
         self.assertIn(
             "'consul:web' has no name to verify the certificate for; add tls_name", complaint
@@ -75,10 +70,7 @@ class ServiceTests(BackendTestCase):
 
 
 class PlaceTests(BackendTestCase):
-    """``consul =`` and ``consul_token =``."""
-
     def test_forms(self) -> None:
-        """It is a URL, or what people have in CONSUL_HTTP_ADDR."""
         for text, wanted in {
             "http://127.0.0.1:8500": "http://127.0.0.1:8500",
             "https://consul.example.com/": "https://consul.example.com",
@@ -91,7 +83,6 @@ class PlaceTests(BackendTestCase):
             self.assertEqual(api_url(text), wanted)
 
     def test_mistakes(self) -> None:
-        """What is wrong, and what would be right."""
         for text, part in {
             "ftp://x": "is not a URL of Consul's API; write for example 'http://127.0.0.1:8500'",
             "http://x:99999": "is not a URL",
@@ -105,8 +96,7 @@ class PlaceTests(BackendTestCase):
                 api_url(text)
 
     @given(st.text(max_size=30))
-    def test_any(self, text: str) -> None:
-        """Whatever is written, it is a URL that means the same, or an error."""
+    def test_any_url_means_the_same_when_read_again(self, text: str) -> None:
         try:
             url = api_url(text)
         except InvalidValueError as error:
@@ -116,8 +106,7 @@ class PlaceTests(BackendTestCase):
             parts = urlsplit(url)
             self.assertTrue(parts.hostname or parts.scheme == "unix")
 
-    def test_usual(self) -> None:
-        """Those of ``[txmux]`` are for backends that name none, in short form too; others do not change with them."""
+    def test_those_of_txmux_are_the_default(self) -> None:
         rules = self.rules(
             "consul = https://b.test\nconsul_token = b.token\n"
             "[backend other]\nserver = consul:web\nfallback = consul:short\n"
@@ -134,8 +123,7 @@ class PlaceTests(BackendTestCase):
         self.assertEqual((other.fallback.consul, other.fallback.consul_token), usual)
         self.assertEqual((plain.consul, plain.consul_token), (Backend("", ()).consul, None))
 
-    def test_useless(self) -> None:
-        """Without such a server they do nothing."""
+    def test_useless_without_such_a_server(self) -> None:
         for key in ("consul = http://127.0.0.1:8501", f"consul_token = {Path(__file__)}"):
             [complaint] = self.complaints(key)
             self.assertIn("has no effect without a server such as 'consul:web'", complaint)

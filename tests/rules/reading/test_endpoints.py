@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 
 
 class ListeningTests(SynchronousTestCase):
-    """What may follow ``endpoint =``."""
-
     def complaint(self, text: str) -> str:
-        """Give the message for a text that is no endpoint."""
         return str(self.assertRaises(InvalidValueError, listening, text))
 
     def test_short_forms(self) -> None:
-        """An address and a port, or every address and a port; 0 lets the system choose."""
         for text, parts in {
             "127.0.0.1:443": ("127.0.0.1", 443),
             "0.0.0.0:0": ("0.0.0.0", 0),
@@ -38,8 +34,7 @@ class ListeningTests(SynchronousTestCase):
             self.assertEqual(listening(text), text)
             self.assertEqual(short_form(text), parts)
 
-    def test_endpoint_strings(self) -> None:
-        """Strings of Twisted's own kinds, and of plugins, are passed on as they are."""
+    def test_endpoint_strings_are_passed_on(self) -> None:
         for text in (
             "tcp:443",
             "tcp:0",
@@ -57,8 +52,7 @@ class ListeningTests(SynchronousTestCase):
             self.assertEqual(listening(text), text)
             self.assertIsNone(short_form(text), text)
 
-    def test_slips(self) -> None:
-        """What people write instead gets the right form."""
+    def test_slips_get_the_right_form(self) -> None:
         for text, meant in {
             "443": ":443",
             "*:443": ":443",
@@ -76,8 +70,7 @@ class ListeningTests(SynchronousTestCase):
                 self.complaint(text).endswith(f"did you mean {meant!r}?"), self.complaint(text)
             )
 
-    def test_ports(self) -> None:
-        """A port is a number of 16 bits, in every form."""
+    def test_ports_of_16_bits(self) -> None:
         for text in (
             ":65536",
             ":",
@@ -105,8 +98,7 @@ class ListeningTests(SynchronousTestCase):
         }.items():
             self.assertIn(part, self.complaint(text))
 
-    def test_arguments(self) -> None:
-        """The arguments of Twisted's own kinds are checked without opening anything."""
+    def test_arguments_are_checked_without_opening_anything(self) -> None:
         for text, part in {
             "tcp:": "tcp needs its 'port'; write it as tcp:443",
             "tcp:443:port=80": "'port' is given twice",
@@ -126,8 +118,7 @@ class ListeningTests(SynchronousTestCase):
         }.items():
             self.assertIn(part, self.complaint(text))
 
-    def test_unix_paths(self) -> None:
-        """A path has to fit into the address of a socket, counted in bytes."""
+    def test_unix_paths_fit_into_an_address(self) -> None:
         for path in ("/" + "x" * 106, "/" + "é" * 53):
             listening(f"unix:{path}")
             listening(f"unix:address={path}:mode=660")
@@ -148,7 +139,6 @@ class ListeningTests(SynchronousTestCase):
         st.sampled_from(["tcp", "tcp6", "unix"]),
     )
     def test_twisted_takes_what_is_accepted(self, parts: list[str], kind: str) -> None:
-        """An endpoint string that passes the check is one that Twisted can use."""
         text = ":".join([kind, *parts]).replace("=:", "=")
         try:
             listening(text)
@@ -158,7 +148,6 @@ class ListeningTests(SynchronousTestCase):
 
     @given(st.text(), st.sampled_from([listening, server]))
     def test_any_text(self, text: str, read: Callable[[str], object]) -> None:
-        """Whatever stands there, it is accepted or refused with a message."""
         try:
             read(text)
         except InvalidValueError as error:
@@ -166,14 +155,10 @@ class ListeningTests(SynchronousTestCase):
 
 
 class ServerTests(SynchronousTestCase):
-    """What may follow ``server =``, and the short form of a backend."""
-
     def complaint(self, text: str) -> str:
-        """Give the message for a text that is no server."""
         return str(self.assertRaises(InvalidValueError, server, text))
 
     def test_tcp(self) -> None:
-        """A host and a port, in any of the forms."""
         for text, host, port in (
             ("127.0.0.1:22", "127.0.0.1", 22),
             ("[::1]:22", "::1", 22),
@@ -187,7 +172,6 @@ class ServerTests(SynchronousTestCase):
             self.assertEqual(server(text), Server(text, "tcp", host=host, port=port))
 
     def test_unix(self) -> None:
-        """A path, in any of the forms."""
         for text, path in (
             ("unix:/run/x.sock", "/run/x.sock"),
             ("unix:path=/run/x.sock", "/run/x.sock"),
@@ -198,8 +182,7 @@ class ServerTests(SynchronousTestCase):
             server("'unix:/run/a b'"), Server("unix:/run/a b", "unix", path="/run/a b")
         )
 
-    def test_other_endpoints(self) -> None:
-        """What only Twisted can connect to is passed on as it is."""
+    def test_other_endpoints_are_passed_on(self) -> None:
         for text in (
             "tcp:www.example.com:80:timeout=5",
             "unix:/run/x.sock:timeout=5",
@@ -209,8 +192,7 @@ class ServerTests(SynchronousTestCase):
         ):
             self.assertEqual(server(text), Server(text, "endpoint"))
 
-    def test_slips(self) -> None:
-        """What people write instead gets the right form."""
+    def test_slips_get_the_right_form(self) -> None:
         for text, meant in {
             "22": "127.0.0.1:22",
             ":22": "127.0.0.1:22",
@@ -224,13 +206,11 @@ class ServerTests(SynchronousTestCase):
                 self.complaint(text).endswith(f"did you mean {meant!r}?"), self.complaint(text)
             )
 
-    def test_ports(self) -> None:
-        """Nothing can be connected to on port 0."""
+    def test_no_port_0(self) -> None:
         for text in ("web:0", "web:65536", "web:http", "[::1]:x", "www.example.com:", "tcp:web:0"):
             self.assertIn("must be a whole number from 1 to 65535", self.complaint(text))
 
     def test_refused(self) -> None:
-        """Each message names what is wrong."""
         for text, part in {
             "": "an empty text is not a server",
             '""': "'' is not a server; write HOST:PORT",
@@ -254,8 +234,7 @@ class ServerTests(SynchronousTestCase):
         }.items():
             self.assertIn(part, self.complaint(text))
 
-    def test_unix_paths(self) -> None:
-        """A path has to fit into the address of a socket, counted in bytes."""
+    def test_unix_paths_fit_into_an_address(self) -> None:
         for path in ("/" + "x" * 106, "/" + "é" * 53):
             for form in ("unix:{}", "unix:path={}", "unix:{}:timeout=5"):
                 server(form.format(path))
@@ -264,8 +243,7 @@ class ServerTests(SynchronousTestCase):
                     self.complaint(form.format(path + "y")),
                 )
 
-    def test_options(self) -> None:
-        """What is no option is told, all at once with what else is wrong."""
+    def test_wrong_options_at_once_with_other_mistakes(self) -> None:
         error = self.assertRaises(InvalidValueError, server, "web:0 weight=2 bakcup b:2")
         self.assertEqual(
             error.messages,
@@ -286,7 +264,6 @@ class ServerTests(SynchronousTestCase):
         st.sampled_from(["tcp", "unix", "TCP"]),
     )
     def test_twisted_takes_what_is_accepted(self, parts: list[str], kind: str) -> None:
-        """An endpoint string that passes the check is one that Twisted can use."""
         text = ":".join([kind, *parts])
         try:
             server(text)
@@ -296,10 +273,7 @@ class ServerTests(SynchronousTestCase):
 
 
 class SplitArgumentsTests(SynchronousTestCase):
-    """The form of endpoint strings."""
-
     def test_escapes(self) -> None:
-        """A backslash takes the meaning from the character that follows; only the first ``=`` has one."""
         found = split_arguments(r"x:a\:b:c\=d:e\\f=g=\:h\=:")
         self.assertEqual(
             (found.kind, found.positional, found.named),

@@ -10,17 +10,13 @@ from txmux.rules.reading.parser import load, parse
 
 
 class MissingTests(SynchronousTestCase):
-    """Those that are not there."""
-
     def setUp(self) -> None:
-        """Make a file, and the name of one that is not there."""
         self.folder = make_folder(self)
         self.there = self.folder / "there.pem"
         self.there.write_text("")
         self.rules = self.folder / "x.ini"
 
     def found(self, text: str) -> list[str]:
-        """Give what is told of a file."""
         self.rules.write_text(text)
         try:
             load(self.rules)
@@ -31,8 +27,7 @@ class MissingTests(SynchronousTestCase):
             ]
         return []
 
-    def test_told(self) -> None:
-        """Each is an error at its line, in every key that takes such a string."""
+    def test_missing_in_every_key(self) -> None:
         no, there = self.folder / "no.pem", self.there
         told = f"cannot read 'no.pem': No such file or directory; correct the path, or put the file into '{self.folder}'"
         text = (
@@ -54,15 +49,13 @@ class MissingTests(SynchronousTestCase):
             ],
         )
 
-    def test_default_of_twisted(self) -> None:
-        """Without a name it is `server.pem` in the current folder."""
+    def test_server_pem_is_the_default(self) -> None:
         (told,) = self.found("[listen a]\nendpoint = ssl:1\n")
         self.assertTrue(
             told.startswith("2 endpoint: privateKey: cannot read 'server.pem': No "), told
         )
 
     def test_fine(self) -> None:
-        """Files that are there, what is no such string, and rules of which only the text is read."""
         text = f"[listen a]\nendpoint = ssl:1:privateKey={self.there}\n  :2\ndefault = tls:h:22\nsilent = close\n"
         self.assertEqual(self.found(text), [])
         parse("[listen a]\nendpoint = ssl:1:privateKey=no.pem\n", "x.ini")

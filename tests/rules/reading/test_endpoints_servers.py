@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 class ServerTests(BackendTestCase):
-    """The lines of ``server``."""
-
-    def test_options(self) -> None:
-        """They stand after the server in any order."""
+    def test_options_in_any_order(self) -> None:
         expected = Server(
             "10.0.0.1:80",
             "tcp",
@@ -38,8 +35,7 @@ class ServerTests(BackendTestCase):
         ):
             self.assertEqual(server(f"10.0.0.1:80  {text}"), expected)
 
-    def test_kinds(self) -> None:
-        """Any kind of server has options, also one whose text has blanks, colons and equals signs."""
+    def test_kinds_with_options(self) -> None:
         for text, expected in {
             "[::1]:80": Server("[::1]:80", "tcp", "::1", 80),
             "'unix:/run/my app'": Server("unix:/run/my app", "unix", path="/run/my app"),
@@ -54,7 +50,6 @@ class ServerTests(BackendTestCase):
             self.assertEqual(server(f"{text} weight=2"), attrs.evolve(expected, weight=2))
 
     def test_service_names(self) -> None:
-        """SRV records have a name that says what is looked for."""
         self.assertEqual(
             server("srv:_ssh._tcp.example.com"),
             Server("srv:_ssh._tcp.example.com", "srv", "_ssh._tcp.example.com"),
@@ -70,7 +65,6 @@ class ServerTests(BackendTestCase):
             self.assertEqual(error.messages, (message,))
 
     def test_mistakes(self) -> None:
-        """All that is wrong with a line is told."""
         for text, messages in {
             "h:0 weight=0 backup=yes": (
                 "a port must be a whole number from 1 to 65535, not '0'",
@@ -102,8 +96,7 @@ class ServerTests(BackendTestCase):
             error = self.assertRaises(InvalidValueError, server, text)
             self.assertEqual(error.messages, messages)
 
-    def test_of_each_client(self) -> None:
-        """What is another server for each client is alone with such, and nothing is found out about it."""
+    def test_another_server_for_each_client(self) -> None:
         self.assertEqual(len(self.backend(servers="{local}:443\n  {local}:444").servers), 2)
         self.assertIsNone(self.backend("eject = off", servers="{local}:443").eject)
         each = "is another server for each client"
@@ -120,8 +113,7 @@ class ServerTests(BackendTestCase):
             ],
         )
 
-    def test_short_form(self) -> None:
-        """A server in a route has no options."""
+    def test_short_form_has_no_options(self) -> None:
         for key in ("fallback = h:1 down", "[route r]\nmatch = any\nbackend = h:1 down"):
             (complaint,) = self.complaints(key)
             self.assertIn(
@@ -131,7 +123,6 @@ class ServerTests(BackendTestCase):
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
-        """A line is read, or refused with a message."""
         try:
             self.assertIsInstance(server(text), Server)
         except InvalidValueError as error:
@@ -146,7 +137,6 @@ class ServerTests(BackendTestCase):
         down: bool,  # noqa: FBT001
         random: Random,
     ) -> None:
-        """What is written is read."""
         words = [
             f"weight={weight}",
             f"max_connections={most}",

@@ -192,37 +192,30 @@ FOLLOW_ON = {
 
 
 class MessageTests(SynchronousTestCase):
-    """What the user reads."""
-
     maxDiff = None
 
     def lines(self, text: str) -> list[str]:
-        """Read a bad file, and give the lines without the file's name."""
         error = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
         self.assertTrue(all(p.path == "rules.ini" for p in error.problems))
         return [line.removeprefix("rules.ini:") for line in str(error).split("\n")]
 
     def test_bad_files(self) -> None:
-        """Every problem of each file, with its line, and no other."""
         for text, expected in BAD_FILES.items():
             whole = text.replace("{listen}", "[listen public]\nendpoint = :443\n")
             self.assertEqual(self.lines(whole), expected, whole)
 
-    def test_follow_on(self) -> None:
-        """What is only a consequence of another mistake is not told."""
+    def test_no_follow_on_errors(self) -> None:
         for text, expected in FOLLOW_ON.items():
             whole = text.replace("{listen}", "[listen public]\nendpoint = :443\n")
             self.assertEqual(self.lines(whole), expected, whole)
 
-    def test_access_log(self) -> None:
-        """A word that other programs take for an access log makes no file of that name."""
+    def test_access_log_that_looks_like_a_word(self) -> None:
         words = "none on Off OFF no yes Stdout stderr syslog true False"
         for word in words.split():
             (line,) = self.lines(f"[txmux]\naccess_log = {word}\n[listen a]\nendpoint = :1\n")
             self.assertIn(f"'off' for no log, '-' for the service's own log, or './{word}'", line)
 
     def test_proxy_protocol_inside_tls(self) -> None:
-        """A PROXY header goes before TLS, so a server to which Twisted speaks TLS cannot have one."""
         text = (
             "[listen public]\nendpoint = :443\n[backend a]\nproxy_protocol = v2\n"
             "server = a:1\n  tls:a:443\n  SSL:a:443 weight=2\n  unix:/x:timeout=5\n"
@@ -238,10 +231,7 @@ class MessageTests(SynchronousTestCase):
 
 
 class ProblemTests(SynchronousTestCase):
-    """A problem as one line of text."""
-
     def test_forms(self) -> None:
-        """What is absent leaves no trace."""
         for problem, text in (
             (Problem("a.ini", 3, "route x", "match", "oh"), "a.ini:3: [route x] match: oh"),
             (Problem("a.ini", 3, "route x", "", "oh"), "a.ini:3: [route x]: oh"),
@@ -252,12 +242,10 @@ class ProblemTests(SynchronousTestCase):
             self.assertEqual(str(problem), text)
 
     def test_one_printable_line(self) -> None:
-        """Nothing in a file can break the line or reach the terminal as a control sequence."""
         problem = Problem("a\udcff", 1, "route \x1b[31m", "k\u2028", "é\x85")
         self.assertEqual(str(problem), r"a\udcff:1: [route \x1b[31m] k\u2028: é\x85")
 
-    def test_error(self) -> None:
-        """The error reads as its problems, one a line."""
+    def test_one_problem_a_line(self) -> None:
         error = RulesError([Problem("a", 1, "", "", "x"), Problem("a", 2, "", "", "y")])
         self.assertEqual(str(error), "a:1: x\na:2: y")
         self.assertEqual(len(error.problems), 2)

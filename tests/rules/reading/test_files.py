@@ -22,37 +22,29 @@ LISTEN = "[listen public]\nendpoint = :443\n"
 
 
 class FileTests(SynchronousTestCase):
-    """Reading files, and those they include."""
-
     def setUp(self) -> None:
-        """Make an empty folder."""
         self.folder = make_folder(self)
         self.main = self.folder / "rules.ini"
 
     def write(self, name: str, text: str) -> Path:
-        """Write a file in the folder."""
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
 
     def problems(self) -> list[str]:
-        """Load the main file, and give what is wrong without the folder."""
         error = self.assertRaises(RulesError, load, self.main, MATCHERS)
         return [line.replace(f"{self.folder}/", "") for line in str(error).split("\n")]
 
     def test_load(self) -> None:
-        """A path or its text will do; a byte order mark and CRLF are no matter."""
         self.main.write_bytes(b"\xef\xbb\xbf" + LISTEN.replace("\n", "\r\n").encode())
         self.assertEqual(load(self.main, MATCHERS).listeners[0].name, "public")
         self.assertEqual(load(str(self.main), MATCHERS).path, self.main)
 
     def test_missing_file(self) -> None:
-        """It is an error like others."""
         self.assertEqual(self.problems(), ["rules.ini: cannot be read: No such file or directory"])
 
     def test_not_utf8(self) -> None:
-        """Each line in another encoding is told, and the rest is still checked."""
         self.main.write_bytes(b"# f\xfcr\r\n[listen a]\r\nendpoint = :x\r\n# \xe2\x82\n")
         self.assertEqual(
             self.problems(),
@@ -64,20 +56,17 @@ class FileTests(SynchronousTestCase):
         )
 
     def test_not_utf8_only(self) -> None:
-        """Nothing else is said of such a line, nor of what it may have been."""
         self.main.write_bytes(b"[listen \xfc]\nf\xfcr\nendpoint = \xfc:1\n")
         message = "is not UTF-8; save the file in that encoding"
         self.assertEqual(self.problems(), [f"rules.ini:{line}: {message}" for line in (1, 2, 3)])
         self.main.write_bytes(b"\xfcisten = 1\n")
         self.assertEqual(self.problems(), [f"rules.ini:1: {message}"])
 
-    def test_utf16(self) -> None:
-        """A file in UTF-16 is one problem, not one a line."""
+    def test_utf16_is_one_problem(self) -> None:
         self.main.write_bytes(LISTEN.encode("utf-16"))
         self.assertEqual(self.problems(), ["rules.ini:1: is UTF-16; save the file as UTF-8"])
 
-    def test_include(self) -> None:
-        """Included sections come after the file's own, pattern by pattern, each in sorted order."""
+    def test_include_pattern_by_pattern_in_sorted_order(self) -> None:
         self.write(
             "rules.ini",
             f"[txmux]\ninclude = last/z.ini, rules.d/*.ini\n {self.folder.resolve()}/abs*.ini\n"
@@ -99,15 +88,13 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(rules.routes[0].outcome, rules.backends["pool"])
 
     def test_include_each_once(self) -> None:
-        """A file that two patterns find is read where it is found first."""
         self.write("rules.ini", f"[txmux]\ninclude = d/b.ini, d/*.ini\n{LISTEN}")
         for stem in "abc":
             self.write(f"d/{stem}.ini", f"[route {stem}]\nmatch = any\nbackend = close\n")
         rules = load(self.main, MATCHERS)
         self.assertEqual([r.name for r in rules.routes], ["b", "a", "c"])
 
-    def test_include_finds_nothing(self) -> None:
-        """A pattern may find nothing; a name must exist."""
+    def test_include_finds_nothing_by_a_pattern_only(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n  d/a.ini\n  a\0b\n{LISTEN}")
         self.assertEqual(
             self.problems(),
@@ -121,7 +108,6 @@ class FileTests(SynchronousTestCase):
         )
 
     def test_include_absolute(self) -> None:
-        """Where the rules file lies says nothing of an absolute path."""
         self.write("rules.ini", f"[txmux]\ninclude = /no/such/file.ini\n{LISTEN}")
         self.assertEqual(
             self.problems(),
@@ -134,7 +120,6 @@ class FileTests(SynchronousTestCase):
         )
 
     def test_include_broken_links(self) -> None:
-        """A link that leads nowhere is an error, found by a pattern too."""
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         (self.folder / "d").mkdir()
         (self.folder / "d" / "a.ini").symlink_to("nowhere")
@@ -146,7 +131,6 @@ class FileTests(SynchronousTestCase):
         self.assertIn("cannot read 'd/b.ini': Too many levels of symbolic links", message)
 
     def test_include_unreadable(self) -> None:
-        """A file that may not be read is an error, found by a pattern too."""
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         path = self.write("d/a.ini", "")
         refused = PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -163,8 +147,6 @@ class FileTests(SynchronousTestCase):
         )
 
     def raiser(self, error: OSError, at: Path) -> Callable[[Path], files.SourceFile]:
-        """Make a `read_source` that fails for one file."""
-
         def read(path: Path) -> files.SourceFile:
             if path == at:
                 raise error
@@ -173,7 +155,6 @@ class FileTests(SynchronousTestCase):
         return read
 
     def test_include_folder(self) -> None:
-        """A folder is no file; what may be meant is a pattern."""
         self.write("d/a.ini", "")
         self.write("rules.ini", f"[txmux]\ninclude = d\n{LISTEN}")
         self.assertEqual(
@@ -184,7 +165,6 @@ class FileTests(SynchronousTestCase):
         )
 
     def test_include_itself(self) -> None:
-        """Neither its name nor a pattern may lead to the file itself."""
         self.write("rules.ini", f"[txmux]\ninclude = rules.ini\n  *.ini\n{LISTEN}")
         self.assertEqual(
             self.problems(),
@@ -204,7 +184,6 @@ class FileTests(SynchronousTestCase):
         )
 
     def test_problems_of_included_files(self) -> None:
-        """They have their own names and lines, after those of the main file, in the order of reading."""
         self.write("rules.ini", "[txmux]\ninclude = z.ini, a.ini\n[route x]\nmatch = any\n")
         self.write("z.ini", "\n[route x]\nmatch = any\nbackend = close\n")
         self.write("a.ini", "oops\n[backend b]\nserver = c\n")

@@ -17,14 +17,10 @@ from txmux.rules.reading.parser import is_as_read, load, read_again
 
 
 class ExpandTests(ReadingTestCase):
-    """One line of a value."""
-
     def expanded(self, text: str) -> str:
-        """Expand with a small environment."""
         return expand(text, {"A": "1", "EMPTY": "", "D": "${A}$$"}.get)
 
     def test_values(self) -> None:
-        """What is put in its place is not looked at again."""
         for text, value in {
             "a${A}b${A}": "a1b1",
             "${EMPTY}.": ".",
@@ -42,7 +38,6 @@ class ExpandTests(ReadingTestCase):
             self.assertEqual(self.expanded(text), value, text)
 
     def test_wrong(self) -> None:
-        """A variable that is not there, or cannot be read, is an error."""
         for text, message in {
             "x${B}": "the environment has no variable 'B'; set it, or write ${B:-default}",
             "x${A": "'${A' does not name a variable; write ${NAME}, ${NAME:-default}, or $$ for a dollar sign",
@@ -53,14 +48,10 @@ class ExpandTests(ReadingTestCase):
 
 
 class FileTests(ReadingTestCase):
-    """In files."""
-
     def setUp(self) -> None:
-        """Set some."""
         self.patch(os, "environ", {"PORT": "8443", "NETS": "10.0.0.0/8, 192.0.2.1\n::1\n"})
 
-    def test_read(self) -> None:
-        """A variable can be several items of a list, and its lines several of a value."""
+    def test_items_and_lines_of_a_variable(self) -> None:
         rules = self.read(
             "[listen a]\nendpoint = 127.0.0.1:${PORT}\nallow = ${NETS}, 192.0.2.${LAST:-7}\n"
         )
@@ -72,7 +63,6 @@ class FileTests(ReadingTestCase):
         self.assertEqual(listener.clients, same.listeners[0].clients)
 
     def test_errors(self) -> None:
-        """They are told with their line, and nothing that follows from them is."""
         self.assertEqual(
             self.complaints(
                 "[listen a]\nendpoint = :1\n  :${NO}\n[route r]\nmatch = ssh\nbackend = ${NO}\n"
@@ -83,8 +73,7 @@ class FileTests(ReadingTestCase):
             ],
         )
 
-    def test_other_processes(self) -> None:
-        """They use the values that were found first, whatever their own environment is."""
+    def test_other_processes_use_the_first_values(self) -> None:
         folder = make_folder(self)
         path = folder / "rules.ini"
         path.write_text(
@@ -100,7 +89,6 @@ class FileTests(ReadingTestCase):
         self.assertEqual(next(one.endpoints[0] for one in again.listeners), "127.0.0.1:8443")
 
     def test_remote_commands(self) -> None:
-        """Commands that ask a service find its endpoint by them."""
         path = make_folder(self) / "rules.ini"
         path.write_text("[txmux]\nadmin = 127.0.0.1:${PORT}\nadmin_token = ${TOKEN:-token}\n")
         found = read_keys(path)

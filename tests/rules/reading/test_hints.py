@@ -32,10 +32,7 @@ WRITE = "not a rules file; write sections such as [listen public], and under the
 
 
 class ForeignTests(ReadingTestCase):
-    """Whole files of others."""
-
-    def test_one_error(self) -> None:
-        """One line says what it is, and what to do, whatever else is wrong."""
+    def test_one_line_whatever_else_is_wrong(self) -> None:
         for text, told in (
             (HAPROXY, f"this is a configuration of HAProxy, {CONVERT}"),
             (SSLH, f"this is a configuration of sslh, {CONVERT}"),
@@ -45,8 +42,7 @@ class ForeignTests(ReadingTestCase):
         ):
             self.assertEqual(self.complaints(text), [f"1 : {told}"])
 
-    def test_rules(self) -> None:
-        """Rules with a mistake stay rules, also without a section, or with lines of others in comments."""
+    def test_rules_with_a_mistake_stay_rules(self) -> None:
         self.assertEqual(
             self.complaints("endpoint: x\n")[0],
             "1 : a key is followed by '=', not ':'; write 'endpoint = x'",
@@ -56,17 +52,13 @@ class ForeignTests(ReadingTestCase):
 
 
 class SectionTests(ReadingTestCase):
-    """Headers and keys that have other names here."""
-
-    def test_headers(self) -> None:
-        """The right kind is suggested, and the section is read as that."""
+    def test_headers_are_read_as_what_is_meant(self) -> None:
         there_are = f"(there are {', '.join(HEADERS.values())})"
         for word, kind in SECTION_ALIASES.items():
             told = self.complaints(f"{self.listen}[{word} x]\n")[0]
             self.assertEqual(told, f"3 : unknown section; did you mean {kind!r}? {there_are}")
 
     def test_quotes_in_a_header(self) -> None:
-        """They are no part of a name."""
         self.assertEqual(
             self.complaints('[listen "a"]\nendpoint = :1\n'),
             [
@@ -77,8 +69,7 @@ class SectionTests(ReadingTestCase):
             ],
         )
 
-    def test_keys(self) -> None:
-        """Each says what to write, and what it stands for is not missed as well."""
+    def test_keys_stand_for_those_that_are_missing(self) -> None:
         for kind, header in (
             ("listen", "listen b"),
             ("route", "route r"),
@@ -105,22 +96,17 @@ class SectionTests(ReadingTestCase):
             ],
         )
 
-    def test_unknown_here(self) -> None:
-        """None of them is a key, or a kind of section."""
+    def test_none_is_a_key_here(self) -> None:
         for kind, keys in KEY_HINTS.items():
             self.assertEqual(keys.keys() & TABLES[kind].keys(), set())
         self.assertEqual(SECTION_ALIASES.keys() & HEADERS.keys(), set())
 
 
 class ValueTests(ReadingTestCase):
-    """Values as others have them."""
-
     def of_listener(self, line: str) -> list[str]:
-        """Give what is said of a line of a listener."""
         return self.complaints(f"{self.listen}{line}\n")
 
     def test_quotes_and_semicolons(self) -> None:
-        """They are told once, where the value is right without them."""
         self.assertEqual(
             self.of_listener('detect_timeout = "5s"\nallow = 10.0.0.0/8;'),
             [
@@ -131,7 +117,6 @@ class ValueTests(ReadingTestCase):
         self.assertIn("is not a duration", self.of_listener('detect_timeout = "5"')[0])
 
     def test_outcomes(self) -> None:
-        """Words for turning clients away, and names of routes."""
         self.assertEqual(
             self.of_listener("default = drop"),
             [
@@ -146,7 +131,6 @@ class ValueTests(ReadingTestCase):
         )
 
     def test_networks(self) -> None:
-        """All of them, several with blanks, and ranges in other forms."""
         for text, meant in {
             "all": "0.0.0.0/0, ::/0",
             "localhost": "127.0.0.0/8, ::1",
@@ -167,7 +151,6 @@ class ValueTests(ReadingTestCase):
             self.assertIn("write it as 10.0.0.0/8", self.of_listener(f"allow = {text}")[0])
 
     def test_endpoints(self) -> None:
-        """What others have beside the address, and lists, ranges and URLs."""
         for text, told in {
             ":443 accept-proxy": (
                 "'accept-proxy' is not expected after ':443'; write 'accept_proxy_from = NETWORKS' as a key"
@@ -191,7 +174,6 @@ class ValueTests(ReadingTestCase):
             )
 
     def test_servers(self) -> None:
-        """Names in front, words behind, and URLs."""
         for text, told in {
             "web1 10.0.0.1:80": ["'web1': a server has no name here; write '10.0.0.1:80'"],
             "h:1 check inter 2s weight=2": [
@@ -214,12 +196,10 @@ class ValueTests(ReadingTestCase):
             )
 
     def test_nothing_but_a_semicolon(self) -> None:
-        """What is left without it is nothing, and is not read."""
         (told,) = self.complaints(f"{self.listen}[route r]\nmatch = ;\nbackend = close\n")
         self.assertTrue(told.startswith("4 match: unknown matcher ';'"), told)
 
     def test_variables_without_braces(self) -> None:
-        """They are no variables here."""
         told = "a variable of the environment is written ${PORT}"
         self.assertEqual(
             self.complaints("[listen a]\nendpoint = :$PORT\n"),
@@ -227,7 +207,6 @@ class ValueTests(ReadingTestCase):
         )
 
     def test_one_of_several(self) -> None:
-        """Several backends, files without commas, a user with a group, and a kind in front of a name."""
         self.assertEqual(
             self.of_listener("default = web, ssh"),
             [
@@ -256,20 +235,17 @@ class ValueTests(ReadingTestCase):
             load(rules, MATCHERS)
 
     def test_values_of_options_alone(self) -> None:
-        """The option that is most often meant is shown."""
         for line, meant in (("tls a.example", "sni=a.example"), ("payload PING", "text=PING")):
             (told,) = self.complaints(f"{self.listen}[route r]\nmatch = {line}\nbackend = close\n")
             self.assertIn(f"is not an option; did you mean '{meant}'? (", told)
 
-    def test_weight(self) -> None:
-        """Numbers are written with `=`."""
+    def test_weight_without_equals(self) -> None:
         self.assertEqual(
             self.of_listener("[backend b]\nserver = h:1 weight 2"),
             ["4 server: '2' is not expected after the server; write weight=2"],
         )
 
     def test_no_equals(self) -> None:
-        """A key and its value as others write them are shown with it."""
         told = "a line needs '=', as in {}; to continue the value above, indent it"
         self.assertEqual(
             self.of_listener("[txmux]\nuser   nobody\nwhat ever"),
@@ -277,14 +253,12 @@ class ValueTests(ReadingTestCase):
         )
 
     def test_path_of_a_check(self) -> None:
-        """It has a name here."""
         self.assertEqual(
             self.of_listener("[backend b]\nserver = h:1\ncheck = http /health"),
             ["5 check: '/health' is not an option; write 'path=/health'"],
         )
 
-    def test_booleans(self) -> None:
-        """Where files or checks are wanted."""
+    def test_booleans_where_files_or_checks_go(self) -> None:
         self.assertEqual(
             self.of_listener("[backend b]\nserver = h:1\ncheck = on\ntls = yes\ntls_ca = yes"),
             [

@@ -14,22 +14,17 @@ from txmux.rules.reading.ini import read_ini
 
 
 def sections(text: str) -> list[Section]:
-    """Read a text that has no problems."""
     found, problems = read_ini(text, "rules.ini")
     assert not problems, problems
     return found
 
 
 def problems(text: str) -> list[str]:
-    """Read a text and give its problems as the user sees them."""
     return [str(problem) for problem in read_ini(text, "rules.ini")[1]]
 
 
 class LookTests(SynchronousTestCase):
-    """Comments that wait for a person."""
-
-    def test_look(self) -> None:
-        """Each is an error at its line, wherever it stands; no other comment is."""
+    def test_look_comments_are_errors(self) -> None:
         text = "# LOOK: line 3: a\n[a]\nk = 1\n  ; LOOK: b\n  2\n# look: c\n#  LOOK at d\nl = # LOOK: e\n"
         found = [
             "rules.ini:1: LOOK: line 3: a; see to that, then remove this line",
@@ -41,10 +36,7 @@ class LookTests(SynchronousTestCase):
 
 
 class ReadingTests(SynchronousTestCase):
-    """What is read, and where it stood."""
-
     def test_lines_are_kept(self) -> None:
-        """Every section, key and line of a value knows its line."""
         (section,) = sections(
             "# first\n\n[route ssh]\nmatch = ssh\n  # not this\n\n   tls  \nlog =\n  yes\n"
         )
@@ -55,38 +47,31 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual((log.line, log.items), (8, (ValueLine(9, "yes"),)))
 
     def test_header_blanks_mean_nothing(self) -> None:
-        """However the header's words are spaced, it is the same header."""
         (section,) = sections("[  route \t ssh ]")
         self.assertEqual(section.header, "route ssh")
 
     def test_only_equals_separates(self) -> None:
-        """A colon is part of the key, and further ``=`` are part of the value."""
         (section,) = sections("[a]\nhost:port = x=y = z\n")
         self.assertEqual(section.entries["host:port"].items, (ValueLine(2, "x=y = z"),))
 
     def test_no_interpolation_and_no_inline_comments(self) -> None:
-        """What other INI readers replace or cut off stays."""
         (section,) = sections("[a]\nk = 100% ${x} # ; rest\n")
         self.assertEqual(section.entries["k"].items, (ValueLine(2, "100% ${x} # ; rest"),))
 
     def test_keys_keep_their_case(self) -> None:
-        """Two keys that differ in case are two keys."""
         (section,) = sections("[a]\nk = 1\nK = 2\n")
         self.assertEqual(list(section.entries), ["k", "K"])
 
     def test_line_ends_and_byte_order_mark(self) -> None:
-        """Files of other systems and editors read the same."""
         for end in ("\n", "\r\n", "\r"):
             (section,) = sections(f"\ufeff[a]{end}k = 1{end}  2{end}")
             self.assertEqual(section.entries["k"].items, (ValueLine(2, "1"), ValueLine(3, "2")))
 
     def test_indented_header_continues_a_value(self) -> None:
-        """As with `configparser`, what is indented below a key belongs to its value."""
         (section,) = sections("[a]\nendpoint =\n  [::1]:22\n")
         self.assertEqual(section.entries["endpoint"].items, (ValueLine(3, "[::1]:22"),))
 
     def test_default_is_a_section_like_others(self) -> None:
-        """``[DEFAULT]`` lends its keys to no one."""
         default, other = sections("[DEFAULT]\nk = 1\n[a]\n")
         self.assertEqual((default.header, dict(other.entries)), ("DEFAULT", {}))
 
@@ -96,10 +81,7 @@ class ReadingTests(SynchronousTestCase):
 
 
 class ProblemTests(SynchronousTestCase):
-    """What is wrong in the form, all at once."""
-
     def test_all_are_reported(self) -> None:
-        """One problem does not hide the next, and what continues a bad line is no further problem."""
         found = problems(
             "early = 1\n  more\n[route ssh\nk = 1\n[a] # why\nno equals\n  more\n= 1\nk = 1\nk = 2\n  3\n[]x\n"
         )
@@ -132,14 +114,12 @@ class ProblemTests(SynchronousTestCase):
             ],
         )
 
-    def test_header_without_end(self) -> None:
-        """It begins its section all the same, in which more may stand than can be read."""
+    def test_header_without_end_begins_a_section(self) -> None:
         whole, broken, other = read_ini("[a]\nk = 1\n[route b\nk = 1\n[c]\nk\n= 1\n", "x")[0]
         self.assertEqual((broken.header, list(broken.entries)), ("route b", ["k"]))
         self.assertEqual([s.unread for s in (whole, broken, other)], [(), (3,), (6, 7)])
 
     def test_first_of_two_keys_stays(self) -> None:
-        """The value of a key that is given twice is the first one."""
         (section,) = read_ini("[a]\nk = 1\nk = 2\n", "x")[0]
         self.assertEqual(section.entries["k"].items, (ValueLine(2, "1"),))
 
@@ -161,7 +141,6 @@ FILES = st.builds(
 
 
 def by_configparser(text: str) -> list[tuple[str, dict[str, list[str]]]] | None:
-    """Read a text as the standard library does; ``None`` where it refuses."""
     parser = configparser.RawConfigParser(
         delimiters=("=",),
         comment_prefixes=("#", ";"),
@@ -189,11 +168,8 @@ def by_configparser(text: str) -> list[tuple[str, dict[str, list[str]]]] | None:
 
 
 class AgainstConfigparserTests(SynchronousTestCase):
-    """The language is that of the standard library."""
-
     @given(FILES)
     def test_same_language(self, text: str) -> None:
-        """Both read the same from a file that both accept, and what `configparser` refuses has problems here."""
         expected = by_configparser(text)
         found, problems = read_ini(text, "x")
         if expected is None:
@@ -216,8 +192,7 @@ class AgainstConfigparserTests(SynchronousTestCase):
             self.assertRegex(problems[0].message, "header|a key is followed by '=', not ':'")
 
     @given(st.text())
-    def test_lines_are_true(self, text: str) -> None:
-        """Every item is found again in the line it names."""
+    def test_items_stand_in_their_lines(self, text: str) -> None:
         lines = list(io.StringIO(text.removeprefix("\ufeff"), newline=None))
         for section in read_ini(text, "x")[0]:
             for entry in section.entries.values():

@@ -84,12 +84,9 @@ from  = 10.0.0.0/8
 
 
 class LayoutTests(SynchronousTestCase):
-    """What becomes of a file."""
-
     maxDiff = None
 
-    def test_all(self) -> None:
-        """Blank lines, blanks, line ends, `=` below each other, one value a line, and comments where they were."""
+    def test_whole_layout(self) -> None:
         self.assertEqual(laid_out(BEFORE), AFTER)
 
     def test_comment_right_above_a_header(self) -> None:
@@ -100,39 +97,33 @@ class LayoutTests(SynchronousTestCase):
         )
 
     def test_like_a_comment(self) -> None:
-        """A value that begins with `#` stays beside its key, and no list is split before one."""
         text = "[a]\nk = # no comment\n    b\n    # a comment\n"
         self.assertEqual(laid_out(text), text)
         text = "[route a]\nfrom = a,#b\n"
         self.assertEqual(laid_out(text), text)
 
     def test_value_below_its_key(self) -> None:
-        """It goes beside the key, unless a comment comes first."""
         self.assertEqual(
             laid_out("[a]\nk =\n  b\nlong =\n  # c\n  d\n"),
             "[a]\nk    = b\nlong =\n    # c\n    d\n",
         )
 
-    def test_complete_file(self) -> None:
-        """The file of the reference is in this form."""
+    def test_file_of_the_reference(self) -> None:
         text = (_EXAMPLES / "rules.ini").read_text()
         self.assertEqual(laid_out(text), text)
 
-    def test_same_rules(self) -> None:
-        """Every example means the same afterwards."""
+    def test_examples_mean_the_same(self) -> None:
         for path in _EXAMPLES.rglob("*.ini"):
             text = path.read_text()
             self.assertEqual(said(laid_out(text), path), said(text, path), path)
 
 
 def said(text: str, path: Path | str = "x.ini") -> object:
-    """Give what rules a file has, wherever in it they are."""
     apart = {"section", "files", "predicate", "datagrams"}
     return attrs.asdict(parse(text, path), filter=lambda one, _: one.name not in apart)
 
 
 def comments(text: str) -> list[str]:
-    """Give the comments of a file."""
     return [line.text for line in lines_of(text) if line.kind is LineKind.COMMENT]
 
 
@@ -154,7 +145,6 @@ VALUES = {
 
 @st.composite
 def routes(draw: st.DrawFn) -> str:
-    """Give a rules file as a person might write it who does not care for its looks."""
     text = "[listen a]" + draw(NOISE) + "endpoint" + draw(EQUALS) + ":1" + draw(NOISE)
     for number in range(draw(st.integers(0, 3))):
         indent = draw(st.sampled_from(["", " "]))
@@ -181,8 +171,7 @@ class PropertyTests(SynchronousTestCase):
     """What is so of every file."""
 
     @given(FILES.map(_readable))
-    def test_any_form(self, text: str) -> None:
-        """It means the same, has the same comments in the same order, and stays as it is when it is laid out again."""
+    def test_any_form_means_the_same_and_is_stable(self, text: str) -> None:
         after = laid_out(text)
         self.assertEqual(read_ini(after, "x")[1], [])
         self.assertEqual(meaning(after), meaning(text))
@@ -190,8 +179,7 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(laid_out(after), after)
 
     @given(routes())
-    def test_any_rules(self, text: str) -> None:
-        """So it is of what is in the values, of which some are lists."""
+    def test_any_rules_mean_the_same_and_are_stable(self, text: str) -> None:
         after = laid_out(text)
         self.assertEqual(said(after), said(text))
         self.assertEqual(comments(after), comments(text))
@@ -199,14 +187,10 @@ class PropertyTests(SynchronousTestCase):
 
 
 class AloneTests(SynchronousTestCase):
-    """What is wrong with a file, whatever is in others."""
-
     def found(self, text: str) -> list[str]:
-        """Give what is told."""
         return [f"{p.line} {p.key}: {p.message}" for p in errors_alone(SourceFile("x.ini", text))]
 
     def test_part_of_a_whole(self) -> None:
-        """Neither a listener has to be in it, nor what it names, nor what is in the environment."""
         text = (
             "[txmux]\ninclude = no/such.ini\nuser = ${USER_THAT_IS_NOT_SET}\n"
             "[route r]\nmatch = ssh\nbackend = elsewhere\nunder = there\nfrom = @nets.txt\n"
@@ -214,8 +198,7 @@ class AloneTests(SynchronousTestCase):
         )
         self.assertEqual(self.found(text), [])
 
-    def test_wrong(self) -> None:
-        """What no other file can put right is told."""
+    def test_what_no_other_file_can_put_right(self) -> None:
         text = "[route r]\nmatch = shh\nbackend = 22\nfrom = ${X\nfrmo = 1\n"
         self.assertEqual(
             [line.partition(";")[0] for line in self.found(text)],

@@ -20,14 +20,10 @@ def _name(outcome: Outcome) -> str:
 
 
 class ListenerTests(ReadingTestCase):
-    """The keys of ``[listen NAME]``."""
-
     def listener(self, text: str) -> Listener:
-        """Read the keys of a listener."""
         return self.read(f"[listen a]\nendpoint = :1\n{text}\n").listeners[0]
 
     def test_values(self) -> None:
-        """Each sets what it says."""
         found = self.listener(
             "accept_proxy_from = 10.0.0.0/8, ::1\nproxy_timeout = 250ms\nmax_connections_per_source = 5\n"
             "max_undecided_per_source = 6\nconnection_rate_per_source = 20/s burst=40\n"
@@ -46,7 +42,6 @@ class ListenerTests(ReadingTestCase):
         )
 
     def test_silent(self) -> None:
-        """Each line has an outcome, and maybe networks and a time."""
         found = self.listener(
             "silent = 127.0.0.1:3306 from=10.0.0.0/8,::1 after=300ms\n  b after=1s\n  reset\n"
             "first = server\nrace = yes\n[backend b]\nserver = 127.0.0.1:25"
@@ -60,7 +55,6 @@ class ListenerTests(ReadingTestCase):
         self.assertEqual(self.listener("").silent, ())
 
     def test_silent_wrong(self) -> None:
-        """What is wrong in a line is told, all of it."""
         text = "[listen a]\nendpoint = :1\nsilent = reset\n  closed form=10.0.0.0/8 after=0s\n  reset from=,\n"
         self.assertEqual(
             self.complaints(text),
@@ -73,7 +67,6 @@ class ListenerTests(ReadingTestCase):
         )
 
     def test_defaults(self) -> None:
-        """Nothing is limited, and nobody sends headers."""
         found = self.listener("")
         self.assertEqual(
             (
@@ -87,7 +80,6 @@ class ListenerTests(ReadingTestCase):
         )
 
     def test_keepalive(self) -> None:
-        """It may be written out; what is left out is as usual."""
         for text, wanted in (
             ("yes", Keepalive(60, 15, 4)),
             ("no", None),
@@ -99,7 +91,6 @@ class ListenerTests(ReadingTestCase):
         self.assertEqual(self.listener("freebind = yes").freebind, True)
 
     def test_bad_keepalive(self) -> None:
-        """What the system cannot take is told."""
         for text, told in {
             "idle=1500ms": "idle: must be whole seconds, 32767s at most, not '1500ms'",
             "interval=1d": "interval: must be whole seconds, 32767s at most, not '1d'",
@@ -110,7 +101,6 @@ class ListenerTests(ReadingTestCase):
             self.assertEqual(self.complaints(file), [f"3 keepalive: {told}"])
 
     def test_rates(self) -> None:
-        """They count by seconds, minutes or hours; without a burst it is their number."""
         for text, rate in {
             "20/s": Rate(20.0, 20),
             "30/m": Rate(0.5, 30),
@@ -120,7 +110,6 @@ class ListenerTests(ReadingTestCase):
             self.assertEqual(found.connection_rate_per_source, rate)
 
     def test_bad_rates(self) -> None:
-        """What is no rate says how one is written."""
         forms = "is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
         for text, told in {
             "20": f"'20' {forms}",

@@ -12,14 +12,11 @@ from txmux.rules.reading.parser import parse
 
 
 class SendersTests(SynchronousTestCase):
-    """Who has to begin with a header."""
-
     def senders(self, value: str) -> NetworkSet | None:
         text = f"[listen public]\nendpoint = 127.0.0.1:0\naccept_proxy_from = {value}\n"
         return parse(text, "rules.ini").listeners[0].accept_proxy_from
 
     def test_networks(self) -> None:
-        """Networks and addresses, of both families."""
         found = self.senders("10.0.0.0/8, 2001:db8::1")
         assert isinstance(found, Senders)
         self.assertIn(ip_address("10.1.2.3"), found)
@@ -28,19 +25,16 @@ class SendersTests(SynchronousTestCase):
         self.assertFalse(found.by_unix)
 
     def test_unix(self) -> None:
-        """UNIX sockets, with networks or without."""
         for value, count in (("unix", 0), ("10.0.0.0/8\n    unix", 1)):
             found = self.senders(value)
             assert isinstance(found, Senders)
             self.assertEqual((found.by_unix, len(found)), (True, count))
 
     def test_wrong(self) -> None:
-        """Anything else is an error."""
         with self.assertRaisesRegex(Exception, "accept_proxy_from: 'socket' is not a network"):
             self.senders("socket")
 
     def test_equal(self) -> None:
-        """They are equal if they say the same."""
         network = ip_network("10.0.0.0/8")
         both = Senders([network, UnixClients.UNIX])
         self.assertEqual(both, Senders([UnixClients.UNIX, network]))
@@ -51,8 +45,6 @@ class SendersTests(SynchronousTestCase):
 
 
 class WarningTests(SynchronousTestCase):
-    """What is hardly meant."""
-
     def warnings(self, endpoint: str, senders: str) -> list[str]:
         text = (
             f"[listen public]\nendpoint = {endpoint}\naccept_proxy_from = {senders}\n"
@@ -60,8 +52,7 @@ class WarningTests(SynchronousTestCase):
         )
         return [problem.message for problem in lint(parse(text, "rules.ini"))]
 
-    def test_unix_socket(self) -> None:
-        """Networks are of no use where everybody comes by a UNIX socket."""
+    def test_networks_where_all_come_by_a_unix_socket(self) -> None:
         (message,) = self.warnings("unix:/run/x.sock", "10.0.0.0/8")
         self.assertIn("write unix", message)
         self.assertEqual(self.warnings("unix:/run/x.sock", "unix"), [])

@@ -21,14 +21,11 @@ if TYPE_CHECKING:
 
 @implementer(IProtocolMatcher)
 class Malformed:
-    """A matcher whose options cannot be read."""
-
     name = "bad"
     summary = "for tests"
 
     @property
     def options(self) -> tuple[Option, ...]:
-        """Fail."""
         raise ZeroDivisionError("no options")
 
     def predicate(self, options: Mapping[str, str]) -> Any:
@@ -38,36 +35,27 @@ class Malformed:
 @implementer(IProtocolMatcher)
 @attrs.frozen
 class Making:
-    """A matcher that makes what it was told to."""
-
     made: Any
     name: str = "bad"
     summary: str = "for tests"
     options: tuple[Option, ...] = ()
 
     def predicate(self, options: Mapping[str, str]) -> Any:
-        """Give what it was told."""
         return self.made
 
 
 @attrs.frozen
 class Uncalled:
-    """What looks like a predicate, and cannot be asked."""
-
     longest: int = 1
 
 
 class ReadingTests(SynchronousTestCase):
-    """Lines that are right."""
-
     def test_matcher_alone(self) -> None:
-        """A name is enough."""
         self.assertEqual(
             read_alternative("ssh", MATCHERS), Alternative("ssh", FakePredicate("ssh"))
         )
 
-    def test_options(self) -> None:
-        """The plugin gets the options as text, and the line is kept as written."""
+    def test_options_reach_the_plugin_as_text(self) -> None:
         line = 'tls  sni="www.example.com,*.example.org" alpn='
         self.assertEqual(
             read_alternative(line, MATCHERS),
@@ -77,30 +65,24 @@ class ReadingTests(SynchronousTestCase):
         )
 
     def test_not(self) -> None:
-        """The word before the matcher turns it round."""
         self.assertEqual(
             read_alternative("not tls", MATCHERS),
             Alternative("not tls", FakePredicate("tls"), negated=True),
         )
 
     def test_backslashes_reach_the_plugin(self) -> None:
-        """Escapes of bytes need no quotes."""
         found = read_alternative(r"payload text=PING\r\n\x00=", MATCHERS)
         self.assertEqual(found.predicate, FakePredicate("payload", (("text", r"PING\r\n\x00="),)))
 
 
 class ProblemTests(SynchronousTestCase):
-    """Lines that are wrong."""
-
     def complaints(self, line: str) -> tuple[str, ...]:
-        """Give the messages for a line."""
         error: InvalidValueError = self.assertRaises(
             InvalidValueError, read_alternative, line, MATCHERS
         )
         return error.messages
 
     def test_unknown_matcher(self) -> None:
-        """The near miss and the known ones are named."""
         there_are = "(there are any, broken, payload, picky, redis, ssh, tls)"
         for line, message in {
             "sssh": f"unknown matcher 'sssh'; did you mean 'ssh'? {there_are}",
@@ -121,8 +103,7 @@ class ProblemTests(SynchronousTestCase):
         }.items():
             self.assertEqual(self.complaints(line), (message,))
 
-    def test_near(self) -> None:
-        """Swapped letters count one, and of names that are equally near all are told, the commoner first."""
+    def test_nearest_names_commonest_first(self) -> None:
         known = installed_matchers()
         for name, meant in {
             "tsl": "'tls'",
@@ -150,24 +131,20 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual([*SERVER_FIRST & known.keys()], [])
 
     def test_no_matchers(self) -> None:
-        """Without any plugin the message still reads well."""
         error = self.assertRaises(InvalidValueError, read_alternative, "ssh", {})
         self.assertEqual(str(error), "unknown matcher 'ssh' (there are none)")
 
     def test_server_speaks_first(self) -> None:
-        """For protocols whose clients wait, the way that works is named."""
         for name in ("mysql", "smtp", "imap", "pop3", "FTP", "vnc", "nats", "mariadb", "lmtp"):
             (message,) = self.complaints(name)
             self.assertIn("'silent =' in [listen]", message)
 
     def test_not_alone(self) -> None:
-        """There must be something to turn round."""
         self.assertEqual(
             self.complaints("not"), ("names no matcher after 'not'; write for example 'not tls'",)
         )
 
-    def test_options(self) -> None:
-        """All options that are wrong are told together."""
+    def test_all_wrong_options_at_once(self) -> None:
         self.assertEqual(
             self.complaints("tls sin=a sni=a sni=b h2 x=1"),
             (
@@ -180,12 +157,10 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(self.complaints("any x=1"), ("unknown option 'x' (any takes no options)",))
 
     def test_value_that_the_plugin_refuses(self) -> None:
-        """The plugin's message comes with its name and the option's."""
         self.assertEqual(self.complaints("picky port=bad"), ("picky port: must be good",))
         self.assertEqual(self.complaints("picky"), ("picky needs port=",))
 
     def test_broken_plugin(self) -> None:
-        """A plugin that raises anything else is named, and stops nothing."""
         self.assertEqual(
             self.complaints("broken"),
             (
@@ -194,14 +169,12 @@ class ProblemTests(SynchronousTestCase):
         )
 
     def test_blank_after_a_comma(self) -> None:
-        """A list that a blank cuts in two is recognised."""
         hint = "blanks beside a comma need quotes around the value (tls takes sni=, alpn=)"
         for line, word in (("tls sni=a, b", "b"), ("tls sni=a ,b", ",b"), ("tls sni=a , b", ",")):
             self.assertEqual(self.complaints(line)[0], f"{word!r} is not an option; {hint}")
         self.assertEqual(len(self.complaints("tls sni=a, b, c")), 2)
 
     def test_malformed_plugin(self) -> None:
-        """A plugin that breaks the contract is named, at the line that uses it."""
         no_name: Any = ("text",)
         no_options: Any = None
         no_text: Any = 7
@@ -239,11 +212,9 @@ class ProblemTests(SynchronousTestCase):
             )
 
     def test_open_quote(self) -> None:
-        """A quote that is not closed is told."""
         self.assertIn("a quote is not closed", self.complaints("payload text='a")[0])
 
     def test_claimed_twice(self) -> None:
-        """A matcher that two plugins bring is refused with what the registry says of it; others can be used."""
         problem = PluginProblem("'ssh' is there 2 times; uninstall one", "ssh")
         registry = Registry({"tls": MATCHERS["tls"]}, (problem,))
         error = self.assertRaises(InvalidValueError, read_alternative, "ssh software=x", registry)

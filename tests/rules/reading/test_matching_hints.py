@@ -8,14 +8,10 @@ from txmux.rules.reading.parser import parse
 
 
 class HintTests(ReadingTestCase):
-    """One line says what to write instead."""
-
     def of_match(self, line: str) -> list[str]:
-        """Give what is said of a line of ``match``."""
         return self.complaints(f"{self.listen}[route r]\nmatch = {line}\nbackend = close\n")
 
     def test_several_matchers(self) -> None:
-        """Two matchers on one line are not options of each other."""
         message = "is not an option; write one matcher a line (ssh takes software=)"
         self.assertEqual(self.of_match("ssh tls"), [f"4 match: 'tls' {message}"])
         self.assertEqual(self.of_match("ssh or tls"), [f"4 match: 'or' {message}"])
@@ -31,13 +27,11 @@ class HintTests(ReadingTestCase):
         )
 
     def test_blanks_beside_equals(self) -> None:
-        """They are one mistake, whatever else it looks like."""
         message = "no blank may be beside '='; write 'software=x' (ssh takes software=)"
         for line in ("ssh software = x", "ssh software= x", "ssh software =x"):
             self.assertEqual(self.of_match(line), [f"4 match: {message}"])
 
     def test_values_without_commas(self) -> None:
-        """A word after an option is a further value of it."""
         self.assertEqual(
             self.of_match("ssh software=x y"),
             [
@@ -49,7 +43,6 @@ class HintTests(ReadingTestCase):
         )
 
     def test_no_matcher(self) -> None:
-        """An option alone, a call as in HAProxy, `not` twice, and names that others have."""
         for line, hint in {
             "sni=a.example": "the matcher comes first, as in 'tls sni=a.example'",
             "software=x": "the matcher comes first, as in 'ssh software=x'",
@@ -72,7 +65,6 @@ class HintTests(ReadingTestCase):
         )
 
     def test_colon(self) -> None:
-        """A key as in YAML is told once, and not missed besides."""
         for line, meant in (
             ("match: ssh", "match = ssh"),
             ("match : tls sni=a.example", "match = tls sni=a.example"),
@@ -85,7 +77,6 @@ class HintTests(ReadingTestCase):
             )
 
     def test_comment_behind_a_value(self) -> None:
-        """It is one error, whatever words are in it."""
         message = "a comment needs its own line; put '# the ssh, and tls route' above this one"
         self.assertEqual(self.of_match("ssh  # the ssh, and tls route"), [f"4 match: {message}"])
         self.assertEqual(
@@ -98,7 +89,6 @@ class HintTests(ReadingTestCase):
         )
 
     def test_comment_behind_a_wrong_value(self) -> None:
-        """What is wrong before it is told, too."""
         self.assertEqual(
             self.of_match("ssh sofware=x ; old"),
             [
@@ -108,11 +98,9 @@ class HintTests(ReadingTestCase):
         )
 
     def test_hash_in_a_value(self) -> None:
-        """What can be read is not a comment."""
         self.read(f"{self.listen}[route r]\nmatch = ssh software='a #b'\nbackend = close\n")
 
     def test_several_servers(self) -> None:
-        """Commas do not separate servers."""
         for servers in ("a:1, b:2", "a:1,b:2"):
             self.assertEqual(
                 self.complaints(f"{self.listen}[backend b]\nserver = {servers}\n"),
@@ -129,7 +117,6 @@ class HintTests(ReadingTestCase):
             )
 
     def test_broken_expression(self) -> None:
-        """It is shown as it was written, which a long line with several needs."""
         text = (
             f"{self.listen}[route r]\nmatch = regex pattern=(ab\n tls sni=~(ab\nbackend = close\n"
         )

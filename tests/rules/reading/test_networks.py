@@ -25,14 +25,10 @@ LISTEN = "[listen a]\nendpoint = :1\n"
 
 
 class ListsTestCase(SynchronousTestCase):
-    """Has a folder for files."""
-
     def setUp(self) -> None:
-        """Make it."""
         self.folder = make_folder(self)
 
     def rules(self, text: str, **files: str) -> Rules:
-        """Read rules from a file, beside which stand others."""
         (self.folder / "rules.ini").write_text(text)
         for name, its in files.items():
             path = self.folder / f"{name}.txt"
@@ -40,30 +36,24 @@ class ListsTestCase(SynchronousTestCase):
         return load(self.folder / "rules.ini", MATCHERS)
 
     def complaints(self, text: str, **files: str) -> list[str]:
-        """Give what is said of them."""
         error = self.assertRaises(RulesError, self.rules, text, **files)
         return [str(problem).replace(f"{self.folder}/", "") for problem in error.problems]
 
 
 class ReadingTests(ListsTestCase):
-    """What is read."""
-
     def test_form(self) -> None:
-        """One network a line, with comments behind it or instead of it; blank lines, and any line ends."""
         text = "\ufeff# a list\r\n10.0.0.0/8\r\n\r\n 192.0.2.1 ; SBL1\n; é\n2001:db8::/32#x"
         deny = self.rules(f"{LISTEN}deny = @list.txt", list=text).listeners[0].clients.excluded
         assert deny is not None
         self.assertEqual([*map(str, deny)], ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"])
 
-    def test_bytes(self) -> None:
-        """Bytes that are no UTF-8 do no harm in a comment."""
+    def test_bytes_in_comments(self) -> None:
         (self.folder / "list.txt").write_bytes(b"10.0.0.0/8 # \xff\n")
         deny = self.rules(f"{LISTEN}deny = @list.txt").listeners[0].clients.excluded
         assert deny is not None
         self.assertEqual([*map(str, deny)], ["10.0.0.0/8"])
 
-    def test_every_key(self) -> None:
-        """All keys that take networks take files of them, beside other networks; a file is read once."""
+    def test_every_key_takes_files(self) -> None:
         keys = ("allow", "deny", "accept_proxy_from")
         rules = self.rules(
             LISTEN
@@ -79,8 +69,7 @@ class ReadingTests(ListsTestCase):
         for one in (listener.clients.allowed, listener.accept_proxy_from):
             self.assertIn(ip_address("192.0.2.7"), one)
 
-    def test_folder(self) -> None:
-        """A relative path starts at the folder of the file that names it, even with a backend read in between."""
+    def test_paths_start_at_the_naming_file(self) -> None:
         sub = self.folder / "sub"
         sub.mkdir()
         (sub / "x.ini").write_text(
@@ -96,7 +85,6 @@ class ReadingTests(ListsTestCase):
         self.assertEqual([*map(str, allowed), *denied], ["192.0.2.1/32"])
 
     def test_empty(self) -> None:
-        """A file without networks is nobody, which is warned of where it shuts everybody out."""
         rules = self.rules(
             f"{LISTEN}allow = @list.txt\n[listen b]\nendpoint = :2\n"
             "[route r]\nmatch = any\nbackend = close\nfrom = @list.txt\n",
@@ -116,10 +104,7 @@ class ReadingTests(ListsTestCase):
 
 
 class ErrorTests(ListsTestCase):
-    """What is wrong in a list."""
-
-    def test_lines(self) -> None:
-        """Each is told with the list's name and line, in the order of reading."""
+    def test_wrong_lines(self) -> None:
         text = "10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100
         self.assertEqual(
             self.complaints(f"{LISTEN}deny = @list.txt\nallow = @list.txt\nbacklog = x", list=text),
@@ -135,8 +120,7 @@ class ErrorTests(ListsTestCase):
             ],
         )
 
-    def test_many(self) -> None:
-        """Of a file that is something else entirely only the first lines are told."""
+    def test_only_the_first_wrong_lines(self) -> None:
         found = self.complaints(f"{LISTEN}deny = @list.txt", list="x\n" * 1000)
         self.assertEqual(len(found), 6)
         self.assertEqual(
@@ -144,7 +128,6 @@ class ErrorTests(ListsTestCase):
         )
 
     def test_no_file(self) -> None:
-        """One that is not there, that is a folder or that has no name, and one whose ``@`` was forgotten."""
         advice = "a relative path starts at the folder of the file that names it"
         found = self.complaints(f"{LISTEN}deny = @none.txt\n  @.\n  @\n  @a\0b\n  list.txt\n  lst")
         self.assertEqual(
@@ -164,8 +147,6 @@ class ErrorTests(ListsTestCase):
 
 
 class LargeListTests(ListsTestCase):
-    """A hundred thousand networks."""
-
     def test_time(self) -> None:
         """They are read in a few times what it takes to read each by itself, and a look-up costs as much as with a few."""
         numbers = random.Random(1)

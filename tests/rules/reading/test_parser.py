@@ -109,21 +109,16 @@ LISTEN = "[listen public]\nendpoint = :443\n"
 
 
 def read(text: str) -> Rules:
-    """Read rules with the fake matchers."""
     return parse(text, "etc/rules.ini", MATCHERS)
 
 
 def tcp(text: str) -> Server:
-    """Give the server of an address and a port."""
     host, _, port = text.rpartition(":")
     return Server(text, "tcp", host=host, port=int(port))
 
 
 class MeaningTests(SynchronousTestCase):
-    """What files mean."""
-
     def test_complete_small_file(self) -> None:
-        """The file that the documentation begins with, value for value."""
         ssh = Backend("ssh-server", (tcp("127.0.0.1:22"),))
         web = Backend("web", (tcp("127.0.0.1:8443"),), proxy_protocol="v2")
         redis = Backend("127.0.0.1:6379", (tcp("127.0.0.1:6379"),))
@@ -151,7 +146,6 @@ class MeaningTests(SynchronousTestCase):
         )
 
     def test_every_key(self) -> None:
-        """Each key that is supported sets what it says."""
         rules = read(EVERYTHING)
         self.assertEqual(
             rules.settings,
@@ -222,12 +216,10 @@ class MeaningTests(SynchronousTestCase):
         )
 
     def test_smallest(self) -> None:
-        """A listener alone is a valid file: it closes everything."""
         rules = read(LISTEN)
         self.assertEqual((rules.routes, rules.backends), ((), {}))
 
     def test_order_of_routes(self) -> None:
-        """Their priority is where they stand, whatever else stands between them."""
         rules = read(
             f"[route b]\nmatch = any\nbackend = close\n{LISTEN}[route a]\nmatch = any\nbackend = x\n"
             "[backend x]\nserver = 127.0.0.1:1\n[route c]\nmatch = any\nbackend = reset\n"
@@ -236,7 +228,6 @@ class MeaningTests(SynchronousTestCase):
         self.assertEqual(rules.routes[1].outcome, rules.backends["x"])
 
     def test_routes_of_a_listener(self) -> None:
-        """A route without ``under`` belongs to every listener."""
         rules = read(
             f"{LISTEN}[listen other]\nendpoint = :444\n[route all]\nmatch = any\nbackend = close\n"
             "[route some]\nmatch = any\nbackend = close\nunder = other\n"
@@ -246,7 +237,6 @@ class MeaningTests(SynchronousTestCase):
         self.assertEqual([r.name for r in rules.routes_of(other)], ["all", "some"])
 
     def test_access_log(self) -> None:
-        """It goes with the service's log, nowhere, or to a file beside the rules."""
         for text, expected in {
             "-": "-",
             "off": None,
@@ -257,12 +247,10 @@ class MeaningTests(SynchronousTestCase):
             self.assertEqual(rules.settings.access_log, expected)
 
     def test_no_longest_connection(self) -> None:
-        """``none`` is the default of ``max_duration``, and can be written."""
         rules = read(f"{LISTEN}[backend x]\nserver = a:1\nmax_duration = none\n")
         self.assertIsNone(rules.backends["x"].max_duration)
 
     def test_installed_matchers(self) -> None:
-        """Without matchers given, those of the plugins are there."""
         error = self.assertRaises(
             RulesError, parse, f"{LISTEN}[route a]\nmatch = ?\nbackend = close\n", "x"
         )
@@ -272,7 +260,6 @@ class MeaningTests(SynchronousTestCase):
         )
 
     def test_many_routes(self) -> None:
-        """A file with very many routes is read all the same."""
         routes = "".join(
             f"[route r{n}]\nmatch = tls sni=h{n}\nbackend = 10.0.0.1:{n + 1}\n" for n in range(2000)
         )
@@ -317,15 +304,12 @@ SNIPPETS = st.sampled_from(
 
 
 class AnyTextTests(SynchronousTestCase):
-    """What is no rules file at all."""
-
     def setUp(self) -> None:
         """Make an empty folder, so that no pattern finds anything."""
         self.folder = make_folder(self)
 
     @given(st.one_of(st.text(), st.lists(st.one_of(SNIPPETS, st.text(max_size=3))).map("".join)))
     def test_rules_or_all_problems(self, text: str) -> None:
-        """Any text gives rules or a `RulesError` with problems of one line each, in order."""
         path = f"{self.folder}/rules.ini"
         try:
             rules = parse(text, path, MATCHERS)

@@ -58,10 +58,7 @@ server = 127.0.0.1:22
 
 
 class AgainTest(SynchronousTestCase):
-    """`read_again`, `pack` and `is_as_read`."""
-
     def setUp(self) -> None:
-        """Write the files."""
         folder = make_folder(self)
         self.main = folder / "rules.ini"
         self.more = folder / "more/x.ini"
@@ -78,8 +75,7 @@ class AgainTest(SynchronousTestCase):
         ):
             path.write_text(text)
 
-    def test_same_rules(self) -> None:
-        """Another process has the same rules, even if the files have been changed or removed in the meantime."""
+    def test_same_rules_though_files_have_changed(self) -> None:
         rules = load(self.main)
         for path in (self.more, self.main.parent / "a.pem", *self.lists.iterdir()):
             path.unlink()
@@ -104,7 +100,6 @@ class AgainTest(SynchronousTestCase):
                         self.assertIs(found.predicate(peeked), made.predicate(peeked))
 
     def test_made_in_python(self) -> None:
-        """Rules that come from no file, not even a part of them, are not as their files say."""
         rules = load(self.main)
         changed = [
             attrs.evolve(rules, files=Files()),

@@ -21,7 +21,6 @@ PLAIN = "match = any\nbackend = close\n"
 
 
 def read(text: str) -> Rules:
-    """Read rules with the fake matchers."""
     return parse(LISTEN + text, "etc/rules.ini", MATCHERS)
 
 
@@ -36,10 +35,7 @@ def complaints(text: str) -> list[str]:
 
 
 class DuringTests(ReadingTestCase):
-    """``during =``."""
-
     def test_during(self) -> None:
-        """Each line is one period."""
         (route,) = self.read(
             f"{self.listen}[route r]\nmatch = any\nbackend = close\nduring = mon,tue 08:00-12:00\n  22:00-06:00\n"
         ).routes
@@ -49,10 +45,7 @@ class DuringTests(ReadingTestCase):
 
 
 class KeyTests(SynchronousTestCase):
-    """The keys of TLS."""
-
-    def test_clients(self) -> None:
-        """Who is let in is one line after another; without authorities there is nothing to ask of."""
+    def test_clients_need_authorities(self) -> None:
         (route,) = read(
             "[route a]\nmatch = tls\nterminate_tls = a.pem\ntls_client_ca = ca.pem\n"
             "tls_client_crl = crl.pem\nallow_client = cn=a ou=b\n  san=c\n"
@@ -68,8 +61,7 @@ class KeyTests(SynchronousTestCase):
             [f"6 [route a] tls_client_crl: {told}", f"7 [route a] allow_client: {told}"],
         )
 
-    def test_all(self) -> None:
-        """They make one value; files stand beside the rules."""
+    def test_all_keys(self) -> None:
         (route,) = read(
             "[route a]\nmatch = tls\nterminate_tls = a.pem, /b.pem\n  sub/c.pem\nalpn = h2, http/1.1\n"
             "tls_client_ca = ca.pem\ntls_minimum = 1.3\n"
@@ -81,7 +73,6 @@ class KeyTests(SynchronousTestCase):
         self.assertIsNone(route.outcome)
 
     def test_defaults(self) -> None:
-        """A file alone is enough; a backend may stand beside it."""
         one, two, three = read(
             f"[route a]\n{TLS}[route b]\n{TLS}backend = reject\n[route c]\n{PLAIN}"
         ).routes
@@ -89,8 +80,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual((one.outcome, two.outcome), (None, Refusal.REJECT))
         self.assertIsNone(three.terminate_tls)
 
-    def test_without(self) -> None:
-        """What belongs to TLS does nothing without it, and says so."""
+    def test_useless_without_tls(self) -> None:
         self.assertEqual(
             complaints(f"[route a]\n{PLAIN}alpn = h2\ntls_client_ca = x\ntls_minimum = 1.2"),
             [
@@ -100,7 +90,6 @@ class KeyTests(SynchronousTestCase):
         )
 
     def test_bad_values(self) -> None:
-        """What no version or protocol is."""
         self.assertEqual(
             complaints(f"[route a]\n{TLS}alpn = h 2\ntls_minimum = 1"),
             [
@@ -109,8 +98,7 @@ class KeyTests(SynchronousTestCase):
             ],
         )
 
-    def test_files(self) -> None:
-        """A file that is not there is an error when a file of rules is read; a text is only a text."""
+    def test_files_have_to_be_there_on_disk(self) -> None:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "rules.ini"
             (path.parent / "b.pem").touch()
@@ -134,8 +122,7 @@ class KeyTests(SynchronousTestCase):
             )
             self.assertEqual(len(parse(path.read_text(), path, MATCHERS).routes), 1)
 
-    def test_forbidden(self) -> None:
-        """What this user may not look for may be there for the service."""
+    def test_forbidden_files_may_be_there(self) -> None:
         self.patch(Path, "stat", _forbidden)
         check_file(Path("/etc/x.pem"))
 
@@ -145,10 +132,7 @@ def _forbidden(*_: object, **__: object) -> None:
 
 
 class UnderTests(SynchronousTestCase):
-    """Which routes belong where."""
-
     def test_scopes(self) -> None:
-        """Under listeners, under routes that end TLS, or both; without ``under`` under every listener."""
         rules = read(
             f"[route deep]\n{PLAIN}under = inner\n[route inner]\n{TLS}under = outer\n[route outer]\n{TLS}"
             f"[route both]\n{PLAIN}under = public, outer\n[route every]\n{PLAIN}"
@@ -172,7 +156,6 @@ class UnderTests(SynchronousTestCase):
         )
 
     def test_circles(self) -> None:
-        """A route under itself, at once or over others, is told once; what stands beside the circle is not."""
         self.assertEqual(
             complaints(
                 f"[route a]\n{TLS}under = a, public\n[route b]\n{TLS}under = c\n[route c]\n{TLS}under = public, d\n"
@@ -188,7 +171,6 @@ class UnderTests(SynchronousTestCase):
         )
 
     def test_names(self) -> None:
-        """A name that is nothing, a route that ends no TLS, and a name of both."""
         self.assertEqual(
             complaints(
                 f"[route a]\n{PLAIN}under = b\n  outr\n  public\n[route b]\n{PLAIN}[route outer]\n{TLS}"

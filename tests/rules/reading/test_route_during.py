@@ -34,10 +34,7 @@ def at(text: str, zone: ZoneInfo = UTC, fold: int = 0) -> float:
 
 
 class CoversTests(SynchronousTestCase):
-    """Which moments are in a period."""
-
     def check(self, text: str, inside: str, outside: str, zone: ZoneInfo = UTC) -> None:
-        """Ask about moments with commas between them."""
         found = period(f"{text} {zone.key}")
         for moment in inside.split(", "):
             self.assertTrue(found.covers(at(moment, zone)), moment)
@@ -45,7 +42,6 @@ class CoversTests(SynchronousTestCase):
             self.assertFalse(found.covers(at(moment, zone)), moment)
 
     def test_days_and_hours(self) -> None:
-        """It begins with its first minute, and the minute of its end is outside."""
         self.check(
             "mon-fri 08:00-18:00",
             "mon 08:00, wed 12:00, fri 17:59",
@@ -53,7 +49,6 @@ class CoversTests(SynchronousTestCase):
         )
 
     def test_over_midnight(self) -> None:
-        """A night belongs to the day on which it begins."""
         self.check(
             "fri 22:00-06:00", "fri 22:00, fri 23:59, sat 00:00, sat 05:59", "fri 05:59, sat 06:00"
         )
@@ -62,7 +57,6 @@ class CoversTests(SynchronousTestCase):
         self.check("mon 22:00-00:00", "mon 22:00, mon 23:59", "tue 00:00, mon 21:59")
 
     def test_days(self) -> None:
-        """Days are listed, and ranges of them go over the end of the week; without times they are whole."""
         self.check("sat,sun 00:00-24:00", "sat 00:00, sun 23:59", "mon 00:00, fri 23:59")
         self.check(
             "mon, wed-thu 00:00-24:00", "mon 10:00, wed 10:00, thu 10:00", "tue 10:00, fri 10:00"
@@ -73,7 +67,6 @@ class CoversTests(SynchronousTestCase):
         self.assertEqual(period("sat,sun"), period("sat-sun 0:00-24:00"))
 
     def test_zone(self) -> None:
-        """The clock is that of the zone: noon in Paris is 11:00 UTC in winter and 10:00 in summer."""
         noon = period("12:00-13:00 Europe/Paris")
         for moment, inside in (
             ("2026-11-20T11:30", True),
@@ -107,7 +100,6 @@ class CoversTests(SynchronousTestCase):
         self.assertEqual(sum(night.covers(start + 60 * minute) for minute in range(720)), 9 * 60)
 
     def test_here(self) -> None:
-        """Without a zone the clock is that of the machine."""
         self.addCleanup(time.tzset)
         with patch.dict(os.environ, TZ="America/New_York"):
             time.tzset()
@@ -117,7 +109,6 @@ class CoversTests(SynchronousTestCase):
 
     @given(st.integers(0, 1439), st.integers(1, 1440), st.integers(0, 10**9))
     def test_rest_of_the_day(self, start: int, end: int, moment: int) -> None:
-        """A time is in a period or in what is left of the day, never in both."""
         if start == end or end - start == 1440:
             return
         one = Period(start=start, end=end, zone=UTC)
@@ -128,14 +119,10 @@ class CoversTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    """What is no period."""
-
     def message(self, text: str) -> str:
-        """Give what is said of it."""
         return str(self.assertRaises(InvalidValueError, period, text))
 
     def test_messages(self) -> None:
-        """Each says what would be right."""
         for text, told in {
             "Mon-Fri": "'Mon' is not a day; did you mean 'mon'? Write for example",
             "mno 08:00-09:00": "'mno' is not a day; did you mean 'mon'?",
@@ -155,7 +142,6 @@ class RefusalTests(SynchronousTestCase):
             self.assertIn(told, self.message(text), text)
 
     def test_no_zones(self) -> None:
-        """A system that knows no time zone says what it lacks."""
         self.patch(route, "available_timezones", set)
         self.assertEqual(
             self.message("08:00-18:00 Europe/Nowhere"),
@@ -164,6 +150,5 @@ class RefusalTests(SynchronousTestCase):
 
     @given(st.text(st.sampled_from("mon-fri,0123:456 /UTC\x00é"), min_size=1).filter(str.strip))
     def test_any_text(self, text: str) -> None:
-        """Any line is a period or an error."""
         with contextlib.suppress(InvalidValueError):
             period(text.strip())

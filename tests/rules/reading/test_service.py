@@ -12,27 +12,21 @@ from txmux.rules.reading.parser import parse
 
 
 def workers(value: str) -> int:
-    """Parse a value."""
     text = f"[txmux]\nworkers = {value}\n[listen x]\nendpoint = :0\n"
     return parse(text, "x").settings.workers
 
 
 class WorkersTest(SynchronousTestCase):
-    """``workers =``."""
-
     def test_number(self) -> None:
-        """A number is taken as it is."""
         self.assertEqual((workers("1"), workers("1000")), (1, 1000))
 
-    def test_auto(self) -> None:
-        """`auto` counts the processors that this process may use; elsewhere, all there are."""
+    def test_auto_counts_processors(self) -> None:
         self.patch(os, "sched_getaffinity", lambda _: {0, 2, 5})
         self.assertEqual(workers("auto"), 3)
         self.patch(os, "sched_getaffinity", lambda _: range(5000))
         self.assertEqual(workers("auto"), 1000)
 
     def test_wrong(self) -> None:
-        """Anything else is an error that says what would be right."""
         for value, hint in (
             ("0", ""),
             ("1001", ""),
@@ -46,10 +40,7 @@ class WorkersTest(SynchronousTestCase):
 
 
 class AccountTests(ReadingTestCase):
-    """``user =`` and ``group =``."""
-
     def test_accounts(self) -> None:
-        """A user and a group have names or numbers; whether they are there the start tells."""
         for name in ("txmux", "www-data", "_x", "host$", "1000"):
             settings = self.read(f"[txmux]\nuser = {name}\ngroup = {name}\n{self.listen}").settings
             self.assertEqual((settings.user, settings.group), (name, name))
@@ -57,7 +48,6 @@ class AccountTests(ReadingTestCase):
         self.assertEqual((settings.user, settings.group), (None, None))
 
     def test_bad_accounts(self) -> None:
-        """What can be no name, and a group alone."""
         self.assertEqual(
             self.complaints(f"[txmux]\nuser = a b\ngroup = -x\n{self.listen}"),
             [

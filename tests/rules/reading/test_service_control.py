@@ -23,21 +23,16 @@ TOKEN = "admin_token = token"
 
 
 def read(lines: str) -> Settings:
-    """Read the settings of a file in /etc/txmux."""
     return parse(f"[txmux]\n{lines}\n[listen a]\nendpoint = :1\n", "/etc/txmux/rules.ini").settings
 
 
 def warnings(lines: str) -> list[str]:
-    """Give the warnings of such a file."""
     text = f"[txmux]\n{lines}\n[listen a]\nendpoint = :1\ndefault = reject\n"
     return [str(problem) for problem in lint(parse(text, "/etc/txmux/rules.ini"))]
 
 
 class KeysTest(SynchronousTestCase):
-    """What they may be."""
-
     def test_defaults(self) -> None:
-        """Without them there is a socket of the service's own, no metrics, and no grace."""
         settings = read("")
         self.assertEqual(
             (settings.admin, settings.admin_token, settings.metrics, settings.grace),
@@ -47,7 +42,6 @@ class KeysTest(SynchronousTestCase):
         self.assertIsNone(read("admin = off").admin)
 
     def test_endpoints(self) -> None:
-        """TCP and UNIX endpoints can be written in all their forms."""
         for text in ("127.0.0.1:9", "[::1]:9", "tcp:9:interface=127.0.0.1", "tcp6:9", ":9"):
             settings = read(f"admin = {text}\n{TOKEN}")
             self.assertEqual(settings.admin, text)
@@ -59,7 +53,6 @@ class KeysTest(SynchronousTestCase):
             self.assertFalse(is_by_tcp(word))
 
     def test_relative_paths(self) -> None:
-        """Relative paths start at the folder of the rules file."""
         settings = read(f"admin = unix:a.sock:mode=640\n{TOKEN}\nmetrics = unix:../m.sock")
         self.assertEqual(settings.admin, "unix:/etc/txmux/a.sock:mode=640")
         self.assertEqual(settings.metrics, "unix:/etc/m.sock")
@@ -67,14 +60,12 @@ class KeysTest(SynchronousTestCase):
 
     @given(st.text("ab/:=\\ ", max_size=20).map(str.rstrip))
     def test_any_path(self, text: str) -> None:
-        """A path with signs that mean something in endpoints is the same path when it has been read."""
         escaped = "".join(f"\\{sign}" if sign in ":=\\" else sign for sign in text)
         read_again = split_arguments(str(read(f"admin = unix:/a{escaped}").admin))
         address = SERVER["unix"].check(read_again)["address"]
         self.assertEqual(address, os.path.abspath(f"/a{text}"))  # noqa: PTH100 - a text
 
     def test_errors(self) -> None:
-        """What cannot be is told with what can."""
         for lines, message in (
             (
                 "admin = on",
@@ -95,7 +86,6 @@ class KeysTest(SynchronousTestCase):
             self.assertEqual(len(error.problems), 1, str(error))
 
     def test_address(self) -> None:
-        """The address of an endpoint is known, in whichever form it is written."""
         for text, host in (
             ("127.0.0.1:9", "127.0.0.1"),
             (":9", ""),
@@ -107,10 +97,7 @@ class KeysTest(SynchronousTestCase):
 
 
 class WarningsTest(SynchronousTestCase):
-    """What is probably a mistake."""
-
     def test_reachable(self) -> None:
-        """An endpoint that other machines can reach is warned of; one of metrics is not."""
         for text in (":9", "192.0.2.1:9", "tcp:9", "[::]:9"):
             (warning,) = warnings(f"admin = {text}\n{TOKEN}\nmetrics = :10")
             self.assertIn("[txmux] admin: other machines can reach this", warning)
@@ -118,7 +105,6 @@ class WarningsTest(SynchronousTestCase):
             self.assertEqual(warnings(f"admin = {text}\n{TOKEN}"), [])
 
     def test_unused_token(self) -> None:
-        """A token without an endpoint of TCP does nothing."""
         for admin in ("auto", "off", "unix:/run/a.sock"):
             (warning,) = warnings(f"admin = {admin}\n{TOKEN}")
             self.assertIn("[txmux] admin_token: it is not used", warning)

@@ -13,17 +13,13 @@ from txmux.rules.reading.parser import parse
 
 
 def store(text: str) -> Store:
-    """Read one."""
     rules = parse(f"[txmux]\nshared_limits = {text}\n[listen a]\nendpoint = :1\n", "/etc/x.ini")
     assert rules.settings.shared_limits is not None
     return rules.settings.shared_limits
 
 
 class StoreTests(SynchronousTestCase):
-    """Addresses of a Redis."""
-
     def test_forms(self) -> None:
-        """By TCP, with TLS or without, and by a UNIX socket; a relative path starts at the rules' folder."""
         for text, expected in (
             ("redis://10.0.0.9", Store("", "10.0.0.9")),
             ("redis://10.0.0.9:7000/2", Store("", "10.0.0.9", 7000, database=2)),
@@ -37,7 +33,6 @@ class StoreTests(SynchronousTestCase):
             self.assertEqual(attrs.evolve(found, text=""), expected)
 
     def test_wrong(self) -> None:
-        """Anything else is refused, a password in it with where to put it."""
         for text in (
             "10.0.0.9:6379",
             "redis://",
