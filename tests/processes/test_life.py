@@ -241,13 +241,17 @@ class StreamsTest(WorkersTestCase):
             rules.write_text(f"{text}    unix:{other}\n")
             child.process.send_signal(signal.SIGHUP)
             eventually(other.exists, "it has read the rules again")
+            self.wait_for_lines(log, 1)  # a worker that is killed before does not write it
             for pid in workers_of(child.pid):
                 os.kill(pid, signal.SIGKILL)
             self.be_closed_at(other)
-            eventually(lambda: log.read_text().count("\n") == 2, "the log has two lines")  # noqa: B023 - called at once
+            self.wait_for_lines(log, 2)
             child.process.terminate()
             self.assertEqual((child.wait(), child.output), (status, ""))
             self.assertEqual({path.name for path in folder.iterdir()}, {log.name, rules.name})
+
+    def wait_for_lines(self, log: Path, count: int) -> None:
+        eventually(lambda: log.read_text().count("\n") == count, f"the log has {count} lines")
 
     def test_too_late(self) -> None:
         """Where the reactor has the number of the standard error stream already, it does not start, and says so."""
