@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
@@ -78,6 +79,12 @@ class SilentTest(TimedTestCase):
             await stopping
         said = [event["log_format"].format(**event) for event in events if "seconds" in event]
         self.assertEqual(said, ["worker 1 has not answered for 10 s; it is killed"])
+
+    async def test_stopped_twice(self) -> None:
+        """One that an upgrade stops, and then the end of the service, reports its end to both."""
+        await self.begin()
+        workers = self.supervisor.pool.leave()
+        await gatherResults([worker.stop() for worker in workers * 2])
 
     async def test_asleep(self) -> None:
         """A machine that was asleep for an hour has no silent workers."""

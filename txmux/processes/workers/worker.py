@@ -238,12 +238,17 @@ class Worker:
         """Let its connections finish, and wait for its end."""
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
+        stopped: Deferred[None] = Deferred()
+        if self._stopped is not None:  # an upgrade has stopped it, and now the service stops
+            self._stopped.chainDeferred(stopped)
+            return stopped
         self._stopped = Deferred()
+        self._stopped.chainDeferred(stopped)
         if self._channel is None:
             self._supervisor.retired(self)
-            return succeed(None)
+            self._stopped.callback(None)
         self.tell("stop")
-        return self._stopped
+        return stopped
 
     @property
     def answers(self) -> bool:
