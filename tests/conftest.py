@@ -29,6 +29,13 @@ WHOLE = (
     "interop/",
     "matchers/test_overlaps.py::SearchTests",
     "packaging/",
+    "processes/test_datagrams_load.py",
+    "processes/test_handover_rough.py",
+    "processes/test_reload_load.py",
+    "processes/test_reload_rough.py",
+    "processes/test_store_load.py",
+    "processes/test_upgrade_load.py",
+    "processes/test_watched.py::KilledTest",
     "service/test_privileges.py",
     "test_benchmarks.py::RunTests",
     "test_changes_beside_peers.py",
@@ -39,7 +46,7 @@ WHOLE = (
     "test_reactors.py",
     "test_soak.py",
 )
-"""Tests that need root or a real server, or that run the whole of what is installed; all others run in `script/test`."""
+"""Tests that need root or a real server, run the whole of what is installed, or change services under load; all others run in `script/test`."""
 
 _LISTED = frozenset(
     Path(os.environ["TXMUX_LISTED"]).read_text().splitlines()

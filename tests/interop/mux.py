@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -18,6 +19,9 @@ from tests.interop.children import PATIENCE, Child, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Change = tuple[str, str]
+"""A regular expression for text of the rules, and what takes its place."""
 
 Record = dict[str, Any]
 """A line of the access log."""
@@ -109,6 +113,7 @@ class Mux(LoggingTwist):
 
     Attributes:
         file: The rules file.
+        pid: The process that serves.
         log: The access log's file.
         ports: The TCP ports of the listeners, by name.
     """
@@ -136,6 +141,7 @@ class Mux(LoggingTwist):
             if found[1]:
                 self.ports[name] = int(found[1])
         self.child.wait_for("workers that serve: ")
+        self.pid = self.child.pid
 
     @property
     def port(self) -> int:
@@ -144,6 +150,30 @@ class Mux(LoggingTwist):
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
+    def reload(self, *changes: Change) -> str:
+        """Have it read its rules with these changes, and give what the log says of that."""
+        return self.reloaded(self.ask_to_reload(*changes))
+
+    def ask_to_reload(self, *changes: Change) -> int:
+        """Ask for a reload with these changes, and tell how many there were before."""
+        text = self.file.read_text() if changes else ""
+        for old, new in changes:
+            assert re.search(old, text)
+            text = re.sub(old, new, text)
+        if changes:
+            self.file.write_text(text)
+        count = len(self._reloads())
+        os.kill(self.pid, signal.SIGHUP)
+        return count
+
+    def reloaded(self, before: int) -> str:
+        """Wait for one more reload than there were, and give what the log says of it."""
+        eventually(lambda: len(self._reloads()) > before, "the rules are reloaded")
+        return self._reloads()[-1]
+
+    def _reloads(self) -> list[str]:
+        return re.findall(r"(?:rules reloaded|reload failed)[:,] .*", self.child.output)
 
     @override
     def lines(self, listener: str = "") -> list[Record]:

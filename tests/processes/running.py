@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
+from tests.support.folders import make_folder
 from tests.support.ports import stop_listening
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from twisted.trial.unittest import SynchronousTestCase
+
+Pair = tuple[socket.socket, socket.socket]
+"""A connection: the client's end, and the server's."""
 
 RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 """Every client is closed as soon as it has said something."""
@@ -174,6 +180,43 @@ def _tcp_sockets(port: str) -> list[list[str]]:
     return [line.split() for line in lines if f"{port} " in line]
 
 
+def find_modules(test: SynchronousTestCase, folder: Path) -> None:
+    """Have programs that a test starts from now on import what is in a folder."""
+    folder.chmod(0o755)  # workers may be another user's
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    test.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+
+
+def use_plugin(test: SynchronousTestCase, name: str) -> None:
+    """Have services find a matcher of this folder: ``nosy``, or ``shy``, which the second worker does not take."""
+    folder = make_folder(test)
+    plugins = folder / "twisted/plugins"
+    plugins.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name(f"{name}_matcher.py"), plugins / f"{name}.py")
+    find_modules(test, folder)
+
+
+def customize(test: SynchronousTestCase, program: str) -> None:
+    """Have each Python that a test starts from now on run this first."""
+    folder = make_folder(test)
+    (folder / "sitecustomize.py").write_text(program)
+    find_modules(test, folder)
+
+
+def set_limits(test: SynchronousTestCase, seconds: Mapping[str, float]) -> None:
+    """Have services wait for other times than their modules say.
+
+    Args:
+        test: The test.
+        seconds: The times, by the names of constants in `txmux`: ``processes.workers.worker._MOST_SILENT``.
+    """
+    lines = ["import sys", "if 'txmux' in str(sys.orig_argv):", "    from importlib import *"]
+    for name, value in seconds.items():
+        module, _, constant = name.rpartition(".")
+        lines.append(f"    import_module('txmux.{module}').{constant} = {value}")
+    customize(test, "\n".join(lines))
+
+
 class WorkersTestCase(InteropTestCase):
     """Starts services, two workers each by default, and clients and backends for them."""
 
@@ -185,14 +228,6 @@ class WorkersTestCase(InteropTestCase):
         self.addCleanup(mux.child.end)
         mux.child.wait_for("workers that serve: ")
         return mux
-
-    def use_shy(self) -> None:
-        """Have services find the matcher ``shy``, which the second worker does not take."""
-        plugins = self.folder / "python/twisted/plugins"
-        plugins.mkdir(parents=True, exist_ok=True)
-        shutil.copy(Path(__file__).with_name("shy_matcher.py"), plugins / "shy.py")
-        path = os.pathsep.join([str(self.folder / "python"), os.environ.get("PYTHONPATH", "")])
-        self.patch(os, "environ", {**os.environ, "PYTHONPATH": path})
 
     def backend(self) -> socket.socket:
         """Listen as a server."""
@@ -251,6 +286,49 @@ class WorkersTestCase(InteropTestCase):
             clients.append(client)
         return clients
 
+    def answers(self, client: socket.socket, server: socket.socket) -> None:
+        """See bytes go both ways."""
+        self.assertTrue(self.goes_on(client, server))
+
+    def goes_on(self, client: socket.socket, server: socket.socket) -> bool:
+        """Send something each way, and tell whether it arrives, and nothing else."""
+        for sender, receiver in ((client, server), (server, client)):
+            try:
+                sender.sendall(b"more")
+                received = receiver.recv(5)
+            except ConnectionError:
+                return False
+            if not received:
+                return False
+            self.assertEqual(received, b"more")
+        return True
+
+    def over(self, client: socket.socket, server: socket.socket) -> None:
+        """End a connection."""
+        client.close()
+        self.assertEqual(server.recv(1), b"")
+        server.close()
+
+    def all_end(self, pairs: Iterable[Pair]) -> None:
+        """See that connections carry bytes both ways, and end them."""
+        for pair in pairs:
+            self.answers(*pair)
+            self.over(*pair)
+
+    def assert_logged(self, mux: Mux, pairs: Collection[Pair]) -> None:
+        """End connections that have carried five bytes there and four back; see that each has one line with all of them."""
+        for pair in pairs:
+            self.over(*pair)
+        lines = mux.take(len(pairs))
+        told = {(line["bytes_in"], line["bytes_out"], line["reason"]) for line in lines}
+        self.assertEqual(told, {(5, 4, "done")})
+        self.assertEqual(len({line["id"] for line in lines}), len(pairs))
+
+    def is_refused(self, port: int) -> bool:
+        """Tell whether nobody listens there."""
+        with socket.socket() as client:
+            return bool(client.connect_ex(("127.0.0.1", port)))
+
     def is_accepted(self, pid: int, client: socket.socket) -> None:
         """Wait until some worker of a supervisor has accepted a client."""
         eventually(lambda: any(serves(one, client) for one in workers_of(pid)), "it is accepted")
@@ -261,14 +339,20 @@ class WorkersTestCase(InteropTestCase):
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"")
 
+    @contextmanager
+    def more_serve(self, mux: Mux) -> Iterator[None]:
+        """Wait until the service has said once more how many workers serve."""
+        before = mux.child.output.count("workers that serve")
+        yield
+        eventually(
+            lambda: mux.child.output.count("workers that serve") > before, "other workers serve"
+        )
+
     def kill(self, mux: Mux, pid: int) -> None:
         """Let a worker crash, and wait for its successor."""
         old = workers_of(mux.child.pid)
-        served = mux.child.output.count("workers that serve")
-        os.kill(pid, signal.SIGKILL)
-        eventually(
-            lambda: mux.child.output.count("workers that serve") > served, "another one serves"
-        )
+        with self.more_serve(mux):
+            os.kill(pid, signal.SIGKILL)
         new = workers_of(mux.child.pid)
         self.assertEqual(len(new), len(old))
         self.assertEqual(set(old) - set(new), {pid})

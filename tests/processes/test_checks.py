@@ -123,7 +123,7 @@ class ChecksTest(WorkersTestCase):
         port = free_port()
         for server in (f"127.0.0.1:{port}", f"localhost:{port}"):
             # Whoever does not know it is not told soon, and would lead a client there.
-            text = _RULES.replace("interval=200ms", "interval=1h")
+            text = _RULES.replace("interval=200ms", "interval=1h").replace("fall=2", "fall=1")
             mux = self.start(text.format(server=server), "workers = 2")
             self.addCleanup(mux.stop)
             mux.child.wait_for(rf"127\.0\.0\.1:{port} is down")

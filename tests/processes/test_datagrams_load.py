@@ -8,7 +8,6 @@ The long form, with 200 reloads and 20 upgrades while 500 flows talk, and figure
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import time
@@ -17,14 +16,12 @@ from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
-from tests.processes.reloading import ReloadingTestCase
-from tests.processes.running import workers_of
+from tests.processes.running import WorkersTestCase, workers_of
 from tests.processes.upgrading import Upgrading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.interop.mux import Mux
 
 _IS_LONG = "TXMUX_RELOADS" in os.environ
 _RELOADS = int(os.environ.get("TXMUX_RELOADS", "10"))
@@ -33,7 +30,7 @@ _FLOWS = int(os.environ.get("TXMUX_FLOWS", "200"))
 _RULES = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:%d\n"
 
 
-class LoadTest(ReloadingTestCase):
+class LoadTest(WorkersTestCase):
     """Flows live through all changes."""
 
     def begin_talking(
@@ -44,7 +41,6 @@ class LoadTest(ReloadingTestCase):
         load.patience = patience
         mux = Upgrading(self.folder, _RULES % load.server, f"{settings}\ndrain_timeout = 1s")
         self.addCleanup(mux.kill)
-        self.file = mux.file
         load.start(mux.port)
         return mux, load
 
@@ -65,17 +61,7 @@ class LoadTest(ReloadingTestCase):
                 (line["datagrams_in"], line["datagrams_out"]), (talk.asked, talk.answered)
             )
 
-    def change(self, mux: Mux, text: str) -> None:
-        """Reload other rules."""
-        mux.file.write_text(text)
-        told = len(re.findall("rules reloaded|reload failed", mux.child.output))
-        os.kill(mux.child.pid, signal.SIGHUP)
-        eventually(
-            lambda: len(re.findall("rules reloaded|reload failed", mux.child.output)) > told,
-            "the rules are reloaded",
-        )
-
-    def reload(self, settings: str, times: int, workers: Sequence[int] = ()) -> None:  # type: ignore[override]
+    def reload(self, settings: str, times: int, workers: Sequence[int] = ()) -> None:
         """Reload this often, good and bad files by turns."""
         mux, load = self.begin_talking(settings)
         text = mux.file.read_text()
@@ -86,7 +72,8 @@ class LoadTest(ReloadingTestCase):
                 changed = text.replace(settings, f"workers = {workers[number % len(workers)]}")
             more = f"[route r{number}]\nmatch = snmp\nbackend = close\nunder = u\n"
             is_bad = number % 2 and not workers
-            self.change(mux, changed + more + ("[what]\n" if is_bad else ""))
+            mux.file.write_text(changed + more + ("[what]\n" if is_bad else ""))
+            mux.reload()
         seconds = time.monotonic() - began
         self.assertEqual(
             mux.child.output.count("rules reloaded"), times if workers else (times + 1) // 2

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from twisted.logger import capturedLogs
 from typing_extensions import override
 
 from tests.processes.handover_case import HandoverCase
 from txmux.access.across_processes import SharedLimits
 from txmux.rules.reading.parser import parse
+from txmux.serving.listen_addresses import open_socket, socket_address
 
 if TYPE_CHECKING:
+    from tests.support.peers import Peer
+    from txmux.net.channel.channel import Channel
     from txmux.tcp.listener import MuxFactory
+
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 
@@ -117,3 +122,205 @@ class LimitsTest(HandoverCase):
         await server.is_lost()
         await self.logged(1)
         self.assertEqual(self.count(), 0)
+
+
+class KeepingTest(HandoverCase):
+    """With room for one, which is taken; one waits in the old process, and one in the new one."""
+
+    def pool(self, factory: MuxFactory) -> Any:
+        """Give the pool of a process."""
+        (upstream,) = factory.upstreams._upstreams.values()
+        return upstream.pool
+
+    async def waiting(self, factory: MuxFactory, client: Peer) -> Peer:
+        """Wait until a client is heard, and waits for the server."""
+        while not any(
+            one.record.server is None and one.record.bytes_in for one in factory.connections
+        ):
+            await self.turn()
+        await self.turn(3)
+        return client
+
+    async def moved(self, **settings: Any) -> Channel:
+        """Hand the one over, and let another client come to the new process."""
+        ((self.first, self.server),) = await self.relayed(1, queue=2, **settings)
+        address = socket_address("127.0.0.1:0", 10)
+        assert address is not None
+        with open_socket(address) as opened:
+            port: Any = self.new.listen(opened)
+        self.addCleanup(port.stopListening)
+        self.new.upstreams.start()
+        old = await self.connect(self.factory_port(), b"SSH-2.0-old\r\n")
+        self.old_client = await self.waiting(self.old, old)
+        channel = self.adopting()
+        self.assertEqual(await self.hand(channel), 1)
+        new = await self.connect(port.getHost().port, b"SSH-2.0-new\r\n")
+        self.new_client = await self.waiting(self.new, new)
+        self.assertEqual(len(self.backend.peers), 1)
+        return channel
+
+    def factory_port(self) -> int:
+        """Give the port of the old process."""
+        (one,) = self.old.connections
+        port: int = one.transport.getHost().port
+        return port
+
+    async def served(self, number: int, said: bytes) -> Peer:
+        """Wait until the server has another client; nobody else may be let in."""
+        peer = await self.backend.heard(len(said), number)
+        self.assertEqual(bytes(peer.received), said)
+        await self.turn(10)
+        self.assertEqual(len(self.backend.peers), number + 1)
+        return peer
+
+    async def end(self, client: Peer, server: Peer) -> None:
+        """End a connection."""
+        client.close()
+        await server.is_lost()
+        await client.is_lost()
+
+    async def assert_all_free(self) -> None:
+        """See that nobody is counted in the end, in neither process."""
+        while self.old.connections or self.new.connections:
+            await self.turn()
+        await self.turn(5)
+        for factory in (self.old, self.new):
+            pool = self.pool(factory)
+            self.assertEqual(pool.connections, 0)
+            self.assertEqual([member.connections for member in pool.members], [0])
+
+    async def test_in_turn(self) -> None:
+        """The place goes to whoever waits in the old process, and then to the one in the new process."""
+        channel = await self.moved(max_connections=1)
+        self.kept[0].close_when_done()
+        await self.end(self.first, self.server)
+        server = await self.served(1, b"SSH-2.0-old\r\n")
+        self.assertTrue(channel.is_open)
+        await self.end(self.old_client, server)
+        server = await self.served(2, b"SSH-2.0-new\r\n")
+        await self.end(self.new_client, server)
+        await self.assert_all_free()
+        self.time.advance(0)
+        await self.turn(3)
+        self.assertFalse(channel.is_open)
+        await self.logged(3)
+
+    async def test_of_a_server(self) -> None:
+        """So it is with the limit of a server."""
+        await self.moved(of_server=1)
+        await self.end(self.first, self.server)
+        server = await self.served(1, b"SSH-2.0-old\r\n")
+        await self.end(self.old_client, server)
+        server = await self.served(2, b"SSH-2.0-new\r\n")
+        await self.end(self.new_client, server)
+        await self.assert_all_free()
+
+    async def test_gives_up(self) -> None:
+        """If the one in the old process gives up, the place is free for the one in the new process."""
+        await self.moved(max_connections=1)
+        await self.end(self.first, self.server)
+        server = await self.served(1, b"SSH-2.0-old\r\n")
+        self.old_client.reset()
+        await self.is_gone(server)
+        server = await self.served(2, b"SSH-2.0-new\r\n")
+        await self.end(self.new_client, server)
+        await self.assert_all_free()
+
+    async def test_leaves_before(self) -> None:
+        """If it leaves before, the place is free at once."""
+        await self.moved(max_connections=1)
+        self.old_client.reset()
+        while self.old.connections:
+            await self.turn()
+        await self.end(self.first, self.server)
+        server = await self.served(1, b"SSH-2.0-new\r\n")
+        await self.end(self.new_client, server)
+        await self.assert_all_free()
+
+    async def test_old_ends(self) -> None:
+        """When the old process has ended, its places are free in the new one."""
+        channel = await self.moved(max_connections=1)
+        await self.end(self.first, self.server)
+        server = await self.served(1, b"SSH-2.0-old\r\n")
+        channel.close()
+        await self.end(self.new_client, await self.served(2, b"SSH-2.0-new\r\n"))
+        await self.end(self.old_client, server)
+        await self.assert_all_free()
+
+    async def test_new_ends(self) -> None:
+        """When the new process has ended, with its connections, their places are free in the old one."""
+        channel = await self.moved(max_connections=1)
+        self.there.transport.abortConnection()
+        while channel.is_open:
+            await self.turn()
+        self.kept[0].channel_lost()
+        server = await self.served(1, b"SSH-2.0-old\r\n")
+        await self.end(self.old_client, server)
+        await self.end(self.first, self.server)
+        await self.end(self.new_client, await self.served(2, b"SSH-2.0-new\r\n"))
+        await self.assert_all_free()
+
+    async def test_on_and_on(self) -> None:
+        """One that moves twice keeps its place in both processes that it has left."""
+        await self.moved(max_connections=1)
+        (second,) = self.kept
+        between = self.new
+        self.new, self.old = self.another(), self.new
+        (adopted,) = (one for one in between.connections if one.record.server)
+        self.assertEqual(await self.hand_these([adopted], self.adopting()), 1)
+        await self.turn(5)
+        self.assertEqual(len(self.backend.peers), 1)
+        await self.end(self.first, self.server)
+        # Both come before any newcomer, and never both at once.
+        peer = await self.backend.peer(1)
+        await self.turn(10)
+        self.assertEqual(len(self.backend.peers), 2)
+        waiting = [self.old_client, self.new_client]
+        first = waiting.pop(b"new" in peer.received)
+        await self.end(first, peer)
+        await self.end(waiting[0], await self.backend.peer(2))
+        second.close_when_done()
+        await self.assert_all_free()
+
+    async def test_old_is_halted(self) -> None:
+        """When the old process does not answer any more, its places are free in the new one, and the log says so."""
+        channel = await self.moved(max_connections=1, queue_timeout=100.0)
+        time: Any = self.time
+        self.there.clock = time
+        channel.transport.stopReading()
+        await self.end(self.first, self.server)
+        while len(self.new.connections) > 1:
+            await self.turn()
+        with capturedLogs() as events:
+            await self.advance(5 + 9.9)
+            self.assertEqual(len(self.backend.peers), 1)
+            await self.advance(0.2)
+            await self.end(self.new_client, await self.backend.heard(11, 1))
+        told = [event for event in events if "does not answer" in event["log_format"]]
+        self.assertEqual(len(told), 1)
+        channel.transport.startReading()  # it goes on, and the one that waits there has the place
+        await self.end(self.old_client, await self.backend.heard(11, 2))
+        await self.assert_all_free()
+        self.assertFalse(channel.is_open)
+
+    async def test_old_is_slow(self) -> None:
+        """As long as the old process answers that it lives, it may keep a place as long as it likes."""
+        await self.moved(max_connections=1, queue_timeout=100.0)
+        time: Any = self.time
+        self.there.clock = time
+        await self.end(self.first, self.server)
+        server = await self.served(1, b"SSH-2.0-old\r\n")
+        for _ in range(8):
+            await self.advance(5)
+        self.assertEqual(len(self.backend.peers), 2)
+        await self.end(self.old_client, server)
+        await self.end(self.new_client, await self.served(2, b"SSH-2.0-new\r\n"))
+        await self.assert_all_free()
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, and what is said meanwhile be heard."""
+        while seconds > 0:
+            step = min(seconds, 5)
+            self.time.advance(step)
+            seconds -= step
+            await self.turn(10)

@@ -17,9 +17,9 @@ from tests.processes.running import (
     WorkersTestCase,
     family_of,
     has_connection,
-    is_gone,
     listening_inode,
     open_files,
+    set_limits,
     workers_of,
 )
 from tests.support.folders import make_folder
@@ -100,13 +100,10 @@ class CrashTest(WorkersTestCase):
             os.kill(pid, signal.SIGTERM)
             mux.child.wait_for(r"worker \d was asked to end; worker \d takes its place")
             self.assert_all_served(mux)
-            eventually(lambda p=pid: is_gone(p), "it has ended")  # type: ignore[misc]
+            self.assert_gone([pid])
             eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two")
             self.assertEqual(len(set(workers_of(mux.child.pid)) - {*workers}), 1)
-        client.sendall(b"more")
-        self.assertEqual(server.recv(4), b"more")
-        server.close()
-        client.close()
+        self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
         self.assertNotIn("another one is started", mux.child.output)
         mux.stop()
@@ -145,16 +142,9 @@ class StopTest(WorkersTestCase):
         mux.terminate()
         mux.child.wait_for(r"worker \d: draining connections: 1, .*\b600 s\b")
         self.assert_refused(mux, inode, [mux.child.pid, *pids])
-        self.finish(client, server)
+        self.all_end([(client, server)])
         mux.assert_stopped()
         self.assertIn('"reason":"done"', mux.log.read_text())
-
-    def finish(self, client: socket.socket, server: socket.socket) -> None:
-        """Let a connection go on to its end."""
-        client.sendall(b"y")
-        self.assertEqual(server.recv(1), b"y")
-        client.close()
-        server.close()
 
     def assert_refused(self, mux: Mux, inode: str, pids: list[int]) -> None:
         """Wait until no process has the listening socket open, without coming as a client meanwhile."""
@@ -163,11 +153,6 @@ class StopTest(WorkersTestCase):
             "the socket is closed",
         )
         self.assertTrue(self.is_refused(mux.port))
-
-    def is_refused(self, port: int) -> bool:
-        """Tell whether nobody listens there."""
-        with socket.socket() as client:
-            return bool(client.connect_ex(("127.0.0.1", port)))
 
     def test_second_signal(self) -> None:
         """Whoever asks a second time means at once."""
@@ -189,12 +174,13 @@ class StopTest(WorkersTestCase):
         for pid in reversed(family_of(mux.child.pid)):
             os.kill(pid, signal.SIGTERM)
         mux.child.wait_for("draining connections: 1")
-        self.finish(client, server)
+        self.all_end([(client, server)])
         mux.assert_stopped()
         self.assertEqual(mux.take_one()["reason"], "done")
 
     def test_stuck_worker(self) -> None:
         """A worker that does nothing any more is killed in the end."""
+        set_limits(self, {"processes.supervisor.supervisor._GRACE": 0.5})
         mux = self.start(settings="workers = 2\ndrain_timeout = 0s")
         os.kill(workers_of(mux.child.pid)[0], signal.SIGSTOP)
         mux.terminate()
@@ -209,7 +195,7 @@ class StopTest(WorkersTestCase):
         (_, *pids), inode = family_of(mux.child.pid), listening_inode(mux.port)
         mux.child.process.kill()
         self.assert_refused(mux, inode, pids)
-        self.finish(client, server)
+        self.all_end([(client, server)])
         self.assert_gone(pids)
         self.assertIn('"reason":"done"', mux.log.read_text())
 

@@ -22,6 +22,7 @@ from tests.processes.running import (
     family_of,
     is_gone,
     listening_inode,
+    set_limits,
     workers_of,
 )
 from tests.processes.upgrading import Upgrading
@@ -189,11 +190,12 @@ class LifeTest(ServiceTestCase):
 
     def test_watchdog(self) -> None:
         """The watchdog hears of it, and not while a worker does nothing."""
+        set_limits(self, {"processes.workers.worker._MOST_SILENT": 2})
         mux = self.service("workers = 2", WATCHDOG_USEC="2000000")
         self.manager.wait_for(WATCHDOG="1")
         self.manager.wait_for(WATCHDOG="1")
         os.kill(workers_of(mux.child.pid)[0], signal.SIGSTOP)
-        mux.child.wait_for("has not answered for 10 s; it is killed")
+        mux.child.wait_for("has not answered for 2 s; it is killed")
         self.manager.told.clear()
         self.manager.wait_for(WATCHDOG="1")
         mux.stop()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import sys
 import time
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from tests.interop.children import eventually
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import WorkersTestCase, family_of, holders, open_files, workers_of
 from tests.processes.streams import Load
@@ -98,9 +96,9 @@ class LoadTest(WorkersTestCase):
             changed = text.replace(f"workers = {workers[0]}", f"workers = {count}")
             more = f"[route r{number}]\nmatch = minecraft\nbackend = close\n"
             file.write_text(changed + more + ("[what]\n" if number % 2 else ""))
-            told = len(re.findall("rules reloaded|reload failed", mux.child.output))
-            with self.waiting_at_the_switch(mux) as waiting:
-                self.wait_for_more(mux, told)
+            waiting, told = self.waiting_at_the_switch(mux)
+            with waiting:
+                mux.reloaded(told)
                 self.assert_answered(mux, waiting, number)
             if number % max(1, times // 20) == 0:
                 usages.append((number, len(workers_of(pid)), *measured(pid)))
@@ -131,20 +129,18 @@ class LoadTest(WorkersTestCase):
             children = [(pid, len(open_files(pid))) for pid in family_of(mux.child.pid)]
             self.fail(f"{told}\nprocesses and their files: {children}\n{mux.child.output[-8000:]}")
 
-    def waiting_at_the_switch(self, mux: Mux) -> socket.socket:
-        """Connect a client that nobody has accepted when the signal comes."""
+    def waiting_at_the_switch(self, mux: Mux) -> tuple[socket.socket, int]:
+        """Connect a client that nobody has accepted when the signal comes; tell how many reloads there were, too."""
         pids = family_of(mux.child.pid)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
         try:
-            waiting = mux.connect()
-            os.kill(mux.child.pid, signal.SIGHUP)
+            return mux.connect(), mux.ask_to_reload()
         finally:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
-        return waiting
 
     def tell(
         self,
@@ -176,13 +172,6 @@ class LoadTest(WorkersTestCase):
         most = max(one.descriptors for one in before) + allowed
         self.assertLess(min(one.descriptors for one in after), most)
         self.assertLessEqual(min(one.threads for one in after), max(one.threads for one in before))
-
-    def wait_for_more(self, mux: Mux, told: int) -> None:
-        """Wait until one more reload has been told of."""
-        eventually(
-            lambda: len(re.findall("rules reloaded|reload failed", mux.child.output)) > told,
-            "the rules are reloaded",
-        )
 
     def test_one_worker(self) -> None:
         """With one worker."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 
-from tests.interop.children import eventually, leave_unmeasured
+from tests.interop.children import leave_unmeasured
 from tests.interop.mux import Mux
-from tests.processes.running import WorkersTestCase, named
+from tests.processes.running import WorkersTestCase, named, use_plugin
 from tests.service.test_privileges import require_root
 
 _RULES = """
@@ -29,19 +28,14 @@ class MishapsTest(WorkersTestCase):
         self.folder.chmod(0o755)
         self.mux = Mux(self.folder, _RULES, settings)
         self.addCleanup(self.mux.stop)
-        (self.rules,) = self.mux.log.parent.glob("*.ini")
+        self.rules = self.mux.file
         self.text = self.rules.read_text()
 
     def reload(self) -> str:
         """Reload, see to it that clients are served, and give what the log says."""
-        pattern = r"(?:rules reloaded|reload failed).*"
-        count = len(re.findall(pattern, self.mux.child.output))
-        os.kill(self.mux.child.pid, signal.SIGHUP)
-        eventually(lambda: len(re.findall(pattern, self.mux.child.output)) > count, "it is told")
-        with socket.create_connection(("127.0.0.1", self.mux.port), timeout=60) as client:
-            client.sendall(b"x")
-            self.assertEqual(client.recv(1), b"")
-        return str(re.findall(pattern, self.mux.child.output)[-1])
+        told = self.mux.reload()
+        self.be_closed(self.mux)
+        return told
 
     def test_no_file(self) -> None:
         """A file that is gone, a folder, a pipe and a link to nowhere are refused, and the service goes on until there is a file."""
@@ -108,7 +102,7 @@ class MishapsTest(WorkersTestCase):
 
     def test_worker_that_cannot_start(self) -> None:
         """A worker that cannot start is logged in one line; the service goes on, and nothing else is said of it."""
-        self.use_shy()
+        use_plugin(self, "shy")
         self.begin("workers = 1")
         self.rules.write_text(self.text.replace("workers = 1", "workers = 2") + _SHY)
         self.assertRegex(

@@ -71,11 +71,7 @@ class NewNamesTest(ReloadingTestCase):
             self.assertEqual(other.limits, one.limits)
             self.assertLessEqual(other.descriptors, one.descriptors + 2)
             self.assertLess(other.size - one.size, 16)
-        for client, end in kept:
-            client.sendall(b"more")
-            self.assertEqual(end.recv(4), b"more")
-            client.close()
-            end.close()
+        self.all_end(kept)
         mux.take(2)
         mux.stop()
 
@@ -86,12 +82,11 @@ class NewNamesTest(ReloadingTestCase):
         mux = Mux(self.folder, rules, "workers = 2")
         self.addCleanup(mux.child.end)
         mux.child.wait_for("workers that serve: ")
-        self.file = mux.file
         return mux
 
     def rename(self, mux: Mux, number: int) -> None:
         """Give the listener with limits another name."""
-        self.reload(mux, lambda text: re.sub(r"(?<=listen l)\d+", str(number), text))
+        mux.reload((r"(?<=listen l)\d+", str(number)))
 
     def client_at(self, port: int) -> socket.socket:
         """Connect a client."""

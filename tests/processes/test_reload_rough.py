@@ -3,49 +3,34 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
 from tests.processes.handshake import Handshake
-from tests.processes.reloading import ReloadingTestCase, listening_inodes
-from tests.processes.running import open_files, serves, workers_of
+from tests.processes.reloading import (
+    ReloadingTestCase,
+    leading_to,
+    listening_inodes,
+    with_more,
+    with_workers,
+)
+from tests.processes.running import halted, open_files, workers_of
 from tests.support.certificates import make_authority
 
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
-
-    from tests.interop.mux import Mux
-
-_MORE = "[listen other]\nendpoint = 127.0.0.1:{}\n"
-_TOLD = r"(?:rules reloaded:|reload failed[:,]) .*"
+_MORE = with_more("[listen other]\nendpoint = 127.0.0.1:0\n")
 
 
 class RoughTest(ReloadingTestCase):
     """Services with some number of workers."""
 
-    def ask(self, mux: Mux, change: Callable[[str], str]) -> int:
-        """Change the file and ask for a reload; tell how many there were before."""
-        self.file.write_text(change(self.file.read_text()))
-        before = len(re.findall(_TOLD, mux.child.output))
-        os.kill(mux.child.pid, signal.SIGHUP)
-        return before
-
-    def told(self, mux: Mux, before: int) -> str:
-        """Wait for the end of a reload, and give what the log says of it."""
-        eventually(lambda: len(re.findall(_TOLD, mux.child.output)) > before, "it is told")
-        return str(re.findall(_TOLD, mux.child.output)[-1])
-
     def test_refused_by_one_only(self) -> None:
         """What only one worker cannot do changes nothing in any; when it can, all change."""
         mux, server = self.begin(3)
         other = self.backend()
-        supervisor, victim = mux.child.pid, workers_of(mux.child.pid)[1]
+        supervisor, victim = mux.pid, workers_of(mux.pid)[1]
         before = (
             listening_inodes(supervisor),
             {pid: open_files(pid) for pid in workers_of(supervisor)},
@@ -55,10 +40,7 @@ class RoughTest(ReloadingTestCase):
         most = max(int(path.name) for path in Path(f"/proc/{victim}/fd").iterdir())
         resource.prlimit(victim, resource.RLIMIT_NOFILE, (most, limits[1]))
 
-        def change(text: str) -> str:
-            return self.lead_to(other)(text) + _MORE.format(0)
-
-        self.assertIn("reload failed", self.reload(mux, change))
+        self.assertIn("reload failed", mux.reload(leading_to(other), _MORE))
         mux.child.wait_for("not all descriptors")
         resource.prlimit(victim, resource.RLIMIT_NOFILE, limits)
         for _ in range(9):
@@ -66,7 +48,7 @@ class RoughTest(ReloadingTestCase):
         self.assertEqual(listening_inodes(supervisor), before[0])
         self.assertEqual([*before[1]], workers_of(supervisor))
         self.assertEqual(mux.child.output.count("workers that serve"), number)
-        self.assertIn("listener other opened", self.reload(mux, lambda text: text))
+        self.assertIn("listener other opened", mux.reload())
         for _ in range(9):
             self.relayed(mux, other)
 
@@ -74,53 +56,47 @@ class RoughTest(ReloadingTestCase):
         """A worker that is killed when it was ready to change is succeeded by one with the new rules."""
         mux, server = self.begin()
         other = self.backend()
-        slow, victim = workers_of(mux.child.pid)
+        slow, victim = workers_of(mux.pid)
         had = len(open_files(victim))
-        os.kill(slow, signal.SIGSTOP)
-        try:
-            before = self.ask(mux, lambda text: self.lead_to(other)(text) + _MORE.format(0))
+        with halted([slow]):
+            before = mux.ask_to_reload(leading_to(other), _MORE)
             eventually(lambda: len(open_files(victim)) > had, "one worker is ready to change")
             self.relayed(mux, server)
             os.kill(victim, signal.SIGKILL)
-        finally:
-            os.kill(slow, signal.SIGCONT)
-        self.assertIn("listener other opened", self.told(mux, before))
+        self.assertIn("listener other opened", mux.reloaded(before))
         eventually(
             lambda: (
-                len(workers_of(mux.child.pid)) == 2
-                and mux.child.output.count("workers that serve") == 2
+                len(workers_of(mux.pid)) == 2 and mux.child.output.count("workers that serve") == 2
             ),
             "there are two workers again",
         )
-        os.kill(slow, signal.SIGSTOP)  # so that the successor is asked
-        try:
+        with halted([slow]):  # so that the successor is asked
             self.relayed(mux, other)
-        finally:
-            os.kill(slow, signal.SIGCONT)
         self.relayed(mux, other)
+
+    def test_killed_meanwhile(self) -> None:
+        """A worker that is killed during a reload is succeeded by one with the rules that hold then."""
+        mux, server = self.begin()
+        other = self.backend()
+        for number in range(6):
+            eventually(lambda: len(workers_of(mux.pid)) == 2, "there are two workers")
+            victim = workers_of(mux.pid)[number % 2]
+            before = mux.ask_to_reload(leading_to((other, server)[number % 2]))
+            os.kill(victim, signal.SIGKILL)
+            self.assertIn("rules reloaded", mux.reloaded(before))
+            for _ in range(4):
+                self.relayed(mux, (other, server)[number % 2])
 
     def test_ended_meanwhile(self) -> None:
         """SIGTERM during a reload ends the service when the reload is over; who was there may finish, and nobody is cut off."""
         for workers, count in ((2, 2), (2, 1), (1, 2)):
             mux, server = self.begin(workers)
             client, end = self.relayed(mux, server)
-            held = workers_of(mux.child.pid)[:1]
-            for pid in held:
-                os.kill(pid, signal.SIGSTOP)
-            try:
-                self.ask(
-                    mux,
-                    lambda text: self.workers(workers, count)(text) + _MORE.format(0),  # noqa: B023 - called at once
-                )
-                os.kill(mux.child.pid, signal.SIGTERM)
-            finally:
-                for pid in held:
-                    os.kill(pid, signal.SIGCONT)
-            self.assert_drains(mux)
-            client.sendall(b"more")
-            self.assertEqual(end.recv(4), b"more")
-            client.close()
-            end.close()
+            with halted(workers_of(mux.pid)[:1]):
+                mux.ask_to_reload(with_workers(count), _MORE)
+                mux.terminate()
+            eventually(lambda m=mux: "draining connections: 1" in m.child.output, "it drains")  # type: ignore[misc]
+            self.all_end([(client, end)])
             self.assertEqual(mux.child.wait(), -signal.SIGTERM)
             self.assertNotIn("Traceback", mux.child.output)
             self.assertNotIn("is killed", mux.child.output)
@@ -137,21 +113,14 @@ class RoughTest(ReloadingTestCase):
             other = self.backend()
             client = self.client(mux)
             client.sendall(line[:20])
-            self.wait_until_accepted(mux, client)
-
-            def change(text: str) -> str:
-                text = text.replace("accept_proxy_from = 127.0.0.1\n", "")
-                return self.workers(workers, count)(self.lead_to(other)(text))  # noqa: B023 - called at once
-
-            self.reload(mux, change)
-            for one in self.relayed(mux, other):
-                one.close()
+            self.is_accepted(mux.pid, client)
+            not_accepted = "accept_proxy_from = 127.0.0.1\n", ""
+            mux.reload(not_accepted, with_workers(count), leading_to(other))
+            self.over(*self.relayed(mux, other))
             self.assertEqual(mux.take_one()["client"][:9], "127.0.0.1")
             client.sendall(line[20:] + b"x")
-            with self.accept_from(server, b"x"):
-                client.close()
-            line_of_log = next(one for one in mux.take(1))
-            self.assertEqual(line_of_log["client"], "192.168.0.1:56324")
+            self.over(client, self.accept_from(server, b"x"))
+            self.assertEqual(mux.take_one()["client"], "192.168.0.1:56324")
             mux.child.end()
 
     def test_half_a_handshake(self) -> None:
@@ -162,22 +131,17 @@ class RoughTest(ReloadingTestCase):
         for workers, count in ((1, 1), (2, 2), (1, 2), (2, 1)):
             mux, server = self.begin(workers, "detect_timeout = 10m\n")
             other = self.backend()
-            text = self.file.read_text().replace(
-                "[route all]\n", "[route inside]\nunder = secure\n"
-            )
-            secure = f"{text}\n[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
-            self.reload(mux, lambda _: secure)  # noqa: B023 - called at once
+            inside = r"\[route all\]\n", "[route inside]\nunder = secure\n"
+            mux.reload(inside, with_more(f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"))
             handshake, client = Handshake(ca), self.client(mux)
             hello = handshake.hello()
             client.sendall(hello[:100])
-            self.wait_until_accepted(mux, client)
-
-            def change(text: str) -> str:
-                text = re.sub(r"terminate_tls = .*", "backend = close", text)
-                text = text.replace("under = secure\n", "")
-                return self.workers(workers, count)(self.lead_to(other)(text))  # noqa: B023 - called at once
-
-            self.assertIn("changed", self.reload(mux, change))
+            self.is_accepted(mux.pid, client)
+            told = mux.reload(
+                *(leading_to(other), with_workers(count)),
+                *(("terminate_tls = .*", "backend = close"), ("under = secure\n", "")),
+            )
+            self.assertIn("changed", told)
             client.sendall(hello[100:])
             handshake.finish(client)
             handshake.say(client, b"x")
@@ -188,15 +152,6 @@ class RoughTest(ReloadingTestCase):
             line = mux.take_one()
             self.assertEqual((line["route"], line["bytes_in"] > 0), ("inside", True))
             mux.child.end()
-
-    def assert_drains(self, mux: Mux) -> None:
-        """Wait until the service waits for one connection."""
-        eventually(lambda: "draining connections: 1" in mux.child.output, "it drains")
-
-    def wait_until_accepted(self, mux: Mux, client: socket.socket) -> None:
-        """Wait until some process has accepted a client."""
-        pids = workers_of(mux.child.pid)
-        eventually(lambda: any(serves(pid, client) for pid in pids), "the client is accepted")
 
 
 class RemovedTest(ReloadingTestCase):
@@ -210,15 +165,10 @@ class RemovedTest(ReloadingTestCase):
                 self.relaying(server) + "[route kept]\nmatch = ssh\nbackend = close\n",
                 f"workers = {workers}\ndrain_removed = yes\ndrain_timeout = 1s\nrelay = portable",
             )
-            self.file = mux.file
             pairs = [self.relayed(mux, server) for _ in range(6)]
 
-            def change(text: str) -> str:
-                gone = re.sub(r"\[route all\]\n.*\n.*\n", "", text)
-                return self.workers(workers, count)(gone)  # noqa: B023 - called at once
-
-            began = time.monotonic()
-            self.assertIn("1 route gone (all)", self.reload(mux, change))
+            began, gone = time.monotonic(), (r"\[route all\]\n.*\n.*\n", "")
+            self.assertIn("1 route gone (all)", mux.reload(gone, with_workers(count)))
             for client, _ in pairs:
                 self.assertRaises(ConnectionResetError, client.recv, 1)
             self.assertGreater(time.monotonic() - began, 1)

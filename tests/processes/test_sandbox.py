@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured, run
-from tests.processes.running import family_of, halted, workers_of
+from tests.processes.running import halted, named, set_limits, use_plugin, workers_of
 from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
-from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import AdminEndpoint, UnixAddress
+from tests.support.folders import make_folder
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.sandbox import SandboxError, sandbox_of
 from txmux.rules.reading.parser import parse
@@ -57,15 +55,10 @@ class SandboxCase(SynchronousTestCase):
         if not landlock.abi():
             raise SkipTest("this kernel has no Landlock")
         leave_unmeasured(self)
-        self.folder = Path(tempfile.mkdtemp(prefix="txmux-sandbox-"))
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = make_folder(self)
         self.folder.chmod(0o755)
-        plugins = self.folder / "python/twisted/plugins"
-        plugins.mkdir(parents=True)
-        shutil.copy(Path(__file__).with_name("nosy_matcher.py"), plugins / "nosy.py")
-        path = os.pathsep.join([str(self.folder / "python"), os.environ.get("PYTHONPATH", "")])
-        told = {"PYTHONPATH": path, "NOSY_FOLDER": str(self.folder)}
-        self.patch(os, "environ", {**os.environ, **told})
+        use_plugin(self, "nosy")
+        self.patch(os, "environ", {**os.environ, "NOSY_FOLDER": str(self.folder)})
         for name in ("secret", "old"):
             (self.folder / name).write_text("precious")
         self.authority = make_authority()
@@ -128,17 +121,17 @@ class SandboxTests(SandboxCase):
         elsewhere.mkdir()
         other = self.authority.issue("other.example").write(elsewhere / "other.pem", key=True)
         moved = mux.log.rename(mux.log.with_name("moved.log"))
-        mux.reload(str(self.site), str(other))
+        mux.reload((str(self.site), str(other)))
         self.assertEqual(self.subject(mux), "other.example")
         eventually(lambda: "secure" in mux.log.read_text(), "the new file of the log has a line")
         eventually(lambda: "secure" in moved.read_text(), "the old one has those from before")
         log, listening = elsewhere / "access.log", elsewhere / "public.sock"
-        mux.reload(str(mux.log), str(log))
-        mux.reload("127.0.0.1:0", f"127.0.0.1:0\n    unix:{listening}")
+        mux.reload((str(mux.log), str(log)))
+        mux.reload(("127.0.0.1:0", f"127.0.0.1:0\n    unix:{listening}"))
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(listening))
         eventually(lambda: str(listening) in log.read_text(), "the log elsewhere has a line")
-        mux.reload(f"\n    unix:{listening}", "")
+        mux.reload((f"\n    unix:{listening}", ""))
         eventually(lambda: not listening.exists(), "the file of the socket is removed")
         self.assert_confined(mux)
 
@@ -157,7 +150,7 @@ class SandboxTests(SandboxCase):
     def test_started_later(self) -> None:
         """Workers that a reload adds, and successors of those that crashed, are confined as well, and read what they need."""
         mux = self.run_service("workers = 1")
-        mux.reload("workers = 1", "workers = 2")
+        mux.reload(("workers = 1", "workers = 2"))
         self.assertEqual(self.privileges(mux), ["1", "1"])
         for pid in workers_of(mux.pid):
             os.kill(pid, signal.SIGKILL)
@@ -178,6 +171,8 @@ class SandboxTests(SandboxCase):
         """With a user, a renewed certificate is seen in a folder that only root may look into; one that cannot be read is told of."""
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
+        limits = {"processes.workers.process._PATIENCE": 0.5, "net.tls.store._PAUSE_OF_HELPER": 0.5}
+        set_limits(self, limits)
         private, admin = self.folder / "private", self.folder / "admin.sock"
         private.mkdir(mode=0o700)
         self.site = self.site.rename(private / "site.pem")
@@ -193,20 +188,13 @@ class SandboxTests(SandboxCase):
 
         def attention() -> list[str]:
             self.subject(mux)
-            found: list[str] = ask(AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status")[
-                "attention"
-            ]
+            found: list[str] = get(admin, "/api/status")["attention"]
             return found
 
         eventually(lambda: any("is not root's" in one for one in attention()), "it is told of")
         self.assertEqual(mux.child.output.count("is not root's"), 1)
         self.assertEqual(self.subject(mux), "new.example")
-        helper = next(
-            pid
-            for pid in family_of(mux.pid)
-            if Path(f"/proc/{pid}/comm").read_text().startswith("txmux: helper")
-        )
-        with halted([helper]):
+        with halted(named(mux.pid, "helper")):
             eventually(
                 lambda: bool(self.subject(mux)) and "does not answer" in mux.child.output,
                 "the worker goes on without it",
@@ -217,7 +205,7 @@ class SandboxTests(SandboxCase):
         """It can be switched off, but not while the service runs."""
         mux = self.run_service("sandbox = off")
         self.assertEqual(self.attempts(mux)["named"], "done")
-        told = mux.reload("sandbox = off", "sandbox = yes")
+        told = mux.reload(("sandbox = off", "sandbox = yes"))
         self.assertIn("sandbox: cannot change while the service runs", told)
 
     def test_endpoint_of_another_kind(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
+import weakref
 from typing import Any
 
 from twisted.internet.testing import MemoryReactor
@@ -12,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.running import WorkersTestCase, family_of, is_gone, named
 from tests.processes.upgrading import Running
+from tests.support.peers import reactor
 from txmux.processes.supervisor.signals import StopSignals
 
 
@@ -54,9 +57,9 @@ class OthersTest(WorkersTestCase):
         self.assertEqual(len(helpers), len(settings) > 0)
         pairs = [self.relayed(mux, listening)]
         for change in (
-            lambda: mux.reload("workers = 2", "workers = 3"),
+            lambda: mux.reload(("workers = 2", "workers = 3")),
             mux.upgrade,
-            lambda: mux.reload("workers = 3", "workers = 2"),
+            lambda: mux.reload(("workers = 3", "workers = 2")),
         ):
             (_, *others) = before = family_of(mux.pid)
             for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
@@ -75,3 +78,17 @@ class OthersTest(WorkersTestCase):
             server.close()
         mux.stop()
         self.assertNotIn("another one is started", mux.child.output)
+
+
+class NeverRunningTests(SynchronousTestCase):
+    """A program that gives up before it runs the reactor."""
+
+    def test_forgotten(self) -> None:
+        """The reactor keeps nothing of a service that has been stopped."""
+        signals = StopSignals(reactor)
+        kept = weakref.ref(signals)
+        signals.start()
+        signals.stop()
+        del signals
+        gc.collect()
+        self.assertIsNone(kept())

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually
 from tests.processes.running import (
@@ -13,13 +19,24 @@ from tests.processes.running import (
     is_gone,
     name_of,
     named,
+    set_limits,
     starter_of,
     workers_of,
 )
+from tests.processes.timed import RULES, TimedTestCase
 from tests.processes.upgrading import Running
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from tests.support.peers import reactor
+from txmux.processes import forking
+from txmux.processes.workers import starting
+from txmux.processes.workers.starting import Starter, installed_code, start_early
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from txmux.control.report import Report
+
 
 _ENDED = "the process that starts workers has ended"
 
@@ -65,13 +82,14 @@ class StarterTest(WorkersTestCase):
         self.assertNotIn(workers[0], workers_of(mux.pid))
         for _ in self.one_for_each(mux, workers_of(mux.pid)):
             pass
-        self.assertIn("rules reloaded", mux.reload("workers = 2", "workers = 3"))
+        self.assertIn("rules reloaded", mux.reload(("workers = 2", "workers = 3")))
         self.assertEqual(len(workers_of(mux.pid)), 3)
 
     def test_halted(self) -> None:
         """While it is halted, and cannot report the end of a worker, the service can be stopped."""
+        set_limits(self, {"processes.supervisor.supervisor._GRACE": 0.5})
         mux, workers = self.begin()
-        mux.reload("workers = 2", "workers = 2\ndrain_timeout = 0s")
+        mux.reload(("workers = 2", "workers = 2\ndrain_timeout = 0s"))
         with halted([starter_of(mux.pid)]):
             os.kill(workers[0], signal.SIGKILL)
             mux.stop()
@@ -102,3 +120,102 @@ class StarterTest(WorkersTestCase):
         self.accept_from(self.listening, b"x")
         mux.child.wait_for("(?s)workers that serve: 2.*workers that serve: 2")
         self.assertEqual(len(workers_of(mux.pid)), 2)
+
+
+class StartingTest(SynchronousTestCase):
+    """Without any worker."""
+
+    def test_halted(self) -> None:
+        """One that is halted when the service stops is ended."""
+        self.patch(forking, "_PATIENCE", 0.1)
+        child = start_early()
+        os.kill(child.pid, signal.SIGSTOP)
+        Starter(reactor, child, lambda: None).close()
+        self.assertRaises(ProcessLookupError, os.kill, child.pid, 0)
+
+    def test_installed_code(self) -> None:
+        """What is installed is other code when a file has changed or is there; one that vanishes meanwhile is no error."""
+        folder = make_folder(self)
+        self.patch(starting, "__file__", str(folder / "processes/workers/starting.py"))
+        codes = [installed_code()]
+        file = folder / "module.py"
+        file.symlink_to("nowhere")  # it has a name, but cannot be looked at
+        codes.append(installed_code())
+        file.unlink()
+        for text in ("one", "other"):
+            file.write_text(text)
+            codes.append(installed_code())
+            self.assertEqual(installed_code(), codes[-1])
+        self.assertEqual(len({*codes}), len(codes))
+
+
+_TLS = "[route secure]\nmatch = tls\nterminate_tls = key.pem\n"
+
+
+class StarterReloadTest(TimedTestCase):
+    """Other rules, for which workers are to be started or retired."""
+
+    def halt(self) -> None:
+        """Halt the process that forks."""
+        self.halted = self.starter()
+        os.kill(self.halted, signal.SIGSTOP)
+
+    async def refused(self, more: str = "") -> Report:
+        """Reload rules that want one worker more, which does not come to serve."""
+        self.halt()
+        self.write(RULES.format(3) + more)
+        reloading = Deferred.fromCoroutine(self.running.reload())
+        await self.until(lambda: self.supervisor.pool.added)
+        self.time.advance(60)
+        return await reloading
+
+    async def fewer(self) -> Report:
+        """Reload rules that want one worker less, while one that has crashed is to be forked."""
+        worker = self.supervisor.pool.workers[1]
+        os.kill(worker.pid, signal.SIGKILL)
+        await self.until(lambda: not worker.pid)
+        self.halt()
+        self.time.advance(0)
+        self.write(RULES.format(1))
+        return await self.running.reload()
+
+    async def test_retired(self) -> None:
+        """A worker that is not needed any more is ended as soon as it is forked, or forgotten if it cannot be."""
+        changes = ((self.refused, False, 2), (self.fewer, True, 1))
+        for (change, is_ok, count), then in itertools.product(
+            changes, (signal.SIGCONT, signal.SIGKILL)
+        ):
+            await self.begin()
+            with capturedLogs():
+                report = await change()
+                pool = self.supervisor.pool
+                self.assertEqual((report.ok, len(pool.retiring)), (is_ok, 1))
+                os.kill(self.halted, then)
+                await self.until(lambda pool=pool: not pool.retiring)  # type: ignore[misc]
+                self.time.advance(0)
+            self.assertIsNone(self.running.failure)
+            self.assertEqual([one.ready for one in pool.workers], [True] * count)
+            await self.stop()
+
+    async def has_tls(self) -> bool:
+        """Tell whether the process that forks has imported all that ends TLS."""
+        await self.starter_answers()
+        return "cryptography" in _mapped(self.starter())
+
+    async def test_imports(self) -> None:
+        """It imports what the rules in force need, and one that is started again nothing for those that were refused."""
+        await self.begin()
+        make_authority().issue("site.example").write(self.folder / "key.pem", key=True)
+        with capturedLogs():
+            self.assertFalse((await self.refused(_TLS)).ok)
+            os.kill(self.halted, signal.SIGKILL)
+            await self.until(lambda: self.starter() not in {0, self.halted})
+        self.assertFalse(await self.has_tls())
+        self.write(RULES.format(2) + _TLS)
+        self.assertTrue((await self.running.reload()).ok)
+        self.assertTrue(await self.has_tls())
+
+
+def _mapped(pid: int) -> str:
+    """Name the files that a process has in its memory."""
+    return Path(f"/proc/{pid}/maps").read_text()

@@ -14,11 +14,13 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
-from txmux.net.channel.channel import AnswerTimeoutError
+from txmux.net.channel.channel import AnswerTimeoutError, Channel, attach
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
+from txmux.processes.upgrade.upgrades import Upgrades
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
 
 _READS = """\
 import json, os, socket
@@ -196,3 +198,30 @@ class OldVersionTest(TestCase):
         self.assertTrue(successor.channel.is_open)
         successor.channel.close()
         await successor.ended()
+
+
+class ReloadTest(TestCase):
+    """A reload that the old process is asked for while it drains."""
+
+    def test_not_answered(self) -> None:
+        """If the new process does not answer in three minutes, whoever asked is told, and may ask again."""
+        time: Any = VirtualTime()
+        nothing: Any = None
+        own, other = socket.socketpair()
+        self.addCleanup(other.close)
+        channel = Channel({}, lambda: None, time)
+        attach(time, channel, own)
+        changeover = Upgrades(time, *[nothing] * 8, counters=nothing, service_limits=nothing)
+        successor: Any = SimpleNamespace(channel=channel)
+        changeover._successor = successor
+        reloading = Deferred.fromCoroutine(changeover.reload_successor())
+        time.advance(179.9)
+        self.assertNoResult(reloading)
+        time.advance(0.1)
+        report = self.successResultOf(reloading)
+        self.assertEqual(
+            (report.ok, report.errors),
+            (False, ["the new process could not reload: no answer to 'reload' in 180 s"]),
+        )
+        channel.close()
+        self.assertEqual(time.clock.getDelayedCalls(), [])

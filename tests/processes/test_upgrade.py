@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from typing import TYPE_CHECKING
 from unittest import SkipTest
 
@@ -13,6 +12,7 @@ from tests.interop.children import eventually
 from tests.processes.running import (
     RULES,
     WorkersTestCase,
+    customize,
     family_of,
     is_gone,
     name_of,
@@ -22,26 +22,31 @@ from tests.processes.running import (
     workers_of,
 )
 from tests.processes.upgrading import Upgrading
+from tests.support.folders import make_folder
 
 if TYPE_CHECKING:
+    import socket
     from pathlib import Path
 
     from tests.interop.mux import Mux
 
 
 _LATE = """
-import os, sys, time
+import os, sys
 if "txmux" in sys.orig_argv:
     from txmux.processes.upgrade.upgrade import Upgrade
 
-    hand_over = Upgrade._hand_over
+    step = Upgrade.{step}
 
-    def late(self, processes):
+    async def late(self, *arguments):
+        from twisted.internet.task import deferLater
+
+        open({ready!r}, "w").close()
         while not os.path.exists({gate!r}):
-            time.sleep(0.01)
-        return hand_over(self, processes)
+            await deferLater(self.successor._reactor, 0.01)
+        return await step(self, *arguments)
 
-    Upgrade._hand_over = late
+    Upgrade.{step} = late
 """
 
 
@@ -84,31 +89,11 @@ class UpgradeTestCase(WorkersTestCase):
         self.addCleanup(mux.kill)
         return mux
 
-    def customize(self, program: str) -> None:
-        """Have each Python that a service starts from now on run this first."""
-        folder = self.folder / f"site-{os.urandom(4).hex()}"
-        folder.mkdir()
-        (folder / "sitecustomize.py").write_text(program)
-        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
-
-    def late_hand_over(self) -> Path:
-        """Have services hand over no connections until a file is there, which this names."""
-        gate = self.folder / f"{os.urandom(4).hex()}.gate"
-        self.customize(_LATE.format(gate=str(gate)))
-        return gate
-
-    def answers(self, client: socket.socket, server: socket.socket) -> None:
-        """See whether bytes go both ways."""
-        for sender, receiver in ((client, server), (server, client)):
-            sender.sendall(b"more")
-            self.assertEqual(receiver.recv(4, socket.MSG_WAITALL), b"more")
-
-    def over(self, client: socket.socket, server: socket.socket) -> None:
-        """End a connection."""
-        client.close()
-        self.assertEqual(server.recv(1), b"")
-        server.close()
+    def late(self, step: str = "_hand_over") -> tuple[Path, Path]:
+        """Have old processes wait with a step of upgrades; give the file that says so, and the one for which they wait."""
+        ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
+        customize(self, _LATE.format(step=step, ready=str(ready), gate=str(gate)))
+        return ready, gate
 
 
 class UpgradeTest(UpgradeTestCase):
@@ -121,12 +106,12 @@ class UpgradeTest(UpgradeTestCase):
         peers = [self.relayed(mux, listening) for _ in range(5)]
         for _ in range(times):
             mux.upgrade()
-            for client, server in peers:
-                self.answers(client, server)
+            for pair in peers:
+                self.answers(*pair)
             peers.append(self.relayed(mux, listening))
         self.assertEqual(mux.inodes(), inodes)
-        for client, server in peers:
-            self.over(client, server)
+        for pair in peers:
+            self.over(*pair)
         lines = mux.take(5 + times)
         wanted = [1 + 4 * times] * 5 + [1 + 4 * (times - 1 - number) for number in range(times)]
         self.assertEqual(sorted(line["bytes_in"] for line in lines), sorted(wanted))
@@ -188,8 +173,7 @@ class UpgradeTest(UpgradeTestCase):
         )
         client = self.client(mux)
         self.is_accepted(mux.pid, client)
-        mux.ask()
-        old = mux.switched()
+        old = mux.replace()
         mux.child.wait_for("connections handed over: 0")
         return mux, client, old
 
@@ -199,9 +183,8 @@ class UpgradeTest(UpgradeTestCase):
         self.assertFalse(is_gone(old))
         client.sendall(b"x")
         server = self.accept_from(self.backend_of[mux], b"x")
-        self.answers(client, server)
-        self.over(client, server)
-        eventually(lambda: is_gone(old), "the old process has ended")
+        self.all_end([(client, server)])
+        self.assert_gone([old])
         mux.take_one()
         mux.stop()
 
@@ -222,7 +205,7 @@ class UpgradeTest(UpgradeTestCase):
             raise SkipTest("only root can become another user")
         mux = self.service("user = nobody\nworkers = 2")
         (helper,) = named(mux.pid, "helper")
-        for _ in range(3):
+        for _ in range(2):
             mux.upgrade()
             self.assertEqual(pids_of(helper), [])
             self.assertEqual([pid for pid in family_of(mux.pid) if is_gone(pid)], [])
@@ -261,8 +244,7 @@ class BrokenTest(UpgradeTestCase):
         self.answers(client, server)
         mux.file.write_text(text)
         mux.upgrade()
-        self.answers(client, server)
-        self.over(client, server)
+        self.all_end([(client, server)])
         mux.take_one()
         mux.stop()
 
@@ -283,14 +265,13 @@ class BrokenTest(UpgradeTestCase):
         mux.pidfile.rmdir()
         mux.pidfile.write_text(name)
         mux.upgrade()
-        self.answers(client, server)
-        self.over(client, server)
+        self.all_end([(client, server)])
         mux.take(2)
         mux.stop()
 
     def test_defect(self) -> None:
         """Whatever goes wrong before the new process accepts clients, the old one accepts them again."""
-        self.customize(_BROKEN)
+        customize(self, _BROKEN)
         listening = self.backend()
         admin = self.folder / "admin.sock"
         mux = self.upgrading(self.relaying(listening), f"admin = unix:{admin}")
@@ -312,10 +293,11 @@ class MeanwhileTest(UpgradeTestCase):
     def slow(self, settings: str = "") -> tuple[Upgrading, socket.socket, socket.socket]:
         """Start a service with a connection, and then ask for an upgrade that waits."""
         self.gate = self.folder / "gate"
-        self.customize(
+        customize(
+            self,
             "import os, time\n"
             f"while 'TXMUX_PREDECESSOR' in os.environ and not os.path.exists({str(self.gate)!r}):\n"
-            "    time.sleep(0.01)\n"
+            "    time.sleep(0.01)\n",
         )
         listening = self.listening = self.backend()
         mux = self.upgrading(self.relaying(listening), settings)
@@ -330,7 +312,7 @@ class MeanwhileTest(UpgradeTestCase):
         """Let the new process start, and the old one end."""
         self.gate.touch()
         old = mux.switched()
-        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assert_gone([old])
         self.assertEqual(mux.pid, self.new)
 
     def test_stop(self) -> None:
@@ -338,8 +320,7 @@ class MeanwhileTest(UpgradeTestCase):
         mux, client, server = self.slow()
         mux.terminate()
         eventually(lambda: is_gone(self.new), "the new process has ended")
-        self.answers(client, server)
-        self.over(client, server)
+        self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
         mux.assert_stopped()
 
@@ -348,8 +329,7 @@ class MeanwhileTest(UpgradeTestCase):
         mux, client, server = self.slow()
         mux.refuse("an upgrade is under way already")
         self.let_start(mux)
-        self.answers(client, server)
-        self.over(client, server)
+        self.all_end([(client, server)])
         mux.take_one()
         mux.stop()
 
@@ -359,7 +339,6 @@ class MeanwhileTest(UpgradeTestCase):
         (idle,) = (pid for pid in workers_of(mux.pid) if not serves(pid, client))
         os.kill(idle, signal.SIGKILL)
         self.let_start(mux)
-        self.answers(client, server)
-        self.over(client, server)
+        self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
         mux.stop()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
+import socket
 from typing import TYPE_CHECKING
 
+from tests.admin.processes import get
 from tests.interop.children import eventually
-from tests.processes.running import RULES, has_connection, workers_of
+from tests.processes.handshake import Handshake
+from tests.processes.running import RULES, has_connection, is_gone, workers_of
 from tests.processes.test_upgrade import UpgradeTestCase
+from tests.support.certificates import make_authority
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tests.processes.upgrading import Upgrading
 
@@ -34,17 +35,6 @@ class KeepingTest(UpgradeTestCase):
         )
         return self.upgrading(self.file_of_rules, settings)
 
-    def change(self, mux: Upgrading, *changes: tuple[str, str]) -> None:
-        """Change the rules, and wait until they hold."""
-        text = mux.file.read_text()
-        for old, new in changes:
-            self.assertIn(old, text)
-            text = text.replace(old, new)
-        mux.file.write_text(text)
-        before = mux.child.output.count("rules reloaded")
-        os.kill(mux.pid, signal.SIGHUP)
-        eventually(lambda: mux.child.output.count("rules reloaded") > before, "it is reloaded")
-
     def decided(self, client: socket.socket) -> socket.socket:
         """Have a client say what it is, and give the server's end."""
         client.sendall(b"SSH-2.0-x\r\n")
@@ -56,9 +46,7 @@ class KeepingTest(UpgradeTestCase):
         """Upgrade, and see that the connections go on in the new process until they end."""
         mux.upgrade()
         mux.child.wait_for(f"connections handed over: {len(pairs)}\\b")
-        for client, server in pairs:
-            self.answers(client, server)
-            self.over(client, server)
+        self.all_end(pairs)
         lines = mux.take(len(pairs))
         self.assertEqual({line["reason"] for line in lines}, {"done"})
         self.assertEqual({line["bytes_in"] for line in lines}, {11 + 4})
@@ -68,15 +56,14 @@ class KeepingTest(UpgradeTestCase):
         mux = self.begin()
         client = self.client(mux)
         server = self.decided(client)
-        self.change(mux, ("first", "second"), ("pool", "other"), ("public", "new"))
+        mux.reload(("first", "second"), ("pool", "other"), ("public", "new"))
         found = mux.child.wait_for(r"listening on \S+:(\d+) for \[listen new\]")
         mux.ports = {"new": int(found[1])}
         mux.file.write_text(mux.file.read_text().replace("[txmux]", "[txmux]\nmax_connections = 1"))
         mux.upgrade()
         with mux.connect():
             self.assertEqual(mux.take_one()["reason"], "limit")
-        self.answers(client, server)
-        self.over(client, server)
+        self.all_end([(client, server)])
         line = mux.take_one()
         told = (line["listener"], line["route"], line["backend"], line["reason"])
         self.assertEqual(told, ("public", "first", "pool", "done"))
@@ -90,7 +77,7 @@ class KeepingTest(UpgradeTestCase):
         mux = self.begin(more="idle_timeout = 3s\n")
         client = self.client(mux)
         server = self.decided(client)
-        self.change(mux, ("idle_timeout = 3s", "idle_timeout = 1h"))
+        mux.reload(("idle_timeout = 3s", "idle_timeout = 1h"))
         mux.upgrade()
         self.assertEqual(server.recv(1), b"")
         self.assertEqual(mux.take_one()["reason"], "idle-timeout")
@@ -102,7 +89,7 @@ class KeepingTest(UpgradeTestCase):
         mux = self.begin("workers = 3")
         mux.child.wait_for("workers that serve: 3")
         clients = self.one_for_each(mux, workers_of(mux.pid))
-        self.change(mux, ("workers = 3", "workers = 2"))
+        mux.reload(("workers = 3", "workers = 2"))
         pairs = [(client, self.decided(client)) for client in clients]
         self.assertEqual(len(workers_of(mux.pid)), 3)
         self.assert_moves(mux, pairs)
@@ -114,7 +101,7 @@ class KeepingTest(UpgradeTestCase):
         mux.child.wait_for("workers that serve: 2")
         workers = workers_of(mux.pid)
         pairs = [(client, self.decided(client)) for client in self.one_for_each(mux, workers)]
-        self.change(mux, ("workers = 2", "workers = 1"))
+        mux.reload(("workers = 2", "workers = 1"))
         eventually(lambda: len(workers_of(mux.pid)) == 1, "the other worker has ended")
         (left,) = workers_of(mux.pid)
         self.assertIn(left, workers)
@@ -123,8 +110,8 @@ class KeepingTest(UpgradeTestCase):
             self.answers(client, server)
         with mux.connect():
             self.assertEqual(mux.take_one()["reason"], "limit")
-        for client, server in pairs:
-            self.over(client, server)
+        for pair in pairs:
+            self.over(*pair)
         self.assertEqual({line["bytes_in"] for line in mux.take(2)}, {11 + 4})
         mux.stop()
 
@@ -133,8 +120,87 @@ class KeepingTest(UpgradeTestCase):
         mux = self.begin("workers = 3\ndrain_removed = yes\ndrain_timeout = 1s")
         for _ in range(9):
             self.decided(self.client(mux))
-        self.change(mux, ("first", "second"), ("workers = 3", "workers = 1"))
+        mux.reload(("first", "second"), ("workers = 3", "workers = 1"))
         lines = mux.take(9)
         self.assertEqual({line["reason"] for line in lines}, {"drained"})
         self.assertFalse(re.search("Traceback|Unhandled", mux.child.output))
         mux.stop()
+
+
+_HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"
+
+
+class PendingTest(UpgradeTestCase):
+    """Half a PROXY header, half a hello of TLS that ends here, and half of what a route asks for."""
+
+    def test_served(self) -> None:
+        """All three are decided and served as the rules of the old process say, which ends after them."""
+        admin = self.folder / "admin.sock"
+        authority = make_authority()
+        ca = authority.write(self.folder / "ca.pem")
+        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
+        listening = self.backend()
+        backend = f"127.0.0.1:{listening.getsockname()[1]}"
+        mux = self.upgrading(
+            "[listen public]\nendpoint = 127.0.0.1:0\naccept_proxy_from = 127.0.0.2\n"
+            "proxy_timeout = 10m\ndetect_timeout = 10m\n"
+            f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
+            f"[route ssh]\nmatch = ssh\nbackend = {backend}\n"
+            f"[route inside]\nmatch = any\nunder = secure\nbackend = {backend}\n",
+            f"workers = 2\ndrain_timeout = 10m\nadmin = unix:{admin}",
+        )
+        handshake = Handshake(str(ca))
+        hello = handshake.hello()
+        clients = [
+            self.begun(mux, said, source)
+            for said, source in (
+                (_HEADER[:20], "127.0.0.2"),
+                (hello[:100], "127.0.0.1"),
+                (b"SS", "127.0.0.1"),
+            )
+        ]
+        eventually(
+            lambda: get(admin, "/api/status")["connections"]["undecided"] == len(clients),
+            "all have been accepted",
+        )
+        old = mux.replace()
+        mux.child.wait_for("connections handed over: 0")
+        self.assertFalse(is_gone(old))
+        proxied, secure, plain = clients
+        proxied.sendall(_HEADER[20:] + b"SSH-2.0-x\r\n")
+        self.assert_answered(listening, b"SSH-2.0-x\r\n", lambda: proxied.recv(100))
+        plain.sendall(b"H-2.0-y\r\n")
+        self.assert_answered(listening, b"SSH-2.0-y\r\n", lambda: plain.recv(100))
+        secure.sendall(hello[100:])
+        handshake.finish(secure)
+        handshake.say(secure, b"z")
+        self.assert_answered(listening, b"z", lambda: handshake.hear(secure))
+        for client in clients:
+            client.recv(4096)  # the server's end, without which the client's would be a reset
+            client.close()
+        self.assert_gone([old])
+        lines = mux.take(3)
+        self.assertEqual(
+            sorted((line["client"].partition(":")[0], line["route"]) for line in lines),
+            [("127.0.0.1", "inside"), ("127.0.0.1", "ssh"), ("192.0.2.7", "ssh")],
+        )
+        self.assertEqual({line["reason"] for line in lines}, {"done"})
+        mux.stop()
+
+    def begun(self, mux: Upgrading, said: bytes, source: str) -> socket.socket:
+        """Connect a client from an address that has said this."""
+        client = socket.create_connection(("127.0.0.1", mux.port), 60, (source, 0))
+        self.addCleanup(client.close)
+        client.sendall(said)
+        return client
+
+    def assert_answered(
+        self, listening: socket.socket, said: bytes, heard: Callable[[], bytes]
+    ) -> None:
+        """See that the server hears this, and that the client hears what it answers."""
+        server, _ = listening.accept()
+        with server:
+            server.settimeout(60)
+            self.assertEqual(server.recv(len(said), socket.MSG_WAITALL), said)
+            server.sendall(b"answer")
+            self.assertEqual(heard(), b"answer")

@@ -7,11 +7,10 @@ import select
 import signal
 from typing import TYPE_CHECKING
 
+from tests.admin.processes import get
 from tests.interop.children import eventually
-from tests.processes.running import RULES, is_gone
+from tests.processes.running import RULES
 from tests.processes.test_upgrade import UpgradeTestCase
-from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import AdminEndpoint, UnixAddress
 
 if TYPE_CHECKING:
     import socket
@@ -24,7 +23,7 @@ class LimitsTest(UpgradeTestCase):
 
     def served(self, settings: str, listener: str) -> None:
         """Upgrade a service with two that are relayed and one that is not, which may have three."""
-        gate = self.late_hand_over()
+        _, gate = self.late()
         listening = self.backend()
         ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
         rules = self.relaying(listening, f"detect_timeout = 10m\n{listener}\n{ssh}")
@@ -32,8 +31,7 @@ class LimitsTest(UpgradeTestCase):
         peers = [self.relayed(mux, listening) for _ in range(2)]
         undecided = self.client(mux)
         self.is_accepted(mux.pid, undecided)
-        mux.ask()
-        old = mux.switched()
+        old = mux.replace()
         self.assert_refused(mux)
         gate.touch()
         mux.child.wait_for("connections handed over: 2")
@@ -43,10 +41,10 @@ class LimitsTest(UpgradeTestCase):
         peers.append(self.relayed(mux, listening))
         self.assert_refused(mux)
         undecided.close()
-        for client, server in peers:
-            self.over(client, server)
+        for pair in peers:
+            self.over(*pair)
         self.assertEqual(len(mux.take(4)), 4)
-        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assert_gone([old])
         self.over(*self.relayed(mux, listening))
         mux.take_one()
         mux.stop()
@@ -77,7 +75,7 @@ class PlacesTest(UpgradeTestCase):
         """Who waits in the old process gets the place of one that has moved, when that has ended; and then who waits in the new one."""
         listening = self.backend()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-        gate = self.late_hand_over()
+        _, gate = self.late()
         mux = self.upgrading(
             f"{RULES}[route all]\nmatch = any\nbackend = b\n"
             f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nqueue_timeout = 10m\n",
@@ -85,8 +83,7 @@ class PlacesTest(UpgradeTestCase):
         )
         peers = [self.relayed(mux, listening)]
         waiting = [self.waits(mux, "a")]
-        mux.ask()
-        old = mux.switched()
+        old = mux.replace()
         waiting.append(self.waits(mux, "b"))
         self.assertEqual(select.select([listening], [], [], 0)[0], [], "one more is led there")
         gate.touch()
@@ -95,7 +92,7 @@ class PlacesTest(UpgradeTestCase):
             self.assertEqual(select.select([listening], [], [], 0)[0], [], "one more is led there")
             self.over(*peers.pop())
             peers.append((client, self.accept_from(listening, said)))
-        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assert_gone([old])
         self.over(*peers.pop())
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
         mux.stop()
@@ -105,11 +102,6 @@ class PlacesTest(UpgradeTestCase):
         client = self.client(mux)
         client.sendall(said.encode())
         name = "{}:{}".format(*client.getsockname())
-        place = AdminEndpoint(UnixAddress(self.folder / "admin.sock"), "", "")
-
-        def is_waiting() -> bool:
-            found = ask(place, "GET", "/api/connections?state=connecting")
-            return any(one["client"] == name for one in found)
-
-        eventually(is_waiting, "it waits")
+        asked = self.folder / "admin.sock", "/api/connections?state=connecting"
+        eventually(lambda: any(one["client"] == name for one in get(*asked)), "it waits")
         return client

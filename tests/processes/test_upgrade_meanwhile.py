@@ -11,12 +11,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import halted, is_gone, workers_of
 from tests.processes.test_upgrade import UpgradeTestCase
-from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import AdminEndpoint, UnixAddress
 
 if TYPE_CHECKING:
     from tests.processes.upgrading import Upgrading
@@ -24,24 +23,6 @@ if TYPE_CHECKING:
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 
 
-_LATE = """
-import os, sys
-if "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade.upgrade import Upgrade
-
-    count_on = Upgrade._count_on
-
-    async def late(self, counters):
-        from twisted.internet.task import deferLater
-
-        open({ready!r}, "w").close()
-        while not os.path.exists({gate!r}):
-            await deferLater(self.successor._reactor, 0.01)
-        await count_on(self, counters)
-
-    Upgrade._count_on = late
-"""
-"""The old process waits when the new one has read the rules, and is ready to serve."""
 _RELOAD = (
     b"POST /api/reload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -60,31 +41,23 @@ class MeanwhileTest(UpgradeTestCase):
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), "workers = 2")
         client, server = self.relayed(mux, listening)
-        worker = workers_of(mux.pid)[0]
-        os.kill(worker, signal.SIGSTOP)
-        try:
+        with halted(workers_of(mux.pid)[:1]):
             mux.file.write_text(mux.file.read_text() + _OTHER)
             os.kill(mux.pid, signal.SIGHUP)
             eventually(lambda: len(listening_inodes(mux.pid)) == 2, "the reload has begun")
             mux.ask()
-        finally:
-            os.kill(worker, signal.SIGCONT)
         old = mux.switched()
-        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assert_gone([old])
         mux.child.wait_for(r"(?s)rules reloaded: .*upgraded: ")
         self.assertEqual(len(listening_inodes(mux.pid)), 2)
-        self.answers(client, server)
-        self.over(client, server)
+        self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
         mux.stop()
 
     def test_reload_during_upgrade(self) -> None:
-        """The new process does a reload that the old one is asked for, and what comes of it is said where it was asked for.
-
-        It has read its rules before.
-        """
-        admin, ready, gate = (self.folder / name for name in ("admin.sock", "ready", "gate"))
-        self.customize(_LATE.format(ready=str(ready), gate=str(gate)))
+        """The new process does a reload that the old one is asked for, and what comes of it is said where it was asked for."""
+        admin = self.folder / "admin.sock"
+        ready, gate = self.late("_count_on")  # the new process has read the rules by then
         listening, other = self.backend(), self.backend()
         for by_api in (False, True):
             mux = self.upgrading(self.relaying(listening), f"admin = unix:{admin}")
@@ -101,10 +74,10 @@ class MeanwhileTest(UpgradeTestCase):
                 else:
                     os.kill(mux.pid, signal.SIGHUP)
                 # When it has answered, it has heard of that.
-                ask(AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status")
+                get(admin, "/api/status")
                 gate.touch()
                 old = mux.switched()
-                eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
+                self.assert_gone([old])
                 if by_api:
                     answer = b"".join(iter(lambda a=asking: a.recv(2**16), b""))  # type: ignore[misc]
                     self.assertRegex(answer, rb"(?s)^HTTP/1.1 200 .*1 route changed \(all\)")
@@ -148,7 +121,7 @@ class MeanwhileTest(UpgradeTestCase):
     def test_reload_during_handover(self) -> None:
         """A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes."""
         admin = self.folder / "admin.sock"
-        gate = self.late_hand_over()
+        _, gate = self.late()
         for before, after in ((1, 2), (2, 1)):
             listening = self.backend()
             mux = self.upgrading(
@@ -156,17 +129,16 @@ class MeanwhileTest(UpgradeTestCase):
                 f"workers = {before}\ndrain_timeout = 10m\nadmin = unix:{admin}",
             )
             peers = [self.relayed(mux, listening) for _ in range(6)]
-            mux.ask()
-            old = mux.switched()
+            old = mux.replace()
             text = mux.file.read_text()
             mux.file.write_text(text.replace(f"workers = {before}", f"workers = {after}"))
             os.kill(mux.pid, signal.SIGHUP)
             # When it has answered, it has heard of the signal.
-            ask(AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status")
+            get(admin, "/api/status")
             mux.ask()
             gate.touch()
             mux.child.wait_for("connections handed over: 6, in")
-            eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
+            self.assert_gone([old])
             mux.child.wait_for("rules reloaded")
             mux.switched()
             eventually(
@@ -175,9 +147,7 @@ class MeanwhileTest(UpgradeTestCase):
             )
             self.assertEqual(len(workers_of(mux.pid)), after)
             self.assertEqual(self.count(mux, "rules reloaded"), 1)
-            for client, server in peers:
-                self.answers(client, server)
-                self.over(client, server)
+            self.all_end(peers)
             lines = mux.take(6)
             self.assertEqual({(line["reason"], line["bytes_in"]) for line in lines}, {("done", 5)})
             mux.stop()
@@ -186,26 +156,22 @@ class MeanwhileTest(UpgradeTestCase):
     def test_stop_during_handover(self) -> None:
         """A new process that stops does so at once, though a reload and an upgrade of it wait for the connections of the old one."""
         admin = self.folder / "admin.sock"
-        gate = self.late_hand_over()
+        _, gate = self.late()
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), f"drain_timeout = 10m\nadmin = unix:{admin}")
         client, server = self.relayed(mux, listening)
+        old = mux.replace()
         mux.ask()
-        old = mux.switched()
-        mux.ask()
-        ask(
-            AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status"
-        )  # so it has heard of the signal
+        get(admin, "/api/status")  # so it has heard of the signal
         os.kill(mux.pid, signal.SIGHUP)
-        ask(AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status")
+        get(admin, "/api/status")
         mux.terminate()
         eventually(lambda: is_gone(mux.pid), "the new process has ended")
         gate.touch()
         mux.child.wait_for("connections handed over: 0, in")
-        self.answers(client, server)
-        self.over(client, server)
+        self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
-        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assert_gone([old])
         self.assertEqual(self.count(mux, "serves from now on"), 1)
         self.assertEqual(self.count(mux, "Starting reactor"), 2)
         mux.assert_stopped()
@@ -214,20 +180,19 @@ class MeanwhileTest(UpgradeTestCase):
         """An old process that may open nothing more to hand its connections over keeps them, and ends with the last of them."""
         leave_unmeasured(self)  # which takes a descriptor
         for workers in (1, 2):
-            gate = self.late_hand_over()
+            ready, gate = self.late()
             listening = self.backend()
             mux = self.upgrading(
                 self.relaying(listening), f"drain_timeout = 10m\nworkers = {workers}"
             )
             client, server = self.relayed(mux, listening)
-            mux.ask()
-            old = mux.switched()
+            old = mux.replace()
+            eventually(ready.exists, "the old process is about to hand over")
             resource.prlimit(old, resource.RLIMIT_NOFILE, (3, 2**10))
             gate.touch()
             mux.child.wait_for("connections cannot be handed over, and end with this process")
             mux.child.wait_for("connections handed over: 0, in")
-            self.answers(client, server)
-            self.over(client, server)
+            self.all_end([(client, server)])
             self.assertEqual(mux.take_one()["reason"], "done")
-            eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
+            self.assert_gone([old])
             mux.stop()

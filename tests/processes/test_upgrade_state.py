@@ -6,20 +6,22 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import threading
 from typing import TYPE_CHECKING
 
-from tests.admin.processes import text_of
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.admin.processes import get, post, text_of
 from tests.interop.children import eventually
 from tests.processes.running import RULES
 from tests.processes.test_upgrade import UpgradeTestCase
 from tests.support.ports import free_port
-from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import AdminEndpoint, UnixAddress
 
 if TYPE_CHECKING:
     from tests.interop.mux import Record
     from tests.processes.upgrading import Upgrading
+
 
 _ROUTE = "[route all]\nmatch = any\nbackend = pool\n"
 
@@ -82,7 +84,7 @@ class StateTest(UpgradeTestCase):
         dead, well = free_port(), self.closing()
         pool = (
             f"[backend pool]\nbalance = first\nserver = 127.0.0.1:{dead}\n    127.0.0.1:{well}\n"
-            "check = tcp interval=1s fall=2\n"
+            "check = tcp interval=200ms fall=2\n"
         )
         mux = self.upgrading(f"{RULES}{_ROUTE}{pool}", "workers = 2")
         mux.child.wait_for(f"127.0.0.1:{dead} is down")
@@ -94,11 +96,11 @@ class StateTest(UpgradeTestCase):
 
     def test_turns(self) -> None:
         """Turns go on."""
-        ports = [self.closing() for _ in range(3)]
+        ports = [self.closing() for _ in range(2)]
         pool = "[backend pool]\nserver =" + "".join(f"\n    127.0.0.1:{port}" for port in ports)
         mux = self.upgrading(f"{RULES}{_ROUTE}{pool}\n")
         found = []
-        for _ in range(4):
+        for _ in range(3):
             found += [line["server"] for line in self.visit(mux)]
             mux.upgrade()
         self.assertEqual(found, [f"127.0.0.1:{port}" for port in [*ports, ports[0]]])
@@ -109,7 +111,7 @@ class StateTest(UpgradeTestCase):
         admin = self.folder / "admin.sock"
 
         def status() -> tuple[int, list[str] | None]:
-            told = ask(AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status")
+            told = get(admin, "/api/status")
             return told["generation"], (told["last_reload"] or {"errors": None})["errors"]
 
         mux = self.upgrading(RULES, f"workers = 2\nadmin = unix:{admin}")
@@ -153,4 +155,138 @@ class StateTest(UpgradeTestCase):
         mux.file.write_text(text)
         mux.upgrade()
         eventually(lambda: self.visit(mux)[0]["reason"] == "limit", "it is refused")
+        mux.stop()
+
+
+class WantedTest(UpgradeTestCase):
+    """With two workers."""
+
+    def test_wanted(self) -> None:
+        """A server that drains gets no client of the new process, and a listener that is shut accepts none; until that is changed."""
+        admin = self.folder / "admin.sock"
+        listening = self.backend()
+        server = f"127.0.0.1:{listening.getsockname()[1]}"
+        rules = f"{RULES}[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = {server}\n"
+        mux = self.upgrading(rules, f"workers = 2\nadmin = unix:{admin}")
+        post(admin, f"/api/backends/b/servers/{server}", {"state": "drain"})
+        mux.upgrade()
+        with mux.connect() as client:
+            client.sendall(b"x")
+            self.assertEqual(client.recv(1), b"")
+        self.assertEqual(mux.take_one()["reason"], "no-server")
+        post(admin, f"/api/backends/b/servers/{server}", {"state": "ready"})
+        post(admin, "/api/listeners/public", {"accepting": False})
+        mux.upgrade()
+        waiting = mux.connect()
+        waiting.sendall(b"x")
+        self.assertFalse(get(admin, "/api/status")["listeners"][0]["accepting"])
+        self.assertEqual(get(admin, "/api/connections"), [])
+        post(admin, "/api/listeners/public", {"accepting": True})
+        with waiting, self.accept_from(listening, b"x"):
+            (row,) = get(admin, "/api/connections?state=relaying")
+            mux.upgrade()
+            eventually(
+                lambda before=row["id"]: (  # type: ignore[misc]
+                    [one["id"] for one in get(admin, "/api/connections")] == [before]
+                ),
+                "the connection is the new process's",
+            )
+            told = get(admin, f"/api/connections/{row['id']}")
+            self.assertEqual((told["bytes_in"], told["route"]), (1, "all"))
+            self.assertEqual(
+                (told["explanation"]["bytes"], told["explanation"]["routes"]), (None, [])
+            )
+            waiting.shutdown(socket.SHUT_WR)
+        mux.take_one()
+        mux.stop()
+
+    def test_bans(self) -> None:
+        """Who is banned stays so in a new process and its workers, until that is taken back; the connection there was is ended."""
+        admin = self.folder / "admin.sock"
+        listening = self.backend()
+        server = f"127.0.0.1:{listening.getsockname()[1]}"
+        rules = f"{RULES}end_denied = yes\n[route all]\nmatch = any\nbackend = {server}\n"
+        mux = self.upgrading(rules, f"workers = 2\nadmin = unix:{admin}")
+        with mux.connect() as client:
+            client.sendall(b"x")
+            with self.accept_from(listening, b"x"):
+                mux.upgrade()
+                post(admin, "/api/bans", {"network": "127.0.0.1", "seconds": 600})
+                with contextlib.suppress(ConnectionResetError):
+                    self.assertEqual(client.recv(1), b"")
+        line = mux.take_one()
+        self.assertEqual((line["reason"], line["route"]), ("denied", "all"))
+        mux.upgrade()
+        for _ in range(4):
+            with contextlib.suppress(ConnectionResetError), mux.connect() as client:
+                self.assertEqual(client.recv(1), b"")
+            self.assertEqual(mux.take_one()["reason"], "denied")
+        post(admin, "/api/bans/remove", {"network": "127.0.0.1"})
+        with mux.connect() as client:
+            client.sendall(b"y")
+            with self.accept_from(listening, b"y"):
+                pass
+        mux.stop()
+
+
+_NAMES = ("connections_total", "connections_active", "route_matches_total", "bytes_total")
+
+
+class CountingTest(UpgradeTestCase):
+    """Upgrades with connections that last and others that have ended."""
+
+    def read(self) -> list[float]:
+        """Give numbers: clients, connections, matches, and bytes both ways."""
+        text = text_of(self.folder / "metrics.sock", "/metrics")
+        samples = [
+            sample for family in text_string_to_metric_families(text) for sample in family.samples
+        ]
+        return [sum(one.value for one in samples if one.name == f"txmux_{name}") for name in _NAMES]
+
+    def counting(self, settings: str = "", more: str = "") -> Upgrading:
+        """Start a service with two workers, and a server."""
+        self.listening = self.backend()
+        settings += f"\nworkers = 2\nmetrics = unix:{self.folder / 'metrics.sock'}"
+        return self.upgrading(self.relaying(self.listening, more), settings)
+
+    def test_goes_on(self) -> None:
+        """A process goes on with the numbers of another one, and a third with those of both."""
+        mux = self.counting()
+        kept, server = self.relayed(mux, self.listening)
+        self.over(*self.relayed(mux, self.listening))
+        self.wait_for([2, 1, 2, 2])
+        mux.upgrade()
+        self.wait_for([2, 1, 2, 2])
+        kept.sendall(b"more")
+        self.assertEqual(server.recv(10), b"more")
+        self.wait_for([2, 1, 2, 6])
+        self.over(*self.relayed(mux, self.listening))
+        mux.upgrade()
+        self.wait_for([3, 1, 3, 7])
+        self.over(kept, server)
+        self.wait_for([3, 0, 3, 7])
+        mux.stop()
+
+    def wait_for(self, numbers: list[float]) -> None:
+        """Wait until these are told."""
+        eventually(lambda: self.read() == numbers, f"the metrics are {numbers}")
+
+    def test_two_that_drain(self) -> None:
+        """What a process keeps whose place was taken twice is counted until it has ended."""
+        ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
+        mux = self.counting("drain_timeout = 10m", f"detect_timeout = 10m\n{ssh}")
+        client = self.client(mux)
+        self.wait_for([1, 1, 0, 0])
+        first = mux.replace()
+        self.wait_for([1, 1, 0, 0])
+        mux.upgrade()
+        self.wait_for([1, 1, 0, 0])
+        client.sendall(b"x")
+        server = self.accept_from(self.listening, b"x")
+        self.wait_for([1, 1, 1, 0])  # the bytes are counted at its end
+        self.over(client, server)
+        self.assert_gone([first])
+        self.wait_for([1, 0, 1, 1])
+        mux.upgrade()
+        self.wait_for([1, 0, 1, 1])
         mux.stop()

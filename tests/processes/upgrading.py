@@ -59,6 +59,11 @@ class Upgrading(Mux):
         """Ask for an upgrade."""
         os.kill(self.pid, signal.SIGUSR2)
 
+    def replace(self) -> int:
+        """Have a new process serve, and give the old one, which may still have connections."""
+        self.ask()
+        return self.switched()
+
     def switched(self) -> int:
         """Wait until a new process serves, and give the old one."""
         old = self.pid
@@ -164,14 +169,3 @@ class Running(Upgrading):
         found = re.findall(r"listening on \S+:(\d+) for \[listen (\S+)\]", self.child.output)
         self.ports = {name: int(port) for port, name in found}
         self._begin()
-
-    def reload(self, old: str, new: str) -> str:
-        """Have it read changed rules, and give what the log says of that."""
-        text = self.file.read_text()
-        assert old in text
-        self.file.write_text(text.replace(old, new))
-        pattern = r"(?:rules reloaded:|reload failed[:,]) .*"
-        count = len(re.findall(pattern, self.child.output))
-        os.kill(self.pid, signal.SIGHUP)
-        eventually(lambda: len(re.findall(pattern, self.child.output)) > count, "it has read them")
-        return str(re.findall(pattern, self.child.output)[-1])

@@ -1,14 +1,16 @@
-"""What becomes of connections when a process ends, or can do less than it should, while they are handed over."""
+"""What becomes of connections when a process ends, or can do less than it should, while they move to another one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import WorkersTestCase, is_gone, workers_of
+from tests.processes.running import WorkersTestCase, customize, halted, is_gone, workers_of
 from tests.processes.upgrading import Upgrading
+from tests.support.folders import make_folder
 
 if TYPE_CHECKING:
     import socket
@@ -86,20 +88,17 @@ _OTHER_VERSION = """
 """
 
 
-class RoughTest(WorkersTestCase):
+class UpgradeTest(WorkersTestCase):
     """Connections before the upgrade, and what is done to one of the processes."""
 
     def begun(self, done: str, *, new: bool, settings: str = "") -> Upgrading:
         """Start a service with connections, one of whose processes runs this first."""
-        folder = self.folder / f"site-{os.urandom(4).hex()}"
-        folder.mkdir()
         condition = f"('TXMUX_PREDECESSOR' in os.environ) is {new}"
-        (folder / "sitecustomize.py").write_text(
+        customize(
+            self,
             f"import os, signal, sys\nif {condition} and 'txmux' in sys.orig_argv:\n"
-            f"    from txmux.processes.upgrade import handover\n{done}"
+            f"    from txmux.processes.upgrade import handover\n{done}",
         )
-        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
         listening = self.backend()
         mux = Upgrading(self.folder, self.relaying(listening), f"drain_timeout = 10m\n{settings}")
         self.addCleanup(mux.kill)
@@ -109,43 +108,18 @@ class RoughTest(WorkersTestCase):
 
     def assert_moved(self, mux: Upgrading, moved: int, why: str) -> None:
         """Upgrade, and see how many connections move, and what is said of the others; all go on."""
-        mux.ask()
-        old = mux.switched()
+        old = mux.replace()
         mux.child.wait_for(f"connections handed over: {moved}, in")
         self.assertRegex(mux.child.output, why)
         self.assertFalse(is_gone(old))
         self.assertEqual(len(self.alive()), _CONNECTIONS)
-        self.assert_told(mux, self.peers)
-        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assert_logged(mux, self.peers)
+        self.assert_gone([old])
         mux.stop()
 
     def alive(self) -> list[tuple[socket.socket, socket.socket]]:
         """Give the connections that bytes go through both ways; the others have been ended, and no byte comes twice."""
-        return [peers for peers in self.peers if self.answers(*peers)]
-
-    def answers(self, client: socket.socket, server: socket.socket) -> bool:
-        """Send something each way, and tell whether it arrives."""
-        for sender, receiver in ((client, server), (server, client)):
-            try:
-                sender.sendall(b"more")
-                received = receiver.recv(5)
-            except ConnectionError:
-                return False
-            if not received:
-                return False
-            self.assertEqual(received, b"more")
-        return True
-
-    def assert_told(self, mux: Upgrading, peers: list[tuple[socket.socket, socket.socket]]) -> None:
-        """End connections, and see that there is one line each, with all bytes."""
-        for client, server in peers:
-            client.close()
-            self.assertEqual(server.recv(1), b"")
-            server.close()
-        lines = mux.take(len(peers))
-        told = {(line["bytes_in"], line["bytes_out"], line["reason"]) for line in lines}
-        self.assertEqual(told, {(5, 4, "done")})
-        self.assertEqual(len({line["id"] for line in lines}), len(peers))
+        return [peers for peers in self.peers if self.goes_on(*peers)]
 
     def test_few_descriptors(self) -> None:
         """What the new process may have no descriptors for goes on in the old one, which ends when they have."""
@@ -160,47 +134,43 @@ class RoughTest(WorkersTestCase):
     def test_new_worker_is_killed(self) -> None:
         """If the worker of the new process is killed, connections that it did not have yet go on in the old one."""
         mux = self.begun(_NEW_WORKER_IS_KILLED, new=True)
-        mux.ask()
-        old = mux.switched()
+        old = mux.replace()
         mux.child.wait_for(r"connections handed over: \d+, in")
         alive = self.alive()
         # Two batches had gone, and two may have been on their way.
         self.assertIn(len(alive), range(_CONNECTIONS - 4 * _BATCH, _CONNECTIONS - 2 * _BATCH + 1))
         self.assertFalse(is_gone(old))
-        self.assert_told(mux, alive)
-        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assert_logged(mux, alive)
+        self.assert_gone([old])
         mux.stop()
 
     def test_old_worker_is_killed(self) -> None:
         """If the old worker is killed, connections go on that the new one has, and it says how many were lost on the way."""
         mux = self.begun(_OLD_IS_KILLED.format(victim="os.getpid()"), new=False)
-        mux.ask()
-        old = mux.switched()
+        old = mux.replace()
         mux.child.wait_for(rf"connections lost: {2 * _BATCH}, ")
-        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assert_gone([old])
         alive = self.alive()
         self.assertEqual(len(alive), _BATCH)
-        self.assert_told(mux, alive)
+        self.assert_logged(mux, alive)
         mux.stop()
 
     def test_old_is_killed(self) -> None:
         """If the old supervisor is killed, its workers hand over all that is on its way, and keep the rest until it ends."""
         mux = self.begun(_OLD_IS_KILLED.format(victim="supervisor"), new=False)
-        mux.ask()
-        old = mux.switched()
-        eventually(lambda: is_gone(old), "the old process is killed")
+        old = mux.replace()
+        self.assert_gone([old])
         self.assertEqual(len(self.alive()), _CONNECTIONS)
-        self.assert_told(mux, self.peers)
+        self.assert_logged(mux, self.peers)
         mux.stop()
 
     def test_old_is_killed_early(self) -> None:
         """If the old process is killed while workers of the new one are told to accept, the new one serves: nobody else would."""
         mux = self.begun(_OLD_IS_KILLED_EARLY, new=True, settings="workers = 2")
-        mux.ask()
-        old = mux.switched()
-        eventually(lambda: is_gone(old), "the old process is killed")
+        old = mux.replace()
+        self.assert_gone([old])
         self.peers.append(self.relayed(mux, self.listening))
-        self.assertTrue(self.answers(*self.peers[-1]))
+        self.answers(*self.peers[-1])
         for client, server in self.peers:
             client.close()
             server.close()
@@ -212,7 +182,7 @@ class RoughTest(WorkersTestCase):
         mux.refuse("the new process cannot serve: the other process is gone")
         self.peers.append(self.relayed(mux, self.listening))
         self.assertEqual(len(self.alive()), _CONNECTIONS + 1)
-        self.assert_told(mux, self.peers)
+        self.assert_logged(mux, self.peers)
         mux.stop()
 
     def test_new_is_killed_later(self) -> None:
@@ -229,8 +199,7 @@ class RoughTest(WorkersTestCase):
             undecided = self.client(mux)
             self.is_accepted(mux.pid, undecided)
             moved = self.relayed(mux, listening)
-            mux.ask()
-            old = mux.switched()
+            old = mux.replace()
             mux.child.wait_for("connections handed over: 1")
             os.kill(mux.pid, signal.SIGKILL)
             mux.switched()
@@ -243,7 +212,95 @@ class RoughTest(WorkersTestCase):
             undecided.sendall(b"x")
             peers.append((undecided, self.accept_from(listening, b"x")))
             mux.upgrade()
-            for client, server in peers:
-                self.assertTrue(self.answers(client, server))
-            self.assert_told(mux, peers)
+            for pair in peers:
+                self.answers(*pair)
+            self.assert_logged(mux, peers)
             mux.stop()
+
+
+_SHARED = 160
+_WORKER_IS_KILLED = """
+import os, signal
+
+def is_first():
+    try:
+        os.close(os.open({flag!r}, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    os.write(1, b"worker %d is killed\\n" % os.getpid())
+    return True
+
+def change():
+    from txmux.processes.upgrade import handover
+
+{patch}
+
+os.register_at_fork(after_in_child=change)
+"""
+_WHO_TAKES = """
+    go_on = handover.Adopting._go_on
+
+    def killed(self, batch, which, kept=()):
+        if batch == 1 and is_first():
+            os.kill(os.getpid(), signal.SIGKILL)
+        go_on(self, batch, which, kept)
+
+    handover.Adopting._go_on = killed
+"""
+_WHO_GIVES = """
+    decide = handover._decide
+
+    async def killed(slots, admissions, number, batch, offer):
+        if number == 1 and is_first():
+            await offer
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await decide(slots, admissions, number, batch, offer)
+
+    handover._decide = killed
+"""
+_SETTINGS = "workers = 2\ndrain_timeout = 10m\nsandbox = off"  # so that a worker may write the file
+
+
+class ReplacedTest(WorkersTestCase):
+    """One of two workers is sent SIGTERM, so that its connections move."""
+
+    def move(self, patch: str) -> str:
+        """Have a worker killed in between, and give the log; all connections that it did not have go on, and no byte comes twice."""
+        flag = str(make_folder(self) / "flag")
+        customize(self, _WORKER_IS_KILLED.format(flag=flag, patch=patch))
+        listening = self.backend()
+        mux = self.start(self.relaying(listening), _SETTINGS)
+        replaced, _ = workers = workers_of(mux.child.pid)
+        peers = []
+        for pid in [*workers] * 4:  # so that each has many
+            with halted({*workers} - {pid}):
+                peers += [self.relayed(mux, listening) for _ in range(_SHARED // 8)]
+        served = mux.child.output.count("workers that serve")
+        os.kill(replaced, signal.SIGTERM)
+        killed = int(mux.child.wait_for(r"worker (\d+) is killed")[1])
+        self.assert_gone([killed])
+        eventually(
+            lambda: mux.child.output.count("workers that serve") > served, "two workers serve"
+        )
+        alive = [pair for pair in peers if self.goes_on(*pair)]
+        self.assertIn(len(alive), range(1, _SHARED))
+        for pair in peers:
+            if pair not in alive:  # then both ends have been told
+                for end in pair:
+                    with contextlib.suppress(ConnectionError):
+                        self.assertEqual(end.recv(1), b"")
+        self.assert_logged(mux, alive)
+        self.over(*self.relayed(mux, listening))
+        mux.take_one()
+        self.assert_gone([replaced])
+        output = mux.child.output
+        mux.stop()
+        return output
+
+    def test_who_takes(self) -> None:
+        """If one of those who take them is killed, what it had is lost; the rest goes on, where it was or in the others."""
+        self.assertNotIn("connections lost", self.move(_WHO_TAKES))
+
+    def test_who_gives(self) -> None:
+        """If the one that gives them is killed, what had moved goes on, and others say how many were lost on the way."""
+        self.assertRegex(self.move(_WHO_GIVES), r"connections lost: \d+")
