@@ -139,7 +139,7 @@ class UpgradeTest(UpgradeTestCase):
     def test_files_replaced(self) -> None:
         """Processes have imported what a reload and an upgrade need, so that files of another version do no harm."""
         flag = self.folder / "replaced"
-        self.customize(_REPLACED.format(flag=str(flag)))
+        customize(self, _REPLACED.format(flag=str(flag)))
         mux = self.service("workers = 2", "[listen u]\nendpoint = udp:127.0.0.1:0\n")
         del mux.ports["u"]
         ends = self.relayed(mux, self.backend_of[mux])
