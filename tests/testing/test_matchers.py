@@ -272,6 +272,22 @@ class CostTests(CheckTestCase):
 
         self.assertIn("grows faster than the bytes", self.fault(Rescans(), HELLO))
 
+    def test_built_again(self) -> None:
+        """An automaton that is built again while it is measured is not the client's cost."""
+
+        class BuiltAgain(Greeting):
+            longest = 2000
+            built = False
+
+            def __call__(self, peeked: Peeked, /) -> Verdict:
+                if sys.gettrace() and not self.built:
+                    self.built = True
+                    for _ in range(10_000):
+                        pass
+                return super().__call__(peeked)
+
+        check_matcher(Matcher(lambda _: BuiltAgain()), [HELLO], examples=0)
+
     def test_goes_on(self) -> None:
         """One that goes on where it was is fine, however long it takes."""
 
