@@ -26,7 +26,8 @@ BESIDE = {
     "packaging/": ("tests/packaging/",),
     "pyproject.toml": ("tests/test_scripts.py",),
     "script/": ("tests/test_changed.py", "tests/test_scripts.py"),
-    "txmux/matchers/": ("tests/matchers/test_collisions.py", "tests/matchers/test_installed.py"),
+    "tests/matchers/": ("tests/matchers/test_collisions.py", "tests/matchers/test_samples.py"),
+    "txmux/matchers/": ("tests/matchers/test_collisions.py", "tests/matchers/test_samples.py"),
 }
 """How paths begin, and how the paths of tests begin that are theirs."""
 

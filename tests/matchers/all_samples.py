@@ -1,34 +1,54 @@
-"""The first bytes and datagrams of real clients of every protocol, from all tests that have some."""
+"""The samples of every protocol, from the test file of its matcher.
+
+``test_X.py`` has them as data; `tests/matchers/test_samples.py` tests matcher ``X`` by it, and all others:
+
+- ``SAMPLES``: first bytes of real clients, with a comment that says where each is from. It has to match them: at the byte
+  ``DECIDED_AT`` says, for all of them or for each.
+- ``MATCHED``, ``REFUSED``: what it has to match besides, and to refuse; as bytes, or with the byte at which that is due.
+- ``UNDECIDED``: what is not enough for either, beyond the beginnings of those.
+- ``DATAGRAMS``, ``MATCHED_DATAGRAMS`` and so on: the same of flows, by their first datagram or several.
+- ``VERDICTS``, ``DATAGRAM_VERDICTS``: options, as a line of the rules has them, bytes, and what it makes of them (`Row`).
+- ``FACTS``, ``DATAGRAM_FACTS``: options, bytes, and what is learnt of them.
+- ``KEYS``, ``DATAGRAM_KEYS``: options, bytes, and the name by which routes are looked up; ``None`` as long as it is unknown.
+- ``TRIED``: options beside those of the examples with which any bytes at all are tried.
+- ``UNUSABLE``: options that are an error, and a part of its message.
+"""
 
 from __future__ import annotations
 
-import pkgutil
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from tests import matchers
 from txmux.detection.registry import installed_matchers, transports_of
-from txmux.interfaces import Transport
+from txmux.interfaces import Transport, Verdict
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from txmux.interfaces import IProtocolMatcher
 
-_PREFIX = "test_"
+    Row = tuple[str, bytes, Verdict] | tuple[str, bytes, Verdict, int]
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+CONFIGURED = frozenset({"any", "payload", "regex"})
+"""These match what their line says, not a protocol."""
 
 
-def all_samples(attribute: str = "SAMPLES") -> dict[str, tuple[bytes, ...]]:
-    """Collect the samples of all test modules here, by the name of the matcher that they are for.
+@cache
+def sample_files() -> dict[str, ModuleType]:
+    """Import the test files of all matchers, by the matcher's name."""
+    modules = {
+        name: f"tests.matchers.test_{name.replace('-', '_')}" for name in installed_matchers()
+    }
+    return {name: import_module(module) for name, module in modules.items() if find_spec(module)}
 
-    Args:
-        attribute: ``SAMPLES`` are streams, ``DATAGRAMS`` the first datagrams of flows.
-    """
-    found = {}
-    for module in pkgutil.iter_modules(matchers.__path__):
-        if module.name.startswith(_PREFIX):
-            samples = getattr(import_module(f"{matchers.__name__}.{module.name}"), attribute, None)
-            if samples:
-                found[module.name.removeprefix(_PREFIX).replace("_", "-")] = tuple(samples)
-    return found
+
+def all_samples(attribute: str = "SAMPLES") -> dict[str, tuple[Any, ...]]:
+    """Collect what the files of matchers have by this name, by the matcher's."""
+    found = {name: getattr(file, attribute, ()) for name, file in sample_files().items()}
+    return {name: tuple(rows) for name, rows in found.items() if rows}
 
 
 def for_streams() -> dict[str, IProtocolMatcher]:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.matchers.all_samples import all_samples, for_streams
+from tests.matchers.all_samples import CONFIGURED, all_samples, for_streams
 from tests.matchers.asking import over_udp
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Pair = tuple[str, str]
 
-CONFIGURED = frozenset({"any", "payload", "regex"})
-"""These match what their line says, not a protocol."""
 TABLE = Path(__file__).parents[2] / "txmux/detection/overlaps.py"
 _PAGE = Path(__file__).parents[2] / "docs/reference/matchers.md"
 _SEEDS = 8

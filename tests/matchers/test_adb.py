@@ -1,11 +1,6 @@
-"""The `adb` matcher."""
+"""The `adb` matcher: the header, and how the identity begins."""
 
 from __future__ import annotations
-
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.adb import adb
-from txmux.testing import check_matcher
 
 EMPTY = bytes(20) + b"\xff" * 4
 IDENTITY = b"host::features=shell_v2,cmd,stat_v2,ls_v2,fixed_push_mkdir,apex,abb"
@@ -23,45 +18,32 @@ SAMPLES = (
     connect(0x01000000, 4096, b"host::\0"),
     EMPTY + connect(0x01000000, 256 << 10, IDENTITY),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """The header, and how the identity begins."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        good = SAMPLES[0]
-        check_matcher(
-            adb,
-            samples=[
-                # The colon behind "host" decides.
-                *zip(SAMPLES, (29, 29, 53), strict=True),
-                # The identity has 5 to 4096 bytes.
-                *(
-                    (connect(0x01000000, 4096, b"host:".ljust(length)), 29)
-                    for length in (5, 255, 256, 4095, 4096)
-                ),
-            ],
-            not_samples=[
-                *(
-                    (b"CNXN\0\0\0\1\0\x10\0\0" + length.to_bytes(4, "little"), 14)
-                    for length in (4, 4097, 1 << 16)
-                ),
-                # The byte that breaks the message is a no.
-                (b"CNXM", 4),
-                (b"CONNECT / HTTP/1.1", 2),
-                (b"CNXN\2", 5),
-                (b"CNXN\0\0\1", 7),
-                (good[:11] + b"\1", 12),
-                (good[:20] + b"\xbd", 21),
-                (good[:24] + b"device:", 25),
-                (bytes(20) + b"\xff\xff\xff\0", 24),
-                (EMPTY + EMPTY, 25),
-                # Others that begin with a zero are a no before they are long.
-                (bytes.fromhex("00000008 04d2162f"), 4),
-                (bytes.fromhex("000e38"), 2),
-            ],
-            undecided=[
-                *(sample[: at - 1] for sample, at in zip(SAMPLES, (29, 29, 53), strict=True))
-            ],
-        )
+GOOD = SAMPLES[0]
+# The colon behind "host" decides.
+DECIDED_AT = (29, 29, 53)
+MATCHED = (
+    # The identity has 5 to 4096 bytes.
+    *(
+        (connect(0x01000000, 4096, b"host:".ljust(length)), 29)
+        for length in (5, 255, 256, 4095, 4096)
+    ),
+)
+REFUSED = (
+    *(
+        (b"CNXN\0\0\0\1\0\x10\0\0" + length.to_bytes(4, "little"), 14)
+        for length in (4, 4097, 1 << 16)
+    ),
+    # The byte that breaks the message is a no.
+    (b"CNXM", 4),
+    (b"CONNECT / HTTP/1.1", 2),
+    (b"CNXN\2", 5),
+    (b"CNXN\0\0\1", 7),
+    (GOOD[:11] + b"\1", 12),
+    (GOOD[:20] + b"\xbd", 21),
+    (GOOD[:24] + b"device:", 25),
+    (bytes(20) + b"\xff\xff\xff\0", 24),
+    (EMPTY + EMPTY, 25),
+    # Others that begin with a zero are a no before they are long.
+    (bytes.fromhex("00000008 04d2162f"), 4),
+    (bytes.fromhex("000e38"), 2),
+)

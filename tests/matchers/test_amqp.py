@@ -1,11 +1,6 @@
-"""The `amqp` matcher."""
+"""The `amqp` matcher: the protocol header decides."""
 
 from __future__ import annotations
-
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.amqp import amqp
-from txmux.testing import check_matcher
 
 # All headers there are, as the specifications have them: 0-9-1, 1.0 with SASL, plain and with TLS, 0-8, 0-9 and 0-10.
 # The first is also what amqp-publish of rabbitmq-c 0.11.0 sends.
@@ -18,30 +13,17 @@ SAMPLES = (
     b"AMQP\x01\x01\x00\x09",
     b"AMQP\x01\x01\x00\x0a",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """The protocol header decides."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            amqp,
-            samples=[
-                # All eight bytes are needed, whatever follows.
-                *((sample + b"\0\xff", 8) for sample in SAMPLES)
-            ],
-            not_samples=[
-                # The first byte that no header has there is a no.
-                (b"AMQP\x04\x01\x00\x00", 5),
-                (b"AMQP\x00\x02\x00\x00", 6),
-                (b"AMQP\x00\x00\x00\x00", 7),
-                (b"AMQP\x03\x00\x09\x01", 6),
-                (b"AMQP\x00\x00\x09\x02", 8),
-                (b"AMQP\x01\x01\x00\x08", 8),
-                (b"amqp", 1),
-                (b"AUTH secret\r\n", 2),
-                (b"ACL LIST\r\n", 2),
-            ],
-            undecided=[*(sample[:7] for sample in SAMPLES)],
-        )
+DECIDED_AT = 8
+MATCHED = tuple((sample + b"\0\xff", 8) for sample in SAMPLES)
+REFUSED = (
+    # The first byte that no header has there is a no.
+    (b"AMQP\x04\x01\x00\x00", 5),
+    (b"AMQP\x00\x02\x00\x00", 6),
+    (b"AMQP\x00\x00\x00\x00", 7),
+    (b"AMQP\x03\x00\x09\x01", 6),
+    (b"AMQP\x00\x00\x09\x02", 8),
+    (b"AMQP\x01\x01\x00\x08", 8),
+    (b"amqp", 1),
+    (b"AUTH secret\r\n", 2),
+    (b"ACL LIST\r\n", 2),
+)

@@ -1,11 +1,6 @@
-"""The `bitcoin` matcher."""
+"""The `bitcoin` matcher: the magic of the network and the command."""
 
 from __future__ import annotations
-
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.bitcoin import bitcoin
-from txmux.testing import check_matcher
 
 MAGICS = tuple(map(bytes.fromhex, ("f9beb4d9", "0b110907", "1c163f28", "0a03cf40", "fabfb5da")))
 VERSION = b"version" + bytes(5)
@@ -14,26 +9,13 @@ SAMPLES = tuple(
     magic + VERSION + bytes.fromhex("66000000 5f1a69d2 80110100 0904000000000000")
     for magic in MAGICS
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """The magic of the network and the command."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            bitcoin,
-            samples=[
-                # They are enough, whatever the network.
-                *((sample, 16) for sample in SAMPLES)
-            ],
-            not_samples=[
-                # Another magic, another command and other padding are a no at the byte that
-                # shows it.
-                (b"\xf9\xbe\xb4\xd8" + VERSION, 4),
-                (b"\xf9\x11\x09\x07" + VERSION, 2),
-                (MAGICS[0] + b"verack", 8),
-                (MAGICS[0] + b"version\0\0\0\0x", 16),
-            ],
-            undecided=[SAMPLES[0][:15]],
-        )
+# They are enough, whatever the network.
+DECIDED_AT = 16
+REFUSED = (
+    # Another magic, another command and other padding are a no at the byte that
+    # shows it.
+    (b"\xf9\xbe\xb4\xd8" + VERSION, 4),
+    (b"\xf9\x11\x09\x07" + VERSION, 2),
+    (MAGICS[0] + b"verack", 8),
+    (MAGICS[0] + b"version\0\0\0\0x", 16),
+)

@@ -1,11 +1,6 @@
-"""The `bittorrent` matcher."""
+"""The `bittorrent` matcher: the first twenty bytes."""
 
 from __future__ import annotations
-
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.bittorrent import bittorrent
-from txmux.testing import check_datagrams, check_matcher
 
 # The reserved bytes of libtorrent (extensions, DHT, fast) and of qBittorrent; hash and peer as BEP 3 and BEP 20 say.
 SAMPLES = (
@@ -16,8 +11,6 @@ SAMPLES = (
     + bytes(8)
     + bytes.fromhex("2b66980093bc11806fab50cb3cb41835b95a0362"),
 )
-
-
 # Recorded from libtorrent 2.0.8: to a tracker, uTP, the DHT; and the DHT from aria2 1.36.
 DATAGRAMS = (
     bytes.fromhex("000004172710198000000000999142f3"),
@@ -32,66 +25,45 @@ DATAGRAMS = (
         "6e67313a74343a5c7052d8313a76343a41320003313a79313a7165"
     ),
 )
+# They are enough.
+DECIDED_AT = 20
+REFUSED = (
+    # The first byte that differs is a no.
+    (b"BitTorrent protocol", 1),
+    (b"\x13\x02rest", 2),
+    (b"\x13BitTorrent Protocol", 13),
+)
 
 
-class ContractTests(SynchronousTestCase):
-    """The first twenty bytes."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            bittorrent,
-            samples=[
-                # They are enough.
-                *((sample, 20) for sample in SAMPLES)
-            ],
-            not_samples=[
-                # The first byte that differs is a no.
-                (b"BitTorrent protocol", 1),
-                (b"\x13\x02rest", 2),
-                (b"\x13BitTorrent Protocol", 13),
-            ],
-            undecided=[SAMPLES[0][:19]],
-        )
-
-
-class DatagramTests(SynchronousTestCase):
-    """Trackers, uTP and the DHT."""
-
-    def test_contract(self) -> None:
-        """Each has its form, up to the end of the datagram."""
-        tracker, utp, dht, _ = DATAGRAMS
-        node = b"2:id20:" + bytes(20)
-        check_datagrams(
-            bittorrent,
-            samples=[
-                *DATAGRAMS,
-                utp[:1] + b"\2" + utp[2:] + b"\0\x08" + bytes(8),
-                utp[:1] + b"\1" + utp[2:] + b"\2\4" + bytes(4) + b"\0\x08" + bytes(8),
-                b"d1:ad" + node + b"e1:q4:ping1:t0:1:y1:qe",
-                b"d1:ad" + node + b"1:xlld1:ai-5eeeee1:q4:ping1:t2:aa1:y1:qe",
-            ],
-            not_samples=[
-                tracker[:-1],
-                tracker + b"\0",
-                tracker[:11] + b"\1" + tracker[12:],
-                b"\x31" + utp[1:],
-                b"\x42" + utp[1:],
-                utp[:1] + b"\3" + utp[2:] + b"\0\4" + bytes(4),
-                utp[:1] + b"\2" + utp[2:],
-                utp[:8] + b"\0\0\0\1" + utp[12:],
-                utp[:19] + b"\1",
-                utp + b"\0",
-                dht[:-1],
-                dht + b"e",
-                dht.replace(b"1:y1:q", b"1:y1:r"),
-                b"d1:ad2:id19:" + bytes(19) + b"e1:q4:ping1:t2:aa1:y1:qe",
-                b"d1:ad" + node + b"e1:q4:ping1:y1:qe",
-                b"d1:a" + b"l" * 20 + b"e" * 20 + b"1:q4:ping1:t2:aa1:y1:qe",
-                b"d1:a4:spam1:q4:ping1:t2:aa1:y1:qe",
-                b"d1:ai12",
-                b"d1:ad" + node + b"1:v2048:" + bytes(2048) + b"e1:q4:ping1:t2:aa1:y1:qe",
-                b"de",
-                b"d",
-            ],
-        )
+TRACKER, UTP, DHT, _ = DATAGRAMS
+NODE = b"2:id20:" + bytes(20)
+# Each has its form, up to the end of the datagram.
+MATCHED_DATAGRAMS = (
+    UTP[:1] + b"\2" + UTP[2:] + b"\0\x08" + bytes(8),
+    UTP[:1] + b"\1" + UTP[2:] + b"\2\4" + bytes(4) + b"\0\x08" + bytes(8),
+    b"d1:ad" + NODE + b"e1:q4:ping1:t0:1:y1:qe",
+    b"d1:ad" + NODE + b"1:xlld1:ai-5eeeee1:q4:ping1:t2:aa1:y1:qe",
+)
+REFUSED_DATAGRAMS = (
+    TRACKER[:-1],
+    TRACKER + b"\0",
+    TRACKER[:11] + b"\1" + TRACKER[12:],
+    b"\x31" + UTP[1:],
+    b"\x42" + UTP[1:],
+    UTP[:1] + b"\3" + UTP[2:] + b"\0\4" + bytes(4),
+    UTP[:1] + b"\2" + UTP[2:],
+    UTP[:8] + b"\0\0\0\1" + UTP[12:],
+    UTP[:19] + b"\1",
+    UTP + b"\0",
+    DHT[:-1],
+    DHT + b"e",
+    DHT.replace(b"1:y1:q", b"1:y1:r"),
+    b"d1:ad2:id19:" + bytes(19) + b"e1:q4:ping1:t2:aa1:y1:qe",
+    b"d1:ad" + NODE + b"e1:q4:ping1:y1:qe",
+    b"d1:a" + b"l" * 20 + b"e" * 20 + b"1:q4:ping1:t2:aa1:y1:qe",
+    b"d1:a4:spam1:q4:ping1:t2:aa1:y1:qe",
+    b"d1:ai12",
+    b"d1:ad" + NODE + b"1:v2048:" + bytes(2048) + b"e1:q4:ping1:t2:aa1:y1:qe",
+    b"de",
+    b"d",
+)

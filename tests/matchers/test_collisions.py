@@ -1,40 +1,45 @@
-"""Which matchers take the bytes of which other protocols."""
+"""Which matchers take the bytes and datagrams of which other protocols."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import all_samples
-from txmux.detection.ambiguities import AMBIGUITIES
+from tests.matchers.all_samples import CONFIGURED, MATCH, NEED_MORE, NO, all_samples
+from tests.matchers.asking import over_udp
+from tests.matchers.searching import order
+from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
 from txmux.detection.registry import installed_matchers, transports_of
-from txmux.interfaces import Peeked, Transport, Verdict
+from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
 
-_CONFIGURED = frozenset({"any", "payload", "regex"})
-"""These match what their line says, not a protocol."""
+_PAGE = Path(__file__).parents[2] / "docs/reference/matchers.md"
+_ORDER = "Order over UDP"
+_SAMPLES = {Transport.TCP: "SAMPLES", Transport.UDP: "DATAGRAMS"}
 
 
 @functools.cache
-def matched() -> dict[tuple[str, str], Verdict]:
-    """Ask every matcher about the samples of every protocol.
+def matched(transport: Transport = Transport.TCP) -> dict[tuple[str, str], Verdict]:
+    """Ask every matcher, without options, about the samples of every protocol.
 
     Returns:
         By the names of the matcher and of the protocol: a match if any sample is one, else *need more* if any is
-        undecided, else *no*.
+        undecided, else *no*. Each datagram comes alone.
     """
-    order = (Verdict.NO, Verdict.NEED_MORE, Verdict.MATCH)
-    matchers = installed_matchers()
-    samples = {name: streams for name, streams in all_samples().items() if name in matchers}
     table = {}
-    for name, matcher in matchers.items():
-        if name not in _CONFIGURED and Transport.TCP in transports_of(matcher):
-            predicate = matcher.predicate({})
-            for protocol, streams in samples.items():
-                verdicts = (predicate(Peeked(stream)) for stream in streams)
-                table[name, protocol] = max(verdicts, key=order.index)
+    for name, matcher in installed_matchers().items():
+        if name in CONFIGURED or transport not in transports_of(matcher):
+            continue
+        over_tcp = transport is Transport.TCP
+        predicate = matcher.predicate({}) if over_tcp else over_udp(matcher)
+        for protocol, samples in all_samples(_SAMPLES[transport]).items():
+            verdicts = [
+                predicate(Peeked(one) if over_tcp else Datagrams((one,))) for one in samples
+            ]
+            table[name, protocol] = max(verdicts, key=(NO, NEED_MORE, MATCH).index)
     return table
 
 
@@ -43,7 +48,7 @@ def shown(table: dict[tuple[str, str], Verdict]) -> str:
     names = sorted({name for name, _ in table})
     protocols = sorted({protocol for _, protocol in table})
     width = max(map(len, names))
-    letters = {Verdict.MATCH: "M", Verdict.NEED_MORE: "?", Verdict.NO: "."}
+    letters = {MATCH: "M", NEED_MORE: "?", NO: "."}
     head = [
         f"{'':{width}} " + "".join(protocol[line : line + 1] or " " for protocol in protocols)
         for line in range(max(map(len, protocols)))
@@ -58,46 +63,31 @@ def shown(table: dict[tuple[str, str], Verdict]) -> str:
 class CollisionTests(SynchronousTestCase):
     """Every matcher, without options, and the samples of every other protocol."""
 
-    def setUp(self) -> None:
-        """Ask them all."""
-        self.table = matched()
-
-    def test_own_samples(self) -> None:
-        """A matcher matches all samples of its own protocol."""
-        matchers = installed_matchers()
-        samples = all_samples()
-        for protocol in samples.keys() & matchers.keys():
-            predicate = matchers[protocol].predicate({})
-            for stream in samples[protocol]:
-                self.assertIs(predicate(Peeked(stream)), Verdict.MATCH, (protocol, stream))
-
-    def test_every_protocol(self) -> None:
-        """There are samples for all of them."""
-        names = {name for name, _ in self.table}
-        protocols = {protocol for _, protocol in self.table}
-        for name in sorted(names - protocols):
-            self.fail(f"write tests/matchers/test_{name}.py with SAMPLES")
-
     def test_ambiguities(self) -> None:
         """Two protocols are taken for each other only if they are listed as ambiguous, and all that are listed are.
 
         With ``-s`` the whole table is shown.
         """
-        sys.stdout.write("\n" + shown(self.table))
-        pairs = {
-            frozenset((name, protocol))
-            for (name, protocol), verdict in self.table.items()
-            if verdict is Verdict.MATCH and name != protocol
-        }
-        known = {protocol for _, protocol in self.table}
-        listed = {frozenset((pair.first, pair.second)) for pair in AMBIGUITIES}
-        listed = {pair for pair in listed if pair <= known}
-        for one, other in sorted(map(sorted, pairs ^ listed)):
-            self.fail(
-                f"`{one}` and `{other}` match the same sample: narrow one, or list them in AMBIGUITIES"
-                if {one, other} in pairs
-                else f"no sample is matched by both `{one}` and `{other}`: take them out of AMBIGUITIES"
-            )
+        for transport, ambiguities in (
+            (Transport.TCP, AMBIGUITIES),
+            (Transport.UDP, DATAGRAM_AMBIGUITIES),
+        ):
+            table = matched(transport)
+            sys.stdout.write("\n" + shown(table))
+            pairs = {
+                frozenset((name, protocol))
+                for (name, protocol), verdict in table.items()
+                if verdict is MATCH and name != protocol
+            }
+            known = {protocol for _, protocol in table}
+            listed = {frozenset((pair.first, pair.second)) for pair in ambiguities}
+            listed = {pair for pair in listed if pair <= known}
+            for one, other in sorted(map(sorted, pairs ^ listed)):
+                self.fail(
+                    f"`{one}` and `{other}` match the same {transport.name} sample: narrow one, or list them as ambiguous"
+                    if {one, other} in pairs
+                    else f"no sample is matched by both `{one}` and `{other}`: they are not ambiguous"
+                )
 
     def test_listed_once(self) -> None:
         """A pair is listed once, in one order, with a reason, and both have a matcher."""
@@ -107,3 +97,19 @@ class CollisionTests(SynchronousTestCase):
             self.assertTrue(pair.why.endswith("."), pair)
             for name in (pair.first, pair.second):
                 self.assertIsNotNone(find_spec(f"txmux.matchers.{name.replace('-', '_')}"), name)
+
+    def test_order_of_datagrams(self) -> None:
+        """The order of the reference has every matcher for UDP once, and none takes the datagrams of a later one."""
+        table = matched(Transport.UDP)
+        duty = "each matcher for UDP has its place in the order under *Order over UDP* of docs/reference/matchers.md"
+        self.assertEqual(sorted(order(_ORDER)), sorted({name for name, _ in table} | {"any"}), duty)
+        for place, name in enumerate(order(_ORDER)[:-1]):
+            for later in order(_ORDER)[place + 1 : -1]:
+                self.assertIsNot(table[name, later], MATCH, (name, later))
+
+    def test_reasons_of_datagrams(self) -> None:
+        """The reference tells of all pairs over UDP, with the reasons, and each of them is one."""
+        for pair in DATAGRAM_AMBIGUITIES:
+            row = f"| [`{pair.first}`](#{pair.first}) | [`{pair.second}`](#{pair.second}) | {pair.why} |"
+            self.assertIn(row, _PAGE.read_text())
+            self.assertIs(matched(Transport.UDP)[pair.second, pair.first], MATCH)

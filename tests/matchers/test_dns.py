@@ -10,7 +10,7 @@ from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of, over_
 from txmux.errors import OptionError
 from txmux.interfaces import Datagrams, Peeked, Verdict
 from txmux.matchers.dns import dns
-from txmux.testing import check_datagrams, check_matcher, check_predicate, facts
+from txmux.testing import check_predicate, facts
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -55,8 +55,6 @@ SAMPLES = (
 )
 
 said = verdicts_of(dns)
-
-
 # Recorded from dig 9.18 over UDP: with a cookie, without EDNS, and with DNSSEC for the root.
 DATAGRAMS = (
     bytes.fromhex(
@@ -68,79 +66,67 @@ DATAGRAMS = (
         "395501200001000000000001000002000100002904d000008000000c000a0008f752f28b1db5de4e"
     ),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """Without options."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        counts = "0001 0000 0000 0001"
-        check_matcher(
-            dns,
-            samples=[
-                # The end of the question decides, also when more messages follow.
-                *SAMPLES,
-                (QUERY, len(QUERY)),
-                (QUERY + QUERY, len(QUERY)),
-                (SAMPLES[1], len(QUERY)),
-            ],
-            not_samples=[
-                # Responses, other opcodes and flags, and counts that do not fit are a no at
-                # the byte that shows it.
-                *(
-                    (message(NAME + IN, flags, counts), at)
-                    for flags, counts, at in (
-                        ("8100", "0001 0000 0000 0000", 5),
-                        ("1000", "0001 0000 0000 0000", 5),
-                        ("0200", "0001 0000 0000 0000", 5),
-                        ("3000", "0001 0000 0000 0000", 5),
-                        ("0180", "0001 0000 0000 0000", 6),
-                        ("0140", "0001 0000 0000 0000", 6),
-                        ("0103", "0001 0000 0000 0000", 6),
-                        ("0100", "0000 0000 0000 0000", 8),
-                        ("0100", "0002 0000 0000 0000", 8),
-                        ("0100", "0001 0001 0000 0000", 10),
-                        ("0100", "0001 0000 0100 0000", 11),
-                        ("0100", "0001 0000 0000 0002", 14),
-                    )
-                ),
-                # The length is that of the question, and of the other records if there are
-                # any.
-                (b"\0\x10" + QUERY[2:], 2),
-                (message(NAME + IN + b"x"), 2 + 12 + len(NAME)),
-                # Two bytes behind the question are those of Windows, and only where it asks for a zone.
-                (message(NAME + IN + b"MS"), 2 + 12 + len(NAME) + 2),
-                (message(b"\3www\3com\0\0\xfc\0\1MT"), 2 + 12 + 9 + 4 + 2),
-                (message(NAME + IN)[:1] + b"\x20" + QUERY[2:], 27),
-                (message(NAME + IN + OPT[:10], counts=counts), 2 + 12 + len(NAME)),
-                # Compressed names, control characters, and types and classes that are none are
-                # a no.
-                *(
-                    (message(question), at)
-                    for question, at in (
-                        (b"\xc0\x0c" + IN + b"\0" * 9, 15),
-                        (b"\3w\nw\3com\0" + IN, 17),
-                        (b"\3www\3com\0" + b"\0\0\0\1", 25),
-                        (b"\3www\3com\0" + b"\0\1\1\1", 26),
-                        (b"\3www\3com\0" + b"\0\1\0\2", 27),
-                    )
-                ),
-                # Other protocols that begin with a length, or with text, are a no within a few
-                # bytes.
-                *(
-                    b"\0\x0e\x38" + bytes(range(1, 9)) + bytes(5),
-                    b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
-                    b"\0\0\0\x08\x04\xd2\x16\x2f",
-                    b"\0\1\0\x08\x21\x12\xa4\x42" + bytes(range(12)),
-                    b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\0\0\0\0",
-                    b"GET / HTTP/1.1\r\n",
-                    b"POST / HTTP/1.1\r\n",
-                    b"SSH-2.0-x\r\n",
-                ),
-            ],
-            undecided=[QUERY[:-1]],
+COUNTS = "0001 0000 0000 0001"
+MATCHED = (
+    # The end of the question decides, also when more messages follow.
+    (QUERY, len(QUERY)),
+    (QUERY + QUERY, len(QUERY)),
+    (SAMPLES[1], len(QUERY)),
+)
+REFUSED = (
+    # Responses, other opcodes and flags, and counts that do not fit are a no at
+    # the byte that shows it.
+    *(
+        (message(NAME + IN, flags, COUNTS), at)
+        for flags, COUNTS, at in (
+            ("8100", "0001 0000 0000 0000", 5),
+            ("1000", "0001 0000 0000 0000", 5),
+            ("0200", "0001 0000 0000 0000", 5),
+            ("3000", "0001 0000 0000 0000", 5),
+            ("0180", "0001 0000 0000 0000", 6),
+            ("0140", "0001 0000 0000 0000", 6),
+            ("0103", "0001 0000 0000 0000", 6),
+            ("0100", "0000 0000 0000 0000", 8),
+            ("0100", "0002 0000 0000 0000", 8),
+            ("0100", "0001 0001 0000 0000", 10),
+            ("0100", "0001 0000 0100 0000", 11),
+            ("0100", "0001 0000 0000 0002", 14),
         )
+    ),
+    # The length is that of the question, and of the other records if there are
+    # any.
+    (b"\0\x10" + QUERY[2:], 2),
+    (message(NAME + IN + b"x"), 2 + 12 + len(NAME)),
+    # Two bytes behind the question are those of Windows, and only where it asks for a zone.
+    (message(NAME + IN + b"MS"), 2 + 12 + len(NAME) + 2),
+    (message(b"\3www\3com\0\0\xfc\0\1MT"), 2 + 12 + 9 + 4 + 2),
+    (message(NAME + IN)[:1] + b"\x20" + QUERY[2:], 27),
+    (message(NAME + IN + OPT[:10], counts=COUNTS), 2 + 12 + len(NAME)),
+    # Compressed names, control characters, and types and classes that are none are
+    # a no.
+    *(
+        (message(question), at)
+        for question, at in (
+            (b"\xc0\x0c" + IN + b"\0" * 9, 15),
+            (b"\3w\nw\3com\0" + IN, 17),
+            (b"\3www\3com\0" + b"\0\0\0\1", 25),
+            (b"\3www\3com\0" + b"\0\1\1\1", 26),
+            (b"\3www\3com\0" + b"\0\1\0\2", 27),
+        )
+    ),
+    # Other protocols that begin with a length, or with text, are a no within a few
+    # bytes.
+    *(
+        b"\0\x0e\x38" + bytes(range(1, 9)) + bytes(5),
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+        b"\0\0\0\x08\x04\xd2\x16\x2f",
+        b"\0\1\0\x08\x21\x12\xa4\x42" + bytes(range(12)),
+        b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\0\0\0\0",
+        b"GET / HTTP/1.1\r\n",
+        b"POST / HTTP/1.1\r\n",
+        b"SSH-2.0-x\r\n",
+    ),
+)
 
 
 class MessageTests(SynchronousTestCase):
@@ -258,32 +244,29 @@ class TypeTests(SynchronousTestCase):
         self.assertIn("did you mean", str(error))
 
 
+PLAIN = DATAGRAMS[1]
+UPDATE = bytes.fromhex("0001 2800 0001 0000 0001 0000") + b"\3abc\0\0\6\0\1"
+RECORD = b"\1x\xc0\x0c" + bytes.fromhex("0001 0001 00000e10 0004 7f000001")
+# All records are passed over, and nothing is left.
+MATCHED_DATAGRAMS = (*(sample[2:] for sample in SAMPLES[:-1]), UPDATE + RECORD)
+REFUSED_DATAGRAMS = (
+    PLAIN[:-1],
+    PLAIN + b"\0",
+    PLAIN[:2] + b"\x81\x80" + PLAIN[4:],
+    PLAIN[:4] + b"\0\0" + PLAIN[6:],
+    PLAIN[:10] + b"\0\1" + PLAIN[12:],
+    DATAGRAMS[0] + b"\0",
+    DATAGRAMS[0][:-13] + b"\xff" + DATAGRAMS[0][-12:],
+    UPDATE + b"\x40" + RECORD,
+    UPDATE + RECORD[:-1],
+    UPDATE[:8] + b"\1\1" + UPDATE[10:] + RECORD * 257,
+    PLAIN[:12] + b"\xc0\x0c" + PLAIN[-4:],
+    b"\0\1",
+)
+
+
 class DatagramTests(SynchronousTestCase):
     """Messages over UDP, which fill their datagram."""
-
-    def test_contract(self) -> None:
-        """All records are passed over, and nothing is left."""
-        plain = DATAGRAMS[1]
-        update = bytes.fromhex("0001 2800 0001 0000 0001 0000") + b"\3abc\0\0\6\0\1"
-        record = b"\1x\xc0\x0c" + bytes.fromhex("0001 0001 00000e10 0004 7f000001")
-        check_datagrams(
-            dns,
-            samples=[*DATAGRAMS, *(sample[2:] for sample in SAMPLES[:-1]), update + record],
-            not_samples=[
-                plain[:-1],
-                plain + b"\0",
-                plain[:2] + b"\x81\x80" + plain[4:],
-                plain[:4] + b"\0\0" + plain[6:],
-                plain[:10] + b"\0\1" + plain[12:],
-                DATAGRAMS[0] + b"\0",
-                DATAGRAMS[0][:-13] + b"\xff" + DATAGRAMS[0][-12:],
-                update + b"\x40" + record,
-                update + record[:-1],
-                update[:8] + b"\1\1" + update[10:] + record * 257,
-                plain[:12] + b"\xc0\x0c" + plain[-4:],
-                b"\0\1",
-            ],
-        )
 
     @given(
         st.sampled_from(DATAGRAMS),

@@ -1,15 +1,10 @@
-"""The `elasticsearch` matcher."""
+"""The `elasticsearch` matcher: the header."""
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.elasticsearch import elasticsearch
-from txmux.testing import check_matcher
-
 # The first is from nDPI's tests/cfgs/default/pcap/elasticsearch.pcap. The handshakes are made by hand after TcpHeader.java: of
 # Elasticsearch 8.11, and of OpenSearch 2.0 with compression.
-SAMPLES: tuple[bytes, ...] = (
+SAMPLES = (
     bytes.fromhex("4553 0000035a 000000000000000a 00 006bbb4b 0000009b 011e")
     + b"_xpack_security_authentication",
     bytes.fromhex("4553 00000031 0000000000000001 08 006c6d63 0000001a 00000016")
@@ -17,25 +12,14 @@ SAMPLES: tuple[bytes, ...] = (
     bytes.fromhex("4553 00000031 0000000000000001 0c 081e8483 0000001a 00000016")
     + b"internal:tcp/handshake",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """The header."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            elasticsearch,
-            samples=[*((sample, 19) for sample in SAMPLES)],
-            not_samples=[
-                (b"ET", 2),
-                (bytes.fromhex("4553 ffffffff"), 3),
-                (bytes.fromhex("4553 0000000c"), 6),
-                (bytes.fromhex("4553 0000035a 80"), 7),
-                (bytes.fromhex("4553 0000035a 000000000000000a 01"), 15),
-                (bytes.fromhex("4553 0000035a 000000000000000a 10"), 15),
-                (bytes.fromhex("4553 0000035a 000000000000000a 00 000f423f"), 19),
-                (bytes.fromhex("4553 0000035a 000000000000000a 00 10"), 16),
-            ],
-            undecided=[SAMPLES[0][:18]],
-        )
+DECIDED_AT = 19
+REFUSED = (
+    (b"ET", 2),
+    (bytes.fromhex("4553 ffffffff"), 3),
+    (bytes.fromhex("4553 0000000c"), 6),
+    (bytes.fromhex("4553 0000035a 80"), 7),
+    (bytes.fromhex("4553 0000035a 000000000000000a 01"), 15),
+    (bytes.fromhex("4553 0000035a 000000000000000a 10"), 15),
+    (bytes.fromhex("4553 0000035a 000000000000000a 00 000f423f"), 19),
+    (bytes.fromhex("4553 0000035a 000000000000000a 00 10"), 16),
+)

@@ -1,4 +1,4 @@
-"""The `grpc` matcher."""
+"""The `grpc` matcher: the content type of the first request decides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from tests.matchers.asking import verdicts_of
 from tests.wire import http2_builder as h2
 from txmux.interfaces import Verdict
 from txmux.matchers.grpc import grpc
-from txmux.testing import check_matcher
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
@@ -25,30 +24,22 @@ def typed(*content_types: str) -> bytes:
     return h2.opening(*POST, *(("content-type", value) for value in content_types))
 
 
-class ContractTests(SynchronousTestCase):
-    """The content type of the first request decides."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        too_long = PREFACE + h2.SETTINGS + h2.frame(0xFF, bytes(16000)) * 3
-        at = len(PREFACE) + 9 + 36
-        late = PREFACE + h2.settings(1) + h2.settings(2, 0xFE03)
-        check_matcher(
-            grpc,
-            samples=[
-                # A setting that only gRPC has is a match at the end of its frame, whatever
-                # follows.
-                (h2.GRPC_PYTHON, at),
-                (h2.GRPC_PYTHON[:at] + b"\xff" * 20, at),
-                (late, len(late)),
-            ],
-            not_samples=[
-                # What can be no request is a no at once.
-                (b"GET / HTTP/1.1\r\n", 1),
-                (PREFACE + h2.PING, 24 + 4),
-                (too_long, OPENING_LIMIT),
-            ],
-        )
+TOO_LONG = PREFACE + h2.SETTINGS + h2.frame(0xFF, bytes(16000)) * 3
+AT = len(PREFACE) + 9 + 36
+LATE = PREFACE + h2.settings(1) + h2.settings(2, 0xFE03)
+MATCHED = (
+    # A setting that only gRPC has is a match at the end of its frame, whatever
+    # follows.
+    (h2.GRPC_PYTHON, AT),
+    (h2.GRPC_PYTHON[:AT] + b"\xff" * 20, AT),
+    (LATE, len(LATE)),
+)
+REFUSED = (
+    # What can be no request is a no at once.
+    (b"GET / HTTP/1.1\r\n", 1),
+    (PREFACE + h2.PING, 24 + 4),
+    (TOO_LONG, OPENING_LIMIT),
+)
 
 
 class ContentTypeTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""The `http` matcher."""
+"""The `http` matcher: without options the request line decides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.examples import scaled
 from tests.wire import http2_builder as h2
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.http import http
-from txmux.testing import calls_in, check_matcher, facts, in_pieces, steps_in
+from txmux.testing import calls_in, facts, in_pieces, steps_in
 from txmux.wire.http_head import METHODS, MOST_FIELDS, Stage, parse_request
 
 MATCH, NO = Verdict.MATCH, Verdict.NO
@@ -31,82 +31,71 @@ SAMPLES = (
     b"SUBSCRIBE /event HTTP/1.1\r\nHost: example.com\r\nNT: upnp:event\r\n\r\n",
     PREFACE,
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """Without options the request line decides."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        fits = b"GET /" + b"a" * (16384 - 16) + b" HTTP/1.1\r\n"
-        check_matcher(
-            http,
-            samples=[
-                # The LF that ends a request line is a match, whatever follows.
-                (REQUEST, LINE_END),
-                (b"OPTIONS * HTTP/1.0\r\n", 20),
-                (b"GET / HTTP/1.1\n\x00\xff", 15),
-                # A target may have any bytes but blanks and control characters.
-                (b"GET /\xc3\xa9\\{}\xff HTTP/1.1\n", 21),
-                # Up to two empty lines may come first.
-                (b"\r\nGET / HTTP/1.1\r\n", 18),
-                (b"\r\n\r\nGET / HTTP/1.1\r\n", 20),
-                # A request line ends within 16 KiB.
-                (fits, 16384),
-                # All 24 bytes are needed.
-                (PREFACE + b"\x00\x00\x12\x04", 24),
-                # A source of Icecast has another word for the version.
-                (b"SOURCE /live.ogg ICE/1.0\r\n", 26),
-                (b"SOURCE /live.ogg HTTP/1.0\r\n", 27),
-                # A method with the same first letters is still HTTP/1.
-                (b"PROPFIND / HTTP/1.1\r\n", 21),
-            ],
-            not_samples=[
-                # Up to two empty lines may come first.
-                (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n", 5),
-                (b"\nGET / HTTP/1.1\r\n", 1),
-                (b"\r\rGET / HTTP/1.1\r\n", 2),
-                # The first byte off the grammar is a no.
-                (b"SSH-2.0-OpenSSH\r\n", 3),
-                (b"GETT / HTTP/1.1\r\n", 4),
-                (b"GE / HTTP/1.1\r\n", 3),
-                (b" GET / HTTP/1.1\r\n", 1),
-                (b"get / HTTP/1.1\r\n", 1),
-                (b"GET  / HTTP/1.1\r\n", 5),
-                (b"GET\t/ HTTP/1.1\r\n", 4),
-                (b"GET /\r\n", 6),
-                (b"GET /a\x00 HTTP/1.1\r\n", 7),
-                (b"GET /a b HTTP/1.1\r\n", 8),
-                (b"GET / http/1.1\r\n", 7),
-                (b"GET / HTTP/0.9\r\n", 12),
-                (b"GET / HTTP/2.0\r\n", 12),
-                (b"GET / HTTP/1.x\r\n", 14),
-                (b"GET / HTTP/1.10\r\n", 15),
-                (b"GET / HTTP/1.1 \r\n", 15),
-                (b"GET / HTTP/1.1\rX", 16),
-                (b"GET / HTTP/1.0.8\r\n", 15),
-                (b"GET / ICE/1.0\r\n", 7),
-                (b"SOURCE /x ICX/1.0\r\n", 13),
-                (b"SOURCE /x ICE/2.0\r\n", 15),
-                (b"SOURCE /x ICE/1.0\rX", 19),
-                (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", 28),
-                (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
-                (b"OPTIONS icap://example.com ICAP/1.0\r\n", 28),
-                (b"CONNECT\naccept-version:1.2\n", 8),
-                (b"PROXY TCP4 127.0.0.1\r\n", 4),
-                (b"PING\r\n", 2),
-                (b"\r\n\r\n\x00\r\nQUIT\n", 5),
-                (b"\x16\x03\x01", 1),
-                # A request line ends within 16 KiB.
-                (fits.replace(b"GET", b"POST"), 16384),
-                (b"GET /" + b"a" * 17000, 16384),
-                (b"GET /" + b"a" * (16384 - 15) + b" HTTP/1.1\r\n", 16384),
-                # The first byte off the preface is a no.
-                (b"PRI * HTTP/1.1\r\n", 12),
-                (PREFACE.replace(b"SM", b"SN"), 20),
-            ],
-            undecided=[REQUEST[: LINE_END - 1], PREFACE[:23]],
-        )
+FITS = b"GET /" + b"a" * (16384 - 16) + b" HTTP/1.1\r\n"
+MATCHED = (
+    # The LF that ends a request line is a match, whatever follows.
+    (REQUEST, LINE_END),
+    (b"OPTIONS * HTTP/1.0\r\n", 20),
+    (b"GET / HTTP/1.1\n\x00\xff", 15),
+    # A target may have any bytes but blanks and control characters.
+    (b"GET /\xc3\xa9\\{}\xff HTTP/1.1\n", 21),
+    # Up to two empty lines may come first.
+    (b"\r\nGET / HTTP/1.1\r\n", 18),
+    (b"\r\n\r\nGET / HTTP/1.1\r\n", 20),
+    # A request line ends within 16 KiB.
+    (FITS, 16384),
+    # All 24 bytes are needed.
+    (PREFACE + b"\x00\x00\x12\x04", 24),
+    # A source of Icecast has another word for the version.
+    (b"SOURCE /live.ogg ICE/1.0\r\n", 26),
+    (b"SOURCE /live.ogg HTTP/1.0\r\n", 27),
+    # A method with the same first letters is still HTTP/1.
+    (b"PROPFIND / HTTP/1.1\r\n", 21),
+)
+REFUSED = (
+    # Up to two empty lines may come first.
+    (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n", 5),
+    (b"\nGET / HTTP/1.1\r\n", 1),
+    (b"\r\rGET / HTTP/1.1\r\n", 2),
+    # The first byte off the grammar is a no.
+    (b"SSH-2.0-OpenSSH\r\n", 3),
+    (b"GETT / HTTP/1.1\r\n", 4),
+    (b"GE / HTTP/1.1\r\n", 3),
+    (b" GET / HTTP/1.1\r\n", 1),
+    (b"get / HTTP/1.1\r\n", 1),
+    (b"GET  / HTTP/1.1\r\n", 5),
+    (b"GET\t/ HTTP/1.1\r\n", 4),
+    (b"GET /\r\n", 6),
+    (b"GET /a\x00 HTTP/1.1\r\n", 7),
+    (b"GET /a b HTTP/1.1\r\n", 8),
+    (b"GET / http/1.1\r\n", 7),
+    (b"GET / HTTP/0.9\r\n", 12),
+    (b"GET / HTTP/2.0\r\n", 12),
+    (b"GET / HTTP/1.x\r\n", 14),
+    (b"GET / HTTP/1.10\r\n", 15),
+    (b"GET / HTTP/1.1 \r\n", 15),
+    (b"GET / HTTP/1.1\rX", 16),
+    (b"GET / HTTP/1.0.8\r\n", 15),
+    (b"GET / ICE/1.0\r\n", 7),
+    (b"SOURCE /x ICX/1.0\r\n", 13),
+    (b"SOURCE /x ICE/2.0\r\n", 15),
+    (b"SOURCE /x ICE/1.0\rX", 19),
+    (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", 28),
+    (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
+    (b"OPTIONS icap://example.com ICAP/1.0\r\n", 28),
+    (b"CONNECT\naccept-version:1.2\n", 8),
+    (b"PROXY TCP4 127.0.0.1\r\n", 4),
+    (b"PING\r\n", 2),
+    (b"\r\n\r\n\x00\r\nQUIT\n", 5),
+    (b"\x16\x03\x01", 1),
+    # A request line ends within 16 KiB.
+    (FITS.replace(b"GET", b"POST"), 16384),
+    (b"GET /" + b"a" * 17000, 16384),
+    (b"GET /" + b"a" * (16384 - 15) + b" HTTP/1.1\r\n", 16384),
+    # The first byte off the preface is a no.
+    (b"PRI * HTTP/1.1\r\n", 12),
+    (PREFACE.replace(b"SM", b"SN"), 20),
+)
 
 
 class RequestLineTests(SynchronousTestCase):

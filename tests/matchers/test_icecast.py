@@ -1,15 +1,10 @@
-"""The `icecast` matcher."""
+"""The `icecast` matcher: requests of sources."""
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.icecast import icecast
-from txmux.testing import check_matcher
-
 # Recorded from ezstream 1.0.2 (libshout 2.4.6), which asks for TLS first if it may; the others are made by hand as FFmpeg,
 # and programs for ICE/1.0, begin.
-SAMPLES: tuple[bytes, ...] = (
+SAMPLES = (
     (
         b"SOURCE /live.ogg HTTP/1.0\r\nHost: 127.0.0.1:33533\r\nUser-Agent: libshout/2.4.6\r\n"
         b"Content-Type: application/ogg\r\nContent-Length: 0\r\nConnection: Keep-Alive\r\nice-public: 0\r\n"
@@ -24,26 +19,14 @@ SAMPLES: tuple[bytes, ...] = (
     ),
     b"SOURCE /live ICE/1.0\r\nContent-Type: audio/mpeg\r\n\r\n",
 )
-ENDS = (27, 64, 164, 22)
-
-
-class ContractTests(SynchronousTestCase):
-    """Requests of sources."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            icecast,
-            samples=[*zip(SAMPLES, ENDS, strict=True)],
-            not_samples=[
-                (b"GET /live.ogg HTTP/1.1\r\n", 1),
-                (b"SOURCE /live ICX", 16),
-                (b"SOURCE /live HTTP/2.0", 19),
-                # The end of the head without such a field.
-                (b"PUT /file HTTP/1.1\r\nHost: a\r\n\r\n", 30),
-                (b"OPTIONS * HTTP/1.1\r\nUser-Agent: curl/8.5\r\n\r\n", 43),
-                (b"OPTIONS /x HTTP/1.1\r\n", 9),
-                (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 9),
-            ],
-            undecided=[*(sample[: end - 1] for sample, end in zip(SAMPLES, ENDS, strict=True))],
-        )
+DECIDED_AT = (27, 64, 164, 22)
+REFUSED = (
+    (b"GET /live.ogg HTTP/1.1\r\n", 1),
+    (b"SOURCE /live ICX", 16),
+    (b"SOURCE /live HTTP/2.0", 19),
+    # The end of the head without such a field.
+    (b"PUT /file HTTP/1.1\r\nHost: a\r\n\r\n", 30),
+    (b"OPTIONS * HTTP/1.1\r\nUser-Agent: curl/8.5\r\n\r\n", 43),
+    (b"OPTIONS /x HTTP/1.1\r\n", 9),
+    (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 9),
+)

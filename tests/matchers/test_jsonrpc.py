@@ -1,15 +1,10 @@
-"""The `jsonrpc` matcher."""
+"""The `jsonrpc` matcher: the members up to the one that tells."""
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.jsonrpc import jsonrpc
-from txmux.testing import check_matcher
-
 # The beginnings of miners and of another client in nDPI's tests/cfgs/default/pcap (mining.pcapng, jsonrpc.pcap), the names in
 # them changed; then made by hand after the specification, and as Electrum begins.
-SAMPLES: tuple[bytes, ...] = (
+SAMPLES = (
     b'{"id":1,"method":"mining.subscribe","params":["miner/1.0"]}\n',
     b'{"worker": "eth1.0", "jsonrpc": "2.0", "params": ["0x12"], "id": 2, "method": "eth_submitLogin"}\n',
     b'{"method":"login","params":{"login":"x","pass":"x","agent":"xmr-stak-cpu"},"id":1}\n',
@@ -18,34 +13,24 @@ SAMPLES: tuple[bytes, ...] = (
     b'{ "id" : null,\n"params":[],\n "method" : "server.version" }',
     b'[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","method":"b"}]',
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """The members up to the one that tells."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        begun = b'{"id":1,"params":'
-        check_matcher(
-            jsonrpc,
-            samples=[
-                *zip(SAMPLES, (18, 33, 11, 13, 68, 41, 13), strict=True),
-                (b'{"jsonrpc":"', 12),
-                (begun + b'[[[1,"a"]]],"method":"', len(begun) + 22),
-            ],
-            not_samples=[
-                (b"GET", 1),
-                (b"[1", 2),
-                (b"{1", 2),
-                (b"{}", 2),
-                (b"{x", 2),
-                (b'{"method":1}', 12),
-                (b'{"jsonrpc":2}', 13),
-                (b'{"id":1}', 8),
-                (b'{"id" 1', 7),
-                (b'{"id":"a\n', 9),
-                (begun + b"[[[[", len(begun) + 4),
-                (b'{"version":"1.1","host":"a"}', 28),
-            ],
-            undecided=[b"{", b'{"id":1,"method":', begun + b'[{"method":"login"', b'{"id":1,'],
-        )
+BEGUN = b'{"id":1,"params":'
+DECIDED_AT = (18, 33, 11, 13, 68, 41, 13)
+MATCHED = (
+    (b'{"jsonrpc":"', 12),
+    (BEGUN + b'[[[1,"a"]]],"method":"', len(BEGUN) + 22),
+)
+REFUSED = (
+    (b"GET", 1),
+    (b"[1", 2),
+    (b"{1", 2),
+    (b"{}", 2),
+    (b"{x", 2),
+    (b'{"method":1}', 12),
+    (b'{"jsonrpc":2}', 13),
+    (b'{"id":1}', 8),
+    (b'{"id" 1', 7),
+    (b'{"id":"a\n', 9),
+    (BEGUN + b"[[[[", len(BEGUN) + 4),
+    (b'{"version":"1.1","host":"a"}', 28),
+)
+UNDECIDED = (BEGUN + b'[{"method":"login"',)

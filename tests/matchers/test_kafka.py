@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.kafka import kafka
-from txmux.testing import check_matcher
-
 
 def request(
     key: int, version: int, client: bytes | None, *, body: bytes = b"", id_: int = 0
@@ -19,7 +14,7 @@ def request(
 
 
 # Written after the protocol guide, with the client ids and numbers that these libraries have by default.
-SAMPLES: tuple[bytes, ...] = (
+SAMPLES = (
     request(18, 3, b"rdkafka", body=b"\x00\x0blibrdkafka\x062.6.1\x00", id_=1),  # librdkafka
     request(18, 4, b"producer-1", body=b"\x00\x12apache-kafka-java\x064.0.0\x00"),  # Java
     request(
@@ -34,48 +29,36 @@ SAMPLES: tuple[bytes, ...] = (
     # Recorded from kcat 1.7.1 with librdkafka 2.0.2.
     b"\x00\x00\x00$\x00\x12\x00\x03\x00\x00\x00\x01\x00\x07rdkafka\x00\x0blibrdkafka\x062.0.2\x00",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """What begins a connection."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        good = SAMPLES[0]
-        check_matcher(
-            kafka,
-            samples=[
-                # The first byte of the client id decides, or its length if it is empty or null.
-                *((data, 14 if data[12:14] in {b"\xff\xff", b"\0\0"} else 15) for data in SAMPLES)
-            ],
-            not_samples=[
-                # The first field that is off is a no.
-                (b"\x01\x00\x00\x00", 1),
-                (b"\x00\x00\x00\x09", 4),
-                (good[:4] + b"\x01", 5),
-                (good[:4] + b"\x00\x20", 6),
-                (good[:4] + b"\x00\x04", 6),
-                (good[:6] + b"\x01", 7),
-                (good[:6] + b"\x00\x20", 8),
-                (good[:8] + b"\x80", 9),
-                (good[:12] + b"\x40", 13),
-                (good[:12] + b"\xff\xfe", 14),
-                (good[:12] + b"\x00\x7f", 14),
-                (good[:14] + b"\x00", 15),
-                # Others begin with 00, too.
-                (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),  # PostgreSQL: SSLRequest
-                (b"\x00\x00\x00\x10\x04\xd2\x16\x2e", 5),  # PostgreSQL: CancelRequest
-                (b"\x00\x00\x00\x38\x00\x03\x00\x00user\x00alice\x00", 9),  # PostgreSQL
-                (b"\x00\x00\x00\x38\x00\x03\x00\x02database\x00", 9),
-                (b"\x00\x00\x00\x2d" + bytes(14), 8),  # ZooKeeper
-                (b"\x00\x00\x00\xd0\xfeSMB", 5),
-                (b"\x00\x01\x00\x08\x21\x12\xa4\x42", 5),  # STUN
-                (b"\x00\x1d\xab\xcd\x01\x00\x00\x01", 5),  # DNS
-                (b"\x00\x1d\xab\xcd\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www", 8),
-                (b"\x00\x1d\xab\xcd\x00\x20\x00\x01\x00\x00\x00\x00\x00\x01\x03www", 6),
-                (b"\x00\x4a\x00\x00\x01\x00\x00\x00\x01\x3f", 5),  # TNS
-                (b"\x00\x15n\x00\x05\x00\x03\x49\x9c", 5),  # Erlang
-                (bytes(20), 4),  # adb
-                (b"\x05\x01\x00", 1),  # SOCKS 5,
-            ],
-        )
+GOOD = SAMPLES[0]
+# The first byte of the client id decides, or its length if it is empty or null.
+DECIDED_AT = tuple(14 if data[12:14] in {b"\xff\xff", b"\0\0"} else 15 for data in SAMPLES)
+REFUSED = (
+    # The first field that is off is a no.
+    (b"\x01\x00\x00\x00", 1),
+    (b"\x00\x00\x00\x09", 4),
+    (GOOD[:4] + b"\x01", 5),
+    (GOOD[:4] + b"\x00\x20", 6),
+    (GOOD[:4] + b"\x00\x04", 6),
+    (GOOD[:6] + b"\x01", 7),
+    (GOOD[:6] + b"\x00\x20", 8),
+    (GOOD[:8] + b"\x80", 9),
+    (GOOD[:12] + b"\x40", 13),
+    (GOOD[:12] + b"\xff\xfe", 14),
+    (GOOD[:12] + b"\x00\x7f", 14),
+    (GOOD[:14] + b"\x00", 15),
+    # Others begin with 00, too.
+    (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),  # PostgreSQL: SSLRequest
+    (b"\x00\x00\x00\x10\x04\xd2\x16\x2e", 5),  # PostgreSQL: CancelRequest
+    (b"\x00\x00\x00\x38\x00\x03\x00\x00user\x00alice\x00", 9),  # PostgreSQL
+    (b"\x00\x00\x00\x38\x00\x03\x00\x02database\x00", 9),
+    (b"\x00\x00\x00\x2d" + bytes(14), 8),  # ZooKeeper
+    (b"\x00\x00\x00\xd0\xfeSMB", 5),
+    (b"\x00\x01\x00\x08\x21\x12\xa4\x42", 5),  # STUN
+    (b"\x00\x1d\xab\xcd\x01\x00\x00\x01", 5),  # DNS
+    (b"\x00\x1d\xab\xcd\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www", 8),
+    (b"\x00\x1d\xab\xcd\x00\x20\x00\x01\x00\x00\x00\x00\x00\x01\x03www", 6),
+    (b"\x00\x4a\x00\x00\x01\x00\x00\x00\x01\x3f", 5),  # TNS
+    (b"\x00\x15n\x00\x05\x00\x03\x49\x9c", 5),  # Erlang
+    (bytes(20), 4),  # adb
+    (b"\x05\x01\x00", 1),  # SOCKS 5,
+)

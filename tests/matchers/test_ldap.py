@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.ldap import ldap
-from txmux.testing import check_datagrams, check_matcher
-
 BIND = b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00"
 LONG_BIND = (
     b"\x30\x84\x00\x00\x00\x10\x02\x01\x05\x60\x84\x00\x00\x00\x07\x02\x01\x03\x04\x00\x80\x00"
@@ -15,7 +10,7 @@ START_TLS = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037"
 
 # BIND and START_TLS are recorded from ldapsearch of OpenLDAP 2.5.13, with -x and with -xZ; the others are written after
 # RFC 4511, in long form as Windows does it.
-SAMPLES: tuple[bytes, ...] = (
+SAMPLES = (
     BIND,
     LONG_BIND,
     START_TLS,
@@ -41,61 +36,40 @@ DATAGRAMS = (
         "000000a30b0403414143040400000000300a04084e65744c6f676f6e"
     ),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """What begins a connection."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            ldap,
-            samples=[
-                # The length of the request is a match.
-                *zip(SAMPLES, (7, 15, 7, 12, 7), strict=True)
-            ],
-            not_samples=[
-                # The first byte that is off is a no.
-                (b"\x31", 1),
-                (b"\x30\x80", 2),
-                (b"\x30\x85", 2),
-                (b"\x30\x04", 2),
-                (b"\x30\x84\x01", 3),
-                (b"\x30\x82\x00\x04", 4),
-                (b"\x30\x0c\x04", 3),
-                (b"\x30\x0c\x02\x05", 4),
-                (b"\x30\x0c\x02\x00", 4),
-                (b"\x30\x0c\x02\x01\x00", 5),
-                (b"\x30\x0c\x02\x01\x80", 5),
-                (b"\x30\x0c\x02\x01\x01\x61", 6),
-                (b"\x30\x0c\x02\x01\x01\x60\x08", 7),
-                (b"\x30\x0c\x02\x01\x01\x60\x81\x07", 8),
-                (b"\x30\x05\x02\x04\x00\x00\x00\x01\x60\x00", 10),
-                # tinc, git, SNMP and digits begin alike.
-                (b"0 name 17.7\n", 3),
-                (b"0032git-upload-pack /a", 3),
-                (b"\x30\x26\x02\x01\x01\x04\x06public", 6),
-                (b"\x30\x26\x02\x01\x00\x04\x06public", 5),
-                (b"\x30\x3a\x02\x01\x03\x30\x0f", 6),
-            ],
-            undecided=[
-                *(sample[: at - 1] for sample, at in zip(SAMPLES, (7, 15, 7, 12, 7), strict=True))
-            ],
-        )
-
-    def test_datagrams(self) -> None:
-        """Over UDP it is a search, whole, and nothing comes behind it."""
-        first, second, _ = DATAGRAMS
-        check_datagrams(
-            ldap,
-            samples=[*DATAGRAMS],
-            not_samples=[
-                first[:-1],
-                first + b"\0",
-                BIND,
-                START_TLS,
-                second[:5] + b"\x04" + second[6:],
-                second[:6] + b"\x7f" + second[7:],
-                second[:3],
-            ],
-        )
+# The length of the request is a match.
+DECIDED_AT = (7, 15, 7, 12, 7)
+REFUSED = (
+    # The first byte that is off is a no.
+    (b"\x31", 1),
+    (b"\x30\x80", 2),
+    (b"\x30\x85", 2),
+    (b"\x30\x04", 2),
+    (b"\x30\x84\x01", 3),
+    (b"\x30\x82\x00\x04", 4),
+    (b"\x30\x0c\x04", 3),
+    (b"\x30\x0c\x02\x05", 4),
+    (b"\x30\x0c\x02\x00", 4),
+    (b"\x30\x0c\x02\x01\x00", 5),
+    (b"\x30\x0c\x02\x01\x80", 5),
+    (b"\x30\x0c\x02\x01\x01\x61", 6),
+    (b"\x30\x0c\x02\x01\x01\x60\x08", 7),
+    (b"\x30\x0c\x02\x01\x01\x60\x81\x07", 8),
+    (b"\x30\x05\x02\x04\x00\x00\x00\x01\x60\x00", 10),
+    # tinc, git, SNMP and digits begin alike.
+    (b"0 name 17.7\n", 3),
+    (b"0032git-upload-pack /a", 3),
+    (b"\x30\x26\x02\x01\x01\x04\x06public", 6),
+    (b"\x30\x26\x02\x01\x00\x04\x06public", 5),
+    (b"\x30\x3a\x02\x01\x03\x30\x0f", 6),
+)
+FIRST, SECOND, _ = DATAGRAMS
+# Over UDP it is a search, whole, and nothing comes behind it.
+REFUSED_DATAGRAMS = (
+    FIRST[:-1],
+    FIRST + b"\0",
+    BIND,
+    START_TLS,
+    SECOND[:5] + b"\x04" + SECOND[6:],
+    SECOND[:6] + b"\x7f" + SECOND[7:],
+    SECOND[:3],
+)

@@ -1,4 +1,4 @@
-"""The `mqtt` matcher."""
+"""The `mqtt` matcher: without options the name and version of the protocol decide."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.matchers.asking import verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.mqtt import mqtt
-from txmux.testing import calls_in, check_matcher, check_predicate, facts, in_pieces
+from txmux.testing import calls_in, check_predicate, facts, in_pieces
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -58,35 +58,22 @@ SAMPLES = (
 )
 
 said = verdicts_of(mqtt)
-
-
-class ContractTests(SynchronousTestCase):
-    """Without options the name and version of the protocol decide."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            mqtt,
-            samples=[
-                # The version is a match, whatever follows.
-                *zip(SAMPLES, (9, 9, 11, 10, 9, 11, 9, 9), strict=True),
-                (b"\x10\xff\xff\xff\x7f\x00\x06MQIsdp\x83\xff", 14),
-            ],
-            not_samples=[
-                # The first byte off the grammar is a no.
-                (b"\x11\x18\x00\x04MQTT\x04", 1),
-                (b"\x10\x0b\x00\x04MQTT\x04", 2),
-                (b"\x10\x80\x00\x00\x04MQTT\x04", 3),
-                (b"\x10\xff\xff\xff\xff\x01", 5),
-                (b"\x10\x18\x01\x04MQTT\x04", 3),
-                (b"\x10\x18\x00\x05MQTT\x04", 4),
-                (b"\x10\x18\x00\x04mqtt\x04", 5),
-                (b"\x10\x18\x00\x04MQTT\x03", 9),
-                (b"\x10\x18\x00\x04MQTT\x06", 9),
-                (b"\x10\x18\x00\x06MQIsdp\x04", 11),
-            ],
-            undecided=[CURL[:8]],
-        )
+# The version is a match, whatever follows.
+DECIDED_AT = (9, 9, 11, 10, 9, 11, 9, 9)
+MATCHED = ((b"\x10\xff\xff\xff\x7f\x00\x06MQIsdp\x83\xff", 14),)
+REFUSED = (
+    # The first byte off the grammar is a no.
+    (b"\x11\x18\x00\x04MQTT\x04", 1),
+    (b"\x10\x0b\x00\x04MQTT\x04", 2),
+    (b"\x10\x80\x00\x00\x04MQTT\x04", 3),
+    (b"\x10\xff\xff\xff\xff\x01", 5),
+    (b"\x10\x18\x01\x04MQTT\x04", 3),
+    (b"\x10\x18\x00\x05MQTT\x04", 4),
+    (b"\x10\x18\x00\x04mqtt\x04", 5),
+    (b"\x10\x18\x00\x04MQTT\x03", 9),
+    (b"\x10\x18\x00\x04MQTT\x06", 9),
+    (b"\x10\x18\x00\x06MQIsdp\x04", 11),
+)
 
 
 class ClientIdTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""The `openvpn` matcher."""
+"""The `openvpn` matcher: the three resets, with and without what protects them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.asking import datagram_verdicts_of
 from txmux.interfaces import Verdict
 from txmux.matchers.openvpn import openvpn
-from txmux.testing import check_datagrams, check_matcher
 
 V1, V2, V3 = b"\x08", b"\x38", b"\x50"
 SESSION = bytes.fromhex("7f3a91c4d2085be6")
@@ -57,8 +56,6 @@ SAMPLES = (
     ),
     bytes.fromhex("0161 50 c5606f8a3485d653 0f000001 6b001b76 aaa27ca6e604f3844028ae505e1545bc"),
 )
-
-
 # Recorded from OpenVPN 2.6.14 over UDP: plain, with --tls-auth by SHA-1 and by SHA-256, with --tls-crypt, with
 # --tls-crypt-v2; and the second attempts of the last four.
 DATAGRAMS = (
@@ -108,96 +105,71 @@ DATAGRAMS = (
         "cf03330a69f400416811308755a5c29fe99d778966240722aaeb78586f9d9b012b"
     ),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """The three resets, with and without what protects them."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            openvpn,
-            samples=[
-                # With encryption the packet's ID decides, else the end of the packet.
-                *zip(SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True),
-                *(
-                    (sample + sample, at)
-                    for sample, at in zip(
-                        SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True
-                    )
-                ),
-                # All sizes of digests are known.
-                *((tls_auth(size), 2 + 22 + size) for size in (16, 20, 28, 32, 36, 48, 64)),
-                # Clients with key method 1, before 2.5, have another opcode.
-                (framed(V1 + SESSION + NOTHING), 16),
-                # A wrapped key has 290 to 1024 bytes.
-                *((tls_crypt(V3, EARLY, size), 15) for size in (290, 1024)),
-                (tls_crypt(V3, bytes.fromhex("0f000000"), 290), 15),
-            ],
-            not_samples=[
-                # A wrapped key has 290 to 1024 bytes.
-                *((tls_crypt(V3, EARLY, size), at) for size, at in ((289, 2), (1025, 2))),
-                # The byte that breaks the packet is a no.
-                (b"\x05", 1),
-                (b"\x00\x0d", 2),
-                (b"\x00\x0f", 2),
-                (b"\x00\x0e\x39", 3),
-                (b"\x00\x0e\x40", 3),
-                (b"\x00\x0e\x50", 3),
-                (b"\x01\x60\x38", 3),
-                (b"\x00\x0e\x38" + bytes(8), 11),
-                (framed(V2 + SESSION + b"\x01\0\0\0\0"), 12),
-                (framed(V2 + SESSION + b"\0\0\0\0\x01"), 16),
-                (tls_crypt(V3, b"\0\0\0\0", 290), 15),
-                (tls_crypt(V3, b"\x0e\0\0\0", 290), 12),
-                (framed(V2 + SESSION + random(20) + b"\0\0\0\2" + TIME + NOTHING), 35),
-                (framed(V2 + SESSION + random(32) + FIRST + TIME + b"\0\0\0\0\1"), 56),
-                # Others that begin with a length of two bytes, or with a zero, are a no.
-                *(
-                    (bytes.fromhex(data), at)
-                    for data, at in (
-                        ("0036 1234 0100 0001 0000 0000 0000", 3),
-                        (
-                            "002a 3812 0100 0001 0000 0000 0000"
-                            + b"\x03www\x10example-testing1\x03com\0".hex(),
-                            32,
-                        ),
-                        ("00010000 2112a442", 2),
-                        ("00000008 04d2162f", 2),
-                        ("0056 0000 01000000", 3),
-                        ("0016 4e 0000000d07df7fbd", 2),
-                    )
-                ),
-            ],
-            undecided=[
-                *(
-                    sample[: at - 1]
-                    for sample, at in zip(
-                        SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True
-                    )
-                )
-            ],
+# With encryption the packet's ID decides, else the end of the packet.
+DECIDED_AT = (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15)
+MATCHED = (
+    *(
+        (sample + sample, at)
+        for sample, at in zip(SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True)
+    ),
+    # All sizes of digests are known.
+    *((tls_auth(size), 2 + 22 + size) for size in (16, 20, 28, 32, 36, 48, 64)),
+    # Clients with key method 1, before 2.5, have another opcode.
+    (framed(V1 + SESSION + NOTHING), 16),
+    # A wrapped key has 290 to 1024 bytes.
+    *((tls_crypt(V3, EARLY, size), 15) for size in (290, 1024)),
+    (tls_crypt(V3, bytes.fromhex("0f000000"), 290), 15),
+)
+REFUSED = (
+    # A wrapped key has 290 to 1024 bytes.
+    *((tls_crypt(V3, EARLY, size), at) for size, at in ((289, 2), (1025, 2))),
+    # The byte that breaks the packet is a no.
+    (b"\x05", 1),
+    (b"\x00\x0d", 2),
+    (b"\x00\x0f", 2),
+    (b"\x00\x0e\x39", 3),
+    (b"\x00\x0e\x40", 3),
+    (b"\x00\x0e\x50", 3),
+    (b"\x01\x60\x38", 3),
+    (b"\x00\x0e\x38" + bytes(8), 11),
+    (framed(V2 + SESSION + b"\x01\0\0\0\0"), 12),
+    (framed(V2 + SESSION + b"\0\0\0\0\x01"), 16),
+    (tls_crypt(V3, b"\0\0\0\0", 290), 15),
+    (tls_crypt(V3, b"\x0e\0\0\0", 290), 12),
+    (framed(V2 + SESSION + random(20) + b"\0\0\0\2" + TIME + NOTHING), 35),
+    (framed(V2 + SESSION + random(32) + FIRST + TIME + b"\0\0\0\0\1"), 56),
+    # Others that begin with a length of two bytes, or with a zero, are a no.
+    *(
+        (bytes.fromhex(data), at)
+        for data, at in (
+            ("0036 1234 0100 0001 0000 0000 0000", 3),
+            (
+                "002a 3812 0100 0001 0000 0000 0000"
+                + b"\x03www\x10example-testing1\x03com\0".hex(),
+                32,
+            ),
+            ("00010000 2112a442", 2),
+            ("00000008 04d2162f", 2),
+            ("0056 0000 01000000", 3),
+            ("0016 4e 0000000d07df7fbd", 2),
         )
+    ),
+)
+# A client repeats its packet until it is answered, a few times.
+MATCHED_DATAGRAMS = (*(sample[2:] for sample in SAMPLES[:-2]),)
+REFUSED_DATAGRAMS = (
+    *(one + b"\0" for one in DATAGRAMS[:4]),
+    *(one[:-1] for one in DATAGRAMS[:4]),
+    *(b"\x40" + one[1:] for one in DATAGRAMS),
+    *(b"\x39" + one[1:] for one in DATAGRAMS),
+    V2 + bytes(8) + NOTHING,
+    V3 + SESSION + EARLY + TIME + random(32 + 5 + 1025),
+    b"\x48\0\0\1" + random(60),  # data
+)
 
 
 class DatagramTests(SynchronousTestCase):
     """The same over UDP, where a packet is a datagram."""
-
-    def test_contract(self) -> None:
-        """A client repeats its packet until it is answered, a few times."""
-        check_datagrams(
-            openvpn,
-            samples=[*DATAGRAMS, *(sample[2:] for sample in SAMPLES[:-2])],
-            not_samples=[
-                *(one + b"\0" for one in DATAGRAMS[:4]),
-                *(one[:-1] for one in DATAGRAMS[:4]),
-                *(b"\x40" + one[1:] for one in DATAGRAMS),
-                *(b"\x39" + one[1:] for one in DATAGRAMS),
-                V2 + bytes(8) + NOTHING,
-                V3 + SESSION + EARLY + TIME + random(32 + 5 + 1025),
-                b"\x48\0\0\1" + random(60),  # data
-            ],
-        )
 
     def test_attempts(self) -> None:
         """The eighth attempt is one, the ninth is not."""

@@ -1,4 +1,4 @@
-"""The `postgres` matcher."""
+"""The `postgres` matcher: without options every first packet will do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.examples import scaled
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.postgres import postgres
-from txmux.testing import calls_in, check_matcher
+from txmux.testing import calls_in
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -35,7 +35,7 @@ PSQL = (
 SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 GSSENC_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x30"
 
-SAMPLES: tuple[bytes, ...] = (
+SAMPLES = (
     # Recorded from psql 15.18, with sslmode=disable and sslmode=prefer.
     PSQL,
     SSL_REQUEST,
@@ -49,56 +49,45 @@ SAMPLES: tuple[bytes, ...] = (
 
 said = verdicts_of(postgres)
 learnt = facts_of(postgres)
-
-
-class ContractTests(SynchronousTestCase):
-    """Without options every first packet will do."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        requests = (SSL_REQUEST, GSSENC_REQUEST, cancel(bytes(4)), cancel(bytes(256)))
-        check_matcher(
-            postgres,
-            samples=[
-                # The code of a request is a match.
-                *((request, 8) for request in requests),
-                # The name of the first parameter is one, with the NUL behind it, in any minor
-                # version.
-                (PSQL, 13),
-                (startup(b"user", b"a", minor=2), 13),
-                (startup(b"_pq_.x", b"1", b"user", b"a"), 15),
-                (startup(b"a" * 128, b"1"), 137),
-            ],
-            not_samples=[
-                # The first byte that is off is a no.
-                (b"\x01", 1),
-                (b"\x00\x00\x28", 3),
-                (b"\x00\x00\x27\x11", 4),
-                (b"\x00\x00\x00\x07", 4),
-                (b"\x00\x00\x00\x0b", 4),
-                (b"\x00\x00\x00\x08\x00", 5),
-                (b"\x00\x00\x00\x08\x04\xd2\x16\x2e", 8),
-                (b"\x00\x00\x00\x10\x04\xd2\x16\x2f", 8),
-                (b"\x00\x00\x00\x0f\x04\xd2", 5),
-                (b"\x00\x00\x01\x0d\x04\xd2", 5),
-                (b"\x00\x00\x00\x38\x00\x02", 6),
-                (b"\x00\x00\x00\x38\x00\x03\x00\x00\x00", 9),
-                (b"\x00\x00\x00\x38\x00\x03\x00\x00us er", 11),
-                (b"\x00\x00\x00\x0c\x00\x03\x00\x00user\x00", 11),
-                (startup(b"a" * 129, b"1"), 137),
-                # Others begin with 00, too.
-                (b"\x00\x00\x00\x2b\x00\x12\x00\x03\x00\x00\x00\x01\x00\x07rdkafka", 6),
-                (b"\x00\x00\x00\x1b\x00\x03\x00\x00\x00\x00\x00\x01\x00\x07rdkafka", 9),
-                (b"\x00\x00\x00\x1b\x00\x03\x00\x02\x00\x00\x00\x01\x00\x07rdkafka", 9),
-                (b"\x00\x00\x00\x2d\x00\x00\x00\x00", 6),  # ZooKeeper
-                (b"\x00\x00\x00\xd0\xfeSMB", 5),
-                (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN
-                (b"\x00\x4a\x00\x00\x01\x00\x00\x00", 2),  # TNS
-                (b"\x00\x0e\x38", 2),  # OpenVPN
-                (bytes(24), 4),  # adb,
-            ],
-            undecided=[*(request[:7] for request in requests), PSQL[:12]],
-        )
+REQUESTS = (SSL_REQUEST, GSSENC_REQUEST, cancel(bytes(4)), cancel(bytes(256)))
+MATCHED = (
+    # The code of a request is a match.
+    *((request, 8) for request in REQUESTS),
+    # The name of the first parameter is one, with the NUL behind it, in any minor
+    # version.
+    (PSQL, 13),
+    (startup(b"user", b"a", minor=2), 13),
+    (startup(b"_pq_.x", b"1", b"user", b"a"), 15),
+    (startup(b"a" * 128, b"1"), 137),
+)
+REFUSED = (
+    # The first byte that is off is a no.
+    (b"\x01", 1),
+    (b"\x00\x00\x28", 3),
+    (b"\x00\x00\x27\x11", 4),
+    (b"\x00\x00\x00\x07", 4),
+    (b"\x00\x00\x00\x0b", 4),
+    (b"\x00\x00\x00\x08\x00", 5),
+    (b"\x00\x00\x00\x08\x04\xd2\x16\x2e", 8),
+    (b"\x00\x00\x00\x10\x04\xd2\x16\x2f", 8),
+    (b"\x00\x00\x00\x0f\x04\xd2", 5),
+    (b"\x00\x00\x01\x0d\x04\xd2", 5),
+    (b"\x00\x00\x00\x38\x00\x02", 6),
+    (b"\x00\x00\x00\x38\x00\x03\x00\x00\x00", 9),
+    (b"\x00\x00\x00\x38\x00\x03\x00\x00us er", 11),
+    (b"\x00\x00\x00\x0c\x00\x03\x00\x00user\x00", 11),
+    (startup(b"a" * 129, b"1"), 137),
+    # Others begin with 00, too.
+    (b"\x00\x00\x00\x2b\x00\x12\x00\x03\x00\x00\x00\x01\x00\x07rdkafka", 6),
+    (b"\x00\x00\x00\x1b\x00\x03\x00\x00\x00\x00\x00\x01\x00\x07rdkafka", 9),
+    (b"\x00\x00\x00\x1b\x00\x03\x00\x02\x00\x00\x00\x01\x00\x07rdkafka", 9),
+    (b"\x00\x00\x00\x2d\x00\x00\x00\x00", 6),  # ZooKeeper
+    (b"\x00\x00\x00\xd0\xfeSMB", 5),
+    (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN
+    (b"\x00\x4a\x00\x00\x01\x00\x00\x00", 2),  # TNS
+    (b"\x00\x0e\x38", 2),  # OpenVPN
+    (bytes(24), 4),  # adb,
+)
 
 
 class OptionTests(SynchronousTestCase):

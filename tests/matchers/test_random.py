@@ -1,4 +1,4 @@
-"""The `random` matcher."""
+"""The `random` matcher: what looks random."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tests.matchers.all_samples import all_samples
 from tests.matchers.asking import datagram_verdicts_of, over_udp, verdicts_of
 from txmux.interfaces import Datagrams, Peeked, Verdict
 from txmux.matchers.random import ENOUGH, random
-from txmux.testing import check_datagrams, check_matcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -23,49 +22,36 @@ _MOST_REFUSED = 20
 SAMPLES = tuple(Random(seed).randbytes(size) for seed, size in ((1, 57), (2, 64), (3, 96)))
 
 said = verdicts_of(random)
-
-
 # Shadowsocks over UDP (AEAD-2017): a salt of 32 bytes and what is encrypted, from a generator of random numbers.
 DATAGRAMS = tuple(Random(seed).randbytes(size) for seed, size in ((4, 84), (5, 1200), (6, 48)))
-
-
-class ContractTests(SynchronousTestCase):
-    """What looks random."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        text = "".join(map(str, range(900))).encode()
-        noise = SAMPLES[2]
-        check_matcher(
-            random,
-            samples=[
-                # 48 bytes decide.
-                *((sample, 48) for sample in SAMPLES),
-                # Compressed data is not told from it.
-                zlib.compress(text)[2:],
-            ],
-            not_samples=[
-                # Text is refused within 12 bytes, whatever it spells.
-                *(
-                    (text, 12)
-                    for text in (
-                        b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
-                        base64.b64encode(noise),
-                        noise.hex().encode(),
-                        b'{"jsonrpc": "2.0", "method": "login"}',
-                    )
-                ),
-                # Text in UTF-8 is refused, too.
-                *(
-                    text.encode()
-                    for text in (
-                        "東京都で行われた会議で、新しい計画が発表された。",
-                        "Привет, как дела сегодня, друзья?",
-                    )
-                ),
-            ],
-            undecided=[SAMPLES[0][:47]],
+TEXT = "".join(map(str, range(900))).encode()
+NOISE = SAMPLES[2]
+# 48 bytes decide.
+DECIDED_AT = 48
+MATCHED = (
+    # Compressed data is not told from it.
+    zlib.compress(TEXT)[2:],
+)
+REFUSED = (
+    # Text is refused within 12 bytes, whatever it spells.
+    *(
+        (TEXT, 12)
+        for TEXT in (
+            b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
+            base64.b64encode(NOISE),
+            NOISE.hex().encode(),
+            b'{"jsonrpc": "2.0", "method": "login"}',
         )
+    ),
+    # Text in UTF-8 is refused, too.
+    *(
+        TEXT.encode()
+        for TEXT in (
+            "東京都で行われた会議で、新しい計画が発表された。",
+            "Привет, как дела сегодня, друзья?",
+        )
+    ),
+)
 
 
 class RandomBytesTests(SynchronousTestCase):
@@ -120,21 +106,17 @@ class OtherBytesTests(SynchronousTestCase):
         self.assertIs(said(bytes(range(0x40))).verdict, NO)
 
 
+# A datagram of 48 bytes or more is judged as a stream is; a shorter one is a no.
+REFUSED_DATAGRAMS = (
+    DATAGRAMS[0][:47],
+    bytes(8) + DATAGRAMS[0],  # as mosh has its first number in front
+    b"a" * 100,
+    b"x",
+)
+
+
 class DatagramTests(SynchronousTestCase):
     """Datagrams that look random."""
-
-    def test_contract(self) -> None:
-        """A datagram of 48 bytes or more is judged as a stream is; a shorter one is a no."""
-        check_datagrams(
-            random,
-            samples=DATAGRAMS,
-            not_samples=[
-                DATAGRAMS[0][:47],
-                bytes(8) + DATAGRAMS[0],  # as mosh has its first number in front
-                b"a" * 100,
-                b"x",
-            ],
-        )
 
     def test_openvpn(self) -> None:
         """OpenVPN is not taken for random, however its packets are protected."""

@@ -1,4 +1,4 @@
-"""The `rdp` matcher."""
+"""The `rdp` matcher: without options the fixed part decides, and one byte behind it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.matchers.asking import facts_of, verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Verdict
 from txmux.matchers.rdp import rdp
-from txmux.testing import check_matcher, check_predicate
+from txmux.testing import check_predicate
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -42,53 +42,35 @@ COOKIE, TOKEN, RAW_TOKEN = SAMPLES[:3]
 
 learnt = facts_of(rdp)
 said = verdicts_of(rdp)
-
-
-class ContractTests(SynchronousTestCase):
-    """Without options the fixed part decides, and one byte behind it."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            rdp,
-            samples=[
-                # A line or a negotiation request may follow, or nothing.
-                *zip(SAMPLES, (12, 12, 12, 12, 12, 11, 12), strict=True)
-            ],
-            not_samples=[
-                # The byte that breaks the request is a no.
-                *(
-                    (bytes.fromhex(data), at)
-                    for data, at in (
-                        ("0301", 2),
-                        ("0300 000a", 4),
-                        ("0300 0104", 4),
-                        ("0300 002c 26", 5),
-                        ("0300 002c 27 f0", 6),
-                        ("0300 002c 27 e0 0000 0001", 10),
-                        ("0300 002c 27 e0 0000 0000 10", 11),
-                        ("0300 002c 27 e0 0000 0000 00 01", 12),
-                        ("0300 0013 0e e0 0000 0000 00 20", 12),
-                    )
-                ),
-                # Cassandra, RTMP and other users of TPKT, such as S7, are a no.
-                *(
-                    (bytes.fromhex(data), at)
-                    for data, at in (
-                        ("03 00 0000 05 00000000", 4),
-                        ("03 00000000 00000000", 4),
-                        ("0300 0016 11e0 0000 0001 00 c1020100 c2020102 c0010a", 10),
-                        ("0300 0016 11e0 0000 0000 00 c1020100 c2020102 c0010a", 12),
-                    )
-                ),
-            ],
-            undecided=[
-                *(
-                    sample[: at - 1]
-                    for sample, at in zip(SAMPLES, (12, 12, 12, 12, 12, 11, 12), strict=True)
-                )
-            ],
+# A line or a negotiation request may follow, or nothing.
+DECIDED_AT = (12, 12, 12, 12, 12, 11, 12)
+REFUSED = (
+    # The byte that breaks the request is a no.
+    *(
+        (bytes.fromhex(data), at)
+        for data, at in (
+            ("0301", 2),
+            ("0300 000a", 4),
+            ("0300 0104", 4),
+            ("0300 002c 26", 5),
+            ("0300 002c 27 f0", 6),
+            ("0300 002c 27 e0 0000 0001", 10),
+            ("0300 002c 27 e0 0000 0000 10", 11),
+            ("0300 002c 27 e0 0000 0000 00 01", 12),
+            ("0300 0013 0e e0 0000 0000 00 20", 12),
         )
+    ),
+    # Cassandra, RTMP and other users of TPKT, such as S7, are a no.
+    *(
+        (bytes.fromhex(data), at)
+        for data, at in (
+            ("03 00 0000 05 00000000", 4),
+            ("03 00000000 00000000", 4),
+            ("0300 0016 11e0 0000 0001 00 c1020100 c2020102 c0010a", 10),
+            ("0300 0016 11e0 0000 0000 00 c1020100 c2020102 c0010a", 12),
+        )
+    ),
+)
 
 
 class CookieTests(SynchronousTestCase):

@@ -1,11 +1,11 @@
-"""The `rtsp` matcher."""
+"""The `rtsp` matcher: the first request line decides."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.matchers.rtsp import rtsp
-from txmux.testing import calls_in, check_matcher, in_pieces
+from txmux.testing import calls_in, in_pieces
 
 # The first is recorded from curl 7.88.1; the others are the examples of RFC 2326, section 10.2, and RFC 7826, 13.1.
 SAMPLES = (
@@ -13,43 +13,32 @@ SAMPLES = (
     b"DESCRIBE rtsp://server.example.com/fizzle/foo RTSP/1.0\r\nCSeq: 312\r\n\r\n",
     b"OPTIONS rtsp://server.example.com RTSP/2.0\r\nCSeq: 1\r\nUser-Agent: PhonyClient/1.2\r\n\r\n",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """The first request line decides."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        line = SAMPLES[1][: SAMPLES[1].index(b"\n")]
-        fits = b"PLAY " + b"a" * (8192 - 16) + b" RTSP/1.0\r\n"
-        check_matcher(
-            rtsp,
-            samples=[
-                # Its LF is a match, whatever follows.
-                *((sample, sample.index(b"\n") + 1) for sample in SAMPLES),
-                (b"SET_PARAMETER rtsp://a/\xe9 RTSP/1.0\n\0", 34),
-                # A line ends within 8 KiB.
-                (fits, 8192),
-            ],
-            not_samples=[
-                # The first byte off the grammar is a no.
-                (b"OPTIONS / HTTP/1.1\r\n", 11),
-                (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
-                (b"GET rtsp://a RTSP/1.0\r\n", 4),
-                (b"PLAY  rtsp://a RTSP/1.0\r\n", 6),
-                (b"PLAY rtsp://a RTSP/3.0\r\n", 20),
-                (b"PLAY rtsp://a RTSP/1.1\r\n", 22),
-                (b"PLAY rtsp://a RTSP/1.0 \r\n", 23),
-                (b"PLAY rtsp://a\r\n", 14),
-                (b"PLAY rtsp://a\x00 RTSP/1.0\r\n", 14),
-                (b"play rtsp://a RTSP/1.0\r\n", 1),
-                (b"POST / HTTP/1.1\r\n", 2),
-                (b"\r\nPLAY", 1),
-                # A line ends within 8 KiB.
-                b"PLAY " + b"a" * 9000,
-            ],
-            undecided=[line],
-        )
+LINE = SAMPLES[1][: SAMPLES[1].index(b"\n")]
+FITS = b"PLAY " + b"a" * (8192 - 16) + b" RTSP/1.0\r\n"
+# Its LF is a match, whatever follows.
+DECIDED_AT = tuple(sample.index(b"\n") + 1 for sample in SAMPLES)
+MATCHED = (
+    (b"SET_PARAMETER rtsp://a/\xe9 RTSP/1.0\n\0", 34),
+    # A line ends within 8 KiB.
+    (FITS, 8192),
+)
+REFUSED = (
+    # The first byte off the grammar is a no.
+    (b"OPTIONS / HTTP/1.1\r\n", 11),
+    (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
+    (b"GET rtsp://a RTSP/1.0\r\n", 4),
+    (b"PLAY  rtsp://a RTSP/1.0\r\n", 6),
+    (b"PLAY rtsp://a RTSP/3.0\r\n", 20),
+    (b"PLAY rtsp://a RTSP/1.1\r\n", 22),
+    (b"PLAY rtsp://a RTSP/1.0 \r\n", 23),
+    (b"PLAY rtsp://a\r\n", 14),
+    (b"PLAY rtsp://a\x00 RTSP/1.0\r\n", 14),
+    (b"play rtsp://a RTSP/1.0\r\n", 1),
+    (b"POST / HTTP/1.1\r\n", 2),
+    (b"\r\nPLAY", 1),
+    # A line ends within 8 KiB.
+    b"PLAY " + b"a" * 9000,
+)
 
 
 class CostTests(SynchronousTestCase):

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.smb import smb
-from txmux.testing import check_matcher
-
 
 def packet(message: bytes) -> bytes:
     """Put the length before a message."""
@@ -32,7 +27,7 @@ CALLING = b"\x20EMEPEDEBEMEIEPFDFECACACACACACAAA\x00"
 SESSION_REQUEST = b"\x81\x00\x00\x44" + CALLED + CALLING
 
 # Written after the specifications: Windows before and after it knows the server's versions, and NetBIOS for *SMBSERVER.
-SAMPLES: tuple[bytes, ...] = (
+SAMPLES = (
     *(SMB1, SMB2, SESSION_REQUEST),
     # The beginnings of what smbclient 4.17.12 sends, by default and with SMB 1.
     b"\x00\x00\x00\xe2\xfeSMB@"
@@ -46,43 +41,32 @@ SAMPLES: tuple[bytes, ...] = (
     + bytes(4)
     + b"\x00\x9b\x00\x02PC NETWORK",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """What begins a connection."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            smb,
-            samples=[
-                # A negotiate request of either kind is a match.
-                (SMB1, 9),
-                (SMB2, 10),
-                # A session request is one with the end of the called name.
-                (SESSION_REQUEST, 38),
-            ],
-            not_samples=[
-                # The first byte that is off is a no.
-                (b"\x01", 1),
-                (b"\x00\x01", 2),
-                (b"\x00\x00\x00\x22", 4),
-                (b"\x00\x00\x00\x80\xfdSMB", 5),
-                (b"\x00\x00\x00\x80\xfeSMBr", 9),
-                (b"\x00\x00\x00\x80\xffSMB\x73", 9),
-                (b"\x00\x00\x00\x80\xfeSMC", 8),
-                (b"\x81\x01", 2),
-                (b"\x81\x00\x00\x45", 4),
-                (b"\x81\x00\x00\x44\x21", 5),
-                (b"\x81\x00\x00\x44\x20Q", 6),
-                (SESSION_REQUEST[:37] + b"\x01", 38),
-                # Others begin with 00, too.
-                (b"\x00\x00\x00\x38\x00\x03\x00\x00user", 5),
-                (b"\x00\x00\x00\x2d\x00\x00\x00\x00", 5),
-                (b"\x00\x00\x00\x2b\x00\x12\x00\x03", 5),
-                (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),
-                (b"\x00\x4a\x00\x00\x01", 2),
-                (bytes(24), 4),
-            ],
-            undecided=[SMB2[:9], SESSION_REQUEST[:37]],
-        )
+MATCHED = (
+    # A negotiate request of either kind is a match.
+    (SMB1, 9),
+    (SMB2, 10),
+    # A session request is one with the end of the called name.
+    (SESSION_REQUEST, 38),
+)
+REFUSED = (
+    # The first byte that is off is a no.
+    (b"\x01", 1),
+    (b"\x00\x01", 2),
+    (b"\x00\x00\x00\x22", 4),
+    (b"\x00\x00\x00\x80\xfdSMB", 5),
+    (b"\x00\x00\x00\x80\xfeSMBr", 9),
+    (b"\x00\x00\x00\x80\xffSMB\x73", 9),
+    (b"\x00\x00\x00\x80\xfeSMC", 8),
+    (b"\x81\x01", 2),
+    (b"\x81\x00\x00\x45", 4),
+    (b"\x81\x00\x00\x44\x21", 5),
+    (b"\x81\x00\x00\x44\x20Q", 6),
+    (SESSION_REQUEST[:37] + b"\x01", 38),
+    # Others begin with 00, too.
+    (b"\x00\x00\x00\x38\x00\x03\x00\x00user", 5),
+    (b"\x00\x00\x00\x2d\x00\x00\x00\x00", 5),
+    (b"\x00\x00\x00\x2b\x00\x12\x00\x03", 5),
+    (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),
+    (b"\x00\x4a\x00\x00\x01", 2),
+    (bytes(24), 4),
+)

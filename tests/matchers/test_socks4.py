@@ -1,11 +1,6 @@
-"""The `socks4` matcher."""
+"""The `socks4` matcher: version 4, and 4a."""
 
 from __future__ import annotations
-
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.socks4 import socks4
-from txmux.testing import check_matcher
 
 SAMPLES = (
     # curl 7.88.1: --proxy socks4://, socks4a://, socks4a:// with a user name.
@@ -15,38 +10,27 @@ SAMPLES = (
     # netcat-openbsd 1.219: -X 4.
     b"\x04\x01\x00\x16\xc0\x00\x02\x01\x00",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """Version 4, and 4a."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        start = b"\x04\x01\x00\x50\x01\x02\x03\x04"
-        check_matcher(
-            socks4,
-            samples=[
-                # The NUL behind the user ID decides, or the one behind the name of the host.
-                *((sample, len(sample)) for sample in SAMPLES),
-                *((sample + b"SSH-2.0-x\r\n", len(sample)) for sample in SAMPLES),
-                # The other command is BIND.
-                (b"\x04\x02\x04\x00\x00\x00\x00\x00\x00", 9),
-                # A request has at most 520 bytes.
-                (start + b"u" * 511 + b"\x00", 520),
-            ],
-            not_samples=[
-                # The byte that breaks the request is a no.
-                (b"\x05\x01\x00", 1),
-                (b"\x04\x00\x00\x00\x05", 2),
-                (b"\x04\x03\x00\x50", 2),
-                (b"\x04\x01\x00\x00", 4),
-                (b"\x04\x01\x00\x50\x01\x02\x03\x04us\x01er\x00", 11),
-                (b"\x04\x01\x00\x50\x00\x00\x00\x01\x00\x00", 10),
-                (b"\x04\x01\x00\x50\x00\x00\x00\x01\x00a b\x00", 11),
-                # A request of Cassandra's version 4 has flags where the command would be.
-                (bytes.fromhex("04 00 00 00 05 00000000"), 2),
-                # A request has at most 520 bytes.
-                (start + b"u" * 600, 520),
-            ],
-            undecided=[*(sample[:-1] for sample in SAMPLES)],
-        )
+START = b"\x04\x01\x00\x50\x01\x02\x03\x04"
+# The NUL behind the user ID decides, or the one behind the name of the host.
+DECIDED_AT = tuple(len(sample) for sample in SAMPLES)
+MATCHED = (
+    *((sample + b"SSH-2.0-x\r\n", len(sample)) for sample in SAMPLES),
+    # The other command is BIND.
+    (b"\x04\x02\x04\x00\x00\x00\x00\x00\x00", 9),
+    # A request has at most 520 bytes.
+    (START + b"u" * 511 + b"\x00", 520),
+)
+REFUSED = (
+    # The byte that breaks the request is a no.
+    (b"\x05\x01\x00", 1),
+    (b"\x04\x00\x00\x00\x05", 2),
+    (b"\x04\x03\x00\x50", 2),
+    (b"\x04\x01\x00\x00", 4),
+    (b"\x04\x01\x00\x50\x01\x02\x03\x04us\x01er\x00", 11),
+    (b"\x04\x01\x00\x50\x00\x00\x00\x01\x00\x00", 10),
+    (b"\x04\x01\x00\x50\x00\x00\x00\x01\x00a b\x00", 11),
+    # A request of Cassandra's version 4 has flags where the command would be.
+    (bytes.fromhex("04 00 00 00 05 00000000"), 2),
+    # A request has at most 520 bytes.
+    (START + b"u" * 600, 520),
+)

@@ -1,11 +1,6 @@
-"""The `socks5` matcher."""
+"""The `socks5` matcher: a number of methods, and the methods."""
 
 from __future__ import annotations
-
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.socks5 import socks5
-from txmux.testing import check_matcher
 
 SAMPLES = (
     # curl 7.88.1: --proxy socks5://, without and with a user name; netcat-openbsd 1.219: -X 5.
@@ -13,38 +8,27 @@ SAMPLES = (
     b"\x05\x03\x00\x01\x02",
     b"\x05\x01\x00",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """A number of methods, and the methods."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        methods = bytes([0, 1, 2, 3, 5, 6, 7, 8, 9, 0x80, 0xA0, 0xFE])
-        check_matcher(
-            socks5,
-            samples=[
-                # The last method decides, whatever follows it.
-                *((sample, len(sample)) for sample in SAMPLES),
-                *((sample + b"\x05\x01\x00", len(sample)) for sample in SAMPLES),
-                # All assigned methods and some private ones can be offered at once.
-                (b"\x05\x0c" + methods, 14),
-            ],
-            not_samples=[
-                # No methods, too many, unknown ones and the same one again are a no.
-                (b"\x04\x01", 1),
-                (b"\x05\x00", 2),
-                (b"\x05\x0d", 2),
-                (b"\x05\x01\x04", 3),
-                (b"\x05\x02\x00\x0a", 4),
-                (b"\x05\x01\xff", 3),
-                (b"\x05\x02\x00\x00", 4),
-                # Requests of Cassandra's version 5, with and without the flag of a beta
-                # version.
-                (bytes.fromhex("05 00 0000 05 00000000"), 2),
-                (bytes.fromhex("05 10 0000 05 00000000"), 2),
-                # DNP3.
-                (bytes.fromhex("0564 05c9"), 2),
-            ],
-            undecided=[*(sample[:-1] for sample in SAMPLES)],
-        )
+METHODS = bytes([0, 1, 2, 3, 5, 6, 7, 8, 9, 0x80, 0xA0, 0xFE])
+# The last method decides, whatever follows it.
+DECIDED_AT = tuple(len(sample) for sample in SAMPLES)
+MATCHED = (
+    *((sample + b"\x05\x01\x00", len(sample)) for sample in SAMPLES),
+    # All assigned methods and some private ones can be offered at once.
+    (b"\x05\x0c" + METHODS, 14),
+)
+REFUSED = (
+    # No methods, too many, unknown ones and the same one again are a no.
+    (b"\x04\x01", 1),
+    (b"\x05\x00", 2),
+    (b"\x05\x0d", 2),
+    (b"\x05\x01\x04", 3),
+    (b"\x05\x02\x00\x0a", 4),
+    (b"\x05\x01\xff", 3),
+    (b"\x05\x02\x00\x00", 4),
+    # Requests of Cassandra's version 5, with and without the flag of a beta
+    # version.
+    (bytes.fromhex("05 00 0000 05 00000000"), 2),
+    (bytes.fromhex("05 10 0000 05 00000000"), 2),
+    # DNP3.
+    (bytes.fromhex("0564 05c9"), 2),
+)

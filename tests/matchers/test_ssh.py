@@ -1,4 +1,4 @@
-"""The `ssh` matcher."""
+"""The `ssh` matcher: without options the first four bytes decide."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.matchers.asking import facts_of, verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Verdict
 from txmux.matchers.ssh import ssh
-from txmux.testing import check_matcher, check_predicate
+from txmux.testing import check_predicate
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -23,28 +23,17 @@ SAMPLES = (
 
 said = verdicts_of(ssh)
 learnt = facts_of(ssh)
-
-
-class ContractTests(SynchronousTestCase):
-    """Without options the first four bytes decide."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            ssh,
-            samples=[
-                # The first four bytes of an identification string are enough.
-                (OPENSSH, 4),
-                (b"SSH-1.99-x\n", 4),
-            ],
-            not_samples=[
-                # The first other byte is a no.
-                (b"STLS", 2),
-                (b"SSH 2.0", 4),
-                (b"ssh-", 1),
-            ],
-            undecided=[b"SSH"],
-        )
+MATCHED = (
+    # The first four bytes of an identification string are enough.
+    (OPENSSH, 4),
+    (b"SSH-1.99-x\n", 4),
+)
+REFUSED = (
+    # The first other byte is a no.
+    (b"STLS", 2),
+    (b"SSH 2.0", 4),
+    (b"ssh-", 1),
+)
 
 
 class SoftwareTests(SynchronousTestCase):

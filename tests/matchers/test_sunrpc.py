@@ -1,4 +1,4 @@
-"""The `sunrpc` matcher."""
+"""The `sunrpc` matcher: the mark of the record and the header of the call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.sunrpc import sunrpc
-from txmux.testing import check_datagrams, check_matcher, facts
+from txmux.testing import check_matcher, facts
 
 # Recorded from nfs-ls of libnfs 4.0.0, with NFS 4 and with NFS 3, whose first call is to mountd; and from rpcinfo -p of rpcbind
 # 1.2.6.
@@ -24,7 +24,7 @@ PORTMAPPER = bytes.fromhex(
     "80000058 129b92ef 00000000 00000002 000186a0 00000004 00000003 00000000000000000000000000000000"
     "000186a00000000200000003746370000000000f3132372e302e302e312e302e31313100000000086c69627469727063"
 )
-SAMPLES: tuple[bytes, ...] = (NFS, MOUNTD, PORTMAPPER)
+SAMPLES = (NFS, MOUNTD, PORTMAPPER)
 # From nDPI's tests/cfgs/default/pcap/nfsv3.pcap: the port of mountd is asked for, NFS is tried, and called.
 DATAGRAMS = (
     bytes.fromhex(
@@ -41,30 +41,19 @@ DATAGRAMS = (
         "0a00000000b25a00000029"
     ),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """The mark of the record and the header of the call."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            sunrpc,
-            samples=[*((sample, 20) for sample in SAMPLES)],
-            not_samples=[
-                (bytes.fromhex("00000044"), 1),
-                (bytes.fromhex("80000027"), 4),
-                (bytes.fromhex("82"), 1),
-                (bytes.fromhex("80000044 26ad4622 00000001"), 12),
-                (bytes.fromhex("80000044 26ad4622 00000000 00000003"), 16),
-                (bytes.fromhex("80000044 26ad4622 00000000 00000002 00000000"), 20),
-                # memcached, Thrift, and SSL 2.0.
-                (bytes.fromhex("800c0008 00000000 00000008"), 12),
-                (bytes.fromhex("80010001 00000004 70"), 9),
-                (bytes.fromhex("802e0103 01001500 000010"), 11),
-            ],
-            undecided=[sample[:19] for sample in SAMPLES],
-        )
+DECIDED_AT = 20
+REFUSED = (
+    (bytes.fromhex("00000044"), 1),
+    (bytes.fromhex("80000027"), 4),
+    (bytes.fromhex("82"), 1),
+    (bytes.fromhex("80000044 26ad4622 00000001"), 12),
+    (bytes.fromhex("80000044 26ad4622 00000000 00000003"), 16),
+    (bytes.fromhex("80000044 26ad4622 00000000 00000002 00000000"), 20),
+    # memcached, Thrift, and SSL 2.0.
+    (bytes.fromhex("800c0008 00000000 00000008"), 12),
+    (bytes.fromhex("80010001 00000004 70"), 9),
+    (bytes.fromhex("802e0103 01001500 000010"), 11),
+)
 
 
 class ProgramTests(SynchronousTestCase):
@@ -99,26 +88,22 @@ class ProgramTests(SynchronousTestCase):
         self.assertEqual(facts(predicate, Peeked(NFS[:19])), {})
 
 
+FIRST = DATAGRAMS[0]
+# There is no mark, and what proves who calls has to fit.
+REFUSED_DATAGRAMS = (
+    NFS,
+    FIRST[:7] + b"\1" + FIRST[8:],
+    FIRST[:11] + b"\3" + FIRST[12:],
+    FIRST[:12] + bytes(4) + FIRST[16:],
+    FIRST[:27] + b"\4" + FIRST[28:],
+    FIRST[:31] + b"\xff" + FIRST[32:],
+    FIRST[:35] + b"\1" + FIRST[36:],
+    FIRST[:39],
+)
+
+
 class DatagramTests(SynchronousTestCase):
     """Calls over UDP."""
-
-    def test_contract(self) -> None:
-        """There is no mark, and what proves who calls has to fit."""
-        first = DATAGRAMS[0]
-        check_datagrams(
-            sunrpc,
-            samples=DATAGRAMS,
-            not_samples=[
-                NFS,
-                first[:7] + b"\1" + first[8:],
-                first[:11] + b"\3" + first[12:],
-                first[:12] + bytes(4) + first[16:],
-                first[:27] + b"\4" + first[28:],
-                first[:31] + b"\xff" + first[32:],
-                first[:35] + b"\1" + first[36:],
-                first[:39],
-            ],
-        )
 
     def test_program(self) -> None:
         """Programs are wanted by their names or numbers, and learnt."""

@@ -1,11 +1,6 @@
-"""The `syslog` matcher."""
+"""The `syslog` matcher: the priority, and the length that may come before it."""
 
 from __future__ import annotations
-
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.syslog import syslog
-from txmux.testing import check_datagrams, check_matcher
 
 # Recorded from logger of util-linux 2.38.1 (plain, with --octet-count, with --rfc3164), and from Python's SysLogHandler.
 SAMPLES = (
@@ -14,8 +9,6 @@ SAMPLES = (
     b"<13>Nov 20 09:29:23 vm root: hello\n",
     b"<14>started\x00",
 )
-
-
 # Recorded from logger of util-linux 2.38.1 over UDP, in the new and in the old format.
 DATAGRAMS = (
     bytes.fromhex(
@@ -25,53 +18,33 @@ DATAGRAMS = (
     ),
     bytes.fromhex("3c3133313e4e6f762032312030323a30383a303120766d20726f6f743a2068656c6c6f206f6c64"),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """The priority, and the length that may come before it."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            syslog,
-            samples=[
-                # The end of the priority decides.
-                *zip(SAMPLES, (4, 7, 4, 4), strict=True),
-                (b"999999 <191>1", 12),
-                (b"<0>1", 3),
-                # They are 0 to 191, without leading zeros.
-                *(f"<{number}>".encode() for number in range(192)),
-            ],
-            undecided=[b"<13"],
-            not_samples=[
-                # They are 0 to 191, without leading zeros.
-                (b"<192>", 4),
-                (b"<200>", 4),
-                (b"<00>", 3),
-                (b"<>", 2),
-                (b"<1 >", 3),
-                # They have at most six digits, no leading zero, and one blank behind them.
-                (b"0 <13>", 1),
-                (b"1234567 <13>", 7),
-                (b"95<13>", 3),
-                (b"95  <13>", 4),
-                (b"95 13", 4),
-                # XML, Git and tinc begin with the same bytes.
-                (b"<?xml version='1.0'?>", 2),
-                (b"<stream:stream", 2),
-                (b"0046git-upload-pack /", 1),
-                (b"0 node 17.7\n", 1),
-            ],
-        )
-
-
-class DatagramTests(SynchronousTestCase):
-    """The same over UDP, where nothing is counted."""
-
-    def test_contract(self) -> None:
-        """The priority is in front."""
-        check_datagrams(
-            syslog,
-            samples=[*DATAGRAMS, b"<0>x", b"<191>"],
-            not_samples=[b"<192>x", b"<01>x", b"<>", b"<1", b"5 <13>a", b"13>a", b"<"],
-        )
+# The end of the priority decides.
+DECIDED_AT = (4, 7, 4, 4)
+MATCHED = (
+    (b"999999 <191>1", 12),
+    (b"<0>1", 3),
+    # They are 0 to 191, without leading zeros.
+    *(f"<{number}>".encode() for number in range(192)),
+)
+REFUSED = (
+    # They are 0 to 191, without leading zeros.
+    (b"<192>", 4),
+    (b"<200>", 4),
+    (b"<00>", 3),
+    (b"<>", 2),
+    (b"<1 >", 3),
+    # They have at most six digits, no leading zero, and one blank behind them.
+    (b"0 <13>", 1),
+    (b"1234567 <13>", 7),
+    (b"95<13>", 3),
+    (b"95  <13>", 4),
+    (b"95 13", 4),
+    # XML, Git and tinc begin with the same bytes.
+    (b"<?xml version='1.0'?>", 2),
+    (b"<stream:stream", 2),
+    (b"0046git-upload-pack /", 1),
+    (b"0 node 17.7\n", 1),
+)
+# The priority is in front.
+MATCHED_DATAGRAMS = (b"<0>x", b"<191>")
+REFUSED_DATAGRAMS = (b"<192>x", b"<01>x", b"<>", b"<1", b"5 <13>a", b"13>a", b"<")

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.tds import tds
-from txmux.testing import check_matcher
-
 # The example of [MS-TDS] 4.1, that of [MS-SSTDS] 4.1, and one with another packet number; the last is recorded from tsql of
 # FreeTDS 1.3.17.
-SAMPLES: tuple[bytes, ...] = (
+SAMPLES = (
     bytes.fromhex(
         "1201002f000001000000 1a0006 01 0020 0001 02 0021 0001 03 0022 0004 04 0026 0001 ff"
         "09000000 0000 01 00 b80d0000 01"
@@ -24,31 +19,18 @@ SAMPLES: tuple[bytes, ...] = (
     )
     + b"MSSQLServer\x00\xabF\x00\x00\x00",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """What begins a connection."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        good = SAMPLES[0]
-        check_matcher(
-            tds,
-            samples=[
-                # The first option is a match.
-                *((sample, 13) for sample in SAMPLES)
-            ],
-            not_samples=[
-                # The first byte that is off is a no.
-                (b"\x10\x01", 1),
-                (b"\x12\x00", 2),
-                (b"\x12\x01\x80", 3),
-                (b"\x12\x01\x00\x13", 4),
-                (good[:7] + b"\x01", 8),
-                (good[:8] + b"\x01", 9),
-                (good[:9] + b"\x00\x05", 11),
-                (good[:9] + b"\x00\x22", 11),
-                (good[:11] + b"\x00\x07", 13),
-            ],
-            undecided=[*(sample[:12] for sample in SAMPLES)],
-        )
+GOOD = SAMPLES[0]
+# The first option is a match.
+DECIDED_AT = 13
+REFUSED = (
+    # The first byte that is off is a no.
+    (b"\x10\x01", 1),
+    (b"\x12\x00", 2),
+    (b"\x12\x01\x80", 3),
+    (b"\x12\x01\x00\x13", 4),
+    (GOOD[:7] + b"\x01", 8),
+    (GOOD[:8] + b"\x01", 9),
+    (GOOD[:9] + b"\x00\x05", 11),
+    (GOOD[:9] + b"\x00\x22", 11),
+    (GOOD[:11] + b"\x00\x07", 13),
+)

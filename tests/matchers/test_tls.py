@@ -1,4 +1,4 @@
-"""The `tls` matcher."""
+"""The `tls` matcher: without options six bytes decide."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.wire.hello_builder import (
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.tls import tls
-from txmux.testing import check_matcher, check_predicate, facts
+from txmux.testing import check_predicate, facts
 
 MATCH, NO = Verdict.MATCH, Verdict.NO
 
@@ -48,32 +48,23 @@ def end_of(part: bytes) -> int:
     return HELLO.index(part) + len(part)
 
 
-class ContractTests(SynchronousTestCase):
-    """Without options six bytes decide."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            tls,
-            samples=[
-                # A record of a handshake that begins with a ClientHello is a match.
-                (HELLO, 6),
-                *((b"\x16\x03" + bytes([minor]) + b"\x40\x00\x01", 6) for minor in range(5)),
-                (b"\x16\x03\x01\x00\x01\x01\xff", 6),
-            ],
-            not_samples=[
-                # The first byte that is off is a no.
-                (b"GET / HTTP/1.1\r\n", 1),
-                (b"\x16\xfe\xfd\x00\x00", 2),
-                (b"\x16\x03\x05\x00\x01\x01", 3),
-                (b"\x16\x03\x01\x41\x00\x01", 4),
-                (b"\x16\x03\x01\x40\x01\x01", 5),
-                (b"\x16\x03\x01\x00\x00\x01", 5),
-                (b"\x16\x03\x01\x00\x05\x02", 6),
-                (b"\x7f\x2e\x01\x03\x01", 1),
-            ],
-            undecided=[HELLO[:5]],
-        )
+MATCHED = (
+    # A record of a handshake that begins with a ClientHello is a match.
+    (HELLO, 6),
+    *((b"\x16\x03" + bytes([minor]) + b"\x40\x00\x01", 6) for minor in range(5)),
+    (b"\x16\x03\x01\x00\x01\x01\xff", 6),
+)
+REFUSED = (
+    # The first byte that is off is a no.
+    (b"GET / HTTP/1.1\r\n", 1),
+    (b"\x16\xfe\xfd\x00\x00", 2),
+    (b"\x16\x03\x05\x00\x01\x01", 3),
+    (b"\x16\x03\x01\x41\x00\x01", 4),
+    (b"\x16\x03\x01\x40\x01\x01", 5),
+    (b"\x16\x03\x01\x00\x00\x01", 5),
+    (b"\x16\x03\x01\x00\x05\x02", 6),
+    (b"\x7f\x2e\x01\x03\x01", 1),
+)
 
 
 class ServerNameTests(SynchronousTestCase):

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.tns import tns
-from txmux.testing import check_matcher
-
 
 def connect(version: int, oldest: int, data: bytes, flags: int = 0) -> bytes:
     """Write a CONNECT packet."""
@@ -22,49 +17,36 @@ DESCRIPTION = (
 )
 
 # Written after python-oracledb: versions of Oracle 23, 12.2 and 11.2 clients, and one that was redirected.
-SAMPLES: tuple[bytes, ...] = (
+SAMPLES = (
     connect(319, 300, DESCRIPTION),
     connect(315, 300, DESCRIPTION),
     connect(314, 300, b""),
     connect(319, 300, DESCRIPTION, flags=4),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """What begins a connection."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        good = SAMPLES[0]
-        check_matcher(
-            tns,
-            samples=[
-                # The two versions are a match.
-                *((sample, 12) for sample in SAMPLES)
-            ],
-            not_samples=[
-                # The first byte that is off is a no.
-                (b"\x05", 1),
-                (b"\x00\x21", 2),
-                (b"\x04\x01", 2),
-                (b"\x00\x4a\x01", 3),
-                (b"\x00\x4a\x00\x00\x06", 5),
-                (b"\x00\x4a\x00\x00\x01\x40", 6),
-                (good[:6] + b"\x01", 7),
-                (good[:8] + b"\x02", 9),
-                (good[:10] + b"\x02", 11),
-                (good[:8] + b"\x01\x2c\x01\x2d", 12),
-                # Others begin with a length, too.
-                (b"\x00\x1d\x00\x00\x01\x00\x00\x01", 2),  # DNS
-                (b"\x00\x2d\x00\x00\x01\x00\x00\x01", 8),
-                (b"\x00\x2d\xab\xcd\x01\x00", 3),
-                (b"\x00\x0e\x38", 2),  # OpenVPN
-                (b"\x00\x36\x38", 3),
-                (b"\x00\x00\x00\x38\x00\x03\x00\x00user", 2),  # PostgreSQL
-                (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN
-                (b"\x03\x00\x00\x13\x0e\xe0", 4),  # RDP
-                (b"\x10\x2a\x00\x04MQTT", 1),
-                (b"\x00\x2cN\x00", 3),  # Erlang,
-            ],
-            undecided=[*(sample[:11] for sample in SAMPLES)],
-        )
+GOOD = SAMPLES[0]
+# The two versions are a match.
+DECIDED_AT = 12
+REFUSED = (
+    # The first byte that is off is a no.
+    (b"\x05", 1),
+    (b"\x00\x21", 2),
+    (b"\x04\x01", 2),
+    (b"\x00\x4a\x01", 3),
+    (b"\x00\x4a\x00\x00\x06", 5),
+    (b"\x00\x4a\x00\x00\x01\x40", 6),
+    (GOOD[:6] + b"\x01", 7),
+    (GOOD[:8] + b"\x02", 9),
+    (GOOD[:10] + b"\x02", 11),
+    (GOOD[:8] + b"\x01\x2c\x01\x2d", 12),
+    # Others begin with a length, too.
+    (b"\x00\x1d\x00\x00\x01\x00\x00\x01", 2),  # DNS
+    (b"\x00\x2d\x00\x00\x01\x00\x00\x01", 8),
+    (b"\x00\x2d\xab\xcd\x01\x00", 3),
+    (b"\x00\x0e\x38", 2),  # OpenVPN
+    (b"\x00\x36\x38", 3),
+    (b"\x00\x00\x00\x38\x00\x03\x00\x00user", 2),  # PostgreSQL
+    (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN
+    (b"\x03\x00\x00\x13\x0e\xe0", 4),  # RDP
+    (b"\x10\x2a\x00\x04MQTT", 1),
+    (b"\x00\x2cN\x00", 3),  # Erlang,
+)

@@ -1,11 +1,6 @@
-"""The `winbox` matcher."""
+"""The `winbox` matcher: the name of the user and a public key."""
 
 from __future__ import annotations
-
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.winbox import winbox
-from txmux.testing import check_matcher
 
 KEY = bytes.fromhex(
     "3f9a 04c1 77e2 5b80 d613 2ea5 48fb 900c 6d31 b7e8 1c52 af06 89d4 7e23 c55f 6a1b"
@@ -28,51 +23,40 @@ SAMPLES = (
         "0200ff88020000000000 0b000000"
     ),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """The name of the user and a public key."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        longest = authentication(b"n" * 221)
-        good = SAMPLES[0]
-        check_matcher(
-            winbox,
-            samples=[
-                # The parity of the key decides.
-                *((sample, len(sample)) for sample in SAMPLES[:2]),
-                (longest, 257),
-                # The magic behind the lengths decides.
-                (SAMPLES[2], 6),
-                (bytes.fromhex("ff01 0120 4d32"), 6),
-            ],
-            not_samples=[
-                # The byte that breaks the message is a no.
-                (b"\x0d", 1),
-                (b"\x27\x05", 2),
-                (b"\x22\x06", 2),
-                (good[:4] + b"\x00", 5),
-                (good[:7] + b"x", 8),
-                (good[:-1] + b"\x02", len(good)),
-                # Lengths that do not agree, and the lack of the magic, are a no.
-                *(
-                    (bytes.fromhex(data), at)
-                    for data, at in (
-                        ("6801 01", 3),
-                        ("6801 0067", 4),
-                        ("ff01 00fc", 4),
-                        ("6801 0066 4d33", 6),
-                    )
-                ),
-                # Text, TLS, SOCKS, TDS and the like are a no at the second byte or soon after.
-                (b"SSH-2.0-x\r\n", 2),
-                (b"GET / HTTP/1.1\r\n", 2),
-                (bytes.fromhex("16 03 01 02 00 01"), 2),
-                (bytes.fromhex("05 01 00"), 1),
-                (bytes.fromhex("04 01 00 50 01 02 03 04 00"), 1),
-                (bytes.fromhex("12 01 00 2f 00 00 01 00"), 4),
-                (bytes.fromhex("80 01 00 01"), 4),
-            ],
-            undecided=[*(sample[:-1] for sample in SAMPLES[:2])],
+LONGEST = authentication(b"n" * 221)
+GOOD = SAMPLES[0]
+MATCHED = (
+    # The parity of the key decides.
+    *((sample, len(sample)) for sample in SAMPLES[:2]),
+    (LONGEST, 257),
+    # The magic behind the lengths decides.
+    (SAMPLES[2], 6),
+    (bytes.fromhex("ff01 0120 4d32"), 6),
+)
+REFUSED = (
+    # The byte that breaks the message is a no.
+    (b"\x0d", 1),
+    (b"\x27\x05", 2),
+    (b"\x22\x06", 2),
+    (GOOD[:4] + b"\x00", 5),
+    (GOOD[:7] + b"x", 8),
+    (GOOD[:-1] + b"\x02", len(GOOD)),
+    # Lengths that do not agree, and the lack of the magic, are a no.
+    *(
+        (bytes.fromhex(data), at)
+        for data, at in (
+            ("6801 01", 3),
+            ("6801 0067", 4),
+            ("ff01 00fc", 4),
+            ("6801 0066 4d33", 6),
         )
+    ),
+    # Text, TLS, SOCKS, TDS and the like are a no at the second byte or soon after.
+    (b"SSH-2.0-x\r\n", 2),
+    (b"GET / HTTP/1.1\r\n", 2),
+    (bytes.fromhex("16 03 01 02 00 01"), 2),
+    (bytes.fromhex("05 01 00"), 1),
+    (bytes.fromhex("04 01 00 50 01 02 03 04 00"), 1),
+    (bytes.fromhex("12 01 00 2f 00 00 01 00"), 4),
+    (bytes.fromhex("80 01 00 01"), 4),
+)

@@ -1,4 +1,4 @@
-"""The `xmpp` matcher."""
+"""The `xmpp` matcher: without options the name of the first tag decides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.examples import scaled
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.xmpp import _read_header, xmpp
-from txmux.testing import calls_in, check_matcher, facts, in_pieces
+from txmux.testing import calls_in, facts, in_pieces
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -32,40 +32,29 @@ SAMPLES = (
 )
 
 said = verdicts_of(xmpp)
-
-
-class ContractTests(SynchronousTestCase):
-    """Without options the name of the first tag decides."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        fits = b"<?xml " + b"a" * (256 - 6 - 2 - 15) + b"?><stream:stream "
-        check_matcher(
-            xmpp,
-            samples=[
-                # The blank after it is a match.
-                *((sample, sample.index(b"<stream:stream") + 15) for sample in SAMPLES),
-                # It is there within 256 bytes.
-                (fits, 256),
-            ],
-            not_samples=[
-                # The first byte off the grammar is a no.
-                (b"<policy-file-request/>\x00", 2),
-                (b"<13>Oct 11 22:14:15 host su: failed\n", 2),
-                (b"<?xml version='1.0'?><methodCall>", 23),
-                (b"<?xmlversion", 6),
-                (b"<?xml version='1.0'><stream:stream ", 20),
-                (b"<?xml <", 7),
-                (b" <stream:stream ", 1),
-                (b"<stream:streams ", 15),
-                (b"<stream:stream>", 15),
-                (b"<stream:stream/>", 15),
-                (b"<STREAM", 2),
-                # It is there within 256 bytes.
-                fits.replace(b"aa", b"aaa", 1),
-            ],
-            undecided=[*(b"<", b"<?xml version='1.0'?>", WORDS[:14])],
-        )
+FITS = b"<?xml " + b"a" * (256 - 6 - 2 - 15) + b"?><stream:stream "
+# The blank after it is a match.
+DECIDED_AT = tuple(sample.index(b"<stream:stream") + 15 for sample in SAMPLES)
+MATCHED = (
+    # It is there within 256 bytes.
+    (FITS, 256),
+)
+REFUSED = (
+    # The first byte off the grammar is a no.
+    (b"<policy-file-request/>\x00", 2),
+    (b"<13>Oct 11 22:14:15 host su: failed\n", 2),
+    (b"<?xml version='1.0'?><methodCall>", 23),
+    (b"<?xmlversion", 6),
+    (b"<?xml version='1.0'><stream:stream ", 20),
+    (b"<?xml <", 7),
+    (b" <stream:stream ", 1),
+    (b"<stream:streams ", 15),
+    (b"<stream:stream>", 15),
+    (b"<stream:stream/>", 15),
+    (b"<STREAM", 2),
+    # It is there within 256 bytes.
+    FITS.replace(b"aa", b"aaa", 1),
+)
 
 
 class DomainTests(SynchronousTestCase):

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from txmux.matchers.zookeeper import zookeeper
-from txmux.testing import check_matcher
-
 
 def connect_request(
     *,
@@ -27,7 +22,7 @@ def connect_request(
 
 # Written after the specifications: clients that know of read-only servers and that do not, one that comes back, and
 # words as ``echo ruok | nc`` and programs send them.
-SAMPLES: tuple[bytes, ...] = (
+SAMPLES = (
     connect_request(),
     connect_request(timeout=30_000, read_only=b""),
     connect_request(
@@ -44,58 +39,40 @@ SAMPLES: tuple[bytes, ...] = (
     b"conf\r\n",
     b"dump\n",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """What begins a connection."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        good = SAMPLES[0]
-        check_matcher(
-            zookeeper,
-            samples=[
-                # The length of the password is a match.
-                *((sample, 32) for sample in SAMPLES[:3]),
-                # The fourth letter is a match.
-                *(
-                    (word + b"\n", 4)
-                    for word in (b"ruok", b"mntr", b"srvr", b"envi", b"wchs", b"cons")
-                ),
-                # Words that begin a command of memcached or Redis need the end of the line.
-                *((word + b"\n", 5) for word in (b"stat", b"conf", b"dump")),
-                *((word + b"\r\n", 6) for word in (b"stat", b"conf", b"dump")),
-            ],
-            not_samples=[
-                # The first field that is off is a no.
-                (b"\x00\x00\x00\x2b", 4),
-                (b"\x00\x00\x00\x2e", 4),
-                (good[:4] + b"\x00\x00\x00\x01", 8),
-                (connect_request(zxid=1 << 63), 9),
-                (connect_request(timeout=0), 20),
-                (connect_request(timeout=1 << 31), 17),
-                (connect_request(password=bytes(15), read_only=b"\x00\x00"), 32),
-                # Others begin with 00, too.
-                (b"\x00\x00\x00\x2c\x00\x03\x00\x00user\x00", 6),  # PostgreSQL
-                (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),
-                (b"\x00\x00\x00\x2c\x00\x12\x00\x03", 6),  # Kafka
-                (b"\x00\x00\x00\x2c\x00\x00\x00\x07", 8),
-                (b"\x00\x00\x00\x2d\xfeSMB", 5),
-                (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN,
-                # Words that begin a command of memcached or Redis need the end of the line.
-                *((word + b"\ra", 6) for word in (b"stat", b"conf", b"dump")),
-                # Other words, and commands of memcached and Redis, are a no.
-                (b"stats\r\n", 5),
-                (b"config get x\r\n", 5),
-                (b"dump key\r\n", 5),
-                (b"RUOK", 1),
-                (b"ping\n", 1),
-                (b"crs\n", 4),
-                (b"set a 0 0 1\r\n", 2),
-            ],
-            undecided=[
-                *(sample[:31] for sample in SAMPLES[:3]),
-                b"ruo",
-                *(b"stat", b"conf", b"dump"),
-            ],
-        )
+GOOD = SAMPLES[0]
+MATCHED = (
+    # The length of the password is a match.
+    *((sample, 32) for sample in SAMPLES[:3]),
+    # The fourth letter is a match.
+    *((word + b"\n", 4) for word in (b"ruok", b"mntr", b"srvr", b"envi", b"wchs", b"cons")),
+    # Words that begin a command of memcached or Redis need the end of the line.
+    *((word + b"\n", 5) for word in (b"stat", b"conf", b"dump")),
+    *((word + b"\r\n", 6) for word in (b"stat", b"conf", b"dump")),
+)
+REFUSED = (
+    # The first field that is off is a no.
+    (b"\x00\x00\x00\x2b", 4),
+    (b"\x00\x00\x00\x2e", 4),
+    (GOOD[:4] + b"\x00\x00\x00\x01", 8),
+    (connect_request(zxid=1 << 63), 9),
+    (connect_request(timeout=0), 20),
+    (connect_request(timeout=1 << 31), 17),
+    (connect_request(password=bytes(15), read_only=b"\x00\x00"), 32),
+    # Others begin with 00, too.
+    (b"\x00\x00\x00\x2c\x00\x03\x00\x00user\x00", 6),  # PostgreSQL
+    (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),
+    (b"\x00\x00\x00\x2c\x00\x12\x00\x03", 6),  # Kafka
+    (b"\x00\x00\x00\x2c\x00\x00\x00\x07", 8),
+    (b"\x00\x00\x00\x2d\xfeSMB", 5),
+    (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN,
+    # Words that begin a command of memcached or Redis need the end of the line.
+    *((word + b"\ra", 6) for word in (b"stat", b"conf", b"dump")),
+    # Other words, and commands of memcached and Redis, are a no.
+    (b"stats\r\n", 5),
+    (b"config get x\r\n", 5),
+    (b"dump key\r\n", 5),
+    (b"RUOK", 1),
+    (b"ping\n", 1),
+    (b"crs\n", 4),
+    (b"set a 0 0 1\r\n", 2),
+)

@@ -1,0 +1,148 @@
+"""Every matcher, by what its test file has of clients and of others; `tests/matchers/all_samples.py` says what that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import txmux.matchers
+from tests.matchers.all_samples import CONFIGURED, all_samples, for_streams, sample_files
+from tests.matchers.asking import over_udp
+from txmux.detection.registry import installed_matchers, transports_of
+from txmux.errors import OptionError
+from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
+from txmux.testing import (
+    check_datagrams,
+    check_matcher,
+    check_predicate,
+    decided,
+    facts,
+    flow_decided,
+    with_example,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from txmux.interfaces import Predicate
+
+_BUILT_IN = [path.stem for path in Path(txmux.matchers.__path__[0]).glob("[a-z]*.py")]
+
+
+def each_with(*tables: str) -> pytest.MarkDecorator:
+    """Run a test for each matcher whose file has one of these tables."""
+    names = {name for table in tables for name in all_samples(table)}
+    return pytest.mark.parametrize("name", sorted(names))
+
+
+def rows(name: str, table: str) -> Any:
+    """Give a table of a matcher."""
+    return getattr(sample_files()[name], table, ())
+
+
+def read_options(line: str) -> dict[str, str]:
+    """Read options as the rules have them."""
+    return dict(word.split("=", 1) for word in line.split())
+
+
+def asked(name: str, table: str) -> Iterator[tuple[Predicate, Peeked, Any, Any]]:
+    """Give for each row the predicate, what it is asked about, what is expected, and the row for the message."""
+    matcher = installed_matchers()[name]
+    for row in rows(name, table):
+        options, data, *expected = row
+        yield matcher.predicate(read_options(options)), Peeked(data), expected, row
+    for row in rows(name, f"DATAGRAM_{table}"):
+        options, data, *expected = row
+        flow = (data,) if isinstance(data, bytes) else tuple(data)
+        yield over_udp(matcher, **read_options(options)), Datagrams(flow), expected, row
+
+
+@pytest.mark.parametrize("module", sorted(_BUILT_IN))
+def test_built_in(module: str) -> None:
+    """Each matcher is called as its module is, and has samples for all transports, but where its line says what it matches."""
+    name = module.replace("_", "-")
+    matcher = installed_matchers()[name]
+    assert matcher.name == name
+    for transport, table in ((Transport.TCP, "SAMPLES"), (Transport.UDP, "DATAGRAMS")):
+        if transport in transports_of(matcher) and name not in CONFIGURED:
+            assert name in all_samples(table), f"write {table} in tests/matchers/test_{module}.py"
+
+
+@pytest.mark.parametrize("name", sorted(for_streams()))
+def test_silence(name: str) -> None:
+    """None of them decides before the first byte, whatever the option."""
+    matcher = installed_matchers()[name]
+    for option in matcher.options:
+        options = with_example(matcher, option.name)
+        assert options is not None
+        assert matcher.predicate(options)(Peeked(b"")) is Verdict.NEED_MORE
+
+
+@each_with("SAMPLES", "MATCHED")
+def test_streams(name: str) -> None:
+    """The first bytes of clients are matched, those of others refused, each at its byte; and the contract is kept for any bytes."""
+    samples, at = rows(name, "SAMPLES"), rows(name, "DECIDED_AT")
+    if at:
+        samples = zip(samples, [at] * len(samples) if isinstance(at, int) else at, strict=True)
+    check_matcher(
+        installed_matchers()[name],
+        [*samples, *rows(name, "MATCHED")],
+        rows(name, "REFUSED"),
+        undecided=rows(name, "UNDECIDED"),
+    )
+
+
+@each_with("DATAGRAMS", "MATCHED_DATAGRAMS")
+def test_datagrams(name: str) -> None:
+    """So it is for first datagrams."""
+    check_datagrams(
+        installed_matchers()[name],
+        [*rows(name, "DATAGRAMS"), *rows(name, "MATCHED_DATAGRAMS")],
+        rows(name, "REFUSED_DATAGRAMS"),
+        undecided=rows(name, "UNDECIDED_DATAGRAMS"),
+    )
+
+
+@each_with("VERDICTS", "DATAGRAM_VERDICTS")
+def test_options(name: str) -> None:
+    """With options, clients are matched or refused as the rows say."""
+    for predicate, peeked, (verdict, *at), row in asked(name, "VERDICTS"):
+        if isinstance(peeked, Datagrams):
+            found = flow_decided(predicate, peeked.datagrams)
+        else:
+            found = decided(predicate, peeked.data)
+        assert found.verdict is verdict, row
+        assert not at or found.at == at[0], (found.at, row)
+
+
+@each_with("TRIED")
+def test_tried(name: str) -> None:
+    """The contract is kept with further options."""
+    for line in rows(name, "TRIED"):
+        predicate = installed_matchers()[name].predicate(read_options(line))
+        check_predicate(predicate, more=rows(name, "SAMPLES"), examples=30)
+
+
+@each_with("FACTS", "DATAGRAM_FACTS")
+def test_facts(name: str) -> None:
+    """What is learnt of a client, for the access log."""
+    for predicate, peeked, (expected,), row in asked(name, "FACTS"):
+        assert facts(predicate, peeked) == expected, row
+
+
+@each_with("KEYS", "DATAGRAM_KEYS")
+def test_keys(name: str) -> None:
+    """The name by which routes are looked up."""
+    for predicate, peeked, (expected,), row in asked(name, "KEYS"):
+        assert predicate.key.read(peeked) == expected, row  # type: ignore[attr-defined]
+
+
+@each_with("UNUSABLE")
+def test_unusable(name: str) -> None:
+    """Options that cannot be used are an error that says why."""
+    for line, message in rows(name, "UNUSABLE"):
+        with pytest.raises(OptionError) as caught:
+            installed_matchers()[name].predicate(read_options(line))
+        assert message in str(caught.value), line
