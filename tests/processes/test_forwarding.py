@@ -13,8 +13,7 @@ from twisted.logger import Logger
 from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
-from txmux.net.channel.channel import Channel, attach
-from txmux.net.channel.forwarding import LogForwarder
+from txmux.net.channel.channel import Channel, LogForwarder, attach
 
 
 class ForwardingTest(TestCase):

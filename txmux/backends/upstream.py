@@ -15,7 +15,7 @@ from txmux.backends.pool.queue import ClientQueue
 from txmux.backends.pool.server_health import MemberState
 from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
-from txmux.net.relay.rates import RelayRates
+from txmux.net.relay.portable import RelayRates
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import NOWHERE, Backend, Handover, InProcess, Refusal
 from txmux.rules.problems import RulesError
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from txmux.wire.proxyprotocol.header import Address
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
-
-
 _OF_CHECKER = {MemberState.DOWN, MemberState.DRAIN, MemberState.MAINTENANCE}
 """States that the process that checks servers sets and reports to the others."""
 
@@ -157,7 +155,7 @@ class Upstream:
             )
             self.pool.on_room = self.queue.serve
         self.sources = Sources(backend.source) if backend.source else None
-        self.tls = self.read_tls()
+        self.tls = read_backend_tls(backend)
         self._affinity = affinity_of(backend.balance)
         self.depends_on_client = (
             backend.proxy_protocol != "off"
@@ -165,9 +163,6 @@ class Upstream:
             or self.sources is not None
         )
         self.depends_on_local_address = any(server.depends_on_client for server in backend.servers)
-
-    def read_tls(self) -> BackendTLS | None:
-        return read_backend_tls(self.backend)
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:
         if self._affinity is None:

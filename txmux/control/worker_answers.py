@@ -10,7 +10,7 @@ from txmux.control.connection_row import row_of
 from txmux.control.documents import address_states
 from txmux.control.explaining import explain_connection
 from txmux.control.filters import Filters, connection_sort_key
-from txmux.net.relay.pipes import SPLICED
+from txmux.net.relay.kernel import SPLICED
 from txmux.net.turns import Turns
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from txmux.access.shared.leases import SharedRates
     from txmux.net.relay.ends import End, IRelayTransport
     from txmux.net.relay.interface import RelayResult, Timeouts
-    from txmux.net.relay.rates import RelayRates
+    from txmux.net.relay.portable import RelayRates
     from txmux.net.sockets.handoff import Failure as HandoffFailure
     from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Keepalive, Rules

@@ -15,7 +15,7 @@ from tests.net.relay.wiring import LeanTcpWiring, UnixWiring
 from tests.support.peers import reactor
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.rates import RelayRates
+from txmux.net.relay.portable import RelayRates
 from txmux.net.relay.relay import Relay
 from txmux.testing import WaterMarkTransport
 

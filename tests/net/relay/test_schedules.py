@@ -21,8 +21,7 @@ from tests.net.relay.wiring import (
 from tests.support.examples import scaled
 from txmux.net.relay import kernel
 from txmux.net.relay.interface import RelayResult
-from txmux.net.relay.kernel import is_supported
-from txmux.net.relay.pipes import PipePool
+from txmux.net.relay.kernel import PipePool, is_supported
 
 if TYPE_CHECKING:
     from tests.net.relay.wiring import Sides, Wiring

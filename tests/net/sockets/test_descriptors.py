@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.net.relay.pipes import PipePool
+from txmux.net.relay.kernel import PipePool
 from txmux.net.sockets.descriptors import Descriptors, _count_open
 
 

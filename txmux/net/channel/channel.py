@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import sys
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger, LogLevel, eventAsText, textFileLogObserver
 from typing_extensions import override
+from zope.interface import implementer
 
 from txmux.errors import MuxError
 from txmux.net.channel.descriptorstream import MOST, DescriptorStream, close_all
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.logger import LogEvent
     from twisted.python.failure import Failure
 
 
@@ -277,7 +280,6 @@ class Channel(Protocol):
 
 _LONGEST = 2**28  # bytes of a message
 _NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
-
 _NO_MESSAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """Raised by reading what is not a message."""
 
@@ -360,3 +362,46 @@ class Liveness:
             self._channel.break_off()
         else:
             self._wait()
+
+
+_MOST = 4 * 1024 * 1024
+"""Bytes that may wait for the parent; a busy worker may write that many in a moment."""
+
+
+@implementer(ILogObserver)
+class LogForwarder:
+    """Sends events over a channel; when that is closed, they go to the standard error stream.
+
+    What the parent does not take is buffered, up to a limit. Twisted's own events below a warning are left out.
+    """
+
+    def __init__(self, channel: Channel, alone: Any = None) -> None:
+        self._channel = channel
+        self._lost = 0
+        self._alone = textFileLogObserver(alone or sys.stderr)
+
+    def __call__(self, event: LogEvent) -> None:
+        level, namespace = event["log_level"], event.get("log_namespace", "")
+        least = LogLevel.info if namespace.startswith("txmux") else LogLevel.warn
+        if level < least:
+            return
+        if not self._channel.is_open:
+            self._alone(event)
+        elif self._channel.backlog() > _MOST:
+            self._lost += 1
+        else:
+            self._report_lost()
+            self._send(event, level, namespace)
+
+    def _report_lost(self) -> None:
+        lost, self._lost = self._lost, 0
+        if lost:
+            text = f"the parent process took no lines for a while; {lost} are lost"
+            self._channel.send("log", level="warn", text=text)
+
+    def _send(self, event: LogEvent, level: Any, namespace: str) -> None:
+        if namespace == "txmux.access":
+            self._channel.send("access", line=event["line"])
+        else:
+            text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+            self._channel.send("log", level=level.name, text=text)

@@ -1,12 +1,13 @@
-"""A relay's side over any transport of Twisted: each side is the other's streaming producer."""
+"""A relay's side over any transport of Twisted: each side is the other's streaming producer, perhaps held to a rate."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet import interfaces
 from typing_extensions import override
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer, providedBy
 
 from txmux.net.relay.peer import ANSWERED, unanswered_by, unsent
 from txmux.net.relay.relay import RelaySide
@@ -14,6 +15,9 @@ from txmux.net.sockets.transport import below_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
 
     from txmux.net.relay.ends import End, IRelayTransport
     from txmux.net.relay.peer import UnansweredBytes
@@ -108,3 +112,153 @@ class SideProducer:
 
     def stopProducing(self) -> None:
         pass
+
+
+_BURST = 0.1  # seconds; what is not used in this time is lost
+_TICK = 0.02  # seconds; shorter would cost more, and longer would be felt
+
+
+@attrs.frozen
+class RelayRates:
+    """How fast a connection may be to and from the server, in bytes per second; ``None`` means no limit."""
+
+    upload: int | None = None
+    download: int | None = None
+
+    def make_sides(
+        self, clock: IReactorTime, client: End, server: End
+    ) -> tuple[PortableSide, PortableSide]:
+        return _make_side(clock, client, self.download), _make_side(clock, server, self.upload)
+
+
+def _make_side(clock: IReactorTime, end: End, rate: int | None) -> PortableSide:
+    return PortableSide(end) if rate is None else _PacedSide(clock, end, rate)
+
+
+class _PacedSide(PortableSide):
+    __slots__ = ("_paced",)
+
+    def __init__(self, clock: IReactorTime, end: End, rate: int) -> None:
+        super().__init__(end)
+        paced: Any = Paced(clock, end.transport, rate)
+        self.transport = self._paced = paced
+
+    def connection_lost(self, reason: Failure) -> None:
+        self._paced.discard_held()
+        super().connection_lost(reason)
+
+    def unsent(self) -> int:
+        held: int = self._paced.count_held()
+        return held + super().unsent()
+
+
+class Paced:
+    """A transport that passes on what is written to it no faster than at a rate in bytes per second: a token bucket.
+
+    What is too fast is held, and the producer paused. A half-close or a close is done after what is held.
+    """
+
+    def __init__(self, clock: IReactorTime, transport: IRelayTransport, rate: int) -> None:
+        self._clock = clock
+        self._transport: Any = transport
+        self._rate = rate
+        self._tick = max(_TICK, 1 / rate)
+        self._most = max(
+            2.0, _BURST * rate
+        )  # with less, what is earned while a timer is late would be lost
+        self._allowed = self._most
+        self._counted_at = clock.seconds()
+        self._held = bytearray()
+        self._producer: Any = None
+        self._producer_paused = False
+        self._full = False
+        self._timer: IDelayedCall | None = None
+        self._end_call: Callable[[], object] | None = None
+        directlyProvides(self, providedBy(transport))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def count_held(self) -> int:
+        return len(self._held)
+
+    def discard_held(self) -> None:
+        self._held.clear()
+        self._producer = None
+        self._end_call = self._held.clear
+        self._stop_waiting()
+
+    def write(self, data: bytes) -> None:
+        if self._end_call is None:
+            self._held += data
+            self._pass_on_due()
+
+    def registerProducer(self, producer: interfaces.IPushProducer, streaming: bool) -> None:  # noqa: FBT001 - Twisted's signature
+        self._producer = producer
+        # Pausing the producer itself would stop reading from this transport.
+        below = SideProducer(self._transport_filled, self._transport_emptied)
+        self._transport.registerProducer(below, streaming)
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+        self._full = False
+        self._transport.unregisterProducer()
+        self._pass_on_due()
+
+    def loseWriteConnection(self) -> None:
+        self._end_after_held(self._transport.loseWriteConnection)
+
+    def loseConnection(self) -> None:
+        self._end_after_held(self._transport.loseConnection)
+
+    def abortConnection(self) -> None:
+        self.discard_held()
+        self._transport.abortConnection()
+
+    def _transport_filled(self) -> None:
+        self._full = True
+        self._pause_or_resume()
+
+    def _transport_emptied(self) -> None:
+        self._full = False
+        self._pass_on_due()
+
+    def _end_after_held(self, end: Callable[[], object]) -> None:
+        self._end_call = end
+        if not self._held:
+            end()
+
+    def _pass_on_due(self) -> None:
+        if self._timer is not None or self._full:
+            return
+        if self._held:
+            now = self._clock.seconds()
+            earned = (now - self._counted_at) * self._rate
+            self._counted_at = now
+            self._allowed = min(self._most, self._allowed + earned)
+            count = min(len(self._held), int(self._allowed))
+            self._allowed -= count
+            due = bytes(self._held[:count])
+            del self._held[:count]
+            if self._held:
+                self._timer = self._clock.callLater(self._tick, self._timer_rang)
+            if due:
+                self._transport.write(due)
+            if not self._held and self._end_call is not None:
+                self._end_call()
+        self._pause_or_resume()
+
+    def _timer_rang(self) -> None:
+        self._timer = None
+        self._pass_on_due()
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _pause_or_resume(self) -> None:
+        pause = self._full or bool(self._held)
+        if self._producer is not None and pause != self._producer_paused:
+            self._producer_paused = pause
+            (self._producer.pauseProducing if pause else self._producer.resumeProducing)()

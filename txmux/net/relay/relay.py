@@ -192,28 +192,23 @@ class Relay:
     def start(self, pending: bytes, *, client_finished: bool) -> None:
         """Carry bytes from now on, first those that the client has sent already."""
         self._since = self.seconds()
+        client, server, longest = self._client, self._server, self.timeouts.max_duration
         try:
-            self._start(pending, client_finished=client_finished)
+            # Both can be held back before the first byte is forwarded: without that a transport's buffer has no bound.
+            client.start_carrying(reading=not client_finished)
+            server.start_carrying(reading=True)
+            if pending:
+                server.write(pending)
+            if server.is_closed:
+                return
+            self._set_timer(self.timeouts.shortest_idle)
+            if longest is not None:
+                self._max_duration_timer = self._clock.callLater(longest, self._reach_max_duration)
+            if client_finished:
+                client.peer_finished()
         except Exception:  # noqa: BLE001 - no pair may be left that nothing ends
             _log.failure("a relay could not start")
             self.abort("error")
-
-    def _start(self, pending: bytes, *, client_finished: bool) -> None:
-        # Both can be held back before the first byte is forwarded: without that a transport's buffer has no bound.
-        client, server = self._client, self._server
-        client.start_carrying(reading=not client_finished)
-        server.start_carrying(reading=True)
-        if pending:
-            server.write(pending)
-        if server.is_closed:
-            return
-        self._set_timer(self.timeouts.shortest_idle)
-        if self.timeouts.max_duration is not None:
-            self._max_duration_timer = self._clock.callLater(
-                self.timeouts.max_duration, self._reach_max_duration
-            )
-        if client_finished:
-            client.peer_finished()
 
     # Moving to another relay, in this process or in another one. Only kernel sides can be moved.
 

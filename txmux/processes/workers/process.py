@@ -17,8 +17,7 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.errors import MuxError
 from txmux.files import use_helper
-from txmux.net.channel.channel import Channel, attach
-from txmux.net.channel.forwarding import LogForwarder
+from txmux.net.channel.channel import Channel, LogForwarder, attach
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.poller import after_turn
 from txmux.net.sockets.timers import use_monotonic_time
