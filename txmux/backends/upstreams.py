@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from txmux.backends.health.checks import HealthChecks
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.server_health import HealthRegistry
-from txmux.backends.upstream import Upstream
+from txmux.backends.upstream import Upstream, read_backend_tls
 from txmux.errors import MuxError
 from txmux.rules.model import Backend, backends_of
 from txmux.rules.problems import RulesError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from txmux.backends.connect.dial import Dial
     from txmux.backends.connect.tls import BackendTLS
-    from txmux.backends.health.checks import OnResult
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.server_health import ServerOverrides
     from txmux.backends.upstream import Destination
@@ -139,7 +138,7 @@ class Upstreams:
             try:
                 upstream = self.upstream_of(backend)
                 if backend.tls is not None and upstream not in prepared.made:
-                    prepared.tls[upstream] = upstream.read_tls()
+                    prepared.tls[upstream] = read_backend_tls(backend)
             except MuxError as problem:  # noqa: PERF203 - all errors are reported
                 prepared.problems.append(str(problem))
             else:
@@ -222,7 +221,7 @@ class Upstreams:
                 self._reactor,
                 pool,
                 check,
-                self._on_result(upstream),
+                partial(self._take_result, upstream),
                 wrap=partial(_wrap_by, upstream) if upstream.tls else None,
             )
             pool.on_members = checks.refresh
@@ -245,13 +244,10 @@ class Upstreams:
             options["sources"] = sources.sources_towards(server.host, None)
         return self._dial(server, *args, **options)
 
-    def _on_result(self, upstream: Upstream) -> OnResult:
-        def on_result(key: str, *, ok: bool, why: str) -> None:
-            upstream.apply_check(key, ok=ok, why=why)
-            if self._publish is not None:
-                self._publish(upstream.backend.name, key, ok, why)
-
-        return on_result
+    def _take_result(self, upstream: Upstream, key: str, *, ok: bool, why: str) -> None:
+        upstream.apply_check(key, ok=ok, why=why)
+        if self._publish is not None:
+            self._publish(upstream.backend.name, key, ok, why)
 
     def apply_check(self, backend: str, key: str, *, ok: bool, why: str) -> None:
         named = [one for one in self._upstreams.values() if one.backend.name == backend]
@@ -266,8 +262,8 @@ class Upstreams:
         return self._names.first_answer() if self._names.unanswered else None
 
 
-def _wrap_by(upstream: Any, *args: Any, **options: Any) -> Any:
-    return upstream.tls.wrap(*args, **options)  # with the files that were read last
+def _wrap_by(upstream: Any, *args: Any) -> Any:
+    return upstream.tls.wrap(*args)  # with the files that were read last
 
 
 class PreparedUpstreams:

@@ -90,7 +90,8 @@ class BackendTLS:
             alpn: The protocols that are offered if the rules name none, such as the one agreed on with the client.
             clock: The reactor.
         """
-        name = _certificate_name(self._name or server_name)
+        # Certificates have names without a final dot, and addresses without their zone.
+        name = (self._name or server_name).partition("%")[0].removesuffix(".")
         options = self._options(name, self._alpn or tuple(alpn))
         explain = functools.partial(self._explain, name)
         guarded = _HandshakeFactory(factory, name if self._verified else "", explain)
@@ -246,11 +247,6 @@ class _ClientHandshake(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         why = self._explain(self._refusal or reason.value, self.transport.getHandle())
         self._protocol.connectionLost(Failure(HandshakeError(why)))
-
-
-def _certificate_name(name: str) -> str:
-    # Certificates have names without a final dot, and addresses without their zone.
-    return name.partition("%")[0].removesuffix(".")
 
 
 def _names_in(chain: Sequence[crypto.X509]) -> str:

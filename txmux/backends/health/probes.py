@@ -97,8 +97,6 @@ def _http_request(method: str, path: str, host: str) -> bytes:
 _WITH_CONTENT = frozenset({"PATCH", "POST", "PUT"})
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: [^\n]*)?\r?\n")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
-
-
 _MOST_INTERIM = 50
 
 
@@ -174,7 +172,6 @@ def _postgres(answer: bytes) -> bool:
 
 
 _STARTUP = (3 << 16).to_bytes(4, "big") + b"user\0txmux\0\0"
-
 _SSH_BANNER = re.compile(rb"^SSH-", re.MULTILINE)
 
 

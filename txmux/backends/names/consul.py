@@ -164,7 +164,8 @@ class ConsulFinder:
             self._found = instances_in(answer.body, passing=self._service.passing)
             self._reported = digest
         found = self._found
-        if not found.addresses and _is_filtered(answer):
+        is_filtered = answer.headers.get("x-consul-results-filtered-by-acls") == "true"
+        if not found.addresses and is_filtered:
             raise NotConsulError(
                 "its token may not read this service; give it 'service:read' and 'node:read'"
             )
@@ -208,10 +209,6 @@ class ConsulFinder:
             return host
         found = await self._lookup.host(host)
         return self._random.choice(sorted(frozenset().union(*found.addresses.values())))
-
-
-def _is_filtered(answer: HttpResponse) -> bool:
-    return answer.headers.get("x-consul-results-filtered-by-acls") == "true"
 
 
 def _refusal(answer: HttpResponse) -> str:

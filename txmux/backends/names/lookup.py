@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 _MOST_QUERIES = 8  # for one name, when servers answer only with another name
 _GRACE = 1.0  # seconds to wait for the addresses of the other family, which may never come
 _PORT = 53
-
 T = TypeVar("T")
-
-
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _MOST_DOTS = 15  # the highest ndots
 

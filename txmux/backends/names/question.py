@@ -41,7 +41,6 @@ _FAILURES = {
     dns.EREFUSED: "REFUSED",
 }
 
-
 _WITHOUT_EDNS = {dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION}
 """Response codes of a server that does not know EDNS (RFC 6891, section 7), or another version of it."""
 

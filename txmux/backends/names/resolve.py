@@ -254,12 +254,7 @@ class _LookedUpName:
         self.why = ""
 
     def is_name_of(self, server: Server) -> bool:
-        own = self._server
-        return (own.kind, own.host.lower(), own.consul) == (
-            server.kind,
-            server.host.lower(),
-            server.consul,
-        )
+        return _name_of(server) == _name_of(self._server)
 
     def stale(self) -> tuple[float | None, str]:
         return self._age() if self._failures else None, self.why
@@ -338,6 +333,10 @@ class _LookedUpName:
             self._log.warn("{trouble}", trouble=trouble)
         elif is_new:
             self._log.info("the addresses of {name} are found again", name=self._label)
+
+
+def _name_of(server: Server) -> tuple[object, ...]:
+    return server.kind, server.host.lower(), server.consul
 
 
 def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _MOST_REMEMBERED = 4096
 
-
 Balancer: TypeAlias = "Callable[[Sequence[Member], str], Member]"
 """Chooses one of several members.
 
@@ -125,7 +124,6 @@ _CHOICES: Mapping[Balance, Balancer] = {
     "least-connections": _least_connections,
     "first": _first,
 }
-
 
 _FACTS: Mapping[Balance, Sequence[str]] = {
     "source-hash": (),

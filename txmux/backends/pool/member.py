@@ -35,10 +35,6 @@ class ResolvedAddress:
     name: str = ""
 
 
-def _uncounted() -> ServerCounts:
-    return ProcessCounters().server("", "")
-
-
 @attrs.define(eq=False)
 class Member:
     """One address for a backend's connections. Only `BackendPool` makes and changes it.
@@ -59,7 +55,7 @@ class Member:
     rank: tuple[bool, int] = (False, 0)
     share: int = 1
     health: ServerHealth = attrs.field(factory=ServerHealth)
-    counts: ServerCounts = attrs.field(factory=_uncounted)
+    counts: ServerCounts = attrs.field(factory=lambda: ProcessCounters().server("", ""))
     seed: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import enum
-import weakref
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, Protocol
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import attrs
 
@@ -115,10 +114,8 @@ class BackendHealth:
     ) -> None:
         self._overrides = dict(overrides or {})
         self.connections = 0
-        self._known: weakref.WeakValueDictionary[tuple[str, str], ServerHealth] = (
-            weakref.WeakValueDictionary()
-        )
-        self._pools: list[weakref.ref[_PoolOfHealth]] = []
+        self._known: WeakValueDictionary[tuple[str, str], ServerHealth] = WeakValueDictionary()
+        self._pools: list[ref[_PoolOfHealth]] = []
         self._recalled: dict[tuple[str, str], ServerHealth] = {}
         self._to_call: deque[Callable[[], None]] = deque()
         self._level = 0
@@ -180,7 +177,7 @@ class BackendHealth:
             self._to_call.popleft()()
 
     def add_pool(self, pool: _PoolOfHealth) -> None:
-        self._pools.append(weakref.ref(pool, self._pools.remove))
+        self._pools.append(ref(pool, self._pools.remove))
 
     @property
     def is_shared(self) -> bool:
@@ -201,13 +198,8 @@ class ServerOverride:
 
     @property
     def held(self) -> MemberState | None:
-        return _STATES.get(self.state)
+        return None if self.state == "ready" else MemberState(self.state)
 
-
-_STATES: Mapping[str, MemberState] = {
-    "drain": MemberState.DRAIN,
-    "maintenance": MemberState.MAINTENANCE,
-}
 
 AS_RULED = ServerOverride()  # nothing is overridden
 ServerOverrides = dict[tuple[str, str], ServerOverride]

@@ -84,35 +84,24 @@ class SocketConnector:
         An eager client has bytes to send at once. If a source has no port left, the next one is taken.
         """
         try:
-            self._connect(timeout, options, sources, eager=eager)
+            if not sources:
+                self._socket = open_socket(self._family, _KIND)
+                number, why = self._try_to_connect(None, options, eager=eager)
+            for source in sources:
+                number, why = self._connect_from(source, options, eager=eager)
+                if number not in _NO_PORT:
+                    break
+            if number not in _UNDER_WAY:
+                self._fail(number, why)
+            elif self._is_connected():
+                self._connected()
+            else:
+                self._wait(number, timeout)
         except MemoryError:
             if self._is_over or self._socket is None:
                 raise
             MEMORY.lacks()
             self._end(OUT_OF_MEMORY)
-
-    def _connect(
-        self,
-        timeout: float,
-        options: Sequence[SocketOption],
-        sources: Sequence[Binding],
-        *,
-        eager: bool,
-    ) -> None:
-        if sources:
-            for source in sources:
-                number, why = self._connect_from(source, options, eager=eager)
-                if number not in _NO_PORT:
-                    break
-        else:
-            self._socket = open_socket(self._family, _KIND)
-            number, why = self._try_to_connect(None, options, eager=eager)
-        if number not in _UNDER_WAY:
-            self._fail(number, why)
-        elif self._is_connected():
-            self._connected()
-        else:
-            self._wait(number, timeout)
 
     def _connect_from(
         self, source: Binding, options: Sequence[SocketOption], *, eager: bool
@@ -275,9 +264,6 @@ class DatagramClient:
         self._protocol = self._factory.buildProtocol(self.getPeer())
         self._protocol.makeConnection(self)
 
-    def disconnect(self) -> None:
-        self._close()
-
     def write(self, data: bytes) -> None:
         if self._socket is None:
             return
@@ -303,11 +289,11 @@ class DatagramClient:
 
     def _lose(self, why: Exception) -> None:
         if self._socket is not None:
-            self._close()
+            self.disconnect()
             protocol, self._protocol = self._protocol, None
             protocol.connectionLost(Failure(why))
 
-    def _close(self) -> None:
+    def disconnect(self) -> None:
         opened, self._socket = self._socket, None
         if opened is not None:
             self._poller.closing(opened.fileno())

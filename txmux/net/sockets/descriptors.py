@@ -25,7 +25,6 @@ SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _SPARE = 16  # for logs, look-ups and the like
 _EACH = 2  # a client, and its server
-
 AT_ONCE = _SPARE // _EACH // 2
 """How many clients may be accepted without asking again, and how many of them after which the limit is looked at."""
 
@@ -54,19 +53,17 @@ class Descriptors:
     def room(self) -> int:
         """Return how many clients may be accepted now; none if accepted clients need all that is left."""
         if self._since_looked >= AT_ONCE:
-            self._look_at_limit()
+            # Until a changed limit is seen, there are the spare descriptors.
+            self._since_looked = 0
+            limit = self._limit()
+            if limit != self._limited:
+                self._limited, self._granted = limit, 0
         if self._granted <= 0:
             self._granted = self._grant()
             if not self._granted:
                 self.close_cached()
                 self._granted = self._grant()
         return self._granted
-
-    def _look_at_limit(self) -> None:
-        self._since_looked = 0
-        limit = self._limit()
-        if limit != self._limited:
-            self._limited, self._granted = limit, 0
 
     def _grant(self) -> int:
         clients = max(0, self._free() // _EACH)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _RESET = struct.pack("ii", 1, 0)  # struct linger: for no time at all
 SocketOption: TypeAlias = tuple[int, int, int]  # level, name and value, as setsockopt() takes them
 NO_KEEPALIVE: tuple[SocketOption, ...] = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),)
-
 _IDLE = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # macOS
 
 

@@ -54,32 +54,23 @@ class _Sparing(tcp.Connection):
         return main.CONNECTION_LOST  # the reactor is not to write, either
 
 
-class _SparingServer(_Sparing, tcp.Server):
-    pass
-
-
-class _SparingUNIXServer(_Sparing, unix.Server):
-    pass
-
-
-class _SparingClient(_Sparing, tcp.Client):
-    pass
-
-
-class _SparingUNIXClient(_Sparing, unix.Client):
-    pass
+_SPARING: dict[Any, Any] = {
+    kind: type(f"Sparing{kind.__name__}", (_Sparing, kind), {})
+    for kind in (tcp.Server, unix.Server, tcp.Client, unix.Client)
+}
 
 
 class _TCPConnector(tcp.Connector):
     @override
     def _makeTransport(self) -> Any:
-        return _SparingClient(self.host, self.port, self.bindAddress, self, self.reactor)
+        make = _SPARING[tcp.Client]
+        return make(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
 class _UNIXConnector(unix.Connector):
     @override
     def _makeTransport(self) -> Any:
-        return _SparingUNIXClient(self.address, self, self.reactor, self.checkPID)
+        return _SPARING[unix.Client](self.address, self, self.reactor, self.checkPID)
 
 
 def connect_tcp(
@@ -105,9 +96,6 @@ def connect_unix(reactor: Any, path: str, factory: Any, timeout: float) -> Any:
     connector = _UNIXConnector(path, factory, timeout, reactor, False)  # noqa: FBT003 - no look at the lock of a process
     connector.connect()
     return connector
-
-
-_SPARING: dict[Any, Any] = {tcp.Server: _SparingServer, unix.Server: _SparingUNIXServer}
 
 
 def gate(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:

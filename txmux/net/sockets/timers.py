@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _MOST_QUEUES = 64  # with more lengths a queue is not worth its while
-
 _SHORT_OF_MEMORY = 0.1  # seconds until due timers are tried again that lacked memory
 
 _log = Logger()

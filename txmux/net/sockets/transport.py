@@ -371,10 +371,7 @@ class SocketTransport(tcp.Connection):
             super().loseConnection()
         elif self.connected and not self.disconnecting:
             self.disconnecting = 1
-            self._poller.call_soon(self._close)
-
-    def _close(self) -> None:
-        self.connectionLost(CLOSED)
+            self._poller.call_soon(functools.partial(self.connectionLost, CLOSED))
 
     def loseWriteConnection(self) -> None:
         if self._events & WRITE or self.TLS or self.producer is not None:
@@ -393,10 +390,7 @@ class SocketTransport(tcp.Connection):
     def abortConnection(self) -> None:
         if self.connected and not self._aborting:
             self._aborting = True
-            self._poller.call_soon(self._abort)
-
-    def _abort(self) -> None:
-        self.connectionLost(_ABORTED)
+            self._poller.call_soon(functools.partial(self.connectionLost, _ABORTED))
 
     def connectionLost(self, reason: Failure) -> None:
         if self.disconnected:

@@ -27,7 +27,6 @@ _OPTIONS = (
     SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
 )  # what a client could make the server work hard with, or choose badly
 
-
 _MODE = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
 _REFUSED = 47
 """X509_V_ERR_PERMITTED_VIOLATION: OpenSSL has no special alert for it, and sends ``certificate_unknown`` (RFC 8446, section 6.2)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-import attrs
 from twisted.logger import Logger
 
 from txmux.files import state_at
@@ -22,14 +21,6 @@ if TYPE_CHECKING:
 
 _PAUSE = 1.0  # seconds between two looks at the files, at least
 _PAUSE_OF_HELPER = 5.0  # the same where the helper has to look at them, while all clients wait
-
-
-@attrs.frozen
-class PreparedContexts:
-    """The certificates read from the files of a route, and the states of the files before that."""
-
-    contexts: Contexts
-    states: object
 
 
 class CertificateStore:
@@ -65,25 +56,25 @@ class CertificateStore:
     def valid_until(self) -> list[tuple[str, float]]:
         return self._contexts.valid_until
 
-    def prepare(self) -> PreparedContexts:
-        """Read the files for `use_contexts`, or raise `TLSFileError`.
+    def prepare(self) -> tuple[Contexts, object]:
+        """Read the files for `use_contexts`, or raise `TLSFileError`; also returns their states before.
 
         Files that this process has lost the permission to read need not be read if they have not changed.
         """
         states = self._states()
         try:
-            return PreparedContexts(Contexts(self._end), states)
+            return Contexts(self._end), states
         except TLSFileError as problem:
             if problem.forbidden and states == self._seen:
-                return PreparedContexts(self._contexts, states)
+                return self._contexts, states
             raise
 
-    def use_contexts(self, prepared: PreparedContexts) -> None:
-        self._seen = prepared.states
+    def use_contexts(self, contexts: Contexts, states: object) -> None:
+        self._seen = states
         self.trouble = ""
         # With the same certificates, clients keep their sessions.
-        if prepared.contexts.content != self._contexts.content:
-            self._contexts = prepared.contexts
+        if contexts.content != self._contexts.content:
+            self._contexts = contexts
         self._log.info(
             "[route {route}] terminate_tls: the certificates have been read again",
             route=self._route,
@@ -92,7 +83,7 @@ class CertificateStore:
     def _read(self, states: object) -> None:
         self._seen = states
         try:
-            self.use_contexts(PreparedContexts(Contexts(self._end), states))
+            self.use_contexts(Contexts(self._end), states)
         except TLSFileError as problem:
             self.trouble = f"[route {self._route}] {problem.key}: {problem}; clients get the certificates that were read before"
             self._log.error("{trouble}", trouble=self.trouble)

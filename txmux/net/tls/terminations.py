@@ -13,7 +13,7 @@ from txmux.rules.problems import RulesError
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from txmux.net.tls.store import PreparedContexts
+    from txmux.net.tls.contexts import Contexts
     from txmux.net.tls.termination import Termination
     from txmux.rules.model import Route, Rules, TlsEnd
     from txmux.rules.problems import Problem
@@ -75,12 +75,12 @@ class PreparedTerminations:
     _all: dict[tuple[str, TlsEnd], Termination]
     made: dict[tuple[str, TlsEnd], Termination] = attrs.field(factory=dict, init=False)
     current: set[tuple[str, TlsEnd]] = attrs.field(factory=set, init=False)
-    read: dict[Termination, PreparedContexts] = attrs.field(factory=dict, init=False)
+    read: dict[Termination, tuple[Contexts, object]] = attrs.field(factory=dict, init=False)
     problems: list[Problem] = attrs.field(factory=list, init=False)
 
     def commit(self) -> None:
-        for termination, contexts in self.read.items():
-            termination.store.use_contexts(contexts)
+        for termination, read in self.read.items():
+            termination.store.use_contexts(*read)
         for key in [key for key in self._all if key not in self.current]:
             del self._all[key]
 
