@@ -63,7 +63,8 @@ class AncillaryTests(SynchronousTestCase):
         ):
             port.bind(("127.0.0.1", 0))
             port.settimeout(60)
-            self.assertTrue(ancillary.gather(port))
+            ancillary.gather(port)
+            self.assertTrue(ancillary.gathers(port))
             client.connect(port.getsockname())
             data = bytes(range(250)) * 10
             client.sendmsg([data], ancillary.cut_into(600))

@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["FileLock", "LimitsLayout", "SharedLimits", "SharedTally"]
 
 _SIZE = 8  # of a number, in bytes
-_MOVING, _EXPECTED = (
-    -2,
-    -1,
-)  # the columns that belong to no process: connections in transit, and expected ones
+# The columns that belong to no process: connections in transit, and expected ones.
+_MOVING, _EXPECTED = -2, -1
 _PATIENCE = 1.0
 """Seconds that a process waits for another one to release the lock."""
 _PAUSE = 0.0002
@@ -221,7 +219,7 @@ class SharedLimits:
         descriptor = make("txmux limits")
         layout = LimitsLayout(_FEWEST + workers)
         layout.extend(rules)
-        _make_room(descriptor, layout)
+        grow(descriptor, _room(layout))
         made = cls(descriptor, layout)
         made._in_use = in_use
         return made
@@ -240,7 +238,7 @@ class SharedLimits:
         layout = attrs.evolve(known, rows={**known.rows}, tables={**known.tables})
         layout.extend(rules, self._unused(rules))
         if layout != known:
-            _make_room(self.descriptor, layout)
+            grow(self.descriptor, _room(layout))
             self.use(layout)
             for name in layout.tables.keys() - known.tables.keys():
                 self._tables[name].refill()
@@ -378,10 +376,6 @@ class SharedLimits:
 
     def close(self) -> None:
         os.close(self.descriptor)
-
-
-def _make_room(descriptor: int, layout: LimitsLayout) -> None:
-    grow(descriptor, _room(layout))
 
 
 def _room(layout: LimitsLayout) -> int:

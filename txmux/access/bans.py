@@ -236,27 +236,24 @@ class BanError(MuxError):
     """A ban cannot be added or lifted."""
 
 
+@attrs.define(eq=False, slots=False)
 class ServiceBans:
     """Adds and lifts bans in every process of a service.
 
     Args:
-        get_bans: Returns the bans, of which some may be over.
+        bans: Returns the bans, of which some may be over.
         change: Sends changes to every process, and returns those that have not answered.
 
     Attributes:
         publish: Called for each change here with the network and its ban, or ``None``, without waiting.
     """
 
-    def __init__(
-        self,
-        get_bans: Callable[[], Bans],
-        change: Callable[[Sequence[Change]], Awaitable[list[str]]],
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._bans = get_bans
-        self._change = change
-        self._now = now
-        self.publish: Callable[[IPNetwork, Ban | None], object] | None = None
+    _bans: Callable[[], Bans]
+    _change: Callable[[Sequence[Change]], Awaitable[list[str]]]
+    _now: Callable[[], float] = time.time
+    publish: Callable[[IPNetwork, Ban | None], object] | None = attrs.field(
+        default=None, init=False
+    )
 
     def __len__(self) -> int:
         return len(self._bans())

@@ -172,17 +172,7 @@ class Configuration:
             runtime.check_handing_off()
             for problem in misplaced([settings], known):  # of rules that no file has
                 raise MuxError(f"[{settings.name}] {problem.message}")
-        return cls(
-            settings,
-            admission,
-            options,
-            dial,
-            top,
-            inside,
-            counts,
-            version,
-            hands_over,
-        )
+        return cls(settings, admission, options, dial, top, inside, counts, version, hands_over)
 
     @property
     def layers(self) -> list[RuleLayer]:

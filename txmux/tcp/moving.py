@@ -64,17 +64,12 @@ _PARTS: dict[str, type[Any]] = {
 """The classes that a connection consists of; a part comes before the whole that it is part of."""
 
 
-def _columns() -> list[str]:
-    """Name the values of a connection that are not parts themselves."""
-    return [
-        name
-        for part, kind in _PARTS.items()
-        for field in attrs.fields(kind)
-        if (name := f"{part}.{field.name}".lstrip(".")) not in _PARTS
-    ]
-
-
-_NAMES = _columns()
+_NAMES = [
+    name
+    for part, kind in _PARTS.items()
+    for field in attrs.fields(kind)
+    if (name := f"{part}.{field.name}".lstrip(".")) not in _PARTS
+]
 _row: Any = attrgetter(*_NAMES)
 _BYTES = [number for number, name in enumerate(_NAMES) if name.endswith(".held")]
 

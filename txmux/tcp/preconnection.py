@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,17 +19,15 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import ConnectFailure
 
 
+@attrs.define(eq=False)
 class HeldBytes:
     """Buffers what a server sends before its client is known, and stops reading after `most` bytes."""
 
-    __slots__ = ("_finished", "_most", "_on_lost", "_received", "_server")
-
-    def __init__(self, server: ProxyClient, most: int, on_lost: Callable[[], None]) -> None:
-        self._server = server
-        self._most = most
-        self._on_lost = on_lost
-        self._received = b""
-        self._finished = False
+    _server: ProxyClient
+    _most: int
+    _on_lost: Callable[[], None]
+    _received: bytes = attrs.field(default=b"", init=False)
+    _finished: bool = attrs.field(default=False, init=False)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -47,6 +47,7 @@ class HeldBytes:
             receiver.peer_finished()
 
 
+@attrs.define(eq=False)
 class Preconnection:
     """A connection to a server that may turn out not to be needed.
 
@@ -57,16 +58,15 @@ class Preconnection:
         connector: Makes the connection; ``None`` if there is none and will be none.
     """
 
-    __slots__ = ("_held", "_most", "_on_connected", "_on_failed", "_upstream", "_won", "connector")
-
-    def __init__(self, upstream: Upstream, most: int) -> None:
-        self._upstream = upstream
-        self.connector: BackendConnector | None = None
-        self._most = most
-        self._won: tuple[ProxyClient, Member] | None = None
-        self._held: HeldBytes | None = None
-        self._on_connected: Callable[[ProxyClient, Member], None] | None = None
-        self._on_failed: Callable[[ConnectFailure], None] | None = None
+    _upstream: Upstream
+    _most: int
+    connector: BackendConnector | None = attrs.field(default=None, init=False)
+    _won: tuple[ProxyClient, Member] | None = attrs.field(default=None, init=False)
+    _held: HeldBytes | None = attrs.field(default=None, init=False)
+    _on_connected: Callable[[ProxyClient, Member], None] | None = attrs.field(
+        default=None, init=False
+    )
+    _on_failed: Callable[[ConnectFailure], None] | None = attrs.field(default=None, init=False)
 
     def connected(self, server: ProxyClient, member: Member) -> None:
         if self._on_connected is not None:

@@ -48,7 +48,6 @@ class Served(Protocol):
         """Bytes of the client that have not been passed on yet."""
 
     def elapsed_ms(self) -> float: ...
-
     def relayed(self) -> RelayedBytes: ...
 
     def count_bytes(self) -> None:

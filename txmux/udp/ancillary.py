@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import struct
@@ -43,13 +44,10 @@ def ask_for_addresses(port: socket.socket) -> None:
         port.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
-def gather(receiver: socket.socket) -> bool:
-    """Ask the system to join datagrams of one sender and one length (Linux 5.0); returns whether it can."""
-    try:
+def gather(receiver: socket.socket) -> None:
+    """Ask the system to join datagrams of one sender and one length, if it can (Linux 5.0)."""
+    with contextlib.suppress(OSError):
         receiver.setsockopt(SOL_UDP, UDP_GRO, 1)
-    except OSError:
-        return False
-    return True
 
 
 def gathers(receiver: socket.socket) -> bool:

@@ -113,7 +113,8 @@ def adopt_flows(
         flows: The results of `Flow.as_json`.
         find: Returns the listener of a name and the port of a listen address; ``None`` if this process reads no datagrams there.
     """
-    has_socket = [_has_socket(fields) for fields in flows]
+    # One that is no flow at all counts as having a socket.
+    has_socket = [not isinstance(one, dict) or bool(one.get("has_socket", True)) for one in flows]
     if sum(has_socket) != len(descriptors):  # it is unknown which flow each belongs to
         _log.error(
             "no flow is taken over: {count} sockets have come, and {flows} flows have one",
@@ -145,10 +146,6 @@ def adopt_flows(
             count=len(flows) - len(taken),
         )
     return {"taken": taken}
-
-
-def _has_socket(fields: Any) -> bool:
-    return bool(fields.get("has_socket", True)) if isinstance(fields, dict) else True
 
 
 def _socket_of(descriptor: int) -> socket.socket:

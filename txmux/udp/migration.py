@@ -85,9 +85,6 @@ class Migration(Generic[F]):
         path._restore(fields, read, now)
         return path
 
-    def _share(self, name: bytes) -> None:
-        self.paths[name] = None
-
     def find(self, datagram: bytes) -> MigratingPath[F] | None:
         """Find the flow that a datagram of an unknown address belongs to, if there is one."""
         if not datagram:
@@ -275,7 +272,7 @@ class MigratingPath(Generic[F]):
         for text in fields.get("shared", ()):
             name = self._protocol + bytes.fromhex(text)
             if name in self._ids:
-                self._migration._share(name)
+                self._migration.paths[name] = None
         before = [read(source) for source in fields.get("before", ())]
         self._before = tuple(source for source in before if source is not None)[-MOST_MOVES:]
         self._moves = tuple(now - age for age in fields.get("moves", ()))[-MOST_MOVES:]

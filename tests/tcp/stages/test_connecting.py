@@ -69,9 +69,7 @@ class ServersTest(MuxTestCase):
         await client.is_lost()
         self.assertFalse(client.was_reset())
         await self.assert_logged(
-            reason="connect-refused",
-            server=f"127.0.0.1:{refusing}",
-            backend="backend",
+            reason="connect-refused", server=f"127.0.0.1:{refusing}", backend="backend"
         )
 
     async def test_logs_the_cause_of_the_last_attempt(self) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.logger import Logger
 
 from txmux.access.bans import banned_network
@@ -43,6 +44,31 @@ class _AwayError(MuxError):
     """There is no answer that can be used."""
 
 
+class Decisions:
+    """The bans that are known of one CrowdSec."""
+
+    def __init__(self) -> None:
+        self._until: dict[IPNetwork, float] = {}
+
+    def replace(self, answer: object, now: float) -> None:
+        """Apply the answer to ``startup=true``, which has all that hold; raises `ValueError` if it is none, and changes nothing."""
+        new, _ = _listed(answer)
+        self._until = dict(_bans(new, now))
+
+    def change(self, answer: object, now: float) -> None:
+        """Apply an answer with the changes since the last one; as `replace`."""
+        new, deleted = _listed(answer)
+        for network, _ in _bans(deleted, now):
+            self._until.pop(network, None)
+        self._until.update(_bans(new, now))
+
+    def networks(self, now: float) -> NetworkSet:
+        """Return the banned networks, and remove expired ones."""
+        self._until = {network: until for network, until in self._until.items() if until > now}
+        return NetworkSet(self._until)
+
+
+@attrs.define(eq=False, slots=False)
 class CrowdSec:
     """A client of one CrowdSec. That records what it has sent to each key, so this service needs a key of its own.
 
@@ -52,15 +78,14 @@ class CrowdSec:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, url: str, key: Path) -> None:
-        self._reactor = reactor
-        self._url = url
-        self._key = key
-        self._decisions = Decisions()
-        self._is_known = False
-        self.problem = ""
-        self._skip = self._failed = 0
-        self._last: Packed | None = None
+    _reactor: Any
+    _url: str
+    _key: Path
+    _is_known = False
+    _skip = _failed = 0
+    problem: str = attrs.field(default="", init=False)
+    _last: Packed | None = attrs.field(default=None, init=False)
+    _decisions: Decisions = attrs.field(factory=Decisions, init=False)
 
     async def fetch_changes(self) -> Packed | None:
         """Fetch the changes, and return the banned networks, if they are different now."""
@@ -139,30 +164,6 @@ def seconds_in(duration: str) -> float:
     if not text or _PART.sub("", text):
         raise ValueError(f"{duration!r} is not a duration")
     return sign * sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-
-
-class Decisions:
-    """The bans that are known of one CrowdSec."""
-
-    def __init__(self) -> None:
-        self._until: dict[IPNetwork, float] = {}
-
-    def replace(self, answer: object, now: float) -> None:
-        """Apply the answer to ``startup=true``, which has all that hold; raises `ValueError` if it is none, and changes nothing."""
-        new, _ = _listed(answer)
-        self._until = dict(_bans(new, now))
-
-    def change(self, answer: object, now: float) -> None:
-        """Apply an answer with the changes since the last one; as `replace`."""
-        new, deleted = _listed(answer)
-        for network, _ in _bans(deleted, now):
-            self._until.pop(network, None)
-        self._until.update(_bans(new, now))
-
-    def networks(self, now: float) -> NetworkSet:
-        """Return the banned networks, and remove expired ones."""
-        self._until = {network: until for network, until in self._until.items() if until > now}
-        return NetworkSet(self._until)
 
 
 def _listed(answer: object) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:

@@ -109,7 +109,7 @@ class NetworksFile:
                 return None
             text = text_of(data)
             if text == self.text:
-                self._is_right()
+                self.problem = ""
                 return None
             networks = await Turns().run(_networks(text))
         except OSError as error:
@@ -119,7 +119,7 @@ class NetworksFile:
             self._is_wrong(f"{self.path}:{error}")
             return None
         self.text = text
-        self._is_right()
+        self.problem = ""
         self._log.info("{path}: networks now: {count}", path=str(self.path), count=len(networks))
         return pack(networks)
 
@@ -128,9 +128,6 @@ class NetworksFile:
             self.problem = problem
             message = "{problem}; its networks are as before, correct it"
             self._log.error(message, problem=problem)
-
-    def _is_right(self) -> None:
-        self.problem = ""
 
 
 def _networks(text: str) -> Generator[None, None, NetworkSet]:

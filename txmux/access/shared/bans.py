@@ -329,11 +329,11 @@ class SharedBans:
             record = _read(text)
             if record is None:
                 continue
-            network, ban = record.network, record.ban
+            network, at, ban = record
             if (unconfirmed := self._unconfirmed.get(network)) is not None:
                 unconfirmed.received.append(text)
-            elif record.at >= self._changed_at(network):
-                self._at[network] = record.at
+            elif at >= self._changed_at(network):
+                self._at[network] = at
                 if ban is not None:
                     since, until = ban.since + self._ahead, ban.until + self._ahead
                     ban = attrs.evolve(ban, since=since, until=until)
@@ -345,28 +345,19 @@ class SharedBans:
         ]
 
 
-@attrs.frozen
-class _Record:
-    """What was published of a network, and when, by the clock of Redis; ``None`` if a ban was lifted."""
-
-    network: IPNetwork
-    at: float
-    ban: Ban | None
-
-
-def _read(text: Any) -> _Record | None:
-    """Read a record; ``None`` for anything else."""
+def _read(text: Any) -> tuple[IPNetwork, float, Ban | None] | None:
+    """Read a record: of which network, when it was published, by the clock of Redis, and the ban, unless it was lifted."""
     try:
         found = parse_json(text)
         if found["ban"]:
             ban = Ban.read(found)
-            record = _Record(ban.network, ban.since, ban)
+            network, at = ban.network, ban.since
         else:
-            record = _Record(banned_network(found["network"]), time_of(found["since"]), None)
+            ban, network, at = None, banned_network(found["network"]), time_of(found["since"])
     # One record that another program has written must not end the sharing of all others.
     except MISSHAPEN:
         return None
-    return record if record.network.prefixlen else None
+    return (network, at, ban) if network.prefixlen else None
 
 
 def _is_like(ban: Ban | None, other: Ban | None) -> bool:

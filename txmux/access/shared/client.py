@@ -6,6 +6,7 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import attrs
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
@@ -63,6 +64,7 @@ class _RedisFactory(Factory):
         self.problem = str(why)
 
 
+@attrs.define(eq=False, slots=False)
 class RedisConnection:
     """Connects, and connects again: the first time at once, then after times that double, until a connection has lasted.
 
@@ -72,28 +74,19 @@ class RedisConnection:
         down: Called with the reason once it cannot, or could not be made; not again while that lasts.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        store: Store,
-        password: Path | None,
-        make: Callable[..., Any],
-        up: Callable[[], object],
-        down: Callable[[str], object],
-    ) -> None:
-        self._reactor = reactor
-        self._store = store
-        self._password = password
-        self._make = make
-        self._up = up
-        self._down = down
-        self._wait = _SHORTEST
-        self._up_at = 0.0
-        self._is_reported = False
-        self._again: IDelayedCall | None = None
-        self._trying: Deferred[Any] | None = None
-        self.protocol: Any = None
-        self._stopped = False
+    _reactor: Any
+    _store: Store
+    _password: Path | None
+    _make: Callable[..., Any]
+    _up: Callable[[], object]
+    _down: Callable[[str], object]
+    _wait = _SHORTEST
+    _up_at = 0.0
+    _is_reported = False
+    _stopped = False
+    _again: IDelayedCall | None = attrs.field(default=None, init=False)
+    _trying: Deferred[Any] | None = attrs.field(default=None, init=False)
+    protocol: Any = attrs.field(default=None, init=False)
 
     def start(self) -> None:
         self._again = None

@@ -57,7 +57,10 @@ class Peeking(Stage):
         if silent is _CLOSE and not can_decide:
             self._silent = silent = Silent(layer.default)
         if layer.server_first or (
-            not can_decide and _is_decided(layer, silent) and not detection.has_routes_for_client()
+            not can_decide
+            and not isinstance(layer.default, Refusal)
+            and silent.destination == layer.default
+            and not detection.has_routes_for_client()
         ):
             return Routed(layer.default, "no-route")
         if (
@@ -138,8 +141,3 @@ class Peeking(Stage):
             client.replays = tuple(exchange for exchange in answered if exchange.repeat)
             client.received = client.received[sum(len(exchange.request) for exchange in answered) :]
         return Detected(self.layer, decision.route)
-
-
-def _is_decided(layer: RuleLayer, silent: Silent) -> bool:
-    """Return whether a client that no route looks at goes to the same server whether it is silent or not."""
-    return not isinstance(layer.default, Refusal) and silent.destination == layer.default

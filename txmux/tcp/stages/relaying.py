@@ -13,8 +13,6 @@ from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
@@ -72,7 +70,7 @@ class Relaying(Stage):
             return
         if self._release_elsewhere is not None:
             # Connections that wait there came before those that wait here.
-            self._release_elsewhere(partial(self._keep_slot(), _nothing))
+            self._release_elsewhere(partial(self._keep_slot(), lambda: None))
         elif self._upstream is not None and self._member is not None:
             self._upstream.pool.released(self._member)
 
@@ -117,7 +115,7 @@ class Relaying(Stage):
 
     def _keep_slot(self) -> SlotRelease:
         if self._upstream is None or self._member is None:
-            return _call
+            return lambda free: free()
         self._upstream.pool.moved_away(self._member)
         return partial(self._upstream.pool.release_slot, self._member)
 
@@ -126,11 +124,3 @@ class Relaying(Stage):
         client: Any = self._client.transport.getHandle()
         server: Any = self._server.transport.getHandle()
         return client, server
-
-
-def _call(what: Callable[[], None]) -> None:
-    what()
-
-
-def _nothing() -> None:
-    pass
