@@ -91,7 +91,7 @@ def convert(
     Raises:
         ConvertError: Nothing of it can be converted.
     """
-    draft = Draft(path)
+    draft = Draft(path, matchers)
     typographic = list(_typographic(data))
     for line, message in typographic:
         draft.look(line, message)
@@ -99,19 +99,18 @@ def convert(
         chosen = program or _guess(data, path)
         _check_points(entry_points, chosen)
         if chosen == "sslh":
-            convert_sslh(data, path, draft, Machine(matchers, port_of, is_guarded))
+            convert_sslh(data, draft, Machine(port_of, is_guarded))
         elif chosen == "haproxy":
-            convert_haproxy(data, path, draft, matchers)
+            convert_haproxy(data, draft)
         elif chosen == "nginx":
-            convert_nginx(data, path, draft, matchers)
+            convert_nginx(data, draft)
         else:
-            convert_traefik(data, path, draft, matchers, entry_points or {})
+            convert_traefik(data, draft, entry_points or {})
     except ConvertError as error:
         for line, message in typographic[:1]:
             raise ConvertError(f"{error}; line {line} {message}") from None
         raise
-    text = draft.finish(matchers)
-    return Conversion(text, draft.warnings, draft.has_looks)
+    return Conversion(draft.finish(), draft.warnings, draft.has_looks)
 
 
 def convert_command_line(
@@ -122,11 +121,10 @@ def convert_command_line(
     is_guarded: Callable[[str], bool] = _always,
 ) -> Conversion:
     """Convert the command line of sslh, with or without the program's name; the rest is as for `convert`."""
-    draft = Draft("command line")
+    draft = Draft("command line", matchers)
     named = bool(words) and PurePath(words[0]).name.startswith("sslh")
-    convert_arguments(words[named:], draft, Machine(matchers, port_of, is_guarded))
-    text = draft.finish(matchers)
-    return Conversion(text, draft.warnings, draft.has_looks)
+    convert_arguments(words[named:], draft, Machine(port_of, is_guarded))
+    return Conversion(draft.finish(), draft.warnings, draft.has_looks)
 
 
 def _typographic(data: bytes) -> Iterator[tuple[int, str]]:

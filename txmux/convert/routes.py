@@ -9,12 +9,11 @@ import attrs
 from txmux.convert.matching import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from txmux.convert.decision_list import DecisionList
     from txmux.convert.terms import Networks, Term
     from txmux.convert.writer import Draft, DraftSection
-    from txmux.interfaces import IProtocolMatcher
 
 CLOSE = "close"
 
@@ -28,7 +27,6 @@ class RouteWriter:
     """
 
     draft: Draft
-    matchers: Mapping[str, IProtocolMatcher]
     listeners: list[DraftSection] = attrs.field(factory=list)
     routes: list[tuple[DraftSection, DraftSection]] = attrs.field(factory=list)
 
@@ -52,7 +50,7 @@ class RouteWriter:
         """Write the routes for a condition: one for all that are in the same networks."""
         groups: dict[object, list[Term]] = {}
         for term in condition:
-            why = refusal(str(term), self.matchers)
+            why = refusal(str(term), self.draft.matchers)
             if why:
                 listener.look(line, f"match = {term} is left out: {why}")
             else:

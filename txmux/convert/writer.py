@@ -6,6 +6,7 @@ becomes a comment and a warning.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -121,6 +122,11 @@ class DraftSection:
         for text in texts:
             self.add(key, text, origin)
 
+    def add_path(self, key: str, path: str, origin: Origin = 0) -> None:
+        """Write a path so that it means the same in a rules file, wherever that is."""
+        folder = os.path.abspath(os.path.dirname(self.draft.path))  # noqa: PTH100, PTH120 - not resolved
+        self.add(key, os.path.join(folder, path), origin)  # noqa: PTH118 - not resolved
+
     def warn(self, origin: Origin, message: str) -> None:
         self.draft.warn(origin, message, self)
 
@@ -134,12 +140,13 @@ _Source = tuple[DraftSection, str, DraftLine | None]
 class Draft:
     """A rules file that is being made."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, matchers: Mapping[str, IProtocolMatcher]) -> None:
+        self.path = path
+        self.matchers = matchers
         self._files = [path]
         self._warnings: set[tuple[int, str]] = set()
         self.notes: list[str] = []
         self.has_looks = False
-        self._path = path
         self._sections: list[DraftSection] = []
         self._headers: set[str] = set()
         self._numbers: defaultdict[tuple[str, str], int] = defaultdict(lambda: 1)
@@ -206,7 +213,7 @@ class Draft:
             notes = section.notes if section else self.notes
             notes.append(f"{mark}{self.where(line)}: {message}")
 
-    def finish(self, matchers: Mapping[str, IProtocolMatcher]) -> str:
+    def finish(self) -> str:
         """Return the text, after what the parser refuses has become comments.
 
         Raises:
@@ -218,7 +225,7 @@ class Draft:
             # What waits for a person's decision is not an error of this program's.
             plain = "".join(f"{_plain(line, source)}\n" for line, source in lines)
             try:
-                parse(plain, self._path, matchers)
+                parse(plain, self.path, self.matchers)
             except RulesError as error:
                 sources = [source for _, source in lines]
                 self._drop(error.problems, sources)
@@ -236,7 +243,7 @@ class Draft:
                 if message.startswith("LOOK: endpoint = ")
             ]
             raise ConvertError(
-                f"{self._path}: nothing in it can be converted: there is no listener that txmux could have"
+                f"{self.path}: nothing in it can be converted: there is no listener that txmux could have"
                 + "".join(looks)
             )
         # One key of each section: what is wrong with it may be what is wrong with its others.
@@ -254,7 +261,7 @@ class Draft:
             source = numbered.get(int(found[1]))
             return f" at {self.where(source[2].line)}" if source and source[2] else found[0]
 
-        return re.sub(rf" at {re.escape(self._path)}:(\d+)", position, message)
+        return re.sub(rf" at {re.escape(self.path)}:(\d+)", position, message)
 
     def _take_out(self, section: DraftSection, key: str, item: DraftLine, why: str) -> None:
         entry = section.entries.get(key, [])

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks, rules_of
 from tests.convert.nginx.pieces import name_of, routes, server, stream
-from txmux.convert.nginx.networks import admission
+from txmux.convert.nginx.maps import admission
 from txmux.convert.nginx.reader import Directive
 from txmux.convert.writer import ConvertError
 from txmux.rules.model import Keepalive

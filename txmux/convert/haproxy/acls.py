@@ -16,7 +16,7 @@ from txmux.convert.terms import ALWAYS, NEVER, SILENT, Condition, InexpressibleE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from txmux.convert.haproxy.context import BindContext, SideFiles
+    from txmux.convert.haproxy.binds import BindContext, SideFiles
     from txmux.rules.model import IPNetwork
 
 

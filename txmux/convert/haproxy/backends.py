@@ -8,6 +8,7 @@ from txmux.convert.haproxy.binds import address
 from txmux.convert.haproxy.checks import add_check
 from txmux.convert.haproxy.lines import duration, seconds
 from txmux.convert.haproxy.servers import add_servers
+from txmux.convert.values import bracketed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,7 @@ def _source(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
         where, _, client = text.partition(" usesrc ")
         host, ports = address(where) or (where, "")
         if "-" in ports:
-            host = f"[{host}]:{ports}" if ":" in host else f"{host}:{ports}"
+            host = f"{bracketed(host)}:{ports}"
         if text:
             at = number if text != whole or line is None else line.number
             section.add("source", "client" if client else host, at)

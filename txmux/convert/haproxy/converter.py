@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txmux.convert.haproxy.backends import fill_backend
-from txmux.convert.haproxy.context import SideFiles
+from txmux.convert.haproxy.binds import SideFiles
 from txmux.convert.haproxy.frontends import convert_frontend
 from txmux.convert.haproxy.lines import read_haproxy
 from txmux.convert.haproxy.routes import HAProxyConversion
@@ -19,76 +19,29 @@ if TYPE_CHECKING:
 
     from txmux.convert.haproxy.lines import Config, Proxy
     from txmux.convert.writer import ConfigLine, Draft, DraftSection
-    from txmux.interfaces import IProtocolMatcher
 
 _UNDERSTOOD = (
-    "mode",
-    "disabled",
-    "enabled",
-    "acl",
-    "description",
-    "option splice-",
-    "option redispatch",
-    "option tcpka",
-    "option clitcpka",
-    "option srvtcpka",
-    "option tcp-smart-",
+    *("mode", "disabled", "enabled", "acl", "description", "option splice-", "option redispatch"),
+    *("option tcpka", "option clitcpka", "option srvtcpka", "option tcp-smart-"),
     "option contstats",
 )
 _LOOK = (
-    "filter",
-    "force-persist",
-    "ignore-persist",
-    "monitor-net",
-    "option http_proxy",
-    "option transparent",
-    "persist",
-    "rate-limit",
-    "server",
-    "server-template",
-    "stick match",
-    "stick on",
-    "stick store",
-    "tcp-response content",
-    "use-server",
+    *("filter", "force-persist", "ignore-persist", "monitor-net", "option http_proxy"),
+    *("option transparent", "persist", "rate-limit", "server", "server-template", "stick match"),
+    *("stick on", "stick store", "tcp-response content", "use-server"),
 )
 """Directives that change which clients are served, and by which server."""
 
 _LOOK_IN_HTTP = (
-    "appsession",
-    "block",
-    "cookie",
-    "http-request",
-    "http-response",
-    "redirect",
-    "reqallow",
-    "reqdel",
-    "reqdeny",
-    "reqiallow",
-    "reqidel",
-    "reqideny",
-    "reqipass",
-    "reqirep",
-    "reqitarpit",
-    "reqpass",
-    "reqrep",
-    "reqtarpit",
-    "rspdeny",
-    "rspideny",
+    *("appsession", "block", "cookie", "http-request", "http-response", "redirect", "reqallow"),
+    *("reqdel", "reqdeny", "reqiallow", "reqidel", "reqideny", "reqipass", "reqirep"),
+    *("reqitarpit", "reqpass", "reqrep", "reqtarpit", "rspdeny", "rspideny"),
 )
 """The same in what speaks HTTP; elsewhere HAProxy itself ignores it."""
 
 _TELLING_ONLY = (
-    "capture",
-    "sc-",
-    "send-spoe",
-    "set-log",
-    "set-mark",
-    "set-nice",
-    "set-tos",
-    "set-var",
-    "track-sc",
-    "unset-var",
+    *("capture", "sc-", "send-spoe", "set-log", "set-mark", "set-nice", "set-tos", "set-var"),
+    *("track-sc", "unset-var"),
 )
 """Actions of ``tcp-request`` and its like that do not affect the destination of a client."""
 
@@ -120,20 +73,15 @@ _REASONS = {
 }
 
 
-def convert_haproxy(
-    data: bytes, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
-) -> None:
-    _Haproxy(read_haproxy(data, path), path, draft, matchers).convert()
+def convert_haproxy(data: bytes, draft: Draft) -> None:
+    _Haproxy(read_haproxy(data, draft.path), draft).convert()
 
 
 class _Haproxy:
-    def __init__(
-        self, config: Config, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
-    ) -> None:
+    def __init__(self, config: Config, draft: Draft) -> None:
         self._config = with_references(config)
-        self._path = path
         self._draft = draft
-        self._made = HAProxyConversion(draft, matchers)
+        self._made = HAProxyConversion(draft)
 
     def convert(self) -> None:
         for line in self._config.others:
@@ -143,7 +91,7 @@ class _Haproxy:
         fronts = [p for p in self._config.proxies if p.kind != "backend" and self._is_tcp(p)]
         if not fronts:
             raise ConvertError(
-                f"{self._path}: nothing in it can be converted: there is no frontend or listen in mode tcp"
+                f"{self._draft.path}: nothing in it can be converted: there is no frontend or listen in mode tcp"
             )
         add_process(
             self._config.settings, self._draft, lambda line: self._no_counterpart(line, None)
@@ -171,7 +119,7 @@ class _Haproxy:
             section, theirs = self._made.backends[proxy.name], _clients_of(proxy, clients)
             fill_backend(BackendDraft(proxy, section, theirs, self._made.used))
         self._made.tables.update((proxy.name, proxy) for proxy in self._config.proxies)
-        files = SideFiles(Path(self._path).parent)
+        files = SideFiles(Path(self._draft.path).parent)
         for front in fronts:
             convert_frontend(front, self._made, files, several=len(fronts) > 1)
         for number, message in files.notes:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.haproxy.binds import bind_context, listen, lost, read_binds
-from txmux.convert.haproxy.conditions import read_acls
-from txmux.convert.haproxy.decisions import CLOSE, ClientDecisions, RouteChoice, regions
+from txmux.convert.haproxy.decisions import CLOSE, ClientDecisions, RouteChoice, read_acls, regions
 from txmux.convert.haproxy.limits import admitted, as_lists
 from txmux.convert.haproxy.lines import duration
 from txmux.convert.haproxy.routes import DECIDING, OPEN, FrontendRoutes, refuses
@@ -19,8 +18,7 @@ from txmux.convert.terms import ALWAYS, SILENT, Condition, InexpressibleError, c
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from txmux.convert.haproxy.binds import Bind
-    from txmux.convert.haproxy.context import BindContext, Secured, SideFiles
+    from txmux.convert.haproxy.binds import Bind, BindContext, Secured, SideFiles
     from txmux.convert.haproxy.lines import Proxy
     from txmux.convert.haproxy.routes import HAProxyConversion
     from txmux.convert.terms import Hello, Term
@@ -265,7 +263,7 @@ class Frontend(FrontendRoutes):
         for term in choice.condition:
             if term.matcher == SILENT:
                 continue
-            why = refusal(str(term), self.made.matchers)
+            why = refusal(str(term), self.made.draft.matchers)
             if why:
                 message = f"{choice.line}: match = {term} is left out: {why}"
                 consequence = OPEN if choice.outcome == CLOSE else ""

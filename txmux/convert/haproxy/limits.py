@@ -21,6 +21,7 @@ from txmux.convert.terms import (
     conjunction,
     negated,
 )
+from txmux.convert.values import without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -175,7 +176,7 @@ def _networks_of(term: Term) -> list[IPNetwork]:
     """Return all networks of a term, after those that it excludes have been cut out of them."""
     left = [_plain(network) for network in (_ALL if term.allowed is None else term.allowed)]
     for hole in map(_plain, term.excluded):
-        left = [part for network in left for part in _without(network, hole)]
+        left = [part for network in left for part in without(network, [hole])]
         if len(left) > _MOST_NETWORKS:
             raise InexpressibleError("would take too many networks")
     return left
@@ -185,14 +186,6 @@ def _plain(network: Networks) -> IPNetwork:
     if isinstance(network, str):
         raise InexpressibleError(f"takes a part of the networks of {network}")
     return network
-
-
-def _without(network: IPNetwork, hole: IPNetwork) -> Iterable[IPNetwork]:
-    if not network.overlaps(hole):
-        return [network]
-    if network.prefixlen >= hole.prefixlen:
-        return []
-    return network.address_exclude(hole)  # type: ignore[arg-type] # of one version, since they overlap
 
 
 def _texts(networks: Iterable[Networks]) -> list[str]:

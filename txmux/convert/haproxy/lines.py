@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.convert.values import milliseconds
 from txmux.convert.writer import ConfigLine, ConvertError, shown
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import values
@@ -218,7 +219,7 @@ def duration(text: str) -> str:
     number = int(found[1])
     if found[2] == "us":
         return f"{-(-number // 1000)}ms"
-    return f"{number}ms" if number % 1000 else f"{number // 1000}s"
+    return milliseconds(number)
 
 
 def seconds(text: str) -> float:

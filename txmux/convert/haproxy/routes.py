@@ -10,8 +10,14 @@ import attrs
 
 from txmux.convert.haproxy.acls import read_acl
 from txmux.convert.haproxy.backends import fill_backend
-from txmux.convert.haproxy.conditions import RuleCondition, Tests, read_acls, read_question
-from txmux.convert.haproxy.decisions import ClientDecisions, decide
+from txmux.convert.haproxy.decisions import (
+    ClientDecisions,
+    RuleCondition,
+    Tests,
+    decide,
+    read_acls,
+    read_question,
+)
 from txmux.convert.haproxy.limits import read_limits, tracking
 from txmux.convert.haproxy.servers import BackendDraft, only_server
 from txmux.convert.terms import Condition, InexpressibleError
@@ -19,10 +25,9 @@ from txmux.convert.terms import Condition, InexpressibleError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from txmux.convert.haproxy.context import BindContext, SideFiles
+    from txmux.convert.haproxy.binds import BindContext, SideFiles
     from txmux.convert.haproxy.lines import Proxy
     from txmux.convert.writer import ConfigLine, Draft, DraftSection
-    from txmux.interfaces import IProtocolMatcher
 
 
 OPEN = ", and so the clients that it keeps out come in"
@@ -43,7 +48,6 @@ class HAProxyConversion:
     """
 
     draft: Draft
-    matchers: Mapping[str, IProtocolMatcher]
     proxies: dict[str, Proxy] = attrs.field(factory=dict)
     backends: dict[str, DraftSection] = attrs.field(factory=dict)
     used: set[int] = attrs.field(factory=set)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.haproxy.binds import address, ports, unix_path
+from txmux.convert.values import bracketed
 from txmux.rules.model import LOCAL
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
@@ -253,7 +254,7 @@ def _server_address(text: str, clients_port: int | None) -> tuple[str, str]:
         port = str(clients_port + offset)
     if host in _ANY_HOST:
         return f"{LOCAL}:{port}", ""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", ""
+    return f"{bracketed(host)}:{port}", ""
 
 
 _FIXED = re.compile(r"str\((?P<name>[^()]*)\)")

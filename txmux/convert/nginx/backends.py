@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from txmux.convert.nginx.reader import Directive
-    from txmux.convert.nginx.scope import DirectiveScope
+    from txmux.convert.nginx.values import DirectiveScope
     from txmux.convert.nginx.variables import Variables
     from txmux.convert.writer import Draft, DraftSection
 

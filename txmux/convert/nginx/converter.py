@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.nginx.backends import Backends
 from txmux.convert.nginx.reader import Directive, NginxReader
-from txmux.convert.nginx.scope import DirectiveScope
 from txmux.convert.nginx.servers import NginxConversion, ServerBlock
-from txmux.convert.nginx.values import duration
+from txmux.convert.nginx.values import DirectiveScope, duration
 from txmux.convert.nginx.variables import Variables
 from txmux.convert.routes import RouteWriter
 from txmux.convert.terms import InexpressibleError
@@ -19,10 +17,9 @@ from txmux.convert.writer import ConvertError
 from txmux.rules.reading import values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from txmux.convert.writer import Draft
-    from txmux.interfaces import IProtocolMatcher
 
 
 _STREAMS = frozenset({"stream", "tcp"})
@@ -51,16 +48,11 @@ _QUIET = frozenset(
     {
         *("limit_conn_log_level", "limit_conn_status", "map_hash_bucket_size", "map_hash_max_size"),
         *("preread_by_lua_no_postpone", "proxy_half_close", "proxy_ssl_server_name"),
-        *(
-            "proxy_ssl_session_reuse",
-            "server_names_hash_bucket_size",
-            "server_names_hash_max_size",
-            "server_name",
-        ),
+        *("proxy_ssl_session_reuse", "server_names_hash_bucket_size", "server_name"),
+        *("server_names_hash_max_size", "proxy_responses"),
         *("ssl_prefer_server_ciphers", "ssl_session_cache", "ssl_session_tickets"),
         *("ssl_session_timeout", "ssl_trusted_certificate", "variables_hash_bucket_size"),
         *("variables_hash_max_size", "log_format", "open_log_file_cache", "proxy_requests"),
-        *("proxy_responses",),
     }
 )
 """What needs no counterpart: txmux does so anyway, or has nothing that this would be about."""
@@ -82,21 +74,17 @@ _WARNED = {
 }
 
 
-def convert_nginx(
-    data: bytes, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
-) -> None:
+def convert_nginx(data: bytes, draft: Draft) -> None:
     """Make rules of an ``nginx.conf``, or of a file that it includes in ``stream``, for `txmux.convert.formats.convert`."""
-    reader = NginxReader(data, path, draft)
-    stream = _stream(reader, path, draft)
+    stream = _stream(NginxReader(data, draft), draft)
     variables = Variables(stream, draft.look)
     zones = {
         d.parameters[1].removeprefix("zone=").partition(":")[0]: d.value
         for d in stream
         if d.name == "limit_conn_zone" and len(d.words) > 2
     }
-    routes = RouteWriter(draft, matchers)
+    routes = RouteWriter(draft)
     made = NginxConversion(draft, variables, Backends(stream, draft, variables), zones, routes)
-    folder = str(PurePath(path).parent)
     outer = tuple(d for d in stream if d.name not in _BLOCKS)
     _report(outer, draft)
     taken: dict[str, Directive] = {}
@@ -110,17 +98,17 @@ def convert_nginx(
                     draft.look(
                         listen, "the server is chosen by server_name, which has no counterpart"
                     )
-            ServerBlock(directive, DirectiveScope(draft, block, outer, folder), made).convert()
+            ServerBlock(directive, DirectiveScope(block, outer), made).convert()
     routes.finish()
 
 
-def _stream(reader: NginxReader, path: str, draft: Draft) -> tuple[Directive, ...]:
+def _stream(reader: NginxReader, draft: Draft) -> tuple[Directive, ...]:
     """Return what is in ``stream``, or in a file that belongs there; report the rest once."""
     top = reader.expanded(reader.directives, inner=False)
     blocks = [d for d in top if d.name in _STREAMS]
     if not blocks and _BLOCKS.isdisjoint(d.name for d in top):
         raise ConvertError(
-            f"{path}: there is no stream block in it, and nothing else of nginx has a counterpart{_absent(reader)}"
+            f"{draft.path}: there is no stream block in it, and nothing else of nginx has a counterpart{_absent(reader)}"
         )
     others = [d for d in top if d.name not in _STREAMS]
     found = [
@@ -136,9 +124,11 @@ def _stream(reader: NginxReader, path: str, draft: Draft) -> tuple[Directive, ..
             if directive.name == "server" and any(
                 d.name == "location" for d in directive.block or ()
             ):
-                raise ConvertError(f"{path}: there are servers of http in it, and none of stream")
+                raise ConvertError(
+                    f"{draft.path}: there are servers of http in it, and none of stream"
+                )
     if not any(d.name == "server" for d in found):
-        raise ConvertError(f"{path}: there is no server in its stream block{_absent(reader)}")
+        raise ConvertError(f"{draft.path}: there is no server in its stream block{_absent(reader)}")
     _process(others, draft)
     others = [d for d in others if d.name not in _OF_PROCESS]
     names = list(dict.fromkeys(d.name for d in others))

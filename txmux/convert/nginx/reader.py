@@ -53,14 +53,11 @@ class Directive(ConfigLine):
 class NginxReader:
     """Reads a configuration and what it includes.
 
-    Args:
-        path: Its name. Relative paths of included files start at its folder, as in nginx.
-
     Attributes:
         unmatched: Patterns of files to include that no file matched.
     """
 
-    def __init__(self, data: bytes, path: str, draft: Draft) -> None:
+    def __init__(self, data: bytes, draft: Draft) -> None:
         try:
             self._crossplane = import_module("crossplane")
         except ModuleNotFoundError:
@@ -70,13 +67,12 @@ class NginxReader:
         lua = import_module("crossplane.ext.lua").LuaBlockPlugin()
         import_module("crossplane.lexer").register_external_lexer(_UNKNOWN_LUA, lua.lex)
         self.unmatched: list[str] = []
-        self._path = path
         self._draft = draft
         # crossplane opens files itself.
         with tempfile.NamedTemporaryFile() as copy:
             copy.write(data + b"\n")  # without it, the last word would be lost
             copy.flush()
-            self.directives = self._read(copy.name, path)
+            self.directives = self._read(copy.name, draft.path)
 
     def expanded(
         self, directives: Iterable[Directive], *, inner: bool = True, within: tuple[str, ...] = ()
@@ -95,7 +91,7 @@ class NginxReader:
     def _included(
         self, directive: Directive, within: tuple[str, ...], *, inner: bool
     ) -> Iterator[Directive]:
-        pattern = str(Path(self._path).parent / directive.value)
+        pattern = str(Path(self._draft.path).parent / directive.value)
         several = glob.has_magic(pattern) and "\0" not in pattern  # which no name has
         files = sorted(glob.glob(pattern)) if several else [pattern]  # noqa: PTH207 - it may be absolute
         if not files:

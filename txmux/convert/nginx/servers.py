@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.decision_list import DecidedCase, DecisionList, always
-from txmux.convert.nginx.networks import admission
+from txmux.convert.nginx.maps import admission
 from txmux.convert.nginx.variables import ListenContext, Variables
 from txmux.convert.routes import CLOSE, RouteWriter
 from txmux.convert.terms import InexpressibleError, Term
+from txmux.convert.values import bracketed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from txmux.convert.nginx.backends import Backends
     from txmux.convert.nginx.reader import Directive
-    from txmux.convert.nginx.scope import DirectiveScope
-    from txmux.convert.nginx.values import Value
+    from txmux.convert.nginx.values import DirectiveScope, Value
     from txmux.convert.writer import Draft, DraftSection
 
 
@@ -159,7 +159,7 @@ class ServerBlock:
                 if "$" in directive.value or directive.value.startswith(("data:", "engine:")):
                     section.look(directive, "is left out: it is not a file")
                 else:
-                    section.add("terminate_tls", scope.path(directive.value), directive)
+                    section.add_path("terminate_tls", directive.value, directive)
         if "terminate_tls" not in section.entries:
             section.dropped = True
             message = "server: has no certificate; its clients are closed"
@@ -278,10 +278,9 @@ class Endpoint:
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        if self.datagrams:
-            host = f"[{self.host}]" if ":" in self.host else self.host
-            return f"udp:{host}:{self.port}" if host else f"udp:{self.port}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        if self.datagrams and not self.host:
+            return f"udp:{self.port}"
+        return f"{'udp:' * self.datagrams}{bracketed(self.host)}:{self.port}"
 
 
 def endpoints_of(directives: Iterable[Directive], draft: Draft) -> list[Endpoint]:

@@ -14,7 +14,7 @@ import attrs
 from txmux.convert.matching import escaped, option
 from txmux.convert.nginx.values import Variable, duration, value_of
 from txmux.convert.terms import InexpressibleError
-from txmux.convert.weights import whole_weights
+from txmux.convert.values import milliseconds, whole_weights
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 
@@ -241,10 +241,7 @@ def _http(latest: Mapping[str, Directive]) -> list[str]:
 
 def _time(text: str) -> str:
     """Write milliseconds; what cannot be read stays as it is, so that the parser refuses it."""
-    if not text.isdecimal():
-        return text
-    number = int(text)
-    return f"{number}ms" if number % 1000 else f"{number // 1000}s"
+    return milliseconds(int(text)) if text.isdecimal() else text
 
 
 _SHARE = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,2})?%")

@@ -1,12 +1,70 @@
-"""What directives of nginx take: times, sizes, and texts with variables in them."""
+"""What directives of nginx take: times, sizes, and texts with variables in them; what holds in a ``server`` block."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.terms import InexpressibleError
+
+if TYPE_CHECKING:
+    from txmux.convert.nginx.reader import Directive
+    from txmux.convert.writer import DraftSection
+
+
+@attrs.frozen
+class DirectiveScope:
+    """The directives of a server, or of an upstream.
+
+    Attributes:
+        outer: Those of the ``stream`` block.
+    """
+
+    own: tuple[Directive, ...]
+    outer: tuple[Directive, ...]
+
+    def all(self, *names: str) -> list[Directive]:
+        """Return the directives of these names; those of ``stream`` only if there are none here."""
+        for directives in (self.own, self.outer):
+            found = [d for d in directives if d.name in names]
+            if found:
+                return found
+        return []
+
+    def get(self, name: str) -> Directive | None:
+        return next(reversed(self.all(name)), None)
+
+    def is_on(self, name: str, *, default: bool = False) -> bool:
+        found = self.get(name)
+        return found.value == "on" if found else default
+
+    def text(self, name: str, default: str = "") -> str:
+        found = self.get(name)
+        return " ".join(found.parameters) if found else default
+
+    def line(self, name: str) -> int:
+        found = self.get(name)
+        return found.number if found else 0
+
+    def add_files(self, section: DraftSection, key: str, *names: str) -> None:
+        for directive in filter(None, map(self.get, names)):
+            section.add_path(key, directive.value, directive)
+
+    def add(
+        self, section: DraftSection, key: str, name: str, default: str, *, sized: bool = False
+    ) -> None:
+        """Write a time or a size; nothing if it is neither there nor has a default."""
+        text = self.text(name, default)
+        try:
+            value = (size if sized else duration)(text) if text else ""
+        except InexpressibleError as error:
+            section.look(self.line(name), f"{name} {text}: is left out: {error}")
+            return
+        if value:
+            section.add(key, value, self.line(name))
+
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _TIME = re.compile(r"(\d+)(ms|[smhdwMy]?)")

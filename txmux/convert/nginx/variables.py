@@ -8,8 +8,7 @@ import attrs
 
 from txmux.convert.decision_list import DecisionList, always
 from txmux.convert.nginx.lookups import ADDRESS, NAME, PROTOCOLS, VERSION, look_up
-from txmux.convert.nginx.maps import MapEntry, ParsedMap, read_map
-from txmux.convert.nginx.networks import by_network
+from txmux.convert.nginx.maps import MapEntry, ParsedMap, by_network, read_map
 from txmux.convert.nginx.values import Value, Variable, joined, shown, value_of
 from txmux.convert.terms import InexpressibleError
 

@@ -20,13 +20,13 @@ from txmux.convert.matching import (
 )
 from txmux.convert.sslh.arguments import IS_DEFAULTS, merged, read_arguments, read_defaults
 from txmux.convert.sslh.settings import Setting, SettingsGroup, read_libconfig
+from txmux.convert.values import bracketed
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from txmux.convert.writer import Draft, DraftSection
-    from txmux.interfaces import IProtocolMatcher
 
 _MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}
 _COMMON = {
@@ -87,23 +87,22 @@ _NO_COUNTERPART = {
 class Machine:
     """What is known of the machine, as for `txmux.convert.formats.convert`."""
 
-    matchers: Mapping[str, IProtocolMatcher]
     port_of: Callable[[str], int | None]
     is_guarded: Callable[[str], bool]
 
 
-def convert_sslh(data: bytes, path: str, draft: Draft, machine: Machine) -> None:
+def convert_sslh(data: bytes, draft: Draft, machine: Machine) -> None:
     """Make rules of an ``sslh.cfg``, or of ``/etc/default/sslh``, for `txmux.convert.formats.convert`."""
     if IS_DEFAULTS.search(data):
-        words, line, variables = read_defaults(data.decode("utf-8", "replace"), path)
+        words, line, variables = read_defaults(data.decode("utf-8", "replace"), draft.path)
         if variables.get("RUN", "yes").lower() == "no":
             draft.warn(line, "RUN=no: the start script does not start sslh")
         try:
             convert_arguments(words, draft, machine, line)
         except ConvertError as error:
-            raise ConvertError(f"{path}:{line}: {error}") from None
+            raise ConvertError(f"{draft.path}:{line}: {error}") from None
         return
-    settings = dict(read_libconfig(data, path))
+    settings = dict(read_libconfig(data, draft.path))
     _Sslh(draft, machine).convert(SettingsGroup(draft, settings, line=1))
 
 
@@ -256,14 +255,11 @@ class _Sslh:
             if re.search("[A-Za-z]", bare) and ":" not in bare:
                 group.look(f"'{bare}' is a name; write the address of it that is listened on")
                 bare = "127.0.0.1" if bare == "localhost" else bare
-            place = f"[{bare}]" if ":" in bare else bare
-            return f"udp:{place}:{number}"
-        if ":" in bare:
-            return f"[{bare}]:{number}"
-        if re.search("[A-Za-z]", bare):
+            return f"udp:{bracketed(bare)}:{number}"
+        if re.search("[A-Za-z]", bare) and ":" not in bare:
             group.look(f"'{bare}' is a name; only its IPv4 address is listened on")
             return f"tcp:{number}:interface={bare}"
-        return f"{bare}:{number}"
+        return f"{bracketed(bare)}:{number}"
 
     def _port(self, text: str) -> str:
         """Return the number of a port; nothing if it is a name that is not known."""
@@ -310,10 +306,9 @@ class _Sslh:
             section.add("server", f"unix:{host}", at)
         else:
             bare = host.removeprefix("[").removesuffix("]")
-            place = f"[{bare}]" if ":" in bare else bare
-            udp, number = "udp:" if is_udp else "", self._port(port)
+            number = self._port(port)
             if number:
-                section.add("server", f"{udp}{place}:{number}", at)
+                section.add("server", f"{'udp:' * is_udp}{bracketed(bare)}:{number}", at)
             else:
                 group.look(f"{host}:{port}: unknown service name '{port}'; write its number")
         for name in ("proxyprotocol", "proxy_protocol"):
@@ -375,7 +370,7 @@ class _Sslh:
         group.section = backend
 
     def _refused(self, line: str, group: SettingsGroup) -> str:
-        why = refusal(line, self._machine.matchers)
+        why = refusal(line, self._draft.matchers)
         if why:
             group.look(f"match = {line}: {why}")
         return why

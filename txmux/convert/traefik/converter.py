@@ -18,27 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from txmux.convert.writer import Draft
-    from txmux.interfaces import IProtocolMatcher
 
 
 _SUFFIXES = frozenset({".yml", ".yaml", ".toml"})
 
 
-def convert_traefik(
-    data: bytes,
-    path: str,
-    draft: Draft,
-    matchers: Mapping[str, IProtocolMatcher],
-    entry_points: Mapping[str, str],
-) -> None:
+def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) -> None:
     """Make rules of Traefik's static configuration and of the files that it names, for `txmux.convert.formats.convert`."""
-    top = read_file(data, path)
-    files = [top, *_provided(top, path, draft)]
+    top = read_file(data, draft.path)
+    files = [top, *_provided(top, draft)]
     routers = dict(_named(files, "tcp", "routers"))
     for_datagrams = dict(_named(files, "udp", "routers"))
     if not routers and not for_datagrams:
         raise ConvertError(
-            f"{path}: there are no tcp.routers or udp.routers in it, nor in files that it provides"
+            f"{draft.path}: there are no tcp.routers or udp.routers in it, nor in files that it provides"
         )
     points = [EntryPoint(name, node) for name, node in top.get("entryPoints").items()]
     points += [
@@ -51,17 +44,15 @@ def convert_traefik(
     if not known or (named and known.isdisjoint(named)):
         which = ", ".join(dict.fromkeys(named)) or "websecure"
         raise ConvertError(
-            f"{path}: the entryPoints of its routers are not in it: say where each is that is listened on ({which}), as in "
+            f"{draft.path}: the entryPoints of its routers are not in it: say where each is that is listened on ({which}), as in "
             f"--entrypoint {(named or ['websecure'])[0]}=:443, or convert the file that has them and names this one in providers.file"
         )
-    folder = str(Path(path).parent)
     services = Services(
         {name.lower(): node for name, node in _named(files, "tcp", "services")},
         {name.lower(): node for name, node in _named(files, "tcp", "serversTransports")},
         draft,
-        folder,
     )
-    routes = RouteWriter(draft, matchers)
+    routes = RouteWriter(draft)
     routing = Routing(
         routes,
         services,
@@ -82,7 +73,7 @@ def convert_traefik(
         own = [router for router in read if point.name in router.points]
         if own:
             routing.convert(point, own, with_http=point.name in http)
-    _datagrams(files, points, for_datagrams, routes, folder)
+    _datagrams(files, points, for_datagrams, routes)
     if read:
         draft.notes.append(
             "Traefik never ends a connection that is idle; txmux does, after idle_timeout of [backend], 1h by default"
@@ -103,7 +94,7 @@ def _unknown(points: Iterable[EntryPoint], routers: Iterable[Router], draft: Dra
                 draft.look(router.node.line, message)
 
 
-def _provided(top: Node, path: str, draft: Draft) -> Iterator[Node]:
+def _provided(top: Node, draft: Draft) -> Iterator[Node]:
     providers = top.get("providers")
     for name, node in providers.items():
         if name.lower() not in {"file", "providersthrottleduration"}:
@@ -111,11 +102,12 @@ def _provided(top: Node, path: str, draft: Draft) -> Iterator[Node]:
                 node.line, f"providers.{name}: what it provides is not in files, and is left out"
             )
     folder, single = providers.get("file", "directory"), providers.get("file", "filename")
+    parent = Path(draft.path).parent
     places: list[tuple[Path, int]] = []
     if single.text:
-        places.append((Path(path).parent / single.text, single.line))
+        places.append((parent / single.text, single.line))
     if folder.text:
-        found = sorted((Path(path).parent / folder.text).rglob("*"))
+        found = sorted((parent / folder.text).rglob("*"))
         places += [(file, folder.line) for file in found if file.suffix in _SUFFIXES]
         if not found:
             draft.look(folder.line, f"providers.file.directory: {folder.text} has no files here")
@@ -161,10 +153,9 @@ def _datagrams(
     points: list[EntryPoint],
     routers: Mapping[str, Node],
     routes: RouteWriter,
-    folder: str,
 ) -> None:
     services = {name.lower(): node for name, node in _named(files, "udp", "services")}
-    routing = DatagramRouting(routes, Services(services, {}, routes.draft, folder, "udp:"))
+    routing = DatagramRouting(routes, Services(services, {}, routes.draft, "udp:"))
     named_points = {
         name: tuple(one.text for one in node.get("entryPoints").each())
         for name, node in routers.items()

@@ -202,10 +202,7 @@ class Routing:
             (router.tls.get("options").text or "default").partition("@")[0].lower()
         )
         for route in self.routes.route(section, condition, outcome, line):
-            for certificate in self.certificates:
-                for part in ("certFile", "keyFile"):
-                    file = certificate.get(part)
-                    route.add("terminate_tls", self.services.path(file.text), file.line)
+            self.services.add_pairs(route, "terminate_tls", self.certificates)
             self._options(route, options)
             if options is not None:
                 self._report_options(route, options, condition)
@@ -220,8 +217,8 @@ class Routing:
             route.add("tls_minimum", "1.3", options.get("minVersion").line)
         client_auth = options.get("clientAuth", "clientAuthType")
         if client_auth.text == "RequireAndVerifyClientCert":
-            for file in options.get("clientAuth", "caFiles").each():
-                route.add("tls_client_ca", self.services.path(file.text), file.line)
+            authorities = options.get("clientAuth", "caFiles").each()
+            self.services.add_files(route, "tls_client_ca", authorities)
         elif client_auth.text not in {"", "NoClientCert"}:
             message = f"{client_auth.text}: txmux asks for a certificate only where it has to be shown and verified"
             route.look(client_auth.line, message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.terms import InexpressibleError
-from txmux.convert.weights import whole_weights
+from txmux.convert.values import whole_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from txmux.convert.traefik.reader import Node
     from txmux.convert.writer import Draft, DraftSection
 
@@ -51,14 +52,12 @@ class Services:
         services: dict[str, Node],
         transports: dict[str, Node],
         draft: Draft,
-        folder: str,
         prefix: str = "",
     ) -> None:
         self._prefix = prefix
         self._services = services
         self._transports = transports
         self._draft = draft
-        self._folder = folder
         self._made: dict[tuple[str, str], DraftSection] = {}
 
     def outcome(self, name: str, idle: str = "") -> str:
@@ -94,9 +93,8 @@ class Services:
         return found
 
     def _fill(self, section: DraftSection, servers: list[_WeightedServer]) -> None:
-        for server, weight in zip(
-            servers, whole_weights([server.share for server in servers]), strict=True
-        ):
+        weights = whole_weights([server.share for server in servers])
+        for server, weight in zip(servers, weights, strict=True):
             address = server.address.get("address")
             text = self._prefix + address.text
             section.add("server", f"{text} weight={weight}" if weight > 1 else text, address.line)
@@ -134,38 +132,31 @@ class Services:
         name = settings.get("serverName")
         if name.text:
             section.add("tls_name", name.text, name.line)
-        for authority in settings.get("rootCAs").each():
-            section.add("tls_ca", self.path(authority.text), authority.line)
-        for certificate in settings.get("certificates").each():
-            for part in ("certFile", "keyFile"):
-                file = certificate.get(part)
-                section.add("tls_client_certificate", self.path(file.text), file.line)
+        self.add_files(section, "tls_ca", settings.get("rootCAs").each())
+        self.add_pairs(section, "tls_client_certificate", settings.get("certificates").each())
         unverified = settings.get("insecureSkipVerify")
         if unverified.is_set:
-            message = (
-                "insecureSkipVerify: txmux verifies the certificate; name its authority in tls_ca"
-            )
-            section.look(unverified.line, message)
+            message = "txmux verifies the certificate; name its authority in tls_ca"
+            section.look(unverified.line, f"insecureSkipVerify: {message}")
 
     def _check(self, section: DraftSection, check: Node) -> None:
         if not check.is_set:
             return
-        words = ["tcp"]
-        words += [
-            f"{key}={duration(check.get(key).text)}"
-            for key in ("interval", "timeout")
-            if check.get(key).text
-        ]
+        times = {key: duration(check.get(key).text) for key in ("interval", "timeout")}
+        words = ["tcp", *(f"{key}={text}" for key, text in times.items() if text)]
         section.add("check", " ".join(words), check.line)
-        if check.get("expected").text or check.get("send").text or check.get("payload").text:
-            message = (
-                "healthCheck: becomes a check that only connects; write what it says and expects"
-            )
-            section.look(check.line, message)
+        if any(check.get(key).text for key in ("expected", "send", "payload")):
+            message = "becomes a check that only connects; write what it says and expects"
+            section.look(check.line, f"healthCheck: {message}")
 
-    def path(self, text: str) -> str:
-        """Write a path so that it means the same in a rules file, wherever that is."""
-        return os.path.join(os.path.abspath(self._folder), text)  # noqa: PTH100, PTH118 - not resolved
+    def add_files(self, section: DraftSection, key: str, files: Iterable[Node]) -> None:
+        for file in files:
+            section.add_path(key, file.text, file.line)
+
+    def add_pairs(self, section: DraftSection, key: str, certificates: Iterable[Node]) -> None:
+        """Write certificates, each with its private key."""
+        for pair in certificates:
+            self.add_files(section, key, map(pair.get, ("certFile", "keyFile")))
 
 
 def _kind(server: _WeightedServer) -> tuple[str, ...]:

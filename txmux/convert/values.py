@@ -1,0 +1,46 @@
+"""Values of any program, as txmux writes them: addresses, networks, times and weights."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import gcd, lcm
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from txmux.rules.model.networks import IPNetwork
+
+_MOST_WEIGHT = 65535
+
+
+def whole_weights(shares: Sequence[Fraction]) -> list[int]:
+    """Return whole numbers with the same proportions, or nearly so where they would be too large."""
+    most = lcm(*(share.denominator for share in shares))
+    numbers = [int(share * most) for share in shares]
+    numbers = [number // gcd(*numbers) for number in numbers]
+    too_much = Fraction(max(numbers), _MOST_WEIGHT)
+    return [max(1, round(n / too_much)) if too_much > 1 else n for n in numbers]
+
+
+def milliseconds(number: int) -> str:
+    return f"{number}ms" if number % 1000 else f"{number // 1000}s"
+
+
+def bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def without(network: IPNetwork, holes: Iterable[IPNetwork]) -> list[IPNetwork]:
+    left = [network]
+    for hole in holes:
+        left = [part for one in left for part in _cut(one, hole)]
+    return left
+
+
+def _cut(network: IPNetwork, hole: IPNetwork) -> Iterable[IPNetwork]:
+    if network.version != hole.version or not network.overlaps(hole):
+        return [network]
+    if network.prefixlen >= hole.prefixlen:
+        return []
+    return network.address_exclude(hole)  # type: ignore[arg-type] # of one version
