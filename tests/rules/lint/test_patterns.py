@@ -138,46 +138,40 @@ class UnusableTests(SynchronousTestCase):
         error = self.assertRaises(RulesError, parse, text, "x.ini")
         return [problem.message for problem in error.problems]
 
+    def refuses(self, text: str, *told: str) -> None:
+        self.assertEqual(self.complaints(text), [*told])
+
     def test_link_local_needs_an_interface(self) -> None:
         told = "'fe80::1' is an address of one link; write its interface, too: [fe80::1%eth0]:PORT"
-        self.assertEqual(self.complaints("[listen a]\nendpoint = [fe80::1]:1\n"), [told])
-        self.assertEqual(
-            self.complaints("[listen a]\nendpoint = :1\ndefault = [fe80::1]:1\n"), [told]
-        )
+        self.refuses("[listen a]\nendpoint = [fe80::1]:1\n", told)
+        self.refuses("[listen a]\nendpoint = :1\ndefault = [fe80::1]:1\n", told)
         parse("[listen a]\nendpoint = [fe80::1%lo]:1\n", "x.ini")
 
     def test_link_local_in_endpoint_strings(self) -> None:
         told = "'fe80::1' is an address of one link; write its interface, too: fe80\\:\\:1%eth0"
-        self.assertEqual(
-            self.complaints(
-                "[listen a]\nendpoint = tcp6:1:interface=fe80\\:\\:1\ndefault = tcp:fe80\\:\\:1:2\n"
-            ),
-            [f"interface: {told}", f"host: {told}"],
+        self.refuses(
+            "[listen a]\nendpoint = tcp6:1:interface=fe80\\:\\:1\ndefault = tcp:fe80\\:\\:1:2\n",
+            f"interface: {told}",
+            f"host: {told}",
         )
         parse("[listen a]\nendpoint = tcp6:1:interface=fe80\\:\\:1%lo\n", "x.ini")
         text = "[listen a]\nendpoint = :1\ndefault = b\n[backend b]\nserver = [::1]:2\nsource = fe80::1\n"
-        self.assertEqual(
-            self.complaints(text),
-            [
-                "'fe80::1' is not an address to connect from; write one of this machine's, such as 192.0.2.1"
-            ],
+        self.refuses(
+            text,
+            "'fe80::1' is not an address to connect from; write one of this machine's, such as 192.0.2.1",
         )
 
     def test_tcp6_has_ipv6_alone(self) -> None:
-        self.assertEqual(
-            self.complaints("[listen a]\nendpoint = tcp6:1:interface=127.0.0.1\n"),
-            ["interface: '127.0.0.1' is not an IPv6 address; write one, or tcp instead of tcp6"],
+        self.refuses(
+            "[listen a]\nendpoint = tcp6:1:interface=127.0.0.1\n",
+            "interface: '127.0.0.1' is not an IPv6 address; write one, or tcp instead of tcp6",
         )
 
     def test_workers_cannot_share_what_twisted_opens(self) -> None:
         text = "[txmux]\nworkers = {}\n[listen a]\nendpoint = :1\n tcp:2\n unix:/x\n ssl:3:privateKey=k:certKey=c\n"
-        self.assertEqual(
-            self.complaints(text.format(2)),
-            [
-                (
-                    "several workers cannot share an endpoint of type 'ssl'; write ADDRESS:PORT, :PORT, unix: or "
-                    "systemd:, or workers = 1"
-                )
-            ],
+        self.refuses(
+            text.format(2),
+            "several workers cannot share an endpoint of type 'ssl'; write ADDRESS:PORT, :PORT, unix: or "
+            "systemd:, or workers = 1",
         )
         parse(text.format(1), "x.ini")

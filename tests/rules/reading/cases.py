@@ -15,27 +15,26 @@ if TYPE_CHECKING:
 
 
 class ReadingTestCase(SynchronousTestCase):
+    maxDiff = None
     listen = "[listen a]\nendpoint = :1\n"
 
     def read(self, text: str) -> Rules:
         return parse(text, "x.ini", MATCHERS)
 
-    def complaints(self, text: str) -> list[str]:
-        error = self.assertRaises(RulesError, self.read, text)
+    def complaints(self, text: str = "", **more: str) -> list[str]:
+        error = self.assertRaises(RulesError, self.read, text, **more)
         return [f"{p.line} {p.key}: {p.message}" for p in error.problems]
 
+    def refuses(self, text: str, *told: str, **more: str) -> None:
+        self.assertEqual(self.complaints(text, **more), [*told])
 
-class BackendTestCase(SynchronousTestCase):
-    maxDiff = None
 
-    def rules(self, text: str, *, servers: str = "10.0.0.1:80") -> Rules:
+class BackendTestCase(ReadingTestCase):
+    """Reads files with a listener and a backend called b; its first server has the line 5, its first key the line 6."""
+
+    def read(self, text: str = "", *, servers: str = "10.0.0.1:80") -> Rules:
         whole = f"[listen l]\nendpoint = :1\nsilent = b\n[backend b]\nserver = {servers}\n{text}\n"
         return parse(whole, "etc/rules.ini", MATCHERS)
 
     def backend(self, text: str = "", *, servers: str = "10.0.0.1:80") -> Backend:
-        return self.rules(text, servers=servers).backends["b"]
-
-    def complaints(self, text: str = "", *, servers: str = "10.0.0.1:80") -> list[str]:
-        """Give what is said of a file; its first key has the line 6, and its first server the line 5."""
-        error = self.assertRaises(RulesError, self.rules, text, servers=servers)
-        return [f"{p.line} {p.key}: {p.message}" for p in error.problems]
+        return self.read(text, servers=servers).backends["b"]

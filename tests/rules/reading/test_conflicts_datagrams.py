@@ -62,65 +62,47 @@ class DatagramTests(ReadingTestCase):
         self.assertEqual(said, "3 default: 'udp:host' has no port; write udp:host:PORT")
 
     def test_two_transports(self) -> None:
-        self.assertEqual(
-            self.complaints(
-                "[listen u]\nendpoint = udp:5\n  :6\ndefault = b\n"
-                "[backend b]\nserver = 127.0.0.1:1\n  udp:127.0.0.1:1\n"
-            ),
-            [
-                "3 endpoint: ':6' and 'udp:5' are of two transports, UDP and TCP; write another [listen] for one of them",
-                (
-                    "7 server: 'udp:127.0.0.1:1' and '127.0.0.1:1' are of two transports, UDP and TCP; "
-                    "write another [backend] for one of them"
-                ),
-            ],
+        self.refuses(
+            "[listen u]\nendpoint = udp:5\n  :6\ndefault = b\n"
+            "[backend b]\nserver = 127.0.0.1:1\n  udp:127.0.0.1:1\n",
+            "3 endpoint: ':6' and 'udp:5' are of two transports, UDP and TCP; write another [listen] for one of them",
+            "7 server: 'udp:127.0.0.1:1' and '127.0.0.1:1' are of two transports, UDP and TCP; "
+            "write another [backend] for one of them",
         )
 
     def test_keys_of_the_other(self) -> None:
-        self.assertEqual(
-            self.complaints(f"{_UDP}silent = close\nmax_connections = 5\nbacklog = 5\n"),
-            [
-                "3 silent: a datagram is a whole message, so no client is silent; remove it",
-                "4 max_connections: is for TCP; write max_flows",
-                "5 backlog: is for TCP; remove it",
-            ],
+        self.refuses(
+            f"{_UDP}silent = close\nmax_connections = 5\nbacklog = 5\n",
+            "3 silent: a datagram is a whole message, so no client is silent; remove it",
+            "4 max_connections: is for TCP; write max_flows",
+            "5 backlog: is for TCP; remove it",
         )
-        self.assertEqual(
-            self.complaints("[listen t]\nendpoint = :1\nmax_flows = 5\n"),
-            ["3 max_flows: is for UDP; remove it"],
+        self.refuses(
+            "[listen t]\nendpoint = :1\nmax_flows = 5\n", "3 max_flows: is for UDP; remove it"
         )
-        self.assertEqual(
-            self.complaints(
-                f"{_UDP}default = b\n[backend b]\nserver = udp:h:1\nproxy_protocol = v1\ntls = yes\n"
-            ),
-            ["6 proxy_protocol: v1 is for TCP; write v2, or off", "7 tls: is for TCP; remove it"],
+        self.refuses(
+            f"{_UDP}default = b\n[backend b]\nserver = udp:h:1\nproxy_protocol = v1\ntls = yes\n",
+            "6 proxy_protocol: v1 is for TCP; write v2, or off",
+            "7 tls: is for TCP; remove it",
         )
-        self.assertEqual(
-            self.complaints("[listen t]\nendpoint = :1\n[backend b]\nserver = h:1\nanswers = 1\n"),
-            ["5 answers: is for UDP; remove it"],
+        self.refuses(
+            "[listen t]\nendpoint = :1\n[backend b]\nserver = h:1\nanswers = 1\n",
+            "5 answers: is for UDP; remove it",
         )
 
     def test_forwarded_to_the_other_transport(self) -> None:
-        self.assertEqual(
-            self.complaints(
-                f"{_UDP}default = 127.0.0.1:1\n[listen t]\nendpoint = :1\nsilent = udp:h:1\n"
-                "[route r]\nmatch = any\nunder = t\nbackend = udp:h:2\n"
-                "[backend b]\nserver = udp:h:1\nfallback = h:1\n"
-            ),
-            [
-                "3 default: the servers of '127.0.0.1:1' are for TCP, but [listen u] is for UDP; use another backend",
-                "6 silent: the servers of 'udp:h:1' are for UDP, but [listen t] is for TCP; use another backend",
-                "10 backend: its servers are for UDP, but [listen t] is for TCP; use another backend",
-                "13 fallback: the servers of 'h:1' are for TCP, but this backend is for UDP; use another backend",
-            ],
+        self.refuses(
+            f"{_UDP}default = 127.0.0.1:1\n[listen t]\nendpoint = :1\nsilent = udp:h:1\n"
+            "[route r]\nmatch = any\nunder = t\nbackend = udp:h:2\n"
+            "[backend b]\nserver = udp:h:1\nfallback = h:1\n",
+            "3 default: the servers of '127.0.0.1:1' are for TCP, but [listen u] is for UDP; use another backend",
+            "6 silent: the servers of 'udp:h:1' are for UDP, but [listen t] is for TCP; use another backend",
+            "10 backend: its servers are for UDP, but [listen t] is for TCP; use another backend",
+            "13 fallback: the servers of 'h:1' are for TCP, but this backend is for UDP; use another backend",
         )
-        self.assertEqual(
-            self.complaints(
-                "[listen t]\nendpoint = :1\n[route r]\nmatch = any\nbackend = udp:h:2\n"
-            ),
-            [
-                "5 backend: its servers are for UDP, but no [listen] is; use another backend, or add a listener"
-            ],
+        self.refuses(
+            "[listen t]\nendpoint = :1\n[route r]\nmatch = any\nbackend = udp:h:2\n",
+            "5 backend: its servers are for UDP, but no [listen] is; use another backend, or add a listener",
         )
 
     def test_matchers_that_cannot_be_there(self) -> None:
@@ -138,7 +120,7 @@ class DatagramTests(ReadingTestCase):
             "'endpoint = udp:PORT' and name a server of UDP"
         )
         route = "[route r]\nmatch = wireguard\nbackend = 127.0.0.1:2\n"
-        self.assertEqual(self.complaints(listener + route), [wrong])
+        self.refuses(listener + route, wrong)
         route = "[route r]\nmatch = wireguard\n    not quic\nbackend = close\n"
         [both] = self.complaints(listener + route)
         self.assertIn(
@@ -170,7 +152,7 @@ class DatagramTests(ReadingTestCase):
                 "11 backend: its servers are for UDP, but [route r] is for TCP; use another backend",
             ),
         ):
-            self.assertEqual(self.complaints(text), [told])
+            self.refuses(text, told)
         rules = self.read(f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}")
         self.assertEqual(
             [len(rules.routes_over(one, one.transport)) for one in rules.listeners], [0, 1]

@@ -53,52 +53,34 @@ class HandoverTests(ReadingTestCase):
             "handover:/run/x.sock weight=2": "'weight=2' is not expected after the path; remove it, or write quotes around a path with blanks",
             f"handover:/{'x' * 107}": "is 108 bytes long; the path of a UNIX socket has at most 107",
         }.items():
-            self.assertEqual(
-                self.complaints(f"{self.listen}default = {text}\n"), [f"3 default: {told}"]
-            )
+            self.refuses(f"{self.listen}default = {text}\n", f"3 default: {told}")
 
     def test_neither_server_nor_fallback(self) -> None:
-        self.assertEqual(
-            self.complaints(f"{self.listen}default = b\n[backend b]\nserver = {_TO}\n"),
-            [
-                (
-                    f"5 server: '{_TO}' is not a server to connect to, so nothing else of a [backend] would count; "
-                    "write it where this backend is named"
-                )
-            ],
+        self.refuses(
+            f"{self.listen}default = b\n[backend b]\nserver = {_TO}\n",
+            f"5 server: '{_TO}' is not a server to connect to, so nothing else of a [backend] would count; "
+            "write it where this backend is named",
         )
-        self.assertEqual(
-            self.complaints(
-                f"{self.listen}default = b\n[backend b]\nserver = a:1\nfallback = {_TO}\n"
-            ),
-            [
-                "6 fallback: what the client said has been read for this backend by then, and cannot be given back; name a server"
-            ],
+        self.refuses(
+            f"{self.listen}default = b\n[backend b]\nserver = a:1\nfallback = {_TO}\n",
+            "6 fallback: what the client said has been read for this backend by then, and cannot be given back; name a server",
         )
 
     def test_nothing_where_tls_ends(self) -> None:
         ends = "[route web]\nmatch = tls\nterminate_tls = cert.pem\n"
-        self.assertEqual(
-            self.complaints(f"{self.listen}{ends}backend = {_TO}\n"),
-            [f"6 backend: TLS ends here, {_USELESS}; name a server"],
+        self.refuses(
+            f"{self.listen}{ends}backend = {_TO}\n",
+            f"6 backend: TLS ends here, {_USELESS}; name a server",
         )
-        self.assertEqual(
-            self.complaints(f"{self.listen}{ends}{_ROUTE}under = web\n"),
-            [
-                (
-                    f"8 backend: [route web] ends TLS, {_USELESS}; "
-                    "name a server, or put it under a listener"
-                )
-            ],
+        self.refuses(
+            f"{self.listen}{ends}{_ROUTE}under = web\n",
+            f"8 backend: [route web] ends TLS, {_USELESS}; "
+            "name a server, or put it under a listener",
         )
-        self.assertEqual(
-            self.complaints(f"{self.listen}default = {_TO}\n{ends}"),
-            [
-                (
-                    "6 terminate_tls: clients that no route takes inside of TLS go where [listen a] leads them, which hands "
-                    "over sockets, which no other program could use here; add 'backend'"
-                )
-            ],
+        self.refuses(
+            f"{self.listen}default = {_TO}\n{ends}",
+            "6 terminate_tls: clients that no route takes inside of TLS go where [listen a] leads them, which hands "
+            "over sockets, which no other program could use here; add 'backend'",
         )
         self.read(f"{self.listen}default = {_TO}\n{ends}backend = 127.0.0.1:80\n{_ROUTE}")
         self.read(f"{self.listen}{ends}{_ROUTE}")
@@ -109,9 +91,10 @@ class HandoverTests(ReadingTestCase):
             "[route pg] of [listen a] may have answered the client first, and its request cannot be taken back; "
             "put one of the two under another listener, or name a server"
         )
-        self.assertEqual(
-            self.complaints(f"{self.listen}silent = 127.0.0.1:9\n  {_TO}\n{postgres}{_ROUTE}"),
-            [f"4 silent: {told}", f"10 backend: {told}"],
+        self.refuses(
+            f"{self.listen}silent = 127.0.0.1:9\n  {_TO}\n{postgres}{_ROUTE}",
+            f"4 silent: {told}",
+            f"10 backend: {told}",
         )
         self.read(f"{self.listen}{postgres}dry_run = yes\n{_ROUTE}")
         self.read(f"{self.listen}[listen b]\nendpoint = :2\n{postgres}under = a\n{_ROUTE}under = b")
@@ -123,38 +106,28 @@ class HandoverTests(ReadingTestCase):
             "systemd:domain=UNIX:index=0",
             "ssl:1:privateKey=k.pem:certKey=c.pem",
         ):
-            self.assertEqual(
-                self.complaints(f"[listen a]\nendpoint = :7\n  {endpoint}\n{_ROUTE}"),
-                [
-                    (
-                        f"6 backend: '{endpoint}' of [listen a] has no plain TCP sockets to hand over; "
-                        "write ADDRESS:PORT there, or name a server"
-                    )
-                ],
+            self.refuses(
+                f"[listen a]\nendpoint = :7\n  {endpoint}\n{_ROUTE}",
+                f"6 backend: '{endpoint}' of [listen a] has no plain TCP sockets to hand over; "
+                "write ADDRESS:PORT there, or name a server",
             )
         for endpoint in ("[::1]:1", "tcp:1", "tcp6:1", "systemd:domain=INET:index=0", "0.0.0.0:1"):
             self.read(f"[listen a]\nendpoint = {endpoint}\n{_ROUTE}")
 
     def test_no_flows(self) -> None:
-        self.assertEqual(
-            self.complaints(f"[listen u]\nendpoint = udp:5\ndefault = {_TO}\n"),
-            [
-                "3 default: sockets are handed over for TCP, but [listen u] is for UDP; name a server"
-            ],
+        self.refuses(
+            f"[listen u]\nendpoint = udp:5\ndefault = {_TO}\n",
+            "3 default: sockets are handed over for TCP, but [listen u] is for UDP; name a server",
         )
-        self.assertEqual(
-            self.complaints(f"[listen u]\nendpoint = udp:5\n{_ROUTE}"),
-            [
-                "5 backend: its servers are for TCP, but no [listen] is; use another backend, or add a listener"
-            ],
+        self.refuses(
+            f"[listen u]\nendpoint = udp:5\n{_ROUTE}",
+            "5 backend: its servers are for TCP, but no [listen] is; use another backend, or add a listener",
         )
 
     def test_no_portable_relay(self) -> None:
-        self.assertEqual(
-            self.complaints(f"[txmux]\nrelay = portable\n{self.listen}{_ROUTE}"),
-            [
-                "7 backend: sockets cannot be handed over with 'relay = portable'; remove that, or name a server"
-            ],
+        self.refuses(
+            f"[txmux]\nrelay = portable\n{self.listen}{_ROUTE}",
+            "7 backend: sockets cannot be handed over with 'relay = portable'; remove that, or name a server",
         )
 
 

@@ -65,15 +65,13 @@ class LoopTests(ReadingTestCase):
             self.assertFalse(self.loops(endpoints, server, more), (endpoints, server))
 
     def test_all_ways_once_each(self) -> None:
-        self.assertEqual(
-            self.complaints(
-                "[listen a]\nendpoint = :1\nsilent = 127.0.0.1:1\ndefault = b\n"
-                "[listen c]\nendpoint = :2\n"
-                "[route r]\nmatch = any\nbackend = 127.0.0.1:2\n"
-                "[backend b]\nserver = 10.0.0.1:1\nfallback = d\n"
-                "[backend d]\nserver = 10.0.0.1:1\nfallback = 127.0.0.1:1"
-            ),
-            [
+        self.refuses(
+            "[listen a]\nendpoint = :1\nsilent = 127.0.0.1:1\ndefault = b\n"
+            "[listen c]\nendpoint = :2\n"
+            "[route r]\nmatch = any\nbackend = 127.0.0.1:2\n"
+            "[backend b]\nserver = 10.0.0.1:1\nfallback = d\n"
+            "[backend d]\nserver = 10.0.0.1:1\nfallback = 127.0.0.1:1",
+            *(
                 f"{line} {key}: leads back to [listen {name}], which listens at '127.0.0.1:{port}'; "
                 "write the address and port of the server itself"
                 for line, key, name, port in (
@@ -81,7 +79,7 @@ class LoopTests(ReadingTestCase):
                     (4, "default", "a", 1),
                     (9, "backend", "c", 2),
                 )
-            ],
+            ),
         )
 
     def test_datagrams(self) -> None:
@@ -93,14 +91,10 @@ class LoopTests(ReadingTestCase):
             self.read(f"{text}81")
 
     def test_no_address(self) -> None:
-        self.assertEqual(
-            self.complaints("[listen a]\nendpoint = unix:/x\ndefault = {local}:1"),
-            [
-                (
-                    "3 default: '{local}:1' is the address that a client connected to, and clients of a UNIX socket have none; "
-                    "write the server itself"
-                )
-            ],
+        self.refuses(
+            "[listen a]\nendpoint = unix:/x\ndefault = {local}:1",
+            "3 default: '{local}:1' is the address that a client connected to, and clients of a UNIX socket have none; "
+            "write the server itself",
         )
 
     def test_other_listeners(self) -> None:

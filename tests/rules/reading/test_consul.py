@@ -107,7 +107,7 @@ class PlaceTests(BackendTestCase):
             self.assertTrue(parts.hostname or parts.scheme == "unix")
 
     def test_those_of_txmux_are_the_default(self) -> None:
-        rules = self.rules(
+        rules = self.read(
             "consul = https://b.test\nconsul_token = b.token\n"
             "[backend other]\nserver = consul:web\nfallback = consul:short\n"
             "[backend plain]\nserver = 10.0.0.1:1\n"

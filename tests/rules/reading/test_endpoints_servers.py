@@ -101,16 +101,13 @@ class ServerTests(BackendTestCase):
         self.assertIsNone(self.backend("eject = off", servers="{local}:443").eject)
         each = "is another server for each client"
         nothing = f"{each}, and what is found out about one says nothing of others; remove this"
-        self.assertEqual(
-            self.complaints(
-                "check = tcp\neject = failures=1\ntls = yes", servers="h:1\n  {local}:443"
-            ),
-            [
-                f"5 server: '{{local}}:443' {each}; put it into a [backend] of its own",
-                "6 server: '{local}:443' has no name to verify the certificate for; add tls_name = NAME",
-                f"7 check: '{{local}}:443' {nothing}",
-                f"8 eject: '{{local}}:443' {nothing}",
-            ],
+        self.refuses(
+            "check = tcp\neject = failures=1\ntls = yes",
+            f"5 server: '{{local}}:443' {each}; put it into a [backend] of its own",
+            "6 server: '{local}:443' has no name to verify the certificate for; add tls_name = NAME",
+            f"7 check: '{{local}}:443' {nothing}",
+            f"8 eject: '{{local}}:443' {nothing}",
+            servers="h:1\n  {local}:443",
         )
 
     def test_short_form_has_no_options(self) -> None:

@@ -11,183 +11,149 @@ from txmux.rules.reading.sections import TABLES
 
 # Each file, and all that is wrong in it. `{listen}` stands for a listener of two lines.
 BAD_FILES = {
-    "": ["1: there is no [listen NAME] section; add one, with 'endpoint = :443' for example"],
-    "[lisen a]\nendpoint = :1": [
-        (
-            "1: [lisen a]: unknown section; did you mean 'listen'? "
-            "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
-        )
-    ],
-    "{listen}[DEFAULT]\nlog = no": [
+    "": "1: there is no [listen NAME] section; add one, with 'endpoint = :443' for example",
+    "[lisen a]\nendpoint = :1": (
+        "1: [lisen a]: unknown section; did you mean 'listen'? "
+        "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
+    ),
+    "{listen}[DEFAULT]\nlog = no": (
         "3: [DEFAULT]: unknown section (there are [txmux], [listen NAME], [route NAME], [backend NAME])"
-    ],
-    "[listen]\nendpoint = :1": ["1: [listen]: needs a name; write [listen NAME]"],
-    "[listen a b]\nendpoint = :1": [
-        (
-            "1: [listen a b]: 'a b' is not a name; use letters, digits, '.', '_' and '-' only; "
-            "did you mean [listen a-b]?"
-        )
-    ],
-    "[txmux main]\n{listen}": ["1: [txmux main]: takes no name; write [txmux]"],
-    "[txmux]\n{listen}[txmux]": ["4: [txmux]: is already at rules.ini:1; put all its keys there"],
-    "{listen}[listen  public]\nendpoint = :x": [
-        "3: [listen public]: is already at rules.ini:1; give one another name",
-        "4: [listen public] endpoint: a port must be a whole number from 0 to 65535, not 'x'",
-    ],
-    "{listen}[backend close]\nserver = a:1\n[backend reset]\nserver = a:1": [
-        "3: [backend close]: 'close' means to refuse the client; give the backend another name",
-        "5: [backend reset]: 'reset' means to refuse the client; give the backend another name",
-    ],
-    "[listen a]\n[route b]\n[backend c]": [
-        "1: [listen a] endpoint: is missing; write for example 'endpoint = :443'",
-        "2: [route b] match: is missing; write for example 'match = ssh'",
-        "2: [route b] backend: is missing; write for example 'backend = 127.0.0.1:22'",
-        "3: [backend c] server: is missing; write for example 'server = 127.0.0.1:22'",
-    ],
-    "{listen}[route b]\nmacth = ssh\nbackend =\nfrom = ,": [
-        "4: [route b] macth: unknown key; did you mean 'match'?",
-        "5: [route b] backend: has no value; write for example 'backend = 127.0.0.1:22'",
-        "6: [route b] from: has no value; write for example 'from = 10.0.0.0/8'",
-    ],
-    "{listen}quux = 1\nbacklog = 1\n  2\n  3": [
-        (f"3: [listen public] quux: unknown key (there are {', '.join(TABLES['listen'])})"),
-        "5: [listen public] backlog: takes one value; remove this line",
-        "6: [listen public] backlog: takes one value; remove this line",
-    ],
-    "{listen}[route b]\nmatch = any\nbackend = wbe\n[backend web]\nserver = a:1": [
-        (
-            "5: [route b] backend: there is no [backend wbe]; did you mean 'web'? "
-            "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
-        )
-    ],
-    "{listen}silent = Close\ndefault = 22\n[route b]\nmatch = any\nbackend = 127.0.0.1": [
-        (
-            "3: [listen public] silent: there is no [backend Close]; did you mean 'close'? "
-            "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
-        ),
-        "4: [listen public] default: '22' is not an address and port; did you mean '127.0.0.1:22'?",
-        "7: [route b] backend: '127.0.0.1' is not an address and port; did you mean '127.0.0.1:PORT'?",
-    ],
-    "{listen}[route b]\nmatch = any\nbackend = c\nunder = pulbic,\n   b\n[backend c]": [
-        "6: [route b] under: there is no [listen pulbic] and no [route pulbic]; did you mean 'public'?",
-        (
-            "7: [route b] under: [route b] ends no TLS, so nothing is inside of it; "
-            "add 'terminate_tls' there, or name a listener"
-        ),
-        "8: [backend c] server: is missing; write for example 'server = 127.0.0.1:22'",
-    ],
-    "{listen}[route b]\nmatch =\n  sssh\n  tls sin=a\n  'x\n  mysql\nbackend = close": [
-        (
-            "5: [route b] match: unknown matcher 'sssh'; did you mean 'ssh'? "
-            "(there are any, broken, payload, picky, redis, ssh, tls)"
-        ),
-        "6: [route b] match: unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)",
-        "7: [route b] match: a quote is not closed; close it, or write \\' or \\\" for the character itself",
-        (
-            "8: [route b] match: unknown matcher 'mysql'; its clients wait for the server to speak, so no byte "
-            "identifies them: name its backend with 'silent =' in [listen]"
-        ),
-    ],
-    "[txmux]\nmax_connections = -1\ndrain_timeout = 30\naccess_log = a\0b\n{listen}": [
-        "2: [txmux] max_connections: must be a whole number from 0 to 1000000000, not '-1'",
-        (
-            "3: [txmux] drain_timeout: '30' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
-            "did you mean '30s'?"
-        ),
-        "4: [txmux] access_log: 'a\\x00b' is not a path: it holds a NUL character",
-    ],
-    "[txmux]\nrelay = fast\naccess_log_format = xml\n{listen}": [
-        "2: [txmux] relay: must be auto, portable or kernel, not 'fast'",
-        "3: [txmux] access_log_format: must be text or json, not 'xml'",
-    ],
-    "{listen}detect_timeout = 0s\npeek_limit = 0\nkeepalive = on\nallow = 10.0.0.1/8": [
-        (
-            "3: [listen public] detect_timeout: must be more than 0; "
-            "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
-        ),
-        "4: [listen public] peek_limit: '0' is out of range; from 1 to 1MiB",
-        "5: [listen public] keepalive: must be yes or no, not 'on'; did you mean 'yes'?",
-        (
-            "6: [listen public] allow: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' "
-            "for the network or '10.0.0.1' for the one address"
-        ),
-    ],
-    "no section = 1\n{listen}oops\n[route x": [
-        "1: no section: comes before the first section; put a header such as [route ssh] above it",
-        "4: [listen public]: a line needs '=', as in KEY = VALUE; to continue the value above, indent it",
-        "5: a header is a name between '[' and ']', as in [route ssh]",
-    ],
-    "{listen}backlog = 5 # few\ndetect_timeout = 5s;": [
-        "3: [listen public] backlog: a comment needs its own line; put '# few' above this one",
-        "4: [listen public] detect_timeout: remove the ';' at the end; write 5s",
-    ],
-    "{listen}backlog = 5\nbacklog = 6": [
+    ),
+    "[listen]\nendpoint = :1": "1: [listen]: needs a name; write [listen NAME]",
+    "[listen a b]\nendpoint = :1": (
+        "1: [listen a b]: 'a b' is not a name; use letters, digits, '.', '_' and '-' only; "
+        "did you mean [listen a-b]?"
+    ),
+    "[txmux main]\n{listen}": "1: [txmux main]: takes no name; write [txmux]",
+    "[txmux]\n{listen}[txmux]": "4: [txmux]: is already at rules.ini:1; put all its keys there",
+    "{listen}[listen  public]\nendpoint = :x": (
+        "3: [listen public]: is already at rules.ini:1; give one another name\n"
+        "4: [listen public] endpoint: a port must be a whole number from 0 to 65535, not 'x'"
+    ),
+    "{listen}[backend close]\nserver = a:1\n[backend reset]\nserver = a:1": (
+        "3: [backend close]: 'close' means to refuse the client; give the backend another name\n"
+        "5: [backend reset]: 'reset' means to refuse the client; give the backend another name"
+    ),
+    "[listen a]\n[route b]\n[backend c]": (
+        "1: [listen a] endpoint: is missing; write for example 'endpoint = :443'\n"
+        "2: [route b] match: is missing; write for example 'match = ssh'\n"
+        "2: [route b] backend: is missing; write for example 'backend = 127.0.0.1:22'\n"
+        "3: [backend c] server: is missing; write for example 'server = 127.0.0.1:22'"
+    ),
+    "{listen}[route b]\nmacth = ssh\nbackend =\nfrom = ,": (
+        "4: [route b] macth: unknown key; did you mean 'match'?\n"
+        "5: [route b] backend: has no value; write for example 'backend = 127.0.0.1:22'\n"
+        "6: [route b] from: has no value; write for example 'from = 10.0.0.0/8'"
+    ),
+    "{listen}quux = 1\nbacklog = 1\n  2\n  3": (
+        f"3: [listen public] quux: unknown key (there are {', '.join(TABLES['listen'])})\n"
+        "5: [listen public] backlog: takes one value; remove this line\n"
+        "6: [listen public] backlog: takes one value; remove this line"
+    ),
+    "{listen}[route b]\nmatch = any\nbackend = wbe\n[backend web]\nserver = a:1": (
+        "5: [route b] backend: there is no [backend wbe]; did you mean 'web'? "
+        "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
+    ),
+    "{listen}silent = Close\ndefault = 22\n[route b]\nmatch = any\nbackend = 127.0.0.1": (
+        "3: [listen public] silent: there is no [backend Close]; did you mean 'close'? "
+        "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject\n"
+        "4: [listen public] default: '22' is not an address and port; did you mean '127.0.0.1:22'?\n"
+        "7: [route b] backend: '127.0.0.1' is not an address and port; did you mean '127.0.0.1:PORT'?"
+    ),
+    "{listen}[route b]\nmatch = any\nbackend = c\nunder = pulbic,\n   b\n[backend c]": (
+        "6: [route b] under: there is no [listen pulbic] and no [route pulbic]; did you mean 'public'?\n"
+        "7: [route b] under: [route b] ends no TLS, so nothing is inside of it; "
+        "add 'terminate_tls' there, or name a listener\n"
+        "8: [backend c] server: is missing; write for example 'server = 127.0.0.1:22'"
+    ),
+    "{listen}[route b]\nmatch =\n  sssh\n  tls sin=a\n  'x\n  mysql\nbackend = close": (
+        "5: [route b] match: unknown matcher 'sssh'; did you mean 'ssh'? "
+        "(there are any, broken, payload, picky, redis, ssh, tls)\n"
+        "6: [route b] match: unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)\n"
+        "7: [route b] match: a quote is not closed; close it, or write \\' or \\\" for the character itself\n"
+        "8: [route b] match: unknown matcher 'mysql'; its clients wait for the server to speak, so no byte "
+        "identifies them: name its backend with 'silent =' in [listen]"
+    ),
+    "[txmux]\nmax_connections = -1\ndrain_timeout = 30\naccess_log = a\0b\n{listen}": (
+        "2: [txmux] max_connections: must be a whole number from 0 to 1000000000, not '-1'\n"
+        "3: [txmux] drain_timeout: '30' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
+        "did you mean '30s'?\n"
+        "4: [txmux] access_log: 'a\\x00b' is not a path: it holds a NUL character"
+    ),
+    "[txmux]\nrelay = fast\naccess_log_format = xml\n{listen}": (
+        "2: [txmux] relay: must be auto, portable or kernel, not 'fast'\n"
+        "3: [txmux] access_log_format: must be text or json, not 'xml'"
+    ),
+    "{listen}detect_timeout = 0s\npeek_limit = 0\nkeepalive = on\nallow = 10.0.0.1/8": (
+        "3: [listen public] detect_timeout: must be more than 0; "
+        "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d\n"
+        "4: [listen public] peek_limit: '0' is out of range; from 1 to 1MiB\n"
+        "5: [listen public] keepalive: must be yes or no, not 'on'; did you mean 'yes'?\n"
+        "6: [listen public] allow: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' "
+        "for the network or '10.0.0.1' for the one address"
+    ),
+    "no section = 1\n{listen}oops\n[route x": (
+        "1: no section: comes before the first section; put a header such as [route ssh] above it\n"
+        "4: [listen public]: a line needs '=', as in KEY = VALUE; to continue the value above, indent it\n"
+        "5: a header is a name between '[' and ']', as in [route ssh]"
+    ),
+    "{listen}backlog = 5 # few\ndetect_timeout = 5s;": (
+        "3: [listen public] backlog: a comment needs its own line; put '# few' above this one\n"
+        "4: [listen public] detect_timeout: remove the ';' at the end; write 5s"
+    ),
+    "{listen}backlog = 5\nbacklog = 6": (
         "4: [listen public] backlog: is already at line 3; keep one, with further values indented below it"
-    ],
-    "{listen}[route b]\nmatch = any\nbackend = close\nserver = a:1\nmax_connections = 1\nbogus = 1": [
-        "6: [route b] server: unknown key; it belongs in [backend NAME]",
-        "7: [route b] max_connections: unknown key; it belongs in [txmux], [listen NAME] or [backend NAME]",
-        (
-            "8: [route b] bogus: unknown key (there are match, backend, from, not_from, during, under, "
-            "terminate_tls, alpn, tls_client_ca, tls_client_crl, "
-            "allow_client, tls_minimum, log, dry_run)"
-        ),
-    ],
-    "{listen}[route b]\nmatch = any\nbackend = close\nunder = x": [
+    ),
+    "{listen}[route b]\nmatch = any\nbackend = close\nserver = a:1\nmax_connections = 1\nbogus = 1": (
+        "6: [route b] server: unknown key; it belongs in [backend NAME]\n"
+        "7: [route b] max_connections: unknown key; it belongs in [txmux], [listen NAME] or [backend NAME]\n"
+        "8: [route b] bogus: unknown key (there are match, backend, from, not_from, during, under, "
+        "terminate_tls, alpn, tls_client_ca, tls_client_crl, "
+        "allow_client, tls_minimum, log, dry_run)"
+    ),
+    "{listen}[route b]\nmatch = any\nbackend = close\nunder = x": (
         "6: [route b] under: there is no [listen x] and no [route x] (there are public)"
-    ],
-    "[txmux]\naccess_log = none\n{listen}keepalive = Yes # x": [
-        (
-            "2: [txmux] access_log: 'none' is not a path; write 'off' for no log, '-' for the service's own log, "
-            "or './none' for a file of that name"
-        ),
-        "5: [listen public] keepalive: a comment needs its own line; put '# x' above this one",
-        "5: [listen public] keepalive: must be yes or no, not 'Yes'; did you mean 'yes'?",
-    ],
+    ),
+    "[txmux]\naccess_log = none\n{listen}keepalive = Yes # x": (
+        "2: [txmux] access_log: 'none' is not a path; write 'off' for no log, '-' for the service's own log, "
+        "or './none' for a file of that name\n"
+        "5: [listen public] keepalive: a comment needs its own line; put '# x' above this one\n"
+        "5: [listen public] keepalive: must be yes or no, not 'Yes'; did you mean 'yes'?"
+    ),
 }
 
 # Files with one mistake that would look like several.
 FOLLOW_ON = {
-    "[listen a]\nendpoint = :1\n[listen a]\nbacklog = 1": [
+    "[listen a]\nendpoint = :1\n[listen a]\nbacklog = 1": (
         "3: [listen a]: is already at rules.ini:1; give one another name"
-    ],
-    "[listen a]\n[listen a]": [
-        "1: [listen a] endpoint: is missing; write for example 'endpoint = :443'",
-        "2: [listen a]: is already at rules.ini:1; give one another name",
-    ],
-    "[listen a]\nendpoint :1": [
+    ),
+    "[listen a]\n[listen a]": (
+        "1: [listen a] endpoint: is missing; write for example 'endpoint = :443'\n"
+        "2: [listen a]: is already at rules.ini:1; give one another name"
+    ),
+    "[listen a]\nendpoint :1": (
         "2: [listen a]: a line needs '=', as in endpoint = :1; to continue the value above, indent it"
-    ],
-    "[listen a]\n= :1": ["2: [listen a]: a key is missing before '='"],
-    "[listen a": ["1: a header is a name between '[' and ']', as in [route ssh]"],
-    "[listen-public-https]\nendpoint = :1": [
-        (
-            "1: [listen-public-https]: unknown section; did you mean 'listen'? "
-            "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
-        )
-    ],
-    "{listen}silent = web\n[bakend web]\nserver = a:0": [
-        (
-            "4: [bakend web]: unknown section; did you mean 'backend'? "
-            "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
-        ),
-        "5: [bakend web] server: a port must be a whole number from 1 to 65535, not '0'",
-    ],
-    "{listen}[route b]\nmatch = ssh\n  backend = web\n  [route c]\n  sssh = 1\nlog = no\n  under = public": [
-        (
-            "5: [route b] match: unknown matcher 'backend'; did you mean 'broken'? (there are any, broken, payload, picky, redis, ssh, tls); "
-            "unindent it if it is a key of its own"
-        ),
-        (
-            "6: [route b] match: unknown matcher '[route' (there are any, broken, payload, picky, redis, ssh, tls); "
-            "unindent it if it is a header"
-        ),
-        (
-            "7: [route b] match: unknown matcher 'sssh'; did you mean 'ssh'? "
-            "(there are any, broken, payload, picky, redis, ssh, tls)"
-        ),
-        "9: [route b] log: takes one value; unindent it if it is a key of its own",
-    ],
+    ),
+    "[listen a]\n= :1": "2: [listen a]: a key is missing before '='",
+    "[listen a": "1: a header is a name between '[' and ']', as in [route ssh]",
+    "[listen-public-https]\nendpoint = :1": (
+        "1: [listen-public-https]: unknown section; did you mean 'listen'? "
+        "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
+    ),
+    "{listen}silent = web\n[bakend web]\nserver = a:0": (
+        "4: [bakend web]: unknown section; did you mean 'backend'? "
+        "(there are [txmux], [listen NAME], [route NAME], [backend NAME])\n"
+        "5: [bakend web] server: a port must be a whole number from 1 to 65535, not '0'"
+    ),
+    "{listen}[route b]\nmatch = ssh\n  backend = web\n  [route c]\n  sssh = 1\nlog = no\n  under = public": (
+        "5: [route b] match: unknown matcher 'backend'; did you mean 'broken'? (there are any, broken, payload, picky, redis, ssh, tls); "
+        "unindent it if it is a key of its own\n"
+        "6: [route b] match: unknown matcher '[route' (there are any, broken, payload, picky, redis, ssh, tls); "
+        "unindent it if it is a header\n"
+        "7: [route b] match: unknown matcher 'sssh'; did you mean 'ssh'? "
+        "(there are any, broken, payload, picky, redis, ssh, tls)\n"
+        "9: [route b] log: takes one value; unindent it if it is a key of its own"
+    ),
 }
 
 
@@ -202,12 +168,12 @@ class MessageTests(SynchronousTestCase):
     def test_bad_files(self) -> None:
         for text, expected in BAD_FILES.items():
             whole = text.replace("{listen}", "[listen public]\nendpoint = :443\n")
-            self.assertEqual(self.lines(whole), expected, whole)
+            self.assertEqual("\n".join(self.lines(whole)), expected, whole)
 
     def test_no_follow_on_errors(self) -> None:
         for text, expected in FOLLOW_ON.items():
             whole = text.replace("{listen}", "[listen public]\nendpoint = :443\n")
-            self.assertEqual(self.lines(whole), expected, whole)
+            self.assertEqual("\n".join(self.lines(whole)), expected, whole)
 
     def test_access_log_that_looks_like_a_word(self) -> None:
         words = "none on Off OFF no yes Stdout stderr syslog true False"

@@ -36,35 +36,35 @@ class FileTests(SynchronousTestCase):
         error = self.assertRaises(RulesError, load, self.main, MATCHERS)
         return [line.replace(f"{self.folder}/", "") for line in str(error).split("\n")]
 
+    def refuses(self, *told: str) -> None:
+        self.assertEqual(self.problems(), [*told])
+
     def test_load(self) -> None:
         self.main.write_bytes(b"\xef\xbb\xbf" + LISTEN.replace("\n", "\r\n").encode())
         self.assertEqual(load(self.main, MATCHERS).listeners[0].name, "public")
         self.assertEqual(load(str(self.main), MATCHERS).path, self.main)
 
     def test_missing_file(self) -> None:
-        self.assertEqual(self.problems(), ["rules.ini: cannot be read: No such file or directory"])
+        self.refuses("rules.ini: cannot be read: No such file or directory")
 
     def test_not_utf8(self) -> None:
         self.main.write_bytes(b"# f\xfcr\r\n[listen a]\r\nendpoint = :x\r\n# \xe2\x82\n")
-        self.assertEqual(
-            self.problems(),
-            [
-                "rules.ini:1: is not UTF-8; save the file in that encoding",
-                "rules.ini:3: [listen a] endpoint: a port must be a whole number from 0 to 65535, not 'x'",
-                "rules.ini:4: is not UTF-8; save the file in that encoding",
-            ],
+        self.refuses(
+            "rules.ini:1: is not UTF-8; save the file in that encoding",
+            "rules.ini:3: [listen a] endpoint: a port must be a whole number from 0 to 65535, not 'x'",
+            "rules.ini:4: is not UTF-8; save the file in that encoding",
         )
 
     def test_not_utf8_only(self) -> None:
         self.main.write_bytes(b"[listen \xfc]\nf\xfcr\nendpoint = \xfc:1\n")
         message = "is not UTF-8; save the file in that encoding"
-        self.assertEqual(self.problems(), [f"rules.ini:{line}: {message}" for line in (1, 2, 3)])
+        self.refuses(*(f"rules.ini:{line}: {message}" for line in (1, 2, 3)))
         self.main.write_bytes(b"\xfcisten = 1\n")
-        self.assertEqual(self.problems(), [f"rules.ini:1: {message}"])
+        self.refuses(f"rules.ini:1: {message}")
 
     def test_utf16_is_one_problem(self) -> None:
         self.main.write_bytes(LISTEN.encode("utf-16"))
-        self.assertEqual(self.problems(), ["rules.ini:1: is UTF-16; save the file as UTF-8"])
+        self.refuses("rules.ini:1: is UTF-16; save the file as UTF-8")
 
     def test_include_pattern_by_pattern_in_sorted_order(self) -> None:
         self.write(
@@ -96,27 +96,17 @@ class FileTests(SynchronousTestCase):
 
     def test_include_finds_nothing_by_a_pattern_only(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n  d/a.ini\n  a\0b\n{LISTEN}")
-        self.assertEqual(
-            self.problems(),
-            [
-                (
-                    "rules.ini:3: [txmux] include: cannot read 'd/a.ini': No such file or directory; a relative "
-                    f"path starts at the folder of the rules file, '{self.folder.resolve()}'"
-                ),
-                r"rules.ini:4: [txmux] include: 'a\x00b' is not a path of a file",
-            ],
+        self.refuses(
+            "rules.ini:3: [txmux] include: cannot read 'd/a.ini': No such file or directory; a relative "
+            f"path starts at the folder of the rules file, '{self.folder.resolve()}'",
+            r"rules.ini:4: [txmux] include: 'a\x00b' is not a path of a file",
         )
 
     def test_include_absolute(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = /no/such/file.ini\n{LISTEN}")
-        self.assertEqual(
-            self.problems(),
-            [
-                (
-                    "rules.ini:2: [txmux] include: cannot read '/no/such/file.ini': No such file or directory; "
-                    "correct the path, or create the file"
-                )
-            ],
+        self.refuses(
+            "rules.ini:2: [txmux] include: cannot read '/no/such/file.ini': No such file or directory; "
+            "correct the path, or create the file"
         )
 
     def test_include_broken_links(self) -> None:
@@ -136,14 +126,9 @@ class FileTests(SynchronousTestCase):
         refused = PermissionError(errno.EACCES, "Permission denied", str(path))
         # Root may read everything, so no real file serves.
         self.patch(files, "read_source", self.raiser(refused, path))
-        self.assertEqual(
-            self.problems(),
-            [
-                (
-                    "rules.ini:2: [txmux] include: cannot read 'd/a.ini': Permission denied; "
-                    "let the user that txmux runs as read it"
-                )
-            ],
+        self.refuses(
+            "rules.ini:2: [txmux] include: cannot read 'd/a.ini': Permission denied; "
+            "let the user that txmux runs as read it"
         )
 
     def raiser(self, error: OSError, at: Path) -> Callable[[Path], files.SourceFile]:
@@ -157,31 +142,25 @@ class FileTests(SynchronousTestCase):
     def test_include_folder(self) -> None:
         self.write("d/a.ini", "")
         self.write("rules.ini", f"[txmux]\ninclude = d\n{LISTEN}")
-        self.assertEqual(
-            self.problems(),
-            [
-                "rules.ini:2: [txmux] include: cannot read 'd': Is a directory; write 'd/*.ini' for the files in it"
-            ],
+        self.refuses(
+            "rules.ini:2: [txmux] include: cannot read 'd': Is a directory; write 'd/*.ini' for the files in it"
         )
 
     def test_include_itself(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = rules.ini\n  *.ini\n{LISTEN}")
-        self.assertEqual(
-            self.problems(),
-            [
+        self.refuses(
+            *(
                 f"rules.ini:{line}: [txmux] include: 'rules.ini' is this file itself; "
                 "put what is included into a folder of its own"
                 for line in (2, 3)
-            ],
+            )
         )
 
     def test_include_in_a_circle(self) -> None:
         """An included file cannot include: it may have no [txmux]."""
         self.write("rules.ini", f"{LISTEN}[txmux]\ninclude = a.ini\n")
         self.write("a.ini", "[txmux]\ninclude = rules.ini\n")
-        self.assertEqual(
-            self.problems(), ["a.ini:1: [txmux]: is already at rules.ini:3; put all its keys there"]
-        )
+        self.refuses("a.ini:1: [txmux]: is already at rules.ini:3; put all its keys there")
 
     def test_problems_of_included_files(self) -> None:
         self.write("rules.ini", "[txmux]\ninclude = z.ini, a.ini\n[route x]\nmatch = any\n")

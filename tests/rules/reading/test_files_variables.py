@@ -63,14 +63,10 @@ class FileTests(ReadingTestCase):
         self.assertEqual(listener.clients, same.listeners[0].clients)
 
     def test_errors(self) -> None:
-        self.assertEqual(
-            self.complaints(
-                "[listen a]\nendpoint = :1\n  :${NO}\n[route r]\nmatch = ssh\nbackend = ${NO}\n"
-            ),
-            [
-                "3 endpoint: the environment has no variable 'NO'; set it, or write ${NO:-default}",
-                "6 backend: the environment has no variable 'NO'; set it, or write ${NO:-default}",
-            ],
+        self.refuses(
+            "[listen a]\nendpoint = :1\n  :${NO}\n[route r]\nmatch = ssh\nbackend = ${NO}\n",
+            "3 endpoint: the environment has no variable 'NO'; set it, or write ${NO:-default}",
+            "6 backend: the environment has no variable 'NO'; set it, or write ${NO:-default}",
         )
 
     def test_other_processes_use_the_first_values(self) -> None:

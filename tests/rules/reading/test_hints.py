@@ -40,7 +40,7 @@ class ForeignTests(ReadingTestCase):
             ('{"listen": {}}\n', f"this is JSON, {WRITE}"),
             ("listen:\n  endpoint: ':443'\nroutes:\n  - match: ssh\n", f"this is YAML, {WRITE}"),
         ):
-            self.assertEqual(self.complaints(text), [f"1 : {told}"])
+            self.refuses(text, f"1 : {told}")
 
     def test_rules_with_a_mistake_stay_rules(self) -> None:
         self.assertEqual(
@@ -59,14 +59,10 @@ class SectionTests(ReadingTestCase):
             self.assertEqual(told, f"3 : unknown section; did you mean {kind!r}? {there_are}")
 
     def test_quotes_in_a_header(self) -> None:
-        self.assertEqual(
-            self.complaints('[listen "a"]\nendpoint = :1\n'),
-            [
-                (
-                    "1 : '\"a\"' is not a name; use letters, digits, '.', '_' and '-' only; "
-                    "did you mean [listen a]?"
-                )
-            ],
+        self.refuses(
+            '[listen "a"]\nendpoint = :1\n',
+            "1 : '\"a\"' is not a name; use letters, digits, '.', '_' and '-' only; "
+            "did you mean [listen a]?",
         )
 
     def test_keys_stand_for_those_that_are_missing(self) -> None:
@@ -81,19 +77,12 @@ class SectionTests(ReadingTestCase):
         for key in KEY_HINTS["txmux"]:
             told = self.complaints(f"{self.listen}[txmux]\n{key} = 1\n")
             self.assertEqual(len(told), 1, told)
-        self.assertEqual(
-            self.complaints("[listen a]\nport = 443\n"),
-            ["2 port: unknown key; write 'endpoint = :443'"],
-        )
-        self.assertEqual(
-            self.complaints(f"{self.listen}[route r]\nsni = a.example\nproxy_pass = h:1\n"),
-            [
-                (
-                    "4 sni: unknown key; write it as an option of the matcher: "
-                    "'match = tls sni=www.example.com'"
-                ),
-                "5 proxy_pass: unknown key; write 'backend'",
-            ],
+        self.refuses("[listen a]\nport = 443\n", "2 port: unknown key; write 'endpoint = :443'")
+        self.refuses(
+            f"{self.listen}[route r]\nsni = a.example\nproxy_pass = h:1\n",
+            "4 sni: unknown key; write it as an option of the matcher: "
+            "'match = tls sni=www.example.com'",
+            "5 proxy_pass: unknown key; write 'backend'",
         )
 
     def test_none_is_a_key_here(self) -> None:
@@ -103,31 +92,25 @@ class SectionTests(ReadingTestCase):
 
 
 class ValueTests(ReadingTestCase):
-    def of_listener(self, line: str) -> list[str]:
-        return self.complaints(f"{self.listen}{line}\n")
+    def refuses_line(self, line: str, *told: str) -> None:
+        self.refuses(f"{self.listen}{line}\n", *told)
 
     def test_quotes_and_semicolons(self) -> None:
-        self.assertEqual(
-            self.of_listener('detect_timeout = "5s"\nallow = 10.0.0.0/8;'),
-            [
-                "3 detect_timeout: remove the quotes around the value; write 5s",
-                "4 allow: remove the ';' at the end; write 10.0.0.0/8",
-            ],
+        self.refuses_line(
+            'detect_timeout = "5s"\nallow = 10.0.0.0/8;',
+            "3 detect_timeout: remove the quotes around the value; write 5s",
+            "4 allow: remove the ';' at the end; write 10.0.0.0/8",
         )
-        self.assertIn("is not a duration", self.of_listener('detect_timeout = "5"')[0])
+        self.assertIn("is not a duration", self.complaints(f'{self.listen}detect_timeout = "5"')[0])
 
     def test_outcomes(self) -> None:
-        self.assertEqual(
-            self.of_listener("default = drop"),
-            [
-                "3 default: there is no [backend drop]; to turn clients away, write close, reset or reject"
-            ],
+        self.refuses_line(
+            "default = drop",
+            "3 default: there is no [backend drop]; to turn clients away, write close, reset or reject",
         )
-        self.assertEqual(
-            self.of_listener("default = r\n[route r]\nmatch = ssh\nbackend = h:1"),
-            [
-                "3 default: there is no [backend r]; [route r] is a route; write what its 'backend' is"
-            ],
+        self.refuses_line(
+            "default = r\n[route r]\nmatch = ssh\nbackend = h:1",
+            "3 default: there is no [backend r]; [route r] is a route; write what its 'backend' is",
         )
 
     def test_networks(self) -> None:
@@ -139,16 +122,17 @@ class ValueTests(ReadingTestCase):
             "10.0.0.0-10.0.0.127": "10.0.0.0/25",
             "10.0.0.1 - 10.0.0.2": "10.0.0.1/32, 10.0.0.2/32",
         }.items():
-            self.assertEqual(
-                self.of_listener(f"allow = {text}"),
-                [f"3 allow: {text!r} is not a network; write {meant}"],
+            self.refuses_line(
+                f"allow = {text}", f"3 allow: {text!r} is not a network; write {meant}"
             )
-        self.assertEqual(
-            self.of_listener("allow = 10.0.0.0/8 ::1"),
-            ["3 allow: '10.0.0.0/8 ::1' is not a network; write commas between networks"],
+        self.refuses_line(
+            "allow = 10.0.0.0/8 ::1",
+            "3 allow: '10.0.0.0/8 ::1' is not a network; write commas between networks",
         )
         for text in ("10.0.0.9-10.0.0.1", "10.0.0.1-::1", "1.2.3.4-5.6.7.8"):
-            self.assertIn("write it as 10.0.0.0/8", self.of_listener(f"allow = {text}")[0])
+            self.assertIn(
+                "write it as 10.0.0.0/8", self.complaints(f"{self.listen}allow = {text}")[0]
+            )
 
     def test_endpoints(self) -> None:
         for text, told in {
@@ -169,9 +153,7 @@ class ValueTests(ReadingTestCase):
                 "'http://0.0.0.0:80/' is not an address and port; did you mean '0.0.0.0:80'?"
             ),
         }.items():
-            self.assertEqual(
-                self.complaints(f"[listen a]\nendpoint = {text}\n"), [f"2 endpoint: {told}"]
-            )
+            self.refuses(f"[listen a]\nendpoint = {text}\n", f"2 endpoint: {told}")
 
     def test_servers(self) -> None:
         for text, told in {
@@ -190,9 +172,8 @@ class ValueTests(ReadingTestCase):
                 )
             ],
         }.items():
-            self.assertEqual(
-                self.of_listener(f"[backend b]\nserver = {text}"),
-                [f"4 server: {one}" for one in told],
+            self.refuses_line(
+                f"[backend b]\nserver = {text}", *(f"4 server: {one}" for one in told)
             )
 
     def test_nothing_but_a_semicolon(self) -> None:
@@ -201,30 +182,24 @@ class ValueTests(ReadingTestCase):
 
     def test_variables_without_braces(self) -> None:
         told = "a variable of the environment is written ${PORT}"
-        self.assertEqual(
-            self.complaints("[listen a]\nendpoint = :$PORT\n"),
-            [f"2 endpoint: a port must be a whole number from 0 to 65535, not '$PORT'; {told}"],
+        self.refuses(
+            "[listen a]\nendpoint = :$PORT\n",
+            f"2 endpoint: a port must be a whole number from 0 to 65535, not '$PORT'; {told}",
         )
 
     def test_one_of_several(self) -> None:
-        self.assertEqual(
-            self.of_listener("default = web, ssh"),
-            [
-                (
-                    "3 default: takes one backend; put the servers of all of them into one [backend], "
-                    "and write its name here"
-                )
-            ],
+        self.refuses_line(
+            "default = web, ssh",
+            "3 default: takes one backend; put the servers of all of them into one [backend], "
+            "and write its name here",
         )
-        self.assertEqual(
-            self.of_listener("[txmux]\nuser = www:web"),
-            [
-                "4 user: 'www:web' is not a name or number of one; write www here, and web as 'group'"
-            ],
+        self.refuses_line(
+            "[txmux]\nuser = www:web",
+            "4 user: 'www:web' is not a name or number of one; write www here, and web as 'group'",
         )
-        self.assertEqual(
-            self.of_listener("[route r]\nmatch = ssh\nbackend = close\nunder = listen a"),
-            ["6 under: there is no [listen listen a] and no [route listen a]; did you mean 'a'?"],
+        self.refuses_line(
+            "[route r]\nmatch = ssh\nbackend = close\nunder = listen a",
+            "6 under: there is no [listen listen a] and no [route listen a]; did you mean 'a'?",
         )
         folder = make_folder(self)
         rules = folder / "x.ini"
@@ -240,32 +215,29 @@ class ValueTests(ReadingTestCase):
             self.assertIn(f"is not an option; did you mean '{meant}'? (", told)
 
     def test_weight_without_equals(self) -> None:
-        self.assertEqual(
-            self.of_listener("[backend b]\nserver = h:1 weight 2"),
-            ["4 server: '2' is not expected after the server; write weight=2"],
+        self.refuses_line(
+            "[backend b]\nserver = h:1 weight 2",
+            "4 server: '2' is not expected after the server; write weight=2",
         )
 
     def test_no_equals(self) -> None:
         told = "a line needs '=', as in {}; to continue the value above, indent it"
-        self.assertEqual(
-            self.of_listener("[txmux]\nuser   nobody\nwhat ever"),
-            [f"4 : {told.format('user = nobody')}", f"5 : {told.format('KEY = VALUE')}"],
+        self.refuses_line(
+            "[txmux]\nuser   nobody\nwhat ever",
+            f"4 : {told.format('user = nobody')}",
+            f"5 : {told.format('KEY = VALUE')}",
         )
 
     def test_path_of_a_check(self) -> None:
-        self.assertEqual(
-            self.of_listener("[backend b]\nserver = h:1\ncheck = http /health"),
-            ["5 check: '/health' is not an option; write 'path=/health'"],
+        self.refuses_line(
+            "[backend b]\nserver = h:1\ncheck = http /health",
+            "5 check: '/health' is not an option; write 'path=/health'",
         )
 
     def test_booleans_where_files_or_checks_go(self) -> None:
-        self.assertEqual(
-            self.of_listener("[backend b]\nserver = h:1\ncheck = on\ntls = yes\ntls_ca = yes"),
-            [
-                (
-                    "5 check: must begin with tcp, http, redis, postgres, ssh, dns or send=TEXT expect=TEXT, not 'on'; "
-                    "write tcp to see whether the server can be connected"
-                ),
-                "7 tls_ca: takes the paths of PEM files, not 'yes'; write them, or remove this",
-            ],
+        self.refuses_line(
+            "[backend b]\nserver = h:1\ncheck = on\ntls = yes\ntls_ca = yes",
+            "5 check: must begin with tcp, http, redis, postgres, ssh, dns or send=TEXT expect=TEXT, not 'on'; "
+            "write tcp to see whether the server can be connected",
+            "7 tls_ca: takes the paths of PEM files, not 'yes'; write them, or remove this",
         )

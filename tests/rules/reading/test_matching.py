@@ -82,6 +82,9 @@ class ProblemTests(SynchronousTestCase):
         )
         return error.messages
 
+    def refuses(self, line: str, *told: str) -> None:
+        self.assertEqual(self.complaints(line), told)
+
     def test_unknown_matcher(self) -> None:
         there_are = "(there are any, broken, payload, picky, redis, ssh, tls)"
         for line, message in {
@@ -101,7 +104,7 @@ class ProblemTests(SynchronousTestCase):
             "ssh, tls": "unknown matcher 'ssh,'; write one matcher a line, without commas",
             "''": f"unknown matcher '' {there_are}",
         }.items():
-            self.assertEqual(self.complaints(line), (message,))
+            self.refuses(line, message)
 
     def test_nearest_names_commonest_first(self) -> None:
         known = installed_matchers()
@@ -140,32 +143,26 @@ class ProblemTests(SynchronousTestCase):
             self.assertIn("'silent =' in [listen]", message)
 
     def test_not_alone(self) -> None:
-        self.assertEqual(
-            self.complaints("not"), ("names no matcher after 'not'; write for example 'not tls'",)
-        )
+        self.refuses("not", "names no matcher after 'not'; write for example 'not tls'")
 
     def test_all_wrong_options_at_once(self) -> None:
-        self.assertEqual(
-            self.complaints("tls sin=a sni=a sni=b h2 x=1"),
-            (
-                "unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)",
-                "option 'sni' is given twice; keep one",
-                "'h2' is not an option; several values have commas between them: 'sni=b,h2' (tls takes sni=, alpn=)",
-                "unknown option 'x' (tls takes sni=, alpn=)",
-            ),
+        self.refuses(
+            "tls sin=a sni=a sni=b h2 x=1",
+            "unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)",
+            "option 'sni' is given twice; keep one",
+            "'h2' is not an option; several values have commas between them: 'sni=b,h2' (tls takes sni=, alpn=)",
+            "unknown option 'x' (tls takes sni=, alpn=)",
         )
-        self.assertEqual(self.complaints("any x=1"), ("unknown option 'x' (any takes no options)",))
+        self.refuses("any x=1", "unknown option 'x' (any takes no options)")
 
     def test_value_that_the_plugin_refuses(self) -> None:
-        self.assertEqual(self.complaints("picky port=bad"), ("picky port: must be good",))
-        self.assertEqual(self.complaints("picky"), ("picky needs port=",))
+        self.refuses("picky port=bad", "picky port: must be good")
+        self.refuses("picky", "picky needs port=")
 
     def test_broken_plugin(self) -> None:
-        self.assertEqual(
-            self.complaints("broken"),
-            (
-                "the matcher 'broken' failed: ZeroDivisionError: oh; report it to its author, and do without it until then",
-            ),
+        self.refuses(
+            "broken",
+            "the matcher 'broken' failed: ZeroDivisionError: oh; report it to its author, and do without it until then",
         )
 
     def test_blank_after_a_comma(self) -> None:

@@ -39,6 +39,9 @@ class ListsTestCase(SynchronousTestCase):
         error = self.assertRaises(RulesError, self.rules, text, **files)
         return [str(problem).replace(f"{self.folder}/", "") for problem in error.problems]
 
+    def refuses(self, text: str, *told: str, **files: str) -> None:
+        self.assertEqual(self.complaints(text, **files), [*told])
+
 
 class ReadingTests(ListsTestCase):
     def test_form(self) -> None:
@@ -106,18 +109,15 @@ class ReadingTests(ListsTestCase):
 class ErrorTests(ListsTestCase):
     def test_wrong_lines(self) -> None:
         text = "10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100
-        self.assertEqual(
-            self.complaints(f"{LISTEN}deny = @list.txt\nallow = @list.txt\nbacklog = x", list=text),
-            [
-                "rules.ini:5: [listen a] backlog: must be a whole number from 1 to 65535, not 'x'",
-                (
-                    "list.txt:2: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' for the network "
-                    "or '10.0.0.1' for the one address"
-                ),
-                "list.txt:3: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
-                "list.txt:4: '1.2.3.4, 5.6.7.8' is not a network; write one a line, and what else it is to say after '#'",
-                "list.txt:5: is not a network; write one a line, such as 10.0.0.0/8, and nothing else",
-            ],
+        self.refuses(
+            f"{LISTEN}deny = @list.txt\nallow = @list.txt\nbacklog = x",
+            "rules.ini:5: [listen a] backlog: must be a whole number from 1 to 65535, not 'x'",
+            "list.txt:2: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' for the network "
+            "or '10.0.0.1' for the one address",
+            "list.txt:3: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
+            "list.txt:4: '1.2.3.4, 5.6.7.8' is not a network; write one a line, and what else it is to say after '#'",
+            "list.txt:5: is not a network; write one a line, such as 10.0.0.0/8, and nothing else",
+            list=text,
         )
 
     def test_only_the_first_wrong_lines(self) -> None:

@@ -48,14 +48,12 @@ class AccountTests(ReadingTestCase):
         self.assertEqual((settings.user, settings.group), (None, None))
 
     def test_bad_accounts(self) -> None:
-        self.assertEqual(
-            self.complaints(f"[txmux]\nuser = a b\ngroup = -x\n{self.listen}"),
-            [
-                "2 user: 'a b' is not a name or number of one; write for example txmux",
-                "3 group: '-x' is not a name or number of one; write for example txmux",
-            ],
+        self.refuses(
+            f"[txmux]\nuser = a b\ngroup = -x\n{self.listen}",
+            "2 user: 'a b' is not a name or number of one; write for example txmux",
+            "3 group: '-x' is not a name or number of one; write for example txmux",
         )
-        self.assertEqual(
-            self.complaints(f"[txmux]\ngroup = x\n{self.listen}"),
-            ["2 group: needs 'user' beside it; add that, or remove this"],
+        self.refuses(
+            f"[txmux]\ngroup = x\n{self.listen}",
+            "2 group: needs 'user' beside it; add that, or remove this",
         )
