@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.access.per_source_case import SECOND, memory
 from txmux.access import per_source as module
 from txmux.access.per_source import PerSource, SourceLimits, SourceTable, source_of
 from txmux.rules.model import Listener, Rate
@@ -17,44 +16,45 @@ if TYPE_CHECKING:
     from txmux.access.per_source import Permit
 
 
+SECOND = 10**9
+
+
+def memory(columns: int = 1) -> bytearray:
+    """Make the memory of a table."""
+    return bytearray(SourceTable.size(columns))
+
+
 class SourceOfTest(SynchronousTestCase):
     """Which addresses are one source."""
 
-    def same(self, one: str, other: str) -> bool:
-        return source_of(ip_address(one)) == source_of(ip_address(other))
-
-    def test_each_ipv4_address_is_a_source(self) -> None:
-        self.assertFalse(self.same("192.0.2.1", "192.0.2.2"))
-
-    def test_mapped_ipv4_is_its_ipv4_source(self) -> None:
-        self.assertTrue(self.same("192.0.2.1", "::ffff:192.0.2.1"))
-        self.assertFalse(self.same("::ffff:192.0.2.1", "::ffff:192.0.2.2"))
-
-    def test_each_ipv6_network_of_64_bits_is_a_source(self) -> None:
-        self.assertTrue(self.same("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"))
-        self.assertFalse(self.same("2001:db8:0:1::1", "2001:db8::1"))
-
-    def test_no_ipv4_source_is_an_ipv6_one(self) -> None:
-        self.assertFalse(self.same("0.0.0.1", "::1"))
-        self.assertFalse(self.same("192.0.2.1", "0:0:c000:201::"))
+    def test_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits(self) -> None:
+        for one, other, is_same in (
+            ("192.0.2.1", "192.0.2.2", False),
+            ("192.0.2.1", "::ffff:192.0.2.1", True),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+            ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
+            ("2001:db8:0:1::1", "2001:db8::1", False),
+            ("0.0.0.1", "::1", False),  # no IPv4 source is one of IPv6
+            ("192.0.2.1", "0:0:c000:201::", False),
+        ):
+            found = source_of(ip_address(one)) == source_of(ip_address(other))
+            self.assertEqual(found, is_same, (one, other))
 
 
 class SourceLimitsTest(SynchronousTestCase):
     """What a listener's settings say."""
 
-    def test_no_limits_need_no_counts(self) -> None:
-        self.assertIsNone(SourceLimits.for_listener(Listener("x", max_connections=5)))
-
-    def test_rate_becomes_an_interval(self) -> None:
-        found = SourceLimits.for_listener(Listener("x", connection_rate_per_source=Rate(20.0, 40)))
-        self.assertEqual(found, SourceLimits(0, 0, SECOND // 20, 40))
-
-    def test_each_count_is_a_limit_by_itself(self) -> None:
-        for listener, limits in [
-            (Listener("x", max_connections_per_source=3), SourceLimits(connections=3)),
-            (Listener("x", max_undecided_per_source=3), SourceLimits(undecided=3)),
-        ]:
-            self.assertEqual(SourceLimits.for_listener(listener), limits)
+    def test_limits_of_a_listener(self) -> None:
+        for settings, limits in (
+            ({"max_connections": 5}, None),
+            (
+                {"connection_rate_per_source": Rate(20.0, 40)},
+                SourceLimits(interval=SECOND // 20, burst=40),
+            ),
+            ({"max_connections_per_source": 3}, SourceLimits(connections=3)),
+            ({"max_undecided_per_source": 3}, SourceLimits(undecided=3)),
+        ):
+            self.assertEqual(SourceLimits.for_listener(Listener("x", **settings)), limits)
 
 
 class PerSourceTest(SynchronousTestCase):

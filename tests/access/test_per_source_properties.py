@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.access.per_source_case import SECOND, memory
+from tests.access.test_per_source import SECOND, memory
 from tests.support.examples import scaled
 from txmux.access import per_source as module
 from txmux.access.per_source import PerSource, SourceLimits, SourceTable, source_of

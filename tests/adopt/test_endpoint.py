@@ -20,7 +20,7 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, reactor
-from tests.tcp.stages.reading_proxy_header_case import LINE, SENDERS
+from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from txmux.adopt import AdoptedTransport, AdoptingEndpoint
 from txmux.rules.embedding import route
 from txmux.rules.model import Listener

@@ -14,11 +14,10 @@ from tests.tcp import test_preconnection
 from tests.tcp.stages import (
     test_handshaking_refused,
     test_peeking,
-    test_peeking_first_bytes,
     test_reading_proxy_header,
     test_turning_away,
 )
-from tests.tcp.stages.reading_proxy_header_case import LINE, SENDERS
+from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from tests.wire.proxyprotocol.vectors import V1, V2
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Backend
@@ -44,7 +43,7 @@ class PreviewedCase(MuxTestCase):
         return super().mux(routes, **settings)
 
 
-class FirstBytesTest(PreviewedCase, test_peeking_first_bytes.FirstBytesTest):
+class FirstBytesTest(PreviewedCase, test_peeking.FirstBytesTest):
     """Bytes that come before the client is accepted."""
 
 

@@ -97,8 +97,7 @@ class HelloTest(AnnouncedTestCase):
 
     async def test_slow_hello_is_passed_on_without_fields(self) -> None:
         port = self.announcing("authority", match="tls")
-        await self.connect(port, HELLO[:20])
-        await self.seen(20)
+        await self.connect_read(port, HELLO[:20])
         self.time.advance(4.9)
         await self.turn(3)
         self.assertEqual(self.backend.peers, [])
@@ -120,8 +119,7 @@ class HelloTest(AnnouncedTestCase):
 
     async def test_client_that_was_not_recognised_in_time_waits_no_more(self) -> None:
         port = self.announcing("authority", match="tls sni=other")
-        await self.connect(port, HELLO[:20])
-        await self.seen(20)
+        await self.connect_read(port, HELLO[:20])
         self.time.advance(5)
         self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
 
@@ -136,8 +134,7 @@ class HelloTest(AnnouncedTestCase):
 
     async def test_half_closed_client_is_not_waited_for(self) -> None:
         port = self.announcing("authority", match="tls")
-        client = await self.connect(port, HELLO[:20])
-        await self.seen(20)
+        client = await self.connect_read(port, HELLO[:20])
         client.finish()
         self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
         server = await self.backend.peer()
@@ -147,9 +144,7 @@ class HelloTest(AnnouncedTestCase):
         await self.logged()
 
     async def waiting(self) -> Peer:
-        client = await self.connect(self.announcing("authority", match="tls"), HELLO[:20])
-        await self.seen(20)
-        return client
+        return await self.connect_read(self.announcing("authority", match="tls"), HELLO[:20])
 
     async def test_leaving_client_opens_no_connection(self) -> None:
         client = await self.waiting()

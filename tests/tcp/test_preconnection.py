@@ -14,7 +14,7 @@ from tests.support.mux import CLOSE, backend_at
 from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
 from tests.tcp.silent_case import GREETING, ServerFirstCase
-from tests.tcp.stages.reading_proxy_header_case import LINE, SENDERS
+from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from tests.tcp.test_dialling import HELLO
 from txmux.backends.connect.client import ProxyClient
 from txmux.net.relay.ends import NO_RECEIVER

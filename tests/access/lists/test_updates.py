@@ -1,20 +1,30 @@
-"""Tests of what is told of networks that are not up to date."""
+"""Files of networks: when they are read again, and what is reported if they are not up to date."""
 
 from __future__ import annotations
 
+import errno
 import os
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.folders import make_folder
 from tests.support.places import country, write_places
-from txmux.access.lists.updates import ListUpdates
+from txmux import files
+from txmux.access.lists.current import unpack
+from txmux.access.lists.updates import ListUpdates, NetworksFile, WatchedFile
+from txmux.files import use_helper
 from txmux.rules.reading.parser import load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from txmux.rules.model import Rules
+
 
 _LONG_AGO = 1_000_000_000
 
@@ -94,3 +104,101 @@ class StaleTests(SynchronousTestCase):
         path.unlink()
         (told,) = self.after(70)
         self.assertIn("No such file", told)
+
+
+_HOUR = 3600.0
+
+
+class FilesTests(TestCase):
+    """A file of networks."""
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.path = self.folder / "list.txt"
+
+    def write(self, text: str, name: str = "list.txt") -> None:
+        path = self.folder / name
+        path.write_text(text)
+        os.utime(path, (_LONG_AGO, _LONG_AGO))
+
+    async def found(self, file: NetworksFile) -> list[str] | None:
+        packed = await file.fetch_changes()
+        return None if packed is None else [*map(str, unpack(packed))]
+
+    async def test_change_is_published_once_and_comments_are_none(self) -> None:
+        self.write("192.0.2.1\n")
+        file = NetworksFile(self.path, "192.0.2.1\n")
+        self.assertIsNone(await self.found(file))
+        self.write("192.0.2.2 # one\n10.0.0.0/8\n")
+        self.assertEqual(await self.found(file), ["10.0.0.0/8", "192.0.2.2/32"])
+        self.assertIsNone(await self.found(file))
+
+    async def test_link_to_a_file_of_the_same_size_and_time_is_a_change(self) -> None:
+        self.write("192.0.2.1\n", "a")
+        self.write("192.0.2.2\n", "b")
+        self.path.symlink_to("a")
+        file = NetworksFile(self.path, "192.0.2.1\n")
+        self.assertIsNone(await self.found(file))
+        (self.folder / "new").symlink_to("b")
+        (self.folder / "new").rename(self.path)
+        self.assertEqual(await self.found(file), ["192.0.2.2/32"])
+
+    async def test_file_written_twice_in_a_moment_is_read_again(self) -> None:
+        # However long it takes until it is read, it has only just been written.
+        just_now = time.time() + _HOUR
+        self.path.write_text("192.0.2.1\n")
+        os.utime(self.path, (just_now, just_now))
+        file = NetworksFile(self.path, "192.0.2.1\n")
+        self.assertIsNone(await self.found(file))
+        self.path.write_text("192.0.2.2\n")
+        os.utime(self.path, (just_now, just_now))
+        self.assertEqual(await self.found(file), ["192.0.2.2/32"])
+
+    async def test_unchanged_file_is_not_read(self) -> None:
+        self.write("192.0.2.1\n")
+        watched = WatchedFile(self.path)
+        self.assertEqual(watched.read(), b"192.0.2.1\n")
+        self.assertIsNone(watched.read())
+
+    def test_unchanged_file_is_not_read_by_the_helper(self) -> None:
+        self.write("192.0.2.1\n")
+
+        def denied(path: Path, *_: object) -> object:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        self.patch(Path, "stat", denied)
+        self.patch(files, "read_own", denied)
+        self.patch(os, "geteuid", lambda: 1)
+        use_helper(os.open)
+        self.addCleanup(use_helper, None)
+        watched = WatchedFile(self.path)
+        self.assertEqual(watched.read(), b"192.0.2.1\n")
+        self.assertIsNone(watched.read())
+        self.path.write_text("192.0.2.2\n")
+        self.assertEqual(watched.read(), b"192.0.2.2\n")
+
+    async def test_bad_or_missing_file_changes_nothing_and_is_logged_once(self) -> None:
+        file = NetworksFile(self.path, "192.0.2.1\n")
+        with capturedLogs() as events:
+            for text in ("192.0.2.1\nx\n", "192.0.2.1\nx\n\n"):
+                self.write(text)
+                self.assertIsNone(await self.found(file))
+            self.path.unlink()
+            self.assertIsNone(await self.found(file))
+            self.assertIsNone(await self.found(file))
+        told = [str(event["problem"]) for event in events]
+        self.assertEqual(
+            told,
+            [
+                f"{self.path}:2: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
+                f"cannot read '{self.path}': No such file or directory",
+            ],
+        )
+        self.write("192.0.2.3\n")
+        with capturedLogs() as events:
+            self.assertEqual(await self.found(file), ["192.0.2.3/32"])
+        self.assertEqual([event["count"] for event in _of_files(events)], [1])
+
+
+def _of_files(events: Sequence[Any]) -> list[Any]:
+    return [event for event in events if event["log_namespace"].startswith("txmux.access.lists")]

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import time
+from datetime import datetime
+
+import attrs
+
 from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
+from tests.support.queues import until_queued, until_taken
 from txmux.rules.embedding import route
+from txmux.rules.reading.route import period
 
 
 class DecidingTest(MuxTestCase):
@@ -227,3 +236,106 @@ class LeavingTest(MuxTestCase):
         await self.connect_until_lost(port, bytes(8 * 1024 * 1024))
         record = await self.assert_logged(reason="no-route")
         self.assertLess(record.bytes_in, 256 * 1024)
+
+
+class DuringTest(MuxTestCase):
+    """What the clock on the wall says when a client is accepted."""
+
+    def office_mux(self, moment: str) -> int:
+        now = datetime.fromisoformat(moment).timestamp()
+        self.patch(time, "time", lambda: now)
+        office = route("ssh", backend_at(self.backend_port()), name="office")
+        hours = (period("mon-fri 08:00-18:00 Europe/Paris"),)
+        return self.mux([attrs.evolve(office, during=hours), route("ssh", "close", name="closed")])
+
+    async def test_matches_within_the_period_and_stays_connected_after_it(self) -> None:
+        client = await self.connect(self.office_mux("2026-11-20T17:59+01:00"), b"SSH-2.0-a\r\n")
+        server = await self.backend.peer()
+        self.patch(
+            time, "time", lambda: datetime.fromisoformat("2026-11-20T18:01+01:00").timestamp()
+        )
+        client.send(b"more")
+        await server.has(15)
+        client.close()
+        server.close()
+        await self.assert_logged(route="office", reason="done")
+
+    async def test_next_route_matches_outside_the_period(self) -> None:
+        await self.connect_until_lost(self.office_mux("2026-11-20T18:00+01:00"), b"SSH-2.0-a\r\n")
+        await self.assert_logged(route="closed", reason="denied")
+
+
+_RESET = struct.pack("ii", 1, 0)
+
+
+class FirstBytesTest(MuxTestCase):
+    """What such a client has said is looked at as it is accepted."""
+
+    def early(self, said: bytes, **settings: int) -> socket.socket:
+        address = "127.0.0.1", self.ssh_mux(**settings)
+        client = socket.create_connection(address)
+        self.addCleanup(client.close)
+        client.sendall(said)
+        until_taken(client)
+        until_queued(self.listening._socket, 1)
+        return client
+
+    async def test_deciding_bytes_route_at_once_without_a_timer(self) -> None:
+        client = self.early(b"SSH-2.0-test\r\n", detect_timeout=7)
+        self.listening.doRead()
+        (connection,) = self.factory.connections
+        self.assertEqual(connection.record.route, "ssh")
+        self.assertNotIn(
+            7.0, [timer.getTime() for timer in self.factory.runtime.clock.getDelayedCalls()]
+        )
+        server = await self.backend.heard(14)
+        self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")
+        client.close()
+        server.close()
+        await self.assert_logged(route="ssh", reason="done", bytes_in=14)
+
+    async def test_undecided_bytes_leave_the_usual_time(self) -> None:
+        client = self.early(b"SS", detect_timeout=7)
+        self.listening.doRead()
+        (connection,) = self.factory.connections
+        self.assertEqual((connection.record.route, connection.record.bytes_in), (None, 2))
+        self.time.advance(6.9)
+        await self.turn(3)
+        self.assertEqual(self.records, [])
+        self.time.advance(0.2)
+        await self.assert_logged(reason="no-route", bytes_in=2)
+        self.assertEqual(client.recv(1), b"")
+
+    async def test_silent_client_is_read_when_it_speaks(self) -> None:
+        client = self.early(b"")
+        self.listening.doRead()
+        client.sendall(b"SSH-2.0-test\r\n")
+        server = await self.backend.heard(14)
+        client.close()
+        server.close()
+        await self.assert_logged(route="ssh", reason="done", bytes_in=14)
+
+    async def test_half_closed_client_reaches_its_server_with_its_end(self) -> None:
+        client = self.early(b"SSH-2.0-test\r\n")
+        client.shutdown(socket.SHUT_WR)
+        until_taken(client)
+        self.listening.doRead()
+        server = await self.backend.heard(14)
+        await server.has_all()
+        server.close()
+        await self.assert_logged(route="ssh", reason="done", bytes_in=14)
+
+    async def test_client_that_left_without_a_byte_is_logged_as_gone(self) -> None:
+        client = self.early(b"")
+        client.close()
+        self.listening.doRead()
+        await self.assert_logged(reason="client-gone", bytes_in=0)
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_reset_client_is_logged_as_gone(self) -> None:
+        client = self.early(b"SS")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        client.close()
+        self.listening.doRead()
+        await self.assert_logged(reason="client-gone")
+        self.assertEqual(self.backend.peers, [])

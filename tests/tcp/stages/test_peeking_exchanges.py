@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Protocol, ServerFactory
 
@@ -166,45 +166,34 @@ class AnsweringTest(ConversingTestCase):
 class RefusingServerTest(ConversingTestCase):
     """Servers that do not go along."""
 
-    async def reported(self, answer: bytes, *, finish: bool = False) -> None:
-        backend = backend_at(self.backend_port(), fallback=Refusal.REJECT)
+    async def asked(self, *ports: int, **settings: Any) -> tuple[Peer, Peer]:
+        """Connect a client, and wait until its request has reached a server."""
+        backend = backend_at(*ports or (self.backend_port(),), **settings)
         client = await self.connect(self.mux([route("postgres sni=*", backend)]))
         client.send(SSL_REQUEST + HELLO)
-        server = await self.backend.heard(8)
-        server.send(answer)
-        if finish:
-            server.finish()
-        await client.is_lost()
-        self.assertEqual(client.received, b"S\x15\x03\x03\0\2\2\x70")
-        await self.assert_logged(reason="tls-failed", bytes_in=8 + len(HELLO))
+        server = await self.backend.heard(8, len(self.backend.peers))
+        return client, server
 
-    async def test_server_without_tls_is_a_cause_of_its_own(self) -> None:
-        await self.reported(b"N")
-
-    async def test_error_or_unprotected_bytes_before_tls_fail(self) -> None:
-        await self.reported(b"Esorry")
-
-    async def test_bytes_behind_the_servers_answer_fail(self) -> None:
-        await self.reported(b"S\x00")
-
-    async def test_server_that_closes_instead_fails(self) -> None:
-        await self.reported(b"", finish=True)
+    async def test_answer_other_than_tls_alone_fails(self) -> None:
+        # A refusal, an error, bytes behind the answer that may be anybody's, and none at all.
+        for number, answer in enumerate((b"N", b"Esorry", b"S\x00", b""), 1):
+            client, server = await self.asked(fallback=Refusal.REJECT)
+            server.send(answer)
+            if not answer:
+                server.finish()
+            await client.is_lost()
+            self.assertEqual(client.received, b"S\x15\x03\x03\0\2\2\x70")
+            await self.assert_logged(number, reason="tls-failed", bytes_in=8 + len(HELLO))
 
     async def test_server_that_resets_instead_fails(self) -> None:
-        backend = backend_at(self.backend_port(), fallback=Refusal.RESET)
-        client = await self.connect(self.mux([route("postgres sni=*", backend)]))
-        client.send(SSL_REQUEST + HELLO)
-        server = await self.backend.heard(8)
+        client, server = await self.asked(fallback=Refusal.RESET)
         server.reset()
         await client.is_lost()
         await self.assert_logged(reason="connect-refused")
 
     async def test_silent_server_costs_the_connect_timeout_and_the_next_is_tried(self) -> None:
         ports = self.backend_port(), self.backend_port()
-        backend = backend_at(*ports, connect_timeout=2.0)
-        client = await self.connect(self.mux([route("postgres sni=*", backend)]))
-        client.send(SSL_REQUEST + HELLO)
-        server = await self.backend.heard(8)
+        client, server = await self.asked(*ports, connect_timeout=2.0)
         self.time.advance(2)
         await server.is_lost()
         server = await self.backend.heard(8, 1)
@@ -213,10 +202,7 @@ class RefusingServerTest(ConversingTestCase):
         await self.end(client, server)
 
     async def test_leaving_client_ends_the_exchange(self) -> None:
-        backend = backend_at(self.backend_port())
-        client = await self.connect(self.mux([route("postgres sni=*", backend)]))
-        client.send(SSL_REQUEST + HELLO)
-        server = await self.backend.heard(8)
+        client, server = await self.asked()
         client.reset()
         await server.is_lost()
         await self.assert_logged(reason="client-gone")

@@ -11,7 +11,7 @@ from tests.support.mux import CLOSE, RESET, backend_at
 from tests.support.peers import PeerFactory, listen
 from tests.tcp.silent_case import GREETING, Greeter, ServerFirstCase
 from tests.tcp.stages.handshaking_case import TerminationCase
-from tests.tcp.stages.reading_proxy_header_case import LINE, SENDERS
+from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Clients, NetworkSet, Period, Silence
 

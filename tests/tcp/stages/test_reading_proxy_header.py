@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.tcp.stages.reading_proxy_header_case import LINE, SENDERS, IntroducedTestCase
+from tests.support.mux import MuxTestCase, backend_at
 from tests.wire.proxyprotocol.vectors import (
     DESTINATION,
     IPV4,
@@ -26,7 +26,23 @@ from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, SslInfo, Tlv, TlvType
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from twisted.internet.interfaces import IAddress
+
+
+SENDERS = NetworkSet([ip_network("127.0.0.1")])
+LINE = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
+
+
+class IntroducedTestCase(MuxTestCase):
+    """Every client of the multiplexer has to begin with a header."""
+
+    def introduced_mux(self, routes: Iterable[Any] | None = None, **settings: Any) -> int:
+        """Listen with a multiplexer that leads SSH to the test's backend, unless it is told otherwise."""
+        if routes is None:
+            routes = [route("ssh", backend_at(self.backend_port()), name="ssh")]
+        return self.mux(routes, accept_proxy_from=SENDERS, **settings)
 
 
 class AcceptedTest(IntroducedTestCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.support.mux import backend_at
-from tests.tcp.stages.reading_proxy_header_case import LINE, IntroducedTestCase
+from tests.tcp.stages.test_reading_proxy_header import LINE, IntroducedTestCase
 from tests.wire.proxyprotocol.vectors import SIGNATURE
 from txmux.rules.embedding import route
 
