@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -12,9 +13,6 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, c
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, reactor
 from tests.support.supervised import SupervisedTestCase
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
 JSON = {"Content-Type": "application/json"}

@@ -5,12 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class _Connection(http.client.HTTPConnection):

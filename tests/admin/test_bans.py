@@ -1,5 +1,3 @@
-"""Bans over the API."""
-
 from __future__ import annotations
 
 import time

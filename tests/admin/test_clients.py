@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
@@ -15,10 +15,8 @@ from txmux.admin.guard import AdminGuard
 from txmux.admin.http import AdminClients
 from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resource
 from txmux.admin.site import Site
+from txmux.control.control import Control
 from txmux.testing.transport import WaterMarkTransport
-
-if TYPE_CHECKING:
-    from txmux.control.control import Control
 
 HEALTH = request("GET", "/x").replace(b"Connection: close\r\n", b"")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from twisted.logger import capturedLogs
@@ -19,9 +20,6 @@ from txmux.admin import listen_addresses
 from txmux.admin.listen_addresses import folders, read_token
 from txmux.errors import ListenError, MuxError
 from txmux.rules.problems import RulesError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def mode_of(path: Path) -> int:

@@ -1,5 +1,3 @@
-"""Flows of datagrams over the API."""
-
 from __future__ import annotations
 
 from tests.admin.asking import AdminCase

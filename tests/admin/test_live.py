@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import LISTEN, AdminCase, request
-from tests.support.peers import PeerFactory, connect, listen, reactor
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 
 
 class LiveCase(AdminCase):

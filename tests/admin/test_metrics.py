@@ -1,25 +1,19 @@
-"""``/metrics``, as Prometheus reads it."""
-
 from __future__ import annotations
 
 import hashlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from tests.admin.asking import LISTEN, AdminCase
+from tests.admin.asking import LISTEN, AdminCase, Told
 from tests.backends.connect.tls_case import authority
 from tests.programs import run_program
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.version import __version__
-
-if TYPE_CHECKING:
-    from tests.admin.asking import Told
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

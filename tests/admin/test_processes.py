@@ -5,17 +5,14 @@ from __future__ import annotations
 import socket
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually
 from tests.processes.running import RULES, family_of, halted, is_gone
 from tests.processes.test_upgrade import UpgradeTestCase
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import Upgrading
 
 
 class AdminProcessCase(UpgradeTestCase):

@@ -1,5 +1,3 @@
-"""The sandbox of the workers, as the status shows it."""
-
 from __future__ import annotations
 
 import os

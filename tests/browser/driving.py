@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
@@ -21,12 +21,10 @@ from selenium.common.exceptions import (
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 
 from tests.interop.children import PATIENCE, eventually
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    from selenium.webdriver.remote.webelement import WebElement
 
 _OPTIONS = (
     "--headless=new",

@@ -6,16 +6,12 @@ import selectors
 import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.interop.children import Child
 from tests.interop.mux import Mux
+from tests.interop.servers import RedisServer
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.interop.servers import RedisServer
 
 
 class Holding:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tests.browser.driving import Browser
 from tests.browser.service import Holding, Watched, many_routes, three_routes
 from tests.interop.children import InteropTestCase, eventually
-from tests.interop.servers import start_redis
+from tests.interop.servers import RedisServer, start_redis
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from tests.interop.servers import RedisServer
 
 EVIL = "\"><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 

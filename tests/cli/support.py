@@ -1,19 +1,15 @@
-"""Running commands in this process."""
-
 from __future__ import annotations
 
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.cli import main
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Terminal(StringIO):

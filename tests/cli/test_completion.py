@@ -1,5 +1,3 @@
-"""Tests of ``txmux completion``."""
-
 from __future__ import annotations
 
 import sys

@@ -1,5 +1,3 @@
-"""Tests of ``txmux convert``."""
-
 from __future__ import annotations
 
 from unittest.mock import patch

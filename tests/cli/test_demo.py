@@ -1,17 +1,12 @@
-"""The demo: what it tells its user to try, and its servers, over loopback sockets and with real clients."""
-
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.programs import run_program
-from tests.support.peers import connect, listen
+from tests.support.peers import Peer, connect, listen
 from txmux.cli.demo import ECHO, GOODBYE, IDENTIFICATION, REDIS, SSH, PageSite, examples, hints
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
 
 _KEXINIT = (12).to_bytes(4, "big") + b"\x0a\x14" + bytes(10)
 

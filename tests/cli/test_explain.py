@@ -1,5 +1,3 @@
-"""Tests of ``txmux explain``."""
-
 from __future__ import annotations
 
 import io
@@ -7,7 +5,7 @@ import json
 import sys
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
 import attrs
@@ -16,13 +14,10 @@ from zope.interface import implementer
 
 from tests.cli.support import ExplainTestCase, Terminal
 from txmux.cli import explain
-from txmux.interfaces import IProtocolMatcher
+from txmux.interfaces import IProtocolMatcher, Peeked, Predicate, Verdict
 from txmux.rules.model import InProcess
 from txmux.rules.reading.parser import load
 from txmux.rules.tracing import TracedOutcome
-
-if TYPE_CHECKING:
-    from txmux.interfaces import Peeked, Predicate, Verdict
 
 RULES = """\
 [listen public]

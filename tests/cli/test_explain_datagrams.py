@@ -1,5 +1,3 @@
-"""Tests of ``txmux explain`` with datagrams."""
-
 from __future__ import annotations
 
 import io

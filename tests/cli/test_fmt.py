@@ -1,5 +1,3 @@
-"""Tests of ``txmux fmt``."""
-
 from __future__ import annotations
 
 import io

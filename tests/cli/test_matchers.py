@@ -1,5 +1,3 @@
-"""Tests of ``txmux matchers``."""
-
 from __future__ import annotations
 
 import re

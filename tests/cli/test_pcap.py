@@ -1,5 +1,3 @@
-"""Captures: their segments, and what the clients in them said first."""
-
 from __future__ import annotations
 
 import io

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
 from unittest.mock import patch
 
 from hypothesis import given
@@ -14,9 +14,6 @@ from tests.cli.support import CommandTestCase
 from tests.matchers.all_samples import for_streams
 from txmux.cli import run as command
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _LISTEN = ("--listen", "127.0.0.1:8443")
 

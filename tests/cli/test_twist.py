@@ -1,12 +1,10 @@
-"""What ``twist txmux`` takes, and what it says when that is wrong."""
-
 from __future__ import annotations
 
 import io
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
@@ -18,9 +16,6 @@ from txmux.cli.demo import _has_ipv6_loopback, demo_service
 from txmux.cli.run import program
 from txmux.cli.twist import Options, makeService
 from txmux.detection.registry import PluginProblem, Registry
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class OptionsTest(TestCase):

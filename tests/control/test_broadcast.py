@@ -6,21 +6,18 @@ import os
 import signal
 from functools import partial
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.control.test_connections import LiveCase
 from tests.processes.running import halted
-from tests.support.peers import connect, reactor
+from tests.support.peers import Peer, connect, reactor
 from txmux.access.lists.current import pack, varying_of
 from txmux.control.broadcast import PATIENCE
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.rules.model import NetworkSet
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
 
 
 class WorkersCase(LiveCase):

@@ -1,5 +1,3 @@
-"""Requests that come together share one run."""
-
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred

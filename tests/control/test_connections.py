@@ -1,23 +1,18 @@
-"""What a service tells of its connections, and how they are ended."""
-
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.task import deferLater
 
 from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
 from txmux.control.broadcast import broadcast
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.processes.workers import pool
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
 
 
 class LiveCase(SupervisedTestCase):

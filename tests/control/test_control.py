@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,14 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.control.test_broadcast import WorkersCase
 from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
-from txmux.control.overrides import Overrides
+from txmux.control.overrides import Overrides, ServerState
 from txmux.control.report import UnknownError
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
-    from txmux.control.overrides import ServerState
 
 
 class SteeringTest(SupervisedTestCase):

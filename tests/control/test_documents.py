@@ -1,9 +1,8 @@
-"""The routes and servers of a service with what has been counted of them."""
-
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
@@ -15,9 +14,6 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.taker import Taker
 from txmux.control.documents import _worst
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
 

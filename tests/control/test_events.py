@@ -1,8 +1,7 @@
-"""What happens in a service, as it is told to those who follow it."""
-
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
@@ -15,9 +14,6 @@ from tests.support.peers import connect, reactor
 from txmux.control.events import Hub
 from txmux.telemetry.events import MOST, Events, Sampling
 from txmux.telemetry.record import ConnectionRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Follower:

@@ -1,5 +1,3 @@
-"""What is told of ends, of decisions, and of the rules."""
-
 from __future__ import annotations
 
 from pathlib import Path

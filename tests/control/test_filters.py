@@ -1,5 +1,3 @@
-"""Which connections a query means."""
-
 from __future__ import annotations
 
 from ipaddress import ip_network

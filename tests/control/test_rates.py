@@ -1,18 +1,13 @@
-"""How fast numbers grow."""
-
 from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.rates import Moment, Rates
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class RatesTest(SynchronousTestCase):

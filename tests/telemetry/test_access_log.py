@@ -1,5 +1,3 @@
-"""How a finished connection is told."""
-
 from __future__ import annotations
 
 import json

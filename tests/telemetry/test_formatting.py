@@ -1,5 +1,3 @@
-"""How numbers and lengths of time are written for people."""
-
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase

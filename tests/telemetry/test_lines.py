@@ -1,5 +1,3 @@
-"""Lines are written whole, without waiting, and those that are lost are counted."""
-
 from __future__ import annotations
 
 import contextlib
@@ -9,7 +7,7 @@ import os
 import resource
 import select
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,9 +18,6 @@ from tests.support.folders import make_folder
 from tests.telemetry.test_access_log import a_record
 from txmux.telemetry.access_log import FileAccessLog, as_text
 from txmux.telemetry.lines import LineWriter
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class StalledTest(SynchronousTestCase):

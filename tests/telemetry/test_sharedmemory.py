@@ -1,5 +1,3 @@
-"""Memory that several processes share."""
-
 from __future__ import annotations
 
 import os

@@ -1,15 +1,12 @@
-"""What the page costs the service."""
-
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from tests.admin.asking import AdminCase
 from txmux.processes.workers.worker import Worker
-
-if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
 
 
 class CostTest(AdminCase):

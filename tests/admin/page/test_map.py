@@ -1,5 +1,3 @@
-"""The map of the page."""
-
 from __future__ import annotations
 
 from hypothesis import given

@@ -1,22 +1,15 @@
-"""``txmux init`` itself."""
-
 from __future__ import annotations
 
 import socket
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
 from txmux.cli import init
-from txmux.cli.init.listening import listening
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from txmux.cli.init.listening import Listening
+from txmux.cli.init.listening import Listening, listening
 
 _LISTENING = """
 import socket, sys

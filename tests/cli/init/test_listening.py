@@ -1,5 +1,3 @@
-"""What proc(5) tells of ports that somebody listens at."""
-
 from __future__ import annotations
 
 import socket

@@ -1,5 +1,3 @@
-"""The rules file that is made of what listens."""
-
 from __future__ import annotations
 
 from ipaddress import ip_address

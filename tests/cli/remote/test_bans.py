@@ -1,5 +1,3 @@
-"""Tests of ``txmux ban``, ``unban`` and ``bans``."""
-
 from __future__ import annotations
 
 import time

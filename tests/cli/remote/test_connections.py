@@ -1,5 +1,3 @@
-"""Tests of ``txmux connections`` and ``txmux close``."""
-
 from __future__ import annotations
 
 import json

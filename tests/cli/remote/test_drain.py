@@ -1,5 +1,3 @@
-"""Tests of ``txmux drain``."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""Tests of ``txmux explain --connection``."""
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,16 +1,11 @@
-"""Tests of how a command finds its service."""
-
 from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.cli.remote.answering import Answering, RemoteTestCase
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _DONE = (0, "rules reloaded: nothing changed\n", "")
 

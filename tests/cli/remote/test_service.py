@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from tests.admin.processes import get
@@ -18,10 +20,6 @@ from tests.processes.running import halted, is_gone, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{port}\n"
 

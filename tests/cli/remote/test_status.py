@@ -1,5 +1,3 @@
-"""Tests of ``txmux status``."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""The lines of the log of ``txmux run``."""
-
 from __future__ import annotations
 
 import io

@@ -1,5 +1,3 @@
-"""What a service has answered, for the tests of the screen."""
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,8 +1,4 @@
-"""Tests of what keys do."""
-
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import attrs
 from hypothesis import given
@@ -12,11 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.top.answers import CONNECTIONS, SNAPSHOT
 from txmux.cli.top.keys import pressed
 from txmux.cli.top.panes import lines_of
-from txmux.cli.top.state import ChangeRequest, ExplainRequest, Snapshot, TopState
+from txmux.cli.top.state import ChangeRequest, ExplainRequest, Snapshot, TopRequest, TopState
 from txmux.cli.top.view import screen
-
-if TYPE_CHECKING:
-    from txmux.cli.top.state import TopRequest
 
 _KEYS = [*"1234sSr/exdmupqyYnh?jk =a", "tab", "backtab", "left", "right", "up", "down", "home"]
 _KEYS += ["end", "page-up", "page-down", "enter", "escape", "backspace", "clear", "redraw"]

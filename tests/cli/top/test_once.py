@@ -1,5 +1,3 @@
-"""Tests of ``txmux top`` outside of a terminal."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""Asking the service while the screen goes on."""
-
 from __future__ import annotations
 
 import threading

@@ -1,5 +1,3 @@
-"""Tests of reading keys."""
-
 from __future__ import annotations
 
 from hypothesis import given

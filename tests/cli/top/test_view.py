@@ -1,5 +1,3 @@
-"""Tests of what is drawn."""
-
 from __future__ import annotations
 
 import attrs

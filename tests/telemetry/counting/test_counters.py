@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.rules.model import Rules
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.process_counters import NO_ROUTE, CounterLayout, ProcessCounters
-from txmux.telemetry.counting.snapshot import counts_of
+from txmux.telemetry.counting.snapshot import Counts, RouteTotals, counts_of
 from txmux.telemetry.record import ConnectionRecord
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Rules
-    from txmux.telemetry.counting.snapshot import Counts, RouteTotals
 
 PATH = Path("rules.ini")
 

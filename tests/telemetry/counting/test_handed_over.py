@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.telemetry.counting.test_counters import PATH, RULES
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.counting.snapshot import counts_of
+from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.telemetry.counting.snapshot import Counts, counts_of
 from txmux.telemetry.record import ConnectionRecord
-
-if TYPE_CHECKING:
-    from txmux.telemetry.counting.process_counters import ProcessCounters
-    from txmux.telemetry.counting.snapshot import Counts
 
 RECORD = ConnectionRecord(
     time=1000.5, id="x", listener="public", client="?", detect_ms=2.0, duration_ms=70.0
