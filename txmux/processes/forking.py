@@ -43,7 +43,6 @@ class Child:
     """A child process with a pair of packet sockets (``SOCK_SEQPACKET``, unix(7)) between it and this one.
 
     Attributes:
-        pid: Its process ID.
         connection: This process's end.
     """
 
@@ -64,17 +63,13 @@ class Child:
 
 
 def can_fork() -> bool:
-    """Whether a child can use the memory of this process: it has neither a reactor nor a second thread."""
     return "twisted.internet.reactor" not in sys.modules and threading.active_count() == 1
 
 
 def spawn(module: str, *arguments: str) -> Child:
-    """Start a process that runs ``main(connection, *arguments)`` of a module.
+    """Start a process that runs ``main(connection, *arguments)`` of a module; raises `OSError`.
 
     It is forked if this process can be, which shares memory; otherwise it is a fresh Python.
-
-    Raises:
-        OSError: It cannot be started.
     """
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with other:

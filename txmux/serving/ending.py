@@ -22,12 +22,7 @@ _STEPS = 100
 
 
 class GradualEnd:
-    """Ends the connections of a process later.
-
-    Args:
-        reactor: Schedules the calls.
-        connections: Returns the open connections.
-    """
+    """Ends the connections of a process later."""
 
     def __init__(self, reactor: Any, connections: Callable[[], Sequence[Served]]) -> None:
         self._reactor = reactor
@@ -45,12 +40,7 @@ class GradualEnd:
         self._calls.add(call)
 
     def end_all_within(self, seconds: float, end_all: Callable[[], object]) -> None:
-        """End all connections: in the second half of the time one after another, so that not all clients reconnect at once.
-
-        Args:
-            seconds: The time.
-            end_all: Ends the remaining connections.
-        """
+        """End all connections: in the second half of the seconds one after another, so that not all clients reconnect at once."""
         self.call_later(seconds / 2, partial(self._one_by_one, seconds / 2))
         self.call_later(seconds, end_all)
 
@@ -79,14 +69,9 @@ def connections_of_removed(
     routes: Collection[str],
     backends: Collection[str],
 ) -> list[Served]:
-    """Find the connections of routes and backends that were removed.
+    """Find the connections of routes and backends that were removed, and are not back in the rules in force.
 
-    Args:
-        connections: All of the process.
-        rules: The rules in force; what they have again is not removed.
-        version: The version of the rules that removed them; later connections belong to other routes of these names.
-        routes: Their names.
-        backends: Their names.
+    Connections of `version` and later ones belong to other routes of these names.
     """
     gone = {*routes} - {route.name for route in rules.routes}
     gone_backends = {*backends} - {*rules.backends}
@@ -106,12 +91,7 @@ _PAUSE = 0.2
 
 
 class DeniedClients:
-    """Ends connections of clients that have become denied, at listeners with ``end_denied``; checks a few at a time.
-
-    Args:
-        reactor: Schedules the next few.
-        factories: Returns the factories of all listeners.
-    """
+    """Ends connections of clients that have become denied, at listeners with ``end_denied``; checks a few at a time."""
 
     def __init__(self, reactor: Any, factories: Callable[[], Iterable[MuxFactory]]) -> None:
         self._reactor = reactor

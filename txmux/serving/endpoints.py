@@ -38,13 +38,7 @@ _log = Logger()
 
 
 def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:
-    """Make the endpoint for one line of ``endpoint =`` that only Twisted can open.
-
-    Args:
-        reactor: Opens the socket.
-        text: Checked by the rules parser.
-        backlog: Connections that may wait to be accepted, unless the text says otherwise.
-    """
+    """Make the endpoint for one line of ``endpoint =`` that only Twisted can open."""
     from twisted.internet.endpoints import serverFromString  # noqa: PLC0415 - it imports all of TLS
 
     named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))
@@ -73,7 +67,6 @@ class ForwardingFactory(ServerFactory):
     to: MuxFactory | None = None
 
     def forward_to(self, to: MuxFactory) -> None:
-        """Pass the next clients to this factory."""
         before, self.to = self.to, to
         if self.numPorts and before is not to:
             to.doStart()
@@ -85,12 +78,10 @@ class ForwardingFactory(ServerFactory):
         return None if self.to is None else self.to.buildProtocol(addr)
 
     def startFactory(self) -> None:
-        """Start the factory of the listener."""
         if self.to is not None:
             self.to.doStart()
 
     def stopFactory(self) -> None:
-        """Stop the factory of the listener."""
         if self.to is not None:
             self.to.doStop()
 
@@ -98,15 +89,9 @@ class ForwardingFactory(ServerFactory):
 async def open_ports(
     reactor: Any, listeners: Iterable[Listener], is_open: Callable[[str], bool] = lambda _: False
 ) -> OpenedPorts:
-    """Open the ports of listeners that are not plain sockets; clients are closed until a listener is given.
+    """Open the ports of listeners that are not plain sockets, unless they are open; clients are closed until a listener is given.
 
-    Args:
-        reactor: Opens the ports.
-        listeners: The listeners.
-        is_open: Returns whether the port of an address is open already, by its key.
-
-    Raises:
-        ListenError: One cannot be opened; then none is left open.
+    If one cannot be opened, none is left open.
     """
     opened: OpenedPorts = {}
     for listener in listeners:
@@ -130,17 +115,12 @@ async def open_ports(
 
 
 async def close_ports(opened: OpenedPorts) -> None:
-    """Close ports that no listener was given."""
     for port, _ in opened.values():
         await stop_listening(port)
 
 
 def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
-    """Make the endpoints of servers that are named by endpoint strings, which reads the files they name.
-
-    Raises:
-        ListenError: One cannot be made: a certificate that is not there, for one.
-    """
+    """Make the endpoints of servers that are named by endpoint strings, which reads the files they name."""
     for server in servers:
         if server.kind == "endpoint":
             from twisted.internet.endpoints import clientFromString  # noqa: PLC0415 - it imports all of TLS

@@ -35,8 +35,6 @@ class ListenAddress:
 
     Attributes:
         listener: The name of its listener; empty if it has none.
-        text: The line.
-        backlog: Connections that may wait to be accepted.
         key: The same for all lines with the same address, path, or socket of systemd.
         freebind: Whether its address may be missing on this machine.
         kind: ``tcp``, ``unix`` and ``systemd`` are sockets that several processes can accept from; anything else is for
@@ -56,7 +54,6 @@ class ListenAddress:
 
     @property
     def section(self) -> str:
-        """The section of the rules that names it: ``[listen public]``, ``[txmux] admin``."""
         return f"[txmux] {self.setting}" if self.setting else f"[listen {self.listener}]"
 
     @property
@@ -84,12 +81,9 @@ def are_plain(rules: Rules) -> bool:
 
 
 def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
-    """Return the key, the kind and the backlog of a `ListenAddress`.
+    """Return the key, the kind and the backlog of a `ListenAddress`, unless its text has one.
 
-    Args:
-        text: Checked by the rules parser.
-        backlog: Connections that may wait to be accepted, unless the text says otherwise.
-        own: Distinguishes it from other endpoints with port 0.
+    `own` distinguishes it from other endpoints with port 0.
     """
     where = socket_address(text, backlog)
     if where is not None:
@@ -109,12 +103,7 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
 
 
 def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
-    """Open the socket of a plain address.
-
-    Raises:
-        OSError: It cannot be opened.
-        LookupError: systemd has passed no such socket.
-    """
+    """Open the socket of a plain address; it is a `LookupError` if systemd has passed no such socket."""
     where = socket_address(address.text, address.backlog)
     if where is not None:
         options = () if where.datagrams else address.options
@@ -146,13 +135,10 @@ class SocketAddress:
     """Where a TCP or UDP socket listens.
 
     Attributes:
-        family: ``AF_INET`` or ``AF_INET6``.
         host: An IP address, or a name of this machine; empty is every address of the family.
         port: 0 is any that is free.
-        backlog: Connections that may wait to be accepted.
         both: Whether an IPv6 socket takes IPv4 clients, too.
         freebind: Whether the address need not be one of this machine.
-        datagrams: Whether it is for UDP.
         options: Further options, which connections inherit.
     """
 
@@ -181,15 +167,7 @@ class SocketAddress:
 
 
 def socket_address(text: str, backlog: int) -> SocketAddress | None:
-    """Read one line of ``endpoint =``.
-
-    Args:
-        text: Checked by the rules parser.
-        backlog: Connections that may wait to be accepted, unless the text says otherwise.
-
-    Returns:
-        The address; ``None`` if the text names anything but a plain TCP socket.
-    """
+    """Read one line of ``endpoint =``; ``None`` if it names anything but a plain TCP or UDP socket."""
     if is_for_datagrams(text):
         host, port = udp_listen_address(text)
         family = _family(host) if host else socket.AF_INET6
@@ -215,11 +193,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def open_socket(address: SocketAddress) -> socket.socket:
-    """Open a socket; no other program can listen at the same address.
-
-    Raises:
-        OSError: It cannot be opened.
-    """
+    """Open a socket; no other program can listen at the same address."""
     try:
         return _open(address)
     except OSError as problem:
@@ -268,12 +242,7 @@ def unix_path(arguments: Arguments) -> Path:
 def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
     """Open the socket of a ``unix:`` endpoint; the file of a socket that is closed is replaced.
 
-    Args:
-        arguments: Those of the endpoint. ``lockfile`` is ignored: the socket itself shows whether it is in use.
-        backlog: Connections that may wait to be accepted, unless the arguments say otherwise.
-
-    Raises:
-        OSError: It cannot be opened.
+    ``lockfile`` is ignored: the socket itself shows whether it is in use.
     """
     named = SERVER["unix"].check(arguments)
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -25,12 +25,9 @@ class ListeningPort:
     """A TCP port.
 
     Attributes:
-        port: The port of Twisted.
-        factory: The factory of its listener.
         options: All options of its socket; if a reload changes one, the port is replaced.
         forwarding: Passes clients to the factory, if Twisted has opened the port.
         is_open: Whether it accepts clients, and does not leave them in the queue.
-        is_for_datagrams: Whether it is a UDP port.
     """
 
     is_for_datagrams: ClassVar[bool] = False
@@ -42,7 +39,6 @@ class ListeningPort:
     is_open: bool = True
 
     def can_serve(self, factory: MuxFactory, listener: Listener) -> bool:
-        """Return whether the port can stay when the rules of its listener change."""
         return self.factory is factory and self.options == socket_options(listener)
 
     def forward_to(self, factory: MuxFactory) -> None:
@@ -52,11 +48,6 @@ class ListeningPort:
             self.factory = factory
 
     def close_port(self, *, is_left: bool = False) -> Deferred[None]:  # noqa: ARG002 - connections have sockets of their own
-        """Close the port.
-
-        Args:
-            is_left: Whether another process has the same socket.
-        """
         return stop_listening(self.port)
 
     def admit_new(self, *, is_admitted: bool) -> None:

@@ -24,12 +24,9 @@ class ListeningPorts:
     """The ports by the keys of their addresses.
 
     Args:
-        accepting: Whether clients are accepted at once, and not only after `accept`.
         datagrams: Whether datagrams are read at once, and not only after `take_datagrams`.
 
     Attributes:
-        accepting: As above.
-        ports: All ports.
         awaited: The number of calls of `await_flows`.
     """
 
@@ -70,12 +67,9 @@ class ListeningPorts:
         return taken
 
     def close(self, key: str, port: ListeningPort, *, is_left: bool = False) -> None:
-        """Close a port. One for datagrams is closed when its last flow has ended.
+        """Close a port; one for datagrams is closed when its last flow has ended.
 
-        Args:
-            key: That of its address.
-            port: The port.
-            is_left: Whether another process has the same socket.
+        `is_left` means that another process has the same socket.
         """
         port.close_port(is_left=is_left)
         if port.is_for_datagrams:
@@ -92,11 +86,9 @@ class ListeningPorts:
         return port if port is not None and port.listen_again(factory) else None
 
     def close_all(self) -> list[Deferred[Any]]:
-        """Close all ports; what each returns fires when it is closed."""
         return [stop_listening(port.port) for port in self.take_all().values()]
 
     def accept(self) -> None:
-        """Accept clients, except those of listeners that are `shut`."""
         self.accepting = True
         self._apply_all()
 
@@ -110,7 +102,6 @@ class ListeningPorts:
         self._is_ending = True
 
     def leave_datagrams(self) -> None:
-        """Read no datagrams: another process does."""
         self._datagrams = False
         self._apply_all()
 
@@ -120,7 +111,6 @@ class ListeningPorts:
         return self._datagrams and not self._gave_flows
 
     def flows_handed_over(self) -> None:
-        """Record that another process has the flows, until this one has ports again."""
         self._gave_flows = True
 
     def await_flows(self) -> None:
@@ -139,11 +129,7 @@ class ListeningPorts:
         return self._arrived
 
     def flows_are_here(self, awaited: int | None = None) -> None:
-        """Start flows of unknown clients again.
-
-        Args:
-            awaited: The value of `awaited` for the flows that have arrived; ignored if others are awaited by now.
-        """
+        """Start flows of unknown clients again, unless others than the `awaited` are awaited by now."""
         if awaited not in {None, self.awaited}:
             return
         self._awaits_flows = False
@@ -154,16 +140,11 @@ class ListeningPorts:
             port.await_flows(on=False)
 
     def pause(self) -> None:
-        """Leave new clients in the queues."""
         self.accepting = False
         self._apply_all()
 
     def shut(self, listeners: Iterable[str]) -> None:
-        """Leave the clients of listeners in the queues, and accept those of all others.
-
-        Args:
-            listeners: Their names, of which some may not exist now.
-        """
+        """Leave the clients of these listeners in the queues, and accept those of all others."""
         self._shut = frozenset(listeners)
         self._apply_all()
 

@@ -50,25 +50,15 @@ class Serving:
     """Serves the clients of listening ports, under rules that may change.
 
     Args:
-        rules: The first rules.
-        access_log: Records each connection when it ends.
-        reactor: The process's reactor.
         names: The addresses of servers' names, looked up by the supervisor, which also checks the servers and passes the
             results to `check_found`. If ``None``, this process resolves names and checks servers itself.
-        accepting: Whether clients are accepted from the first moment, and not only after `accept`.
-        shared: Whether other processes accept from the same sockets.
         loop_detector: Shared with other processes that serve the same rules, if there are any.
-        counters: This process's counters; private by default.
 
     Raises:
         MuxError: A backend cannot be used, or files for TLS: one is missing, say.
 
     Attributes:
-        listening_ports: The ports that accept clients.
         factories: The listeners' factories, in the order in which they were added.
-        version: The version of the rules, counted from 1.
-        overrides: The operator's overrides.
-        runtime: The I/O runtime of the process.
         admission: Makes the admission of listeners that are not in the rules.
     """
 
@@ -116,12 +106,6 @@ class Serving:
         self.admission: Callable[[Listener], Admission] | None = None
 
     def add(self, listener: Listener, admission: Admission) -> MuxFactory:
-        """Make the factory of a listener.
-
-        Args:
-            listener: One of the rules.
-            admission: Decides which clients it accepts.
-        """
         factory = self._make(self._rules, listener, admission, self.version)
         factory.log_to(self._access_log)
         self.factories.append(factory)
@@ -142,16 +126,7 @@ class Serving:
         return factory
 
     def listen(self, factory: MuxFactory, key: str, opened: socket.socket) -> None:
-        """Accept the clients of a socket, of which a duplicate is used.
-
-        Args:
-            factory: The listener's factory.
-            key: The key of the socket's address.
-            opened: The listening socket.
-
-        Raises:
-            MuxError: The socket is for datagrams, which this system cannot relay.
-        """
+        """Accept the clients of a socket, of which a duplicate is used."""
         self.listening_ports.enter(
             key, self.listening_ports.returned(key, factory) or _open_port(opened, factory)
         )
@@ -163,14 +138,7 @@ class Serving:
         ports: OpenedPorts,
         admission: Callable[[Listener], Admission],
     ) -> None:
-        """Accept the clients of all listeners of the first rules.
-
-        Args:
-            rules: The first rules.
-            sockets: Listening sockets, by the keys of their addresses.
-            ports: The ports that Twisted has opened.
-            admission: Makes the admission of a listener.
-        """
+        """Accept the clients of all listeners of the first rules; sockets and ports are by the keys of their addresses."""
         for listener in rules.listeners:
             factory = self.add(listener, admission(listener))
             for address in listen_addresses(listener):
@@ -227,15 +195,9 @@ class Serving:
     ) -> PreparedServing:
         """Prepare to accept the next clients under other rules; nothing changes before `commit`.
 
-        Args:
-            rules: The new rules.
-            sockets: The sockets that the rules need, except those that Twisted opens, by the keys of their addresses.
-            admission: Makes the admission of a listener.
-            access_log: Replaces the current one, which is then closed.
-            rules_changed: Whether the rules have changed; otherwise only files are read again.
-
-        Raises:
-            MuxError: Something cannot be used, one line each.
+        The sockets are those that the rules need, except those that Twisted opens, by the keys of
+        their addresses. Without `rules_changed`, only files are read again. A `MuxError` has one
+        line for each problem.
         """
         self.runtime.prepare_rules(rules)
         upstreams = self._upstreams.prepare(rules)
@@ -343,12 +305,7 @@ class Serving:
         return [one for one in self.connections() if one.configuration.version < self.version]
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
-        """End the connections of removed routes and backends after ``drain_timeout``.
-
-        Args:
-            routes: Their names.
-            backends: Their names.
-        """
+        """End the connections of removed routes and backends after ``drain_timeout``."""
         version = self.version
 
         def end() -> None:
@@ -371,11 +328,9 @@ class Serving:
         return gatherResults([factory.emptied() for factory in self._all()])
 
     async def status(self) -> dict[str, Any]:
-        """Count the connections, for ``/api/status``."""
         return connection_counts(self.connections(), self.version)
 
     async def missing(self) -> list[str]:
-        """Return what prevents clients from being served, one line each."""
         return missing_in(self._rules, self.listening_ports.accepted(), self._upstreams)
 
     async def drain(self) -> None:
@@ -401,7 +356,6 @@ class Serving:
             self._access_log.close()
 
     def end_all(self) -> None:
-        """End every connection."""
         for factory in self._all():
             factory.abort("drained")
 
@@ -443,7 +397,6 @@ class Serving:
         return self._upstreams
 
     def check_found(self, backend: str, key: str, *, ok: bool, why: str) -> None:
-        """Apply the result of a check by another process; see `Upstreams.apply_check`."""
         self._upstreams.apply_check(backend, key, ok=ok, why=why)
 
     def reopen_log(self) -> None:

@@ -53,14 +53,7 @@ def build_state(
     overrides: Mapping[str, Any],
     networks: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Build the sections that come from backends, limits and overrides.
-
-    Args:
-        servers: The health of each server.
-        sources: The counters of client sources, by listeners.
-        overrides: The operator's overrides.
-        networks: The contents of lists that change without a reload.
-    """
+    """Build the sections that come from backends, limits and overrides."""
     return {
         "version": _VERSION,
         "networks": {**networks},
@@ -75,13 +68,11 @@ def build_state(
 
 
 def sources_of(factories: Iterable[MuxFactory]) -> dict[str, PerSource | None]:
-    """Return the counters of client sources, by listeners."""
     configurations = [factory.configuration for factory in factories]
     return {one.settings.name: one.admission.per_source for one in configurations}
 
 
 def restore_sources(state: TransferState, sources: Mapping[str, PerSource | None]) -> None:
-    """Restore the rate buckets of another process."""
     for name, buckets in state.get("sources", {}).items():
         one = sources.get(name)
         if one is not None:

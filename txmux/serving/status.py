@@ -22,13 +22,7 @@ _log = Logger()
 
 
 def missing_in(rules: Rules, accepting: Collection[str], upstreams: Upstreams) -> list[str]:
-    """Return what prevents clients from being served, one line each.
-
-    Args:
-        rules: The rules in force.
-        accepting: The names of listeners that accept.
-        upstreams: The backends.
-    """
+    """Return what prevents clients from being served, one line each."""
     return [*_closed_listeners(rules, accepting), *_idle_backends(rules, upstreams)]
 
 
@@ -54,12 +48,7 @@ def _used(rules: Rules) -> Iterator[Backend]:
 
 
 def connection_counts(connections: Sequence[Served], version: int) -> dict[str, Any]:
-    """Count connections, for ``/api/status``.
-
-    Args:
-        connections: All of the process.
-        version: The version of the rules.
-    """
+    """Count the connections of a process, for ``/api/status``."""
     return {
         "generation": version,
         "active": len(connections),

@@ -30,12 +30,6 @@ class ListeningSockets:
     """Keeps sockets open over reloads and restarts of workers.
 
     The kernel's queue of waiting clients belongs to the socket object. Queued clients are kept while some process has the object open.
-
-    Args:
-        reactor: Finds the sockets that systemd has passed.
-
-    Attributes:
-        open_address: Opens the socket of an address.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -57,14 +51,12 @@ class ListeningSockets:
             opened.close()
 
     def sockets(self) -> Mapping[str, socket.socket]:
-        """Return the open sockets, by the keys of their addresses."""
         return dict(self._sockets)
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
-        """Open the sockets that are not open yet. Addresses that are not plain are left out.
+        """Open the sockets that are not open yet, except those of addresses that are not plain.
 
-        Raises:
-            ListenError: Sockets cannot be opened, each in a line; no new one is left open.
+        If some cannot be opened, each is a line of the `ListenError`, and no new one is left open.
         """
         addresses = [address for listener in listeners for address in listen_addresses(listener)]
         return self.prepare_addresses(address for address in addresses if address.is_plain)
@@ -81,7 +73,6 @@ class ListeningSockets:
         return prepared
 
     def has(self, key: str) -> bool:
-        """Return whether there is a socket of this key, in use or adopted."""
         return key in self._sockets or key in self._adopted
 
     def why_not(self, address: ListenAddress, problem: Exception) -> Exception:
@@ -105,11 +96,7 @@ class ListeningSockets:
             close_socket(key, unused)
 
     def close(self, *, keep_files: bool = False) -> None:
-        """Close all sockets.
-
-        Args:
-            keep_files: Whether the files of UNIX sockets stay, because another process has these sockets open, too.
-        """
+        """Close all sockets; files of UNIX sockets are kept if another process has these open, too."""
         for key, opened in (*self._sockets.items(), *self._adopted.items()):
             close_socket(key, opened, keep_file=keep_files)
         self._sockets.clear()
@@ -146,11 +133,9 @@ class PreparedSockets:
         return None
 
     def commit(self) -> dict[str, socket.socket]:
-        """Make these the sockets of the service.
+        """Make these the sockets of the service; return the unused ones.
 
-        Returns:
-            The unused sockets, by their keys. Close the ports that accept from them first, then each by
-            `close_socket`.
+        Close the ports that accept from those first, then each by `close_socket`.
         """
         store = self._store
         for address in self.opened:
@@ -174,13 +159,7 @@ class PreparedSockets:
 
 
 def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) -> None:
-    """Close a socket, and remove the file of a UNIX socket.
-
-    Args:
-        key: The key of its address.
-        opened: The socket.
-        keep_file: Whether the file stays.
-    """
+    """Close a socket, and remove the file of a UNIX socket unless it is kept."""
     if key.startswith("unix:") and not keep_file:
         try:
             remove_socket(Path(key.removeprefix("unix:")))

@@ -30,7 +30,6 @@ class Account:
 
     Attributes:
         user: Its name, or its ID in digits.
-        uid: Its ID.
         gid: The ID of the group that the process gets.
     """
 
@@ -43,11 +42,7 @@ class Account:
         return (os.getuid(), os.geteuid()) == (self.uid, self.uid)
 
     def check(self) -> None:
-        """Check that the process can become this user.
-
-        Raises:
-            AccountError: It cannot.
-        """
+        """Check that the process can become this user."""
         if not self.is_current and os.geteuid() != 0:
             raise AccountError(
                 f"[txmux] user: this process is user {os.geteuid()}, and only root can become {self.user!r}; "
@@ -56,17 +51,12 @@ class Account:
 
     @property
     def owner(self) -> tuple[int, int]:
-        """The IDs of user and group, for files that this user will own."""
         return (self.uid, self.gid)
 
     def become(self) -> bool:
-        """Become this user, for good, unless the process is this user already.
+        """Become this user, for good; return whether the process was another one before.
 
-        Returns:
-            Whether it has changed.
-
-        Raises:
-            AccountError: It cannot, or could go back.
+        An `AccountError` also means that it could go back.
         """
         self.check()
         if self.is_current:
@@ -89,7 +79,6 @@ class Account:
         return True
 
     def groups(self) -> list[int]:
-        """Return the IDs of all groups that the process gets."""
         try:
             name = pwd.getpwuid(self.uid).pw_name
         except KeyError:
@@ -98,14 +87,9 @@ class Account:
 
 
 def account_of(rules: Rules) -> Account | None:
-    """Find the account of the rules.
+    """Find the account of the rules; ``None`` if the process stays what it is.
 
-    Returns:
-        The account; ``None`` if the process stays what it is.
-
-    Raises:
-        AccountError: There is no such user or group, this process cannot become it, or the rules ask for what it may
-            not do any more then.
+    An `AccountError` also means that the rules need root later.
     """
     settings = rules.settings
     if settings.user is None:

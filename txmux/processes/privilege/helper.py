@@ -44,7 +44,6 @@ class Named:
     Attributes:
         files: Files that may be read.
         secrets: Files that may be read, but not by workers: tokens of the admin API, and for other services.
-        log: The file that may be appended to.
         addresses: The addresses that may be listened on, by listener and text.
         token: The file that may be created, if it is missing.
     """
@@ -105,8 +104,6 @@ class Helper:
     """Answers requests to open files and sockets.
 
     Args:
-        path: The rules file.
-        pidfile: The file with the ID of the process that serves.
         data: The text of the rules, if there is no such file.
         is_privileged: See `Opener.start`.
     """
@@ -131,11 +128,7 @@ class Helper:
         self._may_all: set[int] = set()
 
     def serve(self, connection: socket.socket) -> None:
-        """Answer until the last connection is closed.
-
-        Args:
-            connection: The connection to the supervisor, which may request everything.
-        """
+        """Answer until the last connection is closed; this first one is the supervisor's."""
         self._add(connection, may_all=True)
         with suppress(MuxError):  # another process reports it to the operator
             self._read()
@@ -154,12 +147,7 @@ class Helper:
         self._poll.register(connection, select.POLLIN)
 
     def serve_one(self, connection: socket.socket, *, may_all: bool = False) -> bool:
-        """Answer one request; return whether there may be more.
-
-        Args:
-            connection: The connection.
-            may_all: Whether it may request more than the files of workers.
-        """
+        """Answer one request, with `may_all` for more than the files of workers; return whether there may be more."""
         try:
             packet, received, _, _ = socket.recv_fds(connection, _PACKET, 1)
             for one in received:  # no question has any
@@ -183,15 +171,7 @@ class Helper:
     def answer(
         self, question: dict[str, Any], *, may_all: bool
     ) -> tuple[dict[str, Any], list[int]]:
-        """Answer a request for a file or address in the rules.
-
-        Args:
-            question: The request of an `Opener`.
-            may_all: Whether it may be for more than files.
-
-        Returns:
-            The answer, and the descriptor that goes with it.
-        """
+        """Answer a request of an `Opener`, and return the descriptor that goes with the answer, too."""
         does: dict[str, Callable[..., list[int]]] = {"open": partial(self._open, may_all)}
         if may_all:
             does |= {
@@ -264,7 +244,6 @@ class Helper:
                 self._sockets.add(address.key.removeprefix("unix:"))
 
     def commit(self) -> None:
-        """Allow only what the last rules name."""
         del self._named[:-1]
 
     def _commit(self) -> list[int]:

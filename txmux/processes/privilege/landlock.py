@@ -47,11 +47,7 @@ def abi() -> int:
 
 
 def give_up_privileges() -> None:
-    """Keep programs that this process executes from gaining privileges (prctl(2), ``PR_SET_NO_NEW_PRIVS``).
-
-    Raises:
-        OSError: The system does not permit it.
-    """
+    """Keep programs that this process executes from gaining privileges (prctl(2), ``PR_SET_NO_NEW_PRIVS``)."""
     zero = ctypes.c_ulong(0)
     done = _libc().prctl(_NO_NEW_PRIVILEGES, ctypes.c_ulong(1), zero, zero, zero)
     if done != 0:

@@ -46,7 +46,6 @@ class Opener:
     """Sends requests to the helper.
 
     Args:
-        connection: The connection to it.
         patience: Seconds that an answer may take.
     """
 
@@ -81,11 +80,7 @@ class Opener:
     def open_file(self, path: Path, flags: int = os.O_RDONLY) -> int:
         """Open a file in the rules: the access log for appending, others for reading.
 
-        Returns:
-            Its descriptor.
-
-        Raises:
-            OSError: It cannot be opened, or the rules do not name it (``EACCES``).
+        What the rules do not name is an `OSError` (``EACCES``).
         """
         return self._descriptor(
             do="open",
@@ -94,34 +89,22 @@ class Opener:
         )
 
     def bind(self, address: ListenAddress) -> socket.socket:
-        """Open the listening socket of an endpoint in the rules.
-
-        Raises:
-            OSError: It cannot be opened, or the rules do not name it (``EACCES``).
-        """
+        """Open the listening socket of an endpoint in the rules; for any other it is an `OSError` (``EACCES``)."""
         descriptor = self._descriptor(do="bind", listener=address.listener, text=address.text)
         opened = socket.socket(fileno=descriptor)
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         return opened
 
     def read_rules(self) -> Files:
-        """Make the helper read the rules file again; until `commit`, the files of both these and the previous rules may be opened.
+        """Make the helper read the rules file again, and return what was in the files.
 
-        Returns:
-            What was in the files.
-
-        Raises:
-            OpenerError: All that is wrong with the rules.
+        Until `commit`, the files of both these and the previous rules may be opened. An
+        `OpenerError` has all that is wrong with the rules.
         """
         with open(self._descriptor(do="rules"), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
             return Files(**json.load(file))
 
     def remove_socket(self, path: Path) -> None:
-        """Make the helper remove the file of a UNIX socket in these or earlier rules.
-
-        Raises:
-            OSError: It cannot be removed, or they never did.
-        """
         self._ask(do="remove", path=str(path))
 
     def commit(self) -> None:
@@ -132,26 +115,16 @@ class Opener:
     def name(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
         """Write this process's ID to the PID file, or remove the file if it has that.
 
-        Raises:
-            OSError: It cannot be written or removed.
-            OpenerError: The helper is of a version that does not do that.
+        It is an `OpenerError` if the helper is of a version that does not do that.
         """
         self._ask(do="name", pid=os.getpid(), remove=remove)
 
     def another(self, *, may_all: bool = False) -> socket.socket:
-        """Return a connection for the `Opener` of another process.
-
-        Args:
-            may_all: Whether that one may request more than files.
-        """
+        """Return a connection for the `Opener` of another process; with `may_all`, for more than files."""
         return socket.socket(fileno=self._descriptor(do="another", may_all=may_all))
 
     def close(self, *, wait: bool = True) -> None:
-        """Close the connection to the helper, which ends after its last connection.
-
-        Args:
-            wait: Whether this is the last one, so that its end is waited for.
-        """
+        """Close the connection to the helper; `wait` for its end if this is the last one."""
         self._connection.close()
         if self._process is not None and wait:
             self._process.wait()
@@ -208,13 +181,7 @@ def opener_of(
 
 
 def main(connection: socket.socket, path: str, *pidfile: str) -> None:
-    """Run the helper.
-
-    Args:
-        connection: The connection to the supervisor.
-        path: The rules file.
-        pidfile: The file that names the process which serves, if there is one.
-    """
+    """Run the helper for this supervisor; it ends after its last connection."""
     # The helper ends with the processes that it serves.
     ignore_signals(signal.SIGTERM)
     name_process("helper")

@@ -38,14 +38,7 @@ READS_BY = "TXMUX_HELPER"
 
 
 def read_by_helper() -> Rules | None:
-    """Read the rules through the predecessor's helper, which then may open what they name.
-
-    Returns:
-        The rules; ``None`` if there is no helper.
-
-    Raises:
-        MuxError: All that is wrong.
-    """
+    """Read the rules through the predecessor's helper, which then may open what they name; ``None`` without one."""
     number = os.environ.pop(READS_BY, None)
     if number is None:
         return None
@@ -58,10 +51,6 @@ def read_by_helper() -> Rules | None:
 
 class Privilege:
     """Opens through a helper what the service may no longer open; without one, the service opens everything by itself.
-
-    Args:
-        stores: The sockets of the service.
-        pidfile: The file with the ID of the process that serves, if there is one.
 
     Attributes:
         opener: The helper, if there is one.
@@ -77,15 +66,13 @@ class Privilege:
         self.opener: Opener | None = None
 
     def take(self, connection: socket.socket) -> None:
-        """Use the helper of the predecessor."""
         self._use(Opener(connection))
 
     @contextmanager
     def handed_over(self) -> Iterator[dict[str, socket.socket]]:
-        """Yield a connection to the helper for the successor, if there is a helper, by `KEY`.
+        """Yield a connection to the helper for the successor, by `KEY`, if there is a helper.
 
-        Raises:
-            OpenerError: The helper has ended.
+        It is an `OpenerError` if the helper has ended.
         """
         if self.opener is None:
             yield {}
@@ -99,10 +86,7 @@ class Privilege:
             yield {KEY: connection}
 
     def keep(self, rules: Rules, account: Account | None) -> None:
-        """Start the helper, if the service is going to become another user.
-
-        It reads the rules from their file, so there is none without a file.
-        """
+        """Start the helper if the service is about to become another user; it needs a file with the rules."""
         if account is None or account.is_current or not rules.files.texts or self.opener:
             return
         pidfile = self._pidfile.path if self._pidfile else None
@@ -130,14 +114,7 @@ class Privilege:
             store.open_address = opener_of(store.open_address, opener)
 
     def read(self, path: Path) -> Rules:
-        """Read the rules again.
-
-        Args:
-            path: Their file, relative to the first working directory.
-
-        Raises:
-            MuxError: All that is wrong.
-        """
+        """Read the rules again from their file, whose path is relative to the first working directory."""
         if Path.cwd() != self._folder:  # the folder was left after the start
             path = self._folder / path
         if self.opener is None:
@@ -148,12 +125,10 @@ class Privilege:
             raise OpenerError(problem.strerror) from problem
 
     def commit(self) -> None:
-        """Record that the last rules read are in force."""
         if self.opener is not None:
             self.opener.commit()
 
     def give_up(self) -> None:
-        """Close the connection to the helper."""
         if self.opener is not None:
             use_helper(None)
             self.opener.close(wait=not self._is_shared)
@@ -175,21 +150,12 @@ class _Asker(FileDescriptor):
         return None if self._helper.serve_one(self._end) else Failure(ConnectionDone())
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close this end."""
         super().connectionLost(reason)
         self._end.close()
 
 
 def open_for_worker(reactor: Any, helper: Helper) -> socket.socket:
-    """Return a connection over which a worker has this process open the files of the rules.
-
-    Args:
-        reactor: Waits for requests.
-        helper: Answers them.
-
-    Raises:
-        OSError: Descriptors have run out.
-    """
+    """Return a connection over which a worker has this process open the files of the rules."""
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     own.setblocking(False)  # noqa: FBT003 - the socket module's signature
     _Asker(reactor, helper, own)

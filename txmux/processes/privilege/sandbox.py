@@ -81,13 +81,9 @@ class SandboxError(MuxError):
 
 
 def sandbox_of(rules: Rules) -> Sandbox:
-    """Return whether workers are to confine themselves.
+    """Return whether workers confine themselves: ``auto`` lets them serve without where that fails.
 
-    Returns:
-        ``auto`` if they serve without one where that fails, ``yes`` if not.
-
-    Raises:
-        SandboxError: The rules insist, but this machine has none.
+    It is a `SandboxError` if the rules insist, but this machine has none.
     """
     setting = rules.settings.sandbox
     if setting == "off":
@@ -106,18 +102,9 @@ def sandbox_of(rules: Rules) -> Sandbox:
 
 
 def confine(sandbox: Sandbox) -> bool:
-    """Confine this process to the files of Python and the system's libraries; a helper opens what rules name.
+    """Confine this process to the files of Python and the system's libraries; return whether it is so.
 
-    To be called while it has only one thread.
-
-    Args:
-        sandbox: The result of `sandbox_of`.
-
-    Returns:
-        Whether it is so.
-
-    Raises:
-        SandboxError: It is not, and the rules insist.
+    A helper opens what rules name. To be called while the process has only one thread.
     """
     if sandbox == "off":
         return False

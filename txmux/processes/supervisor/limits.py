@@ -23,8 +23,6 @@ class ServiceLimits:
 
     Args:
         seconds: The clock, the same in all processes.
-        rules: Returns the rules in force.
-        counters: The counters of all processes.
     """
 
     def __init__(
@@ -49,16 +47,13 @@ class ServiceLimits:
         return {name for name in names if name in known or self._counters.has_connections(name)}
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts for the successor; see `SharedLimits.as_json`."""
         return self._limits.as_json() if self._limits is not None else {}
 
     def expect(self, values: Mapping[str, Any]) -> None:
-        """Count connections that the predecessor will hand over; see `SharedLimits.expect`."""
         if self._limits is not None:
             self._limits.expect(values, self._seconds())
 
     def expect_no_more(self) -> None:
-        """Drop the counts of connections that have not arrived."""
         if self._limits is not None:
             self._limits.expect_no_more()
 

@@ -29,10 +29,6 @@ _PINGS = 10  # in the time after which systemd takes the service for dead
 class Notifier:
     """Sends the state of the service to ``$NOTIFY_SOCKET``, if there is one.
 
-    Args:
-        environment: The environment of the process.
-        clock: The clock of the watchdog.
-
     Attributes:
         keeps: Whether systemd keeps descriptors for the next process of the service.
     """
@@ -49,12 +45,7 @@ class Notifier:
         self.keeps = bool(self._address) and environment.get("FDSTORE", "0") != "0"
 
     def ready(self, status: str, *, is_new_main: bool = False) -> None:
-        """Report that the service serves.
-
-        Args:
-            status: The state in a few words.
-            is_new_main: Whether this process has replaced another one.
-        """
+        """Report that the service serves; `is_new_main` if this process has replaced another one."""
         main = [f"MAINPID={os.getpid()}"] if is_new_main else []
         self._send(*main, "READY=1", f"STATUS={status}")
 
@@ -67,11 +58,7 @@ class Notifier:
         self._send("STOPPING=1", "STATUS=stopping: connections finish")
 
     def watch(self, is_healthy: Callable[[], bool]) -> None:
-        """Ping the watchdog of systemd from now on.
-
-        Args:
-            is_healthy: Called each time. While it returns false, nothing is sent, and after its time systemd restarts the service.
-        """
+        """Ping the watchdog of systemd while `is_healthy`; otherwise systemd restarts the service."""
         if self._address and self._interval:
             self._watchdog = LoopingCall(self._show, is_healthy)
             self._watchdog.clock = self._clock
@@ -86,22 +73,13 @@ class Notifier:
             self._watchdog.stop()
 
     def taken(self, keys: Iterable[str], useless: Iterable[str] = ()) -> None:
-        """Record which sockets systemd has stored.
-
-        Args:
-            keys: The keys of the sockets in use.
-            useless: The keys of the others. They are removed, since systemd would keep them beside new ones of the same key.
-        """
+        """Record which sockets systemd has stored; useless ones are removed, since it would keep them beside new ones."""
         self._stored.update(keys)
         for key in useless:
             self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
 
     def keep(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Store exactly these sockets with systemd, for the next process of the service.
-
-        Args:
-            sockets: By the keys of their addresses. Those that systemd has opened itself are left out.
-        """
+        """Store exactly these sockets with systemd, except those that it has opened itself."""
         if not self._address:
             return
         storable = {
@@ -141,12 +119,7 @@ def sockets_from_store(
 ) -> tuple[dict[str, socket.socket], list[str]]:
     """Take the sockets that systemd has stored for this process (sd_listen_fds_with_names(3)).
 
-    Args:
-        reactor: The process's own.
-        environment: The environment of the process.
-
-    Returns:
-        The sockets by the keys of their addresses, and the keys of unusable ones.
+    The keys of unusable ones are returned, too.
     """
     found = {}
     useless = []
@@ -189,7 +162,6 @@ def _is_usable(key: str, stored: socket.socket) -> bool:
 
 
 def _name(key: str) -> str:
-    """Quote a key for the name of a descriptor: printable ASCII without colons and blanks."""
     return _PREFIX + quote(key, safe="/.[]")
 
 

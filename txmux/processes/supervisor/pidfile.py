@@ -23,11 +23,7 @@ class PidFile:
 
     Readers always find a complete ID, since the file is replaced atomically.
 
-    Args:
-        path: The file.
-
     Attributes:
-        path: The absolute path of the file.
         by_helper: Writes the file where this process may not; with ``True``, removes it.
     """
 
@@ -36,11 +32,6 @@ class PidFile:
         self.by_helper: Callable[[bool], None] | None = None
 
     def write(self) -> None:
-        """Name this process.
-
-        Raises:
-            PidFileError: It cannot be written.
-        """
         try:
             try:
                 name_process(self.path, os.getpid())
@@ -62,11 +53,7 @@ class PidFile:
 
 
 def name_process(path: Path, pid: int) -> None:
-    """Write a process's ID to a file, which has another one's or is not there; links are not followed.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write a process's ID to a file, which has another one's or is not there; links are not followed."""
     new = f".{path.name}.{pid}"
     with held_folder(path) as folder:
         with suppress(FileNotFoundError):
@@ -83,11 +70,7 @@ def name_process(path: Path, pid: int) -> None:
 
 
 def unname_process(path: Path, pid: int) -> None:
-    """Remove a file that has a process's ID; one that has another stays.
-
-    Raises:
-        OSError: It cannot be read or removed.
-    """
+    """Remove a file that has a process's ID; one that has another stays."""
     with held_folder(path) as folder:
         how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         with open(os.open(path.name, how, dir_fd=folder), "rb") as file:  # noqa: PTH123 - a descriptor

@@ -18,11 +18,6 @@ class SignalWatch:
     """Calls a function in the reactor when a signal arrives; `stop` restores the previous handlers.
 
     Only the main thread can handle signals; in any other this does nothing.
-
-    Args:
-        reactor: The reactor in which the call is made.
-        action: The function.
-        signals: The numbers of the signals.
     """
 
     def __init__(self, reactor: Any, action: Callable[[], object], *signals: int) -> None:
@@ -32,13 +27,11 @@ class SignalWatch:
         self._before: dict[int, Any] = {}
 
     def start(self) -> None:
-        """Watch."""
         if threading.current_thread() is threading.main_thread():
             for number in self._signals:
                 self._before[number] = signal.signal(number, self._arrived)
 
     def stop(self) -> None:
-        """Watch no longer."""
         for number, handler in self._before.items():
             # A handler that was not set from Python is unknown, and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -82,9 +75,6 @@ class StopSignals:
 
     The first signal goes to the reactor, or another previous handler. Signals during shutdown go to the service, and so do
     those between the first one and the reactor's reaction to it, since stopping the reactor twice is an error.
-
-    Args:
-        reactor: The process's own.
 
     Attributes:
         hurry: Called in the reactor by a signal during shutdown; ``None`` while the service runs.

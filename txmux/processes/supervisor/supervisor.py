@@ -70,22 +70,13 @@ class Supervisor:
     """Runs the workers; serves no clients itself.
 
     Args:
-        rules: The first rules.
         reactor: The process's own; workers use one of the same kind.
         sockets: The listening sockets; the caller closes them.
-        limits: The limits of the service.
-        privilege: The privileges of the service, with the helper that opens files for workers, if there is one.
-        counters: The counters of all processes.
-        starter: Forks workers.
         failed: Called once if a worker cannot start while the service does.
         served: Called when all workers are ready.
         accepting: Whether they accept clients at once.
 
     Attributes:
-        pool: The workers.
-        transfers: Moves connections between old and new workers.
-        counters: As above.
-        starter: As above.
         version: The version of the rules, counted from 1.
         state: The state that workers share beside the rules. This process checks the servers of its backends and resolves names.
         is_changing: Whether a reload is being prepared; meanwhile no retiring worker ends, since it may serve again.
@@ -146,13 +137,7 @@ class Supervisor:
     def check(self, owner: tuple[int, int] | None = None) -> None:
         """Check what would stop every worker, before the sockets are opened.
 
-        Args:
-            owner: The user and group IDs that the workers run as, if not those of this process.
-
-        Raises:
-            SandboxError: The rules want a sandbox that cannot be.
-            AccessLogError: The access log's file cannot be opened.
-            WorkersError: The rules cannot be handed to workers.
+        `owner` has the user and group IDs of the workers, if not those of this process.
         """
         check_as_read(self._rules)
         sandbox_of(self._rules)
@@ -168,7 +153,6 @@ class Supervisor:
             access_log.close()
 
     def start(self) -> None:
-        """Start the workers."""
         self._limits.extend(self._rules)
         self.starter.start_forking(self._rules, self._ended, self._starter_ended)
         self.pool.resize(self._rules.settings.workers)
@@ -233,8 +217,7 @@ class Supervisor:
     async def state_to_hand_over(self, *, again: bool = False) -> TransferState:
         """Return the state that the next process continues from; see `txmux.serving.state`.
 
-        Args:
-            again: Whether the successor has an earlier state, so that of bans it needs only the changes.
+        `again` means that it has an earlier state, so that of bans it needs only the changes.
         """
         # When no worker accepts, clients wait: then no worker that hangs is asked.
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
@@ -273,14 +256,12 @@ class Supervisor:
         return None
 
     def answers(self) -> bool:
-        """Return whether a worker serves, and all workers respond."""
         return self.pool.answers()
 
     def is_served(self) -> bool:
         return self.pool.is_served()
 
     def ready(self, worker: Worker) -> None:
-        """Record that a worker can serve."""
         if self._deadline is not None:
             return  # it is already stopping, and the sockets may be closed
         pending = self._pending
@@ -311,19 +292,11 @@ class Supervisor:
         *,
         rules_changed: bool,
     ) -> int:
-        """Switch the workers to other rules. Call `all_serve` afterwards.
+        """Switch the workers to other rules; call `all_serve` afterwards.
 
-        Args:
-            rules: The new rules.
-            sockets: The sockets that they need; they are committed or abandoned.
-            owner: The user and group IDs that the workers run as.
-            rules_changed: Whether the rules have changed; otherwise only files are read again.
-
-        Returns:
-            The number of connections that keep older rules.
-
-        Raises:
-            MuxError: The rules cannot be applied; nothing has changed.
+        The sockets are committed or abandoned. Without `rules_changed`, only files are read again.
+        Returns the number of connections that keep older rules. If a `MuxError` is raised, nothing
+        has changed.
         """
         pending = None
         with ExitStack() as undo:
@@ -367,7 +340,6 @@ class Supervisor:
                 close_socket(key, opened)
 
     def _tick(self) -> None:
-        """Run what is due each second."""
         self.starter.ping()
         if gone := self.state.bans.expire(time.time()):
             self.pool.tell("ban", rows=rows_of(gone))
@@ -386,11 +358,7 @@ class Supervisor:
                 self._sockets.give_up(key)
 
     async def all_serve(self) -> None:
-        """Wait until all workers of the rules serve.
-
-        Raises:
-            WorkersError: They do not within a minute.
-        """
+        """Wait until all workers of the rules serve, for a minute at most."""
         try:
             await self.pool.serving().addTimeout(_STARTING, self._reactor)
         except defer.TimeoutError:
@@ -418,11 +386,7 @@ class Supervisor:
             self.pool.tell("count_more", places=more, cells=layout.cells, gone=gone)
 
     async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
-        """Make the workers prepare other rules, and start additional ones.
-
-        Raises:
-            MuxError: A worker cannot.
-        """
+        """Make the workers prepare other rules, and start additional ones."""
         rules = pending.rules
         message = self._message(rules, pending.sockets, pending.version)
         prepare = {name: message[name] for name in ("rules", "limits", "sockets")}
@@ -455,11 +419,6 @@ class Supervisor:
             await self._all_added_ready(pending)
 
     async def _all_added_ready(self, pending: PendingRules) -> None:
-        """Wait until all added workers are ready.
-
-        Raises:
-            WorkersError: One cannot start.
-        """
         self._note_added(pending)
         try:
             await pending.ready.addTimeout(_STARTING, self._reactor)
@@ -609,12 +568,7 @@ class Supervisor:
 
 @attrs.define(eq=False)
 class PendingRules:
-    """The rules that workers prepare.
-
-    Attributes:
-        preparing: The workers that prepare them, with the IDs of their processes.
-        ready: Fires when the added workers are ready.
-    """
+    """The rules that workers prepare; `preparing` has the IDs of their processes."""
 
     rules: Rules
     sockets: Mapping[str, socket.socket]

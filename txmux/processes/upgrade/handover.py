@@ -60,15 +60,7 @@ _log = Logger()
 
 
 async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[LeasedSlots]) -> int:
-    """Move all connections that can be moved to other processes; the others stay here.
-
-    Args:
-        connections: The connections of this process.
-        channels: One for each adopting process, which gets a share; they keep the slots of connections that move there.
-
-    Returns:
-        The number of moved connections.
-    """
+    """Move all connections that can be moved to other processes, which get a share each; return how many were."""
     batches = _batches(list(connections))
     moved = await gatherResults(
         [Deferred.fromCoroutine(_hand_to(channel, batches)) for channel in channels],
@@ -163,7 +155,7 @@ async def _decide(
 
 
 async def _received(channel: Channel) -> bool:
-    """Wait until the other process has received everything, which would be lost if this one ended; return whether it has."""
+    """Wait until the other process has received everything, which would be lost if this one ended."""
     try:
         await channel.ask("received", seconds=_PATIENCE)
     except ChannelError:
@@ -175,14 +167,12 @@ class Adopting:
     """Takes connections that another process hands over.
 
     Args:
-        factory: Returns the factory of a listener, by its name.
         while_moving: Entered while connections arrive.
         decided: Called whenever the other process has decided about a batch.
 
     Attributes:
         is_closed: Whether no further connections are taken: this process is about to end.
         has_all: Whether all have arrived. The other process may still keep slots of them.
-        channel: The channel to it.
     """
 
     channel: Channel
@@ -207,7 +197,6 @@ class Adopting:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether connections were taken about which the other process has not decided yet."""
         return any(self._offered.values())
 
     def channel_lost(self) -> None:
@@ -322,12 +311,6 @@ class LeasedSlots:
         return {"ended": self._ended, "alive": _nothing}
 
     def keep(self, identity: str, release_slot: SlotRelease) -> None:
-        """Keep the slot of a connection until it has ended, or the other process has.
-
-        Args:
-            identity: Of the connection.
-            release_slot: Called then.
-        """
         self._leased[identity] = release_slot
 
     def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message

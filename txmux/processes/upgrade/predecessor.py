@@ -31,17 +31,9 @@ _NO_MESSAGE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 class Predecessor:
-    """The old process. It serves until this one is ready; then it asks this one to accept clients, and hands over connections.
+    """The old process: serves until this one is ready, has it accept clients, and hands over connections.
 
-    Args:
-        end: The socket that leads to it.
-
-    Raises:
-        MuxError: Its message is invalid.
-
-    Attributes:
-        sockets: The listening sockets, by the keys of their addresses.
-        state: See `txmux.serving.state`.
+    Without a valid first message, a `MuxError` is raised.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -83,14 +75,7 @@ class Predecessor:
         lost: Callable[[], object],
         processes: int,
     ) -> None:
-        """Report that this process is ready.
-
-        Args:
-            reactor: The reactor of the channel.
-            handlers: Handle the requests of the old process from now on.
-            lost: Called when the old process has ended, or has given this one up.
-            processes: The number of workers.
-        """
+        """Report that this process is ready, and handle the requests of the old one from now on."""
         channel = self._channel = Channel(handlers, lost, reactor)
         attach(reactor, channel, self._end.dup())
         self._end.close()
@@ -138,11 +123,7 @@ _LONGEST = 70.0
 
 
 class IncomingTransfer:
-    """The connections that the old process is handing over; reloads and upgrades wait for them.
-
-    Args:
-        clock: The clock for the time limit.
-    """
+    """The connections that the old process is handing over; reloads and upgrades wait for them."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -151,19 +132,16 @@ class IncomingTransfer:
         self._waiting: list[Deferred[None]] = []
 
     def expect_connections(self) -> None:
-        """Record that connections will arrive; call `record_all_arrived` after the last one."""
         self._is_expected = True
         self._expected_at = self._clock.seconds()
 
     def record_all_arrived(self) -> None:
-        """Record that all connections have arrived."""
         self._is_expected = False
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.callback(None)
 
     async def wait_for_arrival(self) -> None:
-        """Wait until all connections have arrived."""
         if not self._is_expected:
             return
         arrived: Deferred[None] = Deferred(self._waiting.remove)

@@ -28,13 +28,7 @@ __all__ = ["collect_state", "last_reload_in", "number_in"]
 async def collect_state(
     supervisor: Supervisor, control: Control, *, again: bool = False
 ) -> TransferState:
-    """Return the state to hand over; see `txmux.serving.state`.
-
-    Args:
-        supervisor: The supervisor of the workers.
-        control: The rules in force, the last reload and the rates.
-        again: See `Supervisor.state_to_hand_over`.
-    """
+    """Return the state to hand over; see `txmux.serving.state` and `Supervisor.state_to_hand_over`."""
     when, report = control.last_reload or (0.0, None)
     rules = {
         "number": supervisor.version,

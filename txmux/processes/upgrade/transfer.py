@@ -82,12 +82,7 @@ _log = Logger()
 
 
 class ConnectionTransfer:
-    """Hands connections of a worker over to other processes, and takes theirs.
-
-    Args:
-        serving: The listeners of this process.
-        reactor: The reactor of the channels.
-    """
+    """Hands connections of a worker over to other processes, and takes theirs."""
 
     def __init__(self, serving: Serving, reactor: Any) -> None:
         self._serving = serving
@@ -100,7 +95,6 @@ class ConnectionTransfer:
 
     @property
     def is_busy(self) -> bool:
-        """Whether connections may be on their way to another process, or from one."""
         return self._giving > 0 or not all(one.has_all for one in self._adopting)
 
     async def close(self) -> None:
@@ -143,13 +137,9 @@ class ConnectionTransfer:
         return moved
 
     async def hand_over(self, ends: Sequence[socket.socket]) -> int:
-        """Move the connections that can be moved to other processes.
+        """Move the connections that can be moved to the processes at the other ends; return how many were.
 
-        Args:
-            ends: Each of a pair, at the other end of which a process adopts; they are closed.
-
-        Returns:
-            The number of connections that were moved.
+        The ends are closed.
         """
         all_slots = [*filter(None, map(self._open_lease, ends))]
         self._giving += 1

@@ -60,11 +60,9 @@ class Successor(ProcessProtocol):
     this process, and reports over the channel why it cannot serve.
 
     Args:
-        reactor: Starts it.
         command: The program and its arguments; those of this process by default.
 
     Attributes:
-        channel: The channel to it.
         leaves: Whether it has announced its exit: it is stopped, or replaced in turn.
     """
 
@@ -81,18 +79,9 @@ class Successor(ProcessProtocol):
     async def begin(
         self, sockets: Mapping[str, socket.socket], state: dict[str, Any], seconds: float
     ) -> dict[str, Any]:
-        """Start the process, send it sockets and state, and wait until it is ready.
+        """Start the process, send it sockets and state, and wait until it is ready; return its own report.
 
-        Args:
-            sockets: The listening sockets, by the keys of their addresses.
-            state: See `txmux.serving.state`.
-            seconds: How long it may take.
-
-        Returns:
-            Its own report.
-
-        Raises:
-            UpgradeError: It cannot serve, and has ended.
+        If an `UpgradeError` is raised, it has ended.
         """
         own, other = socket.socketpair()
         with own, other:
@@ -157,7 +146,6 @@ class Successor(ProcessProtocol):
 
     @property
     def pid(self) -> int:
-        """Its process ID."""
         assert self.transport is not None  # noqa: S101 - not called before
         return int(self.transport.pid)
 
@@ -169,7 +157,6 @@ class Successor(ProcessProtocol):
         self._output = (self._output + data)[-_SAID:]
 
     def processEnded(self, reason: Failure) -> None:
-        """Record how it ended."""
         self.channel.close()
         ended: Any = reason.value
         self._ended.callback(how_ended(ended.status))
@@ -184,19 +171,7 @@ _log = Logger()
 
 
 class Upgrade:
-    """One attempt to upgrade.
-
-    Args:
-        transfers: The workers.
-        endpoints: The admin endpoints.
-        reactor: Starts the new process.
-        command: See `Successor`.
-        seconds: How long the new process may take to get ready.
-
-    Attributes:
-        is_committed: Whether the new process serves.
-        successor: The new process.
-    """
+    """One attempt to upgrade, committed once the new process serves."""
 
     def __init__(
         self,
@@ -218,18 +193,10 @@ class Upgrade:
         state: Callable[..., Awaitable[TransferState]],
         counters: Counters | None = None,
     ) -> str:
-        """Let a new process serve.
+        """Let a new process serve, and return a description of what has changed.
 
-        Args:
-            sockets: The listening sockets, by the keys of their addresses.
-            state: Returns the state to hand over; called now, and again when this process has stopped accepting.
-            counters: The counters that the new process continues.
-
-        Returns:
-            A description of what has changed.
-
-        Raises:
-            UpgradeError: The new process does not serve, and this one keeps serving.
+        `state` is called now, and again when this process has stopped accepting. If an
+        `UpgradeError` is raised, this process keeps serving.
         """
         successor = self.successor
         known = await state()
@@ -284,11 +251,7 @@ class Upgrade:
             _log.warn("the new process does not continue all counters: {why}", why=problem)
 
     async def _hand_over(self, processes: int) -> int:
-        """Hand the connections of each old process to the new ones.
-
-        Args:
-            processes: The number of the new ones; 0 if that version takes only sockets.
-        """
+        """Hand connections to this many new processes; there are none if that version takes only sockets."""
         if not processes:
             return 0
         pairs = [socket.socketpair() for _ in range(max(processes, self._transfers.holders))]

@@ -50,23 +50,13 @@ class Upgrades:
     """Coordinates both roles for `MuxService`.
 
     Args:
-        reactor: The process's own.
-        sockets: The listening sockets of the service.
-        pidfile: Names the process that serves, if the service has one.
         on_failed: Called if the predecessor ends before this process serves.
         on_successor_ended: Called if the successor exits before this process; `has_successor` then says whether it exited on
             purpose.
-        reload: Reads the rules again, on request of the predecessor.
-        notifier: The connection to systemd, which may have stored sockets.
-        privilege: The privileges of the service beyond its user.
-        endpoints: The admin endpoints.
-        counters: The counters, which the successor continues.
-        service_limits: The limits of the service.
 
     Attributes:
         is_waiting: Whether the predecessor still serves.
         state: The state of the predecessor so far; see `txmux.serving.state`.
-        incoming: The connections of the predecessor.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - all that is handed over
@@ -110,11 +100,7 @@ class Upgrades:
     # As successor.
 
     def find_predecessor(self) -> None:
-        """Take the sockets of the predecessor, if there is one, or those that systemd has stored.
-
-        Raises:
-            MuxError: The predecessor has handed nothing over.
-        """
+        """Take the sockets of the predecessor, if there is one, or those that systemd has stored."""
         predecessor = self._predecessor = Predecessor.find()
         if predecessor is not None:
             self.is_waiting = True
@@ -137,11 +123,7 @@ class Upgrades:
             self._sockets.adopt(key, opened)
 
     def open(self, rules: Rules) -> None:
-        """Open all sockets; unused ones of the predecessor are closed once this process serves.
-
-        Raises:
-            MuxError: One cannot be opened.
-        """
+        """Open all sockets; unused ones of the predecessor are closed once this process serves."""
         self._unneeded = self._sockets.prepare(rules.listeners).commit()
         self._endpoints.open(rules)
         if not self.is_waiting:
@@ -153,7 +135,6 @@ class Upgrades:
         self._unneeded = {}
 
     def cannot_serve(self, why: object) -> None:
-        """Report the failure to the predecessor."""
         if self._predecessor is not None and not self._has_reported:
             self._predecessor.fail(why)
 
@@ -165,10 +146,7 @@ class Upgrades:
     ) -> None:
         """Report readiness to the predecessor, or serve from now on if there is none. Only the first call counts.
 
-        Args:
-            transfers: The workers. They do not accept yet, if there is a predecessor.
-            is_healthy: Returns whether all workers respond.
-            restore: Called with the state of the predecessor, after that has stopped accepting.
+        `restore` is called with the predecessor's state once that has stopped accepting.
         """
         if self._has_reported:
             return
@@ -222,11 +200,7 @@ class Upgrades:
         )
 
     async def _accept(self, transfers: WorkerTransfers) -> None:
-        """Accept clients, even if the predecessor ends meanwhile: then no other process does.
-
-        Raises:
-            ChannelError: A worker does not answer, and the predecessor serves again.
-        """
+        """Accept clients, even if the predecessor ends meanwhile: then no other process does."""
         self._is_accepting = True
         try:
             await transfers.accept()
@@ -282,7 +256,6 @@ class Upgrades:
             one.callback(None)
 
     async def reload_successor(self) -> Report:
-        """Make the successor reload the rules."""
         assert self._successor is not None  # noqa: S101 - not called before
         try:
             answer = await self._successor.channel.ask("reload", seconds=_RELOADS)
@@ -296,19 +269,9 @@ class Upgrades:
         transfers: WorkerTransfers,
         state: Callable[..., Awaitable[TransferState]],
     ) -> str:
-        """Start this program again, and hand over to it; then this process may end.
+        """Start this program again, and hand over to it; return a description of what has changed.
 
-        Args:
-            listeners: The listeners in force.
-            transfers: The workers.
-            state: Returns the state to hand over; see `txmux.processes.upgrade.record.collect_state`.
-
-        Returns:
-            A description of what has changed.
-
-        Raises:
-            UpgradeError: The new process does not serve, and this one keeps serving.
-            OpenerError: The helper, which the new process needs, has ended.
+        If an error is raised, this process keeps serving.
         """
         if self._upgrade is not None:
             raise UpgradeError("an upgrade is under way already")
@@ -352,7 +315,6 @@ class Upgrades:
         return how
 
     def serve_again(self, is_healthy: Callable[[], bool]) -> None:
-        """Serve again, after the successor has ended."""
         Deferred.fromCoroutine(self.withdraw_exit())
         try:
             self._name_process()
@@ -386,11 +348,7 @@ class Upgrades:
         return shared
 
     def close_all(self, *, keep_files: bool) -> None:
-        """Close the sockets.
-
-        Args:
-            keep_files: Whether the files of UNIX sockets stay, because another process has these sockets open, too.
-        """
+        """Close the sockets; files of UNIX sockets are kept if another process has these open, too."""
         self._notifier.stop()
         self._sockets.close(keep_files=keep_files)
         for key, unneeded in self._unneeded.items():
@@ -400,11 +358,7 @@ class Upgrades:
 
 
 def _check_transferable(listeners: Iterable[Listener]) -> None:
-    """Check that all sockets can be handed over.
-
-    Raises:
-        UpgradeError: One was opened by Twisted.
-    """
+    """Check that all sockets can be handed over: Twisted has opened none."""
     for listener in listeners:
         for address in listen_addresses(listener):
             if not address.is_plain:

@@ -31,7 +31,6 @@ class WorkerTransfers:
     """The workers of a service, seen from an upgrade.
 
     Args:
-        pool: The pool of workers.
         accepting: Whether they accept clients.
 
     Attributes:
@@ -51,7 +50,6 @@ class WorkerTransfers:
 
     @property
     def holders(self) -> int:
-        """How many workers can hand over connections, retiring ones included."""
         return len(self.able)
 
     async def pause(self) -> None:
@@ -78,11 +76,7 @@ class WorkerTransfers:
         await self._pool.flows_moved(self.able)  # a reader may have been replaced in between
 
     async def accept(self) -> None:
-        """Make all workers accept clients.
-
-        Raises:
-            ChannelError: One does not answer; the others accept.
-        """
+        """Make all workers accept clients; it is a `ChannelError` if one does not answer."""
         self.accepting = True
         self._pool.share_datagrams()  # before flows of another process come
         # The others are asked when they are ready, like the successor of one that has ended.
@@ -102,27 +96,17 @@ class WorkerTransfers:
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
         """Count connections that another service is about to hand over for the limits of servers.
 
-        Several workers have limits of their own, and which of them will take a connection is unknown.
-
-        Args:
-            servers: The section of `txmux.serving.state`; empty when all have arrived.
+        Several workers have limits of their own, and which of them will take a connection is
+        unknown.
         """
         if len(self._pool.workers) == 1:
             self._pool.workers[0].tell("expect", servers=[*servers])
 
     async def hand_over(self, ends: Sequence[socket.socket]) -> int:
-        """Move the connections that can be moved to other processes.
-
-        Args:
-            ends: Each of a pair, at the other end of which a process adopts; they are closed.
-
-        Returns:
-            The number of connections that were moved.
-        """
+        """Move the connections that can be moved to the processes at the other ends; return how many were."""
         return sum(await _share(self._pool.reader_first(self.able), "hand_over", ends))
 
     async def adopt(self, ends: Sequence[socket.socket]) -> None:
-        """Adopt connections that come over each of these; they are closed."""
         await _share(self._pool.reader_first(self._pool.workers), "take_over", ends)
 
 

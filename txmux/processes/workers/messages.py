@@ -32,14 +32,9 @@ class InvalidMessageError(MuxError):
 
 
 def read(kind: type[T], fields: object) -> T:
-    """Make an attrs class of the fields of a message.
+    """Make an attrs class, whose validators check the values, of the fields of a message.
 
-    Args:
-        kind: The class; its validators check the values.
-        fields: The attributes by name. Unknown ones are ignored, since the other process may be of another version.
-
-    Raises:
-        InvalidMessageError: Something is missing, or of the wrong type.
+    Unknown ones are ignored, since the other process may be of another version.
     """
     if not isinstance(fields, Mapping):
         raise InvalidMessageError(f"{kind.__name__}: {fields!r:.100} has no names")
@@ -51,11 +46,7 @@ def read(kind: type[T], fields: object) -> T:
 
 
 def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
-    """Make sockets of descriptors.
-
-    Raises:
-        InvalidMessageError: One of them is something else; then all are closed.
-    """
+    """Make sockets of descriptors; if one is something else, all are closed."""
     found: list[socket.socket] = []
     try:
         for descriptor in descriptors:
@@ -76,11 +67,7 @@ def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
 def named(
     keys: Sequence[str], sockets: Sequence[socket.socket], rules: Rules
 ) -> dict[str, socket.socket]:
-    """Return sockets by the keys of their addresses.
-
-    Raises:
-        InvalidMessageError: A socket that the rules need is missing, or one has no key.
-    """
+    """Return sockets by the keys of their addresses; each that the rules need has to be there."""
     if len(keys) != len(sockets) or len({*keys}) != len(keys):
         raise InvalidMessageError(
             f"{len(sockets)} sockets came for these addresses: {', '.join(keys)}"
@@ -96,7 +83,6 @@ def named(
 
 
 def close(sockets: Iterable[socket.socket]) -> None:
-    """Close some of them."""
     for one in sockets:
         one.close()
 
@@ -121,9 +107,7 @@ class Prepare:
     Attributes:
         rules: As they were read by the supervisor; from the base64 of `txmux.rules.packing.pack`.
         limits: Where everything is in the memory, in which there may be more now.
-        sockets: The keys of the addresses of the sockets, in their order.
         version: The version of the rules; 0 stands for the next one, if the rules have changed.
-        rules_changed: Whether the rules have changed.
     """
 
     rules: Rules = attrs.field(converter=_rules)
@@ -138,12 +122,7 @@ class Start:
     """The message with which a worker starts to serve.
 
     Attributes:
-        rules: As above.
-        limits: As above.
-        sockets: As above.
         state: What is known already; see `txmux.serving.state`.
-        version: The version of the rules.
-        opener: Whether there is a helper that opens files.
     """
 
     rules: Rules = attrs.field(converter=_rules)
@@ -156,13 +135,7 @@ class Start:
 
 @attrs.frozen
 class Opened:
-    """What came along with a `Start`.
-
-    Attributes:
-        limits: What all workers count together.
-        sockets: The listening sockets, by the keys of their addresses.
-        opener: Leads to the helper that opens files, if there is one.
-    """
+    """What came along with a `Start`; `opener` leads to the helper that opens files."""
 
     limits: SharedLimits
     sockets: Mapping[str, socket.socket]
@@ -172,8 +145,7 @@ class Opened:
     def by(cls, start: Start, descriptors: Sequence[int]) -> Opened:
         """Take the descriptors of a message: the memory, the listening sockets, and what leads to the opener.
 
-        Raises:
-            MuxError: They are not what the message says; then they are closed.
+        If they are not what the message says, they are closed.
         """
         with ExitStack() as opened:
             memory, others = descriptors[:1], descriptors[1:]

@@ -34,11 +34,6 @@ class WorkersError(MuxError):
 
 
 def check_as_read(rules: Rules) -> None:
-    """Check that rules can be sent to workers.
-
-    Raises:
-        WorkersError: They cannot.
-    """
     if not is_as_read(rules):
         raise WorkersError(
             "rules that are not all read from a file cannot be handed to workers; serve them by txmux.EmbeddedService"
@@ -46,11 +41,7 @@ def check_as_read(rules: Rules) -> None:
 
 
 def check_shareable(listeners: Iterable[Listener]) -> None:
-    """Check that several processes can accept from all endpoints.
-
-    Raises:
-        ListenError: Only Twisted can open one.
-    """
+    """Check that several processes can accept from all endpoints: Twisted opens none."""
     for listener in listeners:
         for address in listen_addresses(listener):
             if not address.is_plain:
@@ -81,8 +72,6 @@ class WorkerPool:
     """Keeps a given number of workers running: starts, retires and replaces them.
 
     Args:
-        make: Makes the worker of a number, counted from 0.
-        reactor: The reactor of the pings.
         looked: Called after each round of pings.
 
     Attributes:
@@ -118,7 +107,6 @@ class WorkerPool:
         self._pinging.start(_PING, now=False)
 
     def watch_no_more(self) -> None:
-        """Stop watching: all have ended."""
         if self._pinging.running:
             self._pinging.stop()
 
@@ -137,19 +125,10 @@ class WorkerPool:
         return all(worker.ready for worker in self.workers)
 
     def answers(self) -> bool:
-        """Return whether a worker serves, and all workers respond."""
         return self.is_served() and all(worker.answers for worker in self.workers)
 
     def reuse_retiring(self, count: int, able: Collection[Worker]) -> list[Worker]:
-        """Let retiring workers serve again, before others are started.
-
-        Args:
-            count: The number of workers to reach.
-            able: The workers that can.
-
-        Returns:
-            The workers that serve again.
-        """
+        """Let retiring workers that can serve again, before others are started, and return them."""
         missing = max(0, count - len(self.workers))
         ready = [one for one in reversed(self.retiring) if one in able and one.can_return]
         again = ready[:missing]
@@ -188,12 +167,10 @@ class WorkerPool:
         return worker
 
     def add(self, count: int) -> None:
-        """Start workers for rules that are not in force yet."""
         for _ in range(count):
             self._start_one(self.added)
 
     def admit(self) -> list[Worker]:
-        """Let added workers serve, and return them."""
         admitted, self.added = self.added, []
         self.workers += admitted
         return admitted
@@ -217,9 +194,7 @@ class WorkerPool:
     def replace_soon(self, worker: Worker, most: int) -> None:
         """Replace a worker that has received a signal, unless the whole service has.
 
-        Args:
-            worker: The worker.
-            most: The highest number of workers; if it is reached, this one ends with its connections before it is replaced.
+        If there are the most workers already, it ends with its connections before it is replaced.
         """
 
         def replace() -> None:
@@ -291,8 +266,7 @@ class WorkerPool:
     def await_flows(self) -> Callable[[], None]:
         """Make workers hold datagrams of unknown clients, whose flows may come from another process.
 
-        Returns:
-            A function that ends this; it does nothing if others are awaited by then.
+        The function that is returned ends this, unless others are awaited by then.
         """
         self._awaits_flows = these = object()
         for worker in self.all():  # retiring ones may be about to serve again
@@ -307,12 +281,10 @@ class WorkerPool:
         return are_here
 
     async def flows_moved(self, able: Collection[Worker]) -> None:
-        """Wait until no flows of datagrams are on their way between workers.
+        """Wait until no flows of datagrams are on their way between workers, as far as these answer.
 
-        Otherwise a worker would hand over only those that have arrived, and report that these were all.
-
-        Args:
-            able: The workers that answer; others are not waited for.
+        Otherwise a worker would hand over only those that have arrived, and report that these were
+        all.
         """
         reader = self._reads
         if reader is not None and reader in able:
@@ -386,19 +358,16 @@ class WorkerPool:
             await self._next_end
 
     def retired(self, worker: Worker) -> None:
-        """Forget a worker that has retired."""
         self.retiring.remove(worker)
         if self._next_end is not None:
             ended, self._next_end = self._next_end, None
             ended.callback(None)
 
     def tell(self, kind: str, **values: Any) -> None:
-        """Send all workers a message."""
         for worker in self.all():
             worker.tell(kind, **values)
 
     async def missing(self) -> list[str]:
-        """Return what prevents clients from being served, as reported by the workers."""
         if not self.is_served():
             return ["no worker serves"]
         requests = [worker.ask("missing", seconds=_PATIENCE) for worker in self.workers]
@@ -409,7 +378,6 @@ class WorkerPool:
         return list(dict.fromkeys(line for lines in reports for line in lines))
 
     async def status(self) -> dict[str, Any]:
-        """Count the connections, in all and in each worker."""
         workers = self.all()
         nothing: dict[str, Any] = {}
         requests: list[Deferred[Any]] = [

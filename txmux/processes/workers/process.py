@@ -50,18 +50,7 @@ _PATIENCE = 5.0
 
 
 class WorkerProcess:
-    """Serves clients for its supervisor, until that stops it or has ended.
-
-    Args:
-        number: The number of the worker, counted from 1.
-        reactor: The process's own.
-        is_confined: Whether it is in the sandbox.
-        problem: Why it cannot serve, if so.
-
-    Attributes:
-        channel: The channel to the supervisor.
-        status: The exit status.
-    """
+    """Serves clients for its supervisor, until that stops it or has ended; `problem` is why it cannot."""
 
     _log = Logger()
 
@@ -98,9 +87,7 @@ class WorkerProcess:
     def _count_in(self, descriptors: Sequence[int], **fields: Any) -> None:
         """Use the supervisor's memory for counters, from the start.
 
-        Args:
-            descriptors: The memory, and a descriptor that stays open while this process may count.
-            fields: See `CounterLayout`.
+        `life` stays open while this process may count.
         """
         try:
             memory, life = descriptors
@@ -126,15 +113,7 @@ class WorkerProcess:
         self._counters.use()
 
     async def _start(self, descriptors: Sequence[int], **fields: Any) -> bool:
-        """Serve.
-
-        Args:
-            descriptors: See `Opened`.
-            fields: See `Start`.
-
-        Returns:
-            Whether this process is in the sandbox.
-        """
+        """Serve; see `Opened` and `Start`. Return whether this process is in the sandbox."""
         del self.channel.handlers["start"]
         try:
             await self._serve(*_received(descriptors, fields))
@@ -145,12 +124,6 @@ class WorkerProcess:
         return self._is_confined
 
     def begin(self, serving: Serving, transfer: ConnectionTransfer) -> None:
-        """Handle the messages of the supervisor.
-
-        Args:
-            serving: The listeners of this process.
-            transfer: Hands connections over, and takes over others.
-        """
         self._serving, self._transfer = serving, transfer
         self.channel.handlers.update(
             end_all=serving.end_all,
@@ -179,8 +152,6 @@ class WorkerProcess:
         )
 
     def _listen(self, *, on: bool) -> None:
-        """Report events to the supervisor, or stop."""
-
         def tell(event: dict[str, Any]) -> None:
             self.channel.send("event", event=event)
 
@@ -231,12 +202,6 @@ class WorkerProcess:
         return self._limits.admissions(self._number, self._reactor.seconds, most)
 
     async def _prepare(self, descriptors: Sequence[int], **fields: Any) -> None:
-        """Prepare other rules.
-
-        Args:
-            descriptors: The listening sockets.
-            fields: See `Prepare`.
-        """
         opened = sockets_of(descriptors)
         try:
             other = read(Prepare, fields)
@@ -274,13 +239,9 @@ class WorkerProcess:
         return prepared
 
     def _commit(self, *, listening: bool = True) -> int:
-        """Serve under the rules that were prepared.
+        """Serve under the rules that were prepared, or retire if not `listening`.
 
-        Args:
-            listening: Whether clients are accepted; otherwise this process retires.
-
-        Returns:
-            The number of connections that keep older rules.
+        Returns the number of connections that keep older rules.
         """
         assert self._serving is not None  # noqa: S101 - not called before
         if self._prepared is not None:
@@ -294,7 +255,6 @@ class WorkerProcess:
         return len(self._serving.older())
 
     def _abandon(self) -> None:
-        """Keep the current rules."""
         if self._prepared is not None:
             (prepared, opened), self._prepared = self._prepared, None
             prepared.abandon()
@@ -325,7 +285,6 @@ class WorkerProcess:
             self.stop()
 
     def stop(self) -> None:
-        """Let connections finish, and end the process."""
         if not self._stopping:
             self._stopping = True
             Deferred.fromCoroutine(self._drain())
@@ -358,14 +317,7 @@ class WorkerProcess:
 
 
 def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> int:
-    """Run a worker to its end; return the exit status.
-
-    Args:
-        number: The number of the worker, counted from 1.
-        end: The socket to the supervisor.
-        reactor: The module of the reactor.
-        sandbox: Whether this process confines itself.
-    """
+    """Run a worker to its end, with the reactor of this module; return the exit status."""
     problem = None
     is_confined = False
     try:
@@ -402,8 +354,8 @@ def _received(descriptors: Sequence[int], fields: Mapping[str, Any]) -> tuple[St
 
 
 def _answer() -> None:
-    """Answer a ping."""
+    pass
 
 
 def _nothing(_: object) -> None:
-    """Answer without a value."""
+    pass

@@ -24,22 +24,13 @@ class BackOff:
     _next: float = attrs.field(default=0.0, init=False)
 
     def delay(self, lived: float) -> float:
-        """Return the delay before the next start.
-
-        Args:
-            lived: The life of the process that has ended.
-        """
         delay = 0.0 if lived >= self.settled else self._next
         self._next = min(max(self.first, 2 * delay), self.longest)
         return delay
 
 
 def how_ended(status: int | None) -> str:
-    """Describe the end of a process.
-
-    Args:
-        status: As from `os.waitpid`; ``None`` if it is unknown.
-    """
+    """Describe the end of a process by its status from `os.waitpid`, if that is known."""
     if status is None:
         return "ended"
     if os.WIFSIGNALED(status):

@@ -51,11 +51,7 @@ class StarterError(MuxError):
 
 
 def start_early() -> Child:
-    """Start the process while this one has no reactor, so that both share the memory of imported modules.
-
-    Raises:
-        OSError: It cannot be started.
-    """
+    """Start the process while this one has no reactor, so that both share the memory of imported modules."""
     return spawn(_MODULE)
 
 
@@ -63,7 +59,6 @@ class Starter:
     """Forks workers through the starter process, and restarts that when it has ended.
 
     Args:
-        reactor: The reactor of the supervisor.
         child: The process, if it has been started already.
         is_outdated: Called when the process cannot be restarted because the installed code has changed, so that only an
             upgrade can start workers again.
@@ -91,13 +86,9 @@ class Starter:
     ) -> None:
         """Prepare to fork.
 
-        Args:
-            rules: The rules of the workers.
-            ended: Called with the process ID of a worker that has ended, and its status, as from `os.waitpid`.
-            lost: Called when the process has ended by itself; then the ends of its workers are not reported.
-
-        Raises:
-            StarterError: The process cannot be started.
+        `ended` is called with the ID and the status of a worker that has ended, as from
+        `os.waitpid`; `lost` when the starter has ended by itself, and the ends of its workers are
+        not reported.
         """
         self._rules, self._ended, self._lost = rules, ended, lost
         try:
@@ -136,7 +127,6 @@ class Starter:
             self._connection.ping()
 
     def kill(self) -> None:
-        """Kill the process."""
         if self._connection is not None:
             self._connection.kill()
 
@@ -148,16 +138,7 @@ class Starter:
             self._connection.send(do="import", modules=modules)
 
     def fork(self, number: int, channel: int, sandbox: Sandbox) -> Deferred[int]:
-        """Fork a worker.
-
-        Args:
-            number: The number of the worker, counted from 1.
-            channel: The descriptor of its socket to this process.
-            sandbox: Whether it confines itself.
-
-        Returns:
-            Its process ID; fails with a `StarterError`.
-        """
+        """Fork the worker of a number counted from 1; the result is its process ID, or a `StarterError`."""
         if self._connection is None:
             return fail(StarterError("the process that starts workers has ended"))
         from twisted.internet import reactor  # noqa: PLC0415 - it is there
@@ -307,7 +288,6 @@ def _modules_for(rules: Rules) -> Iterator[str]:
 
 
 def installed_code() -> str:
-    """Return a digest of the installed package."""
     folder = Path(__file__).parents[2]  # the package
     digest = hashlib.sha256()
     for place, folders, files in os.walk(folder):

@@ -65,18 +65,13 @@ class Worker:
     """A worker process, restarted when it ends by accident.
 
     Args:
-        supervisor: Called when its state changes.
         number: Counted from 0; from 1 in logs.
-        reactor: The reactor of the supervisor.
         is_first: Whether the service stops if the process cannot start.
 
     Attributes:
         number: As above.
-        ready: Whether it is ready to serve.
         is_confined: Whether it is in the sandbox, once it serves.
-        version: The version of its rules.
         is_leaving: Whether it is about to end, so that it cannot serve again.
-        pid: The ID of the process; 0 if there is none.
         has_served: Whether it was ever ready; before, a worker that cannot start is not restarted.
     """
 
@@ -105,7 +100,6 @@ class Worker:
 
     @property
     def can_return(self) -> bool:
-        """Whether it can serve again: its process has neither ended nor is about to."""
         return self._channel is not None and self._channel.is_open and not self.is_leaving
 
     def retire(self) -> None:
@@ -136,11 +130,9 @@ class Worker:
                     return
 
     def serve_again(self) -> None:
-        """Cancel the retirement; the next rules are committed with `listening`."""
         self._retirement = None
 
     def start(self) -> None:
-        """Start the process."""
         is_again = self.version > 0
         self.version = self._supervisor.version
         self._restart = None
@@ -223,12 +215,10 @@ class Worker:
             return channel.ask("start", opener=True, **message)
 
     def tell(self, kind: str, **values: Any) -> None:
-        """Send it a message, if it runs."""
         if self._channel is not None:
             self._channel.send(kind, **values)
 
     def ask(self, kind: str, *, seconds: float | None = 30.0, **values: Any) -> Deferred[Any]:
-        """Send it a request; see `Channel.ask`."""
         if self._channel is None:
             gone: Deferred[Any] = fail(GoneError())
             return gone
@@ -252,7 +242,6 @@ class Worker:
 
     @property
     def answers(self) -> bool:
-        """Whether it has answered lately, or does not run."""
         return self._silent <= 1
 
     def ping(self) -> None:
@@ -283,7 +272,6 @@ class Worker:
             self._silent = 0
 
     def kill(self) -> None:
-        """Kill it."""
         if self._channel is not None:
             self._log.warn("worker {number} does not end; it is killed", number=self._number + 1)
             self._end()
@@ -294,11 +282,7 @@ class Worker:
                 os.kill(self.pid, signal.SIGKILL)
 
     def process_ended(self, status: int | None) -> None:
-        """Restart the process, unless it was stopped or retired.
-
-        Args:
-            status: As `os.waitpid` gives it; ``None`` if it is not known.
-        """
+        """Restart the process, unless it was stopped or retired; its status is as from `os.waitpid`, if known."""
         channel, self._channel = self._channel, None
         self.pid = 0
         if channel is not None:
