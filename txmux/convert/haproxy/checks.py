@@ -10,6 +10,7 @@ import attrs
 from txmux.convert.haproxy.lines import duration, seconds
 from txmux.convert.haproxy.servers import header
 from txmux.convert.matching import escaped, option
+from txmux.convert.values import milliseconds
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.checks import check
 
@@ -126,7 +127,8 @@ def _schedule(
         patience = min(inter, _seconds(connect.words[2])) if connect else inter
         if words[0] != "tcp":
             patience += _seconds(read.words[2])
-    words += [f"interval={duration(chosen['inter'])}", f"timeout={_text(patience)}"]
+    timeout = milliseconds(max(1, round(patience * 1000)))
+    words += [f"interval={duration(chosen['inter'])}", f"timeout={timeout}"]
     for name in ("rise", "fall"):
         if chosen[name] != _LONGEST[name]:
             words.append(f"{name}={chosen[name]}")
@@ -138,10 +140,6 @@ def _seconds(text: str) -> float:
 
 def _count(text: str) -> int:
     return int(text) if _COUNT.fullmatch(text) else 0
-
-
-def _text(number: float) -> str:
-    return duration(f"{max(1, round(number * 1000))}")
 
 
 _KINDS = {

@@ -15,7 +15,7 @@ from txmux.convert.haproxy.settings import add_process, with_references
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from txmux.convert.haproxy.lines import Config, Proxy
     from txmux.convert.writer import ConfigLine, Draft, DraftSection
@@ -97,17 +97,15 @@ class _Haproxy:
             self._config.settings, self._draft, lambda line: self._no_counterpart(line, None)
         )
         for line in self._config.changing:
-            self._draft.look(
-                line,
-                "what it says depends on the environment; write what is meant, or ${NAME} as rules have it",
-            )
+            message = "what it says depends on the environment; write what is meant, or ${NAME} as rules have it"
+            self._draft.look(line, message)
         clients = _clients(fronts)
         # A backend has the protocol of its frontends, whatever its own mode.
         listed = [
-            p
-            for p in self._config.proxies
-            if p.kind == "backend"
-            and ((p.name in clients and not p.is_disabled) or self._is_served(p))
+            proxy
+            for proxy in self._config.proxies
+            if proxy.kind == "backend"
+            and ((proxy.name in clients and not proxy.is_disabled) or self._is_served(proxy))
         ]
         listed += [front for front in fronts if any(map(front.all, PLACES))]
         for proxy in listed:
@@ -177,11 +175,8 @@ def _decides(line: ConfigLine, mode: str) -> bool:
     if any(line.begins(*words.split()) for words in _LOOK):
         return True
     if mode == "http" and line.words[0] in _LOOK_IN_HTTP:
-        harmless = (
-            *_TELLING_ONLY,
-            *(_ADDING_ONLY if "response" in line.words[0] else ("add-header",)),
-        )
-        return not " ".join(line.words[1:]).startswith(harmless)
+        adding = _ADDING_ONLY if "response" in line.name else ("add-header",)
+        return not " ".join(line.words[1:]).startswith((*_TELLING_ONLY, *adding))
     telling = len(line.words) > 2 and line.words[2].startswith(_TELLING_ONLY)
     return line.words[0] == "tcp-request" and line.words[1:2] != ("inspect-delay",) and not telling
 
@@ -189,7 +184,8 @@ def _decides(line: ConfigLine, mode: str) -> bool:
 def _clients(fronts: Iterable[Proxy]) -> dict[str, list[Proxy]]:
     found: dict[str, list[Proxy]] = {}
     for front in fronts:
-        for name in dict.fromkeys(_targets_of(front)):
+        lines = [*front.all("use_backend"), *front.all("default_backend")]
+        for name in dict.fromkeys(line.value for line in lines):
             found.setdefault(name, []).append(front)
     return found
 
@@ -198,8 +194,3 @@ def _clients_of(proxy: Proxy, clients: Mapping[str, Sequence[Proxy]]) -> Sequenc
     """Return the frontends that forward clients to one; a `listen` section is one itself."""
     found = clients.get(proxy.name, ())
     return found if proxy.kind == "backend" or proxy in found else (proxy, *found)
-
-
-def _targets_of(front: Proxy) -> list[str]:
-    lines = [*front.all("use_backend"), *front.all("default_backend")]
-    return [line.words[1] for line in lines if len(line.words) > 1]

@@ -98,16 +98,10 @@ class Frontend(FrontendRoutes):
                     if key not in listener.entries:
                         listener.add(key, line.words[1], line)
                     if name == "maxconn":
-                        listener.warn(
-                            line, "HAProxy lets further clients wait, and txmux closes them"
-                        )
+                        why = "HAProxy lets further clients wait, and txmux closes them"
+                        listener.warn(line, why)
         self._options()
-        targets = {
-            line.words[1]
-            for w in _TARGET_DIRECTIVES
-            for line in self.proxy.all(w)
-            if line.words[1:]
-        }
+        targets = {line.value for word in _TARGET_DIRECTIVES for line in self.proxy.all(word)}
         proxies = [self.proxy, *(p for name, p in self.made.proxies.items() if name in targets)]
         delays = [line for p in proxies if (line := p.value("tcp-request", "inspect-delay"))]
         self.made.used.update(line.number for line in delays)
@@ -156,7 +150,7 @@ class Frontend(FrontendRoutes):
         rules: list[tuple[bool, Condition]] = []
         lines: list[ConfigLine] = []
         for line in self.proxy.all("tcp-request", layer):
-            action = line.words[2] if len(line.words) > 2 else ""
+            action = "".join(line.words[2:3])
             if action not in {*DECIDING, "expect-proxy"} or self.limits(line, self.proxy):
                 continue
             question = self.question(line, 4 if action == "expect-proxy" else 3, acls)

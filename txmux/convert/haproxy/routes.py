@@ -245,8 +245,9 @@ def tests_of(name: str, backends: Iterable[str], files: SideFiles) -> list[tuple
     before, after, sample = found["before"], found["after"], found["sample"]
     changes = found["changed"].removeprefix(",").replace("lower,", "", 1)
     if changes in {"", "lower"}:
-        values = [b[len(before) : len(b) - len(after)] for b in backends if _fits(b, before, after)]
-        return [([sample, "-i", "--", v], f"{before}{v}{after}") for v in values]
+        form = re.compile(f"{re.escape(before)}(.+){re.escape(after)}", re.DOTALL)
+        fitting = filter(None, map(form.fullmatch, backends))
+        return [([sample, "-i", "--", backend[1]], backend[0]) for backend in fitting]
     mapped = _MAP.fullmatch(changes)
     if mapped is None:
         raise InexpressibleError(f"{changes} has no counterpart")
@@ -275,7 +276,3 @@ def tests_of(name: str, backends: Iterable[str], files: SideFiles) -> list[tuple
         # It is for clients that send a name; without one there is nothing to look up.
         tests.append(([sample, "-m", "found"], f"{before}{mapped['default']}{after}"))
     return tests
-
-
-def _fits(name: str, before: str, after: str) -> bool:
-    return len(name) > len(before + after) and name.startswith(before) and name.endswith(after)

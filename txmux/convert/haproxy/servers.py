@@ -113,13 +113,18 @@ def add_servers(backend: BackendDraft) -> list[ServerLine]:
     added: list[ServerLine] = []
     for server in list(_servers(backend)):  # their own messages come first
         secure, look = encryption(server.parameters, server.address)
-        keys = {**header(server.parameters), **secure, **_resolvers(server)}
+        keys = {**header(server.parameters), **secure}
+        if server.parameters.get("resolvers"):
+            keys["resolvers"] = server.parameters["resolvers"].replace(",", ", ")
         same = same if added else keys
         if added and server.is_anywhere != added[0].is_anywhere:
             why = "a [backend] has either servers at the address that the client connected to, or others"
             section.look(server.line, f"is left out; {why}")
         elif keys != same:
-            why = f"servers of a [backend] are spoken to in the same way, and these differ in {_differing(keys, same)}"
+            names = ", ".join(sorted({name for name, _ in keys.items() ^ same.items()}))
+            why = (
+                f"servers of a [backend] are spoken to in the same way, and these differ in {names}"
+            )
             section.look(server.line, f"is left out; {why}")
         elif _add(server, port, section):
             added.append(server)
@@ -128,15 +133,6 @@ def add_servers(backend: BackendDraft) -> list[ServerLine]:
     for key, value in same.items() if added else ():
         section.add(key, value, added[0].line)
     return added
-
-
-def _resolvers(server: ServerLine) -> Keys:
-    named = server.parameters.get("resolvers")
-    return {"resolvers": named.replace(",", ", ")} if named else {}
-
-
-def _differing(a: Keys, b: Keys) -> str:
-    return ", ".join(sorted(key for key in {*a, *b} if a.get(key) != b.get(key)))
 
 
 def _only_port(clients: Sequence[Proxy]) -> int | None:

@@ -73,6 +73,8 @@ _WARNED = {
     "tcp_nodelay": "",
 }
 
+_USUAL_SETTINGS = frozenset({("tcp_nodelay", "on"), ("access_log", "off")})
+
 
 def convert_nginx(data: bytes, draft: Draft) -> None:
     """Make rules of an ``nginx.conf``, or of a file that it includes in ``stream``, for `txmux.convert.formats.convert`."""
@@ -163,15 +165,13 @@ def _process(directives: Sequence[Directive], draft: Draft) -> None:
 def _report(directives: Sequence[Directive], draft: Draft) -> None:
     for directive in directives:
         name = directive.name
-        if name in _WARNED and not _is_usual(directive):
+        if directive.words in _USUAL_SETTINGS:
+            continue
+        if name in _WARNED:
             reason = _WARNED[name]
             draft.warn(directive, f"has no counterpart{reason and f'; {reason}'}")
         elif name not in {*_UNDERSTOOD, *_QUIET, *_BLOCKS, *_WARNED}:
             draft.look(directive, "is left out: it has no counterpart")
-
-
-def _is_usual(directive: Directive) -> bool:
-    return directive.words in {("tcp_nodelay", "on"), ("access_log", "off")}
 
 
 _IDLE = ("timeout", "proxy_read_timeout", "proxy_send_timeout")
@@ -192,7 +192,8 @@ def as_stream(directives: Iterable[Directive]) -> list[Directive]:
             inside = [_named(d) for d in directive.block or () if d.name not in _NEEDLESS]
             own = {d.name: d for d in inside if d.name in _IDLE}
             times = [{**outer, **own}.get(name) for name in _IDLE]
-            idle = Directive(("proxy_timeout", _shortest(times)), directive.number)
+            shortest = min((time.value if time else _USUAL for time in times), key=_seconds)
+            idle = Directive(("proxy_timeout", shortest), directive.number)
             block = (*(d for d in inside if d.name not in _IDLE), idle)
             found.append(attrs.evolve(directive, block=block))
         elif directive.name not in _IDLE:
@@ -203,11 +204,6 @@ def as_stream(directives: Iterable[Directive]) -> list[Directive]:
 def _named(directive: Directive) -> Directive:
     name = _OTHERWISE.get(directive.name, directive.name)
     return attrs.evolve(directive, words=(name, *directive.parameters))
-
-
-def _shortest(times: Iterable[Directive | None]) -> str:
-    texts = [one.value if one else _USUAL for one in times]
-    return min(texts, key=_seconds)
 
 
 def _seconds(text: str) -> float:

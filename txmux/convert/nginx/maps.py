@@ -61,12 +61,7 @@ def admission(
 
 
 def _texts(networks: Iterable[IPNetwork]) -> list[str]:
-    return list(dict.fromkeys(_text(network) for network in networks))
-
-
-def _text(network: IPNetwork) -> str:
-    single = network.prefixlen == network.max_prefixlen
-    return str(network.network_address if single else network)
+    return list(dict.fromkeys(str(n.network_address if _is_address(n) else n) for n in networks))
 
 
 def by_network(directive: Directive, lost: Report) -> DecisionList[MapEntry]:

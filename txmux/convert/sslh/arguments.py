@@ -180,7 +180,10 @@ def read_defaults(text: str, path: str) -> tuple[list[str], int, dict[str, str]]
         for word in words:
             assigned = _ASSIGNED.fullmatch(word)
             if assigned:
-                variables[assigned["name"]] = _expanded(assigned["value"], variables)
+                value = _VARIABLE.sub(
+                    lambda f: variables.get(f[1] or f[2], f[0]), assigned["value"]
+                )
+                variables[assigned["name"]] = value
                 found = here if assigned["name"] == _OPTIONS else found
     options = variables.get(_OPTIONS, "")
     unknown = re.search(r"[$`]", options)
@@ -191,7 +194,3 @@ def read_defaults(text: str, path: str) -> tuple[list[str], int, dict[str, str]]
         return shlex.split(options), found, variables
     except ValueError as error:
         raise ConvertError(f"{path}:{found}: {error}") from None
-
-
-def _expanded(text: str, variables: dict[str, str]) -> str:
-    return _VARIABLE.sub(lambda f: variables.get(f[1] or f[2], f[0]), text)
