@@ -1,25 +1,109 @@
-"""Tests of single checks, over real sockets."""
+"""Single checks, over real sockets: plain, with a PROXY header or TLS, and at another port."""
 
 from __future__ import annotations
 
 import errno
 import functools
 import socket
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import error
+from twisted.internet import error, ssl
 from twisted.internet.task import deferLater
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
 
-from tests.backends.health.checking_case import WELL, CheckingTestCase, ill
+from tests.interop.servers import make_certificate
 from tests.support.folders import make_folder
-from tests.support.mux import server_at
-from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
-from txmux.backends.health.checking import LONGEST_ANSWER, CheckResult, CheckRun
+from tests.support.mux import VirtualTime, server_at
+from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
+from txmux.backends.connect.tls import BackendTLS
+from txmux.backends.health.checking import (
+    LONGEST_ANSWER,
+    CheckResult,
+    CheckRun,
+    ProbeTarget,
+    with_header,
+)
+from txmux.backends.health.probes import probe
+from txmux.backends.pool.member import Member
+from txmux.rules.model import Backend, Check, ServerTLS
+from txmux.rules.reading.checks import check as read_check
 from txmux.rules.reading.endpoints import server
+from txmux.tcp.io_runtime import IORuntime
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from txmux.backends.connect.dial import Dial
+    from txmux.rules.model import Server
+
+
+WELL = CheckResult(ok=True)
+
+
+def ill(why: str) -> CheckResult:
+    """Make what a failed check finds."""
+    return CheckResult(ok=False, why=why)
+
+
+class CheckingTestCase(TestCase):
+    """A server that the test plays, and one check at a time."""
+
+    timeout = 300
+
+    def setUp(self) -> None:
+        self.time = VirtualTime()
+        self.server = PeerFactory()
+        self.found: list[CheckResult] = []
+        self._runtimes = (IORuntime(self.time), IORuntime(self.time, "portable"))
+
+    def engines(self) -> list[Dial]:
+        return [runtime.dial for runtime in self._runtimes]
+
+    def check(
+        self,
+        check: Check | str,
+        target: Server | None = None,
+        *,
+        dial: Dial | None = None,
+        wrap: Callable[[Any], Any] = lambda factory: factory,
+    ) -> CheckRun:
+        if isinstance(check, str):
+            check = Check(check)  # type: ignore[arg-type]
+        target = target or server_at(listen(self, self.server))
+        question = probe(check, target.host, target.port, tls=False)
+        self.found = []
+        checking = CheckRun(self.time.clock, question, check.timeout, self.found.append)
+        checking.start(dial or self.engines()[0], target, wrap)
+        return checking
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            await deferLater(reactor, 0)
+
+    async def finding(self) -> CheckResult:
+        await self.until(lambda: self.found)
+        (finding,) = self.found
+        return finding
+
+    def has_received(self, checking: CheckRun, count: int) -> bool:
+        return checking._received == count
+
+    def assert_nothing_left(self) -> None:
+        self.assertEqual(self._timers(), [])
+
+    async def is_over(self) -> None:
+        await self.until(lambda: not self._timers())
+
+    def _timers(self) -> object:
+        for runtime in self._runtimes:
+            runtime.clock.drop_idle()
+        return self.time.clock.getDelayedCalls()
 
 
 class ConnectionTests(CheckingTestCase):
@@ -259,3 +343,261 @@ class CutTests(CheckingTestCase):
             await self.finding()
             await peer.is_lost()
             self.assert_nothing_left()
+
+
+class AskingTests(CheckingTestCase):
+    """A server that is asked at one of two ports, of which clients know the first."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        made = make_certificate(Path(folder.name), "a.example")
+        self.certificate = made.chain
+        pem = made.chain.read_text() + made.key.read_text()
+        self.options = ssl.PrivateCertificate.loadPEM(pem).options()
+        self.names: list[bytes | None] = []
+        context = self.options.getContext()
+        context.set_tlsext_servername_callback(lambda c: self.names.append(c.get_servername()))
+        self.clients = PeerFactory()
+        self.clients_port = listen(self, self.clients)
+
+    def secure_port(self) -> int:
+        tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
+        return listen(self, tls)
+
+    def ask(
+        self,
+        text: str,
+        port: int = 0,
+        *,
+        proxy_protocol: Any = "off",
+        tls: BackendTLS | None = None,
+    ) -> None:
+        target = server_at(port or self.clients_port)
+        check = read_check(text)
+        backend = Backend("b", (target,), check=check, proxy_protocol=proxy_protocol)
+        asking = ProbeTarget(backend, check, tls.wrap if tls else None)
+        member = Member(target, target, "a.example")
+        self.found = []
+        checking = asking.make_check(self.time.clock, member, self.found.append)
+        asking.start_check(checking, self.engines()[0], member)
+
+    async def answered(self, answer: bytes = b"+PONG\r\n") -> tuple[bytes, CheckResult]:
+        number = len(self.server.peers)
+        peer: Peer = await self.server.peer(max(0, number - 1))
+        await peer.until(lambda: peer.received.endswith(b"\n"))
+        peer.send(answer)
+        found = await self.finding()
+        await peer.is_lost()
+        return bytes(peer.received), found
+
+    async def test_other_port(self) -> None:
+        """At another port there is neither the header nor the TLS of the service, and clients' port is left alone."""
+        port = listen(self, self.server)
+        tls = BackendTLS(ServerTLS(ca=self.certificate))
+        self.ask(f"redis port={port}", proxy_protocol="v2", tls=tls)
+        self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
+        self.assertEqual(self.clients.peers, [])
+
+    async def test_host_names_other_port(self) -> None:
+        port = listen(self, self.server)
+        self.ask(f"http port={port}")
+        request, found = await self.answered(b"HTTP/1.1 200 OK\r\n")
+        self.assertIn(f"Host: a.example:{port}\r\n".encode(), request)
+        self.assertEqual(found, WELL)
+
+    async def test_own_request(self) -> None:
+        port = listen(self, self.server)
+        self.ask(rf"http port={port} send='HEAD /x HTTP/1.0\r\n\r\n' expect=500-599")
+        request, found = await self.answered(b"HTTP/1.1 503 Busy\r\n")
+        self.assertEqual((request, found), (b"HEAD /x HTTP/1.0\r\n\r\n", WELL))
+
+    async def test_tls_of_check(self) -> None:
+        """With ``tls=yes`` a check speaks TLS to a server whose clients do so themselves, whatever its certificate."""
+        for text in ("redis tls=yes", "redis tls=yes sni=b.example"):
+            self.server = PeerFactory()
+            self.ask(text, self.secure_port())
+            self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
+        self.assertEqual(self.names, [b"a.example", b"b.example"])
+
+    async def test_tls_of_other_port(self) -> None:
+        self.ask(f"redis tls=yes port={self.secure_port()}")
+        self.assertEqual((await self.answered())[1], WELL)
+
+    async def test_server_without_tls(self) -> None:
+        self.ask("tcp tls=yes", listen(self, self.server))
+        peer = await self.server.peer()
+        await peer.has(1)
+        peer.send(b"+PONG\r\n")
+        self.assertEqual(await self.finding(), ill("it answered with something that is not TLS"))
+        await peer.is_lost()
+        self.ask("tcp tls=yes", self.secure_port())
+        self.assertEqual(await self.finding(), WELL)
+        await self.is_over()
+
+    async def test_tls_of_backend(self) -> None:
+        """Where the backend has TLS, the check verifies the certificate as well; with ``tls=no`` it has none."""
+        tls = BackendTLS(ServerTLS(name="b.example", ca=self.certificate))
+        self.ask("redis tls=yes", self.secure_port(), tls=tls)
+        self.assertIn("not for b.example", (await self.finding()).why)
+        await self.is_over()
+        self.server = PeerFactory()
+        self.ask("redis tls=no", listen(self, self.server), tls=tls)
+        self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
+
+    async def test_header_of_own_port(self) -> None:
+        self.ask("tcp tls=yes", listen(self, self.server), proxy_protocol="v2")
+        peer = await self.server.peer()
+        await peer.has(17)
+        self.assertEqual(peer.received[:17], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0\x16")
+        peer.close()
+        await self.finding()
+        await peer.is_lost()
+
+
+class HeaderTests(CheckingTestCase):
+    """With the PROXY protocol."""
+
+    async def received(self, version: Any) -> tuple[bytes, Peer]:
+        self.server = PeerFactory()
+        self.port = listen(self, self.server)
+        target = server_at(self.port)
+        self.check("redis", target, wrap=lambda factory: with_header(factory, version))
+        peer = await self.server.peer()
+        await peer.until(lambda: peer.received.endswith(b"PING\r\n"))
+        peer.send(b"+PONG\r\n")
+        self.assertEqual(await self.finding(), WELL)
+        await peer.is_lost()
+        return bytes(peer.received).removesuffix(b"*1\r\n$4\r\nPING\r\n"), peer
+
+    async def test_versions(self) -> None:
+        self.assertEqual((await self.received("off"))[0], b"")
+        self.assertEqual((await self.received("v2"))[0], encode_v2(ProxyHeader(Command.LOCAL)))
+        header, peer = await self.received("v1")
+        ports = f"{peer.transport.getPeer().port} {self.port}"
+        self.assertEqual(header, f"PROXY TCP4 127.0.0.1 127.0.0.1 {ports}\r\n".encode())
+
+    async def test_unix(self) -> None:
+        folder = make_folder(self)
+        port = reactor.listenUNIX(f"{folder}/socket", self.server)
+        self.addCleanup(port.stopListening)
+        target = server(f"unix:{folder}/socket")
+        self.check("tcp", target, wrap=lambda factory: with_header(factory, "v1"))
+        peer = await self.server.peer()
+        await peer.is_lost()
+        self.assertEqual(peer.received, b"PROXY UNKNOWN\r\n")
+
+
+class TlsTests(CheckingTestCase):
+    """With TLS, as the backend's own connections have it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = make_folder(self)
+        made = make_certificate(folder, "a.example")
+        self.tls = BackendTLS(ServerTLS(ca=made.chain))
+        pem = made.chain.read_text() + made.key.read_text()
+        self.options = ssl.PrivateCertificate.loadPEM(pem).options()
+
+    def secure_port(self) -> int:
+        tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
+        return listen(self, tls)
+
+    def check_tls(self, kind: str, name: str = "a.example", port: int = 0) -> CheckRun:
+        return self.check(
+            kind,
+            server_at(port or self.secure_port()),
+            wrap=lambda factory: self.tls.wrap(factory, name),
+        )
+
+    async def test_well(self) -> None:
+        self.check_tls("redis")
+        peer = await self.server.peer()
+        await peer.has(14)
+        peer.send(b"+PONG\r\n")
+        self.assertEqual(await self.finding(), WELL)
+        await peer.is_lost()
+        self.assertFalse(peer.was_reset())
+        await self.is_over()
+
+    async def test_tcp_verifies_certificate(self) -> None:
+        self.check_tls("tcp")
+        self.assertEqual(await self.finding(), WELL)
+        await self.is_over()
+        self.check_tls("tcp", "b.example")
+        why = "its certificate is for a.example, not for b.example; see tls_name"
+        self.assertEqual(await self.finding(), ill(why))
+        await self.is_over()
+
+    async def test_endpoint(self) -> None:
+        self.check("tcp", server(f"tls:127.0.0.1:{self.secure_port()}"))
+        self.assertEqual(await self.finding(), ill("its certificate is for another name"))
+        await self.is_over()
+        port = listen(self, self.server)
+        for number, (answer, why) in enumerate(
+            (
+                (b"", "connection closed during the TLS handshake"),
+                (b"220 mail\r\n", "the TLS handshake failed: wrong version number"),
+            ),
+            len(self.server.peers),
+        ):
+            self.check("tcp", server(f"tls:127.0.0.1:{port}"))
+            peer = await self.server.peer(number)
+            await peer.has(1)
+            peer.send(answer)
+            peer.close()
+            self.assertEqual(await self.finding(), ill(why))
+            await self.is_over()
+
+    async def test_no_handshake(self) -> None:
+        port = listen(self, self.server)
+        self.check_tls("tcp", port=port)
+        peer = await self.server.peer()
+        await peer.has(1)
+        self.time.advance(1)
+        self.assertEqual(await self.finding(), ill("timed out after 1 s"))
+        await peer.is_lost()
+        checking = self.check_tls("tcp", port=port)
+        peer = await self.server.peer(1)
+        await peer.has(1)
+        checking.abort()
+        await peer.is_lost()
+        self.assertEqual(self.found, [])
+        self.check_tls("tcp", port=port)
+        peer = await self.server.peer(2)
+        await peer.has(1)
+        peer.close()
+        why = "it closed the connection instead of answering with TLS"
+        self.assertEqual(await self.finding(), ill(why))
+        self.assert_nothing_left()
+
+    async def test_hangs(self) -> None:
+        for number, (answer, finding) in enumerate(
+            ((b"", ill("timed out after 1 s")), (b"+PONG\r\n", WELL))
+        ):
+            self.check_tls("redis")
+            peer = await self.server.peer(number)
+            await peer.has(14)
+            peer.transport.pauseProducing()
+            if answer:
+                peer.send(answer)
+                await self.finding()
+            self.time.advance(1)
+            self.assertEqual(await self.finding(), finding)
+            await deferLater(reactor, 0)
+            peer.transport.resumeProducing()
+            await peer.has_all()
+            self.assertTrue(peer.was_reset())
+            await self.is_over()
+
+    async def test_closes(self) -> None:
+        for leave in (Peer.close, Peer.reset):
+            self.server = PeerFactory()
+            self.check_tls("redis")
+            peer = await self.server.peer()
+            await peer.has(1)
+            leave(peer)
+            why = "connection closed without an answer"
+            self.assertEqual(await self.finding(), ill(why))
+            await self.is_over()

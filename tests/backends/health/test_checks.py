@@ -1,19 +1,89 @@
-"""Tests of when servers are checked."""
+"""When servers are checked, and what comes of the results."""
 
 from __future__ import annotations
 
+import functools
+from random import Random
 from typing import TYPE_CHECKING, Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import error
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.backends.health.checked import Checked, Dialled
-from tests.backends.pool.pools import servers
+from tests.backends.pool.pools import Watched, servers
+from tests.support.mux import VirtualTime, server_at
+from tests.support.peers import PeerFactory, listen, reactor
+from txmux.backends.health.checks import HealthChecks, apply_result, key_of
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Check
+from txmux.tcp.io_runtime import IORuntime
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txmux.rules.model import Server
+
+
+REFUSED = Failure(error.ConnectionRefusedError(111, "Connection refused"))
+
+
+class Dialled:
+    """An attempt to connect, which stays as it is until the test says otherwise."""
+
+    def __init__(self, server: Server, factory: Any, at: float) -> None:
+        self.server = server
+        self.factory = factory
+        self.at = at
+        self.cancelled = False
+
+    def refuse(self) -> None:
+        self.factory.clientConnectionFailed(None, REFUSED)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Checked(Watched):
+    """A pool whose members are checked, with attempts that the test decides.
+
+    Attributes:
+        attempts: All there have been; after `refusing` or `taking` each is over at once.
+        results: What was told.
+    """
+
+    def __init__(self, *of: Server, check: Check | None = None, **options: Any) -> None:
+        check = check or Check("tcp")
+        super().__init__(*of, check=check, **options)
+        self.attempts: list[Dialled] = []
+        self.results: list[tuple[str, bool, str]] = []
+        self.at_once: Callable[[Dialled], None] = lambda _: None
+        self.checks = HealthChecks(
+            self.dial, self.clock, self.pool, check, self.take, random=Random(1)
+        )
+        self.checks.start()
+
+    def dial(self, server: Server, factory: Any, _: float) -> Callable[[], None]:
+        dialled = Dialled(server, factory, self.clock.seconds())
+        self.attempts.append(dialled)
+        self.at_once(dialled)
+        return dialled.cancel
+
+    def take(self, key: str, *, ok: bool, why: str) -> None:
+        self.results.append((key, ok, why))
+        apply_result(self.pool, key, ok=ok, why=why)
+
+    def advance(self, seconds: float) -> None:
+        end = self.clock.seconds() + seconds
+        while (calls := self.clock.getDelayedCalls()) and calls[0].getTime() <= end:
+            self.clock.advance(max(1e-9, calls[0].getTime() - self.clock.seconds()))
+        self.clock.advance(max(0.0, end - self.clock.seconds()))
+
+    def targets(self) -> list[str]:
+        targets = [dialled.server.text for dialled in self.attempts]
+        self.attempts.clear()
+        return targets
 
 
 class ScheduleTests(SynchronousTestCase):
@@ -161,3 +231,95 @@ class MembersTests(SynchronousTestCase):
         self.checked.checks.on_result = stop
         self.checked.attempts[0].refuse()
         self.assertEqual(self.checked.clock.getDelayedCalls(), [])
+
+
+class ResultTests(SynchronousTestCase):
+    """Results on their way to pools."""
+
+    def test_results_reach_other_processes(self) -> None:
+        here, there = Checked(), Watched(check=Check("tcp"))
+        here.at_once = Dialled.refuse
+        here.advance(6)
+        for key, ok, why in here.results:
+            apply_result(there.pool, key, ok=ok, why=why)
+        self.assertEqual(there.changes, here.changes)
+        self.assertEqual(
+            sorted(there.changes), ["10.0.0.1:80: up -> down", "10.0.0.2:80: up -> down"]
+        )
+
+    def test_removed_member(self) -> None:
+        pool = Watched(check=Check("tcp", fall=1))
+        apply_result(pool.pool, "10.0.0.9:80 10.0.0.9:80", ok=False, why="timed out")
+        self.assertEqual(pool.changes, [])
+
+    def test_keys_differ_by_server(self) -> None:
+        first, second = servers("a.example:80", "b.example:80")
+        pool = Watched(first, second)
+        for server in (first, second):
+            pool.pool.set_addresses(
+                server, [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
+            )
+        self.assertEqual(len({key_of(member) for member in pool.pool.members}), 4)
+
+
+class FlappingTests(TestCase):
+    """A real server that comes, goes, and comes back."""
+
+    timeout = 300
+
+    def setUp(self) -> None:
+        self.time = VirtualTime()
+        self.server = PeerFactory()
+        self.port = listen(self, self.server)
+        check = Check("redis", interval=1, timeout=0.5, rise=2, fall=3)
+        self.watched = Watched(server_at(self.port), check=check)
+        self.runtime = IORuntime(self.time)
+        dial = self.runtime.dial
+        take = functools.partial(apply_result, self.watched.pool)
+        clock = self.time.clock
+        self.checks = HealthChecks(dial, clock, self.watched.pool, check, take, random=Random(1))
+        self.checks.start()
+        self.addCleanup(self.stop)
+
+    async def stop(self) -> None:
+        self.checks.stop()
+        self.runtime.clock.drop_idle()
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
+        for peer in self.server.peers:
+            await peer.is_lost()
+
+    async def check(self, answer: bytes) -> None:
+        number = len(self.server.peers)
+        while len(self.server.peers) == number:
+            self.time.advance(0.05)
+            await deferLater(reactor, 0)
+        peer = self.server.peers[-1]
+        await peer.has(1)
+        if not answer:
+            self.time.advance(0.5)
+        peer.send(answer)
+        await peer.is_lost()
+
+    async def test_flapping(self) -> None:
+        (member,) = self.watched.members
+        down = f"127.0.0.1:{self.port}: up -> down"
+        up = f"127.0.0.1:{self.port}: down -> up"
+        good, bad = b"+PONG\r\n", b"-LOADING Redis is loading\r\n"
+        for answer in (good, bad, bad, good, bad, b"", good):
+            await self.check(answer)
+        self.assertEqual(self.watched.changes, [])
+        for answer in (bad, b"", bad, bad):
+            await self.check(answer)
+        self.assertEqual(self.watched.changes, [down])
+        self.assertEqual(
+            member.why, "checks that failed: 3, the last one: no PONG: -LOADING Redis is loading"
+        )
+        for answer in (good, bad, good, good, good):
+            await self.check(answer)
+        self.assertEqual(self.watched.changes, [down, up])
+
+    async def test_stop_in_the_middle(self) -> None:
+        while not self.server.peers:
+            self.time.advance(0.05)
+            await deferLater(reactor, 0)
+        await self.stop()

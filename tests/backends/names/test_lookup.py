@@ -1,15 +1,75 @@
-"""One look-up of a name, with a real name server."""
+"""One look-up of a name, with a real name server: answers, trouble, and the system's files."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.names import dns
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.names.lookup_case import HOST, LookupTestCase
-from tests.backends.names.nameserver import a, aaaa, cname, srv
-from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceRecord
+from tests.backends.names.nameserver import (
+    GARBAGE,
+    HANG_UP,
+    SILENCE,
+    NameServerTestCase,
+    a,
+    aaaa,
+    cname,
+    srv,
+    temporary_folder,
+)
+from tests.net.relay.reactors import PrivateReactor
+from tests.support.peers import reactor
+from txmux.backends.names.lookup import (
+    HostAnswer,
+    Lookup,
+    ResolvConf,
+    ServiceRecord,
+    has_route,
+    listed_addresses,
+)
+from txmux.backends.names.question import LookupFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from tests.backends.names.nameserver import NameServer
+
+
+HOST = "host.test"
+
+
+class LookupTestCase(NameServerTestCase):
+    """A test with a look-up that asks the test's name server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = temporary_folder(self)
+        self.hosts = folder / "hosts"
+        self.resolv_conf = folder / "resolv.conf"
+        self.lookup = self.lookup_with(self.server)
+
+    def lookup_with(self, *servers: NameServer) -> Lookup:
+        places = [server.place for server in servers]
+        return Lookup(self.time, places, self.resolv_conf, self.hosts)
+
+    async def failure(self, looking: Coroutine[Any, Any, object]) -> str:
+        with self.assertRaises(LookupFailedError) as caught:
+            await looking
+        return str(caught.exception)
+
+    async def addresses(self, name: str = HOST) -> list[str]:
+        answer = await self.lookup.host(name)
+        return sorted(address for found in answer.addresses.values() for address in found)
+
+    def tearDown(self) -> None:
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
 
 class HostTests(LookupTestCase):
@@ -195,3 +255,274 @@ class SystemTests(LookupTestCase):
             while not waiting.called:
                 self.time.advance(1)
             self.assertIn(server, await waiting)
+
+
+class TroubleTests(LookupTestCase):
+    """Name servers that do not answer as they should."""
+
+    async def test_server_failure(self) -> None:
+        self.server.fail(HOST, dns.ESERVER)
+        self.assertEqual(
+            await self.failure(self.lookup.host(HOST)), "the name server 127.0.0.1: SERVFAIL"
+        )
+        self.assertEqual(self.server.asked[HOST, dns.A], 1)
+
+    async def test_strange_code(self) -> None:
+        self.server.fail(HOST, 9)
+        self.assertIn("response code 9", await self.failure(self.lookup.host(HOST)))
+
+    async def test_next_server(self) -> None:
+        second = self.name_server()
+        self.server.fail(HOST, dns.ESERVER)
+        second.zone[HOST] = a("10.0.0.1")
+        self.lookup = self.lookup_with(self.server, second)
+        self.assertEqual(await self.addresses(), ["10.0.0.1"])
+
+    async def test_nobody_there_fails_at_once(self) -> None:
+        await self.server.stop()
+        why = await self.failure(self.lookup.host(HOST))
+        self.assertEqual(why, "the name server 127.0.0.1: Connection refused")
+
+    async def test_no_route(self) -> None:
+        lookup = Lookup(self.time, [("255.255.255.255", 53)], self.resolv_conf, self.hosts)
+        self.assertIn("255.255.255.255: ", await self.failure(lookup.host(HOST)))
+
+    async def test_silence_is_asked_twice(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        waiting = Deferred.fromCoroutine(self.failure(self.lookup.host(HOST)))
+        await self.asked(HOST)
+        self.time.advance(0.9)
+        self.assertEqual(self.server.asked[HOST, dns.A], 1)
+        self.time.advance(0.2)
+        await self.asked(HOST, times=2)
+        await self.asked(HOST, dns.AAAA, times=2)
+        self.time.advance(3)
+        self.assertIn("127.0.0.1: no answer within 3 s", await waiting)
+
+    async def test_next_server_after_silence(self) -> None:
+        second = self.name_server()
+        self.server.fail(HOST, SILENCE)
+        second.zone[HOST] = a("10.0.0.1")
+        self.lookup = self.lookup_with(self.server, second)
+        waiting = Deferred.fromCoroutine(self.addresses())
+        await self.asked(HOST)
+        await self.asked(HOST, dns.AAAA)
+        self.time.advance(1)
+        self.assertEqual(await waiting, ["10.0.0.1"])
+
+    async def test_one_family_fails(self) -> None:
+        self.zone[HOST] = a("10.0.0.1", ttl=5) + aaaa("fd00::1")
+        self.server.fail(HOST, dns.ESERVER, dns.AAAA)
+        answer = await self.lookup.host(HOST)
+        self.assertEqual(answer.addresses, {dns.A: frozenset({"10.0.0.1"})})
+        self.assertEqual(answer.ttl, 5)
+        self.assertIn("SERVFAIL", answer.trouble)
+
+    async def test_silent_family_is_waited_for_1_s(self) -> None:
+        self.zone[HOST] = aaaa("fd00::1")
+        self.server.fail(HOST, SILENCE, dns.A)
+        waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
+        self.time.advance(0.25)
+        # The answer is there when its time to wait for the other is.
+        await self.until(lambda: self.time.clock.getDelayedCalls()[-1].getTime() == 1.25)
+        self.time.advance(0.9)
+        self.assertNoResult(waiting)
+        self.time.advance(0.1)
+        answer = await waiting
+        self.assertEqual(answer.addresses, {dns.AAAA: frozenset({"fd00::1"})})
+        self.assertIn("one of the address families", answer.trouble)
+
+    async def test_foreign_messages(self) -> None:
+        self.server.fail(HOST, GARBAGE)
+        for addresses in (["10.0.0.1"], [f"10.0.0.{i}" for i in range(100, 200)]):
+            self.zone[HOST] = a(*addresses)
+            self.assertEqual(await self.addresses(), addresses)
+
+    async def test_broken_tcp(self) -> None:
+        self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
+        self.server.by_tcp = HANG_UP
+        self.assertIn("closed the connection", await self.failure(self.lookup.host(HOST)))
+        await self.server.ports.pop().stopListening()
+        self.assertIn("refused", await self.failure(self.lookup.host(HOST)))
+
+    async def test_silent_tcp(self) -> None:
+        self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
+        self.server.by_tcp = SILENCE
+        waiting = Deferred.fromCoroutine(self.failure(self.lookup.host(HOST)))
+        await self.until(lambda: self.server.asked_by_tcp[HOST, dns.A] == 1)
+        self.time.advance(3)
+        await self.until(lambda: self.server.asked_by_tcp[HOST, dns.A] == 2)
+        self.time.advance(3)
+        self.assertIn("no answer", await waiting)
+
+
+class WithoutEdnsTests(LookupTestCase):
+    """Name servers that do not know EDNS."""
+
+    async def test_refused_is_asked_without_edns(self) -> None:
+        self.zone[HOST] = a("10.0.0.1")
+        for code in (dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION):
+            self.server.asked.clear()
+            self.server.edns = code
+            self.assertEqual(await self.addresses(), ["10.0.0.1"])
+            self.assertEqual(self.server.asked[HOST, dns.A], 2)
+
+    async def test_dropped_is_asked_without_edns(self) -> None:
+        self.zone[HOST] = a("10.0.0.1")
+        self.server.edns = SILENCE
+        waiting = Deferred.fromCoroutine(self.addresses())
+        await self.asked(HOST)
+        await self.asked(HOST, dns.AAAA)
+        self.time.advance(1)
+        self.assertEqual(await waiting, ["10.0.0.1"])
+
+    async def test_still_refused(self) -> None:
+        self.server.fail(HOST, dns.EFORMAT)
+        self.assertIn("FORMERR", await self.failure(self.lookup.host(HOST)))
+        self.assertEqual(self.server.asked[HOST, dns.A], 2)
+        self.assertEqual(self.server.with_edns[HOST, dns.A], 1)
+
+    async def test_upper_bits_of_the_code(self) -> None:
+        self.server.edns = 23
+        self.assertIn("response code 23", await self.failure(self.lookup.host(HOST)))
+
+
+class OtherReactorTests(LookupTestCase):
+    """A reactor that tells of a socket's error as if there were something to read."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        private = PrivateReactor("select")
+        self.addCleanup(private.close)
+        self.other = private.reactor
+        self.lookup = Lookup(self.other, [self.server.place], self.resolv_conf, self.hosts)
+
+    async def test_nobody_there(self) -> None:
+        await self.server.stop()
+        waiting = Deferred.fromCoroutine(self.failure(self.lookup.host(HOST)))
+        while not waiting.called:
+            self.other.iterate(0.1)
+        self.assertIn("Connection refused", await waiting)
+
+    async def test_spurious_read(self) -> None:
+        self.zone[HOST] = a("10.0.0.1")
+        waiting = Deferred.fromCoroutine(self.addresses())
+        for reader in self.other.getReaders():
+            if reader.logPrefix() == "names":
+                reader.doRead()
+        await self.asked(HOST, dns.A)
+        await self.asked(HOST, dns.AAAA)
+        while not waiting.called:
+            self.other.iterate(0.1)
+        self.assertEqual(await waiting, ["10.0.0.1"])
+
+
+class CancelTests(LookupTestCase):
+    """A look-up that nobody waits for any more: nothing of it is left in the reactor."""
+
+    async def cancel(self) -> None:
+        waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
+        await self.asked(HOST)
+        waiting.cancel()
+        with self.assertRaises(CancelledError):
+            await waiting
+
+    async def test_asking(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        await self.cancel()
+
+    async def test_asking_by_tcp(self) -> None:
+        self.server.by_tcp = SILENCE
+        self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
+        for turns in range(8):
+            self.server.asked.clear()
+            waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
+            await self.asked(HOST)
+            for _ in range(turns):
+                await deferLater(reactor, 0)
+            waiting.cancel()
+            with self.assertRaises(CancelledError):
+                await waiting
+
+    async def test_in_the_queue(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        waiting = [Deferred.fromCoroutine(self.lookup.host(HOST)) for _ in range(100)]
+        for kind in (dns.A, dns.AAAA):
+            await self.asked(HOST, kind, 32)
+        for one in waiting:
+            one.cancel()
+            with self.assertRaises(CancelledError):
+                await one
+        self.assertEqual(self.server.asked.total(), 64)
+
+
+class ResolvConfTests(SynchronousTestCase):
+    """The file that names the name servers."""
+
+    def test_all(self) -> None:
+        text = (
+            "; a comment\n"
+            "# another\n"
+            "nameserver 10.0.0.53 # by hand\n"
+            "nameserver fe80::1%eth0\n"
+            "nameserver nonsense\n"
+            "nameserver\n"
+            "search one.test two.test.\n"
+            "options rotate ndots:5 timeout:1\n"
+            "sortlist 10.0.0.0\n"
+        )
+        self.assertEqual(
+            ResolvConf.parse(text),
+            ResolvConf(("10.0.0.53", "fe80::1%eth0"), ("one.test", "two.test"), 5),
+        )
+
+    def test_last_search(self) -> None:
+        self.assertEqual(ResolvConf.parse("search one two\ndomain three\n").search, ("three",))
+
+    def test_ndots(self) -> None:
+        self.assertEqual(ResolvConf.parse("options ndots:99").ndots, 15)
+        self.assertEqual(ResolvConf.parse("options ndots:x").ndots, 1)
+
+    def test_no_server_is_this_machine(self) -> None:
+        self.assertEqual(ResolvConf.parse("").servers, ("127.0.0.1",))
+        self.assertEqual(ResolvConf.read(Path("/nowhere/resolv.conf")), ResolvConf())
+
+    @given(st.text())
+    def test_any_text(self, text: str) -> None:
+        found = ResolvConf.parse(text)
+        self.assertTrue(found.servers)
+        self.assertIn("host.test", found.candidates("host.test"))
+
+    def test_candidates(self) -> None:
+        found = ResolvConf.parse("search one.test .\noptions ndots:2")
+        self.assertEqual(found.candidates("a.b.c"), ["a.b.c", "a.b.c.one.test"])
+        self.assertEqual(found.candidates("a.b"), ["a.b.one.test", "a.b"])
+        self.assertEqual(found.candidates("a.b."), ["a.b"])
+
+
+class HostsTests(SynchronousTestCase):
+    """The file of hosts."""
+
+    def setUp(self) -> None:
+        self.path = temporary_folder(self) / "hosts"
+
+    def test_what_is_no_address(self) -> None:
+        self.path.write_bytes(b"10.0.0.1 a\nx a\n010.0.0.9 a\n\xff a\n# 10.0.0.2 a\n\n10.0.0.3\n")
+        self.assertEqual(listed_addresses("a", self.path), {"10.0.0.1"})
+
+    def test_missing_file_and_invalid_name(self) -> None:
+        self.assertEqual(listed_addresses("a", self.path), frozenset())
+        self.assertEqual(listed_addresses("a..b", self.path), frozenset())
+
+    def test_names_below_localhost(self) -> None:
+        self.assertEqual(listed_addresses("a.localhost", self.path), {"127.0.0.1", "::1"})
+        self.assertEqual(listed_addresses("notlocalhost", self.path), frozenset())
+
+
+class RouteTests(SynchronousTestCase):
+    """The ways this machine knows."""
+
+    def test_routes(self) -> None:
+        self.assertTrue(has_route("127.0.0.1"))
+        self.assertFalse(has_route("255.255.255.255"))
+        self.assertFalse(has_route("ff02::1%nowhere"))

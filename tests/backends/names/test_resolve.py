@@ -1,18 +1,27 @@
-"""Pools whose servers have names, with a real name server: what answers make of them."""
+"""Pools whose servers have names or SRV records, with a real name server, here or in another process."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.names import dns
 
-from tests.backends.names.nameserver import SILENCE, a, aaaa, cname
-from tests.backends.names.resolve_case import FAR, HOST, CountingPool, NamesTestCase
+from tests.backends.names.nameserver import SILENCE, a, aaaa, cname, srv
+from tests.backends.names.resolve_case import (
+    FAR,
+    HOST,
+    SERVICE,
+    CountingPool,
+    NamesTestCase,
+    service,
+)
 from tests.backends.pool.pools import servers
 from txmux.backends.names.addresses import MOST_ADDRESSES
-from txmux.backends.pool.pool import Unavailable
+from txmux.backends.names.resolve import NameResolver
+from txmux.backends.pool.pool import BackendPool, Unavailable
 from txmux.backends.pool.server_health import MemberState
-from txmux.rules.model import Resolve
+from txmux.rules.model import Backend, Resolve
 
 if TYPE_CHECKING:
     from txmux.rules.model import Server
@@ -266,3 +275,304 @@ class FailureTests(NamesTestCase):
         self.assertEqual(
             [str(it.value) for it in self.flushLoggedErrors(RuntimeError)][:1], ["broken"]
         )
+
+
+class ServiceTests(NamesTestCase):
+    """Servers named by SRV records."""
+
+    async def test_records(self) -> None:
+        self.zone[SERVICE] = [srv("one.test", 22, 10, 5), srv("two.test", 2222, 20, 0)]
+        self.zone["one.test"] = a("10.0.0.1", "10.0.0.2")
+        self.zone["two.test"] = a("10.0.0.3")
+        pool = self.pool(service(weight=2, backup=True))
+        await self.until(lambda: pool.members)
+        self.assertEqual(
+            [(it.target.text, it.name, it.weight, it.rank) for it in pool.members],
+            [
+                ("10.0.0.1:22", "one.test", 10, (True, 0)),
+                ("10.0.0.2:22", "one.test", 10, (True, 0)),
+                ("10.0.0.3:2222", "two.test", 2, (True, 1)),
+            ],
+        )
+
+    async def test_priorities(self) -> None:
+        self.zone[SERVICE] = [srv("one.test", 1, 1), srv("one.test", 2, 2)]
+        self.zone["one.test"] = a("10.0.0.1")
+        pool = self.pool(service())
+        await self.until(lambda: pool.members)
+        picked = pool.pick()
+        assert not isinstance(picked, Unavailable)
+        self.assertEqual(picked.target.text, "10.0.0.1:1")
+        other = pool.retry(picked, "", [picked])
+        assert not isinstance(other, Unavailable)
+        self.assertEqual(other.target.text, "10.0.0.1:2")
+
+    async def test_same_place_twice(self) -> None:
+        """A place that several records lead to has the best priority of them, and the best weight there."""
+        self.zone[SERVICE] = [
+            srv("one.test", 22, 2, 9),
+            srv("two.test", 22, 1, 3),
+            srv("one.test", 22, 1, 7),
+        ]
+        self.zone["one.test"] = self.zone["two.test"] = a("10.0.0.1")
+        pool = self.pool(service())
+        await self.until(lambda: pool.members)
+        (member,) = pool.members
+        self.assertEqual((member.weight, member.name), (7, "one.test"))
+
+    async def test_target_dot_is_no_server(self) -> None:
+        self.zone[SERVICE] = [srv("one.test", ttl=5)]
+        self.zone["one.test"] = a("10.0.0.1", ttl=5)
+        pool = self.pool(service())
+        await self.found(pool, "10.0.0.1:22")
+        self.zone[SERVICE] = [srv("", 0, ttl=5)]
+        await self.next_look_up()
+        await self.found(pool)
+        (said,) = self.said()
+        self.assertIn(f"warn: {SERVICE} is not available, as its SRV record says", said)
+        self.assertEqual(await self.next_look_up(), 5)
+
+    async def test_vanished_service_keeps_servers(self) -> None:
+        self.zone[SERVICE] = [srv("one.test", ttl=5)]
+        self.zone["one.test"] = a("10.0.0.1")
+        pool = self.pool(service())
+        await self.found(pool, "10.0.0.1:22")
+        del self.zone[SERVICE]
+        await self.next_look_up()
+        await self.next_look_up()
+        self.assertEqual(self.texts(pool), ["10.0.0.1:22"])
+        (said,) = self.said()
+        self.assertIn("no SRV record", said)
+
+    async def test_failed_target_keeps_addresses(self) -> None:
+        self.zone[SERVICE] = [srv("one.test", ttl=5), srv("two.test", ttl=5)]
+        self.zone["one.test"] = a("10.0.0.1")
+        self.zone["two.test"] = a("10.0.0.2")
+        pool = self.pool(service())
+        await self.found(pool, "10.0.0.1:22", "10.0.0.2:22")
+        self.server.fail("one.test", dns.ESERVER)
+        self.zone["two.test"] = a("10.0.0.3")
+        await self.next_look_up()
+        await self.found(pool, "10.0.0.1:22", "10.0.0.3:22")
+        (said,) = self.said()
+        self.assertIn("warn: not all addresses", said)
+        self.assertIn("one.test: the name server 127.0.0.1: SERVFAIL", said)
+        # A target that is not named any more is forgotten.
+        self.zone[SERVICE] = [srv("two.test", ttl=5)]
+        await self.next_look_up()
+        await self.found(pool, "10.0.0.3:22")
+
+    async def test_all_targets_fail(self) -> None:
+        self.zone[SERVICE] = [srv("one.test")]
+        self.pool(service())
+        self.assertEqual(await self.next_look_up(), 1)
+        (said,) = self.said()
+        self.assertIn("it has none yet", said)
+        self.assertIn("one.test: there is no such name", said)
+
+    async def test_hundreds(self) -> None:
+        self.zone[SERVICE] = [srv(f"{i}.test", 1000 + i) for i in range(500)]
+        for i in range(500):
+            self.zone[f"{i}.test"] = a("10.0.0.1")
+        pool = self.pool(service())
+        await self.until(lambda: len(pool.members) == 500)
+        self.assertEqual(self.server.asked.total() - self.server.asked_by_tcp.total(), 1001)
+
+
+class FirstAnswerTests(NamesTestCase):
+    """The start, which waits for names but not for long."""
+
+    async def test_without_names(self) -> None:
+        self.pool(*servers("10.0.0.1:80"))
+        self.assertTrue(self.names.first_answer().called)
+
+    async def test_answers(self) -> None:
+        self.zone[HOST] = a("10.0.0.1")
+        pool = self.pool(*servers(f"{HOST}:80", "unknown.test:80"))
+        waiting = self.names.first_answer(), self.names.first_answer()
+        self.assertNoResult(waiting[0])
+        for one in waiting:
+            await one
+        self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
+        self.assertTrue(self.names.first_answer().called)
+
+    async def test_time_limit(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        pool = self.pool()
+        waiting = self.names.first_answer(0.5)
+        self.time.advance(0.4)
+        self.assertNoResult(waiting)
+        self.time.advance(0.1)
+        self.assertIsNone(self.successResultOf(waiting))
+        # What comes too late is taken all the same.
+        self.server.codes.clear()
+        self.zone[HOST] = a("10.0.0.1")
+        self.time.advance(0.5)
+        await self.found(pool, "10.0.0.1:80")
+
+    async def test_stop(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        self.pool()
+        waiting = self.names.first_answer()
+        await self.stop()
+        self.assertIsNone(self.successResultOf(waiting))
+
+
+class TimeTests(NamesTestCase):
+    """When a name is looked up again."""
+
+    async def test_wait_is_ttl_within_bounds(self) -> None:
+        pool = self.pool(resolve=Resolve(30))
+        for ttl, seconds in ((0, 1), (1, 1), (7, 7), (30, 30), (31, 30), (2**31, 30)):
+            self.zone[HOST] = a("10.0.0.1", ttl=ttl)
+            if not pool.members:
+                await self.found(pool)
+            await self.next_look_up()
+            self.assertEqual(await self.next_look_up(), seconds)
+
+    async def test_back_off(self) -> None:
+        self.server.fail(HOST, dns.ESERVER)
+        self.pool(resolve=Resolve(10))
+        self.assertEqual([await self.next_look_up() for _ in range(6)], [1, 2, 4, 8, 10, 10])
+        self.server.codes.clear()
+        self.zone[HOST] = a("10.0.0.1", ttl=9)
+        self.assertEqual(await self.next_look_up(), 9)
+        self.server.fail(HOST, dns.ESERVER)
+        self.assertEqual(await self.next_look_up(), 1)
+
+    async def test_back_off_without_name_server(self) -> None:
+        await self.server.stop()
+        self.pool(resolve=Resolve(10))
+        self.assertEqual([await self.next_look_up() for _ in range(5)], [1, 2, 4, 8, 10])
+
+
+class StopTests(NamesTestCase):
+    """The end: no socket and no timer is left, which trial looks for."""
+
+    async def test_while_asking(self) -> None:
+        for name in (HOST, "one.test"):
+            self.server.fail(name, SILENCE)
+        self.zone[SERVICE] = [srv("one.test")]
+        self.pool(*servers(f"{HOST}:80"), service())
+        await self.asked(HOST)
+        await self.asked("one.test", dns.AAAA)
+        await self.stop()
+
+    async def test_while_waiting(self) -> None:
+        self.zone[HOST] = a("10.0.0.1")
+        pool = self.pool()
+        await self.found(pool, "10.0.0.1:80")
+        await self.stop()
+        self.time.advance(FAR)
+        self.assertEqual(self.server.asked[HOST, dns.A], 1)
+
+    async def test_stopped_by_answer(self) -> None:
+        self.zone[HOST] = a("10.0.0.1")
+        pool = self.pool()
+        stopped: list[Deferred[None]] = []
+        pool.on_room = lambda: stopped.append(self.stop())
+        await self.until(lambda: stopped)
+        await stopped[0]
+        self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
+
+    async def test_twice(self) -> None:
+        await self.stop()
+        await self.stop()
+
+
+class ToldTests(NamesTestCase):
+    """A process that looks names up, and one that does not."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = NameResolver(self.time, is_active=False)
+        self.published: list[dict[str, Any]] = []
+        self.names = NameResolver(self.time, self.lookup, publish=self.publish)
+
+    def publish(self, state: dict[str, Any]) -> None:
+        self.published.append(state)
+        self.other.take_results(state)
+
+    def in_other(self, pool: BackendPool) -> CountingPool:
+        same = CountingPool(pool.backend, self.time.seconds)
+        self.other.add_pool(same)
+        return same
+
+    def members(self, pool: BackendPool) -> list[object]:
+        return [(it.target, it.name, it.weight, it.rank) for it in pool.members]
+
+    async def test_same_members_told_once(self) -> None:
+        self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=5)
+        self.zone[SERVICE] = [srv("one.test", 1, 5, 7), srv("two.test", 2, 1)]
+        self.zone["one.test"], self.zone["two.test"] = a("10.0.1.1"), a("10.0.1.2")
+        several = servers(f"{HOST}:80", f"{HOST}:81", f"udp:{HOST}:82", "10.0.0.9:1")
+        pool = self.pool(*several, service(weight=3))
+        same = self.in_other(pool)
+        await self.until(lambda: not self.names.unanswered)
+        self.assertEqual(len(pool.members), 9)
+        self.assertEqual(self.members(same), self.members(pool))
+        self.assertEqual(len(self.published), 3)
+        given = same.given
+        self.other.take_results(self.names.as_json())
+        self.assertEqual(same.given, given)
+
+    async def test_waits_until_told(self) -> None:
+        same = self.in_other(self.pool())
+        waiting = self.other.first_answer()
+        self.assertNoResult(waiting)
+        await self.until(lambda: self.published)
+        self.assertIsNone(self.successResultOf(waiting))
+        self.assertEqual((same.members, self.other.unanswered), ([], 0))
+        self.assertEqual([*self.published[0].values()], [[]])
+
+    def test_end(self) -> None:
+        self.other.add_pool(BackendPool(Backend("b", servers(f"{HOST}:80")), self.time.seconds))
+        waiting = self.other.first_answer()
+        self.successResultOf(Deferred.fromCoroutine(self.other.stop()))
+        self.assertIsNone(self.successResultOf(waiting))
+
+    async def test_again(self) -> None:
+        """What is known stays when no pool has it, and after the end, until the name is looked up no more."""
+        self.zone[HOST] = a("10.0.0.1")
+        pool = self.pool()
+        same = self.in_other(pool)
+        await self.found(pool, "10.0.0.1:80")
+        self.other.remove_pool(same)
+        self.assertEqual(self.texts(self.in_other(pool)), ["10.0.0.1:80"])
+        await self.other.stop()
+        same = self.in_other(pool)
+        self.names.remove_pool(pool)
+        self.assertEqual(self.texts(same), ["10.0.0.1:80"])
+        self.assertEqual(self.texts(self.in_other(pool)), [])
+
+    async def test_taken_over(self) -> None:
+        """A process that looks names up begins with what the one before it knew; what that one tells later is older."""
+        self.zone[HOST] = a("10.0.0.1")
+        await self.found(self.pool(), "10.0.0.1:80")
+        state = self.names.as_json()
+        await self.names.stop()
+        self.server.fail(HOST, SILENCE)
+        self.names = NameResolver(self.time, self.lookup, publish=self.published.append)
+        self.published.clear()
+        self.names.take_results({"other": 1, **state, "another": [[1]]})
+        pool = self.pool()
+        self.assertEqual((self.texts(pool), self.names.unanswered), (["10.0.0.1:80"], 0))
+        self.assertEqual((self.published, self.names.as_json()), ([state], state))
+        await self.asked(HOST, dns.A, 2)
+        self.names.take_results({key: [] for key in state})
+        self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
+
+    async def test_prepared_before_a_pool(self) -> None:
+        self.zone[HOST] = a("10.0.0.1", ttl=5)
+        backend = Backend("b", servers(f"{HOST}:80"))
+        self.names.prepare(backend)
+        await self.until(lambda: self.published)
+        pool = self.pool()
+        self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
+        self.names.remove_pool(pool)
+        self.assertEqual((self.time.clock.getDelayedCalls(), self.names.as_json()), ([], {}))
+        self.names.prepare(backend)
+        waiting = self.names.first_answer()
+        self.names.remove_pool(BackendPool(backend, self.time.seconds))
+        self.assertIsNone(self.successResultOf(waiting))
+        self._assert_quiet(None)

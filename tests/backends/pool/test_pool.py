@@ -1,13 +1,15 @@
-"""Tests of pools: who may be chosen, and servers whose addresses come and go."""
+"""Pools: who may be chosen, addresses that come and go, and what connections and checks change."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import Unavailable, is_name
-from txmux.backends.pool.server_health import MemberState
+from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.rules.model import Check, Ejection
 from txmux.rules.reading.endpoints import server
 
@@ -203,3 +205,278 @@ class NameTests(SynchronousTestCase):
         self.pool.on_room = lambda: asked.append(self.pool.pick())
         self.set("10.0.0.1", "10.0.0.2", "10.0.0.3")
         self.assertEqual(asked, [self.pool.members[2]])
+
+
+class EjectionTests(SynchronousTestCase):
+    """Connections that fail."""
+
+    def failures(self, pool: Watched, *times: float) -> None:
+        for time in times:
+            pool.clock.advance(time - pool.clock.seconds())
+            pool.pool.failed(pool.pick(*pool.members[1:]))
+
+    def test_out(self) -> None:
+        pool = Watched()
+        first, second = pool.members
+        self.failures(pool, 0, 5, 10)
+        self.assertIs(first.state, MemberState.EJECTED)
+        self.assertEqual(first.why, "connections that failed within 10 s: 3")
+        self.assertEqual({pool.pick() for _ in range(5)}, {second})
+        self.assertEqual(pool.changes, ["10.0.0.1:80: up -> ejected"])
+
+    def test_window(self) -> None:
+        """Failures that are farther apart are forgiven, in whatever window, if a connection has stood between them."""
+        pool = Watched()
+        for at in (0, 6, 11, 17, 22):
+            self.failures(pool, at)
+            pool.pool.connected(pool.members[0])
+        self.assertIs(pool.members[0].state, MemberState.UP)
+        self.failures(pool, 26.9)
+        self.assertIs(pool.members[0].state, MemberState.EJECTED)
+
+    def test_in_a_row(self) -> None:
+        """Failures in a row count however long each has taken: a server that answers nobody takes all the time there is."""
+        pool = Watched()
+        self.failures(pool, 0, 20)
+        self.assertIs(pool.members[0].state, MemberState.UP)
+        self.failures(pool, 40)
+        self.assertIs(pool.members[0].state, MemberState.EJECTED)
+        self.assertEqual(pool.members[0].why, "connections in a row that failed: 3")
+
+    def test_probe(self) -> None:
+        pool = Watched()
+        first, second = pool.members
+        self.failures(pool, 0, 0, 0)
+        pool.clock.advance(9.9)
+        self.assertEqual({pool.pick() for _ in range(4)}, {second})
+        pool.clock.advance(0.1)
+        self.assertEqual(sorted(pool.pick() is first for _ in range(4)), [False] * 3 + [True])
+        self.assertIs(first.state, MemberState.PROBING)
+        pool.pool.connected(first)
+        self.assertEqual({pool.pick(), pool.pick()}, {first, second})
+        self.assertEqual(
+            [line.partition(": ")[2] for line in pool.changes],
+            ["up -> ejected", "ejected -> probing", "probing -> up"],
+        )
+
+    def test_probe_fails(self) -> None:
+        pool = Watched()
+        first, second = pool.members
+        self.failures(pool, 0, 0, 0, 10)
+        self.assertIs(first.state, MemberState.EJECTED)
+        pool.clock.advance(9)
+        self.assertEqual({pool.pick() for _ in range(4)}, {second})
+        pool.clock.advance(1)
+        self.assertIs(pool.pick(second), first)
+
+    def test_probe_given_up(self) -> None:
+        pool = Watched()
+        first, second = pool.members
+        self.failures(pool, 0, 0, 0)
+        pool.clock.advance(10)
+        pool.pool.abandoned(pool.pick(second))
+        self.assertIs(first.state, MemberState.EJECTED)
+        self.assertIs(pool.pick(second), first)
+
+    def test_all_out(self) -> None:
+        pool = Watched(fallback=SPARE)
+        for member in pool.members:
+            pool.take_out(member)
+            pool.clock.advance(1)
+        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+        pool.clock.advance(8)
+        self.assertIs(pool.pick(), pool.members[0])
+        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+
+    def test_late_news(self) -> None:
+        """What was on its way when a server was taken out neither brings it back nor prolongs its time."""
+        pool = Watched()
+        first, second = pool.members
+        late = [pool.pick(second) for _ in range(2)]
+        self.failures(pool, 0, 0, 0)
+        pool.clock.advance(5)
+        pool.pool.failed(late[0])
+        pool.pool.connected(late[1])
+        self.assertIs(first.state, MemberState.EJECTED)
+        pool.clock.advance(5)
+        self.assertIs(pool.pick(second), first)
+
+    def test_of_each_client(self) -> None:
+        """What is another server for each client is never ejected, neither for failures nor for flows without an answer."""
+        for texts in (("{local}:80", "{local}:81"), ("udp:{local}:80", "udp:{local}:81")):
+            pool = Watched(*servers(*texts), eject=Ejection(unanswered=1))
+            self.failures(pool, 0, 0, 0, 0)
+            pool.pool.unanswered(pool.pick(*pool.members[1:]))
+            self.assertEqual(
+                [member.state for member in pool.members], [MemberState.UP, MemberState.UP]
+            )
+            self.assertEqual(pool.changes, [])
+
+    def test_adopted_of_each_client(self) -> None:
+        pool = Watched(*servers("{local}:80", "{local}:81"))
+        found = [
+            pool.pool.adopt(text) for text in ("192.0.2.1:81", "[2001:db8::1]:80", "1.2.3.4:8")
+        ]
+        self.assertEqual(found, [pool.members[1], pool.members[0], None])
+
+    def test_off(self) -> None:
+        pool = Watched(eject=None)
+        self.failures(pool, *[0.0] * 20)
+        self.assertEqual(pool.changes, [])
+
+
+class LastResortTests(SynchronousTestCase):
+    """When checks and ejections leave no server, and there is no fallback, those that are ejected are used."""
+
+    def shortage(self, **options: Any) -> Watched:
+        pool = Watched(eject=Ejection(1), **options)
+        for member in pool.members:
+            pool.take_out(member)
+        return pool
+
+    def test_all_ejected(self) -> None:
+        pool = self.shortage()
+        for _ in range(5):
+            first, second = pool.pick(), pool.pick()
+            self.assertEqual({first, second}, {*pool.members})
+            pool.pool.failed(first)
+            pool.pool.failed(second)
+        self.assertEqual(
+            pool.changes, ["10.0.0.1:80: up -> ejected", "10.0.0.2:80: up -> ejected", "short"]
+        )
+
+    def test_end(self) -> None:
+        """A connection that stands brings its server back, and then the other is left alone until its time is over."""
+        pool = self.shortage()
+        first, second = pool.members
+        pool.pool.connected(pool.pick(second))
+        self.assertIs(first.state, MemberState.UP)
+        self.assertEqual({pool.pick() for _ in range(4)}, {first})
+        pool.take_out(first)
+        self.assertEqual(pool.changes.count("short"), 2)
+
+    def test_while_one_is_tried(self) -> None:
+        pool = self.shortage()
+        pool.clock.advance(10)
+        self.assertEqual({pool.pick() for _ in range(2)}, {*pool.members})
+        self.assertEqual([member.state for member in pool.members], 2 * [MemberState.PROBING])
+        self.assertEqual({pool.pick() for _ in range(2)}, {*pool.members})
+
+    def test_lone_server(self) -> None:
+        pool = Watched(*servers("10.0.0.1:80"), eject=Ejection(1, lone=True))
+        (member,) = pool.members
+        pool.take_out(member)
+        self.assertIs(pool.pick(), member)
+        pool.clock.advance(10)
+        self.assertIs(pool.pick(), member)
+        self.assertIs(member.state, MemberState.PROBING)
+        self.assertIs(pool.pick(), member)
+
+    def test_down(self) -> None:
+        pool = Watched(eject=Ejection(1), check=Check("tcp", fall=1))
+        first, second = pool.members
+        pool.take_out(first)
+        self.assertNotIn("short", pool.changes)
+        pool.pool.check_result(second, ok=False, why="")
+        self.assertEqual(pool.changes[-1], "short")
+        self.assertEqual({pool.pick() for _ in range(3)}, {first})
+        pool.pool.check_result(first, ok=False, why="")
+        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+
+    def test_of_one_connection(self) -> None:
+        """A connection that has tried all that are up comes to one that is ejected, which it does not bring back."""
+        pool = Watched(eject=Ejection(1))
+        first, second = pool.members
+        pool.take_out(first)
+        self.assertIs(pool.pick(second), first)
+        pool.pool.connected(first)
+        self.assertIs(first.state, MemberState.EJECTED)
+        self.assertNotIn("short", pool.changes)
+
+    def test_backup(self) -> None:
+        pool = Watched(
+            *servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True), eject=Ejection(1)
+        )
+        main, backup = pool.members
+        pool.take_out(main)
+        self.assertEqual({pool.pick() for _ in range(3)}, {backup})
+        pool.take_out(backup)
+        self.assertEqual({pool.pick() for _ in range(3)}, {main})
+        self.assertIs(pool.pick(main), backup)
+
+    def test_full_is_up(self) -> None:
+        pool = Watched(*servers("10.0.0.1:80", "10.0.0.2:80", max_connections=1), eject=Ejection(1))
+        first, second = pool.members
+        pool.take_out(first)
+        self.assertIs(pool.pick(), second)
+        self.assertIs(pool.pool.pick(), Unavailable.FULL)
+
+    def test_other_rules(self) -> None:
+        """A pool of newer rules goes on where no server is up, and what it finds the older one knows."""
+        backend_health = BackendHealth()
+        old = self.shortage(backend_health=backend_health)
+        new = Watched(eject=Ejection(1), backend_health=backend_health)
+        new.pool.take_over()
+        self.assertEqual(new.changes, ["short"])
+        first, second = new.members
+        new.pool.connected(new.pick(second))
+        self.assertEqual(first.state, MemberState.UP)
+        self.assertIs(old.pick(), old.members[0])
+        self.assertIs(old.pick(), old.members[0])
+
+    def test_other_addresses(self) -> None:
+        (name,) = servers("db.example.com:80")
+        pool = Watched(name, eject=Ejection(1))
+        pool.pool.set_addresses(
+            name, [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
+        )
+        first, _ = pool.pool.members
+        pool.take_out(first)
+        pool.pool.set_addresses(name, [ResolvedAddress("10.0.0.1", 80)])
+        self.assertEqual(pool.changes[-1], "short")
+        self.assertIs(pool.pick(), first)
+
+
+class CheckTests(SynchronousTestCase):
+    """What checks find."""
+
+    def results(self, pool: Watched, results: str) -> list[str]:
+        pool.changes.clear()
+        for result in results:
+            pool.pool.check_result(pool.members[0], ok=result == "+", why="refused")
+        return [line.partition(": ")[2] for line in pool.changes]
+
+    def test_fall_and_rise(self) -> None:
+        pool = Watched(check=Check("tcp", rise=2, fall=3))
+        member = pool.members[0]
+        self.assertEqual(self.results(pool, "--+--"), [])
+        self.assertEqual(self.results(pool, "-"), ["up -> down"])
+        self.assertEqual(member.why, "checks that failed: 3, the last one: refused")
+        self.assertNotIn(member, {pool.pick() for _ in range(4)})
+        self.assertEqual(self.results(pool, "+-+"), [])
+        self.assertEqual(self.results(pool, "+"), ["down -> up"])
+        self.assertIn(member, {pool.pick() for _ in range(4)})
+
+    def test_ejected(self) -> None:
+        """A check that succeeds does not end an ejection; checks that fail do, and their end is a new beginning."""
+        pool = Watched(check=Check("tcp", rise=1, fall=1))
+        member = pool.members[0]
+        pool.take_out(member)
+        self.assertEqual(self.results(pool, "+"), [])
+        self.assertIs(member.state, MemberState.EJECTED)
+        self.assertEqual(self.results(pool, "-+"), ["ejected -> down", "down -> up"])
+        pool.pool.failed(pool.pick(pool.members[1]))
+        self.assertIs(member.state, MemberState.UP)
+
+    def test_connections_do_not_bring_back(self) -> None:
+        pool = Watched(check=Check("tcp", fall=1))
+        first, second = pool.members
+        late = [pool.pick(second) for _ in range(4)]
+        self.results(pool, "-")
+        pool.pool.connected(late[0])
+        for member in late[1:]:
+            pool.pool.failed(member)
+        self.assertIs(first.state, MemberState.DOWN)
+
+    def test_without(self) -> None:
+        self.assertEqual(self.results(Watched(), "-" * 9), [])

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from tests.net.relay.contract import RelayCase
-from tests.net.relay.contract_order import OrderContract
-from tests.net.relay.contract_resets import ResetContract
+from tests.net.relay.contract import OrderContract, RelayCase, ResetContract
 from tests.net.relay.wiring import LeanTcpWiring, LeanUnixWiring, UnixWiring, kernel_sides
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.peers import reactor

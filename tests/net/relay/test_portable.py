@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.net.relay.contract_order import OrderContract
-from tests.net.relay.contract_resets import ResetContract
+from tests.net.relay.contract import OrderContract, ResetContract
 from tests.net.relay.wiring import LeanTcpWiring, UnixWiring, portable_sides
 from tests.support.peers import reactor
 

@@ -8,9 +8,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.net.relay.contract import RelayCase
-from tests.net.relay.contract_order import OrderContract
-from tests.net.relay.contract_resets import ResetContract
+from tests.net.relay.contract import OrderContract, RelayCase, ResetContract
 from tests.net.relay.wiring import LeanTcpWiring, UnixWiring
 from tests.support.peers import reactor
 from txmux.net.relay.ends import End
