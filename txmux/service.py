@@ -120,8 +120,8 @@ class MuxService(Service):
             self._notifier,
             self._privilege,
             self._endpoints,
-            counters=counters,
-            service_limits=service_limits,
+            counters,
+            service_limits,
         )
         # Until the end, so that none of them ends a process that drains.
         self._signals = [SignalWatch(reactor, self._reloading.request, signal.SIGHUP)]
@@ -230,7 +230,7 @@ class MuxService(Service):
         self._upgrades.incoming.record_all_arrived()  # fails pending waiters
         shared = self._upgrades.stop_upgrading()
         if self.failure is None:
-            await self._upgrades.announce_exit()
+            await self._upgrades.report_exit(on=True)
         await self._reloading.wait_until_idle()
         supervisor = self.supervisor
         if supervisor is not None and not shared:

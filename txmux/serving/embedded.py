@@ -174,7 +174,7 @@ class EmbeddedService(Service):
                 access_log.close()
             raise
         unused = sockets.commit()
-        prepared.commit()
+        serving.commit(prepared)
         for key, opened in unused.items():
             close_socket(key, opened)
 

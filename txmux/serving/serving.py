@@ -203,20 +203,18 @@ class Serving:
         upstreams = self._upstreams.prepare(rules)
         terminations = self.terminations.prepare(rules)
         version = self.version + rules_changed
-        prepared = PreparedServing(
-            self, rules, version, sockets, access_log, upstreams, terminations
-        )
+        prepared = PreparedServing(rules, version, sockets, access_log, upstreams, terminations)
         problems = [*upstreams.problems, *map(str, terminations.problems)]
         if problems:
-            prepared.abandon()
+            self.abandon(prepared)
             raise MuxError("\n".join(problems))
         try:
             self._prepare_listeners(prepared, admission, rules_changed=rules_changed)
         except OSError as problem:
-            prepared.abandon()
+            self.abandon(prepared)
             raise MuxError(f"a socket cannot be handed on: {problem.strerror}") from problem
         except MuxError:
-            prepared.abandon()
+            self.abandon(prepared)
             raise
         return prepared
 
@@ -251,8 +249,11 @@ class Serving:
                     # So that a descriptor is left for the port at `commit`.
                     prepared.reserved[address.key] = sockets[address.key].dup()
 
-    def commit(self, prepared: PreparedServing, *, listening: bool) -> None:
-        """See `PreparedServing.commit`."""
+    def commit(self, prepared: PreparedServing, *, listening: bool = True) -> None:
+        """Accept the next clients under these rules, or if not `listening`, only go on with connections.
+
+        A port that is not needed is closed when the clients in its queue are accepted.
+        """
         prepared.upstreams.commit()
         prepared.terminations.commit()
         self._rules, self.version = prepared.rules, prepared.version
@@ -293,7 +294,7 @@ class Serving:
             self.listening_ports.close(key, port)
 
     def abandon(self, prepared: PreparedServing) -> None:
-        """See `PreparedServing.abandon`."""
+        """Leave everything as it was; the caller closes the access log."""
         prepared.upstreams.abandon()
         prepared.terminations.abandon()
         for reserved in prepared.reserved.values():
@@ -407,15 +408,16 @@ class Serving:
 
 def _open_port(opened: socket.socket, factory: MuxFactory) -> ListeningPort:
     if opened.type == SOCK_DGRAM:
-        from txmux.serving.udp_listening_port import udp_listening_port  # noqa: PLC0415 - most rules have no use for it
+        from txmux.serving.udp_listening_port import UDPListeningPort  # noqa: PLC0415 - most rules have no use for it
+        from txmux.udp.flows import listen  # noqa: PLC0415 - as above
 
-        return udp_listening_port(opened, factory)
+        return UDPListeningPort(listen(factory, opened), factory)
     return ListeningPort(factory.listen(opened), factory, factory.configuration.options)
 
 
 @attrs.define
 class PreparedServing:
-    """Prepared rules of a `Serving`; ends by `commit` or `abandon`.
+    """Prepared rules of a `Serving`, for its `commit` or `abandon`.
 
     Attributes:
         factories: The listeners' factories, in their order.
@@ -425,7 +427,6 @@ class PreparedServing:
         ports: The ports that Twisted has opened.
     """
 
-    _serving: Serving
     rules: Rules
     version: int
     sockets: Mapping[str, socket.socket]
@@ -437,15 +438,3 @@ class PreparedServing:
     by_key: dict[str, MuxFactory] = attrs.field(factory=dict, init=False)
     reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
     ports: OpenedPorts = attrs.field(factory=dict, init=False)
-
-    def commit(self, *, listening: bool = True) -> None:
-        """Accept the next clients under these rules; a port that is not needed is closed when the clients in its queue are accepted.
-
-        Args:
-            listening: Whether clients are accepted; otherwise only existing connections continue until they end.
-        """
-        self._serving.commit(self, listening=listening)
-
-    def abandon(self) -> None:
-        """Leave everything as it was; the caller closes the access log."""
-        self._serving.abandon(self)

@@ -23,21 +23,18 @@ _log = Logger()
 
 def missing_in(rules: Rules, accepting: Collection[str], upstreams: Upstreams) -> list[str]:
     """Return what prevents clients from being served, one line each."""
-    return [*_closed_listeners(rules, accepting), *_idle_backends(rules, upstreams)]
-
-
-def _closed_listeners(rules: Rules, accepting: Collection[str]) -> Iterator[str]:
-    """Find the listeners that do not accept."""
-    for listener in rules.listeners:
-        if listener.name not in accepting:
-            yield f"[listen {listener.name}]: no client is accepted"
-
-
-def _idle_backends(rules: Rules, upstreams: Upstreams) -> Iterator[str]:
-    """Find the backends in use that have no server that is up."""
-    for name, backend in {one.name: one for one in _used(rules)}.items():
-        if not upstreams.upstream_of(backend).pool.has_server_up:
-            yield f"[backend {name}]: no server is up"
+    closed = [
+        f"[listen {one.name}]: no client is accepted"
+        for one in rules.listeners
+        if one.name not in accepting
+    ]
+    used = {backend.name: backend for backend in _used(rules)}
+    idle = [
+        f"[backend {name}]: no server is up"
+        for name, backend in used.items()
+        if not upstreams.upstream_of(backend).pool.has_server_up
+    ]
+    return closed + idle
 
 
 def _used(rules: Rules) -> Iterator[Backend]:

@@ -9,25 +9,19 @@ from typing_extensions import override
 import txmux.udp.handover  # noqa: F401 - when it is needed, a newer version may have been installed
 from txmux.serving.endpoints import stop_listening
 from txmux.serving.listening_port import ListeningPort
-from txmux.udp.flows import flows_of, listen
+from txmux.udp.flows import flows_of
 
 if TYPE_CHECKING:
-    import socket
-
     from twisted.internet.defer import Deferred
 
     from txmux.rules.model import Listener
     from txmux.tcp.listener import MuxFactory
-    from txmux.udp.port import DatagramPort
 
 
 class UDPListeningPort(ListeningPort):
     """A port for datagrams. Reloads never replace it, since its flows send their answers from it."""
 
     is_for_datagrams = True
-
-    def __init__(self, port: DatagramPort, factory: MuxFactory) -> None:
-        super().__init__(port, factory)
 
     @override
     def can_serve(self, factory: MuxFactory, listener: Listener) -> bool:
@@ -58,12 +52,3 @@ class UDPListeningPort(ListeningPort):
     def forward_to(self, factory: MuxFactory) -> None:
         self.port.lead(flows_of(factory))
         self.factory = factory
-
-
-def udp_listening_port(opened: socket.socket, factory: MuxFactory) -> UDPListeningPort:
-    """Serve the datagrams of a socket, of which a duplicate is used.
-
-    Raises:
-        MuxError: This system cannot relay datagrams.
-    """
-    return UDPListeningPort(listen(factory, opened), factory)

@@ -41,35 +41,6 @@ class SignalWatch:
         self._reactor.callFromThread(self._action)
 
 
-class _WhenRunning:
-    """Calls a function once the reactor runs; unlike `callWhenRunning`, it can be stopped, so that a reactor that never runs does not keep it.
-
-    Args:
-        reactor: The reactor.
-        call: The function.
-    """
-
-    def __init__(self, reactor: Any, call: Callable[[], object]) -> None:
-        self._reactor = reactor
-        self._call = call
-        self._trigger: Any = None
-
-    def start(self) -> None:
-        """Wait for the reactor; if it runs already, call at once."""
-        self.stop()
-        self._trigger = self._reactor.callWhenRunning(self._runs)
-
-    def _runs(self) -> None:
-        self._trigger = None
-        self._call()
-
-    def stop(self) -> None:
-        """Wait no longer."""
-        if self._trigger is not None:
-            self._reactor.removeSystemEventTrigger(self._trigger)
-            self._trigger = None
-
-
 class StopSignals:
     """Distinguishes the signal that stops a service from further ones that hurry it.
 
@@ -86,7 +57,7 @@ class StopSignals:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._handlers: dict[int, Any] = {}
-        self._when_running = _WhenRunning(reactor, self._watch)
+        self._trigger: Any = None
         self._is_watching = False
         self.hurry: Callable[[], object] | None = None
         self.is_urgent = False
@@ -95,9 +66,17 @@ class StopSignals:
         """Watch, as soon as the reactor has its own handlers."""
         self._is_watching = True
         self.hurry, self.is_urgent = None, False
-        self._when_running.start()
+        self._forget_trigger()
+        self._trigger = self._reactor.callWhenRunning(self._watch)
+
+    def _forget_trigger(self) -> None:
+        """A reactor that never runs must not keep this."""
+        if self._trigger is not None:
+            self._reactor.removeSystemEventTrigger(self._trigger)
+            self._trigger = None
 
     def _watch(self) -> None:
+        self._trigger = None
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 # Before ours is set, since a signal may arrive right after.
@@ -107,7 +86,7 @@ class StopSignals:
     def stop(self) -> None:
         """Stop watching, unless the reactor stops, too: then signals are ignored."""
         self._is_watching = False
-        self._when_running.stop()
+        self._forget_trigger()
         self.hurry = _nothing
         if not self._is_reactor_stopping():
             for number, handler in self._handlers.items():

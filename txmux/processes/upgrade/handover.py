@@ -27,11 +27,10 @@ from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.net.channel.channel import ChannelError, Liveness
-from txmux.processes.workers.messages import sockets_of
+from txmux.processes.workers.messages import close, sockets_of
 from txmux.tcp.moving import Unpacking, packed
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
@@ -230,7 +229,7 @@ class Adopting:
         for index, row in enumerate(connections["rows"]):
             sockets = next(ends), next(ends)
             if self.is_closed:
-                _close(sockets)
+                close(sockets)
                 continue
             try:
                 moved = unpacking.read(row)
@@ -238,7 +237,7 @@ class Adopting:
                 factory.runtime.check_adopting()
             except (MuxError, IndexError, KeyError, TypeError, ValueError) as problem:
                 _log.info("a connection cannot be taken over: {why}", why=repr(problem))
-                _close(sockets)
+                close(sockets)
                 continue
             offered[index] = factory, moved, sockets
         return {"taken": [*offered], "tells": True}
@@ -249,7 +248,7 @@ class Adopting:
                 release_slot = partial(self._report_end, moved.record.id) if index in kept else None
                 _adopt(factory, moved, sockets, release_slot)
             else:
-                _close(sockets)
+                close(sockets)
         self._decided()
 
     def _report_end(self, identity: str, free: Callable[[], None]) -> None:
@@ -274,18 +273,13 @@ def _adopt(
     except Exception:  # noqa: BLE001 - as above
         _log.failure("{id} cannot be adopted, and is closed", id=moved.record.id)
         factory.configuration.admission.none_come()
-        _close(sockets)
+        close(sockets)
         if release_slot is not None:  # a second call does nothing
             release_slot(_nothing)
 
 
 def _nothing() -> None:
     pass
-
-
-def _close(sockets: Iterable[socket.socket]) -> None:
-    for one in sockets:
-        one.close()
 
 
 class LeasedSlots:

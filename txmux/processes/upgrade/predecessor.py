@@ -82,15 +82,11 @@ class Predecessor:
         itself = {"version": VERSION, "processes": processes}
         channel.send("answer", to=self._number, value=itself)
 
-    async def announce_exit(self) -> None:
-        """Report that this process ends on purpose, so that the old one, if it has not ended yet, does not serve again."""
-        await self._report_exit(on=True)
+    async def report_exit(self, *, on: bool) -> None:
+        """Report that this process ends on purpose, or not after all.
 
-    async def withdraw_exit(self) -> None:
-        """Report that this process does not end after all."""
-        await self._report_exit(on=False)
-
-    async def _report_exit(self, *, on: bool) -> None:
+        Otherwise the old one, if it has not ended yet, serves again when this one has ended.
+        """
         if self._channel is not None:
             with suppress(ChannelError):  # it has ended, or is of a version that would serve again
                 await self._channel.ask("leave", seconds=_PATIENCE, on=on)

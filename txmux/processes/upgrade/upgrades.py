@@ -46,6 +46,7 @@ _RELOADS = 180.0
 """Seconds that the new process may take to reload, when all connections have come."""
 
 
+@attrs.define(eq=False, slots=False)
 class Upgrades:
     """Coordinates both roles for `MuxService`.
 
@@ -59,34 +60,21 @@ class Upgrades:
         state: The state of the predecessor so far; see `txmux.serving.state`.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - all that is handed over
-        self,
-        reactor: Any,
-        sockets: ListeningSockets,
-        pidfile: PidFile | None,
-        on_failed: Callable[[MuxError], object],
-        on_successor_ended: Callable[[], object],
-        reload: Callable[[], Awaitable[Report]],
-        notifier: Notifier,
-        privilege: Privilege,
-        endpoints: AdminEndpoints,
-        *,
-        counters: Counters,
-        service_limits: ServiceLimits,
-    ) -> None:
-        self._counters = counters
-        self._service_limits = service_limits
-        self._reactor = reactor
-        self._sockets = sockets
-        self._pidfile = pidfile
-        self._on_failed = on_failed
-        self._on_successor_ended = on_successor_ended
-        self._reload = reload
+    _reactor: Any
+    _sockets: ListeningSockets
+    _pidfile: PidFile | None
+    _on_failed: Callable[[MuxError], object]
+    _on_successor_ended: Callable[[], object]
+    _reload: Callable[[], Awaitable[Report]]
+    _notifier: Notifier
+    _privilege: Privilege
+    _endpoints: AdminEndpoints
+    _counters: Counters
+    _service_limits: ServiceLimits
+
+    def __attrs_post_init__(self) -> None:
         self._settled: list[Deferred[None]] = []
         self._successor: Successor | None = None
-        self._notifier = notifier
-        self._privilege = privilege
-        self._endpoints = endpoints
         self._predecessor: Predecessor | None = None
         self._has_reported = self._is_accepting = self._predecessor_ended = self._is_stopping = (
             False
@@ -95,7 +83,7 @@ class Upgrades:
         self._upgrade: Upgrade | None = None
         self.is_waiting = False
         self.state: TransferState = {}
-        self.incoming = IncomingTransfer(reactor)
+        self.incoming = IncomingTransfer(self._reactor)
 
     # As successor.
 
@@ -301,7 +289,7 @@ class Upgrades:
             self._settle()
         self._notifier.stop()
         upgrade.successor.ended().addCallback(self._has_ended)
-        await (self.announce_exit() if self.has_successor else self.withdraw_exit())
+        await self.report_exit(on=self.has_successor)
         return changes
 
     def _has_ended(self, how: str) -> str:
@@ -315,7 +303,7 @@ class Upgrades:
         return how
 
     def serve_again(self, is_healthy: Callable[[], bool]) -> None:
-        Deferred.fromCoroutine(self.withdraw_exit())
+        Deferred.fromCoroutine(self.report_exit(on=False))
         try:
             self._name_process()
         except PidFileError as problem:
@@ -326,15 +314,10 @@ class Upgrades:
 
     # The end.
 
-    async def announce_exit(self) -> None:
-        """Tell the predecessor, if it still runs, that this process ends on purpose."""
+    async def report_exit(self, *, on: bool) -> None:
+        """Tell the predecessor, if it still runs, that this process ends on purpose, or not after all."""
         if self._predecessor is not None and not self.is_waiting:
-            await self._predecessor.announce_exit()
-
-    async def withdraw_exit(self) -> None:
-        """Tell the predecessor, if it still runs, that this process does not end after all."""
-        if self._predecessor is not None and not self.is_waiting:
-            await self._predecessor.withdraw_exit()
+            await self._predecessor.report_exit(on=on)
 
     def stop_upgrading(self) -> bool:
         """End a successor that does not serve yet; return whether another process serves."""

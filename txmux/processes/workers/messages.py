@@ -101,33 +101,32 @@ _KEYS, _NUMBER = deep_iterable(instance_of(str), instance_of(list)), (instance_o
 
 
 @attrs.frozen(kw_only=True)
-class Prepare:
-    """The message with other rules.
+class _Rules:
+    """What a message with rules has.
 
     Attributes:
         rules: As they were read by the supervisor; from the base64 of `txmux.rules.packing.pack`.
         limits: Where everything is in the memory, in which there may be more now.
-        version: The version of the rules; 0 stands for the next one, if the rules have changed.
+        sockets: The keys of the addresses of the sockets, in their order.
     """
 
     rules: Rules = attrs.field(converter=_rules)
     limits: LimitsLayout = attrs.field(converter=_layout)
     sockets: list[str] = attrs.field(validator=_KEYS)
+
+
+@attrs.frozen(kw_only=True)
+class Prepare(_Rules):
+    """The message with other rules; version 0 stands for the next one, if the rules have changed."""
+
     version: int = attrs.field(default=0, validator=_NUMBER)
     rules_changed: bool = attrs.field(validator=instance_of(bool))
 
 
 @attrs.frozen(kw_only=True)
-class Start:
-    """The message with which a worker starts to serve.
+class Start(_Rules):
+    """The message with which a worker starts to serve; for the state see `txmux.serving.state`."""
 
-    Attributes:
-        state: What is known already; see `txmux.serving.state`.
-    """
-
-    rules: Rules = attrs.field(converter=_rules)
-    limits: LimitsLayout = attrs.field(converter=_layout)
-    sockets: list[str] = attrs.field(validator=_KEYS)
     state: dict[str, Any] = attrs.field(factory=dict, validator=instance_of(dict))
     version: int = attrs.field(default=1, validator=_NUMBER)
     opener: bool = attrs.field(default=False, validator=instance_of(bool))

@@ -10,20 +10,19 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.errors import ListenError, MuxError
+from txmux.errors import MuxError
 from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.rules.reading.parser import is_as_read
-from txmux.serving.listen_addresses import listen_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from twisted.python.failure import Failure
 
     from txmux.processes.workers.worker import Worker
-    from txmux.rules.model import Listener, Rules
+    from txmux.rules.model import Rules
 
-__all__ = ["WorkerPool", "WorkersError", "check_as_read", "check_shareable", "failures"]
+__all__ = ["WorkerPool", "WorkersError", "check_as_read", "failures"]
 
 
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
@@ -38,17 +37,6 @@ def check_as_read(rules: Rules) -> None:
         raise WorkersError(
             "rules that are not all read from a file cannot be handed to workers; serve them by txmux.EmbeddedService"
         )
-
-
-def check_shareable(listeners: Iterable[Listener]) -> None:
-    """Check that several processes can accept from all endpoints: Twisted opens none."""
-    for listener in listeners:
-        for address in listen_addresses(listener):
-            if not address.is_plain:
-                raise ListenError(
-                    f"[listen {listener.name}] endpoint {address.text}: several workers cannot share an endpoint of type "
-                    f"{address.kind!r}; write ADDRESS:PORT, :PORT, unix: or systemd:, or workers = 1"
-                )
 
 
 async def failures(requests: list[Deferred[Any]]) -> list[str]:

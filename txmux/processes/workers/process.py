@@ -233,7 +233,7 @@ class WorkerProcess:
                 access_log,
                 rules_changed=other.rules_changed,
             )
-            undo.callback(prepared.abandon)
+            undo.callback(serving.abandon, prepared)
             prepared.ports = await open_ports(self._reactor, rules.listeners, serving.has)
             undo.pop_all()
         return prepared
@@ -249,15 +249,15 @@ class WorkerProcess:
             if listening and self._transfer is not None:
                 self._transfer.release_slots()
             # Clients that arrive while this process ends are for another one.
-            prepared.commit(listening=listening and not self._stopping)
+            self._serving.commit(prepared, listening=listening and not self._stopping)
             for one in opened:
                 one.close()
         return len(self._serving.older())
 
     def _abandon(self) -> None:
-        if self._prepared is not None:
+        if self._prepared is not None and self._serving is not None:
             (prepared, opened), self._prepared = self._prepared, None
-            prepared.abandon()
+            self._serving.abandon(prepared)
             if prepared.access_log is not None:
                 prepared.access_log.close()
             for one in opened:
