@@ -11,15 +11,13 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txmux import __version__
 from txmux.errors import MuxError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
 
 COMMANDS = {
     "ban": "Ban an address or a network from a running service, for a while.",

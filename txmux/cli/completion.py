@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from txmux.cli import make_parser
 from txmux.errors import MuxError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SHELLS = ("bash", "zsh", "fish")  # the shells that there is a script for
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import attrs
 
 from txmux.errors import MuxError
 from txmux.interfaces import MOST_DATAGRAMS
 from txmux.wire.proxyprotocol.header import Address
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 _SEQUENCE_NUMBERS = 1 << 32
 _UDP_HEADER = 8

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.net.channel.channel import ChannelError, GoneError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 PATIENCE = 2.0  # seconds that a process has to answer
 

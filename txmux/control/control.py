@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from txmux.access.bans import Bans, ServiceBans
+from txmux.access.bans import Bans, ServiceBans, rows_of
 from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.control.broadcast import PATIENCE, Answers, Listing, broadcast
@@ -101,7 +101,9 @@ class Control:
         self.is_stopping = False
         self.rates = Rates(reactor.seconds)
         self.events = Hub(reactor, self.workers, self.checked_upstreams)
-        self.bans = ServiceBans(self._kept_bans, self._change_bans)
+        self.bans = ServiceBans(
+            lambda: self.state.bans if self.state else Bans(), self._change_bans
+        )
         self._lists = ListUpdates(reactor, self.feed)
         self._sharing = Sharing(reactor, self.bans)
 
@@ -374,13 +376,10 @@ class Control:
             # A worker that does not answer is replaced, and its successor starts with all lists.
             Deferred.fromCoroutine(self._ask("feed", published=published))
 
-    def _kept_bans(self) -> Bans:
-        return Bans() if self.state is None else self.state.bans
-
     async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
         if self.state is None:
             return ["the service does not run"]
-        rows = self.state.change_bans(changes)
+        rows = rows_of(self.state.bans.change(changes))
         return [*(await self._ask("ban", rows=rows)).missing] if rows else []
 
 

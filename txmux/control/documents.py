@@ -216,7 +216,9 @@ def backends_document(
     totals = {(one.backend, one.server): one for one in counts.servers}
     stale = counts.gauges.stale_ages()
     listed = []
-    for backend in {one.name: one for one in backends_of(_outcomes(rules))}.values():
+    for backend in {
+        one.name: one for one in backends_of([*rules.backends.values(), *rules.outcomes()])
+    }.values():
         servers = []
         for server in backend.servers:
             key = (backend.name, server.text)
@@ -229,10 +231,6 @@ def backends_document(
             )
         listed.append({"name": backend.name, "servers": servers})
     return listed
-
-
-def _outcomes(rules: Rules) -> list[Any]:
-    return [*rules.backends.values(), *rules.outcomes()]
 
 
 def _worst(address: str, seen: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, Any]:

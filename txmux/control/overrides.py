@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from txmux.access.bans import Bans, rows_of
+from txmux.access.bans import Bans
 from txmux.access.lists.current import Lists
 from txmux.backends.pool.server_health import (
     AS_RULED,
@@ -16,9 +16,8 @@ from txmux.backends.pool.server_health import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from txmux.access.bans import Change, Row
     from txmux.backends.upstreams import Upstreams
     from txmux.control.broadcast import Askable
 
@@ -82,6 +81,3 @@ class ServiceState:
         """Apply overrides to the checks of this process; the caller sends them to the workers."""
         self.overrides = overrides
         self.upstreams.apply_overrides(overrides_from_json(overrides.get("servers", ())))
-
-    def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
-        return rows_of(self.bans.change(changes))

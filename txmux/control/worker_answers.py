@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heapq import nsmallest
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from txmux.backends.pool.server_health import MemberState
@@ -67,7 +68,7 @@ class WorkerAnswers:
             and id in {"", one.record.id}
         ]
         turns, listed = Turns(), []
-        for number, (_, one) in enumerate(nsmallest(limit, found, key=_sort_key_of)):
+        for number, (_, one) in enumerate(nsmallest(limit, found, key=itemgetter(0))):
             listed.append(row_of(one))
             if not number % _OFTEN:
                 await turns.pause()
@@ -126,10 +127,6 @@ async def _end(chosen: Iterable[Served]) -> int:
             count += 1
         await turns.pause()
     return count
-
-
-def _sort_key_of(found: tuple[tuple[str, int, str], Served]) -> tuple[str, int, str]:
-    return found[0]
 
 
 def _gauges_of(serving: Serving) -> dict[str, Any]:

@@ -8,13 +8,11 @@ import socket
 import stat
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from twisted.logger import Logger
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 _HELD = 256 * 1024  # bytes buffered for a slow reader
 _AT_ONCE = 256  # lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from txmux.admin.api.openapi import Schema, body, ref, schema_of
@@ -13,9 +13,6 @@ from txmux.control.filters import EVERY, FilterError, Filters, Page, is_identity
 from txmux.net.turns import Turns
 from txmux.telemetry.formatting import counted
 from txmux.telemetry.record import STATES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _AT_ONCE = 100  # connections that are written between two pauses
 

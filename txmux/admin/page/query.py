@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FILTERS = ("listener", "route", "backend", "server", "client", "state", "older")
 """The filters of connections, as in ``GET /api/connections``."""

@@ -72,10 +72,6 @@ def _unban_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("network", metavar="ADDRESS|NETWORK", help="as 'txmux bans' lists it")
 
 
-def _unban(ask: Ask, arguments: Namespace) -> Any:
-    return ask("POST", "/api/bans/remove", {"network": arguments.network})
-
-
 # close
 
 
@@ -232,17 +228,21 @@ def _write_stop(_: Any, arguments: Namespace) -> None:
     Output().line("the service has ended" if arguments.wait else _STOPS)
 
 
-def _write_upgrade(answer: Mapping[str, Any], _: Namespace) -> None:
-    Output().line(f"upgraded: {answer.get('changes')}")
-
-
 CHANGES = {
     "ban": RemoteCommand(_ban, _write_changes, arguments=_ban_arguments),
     "close": RemoteCommand(_close, _write_closed, 60, _close_arguments),
     "drain": RemoteCommand(_drain, _write_changes, 60, _drain_arguments),
     "reload": RemoteCommand(lambda ask, _: ask("POST", "/api/reload"), _write_reload, 120),
     "stop": RemoteCommand(_stop, _write_stop, arguments=_stop_arguments),
-    "unban": RemoteCommand(_unban, _write_changes, arguments=_unban_arguments),
+    "unban": RemoteCommand(
+        lambda ask, given: ask("POST", "/api/bans/remove", {"network": given.network}),
+        _write_changes,
+        arguments=_unban_arguments,
+    ),
     # The new process has a minute to be ready; then the connections are handed over.
-    "upgrade": RemoteCommand(lambda ask, _: ask("POST", "/api/upgrade"), _write_upgrade, 180),
+    "upgrade": RemoteCommand(
+        lambda ask, _: ask("POST", "/api/upgrade"),
+        lambda answer, _: Output().line(f"upgraded: {answer.get('changes')}"),
+        180,
+    ),
 }

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
 from txmux.wire.jsontext import MISSHAPEN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 
 class UsageError(MuxError):

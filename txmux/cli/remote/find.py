@@ -6,14 +6,12 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from txmux.cli.remote.errors import NoServiceError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 RUN = Path("/run/txmux")  # where services that have no folder of their own put their sockets
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
 
@@ -13,9 +14,6 @@ from txmux.cli.top.polling import Polling
 from txmux.cli.top.state import RequestResult, Snapshot, TopState
 from txmux.cli.top.terminal import Terminal, read_keys
 from txmux.cli.top.view import screen
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _ESCAPE = 0.05
 """Seconds after which an escape character is the key of that name, and not the beginning of a sequence."""

@@ -114,14 +114,6 @@ def _facts(row: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in facts.items()) or "-"
 
 
-def _server_key(row: Mapping[str, Any]) -> str:
-    return f"{row['backend']}/{row['server']}"
-
-
-def _route_style(row: Mapping[str, Any]) -> str:
-    return "" if row.get("matches") or row.get("dry_run_matches") else "dim"
-
-
 TABLES: Mapping[Pane, Table] = {
     "connections": Table(
         "connections",
@@ -154,7 +146,7 @@ TABLES: Mapping[Pane, Table] = {
             _ago("last", "last_match"),
         ),
         lambda row: str(row["name"]),
-        _route_style,
+        lambda row: "" if row.get("matches") or row.get("dry_run_matches") else "dim",
     ),
     "servers": Table(
         "servers",
@@ -170,7 +162,7 @@ TABLES: Mapping[Pane, Table] = {
             _ago("since", "since", may_go=True),
             _word("why", "why", 10, may_go=True),
         ),
-        _server_key,
+        lambda row: f"{row['backend']}/{row['server']}",
         lambda row: _STATES.get(row.get("state", ""), ""),
     ),
     "ends": Table(

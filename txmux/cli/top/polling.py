@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -14,9 +15,6 @@ import attrs
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, of_txmux
 from txmux.cli.top.state import ExplainRequest, RequestResult, Snapshot, TopRequest
 from txmux.errors import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _PERIOD = 1.0
 _HISTORY = 300  # rates

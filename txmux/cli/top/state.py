@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 Pane = Literal["connections", "routes", "servers", "ends"]
 PANES: tuple[Pane, ...] = ("connections", "routes", "servers", "ends")

@@ -10,13 +10,11 @@ import signal
 import socket
 import termios
 import tty
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _OTHERS = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
