@@ -15,7 +15,7 @@ from txmux.convert.haproxy.settings import add_process, with_references
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from txmux.convert.haproxy.lines import Config, Proxy
     from txmux.convert.writer import ConfigLine, Draft, DraftSection
