@@ -154,6 +154,11 @@ class PeerFactory(ServerFactory):
         return peer
 
 
+def close(*ends: Peer | socket.socket) -> None:
+    for end in ends:
+        end.close()
+
+
 def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
     """Listen on a free port until the test ends, and give its number."""
     port = listen_tcp(reactor, factory, backlog=1024, interface=interface)

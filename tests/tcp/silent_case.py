@@ -8,7 +8,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import Peer, PeerFactory, listen
+from tests.support.peers import Peer, PeerFactory, close, listen
 
 if TYPE_CHECKING:
     from txmux.rules.model import Backend
@@ -51,8 +51,7 @@ class ServerFirstCase(MuxTestCase):
         self.assertEqual(bytes(client.received), GREETING + more)
 
     async def ended(self, client: Peer, server: Peer) -> ConnectionRecord:
-        client.close()
-        server.close()
+        close(client, server)
         return await self.logged()
 
     async def held(self, count: int = len(GREETING)) -> None:

@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import reactor
+from tests.support.peers import close, reactor
 from tests.support.queues import until_taken
 from tests.support.taker import Taker
 from tests.tcp import test_preconnection
@@ -122,8 +122,7 @@ class WaitingTest(MuxTestCase):
             server = await self.backend.heard(len(HTTP), number - 1)
             server.send(b"answer")
             await client.has(6)
-            client.close()
-            server.close()
+            close(client, server)
             record = await self.logged(number)
             self.assertEqual(bytes(server.received), HTTP)
             self.assert_story(record, reason="done", bytes_in=len(HTTP), bytes_out=6)
@@ -189,8 +188,7 @@ class WaitingTest(MuxTestCase):
         client = await self.connect(port, said)
         server = await self.backend.heard(len(said))
         self.assertEqual(bytes(server.received), said)
-        client.close()
-        server.close()
+        close(client, server)
         await self.assert_logged(route=None, reason="done", bytes_in=len(said))
 
     async def test_full_socket_is_handed_over_with_all_bytes(self) -> None:
@@ -245,8 +243,7 @@ class WaitingTest(MuxTestCase):
         client.send(HTTP[3:])
         server = await self.backend.heard(len(HTTP))
         self.assertEqual(bytes(server.received), HTTP)
-        client.close()
-        server.close()
+        close(client, server)
         await self.assert_logged(reason="done", bytes_in=len(HTTP))
         await self.connect_until_lost(port, b"nothing like it\r\n")
         await self.assert_logged(2, reason="proxy-header")

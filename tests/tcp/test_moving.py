@@ -16,6 +16,8 @@ from txmux.tcp.moving import Unpacking, packed
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
+    from txmux.tcp.connection import MuxProtocol
+    from txmux.tcp.moving import MovedConnection, Sockets
 
 
 class MovingTest(MuxTestCase):
@@ -33,11 +35,14 @@ class MovingTest(MuxTestCase):
 
     on_the_way = 0.0
 
-    def move(self, **settings: Any) -> MuxFactory:
+    def suspend(self) -> tuple[MuxProtocol, MovedConnection, Sockets]:
         (connection,) = self.old.connections
         suspended = connection.suspend()
         assert suspended is not None
-        moved, sockets = suspended
+        return connection, *suspended
+
+    def move(self, **settings: Any) -> MuxFactory:
+        connection, moved, sockets = self.suspend()
         message = json.loads(json.dumps(packed([moved])))
         copies: Any = tuple(one.dup() for one in sockets)
         self.time.advance(self.on_the_way)
@@ -46,6 +51,11 @@ class MovingTest(MuxTestCase):
         self.factory.adopt(Unpacking(message["names"]).read(row), copies)
         connection.let_go()
         return self.factory
+
+    async def end(self, client: Peer, server: Peer, **expected: Any) -> None:
+        client.close()
+        await server.is_lost()
+        await self.assert_logged(**expected)
 
     async def test_relay_goes_on_with_one_log_line(self) -> None:
         client, server = await self.relayed()
@@ -77,18 +87,13 @@ class MovingTest(MuxTestCase):
 
     async def test_duration_excludes_the_move_if_the_clock_was_set(self) -> None:
         client, server = await self.relayed()
-        (connection,) = self.old.connections
         self.time.advance(3)
-        suspended = connection.suspend()
-        assert suspended is not None
-        moved, _ = suspended
+        connection, moved, _ = self.suspend()
         now = self.time.seconds()
         ages = [moved.age_at(then) for then in (now, now + 2, now + 86400, now - 2)]
         self.assertEqual(ages, [3, 5, 3, 3])
         connection.resume(moved)
-        client.close()
-        await server.is_lost()
-        await self.logged()
+        await self.end(client, server)
 
     async def test_connection_changes_pools(self) -> None:
         client, server = await self.relayed()
@@ -100,9 +105,7 @@ class MovingTest(MuxTestCase):
         self.assertEqual(counts(), [1, 1])  # it is one pool yet
         self.move()
         self.assertEqual(counts(), [0, 1])
-        client.close()
-        await server.is_lost()
-        await self.logged()
+        await self.end(client, server)
         self.assertEqual(counts(), [0, 0])
 
     async def test_moved_connection_counts_whatever_the_limit(self) -> None:
@@ -113,9 +116,7 @@ class MovingTest(MuxTestCase):
         self.assertEqual(
             [tally.count for tally in self.old.configuration.admission._tallies], [0, 0]
         )
-        client.close()
-        await server.is_lost()
-        await self.logged()
+        await self.end(client, server)
         self.assertEqual([tally.count for tally in admission._tallies], [0, 0])
 
     async def test_idle_time_before_the_move_counts(self) -> None:
@@ -132,15 +133,11 @@ class MovingTest(MuxTestCase):
 
     async def test_resumed(self) -> None:
         client, server = await self.relayed()
-        (connection,) = self.old.connections
-        suspended = connection.suspend()
-        assert suspended is not None
+        connection, moved, _ = self.suspend()
         client.send(b"more")
-        connection.resume(suspended[0])
+        connection.resume(moved)
         await server.has(15)
-        client.close()
-        await server.is_lost()
-        await self.assert_logged(bytes_in=15, reason="done")
+        await self.end(client, server, bytes_in=15, reason="done")
 
     async def test_relay_goes_on_if_the_backend_is_unknown_here(self) -> None:
         client, server = await self.relayed()
@@ -148,9 +145,7 @@ class MovingTest(MuxTestCase):
         self.move()
         client.send(b"more")
         await server.has(15)
-        client.close()
-        await server.is_lost()
-        await self.assert_logged(backend="backend", bytes_in=15, reason="done")
+        await self.end(client, server, backend="backend", bytes_in=15, reason="done")
 
     async def test_undecided_connection_cannot_be_moved(self) -> None:
         port = self.mux([route("ssh", backend_at(1))])
@@ -164,24 +159,16 @@ class MovingTest(MuxTestCase):
         from txmux.tcp.io_runtime import IORuntime  # noqa: PLC0415 - of this test alone
 
         client, server = await self.relayed()
-        (connection,) = self.old.connections
-        suspended = connection.suspend()
-        assert suspended is not None
-        moved, sockets = suspended
+        connection, moved, sockets = self.suspend()
         other = MuxFactory([], runtime=IORuntime(self.time, "portable"))
         self.assertRaises(MuxError, other.adopt, moved, sockets)
         self.assertIsInstance(sockets[0], socket.socket)
         connection.resume(moved)
-        client.close()
-        await server.is_lost()
-        await self.logged()
+        await self.end(client, server)
 
     async def test_unknown_fields_are_dropped_and_missing_ones_default(self) -> None:
         client, server = await self.relayed()
-        (connection,) = self.old.connections
-        suspended = connection.suspend()
-        assert suspended is not None
-        moved, _ = suspended
+        connection, moved, _ = self.suspend()
         message = packed([moved])
         (row,) = message["rows"]
         values = dict(zip(message["names"], row, strict=True))
@@ -196,6 +183,4 @@ class MovingTest(MuxTestCase):
         del values["relay.quiet"]
         self.assertRaises(TypeError, Unpacking([*values]).read, [*values.values()])
         connection.resume(moved)
-        client.close()
-        await server.is_lost()
-        await self.logged()
+        await self.end(client, server)

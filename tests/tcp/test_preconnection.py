@@ -11,7 +11,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.mux import CLOSE, backend_at
-from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
+from tests.support.peers import Peer, PeerFactory, close, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
 from tests.tcp.silent_case import GREETING, ServerFirstCase
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
@@ -207,11 +207,9 @@ class RaceTest(ServerFirstCase):
         self.time.advance(5.1)
         await self.turn(5)
         self.assertEqual(len(self.greeter.peers), 1)
-        first.close()
-        self.greeter.peers[0].close()
+        close(first, self.greeter.peers[0])
         await self.greeted(second)
-        second.close()
-        self.greeter.peers[1].close()
+        close(second, self.greeter.peers[1])
         await self.logged(2)
         self.assert_nobody_counted()
 
@@ -222,8 +220,7 @@ class RaceTest(ServerFirstCase):
         await self.greeted(first, after=5.1)
         second = await self.connect(port)
         await self.accepted(2)
-        first.close()
-        self.greeter.peers[0].close()
+        close(first, self.greeter.peers[0])
         await self.logged(1)
         await self.greeted(second, after=5.1)
 
@@ -278,8 +275,7 @@ class RaceTest(ServerFirstCase):
         await (await self.greeter.peer(1)).has(len(HELLO))
         await self.greeter.peers[0].is_lost()
         self.assertIn(b"www.Example.com", bytes(self.greeter.peers[1].received[:200]))
-        client.close()
-        self.greeter.peers[1].close()
+        close(client, self.greeter.peers[1])
         await self.logged()
         self.assert_nobody_counted()
 
@@ -290,8 +286,7 @@ class RaceTest(ServerFirstCase):
             try:
                 client = await self.raced(Backend("unix", (server(f"unix:{path}"),)))
                 await self.greeted(client, after=5.1)
-                client.close()
-                self.greeter.peers[0].close()
+                close(client, self.greeter.peers[0])
                 await self.logged()
             finally:
                 await port.stopListening()

@@ -20,10 +20,7 @@ class ReloadTests(FlowCase):
     """Rules that change."""
 
     async def test_reload_keeps_flows_and_routes_new_ones_by_new_rules(self) -> None:
-        old, new = (
-            Talker.listening(self, answer=lambda d: d),
-            Talker.listening(self, answer=lambda d: d),
-        )
+        old, new = (Talker.listening(self, answer=lambda d: d) for _ in range(2))
         text = "[listen %s]\nendpoint = udp:127.0.0.1:0\n%sdefault = udp:127.0.0.1:%d\n"
         [port] = self.run_service(text % ("u", "", old.port))
         client, other = Talker.listening(self), Talker.listening(self)
@@ -35,10 +32,7 @@ class ReloadTests(FlowCase):
         self.assertEqual(len(set(old.senders)), 1)
 
     async def test_replaced_listener_keeps_its_flows(self) -> None:
-        old, new = (
-            Talker.listening(self, answer=lambda d: d),
-            Talker.listening(self, answer=lambda d: d),
-        )
+        old, new = (Talker.listening(self, answer=lambda d: d) for _ in range(2))
         port = free_port(kind=socket.SOCK_DGRAM)
         text = "[listen %s]\nendpoint = udp:127.0.0.1:%d\ndefault = udp:127.0.0.1:%d\n"
         self.run_service(text % ("u", port, old.port))

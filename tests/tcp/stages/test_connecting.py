@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from tests.net.relay.test_other_transports import certificate
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at, server_at
-from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
+from tests.support.peers import PeerFactory, close, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.connector import _cause
 from txmux.rules.embedding import route
@@ -40,8 +40,7 @@ class ServersTest(MuxTestCase):
         client.send(b"yz")
         await peer.has(3)
         self.assertEqual(bytes(peer.received), b"xyz")
-        client.close()
-        peer.close()
+        close(client, peer)
         await self.assert_logged(reason="done", server=f"127.0.0.1:{ports[2]}")
 
     async def test_log_has_the_address_that_the_server_saw(self) -> None:
@@ -56,8 +55,7 @@ class ServersTest(MuxTestCase):
             client = await self.connect(mux, b"x")
             peer = await self.backend.heard(1, number)
             seen = peer.transport.getPeer()
-            client.close()
-            peer.close()
+            close(client, peer)
             await client.is_lost()
             record = await self.logged(number + 1)
             expected = None if number == 3 else f"{seen.host}:{seen.port}"
@@ -113,8 +111,7 @@ class ServersTest(MuxTestCase):
         client.send(b"z" * 20)
         client.finish()
         await peer.has(21)
-        client.close()
-        peer.close()
+        close(client, peer)
         await self.assert_logged(reason="done", bytes_in=21, bytes_out=3)
 
     async def test_connect_timeout_covers_names(self) -> None:
@@ -133,8 +130,7 @@ class ServersTest(MuxTestCase):
             try:
                 await self.lead(Backend("unix", (server(f"unix:{path}"),)))
                 peer = await self.backend.heard(1)
-                self.client.close()
-                peer.close()
+                close(self.client, peer)
                 await self.assert_logged(reason="done", server=f"unix:{path}")
             finally:
                 await port.stopListening()
@@ -221,8 +217,7 @@ class WaitingTest(MuxTestCase):
             await self.turn(3)
             self.time.advance(5)
         peer = await self.backend.heard(1_000_000)
-        client.close()
-        peer.close()
+        close(client, peer)
         await self.logged()
 
     async def test_drain_cancels_the_attempt(self) -> None:

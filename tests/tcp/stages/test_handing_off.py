@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import close
 from tests.support.taker import Taker
 from txmux.net.sockets.transport import SocketPreview
 from txmux.rules.embedding import outcome, route
@@ -112,8 +113,7 @@ class HandingOffTest(HandingOffCase):
         self.assertEqual(bytes(server.received), said + b"more")
         server.send(b"answer")
         await client.has(6)
-        client.close()
-        server.close()
+        close(client, server)
         story = self.assert_story
         story(await self.logged(), reason="done", route="http", bytes_in=len(said) + 4, bytes_out=6)
 

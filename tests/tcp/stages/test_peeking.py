@@ -10,6 +10,7 @@ from datetime import datetime
 import attrs
 
 from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
+from tests.support.peers import close
 from tests.support.queues import until_queued, until_taken
 from txmux.rules.embedding import route
 from txmux.rules.reading.route import period
@@ -26,8 +27,7 @@ class DecidingTest(MuxTestCase):
         client.send(b"2.0-test\r\n")
         server = await self.backend.heard(14)
         self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")
-        client.close()
-        server.close()
+        close(client, server)
         record = await self.assert_logged(
             listener="public",
             route="ssh",
@@ -108,8 +108,7 @@ class UndecidedTest(MuxTestCase):
     async def test_default_backend_gets_all_bytes(self) -> None:
         client = await self.connect(self.mux(default=backend_at(self.backend_port())), b"whatever")
         server = await self.backend.heard(8)
-        client.close()
-        server.close()
+        close(client, server)
         await self.assert_logged(route=None, backend="backend", reason="done")
 
     async def test_default_applies_at_the_deadline(self) -> None:
@@ -256,8 +255,7 @@ class DuringTest(MuxTestCase):
         )
         client.send(b"more")
         await server.has(15)
-        client.close()
-        server.close()
+        close(client, server)
         await self.assert_logged(route="office", reason="done")
 
     async def test_next_route_matches_outside_the_period(self) -> None:
@@ -290,8 +288,7 @@ class FirstBytesTest(MuxTestCase):
         )
         server = await self.backend.heard(14)
         self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")
-        client.close()
-        server.close()
+        close(client, server)
         await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
     async def test_undecided_bytes_leave_the_usual_time(self) -> None:
@@ -311,8 +308,7 @@ class FirstBytesTest(MuxTestCase):
         self.listening.doRead()
         client.sendall(b"SSH-2.0-test\r\n")
         server = await self.backend.heard(14)
-        client.close()
-        server.close()
+        close(client, server)
         await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
     async def test_half_closed_client_reaches_its_server_with_its_end(self) -> None:

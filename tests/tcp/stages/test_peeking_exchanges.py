@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import close
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.rules.embedding import route
 from txmux.rules.model import Refusal
@@ -26,8 +27,7 @@ class ConversingTestCase(MuxTestCase):
 
     async def end(self, client: Peer, server: Peer) -> None:
         before = len(self.records)
-        client.close()
-        server.close()
+        close(client, server)
         await self.logged(before + 1)
 
 
@@ -53,8 +53,7 @@ class AnsweringTest(ConversingTestCase):
         server.send(b"hello")
         await client.has(6)
         self.assertEqual(client.received, b"Shello")
-        client.close()
-        server.close()
+        close(client, server)
         record = await self.assert_logged(
             route="db", reason="done", bytes_in=8 + len(HELLO), bytes_out=6
         )
@@ -75,8 +74,7 @@ class AnsweringTest(ConversingTestCase):
             server.send(b"x")
             await client.has(2)
             self.assertEqual(client.received, b"Sx")
-            client.close()
-            server.close()
+            close(client, server)
             await self.logged(number + 1)
 
     async def test_kerberos_encryption_is_refused_here(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.support.mux import backend_at
+from tests.support.peers import close
 from tests.tcp.stages.test_reading_proxy_header import LINE, IntroducedTestCase
 from tests.wire.proxyprotocol.vectors import SIGNATURE
 from txmux.rules.embedding import route
@@ -144,8 +145,7 @@ class DetectionTimeTest(IntroducedTestCase):
         server = await self.backend.peer()
         server.send(b"220 welcome\r\n")
         await client.has(13)
-        client.close()
-        server.close()
+        close(client, server)
         await self.assert_logged(reason="done", detect_ms=5000.0)
 
     async def test_silent_if_the_header_takes_all_the_time(self) -> None:

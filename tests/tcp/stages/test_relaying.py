@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import PeerFactory, reactor
+from tests.support.peers import PeerFactory, close, reactor
 from txmux.rules.embedding import route
 from txmux.rules.model import Keepalive
 from txmux.tcp.stages.connecting import Connecting
@@ -91,8 +91,7 @@ class RelayedTest(MuxTestCase):
             names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
             times = [its.getsockopt(socket.IPPROTO_TCP, name) for name in names]
             found.append((its.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *times))
-        client.close()
-        server.close()
+        close(client, server)
         await client.is_lost()
         while self.factory.connections:
             await self.turn()
