@@ -24,8 +24,6 @@ LOCAL = UNIXAddress(b"")
 
 
 class AdmissionTest(SynchronousTestCase):
-    """`Admission`."""
-
     def setUp(self) -> None:
         self.clock = Clock()
 

@@ -26,13 +26,10 @@ _ONE, _MANY = ip_network("192.0.2.7"), ip_network("198.51.100.0/24")
 
 
 def banning(network: IPNetwork, until: float = math.inf, reason: str = "") -> Change:
-    """Give the change by which a network is banned."""
     return network, Ban(network, 1.0, until, reason)
 
 
 class BannedTests(SynchronousTestCase):
-    """Who is banned just now."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.banned = Banned(self.clock.seconds)
@@ -87,8 +84,6 @@ class BannedTests(SynchronousTestCase):
 
 
 class BansTests(SynchronousTestCase):
-    """What is kept of bans."""
-
     def test_as_json_sends_all_and_then_changes(self) -> None:
         bans, other = Bans([Ban(_ONE, 1.0, 9.0, "scans"), Ban(_MANY, 2.0)]), Bans()
         whole = json.loads(json.dumps(bans.as_json()))

@@ -20,8 +20,6 @@ from txmux.tcp.listener import MuxFactory
 
 @attrs.frozen
 class _Ends:
-    """A transport that knows its addresses."""
-
     host: Any
     peer: Any
 
@@ -43,8 +41,6 @@ _OUTSIDE = _ends(_v4(443, "192.0.2.1"), _v4(5000, "192.0.2.9"))
 
 
 class HopsTests(SynchronousTestCase):
-    """What is taken for a connection that comes back."""
-
     def setUp(self) -> None:
         self.loop_detector = LoopDetector()
         self.loop_detector.ports = {443}
@@ -88,8 +84,6 @@ class HopsTests(SynchronousTestCase):
 
 
 class LoopTests(MuxTestCase):
-    """Routes that lead to their own listener."""
-
     def looping(self, relay: Any = "auto", **backend: Any) -> int:
         address = socket_address("127.0.0.1:0", 1024)
         assert address is not None

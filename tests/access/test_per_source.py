@@ -20,13 +20,10 @@ SECOND = 10**9
 
 
 def memory(columns: int = 1) -> bytearray:
-    """Make the memory of a table."""
     return bytearray(SourceTable.size(columns))
 
 
 class SourceOfTest(SynchronousTestCase):
-    """Which addresses are one source."""
-
     def test_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits(self) -> None:
         for one, other, is_same in (
             ("192.0.2.1", "192.0.2.2", False),
@@ -42,8 +39,6 @@ class SourceOfTest(SynchronousTestCase):
 
 
 class SourceLimitsTest(SynchronousTestCase):
-    """What a listener's settings say."""
-
     def test_limits_of_a_listener(self) -> None:
         for settings, limits in (
             ({"max_connections": 5}, None),
@@ -58,8 +53,6 @@ class SourceLimitsTest(SynchronousTestCase):
 
 
 class PerSourceTest(SynchronousTestCase):
-    """One process."""
-
     def setUp(self) -> None:
         self.clock = Clock()
 
@@ -135,8 +128,6 @@ class PerSourceTest(SynchronousTestCase):
 
 
 class FullTableTest(SynchronousTestCase):
-    """More sources than there is room for."""
-
     def setUp(self) -> None:
         self.patch(module, "_MOST_SLOTS", 4)
         self.patch(module, "_WAYS", 4)
@@ -191,8 +182,6 @@ class FullTableTest(SynchronousTestCase):
 
 
 class SourceTableTest(SynchronousTestCase):
-    """Its memory."""
-
     def test_memory_is_bounded_for_any_number_of_processes(self) -> None:
         for columns in (1, 2, 64, 1000):
             self.assertLessEqual(SourceTable.size(columns), 2**26 + 8)

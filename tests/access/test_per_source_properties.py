@@ -116,8 +116,6 @@ class Model(RuleBasedStateMachine):
 
 
 class ModelTest(SynchronousTestCase):
-    """The state machine."""
-
     def test_model(self) -> None:
         """Whatever happens, in whatever order, the limits hold and nobody is refused without need."""
         # A table as large as that of a service would be made, and looked over, again and again for four sources.

@@ -17,7 +17,6 @@ AT_ONCE = Ejection(failures=1, within=10.0, seconds=10.0, lone=True)
 
 
 def name(port: int) -> str:
-    """Name a server as the access log does."""
     return f"127.0.0.1:{port}"
 
 
@@ -30,8 +29,6 @@ class Leaving(Peer):
 
 
 class PoolCase(MuxTestCase):
-    """Clients of one backend."""
-
     def serve(self, backend: Backend, **settings: Any) -> None:
         self.port = self.mux([route("any", backend)], **settings)
 

@@ -18,16 +18,12 @@ GREETING = b"220 mail.example ESMTP\r\n"
 
 
 class Greeter(Peer):
-    """A server that greets."""
-
     def connectionMade(self) -> None:
         super().connectionMade()
         self.send(GREETING)
 
 
 class ServerFirstCase(MuxTestCase):
-    """Has a server that greets."""
-
     def setUp(self) -> None:
         super().setUp()
         self.greeter = PeerFactory(Greeter)

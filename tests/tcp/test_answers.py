@@ -40,8 +40,6 @@ def answer(said: bytes, *, unavailable: bool = False) -> RejectionAnswer:
 
 
 class TlsTests(SynchronousTestCase):
-    """The alert ``unrecognized_name``."""
-
     def test_alert_comes_with_the_hello_in_its_record_version(self) -> None:
         self.assertEqual(answer(HELLO), RejectionAnswer(ALERT, complete=True))
         self.assertEqual(answer(HELLO, unavailable=True), RejectionAnswer(ALERT, complete=True))
@@ -60,8 +58,6 @@ class TlsTests(SynchronousTestCase):
 
 
 class SshTests(SynchronousTestCase):
-    """A disconnect, which clients show."""
-
     def packet(self, *, unavailable: bool) -> bytes:
         reported = answer(SSH, unavailable=unavailable)
         self.assertTrue(reported.complete)
@@ -85,8 +81,6 @@ class SshTests(SynchronousTestCase):
 
 
 class Http1Tests(SynchronousTestCase):
-    """A response."""
-
     def test_response_comes_with_the_request_line_and_closes(self) -> None:
         head, _, body = answer(GET).data.partition(b"\r\n\r\n")
         lines = head.split(b"\r\n")
@@ -110,8 +104,6 @@ class Http1Tests(SynchronousTestCase):
 
 
 class Http2Tests(SynchronousTestCase):
-    """SETTINGS, and then a response."""
-
     def test_settings_come_at_once(self) -> None:
         settings = frame(4)
         self.assertEqual(answer(PREFACE[:10]), NOT_YET)
@@ -138,8 +130,6 @@ class Http2Tests(SynchronousTestCase):
 
 
 class RedisTests(SynchronousTestCase):
-    """An error."""
-
     def test_every_form_of_command_gets_a_simple_error(self) -> None:
         for command in (b"PING\r\n", b"*1\r\n$4\r\n"):
             self.assertEqual(
@@ -151,8 +141,6 @@ class RedisTests(SynchronousTestCase):
 
 
 class OtherTests(SynchronousTestCase):
-    """Anything else."""
-
     def test_other_protocols_get_no_answer(self) -> None:
         for said in (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"\xff", b"howdy\r\n"):
             self.assertEqual(answer(said), NOTHING)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 
 class GenerationTest(MuxTestCase):
-    """A listener that goes on under other rules."""
-
     def change(self, routes: Iterable[Route]) -> None:
         factory = self.factory
         now = factory.configuration
@@ -74,8 +72,6 @@ class GenerationTest(MuxTestCase):
 
 
 class TerminationsTest(TerminationCase):
-    """What ends TLS, over several generations."""
-
     def test_termination_is_shared_by_name_and_files(self) -> None:
         terminations = Terminations(Clock())
         made = terminations.termination_of(self.tls_route())

@@ -43,41 +43,31 @@ class PreviewedCase(MuxTestCase):
         return super().mux(routes, **settings)
 
 
-class FirstBytesTest(PreviewedCase, test_peeking.FirstBytesTest):
-    """Bytes that come before the client is accepted."""
+class FirstBytesTest(PreviewedCase, test_peeking.FirstBytesTest): ...
 
 
-class DecidingTest(PreviewedCase, test_peeking.DecidingTest):
-    """Clients that a route takes."""
+class DecidingTest(PreviewedCase, test_peeking.DecidingTest): ...
 
 
-class UndecidedTest(PreviewedCase, test_peeking.UndecidedTest):
-    """Clients that no route takes."""
+class UndecidedTest(PreviewedCase, test_peeking.UndecidedTest): ...
 
 
-class LeavingTest(PreviewedCase, test_peeking.LeavingTest):
-    """Clients that leave early."""
+class LeavingTest(PreviewedCase, test_peeking.LeavingTest): ...
 
 
-class RaceTest(PreviewedCase, test_preconnection.RaceTest):
-    """Servers that are connected before the client is known."""
+class RaceTest(PreviewedCase, test_preconnection.RaceTest): ...
 
 
-class AcceptedTest(PreviewedCase, test_reading_proxy_header.AcceptedTest):
-    """Clients that begin with a header."""
+class AcceptedTest(PreviewedCase, test_reading_proxy_header.AcceptedTest): ...
 
 
-class RejectTest(PreviewedCase, test_turning_away.WhereTest):
-    """Clients that are answered, and turned away."""
+class RejectTest(PreviewedCase, test_turning_away.WhereTest): ...
 
 
-class HandshakeTests(PreviewedCase, test_handshaking_refused.HandshakeTests):
-    """Clients whose TLS ends here."""
+class HandshakeTests(PreviewedCase, test_handshaking_refused.HandshakeTests): ...
 
 
 class WaitingTest(MuxTestCase):
-    """Clients whose bytes are left where they are."""
-
     def setUp(self) -> None:
         super().setUp()
         self.taker = Taker(self, self.turn)

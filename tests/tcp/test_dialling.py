@@ -56,8 +56,6 @@ class AnnouncedTestCase(MuxTestCase):
 
 
 class HelloTest(AnnouncedTestCase):
-    """Names out of the hello of TLS that passes through."""
-
     async def test_names_are_passed_on_whether_routes_ask_or_not(self) -> None:
         port = self.announcing("authority", "alpn")
         self.assertEqual(await self.reported(port, HELLO), (AUTHORITY, ALPN))
@@ -160,8 +158,6 @@ class HelloTest(AnnouncedTestCase):
 
 
 class OwnFieldsTest(AnnouncedTestCase):
-    """What txmux itself knows."""
-
     async def test_unique_id_is_that_of_the_access_log(self) -> None:
         reported = await self.reported(self.announcing("unique-id"), b"x")
         (connection,) = self.factory.connections
@@ -188,8 +184,6 @@ class OwnFieldsTest(AnnouncedTestCase):
 
 
 class ChainTest(AnnouncedTestCase):
-    """What came in goes on."""
-
     async def passed_on(self, tlvs: tuple[Tlv, ...], *expected: str) -> tuple[Tlv, ...]:
         header = ProxyHeader.between(SOURCE, DESTINATION, tlvs)
         port = self.announcing(*expected, accept_proxy_from=SENDERS)

@@ -15,8 +15,6 @@ ONE, OTHER = "127.0.0.2", "127.0.0.3"
 
 
 class PerSourceTest(MuxTestCase):
-    """What one source does is no concern of another."""
-
     async def client(self, port: int, source: str = ONE) -> Peer:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(source, 0))
         peer: Peer = await connectProtocol(endpoint, Peer())
@@ -132,10 +130,8 @@ class PerSourceTest(MuxTestCase):
 
 
 def say(peer: Peer) -> None:
-    """Send what no route takes."""
     peer.send(b"x")
 
 
 def finish(peer: Peer) -> None:
-    """Send nothing, and say that nothing comes."""
     peer.finish()

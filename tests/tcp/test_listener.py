@@ -23,13 +23,10 @@ from txmux.tcp.stages.turning_away import Closing
 
 
 def networks(*texts: str) -> NetworkSet:
-    """Make a set of networks."""
     return NetworkSet(map(ip_network, texts))
 
 
 class AdmissionTest(MuxTestCase):
-    """Networks and limits."""
-
     async def refused(self, reason: str, count: int = 1, **settings: Any) -> None:
         await self.connect_until_lost(self.mux(**settings))
         record = await self.assert_logged(count, reason=reason, bytes_in=0)
@@ -98,8 +95,6 @@ class AdmissionTest(MuxTestCase):
 
 
 class EndingTest(MuxTestCase):
-    """Whatever goes wrong with one connection, the others end."""
-
     async def test_stage_that_raises_at_its_end_is_aborted(self) -> None:
         port = self.mux([route("ssh", "close")])
         for _ in range(2):
@@ -150,8 +145,6 @@ class EndingTest(MuxTestCase):
 
 
 class AddressTest(SynchronousTestCase):
-    """How addresses are read and written."""
-
     def test_ipv4_client_of_an_ipv6_socket_is_ipv4(self) -> None:
         mapped = IPv6Address("TCP", "::ffff:192.0.2.1", 80)
         self.assertEqual(text_of(mapped), "192.0.2.1:80")

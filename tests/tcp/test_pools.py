@@ -16,8 +16,6 @@ from txmux.rules.model import Backend, ServerTLS
 
 
 class AttemptsTest(PoolCase):
-    """One client, and several servers that are tried for it."""
-
     async def test_log_has_each_failed_attempt_and_no_byte_is_lost(self) -> None:
         refusing, stalled, good = free_port(), make_stalled_port(self), self.backend_port()
         self.serve(backend_at(refusing, stalled, good))
@@ -90,8 +88,6 @@ class AttemptsTest(PoolCase):
 
 
 class FailingTest(PoolCase):
-    """Servers that stay away, and what becomes of the clients that come meanwhile."""
-
     async def test_fallback_at_once_if_all_servers_are_ejected(self) -> None:
         stalled = [make_stalled_port(self), make_stalled_port(self)]
         spare = Backend("spare", (server_at(free_port()),))
@@ -234,8 +230,6 @@ class FailingTest(PoolCase):
 
 
 class BrokenTest(PoolCase):
-    """Servers that can be connected, and are of no use."""
-
     async def test_mute_server_holds_its_client_until_idle_timeout(self) -> None:
         mute = PeerFactory()
         self.serve(backend_at(listen(self, mute), self.backend_port(), idle_timeout=60.0))
@@ -268,8 +262,6 @@ class BrokenTest(PoolCase):
 
 
 class GoneTest(PoolCase):
-    """Clients that leave while a server is being connected."""
-
     async def leave(self, backend: Backend, ready: Any) -> None:
         self.serve(backend)
         client = await self.client()

@@ -19,8 +19,6 @@ from txmux.rules.model import Backend, Check
 
 
 class ShareTest(PoolCase):
-    """Who gets how many."""
-
     async def test_weights_give_evenly_mixed_shares(self) -> None:
         ports = [listen(self, PeerFactory(Leaving)) for _ in range(2)]
         servers = (attrs.evolve(server_at(ports[0]), weight=3), server_at(ports[1]))
@@ -65,8 +63,6 @@ class ShareTest(PoolCase):
 
 
 class CheckedTest(PoolCase):
-    """Servers that are checked."""
-
     async def until(self, condition: Any, step: float = 0.1) -> None:
         """Let time pass until something is so, but none while a check is made."""
         while not condition():

@@ -15,8 +15,6 @@ from txmux.rules.model import Backend, Check
 
 
 class QueueTest(PoolCase):
-    """A backend that takes only some at a time."""
-
     async def full(self, **settings: Any) -> tuple[Peer, Peer]:
         self.serve(backend_at(self.backend_port(), max_connections=1, **settings))
         client = await self.client(b"0")
@@ -220,8 +218,6 @@ class QueueTest(PoolCase):
 
 
 class RatesTest(PoolCase):
-    """Connections that are held to a rate."""
-
     async def test_rate_is_within_5_percent_each_way(self) -> None:
         up, down = 60_000, 100_000
         self.serve(backend_at(self.backend_port(), upload_rate=up, download_rate=down))

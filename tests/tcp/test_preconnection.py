@@ -26,8 +26,6 @@ from txmux.wire.proxyprotocol.decode import Decoded, decode
 
 
 class HeldTest(SynchronousTestCase):
-    """What a server says that nobody hears yet."""
-
     def heard(self, *, ends: bool) -> list[object]:
         """Pass bytes and the end on to somebody for whom all may be over with the bytes, and give what that one has heard."""
         server = ProxyClient()
@@ -54,8 +52,6 @@ class HeldTest(SynchronousTestCase):
 
 
 class RaceTest(ServerFirstCase):
-    """With the relay of the kernel."""
-
     def race(self, silent: Any = None, **settings: Any) -> int:
         ssh = route("ssh", backend_at(self.backend_port()), name="ssh")
         self.port = self.mux([ssh], race=True, silent=silent or self.greeting(), **settings)
@@ -310,6 +306,4 @@ class RaceTest(ServerFirstCase):
 
 
 class PortableRaceTest(RaceTest):
-    """With the relay of any transport."""
-
     relay = "portable"

@@ -20,14 +20,11 @@ _OUTCOMES = {outcome.__name__: outcome for row in TRANSITIONS.values() for outco
 
 
 def made_by(code: Callable[..., object]) -> set[object]:
-    """Give the outcomes that a class or a function makes."""
     names = re.findall(r"\b([A-Z]\w+)\(", inspect.getsource(code))
     return {_OUTCOMES[name] for name in names if name in _OUTCOMES}
 
 
 class TransitionsTest(SynchronousTestCase):
-    """What the machine relies on."""
-
     def test_every_state_and_choice_is_in_the_table_and_reachable(self) -> None:
         self.assertEqual(set(TRANSITIONS), {"accepted", *CHOICES, *STATES, "over"})
         reached = {node for row in TRANSITIONS.values() for node in row.values()}

@@ -12,8 +12,6 @@ from txmux.udp import ancillary
 
 
 class AncillaryTests(SynchronousTestCase):
-    """Reading it, and writing it."""
-
     @given(st.binary(max_size=5000), st.integers(0, 2000))
     def test_splits_datagrams_of_one_length_but_the_last(self, data: bytes, size: int) -> None:
         parts = ancillary.split(data, size)

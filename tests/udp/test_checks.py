@@ -15,8 +15,6 @@ from txmux.wire.proxyprotocol.decode import decode_datagram
 
 
 class CheckTests(FlowCase):
-    """What is asked, and what follows."""
-
     async def until(self, state: str) -> None:
         """Wait until the first server is in a state."""
         pool = next(
@@ -78,8 +76,6 @@ class CheckTests(FlowCase):
 
 
 class RuleTests(ReadingTestCase):
-    """Checks that cannot be."""
-
     def test_tcp_check_needs_a_port_and_dns_check_a_name(self) -> None:
         text = "[listen u]\nendpoint = udp:5000\n[backend b]\nserver = %s\ncheck = %s\n"
         advice = "add the 'port=' of a service beside it, or write send= and expect=, or dns name="

@@ -15,15 +15,12 @@ from txmux.udp.connection_ids import HEAD, ConnectionIds, destination_of
 
 
 def ids_of(first: bytes = FIRST) -> ConnectionIds:
-    """Make those of a client's first datagram."""
     made = ConnectionIds.from_first(first)
     assert made is not None
     return made
 
 
 class ConnectionIdsTests(SynchronousTestCase):
-    """What they are, and which datagrams have them."""
-
     def test_begin_with_the_clients_choice_in_quic_alone(self) -> None:
         self.assertEqual(ids_of().known, (DESTINATION,))
         for other in (WG_FIRST, SHORT, b"", b"\xc0", b"\xc0\0\0\0\1\xff", b"GET /"):
@@ -124,8 +121,6 @@ class ConnectionIdsTests(SynchronousTestCase):
 
 
 class RecallTests(SynchronousTestCase):
-    """What one process tells another."""
-
     def test_round_trip_at_each_step_of_the_handshake(self) -> None:
         ids = ids_of()
         steps = (

@@ -35,7 +35,6 @@ backend = udp:127.0.0.1:%d
 
 
 def hello(name: str) -> bytes:
-    """Make the hello of a client."""
     return client_hello(
         server_name(f"{name}.example.com"), versions(0x0304), extension(0x39, b"\4\4\x80\0\xff")
     )
@@ -51,17 +50,14 @@ def _destination(name: str, number: int) -> bytes:
 
 
 def served(server: str) -> bytes:
-    """Give the ID that a server chooses."""
     return f"server {server}".encode()
 
 
 def short(name: str, more: bytes = b"") -> bytes:
-    """Make a datagram with a short header for a server."""
     return b"\x41" + served(name) + b"\xff" + more
 
 
 def finished(name: str) -> bytes:
-    """Make the end of a client's handshake with a server."""
     return answering(SOURCE, destination=served(name))
 
 
@@ -123,8 +119,6 @@ class ConnectionsCase(FlowCase):
 
 
 class ConnectionTests(ConnectionsCase):
-    """Which server gets what."""
-
     async def test_connection_goes_to_the_server_of_its_name(self) -> None:
         client, port = await self.connected("a", "b")
         await self.assert_answered(client, port, "abbaab")
@@ -266,8 +260,6 @@ class ConnectionTests(ConnectionsCase):
 
 
 class EndTests(ConnectionsCase):
-    """What is left when one ends, and what counts."""
-
     async def test_ended_connection_leaves_the_others(self) -> None:
         client, port = await self.connected("a", "b")
         [factory] = self.running.factories
@@ -320,8 +312,6 @@ class EndTests(ConnectionsCase):
 
 
 class MoveTests(ConnectionsCase, MovingCase):
-    """Clients whose NAT gives them another port."""
-
     async def moved(self, client: Talker, port: int, names: Sequence[str]) -> None:
         for name in names:
             while not client.heard or client.heard[-1] != short(name):

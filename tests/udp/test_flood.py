@@ -52,8 +52,6 @@ def _burst() -> int:
 
 
 class _Listener:
-    """A listener that lets nobody in, and counts."""
-
     seconds = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
@@ -79,8 +77,6 @@ class _Listener:
 
 
 class QueueTests(TestCase):
-    """A port that alone is read, when the test says so."""
-
     def setUp(self) -> None:
         """Send a port more than it lets wait."""
         bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -120,8 +116,6 @@ class QueueTests(TestCase):
 
 @skipUnless(Path("/proc/self/fd").exists(), "descriptors cannot be counted here")
 class FloodTests(FlowCase):
-    """What a flood does to flows, and to the process."""
-
     async def test_flow_survives_bursts_of_forged_addresses(self) -> None:
         server = Talker.listening(self, answer=_known_alone)
         server.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)  # type: ignore[union-attr]

@@ -27,8 +27,6 @@ backend = udp:127.0.0.1:%d
 
 
 class FormTests(SynchronousTestCase):
-    """What tells that a tunnel has begun before, and that one begins."""
-
     def test_data_and_cookies_continue_a_tunnel_and_initiations_begin_one(self) -> None:
         goes = [
             continues_tunnel(one) for one in (DATAGRAMS[0], RESPONSE, COOKIE, DATA, DATA[:-1], b"")
@@ -55,8 +53,6 @@ class FormTests(SynchronousTestCase):
 
 
 class StrayTests(HandoverCase):
-    """A client that goes on with its tunnel, and then begins again, from the same port."""
-
     def begin_with(self, default: str) -> tuple[Talker, int]:
         server = Talker.listening(self, answer=lambda _: RESPONSE)
         [port] = self.run_service(_RULES % (default, SERVER, server.port))

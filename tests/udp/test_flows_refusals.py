@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 class LineTests(FlowCase):
-    """What the access log has of them."""
-
     async def test_refused_source_has_one_line_and_no_flow(self) -> None:
         server = Talker.listening(self, answer=lambda data: data)
         port = self.begin(server.port, listen="deny = 127.0.0.9")
@@ -67,8 +65,6 @@ class LineTests(FlowCase):
 
 
 class RefusalsTests(SynchronousTestCase):
-    """`Refusals`."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 def source_port(datagram: bytes) -> int:
-    """Give the client's port in a PROXY header."""
     found = decode_datagram(datagram)
     assert found is not None
     assert found.header.source is not None
@@ -33,8 +32,6 @@ def source_port(datagram: bytes) -> int:
 
 
 class BufferedTests(SynchronousTestCase):
-    """Answers that wait until a new address has proved itself."""
-
     @given(st.lists(st.tuples(st.binary(min_size=1, max_size=9000), st.integers(0, 1500))))
     def test_buffered_answers_are_bounded_in_order(self, batches: list[tuple[bytes, int]]) -> None:
         sent: list[bytes] = []
@@ -62,8 +59,6 @@ class BufferedTests(SynchronousTestCase):
 
 
 class MovingTests(MovingCase):
-    """A client, the same one at another port, and somebody else."""
-
     async def test_quic_client_at_another_port_keeps_its_server_socket(self) -> None:
         server, old, new, port = self.quic_service()
         self.assertEqual(await old.asks(FIRST, port), answer())
@@ -197,8 +192,6 @@ class MovingTests(MovingCase):
 
 
 class SourceTests(MovingCase):
-    """What counts for a source, and who is let in, at the new address."""
-
     async def moved(self, port: int, old: Talker, new: Talker, first: bytes = FIRST) -> bool:
         await old.asks(first, port)
         for _ in range(20):

@@ -26,8 +26,6 @@ def _connected(port: int) -> int:
 
 
 class HandoverTests(HandoverCase):
-    """What goes there, and what does not."""
-
     async def prepare(self, **options: str) -> tuple[Talker, Talker, Talker, int]:
         server = Talker.listening(self, answer=lambda d: d if d != b"quiet" else b"")
         client, quiet = Talker.listening(self), Talker.listening(self)

@@ -14,8 +14,6 @@ from txmux.udp.handover import hand_over_flows
 
 
 class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
-    """Two connections of a client, and maybe one that is not answered."""
-
     async def test_connections_stay_apart_by_what_was_learnt_before(self) -> None:
         client, port = await self.connected("a", "b")
         self.assertEqual(await self.hand_over(), 2)

@@ -17,8 +17,6 @@ V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7
 
 
 class StateTests(HandoverCase):
-    """Flows of which something else is known."""
-
     async def test_undecided_flow_is_decided_there_in_order(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         [port] = self.run_service(
@@ -104,8 +102,6 @@ class StateTests(HandoverCase):
 
 
 class MovingTests(HandoverCase, MovingCase):
-    """The same through sockets."""
-
     async def test_client_may_move_after_the_handover(self) -> None:
         for first, said, data in ((FIRST, answer(), SHORT), (WG_FIRST, WG_ANSWER, WG_DATA)):
             answers = {first: said}

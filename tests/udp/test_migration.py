@@ -92,8 +92,6 @@ class RoamingTestCase(SynchronousTestCase):
 
 
 class FindTests(RoamingTestCase):
-    """Which datagrams belong to a flow."""
-
     def test_short_header_with_the_servers_id_is_found(self) -> None:
         self.assertEqual(self.found(SHORT), "flow")
         self.assertIsNone(self.found(b"\x41" + ID[::-1] + bytes(30)))
@@ -197,8 +195,6 @@ class FindTests(RoamingTestCase):
 
 
 class WireGuardTests(RoamingTestCase):
-    """A flow of WireGuard."""
-
     def test_index_of_the_server_is_found_in_data(self) -> None:
         path = self.begin("wireguard", WG_FIRST)
         self.assertIsNone(self.found(WG_DATA))
@@ -216,8 +212,6 @@ class WireGuardTests(RoamingTestCase):
 
 
 class MoveTests(RoamingTestCase):
-    """A client whose NAT gives it another port."""
-
     def test_answers_follow_once_the_old_address_is_silent(self) -> None:
         self.assertTrue(self.says(OTHER))
         self.assertEqual(self.path.home, HOME)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 
 class RecallTests(RoamingTestCase):
-    """What one process tells another."""
-
     def hand_over(self) -> None:
         """Have another process go on, some time later by another clock."""
         reported = json.loads(

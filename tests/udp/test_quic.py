@@ -40,8 +40,6 @@ _GIVEN = hashlib.shake_128(b"given").digest(600_000)
 
 
 class QuicTests(FlowCase):
-    """A client that gets some bytes by a stream."""
-
     def begin_site(self) -> tuple[QuicServer, Talker, int]:
         server, other = QuicServer(self, _GIVEN), Talker.listening(self)
         [port] = self.run_service(_RULES % (server.listen(), other.port))

@@ -36,8 +36,6 @@ def _reversed(data: bytes) -> bytes:
 
 
 class FlowCase(ServiceTestCase):
-    """A service with one listener for datagrams."""
-
     def begin(self, *servers: int, listen: str = "", backend: str = "") -> int:
         lines = "\n    udp:127.0.0.1:".join(map(str, servers))
         [port] = self.run_service(_RULES % (listen, lines, backend))
@@ -82,8 +80,6 @@ class MovingCase(FlowCase):
 
 
 class RelayingTests(FlowCase):
-    """One flow, and several."""
-
     async def test_datagrams_go_unchanged_and_answers_come_from_the_asked_address(self) -> None:
         server, client, port = self.served()
         for data in (b"hello", b"x" * 60_000, b"world"):
@@ -196,8 +192,6 @@ class RelayingTests(FlowCase):
 
 
 class KeepAliveTests(FlowCase):
-    """Clients that keep their address open before they say anything."""
-
     _SIP = (
         "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
         "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = %s\ndefault = udp:127.0.0.1:%d\n"
@@ -243,8 +237,6 @@ class KeepAliveTests(FlowCase):
 
 
 class RefusedTests(FlowCase):
-    """Servers that have no such port."""
-
     async def test_refused_datagrams_go_to_the_next_server_in_order(self) -> None:
         server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
         port = self.begin(free_port(kind=socket.SOCK_DGRAM), server.port, backend="balance = first")
@@ -280,8 +272,6 @@ class RefusedTests(FlowCase):
 
 
 class LimitTests(FlowCase):
-    """How many flows there may be."""
-
     async def test_max_flows_ends_unanswered_flows_first(self) -> None:
         answering = Talker.listening(self, answer=lambda data: data if data != b"quiet" else b"")
         port = self.begin(answering.port, listen="max_flows = 2")

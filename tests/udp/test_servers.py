@@ -23,8 +23,6 @@ def _behind_header(data: bytes) -> bytes:
 
 
 class ProxyTests(FlowCase):
-    """PROXY protocol headers in datagrams."""
-
     async def test_each_datagram_has_the_header_and_answers_have_none(self) -> None:
         server, client, port = self.served(_behind_header, backend="proxy_protocol = v2")
         await client.asks(b"one", port)
@@ -60,8 +58,6 @@ class ProxyTests(FlowCase):
 
 
 class AskedTests(FlowCase):
-    """Servers at the address that the client has asked for."""
-
     async def test_flow_goes_to_the_address_that_its_client_asked(self) -> None:
         five = Talker.listening(self, "127.0.0.5", answer=lambda _: b"five")
         Talker.listening(self, "127.0.0.6", five.port, answer=lambda _: b"six")
@@ -90,8 +86,6 @@ class AskedTests(FlowCase):
 
 
 class SenderTests(FlowCase):
-    """Proxies in front that tell the client's address."""
-
     async def test_header_of_the_first_datagram_holds_for_the_flow(self) -> None:
         server, proxy = Talker.listening(self, answer=lambda d: d), Talker.listening(self)
         port = self.begin(server.port, listen="accept_proxy_from = 127.0.0.1")
@@ -119,8 +113,6 @@ class SenderTests(FlowCase):
 
 
 class SourceTests(FlowCase):
-    """Where flows come from."""
-
     async def test_flow_comes_from_the_source_address(self) -> None:
         server, client, port = self.served(lambda d: d, backend="source = 127.0.0.77")
         await client.asks(b"one", port)
@@ -196,8 +188,6 @@ def _sharing(test: FlowCase) -> socket.socket:
 
 
 class UnansweredTests(FlowCase):
-    """Servers that do not answer."""
-
     async def test_unanswered_flows_eject_a_server(self) -> None:
         quiet, server = Talker.listening(self), Talker.listening(self, answer=lambda d: d)
         port = self.begin(

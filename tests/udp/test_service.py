@@ -17,8 +17,6 @@ _AT_PORT = "[listen u]\nendpoint = udp:127.0.0.1:{}\ndefault = udp:127.0.0.1:{}\
 
 
 class ReloadTests(FlowCase):
-    """Rules that change."""
-
     async def test_reload_keeps_flows_and_routes_new_ones_by_new_rules(self) -> None:
         old, new = (Talker.listening(self, answer=lambda d: d) for _ in range(2))
         text = "[listen %s]\nendpoint = udp:127.0.0.1:0\n%sdefault = udp:127.0.0.1:%d\n"
@@ -87,8 +85,6 @@ class ReloadTests(FlowCase):
 
 
 class WorkersTests(SupervisedTestCase):
-    """Flows that are in a worker, while the supervisor opens the ports."""
-
     async def test_removed_listener_may_return_while_its_flows_go_on(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         text = "[txmux]\nworkers = 2\n" + _AT_PORT.format(
@@ -153,8 +149,6 @@ def _binds(another: socket.socket, port: int) -> bool:
 
 
 class StopTests(FlowCase):
-    """A service that stops."""
-
     async def test_drain_begins_no_flow_and_ends_all_after_drain_timeout(self) -> None:
         server, client, other = (
             Talker.listening(self, answer=answer)

@@ -58,8 +58,6 @@ class OneFlow:
 
 
 class SharedAddressTestCase(SynchronousTestCase):
-    """Some flows, and a clock."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
@@ -84,8 +82,6 @@ class SharedAddressTestCase(SynchronousTestCase):
 
 
 class KnownTests(SharedAddressTestCase):
-    """IDs that have been told."""
-
     def test_repeated_initial_is_known_and_a_new_id_is_nobodys(self) -> None:
         self.begin("ab")
         for name in "ab":
@@ -155,8 +151,6 @@ class KnownTests(SharedAddressTestCase):
 
 
 class ChangedTests(SharedAddressTestCase):
-    """IDs that are only seen in use."""
-
     def says(
         self, flow: OneFlow, name: bytes, *, after: float = 0.001, answers: bool = True
     ) -> str:

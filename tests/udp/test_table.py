@@ -14,8 +14,6 @@ from txmux.udp.table import FlowTable, TimeoutQueue
 
 @attrs.define(eq=False)
 class Aged:
-    """A flow that does nothing."""
-
     name: int
     queue: TimeoutQueue | None = None
     entered_at: float = 0.0
@@ -23,8 +21,6 @@ class Aged:
 
 
 class TableTests(SynchronousTestCase):
-    """The flows of a listener."""
-
     @given(
         st.lists(
             st.tuples(

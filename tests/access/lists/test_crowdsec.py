@@ -39,8 +39,6 @@ def decision(value: str, duration: str = "4h", **others: str) -> dict[str, Any]:
 
 
 class DurationTests(SynchronousTestCase):
-    """Durations as Go writes them."""
-
     def test_units(self) -> None:
         for text, seconds in (
             ("3h59m49.5s", 14389.5),
@@ -66,8 +64,6 @@ def _new(*decisions: Any) -> dict[str, Any]:
 
 
 class DecisionsTests(SynchronousTestCase):
-    """Who is banned."""
-
     def banned(self, decisions: Decisions, now: float = 0.0) -> list[str]:
         return [*map(str, decisions.networks(now))]
 
@@ -123,8 +119,6 @@ class DecisionsTests(SynchronousTestCase):
 
 
 class CrowdSecTests(TestCase):
-    """One that is there, or not."""
-
     timeout = 180
 
     def setUp(self) -> None:

@@ -25,8 +25,6 @@ _IPV6 = st.builds(
 
 
 class PackingTests(SynchronousTestCase):
-    """What another process reads."""
-
     @given(st.lists(st.one_of(_IPV4, _IPV6)))
     def test_round_trip_through_json(self, networks: list[IPv4Network | IPv6Network]) -> None:
         whole = NetworkSet(networks)

@@ -13,8 +13,6 @@ from txmux.errors import MuxError
 
 
 class PlacesTests(SynchronousTestCase):
-    """What is found."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.countries, self.systems = self.folder / "c.mmdb", self.folder / "s.mmdb"

@@ -30,8 +30,6 @@ _LONG_AGO = 1_000_000_000
 
 
 class StaleTests(SynchronousTestCase):
-    """Files that are wrong for some time."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.list = self.folder / "list.txt"
@@ -110,8 +108,6 @@ _HOUR = 3600.0
 
 
 class FilesTests(TestCase):
-    """A file of networks."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.path = self.folder / "list.txt"

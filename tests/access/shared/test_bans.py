@@ -39,15 +39,12 @@ _RECORDS = st.fixed_dictionaries(
 
 
 def record(at: float, *, ban: bool = True, **others: Any) -> str:
-    """Write one, as it is in Redis."""
     return json.dumps(
         {"network": "192.0.2.7", "since": at, "until": None, "ban": ban, "reason": "", **others}
     )
 
 
 class ReadTests(SynchronousTestCase):
-    """Records of other machines, for one whose clock is right."""
-
     def setUp(self) -> None:
         self.machine = Machine()
         self.shared = SharedBans(Clock(), _STORE, None, self.machine.bans)
@@ -91,8 +88,6 @@ class ReadTests(SynchronousTestCase):
 
 
 class LostTests(SynchronousTestCase):
-    """A Redis that is not reached."""
-
     def test_reported_after_a_minute_and_logged_once(self) -> None:
         clock = Clock()
         shared = SharedBans(clock, _STORE, None, Machine().bans)
@@ -110,8 +105,6 @@ class LostTests(SynchronousTestCase):
 
 
 class FullTests(SynchronousTestCase):
-    """More bans than a machine keeps."""
-
     def test_bans_without_room_are_counted_and_logged_once(self) -> None:
         self.patch(bans, "_MOST", 2)
         clock, machine = Clock(), Machine()

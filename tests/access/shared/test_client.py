@@ -16,8 +16,6 @@ from txmux.rules.model.settings import Store
 
 
 class ConnectionTest(TestCase):
-    """A Redis that the test plays."""
-
     timeout = 120
 
     def setUp(self) -> None:
@@ -63,8 +61,6 @@ class ConnectionTest(TestCase):
 
 
 class SubscribedTest(TestCase):
-    """A Redis that accepts connections and answers nothing."""
-
     timeout = 120
 
     async def test_silent_redis_counts_as_away_and_is_reconnected(self) -> None:

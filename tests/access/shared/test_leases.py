@@ -73,8 +73,6 @@ class _Machine:
 
 
 class LeasesTests(SynchronousTestCase):
-    """What several machines let in."""
-
     def begin(self, count: int, delay: float = 0.001) -> None:
         self.clock = Clock()
         self.clock.advance(1)
@@ -116,8 +114,6 @@ class LeasesTests(SynchronousTestCase):
 
 
 class _CountRates:
-    """Keeps what it is told, and answers at once what others have."""
-
     def __init__(self, clock: Clock) -> None:
         self.is_up = True
         self.seconds = clock.seconds
@@ -136,8 +132,6 @@ class _CountRates:
 
 
 class _Counted:
-    """Counts the connections of this machine."""
-
     def __init__(self) -> None:
         self.here = 0
 
@@ -146,8 +140,6 @@ class _Counted:
 
 
 class HeldTests(SynchronousTestCase):
-    """What a machine tells of a source, and what it knows."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         make: Any = _CountRates

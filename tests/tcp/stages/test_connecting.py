@@ -26,8 +26,6 @@ from txmux.rules.reading.endpoints import server
 
 
 class ServersTest(MuxTestCase):
-    """Which server takes the connection, and what if none does."""
-
     async def lead(self, backend: Backend) -> Any:
         self.client = await self.connect(self.mux([route("any", backend)], reactor=reactor))
         self.client.send(b"x")
@@ -180,8 +178,6 @@ class ServersTest(MuxTestCase):
 
 
 class WaitingTest(MuxTestCase):
-    """A client that waits for its server, which hangs until the test lets go."""
-
     async def wait(self, **settings: Any) -> Any:
         backend = backend_at(make_stalled_port(self), connect_timeout=30)
         self.client = await self.connect(
@@ -244,8 +240,6 @@ class WaitingTest(MuxTestCase):
 
 
 class HandshakeTest(MuxTestCase):
-    """A server behind TLS is connected when the handshake is over."""
-
     async def lead(self, *servers: Server, **settings: Any) -> Any:
         backend = Backend("secure", servers, **settings)
         return await self.connect(self.mux([route("any", backend)], reactor=reactor), b"x")

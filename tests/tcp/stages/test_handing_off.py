@@ -21,7 +21,6 @@ LOWAT = socket.SOL_SOCKET, socket.SO_RCVLOWAT
 
 
 def descriptors() -> int:
-    """Count those of this process."""
     return len([*Path("/proc/self/fd").iterdir()])
 
 
@@ -62,8 +61,6 @@ class HandingOffCase(MuxTestCase):
 
 
 class HandingOffTest(HandingOffCase):
-    """Clients whose server takes their sockets."""
-
     async def test_server_gets_the_socket_with_unread_bytes_and_facts(self) -> None:
         client = await self.client(self.giving_mux(), SSH)
         given, reported = await self.taker.taken()
@@ -130,8 +127,6 @@ class HandingOffTest(HandingOffCase):
 
 
 class LimitsTest(HandingOffCase):
-    """What still counts a client that was handed over."""
-
     async def test_client_counts_until_it_is_handed_over(self) -> None:
         port = self.giving_mux(max_connections=1, max_connections_per_source=1)
         await self.client(port, SSH)
@@ -148,8 +143,6 @@ class LimitsTest(HandingOffCase):
 
 
 class NotTakenTest(HandingOffCase):
-    """Sockets that nobody takes."""
-
     async def refused(self, why: str, **expected: str) -> None:
         client = await self.client(self.giving_mux(), SSH)
         record = await self.logged()

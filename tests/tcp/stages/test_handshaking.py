@@ -28,8 +28,6 @@ def _flush_handshake(peer: SecurePeer, flush: Callable[[], None]) -> None:
 
 
 class RelayTests(TerminationCase):
-    """Plaintext that is led to a server."""
-
     async def in_process(self) -> tuple[SecurePeer, Peer]:
         inside = PeerFactory()
         made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
@@ -264,8 +262,6 @@ class RelayTests(TerminationCase):
 
 
 class LeakTests(TerminationCase):
-    """What is left when connections are over."""
-
     async def test_no_transport_outlives_its_connection_without_gc(self) -> None:
         port = self.mux([self.tls_route(), self.inner()])
         endings = ("close", "reset", "close_notify", "fail", "leave")

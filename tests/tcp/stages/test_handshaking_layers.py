@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 
 class LevelTests(TerminationCase):
-    """Where clients are led from inside of TLS."""
-
     async def deep(self) -> tuple[SecurePeer, Peer]:
         """Connect a client by TLS in TLS to the backend."""
         inner = self.tls_route("deep", under="tls", files=(self.pem("b.example"),))

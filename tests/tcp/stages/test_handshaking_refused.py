@@ -15,8 +15,6 @@ from txmux.rules.reading.route import allowed_client
 
 
 class AgreementTests(TerminationCase):
-    """What is agreed on."""
-
     async def test_first_alpn_protocol_of_this_side_wins(self) -> None:
         port = self.mux([self.tls_route(alpn=("h2", "http/1.1"))])
         for offered, agreed in (
@@ -81,8 +79,6 @@ class AgreementTests(TerminationCase):
 
 
 class HandshakeTests(TerminationCase):
-    """What can go wrong, and is logged."""
-
     async def cause(self, peer: SecurePeer, port: int) -> str:
         await connect_tls(self, port, peer)
         await peer.failed()

@@ -17,8 +17,6 @@ from txmux.rules.reading.route import period
 
 
 class DecidingTest(MuxTestCase):
-    """Clients whose bytes decide."""
-
     async def test_peeked_bytes_reach_the_backend_once_and_first(self) -> None:
         client = await self.connect(self.ssh_mux())
         for byte in b"SSH-":
@@ -98,8 +96,6 @@ class DecidingTest(MuxTestCase):
 
 
 class UndecidedTest(MuxTestCase):
-    """Clients that do not become recognisable."""
-
     async def test_default_applies_once_all_routes_say_no(self) -> None:
         client = await self.connect_until_lost(self.ssh_mux(default=RESET), b"SSX")
         self.assertTrue(client.was_reset())
@@ -193,8 +189,6 @@ class UndecidedTest(MuxTestCase):
 
 
 class LeavingTest(MuxTestCase):
-    """Clients that leave before they are recognised."""
-
     async def test_port_scan_opens_no_backend_connection(self) -> None:
         backend = backend_at(self.backend_port())
         client = await self.connect(
@@ -238,8 +232,6 @@ class LeavingTest(MuxTestCase):
 
 
 class DuringTest(MuxTestCase):
-    """What the clock on the wall says when a client is accepted."""
-
     def office_mux(self, moment: str) -> int:
         now = datetime.fromisoformat(moment).timestamp()
         self.patch(time, "time", lambda: now)
@@ -267,8 +259,6 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class FirstBytesTest(MuxTestCase):
-    """What such a client has said is looked at as it is accepted."""
-
     def early(self, said: bytes, **settings: int) -> socket.socket:
         address = "127.0.0.1", self.ssh_mux(**settings)
         client = socket.create_connection(address)

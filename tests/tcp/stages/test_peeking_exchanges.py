@@ -23,8 +23,6 @@ STARTUP = b"\x00\x00\x00\x11\x00\x03\x00\x00user\x00me\x00\x00"
 
 
 class ConversingTestCase(MuxTestCase):
-    """Shared by the tests of this file."""
-
     async def end(self, client: Peer, server: Peer) -> None:
         before = len(self.records)
         close(client, server)
@@ -32,8 +30,6 @@ class ConversingTestCase(MuxTestCase):
 
 
 class AnsweringTest(ConversingTestCase):
-    """What the client gets, and what the server."""
-
     def port(self) -> int:
         backend = backend_at(self.backend_port())
         return self.mux([route("postgres sni=db.example.com", backend, name="db")])
@@ -162,8 +158,6 @@ class AnsweringTest(ConversingTestCase):
 
 
 class RefusingServerTest(ConversingTestCase):
-    """Servers that do not go along."""
-
     async def asked(self, *ports: int, **settings: Any) -> tuple[Peer, Peer]:
         """Connect a client, and wait until its request has reached a server."""
         backend = backend_at(*ports or (self.backend_port(),), **settings)

@@ -21,8 +21,6 @@ _NEVER = Period(days=frozenset())
 
 
 class AtOnceTest(ServerFirstCase):
-    """Where no byte of the client's can matter, its server is connected as soon as it is accepted."""
-
     async def test_default_greets_at_once_without_routes(self) -> None:
         client = await self.connect(self.mux(default=self.greeting()))
         await self.greeted(client)
@@ -127,8 +125,6 @@ class AtOnceTest(ServerFirstCase):
 
 
 class InsideTLSTest(TerminationCase):
-    """What holds for a listener holds inside of TLS that ends here."""
-
     async def test_server_greets_once_tls_is_established(self) -> None:
         greeter = PeerFactory(Greeter)
         ends = self.tls_route(outcome=backend_at(listen(self, greeter)))
@@ -147,8 +143,6 @@ class InsideTLSTest(TerminationCase):
 
 
 class LinesTest(ServerFirstCase):
-    """Several lines of `silent`, each with its networks and its time."""
-
     ROUTES = (route("ssh", CLOSE),)
 
     async def test_first_line_for_the_client_decides(self) -> None:

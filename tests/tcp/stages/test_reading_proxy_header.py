@@ -46,8 +46,6 @@ class IntroducedTestCase(MuxTestCase):
 
 
 class AcceptedTest(IntroducedTestCase):
-    """Headers as they should be."""
-
     async def check(self, encoded: bytes, header: ProxyHeader, port: int, number: int) -> None:
         """Check each cut of a header, with the client's bytes right behind it."""
         for cut in range(1, len(encoded) + 1):
@@ -230,8 +228,6 @@ class AcceptedTest(IntroducedTestCase):
 
 
 class SenderTest(SynchronousTestCase):
-    """Who has to begin with a header."""
-
     def test_networks(self) -> None:
         mapped = IPv6Address("TCP", "::ffff:127.0.0.1", 1)
         self.assertTrue(is_sender(mapped, SENDERS))

@@ -34,13 +34,10 @@ CUTS = st.lists(st.floats(0, 1), max_size=4)
 
 
 def address_of(name: tuple[str, int]) -> Address:
-    """Make an address of what the socket module gives."""
     return Address(ip_address(name[0]), name[1])
 
 
 class AnyHeaderTests(SynchronousTestCase):
-    """A multiplexer between plain sockets."""
-
     def setUp(self) -> None:
         self.private = PrivateReactor("select")
         self.addCleanup(self.private.close)

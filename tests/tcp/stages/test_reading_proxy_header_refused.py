@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 
 class RefusedTest(IntroducedTestCase):
-    """Headers that are missing, wrong or late: the connection is closed, and no backend hears of it."""
-
     async def refused(self, *pieces: bytes, count: int = 1) -> ConnectionRecord:
         client = await self.connect(self.port)
         for piece in pieces:
@@ -125,8 +123,6 @@ class RefusedTest(IntroducedTestCase):
 
 
 class DetectionTimeTest(IntroducedTestCase):
-    """How much time detection has."""
-
     async def introduce_after(self, seconds: float, port: int, data: bytes = b"") -> Any:
         client = await self.connect(port)
         await self.accepted()

@@ -19,8 +19,6 @@ from txmux.wire.proxyprotocol.decode import Decoded, decode
 
 
 class RelayedTest(MuxTestCase):
-    """How relayed connections are logged, and what their sockets are like."""
-
     async def relayed(self, **settings: Any) -> Any:
         backend = backend_at(self.backend_port(), **settings)
         self.client = await self.connect(self.mux([route("any", backend)]))
@@ -134,8 +132,6 @@ class RelayedTest(MuxTestCase):
 
 
 class ClosingTest(MuxTestCase):
-    """Clients that are being closed, and have not gone yet."""
-
     async def closing(self) -> Any:
         """Refuse a client that the transport still has something to write to."""
         client = await self.connect_read(self.mux([route("ssh", "close")]), b"SS")
@@ -158,8 +154,6 @@ class ClosingTest(MuxTestCase):
 
 
 class EndpointTest(MuxTestCase):
-    """A factory of txmux's is like any other to Twisted."""
-
     async def test_factory_works_with_a_server_endpoint(self) -> None:
         self.mux([route("any", "close")])
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)

@@ -30,8 +30,6 @@ class _Factory(ServerFactory):
 
 
 class HandOverTest(MuxTestCase):
-    """A client's connection is handed over as it is."""
-
     async def handed(self, factory: Any) -> Any:
         return await self.connect(self.mux([route("any", factory, name="inside")]), b"first")
 

@@ -15,8 +15,6 @@ UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\n"
 
 
 class WhereTest(MuxTestCase):
-    """Wherever a client can be led, it can be rejected."""
-
     async def test_route_rejects_and_is_logged(self) -> None:
         client = await self.connect_until_lost(
             self.mux([route("http", REJECT, name="no-web")]), GET
@@ -69,8 +67,6 @@ class WhereTest(MuxTestCase):
 
 
 class HowTest(MuxTestCase):
-    """That the answer arrives, and that nobody is waited for without end."""
-
     async def rejected(self, said: bytes = GET) -> None:
         self.client = await self.connect(self.mux(default=REJECT))
         self.client.send(said)
