@@ -62,7 +62,6 @@ class Tally:
 
     @property
     def count(self) -> int:
-        """The number in this process."""
         return self._counter.count
 
     def take(self) -> bool:
@@ -73,11 +72,9 @@ class Tally:
         return True
 
     def add(self) -> None:
-        """Count one more, whatever the limit."""
         self._counter.count += 1
 
     def adopt(self) -> None:
-        """Count a connection from another process, whatever the limit."""
         self.add()
 
     def move_away(self) -> None:

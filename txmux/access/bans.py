@@ -263,7 +263,6 @@ class ServiceBans:
         return self._bans().get(network)
 
     def current(self) -> list[Ban]:
-        """List the bans that hold, in the order of their networks."""
         return self._bans().at(self._now())
 
     async def add(self, ban: Ban) -> str:

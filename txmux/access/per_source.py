@@ -197,7 +197,6 @@ class SourceTable:
                 self.numbers[slot + 2 + column] = count
 
     def clear(self, column: int) -> None:
-        """Forget the connections of a process that has ended."""
         self._zero(2 + column)
 
     def refill(self) -> None:

@@ -190,7 +190,6 @@ class Configuration:
 
     @property
     def dry_runs(self) -> list[tuple[str, int]]:
-        """The dry-run routes, and how many connections each would have taken."""
         return [found for layer in self.layers for found in layer.detector.would_have_taken.items()]
 
 

@@ -125,8 +125,7 @@ class Stage:
         client.last_received_at = client.runtime.clock.seconds()
         return self.on_data()
 
-    def on_data(self) -> Outcome | None:
-        """Look at what the client has sent, which is more than before."""
+    def on_data(self) -> Outcome | None: ...
 
     def peer_finished(self) -> None:
         self._client.has_finished = True

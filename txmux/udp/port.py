@@ -187,7 +187,6 @@ class DatagramPort(WatchedPort):
         return self.host
 
     def local_address(self, local: bytes) -> tuple[str, int]:
-        """Return the local address and port, by the second part of a key."""
         return ancillary.address_text(local) or self._name[0], self._name[1]
 
     def local_host(self, local: bytes) -> str:

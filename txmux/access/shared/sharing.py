@@ -25,7 +25,6 @@ class Sharing:
 
     @property
     def state(self) -> str | None:
-        """How far all bans of other machines are known: see `SharedBans.state`; ``None`` if there are no others."""
         return None if self._shared is None else self._shared.state
 
     @property
