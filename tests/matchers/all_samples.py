@@ -16,11 +16,12 @@
 
 from __future__ import annotations
 
+import pkgutil
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from tests import matchers
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import Transport, Verdict
 
@@ -37,18 +38,24 @@ CONFIGURED = frozenset({"any", "payload", "regex"})
 
 
 @cache
-def sample_files() -> dict[str, ModuleType]:
-    """Import the test files of all matchers, by the matcher's name."""
-    modules = {
-        name: f"tests.matchers.test_{name.replace('-', '_')}" for name in installed_matchers()
-    }
-    return {name: import_module(module) for name, module in modules.items() if find_spec(module)}
+def sample_files() -> dict[str, list[ModuleType]]:
+    """Import the test files of all matchers, by the matcher's name: ``test_X.py``, then those that begin with ``test_X_``."""
+    stems = sorted(module.name for module in pkgutil.iter_modules(matchers.__path__))
+    found = {}
+    for name in installed_matchers():
+        begin = f"test_{name.replace('-', '_')}"
+        theirs = [stem for stem in stems if stem == begin or stem.startswith(f"{begin}_")]
+        found[name] = [import_module(f"{matchers.__name__}.{stem}") for stem in theirs]
+    return found
 
 
 def all_samples(attribute: str = "SAMPLES") -> dict[str, tuple[Any, ...]]:
     """Collect what the files of matchers have by this name, by the matcher's."""
-    found = {name: getattr(file, attribute, ()) for name, file in sample_files().items()}
-    return {name: tuple(rows) for name, rows in found.items() if rows}
+    found = {
+        name: tuple(row for file in files for row in getattr(file, attribute, ()))
+        for name, files in sample_files().items()
+    }
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def for_streams() -> dict[str, IProtocolMatcher]:

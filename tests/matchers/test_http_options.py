@@ -1,179 +1,114 @@
 """The options of the `http` matcher."""
 
-from __future__ import annotations
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from tests.matchers.http_samples import HOST_END, LINE_END, PREFACE, REQUEST, with_fields
 
-from twisted.trial.unittest import SynchronousTestCase
+PROPFIND = b"PROPFIND / HTTP/1.1\r\n"
+POST = b"POST / HTTP/1.1\r\n"
+OF_PROXY = b"GET http://u:p@a.example:80/ HTTP/1.1\r\nHost: b\r\n"
+CONNECT = b"CONNECT a.example:443 HTTP/1.1\r\nHost: b\r\n"
+HOST = REQUEST.lower().index(b"www.")
+TWO_HOSTS = with_fields("Host: a", "Host: b")
+LOOKALIKES = [
+    with_fields(field)
+    for field in ("Host : a", " Host: a", "Host", "X-Host: a", "Hosts: a", "host=a")
+]
+START, END = b"GET / HTTP/1.1\r\nX: ", b"\r\nHost: a\r\n"
+FITS = START + b"x" * (65536 - len(START) - len(END)) + END
 
-from tests.matchers.http_samples import HOST_END, LINE_END, PREFACE, REQUEST, said, with_fields
-from txmux.errors import OptionError
-from txmux.interfaces import Verdict
-from txmux.matchers.http import http
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
-
-
-class VersionTests(SynchronousTestCase):
-    """``version=`` names what is spoken."""
-
-    def test_http1(self) -> None:
-        """The version is known at its last digit, and a match at the end of the line."""
-        self.assertEqual(said(REQUEST, version="1.1"), (MATCH, LINE_END))
-        self.assertEqual(said(REQUEST, version="1.*"), (MATCH, LINE_END))
-        self.assertEqual(said(REQUEST, version="1.0,2"), (NO, LINE_END - 2))
-        self.assertEqual(said(PREFACE, version="1.*"), (NO, 3))
-
-    def test_http2(self) -> None:
-        """HTTP/2 goes by both its names, and rules out all else at once."""
-        for version in ("2", "2.0", "2*"):
-            self.assertEqual(said(PREFACE, version=version), (MATCH, 24))
-        self.assertEqual(said(REQUEST, version="2"), (NO, 1))
-        self.assertEqual(said(b"PROPFIND / HTTP/1.1\r\n", version="2"), (NO, 3))
-        self.assertEqual(http.predicate({"version": "2"}).longest, 24)
-
-    def test_unknown(self) -> None:
-        """A version that there is not is an error that lists those there are."""
-        error = self.assertRaises(OptionError, http.predicate, {"version": "1.1,3"})
-        self.assertEqual(str(error), "version: '3' matches nothing; possible are 1.0, 1.1, 2, 2.0")
-
-
-class MethodTests(SynchronousTestCase):
-    """``method=`` names methods."""
-
-    def test_match(self) -> None:
-        """The line still has to be a request line."""
-        self.assertEqual(said(REQUEST, method="GET,HEAD"), (MATCH, LINE_END))
-        self.assertEqual(said(b"PROPFIND / HTTP/1.1\r\n", method="PROP*"), (MATCH, 21))
-        self.assertEqual(said(b"GET / RTSP/1.0\r\n", method="GET"), (NO, 7))
-
-    def test_no(self) -> None:
-        """The first byte that no wanted method has there is a no."""
-        self.assertEqual(said(b"HEAD / HTTP/1.1\r\n", method="GET"), (NO, 1))
-        self.assertEqual(said(b"POST / HTTP/1.1\r\n", method="GET", version="1.1"), (NO, 1))
-        self.assertEqual(said(b"POST / HTTP/1.1\r\n", method="GET"), (NO, 2))
-        self.assertEqual(said(b"POST / HTTP/1.1\r\n", method="PUT,GET"), (NO, 2))
-        self.assertEqual(said(b"UNLINK / HTTP/1.1\r\n", method="UNL?CK"), (NO, 4))
-
-    def test_unknown(self) -> None:
-        """A method that there is not is an error."""
-        for method in ("get", "FETCH", "PRI"):
-            error = self.assertRaises(OptionError, http.predicate, {"method": method})
-            self.assertIn(f"method: {method!r} matches nothing", str(error))
-
-
-class PathTests(SynchronousTestCase):
-    """``path=`` looks at the path in the target."""
-
-    def test_match(self) -> None:
-        """The path is as sent, without the query."""
-        self.assertEqual(said(REQUEST, path="/api/*"), (MATCH, LINE_END))
-        self.assertEqual(said(REQUEST, path="/api/x"), (MATCH, LINE_END))
-        self.assertEqual(said(b"GET /a%2Fb HTTP/1.1\n", path="/a%2Fb"), (MATCH, 20))
-
-    def test_no(self) -> None:
-        """The first byte that no wanted path has there is a no; so is the end of a path that is too short."""
-        self.assertEqual(said(REQUEST, path="/static/*"), (NO, 6))
-        self.assertEqual(said(REQUEST, path="/api/xyz"), (NO, 11))
-        self.assertEqual(said(REQUEST, path="/api/?y,/API/*"), (NO, 11))
-        self.assertEqual(said(REQUEST, path="*.html"), (NO, 11))
-        self.assertEqual(said(b"GET /api HTTP/1.1\r\n", path="/api/*"), (NO, 9))
-
-    def test_absolute_form(self) -> None:
-        """The path of a target with scheme and host is what follows the host."""
+VERDICTS = (
+    # The version is known at its last digit, and a match at the end of the line.
+    ("version=1.1", REQUEST, MATCH, LINE_END),
+    ("version=1.*", REQUEST, MATCH, LINE_END),
+    ("version=1.0,2", REQUEST, NO, LINE_END - 2),
+    ("version=1.*", PREFACE, NO, 3),
+    # HTTP/2 goes by both its names, and rules out all else at once.
+    *((f"version={version}", PREFACE, MATCH, 24) for version in ("2", "2.0", "2*")),
+    ("version=2", REQUEST, NO, 1),
+    ("version=2", PROPFIND, NO, 3),
+    # The line of a method still has to be a request line.
+    ("method=GET,HEAD", REQUEST, MATCH, LINE_END),
+    ("method=PROP*", PROPFIND, MATCH, 21),
+    ("method=GET", b"GET / RTSP/1.0\r\n", NO, 7),
+    # The first byte that no wanted method has there is a no.
+    ("method=GET", b"HEAD / HTTP/1.1\r\n", NO, 1),
+    ("method=GET version=1.1", POST, NO, 1),
+    ("method=GET", POST, NO, 2),
+    ("method=PUT,GET", POST, NO, 2),
+    ("method=UNL?CK", b"UNLINK / HTTP/1.1\r\n", NO, 4),
+    # The path is as sent, without the query.
+    ("path=/api/*", REQUEST, MATCH, LINE_END),
+    ("path=/api/x", REQUEST, MATCH, LINE_END),
+    ("path=/a%2Fb", b"GET /a%2Fb HTTP/1.1\n", MATCH, 20),
+    # The first byte that no wanted path has there is a no; so is the end of a path that is too short.
+    ("path=/static/*", REQUEST, NO, 6),
+    ("path=/api/xyz", REQUEST, NO, 11),
+    ("path=/api/?y,/API/*", REQUEST, NO, 11),
+    ("path=*.html", REQUEST, NO, 11),
+    ("path=/api/*", b"GET /api HTTP/1.1\r\n", NO, 9),
+    # The path of a target with scheme and host is what follows the host.
+    *(
+        row
         for target, path in (
             (b"http://example.com/a/b?c", "/a/b"),
             (b"http://example.com", "/"),
             (b"http://example.com?c", "/"),
-        ):
-            line = b"GET " + target + b" HTTP/1.1\r\n"
-            self.assertEqual(said(line, path=path), (MATCH, len(line)))
-            self.assertEqual(said(line, path="/x"), (NO, len(target) + 5))
-
-    def test_no_path(self) -> None:
-        """A target without a path is a no where the target ends."""
-        self.assertEqual(said(b"OPTIONS * HTTP/1.1\r\n", path="*"), (NO, 10))
-        self.assertEqual(said(b"CONNECT example.com:443 HTTP/1.1\r\n", path="*"), (NO, 24))
-        self.assertEqual(said(b"GET example.com:443 HTTP/1.1\r\n", path="*"), (NO, 20))
-
-
-class HostTests(SynchronousTestCase):
-    """``host=`` looks at the host that is asked for."""
-
-    def test_field(self) -> None:
-        """The end of the Host line decides; case, port, final dot and blanks around it do not count."""
-        self.assertEqual(said(REQUEST, host="www.example.com"), (MATCH, HOST_END))
-        self.assertEqual(said(REQUEST, host="*.example.com"), (MATCH, HOST_END))
-        self.assertEqual(said(REQUEST, host="*.org"), (NO, HOST_END))
-        self.assertEqual(said(REQUEST[: HOST_END - 1], host="*"), (NEED_MORE, HOST_END - 1))
-
-    def test_begun(self) -> None:
-        """The first byte of the name that no pattern can have is a no."""
-        start = REQUEST.lower().index(b"www.")
-        self.assertEqual(said(REQUEST, host="example.com"), (NO, start + 1))
-        self.assertEqual(said(REQUEST, host="www.example.org"), (NO, start + len("www.example.c")))
-        self.assertEqual(said(REQUEST, host="WWW.*.org,[::1]"), (NO, HOST_END))
-
-    def test_line_ends(self) -> None:
-        """Lines may end with LF alone."""
-        self.assertEqual(said(b"GET / HTTP/1.1\nHost:a\n\n", host="a"), (MATCH, 22))
-
-    def test_addresses(self) -> None:
-        """An IPv6 address is asked for without its brackets."""
-        for value in ("[2001:DB8::1]", "[2001:db8::1]:80", "[2001:db8::1]:"):
-            verdict = said(with_fields(f"Host: {value}"), host="2001:db8::1").verdict
-            self.assertIs(verdict, MATCH, value)
-
-    def test_first(self) -> None:
-        """Of several Host fields the first counts."""
-        data = with_fields("Host: a", "Host: b")
-        self.assertIs(said(data, host="a").verdict, MATCH)
-        self.assertIs(said(data, host="b").verdict, NO)
-
-    def test_lookalikes(self) -> None:
-        """What is not quite a Host field does not count."""
-        for field in ("Host : a", " Host: a", "Host", "X-Host: a", "Hosts: a", "host=a"):
-            data = with_fields(field)
-            self.assertEqual(said(data, host="a"), (NO, len(data)), field)
-
-    def test_strange_values(self) -> None:
-        """A value that is no host and port is compared as it is."""
-        for value in ("a:b", "a:1:2", "[::1", "b@a", "a/", "a b"):
-            self.assertIs(said(with_fields(f"Host: {value}"), host="a,b").verdict, NO, value)
-
-    def test_none(self) -> None:
-        """The end of a head without Host is a no."""
-        self.assertEqual(said(b"GET / HTTP/1.0\r\nA: b\r\n\r\n", host="*"), (NO, 24))
-        self.assertEqual(said(b"GET / HTTP/1.0\n\nHost: a\n", host="*"), (NO, 16))
-
-    def test_absolute_form(self) -> None:
-        """The host of an absolute target goes before the Host field, and is known earlier."""
-        line = b"GET http://u:p@a.example:80/ HTTP/1.1\r\n"
-        self.assertEqual(said(line + b"Host: b\r\n", host="a.example"), (MATCH, len(line)))
-        self.assertEqual(said(line + b"Host: b\r\n", host="b"), (NO, 29))
-
-    def test_connect(self) -> None:
-        """The host of CONNECT is its target."""
-        line = b"CONNECT a.example:443 HTTP/1.1\r\n"
-        self.assertEqual(said(line + b"Host: b\r\n", host="a.example"), (MATCH, len(line)))
-        self.assertEqual(said(line + b"Host: b\r\n", host="b"), (NO, 22))
-        odd = b"CONNECT /x HTTP/1.1\r\nHost: b\r\n\r\n"
-        self.assertEqual(said(odd, host="b"), (NO, 11))
-
-    def test_longest(self) -> None:
-        """The Host line ends within 64 KiB."""
-        start = b"GET / HTTP/1.1\r\nX: "
-        end = b"\r\nHost: a\r\n"
-        fits = start + b"x" * (65536 - len(start) - len(end)) + end
-        self.assertEqual(said(fits, host="a"), (MATCH, 65536))
-        self.assertEqual(said(fits.replace(b"X", b"XX"), host="a"), (NO, 65536))
-
-    def test_all_options(self) -> None:
-        """All that is asked for has to hold."""
-        wanted = {"method": "GET", "path": "/api/*", "host": "*.example.com", "version": "1.1"}
-        self.assertEqual(said(REQUEST, **wanted), (MATCH, HOST_END))
-        for name, other in (
-            ("method", "PUT"),
-            ("path", "/x"),
-            ("host", "b.example"),
-            ("version", "1.0"),
-        ):
-            self.assertIs(said(REQUEST, **{**wanted, name: other}).verdict, NO)
+        )
+        for line in [b"GET " + target + b" HTTP/1.1\r\n"]
+        for row in (
+            (f"path={path}", line, MATCH, len(line)),
+            ("path=/x", line, NO, len(target) + 5),
+        )
+    ),
+    # A target without a path is a no where the target ends.
+    ("path=*", b"OPTIONS * HTTP/1.1\r\n", NO, 10),
+    ("path=*", b"CONNECT example.com:443 HTTP/1.1\r\n", NO, 24),
+    ("path=*", b"GET example.com:443 HTTP/1.1\r\n", NO, 20),
+    # The end of the Host line decides; case, port, final dot and blanks around it do not count.
+    ("host=www.example.com", REQUEST, MATCH, HOST_END),
+    ("host=*.example.com", REQUEST, MATCH, HOST_END),
+    ("host=*.org", REQUEST, NO, HOST_END),
+    ("host=*", REQUEST[: HOST_END - 1], NEED_MORE, HOST_END - 1),
+    # The first byte of the name that no pattern can have is a no.
+    ("host=example.com", REQUEST, NO, HOST + 1),
+    ("host=www.example.org", REQUEST, NO, HOST + len("www.example.c")),
+    ("host=WWW.*.org,[::1]", REQUEST, NO, HOST_END),
+    # Lines may end with LF alone.
+    ("host=a", b"GET / HTTP/1.1\nHost:a\n\n", MATCH, 22),
+    # An IPv6 address is asked for without its brackets.
+    *(
+        ("host=2001:db8::1", with_fields(f"Host: {value}"), MATCH)
+        for value in ("[2001:DB8::1]", "[2001:db8::1]:80", "[2001:db8::1]:")
+    ),
+    # Of several Host fields the first counts, and what is not quite one does not.
+    ("host=a", TWO_HOSTS, MATCH),
+    ("host=b", TWO_HOSTS, NO),
+    *(("host=a", data, NO, len(data)) for data in LOOKALIKES),
+    # A value that is no host and port is compared as it is.
+    *(
+        ("host=a,b", with_fields(f"Host: {value}"), NO)
+        for value in ("a:b", "a:1:2", "[::1", "b@a", "a/", "a b")
+    ),
+    # The end of a head without Host is a no.
+    ("host=*", b"GET / HTTP/1.0\r\nA: b\r\n\r\n", NO, 24),
+    ("host=*", b"GET / HTTP/1.0\n\nHost: a\n", NO, 16),
+    # The host of an absolute target goes before the Host field, and is known earlier; that of CONNECT is its target.
+    ("host=a.example", OF_PROXY, MATCH, OF_PROXY.index(b"\n") + 1),
+    ("host=b", OF_PROXY, NO, 29),
+    ("host=a.example", CONNECT, MATCH, CONNECT.index(b"\n") + 1),
+    ("host=b", CONNECT, NO, 22),
+    ("host=b", b"CONNECT /x HTTP/1.1\r\nHost: b\r\n\r\n", NO, 11),
+    # The Host line ends within 64 KiB.
+    ("host=a", FITS, MATCH, 65536),
+    ("host=a", FITS.replace(b"X", b"XX"), NO, 65536),
+    # All that is asked for has to hold.
+    ("method=GET path=/api/* host=*.example.com version=1.1", REQUEST, MATCH, HOST_END),
+    ("method=PUT path=/api/* host=*.example.com version=1.1", REQUEST, NO),
+    ("method=GET path=/x host=*.example.com version=1.1", REQUEST, NO),
+    ("method=GET path=/api/* host=b.example version=1.1", REQUEST, NO),
+    ("method=GET path=/api/* host=*.example.com version=1.0", REQUEST, NO),
+)
+UNUSABLE = (
+    ("version=1.1,3", "version: '3' matches nothing; possible are 1.0, 1.1, 2, 2.0"),
+    *((f"method={one}", f"method: {one!r} matches nothing") for one in ("get", "FETCH", "PRI")),
+)
