@@ -10,7 +10,7 @@
 - ``VERDICTS``, ``DATAGRAM_VERDICTS``: options, as a line of the rules has them, bytes, and what it makes of them (`Row`).
 - ``FACTS``, ``DATAGRAM_FACTS``: options, bytes, and what is learnt of them.
 - ``KEYS``, ``DATAGRAM_KEYS``: options, bytes, and the name by which routes are looked up; ``None`` as long as it is unknown.
-- ``TRIED``: options beside those of the examples with which any bytes at all are tried.
+- ``TRIED``: options beside those of the examples with which any bytes at all are tried, the samples and those of ``TRIED_ON`` among them.
 - ``UNUSABLE``: options that are an error, and a part of its message.
 """
 

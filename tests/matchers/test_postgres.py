@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.asking import facts_of, verdicts_of
-from tests.support.examples import scaled
-from txmux.errors import OptionError
-from txmux.interfaces import Peeked, Verdict
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from txmux.interfaces import Peeked
 from txmux.matchers.postgres import postgres
 from txmux.testing import calls_in
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 
 def startup(*strings: bytes, minor: int = 0, end: bytes = b"\0") -> bytes:
@@ -47,8 +41,6 @@ SAMPLES = (
     startup(b"_pq_.compression", b"on", b"user", b"alice"),
 )
 
-said = verdicts_of(postgres)
-learnt = facts_of(postgres)
 REQUESTS = (SSL_REQUEST, GSSENC_REQUEST, cancel(bytes(4)), cancel(bytes(256)))
 MATCHED = (
     # The code of a request is a match.
@@ -88,117 +80,74 @@ REFUSED = (
     (b"\x00\x0e\x38", 2),  # OpenVPN
     (bytes(24), 4),  # adb,
 )
+ALICE = startup(b"user", b"alice")
+NO_DATABASE = startup(b"database", b"", b"user", b"alice")
+NO_USER = startup(b"options", b"-c x=y")
+JURGEN = startup(b"user", "jürgen".encode())
+# A packet has at most 10000 bytes.
+LONGEST = startup(b"user", b"alice", b"options", b"o" * 9971)
+MALFORMED = (
+    (startup(b"user", b"a", end=b"x"), 16),
+    (startup(b"user", b"a", b"user", b"b"), 22),
+    (startup(b"user", b"a", b"", b"b"), 16),
+    (startup(b"user", b"a", b"database"), 24),
+)
+VERDICTS = (
+    # The end of the packet is a match if all fit.
+    ("user=alice", PSQL, MATCH, 56),
+    ("user=bob,al* database=shop application=p*", PSQL, MATCH, 56),
+    ("application=psql", PSQL + b"p", MATCH, 56),
+    ("user=alice", PSQL[:55], NEED_MORE, 55),
+    ("user=alice", LONGEST, MATCH, 10_000),
+    # The end of a value that does not fit is a no.
+    ("user=bob", PSQL, NO, 19),
+    ("user=alice database=other", PSQL, NO, 33),
+    ("application=Psql", PSQL, NO, 55),
+    # Requests tell nothing of a user, so they are a no.
+    ("user=*", SSL_REQUEST, NO, 8),
+    ("database=*", GSSENC_REQUEST, NO, 8),
+    ("application=*", cancel(bytes(4)), NO, 8),
+    # Without a database, or with an empty one, it is that of the user's name.
+    *(("database=alice", one, MATCH, len(one)) for one in (ALICE, NO_DATABASE)),
+    *(("database=shop", one, NO, len(one)) for one in (ALICE, NO_DATABASE)),
+    # Any pattern wants a value to be there.
+    ("application=*", ALICE, NO, len(ALICE)),
+    ("user=*", NO_USER, NO, len(NO_USER)),
+    ("database=*", NO_USER, NO, len(NO_USER)),
+    # A packet that is not as it ought to be is a no where that shows.
+    *(("user=*", packet, NO, at) for packet, at in MALFORMED),
+    *(("", packet, MATCH, 13) for packet, _ in MALFORMED),
+    # Names in UTF-8 fit as they are written.
+    ("user=j?rgen", JURGEN, MATCH, len(JURGEN)),
+    ("user=~j.*n", JURGEN, MATCH, len(JURGEN)),
+    ("user=?", startup(b"user", b"\xff"), MATCH),
+)
+TRIED = ("user=a*", "database=shop", "application=?sql")
+TRIED_ON = (NO_DATABASE, startup(b"user", b"alice", b"database", b"user"))
+UNUSABLE = (("database=a,,b", "database: "),)
+OF_PSQL = {"user": "alice", "database": "shop", "application": "psql"}
+FACTS = (
+    ("", PSQL, OF_PSQL),
+    ("user=bob", PSQL, OF_PSQL),
+    ("", PSQL[:20], {"user": "alice"}),
+    ("", PSQL[:18], {}),
+    ("", startup(b"user", b"\xe9\n"), {"user": r"\xe9\n", "database": r"\xe9\n"}),
+    ("", SSL_REQUEST, {}),
+    ("", b"GET /", {}),
+)
 
 
-class OptionTests(SynchronousTestCase):
-    """``user=``, ``database=`` and ``application=`` need the StartupMessage."""
+class CostTests(SynchronousTestCase):
+    """Sending byte by byte is not a way to make txmux work."""
 
-    def test_match(self) -> None:
-        """The end of the packet is a match if all fit."""
-        self.assertEqual(said(PSQL, user="alice"), (MATCH, 56))
-        self.assertEqual(said(PSQL, user="bob,al*", database="shop", application="p*"), (MATCH, 56))
-        self.assertEqual(said(PSQL + b"p", application="psql"), (MATCH, 56))
-        self.assertEqual(said(PSQL[:55], user="alice"), (NEED_MORE, 55))
-
-    def test_no(self) -> None:
-        """The end of a value that does not fit is a no."""
-        self.assertEqual(said(PSQL, user="bob"), (NO, 19))
-        self.assertEqual(said(PSQL, user="alice", database="other"), (NO, 33))
-        self.assertEqual(said(PSQL, application="Psql"), (NO, 55))
-
-    def test_requests(self) -> None:
-        """Requests tell nothing of a user, so they are a no."""
-        self.assertEqual(said(SSL_REQUEST, user="*"), (NO, 8))
-        self.assertEqual(said(GSSENC_REQUEST, database="*"), (NO, 8))
-        self.assertEqual(said(cancel(bytes(4)), application="*"), (NO, 8))
-
-    def test_no_database(self) -> None:
-        """Without a database, or with an empty one, it is that of the user's name."""
-        for packet in (startup(b"user", b"alice"), startup(b"database", b"", b"user", b"alice")):
-            self.assertEqual(said(packet, database="alice"), (MATCH, len(packet)))
-            self.assertEqual(said(packet, database="shop"), (NO, len(packet)))
-
-    def test_missing(self) -> None:
-        """Any pattern wants a value to be there."""
-        packet = startup(b"user", b"alice")
-        self.assertEqual(said(packet, application="*"), (NO, len(packet)))
-        packet = startup(b"options", b"-c x=y")
-        self.assertEqual(said(packet, user="*"), (NO, len(packet)))
-        self.assertEqual(said(packet, database="*"), (NO, len(packet)))
-
-    def test_malformed(self) -> None:
-        """A packet that is not as it ought to be is a no where that shows."""
-        for packet, at in (
-            (startup(b"user", b"a", end=b"x"), 16),
-            (startup(b"user", b"a", b"user", b"b"), 22),
-            (startup(b"user", b"a", b"", b"b"), 16),
-            (startup(b"user", b"a", b"database"), 24),
-        ):
-            self.assertEqual(said(packet, user="*"), (NO, at), packet)
-            self.assertEqual(said(packet), (MATCH, 13))
-
-    def test_other_alphabets(self) -> None:
-        """Names in UTF-8 fit as they are written."""
-        packet = startup(b"user", "jürgen".encode())
-        self.assertEqual(said(packet, user="j?rgen"), (MATCH, len(packet)))
-        self.assertEqual(said(packet, user="~j.*n"), (MATCH, len(packet)))
-        self.assertEqual(said(startup(b"user", b"\xff"), user="?")[0], MATCH)
-
-    def test_longest(self) -> None:
-        """A packet has at most 10000 bytes, and reading it byte by byte takes time in proportion."""
-        packet = startup(b"user", b"alice", b"options", b"o" * 9971)
-        self.assertEqual(len(packet), 10_000)
-        self.assertEqual(said(packet, user="alice"), (MATCH, 10_000))
+    def test_long(self) -> None:
+        """To read a packet byte by byte takes time in proportion."""
         predicate = postgres.predicate({"user": "alice"})
 
         def ask(length: int) -> None:
             peeked = None
             for end in range(1, length):
-                peeked = Peeked(packet[:end], peeked)
+                peeked = Peeked(LONGEST[:end], peeked)
                 predicate(peeked)
 
         self.assertLess(calls_in(lambda: ask(4000)), 2.2 * calls_in(lambda: ask(2000)))
-
-    def test_unusable(self) -> None:
-        """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, postgres.predicate, {"database": "a,,b"})
-        self.assertIn("database: ", str(error))
-
-
-class LearntTests(SynchronousTestCase):
-    """What goes to the access log."""
-
-    def test_facts(self) -> None:
-        """User, database and application are learnt as far as they are there, whatever the options."""
-        everything = {"user": "alice", "database": "shop", "application": "psql"}
-        self.assertEqual(learnt(PSQL), everything)
-        self.assertEqual(learnt(PSQL, user="bob"), everything)
-        self.assertEqual(learnt(PSQL[:20]), {"user": "alice"})
-        self.assertEqual(learnt(PSQL[:18]), {})
-        self.assertEqual(
-            learnt(startup(b"user", b"\xe9\n")), {"user": r"\xe9\n", "database": r"\xe9\n"}
-        )
-        self.assertEqual(learnt(SSL_REQUEST), {})
-        self.assertEqual(learnt(b"GET /"), {})
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=scaled(100), deadline=None)
-    @given(
-        st.sampled_from([{}, {"user": "a*"}, {"database": "shop"}, {"application": "?sql"}]),
-        st.binary(max_size=40)
-        | st.builds(
-            lambda sample, n, tail: sample[:n] + tail,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=40),
-        )
-        | st.lists(st.binary(max_size=4) | st.sampled_from([b"user", b"database", b"alice"])).map(
-            lambda strings: startup(*strings)
-        ),
-    )
-    def test_any_bytes(self, options: dict[str, str], data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data, **options)

@@ -123,7 +123,8 @@ def test_tried(name: str) -> None:
     """The contract is kept with further options."""
     for line in rows(name, "TRIED"):
         predicate = installed_matchers()[name].predicate(read_options(line))
-        check_predicate(predicate, more=rows(name, "SAMPLES"), examples=30)
+        more = [*rows(name, "SAMPLES"), *rows(name, "TRIED_ON")]
+        check_predicate(predicate, more=more, examples=30)
 
 
 @each_with("FACTS", "DATAGRAM_FACTS")

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.asking import verdicts_of
-from tests.support.examples import scaled
-from txmux.errors import OptionError
-from txmux.interfaces import Peeked, Verdict
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from txmux.interfaces import Peeked
 from txmux.matchers.xmpp import _read_header, xmpp
-from txmux.testing import calls_in, facts, in_pieces
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import calls_in, in_pieces
 
 # The first is recorded from Twisted Words 26.10; the second is that of RFC 6120, section 4.2.
 WORDS = (
@@ -31,7 +25,6 @@ SAMPLES = (
     b'<?xml version="1.0" encoding="UTF-8"?><stream:stream to="b.example" xmlns="jabber:server">',
 )
 
-said = verdicts_of(xmpp)
 FITS = b"<?xml " + b"a" * (256 - 6 - 2 - 15) + b"?><stream:stream "
 # The blank after it is a match.
 DECIDED_AT = tuple(sample.index(b"<stream:stream") + 15 for sample in SAMPLES)
@@ -55,41 +48,35 @@ REFUSED = (
     # It is there within 256 bytes.
     FITS.replace(b"aa", b"aaa", 1),
 )
-
-
-class DomainTests(SynchronousTestCase):
-    """``to=`` looks at the domain that is asked for."""
-
-    def test_match(self) -> None:
-        """The quote that ends it is a match, whatever stands before and follows."""
-        for sample, to in zip(SAMPLES, ("example.com", "im.example.com", "b.example"), strict=True):
-            at = sample.index(to.encode(), sample.index(b" to=")) + len(to) + 1
-            self.assertEqual(said(sample, to=to.upper()), (MATCH, at))
-            self.assertEqual(said(sample[:at] + b"<<", to=to), (MATCH, at))
-            self.assertEqual(said(sample[: at - 1], to=to), (NEED_MORE, at - 1))
-        self.assertIs(said(SAMPLES[1], to="*.example.com").verdict, MATCH)
-        self.assertIs(said(b"<stream:stream to = 'a.' >", to="a").verdict, MATCH)
-
-    def test_no(self) -> None:
-        """Another is a no there; a header without one at its end."""
-        self.assertEqual(said(WORDS, to="*.example.com").verdict, NO)
-        without = WORDS.replace(b" to=", b" too=")
-        self.assertEqual(said(without, to="*"), (NO, len(without)))
-
-    def test_lookalikes(self) -> None:
-        """What only looks like the attribute is none."""
-        for data in (
-            b"<stream:stream id=\" to='a' \" x:to='a' To='a'>",
-            b"<stream:stream id=' to=\"a\"'>",
-        ):
-            self.assertEqual(said(data, to="*"), (NO, len(data)), data)
-
-    def test_first(self) -> None:
-        """The first counts."""
-        self.assertIs(said(b"<stream:stream to='a' to='b'>", to="a").verdict, MATCH)
-
-    def test_malformed(self) -> None:
-        """The first byte that no header has there is a no."""
+FITS_TO = b"<stream:stream a='" + b"b" * (4096 - 18 - 9) + b"' to='a'>"
+WITHOUT = WORDS.replace(b" to=", b" too=")
+LOOKALIKES = (
+    b"<stream:stream id=\" to='a' \" x:to='a' To='a'>",
+    b"<stream:stream id=' to=\"a\"'>",
+)
+VERDICTS = (
+    # The quote that ends the domain is a match, whatever stands before and follows.
+    *(
+        row
+        for sample, to in zip(SAMPLES, ("example.com", "im.example.com", "b.example"), strict=True)
+        for at in [sample.index(to.encode(), sample.index(b" to=")) + len(to) + 1]
+        for row in (
+            (f"to={to.upper()}", sample, MATCH, at),
+            (f"to={to}", sample[:at] + b"<<", MATCH, at),
+            (f"to={to}", sample[: at - 1], NEED_MORE, at - 1),
+        )
+    ),
+    ("to=*.example.com", RFC, MATCH),
+    ("to=a", b"<stream:stream to = 'a.' >", MATCH),
+    # Another is a no there; a header without one at its end.
+    ("to=*.example.com", WORDS, NO),
+    ("to=*", WITHOUT, NO, len(WITHOUT)),
+    *(("to=*", data, NO, len(data)) for data in LOOKALIKES),
+    # The first counts.
+    ("to=a", b"<stream:stream to='a' to='b'>", MATCH),
+    # The first byte that no header has there is a no.
+    *(
+        ("to=*", data, NO, at)
         for data, at in (
             (b"<stream:stream >", 16),
             (b"<stream:stream a>", 17),
@@ -99,50 +86,30 @@ class DomainTests(SynchronousTestCase):
             (b"<stream:stream a='\x00", 19),
             (b"<stream:stream a='b'/>", 21),
             (b"<stream:stream 1='b'>", 16),
-        ):
-            self.assertEqual(said(data, to="*"), (NO, at), data)
-
-    def test_longest(self) -> None:
-        """The header ends within 4 KiB."""
-        fits = b"<stream:stream a='" + b"b" * (4096 - 18 - 9) + b"' to='a'>"
-        self.assertEqual(said(fits, to="a"), (MATCH, 4095))
-        later = fits.replace(b"bb", b"bbb", 1)
-        self.assertIs(said(later, to="a").verdict, NO)
-
-    def test_key(self) -> None:
-        """Many domains are told apart by it."""
-        key = getattr(xmpp.predicate({"to": "a"}), "key", None)
-        assert key is not None
-        self.assertEqual(key.read(Peeked(WORDS)), "example.com")
-        self.assertEqual(key.read(Peeked(b"<stream:stream to='A.' ")), "a")
-        self.assertEqual(key.read(Peeked(b"<stream:stream x='b'>")), "")
-        self.assertEqual(key.read(Peeked(b"GET")), "")
-        self.assertIsNone(key.read(Peeked(WORDS[:40])))
-
-    def test_unusable(self) -> None:
-        """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, xmpp.predicate, {"to": "a,,b"})
-        self.assertIn("to: ", str(error))
-
-
-class LearntTests(SynchronousTestCase):
-    """What goes to the access log."""
-
-    def learnt(self, data: bytes, **options: str) -> dict[str, str]:
-        """Give the facts of a sample."""
-        return facts(xmpp.predicate(options), Peeked(data))
-
-    def test_domain(self) -> None:
-        """The domain is learnt once it is there in full, whatever the options."""
-        self.assertEqual(self.learnt(WORDS), {"to": "example.com"})
-        self.assertEqual(self.learnt(WORDS, to="a"), {"to": "example.com"})
-        for data in (WORDS[:98], b"<stream:stream to='", b"<stream:stream to=''>", b"GET"):
-            self.assertEqual(self.learnt(data), {})
-
-    def test_hostile(self) -> None:
-        """It cannot break the log line."""
-        data = b"<stream:stream to='a\n\xff\xc3\xa4'>"
-        self.assertEqual(self.learnt(data), {"to": r"a\n\udcff\xe4"})
+        )
+    ),
+    # The header ends within 4 KiB.
+    ("to=a", FITS_TO, MATCH, 4095),
+    ("to=a", FITS_TO.replace(b"bb", b"bbb", 1), NO),
+)
+TRIED = ("to=*", "to=example.com,*.example")
+TRIED_ON = (*LOOKALIKES, b"<stream:stream to='a' to=\"b\">")
+UNUSABLE = (("to=a,,b", "to: "),)
+KEYS = (
+    ("to=a", WORDS, "example.com"),
+    ("to=a", b"<stream:stream to='A.' ", "a"),
+    ("to=a", b"<stream:stream x='b'>", ""),
+    ("to=a", b"GET", ""),
+    ("to=a", WORDS[:40], None),
+)
+FACTS = (
+    ("", WORDS, {"to": "example.com"}),
+    ("to=a", WORDS, {"to": "example.com"}),
+    *(("", data, {}) for data in (WORDS[:98], b"<stream:stream to='", b"<stream:stream to=''>")),
+    ("", b"GET", {}),
+    # It cannot break the log line.
+    ("", b"<stream:stream to='a\n\xff\xc3\xa4'>", {"to": r"a\n\udcff\xe4"}),
+)
 
 
 class CostTests(SynchronousTestCase):
@@ -165,26 +132,7 @@ class CostTests(SynchronousTestCase):
         peeked = None
         for length in range(1, len(data)):
             peeked = Peeked(data[:length], peeked)
-            self.assertIs(predicate(peeked), Verdict.NEED_MORE)
+            self.assertIs(predicate(peeked), NEED_MORE)
             if length > len("<stream:stream "):
                 self.assertEqual(peeked.parsed(_read_header).searched, length)
-        self.assertIs(predicate(Peeked(data, peeked)), Verdict.MATCH)
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=scaled(100), deadline=None)
-    @given(
-        st.sampled_from(["", "*", "example.com,*.example"]),
-        st.binary(max_size=12)
-        | st.builds(
-            lambda sample, n, b: sample[:n] + b + sample[n + len(b) :],
-            st.sampled_from(SAMPLES),
-            st.integers(0, 120),
-            st.binary(max_size=3) | st.sampled_from([b"'", b'"', b" to='a'", b">", b"="]),
-        ),
-    )
-    def test_any_bytes(self, to: str, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data, **({"to": to} if to else {}))
+        self.assertIs(predicate(Peeked(data, peeked)), MATCH)
