@@ -7,7 +7,8 @@
 - ``MATCHED``, ``REFUSED``: what it has to match besides, and to refuse; as bytes, or with the byte at which that is due.
 - ``UNDECIDED``: what is not enough for either, beyond the beginnings of those.
 - ``DATAGRAMS``, ``MATCHED_DATAGRAMS`` and so on: the same of flows, by their first datagram or several.
-- ``VERDICTS``, ``DATAGRAM_VERDICTS``: options, as a line of the rules has them, bytes, and what it makes of them (`Row`).
+- ``VERDICTS``, ``DATAGRAM_VERDICTS``: options as a line of the rules has them (or a dictionary, if values have blanks), bytes,
+  what it makes of them, and at which byte.
 - ``FACTS``, ``DATAGRAM_FACTS``: options, bytes, and what is learnt of them.
 - ``KEYS``, ``DATAGRAM_KEYS``: options, bytes, and the name by which routes are looked up; ``None`` as long as it is unknown.
 - ``TRIED``: options beside those of the examples with which any bytes at all are tried, the samples and those of ``TRIED_ON`` among them.
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import IProtocolMatcher
 
-    Row = tuple[str, bytes, Verdict] | tuple[str, bytes, Verdict, int]
+    Facts = tuple[tuple[str, bytes, dict[str, str]], ...]
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 CONFIGURED = frozenset({"any", "payload", "regex"})

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.matchers.asking import datagram_facts_of
-from txmux.matchers.coap import coap
-
-facts_of = datagram_facts_of(coap)
 # Recorded from coap-client of libcoap 4.3.1: to read, to write, and to observe without confirmation.
 DATAGRAMS = (
     bytes.fromhex("4101072201bb2e77656c6c2d6b6e6f776e04636f7265"),
@@ -75,15 +69,9 @@ REFUSED_DATAGRAMS = (
     bytes.fromhex("4001 0009 10072b 00 03 0001 00 05"),
     bytes.fromhex("4001 000e 10072b 00 03 0001 00 05 98 0001 00 01"),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """Requests, whose options have a meaning."""
-
-    def test_learnt(self) -> None:
-        """The method and the path are learnt."""
-        self.assertEqual(
-            [(facts["method"], facts["path"]) for facts in map(facts_of, DATAGRAMS)],
-            [("GET", "/.well-known/core"), ("PUT", "/light"), ("GET", "/temperature")],
-        )
-        self.assertEqual(facts_of(b"\x40\x05\0\0"), {"method": "FETCH", "path": "/"})
+DATAGRAM_FACTS = (
+    ("", DATAGRAMS[0], {"method": "GET", "path": "/.well-known/core"}),
+    ("", DATAGRAMS[1], {"method": "PUT", "path": "/light"}),
+    ("", DATAGRAMS[2], {"method": "GET", "path": "/temperature"}),
+    ("", b"\x40\x05\0\0", {"method": "FETCH", "path": "/"}),
+)

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+from tests.matchers.all_samples import MATCH, NO
 
-from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
-from txmux.errors import OptionError
-from txmux.interfaces import Verdict
-from txmux.matchers.ike import ike
-
-verdict_of = datagram_verdicts_of(ike)
-facts_of = datagram_facts_of(ike)
 # Recorded from ike-scan 1.9.5: version 1, version 2, aggressive mode, and version 1 at port 4500.
 DATAGRAMS = (
     bytes.fromhex(
@@ -99,24 +92,18 @@ REFUSED_DATAGRAMS = (
     # ESP at port 4500: SPI, number, encrypted
     bytes.fromhex("c1a2b3c4 00000001") + bytes(range(64)),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """Messages of both versions, at both ports."""
-
-    def test_version(self) -> None:
-        """Both versions can have routes of their own."""
-        two = [verdict_of(one, version="2") for one in DATAGRAMS]
-        match, no = Verdict.MATCH, Verdict.NO
-        self.assertEqual(two, [no, match, no, no])
-        self.assertIs(verdict_of(AUTH, version="2"), match)
-        self.assertIs(verdict_of(b"\xff", version="*"), no)
-        error = self.assertRaises(OptionError, ike.predicate, {"version": "3"})
-        self.assertIn("possible are 1, 2", str(error))
-
-    def test_learnt(self) -> None:
-        """Version and exchange are learnt."""
-        self.assertEqual(
-            [" ".join(facts_of(one).values()) for one in (*DATAGRAMS, AUTH)],
-            ["1 main", "2 init", "1 aggressive", "1 main", "2 auth"],
-        )
+DATAGRAM_VERDICTS = (
+    *(
+        ("version=2", datagram, verdict)
+        for datagram, verdict in zip(DATAGRAMS, (NO, MATCH, NO, NO), strict=True)
+    ),
+    ("version=2", AUTH, MATCH),
+    ("version=*", b"\xff", NO),
+)
+DATAGRAM_FACTS = tuple(
+    ("", datagram, {"version": version, "exchange": exchange})
+    for datagram, version, exchange in zip(
+        (*DATAGRAMS, AUTH), "12112", ("main", "init", "aggressive", "main", "auth"), strict=True
+    )
+)
+UNUSABLE = (("version=3", "possible are 1, 2"),)

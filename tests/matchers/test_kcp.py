@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
-from txmux.errors import OptionError
-from txmux.interfaces import Verdict
-from txmux.matchers.kcp import kcp
-
-verdict_of = datagram_verdicts_of(kcp)
-facts_of = datagram_facts_of(kcp)
+from tests.matchers.all_samples import MATCH, NO
 
 
 def segment(conv: int, command: int = 81, data: bytes = b"", fragment: int = 0) -> bytes:
@@ -42,24 +34,14 @@ REFUSED_DATAGRAMS = (
     segment(1) * 129,
     bytes(24),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """Segments of one session."""
-
-    def test_conv(self) -> None:
-        """Sessions are told apart by their number."""
-        self.assertIs(verdict_of(DATAGRAMS[0], conv="7,0x11223344"), Verdict.MATCH)
-        self.assertIs(verdict_of(DATAGRAMS[0], conv="287454020"), Verdict.MATCH)
-        self.assertIs(verdict_of(DATAGRAMS[1], conv="7,0x11223344"), Verdict.NO)
-        self.assertIs(verdict_of(DATAGRAMS[1], conv="1"), Verdict.MATCH)
-
-    def test_learnt(self) -> None:
-        """The number is learnt."""
-        self.assertEqual(facts_of(DATAGRAMS[0]), {"conv": "287454020"})
-
-    def test_unusable(self) -> None:
-        """What is not such a number is an error."""
-        for text in ("", "-1", "4294967296", "0x", "0x123456789", "1,,2", "one"):
-            error = self.assertRaises(OptionError, kcp.predicate, {"conv": text})
-            self.assertIn("is not the number of a session", str(error))
+DATAGRAM_VERDICTS = (
+    ("conv=7,0x11223344", DATAGRAMS[0], MATCH),
+    ("conv=287454020", DATAGRAMS[0], MATCH),
+    ("conv=7,0x11223344", DATAGRAMS[1], NO),
+    ("conv=1", DATAGRAMS[1], MATCH),
+)
+DATAGRAM_FACTS = (("", DATAGRAMS[0], {"conv": "287454020"}),)
+UNUSABLE = tuple(
+    (f"conv={text}", "is not the number of a session")
+    for text in ("", "-1", "4294967296", "0x", "0x123456789", "1,,2", "one")
+)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from txmux.interfaces import Peeked
 from txmux.matchers.postgres import postgres
 from txmux.testing import calls_in
+
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 
 def startup(*strings: bytes, minor: int = 0, end: bytes = b"\0") -> bytes:
@@ -126,7 +131,7 @@ TRIED = ("user=a*", "database=shop", "application=?sql")
 TRIED_ON = (NO_DATABASE, startup(b"user", b"alice", b"database", b"user"))
 UNUSABLE = (("database=a,,b", "database: "),)
 OF_PSQL = {"user": "alice", "database": "shop", "application": "psql"}
-FACTS = (
+FACTS: Facts = (
     ("", PSQL, OF_PSQL),
     ("user=bob", PSQL, OF_PSQL),
     ("", PSQL[:20], {"user": "alice"}),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+from typing import TYPE_CHECKING
 
-from tests.matchers.asking import datagram_facts_of
-from txmux.matchers.radius import radius
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
-facts_of = datagram_facts_of(radius)
 # Recorded from radclient of FreeRADIUS 3.2.1: for access, accounting, and the status of the server.
 DATAGRAMS = (
     bytes.fromhex(
@@ -33,13 +32,8 @@ REFUSED_DATAGRAMS = (
     bytes([1, 7, 0, 22]) + HEAD + b"\x00\x02",
     bytes([1, 7, 0, 24]) + HEAD + b"\x01\x05ab",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """Requests, whose attributes fill the datagram."""
-
-    def test_learnt(self) -> None:
-        """The name of the user is learnt, if it is there."""
-        self.assertEqual(
-            [facts_of(one) for one in DATAGRAMS], [{"user": "bob"}, {"user": "bob"}, {}]
-        )
+DATAGRAM_FACTS: Facts = (
+    ("", DATAGRAMS[0], {"user": "bob"}),
+    ("", DATAGRAMS[1], {"user": "bob"}),
+    ("", DATAGRAMS[2], {}),
+)

@@ -42,9 +42,11 @@ def rows(name: str, table: str) -> Any:
     return all_samples(table).get(name, ())
 
 
-def read_options(line: str) -> dict[str, str]:
+def read_options(options: str | dict[str, str]) -> dict[str, str]:
     """Read options as the rules have them."""
-    return dict(word.split("=", 1) for word in line.split())
+    if isinstance(options, dict):
+        return options
+    return dict(word.split("=", 1) for word in options.split())
 
 
 def asked(name: str, table: str) -> Iterator[tuple[Predicate, Peeked, Any, Any]]:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+from tests.matchers.all_samples import MATCH, NO
 
-from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
-from txmux.interfaces import Verdict
-from txmux.matchers.snmp import snmp
-
-verdict_of = datagram_verdicts_of(snmp)
-facts_of = datagram_facts_of(snmp)
 # Recorded from Net-SNMP 5.9.3: snmpget, snmpwalk with version 2c, snmpget with version 3, snmptrap.
 DATAGRAMS = (
     bytes.fromhex(
@@ -52,20 +46,12 @@ REFUSED_DATAGRAMS = (
     # LDAP without a connection (RFC 1798) begins alike.
     bytes.fromhex("300c 020101 6007 020103 0400 8000"),
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """Messages of three versions, in BER up to the end."""
-
-    def test_learnt(self) -> None:
-        """The version is learnt; the community is a secret."""
-        self.assertEqual(
-            [facts_of(one) for one in DATAGRAMS],
-            [{"version": version} for version in ("1", "2c", "3", "2c", "1")],
-        )
-
-    def test_community(self) -> None:
-        """A community matches patterns; version 3 has none."""
-        wanted = [verdict_of(one, community="pub*,s3cret") for one in DATAGRAMS]
-        match, no = Verdict.MATCH, Verdict.NO
-        self.assertEqual(wanted, [match, match, no, no, no])
+# The community is a secret, so the version alone is learnt; version 3 has none.
+DATAGRAM_FACTS = tuple(
+    ("", datagram, {"version": version})
+    for datagram, version in zip(DATAGRAMS, ("1", "2c", "3", "2c", "1"), strict=True)
+)
+DATAGRAM_VERDICTS = tuple(
+    ("community=pub*,s3cret", datagram, verdict)
+    for datagram, verdict in zip(DATAGRAMS, (MATCH, MATCH, NO, NO, NO), strict=True)
+)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+from typing import TYPE_CHECKING
 
-from tests.matchers.asking import facts_of, verdicts_of
-from txmux.errors import OptionError
-from txmux.interfaces import Verdict
-from txmux.matchers.ssh import ssh
-from txmux.testing import check_predicate
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 OPENSSH = b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n"
 # As OpenSSH, Paramiko, PuTTY and Go's library send it.
@@ -21,8 +18,6 @@ SAMPLES = (
     b"SSH-2.0-Go\r\n",
 )
 
-said = verdicts_of(ssh)
-learnt = facts_of(ssh)
 MATCHED = (
     # The first four bytes of an identification string are enough.
     (OPENSSH, 4),
@@ -34,73 +29,36 @@ REFUSED = (
     (b"SSH 2.0", 4),
     (b"ssh-", 1),
 )
-
-
-class SoftwareTests(SynchronousTestCase):
-    """``software=`` looks at what follows the second dash."""
-
-    def test_match(self) -> None:
-        """The byte after the software version decides, be it a blank or the end of the line."""
-        self.assertEqual(said(OPENSSH, software="OpenSSH_*"), (MATCH, 22))
-        self.assertEqual(said(b"SSH-2.0-Go\r\n", software="Go"), (MATCH, 11))
-        self.assertEqual(said(b"SSH-2.0-Go\n", software="Go"), (MATCH, 11))
-        self.assertEqual(said(b"SSH-2.0-Go", software="Go"), (NEED_MORE, 10))
-
-    def test_dashes(self) -> None:
-        """A software version may have dashes of its own."""
-        self.assertEqual(said(b"SSH-2.0-a-b-c x\r\n", software="a-b-c"), (MATCH, 14))
-
-    def test_several(self) -> None:
-        """Any of several patterns is enough."""
-        self.assertEqual(said(b"SSH-2.0-Go\r\n", software="libssh*, G?"), (MATCH, 11))
-
-    def test_no(self) -> None:
-        """The first byte that no pattern can have there is a no."""
-        self.assertEqual(said(OPENSSH, software="libssh_*"), (NO, 9))
-        self.assertEqual(said(OPENSSH, software="OpenSSH_8*"), (NO, 17))
-        self.assertEqual(said(OPENSSH, software="*p2"), (NO, 22))
-        self.assertEqual(said(OPENSSH, software="openssh_*"), (NO, 9))
-
-    def test_malformed(self) -> None:
-        """A line that is no identification string is a no at the byte that shows it."""
-        for line, at in (
-            (b"SSH--2.0", 5),
-            (b"SSH-2.0 x", 8),
-            (b"SSH-2.0-\r\n", 9),
-            (b"SSH-2.0-a\x00b\r\n", 10),
-            (b"SSH-2.0-a\xe9b\r\n", 10),
-            (b"GET / HTTP/1.1\r\n", 1),
-        ):
-            self.assertEqual(said(line, software="*"), (NO, at))
-
-    def test_longest(self) -> None:
-        """A line of more than 255 bytes is no identification string."""
-        start = b"SSH-2.0-"
-        fits = start + b"a" * (254 - len(start)) + b"\n"
-        self.assertEqual(said(fits, software="*"), (MATCH, 255))
-        self.assertEqual(said(start + b"a" * 300, software="*"), (NO, 255))
-
-    def test_unusable(self) -> None:
-        """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, ssh.predicate, {"software": "a,,b"})
-        self.assertIn("software: ", str(error))
-
-
-class LearntTests(SynchronousTestCase):
-    """What goes to the access log."""
-
-    def test_software(self) -> None:
-        """The software version is learnt as soon as it is there in full, whatever the options."""
-        self.assertEqual(learnt(OPENSSH), {"software": "OpenSSH_9.2p1"})
-        self.assertEqual(learnt(OPENSSH, software="*"), {"software": "OpenSSH_9.2p1"})
-        self.assertEqual(learnt(b"SSH-2.0-Open"), {})
-        self.assertEqual(learnt(b"GET /"), {})
-
-
-class OptionContractTests(SynchronousTestCase):
-    """The contract of a predicate, with options."""
-
-    def test_contract(self) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        for options in ({"software": "*"}, {"software": "OpenSSH_*,a?b"}, {"software": "x*y-?"}):
-            check_predicate(ssh.predicate(options), more=[OPENSSH], examples=30)
+LONGEST = b"SSH-2.0-".ljust(254, b"a") + b"\n"
+VERDICTS = (
+    # The byte after the software version decides, be it a blank or the end of the line; it may have dashes of its own.
+    ("software=OpenSSH_*", OPENSSH, MATCH, 22),
+    ("software=Go", b"SSH-2.0-Go\r\n", MATCH, 11),
+    ("software=Go", b"SSH-2.0-Go\n", MATCH, 11),
+    ("software=Go", b"SSH-2.0-Go", NEED_MORE, 10),
+    ("software=a-b-c", b"SSH-2.0-a-b-c x\r\n", MATCH, 14),
+    ({"software": "libssh*, G?"}, b"SSH-2.0-Go\r\n", MATCH, 11),
+    # The first byte that no pattern can have there is a no.
+    ("software=libssh_*", OPENSSH, NO, 9),
+    ("software=OpenSSH_8*", OPENSSH, NO, 17),
+    ("software=*p2", OPENSSH, NO, 22),
+    ("software=openssh_*", OPENSSH, NO, 9),
+    # A line that is no identification string is a no at the byte that shows it.
+    ("software=*", b"SSH--2.0", NO, 5),
+    ("software=*", b"SSH-2.0 x", NO, 8),
+    ("software=*", b"SSH-2.0-\r\n", NO, 9),
+    ("software=*", b"SSH-2.0-a\x00b\r\n", NO, 10),
+    ("software=*", b"SSH-2.0-a\xe9b\r\n", NO, 10),
+    ("software=*", b"GET / HTTP/1.1\r\n", NO, 1),
+    # It has at most 255 bytes.
+    ("software=*", LONGEST, MATCH, 255),
+    ("software=*", LONGEST[:-1] + b"aa\n", NO, 255),
+)
+TRIED = ("software=*", "software=OpenSSH_*,a?b", "software=x*y-?")
+UNUSABLE = (("software=a,,b", "software: "),)
+FACTS: Facts = (
+    ("", OPENSSH, {"software": "OpenSSH_9.2p1"}),
+    ("software=*", OPENSSH, {"software": "OpenSSH_9.2p1"}),
+    ("", b"SSH-2.0-Open", {}),
+    ("", b"GET /", {}),
+)

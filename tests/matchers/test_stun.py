@@ -7,9 +7,8 @@ import zlib
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of, facts_of, verdicts_of
-from txmux.errors import OptionError
-from txmux.interfaces import Verdict
+from tests.matchers.all_samples import MATCH, NO
+from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
 from txmux.matchers.stun import stun
 
 # The beginning of the request of RFC 5769, section 2.1; Allocate and ConnectionBind made by hand after RFC 8656 and
@@ -166,59 +165,50 @@ REFUSED_DATAGRAMS = (
     DATAGRAMS[-3][:-1],
     DATAGRAMS[-1].replace(b"\x01\x01\0\x14", b"\x01\x02\0\x14"),
 )
+FRAMED = len(ICE).to_bytes(2, "big") + ICE
+NO_USERNAME = request(1, (0x24, b"abcd"))
+# Methods have names; others are numbers. The user name leads a call to its media server.
+VERDICTS = (
+    ("method=binding", ICE, MATCH, 8),
+    ("method=allocate", ICE, NO, 8),
+    # The user name is waited for, and its absence is known at the end.
+    ("username=a7Xq:*", ICE, MATCH, 33),
+    ("username=a7Xq:*", FRAMED, MATCH, 35),
+    ("username=b*", ICE, NO, 33),
+    ("username=*", NO_USERNAME, NO, 24),
+)
+FACTS = (
+    ("", FRAMED, {"method": "binding", "username": "a7Xq:Zk3w"}),
+    ("", FRAMED[:10], {"method": "binding"}),
+    ("", b"\1\2", {}),
+)
+DATAGRAM_VERDICTS = (
+    ("method=allocate", DATAGRAMS[2], MATCH),
+    ("method=allocate,refresh", DATAGRAMS[1], NO),
+    ("method=channel-*", CHANNEL, MATCH),
+    ("username=a7Xq:*", ICE, MATCH),
+    ("username=b*", ICE, NO),
+    ("username=*", DATAGRAMS[1], NO),
+)
+DATAGRAM_FACTS = (
+    ("", CHANNEL, {"method": "channel-data"}),
+    ("", request(0x200), {"method": "0x080"}),
+    ("", ICE, {"method": "binding", "username": "a7Xq:Zk3w"}),
+)
+UNUSABLE = (("method=bind", "did you mean 'binding'?"),)
 
 
-class DatagramTests(SynchronousTestCase):
-    """Requests and indications over UDP."""
+class MessageTests(SynchronousTestCase):
+    """What is in a message."""
 
     def test_fingerprint_is_last(self) -> None:
         """Nothing comes behind a fingerprint."""
         data = bytearray(request(1, fingerprint=True) + request(1, (0x8022, b"abcd"))[20:])
         data[3] += 8
-        self.assertIs(datagram_verdicts_of(stun)(bytes(data)), Verdict.NO)
+        self.assertIs(datagram_verdicts_of(stun)(bytes(data)), NO)
 
     def test_method(self) -> None:
-        """Methods have names; others are numbers."""
-        verdict_of = datagram_verdicts_of(stun)
-        self.assertIs(verdict_of(DATAGRAMS[2], method="allocate"), Verdict.MATCH)
-        self.assertIs(verdict_of(DATAGRAMS[1], method="allocate,refresh"), Verdict.NO)
-        self.assertIs(verdict_of(CHANNEL, method="channel-*"), Verdict.MATCH)
+        """The method is learnt of each message."""
         learn = datagram_facts_of(stun)
-        self.assertEqual(
-            [learn(one)["method"] for one in (*DATAGRAMS[:3], CHANNEL, request(0x200))],
-            ["binding", "binding", "allocate", "channel-data", "0x080"],
-        )
-
-    def test_username(self) -> None:
-        """The user name leads a call to its media server."""
-        verdict_of = datagram_verdicts_of(stun)
-        self.assertIs(verdict_of(ICE, username="a7Xq:*"), Verdict.MATCH)
-        self.assertIs(verdict_of(ICE, username="b*"), Verdict.NO)
-        self.assertIs(verdict_of(DATAGRAMS[1], username="*"), Verdict.NO)
-        self.assertEqual(
-            datagram_facts_of(stun)(ICE), {"method": "binding", "username": "a7Xq:Zk3w"}
-        )
-
-
-class StreamOptionTests(SynchronousTestCase):
-    """The options over TCP."""
-
-    def test_method(self) -> None:
-        """The method is known with the header."""
-        verdict_of = verdicts_of(stun)
-        self.assertEqual(verdict_of(ICE, method="binding"), (Verdict.MATCH, 8))
-        self.assertEqual(verdict_of(ICE, method="allocate"), (Verdict.NO, 8))
-        error = self.assertRaises(OptionError, stun.predicate, {"method": "bind"})
-        self.assertIn("did you mean 'binding'?", str(error))
-
-    def test_username(self) -> None:
-        """The user name is waited for, and its absence is known at the end."""
-        verdict_of = verdicts_of(stun)
-        framed = len(ICE).to_bytes(2, "big") + ICE
-        self.assertEqual(verdict_of(ICE, username="a7Xq:*"), (Verdict.MATCH, 33))
-        self.assertEqual(verdict_of(framed, username="a7Xq:*"), (Verdict.MATCH, 35))
-        self.assertEqual(verdict_of(ICE, username="b*"), (Verdict.NO, 33))
-        self.assertEqual(verdict_of(request(1, (0x24, b"abcd")), username="*"), (Verdict.NO, 24))
-        self.assertEqual(facts_of(stun)(framed), {"method": "binding", "username": "a7Xq:Zk3w"})
-        self.assertEqual(facts_of(stun)(framed[:10]), {"method": "binding"})
-        self.assertEqual(facts_of(stun)(b"\1\2"), {})
+        methods = [learn(one)["method"] for one in DATAGRAMS[:3]]
+        self.assertEqual(methods, ["binding", "binding", "allocate"])

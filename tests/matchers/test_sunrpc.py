@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+from typing import TYPE_CHECKING
 
-from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
-from txmux.errors import OptionError
-from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.sunrpc import sunrpc
-from txmux.testing import check_matcher, facts
+from tests.matchers.all_samples import MATCH, NO
+
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 # Recorded from nfs-ls of libnfs 4.0.0, with NFS 4 and with NFS 3, whose first call is to mountd; and from rpcinfo -p of rpcbind
 # 1.2.6.
@@ -56,38 +55,6 @@ REFUSED = (
 )
 
 
-class ProgramTests(SynchronousTestCase):
-    """``program=`` chooses by the program."""
-
-    def test_contract(self) -> None:
-        """Programs that are wanted match, by name or number; others are a no."""
-        for text in ("nfs", "100003", "mountd,nfs", "portmapper, nfs", "1,100003,4294967295"):
-            check_matcher(sunrpc, [(NFS, 20)], options={"program": text}, examples=10)
-        check_matcher(
-            sunrpc,
-            [(MOUNTD, 20)],
-            [(NFS, 20), (PORTMAPPER, 20)],
-            {"program": "mountd"},
-            examples=10,
-        )
-
-    def test_unusable(self) -> None:
-        """Anything else is an error that says what would be right."""
-        for text in ("", "nfs4", "0", "-1", "4294967296", "nfs,", "1.5", "٣"):
-            error = self.assertRaises(OptionError, sunrpc.predicate, {"program": text})
-            self.assertIn(
-                "write one of portmapper nfs mountd nlockmgr status, or a number", str(error)
-            )
-
-    def test_learnt(self) -> None:
-        """The program is a fact, by its name if it has one."""
-        predicate = sunrpc.predicate({})
-        other = NFS[:16] + (100_011).to_bytes(4, "big")
-        for data, program in ((NFS, "nfs"), (MOUNTD, "mountd"), (other, "100011")):
-            self.assertEqual(facts(predicate, Peeked(data)), {"program": program})
-        self.assertEqual(facts(predicate, Peeked(NFS[:19])), {})
-
-
 FIRST = DATAGRAMS[0]
 # There is no mark, and what proves who calls has to fit.
 REFUSED_DATAGRAMS = (
@@ -100,16 +67,34 @@ REFUSED_DATAGRAMS = (
     FIRST[:35] + b"\1" + FIRST[36:],
     FIRST[:39],
 )
-
-
-class DatagramTests(SynchronousTestCase):
-    """Calls over UDP."""
-
-    def test_program(self) -> None:
-        """Programs are wanted by their names or numbers, and learnt."""
-        verdict_of = datagram_verdicts_of(sunrpc)
-        learn = datagram_facts_of(sunrpc)
-        self.assertEqual([learn(one)["program"] for one in DATAGRAMS], ["portmapper", "nfs", "nfs"])
-        self.assertIs(verdict_of(DATAGRAMS[1], program="100003"), Verdict.MATCH)
-        self.assertIs(verdict_of(DATAGRAMS[1], program="mountd,nfs"), Verdict.MATCH)
-        self.assertIs(verdict_of(DATAGRAMS[1], program="mountd"), Verdict.NO)
+OTHER = NFS[:16] + (100_011).to_bytes(4, "big")
+# Programs that are wanted match, by name or number; others are a no.
+VERDICTS = (
+    *(
+        ({"program": text}, NFS, MATCH, 20)
+        for text in ("nfs", "100003", "mountd,nfs", "portmapper, nfs", "1,100003,4294967295")
+    ),
+    ("program=mountd", MOUNTD, MATCH, 20),
+    ("program=mountd", NFS, NO, 20),
+    ("program=mountd", PORTMAPPER, NO, 20),
+)
+DATAGRAM_VERDICTS = (
+    ("program=100003", DATAGRAMS[1], MATCH),
+    ("program=mountd,nfs", DATAGRAMS[1], MATCH),
+    ("program=mountd", DATAGRAMS[1], NO),
+)
+TRIED = ("program=mountd", "program=1,100003,4294967295")
+FACTS: Facts = (
+    ("", NFS, {"program": "nfs"}),
+    ("", MOUNTD, {"program": "mountd"}),
+    ("", OTHER, {"program": "100011"}),
+    ("", NFS[:19], {}),
+)
+DATAGRAM_FACTS = tuple(
+    ("", datagram, {"program": program})
+    for datagram, program in zip(DATAGRAMS, ("portmapper", "nfs", "nfs"), strict=True)
+)
+UNUSABLE = tuple(
+    (f"program={text}", "write one of portmapper nfs mountd nlockmgr status, or a number")
+    for text in ("", "nfs4", "0", "-1", "4294967296", "nfs,", "1.5", "٣")
+)

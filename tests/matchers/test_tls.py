@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NO
@@ -17,6 +19,9 @@ from tests.wire.hello_builder import (
 from txmux.interfaces import Peeked
 from txmux.matchers.tls import tls
 from txmux.testing import facts
+
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 SNI, ALPN, VERSIONS = server_name("www.Example.com"), alpn(b"h2", b"http/1.1"), versions(0x0304)
 PADDING = extension(21, b"\x00" * 50)
@@ -102,7 +107,7 @@ ALL_FACTS = {
     "tls": "1.3",
     "ja4": "t13d0104h2_0f2cb44170f4_7418e7913c75",
 }
-FACTS = (
+FACTS: Facts = (
     ("", HELLO, ALL_FACTS),
     ("sni=*", HELLO, ALL_FACTS),
     ("", BARE, {"tls": "1.2", "ja4": "t12i010100_0f2cb44170f4_4298e3b3ed58"}),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from binascii import a2b_base64
 from hashlib import blake2s
+from typing import TYPE_CHECKING
 
-from twisted.trial.unittest import SynchronousTestCase
+from tests.matchers.all_samples import MATCH, NO
 
-from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
-from txmux.errors import OptionError
-from txmux.interfaces import Verdict
-from txmux.matchers.wireguard import wireguard
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
-verdict_of = datagram_verdicts_of(wireguard)
-facts_of = datagram_facts_of(wireguard)
 
 SERVER = "xEtrz95nxyJyxDoV+O9hAoMipEUDeppRYGhLQWJgtnY="
 OTHER = "zMjVJdmOqZ4LUlS4cKk47MoQELvP0CXqiU/j+pM4qkE="
@@ -68,62 +65,53 @@ REFUSED_DATAGRAMS = (
 )
 
 
-class ContractTests(SynchronousTestCase):
-    """The four messages, and what they are not."""
-
-    def test_learnt(self) -> None:
-        """The kind of message is told."""
-        kinds = [facts_of(one)["message"] for one in (DATAGRAMS[0], RESPONSE, COOKIE, DATA)]
-        self.assertEqual(kinds, ["initiation", "response", "cookie", "data"])
-        self.assertEqual(facts_of(b"\1\0\0\0"), {})
+def changed(at: int) -> bytes:
+    """Change one bit of an initiation."""
+    data = bytearray(DATAGRAMS[0])
+    data[at] ^= 1
+    return bytes(data)
 
 
-class KeyTests(SynchronousTestCase):
-    """``key=`` tells servers apart."""
-
-    def test_key(self) -> None:
-        """An initiation matches the key that it was made for, and no other."""
-        for datagram in DATAGRAMS:
-            self.assertIs(verdict_of(datagram, key=SERVER), Verdict.MATCH)
-            self.assertIs(verdict_of(datagram, key=OTHER), Verdict.NO)
-            self.assertIs(verdict_of(datagram, key=f"{OTHER}, {SERVER}"), Verdict.MATCH)
-
-    def test_changed(self) -> None:
-        """One bit that is changed is a no, up to the sum itself, and none behind it counts."""
-        for at in (*range(4, 132, 7), 131):
-            changed = bytearray(DATAGRAMS[0])
-            changed[at] ^= 1
-            self.assertIs(verdict_of(bytes(changed), key=SERVER), Verdict.NO, at)
-            self.assertIs(verdict_of(bytes(changed)), Verdict.MATCH, at)
-        self.assertIs(verdict_of(DATAGRAMS[0][:132] + b"\1" * 16, key=SERVER), Verdict.MATCH)
-
-    def test_response(self) -> None:
-        """A response shows its key, too; a cookie and data show none."""
-        self.assertIs(verdict_of(RESPONSE, key=SERVER), Verdict.MATCH)
-        self.assertIs(verdict_of(RESPONSE, key=OTHER), Verdict.NO)
-        for datagram in (COOKIE, DATA):
-            self.assertIs(verdict_of(datagram, key=SERVER), Verdict.NO)
-
-    def test_unusable(self) -> None:
-        """What is not a key is an error that says what one looks like."""
-        for text in ("", "abc", SERVER[:-1], SERVER + ",", f"{SERVER},x", "\xe9"):
-            error = self.assertRaises(OptionError, wireguard.predicate, {"key": text})
-            self.assertIn("is not a public key; write the 44 characters", str(error))
-
-
-class ReservedTests(SynchronousTestCase):
-    """``reserved=`` for clients that put something behind the type."""
-
-    def test_reserved(self) -> None:
-        """Both ways to write it mean the same, and the key is found as without."""
-        changed = reserved(DATAGRAMS[0])
-        for text in ("197,20,8", "197, 20, 8", "xRQI"):
-            self.assertIs(verdict_of(changed, reserved=text), Verdict.MATCH)
-            self.assertIs(verdict_of(changed, reserved=text, key=SERVER), Verdict.MATCH)
-            self.assertIs(verdict_of(DATAGRAMS[0], reserved=text), Verdict.NO)
-
-    def test_unusable(self) -> None:
-        """Anything but three bytes is an error."""
-        for text in ("", "1,2", "1,2,256", "1,2,3,4", "xRQ", "xRQI="):
-            error = self.assertRaises(OptionError, wireguard.predicate, {"reserved": text})
-            self.assertIn("is not three bytes", str(error))
+RESERVED = reserved(DATAGRAMS[0])
+BITS = (*range(4, 132, 7), 131)
+DATAGRAM_VERDICTS = (
+    # An initiation matches the key that it was made for, and no other.
+    *((f"key={SERVER}", datagram, MATCH) for datagram in DATAGRAMS),
+    *((f"key={OTHER}", datagram, NO) for datagram in DATAGRAMS),
+    *(({"key": f"{OTHER}, {SERVER}"}, datagram, MATCH) for datagram in DATAGRAMS),
+    # One bit that is changed is a no, up to the sum itself, and none behind it counts.
+    *((f"key={SERVER}", changed(at), NO) for at in BITS),
+    *(("", changed(at), MATCH) for at in BITS),
+    (f"key={SERVER}", DATAGRAMS[0][:132] + b"\1" * 16, MATCH),
+    # A response shows its key, too; a cookie and data show none.
+    (f"key={SERVER}", RESPONSE, MATCH),
+    (f"key={OTHER}", RESPONSE, NO),
+    *((f"key={SERVER}", datagram, NO) for datagram in (COOKIE, DATA)),
+    # Some clients put three bytes behind the type: both ways to write them mean the same, and the key is found as without.
+    *(
+        row
+        for text in ("197,20,8", "197, 20, 8", "xRQI")
+        for row in (
+            ({"reserved": text}, RESERVED, MATCH),
+            ({"reserved": text, "key": SERVER}, RESERVED, MATCH),
+            ({"reserved": text}, DATAGRAMS[0], NO),
+        )
+    ),
+)
+DATAGRAM_FACTS: Facts = (
+    ("", DATAGRAMS[0], {"message": "initiation"}),
+    ("", RESPONSE, {"message": "response"}),
+    ("", COOKIE, {"message": "cookie"}),
+    ("", DATA, {"message": "data"}),
+    ("", b"\1\0\0\0", {}),
+)
+UNUSABLE = (
+    *(
+        (f"key={text}", "is not a public key; write the 44 characters")
+        for text in ("", "abc", SERVER[:-1], SERVER + ",", f"{SERVER},x", "\xe9")
+    ),
+    *(
+        (f"reserved={text}", "is not three bytes")
+        for text in ("", "1,2", "1,2,256", "1,2,3,4", "xRQ", "xRQI=")
+    ),
+)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from txmux.interfaces import Peeked
 from txmux.matchers.xmpp import _read_header, xmpp
 from txmux.testing import calls_in, in_pieces
+
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 # The first is recorded from Twisted Words 26.10; the second is that of RFC 6120, section 4.2.
 WORDS = (
@@ -102,7 +107,7 @@ KEYS = (
     ("to=a", b"GET", ""),
     ("to=a", WORDS[:40], None),
 )
-FACTS = (
+FACTS: Facts = (
     ("", WORDS, {"to": "example.com"}),
     ("to=a", WORDS, {"to": "example.com"}),
     *(("", data, {}) for data in (WORDS[:98], b"<stream:stream to='", b"<stream:stream to=''>")),
