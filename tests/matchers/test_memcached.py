@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.matchers.asking import verdicts_of
-from txmux.interfaces import Verdict
-from txmux.matchers.memcached import memcached
-
-NO = Verdict.NO
-
 
 def binary(opcode: int, key: bytes = b"", extras: bytes = b"") -> bytes:
     """Write a request of the binary protocol."""
@@ -47,7 +39,6 @@ SAMPLES = (
     binary(0x21, b"PLAIN"),
 )
 
-said = verdicts_of(memcached)
 MATCHED = (
     # The blank or the end of the line behind the arguments that have to be there
     # is a match.
@@ -62,6 +53,7 @@ MATCHED = (
     # The length of the body is a match.
     *((sample, 12) for sample in SAMPLES[-5:]),
 )
+GOOD, KEY, NUMBER = b"\x80\x00\x00\x05\x00", b"\x00\x05", bytes(3)
 REFUSED = (
     # The first byte that is off is a no.
     (b"GET a\r\n", 1),
@@ -93,6 +85,15 @@ REFUSED = (
     (b"\x80\x00\x00\x05\x00\x00\x01", 7),
     (b"\x80\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x04", 12),
     (b"\x80\x01\x00\x05\x08\x00\x00\x00\x50", 9),
+    # A key, extras or a value that an opcode does not have, and a lack of those it must have, are a no.
+    (b"\x80\x00\x00\x00", 4),  # get without a key
+    (GOOD + NUMBER + b"\x00\x00\x00\x06", 12),  # get with a value
+    (b"\x80\x00" + KEY + b"\x04", 5),  # get with extras
+    (b"\x80\x01" + KEY + b"\x00", 5),  # set without extras
+    (b"\x80\x05" + KEY + b"\x14" + NUMBER + b"\x00\x00\x00\x1a", 12),
+    (b"\x80\x07\x00\x01", 4),
+    (b"\x80\x0a\x00\x00\x01", 5),
+    (b"\x80\x0b\x00\x00\x00" + NUMBER + b"\x00\x00\x00\x01", 12),
     # The hello of SSL 2.0, Thrift, Cisco's Skinny and SunRPC can begin with the
     # same byte.
     (b"\x80\x2e\x01\x03\x01\x00\x15", 2),
@@ -101,22 +102,3 @@ REFUSED = (
     (b"\x80\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00", 4),
     (bytes.fromhex("80000058 00000000 00000000 00000002"), 12),
 )
-
-
-class BinaryTests(SynchronousTestCase):
-    """The binary protocol."""
-
-    def test_opcodes(self) -> None:
-        """A key, extras or a value that an opcode does not have, and a lack of those it must have, are a no."""
-        good, key, number = b"\x80\x00\x00\x05\x00", b"\x00\x05", bytes(3)
-        for data, at in (
-            (b"\x80\x00\x00\x00", 4),  # get without a key
-            (good + number + b"\x00\x00\x00\x06", 12),  # get with a value
-            (b"\x80\x00" + key + b"\x04", 5),  # get with extras
-            (b"\x80\x01" + key + b"\x00", 5),  # set without extras
-            (b"\x80\x05" + key + b"\x14" + number + b"\x00\x00\x00\x1a", 12),
-            (b"\x80\x07\x00\x01", 4),
-            (b"\x80\x0a\x00\x00\x01", 5),
-            (b"\x80\x0b\x00\x00\x00" + number + b"\x00\x00\x00\x01", 12),
-        ):
-            self.assertEqual(said(data), (NO, at), data)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+from typing import TYPE_CHECKING
 
-from tests.matchers.asking import facts_of, verdicts_of
-from txmux.errors import OptionError
-from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.minecraft import minecraft
-from txmux.testing import check_predicate
+from tests.matchers.all_samples import MATCH, NO
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 
 def varint(number: int) -> bytes:
@@ -52,9 +49,14 @@ SAMPLES = (
     b"\xfe\x01\xfa",
 )
 
-said = verdicts_of(minecraft)
-learnt = facts_of(minecraft)
+LEGACY_LIKE = handshake(b"x" * 246)
 MATCHED = (
+    # The next state, which ends the packet, decides.
+    (SAMPLES[0], len(LOGIN)),
+    handshake(b"x" * 765, 1),
+    (b"\x07\0\0\1x\0\0\1", 8),
+    # A handshake may begin with two bytes of a ping.
+    (LEGACY_LIKE, len(LEGACY_LIKE)),
     # Its first three bytes are enough; those of older releases are too few.
     (PING, 3),
     (b"\xfe\x01\xfa garbage", 3),
@@ -87,86 +89,38 @@ REFUSED = (
         b"GET / HTTP/1.1\r\n",
     ),
 )
-
-
-class HandshakeTests(SynchronousTestCase):
-    """Without options."""
-
-    def test_match(self) -> None:
-        """The next state, which ends the packet, decides."""
-        for sample in SAMPLES:
-            self.assertIs(said(sample).verdict, MATCH, sample)
-        self.assertEqual(said(SAMPLES[0]), (MATCH, len(LOGIN)))
-        self.assertEqual(said(LOGIN[:-1]), (NEED_MORE, len(LOGIN) - 1))
-        self.assertEqual(said(handshake(b"x" * 765, 1)).verdict, MATCH)
-        self.assertEqual(said(b"\x07\0\0\1x\0\0\1"), (MATCH, 8))
-
-
-class PingTests(SynchronousTestCase):
-    """The ping of release 1.6."""
-
-    def test_handshake(self) -> None:
-        """A handshake may begin with two of these bytes."""
-        data = handshake(b"x" * 246)
-        self.assertTrue(data.startswith(b"\xfe\x01\0"))
-        self.assertEqual(said(data), (MATCH, len(data)))
-
-    def test_host(self) -> None:
-        """With ``host=`` it is read on to the end of the host."""
-        end = len(PING) - 4
-        self.assertEqual(said(PING, host="mc.example.com"), (MATCH, end))
-        self.assertEqual(said(PING, host="*.example.net"), (NO, end))
-        self.assertEqual(said(PING, host="play.example.com"), (NO, end - 26))
-        self.assertIs(said(ping(""), host="*").verdict, MATCH)
-
-    def test_malformed(self) -> None:
-        """What is no ping is a no then."""
-        for at, byte in ((4, 0x0C), (6, 0x6D), (28, 6), (31, 0x0F)):
-            data = PING[:at] + bytes([byte]) + PING[at + 1 :]
-            self.assertEqual(said(data, host="*"), (NO, at + 1))
-            self.assertEqual(said(data), (MATCH, 3))
-
-
-class HostTests(SynchronousTestCase):
-    """``host=`` looks at the server address."""
-
-    def test_match(self) -> None:
-        """Case, a final dot and what mods append do not count."""
-        self.assertEqual(said(LOGIN, host="MC.example.com"), (MATCH, len(LOGIN)))
-        self.assertIs(said(SAMPLES[1], host="mc.example.com").verdict, MATCH)
-        self.assertIs(said(SAMPLES[2], host="forge.example.com").verdict, MATCH)
-        self.assertIs(said(SAMPLES[3], host=".example.com").verdict, MATCH)
-
-    def test_no(self) -> None:
-        """The first byte that no pattern has there is a no, or the end of the address."""
-        self.assertEqual(said(LOGIN, host="play.example.com"), (NO, 6))
-        self.assertEqual(said(LOGIN, host="*.example.net"), (NO, len(LOGIN) - 3))
-
-    def test_key(self) -> None:
-        """Names and ``*.`` patterns can be looked up."""
-        key = getattr(minecraft.predicate({"host": "*.example.com"}), "key", None)
-        assert key is not None
-        self.assertEqual(key.read(Peeked(SAMPLES[2])), "forge.example.com")
-        self.assertIs(key.read(Peeked(LOGIN[:10])), None)
-        self.assertEqual(key.read(Peeked(b"GET /")), "")
-
-    def test_learnt(self) -> None:
-        """The address is learnt, as it counts."""
-        self.assertEqual(learnt(SAMPLES[2]), {"host": "forge.example.com"})
-        self.assertEqual(learnt(PING), {"host": "mc.example.com"})
-        self.assertEqual(learnt(LOGIN[:9]), {})
-        self.assertEqual(learnt(ping("")), {})
-
-    def test_unusable(self) -> None:
-        """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, minecraft.predicate, {"host": "a..b"})
-        self.assertIn("host: ", str(error))
-
-
-class OptionContractTests(SynchronousTestCase):
-    """The contract of a predicate, with options."""
-
-    def test_contract(self) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        for options in ({"host": "mc.*"}, {"host": "*.example.com"}, {"host": "~mc[.].*"}):
-            check_predicate(minecraft.predicate(options), more=SAMPLES, examples=30)
+END = len(PING) - 4
+MALFORMED = [
+    (PING[:at] + bytes([byte]) + PING[at + 1 :], at + 1)
+    for at, byte in ((4, 0x0C), (6, 0x6D), (28, 6), (31, 0x0F))
+]
+VERDICTS = (
+    # With ``host=`` the ping of release 1.6 is read on to the end of the host. What is no ping is a no then.
+    ("host=mc.example.com", PING, MATCH, END),
+    ("host=*.example.net", PING, NO, END),
+    ("host=play.example.com", PING, NO, END - 26),
+    ("host=*", ping(""), MATCH),
+    *(("host=*", data, NO, at) for data, at in MALFORMED),
+    *(("", data, MATCH, 3) for data, _ in MALFORMED),
+    # Case, a final dot and what mods append do not count.
+    ("host=MC.example.com", LOGIN, MATCH, len(LOGIN)),
+    ("host=mc.example.com", SAMPLES[1], MATCH),
+    ("host=forge.example.com", SAMPLES[2], MATCH),
+    ("host=.example.com", SAMPLES[3], MATCH),
+    # The first byte that no pattern has there is a no, or the end of the address.
+    ("host=play.example.com", LOGIN, NO, 6),
+    ("host=*.example.net", LOGIN, NO, len(LOGIN) - 3),
+)
+KEYS = (
+    ("host=*.example.com", SAMPLES[2], "forge.example.com"),
+    ("host=*.example.com", LOGIN[:10], None),
+    ("host=*.example.com", b"GET /", ""),
+)
+FACTS: Facts = (
+    ("", SAMPLES[2], {"host": "forge.example.com"}),
+    ("", PING, {"host": "mc.example.com"}),
+    ("", LOGIN[:9], {}),
+    ("", ping(""), {}),
+)
+TRIED = ("host=mc.*", "host=*.example.com", "host=~mc[.].*")
+UNUSABLE = (("host=a..b", "host: "),)

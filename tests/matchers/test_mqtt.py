@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.asking import verdicts_of
-from txmux.errors import OptionError
-from txmux.interfaces import Peeked, Verdict
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from txmux.interfaces import Peeked
 from txmux.matchers.mqtt import mqtt
-from txmux.testing import calls_in, check_predicate, facts, in_pieces
+from txmux.testing import calls_in, decided, in_pieces
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 
 def sized(data: bytes) -> bytes:
@@ -57,7 +59,6 @@ SAMPLES = (
     b"\x10\x18\x00\x04MQTT\x05\x02\x00<\x03!\x00\x14\x00\x08sensor-1",
 )
 
-said = verdicts_of(mqtt)
 # The version is a match, whatever follows.
 DECIDED_AT = (9, 9, 11, 10, 9, 11, 9, 9)
 MATCHED = ((b"\x10\xff\xff\xff\x7f\x00\x06MQIsdp\x83\xff", 14),)
@@ -74,90 +75,66 @@ REFUSED = (
     (b"\x10\x18\x00\x04MQTT\x06", 9),
     (b"\x10\x18\x00\x06MQIsdp\x04", 11),
 )
-
-
-class ClientIdTests(SynchronousTestCase):
-    """``client_id=`` looks at the client identifier."""
-
-    def test_match(self) -> None:
-        """Its last byte is a match, whatever follows."""
-        self.assertEqual(said(CURL, client_id="curl*"), (MATCH, len(CURL)))
-        for sample in SAMPLES[1:]:
-            at = sample.index(b"sensor-1") + 8
-            self.assertEqual(said(sample + b"\xff", client_id="a,sensor-?"), (MATCH, at))
-
-    def test_no(self) -> None:
-        """Another is a no there; case counts."""
-        for text in ("Curl*", "curl", "sensor-1"):
-            self.assertEqual(said(CURL, client_id=text), (NO, len(CURL)))
-
-    def test_empty(self) -> None:
-        """A client may leave its name to the server."""
-        self.assertIs(said(connect(b""), client_id="*").verdict, MATCH)
-        self.assertIs(said(connect(b""), client_id="?*").verdict, NO)
-
-    def test_unicode(self) -> None:
-        """It is in UTF-8."""
-        self.assertIs(said(connect("zähler".encode()), client_id="z?hler").verdict, MATCH)
-        self.assertIs(said(connect("zähler".encode()), client_id="~z.*").verdict, MATCH)
-
-    def test_malformed(self) -> None:
-        """What no packet can have there is a no."""
-        short = connect(version=5, properties=b"\0" * 9)
+UNICODE = connect("zähler".encode())
+SHORT = connect(version=5, properties=b"\0" * 9)
+VERDICTS = (
+    # The last byte of the client identifier is a match, whatever follows.
+    ("client_id=curl*", CURL, MATCH, len(CURL)),
+    *(
+        ("client_id=a,sensor-?", sample + b"\xff", MATCH, sample.index(b"sensor-1") + 8)
+        for sample in SAMPLES[1:]
+    ),
+    # Another is a no there; case counts.
+    *((f"client_id={text}", CURL, NO, len(CURL)) for text in ("Curl*", "curl", "sensor-1")),
+    # A client may leave its name to the server.
+    ("client_id=*", connect(b""), MATCH),
+    ("client_id=?*", connect(b""), NO),
+    # It is in UTF-8.
+    ("client_id=z?hler", UNICODE, MATCH),
+    ("client_id=~z.*", UNICODE, MATCH),
+    # What no packet can have there is a no.
+    *(
+        ("client_id=*", data, NO, at)
         for data, at in (
             (connect(flags=3), 10),
             (connect(b"a\xff"), 16),
             (connect(b"a\0"), 16),
             (CURL[:12] + b"\x00\x0d", 14),
             (CURL[:12] + b"\x01", 13),
-            (short[:12] + b"\x7f", 13),
-            (short[:12] + b"\xff\xff\xff\xff", 16),
-            (short[:12] + b"\x80\x00", 14),
-        ):
-            self.assertEqual(said(data, client_id="*"), (NO, at), data)
-        odd = connect(name=b"MQIsdp", version=3, flags=3)
-        self.assertIs(said(odd, client_id="*").verdict, MATCH)
+            (SHORT[:12] + b"\x7f", 13),
+            (SHORT[:12] + b"\xff\xff\xff\xff", 16),
+            (SHORT[:12] + b"\x80\x00", 14),
+        )
+    ),
+    ("client_id=*", connect(name=b"MQIsdp", version=3, flags=3), MATCH),
+)
+TRIED = ("client_id=*", "client_id=sensor*,curl????????")
+UNUSABLE = (("client_id=a,,b", "client_id: "),)
+FACTS: Facts = (
+    ("", CURL, {"client_id": "curl95ae8f3b"}),
+    ("client_id=a", CURL, {"client_id": "curl95ae8f3b"}),
+    *(("", data, {}) for data in (CURL[:-1], connect(b""), connect(flags=3), b"\x10\x00")),
+    ("", b"GET /", {}),
+    # It cannot break the log line.
+    ("", connect("a\nä".encode()), {"client_id": r"a\n\xe4"}),
+)
+
+
+class LongTests(SynchronousTestCase):
+    """Packets of many bytes."""
 
     def test_longest(self) -> None:
-        """It ends within 64 KiB."""
+        """The client identifier ends within 64 KiB."""
         size = 65536 - len(connect(b"", version=5, properties=b"a" * 30000)) - 2
         fits = connect(b"a" * size, version=5, properties=b"a" * 30000)
-        self.assertEqual(said(fits[:65536], client_id="*").at, len(fits))
-        over = connect(b"a" * (size + 9), version=5, properties=b"a" * 30000)
         predicate = mqtt.predicate({"client_id": "*"})
+        self.assertEqual(decided(predicate, fits[:65536]).at, len(fits))
+        over = connect(b"a" * (size + 9), version=5, properties=b"a" * 30000)
         self.assertIs(predicate(Peeked(over[:65535])), NEED_MORE)
         self.assertIs(predicate(Peeked(over)), NO)
 
-    def test_unusable(self) -> None:
-        """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, mqtt.predicate, {"client_id": "a,,b"})
-        self.assertIn("client_id: ", str(error))
-
-
-class LearntTests(SynchronousTestCase):
-    """What goes to the access log."""
-
-    def learnt(self, data: bytes, **options: str) -> dict[str, str]:
-        """Give the facts of a sample."""
-        return facts(mqtt.predicate(options), Peeked(data))
-
-    def test_client_id(self) -> None:
-        """The client identifier is learnt once it is there in full, whatever the options."""
-        self.assertEqual(self.learnt(CURL), {"client_id": "curl95ae8f3b"})
-        self.assertEqual(self.learnt(CURL, client_id="a"), {"client_id": "curl95ae8f3b"})
-        for data in (CURL[:-1], connect(b""), connect(flags=3), b"\x10\x00", b"GET /"):
-            self.assertEqual(self.learnt(data), {})
-
-    def test_hostile(self) -> None:
-        """It cannot break the log line."""
-        self.assertEqual(self.learnt(connect("a\nä".encode())), {"client_id": r"a\n\xe4"})
-
-
-class CostTests(SynchronousTestCase):
-    """Sending byte by byte is not a way to make txmux work."""
-
-    def test_long(self) -> None:
-        """A long packet costs the same for each byte as a short one."""
+    def test_cost(self) -> None:
+        """Sent byte by byte, a long packet costs the same for each byte as a short one."""
         predicate = mqtt.predicate({"client_id": "*"})
 
         def cost(size: int) -> float:
@@ -165,12 +142,3 @@ class CostTests(SynchronousTestCase):
             return calls_in(lambda: in_pieces(predicate, data, range(1, len(data)))) / len(data)
 
         self.assertLess(cost(4000), 1.2 * cost(400))
-
-
-class OptionContractTests(SynchronousTestCase):
-    """The contract of a predicate, with options."""
-
-    def test_contract(self) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        for options in ({"client_id": "*"}, {"client_id": "sensor*,curl????????"}):
-            check_predicate(mqtt.predicate(options), more=SAMPLES, examples=30)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+from typing import TYPE_CHECKING
 
-from tests.matchers.asking import facts_of
-from txmux.matchers.proxy import proxy
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 SAMPLES = (
@@ -20,7 +20,6 @@ SAMPLES = (
     b"PROXY UNKNOWN\r\n",
 )
 
-learnt = facts_of(proxy)
 MATCHED = (
     # The end of the line decides.
     (SAMPLES[0], 44),
@@ -49,20 +48,13 @@ REFUSED = (
     (SIGNATURE + b"\x21\x11\x10", 15),
     (SIGNATURE + b"\x21\x11\x00\x0b", 16),
 )
-
-
-class LearntTests(SynchronousTestCase):
-    """What goes to the access log."""
-
-    def test_source(self) -> None:
-        """The client's address is learnt when all of the header is there."""
-        self.assertEqual(learnt(SAMPLES[0]), {"source": "127.0.0.1:57960"})
-        self.assertEqual(learnt(SAMPLES[1]), {"source": "127.0.0.1:50968"})
-        line = b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n"
-        self.assertEqual(learnt(line), {"source": "[2001:db8::1]:1"})
-
-    def test_none(self) -> None:
-        """A part of a header, one without addresses, and one that is wrong in the end tell nothing."""
-        wrong_checksum = SAMPLES[2].replace(b"\xb1\xdc", b"\xb1\xdd")
-        for data in (SAMPLES[1][:20], SAMPLES[3], wrong_checksum, b"GET /"):
-            self.assertEqual(learnt(data), {})
+FACTS: Facts = (
+    ("", SAMPLES[0], {"source": "127.0.0.1:57960"}),
+    ("", SAMPLES[1], {"source": "127.0.0.1:50968"}),
+    ("", b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n", {"source": "[2001:db8::1]:1"}),
+    # A part of a header, one without addresses, and one that is wrong in the end tell nothing.
+    ("", SAMPLES[1][:20], {}),
+    ("", SAMPLES[3], {}),
+    ("", SAMPLES[2].replace(b"\xb1\xdc", b"\xb1\xdd"), {}),
+    ("", b"GET /", {}),
+)

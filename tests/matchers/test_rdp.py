@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+from typing import TYPE_CHECKING
 
-from tests.matchers.asking import facts_of, verdicts_of
-from txmux.errors import OptionError
-from txmux.interfaces import Verdict
-from txmux.matchers.rdp import rdp
-from txmux.testing import check_predicate
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 NEGOTIATION = bytes.fromhex("01 00 0800 0b000000")
 
@@ -40,8 +37,6 @@ SAMPLES = (
 )
 COOKIE, TOKEN, RAW_TOKEN = SAMPLES[:3]
 
-learnt = facts_of(rdp)
-said = verdicts_of(rdp)
 # A line or a negotiation request may follow, or nothing.
 DECIDED_AT = (12, 12, 12, 12, 12, 11, 12)
 REFUSED = (
@@ -71,94 +66,52 @@ REFUSED = (
         )
     ),
 )
-
-
-class CookieTests(SynchronousTestCase):
-    """``cookie=`` looks at the name of the user."""
-
-    def test_match(self) -> None:
-        """The end of the line decides."""
-        self.assertEqual(said(COOKIE, cookie="el*"), (MATCH, 36))
-        self.assertEqual(said(COOKIE, cookie="alice,eltons"), (MATCH, 36))
-        self.assertEqual(said(COOKIE[:35], cookie="eltons"), (NEED_MORE, 35))
-        self.assertEqual(said(COOKIE[:20], cookie="eltons"), (NEED_MORE, 20))
-        longest = request(b"Cookie: mstshash=" + b"a" * 229 + b"\r\n")
-        self.assertEqual(said(longest, cookie="a*"), (MATCH, 259))
-
-    def test_no(self) -> None:
-        """The first byte that no pattern can have there is a no."""
-        self.assertEqual(said(COOKIE, cookie="eltona"), (NO, 34))
-        self.assertEqual(said(COOKIE, cookie="elton"), (NO, 34))
-        self.assertEqual(said(COOKIE, cookie="*x"), (NO, 35))
-        self.assertEqual(said(COOKIE, cookie="eltons?"), (NO, 35))
-
-    def test_without(self) -> None:
-        """A request without a cookie is a no."""
-        for sample, at in zip(SAMPLES[1:6], (24, 12, 12, 12, 11), strict=True):
-            self.assertEqual(said(sample, cookie="*"), (NO, at))
-
-    def test_malformed(self) -> None:
-        """So is a cookie with a control character, or without an end."""
-        start = b"Cookie: mstshash="
-        self.assertEqual(said(request(start + b"a\x00b\r\n"), cookie="*"), (NO, 30))
-        self.assertEqual(said(request(start + b"a\rb\r\n"), cookie="*"), (NO, 31))
-        self.assertEqual(said(request(start + b"abc"), cookie="*"), (NO, 31))
-        self.assertEqual(said(request(start[:5]), cookie="*"), (NO, 16))
-        self.assertEqual(said(b"\x03\x01", cookie="*"), (NO, 2))
-
-
-class TokenTests(SynchronousTestCase):
-    """``token=`` looks at the routing token."""
-
-    def test_match(self) -> None:
-        """It may be that of Windows, or any line but a cookie."""
-        self.assertEqual(said(TOKEN, token="3640205228.*"), (MATCH, 47))
-        self.assertEqual(said(RAW_TOKEN, token="tsv://*.Farm"), (MATCH, 53))
-        self.assertEqual(said(request(b"Cookie\r\n"), token="Cookie"), (MATCH, 19))
-        self.assertEqual(said(TOKEN[:30], token="3640205228.*"), (NEED_MORE, 30))
-
-    def test_no(self) -> None:
-        """A cookie is no token, and the first byte that no pattern can have there is a no."""
-        self.assertEqual(said(COOKIE, token="*"), (NO, 28))
-        self.assertEqual(said(TOKEN, token="4*"), (NO, 25))
-        self.assertEqual(said(RAW_TOKEN, token="x*"), (NO, 12))
-        for sample, at in zip(SAMPLES[3:6], (12, 12, 11), strict=True):
-            self.assertEqual(said(sample, token="*"), (NO, at))
-
-
-class OptionTests(SynchronousTestCase):
-    """What cannot be configured."""
-
-    def test_unusable(self) -> None:
-        """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, rdp.predicate, {"cookie": "a,,b"})
-        self.assertIn("cookie: ", str(error))
-
-    def test_both(self) -> None:
-        """No request has both a cookie and a token."""
-        options = {"cookie": "a", "token": "b"}
-        self.assertRaises(OptionError, rdp.predicate, options)
-
-
-class LearntTests(SynchronousTestCase):
-    """What goes to the access log."""
-
-    def test_facts(self) -> None:
-        """Cookie and token are learnt when their line is there in full."""
-        self.assertEqual(learnt(COOKIE), {"cookie": "eltons"})
-        self.assertEqual(learnt(TOKEN), {"token": "3640205228.15629.0000"})
-        self.assertEqual(learnt(RAW_TOKEN), {"token": "tsv://MS Terminal Services Plugin.1.Farm"})
-
-    def test_none(self) -> None:
-        """What is not there in full, or no request, tells nothing."""
-        for data in (COOKIE[:20], COOKIE[:35], SAMPLES[3], b"GET / HTTP/1.1\r\n"):
-            self.assertEqual(learnt(data), {})
-
-
-class OptionContractTests(SynchronousTestCase):
-    """The contract of a predicate, with options."""
-
-    def test_contract(self) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        for options in ({"cookie": "el*,a?"}, {"token": "*.0000"}):
-            check_predicate(rdp.predicate(options), more=SAMPLES, examples=30)
+LONGEST = request(b"Cookie: mstshash=" + b"a" * 229 + b"\r\n")
+START = b"Cookie: mstshash="
+VERDICTS = (
+    # The end of the line with the name of the user decides.
+    ("cookie=el*", COOKIE, MATCH, 36),
+    ("cookie=alice,eltons", COOKIE, MATCH, 36),
+    ("cookie=eltons", COOKIE[:35], NEED_MORE, 35),
+    ("cookie=eltons", COOKIE[:20], NEED_MORE, 20),
+    ("cookie=a*", LONGEST, MATCH, 259),
+    # The first byte that no pattern can have there is a no.
+    ("cookie=eltona", COOKIE, NO, 34),
+    ("cookie=elton", COOKIE, NO, 34),
+    ("cookie=*x", COOKIE, NO, 35),
+    ("cookie=eltons?", COOKIE, NO, 35),
+    # A request without a cookie is a no.
+    *(
+        ("cookie=*", sample, NO, at)
+        for sample, at in zip(SAMPLES[1:6], (24, 12, 12, 12, 11), strict=True)
+    ),
+    # So is a cookie with a control character, or without an end.
+    ("cookie=*", request(START + b"a\x00b\r\n"), NO, 30),
+    ("cookie=*", request(START + b"a\rb\r\n"), NO, 31),
+    ("cookie=*", request(START + b"abc"), NO, 31),
+    ("cookie=*", request(START[:5]), NO, 16),
+    ("cookie=*", b"\x03\x01", NO, 2),
+    # A routing token may be that of Windows, or any line but a cookie.
+    ("token=3640205228.*", TOKEN, MATCH, 47),
+    ("token=tsv://*.Farm", RAW_TOKEN, MATCH, 53),
+    ("token=Cookie", request(b"Cookie\r\n"), MATCH, 19),
+    ("token=3640205228.*", TOKEN[:30], NEED_MORE, 30),
+    # A cookie is no token, and the first byte that no pattern can have there is a no.
+    ("token=*", COOKIE, NO, 28),
+    ("token=4*", TOKEN, NO, 25),
+    ("token=x*", RAW_TOKEN, NO, 12),
+    *(("token=*", sample, NO, at) for sample, at in zip(SAMPLES[3:6], (12, 12, 11), strict=True)),
+)
+TRIED = ("cookie=el*,a?", "token=*.0000")
+UNUSABLE = (
+    ("cookie=a,,b", "cookie: "),
+    # No request has both a cookie and a token.
+    ("cookie=a token=b", ""),
+)
+FACTS: Facts = (
+    ("", COOKIE, {"cookie": "eltons"}),
+    ("", TOKEN, {"token": "3640205228.15629.0000"}),
+    ("", RAW_TOKEN, {"token": "tsv://MS Terminal Services Plugin.1.Farm"}),
+    # What is not there in full, or no request, tells nothing.
+    *(("", data, {}) for data in (COOKIE[:20], COOKIE[:35], SAMPLES[3], b"GET / HTTP/1.1\r\n")),
+)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NO
 from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
 from txmux.matchers.stun import stun
+
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 # The beginning of the request of RFC 5769, section 2.1; Allocate and ConnectionBind made by hand after RFC 8656 and
 # RFC 6062.
@@ -177,7 +181,7 @@ VERDICTS = (
     ("username=b*", ICE, NO, 33),
     ("username=*", NO_USERNAME, NO, 24),
 )
-FACTS = (
+FACTS: Facts = (
     ("", FRAMED, {"method": "binding", "username": "a7Xq:Zk3w"}),
     ("", FRAMED[:10], {"method": "binding"}),
     ("", b"\1\2", {}),
@@ -190,7 +194,7 @@ DATAGRAM_VERDICTS = (
     ("username=b*", ICE, NO),
     ("username=*", DATAGRAMS[1], NO),
 )
-DATAGRAM_FACTS = (
+DATAGRAM_FACTS: Facts = (
     ("", CHANNEL, {"method": "channel-data"}),
     ("", request(0x200), {"method": "0x080"}),
     ("", ICE, {"method": "binding", "username": "a7Xq:Zk3w"}),

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.matchers.asking import datagram_facts_of
-from txmux.matchers.tftp import tftp
-
-facts_of = datagram_facts_of(tftp)
 # Recorded from curl 7.88.1, and from tftp-hpa 5.2: to read, and to write.
 DATAGRAMS = (
     bytes.fromhex(
@@ -31,13 +25,7 @@ REFUSED_DATAGRAMS = (
     b"\1\1name\0octet\0",
     b"\0",
 )
-
-
-class ContractTests(SynchronousTestCase):
-    """Requests to read and to write."""
-
-    def test_learnt(self) -> None:
-        """The name of the file is learnt."""
-        self.assertEqual(
-            [facts_of(one)["path"] for one in DATAGRAMS], ["pxelinux.0", "foo.bin", "up.txt"]
-        )
+DATAGRAM_FACTS = tuple(
+    ("", datagram, {"path": path})
+    for datagram, path in zip(DATAGRAMS, ("pxelinux.0", "foo.bin", "up.txt"), strict=True)
+)
