@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of, over_udp, verdicts_of
-from txmux.errors import OptionError
-from txmux.interfaces import Datagrams, Peeked, Verdict
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of, over_udp
+from txmux.interfaces import Peeked
 from txmux.matchers.dns import dns
-from txmux.testing import check_predicate, facts
+from txmux.testing import facts
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 IN = b"\0\1\0\1"
 NAME = b"\3www\7example\3com\0"
@@ -54,7 +57,6 @@ SAMPLES = (
     message(b"\7example\3com\0\0\xfc\0\1MS", "0000"),
 )
 
-said = verdicts_of(dns)
 # Recorded from dig 9.18 over UDP: with a cookie, without EDNS, and with DNSSEC for the root.
 DATAGRAMS = (
     bytes.fromhex(
@@ -129,121 +131,6 @@ REFUSED = (
 )
 
 
-class MessageTests(SynchronousTestCase):
-    """Without options."""
-
-    def test_longest(self) -> None:
-        """A name has at most 255 bytes, and a label 63."""
-        labels = (b"\x3f" + b"a" * 63) * 3
-        name = labels + b"\x3d" + b"b" * 61 + b"\0"
-        self.assertEqual(len(name), 255)
-        self.assertEqual(said(message(name + IN)), (MATCH, 2 + 12 + 255 + 4))
-        longer = labels + b"\x3e" + b"b" * 62 + b"\0"
-        self.assertEqual(said(message(longer + IN)), (NO, 2 + 12 + len(labels) + 1))
-        self.assertEqual(said(message(b"\x40" + b"a" * 64 + b"\0" + IN)), (NO, 15))
-
-    def test_within(self) -> None:
-        """A message has at most 1 KiB, or what ``within=`` says; the first byte that makes it longer is a no."""
-        padded = message(NAME + IN + OPT + bytes(1000), "2800", "0001 0000 0000 0001")
-        self.assertEqual(said(padded), (NO, 2))
-        self.assertEqual(said(padded, within="2KiB"), (MATCH, 2 + 12 + len(NAME) + 4))
-        self.assertEqual(said(padded, within=str(len(padded) - 2)).verdict, MATCH)
-        self.assertEqual(said(padded, within=str(len(padded) - 3)), (NO, 2))
-        for hello in (b"HI\n", b"\x05\1\0", b"ruok", b"get a"):
-            self.assertEqual(said(hello), (NO, 1), hello)
-        self.assertEqual(said(b"HI\n", within="65535"), (NEED_MORE, 3))
-
-    def test_within_unusable(self) -> None:
-        """A size that no message can have is an error that says what would be right."""
-        for text in ("16", "64KiB", "1MiB", "", "-1"):
-            error = self.assertRaises(OptionError, dns.predicate, {"within": text})
-            self.assertIn("write one from 17 to 65535, such as 1KiB", str(error))
-
-
-class NameTests(SynchronousTestCase):
-    """``name=`` looks at the first question."""
-
-    def test_match(self) -> None:
-        """Case does not count."""
-        for pattern in ("www.example.com", "WWW.*", "*.example.com", ".com", "~www[.].*"):
-            for sample in SAMPLES[:3]:
-                self.assertIs(said(sample, name=pattern).verdict, MATCH, pattern)
-
-    def test_no(self) -> None:
-        """A label that no pattern can have there is a no, as is the end of a name that none fits."""
-        self.assertEqual(said(QUERY, name="ftp.example.com"), (NO, 18))
-        self.assertEqual(said(QUERY, name="*.example.net"), (NO, len(QUERY)))
-        self.assertEqual(said(QUERY, name="example.com"), (NO, 18))
-
-    def test_root(self) -> None:
-        """The root has an empty name."""
-        root = SAMPLES[-2]
-        self.assertIs(said(root, name="*").verdict, MATCH)
-        self.assertIs(said(root, name="*.com").verdict, NO)
-        self.assertEqual(facts(dns.predicate({}), Peeked(root)), {"name": ".", "type": "NS"})
-
-    def test_dots_in_labels(self) -> None:
-        """A dot inside of a label parts no labels."""
-        odd = message(b"\x0bwww.example\3com\0" + IN)
-        self.assertIs(said(odd, name="*.example.com").verdict, NO)
-        self.assertIs(said(odd, name="*.com").verdict, MATCH)
-        backslash = message(b"\x03a\\b\0" + IN)
-        self.assertEqual(
-            facts(dns.predicate({}), Peeked(backslash)), {"name": "a\\\\092b", "type": "A"}
-        )
-
-    def test_key(self) -> None:
-        """Names and ``*.`` patterns can be looked up."""
-        predicate = dns.predicate({"name": "*.example.com"})
-        key = getattr(predicate, "key", None)
-        assert key is not None
-        self.assertEqual(key.read(Peeked(SAMPLES[2])), "www.example.com")
-        self.assertIs(key.read(Peeked(QUERY[:20])), None)
-        self.assertEqual(key.read(Peeked(b"GET / HTTP/1.1")), "")
-        self.assertIs(getattr(dns.predicate({}), "key", 0), None)
-
-    def test_learnt(self) -> None:
-        """The name is learnt, in lower case."""
-        predicate = dns.predicate({})
-        self.assertEqual(
-            facts(predicate, Peeked(SAMPLES[2])), {"name": "www.example.com", "type": "AAAA"}
-        )
-        self.assertEqual(facts(predicate, Peeked(QUERY[:20])), {})
-
-    def test_unusable(self) -> None:
-        """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, dns.predicate, {"name": "a..b"})
-        self.assertIn("name: ", str(error))
-
-
-class OptionContractTests(SynchronousTestCase):
-    """The contract of a predicate, with options."""
-
-    def test_contract(self) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        for options in ({"name": "www.*"}, {"name": "*.example.com"}, {"name": "~.*[.]com"}):
-            check_predicate(dns.predicate(options), more=SAMPLES, examples=30)
-
-
-class TypeTests(SynchronousTestCase):
-    """``type=`` looks at the first question, too."""
-
-    def test_type(self) -> None:
-        """Types are named without case, others by their number."""
-        for pattern in ("A,AAAA", "a", "~A+", "*"):
-            self.assertEqual(said(QUERY, type=pattern), (MATCH, len(QUERY)), pattern)
-        self.assertEqual(said(QUERY, type="MX,TYPE65280"), (NO, len(QUERY)))
-        odd = message(NAME + b"\xff\0\0\1")
-        self.assertIs(said(odd, type="TYPE65280").verdict, MATCH)
-        self.assertIs(said(QUERY, name="www.*", type="MX").verdict, NO)
-        self.assertIs(said(QUERY, name="ftp.*", type="A").verdict, NO)
-
-    def test_unusable(self) -> None:
-        """A name that no type has is an error."""
-        error = self.assertRaises(OptionError, dns.predicate, {"type": "A,AAA"})
-        self.assertIn("did you mean", str(error))
-
-
 PLAIN = DATAGRAMS[1]
 UPDATE = bytes.fromhex("0001 2800 0001 0000 0001 0000") + b"\3abc\0\0\6\0\1"
 RECORD = b"\1x\xc0\x0c" + bytes.fromhex("0001 0001 00000e10 0004 7f000001")
@@ -262,6 +149,91 @@ REFUSED_DATAGRAMS = (
     UPDATE[:8] + b"\1\1" + UPDATE[10:] + RECORD * 257,
     PLAIN[:12] + b"\xc0\x0c" + PLAIN[-4:],
     b"\0\1",
+)
+
+
+def named(name: bytes) -> bytes:
+    """Make a question for the address of a name."""
+    return message(name + IN)
+
+
+# A name has at most 255 bytes, and a label 63.
+LABELS = (b"\x3f" + b"a" * 63) * 3
+LONGEST = LABELS + b"\x3d" + b"b" * 61 + b"\0"
+PADDED = message(NAME + IN + OPT + bytes(1000), "2800", "0001 0000 0000 0001")
+ROOT = SAMPLES[-2]
+DOTTED = named(b"\x0bwww.example\3com\0")
+VERDICTS = (
+    ("", named(LONGEST), MATCH, 2 + 12 + 255 + 4),
+    ("", named(LABELS + b"\x3e" + b"b" * 62 + b"\0"), NO, 2 + 12 + len(LABELS) + 1),
+    ("", named(b"\x40" + b"a" * 64 + b"\0"), NO, 15),
+    # A message has at most 1 KiB, or what ``within=`` says; the first byte that makes it longer is a no.
+    ("", PADDED, NO, 2),
+    ("within=2KiB", PADDED, MATCH, 2 + 12 + len(NAME) + 4),
+    (f"within={len(PADDED) - 2}", PADDED, MATCH),
+    (f"within={len(PADDED) - 3}", PADDED, NO, 2),
+    *(("", hello, NO, 1) for hello in (b"HI\n", b"\x05\1\0", b"ruok", b"get a")),
+    ("within=65535", b"HI\n", NEED_MORE, 3),
+    # Case does not count in the name of the first question.
+    *(
+        (f"name={pattern}", sample, MATCH)
+        for pattern in ("www.example.com", "WWW.*", "*.example.com", ".com", "~www[.].*")
+        for sample in SAMPLES[:3]
+    ),
+    # A label that no pattern can have there is a no, as is the end of a name that none fits.
+    ("name=ftp.example.com", QUERY, NO, 18),
+    ("name=*.example.net", QUERY, NO, len(QUERY)),
+    ("name=example.com", QUERY, NO, 18),
+    # The root has an empty name.
+    ("name=*", ROOT, MATCH),
+    ("name=*.com", ROOT, NO),
+    # A dot inside of a label parts no labels.
+    ("name=*.example.com", DOTTED, NO),
+    ("name=*.com", DOTTED, MATCH),
+    # Types are named without case, others by their number.
+    *((f"type={one}", QUERY, MATCH, len(QUERY)) for one in ("A,AAAA", "a", "~A+", "*")),
+    ("type=MX,TYPE65280", QUERY, NO, len(QUERY)),
+    ("type=TYPE65280", message(NAME + b"\xff\0\0\1"), MATCH),
+    ("name=www.* type=MX", QUERY, NO),
+    ("name=ftp.* type=A", QUERY, NO),
+)
+DATAGRAM_VERDICTS = (
+    ("name=*.example.com type=A", DATAGRAMS[0], MATCH),
+    ("name=WWW.example.com.", DATAGRAMS[0], MATCH),
+    ("name=*.example.com type=MX", DATAGRAMS[0], NO),
+    ("name=*.example.com", DATAGRAMS[1], NO),
+    ("within=17", DATAGRAMS[0], MATCH),
+)
+KEYS = (
+    ("name=*.example.com", SAMPLES[2], "www.example.com"),
+    ("name=*.example.com", QUERY[:20], None),
+    ("name=*.example.com", b"GET / HTTP/1.1", ""),
+)
+DATAGRAM_KEYS = (
+    ("name=*.example.com", DATAGRAMS[0], "www.example.com"),
+    ("name=*.example.com", b"x", ""),
+)
+FACTS: Facts = (
+    ("", SAMPLES[2], {"name": "www.example.com", "type": "AAAA"}),
+    ("", QUERY[:20], {}),
+    ("", ROOT, {"name": ".", "type": "NS"}),
+    ("", named(b"\x03a\\b\0"), {"name": "a\\\\092b", "type": "A"}),
+)
+DATAGRAM_FACTS: Facts = (
+    ("", DATAGRAMS[0], {"name": "www.example.com", "type": "A"}),
+    ("", DATAGRAMS[1], {"name": "example.org", "type": "MX"}),
+    ("", DATAGRAMS[2], {"name": ".", "type": "NS"}),
+    ("", b"x", {}),
+)
+TRIED = ("name=www.*", "name=*.example.com", "name=~.*[.]com")
+UNUSABLE = (
+    # No message can have such a size.
+    *(
+        (f"within={text}", "write one from 17 to 65535, such as 1KiB")
+        for text in ("16", "64KiB", "1MiB", "", "-1")
+    ),
+    ("name=a..b", "name: "),
+    ("type=A,AAA", "did you mean"),
 )
 
 
@@ -290,28 +262,7 @@ class DatagramTests(SynchronousTestCase):
         if found is MATCH:
             self.assertEqual(datagram_facts_of(dns)(message), facts(over_tcp_too, Peeked(over_tcp)))
 
-    def test_options(self) -> None:
-        """The options are those over TCP."""
-        verdict_of = datagram_verdicts_of(dns)
-        self.assertIs(verdict_of(DATAGRAMS[0], name="*.example.com", type="A"), MATCH)
-        self.assertIs(verdict_of(DATAGRAMS[0], name="WWW.example.com."), MATCH)
-        self.assertIs(verdict_of(DATAGRAMS[0], name="*.example.com", type="MX"), NO)
-        self.assertIs(verdict_of(DATAGRAMS[1], name="*.example.com"), NO)
-        self.assertIs(verdict_of(DATAGRAMS[0], within="17"), MATCH)
-
-    def test_key(self) -> None:
-        """Names can be looked up."""
-        key = getattr(over_udp(dns, name="*.example.com"), "key", None)
-        assert key is not None
-        self.assertEqual(key.read(Datagrams((DATAGRAMS[0],))), "www.example.com")
-        self.assertEqual(key.read(Datagrams((b"x",))), "")
+    def test_no_key(self) -> None:
+        """Without names, routes are not looked up."""
+        self.assertIs(getattr(dns.predicate({}), "key", 0), None)
         self.assertIs(getattr(over_udp(dns, type="A"), "key", 0), None)
-
-    def test_learnt(self) -> None:
-        """Name and type are learnt."""
-        learn = datagram_facts_of(dns)
-        self.assertEqual(
-            [tuple(learn(one).values()) for one in DATAGRAMS],
-            [("www.example.com", "A"), ("example.org", "MX"), (".", "NS")],
-        )
-        self.assertEqual(learn(b"x"), {})

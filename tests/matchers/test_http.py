@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.all_samples import MATCH, NO
 from tests.matchers.http_samples import LINE_END, PREFACE, REQUEST, said, with_fields
 from tests.support.examples import scaled
 from tests.wire import http2_builder as h2
-from txmux.interfaces import Peeked, Verdict
+from txmux.interfaces import Peeked
 from txmux.matchers.http import http
 from txmux.testing import calls_in, facts, in_pieces, steps_in
 from txmux.wire.http_head import METHODS, MOST_FIELDS, Stage, parse_request
 
-MATCH, NO = Verdict.MATCH, Verdict.NO
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 # The first two are recorded from curl 7.88.1 and Wget 1.21.3.
 SAMPLES = (
@@ -98,49 +101,37 @@ REFUSED = (
 )
 
 
-class RequestLineTests(SynchronousTestCase):
-    """Without options the request line decides."""
-
-    def test_methods(self) -> None:
-        """Every known method is one, and only in its own case."""
-        for method in METHODS:
-            line = f"{method} / HTTP/1.1\r\n".encode()
-            self.assertEqual(said(line), (MATCH, len(line)))
-            self.assertEqual(said(line.lower()), (NO, 1))
+# Every known method is one, and only in its own case.
+VERDICTS = tuple(
+    row
+    for method in METHODS
+    for line in [f"{method} / HTTP/1.1\r\n".encode()]
+    for row in (("", line, MATCH, len(line)), ("", line.lower(), NO, 1))
+)
+# Method, version and host are learnt as they come; the path is not. Of HTTP/2 the version is learnt; method and host only by
+# routes that ask for them.
+FACTS: Facts = (
+    ("", b"GE", {}),
+    ("", b"GET /secret", {"method": "GET"}),
+    ("", REQUEST[:LINE_END], {"method": "GET", "version": "1.1"}),
+    ("", REQUEST, {"method": "GET", "version": "1.1", "host": "WWW.Example.com."}),
+    ("", h2.CURL, {"version": "2"}),
+    ("path=/*", PREFACE, {"version": "2"}),
+    ("path=/*", h2.CURL, {"version": "2", "method": "GET", "host": "localhost"}),
+    ("", b"GET foo\r\n", {}),
+)
 
 
 class LearntTests(SynchronousTestCase):
     """What goes to the access log."""
 
-    def learnt(self, data: bytes) -> dict[str, str]:
-        """Give the facts of a sample."""
-        return facts(http.predicate({}), Peeked(data))
-
-    def test_http1(self) -> None:
-        """Method, version and host are learnt as they come; the path is not."""
-        self.assertEqual(self.learnt(b"GE"), {})
-        self.assertEqual(self.learnt(b"GET /secret"), {"method": "GET"})
-        self.assertEqual(self.learnt(REQUEST[:LINE_END]), {"method": "GET", "version": "1.1"})
-        self.assertEqual(
-            self.learnt(REQUEST), {"method": "GET", "version": "1.1", "host": "WWW.Example.com."}
-        )
-
-    def test_http2(self) -> None:
-        """Of HTTP/2 the version is learnt; method and host only by routes that ask for them."""
-        self.assertEqual(self.learnt(h2.CURL), {"version": "2"})
-        predicate = http.predicate({"path": "/*"})
-        self.assertEqual(facts(predicate, Peeked(PREFACE)), {"version": "2"})
-        expected = {"version": "2", "method": "GET", "host": "localhost"}
-        self.assertEqual(facts(predicate, Peeked(h2.CURL)), expected)
-
-    def test_other(self) -> None:
-        """Of what is no HTTP nothing is learnt."""
-        self.assertEqual(self.learnt(b"GET foo\r\n"), {})
-
     def test_hostile_host(self) -> None:
         """A host cannot break the log line, or fill it."""
-        self.assertEqual(self.learnt(with_fields("Host: a\x1b\xe9\\"))["host"], r"a\x1b\xe9\\")
-        self.assertEqual(len(self.learnt(with_fields("Host: " + "\xe9" * 300))["host"]), 255)
+        odd, long = (
+            facts(http.predicate({}), Peeked(with_fields(f"Host: {value}")))["host"]
+            for value in ("a\x1b\xe9\\", "\xe9" * 300)
+        )
+        self.assertEqual((odd, len(long)), (r"a\x1b\xe9\\", 255))
 
 
 class CostTests(SynchronousTestCase):

@@ -6,14 +6,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from tests.matchers.test_postgres import GSSENC_REQUEST, PSQL, SSL_REQUEST, cancel
 from tests.wire.hello_builder import alpn, client_hello, records, server_name, versions
-from txmux.errors import OptionError
-from txmux.interfaces import Exchange, Key, Peeked, Verdict
+from txmux.interfaces import Exchange, Key, Peeked
 from txmux.matchers.postgres import postgres
-from txmux.testing import Decided, check_matcher, decided, facts
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import facts
 
 SNI = server_name("db.Example.com")
 HELLO = records(client_hello(SNI, alpn(b"postgresql"), versions(0x0304)))
@@ -22,68 +20,53 @@ SSL = Exchange(SSL_REQUEST, b"S", repeat=True)
 GSSENC = Exchange(GSSENC_REQUEST, b"N", repeat=False)
 
 
-def said(data: bytes, sni: str = "db.example.com") -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(postgres.predicate({"sni": sni}), data)
-
-
-class ContractTests(SynchronousTestCase):
-    """What matches, and what does not."""
-
-    def test_contract(self) -> None:
-        """What begins like this, and at which byte it is decided."""
-        check_matcher(
-            postgres,
-            samples=[SSL_REQUEST + HELLO, GSSENC_REQUEST + SSL_REQUEST + HELLO],
-            options={"sni": "db.example.com"},
-            not_samples=[
-                # The first byte that no such client sends is a no.
-                (HELLO, 1),
-                (PSQL, 4),
-                (cancel(bytes(4)), 4),
-                (SSL_REQUEST + PSQL, 9),
-                (SSL_REQUEST + SSL_REQUEST, 9),
-                (SSL_REQUEST + GSSENC_REQUEST, 9),
-                (GSSENC_REQUEST + HELLO, 9),
-                (GSSENC_REQUEST + PSQL, 12),
-                (GSSENC_REQUEST + GSSENC_REQUEST, 16),
-            ],
+ALONE = "sni=db.example.com"
+TLS, KERBEROS_FIRST = SSL_REQUEST + HELLO, GSSENC_REQUEST + SSL_REQUEST + HELLO
+WITHOUT_NAME = SSL_REQUEST + NAMELESS
+NAME_END = len(SSL_REQUEST) + HELLO.index(SNI) + len(SNI)
+VERDICTS = (
+    # The name in the hello behind the request decides, at the end of the hello.
+    *(
+        row
+        for data in (TLS, KERBEROS_FIRST)
+        for row in (
+            (ALONE, data, MATCH, len(data)),
+            (ALONE, data + b"more", MATCH, len(data)),
+            (ALONE, data[: -len(HELLO)], NEED_MORE),
+            ("sni=*.example.com,x", data, MATCH, len(data)),
         )
-
-
-class VerdictTests(SynchronousTestCase):
-    """What matches, and what does not."""
-
-    def test_match(self) -> None:
-        """The name in the hello behind the request decides, at the end of the hello."""
-        for before in (SSL_REQUEST, GSSENC_REQUEST + SSL_REQUEST):
-            data = before + HELLO
-            self.assertEqual(said(data), (MATCH, len(data)))
-            self.assertEqual(said(data + b"more"), (MATCH, len(data)))
-            self.assertEqual(said(before), (NEED_MORE, len(before)))
-            self.assertEqual(said(data, "*.example.com,x"), (MATCH, len(data)))
-
-    def test_other_name(self) -> None:
-        """Another name is a no as soon as it is there."""
-        end = len(SSL_REQUEST) + HELLO.index(SNI) + len(SNI)
-        self.assertEqual(said(SSL_REQUEST + HELLO, "other.example.com"), (NO, end))
-        self.assertEqual(said(SSL_REQUEST + HELLO, "none"), (NO, end))
-
-    def test_no_name(self) -> None:
-        """A hello without a name is for ``none`` alone."""
-        data = SSL_REQUEST + NAMELESS
-        self.assertEqual(said(data, "none"), (MATCH, len(data)))
-        self.assertEqual(said(data, "db.example.com,none"), (MATCH, len(data)))
-        self.assertEqual(said(data), (NO, len(data)))
-
-    def test_unusable(self) -> None:
-        """With what TLS hides it cannot go, nor with bad patterns."""
-        make = postgres.predicate
-        error = self.assertRaises(OptionError, make, {"user": "a", "sni": "x"})
-        self.assertEqual(
-            str(error), "sni: cannot go with user=, which TLS hides; write one or the other"
-        )
-        self.assertRaises(OptionError, make, {"sni": ""})
+    ),
+    # Another name is a no as soon as it is there; a hello without a name is for ``none`` alone.
+    ("sni=other.example.com", TLS, NO, NAME_END),
+    ("sni=none", TLS, NO, NAME_END),
+    ("sni=none", WITHOUT_NAME, MATCH, len(WITHOUT_NAME)),
+    ("sni=db.example.com,none", WITHOUT_NAME, MATCH, len(WITHOUT_NAME)),
+    (ALONE, WITHOUT_NAME, NO, len(WITHOUT_NAME)),
+    # The first byte that no such client sends is a no.
+    (ALONE, HELLO, NO, 1),
+    (ALONE, PSQL, NO, 4),
+    (ALONE, cancel(bytes(4)), NO, 4),
+    (ALONE, SSL_REQUEST + PSQL, NO, 9),
+    (ALONE, SSL_REQUEST + SSL_REQUEST, NO, 9),
+    (ALONE, SSL_REQUEST + GSSENC_REQUEST, NO, 9),
+    (ALONE, GSSENC_REQUEST + HELLO, NO, 9),
+    (ALONE, GSSENC_REQUEST + PSQL, NO, 12),
+    (ALONE, GSSENC_REQUEST + GSSENC_REQUEST, NO, 16),
+)
+TRIED = (ALONE,)
+TRIED_ON = (TLS, KERBEROS_FIRST, SSL_REQUEST + PSQL)
+UNUSABLE = (
+    ("user=a sni=x", "sni: cannot go with user=, which TLS hides; write one or the other"),
+    ("sni=", "sni: "),
+)
+# Many such routes are told apart by the name.
+KEYS = (
+    ("sni=db.example.com,none", TLS, "db.example.com"),
+    ("sni=db.example.com,none", WITHOUT_NAME, ""),
+    ("sni=db.example.com,none", PSQL, ""),
+    ("sni=db.example.com,none", SSL_REQUEST, None),
+    ("sni=db.example.com,none", SSL_REQUEST[:3], None),
+)
 
 
 class ExchangeTests(SynchronousTestCase):
@@ -108,26 +91,15 @@ class ExchangeTests(SynchronousTestCase):
         for options in ({}, {"user": "a"}):
             self.assertFalse(hasattr(postgres.predicate(options), "exchanges"))
 
-
-class NarrowingTests(SynchronousTestCase):
-    """What is told to those who ask before."""
-
     def test_key(self) -> None:
-        """Many such routes are told apart by the name."""
-        predicate = postgres.predicate({"sni": "db.example.com,none"})
-        key: Key = getattr(predicate, "key")  # noqa: B009 - optional
+        """No name is one of the names by which routes are told apart."""
+        key: Key = getattr(postgres.predicate({"sni": "db.example.com,none"}), "key")  # noqa: B009
         self.assertEqual(key.exact, {"db.example.com", ""})
-        self.assertEqual(key.read(Peeked(SSL_REQUEST + HELLO)), "db.example.com")
-        self.assertEqual(key.read(Peeked(SSL_REQUEST + NAMELESS)), "")
-        self.assertEqual(key.read(Peeked(PSQL)), "")
-        self.assertIsNone(key.read(Peeked(SSL_REQUEST)))
-        self.assertIsNone(key.read(Peeked(SSL_REQUEST[:3])))
 
     def test_facts(self) -> None:
         """The facts are those of TLS."""
         predicate = postgres.predicate({"sni": "x"})
-        learnt = facts(predicate, Peeked(SSL_REQUEST + HELLO))
-        self.assertEqual(learnt["sni"], "db.example.com")
-        self.assertEqual(learnt["alpn"], "postgresql")
+        learnt = facts(predicate, Peeked(TLS))
+        self.assertEqual((learnt["sni"], learnt["alpn"]), ("db.example.com", "postgresql"))
         self.assertEqual(facts(predicate, Peeked(SSL_REQUEST)), {})
         self.assertEqual(facts(predicate, Peeked(PSQL)), {})

@@ -106,7 +106,7 @@ TRIED = ("cookie=el*,a?", "token=*.0000")
 UNUSABLE = (
     ("cookie=a,,b", "cookie: "),
     # No request has both a cookie and a token.
-    ("cookie=a token=b", ""),
+    ("cookie=a token=b", "write a line for each"),
 )
 FACTS: Facts = (
     ("", COOKIE, {"cookie": "eltons"}),
