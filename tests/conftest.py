@@ -109,7 +109,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import tests that `script/test` does not run."""
     if config.option.markexpr != "not whole" or _FOLDER not in collection_path.parents:
         return None
     name = collection_path.relative_to(_FOLDER).as_posix()

@@ -19,12 +19,6 @@ _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 def require_program(name: str) -> str:
     """Find a program that a test cannot do without.
 
-    Args:
-        name: The program's file name.
-
-    Returns:
-        Its path.
-
     Raises:
         SkipTest: It is not installed.
         AssertionError: It is not installed, and ``TXMUX_REQUIRE_SERVERS`` is set in the environment.
@@ -41,16 +35,7 @@ def require_program(name: str) -> str:
 def run_program(
     name: str, *arguments: str, stdin: bytes = b""
 ) -> Deferred[tuple[bytes, bytes, int]]:
-    """Run a program to its end while the reactor goes on.
-
-    Args:
-        name: The program's file name, as for `require_program`.
-        arguments: Its arguments.
-        stdin: All that it can read from its standard input.
-
-    Returns:
-        What it wrote to its standard output and to its standard error, and its exit status.
-    """
+    """Run a program to its end while the reactor goes on; returns its output, its errors and its exit status."""
     result: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
         require_program(name), arguments, env=dict(os.environ), stdinBytes=stdin
     )

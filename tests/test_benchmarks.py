@@ -35,7 +35,6 @@ _SVG = "{http://www.w3.org/2000/svg}"
 
 
 def results() -> Results:
-    """Make results of three rounds, of which txmux and HAProxy have one figure, and of which one was noisy."""
     samples: dict[str, dict[str, list[float | None]]] = {
         "connection.cpu": {
             "haproxy-auto": [80.0, 82.0, 70.0],
@@ -49,8 +48,6 @@ def results() -> Results:
 
 
 class ResultsTests(SynchronousTestCase):
-    """What is made of the figures."""
-
     def test_best(self) -> None:
         """The best configuration is the one with the best median, be that the least or the most."""
         self.assertEqual(results().best("connection.cpu", "haproxy"), "haproxy-splice")
@@ -148,8 +145,6 @@ class ResultsTests(SynchronousTestCase):
 
 
 class PeersTests(SynchronousTestCase):
-    """The proxies that are compared."""
-
     def test_chosen(self) -> None:
         """A peer is chosen by its own name or its program's; an unknown one is told, with all there are."""
         self.assertEqual([p.key for p in chosen(["haproxy"])], ["haproxy-auto", "haproxy-splice"])
@@ -168,8 +163,6 @@ class PeersTests(SynchronousTestCase):
 
 
 class ChildTests(SynchronousTestCase):
-    """Child processes."""
-
     def test_figures_and_end(self) -> None:
         """CPU time and memory are those of all that a child has started, and nothing of it remains."""
         require_program("taskset")
@@ -218,8 +211,6 @@ class ChildTests(SynchronousTestCase):
 
 
 class RunTests(SynchronousTestCase):
-    """The whole of it."""
-
     def setUp(self) -> None:
         # What is measured is to be what it is for users; other tests see to the coverage.
         leave_unmeasured(self)
@@ -227,7 +218,6 @@ class RunTests(SynchronousTestCase):
     def bench(
         self, *arguments: str | Path, module: str = "benchmarks"
     ) -> subprocess.CompletedProcess[str]:
-        """Run it, or one of those that are programs of their own."""
         return subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=_CHECKOUT,
@@ -238,7 +228,6 @@ class RunTests(SynchronousTestCase):
         )
 
     def require_all(self) -> None:
-        """Skip where the machine is not fit for it."""
         for program in ("taskset", "nginx", "redis-server", "openssl"):
             require_program(program)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -352,5 +341,4 @@ class RunTests(SynchronousTestCase):
 
 
 def _a_core() -> int:
-    """Give a CPU core that may be used."""
     return min(os.sched_getaffinity(0))

@@ -35,7 +35,6 @@ class ChangedTests(SynchronousTestCase):
     """A small project."""
 
     def setUp(self) -> None:
-        """Write it."""
         self.folder = make_folder(self)
         for path, text in _FILES.items():
             self.write(path, text)
@@ -57,7 +56,6 @@ class ChangedTests(SynchronousTestCase):
         self.git("commit", "--quiet", "--message=x")
 
     def tests(self, *changed: str) -> list[str]:
-        """Give the tests of changed files, but for those that always run."""
         found: list[str] = self.program["tests_of"](self.folder, list(changed))
         found.remove("tests/test_structure.py")
         return [path.removeprefix("tests/") for path in found]

@@ -25,7 +25,6 @@ class ChangesTests(SynchronousTestCase):
         leave_unmeasured(self)
 
     def run_it(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run it."""
         return subprocess.run(
             [sys.executable, "-m", "benchmarks.changes", *arguments],
             cwd=_CHECKOUT,
@@ -38,7 +37,6 @@ class ChangesTests(SynchronousTestCase):
     def measured(
         self, key: str, kinds: str = "reload,upgrade,limited"
     ) -> dict[str, dict[str, float]]:
-        """Run it on a small scale with one service, and give its figures by kinds of changes."""
         with tempfile.TemporaryDirectory() as made:
             done = self.run_it("--quick", "--only", key, "--kinds", kinds, "--output", made)
             self.assertEqual(done.returncode, 0, done.stderr)

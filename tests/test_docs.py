@@ -45,7 +45,6 @@ _UDP_LISTENER = _LISTENER.replace("127", "udp:127")
 
 
 def _blocks(page: Path, language: str) -> list[str]:
-    """Give the code of a page that is marked with a language."""
     found = re.finditer(
         rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL
     )
@@ -53,7 +52,6 @@ def _blocks(page: Path, language: str) -> list[str]:
 
 
 def _section(page: Path, heading: str) -> str:
-    """Give the text under a heading of the second level."""
     (text,) = re.findall(
         rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL
     )
@@ -88,8 +86,6 @@ class PageTestCase(SynchronousTestCase):
 
 
 class CodeBlockTests(SynchronousTestCase):
-    """What readers copy."""
-
     def test_rules_files_are_valid(self) -> None:
         for page in _PAGES:
             for block in _blocks(page, "ini"):
@@ -151,8 +147,6 @@ class CodeBlockTests(SynchronousTestCase):
 
 
 class GeneratedTests(SynchronousTestCase):
-    """What `script/docs` writes."""
-
     def test_made_from_the_code(self) -> None:
         """Tables and numbers are what it makes of the code; run it when this fails."""
         pages = runpy.run_path(str(_ROOT / "docs/tables.py"))["PAGES"]
@@ -162,12 +156,9 @@ class GeneratedTests(SynchronousTestCase):
 
 
 class KeyTests(PageTestCase):
-    """The tables of keys."""
-
     page = _REFERENCE / "rules.md"
 
     def keys(self) -> Iterator[tuple[str, str, SectionKey]]:
-        """Give each key with the kind of its section and its name."""
         for kind, table in sections.TABLES.items():
             for name, key in table.items():
                 yield kind, name, key
@@ -227,8 +218,6 @@ class KeyTests(PageTestCase):
 
 
 class MatcherTests(PageTestCase):
-    """The page of the matchers."""
-
     page = _REFERENCE / "matchers.md"
 
     def test_all(self) -> None:
@@ -252,8 +241,6 @@ class MatcherTests(PageTestCase):
 
 
 class ReadmeTests(PageTestCase):
-    """The table of the matchers."""
-
     page = _ROOT / "README.md"
 
     def test_matchers(self) -> None:
@@ -269,8 +256,6 @@ class ReadmeTests(PageTestCase):
 
 
 class AccessLogTests(PageTestCase):
-    """The page of the access log."""
-
     page = _REFERENCE / "access-log.md"
 
     def test_keys_in_their_order(self) -> None:
@@ -377,7 +362,6 @@ class OtherPageTests(PageTestCase):
 
 
 def _used_by(room: str) -> set[str]:
-    """Find which other rooms of the package the modules of one import."""
     own = room.removeprefix("txmux.")
     place = _ROOT / "txmux" / own
     used = set()

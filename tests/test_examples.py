@@ -37,8 +37,6 @@ class RulesTests(SynchronousTestCase):
 
 
 class TacTests(InteropTestCase):
-    """``txmux.tac``."""
-
     def relayed(self, answer: bytes, *command: str | Path) -> bytes:
         """Run the file, and give what a client gets from a server with that answer."""
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -69,10 +67,7 @@ class TacTests(InteropTestCase):
 
 
 class WebAndSshTests(InteropTestCase):
-    """``web-and-ssh.py``."""
-
     def setUp(self) -> None:
-        """Run it, with a new key for the user."""
         super().setUp()
         self.key = self.folder / self.id().rpartition(".")[2]
         output_of("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
@@ -84,7 +79,6 @@ class WebAndSshTests(InteropTestCase):
         self.password = self.child.wait_for(r"the password is (\S+)$")[1]
 
     def ssh(self, *options: str, settings: Iterable[str] = ()) -> bytes:
-        """Log in, with more settings in the environment."""
         host = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
         given = [word for option in (*host, *options) for word in ("-o", option)]
         command = (require_program("ssh"), "-F", "none", *given, "-p", self.port)

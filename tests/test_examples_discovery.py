@@ -19,7 +19,6 @@ class FilesTests(InteropTestCase):
     """``files.conf`` with ``write-servers``."""
 
     def write(self, *servers: str) -> tuple[int, str]:
-        """Have other servers, and give the exit code and what is said."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         done = subprocess.run(
             [self.folder / "write-servers", self.folder / "rules.ini", "web"],
@@ -72,7 +71,6 @@ class FilesTests(InteropTestCase):
                 self.assertEqual(client.recv(100), b"still here")
 
     def led(self, port: int, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
-        """Connect a client, and give both ends."""
         client = socket.create_connection(("127.0.0.1", port), timeout=60)
         client.sendall(b"x")
         listening.settimeout(60)

@@ -26,14 +26,11 @@ _VERSIONS = ("1.30", "1.34")
 
 
 def manifests(name: str = "*") -> list[dict[str, Any]]:
-    """Give the objects of a file, or of all."""
     texts = [file.read_text() for file in sorted(_FOLDER.glob(f"{name}.yaml"))]
     return list(itertools.chain.from_iterable(map(yaml.safe_load_all, texts)))
 
 
 class SchemaTests(SynchronousTestCase):
-    """The schemas of Kubernetes."""
-
     def test_valid(self) -> None:
         found = manifests()
         self.assertGreater(len(found), 5)
@@ -54,8 +51,6 @@ class SchemaTests(SynchronousTestCase):
 
 
 class PageTests(SynchronousTestCase):
-    """The pages on Kubernetes and on balancers."""
-
     def test_shown_files(self) -> None:
         pages = _ROOT / "docs" / "how-to"
         for page, files in (
@@ -84,7 +79,6 @@ class AgreementTests(CommandTestCase):
         }
 
     def rules(self) -> Rules:
-        """Read the rules as txmux does."""
         self.file = self.write("rules.ini", self.config["data"]["rules.ini"])
         return load(self.file)
 

@@ -19,26 +19,21 @@ _DASHBOARD = _ROOT / "examples" / "grafana" / "txmux.json"
 
 
 def told() -> set[str]:
-    """Give the metrics of the reference."""
     page = (_ROOT / "docs" / "reference" / "metrics.md").read_text()
     return set(re.findall(r"`(txmux_[a-z_]+)`", page))
 
 
 def metrics_in(text: str) -> set[str]:
-    """Find the metrics that are asked for."""
     found = set(re.findall(r"\btxmux_[a-z_]+", text))
     return {re.sub(r"_(bucket|count|sum)$", "", name) for name in found}
 
 
 def panels() -> list[dict[str, Any]]:
-    """Give all panels of the dashboard."""
     found: list[dict[str, Any]] = json.loads(_DASHBOARD.read_text())["panels"]
     return found
 
 
 class AlertTests(TestCase):
-    """``prometheus/txmux.rules.yml``."""
-
     async def test_promtool(self) -> None:
         out, errors, status = await run_program("promtool", "check", "rules", str(_ALERTS))
         self.assertEqual((errors, status), (b"", 0))
@@ -66,7 +61,6 @@ class AlertTests(TestCase):
 
     @staticmethod
     def unit_test(alert: str, series: str, value: int, count: int) -> str:
-        """Write what promtool compares: how many alerts there are after a quarter of an hour."""
         expression = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
         quoted = json.dumps(series)
         return "\n".join(
@@ -91,8 +85,6 @@ class AlertTests(TestCase):
 
 
 class DashboardTests(TestCase):
-    """``grafana/txmux.json``."""
-
     async def test_promql(self) -> None:
         questions = [target["expr"] for panel in panels() for target in panel["targets"]]
         self.assertGreater(len(questions), 20)

@@ -40,7 +40,6 @@ class LinksTest(SynchronousTestCase):
         os.chown(self.theirs, _NOBODY, -1)
 
     def link(self, path: Path, target: Path | str, owner: int = _NOBODY) -> Path:
-        """Make a link."""
         path.symlink_to(target)
         os.lchown(path, owner, -1)
         return path
@@ -52,7 +51,6 @@ class LinksTest(SynchronousTestCase):
         self.assertEqual(caught.exception.errno, errno.ELOOP)
 
     def text(self, path: Path) -> str:
-        """Read a file."""
         with open(open_safely(path)[0]) as file:  # noqa: PTH123 - a descriptor
             return file.read()
 

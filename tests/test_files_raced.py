@@ -80,7 +80,6 @@ class RaceTest(SynchronousTestCase):
         swapping.stdout.readline()
 
     def look(self) -> list[tuple[str, int, int, bytes]]:
-        """Give what is in the folder of root's."""
         return [
             (
                 one.name,

@@ -106,12 +106,10 @@ class LeakTest(MuxTestCase):
         peer.reset()
 
     async def ends_itself(self, first: bytes) -> None:
-        """Whatever happens, the client's connection ends."""
         peer = await self.client(first)
         await peer.is_lost()
 
     async def gone(self, first: bytes) -> None:
-        """The client leaves at once."""
         (await self.client(first)).reset()
 
     async def in_process(self) -> None:
@@ -194,7 +192,6 @@ class LeakTest(MuxTestCase):
         self.assertEqual(more, {})
 
     def left(self) -> dict[str, int]:
-        """Count what could be left behind."""
         DESCRIPTORS.close_cached()  # pipes that are kept for the next connection
         gc.collect()
         kinds = collections.Counter(type(thing) for thing in gc.get_objects())

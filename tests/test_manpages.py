@@ -19,17 +19,13 @@ _PROGRAM = _ROOT / "docs/manpages.py"
 
 
 class ManPageTests(SynchronousTestCase):
-    """What `script/man` writes."""
-
     def setUp(self) -> None:
-        """Write them."""
         self.folder = Path(tempfile.mkdtemp(prefix="txmux-man-"))
         self.addCleanup(shutil.rmtree, self.folder)
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
         subprocess.run([sys.executable, _PROGRAM, self.folder], env=environment, check=True)
 
     def run_program(self, *words: str | Path) -> str:
-        """Run a program, and give all that it says."""
         command = [require_program(str(words[0])), *words[1:]]
         environment = {**os.environ, "MANWIDTH": "80", "LC_ALL": "C"}
         done = subprocess.run(
@@ -62,8 +58,6 @@ class ManPageTests(SynchronousTestCase):
 
 
 class ScriptTests(SynchronousTestCase):
-    """`script/man` as it is."""
-
     def test_files(self) -> None:
         """It writes the pages, and the script of each shell under the name that the shell looks for."""
         folder = Path(tempfile.mkdtemp(prefix="txmux man "))

@@ -95,7 +95,6 @@ class PlainStartTest(SynchronousTestCase):
         installed_matchers()
 
     def imported(self, command: Sequence[str | Path], workers: int = 1) -> set[str]:
-        """Run a service until it has relayed a connection; give what all its processes have imported."""
         folder = make_folder(self)
         rules = folder / "rules.ini"
         (folder / "sitecustomize.py").write_text(_TELLING)
@@ -140,7 +139,6 @@ class PlainStartTest(SynchronousTestCase):
             self.assertEqual(client.recv(100), b"")
 
     def check(self, found: set[str], shared: Collection[str] = ()) -> None:
-        """Compare with what is allowed."""
         self.assertIn("txmux.matchers.ssh", found)
         packages = {name.partition(".")[0] for name in found} - set(sys.stdlib_module_names)
         others = {name for name in packages if not name.startswith("_")}

@@ -34,7 +34,6 @@ class PluginExampleTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Make it once for all tests."""
         super().setUpClass()
         venv.create(cls.folder / "venv", symlinks=True)
         cls.python = cls.folder / "venv/bin/python"

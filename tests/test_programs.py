@@ -11,8 +11,6 @@ from tests.programs import require_program
 
 
 class RequireProgramTests(SynchronousTestCase):
-    """`require_program`: found, skipped or failed."""
-
     def test_program_in_path(self) -> None:
         self.assertTrue(os.access(require_program("sh"), os.X_OK))
 

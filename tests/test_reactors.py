@@ -43,7 +43,6 @@ class _Mux(Mux, _OnReactor):
         super().__init__(folder, rules, settings)
 
     def cpu(self) -> float:
-        """Give the seconds of processor time it has used (proc(5))."""
         _, _, fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")
         user, system = map(int, fields.split()[11:13])
         return (user + system) / os.sysconf("SC_CLK_TCK")
@@ -56,7 +55,6 @@ class ReactorTests(_Base):
     reactor: ClassVar[str]
 
     def setUp(self) -> None:
-        """Start a backend and the threads that play it."""
         self.backend = socket.create_server(("127.0.0.1", 0), backlog=_CLIENTS)
         self.backend.settimeout(60)
         self.addCleanup(self.backend.close)
@@ -64,12 +62,10 @@ class ReactorTests(_Base):
         self.addCleanup(self.threads.shutdown)
 
     def start(self, relay: str) -> _Mux:
-        """Start the service."""
         rules = pool_rules(f"127.0.0.1:{self.backend.getsockname()[1]}")
         return self.own(_Mux(self.folder, rules, f"relay = {relay}", self.reactor))
 
     def serve_one(self) -> bytes:
-        """Read a client to its end, then answer it."""
         accepted, _ = self.backend.accept()
         with accepted:
             accepted.settimeout(60)
@@ -78,14 +74,12 @@ class ReactorTests(_Base):
         return received
 
     def check_service(self, relay: str) -> None:
-        """Carry much and little, one and many, and rest between."""
         mux = self.start(relay)
         self.check_transfer(mux)
         self.check_many(mux)
         self.check_rest(mux)
 
     def check_transfer(self, mux: _Mux) -> None:
-        """Carry an upload, its end, and an answer of the same size."""
         sent = os.urandom(_SIZE)
         serving = self.threads.submit(self.serve_one)
         with mux.connect() as client:
@@ -100,7 +94,6 @@ class ReactorTests(_Base):
         )
 
     def check_many(self, mux: _Mux) -> None:
-        """Carry many connections at the same time."""
         clients = [mux.connect() for _ in range(_CLIENTS)]
         for number, client in enumerate(clients):
             client.sendall(str(number).encode())

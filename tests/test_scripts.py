@@ -29,13 +29,11 @@ class ScriptTests(SynchronousTestCase):
     """What is common to the scripts, tried in a folder that has nothing but them."""
 
     def setUp(self) -> None:
-        """Copy the scripts to a folder of their own."""
         self.folder = Path(tempfile.mkdtemp(prefix="txmux scripts "))
         self.addCleanup(shutil.rmtree, self.folder)
         shutil.copytree(_CHECKOUT / "script", self.folder / "script")
 
     def refusal(self, script: str, python: str) -> str:
-        """Run a script from elsewhere with some interpreter, and give what it says when it refuses."""
         done = subprocess.run(
             [self.folder / "script" / script],
             cwd=tempfile.gettempdir(),

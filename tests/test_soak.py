@@ -12,10 +12,7 @@ _CONNECTIONS = 6000
 
 
 class SoakTests(InteropTestCase):
-    """As a user runs it, with each relay."""
-
     def soak(self, relay: str) -> None:
-        """Run it, and find that it is content."""
         # Its forked processes, when they are ended, would wait for each other in what coverage does then.
         unmeasured = ("env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START")
         command = (*unmeasured, f"PYTHONPATH={_CHECKOUT}", sys.executable, "-m", "benchmarks.soak")

@@ -37,7 +37,6 @@ IMPURE_BUT = {
 
 @functools.cache
 def parsed() -> dict[Path, ast.Module]:
-    """Give the code of each module, by its path in the package."""
     return {
         path.relative_to(PACKAGE): ast.parse(path.read_text())
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -45,7 +44,6 @@ def parsed() -> dict[Path, ast.Module]:
 
 
 def modules() -> Iterator[tuple[str, Path, ast.Module]]:
-    """Give the room, the path and the code of each module that is in a room."""
     for inside, code in parsed().items():
         if inside.name not in {"__init__.py", "__main__.py"} or len(inside.parts) > 1:
             yield inside.parts[0].removesuffix(".py"), inside, code
@@ -85,8 +83,6 @@ def imports() -> dict[str, set[str]]:
 
 
 class StructureTest(SynchronousTestCase):
-    """What holds for all of the code."""
-
     def test_pure_rooms_know_no_reactor_socket_or_clock(self) -> None:
         impure = {"socket", "select", "time", "asyncio", "twisted.application"}
         for room, path, code in modules():

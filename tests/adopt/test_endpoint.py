@@ -52,21 +52,17 @@ class EndpointCase(MuxTestCase):
         self.path = str(make_folder(self) / "x.sock")
 
     async def serve(self, factory: Any, options: str = "", *, use: Any = reactor) -> Any:
-        """Listen with a server."""
         port = await serverFromString(use, f"txmux:{self.path}{options}").listen(factory)
         self.addCleanup(port.stopListening)
         return port
 
     def giving_mux(self, **settings: Any) -> int:
-        """Listen with a multiplexer that hands over SSH."""
         return self.mux([route("ssh", f"handover:{self.path}", name="ssh")], **settings)
 
     async def handed_over(self, count: int = 1) -> None:
-        """Find that clients have been handed over."""
         self.assert_story(await self.logged(count), reason="handed-over")
 
     async def end(self, *peers: Peer) -> None:
-        """Close connections."""
         for peer in peers:
             if peer.lost is None:
                 peer.close()
@@ -75,8 +71,6 @@ class EndpointCase(MuxTestCase):
 
 
 class ServingTest(EndpointCase):
-    """Clients that come."""
-
     async def test_served(self) -> None:
         """A protocol has the client's own connection from its first byte on, the true addresses, and the facts."""
         await self.serve(self.backend)
@@ -197,7 +191,6 @@ class SenderTest(EndpointCase):
     """Those that send something else."""
 
     def give(self, message: bytes = b"", *descriptors: int) -> socket.socket:
-        """Connect as a giver, and send something."""
         giver = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.addCleanup(giver.close)
         giver.connect(self.path)
@@ -207,7 +200,6 @@ class SenderTest(EndpointCase):
         return giver
 
     async def closed(self, giver: socket.socket) -> None:
-        """Wait until a giver is closed without an answer."""
         asked = select.poll()
         asked.register(giver, select.POLLIN)
         while not asked.poll(0):
@@ -263,21 +255,17 @@ class SenderTest(EndpointCase):
 
 
 class ListeningTest(EndpointCase):
-    """The file."""
-
     def setUp(self) -> None:
         super().setUp()
         self.file = Path(self.path)
 
     def listen(self, options: str = "") -> Any:
-        """Listen with a server."""
         endpoint = serverFromString(reactor, f"txmux:{self.path}{options}")
         port: Any = self.successResultOf(endpoint.listen(self.backend))
         self.addCleanup(port.stopListening)
         return port
 
     def refused(self, options: str = "") -> str:
-        """Find that a server cannot listen, and give why."""
         endpoint = serverFromString(reactor, f"txmux:{self.path}{options}")
         failure = self.failureResultOf(endpoint.listen(self.backend), CannotListenError)
         return str(failure.value)

@@ -45,13 +45,10 @@ _JSON: st.SearchStrategy[Any] = st.recursive(
 
 
 def descriptors() -> int:
-    """Count those of this process."""
     return len([*Path("/proc/self/fd").iterdir()])
 
 
 class ReadTests(SynchronousTestCase):
-    """What a message says."""
-
     def test_all(self) -> None:
         """All that is known is read; what is not known is overlooked."""
         self.assertEqual(read(json.dumps(MESSAGE).encode()), TOLD)
@@ -90,10 +87,7 @@ class ReadTests(SynchronousTestCase):
 
 
 class ReceiveTests(SynchronousTestCase):
-    """What comes with a message."""
-
     def setUp(self) -> None:
-        """Connect a giver, and a client whose socket can be given."""
         self.giver, self.taker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.client = socket.create_connection(server.getsockname())
@@ -103,14 +97,12 @@ class ReceiveTests(SynchronousTestCase):
         self.before = descriptors()
 
     def give(self, message: bytes, *given: int) -> None:
-        """Send a message with some descriptors."""
         if given:
             socket.send_fds(self.giver, [message], given)
         else:
             self.giver.send(message)
 
     def refused(self, why: str) -> None:
-        """Find that what was sent is refused, and that nothing of it stays open."""
         self.assertRaisesRegex(NotGivenError, why, receive, self.taker)
         self.assertEqual(descriptors(), self.before)
 

@@ -26,8 +26,6 @@ _SLOW = {
 
 
 class ShortTests(SynchronousTestCase):
-    """Each target for a moment."""
-
     def setUp(self) -> None:
         self.addCleanup(admin_http._control.cache_clear)
 

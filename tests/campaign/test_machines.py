@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 class ShortTests(SynchronousTestCase):
-    """Each kind of trouble once, as small as it can be."""
-
     def attempt(self, case: type[TroubleCase], *names: str) -> None:
-        """See that troubles pass, with one of the relays: those that are named, or all."""
 
         class OneRelay(case):  # type: ignore[misc, valid-type]
             @override

@@ -13,8 +13,6 @@ _LINE = '{{"route": "{}", "reason": "{}", "id": "{}"}}'
 
 
 class SoakTests(SynchronousTestCase):
-    """Real programs through one service."""
-
     def test_round(self) -> None:
         """Everybody is served, nothing is left of them, and each line in both logs has its cause."""
         report = run(Budget(1, 1))

@@ -39,12 +39,10 @@ def converted(text: str | bytes, program: Program | None = None, name: str = "x.
 
 
 def rules_of(found: Conversion) -> Rules:
-    """Read what came out of a conversion, as after a person has looked at it."""
     return parse(found.text.replace("# LOOK:", "#"), "rules.ini", matchers())
 
 
 def looks(found: Conversion) -> list[str]:
-    """Give what a person has to look at."""
     return [line[8:] for line in found.text.splitlines() if line.startswith("# LOOK: ")]
 
 
@@ -58,5 +56,4 @@ def attempt(text: str, program: Program) -> None:
 
 
 def silent_of(listener: Listener) -> Outcome:
-    """Give where all of a listener's clients are led that say nothing."""
     return listener.silent[0].outcome if listener.silent else Refusal.CLOSE

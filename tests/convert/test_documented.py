@@ -15,8 +15,6 @@ _PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "come-from-other-program
 
 
 class DocumentedTests(SynchronousTestCase):
-    """The examples."""
-
     def test_examples(self) -> None:
         """Each configuration becomes the rules and the warnings that stand below it."""
         page = _PAGE.read_text()

@@ -23,10 +23,7 @@ class _Growing:
     """A configuration with any number of something.
 
     Attributes:
-        program: Whose it is.
         more: What there are several of; ``{}`` is the number of each.
-        before: What comes before them.
-        after: What comes behind.
     """
 
     program: Program
@@ -35,7 +32,6 @@ class _Growing:
     after: str = ""
 
     def of(self, size: int) -> bytes:
-        """Make it with so many."""
         several = "".join(self.more.replace("{}", str(number)) for number in range(size))
         return f"{self.before}{several}{self.after}".encode()
 
@@ -113,8 +109,6 @@ _CONFIGURATIONS = {
 
 
 class GrowthTests(SynchronousTestCase):
-    """Large configurations."""
-
     def test_twice_as_much_takes_twice_as_long(self) -> None:
         for what, growing in _CONFIGURATIONS.items():
             _convert(growing, 1)  # what is imported at the first use does not count

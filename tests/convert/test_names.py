@@ -16,8 +16,6 @@ _PATTERNS = (
 
 
 class CommonNamesTests(SynchronousTestCase):
-    """What fits both."""
-
     @given(
         st.lists(_PATTERNS, min_size=1, max_size=3),
         st.lists(_PATTERNS, min_size=1, max_size=3),

@@ -16,14 +16,7 @@ OFFLINE = ("--no-index", "--no-deps")
 
 
 def run_outside(*command: str | Path, cwd: Path, seconds: float = 900) -> str:
-    """Run a command far from the checkout, so that only what is installed can be found.
-
-    Returns:
-        What it wrote to its standard output.
-
-    Raises:
-        AssertionError: It failed; the message has all that it wrote.
-    """
+    """Run a command far from the checkout, so that only what is installed can be found."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -45,7 +38,6 @@ def run_outside(*command: str | Path, cwd: Path, seconds: float = 900) -> str:
 
 
 def pip(*arguments: str | Path, cwd: Path) -> None:
-    """Run the pip of the tests."""
     run_outside(*_PIP, *arguments, cwd=cwd)
 
 

@@ -46,7 +46,6 @@ class Machine(FirstProcess):
     """What is changed in it is gone with it; the network is that of the tests.
 
     Args:
-        folder: Where a folder for its files is made.
         root: The folder that has its files at first, with systemd.
         units: Names of units, which systemd finds where packages install them; it knows no others.
 
@@ -74,11 +73,9 @@ class Machine(FirstProcess):
         self.boot(_BEGIN, root)
 
     def systemctl(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        """Run ``systemctl`` there."""
         return self.run("systemctl", *words)
 
     def run(self, *command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run a program there, as root."""
         return run(
             *self.entrance,
             *(
@@ -95,7 +92,6 @@ class Machine(FirstProcess):
         )
 
     def do(self, *command: str) -> str:
-        """Run a program there that must succeed, and give all that it printed."""
         done = self.run(*command)
         said = (done.stdout + done.stderr).decode(errors="replace")
         if done.returncode:
@@ -109,11 +105,9 @@ class Machine(FirstProcess):
             raise AssertionError(done.stderr)
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is such a file or folder."""
         return self.run("test", "-e", path).returncode == 0
 
     @property
     def output(self) -> str:
-        """What systemd and its services have printed."""
         services = self._folder / "upper/txmux-test/services.log"
         return self._child.output + (services.read_text() if services.exists() else "")

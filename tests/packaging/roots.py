@@ -34,11 +34,7 @@ exec chroot "$root" "$@"
 
 
 def require_long() -> None:
-    """Go on only if tests that take minutes are wanted.
-
-    Raises:
-        SkipTest: They are not.
-    """
+    """Go on only if tests that take minutes are wanted."""
     if not os.environ.get("TXMUX_LONG"):
         raise SkipTest("takes minutes and fetches a system; TXMUX_LONG=1 runs it")
 
@@ -60,9 +56,6 @@ def root_of(
         keyring: The file with the keys that sign them; that of Debian if not given.
         components: Which parts of the release.
         script: The release whose steps debootstrap goes by, if it may not know this one.
-
-    Raises:
-        SkipTest: This machine cannot make it.
     """
     require_program("debootstrap")
     if os.geteuid():
@@ -91,12 +84,7 @@ def root_of(
 
 
 class Copy:
-    """A copy of a root folder, in which programs run one after the other. They have the network of the tests.
-
-    Args:
-        folder: Where a folder for its files is made.
-        root: The folder that is copied.
-    """
+    """A copy of a root folder, in which programs run one after the other. They have the network of the tests."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self._folder = folder / os.urandom(4).hex()
@@ -132,11 +120,9 @@ class Copy:
         return (*entered, str(self._folder), str(self._root), "env", "-i", *settings, *words)
 
     def run(self, *words: str, seconds: float = 300) -> subprocess.CompletedProcess[bytes]:
-        """Run a command there to its end, as root."""
         return run("unshare", *self._command(words), timeout=seconds)
 
     def do(self, *words: str, seconds: float = 300) -> str:
-        """Run a command there that must succeed, and give all that it printed."""
         done = self.run(*words, seconds=seconds)
         said = (done.stdout + done.stderr).decode(errors="replace")
         if done.returncode:
@@ -144,5 +130,4 @@ class Copy:
         return said
 
     def start(self, *words: str) -> Child:
-        """Start a program there."""
         return Child("unshare", *self._command(words))

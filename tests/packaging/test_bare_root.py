@@ -21,7 +21,6 @@ class BareRootTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Make the system."""
         super().setUpClass()
         require_long()
         checkout = cls.folder / "checkout"
@@ -41,7 +40,6 @@ class BareRootTests(InteropTestCase):
         cls.copy.put(checkout, "checkout")
 
     def answer(self, port: str, question: bytes) -> bytes:
-        """Ask a service, and give the first bytes of what it answers."""
         with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as client:
             client.sendall(question)
             return client.recv(100)

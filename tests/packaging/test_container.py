@@ -65,7 +65,6 @@ class ImageTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Build the image on a Debian with Python."""
         super().setUpClass()
         require_long()
         root = root_of("bookworm", "python3", "python3-venv")
@@ -91,7 +90,6 @@ class ImageTests(InteropTestCase):
 
     @classmethod
     def buildah(cls, *words: str) -> str:
-        """Run buildah with a storage that is gone with the tests, and give what it prints."""
         storage = cls.folder / "storage"
         options = (f"--root={storage}", f"--runroot={storage}-run", "--storage-driver=overlay")
         done = run("buildah", *options, *words, timeout=600)
@@ -101,7 +99,6 @@ class ImageTests(InteropTestCase):
         return done.stdout.decode().strip()
 
     def setUp(self) -> None:
-        """Make a folder for a container, and listen as a server."""
         super().setUp()
         self.place = self.folder / self.id().rpartition(".")[2]
         for name in ("upper", "work", "root", "rules"):
@@ -112,12 +109,10 @@ class ImageTests(InteropTestCase):
         self.addCleanup(self.listening.close)
 
     def write(self, name: str) -> None:
-        """Write the rules, with this name of the listener."""
         server = self.listening.getsockname()[1]
         (self.place / "rules/rules.ini").write_text(_RULES.format(name=name, server=server))
 
     def start(self) -> tuple[Child, int]:
-        """Start a container as the image says, and give it with its first process."""
         config = self.config
         unshare = ("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
         given = (*config["Env"], *config["Entrypoint"], *config["Cmd"])
@@ -132,7 +127,6 @@ class ImageTests(InteropTestCase):
         return child, first
 
     def inside(self, first: int, *command: str) -> tuple[int, str]:
-        """Run a command in the container, as its user; give its exit status and what it printed."""
         entered = ("--target", str(first), "--mount", "--pid", "--ipc", "--uts", "--root", "--wd")
         user, _, group = self.config["User"].partition(":")
         done = run(
@@ -142,7 +136,6 @@ class ImageTests(InteropTestCase):
         return done.returncode, (done.stdout + done.stderr).decode(errors="replace")
 
     def relayed(self, port: int) -> tuple[socket.socket, socket.socket]:
-        """Connect a client through the service to the server, and give both ends."""
         client = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.addCleanup(client.close)
         client.sendall(b"first")

@@ -44,10 +44,7 @@ _PACKAGE_ONLY = {
 
 
 class UnitTests(SynchronousTestCase):
-    """The unit in the package."""
-
     def settings(self, path: str) -> set[str]:
-        """Give the settings of a unit, with programs where the package has them."""
         text = (CHECKOUT / path).read_text().replace("/opt/txmux/bin/", "/usr/bin/")
         return {line for line in text.splitlines() if line and not line.startswith("#")}
 
@@ -67,7 +64,6 @@ class DebianPackageTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Build the package, and one of a version that comes later."""
         super().setUpClass()
         for program in ("dpkg-buildpackage", "dh"):
             require_program(program)
@@ -103,11 +99,9 @@ class DebianPackageTests(InteropTestCase):
         return later
 
     def root(self) -> Path:
-        """Give the folder that has the files of the machine at first."""
         return Path("/")
 
     def setUp(self) -> None:
-        """Start the machine, in a network of its own, with a server."""
         super().setUp()
         root = self.root()
         Namespace(self).enter()
@@ -119,7 +113,6 @@ class DebianPackageTests(InteropTestCase):
         self.addCleanup(self.listening.close)
 
     def relayed(self) -> tuple[socket.socket, socket.socket]:
-        """Connect a client through the service to the server, and give both ends."""
         client = socket.create_connection(("127.0.0.1", 443), timeout=60)
         self.addCleanup(client.close)
         client.sendall(b"first")
@@ -130,7 +123,6 @@ class DebianPackageTests(InteropTestCase):
         return client, served
 
     def state(self) -> str:
-        """Tell what systemd says of the service."""
         return self.machine.run("systemctl", "is-active", "txmux").stdout.decode().strip()
 
     def test_life(self) -> None:
@@ -142,7 +134,6 @@ class DebianPackageTests(InteropTestCase):
         self.purged()
 
     def installed(self) -> None:
-        """Nothing runs; commands, pages, completion and user are there; the rules file has only comments."""
         do = self.machine.do
         do(*_INSTALL, "/txmux-test/now.deb")
         self.assertEqual(self.state(), "inactive")
@@ -168,7 +159,6 @@ class DebianPackageTests(InteropTestCase):
         self.assertIn(": OK, 1 listener", do("txmux", "check", "/txmux-test/example.ini"))
 
     def started(self) -> None:
-        """It serves port 443 as the user of the package, who may write to its log."""
         rules = _RULES.format(server=self.listening.getsockname()[1])
         self.machine.write("/etc/txmux/rules.ini", rules.encode())
         self.machine.do("systemctl", "start", "txmux")
@@ -185,7 +175,6 @@ class DebianPackageTests(InteropTestCase):
         self.machine.do("systemctl", "reload", "txmux")
 
     def upgraded(self) -> None:
-        """Who is connected stays so; the service is the new version; rules of one's own are kept."""
         client, served = self.relayed()
         rules = self.machine.do("cat", "/etc/txmux/rules.ini")
         self.machine.write("/etc/txmux/rules.ini", b"[listen public]\ncolour = red\n")
@@ -204,23 +193,19 @@ class DebianPackageTests(InteropTestCase):
         self.assertEqual(self.machine.do("cat", "/etc/txmux/rules.ini"), rules)
 
     def install_later(self) -> str:
-        """Install the version that comes later, and give what that prints."""
         return self.machine.do(*_INSTALL, "--force-confold", "/txmux-test/later.deb")
 
     def version(self) -> str:
-        """Tell which version serves."""
         told = json.loads(self.machine.do("txmux", "status", "--json"))
         return str(told["version"])
 
     def removed(self) -> None:
-        """The service is stopped, and the rules stay."""
         self.machine.do("dpkg", "--remove", "txmux")
         self.assertEqual(self.state(), "inactive")
         self.assertFalse(self.machine.exists("/usr/lib/txmux"))
         self.assertTrue(self.machine.exists("/etc/txmux/rules.ini"))
 
     def purged(self) -> None:
-        """No file is left, and no user."""
         self.machine.do("dpkg", "--purge", "txmux")
         changed = {
             str(path.relative_to(self.machine.changed))
@@ -235,16 +220,13 @@ class FreshDebianTests(DebianPackageTests):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Build the packages."""
         require_long()
         super().setUpClass()
 
     def root(self) -> Path:
-        """Give the folder that has the files of the machine at first."""
         return root_of("bookworm", "python3", "systemd")
 
     def installed(self) -> None:
-        """What the package depends on is there."""
         self.machine.do("dpkg", "--install", "--dry-run", "/txmux-test/now.deb")
         super().installed()
         self.assertEqual(self.machine.do("dpkg", "--audit"), "")

@@ -25,13 +25,11 @@ class PythonTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Build the wheel."""
         super().setUpClass()
         require_long()
         cls.wheel = build_wheel(CHECKOUT, cls.folder)
 
     def serves(self, version: str, root: Path) -> None:
-        """Install it there with its extras, check a rules file, and have it serve a client."""
         copy = Copy(self.folder, root)
         copy.put(self.wheel, self.wheel.name)
         copy.put(CHECKOUT / "examples/rules.ini", "rules.ini")
@@ -51,7 +49,6 @@ class PythonTests(InteropTestCase):
         self.assertNotIn("Warning", child.output)
 
     def debian(self, suite: str) -> Path:
-        """Give a Debian with Python."""
         return root_of(suite, "python3", "python3-venv")
 
     def ubuntu(self, suite: str) -> Path:

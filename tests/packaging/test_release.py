@@ -29,10 +29,7 @@ _WHO = {
 
 
 class VersionTests(SynchronousTestCase):
-    """Which version is next."""
-
     def setUp(self) -> None:
-        """Take the function from the script."""
         self.next = runpy.run_path(str(CHECKOUT / _SCRIPT))["next_version"]
 
     def test_first(self) -> None:
@@ -58,10 +55,7 @@ class VersionTests(SynchronousTestCase):
 
 
 class ReleaseTests(SynchronousTestCase):
-    """What the script does, and what it leaves to a person."""
-
     def setUp(self) -> None:
-        """Clone the checkout, with the script as it is in the working tree."""
         if not (CHECKOUT / ".git").exists():
             raise SkipTest("this is not a checkout")
         leave_unmeasured(self)
@@ -79,7 +73,6 @@ class ReleaseTests(SynchronousTestCase):
         self.before = self.git("rev-parse", "HEAD")
 
     def git(self, *words: str) -> str:
-        """Run git in the clone."""
         done = subprocess.run(
             ["git", *words],
             cwd=self.folder,
@@ -92,7 +85,6 @@ class ReleaseTests(SynchronousTestCase):
         return done.stdout.strip()
 
     def release(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run the script in the clone."""
         return subprocess.run(
             [sys.executable, self.folder / _SCRIPT, *words],
             cwd=tempfile.gettempdir(),
@@ -104,7 +96,6 @@ class ReleaseTests(SynchronousTestCase):
         )
 
     def assert_refused(self, message: str, *words: str) -> None:
-        """Run the script, which ends with a message and changes nothing."""
         status = self.git("status", "--porcelain")
         done = self.release(*words)
         self.assertEqual((done.returncode, done.stdout), (1, ""))
@@ -152,7 +143,6 @@ class ReleaseTests(SynchronousTestCase):
         self.assert_refused("7.8.9 is not after 7.8.9, the last release", "--dry-run", "7.8.9")
 
     def describe_first(self) -> None:
-        """Write a changelog that describes the first release already."""
         self.changelog.write_text(
             f"# Changes\n\n{_MARK}\n\n## 0.1.0 (not released yet)\n\nAll.\n\n### Part\n\n- It.\n"
         )
@@ -179,7 +169,6 @@ class ReleaseTests(SynchronousTestCase):
         self.assertIn("tag: v9.8.7\n", done.stdout)
 
     def assert_lists(self, bill: Path, wheel: Path) -> None:
-        """See that a list of components is that of a wheel, and has all that it needs."""
         told = json.loads(bill.read_text())
         root = told["metadata"]["component"]
         self.assertEqual((told["bomFormat"], root["purl"]), ("CycloneDX", "pkg:pypi/txmux@7.8.9"))

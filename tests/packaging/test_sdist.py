@@ -35,7 +35,6 @@ class SdistTests(SynchronousTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Build it once for all tests of this class."""
         cls.folder = Path(tempfile.mkdtemp(prefix="txmux-sdist-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         cls.source = build_sdist(cls.folder)

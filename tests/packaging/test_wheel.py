@@ -44,8 +44,6 @@ def _copy_dependencies(packages: Path) -> None:
 
 
 class EditableTests(SynchronousTestCase):
-    """The environment that these tests run in."""
-
     def test_plugin(self) -> None:
         twist = Path(sysconfig.get_path("scripts"), "twist")
         self.assertRegex(
@@ -62,7 +60,6 @@ class WheelTests(SynchronousTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Build the wheel, and install it once for all tests of this class."""
         cls.folder = Path(tempfile.mkdtemp(prefix="txmux-packaging-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         cls.wheel = build_wheel(CHECKOUT, cls.folder)
@@ -74,7 +71,6 @@ class WheelTests(SynchronousTestCase):
         _copy_dependencies(packages)
 
     def run_installed(self, *arguments: str | Path) -> str:
-        """Run the Python of the fresh environment."""
         return run_outside(self.python, *arguments, cwd=self.folder)
 
     def test_contents(self) -> None:

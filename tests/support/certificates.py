@@ -31,24 +31,15 @@ _SIGNS = x509.KeyUsage(
 
 
 class Identity:
-    """A certificate and its key.
-
-    Attributes:
-        certificate: The certificate.
-        key: The key.
-    """
-
     def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
         self.certificate = certificate
         self.key = key
 
     @property
     def pem(self) -> bytes:
-        """The certificate."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def key_pem(self, passphrase: bytes = b"") -> bytes:
-        """Give the key, encrypted if there is a passphrase."""
         return self.key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -58,12 +49,10 @@ class Identity:
         )
 
     def write(self, path: Path, *, key: bool = False) -> Path:
-        """Write the certificate, and the key too if that is wanted."""
         path.write_bytes(self.pem + (self.key_pem() if key else b""))
         return path
 
     def private(self) -> PrivateCertificate:
-        """Give what a server of Twisted's takes."""
         made: PrivateCertificate = PrivateCertificate.loadPEM(self.pem + self.key_pem())
         return made
 

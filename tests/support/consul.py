@@ -36,9 +36,7 @@ class Instance:
     """An instance of a service, as it is registered.
 
     Attributes:
-        node: The address of its node.
         address: Its own; empty is that of the node.
-        status: Of its check.
     """
 
     port: int
@@ -50,7 +48,6 @@ class Instance:
     datacenter: str = "dc1"
 
     def told(self, service: str) -> dict[str, Any]:
-        """Give what the API tells of it."""
         weights = self.weights and {"Passing": self.weights[0], "Warning": self.weights[1]}
         return {
             "Node": {"ID": "", "Node": "n", "Address": self.node, "Datacenter": self.datacenter},
@@ -84,8 +81,6 @@ class Consul:
     """An agent.
 
     Args:
-        test: Ends it.
-        clock: Tells when a question has waited for long enough.
         socket: Where it listens, if not on a free port.
 
     Attributes:
@@ -93,10 +88,6 @@ class Consul:
         filtered: Whether the token lets nobody see a service.
         broken: A status and a text that are answered instead.
         hangs: Whether nothing is answered.
-        index: Of the last change.
-        asked: The queries so far.
-        tokens: The tokens that came with them.
-        wrong: What was wrong with them.
     """
 
     def __init__(self, test: TestCase, clock: Any = _reactor, socket: Path | None = None) -> None:
@@ -121,7 +112,6 @@ class Consul:
         test.addCleanup(lambda: test.assertEqual(self.wrong, []))
 
     def listen(self) -> None:
-        """Listen, again at the same place."""
         reactor: Any = _reactor
         site = Site(_Agent(self))
         site.noisy = False
@@ -132,16 +122,13 @@ class Consul:
 
     @property
     def url(self) -> str:
-        """Where it is."""
         return f"unix:{self._socket}" if self._socket else f"http://127.0.0.1:{self._number}"
 
     def stop(self) -> Any:
-        """Be gone, with all connections."""
         self.drop()
         return self._port.stopListening()
 
     def drop(self) -> None:
-        """Break off all connections."""
         for held in [*self._held]:
             self._forget(held)
         for request in [*self._requests]:
@@ -150,17 +137,10 @@ class Consul:
 
     @property
     def waiting(self) -> int:
-        """How many questions wait for a change."""
         return len(self._held)
 
     def register(self, service: str, instances: Iterable[Instance], *, wakes: bool = True) -> None:
-        """Have a service have other instances.
-
-        Args:
-            service: Its name.
-            instances: All that it has.
-            wakes: Whether those who wait are told.
-        """
+        """Have a service have other instances."""
         self._services[service] = [*instances]
         self.index += 3
         for held in [*self._held] if wakes else ():
@@ -174,7 +154,6 @@ class Consul:
             self._wake(held)
 
     def answers(self, request: Request) -> Any:
-        """Answer a question."""
         self._requests.add(request)
         request.notifyFinish().addBoth(lambda _: self._requests.discard(request))
         query = {k.decode(): [v.decode() for v in found] for k, found in request.args.items()}
@@ -262,5 +241,4 @@ class _Agent(Resource):
         self._consul = consul
 
     def render(self, request: Request) -> Any:
-        """Answer."""
         return self._consul.answers(request)

@@ -23,7 +23,6 @@ class CrowdSecPlayed(Resource):
 
     Attributes:
         new: What the next answer tells.
-        deleted: The same.
         asked: The queries that came, by their first value of ``startup``.
         wrong: What is answered instead: a status, a text, or ``None``.
     """
@@ -45,17 +44,14 @@ class CrowdSecPlayed(Resource):
         self.url = f"http://127.0.0.1:{self.number}"
 
     def leave(self) -> Any:
-        """Listen no more."""
         return self._port.stopListening()
 
     def come_back(self) -> None:
-        """Listen again at the same place."""
         port: Any = self._port
         port.port = self.number
         port.startListening()
 
     def render(self, request: Any) -> Any:
-        """Answer."""
         startup = request.args[b"startup"][0].decode()
         self.asked.append(startup)
         if request.getHeader("X-Api-Key") != KEY:

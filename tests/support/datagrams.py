@@ -20,16 +20,11 @@ Address = tuple[str, int]
 
 
 async def turn() -> None:
-    """Let the service work for some milliseconds."""
     await deferLater(reactor, 0.01)
 
 
 class Talker(DatagramProtocol):
-    """Keeps what it hears, and answers if it is told how.
-
-    Args:
-        answer: Gives the answer to a datagram; empty is none.
-    """
+    """Keeps what it hears, and answers if it is told how."""
 
     def __init__(self, answer: Callable[[bytes], bytes] = lambda _: b"") -> None:
         self._answer = answer
@@ -41,7 +36,6 @@ class Talker(DatagramProtocol):
     def listening(
         cls, test: TestCase, host: str = "127.0.0.1", port: int = 0, **options: Any
     ) -> Talker:
-        """Make one that has a port until the test ends, any free one or a certain one."""
         talker = cls(**options)
         bound: Any = reactor.listenUDP(port, talker, host, maxPacketSize=65535)
         test.addCleanup(bound.stopListening)
@@ -54,7 +48,6 @@ class Talker(DatagramProtocol):
         return int(transport.getHost().port)
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
-        """Keep a datagram, and answer it."""
         self.heard.append(datagram)
         self.senders.append(addr)
         answer = self._answer(datagram)
@@ -66,12 +59,10 @@ class Talker(DatagramProtocol):
                 waiting.callback(None)
 
     def say(self, data: bytes, port: int, host: str = "127.0.0.1") -> None:
-        """Send a datagram."""
         transport: Any = self.transport
         transport.write(data, (host, port))
 
     def bulk(self, data: bytes, size: int, port: int) -> None:
-        """Send bytes as datagrams of a length, in as few steps as the system takes."""
         transport: Any = self.transport
         least = min(ancillary.MOST_AT_ONCE, ancillary.MOST_BYTES_AT_ONCE // size) * size
         for start in range(0, len(data), least):
@@ -80,7 +71,6 @@ class Talker(DatagramProtocol):
             )
 
     async def hears(self, count: int) -> list[bytes]:
-        """Wait until it has heard this many datagrams; give all."""
         if len(self.heard) < count:
             waiting: Deferred[None] = Deferred()
             self._waiting.append((count, waiting))
@@ -88,12 +78,10 @@ class Talker(DatagramProtocol):
         return self.heard
 
     async def asks(self, data: bytes, port: int, host: str = "127.0.0.1") -> bytes:
-        """Send a datagram, and give the next one that is heard."""
         self.say(data, port, host)
         return (await self.hears(len(self.heard) + 1))[-1]
 
     async def insists(self, data: bytes, port: int) -> None:
-        """Send the same again and again until something is heard."""
         count = len(self.heard)
         while len(self.heard) == count:
             self.say(data, port)

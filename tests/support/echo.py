@@ -10,11 +10,7 @@ from tests.support.ports import stop_listening
 
 
 class EchoServer:
-    """Serves any number of clients until it is ended.
-
-    Attributes:
-        port: Where, at 127.0.0.1.
-    """
+    """Serves any number of clients until it is ended."""
 
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -35,6 +31,5 @@ class EchoServer:
                 accepted.sendall(data)
 
     def end(self) -> None:
-        """Accept nobody any more."""
         stop_listening(self._listening)
         self._thread.join()

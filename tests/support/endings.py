@@ -21,9 +21,6 @@ def allow_endings(patience: float = 10.0) -> Callable[[], None]:
 
     Args:
         patience: Seconds; what is there then has been left behind.
-
-    Returns:
-        Ends this.
     """
     remove_all = _reactor.removeAll
     turn = type(_reactor).iterate  # the reactor's own is not for tests, trial says

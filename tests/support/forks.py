@@ -34,13 +34,7 @@ _AT_START = ("COVERAGE_", "LANG", "LC_", "LD_", "PYTHON")
 
 
 class Program:
-    """A program that was forked, with what the tests use of `subprocess.Popen`.
-
-    Args:
-        args: The command.
-        pid: The process ID.
-        ended: Gives the exit status once.
-    """
+    """A program that was forked, with what the tests use of `subprocess.Popen`."""
 
     def __init__(self, args: list[str], pid: int, ended: socket.socket) -> None:
         self.args = args
@@ -86,13 +80,7 @@ def can_fork(words: Sequence[str], environ: Mapping[str, str]) -> bool:
 
 
 def start(words: list[str], environ: Mapping[str, str], *, stdin: bool) -> Program:
-    """Start a program with a pipe for its output.
-
-    Args:
-        words: The command, for which `can_fork` holds.
-        environ: The program's environment.
-        stdin: Whether it has a pipe for its standard input, too.
-    """
+    """Start a program with a pipe for its output."""
     reading, writing = os.pipe()
     given, giving = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY), -1)
     try:
@@ -108,7 +96,6 @@ def start(words: list[str], environ: Mapping[str, str], *, stdin: bool) -> Progr
 def run(
     words: list[str], environ: Mapping[str, str], stdin: bytes, timeout: float
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program to its end, as `subprocess.run` does."""
     with (
         tempfile.TemporaryFile() as given,
         tempfile.TemporaryFile() as out,
@@ -129,14 +116,12 @@ def run(
 
 
 def starter() -> Child:
-    """Make a process of which workers are forked, for a service that runs in the process of the tests."""
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with other:
         return Child(_ask({}, [other.fileno()]), own)
 
 
 def forked() -> list[str]:
-    """List the processes that there are, by their IDs."""
     return Path(f"/proc/{_server_pid}/task/{_server_pid}/children").read_text().split()
 
 
@@ -192,7 +177,6 @@ def _start() -> tuple[socket.socket, int]:
 
 
 def _serve(connection: socket.socket) -> Callable[[], object] | None:
-    """Fork programs until the tests have ended; returns what to run in each of them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     woken, wake = socket.socketpair()
     wake.setblocking(False)  # noqa: FBT003 - the socket module's signature

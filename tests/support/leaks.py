@@ -37,7 +37,6 @@ State = dict[tuple[str, Hashable], object]
 
 
 def look() -> State:
-    """See what this process has."""
     state: State = {}
     for kind, find in _KINDS.items():
         for key, thing in find():
@@ -106,7 +105,6 @@ _KINDS: dict[str, Callable[[], Iterator[tuple[Hashable, object]]]] = {
 
 
 def added_since(before: State, patience: float) -> State:
-    """Give what there is beyond an earlier state, once it does not end by itself."""
     added = _added_now(before)
     if not added:
         return added
@@ -128,7 +126,6 @@ def _added_now(before: State) -> State:
 
 
 def described(added: State) -> str:
-    """Say what it is, a line each."""
     return "\n".join(
         f"  {kind}: {_describe(kind, key, thing)}" for (kind, key), thing in added.items()
     )
@@ -221,19 +218,16 @@ class Guard:
         return result
 
     def pytest_unconfigure(self) -> None:
-        """Remove the folder for temporary files."""
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _compare(self, whose: str, before: State) -> str:
-        """Say what is left behind that nobody has been told of."""
         added = added_since({**before, **self._reported}, self._patience)
         self._reported |= added
         return f"{whose} has left behind:\n{described(added)}" if added else ""
 
 
 def _groups(item: pytest.Item | None) -> list[pytest.Collector]:
-    """Give the module and the class of a test."""
     nodes = item.listchain() if item is not None else []
     return [node for node in nodes if isinstance(node, (pytest.Module, pytest.Class))]
 

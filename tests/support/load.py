@@ -12,14 +12,7 @@ class Load(threading.Thread):
     """A client that comes again as soon as it has been served.
 
     Args:
-        port: Where it comes to.
-        says: What it says.
         hears: What it hears then; nothing is the end.
-
-    Attributes:
-        served: How often.
-        cut: How often its connection was cut off.
-        refused: How often it could not connect.
     """
 
     def __init__(self, port: int, says: bytes = b"x", hears: bytes = b"") -> None:
@@ -46,6 +39,5 @@ class Load(threading.Thread):
                 self.cut += not is_right
 
     def stop(self) -> None:
-        """Come no more."""
         self._stopped.set()
         self.join(2 * _PATIENCE)

@@ -18,10 +18,6 @@ def look_again(clock: Clock, timers: Any = None) -> None:
     """Move a clock on to the next look, if that is what a relay waits for.
 
     On a busy machine, or where the system takes its time, the peer's acknowledgement comes after the first look.
-
-    Args:
-        clock: The clock.
-        timers: Has the timers of relays, if not the clock.
     """
     waiting: Any = (timers or clock).getDelayedCalls()
     looks = [timer.getTime() for timer in waiting if _is_look(timer)]
@@ -30,7 +26,6 @@ def look_again(clock: Clock, timers: Any = None) -> None:
 
 
 def is_looked_for(timers: Any) -> bool:
-    """Tell whether a relay is to look again."""
     return any(map(_is_look, timers.getDelayedCalls()))
 
 

@@ -65,12 +65,10 @@ class VirtualTime:
 
 
 def server_at(port: int, host: str = "127.0.0.1") -> Server:
-    """Name a server."""
     return Server(f"{host}:{port}", "tcp", host=host, port=port)
 
 
 def backend_at(*ports: int, **settings: Any) -> Backend:
-    """Make a backend of servers on this machine."""
     return Backend("backend", tuple(map(server_at, ports)), **settings)
 
 
@@ -87,7 +85,6 @@ class MuxTestCase(TestCase):
         self.backend = PeerFactory()
 
     def backend_port(self) -> int:
-        """Listen with the backend that the test plays itself."""
         return listen(self, self.backend)
 
     def mux(
@@ -98,7 +95,6 @@ class MuxTestCase(TestCase):
         interface: str = "127.0.0.1",
         **settings: Any,
     ) -> int:
-        """Listen with a multiplexer, and give its port."""
         self.factory = MuxFactory(
             routes,
             Listener("public", **settings),
@@ -122,36 +118,30 @@ class MuxTestCase(TestCase):
         return self.mux([route("ssh", backend_at(self.backend_port()), name="ssh")], **settings)
 
     async def connect(self, port: int, said: bytes = b"", *, host: str = "127.0.0.1") -> Peer:
-        """Connect a client, which may say something."""
         client = await connect(self, port, host)
         if said:
             client.send(said)
         return client
 
     async def connect_read(self, port: int, said: bytes) -> Peer:
-        """Connect the only client, and wait until the multiplexer has read what it says."""
         client = await self.connect(port, said)
         await self.seen(len(said))
         return client
 
     async def connect_until_lost(self, port: int, said: bytes = b"") -> Peer:
-        """Connect a client, which may say something, and wait until its connection is over."""
         client = await self.connect(port, said)
         await client.is_lost()
         return client
 
     async def turn(self, times: int = 1) -> None:
-        """Let the reactor do what it has to do."""
         for _ in range(times):
             await deferLater(reactor, 0)
 
     async def accepted(self, count: int = 1) -> None:
-        """Wait until the multiplexer has this many connections, so that their time counts from now on."""
         while len(self.factory.connections) < count:
             await self.turn()
 
     async def seen(self, count: int) -> None:
-        """Wait until the multiplexer has read this many bytes of its only client."""
         await self.accepted()
         (connection,) = self.factory.connections
         while connection.record.bytes_in < count:
@@ -164,7 +154,6 @@ class MuxTestCase(TestCase):
             await self.turn()
 
     async def logged(self, count: int = 1) -> ConnectionRecord:
-        """Wait for this many lines of the access log, and give the last; nothing may be left then."""
         await self.until_logged(count)
         self.assertEqual(len(self.records), count)
         if not self.factory.connections:
@@ -172,7 +161,6 @@ class MuxTestCase(TestCase):
         return self.records[-1]
 
     async def assert_logged(self, count: int = 1, **wanted: Any) -> ConnectionRecord:
-        """Wait as `logged` does, compare some of the last record's attributes, and give it."""
         record = await self.logged(count)
         self.assert_story(record, **wanted)
         return record
@@ -186,18 +174,15 @@ class MuxTestCase(TestCase):
         await self.until_so(lambda: len(self.records) >= count)
 
     async def is_gone(self, peer: Peer) -> None:
-        """Wait until a peer's connection is gone, as `until_logged` does."""
         lost = peer.is_lost()
         await self.until_so(lambda: lost.called)
         await lost
 
     @property
     def factories(self) -> Collection[MuxFactory]:
-        """All listeners that a test has."""
         return [self.factory]
 
     async def until_so(self, condition: Callable[[], object]) -> None:
-        """Wait until something is so, as `until_logged` does."""
         while not condition():
             await self.turn()
             for one in self.factories:
@@ -217,7 +202,6 @@ class MuxTestCase(TestCase):
             look_again(self.time.clock, factory.runtime.clock)
 
     def assert_story(self, record: ConnectionRecord, **wanted: Any) -> None:
-        """Compare some of a record's attributes."""
         story = attrs.asdict(record, recurse=False)
         self.assertEqual({name: story[name] for name in wanted}, wanted)
 

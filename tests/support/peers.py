@@ -66,7 +66,6 @@ class Peer(Protocol):
                 waiter.errback(AssertionError(f"lost while waiting: {self.lost.value}"))
 
     def until(self, condition: Callable[[], bool]) -> Deferred[Peer]:
-        """Wait until something is so; the test's own time-out is the limit."""
         if condition():
             return succeed(self)
         if self.lost is not None:
@@ -76,11 +75,9 @@ class Peer(Protocol):
         return waiter
 
     def has(self, count: int) -> Deferred[Peer]:
-        """Wait for so many bytes in all."""
         return self.until(lambda: len(self.received) >= count)
 
     def has_all(self) -> Deferred[Peer]:
-        """Wait until the other side has finished sending, or is gone."""
         return self.until(lambda: self.finished)
 
     def is_lost(self) -> Deferred[Peer]:
@@ -94,15 +91,12 @@ class Peer(Protocol):
         return self.has_all().addCallback(close)
 
     def send(self, data: bytes) -> None:
-        """Send bytes."""
         self.transport.write(data)
 
     def finish(self) -> None:
-        """Send no more, but read on."""
         self.transport.loseWriteConnection()
 
     def close(self) -> None:
-        """Close in good order."""
         self.transport.loseConnection()
 
     def reset(self) -> None:
@@ -110,13 +104,10 @@ class Peer(Protocol):
         self.transport.abortConnection()
 
     def was_reset(self) -> bool:
-        """Whether the other side broke the connection off."""
         return self.lost is not None and not self.lost.check(type(connectionDone.value))
 
 
 class PeerFactory(ServerFactory):
-    """Accepts connections as peers, and lets a test wait for them."""
-
     noisy = False
 
     def __init__(self, build: Callable[[], Peer] = Peer) -> None:
@@ -140,7 +131,6 @@ class PeerFactory(ServerFactory):
         return peer
 
     def peer(self, index: int = 0) -> Deferred[Peer]:
-        """Wait for the connection of that number."""
         if index < len(self.peers):
             return succeed(self.peers[index])
         waiter: Deferred[Peer] = Deferred()
@@ -148,7 +138,6 @@ class PeerFactory(ServerFactory):
         return waiter
 
     async def heard(self, count: int, index: int = 0) -> Peer:
-        """Wait for a connection, and for as many bytes of its client."""
         peer = await self.peer(index)
         await peer.has(count)
         return peer
@@ -160,7 +149,6 @@ def close(*ends: Peer | socket.socket) -> None:
 
 
 def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
-    """Listen on a free port until the test ends, and give its number."""
     port = listen_tcp(reactor, factory, backlog=1024, interface=interface)
     test.addCleanup(port.stopListening)
     number: int = port.getHost().port
@@ -170,7 +158,6 @@ def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
 async def connect(
     test: TestCase, port: int, host: str = "127.0.0.1", *, peer: Peer | None = None
 ) -> Peer:
-    """Connect a peer to a port; it is gone when the test ends."""
     if peer is not None:
         made: Peer = await connectProtocol(TCP4ClientEndpoint(reactor, host, port), peer)
         return made

@@ -13,23 +13,15 @@ if TYPE_CHECKING:
 
 
 def country(code: str, continent: str = "EU") -> dict[str, Any]:
-    """Give a record as databases of countries have it."""
     return {"country": {"iso_code": code}, "continent": {"code": continent}}
 
 
 def system(number: int) -> dict[str, Any]:
-    """Give a record as databases of autonomous systems have it."""
     return {"autonomous_system_number": number, "autonomous_system_organization": "Example"}
 
 
 def write_places(path: Path, records: Mapping[str, dict[str, Any]], version: int = 4) -> None:
-    """Write a database in MaxMind's format, by way of another name, as those who renew one do.
-
-    Args:
-        path: Its path.
-        records: By network.
-        version: Of IP.
-    """
+    """Write a database in MaxMind's format, by way of another name, as those who renew one do."""
     writer = MMDBWriter(version, "Test", int_type="uint32")
     for network, record in records.items():
         writer.insert_network(IPSet([network]), record)

@@ -40,7 +40,6 @@ _ports = (_FIRST_PORT + number % _PORTS for number in itertools.count(os.getpid(
 
 
 def listen_tcp(reactor: Any, factory: Any, **options: Any) -> Any:
-    """Have a reactor listen at a port of this process's own."""
     port = None
     while port is None:
         port = _listen_at(next(_ports), reactor, factory, options)
@@ -66,7 +65,6 @@ def free_port(host: str = "", family: int = socket.AF_INET, kind: int = socket.S
 
 
 def free_ports(count: int, host: str = "") -> range:
-    """Give ports in a row that nobody has."""
     while True:
         found = [free_port(host) for _ in range(count)]
         if found[-1] - found[0] == count - 1 and found == sorted(found):

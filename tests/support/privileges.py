@@ -9,11 +9,7 @@ from txmux.errors import MuxError
 
 
 def require_transparent() -> None:
-    """Go on only if this process may send from the addresses of others.
-
-    Raises:
-        SkipTest: It may not.
-    """
+    """Go on only if this process may send from the addresses of others."""
     try:
         check_transparent()
     except MuxError as missing:

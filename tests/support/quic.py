@@ -31,14 +31,11 @@ class _Ear(DatagramProtocol):
         self._end = end
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
-        """Give a datagram to the end."""
         if self._end.ear is self:
             self._end.hears(datagram, addr)
 
 
 class _End:
-    """One end of a connection."""
-
     def __init__(self, test: TestCase) -> None:
         self._test = test
         self._port: Any = None
@@ -48,7 +45,6 @@ class _End:
         test.addCleanup(self._stop)
 
     def listen(self) -> int:
-        """Take a free port, in place of the one it has."""
         if self._port is not None:
             self._port.stopListening()
         self.ear = _Ear(self)
@@ -62,13 +58,11 @@ class _End:
         return self._port.stopListening()
 
     def hears(self, datagram: bytes, addr: Address) -> None:
-        """Take a datagram of the other end."""
         if self.connection is not None:
             self.connection.receive_datagram(datagram, addr, now=reactor.seconds())
             self.go_on()
 
     def go_on(self) -> None:
-        """Send what there is to send, and be there when the connection wants to be woken."""
         connection = self.connection
         while (event := connection.next_event()) is not None:
             self.happened(event)
@@ -89,12 +83,7 @@ class _End:
 
 
 class QuicServer(_End):
-    """Serves one connection: gives each stream its bytes.
-
-    Args:
-        test: Ends it.
-        given: What each stream of a client is given.
-    """
+    """Serves one connection: gives each stream its bytes."""
 
     def __init__(self, test: TestCase, given: bytes) -> None:
         super().__init__(test)
@@ -102,7 +91,6 @@ class QuicServer(_End):
         self.senders: list[Address] = []
 
     def hears(self, datagram: bytes, addr: Address) -> None:
-        """Take a datagram of the client, the first one, too."""
         self.senders.append(addr)
         if self.connection is None:
             identity = make_authority().issue("www.example.com")
@@ -119,18 +107,11 @@ class QuicServer(_End):
         super().hears(datagram, addr)
 
     def happened(self, event: Any) -> None:
-        """Answer a stream."""
         if isinstance(event, StreamDataReceived) and event.end_stream:
             self.connection.send_stream_data(event.stream_id, self._given, end_stream=True)
 
 
 class QuicClient(_End):
-    """Asks for the bytes of a stream.
-
-    Attributes:
-        got: What has come.
-    """
-
     def __init__(self, test: TestCase) -> None:
         super().__init__(test)
         self.got = bytearray()
@@ -160,13 +141,11 @@ class QuicClient(_End):
         looping.start(0.05)
 
     async def has(self, count: int) -> None:
-        """Wait until this many bytes have come."""
         waiting: Deferred[None] = Deferred()
         self._waiting.append((count, waiting))
         await waiting
 
     def happened(self, event: Any) -> None:
-        """Note what has come."""
         if isinstance(event, HandshakeCompleted):
             stream = self.connection.get_next_available_stream_id()
             self.connection.send_stream_data(stream, b"please", end_stream=True)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def client_context(ca: Path | None, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
-    """Make a context that trusts one authority, or all the world."""
     context = ssl.create_default_context(cafile=str(ca) if ca else None)
     if ca is None:
         context.check_hostname = False
@@ -38,7 +37,6 @@ class _Layer:
     ready: bool = False
 
     def advance(self) -> None:
-        """Go on with the handshake."""
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -53,7 +51,6 @@ class SecurePeer(Peer):
         layers: The context and the server name of each TLS, the outermost first.
 
     Attributes:
-        failure: Why there was no TLS.
         told_close_notify: The innermost TLS has got a close-notify.
     """
 
@@ -69,7 +66,6 @@ class SecurePeer(Peer):
 
     @property
     def tls(self) -> ssl.SSLObject:
-        """The innermost TLS."""
         return self.layers[-1].tls
 
     def connectionMade(self) -> None:
@@ -80,11 +76,9 @@ class SecurePeer(Peer):
         self._advance()
 
     def ready(self) -> Deferred[Peer]:
-        """Wait until all handshakes are complete."""
         return self.until(lambda: self.layers[-1].ready)
 
     def failed(self) -> Deferred[Peer]:
-        """Wait until a handshake, or what comes after it, has failed."""
         return self.until(lambda: self.failure is not None or self.lost is not None)
 
     def _advance(self) -> None:
@@ -130,14 +124,12 @@ class SecurePeer(Peer):
         self._flush()
 
     def close_notify(self) -> None:
-        """Say by TLS that nothing more will come."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
         self._flush()
 
 
 async def connect_tls(test: TestCase, port: int, peer: SecurePeer) -> SecurePeer:
-    """Connect a client, which is gone when the test ends."""
     await connect(test, port, peer=peer)
 
     def gone() -> Deferred[Peer] | None:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 
 class ServiceTestCase(TestCase):
-    """Serves the text of a rules file."""
-
     timeout = 12
 
     def setUp(self) -> None:
@@ -26,26 +24,21 @@ class ServiceTestCase(TestCase):
         self.log = self.folder / "access.log"
 
     def parsed(self, text: str) -> Rules:
-        """Read rules."""
         return parse(text.replace("LOG", str(self.log)), self.folder / "rules.ini")
 
     def service(self, text: str, *, use: Any = reactor) -> EmbeddedService:
-        """Make a service."""
         return EmbeddedService(self.parsed(text), reactor=use)
 
     def run_service(self, text: str, *, use: Any = reactor) -> list[int]:
-        """Start a service until the test ends, and give its ports."""
         self.running = self.service(text, use=use)
         self.running.startService()
         self.addCleanup(self.stop)
         return self.ports()
 
     def ports(self) -> list[int]:
-        """Give the ports of its listeners; 0 is a UNIX socket."""
         return [getattr(port.getHost(), "port", 0) for port in self.running.ports]
 
     def reload(self, text: str) -> int:
-        """Serve other rules, and give the number of connections that go on under older ones."""
         return self.running.reload(self.parsed(text))
 
     async def _stop(self) -> None:
@@ -57,5 +50,4 @@ class ServiceTestCase(TestCase):
             await self.running.stopService()
 
     def stop(self) -> Deferred[None]:
-        """Stop the service at once."""
         return Deferred.fromCoroutine(self._stop())

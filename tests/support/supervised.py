@@ -20,10 +20,7 @@ class SupervisedTestCase(TestCase):
     """Runs a service from a rules file, which may change.
 
     Attributes:
-        folder: For files of the test.
         log: Where ``LOG`` in rules leads, for the access log.
-        file: The rules file.
-        running: The service.
     """
 
     timeout = 180
@@ -34,16 +31,13 @@ class SupervisedTestCase(TestCase):
         self.file = self.folder / "rules.ini"
 
     def write(self, text: str) -> None:
-        """Write the rules file."""
         self.file.write_text(text.replace("LOG", str(self.log)))
 
     def service(self, text: str, *, use: Any = reactor, **options: Any) -> MuxService:
-        """Make a service."""
         self.write(text)
         return MuxService(load(self.file), reactor=use, starter=starter(), **options)
 
     async def run_service(self, text: str, *, use: Any = reactor, **options: Any) -> list[int]:
-        """Run a service until the test ends, and give its ports when its workers serve."""
         self.running = self.service(text, use=use, **options)
         self.running.startService()
         self.addCleanup(self.stop)
@@ -51,19 +45,16 @@ class SupervisedTestCase(TestCase):
         return self.ports()
 
     def ports(self) -> list[int]:
-        """Give the ports of its listeners."""
         opened = self.running._sockets.sockets().values()
         return [one.getsockname()[1] for one in opened if not isinstance(one.getsockname(), str)]
 
     @property
     def supervisor(self) -> Supervisor:
-        """What has the workers."""
         supervisor = self.running.supervisor
         assert supervisor is not None
         return supervisor
 
     async def all_serve(self) -> None:
-        """Wait until all workers serve."""
         await self.supervisor.all_serve()
 
     async def _stop(self) -> None:
@@ -73,5 +64,4 @@ class SupervisedTestCase(TestCase):
             await self.running.stopService()
 
     def stop(self) -> Deferred[None]:
-        """Stop the service at once."""
         return Deferred.fromCoroutine(self._stop())

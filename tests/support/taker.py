@@ -17,13 +17,7 @@ MOST = 65536
 
 
 class Taker:
-    """Listens for sockets at a path of its own.
-
-    Args:
-        case: The test, at whose end all is closed.
-        turn: Lets the reactor go on.
-        backlog: Givers that may wait.
-    """
+    """Listens for sockets at a path of its own."""
 
     def __init__(
         self, case: TestCase, turn: Callable[[], Awaitable[None]], backlog: int = 8
@@ -40,15 +34,12 @@ class Taker:
 
     @property
     def outcome(self) -> str:
-        """Where routes lead."""
         return f"handover:{self.path}"
 
     def remove(self) -> None:
-        """Remove the file."""
         self._file.unlink()
 
     async def given(self) -> tuple[socket.socket, dict[str, Any], socket.socket]:
-        """Wait for a socket; give it, not blocking, with its message and the way to answer."""
         while True:
             try:
                 giver, _ = self.listening.accept()
@@ -64,7 +55,6 @@ class Taker:
         return client, json.loads(message), giver
 
     async def heard(self, client: socket.socket, count: int) -> bytes:
-        """Wait for this many bytes of a client, or its end."""
         heard = b""
         client.settimeout(0)
         while len(heard) < count:
@@ -80,7 +70,6 @@ class Taker:
         return heard
 
     async def taken(self) -> tuple[socket.socket, dict[str, Any]]:
-        """Take a socket, which then blocks; give it with its message."""
         client, told, giver = await self.given()
         giver.send(b"taken")
         client.settimeout(180)

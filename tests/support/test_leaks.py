@@ -96,8 +96,6 @@ class Tidy(TestCase):
 
 
 class GuardTests(SynchronousTestCase):
-    """What is found, and what is not."""
-
     def test_timers_about_to_end_are_waited_for(self) -> None:
         before = look()
         threading.Timer(0.05, print).start()

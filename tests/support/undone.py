@@ -25,7 +25,6 @@ class Undone:
         self._stack = ExitStack()
 
     def addCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        """Have this called at the end, in the reverse order."""
         self._stack.callback(function, *args, **kwargs)
 
     def __enter__(self) -> Self:

@@ -13,11 +13,7 @@ _PATIENCE = 180.0
 
 
 class UpdatingClient:
-    """Wants the keys to be changed, and does not read that they were.
-
-    Args:
-        port: Where to on 127.0.0.1.
-    """
+    """Wants the keys to be changed, and does not read that they were."""
 
     def __init__(self, port: int) -> None:
         self._library = library = ctypes.CDLL(ctypes.util.find_library("ssl"))
@@ -40,15 +36,10 @@ class UpdatingClient:
         self.plain.setblocking(False)  # noqa: FBT003
 
     def say(self, data: bytes) -> None:
-        """Send something."""
         self._library.SSL_write(self._tls, data, len(data))
 
     def hear(self, size: int) -> bytes:
-        """Wait for so many bytes, and read all that TLS has to say before them.
-
-        Raises:
-            ConnectionError: They do not come.
-        """
+        """Wait for so many bytes, and read all that TLS has to say before them."""
         heard, piece = b"", ctypes.create_string_buffer(size)
         while len(heard) < size:
             got = self._library.SSL_read(self._tls, piece, size - len(heard))
@@ -59,20 +50,17 @@ class UpdatingClient:
         return heard
 
     def is_open(self) -> bool:
-        """Tell whether the other end has neither closed the connection nor broken it off."""
         # To read would not tell: what has come before stays there to be read.
         poll = select.poll()
         poll.register(self.plain, select.POLLRDHUP)
         return not poll.poll(0)
 
     def update(self) -> bool:
-        """Want the keys to be changed once more; tell whether that could be sent."""
         self._library.SSL_key_update(self._tls, _UPDATE_REQUESTED)
         sent: bool = self._library.SSL_do_handshake(self._tls) == 1
         return sent
 
     def close(self) -> None:
-        """Close it by a reset."""
         self._library.SSL_free(self._tls)
         self._library.SSL_CTX_free(self._context)
         self.plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

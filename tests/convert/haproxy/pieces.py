@@ -20,13 +20,11 @@ backend b
 
 
 def frontend(*lines: str, bind: str = "bind 127.0.0.1:443") -> Conversion:
-    """Convert a frontend, with two backends."""
     text = indent("\n".join([bind, *lines]), "    ")
     return converted(f"frontend f\n{text}\n{_BACKENDS}")
 
 
 def backend(*lines: str, server: str = "server s 127.0.0.1:1") -> Conversion:
-    """Convert a backend."""
     text = indent("\n".join([server, *lines]), "    ")
     return converted(f"frontend f\n    bind :443\n    default_backend x\nbackend x\n{text}\n")
 

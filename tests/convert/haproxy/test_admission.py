@@ -13,8 +13,6 @@ _NOBODY = ("allow = 255.255.255.255/32",)
 
 
 class AdmissionTests(SynchronousTestCase):
-    """Who is let in for its address alone."""
-
     def networks(self, *lines: str) -> tuple[str, ...]:
         text = frontend(*lines).text
         return tuple(line for line in text.splitlines() if line.startswith(("allow", "deny")))

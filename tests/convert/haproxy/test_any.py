@@ -10,8 +10,6 @@ from tests.convert.converting import attempt
 
 
 class AnyTests(SynchronousTestCase):
-    """Nothing comes but rules, or the clear error."""
-
     @given(st.text())
     def test_any_text(self, text: str) -> None:
         attempt(f"listen x\n bind :1\n {text}", "haproxy")

@@ -11,10 +11,7 @@ _USUAL = "interval=2s timeout=2s"
 
 
 class CheckTests(SynchronousTestCase):
-    """``check``."""
-
     def check(self, *lines: str, server: str = "check", warnings: int = 0) -> str:
-        """Give what the check of a backend becomes."""
         found = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
         self.assertEqual(len(found.warnings), warnings, found.warnings)
         (check,) = [line for line in found.text.splitlines() if line.startswith("check = ")]

@@ -17,8 +17,6 @@ backend b
 
 
 class DecisionTests(SynchronousTestCase):
-    """Who is led where."""
-
     def test_default_backend_serves_silent_clients(self) -> None:
         for line, expected in (("use_backend b if HTTP", ["a", "a"]), ("", ["close", "a"])):
             listener = rules_of(frontend(line, "default_backend a")).listeners[0]

@@ -57,8 +57,6 @@ class NameTests(SynchronousTestCase):
 
 
 class ServerTests(SynchronousTestCase):
-    """Servers that rules choose."""
-
     def test_use_server_is_a_backend_of_its_own(self) -> None:
         found = backend(
             "server t 127.0.0.1:2 weight 0 check",

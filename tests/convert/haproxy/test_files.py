@@ -21,8 +21,6 @@ backend b
 
 
 class FileTests(SynchronousTestCase):
-    """Whole files."""
-
     def test_global_limits(self) -> None:
         found = converted("global\n    maxconn 9\n    daemon\nlisten x\n    bind :1\n")
         self.assertEqual(rules_of(found).settings.max_connections, 9)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 
 class BindTests(SynchronousTestCase):
-    """Where it listens."""
-
     def endpoints(self, bind: str) -> list[tuple[str, ...]]:
         return [listener.endpoints for listener in rules_of(frontend(bind=bind)).listeners]
 
@@ -172,8 +170,6 @@ class BindTests(SynchronousTestCase):
 
 
 class BackendTests(SynchronousTestCase):
-    """Where it connects."""
-
     def only(self, *lines: str, server: str = "server s 127.0.0.1:1") -> Backend:
         (found,) = rules_of(backend(*lines, server=server)).backends.values()
         return found

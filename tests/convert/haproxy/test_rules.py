@@ -9,8 +9,6 @@ from tests.convert.haproxy.pieces import frontend, matches, routes
 
 
 class AclTests(SynchronousTestCase):
-    """What a client has to say."""
-
     def test_payload_of_hex_digits_or_text(self) -> None:
         for test, lines in (
             ("req.payload(0,3) -m bin 474554 504f53", ["payload hex=474554", "payload hex=504f53"]),
@@ -130,8 +128,6 @@ class AclTests(SynchronousTestCase):
 
 
 class ConditionTests(SynchronousTestCase):
-    """How tests are put together."""
-
     def test_acls_of_one_name_are_alternatives(self) -> None:
         lines = ("acl x req.payload(0,1) -m bin 16", "acl x req.payload(0,1) -m bin 05")
         self.assertEqual(

@@ -15,7 +15,6 @@ _TLS = "bind :443 ssl crt /x alpn h2,http/1.1"
 
 
 def ended(*lines: str) -> list[tuple[str, str]]:
-    """Give the ``match`` line of each route, where it leads, and what is under it."""
     return [
         (
             (
@@ -29,8 +28,6 @@ def ended(*lines: str) -> list[tuple[str, str]]:
 
 
 class SecuredTests(SynchronousTestCase):
-    """Who is led where."""
-
     def test_names(self) -> None:
         """A name of one is a route that ends TLS; names in names come first."""
         self.assertEqual(
@@ -93,8 +90,6 @@ class SecuredTests(SynchronousTestCase):
 
 
 class FileTests(SynchronousTestCase):
-    """Tests that read files."""
-
     def test_files(self) -> None:
         """Networks stay in their file; names are written out, with a word."""
         folder = Path(self.mktemp())

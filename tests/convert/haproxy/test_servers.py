@@ -116,8 +116,6 @@ class SpokenToTests(SynchronousTestCase):
 
 
 class ProcessTests(SynchronousTestCase):
-    """What is said of the process."""
-
     def test_process_keys(self) -> None:
         found = converted(
             "global\n    user haproxy\n    group haproxy\n    nbthread 4\n    hard-stop-after 30s\n    grace 2s\n"

@@ -17,7 +17,6 @@ _GROUPS = "".join(
 
 
 def stream(text: str) -> Conversion:
-    """Convert a ``stream`` block, with the upstreams ``a`` to ``d``."""
     return converted(f"stream {{\n{text}\n{_GROUPS}}}\n", name="nginx.conf")
 
 
@@ -46,7 +45,6 @@ def name_of(outcome: Outcome | None) -> str:
 
 
 def backend(text: str, more: str = "server 127.0.0.1:1;") -> Backend:
-    """Convert a server with these directives and an upstream with others; give its backend."""
     (found,) = rules_of(
         server(f"proxy_pass x; {text}", f"upstream x {{ {more} }}")
     ).backends.values()

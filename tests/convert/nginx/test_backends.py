@@ -84,8 +84,6 @@ class UpstreamTests(SynchronousTestCase):
 
 
 class ConnectTests(SynchronousTestCase):
-    """The directives ``proxy_...``."""
-
     def test_default_times(self) -> None:
         found = backend("")
         self.assertEqual((found.connect_timeout, found.idle_timeout), (60, 600))
@@ -227,8 +225,6 @@ class ConnectTests(SynchronousTestCase):
 
 
 class SplitTests(SynchronousTestCase):
-    """The block ``split_clients``."""
-
     def test_weights(self) -> None:
         """Shares become weights, multiplied by those of the servers."""
         groups = "upstream x { server 127.0.0.1:1 weight=3; server 127.0.0.1:2; } upstream y { server 127.0.0.1:3; }"

@@ -65,10 +65,7 @@ _TOKENS = st.sampled_from(
 
 
 class FileTests(SynchronousTestCase):
-    """Files."""
-
     def setUp(self) -> None:
-        """Have a folder."""
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
         self.main = self.folder / "nginx.conf"

@@ -33,8 +33,6 @@ def _nothing_lost(line: object, message: str) -> None:
 
 
 class NameTests(SynchronousTestCase):
-    """Maps of the server name."""
-
     @given(st.lists(_KEYS, max_size=8, unique_by=str.lower), _NAMES)
     def test_any_map(self, keys: list[str], name: str) -> None:
         """Whatever is in a map, a name gets the value that nginx gives it."""
@@ -145,8 +143,6 @@ class NameTests(SynchronousTestCase):
 
 
 class OtherFactTests(SynchronousTestCase):
-    """Maps of versions, protocols and addresses."""
-
     def test_versions(self) -> None:
         source = "$ssl_preread_protocol"
         for entries, expected in (

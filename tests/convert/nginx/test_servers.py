@@ -37,8 +37,6 @@ def _nothing_lost(rule: Directive, why: str) -> None:
 
 
 class ListenTests(SynchronousTestCase):
-    """The directive ``listen``."""
-
     def endpoints(self, *listens: str) -> list[tuple[str, ...]]:
         lines = " ".join(f"listen {listen};" for listen in listens)
         found = stream(f"server {{ {lines} proxy_pass a; }}")
@@ -130,8 +128,6 @@ class ListenTests(SynchronousTestCase):
 
 
 class AdmissionTests(SynchronousTestCase):
-    """The directives ``allow`` and ``deny``, and what limits connections."""
-
     @given(st.lists(st.tuples(st.booleans(), _NETWORKS), max_size=6), _ADDRESSES)
     def test_any_order_admits_the_same_clients(
         self, rules: list[tuple[bool, str]], address: str

@@ -15,12 +15,10 @@ _SSH = '{ name: "ssh"; host: "localhost"; port: "22"; }'
 
 
 def with_protocols(*protocols: str, more: str = "") -> Conversion:
-    """Convert a file with these entries, and one for SSH before them."""
     return converted(f"{more}{LISTEN}protocols: ( {', '.join([_SSH, *protocols])} );")
 
 
 def with_protocol(settings: str) -> Conversion:
-    """Convert a file with one entry that is neither the first nor the last."""
     return with_protocols(
         f'{{ host: "10.0.0.1"; port: "80"; {settings} }}',
         '{ name: "anyprot"; host: "::1"; port: "9"; }',
@@ -28,6 +26,5 @@ def with_protocol(settings: str) -> Conversion:
 
 
 def match_of(settings: str) -> list[str]:
-    """Give the ``match`` lines that an entry becomes."""
     (route,) = rules_of(with_protocol(settings)).routes[1:]
     return [alternative.text for alternative in route.alternatives]

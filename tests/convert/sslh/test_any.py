@@ -14,8 +14,6 @@ from tests.convert.sslh.pieces import LISTEN
 
 
 class AnyTests(SynchronousTestCase):
-    """Nothing comes but rules, or the clear error."""
-
     @given(st.text())
     def test_any_text(self, text: str) -> None:
         with patch.object(builtins, "open", side_effect=OSError):

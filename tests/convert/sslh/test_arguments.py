@@ -17,13 +17,10 @@ _LISTEN = ("-p", "127.0.0.1:443")
 
 
 def of(*words: str) -> Conversion:
-    """Convert a command line."""
     return convert_command_line(words, installed_matchers(), PORTS.get)
 
 
 class ArgumentTests(SynchronousTestCase):
-    """Command lines."""
-
     def test_order_of_protocols_counts(self) -> None:
         found = of(
             "sslh",

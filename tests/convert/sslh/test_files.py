@@ -18,8 +18,6 @@ from txmux.rules.model import Backend
 
 
 class FileTests(SynchronousTestCase):
-    """Whole files."""
-
     def test_shipped_example(self) -> None:
         require_program("sslh")
         example = Path("/usr/share/doc/sslh/examples/example.cfg")

@@ -11,8 +11,6 @@ from txmux.rules.model import Keepalive
 
 
 class ListenTests(SynchronousTestCase):
-    """Where it listens."""
-
     def endpoints(self, *entries: str) -> list[tuple[str, ...]]:
         text = f"listen: ( {', '.join(f'{{ {entry} }}' for entry in entries)} );"
         return [listener.endpoints for listener in rules_of(converted(text)).listeners]
@@ -106,8 +104,6 @@ class ListenTests(SynchronousTestCase):
 
 
 class TopLevelTests(SynchronousTestCase):
-    """All other options."""
-
     def test_neutral_settings_are_not_mentioned(self) -> None:
         more = "foreground: true; inetd: false; numeric: false; transparent: false; timeout: 5;"
         self.assertEqual(with_protocols(more=more).warnings, ())

@@ -11,8 +11,6 @@ from txmux.rules.reading.values import split_words
 
 
 class ProtocolTests(SynchronousTestCase):
-    """Whom it leads where."""
-
     def test_probes_become_matchers(self) -> None:
         for name in ("ssh", "http", "tls", "syslog"):
             self.assertEqual(match_of(f'name: "{name}";'), [name])
@@ -173,8 +171,6 @@ class ProtocolTests(SynchronousTestCase):
 
 
 class DecisionTests(SynchronousTestCase):
-    """What becomes of silent and of unknown clients."""
-
     def outcomes(self, more: str = "", *protocols: str) -> tuple[str, str]:
         listener = rules_of(with_protocols(*protocols, more=more)).listeners[0]
         (silence,) = listener.silent

@@ -17,8 +17,6 @@ _SERVICES = """\
 
 
 class DatagramRouterTests(SynchronousTestCase):
-    """UDP routers."""
-
     def test_routers(self) -> None:
         """A listener for UDP leads all to the service of its router, with Traefik's own time for sessions."""
         found = converted(

@@ -43,7 +43,6 @@ _TOKENS = st.sampled_from(
 
 
 def points(*routers: str, more: str = "", point: str = "") -> Conversion:
-    """Convert routers of one entry point, each with its rule, its service and what follows."""
     lines = "".join(
         f"    r{n}:\n      rule: '{rule}'\n      service: {service}\n{indent(rest.strip(), '      ')}\n"
         for n, (rule, service, rest) in enumerate(
@@ -56,7 +55,6 @@ def points(*routers: str, more: str = "", point: str = "") -> Conversion:
 
 
 def led(found: Conversion) -> list[tuple[list[str], str]]:
-    """Give the ``match`` lines of each route and where it leads, and in the end what ``default`` is."""
     rules = rules_of(found)
     outcomes = [*(r.outcome for r in rules.routes), rules.listeners[0].default]
     names = [outcome.name if isinstance(outcome, Backend) else "close" for outcome in outcomes]
@@ -65,8 +63,6 @@ def led(found: Conversion) -> list[tuple[list[str], str]]:
 
 
 class RouterTests(SynchronousTestCase):
-    """Routers."""
-
     def test_plain_port_is_a_proxy(self) -> None:
         found = points("HostSNI(`*`) -> a")
         self.assertEqual(led(found), [(["default"], "a")])
@@ -214,8 +210,6 @@ class RouterTests(SynchronousTestCase):
 
 
 class EntryPointTests(SynchronousTestCase):
-    """Entry points."""
-
     def test_given(self) -> None:
         """A file without entry points is all that most have: the caller says where they are."""
         text = (
@@ -277,8 +271,6 @@ class EntryPointTests(SynchronousTestCase):
 
 
 class ServiceTests(SynchronousTestCase):
-    """Services."""
-
     def test_servers(self) -> None:
         """Servers with what there is about connecting them; whom one does not take is closed."""
         found = points(
@@ -335,10 +327,7 @@ class ServiceTests(SynchronousTestCase):
 
 
 class FileTests(SynchronousTestCase):
-    """Files."""
-
     def setUp(self) -> None:
-        """Have a folder."""
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
 
