@@ -10,10 +10,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
-from tests.backends.names.nameserver import temporary_folder
 from tests.backends.pool.pools import servers
 from tests.interop.children import PATIENCE
 from tests.interop.servers import start_dnsmasq
+from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.names.lookup import Lookup
@@ -33,7 +33,7 @@ class DnsmasqTests(TestCase):
     timeout = 5 * PATIENCE
 
     def setUp(self) -> None:
-        folder = temporary_folder(self)
+        folder = make_folder(self)
         self.hosts = folder / "hosts"
         self.write_hosts("10.0.0.1 web.test", "10.0.0.2 web.test", "10.0.1.1 one.test")
         port = free_port()

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer, error, ssl
 from twisted.internet.endpoints import clientFromString
-from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
 
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from tests.support.peers import Peer, PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from tests.wire.proxyprotocol.vectors import IPV4
 from txmux.net.header_first import HeaderFirst
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from twisted.internet.interfaces import IAddress, IConnector
     from twisted.python.failure import Failure
 
@@ -30,51 +27,11 @@ HEADER = encode_v2(IPV4)
 GREETING = b"greeting"
 
 
-class Server(Protocol):
-    """Keep what comes; when `expected` bytes are there, answer and finish sending."""
-
-    def __init__(self, expected: int) -> None:
-        self.expected = expected
-        self.chunks: list[bytes] = []
-        self.lost: defer.Deferred[None] = defer.Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        self.chunks.append(data)
-        if len(b"".join(self.chunks)) == self.expected:
-            transport = cast("Any", self.transport)
-            transport.write(b"answer")
-            transport.loseWriteConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost.callback(None)
-
-
-@implementer(IHalfCloseableProtocol)
-class Client(Protocol):
-    """Greet at once; when the other side has finished sending, say so, once more, and leave."""
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.events: list[str] = []
-        self.lost: defer.Deferred[None] = defer.Deferred()
+class Client(Peer):
+    """Greets at once."""
 
     def connectionMade(self) -> None:
-        cast("Any", self.transport).write(GREETING)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def readConnectionLost(self) -> None:
-        self.events.append("read lost")
-        transport = cast("Any", self.transport)
-        transport.write(b"bye")
-        transport.loseConnection()
-
-    def writeConnectionLost(self) -> None:
-        self.events.append("write lost")
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost.callback(None)
+        self.transport.write(GREETING)
 
 
 class Recorder(ClientFactory):
@@ -151,89 +108,79 @@ class LoopbackTests(TestCase):
     """Real connections."""
 
     def setUp(self) -> None:
-        from twisted.internet import reactor  # noqa: PLC0415  # importing it installs it
+        self.peers = PeerFactory()
 
-        self.reactor = cast("Any", reactor)
+    async def check(self, client: Client, header: bytes = HEADER) -> None:
+        """Check that header and first bytes arrive as one, and that half-closes are passed on."""
+        server = await self.peers.peer()
+        await server.has(1)
+        self.assertEqual(bytes(server.received), header + GREETING)
+        server.send(b"answer")
+        server.finish()
+        await client.has_all()
+        self.assertEqual((bytes(client.received), client.lost), (b"answer", None))
+        client.send(b"bye")
+        client.close()
+        await server.is_lost()
+        await client.is_lost()
+        self.assertEqual(bytes(server.received), header + GREETING + b"bye")
 
-    def serve(self, server: Protocol) -> int:
-        factory = Factory.forProtocol(lambda: server)
-        factory.noisy = False
-        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        number: int = port.getHost().port
-        return number
-
-    def check(self, server: Server, client: Client, header: bytes = HEADER) -> None:
-        self.assertEqual(b"".join(server.chunks), header + GREETING + b"bye")
-        self.assertEqual(client.received, b"answer")
-        self.assertIn("read lost", client.events)
-
-    @defer.inlineCallbacks
-    def test_tcp(self) -> Generator[defer.Deferred[Any], Any, None]:
-        server, client = Server(len(HEADER + GREETING)), Client()
+    async def test_tcp(self) -> None:
+        client = Client()
         factory = Recorder(client)
-        connector = self.reactor.connectTCP(
-            "127.0.0.1", self.serve(server), HeaderFirst(factory, HEADER)
-        )
-        yield defer.gatherResults([server.lost, client.lost, factory.over])
-        self.check(server, client)
-        self.assertEqual(server.chunks[0], HEADER + GREETING)
-        self.assertEqual(
-            factory.reported,
-            [
-                ("start",),
-                ("connecting", connector),
-                ("lost", connector, error.ConnectionDone),
-                ("stop",),
-            ],
-        )
+        port = listen(self, self.peers)
+        connector = reactor.connectTCP("127.0.0.1", port, HeaderFirst(factory, HEADER))
+        await self.check(client)
+        await factory.over
+        reported = [
+            ("start",),
+            ("connecting", connector),
+            ("lost", connector, error.ConnectionDone),
+            ("stop",),
+        ]
+        self.assertEqual(factory.reported, reported)
 
-    @defer.inlineCallbacks
-    def test_refused_is_reported(self) -> Generator[defer.Deferred[Any], Any, None]:
+    async def test_refused_is_reported(self) -> None:
         factory = Recorder(Client())
-        connector = self.reactor.connectTCP("127.0.0.1", free_port(), HeaderFirst(factory, HEADER))
-        yield factory.over
+        connector = reactor.connectTCP("127.0.0.1", free_port(), HeaderFirst(factory, HEADER))
+        await factory.over
         self.assertIn(("failed", connector, error.ConnectionRefusedError), factory.reported)
 
-    @defer.inlineCallbacks
-    def test_tcp_endpoint(self) -> Generator[defer.Deferred[Any], Any, None]:
-        header = encode_v1(IPV4)
-        server, client = Server(len(header + GREETING)), Client()
-        endpoint = clientFromString(self.reactor, f"tcp:127.0.0.1:{self.serve(server)}")
-        connected = yield endpoint.connect(HeaderFirst(Recorder(client), header))
+    async def test_tcp_endpoint(self) -> None:
+        header, client = encode_v1(IPV4), Client()
+        endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{listen(self, self.peers)}")
+        connected = await endpoint.connect(HeaderFirst(Recorder(client), header))
         self.assertIs(connected, client)
-        yield defer.gatherResults([server.lost, client.lost])
-        self.check(server, client, header)
+        await self.check(client, header)
 
-    @defer.inlineCallbacks
-    def test_unix_endpoint(self) -> Generator[defer.Deferred[Any], Any, None]:
-        folder = make_folder(self)
-        path = str(folder / "socket")
-        server, client = Server(len(HEADER + GREETING)), Client()
-        factory = Factory.forProtocol(lambda: server)
-        port = self.reactor.listenUNIX(path, factory)
+    async def test_unix_endpoint(self) -> None:
+        path, client = str(make_folder(self) / "socket"), Client()
+        port = reactor.listenUNIX(path, self.peers)
         self.addCleanup(port.stopListening)
-        endpoint = clientFromString(self.reactor, f"unix:{path}")
-        yield endpoint.connect(HeaderFirst(Recorder(client), HEADER))
-        yield defer.gatherResults([server.lost, client.lost])
-        self.check(server, client)
+        endpoint = clientFromString(reactor, f"unix:{path}")
+        await endpoint.connect(HeaderFirst(Recorder(client), HEADER))
+        await self.check(client)
 
-    @defer.inlineCallbacks
-    def test_under_tls(self) -> Generator[defer.Deferred[Any], Any, None]:
+    async def test_under_tls(self) -> None:
         certificate = make_authority("localhost", "localhost").private()
-        inner, client = Server(len(GREETING)), Client()
+        inner, client = Peer(), Client()
         outer = TlsBehindHeader(certificate.options(), inner)
+        factory = Factory.forProtocol(lambda: outer)
+        factory.noisy = False
         tls = TLSMemoryBIOFactory(
             ssl.optionsForClientTLS("localhost", certificate),
             isClient=True,
             wrappedFactory=Recorder(client),
         )
-        endpoint = clientFromString(self.reactor, f"tcp:127.0.0.1:{self.serve(outer)}")
-        yield endpoint.connect(HeaderFirst(tls, HEADER))
-        yield defer.gatherResults([inner.lost, client.lost])
+        endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{listen(self, factory)}")
+        await endpoint.connect(HeaderFirst(tls, HEADER))
+        await inner.has(len(GREETING))
+        inner.send(b"answer")
+        inner.close()
+        await client.is_lost()
+        await inner.is_lost()
         self.assertEqual(outer.header, HEADER)
-        self.assertEqual(b"".join(inner.chunks)[: len(GREETING)], GREETING)
-        self.assertEqual(client.received, b"answer")
+        self.assertEqual((inner.received, client.received), (GREETING, b"answer"))
 
 
 class TlsBehindHeader(Protocol):

@@ -10,7 +10,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, connectionDone
 from zope.interface import implementer
 
 from tests.support.ports import listen_tcp
@@ -146,6 +146,23 @@ class PeerFactory(ServerFactory):
 def close(*ends: Peer | socket.socket) -> None:
     for end in ends:
         end.close()
+
+
+class PeerClientFactory(ClientFactory):
+    """Connects one peer; `connected` fires with it, or with the reason why there is no connection."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.connected: Deferred[Peer] = Deferred()
+
+    def buildProtocol(self, addr: IAddress | None) -> Peer:
+        peer = Peer()
+        peer.connectionMade = lambda: self.connected.callback(peer)  # type: ignore[method-assign]
+        return peer
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self.connected.errback(reason)
 
 
 def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:

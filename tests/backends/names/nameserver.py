@@ -12,16 +12,14 @@ from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.names import dns, server
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
-from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from txmux.backends.names.question import ServerAddress
 
@@ -162,11 +160,6 @@ class NameServer(server.DNSServerFactory):
             self._send(wrong, protocol, address)
         if address is not None:
             protocol.transport.write(b"\x00", address)
-
-
-def temporary_folder(case: SynchronousTestCase) -> Path:
-    """Make a folder that is removed after the test."""
-    return make_folder(case)
 
 
 class NameServerTestCase(TestCase):

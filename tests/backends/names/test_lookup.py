@@ -22,9 +22,9 @@ from tests.backends.names.nameserver import (
     aaaa,
     cname,
     srv,
-    temporary_folder,
 )
 from tests.net.relay.reactors import PrivateReactor
+from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.backends.names.lookup import (
     HostAnswer,
@@ -50,7 +50,7 @@ class LookupTestCase(NameServerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        folder = temporary_folder(self)
+        folder = make_folder(self)
         self.hosts = folder / "hosts"
         self.resolv_conf = folder / "resolv.conf"
         self.lookup = self.lookup_with(self.server)
@@ -504,7 +504,7 @@ class HostsTests(SynchronousTestCase):
     """The file of hosts."""
 
     def setUp(self) -> None:
-        self.path = temporary_folder(self) / "hosts"
+        self.path = make_folder(self) / "hosts"
 
     def test_what_is_no_address(self) -> None:
         self.path.write_bytes(b"10.0.0.1 a\nx a\n010.0.0.9 a\n\xff a\n# 10.0.0.2 a\n\n10.0.0.3\n")

@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock, deferLater
 from zope.interface import directlyProvides
 
-from tests.net.relay.wiring import TcpWiring, UnixWiring
+from tests.net.relay.wiring import (
+    LeanTcpWiring,
+    TcpWiring,
+    UnixWiring,
+    kernel_sides,
+    portable_sides,
+)
 from tests.support.looks import look_again
-from tests.support.peers import Peer, PeerFactory, reactor
+from tests.support.peers import Peer, PeerClientFactory, PeerFactory, reactor
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
+from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.peer import unsent
 from txmux.net.relay.relay import Relay
 
@@ -44,19 +50,6 @@ class _Held(End):
 
     def connectionMade(self) -> None:
         self.transport.pauseProducing()
-
-
-class _PeerClientFactory(ClientFactory):
-    noisy = False
-
-    def __init__(self, connected: Deferred[Peer]) -> None:
-        self._connected = connected
-
-    def buildProtocol(self, addr: Any) -> Peer:
-        peer = Peer()
-        connected = self._connected
-        peer.connectionMade = lambda: connected.callback(peer)  # type: ignore[method-assign]
-        return peer
 
 
 class RelayCase(_Base):
@@ -95,9 +88,9 @@ class RelayCase(_Base):
         self.addCleanup(port.stopListening)
         server_port, server_address = plain.listen(servers)
         self.addCleanup(server_port.stopListening)
-        connected: Deferred[Peer] = Deferred()
-        plain.connect(address, _PeerClientFactory(connected))
-        client = await connected
+        connecting = PeerClientFactory()
+        plain.connect(address, connecting)
+        client = await connecting.connected
         self.addCleanup(self._end, client)
         client_end: Any = await clients.peer()
         if client_finished:
@@ -205,6 +198,36 @@ class RelayCase(_Base):
         return producer
 
 
+class KernelCase(RelayCase):
+    """Makes kernel relays."""
+
+    skip = None if is_supported() else "this system cannot"
+
+    def make_sides(self, clock: Any, client: End, server: End) -> Sides:
+        return kernel_sides(reactor, client, server)
+
+
+class PortableCase(RelayCase):
+    """Makes portable relays."""
+
+    def make_sides(self, clock: Any, client: End, server: End) -> Sides:
+        return portable_sides(client, server)
+
+
+class UnixCase(RelayCase):
+    """Over UNIX sockets of Twisted's."""
+
+    def make_wiring(self) -> Wiring:
+        return UnixWiring(reactor, self)
+
+
+class LeanCase(RelayCase):
+    """Over TCP sockets that the reactor does not serve."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanTcpWiring(reactor)
+
+
 class Endless:
     """Writes the same bytes again and again, as long as the transport takes them."""
 
@@ -298,23 +321,21 @@ class OrderContract(RelayCase):
         await self.over(client, server)
         self.assertEqual(bytes(client.received), b"answer")
 
+    async def assert_all_comes_after_a_stall(self, reader: Peer, writer: Peer) -> None:
+        producer = await self.stall(reader, writer)
+        await self.assert_rests()
+        reader.transport.resumeProducing()
+        await reader.has(producer.limit)
+        self.assertEqual(len(reader.received), producer.limit)
+        self.assertEqual(bytes(reader.received[-len(producer.chunk) :]), producer.chunk)
+
     async def test_stalled_client(self) -> None:
         client, server = await self.start(small_buffers=True)
-        producer = await self.stall(client, server)
-        await self.assert_rests()
-        client.transport.resumeProducing()
-        await client.has(producer.limit)
-        self.assertEqual(len(client.received), producer.limit)
-        self.assertEqual(bytes(client.received[-len(producer.chunk) :]), producer.chunk)
+        await self.assert_all_comes_after_a_stall(client, server)
 
     async def test_stalled_server(self) -> None:
         client, server = await self.start(small_buffers=True)
-        producer = await self.stall(server, client)
-        await self.assert_rests()
-        server.transport.resumeProducing()
-        await server.has(producer.limit)
-        self.assertEqual(len(server.received), producer.limit)
-        self.assertEqual(bytes(server.received[-len(producer.chunk) :]), producer.chunk)
+        await self.assert_all_comes_after_a_stall(server, client)
 
     async def test_idle(self) -> None:
         clock = Clock()

@@ -7,50 +7,36 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from tests.net.relay.contract import OrderContract, RelayCase, ResetContract
-from tests.net.relay.wiring import LeanTcpWiring, LeanUnixWiring, UnixWiring, kernel_sides
+from tests.net.relay.contract import KernelCase, LeanCase, OrderContract, ResetContract, UnixCase
+from tests.net.relay.wiring import LeanUnixWiring
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.peers import reactor
 from txmux.net.relay import kernel
-from txmux.net.relay.kernel import KernelSide, is_supported
+from txmux.net.relay.kernel import KernelSide
 from txmux.net.sockets.memory import MEMORY
 from txmux.net.sockets.poller import Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.net.relay.wiring import Sides, Wiring
-    from txmux.net.relay.ends import End
+    from tests.net.relay.wiring import Wiring
     from txmux.net.relay.interface import Timeouts
     from txmux.net.relay.relay import Relay
 
 
-class _Kernel:
-    skip = None if is_supported() else "this system cannot"
-
-    def make_sides(self, _clock: object, client: End, server: End) -> Sides:
-        return kernel_sides(reactor, client, server)
-
-
-class KernelRelayTest(_Kernel, OrderContract, ResetContract, TestCase):
+class KernelRelayTest(KernelCase, OrderContract, ResetContract, TestCase):
     """Over TCP sockets of Twisted's."""
 
 
-class KernelUnixTest(_Kernel, OrderContract, TestCase):
+class KernelUnixTest(KernelCase, UnixCase, OrderContract, TestCase):
     """Over UNIX sockets of Twisted's."""
 
-    def make_wiring(self) -> Wiring:
-        return UnixWiring(reactor, self)
 
-
-class KernelLeanTest(_Kernel, OrderContract, ResetContract, TestCase):
+class KernelLeanTest(KernelCase, LeanCase, OrderContract, ResetContract, TestCase):
     """Over TCP sockets that the reactor does not serve."""
 
-    def make_wiring(self) -> Wiring:
-        return LeanTcpWiring(reactor)
 
-
-class KernelLeanUnixTest(_Kernel, OrderContract, TestCase):
+class KernelLeanUnixTest(KernelCase, OrderContract, TestCase):
     """Over UNIX sockets that the reactor does not serve."""
 
     def make_wiring(self) -> Wiring:
@@ -68,11 +54,8 @@ class _After:
         self._relay.start(*arguments, **named)
 
 
-class KernelScarceTest(_Kernel, RelayCase, TestCase):
+class KernelScarceTest(KernelCase, LeanCase, TestCase):
     """Where the system lacks what it takes, or something goes wrong as a relay starts."""
-
-    def make_wiring(self) -> Wiring:
-        return LeanTcpWiring(reactor)
 
     def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
         relay: Any = _After(super().make_relay(clock, timeouts), self.before)

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.relay import test_schedules
-from tests.net.relay.contract import RelayCase
+from tests.net.relay.contract import KernelCase, LeanCase
 from tests.net.relay.playing import Player
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.schedules import Schedule, Step
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hypothesis.strategies import SearchStrategy
-
-    from tests.net.relay.wiring import Sides
-    from txmux.net.relay.ends import End
 
 
 _SKIP = None if is_supported() else "these need Linux"
@@ -167,17 +164,10 @@ class MarkTest(SynchronousTestCase):
         self.mark.clear()
 
 
-class MarkedRelayTest(RelayCase, TestCase):
+class MarkedRelayTest(KernelCase, LeanCase, TestCase):
     """Marks on the sockets of a relay."""
 
-    skip = _SKIP
     ends: list[Any]
-
-    def make_wiring(self) -> LeanTcpWiring:
-        return LeanTcpWiring(reactor)
-
-    def make_sides(self, _clock: object, client: End, server: End) -> Sides:
-        return kernel_sides(reactor, client, server)
 
     async def marked(self) -> tuple[Any, Any, socket.socket]:
         self.patch(marks, "RUN", _SMALL_RUN)

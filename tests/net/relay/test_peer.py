@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.net.relay.contract import RelayCase
-from tests.net.relay.wiring import kernel_sides, portable_sides
+from tests.net.relay.contract import KernelCase, PortableCase, RelayCase
 from tests.support.peers import reactor
 from txmux.net.relay import kernel, portable
 from txmux.net.relay.interface import Timeouts
@@ -18,10 +17,6 @@ from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.peer import ANSWERED, UnansweredBytes, keepalive_of, patience, unanswered_by
 from txmux.net.sockets.plainsocket import NO_KEEPALIVE, keepalive_options, set_options
 from txmux.rules.model import Keepalive
-
-if TYPE_CHECKING:
-    from tests.net.relay.wiring import Sides
-    from txmux.net.relay.ends import End
 
 _KEEPALIVE = Keepalive(idle=60, interval=15, count=4)
 _SKIP = None if is_supported() else "these need Linux"
@@ -187,14 +182,10 @@ class LostPeerCase(RelayCase):
         self.assertEqual(unanswered_by(connected).tries // 2, 0)
 
 
-class KernelLostPeerTest(LostPeerCase, TestCase):
+class KernelLostPeerTest(KernelCase, LostPeerCase, TestCase):
     """The kernel relay."""
 
-    skip = _SKIP
     side = kernel
-
-    def make_sides(self, _clock: object, client: End, server: End) -> Sides:
-        return kernel_sides(reactor, client, server)
 
     async def test_adopted_relay_reads_keepalive_of_sockets(self) -> None:
         self.keepalive = None
@@ -212,11 +203,8 @@ class KernelLostPeerTest(LostPeerCase, TestCase):
         self.assertEqual((await self.over(self.client)).reason, "server-reset")
 
 
-class PortableLostPeerTest(LostPeerCase, TestCase):
+class PortableLostPeerTest(PortableCase, LostPeerCase, TestCase):
     """The portable relay."""
 
     skip = _SKIP
     side = portable
-
-    def make_sides(self, _clock: object, client: End, server: End) -> Sides:
-        return portable_sides(client, server)

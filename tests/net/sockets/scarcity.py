@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import select
+import socket
 from typing import TYPE_CHECKING, Any
+
+from txmux.net.sockets.port import SocketPort
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import SynchronousTestCase
@@ -51,3 +54,11 @@ def make_scarce(test: SynchronousTestCase, poller: Poller) -> ScarceEpoll:
 
     test.addCleanup(put_back)
     return scarce
+
+
+def listen_beside(test: SynchronousTestCase, poller: Poller, factory: Any, **options: Any) -> Any:
+    """Listen on a port that the poller serves, until the test ends."""
+    port = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), factory, **options)
+    port.startListening()
+    test.addCleanup(port.stopListening)
+    return port

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.peers import Peer, PeerFactory, connect, reactor
+from tests.net.sockets.scarcity import listen_beside
+from tests.support.peers import PeerClientFactory, PeerFactory, connect, reactor
 from txmux.net.sockets.descriptors import Descriptors
 from txmux.net.sockets.memory import MEMORY, Memory, OutOfMemory, keep_running
 from txmux.net.sockets.poller import Poller
-from txmux.net.sockets.port import SocketPort
 from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix, gate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted.internet.interfaces import IAddress
     from twisted.logger import LogEvent
 
 
@@ -43,18 +39,6 @@ class _Piece:
 
     def __del__(self) -> None:
         self._system.left += 1
-
-
-class _Connecting(ClientFactory):
-    noisy = False
-
-    def __init__(self) -> None:
-        self.connected: Deferred[Peer] = Deferred()
-
-    def buildProtocol(self, addr: IAddress | None) -> Peer:
-        peer = Peer()
-        reactor.callLater(0, self.connected.callback, peer)
-        return peer
 
 
 def said(events: Sequence[LogEvent], words: str) -> int:
@@ -179,7 +163,7 @@ class ShortTest(TestCase):
         self.assertEqual((said(events, "no memory"), said(events, "cannot accept")), (1, 0))
 
     async def test_server(self) -> None:
-        client = _Connecting()
+        client = PeerClientFactory()
         connect_tcp(reactor, "127.0.0.1", self.number, client, 5, None)
         ours, theirs = await client.connected, await self.factory.peer()
         self.patch(ours, "dataReceived", self.fail_to_keep)
@@ -194,7 +178,7 @@ class ShortTest(TestCase):
         factory = PeerFactory()
         port = reactor.listenUNIX(name, factory)
         self.addCleanup(port.stopListening)
-        client = _Connecting()
+        client = PeerClientFactory()
         connect_unix(reactor, name, client, 5)
         ours, theirs = await client.connected, await factory.peer()
         self.patch(ours.transport, "writeSomeData", self.fail_to_keep)
@@ -214,9 +198,7 @@ class ShortTest(TestCase):
 
     async def test_plain_end(self) -> None:
         poller = Poller.for_reactor(reactor)
-        port: Any = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), self.factory)
-        port.startListening()
-        self.addCleanup(port.stopListening)
+        port = listen_beside(self, poller, self.factory)
         client = await connect(self, port.getHost().port)
         server = await self.factory.peer()
         self.lack_once(poller, "closing")

@@ -16,32 +16,26 @@ from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.net.sockets.scarcity import ScarceEpoll, make_scarce
-from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
+from tests.net.sockets.scarcity import ScarceEpoll, listen_beside, make_scarce
+from tests.support.peers import (
+    Peer,
+    PeerClientFactory,
+    PeerFactory,
+    connect,
+    make_stalled_port,
+    reactor,
+)
 from txmux.net.sockets import descriptors as descriptors_module
 from txmux.net.sockets import poller as poller_module
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.poller import READ, WRITE, Poller
-from txmux.net.sockets.port import SocketPort
 from txmux.net.sockets.reactorsockets import gate
 from txmux.net.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from twisted.python.failure import Failure
-
-
-class _Failing(ClientFactory):
-    noisy = False
-
-    def __init__(self) -> None:
-        self.failed: Deferred[Failure] = Deferred()
-
-    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        self.failed.callback(reason)
 
 
 class _Full(dict[int, Any]):
@@ -66,10 +60,7 @@ class ScarcityTest(TestCase):
     def setUp(self) -> None:
         self.poller = Poller.for_reactor(reactor)
         self.factory = PeerFactory()
-        listening = socket.create_server(("127.0.0.1", 0))
-        port: Any = SocketPort(self.poller, listening, self.factory)
-        port.startListening()
-        self.addCleanup(port.stopListening)
+        port = listen_beside(self, self.poller, self.factory)
         self.number: int = port.getHost().port
         self.epoll: ScarceEpoll = make_scarce(self, self.poller)
 
@@ -97,10 +88,7 @@ class ScarcityTest(TestCase):
         for options in cases:
             limit, factory = [100], PeerFactory()
             scarce = Descriptors(lambda: 100, lambda n=limit: n[0])  # type: ignore[misc]
-            listening = socket.create_server(("127.0.0.1", 0))
-            port: Any = SocketPort(self.poller, listening, factory, descriptors=scarce, **options)
-            port.startListening()
-            self.addCleanup(port.stopListening)
+            port = listen_beside(self, self.poller, factory, descriptors=scarce, **options)
             await connect(self, port.getHost().port)
             while not port._pause.is_short:
                 await deferLater(reactor, 0)
@@ -111,13 +99,13 @@ class ScarcityTest(TestCase):
             self.assertFalse(port._pause.is_short)
 
     async def test_unwatched_connection_fails_at_once(self) -> None:
-        clock, failing = Clock(), _Failing()
+        clock, failing = Clock(), PeerClientFactory()
         name = ("127.0.0.1", make_stalled_port(self))
         handlers, before = len(self.poller._handlers), descriptors()
         self.epoll.room = 0
         connector = SocketConnector(self.poller, clock, socket.AF_INET, name, failing)
         connector.connect(5)
-        problem: Any = await self.assertFailure(failing.failed, ConnectError)
+        problem: Any = await self.assertFailure(failing.connected, ConnectError)
         self.assertEqual(problem.osError, errno.ENOSPC)
         self.assertEqual(clock.getDelayedCalls(), [])
         self.assertEqual((len(self.poller._handlers), descriptors()), (handlers, before))
@@ -132,12 +120,12 @@ class ScarcityTest(TestCase):
         await client.is_lost()
 
     async def test_raising_factory(self) -> None:
-        failing = _Failing()
+        failing = PeerClientFactory()
         handlers = len(self.poller._handlers)
         failing.buildProtocol = None  # type: ignore[assignment]
         name = ("127.0.0.1", self.number)
         SocketConnector(self.poller, Clock(), socket.AF_INET, name, failing).connect(5)
-        await self.assertFailure(failing.failed, TypeError)
+        await self.assertFailure(failing.connected, TypeError)
         await (await self.factory.peer()).is_lost()
         self.assertEqual(len(self.poller._handlers), handlers)
 
@@ -219,9 +207,7 @@ class MemoryTest(TestCase):
     async def test_poller(self) -> None:
         poller = Poller.for_reactor(reactor)
         factory = PeerFactory()
-        port: Any = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), factory)
-        port.startListening()
-        self.addCleanup(port.stopListening)
+        port = listen_beside(self, poller, factory)
         with (
             replaced(poller_module._log, "failure", self.run_short),
             replaced(poller, "_finish", self.run_short),
@@ -257,15 +243,15 @@ class MemoryTest(TestCase):
         for owner, name, number in (
             (clock, "callLater", full),
             (poller, "watch", full),
-            (_Failing, "buildProtocol", there),
+            (PeerClientFactory, "buildProtocol", there),
         ):
-            factory = _Failing()
+            factory = PeerClientFactory()
             lacks = self.patch(owner, name, self.run_short)
             connector = SocketConnector(
                 poller, clock, socket.AF_INET, ("127.0.0.1", number), factory
             )
             connector.connect(5)
-            failure = await self.assertFailure(factory.failed, OutOfMemory)
+            failure = await self.assertFailure(factory.connected, OutOfMemory)
             lacks.restore()
             self.assertEqual(str(failure), "there is no memory left")
         self.assertEqual(clock.getDelayedCalls(), [])

@@ -14,14 +14,19 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError as TwistedRefused
 from twisted.internet.error import TimeoutError as TwistedTimeout
 from twisted.internet.interfaces import IListeningPort, ITCPTransport
-from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from tests.support.peers import Peer, PeerFactory, make_stalled_port, reactor
+from tests.support.peers import (
+    Peer,
+    PeerClientFactory,
+    PeerFactory,
+    make_stalled_port,
+    reactor,
+)
 from tests.support.ports import free_port
 from tests.support.queues import until_queued
 from txmux.net.sockets.client import SocketConnector
@@ -29,21 +34,6 @@ from txmux.net.sockets.descriptors import Descriptors
 from txmux.net.sockets.plainsocket import LeanSocket, keepalive_options
 from txmux.net.sockets.poller import READ, Poller, after_turn
 from txmux.net.sockets.port import SocketPort
-
-
-class _Client(ClientFactory):
-    noisy = False
-
-    def __init__(self) -> None:
-        self.connected: Deferred[Peer] = Deferred()
-
-    def buildProtocol(self, addr: Any) -> Peer:
-        peer = Peer()
-        peer.connectionMade = lambda: self.connected.callback(peer)  # type: ignore[method-assign]
-        return peer
-
-    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        self.connected.errback(reason)
 
 
 class _From:
@@ -79,7 +69,7 @@ class SocketsTest(TestCase):
     async def connect(
         self, name: Any, family: int = socket.AF_INET, clock: Any = reactor, **options: Any
     ) -> Peer:
-        client = _Client()
+        client = PeerClientFactory()
         self.connector = SocketConnector(self.poller, clock, family, name, client)
         self.connector.connect(60, options=keepalive_options(60, 15, 4), **options)
         peer = await client.connected
@@ -205,7 +195,7 @@ class SocketsTest(TestCase):
 
     async def test_given_up(self) -> None:
         clock = Clock()
-        client = _Client()
+        client = PeerClientFactory()
         name = ("127.0.0.1", make_stalled_port(self))
         connector = SocketConnector(self.poller, clock, socket.AF_INET, name, client)
         connector.connect(5)
