@@ -7,7 +7,7 @@ from pathlib import Path
 from campaign.fuzz.files import no_files
 from campaign.fuzz.target import Target, see
 from tests.convert.converting import matchers
-from tests.rules.reading.test_any_value import PIECES, REQUIRED
+from tests.rules.reading.test_parser import PIECES, REQUIRED
 from txmux.rules.lint.privileges import Privileges, missing_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint
 from txmux.rules.problems import RulesError

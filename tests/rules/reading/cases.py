@@ -11,15 +11,19 @@ from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.interfaces import IProtocolMatcher
     from txmux.rules.model import Backend, Rules
 
 
 class ReadingTestCase(SynchronousTestCase):
     maxDiff = None
     listen = "[listen a]\nendpoint = :1\n"
+    matchers: Mapping[str, IProtocolMatcher] = MATCHERS
 
     def read(self, text: str) -> Rules:
-        return parse(text, "x.ini", MATCHERS)
+        return parse(text, "x.ini", self.matchers)
 
     def complaints(self, text: str = "", **more: str) -> list[str]:
         error = self.assertRaises(RulesError, self.read, text, **more)

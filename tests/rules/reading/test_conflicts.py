@@ -1,11 +1,29 @@
-"""Tests of endpoints that cannot listen side by side."""
+"""Tests of what sections have against each other: ports, loops, transports, and sockets that are handed over."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.rules.reading.cases import ReadingTestCase
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from txmux.detection.registry import installed_matchers
+from txmux.errors import MuxError
+from txmux.interfaces import Transport
+from txmux.rules.embedding import outcome, route
+from txmux.rules.model import Backend, Handover, Listener, TlsEnd
+from txmux.rules.problems import RulesError
 from txmux.rules.reading.conflicts import conflicts
 from txmux.rules.reading.ini import read_ini
+from txmux.tcp.io_runtime import IORuntime
+from txmux.tcp.listener import MuxFactory
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def found(*endpoints: str) -> list[str]:
@@ -99,3 +117,400 @@ class ConflictTests(SynchronousTestCase):
         problems = found(":443", "oops", "tcp:443", "oops", "0.0.0.0:443")
         self.assertEqual([line.partition(":")[2][0] for line in problems], ["4", "6"])
         self.assertTrue(all("':443' at x.ini:2" in line for line in problems))
+
+
+class LoopTests(ReadingTestCase):
+    def loops(self, endpoints: str, server: str, more: str = "") -> bool:
+        text = (
+            f"[listen a]\nendpoint = {endpoints}\n[route r]\nmatch = any\nbackend = b\n"
+            f"[backend b]\nserver = {server}\n{more}"
+        )
+        try:
+            self.read(text)
+        except RulesError as error:
+            self.assertEqual([(p.section, p.key) for p in error.problems], [("route r", "backend")])
+            return True
+        return False
+
+    def test_where_it_can_be_seen(self) -> None:
+        for endpoints, server in (
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("127.0.0.1:80", "0.0.0.0:80"),
+            ("127.0.0.1:80\n  [::1]:80", "LOCALHOST.:80"),
+            ("[::1]:80", "[::]:80"),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+            ("[2001:db8::1]:80", "[2001:DB8:0::1]:80"),
+            (":80", "127.0.0.1:80"),
+            (":80", "127.9.9.9:80"),
+            (":80", "[::1]:80"),
+            (":80", "[::ffff:127.0.0.1]:80"),
+            (":80", "localhost:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("tcp:80", "127.0.0.1:80"),
+            ("tcp:80:interface=10.0.0.1", "tcp:10.0.0.1:80"),
+            ("127.0.0.1:81\n  127.0.0.1:80", "10.0.0.9:80\n  127.0.0.1:80"),
+            ("unix:/run/x.sock", "unix:/run/./x.sock"),
+            ("10.0.0.1:80", "{local}:80"),
+            (":80", "{local}:80"),
+            ("10.0.0.1:80\n  unix:/run/x.sock", "{local}:81"),
+        ):
+            self.assertTrue(self.loops(endpoints, server), (endpoints, server))
+
+    def test_what_is_something_else(self) -> None:
+        for endpoints, server, more in (
+            ("127.0.0.1:80", "127.0.0.1:81", ""),
+            ("127.0.0.1:80", "127.0.0.2:80", ""),
+            ("127.0.0.1:80", "[::1]:80", ""),
+            (":80", "10.0.0.1:80", ""),
+            (":80", "web.example.com:80", ""),
+            ("0.0.0.0:80", "[::1]:80", ""),
+            ("127.0.0.1:0", "127.0.0.1:80", ""),
+            ("0.0.0.0:80", "localhost:80", ""),
+            ("127.0.0.1:80", "127.0.0.1:80 down\n  127.0.0.1:81", ""),
+            ("127.0.0.1:80", "localhost:80", "tls = yes"),
+            ("unix:/run/x.sock", "unix:/run/y.sock", ""),
+            ("10.0.0.1:80", "{local}:81", ""),
+            ("10.0.0.1:80\naccept_proxy_from = 10.0.0.0/8", "{local}:80", ""),
+            ("unix:/run/x.sock\naccept_proxy_from = unix", "{local}:80", ""),
+        ):
+            self.assertFalse(self.loops(endpoints, server, more), (endpoints, server))
+
+    def test_all_ways_once_each(self) -> None:
+        self.refuses(
+            "[listen a]\nendpoint = :1\nsilent = 127.0.0.1:1\ndefault = b\n"
+            "[listen c]\nendpoint = :2\n"
+            "[route r]\nmatch = any\nbackend = 127.0.0.1:2\n"
+            "[backend b]\nserver = 10.0.0.1:1\nfallback = d\n"
+            "[backend d]\nserver = 10.0.0.1:1\nfallback = 127.0.0.1:1",
+            *(
+                f"{line} {key}: leads back to [listen {name}], which listens at '127.0.0.1:{port}'; "
+                "write the address and port of the server itself"
+                for line, key, name, port in (
+                    (3, "silent", "a", 1),
+                    (4, "default", "a", 1),
+                    (9, "backend", "c", 2),
+                )
+            ),
+        )
+
+    def test_datagrams(self) -> None:
+        """Nobody counts how often datagrams come back, so none are led to the own port, whoever tells of the address."""
+        for more in ("", "accept_proxy_from = 10.0.0.0/8\n"):
+            text = f"[listen a]\nendpoint = udp:10.0.0.1:80\n{more}default = udp:{{local}}:"
+            (complaint,) = self.complaints(f"{text}80")
+            self.assertIn("default: leads back to [listen a]", complaint)
+            self.read(f"{text}81")
+
+    def test_no_address(self) -> None:
+        self.refuses(
+            "[listen a]\nendpoint = unix:/x\ndefault = {local}:1",
+            "3 default: '{local}:1' is the address that a client connected to, and clients of a UNIX socket have none; "
+            "write the server itself",
+        )
+
+    def test_other_listeners(self) -> None:
+        """From one listener to another is no loop, nor is the way back from inside of TLS, or of a route that runs dry."""
+        self.read(
+            "[listen a]\nendpoint = :1\n[listen c]\nendpoint = :2\n"
+            "[route r]\nmatch = any\nunder = a\nbackend = 127.0.0.1:2\n"
+            "[route dry]\nmatch = any\nunder = c\nbackend = 127.0.0.1:2\ndry_run = yes\n"
+            "[route secure]\nmatch = any\nunder = c\nterminate_tls = x.pem\n"
+            "[route inside]\nmatch = any\nunder = secure\nbackend = 127.0.0.1:2"
+        )
+
+
+_UDP = "[listen u]\nendpoint = udp:5000\n"
+
+
+class DatagramTests(ReadingTestCase):
+    matchers = installed_matchers()
+
+    def test_endpoints(self) -> None:
+        text = "[listen u]\nendpoint = udp:443\n  udp:192.0.2.1:53\n  udp:[2001:db8::1]:53\n"
+        [listener] = self.read(text).listeners
+        self.assertIs(listener.transport, Transport.UDP)
+        self.assertEqual((listener.detect_timeout, listener.peek_limit), (0.3, 16384))
+
+    def test_servers_and_their_times(self) -> None:
+        rules = self.read(
+            f"{_UDP}default = b\n[backend b]\nserver = udp:[::1]:80\n  udp:a.example:81\n"
+        )
+        first, second = rules.backends["b"].servers
+        self.assertEqual((first.kind, first.host, first.port), ("udp", "::1", 80))
+        self.assertEqual((second.kind, second.host, second.port), ("udp", "a.example", 81))
+        self.assertEqual(rules.backends["b"].idle_timeout, 180)
+        default = self.read(f"{_UDP}default = udp:a:1\n").listeners[0].default
+        self.assertTrue(isinstance(default, Backend) and default.idle_timeout == 180)
+
+    def test_wrong_places(self) -> None:
+        for text, told in {
+            "udp:": "a port must be a whole number from 0 to 65535, not ''",
+            "udp:x:1": "'x' is not an IP address; write udp:ADDRESS:1, or udp:1 for every address",
+            "udp:::1:80": "'udp:::1:80' is not a place for datagrams; write udp:PORT, udp:ADDRESS:PORT or udp:[V6]:PORT",
+            "udp:[1.2.3.4]:5": "'1.2.3.4' is not an IPv6 address; write udp:PORT, udp:ADDRESS:PORT or udp:[V6]:PORT",
+            "udp:[fe80::1]:5": "'fe80::1' is an address of one link; write its interface, too: udp:[fe80::1%eth0]:5",
+            "udp:443:interface=::1": "'udp:443:interface=::1' is not a place for datagrams; write udp:PORT",
+            "udp:443:interface=127.0.0.1": "write the address first, as udp:127.0.0.1:443",
+            "udp4:443": "'udp4:443': write 'udp:0.0.0.0:443'",
+            "0.0.0.0:443/udp": "'0.0.0.0:443/udp': for UDP write 'udp:0.0.0.0:443'",
+            ":443/udp": "':443/udp': for UDP write 'udp:443'",
+        }.items():
+            [said] = self.complaints(f"[listen u]\nendpoint = {text}\n")
+            self.assertIn(told, said)
+        [said] = self.complaints(f"{_UDP}default = udp:80\n")
+        self.assertEqual(said, "3 default: 'udp:80' has no host; write udp:127.0.0.1:80")
+        [said] = self.complaints(f"{_UDP}default = udp:host\n")
+        self.assertEqual(said, "3 default: 'udp:host' has no port; write udp:host:PORT")
+
+    def test_two_transports(self) -> None:
+        self.refuses(
+            "[listen u]\nendpoint = udp:5\n  :6\ndefault = b\n"
+            "[backend b]\nserver = 127.0.0.1:1\n  udp:127.0.0.1:1\n",
+            "3 endpoint: ':6' and 'udp:5' are of two transports, UDP and TCP; write another [listen] for one of them",
+            "7 server: 'udp:127.0.0.1:1' and '127.0.0.1:1' are of two transports, UDP and TCP; "
+            "write another [backend] for one of them",
+        )
+
+    def test_keys_of_the_other(self) -> None:
+        self.refuses(
+            f"{_UDP}silent = close\nmax_connections = 5\nbacklog = 5\n",
+            "3 silent: a datagram is a whole message, so no client is silent; remove it",
+            "4 max_connections: is for TCP; write max_flows",
+            "5 backlog: is for TCP; remove it",
+        )
+        self.refuses(
+            "[listen t]\nendpoint = :1\nmax_flows = 5\n", "3 max_flows: is for UDP; remove it"
+        )
+        self.refuses(
+            f"{_UDP}default = b\n[backend b]\nserver = udp:h:1\nproxy_protocol = v1\ntls = yes\n",
+            "6 proxy_protocol: v1 is for TCP; write v2, or off",
+            "7 tls: is for TCP; remove it",
+        )
+        self.refuses(
+            "[listen t]\nendpoint = :1\n[backend b]\nserver = h:1\nanswers = 1\n",
+            "5 answers: is for UDP; remove it",
+        )
+
+    def test_forwarded_to_the_other_transport(self) -> None:
+        self.refuses(
+            f"{_UDP}default = 127.0.0.1:1\n[listen t]\nendpoint = :1\nsilent = udp:h:1\n"
+            "[route r]\nmatch = any\nunder = t\nbackend = udp:h:2\n"
+            "[backend b]\nserver = udp:h:1\nfallback = h:1\n",
+            "3 default: the servers of '127.0.0.1:1' are for TCP, but [listen u] is for UDP; use another backend",
+            "6 silent: the servers of 'udp:h:1' are for UDP, but [listen t] is for TCP; use another backend",
+            "10 backend: its servers are for UDP, but [listen t] is for TCP; use another backend",
+            "13 fallback: the servers of 'h:1' are for TCP, but this backend is for UDP; use another backend",
+        )
+        self.refuses(
+            "[listen t]\nendpoint = :1\n[route r]\nmatch = any\nbackend = udp:h:2\n",
+            "5 backend: its servers are for UDP, but no [listen] is; use another backend, or add a listener",
+        )
+
+    def test_matchers_that_cannot_be_there(self) -> None:
+        told = "for UDP; put the route under a listener with 'endpoint = :PORT' and name a server of TCP"
+        for keys, where in (
+            ("backend = udp:h:2", "its backend is"),
+            ("backend = close", "every [listen] is"),
+            ("backend = close\nunder = u", "[listen u] is"),
+        ):
+            said = self.complaints(f"{_UDP}[route r]\nmatch = ssh\n{keys}\n")
+            self.assertEqual(said, [f"4 match: 'ssh' is for TCP, but {where} {told}"])
+        listener = "[listen t]\nendpoint = :1\n"
+        wrong = (
+            "4 match: 'wireguard' is for UDP, but its backend is for TCP; put the route under a listener with "
+            "'endpoint = udp:PORT' and name a server of UDP"
+        )
+        route = "[route r]\nmatch = wireguard\nbackend = 127.0.0.1:2\n"
+        self.refuses(listener + route, wrong)
+        route = "[route r]\nmatch = wireguard\n    not quic\nbackend = close\n"
+        [both] = self.complaints(listener + route)
+        self.assertIn(
+            "'wireguard' and 'not quic' are for UDP, but every [listen] is for TCP;", both
+        )
+
+    def test_tls_ends_over_tcp_alone(self) -> None:
+        pem = self.folder_with_certificate()
+        ends = f"match = any\nterminate_tls = {pem}\n"
+        ends_elsewhere = "use a server that ends DTLS or QUIC itself"
+        for text, told in (
+            (
+                f"{_UDP}[route r]\n{ends}",
+                f"5 terminate_tls: TLS ends over TCP only, and no [listen] is for TCP; {ends_elsewhere}",
+            ),
+            (
+                f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}under = t, u\n",
+                f"7 terminate_tls: TLS ends over TCP only, and [listen u] is for UDP; {ends_elsewhere}",
+            ),
+            (
+                f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}backend = udp:h:1\n",
+                "8 backend: its servers are for UDP, but TLS ends over TCP only; use another backend",
+            ),
+            (
+                (
+                    f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}"
+                    "[route s]\nunder = r\nmatch = any\nbackend = udp:h:1\n"
+                ),
+                "11 backend: its servers are for UDP, but [route r] is for TCP; use another backend",
+            ),
+        ):
+            self.refuses(text, told)
+        rules = self.read(f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}")
+        self.assertEqual(
+            [len(rules.routes_over(one, one.transport)) for one in rules.listeners], [0, 1]
+        )
+
+    def folder_with_certificate(self) -> Path:
+        authority = make_authority("Test", "x.example")
+        return authority.write(make_folder(self) / "x.pem", key=True)
+
+    def test_each_route_where_it_can_be(self) -> None:
+        """Without `under`, a route belongs to the listeners of its servers' transport, and is asked by matchers for that."""
+        rules = self.read(
+            f"{_UDP}[listen t]\nendpoint = :1\n"
+            "[route a]\nmatch = any\nbackend = udp:h:2\n"
+            "[route b]\nmatch = any\nbackend = h:2\n"
+            "[route c]\nmatch = ssh\nbackend = close\n"
+        )
+        udp, tcp = rules.listeners
+        self.assertEqual([r.name for r in rules.routes_over(udp, Transport.UDP)], ["a"])
+        self.assertEqual([r.name for r in rules.routes_over(tcp, Transport.TCP)], ["b", "c"])
+
+    def test_ports_of_their_own(self) -> None:
+        """UDP and TCP have ports of their own; two of UDP get into each other's way; a listener is not led to itself."""
+        self.read("[listen t]\nendpoint = :443\n[listen u]\nendpoint = udp:443\n")
+        [said] = self.complaints("[listen u]\nendpoint = udp:443\n  udp:127.0.0.1:443\n")
+        self.assertIn("is taken by 'udp:443'", said)
+        [said] = self.complaints("[listen u]\nendpoint = udp:443\ndefault = udp:127.0.0.1:443\n")
+        self.assertIn("leads back to [listen u]", said)
+
+
+_TO = "handover:/run/x.sock"
+_ROUTE = f"[route ssh]\nmatch = ssh\nbackend = {_TO}\n"
+_USELESS = "so that no other program could use the socket"
+
+
+class HandoverTests(ReadingTestCase):
+    matchers = installed_matchers()
+
+    def test_outcomes(self) -> None:
+        rules = self.read(
+            f"{self.listen}default = {_TO}\nsilent = {_TO} from=10.0.0.0/8\n"
+            "[route r]\nmatch = ssh\nbackend = handover:'run/my x.sock'\n"
+        )
+        (listener,) = rules.listeners
+        self.assertEqual(listener.default, Handover("/run/x.sock"))
+        self.assertEqual(listener.silent[0].outcome, Handover("/run/x.sock"))
+        self.assertEqual(rules.routes[0].outcome, Handover("run/my x.sock"))
+        self.assertEqual(Handover("/run/x.sock").name, _TO)
+
+    def test_host_called_handover(self) -> None:
+        default = self.read(f"{self.listen}default = handover:22\n").listeners[0].default
+        assert isinstance(default, Backend)
+        self.assertEqual((default.servers[0].host, default.servers[0].port), ("handover", 22))
+
+    def test_wrong_paths(self) -> None:
+        for text, told in {
+            "handover:": "'handover:' names no UNIX socket; write handover:/run/x.sock",
+            "handover:/run/x.sock weight=2": "'weight=2' is not expected after the path; remove it, or write quotes around a path with blanks",
+            f"handover:/{'x' * 107}": "is 108 bytes long; the path of a UNIX socket has at most 107",
+        }.items():
+            self.refuses(f"{self.listen}default = {text}\n", f"3 default: {told}")
+
+    def test_neither_server_nor_fallback(self) -> None:
+        self.refuses(
+            f"{self.listen}default = b\n[backend b]\nserver = {_TO}\n",
+            f"5 server: '{_TO}' is not a server to connect to, so nothing else of a [backend] would count; "
+            "write it where this backend is named",
+        )
+        self.refuses(
+            f"{self.listen}default = b\n[backend b]\nserver = a:1\nfallback = {_TO}\n",
+            "6 fallback: what the client said has been read for this backend by then, and cannot be given back; name a server",
+        )
+
+    def test_nothing_where_tls_ends(self) -> None:
+        ends = "[route web]\nmatch = tls\nterminate_tls = cert.pem\n"
+        self.refuses(
+            f"{self.listen}{ends}backend = {_TO}\n",
+            f"6 backend: TLS ends here, {_USELESS}; name a server",
+        )
+        self.refuses(
+            f"{self.listen}{ends}{_ROUTE}under = web\n",
+            f"8 backend: [route web] ends TLS, {_USELESS}; "
+            "name a server, or put it under a listener",
+        )
+        self.refuses(
+            f"{self.listen}default = {_TO}\n{ends}",
+            "6 terminate_tls: clients that no route takes inside of TLS go where [listen a] leads them, which hands "
+            "over sockets, which no other program could use here; add 'backend'",
+        )
+        self.read(f"{self.listen}default = {_TO}\n{ends}backend = 127.0.0.1:80\n{_ROUTE}")
+        self.read(f"{self.listen}{ends}{_ROUTE}")
+
+    def test_nothing_where_clients_may_have_been_answered(self) -> None:
+        postgres = "[route pg]\nmatch = postgres sni=a.example\nbackend = 127.0.0.1:5432\n"
+        told = (
+            "[route pg] of [listen a] may have answered the client first, and its request cannot be taken back; "
+            "put one of the two under another listener, or name a server"
+        )
+        self.refuses(
+            f"{self.listen}silent = 127.0.0.1:9\n  {_TO}\n{postgres}{_ROUTE}",
+            f"4 silent: {told}",
+            f"10 backend: {told}",
+        )
+        self.read(f"{self.listen}{postgres}dry_run = yes\n{_ROUTE}")
+        self.read(f"{self.listen}[listen b]\nendpoint = :2\n{postgres}under = a\n{_ROUTE}under = b")
+
+    def test_only_plain_tcp_sockets(self) -> None:
+        for endpoint in (
+            "unix:/run/y.sock",
+            "haproxy:tcp:1",
+            "systemd:domain=UNIX:index=0",
+            "ssl:1:privateKey=k.pem:certKey=c.pem",
+        ):
+            self.refuses(
+                f"[listen a]\nendpoint = :7\n  {endpoint}\n{_ROUTE}",
+                f"6 backend: '{endpoint}' of [listen a] has no plain TCP sockets to hand over; "
+                "write ADDRESS:PORT there, or name a server",
+            )
+        for endpoint in ("[::1]:1", "tcp:1", "tcp6:1", "systemd:domain=INET:index=0", "0.0.0.0:1"):
+            self.read(f"[listen a]\nendpoint = {endpoint}\n{_ROUTE}")
+
+    def test_no_flows(self) -> None:
+        self.refuses(
+            f"[listen u]\nendpoint = udp:5\ndefault = {_TO}\n",
+            "3 default: sockets are handed over for TCP, but [listen u] is for UDP; name a server",
+        )
+        self.refuses(
+            f"[listen u]\nendpoint = udp:5\n{_ROUTE}",
+            "5 backend: its servers are for TCP, but no [listen] is; use another backend, or add a listener",
+        )
+
+    def test_no_portable_relay(self) -> None:
+        self.refuses(
+            f"[txmux]\nrelay = portable\n{self.listen}{_ROUTE}",
+            "7 backend: sockets cannot be handed over with 'relay = portable'; remove that, or name a server",
+        )
+
+
+class EmbeddingTests(SynchronousTestCase):
+    def test_outcome_from_text(self) -> None:
+        self.assertEqual(outcome(_TO), Handover("/run/x.sock"))
+        self.assertEqual(outcome(Handover("x")), Handover("x"))
+
+    def test_tls_beside(self) -> None:
+        """A route that ends TLS may be beside one that hands over: inside of it, clients go where the listener leads them."""
+        files = (make_authority().write(make_folder(self) / "a.pem", key=True),)
+        tls = attrs.evolve(route("tls", "close"), outcome=None, terminate_tls=TlsEnd(files))
+        runtime = IORuntime(Clock())
+        made = MuxFactory([tls, route("ssh", _TO)], Listener("m"), runtime=runtime)
+        self.assertTrue(made.configuration.hands_over)
+        with self.assertRaisesRegex(MuxError, "no other program could use here; add 'backend'"):
+            MuxFactory([tls], Listener("m", default=Handover("x")), runtime=runtime)
+
+    def test_refused_as_in_files(self) -> None:
+        with self.assertRaisesRegex(MuxError, "may have answered the client first"):
+            MuxFactory([route("postgres sni=a", "a:1"), route("ssh", _TO)], Listener("m"))
+        with self.assertRaisesRegex(MuxError, "on Linux alone, and not with 'relay = portable'"):
+            MuxFactory([route("ssh", _TO)], Listener("m"), runtime=IORuntime(Clock(), "portable"))

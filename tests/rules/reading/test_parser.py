@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import ip_network
 from pathlib import Path
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS, FakePredicate
 from tests.support.folders import make_folder
+from txmux.interfaces import Peeked
+from txmux.rules.embedding import route
+from txmux.rules.lint.privileges import Privileges, missing_privileges
+from txmux.rules.lint.warnings import closed_listeners, lint
 from txmux.rules.model import (
     Alternative,
     Backend,
     Clients,
+    Files,
     Listener,
     NetworkSet,
     Refusal,
@@ -23,8 +30,11 @@ from txmux.rules.model import (
     Server,
     Settings,
 )
+from txmux.rules.packing import pack, unpack
 from txmux.rules.problems import RulesError
-from txmux.rules.reading.parser import parse
+from txmux.rules.reading.layout import laid_out, meaning
+from txmux.rules.reading.parser import is_as_read, load, parse, read_again
+from txmux.rules.reading.sections import TABLES
 
 COMPLETE = """\
 [listen public]
@@ -319,3 +329,142 @@ class AnyTextTests(SynchronousTestCase):
             self.assertEqual(len(str(error).splitlines()), len(lines))
         else:
             self.assertTrue(rules.listeners)
+
+
+MAIN = """
+[txmux]
+include = more/*.ini, more/x.ini, more/*.ini
+access_log = logs/access.log
+workers = 2
+[listen public]
+endpoint =
+    127.0.0.1:0
+    # comments are left out
+
+    :0
+deny = @lists/deny.txt
+allow = @more/../lists/deny.txt, 10.0.0.0/8
+accept_proxy_from = unix, @lists/empty.txt
+[route ssh]
+match = ssh
+    payload text="[listen x]"
+    not tls
+backend = inner
+[route web]
+match = http host=~(a|b)[.]example[.]com
+from = 10.0.0.0/8, 192.0.2.1
+    2001:db8::/32
+backend = 127.0.0.1:80
+"""
+
+MORE = """
+[route last]
+match = any
+backend = inner
+not_from = @near.txt
+during = mon-fri 08:00-18:00 Europe/Paris
+    22:00-06:00
+[route end]
+match = tls
+terminate_tls = a.pem, /dev/null
+alpn = h2
+[backend inner]
+server = 127.0.0.1:22
+    unix:/run/x.sock
+"""
+
+
+class AgainTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        folder = make_folder(self)
+        self.main = folder / "rules.ini"
+        self.more = folder / "more/x.ini"
+        self.more.parent.mkdir()
+        self.main.write_text(MAIN)
+        self.more.write_text(MORE)
+        self.lists = self.main.parent / "lists"
+        self.lists.mkdir()
+        for path, text in (
+            (self.lists / "deny.txt", "# a list\n192.0.2.0/24\n2001:db8::/32 ; another\n"),
+            (self.lists / "empty.txt", "# nothing yet\n"),
+            (self.more.parent / "near.txt", "192.0.2.1"),
+            (self.main.parent / "a.pem", ""),
+        ):
+            path.write_text(text)
+
+    def test_same_rules_though_files_have_changed(self) -> None:
+        rules = load(self.main)
+        for path in (self.more, self.main.parent / "a.pem", *self.lists.iterdir()):
+            path.unlink()
+        self.main.write_text("")
+        self.assertTrue(is_as_read(rules))
+        sent = json.loads(json.dumps(attrs.asdict(rules.files)))
+        for again in (read_again(Files(**sent)), unpack(pack(rules))):
+            self.assertEqual(again.settings, rules.settings)
+            self.assertEqual(again.listeners, rules.listeners)
+            self.assertEqual(again.backends, rules.backends)
+            for one, other in zip(again.routes, rules.routes, strict=True):
+                self.assertEqual(
+                    attrs.evolve(one, alternatives=()), attrs.evolve(other, alternatives=())
+                )
+                self.assertEqual(
+                    [(a.text, a.negated) for a in one.alternatives],
+                    [(a.text, a.negated) for a in other.alternatives],
+                )
+                for found, made in zip(one.alternatives, other.alternatives, strict=True):
+                    for data in (b"SSH-2.0-x", b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n"):
+                        peeked = Peeked(data)
+                        self.assertIs(found.predicate(peeked), made.predicate(peeked))
+
+    def test_made_in_python(self) -> None:
+        rules = load(self.main)
+        changed = [
+            attrs.evolve(rules, files=Files()),
+            attrs.evolve(rules, routes=(*rules.routes, route("any", "close"))),
+            attrs.evolve(rules, settings=attrs.evolve(rules.settings, drain_timeout=1.0)),
+        ]
+        self.assertEqual([is_as_read(one) for one in changed], [False] * 3)
+
+
+REQUIRED = {
+    "listen": {"endpoint": ":1"},
+    "route": {"match": "ssh", "backend": "b"},
+    "backend": {"server": "h:1"},
+    "txmux": {},
+}
+_TEXT = (
+    "ssh tls sni=a.org sni= = not and || !ssh :443 127.0.0.1:22 h:1 [::1]:1 [fe80::1%x]:1 unix:/x udp:1 http://a/ "
+    'https://h:1/x a.org,b.org , 10.0.0.0/8 10.* 10.0.0.1-10.0.0.9 all yes 5s 5sec 10k \' "x" ; #c ${X:-1} $PORT $$ web b '
+    "close drop tcp6:1:interface=1.2.3.4 ssl:1:privateKey=k check inter weight=2 weight path=^/a path=~x http host=a|b "
+    "tls( tls(x=y) \u2028 é mon-fri 08:00-09:00 20/s *:80 /x \\ {} listen a 0 1.3 h2 client reset"
+)
+PIECES = _TEXT.split(" ")
+KEYS = [(kind, key) for kind, keys in TABLES.items() for key in keys]
+
+
+class AnyValueTests(SynchronousTestCase):
+    @given(
+        st.sampled_from(KEYS),
+        st.lists(st.sampled_from(PIECES), max_size=4),
+        st.sampled_from(["", " ", ", ", "\n  "]),
+    )
+    def test_rules_or_problems_and_the_same_laid_out(
+        self, place: tuple[str, str], pieces: list[str], joint: str
+    ) -> None:
+        text = ""
+        for kind, given_keys in REQUIRED.items():
+            keys = {**given_keys, place[1]: joint.join(pieces)} if kind == place[0] else given_keys
+            header = kind if kind == "txmux" else f"{kind} {kind[0]}"
+            text += f"[{header}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+        try:
+            rules = parse(text, "x.ini")
+        except RulesError as error:
+            self.assertTrue(all(problem.message for problem in error.problems))
+        else:
+            self.assertIsInstance(rules, Rules)
+            nothing = Privileges(1000, 1024, lambda _path, _mode: False)
+            for found in (lint(rules), closed_listeners(rules), missing_privileges(rules, nothing)):
+                self.assertTrue(all(problem.message for problem in found))
+            after = laid_out(text)
+            self.assertEqual(meaning(after), meaning(text))
+            self.assertEqual(laid_out(after), after)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
+from zoneinfo import ZoneInfo
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
 from tests.rules.reading.cases import ReadingTestCase
 from txmux.rules.lint.scopes import scopes
 from txmux.rules.model import Period, Refusal, Rules, TlsEnd
-from txmux.rules.problems import RulesError
+from txmux.rules.problems import InvalidValueError, RulesError
+from txmux.rules.reading import route
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.parser import load, parse
+from txmux.rules.reading.route import period
 
 LISTEN = "[listen public]\nendpoint = :443\n"
 TLS = "match = tls\nterminate_tls = a.pem\n"
@@ -188,3 +198,139 @@ class UnderTests(SynchronousTestCase):
                 ),
             ],
         )
+
+
+UTC = ZoneInfo("UTC")
+PARIS = ZoneInfo("Europe/Paris")
+MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
+
+
+def at(text: str, zone: ZoneInfo = UTC, fold: int = 0) -> float:
+    """Give a moment: ``fri 08:00`` in the week of `MONDAY`, or a whole date."""
+    if text[0].isdigit():
+        return datetime.fromisoformat(text).replace(tzinfo=zone, fold=fold).timestamp()
+    day, _, clock = text.partition(" ")
+    date = MONDAY + timedelta(days=route._DAYS.index(day))
+    hour, minute = map(int, clock.split(":"))
+    return date.replace(hour=hour, minute=minute, tzinfo=zone).timestamp()
+
+
+class CoversTests(SynchronousTestCase):
+    def check(self, text: str, inside: str, outside: str, zone: ZoneInfo = UTC) -> None:
+        found = period(f"{text} {zone.key}")
+        for moment in inside.split(", "):
+            self.assertTrue(found.covers(at(moment, zone)), moment)
+        for moment in outside.split(", "):
+            self.assertFalse(found.covers(at(moment, zone)), moment)
+
+    def test_days_and_hours(self) -> None:
+        self.check(
+            "mon-fri 08:00-18:00",
+            "mon 08:00, wed 12:00, fri 17:59",
+            "mon 07:59, fri 18:00, sat 12:00, sun 12:00",
+        )
+
+    def test_over_midnight(self) -> None:
+        self.check(
+            "fri 22:00-06:00", "fri 22:00, fri 23:59, sat 00:00, sat 05:59", "fri 05:59, sat 06:00"
+        )
+        self.check("sun 22:00-06:00", "sun 23:00, mon 03:00", "sun 03:00, mon 22:00")
+        self.check("22:00-06:00", "mon 22:00, thu 03:00", "mon 21:59, mon 06:00")
+        self.check("mon 22:00-00:00", "mon 22:00, mon 23:59", "tue 00:00, mon 21:59")
+
+    def test_days(self) -> None:
+        self.check("sat,sun 00:00-24:00", "sat 00:00, sun 23:59", "mon 00:00, fri 23:59")
+        self.check(
+            "mon, wed-thu 00:00-24:00", "mon 10:00, wed 10:00, thu 10:00", "tue 10:00, fri 10:00"
+        )
+        self.check(
+            "fri-mon 10:00 - 11:00", "fri 10:30, sun 10:30, mon 10:30", "tue 10:30, thu 10:30"
+        )
+        self.assertEqual(period("sat,sun"), period("sat-sun 0:00-24:00"))
+
+    def test_zone(self) -> None:
+        noon = period("12:00-13:00 Europe/Paris")
+        for moment, inside in (
+            ("2026-11-20T11:30", True),
+            ("2026-11-20T10:30", False),
+            ("2026-07-20T10:30", True),
+            ("2026-07-20T11:30", False),
+        ):
+            self.assertIs(noon.covers(at(moment)), inside, moment)
+
+    def test_spring(self) -> None:
+        """An hour that the clock skips is in no period; one that goes over it is shorter."""
+        self.assertFalse(
+            any(
+                period("sun 02:00-03:00 Europe/Paris").covers(at("2026-03-29T00:00") + 60 * minute)
+                for minute in range(180)
+            )
+        )
+        night = period("sat 22:00-06:00 Europe/Paris")
+        start = at("2026-03-28T22:00", PARIS)
+        covered = [night.covers(start + 60 * minute) for minute in range(-1, 600)]
+        self.assertEqual(covered.count(True), 7 * 60)
+        self.assertEqual(covered[:2], [False, True])
+
+    def test_autumn(self) -> None:
+        """An hour that the clock shows twice is in a period both times."""
+        hour = period("sun 02:00-03:00 Europe/Paris")
+        for fold in (0, 1):
+            self.assertTrue(hour.covers(at("2026-10-25T02:30", PARIS, fold)))
+        night = period("sat 22:00-06:00 Europe/Paris")
+        start = at("2026-10-24T22:00", PARIS)
+        self.assertEqual(sum(night.covers(start + 60 * minute) for minute in range(720)), 9 * 60)
+
+    def test_here(self) -> None:
+        self.addCleanup(time.tzset)
+        with patch.dict(os.environ, TZ="America/New_York"):
+            time.tzset()
+            noon = period("12:00-13:00")
+            self.assertTrue(noon.covers(at("2026-11-20T17:30")))
+            self.assertFalse(noon.covers(at("2026-11-20T12:30")))
+
+    @given(st.integers(0, 1439), st.integers(1, 1440), st.integers(0, 10**9))
+    def test_rest_of_the_day(self, start: int, end: int, moment: int) -> None:
+        if start == end or end - start == 1440:
+            return
+        one = Period(start=start, end=end, zone=UTC)
+        other = Period(start=end % 1440, end=start, zone=UTC)
+        if start == 0:
+            other = Period(start=end, end=1440, zone=UTC)
+        self.assertIsNot(one.covers(moment), other.covers(moment))
+
+
+class RefusalTests(SynchronousTestCase):
+    def message(self, text: str) -> str:
+        return str(self.assertRaises(InvalidValueError, period, text))
+
+    def test_messages(self) -> None:
+        for text, told in {
+            "Mon-Fri": "'Mon' is not a day; did you mean 'mon'? Write for example",
+            "mno 08:00-09:00": "'mno' is not a day; did you mean 'mon'?",
+            "monday": "'monday' is not a day; did you mean 'mon'?",
+            "mon-": "'' is not a day; write for example 'mon-fri 08:00-18:00'",
+            "8-18": "'8-18' is not a time from HH:MM to HH:MM; write for example",
+            "08:60-09:00": "'08:60' is not a time of day; from 00:00 to 24:00",
+            "08:00-24:01": "'24:01' is not a time of day",
+            "24:00-01:00": "begins when the day is over; begin it at 00:00",
+            "08:00-08:00": "begins when it ends; the whole day is 00:00-24:00",
+            "08:00-09:00,10:00-11:00": "is more than one time; write each in a line of its own",
+            "08:00-18:00 Europe/Pariss": "there is no time zone 'Europe/Pariss'; did you mean 'Europe/Paris'?",
+            "08:00-18:00 ../x": "there is no time zone '../x'; write one such as Europe/Paris or UTC",
+            "08:00-18:00 mon-fri": "there is no time zone 'mon-fri'; if it is a day, it comes first",
+            "08:00-18:00 UTC x": "'x' is one word too many",
+        }.items():
+            self.assertIn(told, self.message(text), text)
+
+    def test_no_zones(self) -> None:
+        self.patch(route, "available_timezones", set)
+        self.assertEqual(
+            self.message("08:00-18:00 Europe/Nowhere"),
+            "there is no time zone 'Europe/Nowhere', nor any other on this system; install its tzdata",
+        )
+
+    @given(st.text(st.sampled_from("mon-fri,0123:456 /UTC\x00é"), min_size=1).filter(str.strip))
+    def test_any_text(self, text: str) -> None:
+        with contextlib.suppress(InvalidValueError):
+            period(text.strip())

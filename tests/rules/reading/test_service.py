@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.cases import ReadingTestCase
+from txmux.rules.lint.warnings import lint
+from txmux.rules.model.settings import Store
 from txmux.rules.problems import RulesError
+from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.parser import parse
+from txmux.rules.reading.service import address_of, is_by_tcp
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Settings
 
 
-def workers(value: str) -> int:
-    text = f"[txmux]\nworkers = {value}\n[listen x]\nendpoint = :0\n"
-    return parse(text, "x").settings.workers
+def read(lines: str) -> Settings:
+    return parse(f"[txmux]\n{lines}\n[listen a]\nendpoint = :1\n", "/etc/txmux/rules.ini").settings
 
 
-class WorkersTest(SynchronousTestCase):
+class WorkersTest(ReadingTestCase):
     def test_number(self) -> None:
-        self.assertEqual((workers("1"), workers("1000")), (1, 1000))
+        self.assertEqual((read("workers = 1").workers, read("workers = 1000").workers), (1, 1000))
 
     def test_auto_counts_processors(self) -> None:
         self.patch(os, "sched_getaffinity", lambda _: {0, 2, 5})
-        self.assertEqual(workers("auto"), 3)
+        self.assertEqual(read("workers = auto").workers, 3)
         self.patch(os, "sched_getaffinity", lambda _: range(5000))
-        self.assertEqual(workers("auto"), 1000)
+        self.assertEqual(read("workers = auto").workers, 1000)
 
     def test_wrong(self) -> None:
         for value, hint in (
@@ -33,10 +44,8 @@ class WorkersTest(SynchronousTestCase):
             ("two", ""),
             ("atuo", "; did you mean 'auto'?"),
         ):
-            with self.assertRaises(RulesError) as caught:
-                workers(value)
             message = f"must be auto or a whole number from 1 to 1000, not '{value}'{hint}"
-            self.assertIn(message, str(caught.exception))
+            self.refuses(f"{self.listen}[txmux]\nworkers = {value}", f"4 workers: {message}")
 
 
 class AccountTests(ReadingTestCase):
@@ -57,3 +66,121 @@ class AccountTests(ReadingTestCase):
             f"[txmux]\ngroup = x\n{self.listen}",
             "2 group: needs 'user' beside it; add that, or remove this",
         )
+
+
+TOKEN = "admin_token = token"
+
+
+def warnings(lines: str) -> list[str]:
+    text = f"[txmux]\n{lines}\n[listen a]\nendpoint = :1\ndefault = reject\n"
+    return [str(problem) for problem in lint(parse(text, "/etc/txmux/rules.ini"))]
+
+
+class KeysTest(SynchronousTestCase):
+    def test_defaults(self) -> None:
+        settings = read("")
+        self.assertEqual(
+            (settings.admin, settings.admin_token, settings.metrics, settings.grace),
+            ("auto", None, None, 0.0),
+        )
+        self.assertEqual(read("admin = auto\nmetrics = off\ngrace = 0s"), settings)
+        self.assertIsNone(read("admin = off").admin)
+
+    def test_endpoints(self) -> None:
+        for text in ("127.0.0.1:9", "[::1]:9", "tcp:9:interface=127.0.0.1", "tcp6:9", ":9"):
+            settings = read(f"admin = {text}\n{TOKEN}")
+            self.assertEqual(settings.admin, text)
+            self.assertTrue(is_by_tcp(settings.admin))
+            self.assertEqual(read(f"metrics = {text}").metrics, text)
+        for text in ("unix:/run/a.sock", "unix:/run/a.sock:mode=600"):
+            self.assertEqual(read(f"admin = {text}").admin, text)
+        for word in (None, "auto", "unix:/x"):
+            self.assertFalse(is_by_tcp(word))
+
+    def test_relative_paths(self) -> None:
+        settings = read(f"admin = unix:a.sock:mode=640\n{TOKEN}\nmetrics = unix:../m.sock")
+        self.assertEqual(settings.admin, "unix:/etc/txmux/a.sock:mode=640")
+        self.assertEqual(settings.metrics, "unix:/etc/m.sock")
+        self.assertEqual(settings.admin_token, Path("/etc/txmux/token"))
+
+    @given(st.text("ab/:=\\ ", max_size=20).map(str.rstrip))
+    def test_any_path(self, text: str) -> None:
+        escaped = "".join(f"\\{sign}" if sign in ":=\\" else sign for sign in text)
+        read_again = split_arguments(str(read(f"admin = unix:/a{escaped}").admin))
+        address = SERVER["unix"].check(read_again)["address"]
+        self.assertEqual(address, os.path.abspath(f"/a{text}"))  # noqa: PTH100 - a text
+
+    def test_errors(self) -> None:
+        for lines, message in (
+            (
+                "admin = on",
+                "'on' is not an endpoint; write auto or off, unix:/path or ADDRESS:PORT",
+            ),
+            ("metrics = auto", "'auto' is not an endpoint; write off, unix:/path or ADDRESS:PORT"),
+            ("metrics = none", "'none' is not an endpoint"),
+            (f"admin = ssl:9\n{TOKEN}", "an endpoint of type 'ssl' cannot be had here"),
+            (f"admin = systemd:domain=INET:index=0\n{TOKEN}", "'systemd' cannot be had here"),
+            ("admin = /run/a.sock", "did you mean 'unix:/run/a.sock'?"),
+            ("admin = unix:", "unix needs its 'address'"),
+            (f"admin = unix:{'x' * 100}", "the path of a UNIX socket has at most 107"),
+            ("admin = 127.0.0.1:9", "a TCP endpoint needs 'admin_token' beside it"),
+            ("grace = 5", "'5' is not a duration"),
+        ):
+            error = self.assertRaises(RulesError, read, lines)
+            self.assertIn(message, str(error))
+            self.assertEqual(len(error.problems), 1, str(error))
+
+    def test_address(self) -> None:
+        for text, host in (
+            ("127.0.0.1:9", "127.0.0.1"),
+            (":9", ""),
+            ("[::1]:9", "::1"),
+            ("tcp:9", ""),
+            ("tcp6:9:interface=\\:\\:1", "::1"),
+        ):
+            self.assertEqual(address_of(text), host)
+
+
+class WarningsTest(SynchronousTestCase):
+    def test_reachable(self) -> None:
+        for text in (":9", "192.0.2.1:9", "tcp:9", "[::]:9"):
+            (warning,) = warnings(f"admin = {text}\n{TOKEN}\nmetrics = :10")
+            self.assertIn("[txmux] admin: other machines can reach this", warning)
+        for text in ("127.0.0.1:9", "[::1]:9", "127.3.2.1:9", "tcp:9:interface=localhost"):
+            self.assertEqual(warnings(f"admin = {text}\n{TOKEN}"), [])
+
+    def test_unused_token(self) -> None:
+        for admin in ("auto", "off", "unix:/run/a.sock"):
+            (warning,) = warnings(f"admin = {admin}\n{TOKEN}")
+            self.assertIn("[txmux] admin_token: it is not used", warning)
+
+
+class StoreTests(SynchronousTestCase):
+    def test_forms(self) -> None:
+        for text, expected in (
+            ("redis://10.0.0.9", Store("", "10.0.0.9")),
+            ("redis://10.0.0.9:7000/2", Store("", "10.0.0.9", 7000, database=2)),
+            ("rediss://me@r.example", Store("", "r.example", tls=True, user="me")),
+            ("redis://[2001:db8::1]:1", Store("", "2001:db8::1", 1)),
+            ("unix:/run/r.sock?db=3", Store("", path=Path("/run/r.sock"), database=3)),
+            ("unix:r.sock", Store("", path=Path("/etc/txmux/r.sock"))),
+        ):
+            found = read(f"shared_limits = {text}").shared_limits
+            assert found is not None
+            self.assertEqual(found.text, text)
+            self.assertEqual(attrs.evolve(found, text=""), expected)
+
+    def test_wrong(self) -> None:
+        for text in (
+            "10.0.0.9:6379",
+            "redis://",
+            "redis://a/x",
+            "http://a",
+            "unix:",
+            "redis://a:0",
+        ):
+            with self.assertRaisesRegex(RulesError, "is not the address of a Redis"):
+                read(f"shared_limits = {text}")
+        with self.assertRaisesRegex(RulesError, "write it into a file") as caught:
+            read("shared_limits = redis://:secret@10.0.0.9")
+        self.assertNotIn("secret@", str(caught.exception))
