@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from random import Random
 
 
-class ListeningTests(SynchronousTestCase):
-    def complaint(self, text: str) -> str:
-        return str(self.assertRaises(InvalidValueError, listening, text))
+class EndpointTestCase(SynchronousTestCase):
+    def complaint(self, read: Callable[[str], object], text: str) -> str:
+        return str(self.assertRaises(InvalidValueError, read, text))
 
+
+class ListeningTests(EndpointTestCase):
     def test_short_forms(self) -> None:
         for text, parts in {
             "127.0.0.1:443": ("127.0.0.1", 443),
@@ -57,37 +59,6 @@ class ListeningTests(SynchronousTestCase):
             self.assertEqual(listening(text), text)
             self.assertIsNone(short_form(text), text)
 
-    def test_slips_get_the_right_form(self) -> None:
-        for text, meant in {
-            "443": ":443",
-            "*:443": ":443",
-            "::1:443": "[::1]:443",
-            ":::443": "[::]:443",
-            "::8443": "[::]:8443",
-            "::1": "[::1]:PORT",
-            "2001:db8::": "[2001:db8::]:PORT",
-            "127.0.0.1": "127.0.0.1:PORT",
-            "/run/x.sock": "unix:/run/x.sock",
-            "tpc:443": "tcp",
-            "TCP:443": "tcp",
-        }.items():
-            self.assertTrue(
-                self.complaint(text).endswith(f"did you mean {meant!r}?"), self.complaint(text)
-            )
-
-    def test_ports_of_16_bits(self) -> None:
-        for text in (
-            ":65536",
-            ":",
-            ":x",
-            ":-1",
-            "127.0.0.1:99999",
-            "[::1]:",
-            "tcp:70000",
-            "tcp6:x",
-        ):
-            self.assertIn("must be a whole number from 0 to 65535", self.complaint(text))
-
     def test_addresses(self) -> None:
         """Names are refused: what they mean may change while the port is open."""
         for text, part in {
@@ -101,7 +72,7 @@ class ListeningTests(SynchronousTestCase):
             "web": "'web' is not an endpoint; write",
             "127.0.0.1:80:90": "is not an endpoint",
         }.items():
-            self.assertIn(part, self.complaint(text))
+            self.assertIn(part, self.complaint(listening, text))
 
     def test_arguments_are_checked_without_opening_anything(self) -> None:
         for text, part in {
@@ -121,18 +92,7 @@ class ListeningTests(SynchronousTestCase):
             "systemd:domain=TCP:index=0": "domain: must be INET, INET6 or UNIX",
             "tcp:443\\": "ends in a backslash",
         }.items():
-            self.assertIn(part, self.complaint(text))
-
-    def test_unix_paths_fit_into_an_address(self) -> None:
-        for path in ("/" + "x" * 106, "/" + "é" * 53):
-            listening(f"unix:{path}")
-            listening(f"unix:address={path}:mode=660")
-            for text in (f"unix:{path}y", f"unix:address={path}y:mode=660"):
-                self.assertIn(
-                    "address: is 108 bytes long; the path of a UNIX socket has at most 107",
-                    self.complaint(text),
-                )
-        self.assertIn("NUL", self.complaint("unix:/a\0b"))
+            self.assertIn(part, self.complaint(listening, text))
 
     @given(
         st.lists(
@@ -159,10 +119,7 @@ class ListeningTests(SynchronousTestCase):
             self.assertTrue(all(error.messages))
 
 
-class ServerTests(SynchronousTestCase):
-    def complaint(self, text: str) -> str:
-        return str(self.assertRaises(InvalidValueError, server, text))
-
+class ServerTests(EndpointTestCase):
     def test_tcp(self) -> None:
         for text, host, port in (
             ("127.0.0.1:22", "127.0.0.1", 22),
@@ -197,24 +154,6 @@ class ServerTests(SynchronousTestCase):
         ):
             self.assertEqual(server(text), Server(text, "endpoint"))
 
-    def test_slips_get_the_right_form(self) -> None:
-        for text, meant in {
-            "22": "127.0.0.1:22",
-            ":22": "127.0.0.1:22",
-            "::1:22": "[::1]:22",
-            "::22": "[::1]:22",
-            "127.0.0.1": "127.0.0.1:PORT",
-            "/run/x.sock": "unix:/run/x.sock",
-            "tpc:host:80": "tcp",
-        }.items():
-            self.assertTrue(
-                self.complaint(text).endswith(f"did you mean {meant!r}?"), self.complaint(text)
-            )
-
-    def test_no_port_0(self) -> None:
-        for text in ("web:0", "web:65536", "web:http", "[::1]:x", "www.example.com:", "tcp:web:0"):
-            self.assertIn("must be a whole number from 1 to 65535", self.complaint(text))
-
     def test_refused(self) -> None:
         for text, part in {
             "": "an empty text is not a server",
@@ -237,16 +176,7 @@ class ServerTests(SynchronousTestCase):
             "tcp:[::1]:22": "too many arguments for tcp",
             "'a:1": "a quote is not closed",
         }.items():
-            self.assertIn(part, self.complaint(text))
-
-    def test_unix_paths_fit_into_an_address(self) -> None:
-        for path in ("/" + "x" * 106, "/" + "é" * 53):
-            for form in ("unix:{}", "unix:path={}", "unix:{}:timeout=5"):
-                server(form.format(path))
-                self.assertIn(
-                    "path: is 108 bytes long; the path of a UNIX socket has at most 107",
-                    self.complaint(form.format(path + "y")),
-                )
+            self.assertIn(part, self.complaint(server, text))
 
     def test_wrong_options_at_once_with_other_mistakes(self) -> None:
         error = self.assertRaises(InvalidValueError, server, "web:0 weight=2 bakcup b:2")
@@ -275,6 +205,68 @@ class ServerTests(SynchronousTestCase):
         except InvalidValueError:
             return
         clientFromString(MemoryReactorClock(), text)
+
+
+class BothTests(EndpointTestCase):
+    """What is refused alike where to listen and where to connect."""
+
+    def test_slips_get_the_right_form(self) -> None:
+        either = {"127.0.0.1": "127.0.0.1:PORT", "/run/x.sock": "unix:/run/x.sock"}
+        slips: dict[Callable[[str], object], dict[str, str]] = {
+            listening: {
+                **either,
+                "443": ":443",
+                "*:443": ":443",
+                "tpc:443": "tcp",
+                "TCP:443": "tcp",
+                "::1:443": "[::1]:443",
+                ":::443": "[::]:443",
+                "::8443": "[::]:8443",
+                "::1": "[::1]:PORT",
+                "2001:db8::": "[2001:db8::]:PORT",
+            },
+            server: {
+                **either,
+                "22": "127.0.0.1:22",
+                ":22": "127.0.0.1:22",
+                "tpc:host:80": "tcp",
+                "::1:22": "[::1]:22",
+                "::22": "[::1]:22",
+            },
+        }
+        for read, meanings in slips.items():
+            for text, meant in meanings.items():
+                message = self.complaint(read, text)
+                self.assertTrue(message.endswith(f"did you mean {meant!r}?"), message)
+
+    def test_ports_of_16_bits(self) -> None:
+        for text in (
+            ":65536",
+            ":",
+            ":x",
+            ":-1",
+            "127.0.0.1:99999",
+            "[::1]:",
+            "tcp:70000",
+            "tcp6:x",
+        ):
+            message = self.complaint(listening, text)
+            self.assertIn("must be a whole number from 0 to 65535", message)
+        for text in ("web:0", "web:65536", "web:http", "[::1]:x", "www.example.com:", "tcp:web:0"):
+            message = self.complaint(server, text)
+            self.assertIn("must be a whole number from 1 to 65535", message)
+
+    def test_unix_paths_fit_into_an_address(self) -> None:
+        told = "is 108 bytes long; the path of a UNIX socket has at most 107"
+        for path in ("/" + "x" * 106, "/" + "é" * 53):
+            for form in ("unix:{}", "unix:address={}:mode=660"):
+                listening(form.format(path))
+                message = self.complaint(listening, form.format(f"{path}y"))
+                self.assertIn(f"address: {told}", message)
+            for form in ("unix:{}", "unix:path={}", "unix:{}:timeout=5"):
+                server(form.format(path))
+                self.assertIn(f"path: {told}", self.complaint(server, form.format(f"{path}y")))
+        self.assertIn("NUL", self.complaint(listening, "unix:/a\0b"))
 
 
 class SplitArgumentsTests(SynchronousTestCase):
