@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -22,35 +22,20 @@ if TYPE_CHECKING:
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 
 
-class SampleOrigin(Protocol):
-    """Where bytes were captured; see `txmux.cli.pcap.CapturedStream`."""
-
-    @property
-    def client(self) -> Any: ...
-
-    @property
-    def server(self) -> object: ...
-
-    @property
-    def gap(self) -> bool: ...
-
-    @property
-    def server_first(self) -> bool: ...
-
-
 @attrs.frozen
 class TracedSample:
     """The first bytes or datagrams of a client.
 
     Attributes:
         data: The bytes; maybe none. Of a flow those of the first datagram.
+        stream: A `txmux.cli.pcap.CapturedStream`, if they are from a capture.
         now: The time of its arrival, in seconds since 1970.
         datagrams: The first ones of a flow; ``None`` for a stream.
     """
 
     data: bytes
     client: IPv4Address | IPv6Address | None
-    stream: SampleOrigin | None = None
+    stream: Any = None
     now: float = 0.0
     datagrams: tuple[bytes, ...] | None = None
 

@@ -64,9 +64,11 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         *_sources(found.get("source", ()), found.get("servers", ())),
         *_of_check(found),
         *_consul(found),
-        *_fallback(found),
-        *_of_clients(section, found),
     ]
+    if isinstance(found.get("fallback"), Handover):
+        message = "what the client said has been read for this backend by then, and cannot be given back; name a server"
+        messages.append(("fallback", message))
+    messages += _of_clients(section, found)
     for key, message in messages:
         yield section.problem(message, key)
     for line, item in enumerate(section.items("server")):
@@ -114,12 +116,6 @@ def _consul(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                     "has no effect without a server such as 'consul:web'; add one, or remove this"
                 )
                 yield key, message
-
-
-def _fallback(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if isinstance(found.get("fallback"), Handover):
-        message = "what the client said has been read for this backend by then, and cannot be given back; name a server"
-        yield "fallback", message
 
 
 def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

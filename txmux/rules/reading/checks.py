@@ -13,6 +13,7 @@ from txmux.rules.reading.endpointstrings import host_name
 from txmux.rules.reading.values import (
     boolean,
     duration_text,
+    of_form,
     positive_duration,
     read_options,
     split_words,
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 _STATUS = re.compile(r"([1-5])(xx|[0-9][0-9])")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")  # a token of RFC 9110, section 5.6.2
-_PATH = re.compile(r"/[!-~]*")
-_HOST = re.compile(r"[!-.0-~]+")
 
 
 def check(text: str) -> Check:
@@ -111,18 +110,10 @@ def _method(text: str) -> str:
     return text
 
 
-def _path(text: str) -> str:
-    if not _PATH.fullmatch(text):
-        raise InvalidValueError(
-            f"{text!r} is not a path of HTTP; write one such as /health, with %20 for a blank"
-        )
-    return text
-
-
-def _host(text: str) -> str:
-    if not _HOST.fullmatch(text):
-        raise InvalidValueError(f"{text!r} is not a host; write a name such as www.example.com")
-    return text
+_path = of_form(
+    r"/[!-~]*", "is not a path of HTTP; write one such as /health, with %20 for a blank"
+)
+_host = of_form(r"[!-.0-~]+", "is not a host; write a name such as www.example.com")
 
 
 def _statuses_of(text: str) -> range:

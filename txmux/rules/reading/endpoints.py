@@ -32,7 +32,7 @@ from txmux.rules.reading.endpointstrings import (
 )
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.hints import stray_after_endpoint, strays_after_server, without_scheme
-from txmux.rules.reading.values import file_path, read_options, split_words, whole_number
+from txmux.rules.reading.values import file_path, of_form, read_options, split_words, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,7 +49,6 @@ _RANGE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+-[0-9]+")
 _NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
-_NAME_OF_DATACENTER = re.compile(r"[A-Za-z0-9_-]+")
 _ENDS_IN_TLS = " For a server with TLS, 'tls = yes' goes into a [backend]"
 _NAME_SERVER_PORT = 53
 _MOST_WEIGHT = 65535  # as in an SRV record
@@ -184,12 +183,7 @@ def _tags(text: str) -> tuple[str, ...]:
     return tags
 
 
-def _datacenter(text: str) -> str:
-    if not _NAME_OF_DATACENTER.fullmatch(text):
-        raise InvalidValueError(f"{text!r} is not the name of a datacenter of Consul")
-    return text
-
-
+_datacenter = of_form(r"[A-Za-z0-9_-]+", "is not the name of a datacenter of Consul")
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "weight": _weight,
     "max_connections": whole_number(0, 1_000_000_000),

@@ -49,8 +49,14 @@ def foreign_format(text: str) -> str:
 
 
 _LISTEN = "endpoint = :443"
-_CLOCK = "connect_timeout, idle_timeout and max_duration say what it means"
 _HERE = "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
+
+_TRANSPORT = "remove it; a [listen] with 'endpoint = udp:PORT' is for UDP, any other for TCP"
+_ENDS_TLS = "write 'terminate_tls = CERTIFICATE.pem, KEY.pem'"
+_BELONGS = "a route names its listeners: 'under' in [route NAME]; without it, it belongs to all"
+_VERIFIED = (
+    "remove it; the name in the certificate is always verified, 'tls_ca = FILE' names an authority"
+)
 
 KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     "txmux": {
@@ -58,86 +64,59 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "daemon": "remove it; systemd or another supervisor runs txmux in the background",
         "foreground": "remove it; txmux always runs in the foreground",
         "inetd": "remove it; a socket of systemd is 'endpoint = systemd:domain=INET:index=0' in [listen NAME]",
-        "log": "write 'access_log = FILE'",
-        "logfile": "write 'access_log = FILE'",
-        "loglevel": "remove it; the option is --log-level",
+        **dict.fromkeys(("log", "logfile"), "write 'access_log = FILE'"),
+        **dict.fromkeys(("loglevel", "verbose"), "remove it; the option is --log-level"),
         "maxconn": "write max_connections",
-        "mode": "remove it; a [listen] with 'endpoint = udp:PORT' is for UDP, any other for TCP",
-        "nbproc": "write workers",
-        "nbthread": "write workers",
+        "mode": _TRANSPORT,
+        **dict.fromkeys(("nbproc", "nbthread", "processes", "threads"), "write workers"),
+        "worker_processes": "write workers",
         "pidfile": "remove it; the option is --pidfile",
-        "processes": "write workers",
-        "threads": "write workers",
         "timeout": "write 'detect_timeout' in [listen NAME] for recognising clients",
         "transparent": "write 'source = client' in a [backend NAME]",
-        "verbose": "remove it; the option is --log-level",
-        "worker_processes": "write workers",
     },
     "listen": {
-        "accept_proxy": "write 'accept_proxy_from = NETWORKS'",
-        "address": f"write '{_LISTEN}'",
-        "bind": f"write '{_LISTEN}'",
-        "certificate": f"TLS is ended by {_HERE}",
-        "default_backend": "write 'default'",
-        "fallback": "write 'default'",
-        "host": f"write '{_LISTEN}'",
-        "is_udp": "write 'endpoint = udp:PORT'",
-        "listen": f"write '{_LISTEN}'",
+        **dict.fromkeys(("address", "bind", "host", "listen", "port"), f"write '{_LISTEN}'"),
+        **dict.fromkeys(("accept_proxy", "proxy_protocol"), "write 'accept_proxy_from = NETWORKS'"),
+        **dict.fromkeys(("certificate", "ssl", "ssl_certificate"), f"TLS is ended by {_HERE}"),
+        **dict.fromkeys(("default_backend", "fallback"), "write 'default'"),
+        **dict.fromkeys(("is_udp", "udp"), "write 'endpoint = udp:PORT'"),
         "maxconn": "write max_connections",
-        "mode": "remove it; a [listen] with 'endpoint = udp:PORT' is for UDP, any other for TCP",
-        "on_timeout": "write 'silent'",
-        "on-timeout": "write 'silent'",
-        "port": f"write '{_LISTEN}'",
+        "mode": _TRANSPORT,
+        **dict.fromkeys(("on_timeout", "on-timeout"), "write 'silent'"),
         "protocol": "write a [route NAME] with 'match = PROTOCOL'",
         "proxy_pass": "write 'default' for all clients, or 'backend' in a [route NAME]",
-        "proxy_protocol": "write 'accept_proxy_from = NETWORKS'",
-        "route": "a route names its listeners: 'under' in [route NAME]; without it, it belongs to all",
-        "routes": "a route names its listeners: 'under' in [route NAME]; without it, it belongs to all",
-        "ssl": f"TLS is ended by {_HERE}",
-        "ssl_certificate": f"TLS is ended by {_HERE}",
+        **dict.fromkeys(("route", "routes"), _BELONGS),
         "timeout": "write 'detect_timeout'",
-        "udp": "write 'endpoint = udp:PORT'",
     },
     "route": {
         "acl": "write the condition as 'match', such as 'match = tls sni=www.example.com'",
-        "certificate": "write 'terminate_tls = CERTIFICATE.pem, KEY.pem'",
+        **dict.fromkeys(
+            ("certificate", "ssl_certificate", "tls_cert", "tls_certificate"), _ENDS_TLS
+        ),
         "default": "'default' is of a [listen NAME]",
         "host": "write it as an option of the matcher: 'match = http host=www.example.com'",
-        "listen": "write 'under = NAME'",
-        "listener": "write 'under = NAME'",
+        **dict.fromkeys(("listen", "listener"), "write 'under = NAME'"),
         "name": "the name is in the header, [route NAME]",
         "path": "write it as an option of the matcher: 'match = http path=/api/*'",
-        "protocol": "write 'match'",
-        "proxy_pass": "write 'backend'",
+        **dict.fromkeys(("protocol", "type"), "write 'match'"),
+        **dict.fromkeys(("proxy_pass", "target", "to"), "write 'backend'"),
         "sni": "write it as an option of the matcher: 'match = tls sni=www.example.com'",
         "sni_hostnames": "write it as an option of the matcher: 'match = tls sni=www.example.com'",
         "src": "write 'from = NETWORKS'",
-        "ssl_certificate": "write 'terminate_tls = CERTIFICATE.pem, KEY.pem'",
-        "target": "write 'backend'",
         "tls": "write 'match = tls', and 'terminate_tls = CERTIFICATE.pem, KEY.pem' if it ends here",
-        "tls_cert": "write 'terminate_tls = CERTIFICATE.pem, KEY.pem'",
-        "tls_certificate": "write 'terminate_tls = CERTIFICATE.pem, KEY.pem'",
-        "to": "write 'backend'",
-        "type": "write 'match'",
         "use_backend": "write 'backend', and the condition as 'match'",
     },
     "backend": {
-        "address": "write 'server = HOST:PORT'",
-        "host": "write 'server = HOST:PORT'",
+        **dict.fromkeys(("address", "host", "port", "url"), "write 'server = HOST:PORT'"),
         "maxconn": "write max_connections",
-        "mode": "remove it; a [listen] with 'endpoint = udp:PORT' is for UDP, any other for TCP",
+        "mode": _TRANSPORT,
         "option": "write for example 'check = http path=/health'",
         "proxy_responses": "write answers",
-        "proxy_timeout": "write idle_timeout",
-        "port": "write 'server = HOST:PORT'",
-        "proxy_ssl": "write 'tls = yes'",
+        **dict.fromkeys(("proxy_timeout", "udp_timeout"), "write idle_timeout"),
+        **dict.fromkeys(("proxy_ssl", "ssl"), "write 'tls = yes'"),
         "send_proxy": "write 'proxy_protocol = v1'",
-        "ssl": "write 'tls = yes'",
-        "timeout": _CLOCK,
-        "udp_timeout": "write idle_timeout",
-        "tls_verify": "remove it; the name in the certificate is always verified, 'tls_ca = FILE' names an authority",
-        "url": "write 'server = HOST:PORT'",
-        "verify": "remove it; the name in the certificate is always verified, 'tls_ca = FILE' names an authority",
+        "timeout": "connect_timeout, idle_timeout and max_duration say what it means",
+        **dict.fromkeys(("tls_verify", "verify"), _VERIFIED),
     },
 }
 """By kind of section and unknown key: what to do."""
@@ -152,19 +131,10 @@ _STANDS_FOR = {
 }
 
 SECTION_ALIASES = {
-    "bind": "listen",
-    "frontend": "listen",
-    "global": "txmux",
-    "main": "txmux",
-    "server": "listen",
-    "settings": "txmux",
-    "cluster": "backend",
-    "pool": "backend",
-    "upstream": "backend",
-    "acl": "route",
-    "location": "route",
-    "protocol": "route",
-    "rule": "route",
+    **dict.fromkeys(("bind", "frontend", "server"), "listen"),
+    **dict.fromkeys(("global", "main", "settings"), "txmux"),
+    **dict.fromkeys(("cluster", "pool", "upstream"), "backend"),
+    **dict.fromkeys(("acl", "location", "protocol", "rule"), "route"),
 }
 """The kind of section for each of these other words at the beginning of a header."""
 

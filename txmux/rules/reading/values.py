@@ -237,6 +237,17 @@ def choice(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def of_form(pattern: str, told: str) -> Callable[[str], str]:
+    """Make the reader of texts that match a pattern; others are `told` to be something else."""
+
+    def read(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise InvalidValueError(f"{text!r} {told}")
+        return text
+
+    return read
+
+
 def network(text: str) -> IPNetwork:
     if "%" in text:  # `ipaddress` would take it and forget it
         raise InvalidValueError(f"{text!r}: leave out its zone, '%' and what follows")
