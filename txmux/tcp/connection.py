@@ -1,10 +1,4 @@
-"""One client's connection, from accept to its line in the access log.
-
-`MuxProtocol` is what Twisted knows of the client's end. It is at one stage at a time, and goes from each to the next by the table
-`txmux.tcp.transitions.TRANSITIONS`: a stage, or one of the choices below, has an outcome, and the table says what that leads to.
-
-While a client has sent nothing, `Peeking` may have a server connected already (``race`` of the rules). `Connecting` takes that connection, or it is dropped.
-"""
+"""One client's connection, from accept to its line in the access log, through the stages of `txmux.tcp.transitions.TRANSITIONS`."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ import functools
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import LONG_HEADER, LONGEST_ID, Packet, may_open, read_long_header
 
@@ -37,6 +39,7 @@ def destination_of(head: bytes) -> bytes | None:
     return head[_ID_AT:end] if end <= len(head) else None
 
 
+@attrs.define(eq=False, weakref_slot=False)
 class ConnectionIds:
     """The IDs of one connection. All packets in a datagram have the same (RFC 9000, section 12.2).
 
@@ -51,14 +54,11 @@ class ConnectionIds:
         read: Reads the first byte and `current` of a datagram with a short header; another ID before there is one.
     """
 
-    __slots__ = ("_own", "current", "known", "read", "served")
-
-    def __init__(self, own: bytes, known: tuple[bytes, ...]) -> None:
-        self._own = own
-        self.known = known
-        self.served: bytes | None = None
-        self.current: bytes | None = None
-        self.read = _reader(0)
+    _own: bytes
+    known: tuple[bytes, ...]
+    served: bytes | None = attrs.field(default=None, init=False)
+    current: bytes | None = attrs.field(default=None, init=False)
+    read: Callable[[Any], tuple[Any, ...]] = attrs.field(default=_reader(0), init=False)
 
     @classmethod
     def from_first(cls, first: bytes) -> ConnectionIds | None:

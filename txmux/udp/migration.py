@@ -19,6 +19,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import attrs
+
 from txmux.udp.flow_ids import (
     QUIC,
     WIREGUARD,
@@ -119,6 +121,7 @@ class Migration(Generic[F]):
                 del self._lengths[length]
 
 
+@attrs.define(eq=False)
 class _Visitor:
     """An address that a flow may move to.
 
@@ -127,15 +130,15 @@ class _Visitor:
         is_proved: Whether it has the IP address of one that has proved itself.
     """
 
-    __slots__ = ("address", "count", "is_proved", "received", "sent", "since")
+    address: Hashable
+    since: float
+    is_proved: bool
+    received: int = 0
+    sent: int = 0
+    count: int = 0
 
-    def __init__(self, address: Hashable, since: float, *, is_proved: bool = False) -> None:
-        self.address = address
-        self.since = since
-        self.is_proved = is_proved
-        self.received = self.sent = self.count = 0
 
-
+@attrs.define(eq=False, weakref_slot=False)
 class MigratingPath(Generic[F]):
     """The addresses where a flow is, was, and may move to. `Migration.begin_path` makes it.
 
@@ -145,38 +148,19 @@ class MigratingPath(Generic[F]):
         watches: Whether it has to see all datagrams, since the flow has moved or may move.
     """
 
-    __slots__ = (
-        "_before",
-        "_ids",
-        "_migration",
-        "_moves",
-        "_own_id",
-        "_protocol",
-        "_rests_until",
-        "_unproven",
-        "_visitor",
-        "flow",
-        "home",
-        "last_received_at",
-        "watches",
-    )
-
-    def __init__(
-        self, migration: Migration[F], flow: F, home: Hashable, protocol: bytes, own: bytes
-    ) -> None:
-        self._migration = migration
-        self.flow = flow
-        self.home = home
-        self.last_received_at = math.inf  # not known
-        self.watches = False
-        self._protocol = protocol
-        self._own_id = own
-        self._ids: tuple[bytes, ...] = ()
-        self._before: tuple[Hashable, ...] = ()  # where answers went, the last one at the end
-        self._visitor: _Visitor | None = None  # may be the next home
-        self._unproven: _Visitor | None = None  # is the home, but has not proved itself
-        self._moves: tuple[float, ...] = ()  # the last few
-        self._rests_until = -math.inf
+    _migration: Migration[F]
+    flow: F
+    home: Hashable
+    _protocol: bytes
+    _own_id: bytes
+    last_received_at: float = math.inf  # not known
+    watches: bool = False
+    _ids: tuple[bytes, ...] = ()
+    _before: tuple[Hashable, ...] = ()  # where answers went, the last one at the end
+    _visitor: _Visitor | None = None  # may be the next home
+    _unproven: _Visitor | None = None  # is the home, but has not proved itself
+    _moves: tuple[float, ...] = ()  # the last few
+    _rests_until: float = -math.inf
 
     def knows(self, source: Hashable) -> bool:
         """Return whether an address is one that the flow was at, or may move to."""
@@ -228,7 +212,7 @@ class MigratingPath(Generic[F]):
                 return False
             is_proved = is_near and self._unproven is None
             since = min(self.last_received_at, now)
-            visitor = self._visitor = _Visitor(source, since, is_proved=is_proved)
+            visitor = self._visitor = _Visitor(source, since, is_proved)
             self._watch()
         visitor.received += size
         visitor.count += count
@@ -338,8 +322,5 @@ def _restored_visitor(
     address = None if fields is None else read(fields["address"])
     if fields is None or address is None:
         return None
-    is_proved = fields.get("is_proved", False)
-    visitor = _Visitor(address, now - fields["silent"], is_proved=is_proved)
-    visitor.received, visitor.sent = fields["received"], fields["sent"]
-    visitor.count = fields["count"]
-    return visitor
+    counts = fields["received"], fields["sent"], fields["count"]
+    return _Visitor(address, now - fields["silent"], fields.get("is_proved", False), *counts)

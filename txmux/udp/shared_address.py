@@ -17,6 +17,8 @@ from collections import OrderedDict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+import attrs
+
 from txmux.udp.connection_ids import destination_of
 from txmux.wire.quic.header import LONG_HEADER, opens_connection
 
@@ -60,6 +62,7 @@ class Beside(Protocol):
 F = TypeVar("F", bound=Beside)
 
 
+@attrs.define(eq=False)
 class _Guess(Generic[F]):
     """The flow to which an unknown ID may belong.
 
@@ -69,14 +72,12 @@ class _Guess(Generic[F]):
         asked_at: When it was used unprompted, and not as an answer; ``None`` once the server has answered that.
     """
 
-    __slots__ = ("asked_at", "flow", "name", "since", "used_at", "votes")
-
-    def __init__(self, name: bytes, now: float) -> None:
-        self.name = name
-        self.since = self.used_at = now
-        self.flow: F | None = None
-        self.votes: dict[F, int] = {}
-        self.asked_at: float | None = None
+    name: bytes
+    since: float
+    used_at: float
+    flow: F | None = None
+    votes: dict[F, int] = attrs.field(factory=dict)
+    asked_at: float | None = None
 
     def vote(self, flow: F, change: int) -> None:
         self.votes[flow] = max(-_SURE, min(self.votes.get(flow, 0) + change, _SURE))
@@ -237,7 +238,7 @@ class SharedAddress(Generic[F]):
         now = self._seconds()
         guess = self._guesses.get(name)
         if guess is None:
-            guess = self._guesses[name] = _Guess(name, now)
+            guess = self._guesses[name] = _Guess(name, now, now)
             if len(self._guesses) > _MOST_GUESSES:
                 self._give_up(next(iter(self._guesses.values())))
         quiet = [one for one in latest if self._used_at[one] <= guess.since + REORDERED] or latest

@@ -6,6 +6,8 @@ import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+import attrs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -29,6 +31,7 @@ class Aged(Protocol):
 F = TypeVar("F", bound=Aged)
 
 
+@attrs.define(eq=False)
 class TimeoutQueue:
     """Flows that have the same time, the one without a datagram for longest first.
 
@@ -38,13 +41,10 @@ class TimeoutQueue:
         is_final: Whether that is all the time that a flow has here, with datagrams or without.
     """
 
-    __slots__ = ("flows", "is_final", "is_spare", "seconds")
-
-    def __init__(self, seconds: float, *, is_spare: bool, is_final: bool) -> None:
-        self.seconds = seconds
-        self.is_spare = is_spare
-        self.is_final = is_final
-        self.flows: OrderedDict[Aged, None] = OrderedDict()
+    seconds: float
+    is_spare: bool
+    is_final: bool
+    flows: OrderedDict[Aged, None] = attrs.field(factory=OrderedDict, init=False)
 
 
 class FlowTable(Generic[F]):
@@ -58,7 +58,7 @@ class FlowTable(Generic[F]):
         key = (seconds, is_spare, is_final)
         found = self._queues.get(key)
         if found is None:
-            found = self._queues[key] = TimeoutQueue(seconds, is_spare=is_spare, is_final=is_final)
+            found = self._queues[key] = TimeoutQueue(*key)
         return found
 
     def enter(self, flow: F, queue: TimeoutQueue, now: float) -> None:
