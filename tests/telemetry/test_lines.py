@@ -26,6 +26,12 @@ class StalledTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.said: list[object] = []
 
+    def pipe(self) -> tuple[int, int]:
+        ends = os.pipe()
+        for end in ends:
+            self.addCleanup(os.close, end)
+        return ends
+
     def writer(self, descriptor: int, limit: int = 10_000) -> LineWriter:
         writer = LineWriter(descriptor, self.said.append, self.said.append, limit)
         self.addCleanup(writer.close)
@@ -75,9 +81,7 @@ class StalledTest(SynchronousTestCase):
             self.check(reading.fileno(), writing.fileno(), chunks)
 
     def test_other_users_of_the_pipe_still_block(self) -> None:
-        reading, writing = os.pipe()
-        self.addCleanup(os.close, reading)
-        self.addCleanup(os.close, writing)
+        _, writing = self.pipe()
         self.writer(writing).write([b"x" * 100])
         self.assertTrue(os.get_blocking(writing))
 
@@ -91,9 +95,7 @@ class StalledTest(SynchronousTestCase):
         self.assertEqual((self.said, writer.lost), (["Broken pipe"], 3))
 
     def test_report_of_lost_lines_is_buffered_too(self) -> None:
-        reading, writing = os.pipe()
-        self.addCleanup(os.close, reading)
-        self.addCleanup(os.close, writing)
+        reading, writing = self.pipe()
         room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
         writer = LineWriter(
             writing, lambda _: None, lambda lost: writer.write([b"lost: %d\n" % lost]), room
@@ -109,9 +111,7 @@ class StalledTest(SynchronousTestCase):
         self.assertEqual(os.read(reading, room), b"lost: 1\n")
 
     def test_slow_reader_has_a_moment_at_the_end(self) -> None:
-        reading, writing = os.pipe()
-        self.addCleanup(os.close, reading)
-        self.addCleanup(os.close, writing)
+        _, writing = self.pipe()
         writer = self.writer(writing, 2**20)
         writer.write([b"x" * 1000 + b"\n"] * 100)
         writer.finish(0.05)

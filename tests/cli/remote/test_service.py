@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from functools import partial
@@ -15,8 +14,8 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.admin.processes import get
-from tests.interop.children import Child, InteropTestCase, eventually, run
-from tests.processes.running import halted, is_gone, workers_of
+from tests.interop.children import Child, eventually, run
+from tests.processes.running import WorkersTestCase, halted, is_gone, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
@@ -24,16 +23,14 @@ from tests.support.ports import free_port
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{port}\n"
 
 
-class ServiceTestCase(InteropTestCase):
+class ServiceTestCase(WorkersTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.sockets = make_folder(self)
         names = ("TXMUX_ADMIN", "TXMUX_ADMIN_TOKEN", "XDG_RUNTIME_DIR")
         kept = {name: value for name, value in os.environ.items() if name not in names}
         self.patch(os, "environ", {**kept, "RUNTIME_DIRECTORY": str(self.sockets)})
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.server.settimeout(60)
-        self.addCleanup(self.server.close)
+        self.server = self.backend()
 
     def service(self, settings: str = "", listener: str = "") -> Upgrading:
         rules = _RULES.format(port=self.server.getsockname()[1]) + listener
@@ -57,26 +54,11 @@ class ServiceTestCase(InteropTestCase):
         found: dict[str, Any] = json.loads(self.told(0, "status", "--json", *arguments))
         return found
 
-    def relayed(self, mux: Upgrading) -> tuple[socket.socket, socket.socket]:
-        client = mux.connect()
-        self.addCleanup(client.close)
-        client.sendall(b"x")
-        server, _ = self.server.accept()
-        self.addCleanup(server.close)
-        server.settimeout(60)
-        self.assertEqual(server.recv(1), b"x")
-        return client, server
-
-    def assert_relays(self, ends: tuple[socket.socket, socket.socket]) -> None:
-        for sender, receiver in (ends, ends[::-1]):
-            sender.sendall(b"more")
-            self.assertEqual(receiver.recv(4, socket.MSG_WAITALL), b"more")
-
 
 class ChangeTests(ServiceTestCase):
     def test_reload_reports_changes_or_all_errors(self) -> None:
         mux = self.service("workers = 2")
-        ends = self.relayed(mux)
+        ends = self.relayed(mux, self.server)
         shown = self.told(0, "status")
         self.assertRegex(shown, rf"\npublic +127\.0\.0\.1:{mux.port} +accepts\n")
         self.assertIn("\nconnections  1 active, 0 undecided, 1 so far\n", shown)
@@ -91,13 +73,13 @@ class ChangeTests(ServiceTestCase):
         self.assertEqual(self.told(1, "reload", "--rules", mux.file), told)
         answer = json.loads(self.ask("reload", "--json").stdout)
         self.assertEqual(answer["errors"], told.splitlines())
-        self.assert_relays(self.relayed(mux))
+        self.answers(*self.relayed(mux, self.server))
         last = self.status()["last_reload"]
         self.assertEqual((last["ok"], last["errors"]), (False, told.splitlines()))
         self.assertIn("FAILED, nothing has changed", self.told(0, "status"))
         mux.file.write_text(text)
         self.assertIn("rules reloaded: 1 route gone (a)", self.told(0, "reload"))
-        self.assert_relays(ends)
+        self.answers(*ends)
         mux.stop()
 
     def test_status_of_all_workers_and_of_a_hung_one(self) -> None:
@@ -125,9 +107,9 @@ class ChangeTests(ServiceTestCase):
 
     def test_stop_lets_connections_finish(self) -> None:
         mux = self.service("drain_timeout = 10m")
-        ends = self.relayed(mux)
+        ends = self.relayed(mux, self.server)
         self.assertIn("the service is shutting down", self.told(0, "stop"))
-        self.assert_relays(ends)
+        self.answers(*ends)
         for end in ends:
             end.close()
         mux.assert_stopped()
@@ -142,7 +124,7 @@ class WaitTests(ServiceTestCase):
     def test_drain_ends_with_the_last_connection(self) -> None:
         mux = self.service()
         name = f"127.0.0.1:{self.server.getsockname()[1]}"
-        first, second = self.relayed(mux), self.relayed(mux)
+        first, second = self.relayed(mux, self.server), self.relayed(mux, self.server)
         child = self.waiting("drain", f"{name}/{name}")
         asked = self.sockets / "rules.sock"
         eventually(
@@ -150,7 +132,7 @@ class WaitTests(ServiceTestCase):
         )
         for ends in (first, second):
             self.assertIsNone(child.process.poll())
-            self.assert_relays(ends)
+            self.answers(*ends)
             for end in ends:
                 end.close()
             mux.take_one()
@@ -160,11 +142,11 @@ class WaitTests(ServiceTestCase):
 
     def test_stop_ends_with_the_service(self) -> None:
         mux = self.service("drain_timeout = 10m")
-        ends = self.relayed(mux)
+        ends = self.relayed(mux, self.server)
         child = self.waiting("stop")
         asked = self.sockets / "rules.sock"
         eventually(lambda: get(asked, "/api/status")["draining"], "it stops")
-        self.assert_relays(ends)
+        self.answers(*ends)
         self.assertIsNone(child.process.poll())
         for end in ends:
             end.close()
@@ -177,7 +159,7 @@ class ConnectionTests(ServiceTestCase):
     def test_listed_and_ended_by_id_or_filters(self) -> None:
         mux = self.service("workers = 2")
         mux.child.wait_for("workers that serve: 2")
-        peers = [self.relayed(mux) for _ in range(4)]
+        peers = [self.relayed(mux, self.server) for _ in range(4)]
         ports = [client.getsockname()[1] for client, _ in peers]
         listed = json.loads(self.told(0, "connections", "--json"))
         self.assertEqual({one["client"] for one in listed}, {f"127.0.0.1:{port}" for port in ports})
@@ -192,7 +174,7 @@ class ConnectionTests(ServiceTestCase):
         self.assertEqual(self.told(0, "close", identity), "ended: 1 connection\n")
         self.assertEqual(mux.take_one()["reason"], "killed")
         self.assertIn("no live connection of this ID", self.told(1, "close", identity))
-        self.assert_relays(peers[1])
+        self.answers(*peers[1])
         self.assertIn("older: ", self.told(2, "close", "--older", "soon"))
         self.assertEqual(self.told(0, "close", "--client", "127.0.0.0/8"), "ended: 3 connections\n")
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"killed"})
@@ -205,7 +187,7 @@ class ExplainTests(ServiceTestCase):
         mux = self.service("workers = 2", route)
         self.patch(os, "environ", {**os.environ, "TXMUX_ADMIN": f"unix:{self.sockets}/rules.sock"})
         mux.child.wait_for("workers that serve: 2")
-        self.relayed(mux)
+        self.relayed(mux, self.server)
         with mux.connect() as client:
             client.sendall(b"GE")
             listed = {one["state"]: one["id"] for one in self.listed(2)}
@@ -242,9 +224,7 @@ class ExplainTests(ServiceTestCase):
 class DrainTests(ServiceTestCase):
     def test_drain_and_ready_of_servers_and_backends(self) -> None:
         port = self.server.getsockname()[1]
-        other = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(other.close)
-        other.settimeout(60)
+        other = self.backend()
         name = f"pool/127.0.0.1:{port}"
         pool = f"[backend pool]\nserver = 127.0.0.1:{port}\nfallback = 127.0.0.1:{other.getsockname()[1]}\n"
         last = (
@@ -254,22 +234,18 @@ class DrainTests(ServiceTestCase):
         mux = Upgrading(self.folder, rules, "workers = 2\ndrain_timeout = 1s")
         self.addCleanup(mux.kill)
         mux.child.wait_for("workers that serve: 2")
-        first = self.relayed(mux)
+        first = self.relayed(mux, self.server)
         self.assertEqual(self.told(0, "drain", name), f"backend pool: 127.0.0.1:{port}: drain\n")
         for _ in range(4):
-            client = mux.connect()
-            self.addCleanup(client.close)
-            client.sendall(b"x")
-            server, _ = other.accept()
-            self.addCleanup(server.close)
-        self.assert_relays(first)
+            self.relayed(mux, other)
+        self.answers(*first)
         told = self.told(0, "drain", "--maintenance", "--close", name)
         self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: maintenance, 1 connection ended\n")
         self.assertEqual(mux.take_one()["reason"], "killed")
         self.assertEqual(
             self.told(0, "drain", "--ready", name), f"backend pool: 127.0.0.1:{port}: ready\n"
         )
-        self.assert_relays(self.relayed(mux))
+        self.answers(*self.relayed(mux, self.server))
         self.assertIn("there is no backend 'pol/x' (there are ", self.told(1, "drain", "pol/x"))
         for state, options in (("drain", []), ("ready", ["--ready"])):
             told = self.told(0, "drain", *options, "pool")
@@ -287,21 +263,21 @@ class UpgradeTests(ServiceTestCase):
 
     def test_connections_and_socket_stay(self) -> None:
         mux = self.service("workers = 2")
-        ends = self.relayed(mux)
+        ends = self.relayed(mux, self.server)
         for count in (1, 2):
             told = self.told(0, "upgrade")
             old = mux.switched()
             self.assertIn(f"upgraded: process {mux.pid} serves from now on; ", told)
             self.assertIn(f"connections handed over: {count}", told)
             eventually(partial(is_gone, old), "the old process has ended")
-            self.assert_relays(ends)
-            self.assert_relays(self.relayed(mux))
+            self.answers(*ends)
+            self.answers(*self.relayed(mux, self.server))
             self.assertEqual(self.status()["pid"], mux.pid)
         mux.terminate()
 
     def test_refused_rules_keep_the_old_process(self) -> None:
         mux = self.service()
-        ends = self.relayed(mux)
+        ends = self.relayed(mux, self.server)
         text = mux.file.read_text()
         mux.file.write_text(f"{text}colour = blue\n")
         told = self.told(1, "upgrade")
@@ -309,7 +285,7 @@ class UpgradeTests(ServiceTestCase):
         self.assertIn(self.ask("check", mux.file).stdout.decode(), told)
         mux.file.write_text(text)
         self.assertEqual(self.status()["pid"], mux.pid)
-        self.assert_relays(ends)
+        self.answers(*ends)
         mux.terminate()
 
     def test_broken_installation_keeps_the_old_process(self) -> None:
@@ -317,7 +293,7 @@ class UpgradeTests(ServiceTestCase):
         path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.patch(os, "environ", {**os.environ, "PYTHONPATH": path})
         mux = self.service()
-        ends = self.relayed(mux)
+        ends = self.relayed(mux, self.server)
         (folder / "sitecustomize.py").write_text(
             "import os\nif 'TXMUX_PREDECESSOR' in os.environ:\n"
             "    os.write(2, b'half of it is missing\\n')\n    os._exit(5)\n"
@@ -327,10 +303,10 @@ class UpgradeTests(ServiceTestCase):
         self.assertIn("half of it is missing", told)
         (folder / "sitecustomize.py").unlink()
         self.assertEqual(self.status()["pid"], mux.pid)
-        self.assert_relays(ends)
+        self.answers(*ends)
         self.told(0, "upgrade")
         mux.switched()
-        self.assert_relays(ends)
+        self.answers(*ends)
         mux.terminate()
 
 
