@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error, ssl
@@ -345,26 +343,31 @@ class CutTests(CheckingTestCase):
             self.assert_nothing_left()
 
 
-class AskingTests(CheckingTestCase):
+class SecureCase(CheckingTestCase):
+    """A server that may have TLS."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        made = make_certificate(make_folder(self), "a.example")
+        self.certificate = made.chain
+        pem = made.chain.read_text() + made.key.read_text()
+        self.options = ssl.PrivateCertificate.loadPEM(pem).options()
+
+    def secure_port(self) -> int:
+        tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
+        return listen(self, tls)
+
+
+class AskingTests(SecureCase):
     """A server that is asked at one of two ports, of which clients know the first."""
 
     def setUp(self) -> None:
         super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        made = make_certificate(Path(folder.name), "a.example")
-        self.certificate = made.chain
-        pem = made.chain.read_text() + made.key.read_text()
-        self.options = ssl.PrivateCertificate.loadPEM(pem).options()
         self.names: list[bytes | None] = []
         context = self.options.getContext()
         context.set_tlsext_servername_callback(lambda c: self.names.append(c.get_servername()))
         self.clients = PeerFactory()
         self.clients_port = listen(self, self.clients)
-
-    def secure_port(self) -> int:
-        tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
-        return listen(self, tls)
 
     def ask(
         self,
@@ -489,20 +492,12 @@ class HeaderTests(CheckingTestCase):
         self.assertEqual(peer.received, b"PROXY UNKNOWN\r\n")
 
 
-class TlsTests(CheckingTestCase):
+class TlsTests(SecureCase):
     """With TLS, as the backend's own connections have it."""
 
     def setUp(self) -> None:
         super().setUp()
-        folder = make_folder(self)
-        made = make_certificate(folder, "a.example")
-        self.tls = BackendTLS(ServerTLS(ca=made.chain))
-        pem = made.chain.read_text() + made.key.read_text()
-        self.options = ssl.PrivateCertificate.loadPEM(pem).options()
-
-    def secure_port(self) -> int:
-        tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
-        return listen(self, tls)
+        self.tls = BackendTLS(ServerTLS(ca=self.certificate))
 
     def check_tls(self, kind: str, name: str = "a.example", port: int = 0) -> CheckRun:
         return self.check(

@@ -72,11 +72,11 @@ class NamesTestCase(NameServerTestCase):
         nowhere = Path("/nowhere")
         self.lookup = CountingLookup(self.time, [self.server.place], nowhere, nowhere)
         self.names = NameResolver(self.time, self.lookup)
-        self.addCleanup(self.stop)
         captured = capturedLogs()
         self.logs = captured.__enter__()
         self.addCleanup(captured.__exit__, None, None, None)
         self.said_before = 0
+        self.addCleanup(self.stop)
 
     def stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.names.stop()).addCallback(self._assert_quiet)

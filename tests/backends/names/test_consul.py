@@ -9,74 +9,39 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
-from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import NameServer, a, srv
 from tests.backends.names.resolve_case import NamesTestCase, service
 from tests.interop.children import has_ipv6
 from tests.support.consul import Consul, Instance
 from tests.support.folders import make_folder
-from tests.support.mux import VirtualTime
-from tests.support.peers import reactor
 from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, instances_in, next_index
-from txmux.backends.names.lookup import Lookup
-from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool
-from txmux.rules.model import Backend, Resolve
+from txmux.rules.model import Resolve
 from txmux.rules.reading.endpoints import server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 
-class ConsulCase(TestCase):
+class ConsulCase(NamesTestCase):
     """Pools whose clock stands still until it is moved."""
 
-    timeout = 300
-
     def setUp(self) -> None:
-        self.time = VirtualTime()
+        super().setUp()
         self.consul = Consul(self, self.time)
-        nowhere = Path("/nowhere")
-        self.resolver = NameServer()
-        self.resolver.listen()
-        self.addCleanup(self.resolver.stop)
-        lookup = Lookup(self.time, [self.resolver.place], nowhere, nowhere)
-        self.names = NameResolver(self.time, lookup)
-        captured = capturedLogs()
-        self.logs = captured.__enter__()
-        self.addCleanup(captured.__exit__, None, None, None)
-        self.said_before = 0
-        self.addCleanup(self.stop)
+        self.addCleanup(self.stop)  # before the stand-in is
 
-    def stop(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._stop())
+    def _assert_quiet(self, _: None) -> None:
+        self.assertEqual(len(self.time.clock.getDelayedCalls()), self.consul.waiting)
+        self.assertEqual([line for line in self.said() if line.startswith("warn")], [])
 
-    async def _stop(self) -> None:
-        await self.names.stop()
-        held = self.consul.waiting
-        left = len(self.time.clock.getDelayedCalls())
-        self.assertEqual(left, held)  # the stand-in's own
-        self.assertEqual(self.said("warn"), [])
-
-    def pool(self, line: str = "consul:web", **options: Any) -> BackendPool:
-        backend = Backend("b", (server(line),), **{"consul": self.consul.url, **options})
-        pool = BackendPool(backend, self.time.seconds, random=Random(1))
-        self.names.add_pool(pool)
-        return pool
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            await deferLater(reactor, 0)
+    def consul_pool(self, line: str = "consul:web", **options: Any) -> BackendPool:
+        return self.pool(server(line), **{"consul": self.consul.url, **options})
 
     def texts(self, pool: BackendPool) -> list[str]:
         return [member.target.text for member in pool.members]
-
-    async def found(self, pool: BackendPool, *texts: str) -> None:
-        await self.until(lambda: self.texts(pool) == [*texts])
 
     async def asks_again(self) -> float:
         before = len(self.consul.asked)
@@ -93,23 +58,13 @@ class ConsulCase(TestCase):
         calls: Any = self.time.clock.getDelayedCalls()
         return [call for call in calls if "start_lookup" in str(call.func)]
 
-    def said(self, *levels: str) -> list[str]:
-        found = [
-            event["log_format"].format(**event)
-            for event in self.logs[self.said_before :]
-            if event["log_namespace"].startswith("txmux")
-            and event["log_level"].name in (levels or ("info", "warn", "error", "critical"))
-        ]
-        self.said_before = len(self.logs)
-        return found
-
 
 class QuestionTests(ConsulCase):
     """How Consul is asked; the stand-in complains of what is wrong with it, too."""
 
     async def test_index_of_last_answer(self) -> None:
         self.consul.register("web", [Instance(80)])
-        pool = self.pool()
+        pool = self.consul_pool()
         await self.found(pool, "127.0.0.1:80")
         await self.rests()
         self.assertEqual(await self.asks_again(), 1.0)
@@ -125,7 +80,7 @@ class QuestionTests(ConsulCase):
 
     async def test_nothing_changes(self) -> None:
         self.consul.register("web", [Instance(80)])
-        pool = self.pool(resolve=Resolve(2.0))
+        pool = self.consul_pool(resolve=Resolve(2.0))
         await self.found(pool, "127.0.0.1:80")
         [member] = pool.members
         for _ in range(3):
@@ -145,42 +100,42 @@ class QuestionTests(ConsulCase):
             Instance(4, tags=("v1", "blue"), datacenter="dc2", status="warning"),
         ]
         self.consul.register("web", instances)
-        await self.found(self.pool("consul:web tag=v1,blue dc=dc2 passing"), "127.0.0.1:1")
+        await self.found(self.consul_pool("consul:web tag=v1,blue dc=dc2 passing"), "127.0.0.1:1")
         self.assertEqual(
             self.consul.asked[-1], {"passing": ["true"], "tag": ["v1", "blue"], "dc": ["dc2"]}
         )
-        await self.found(self.pool("consul:web tag=v1,blue"), "127.0.0.1:3")
+        await self.found(self.consul_pool("consul:web tag=v1,blue"), "127.0.0.1:3")
 
     async def test_weights(self) -> None:
         self.consul.register("web", [Instance(1, weights=(5, 1)), Instance(2)])
-        pool = self.pool("consul:web weight=3")
+        pool = self.consul_pool("consul:web weight=3")
         await self.found(pool, "127.0.0.1:1", "127.0.0.1:2")
         self.assertEqual([member.weight for member in pool.members], [15, 3])
 
     async def test_shared(self) -> None:
         self.consul.register("web", [Instance(80, tags=("a",))])
-        pools = [self.pool(), self.pool(), self.pool("consul:web tag=a")]
+        pools = [self.consul_pool(), self.consul_pool(), self.consul_pool("consul:web tag=a")]
         for pool in pools:
             await self.found(pool, "127.0.0.1:80")
         self.assertEqual(len(self.consul.asked), 2)
 
     async def test_named_host(self) -> None:
-        self.resolver.zone["consul.test"] = a("127.0.0.1")
+        self.server.zone["consul.test"] = a("127.0.0.1")
         self.consul.register("web", [Instance(80)])
         url = self.consul.url.replace("127.0.0.1", "consul.test")
-        await self.found(self.pool(consul=url), "127.0.0.1:80")
+        await self.found(self.consul_pool(consul=url), "127.0.0.1:80")
 
     async def test_socket(self) -> None:
         consul = Consul(self, self.time, make_folder(self) / "consul.sock")
         consul.register("web", [Instance(80)])
-        await self.found(self.pool(consul=consul.url), "127.0.0.1:80")
+        await self.found(self.consul_pool(consul=consul.url), "127.0.0.1:80")
 
     async def test_token(self) -> None:
         file = make_folder(self) / "token"
         file.write_text("first\n")
         self.consul.token = "first"
         self.consul.register("web", [Instance(80)])
-        pool = self.pool(consul_token=file)
+        pool = self.consul_pool(consul_token=file)
         await self.found(pool, "127.0.0.1:80")
         file.write_text("second\n")
         self.consul.token = "second"
@@ -191,7 +146,7 @@ class QuestionTests(ConsulCase):
         self.assertEqual(self.consul.tokens, ["first", "second"])
 
     async def test_stop_while_waiting(self) -> None:
-        pool = self.pool()
+        pool = self.consul_pool()
         self.consul.register("web", [Instance(80)])
         await self.found(pool, "127.0.0.1:80")
         await self.rests()
@@ -203,9 +158,9 @@ class QuestionTests(ConsulCase):
 
     async def test_stop_early(self) -> None:
         self.consul.hangs = True
-        self.pool()
+        self.consul_pool()
         await self.until(lambda: self.consul.asked)
-        self.pool("consul:other")
+        self.consul_pool("consul:other")
         await self.names.stop()
         self.assertEqual(self.said(), [])
 
@@ -215,7 +170,7 @@ class TroubleTests(ConsulCase):
 
     async def known(self, **options: Any) -> BackendPool:
         self.consul.register("web", [Instance(80)])
-        pool = self.pool(**options)
+        pool = self.consul_pool(**options)
         await self.found(pool, "127.0.0.1:80")
         await self.rests()
         return pool
@@ -261,14 +216,14 @@ class TroubleTests(ConsulCase):
         [line] = self.said()
         self.assertRegex(
             line,
-            r"^cannot find the addresses of consul:web, it keeps those it had: 1; Consul at http://127\.0\.0\.1:\d+: "
+            r"^warn: cannot find the addresses of consul:web, it keeps those it had: 1; Consul at http://127\.0\.0\.1:\d+: "
             r"Connection was refused",
         )
         self.consul.listen()
         self.consul.register("web", [Instance(81)])
         await self.asks_again()
         await self.found(pool, "127.0.0.1:81")
-        self.assertEqual(self.said(), ["the addresses of consul:web are found again"])
+        self.assertEqual(self.said(), ["info: the addresses of consul:web are found again"])
         # It may have another state, so that its first question has no index.
         self.assertEqual(self.consul.asked[-1], {})
 
@@ -278,7 +233,8 @@ class TroubleTests(ConsulCase):
         await self.until(lambda: self.consul.waiting)
         self.consul.drop()
         await self.rests()
-        self.assertEqual(len(self.said("warn")), 1)
+        [line] = self.said()
+        self.assertTrue(line.startswith("warn: "), line)
         await self.asks_again()
         await self.rests()
         self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
@@ -302,12 +258,12 @@ class TroubleTests(ConsulCase):
 
     async def test_wrong_token(self) -> None:
         self.consul.token = "right"
-        pool = self.pool()
+        pool = self.consul_pool()
         await self.rests()
         [line] = self.said()
         self.assertIn("it has none yet; ", line)
         self.assertIn("answers 403 (ACL not found); see 'consul_token'", line)
-        self.pool(consul_token=Path("/nowhere/token"))
+        self.consul_pool(consul_token=Path("/nowhere/token"))
         await self.until(lambda: len(self.logs) > self.said_before)
         [line] = self.said()
         self.assertIn("the token in /nowhere/token cannot be read: No such file", line)
@@ -331,7 +287,7 @@ class TroubleTests(ConsulCase):
         await self.found(pool)
         await self.rests()
         why = "Consul has no instance of web to lead clients to"
-        self.assertEqual(self.said(), [why])
+        self.assertEqual(self.said(), [f"warn: {why}"])
         self.assertEqual([*self.names.stale().values()], [(None, why)])
         self.consul.register("web", [Instance(80)])
         await self.asks_again()
@@ -349,14 +305,14 @@ class TroubleTests(ConsulCase):
 
     async def test_named_instance(self) -> None:
         self.consul.register("web", [Instance(80), Instance(80, address="db.example.com")])
-        pool = self.pool()
+        pool = self.consul_pool()
         await self.found(pool, "127.0.0.1:80")
         [line] = self.said()
         self.assertIn("left out, which have a name in place of an IP address: db.example.com", line)
 
     async def test_something_else(self) -> None:
         self.consul.broken = 200, "<html>"
-        self.pool()
+        self.consul_pool()
         await self.rests()
         [line] = self.said()
         self.assertIn("its answer is not a list of instances", line)

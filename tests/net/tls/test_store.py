@@ -76,62 +76,61 @@ class StoreCase(SynchronousTestCase):
         return path
 
 
-def shake_hands(
-    client: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, server: SSL.Connection
-) -> None:
-    """Take a client and a server a step further; what the server says reaches the client even if it raises."""
-    with contextlib.suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-        client.read(1)
-    if outgoing.pending:
-        server.bio_write(outgoing.read())
-    try:
-        with contextlib.suppress(SSL.WantReadError):
-            server.do_handshake()
-    finally:
-        with contextlib.suppress(SSL.WantReadError):
-            incoming.write(server.bio_read(2**16))
+class Handshake:
+    """A client and a server that shake hands in memory, with session tickets and all."""
+
+    def __init__(self, context: SSL.Context, client: ssl.SSLContext, **options: Any) -> None:
+        self._server = SSL.Connection(context, None)
+        self._server.set_accept_state()
+        self._server.set_app_data(SimpleNamespace())
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.client = client.wrap_bio(self._incoming, self._outgoing, **options)
+
+    def step(self) -> None:
+        """Go a step further; what the server says reaches the client even if it raises."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.client.do_handshake()
+            self.client.read(1)
+        if self._outgoing.pending:
+            self._server.bio_write(self._outgoing.read())
+        try:
+            with contextlib.suppress(SSL.WantReadError):
+                self._server.do_handshake()
+        finally:
+            with contextlib.suppress(SSL.WantReadError):
+                self._incoming.write(self._server.bio_read(2**16))
+
+    def finish(self) -> ssl.SSLObject:
+        for _ in range(3):
+            self.step()
+        return self.client
+
+
+def credulous(own: Path | None = None) -> ssl.SSLContext:
+    """Make the context of a client that trusts every server; it may have a certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if own is not None:
+        context.load_cert_chain(own)
+    return context
 
 
 def is_resumed(before: SSL.Context, after: SSL.Context, own: Path | None = None) -> bool:
-    """Tell whether a client's session with one context goes on with another; it may have a certificate."""
-    expected = ssl.create_default_context()
-    expected.check_hostname = False
-    expected.verify_mode = ssl.CERT_NONE
-    if own is not None:
-        expected.load_cert_chain(own)
-    session = None
-    for context in (before, after):
-        server = SSL.Connection(context, None)
-        server.set_accept_state()
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = expected.wrap_bio(incoming, outgoing, session=session)
-        for _ in range(3):
-            shake_hands(client, incoming, outgoing, server)
-        session = client.session
-    return bool(client.session_reused)
+    """Tell whether a client's session with one context goes on with another."""
+    context = credulous(own)
+    client = Handshake(before, context).finish()
+    return bool(Handshake(after, context, session=client.session).finish().session_reused)
 
 
 def shown(context: SSL.Context, name: str | None = None, ciphers: str = "") -> x509.Certificate:
-    """Shake hands in memory, and give the certificate that the client is shown."""
-    server = SSL.Connection(context, None)
-    server.set_accept_state()
-    expected = ssl.create_default_context()
-    expected.check_hostname = False
-    expected.verify_mode = ssl.CERT_NONE
+    """Give the certificate that a client is shown."""
+    expected = credulous()
     if ciphers:
         expected.maximum_version = ssl.TLSVersion.TLSv1_2
         expected.set_ciphers(ciphers)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = expected.wrap_bio(incoming, outgoing, server_hostname=name)
-    while True:
-        with contextlib.suppress(ssl.SSLWantReadError):
-            client.do_handshake()
-            return x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
-        server.bio_write(outgoing.read())
-        with contextlib.suppress(SSL.WantReadError):
-            server.do_handshake()
-        incoming.write(server.bio_read(2**16))
+    client = Handshake(context, expected, server_hostname=name).finish()
+    return x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
 
 
 def name_of(certificate: x509.Certificate) -> str:
@@ -222,20 +221,13 @@ class ClientTests(StoreCase):
         return Contexts(end).default
 
     def refused(self, context: SSL.Context, version: ssl.TLSVersion) -> str:
-        server = SSL.Connection(context, None)
-        server.set_accept_state()
-        server.set_app_data(SimpleNamespace())
-        expected = ssl.create_default_context()
-        expected.check_hostname = False
-        expected.verify_mode = ssl.CERT_NONE
+        expected = credulous(self.bob)
         expected.minimum_version = expected.maximum_version = version
-        expected.load_cert_chain(self.bob)
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = expected.wrap_bio(incoming, outgoing)
+        hands = Handshake(context, expected)
         try:
             for _ in range(4):
                 with contextlib.suppress(SSL.Error):  # the client is told why
-                    shake_hands(client, incoming, outgoing, server)
+                    hands.step()
         except ssl.SSLError as problem:
             return problem.reason
         return ""
