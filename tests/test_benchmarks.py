@@ -103,8 +103,7 @@ class ResultsTests(SynchronousTestCase):
 
     def test_chart(self) -> None:
         """The chart is well-formed, a bar is as long as its value, and a line across it goes from the least to the most that has room."""
-        drawn = ET.fromstring(chart(results()))
-        panels = drawn.findall(f"{_SVG}g")
+        panels = ET.fromstring(chart(results())).findall(f"{_SVG}g")
         titles = [panel.findtext(f"{_SVG}text") for panel in panels]
         self.assertEqual(
             titles, ["bulk, throughput", "one connection, CPU", "idle connection, memory"]

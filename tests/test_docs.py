@@ -306,8 +306,7 @@ class AccessLogTests(PageTestCase):
 
     def test_shown_forms(self) -> None:
         (shown,) = _blocks(self.page, "json")
-        fields = json.loads(shown)
-        record = ConnectionRecord(**{**fields, "time": 1795163804.087})
+        record = ConnectionRecord(**{**json.loads(shown), "time": 1795163804.087})
         self.assertEqual(as_json(record), shown.strip())
         self.assertIn(as_text(record) + "\n", _blocks(self.page, "text"))
 

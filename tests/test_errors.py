@@ -74,8 +74,7 @@ def _consul(text: str) -> Iterator[str]:
         yield from (*found.named, *(address.host for address in found.addresses))
     yield _refusal(HttpResponse(500, {}, text.encode()))
     for name in ("Port", "Weights"):
-        service = {**instance["Service"], name: text}
-        told = json.dumps([{**instance, "Service": service}])
+        told = json.dumps([{**instance, "Service": {**instance["Service"], name: text}}])
         yield from _refused(instances_in, told.encode(), passing=False)
     yield from _refused(instances_in, json.dumps(text).encode(), passing=False)
     yield from _refused(next_index, 0, text)
@@ -92,8 +91,7 @@ def _http(text: str) -> Iterator[str]:
 
 
 def _redis(text: str) -> Iterator[str]:
-    shared = SharedBans(Clock(), _STORE, None, Machine().bans)
-    yield from _logged(shared._is_away, text)
+    yield from _logged(SharedBans(Clock(), _STORE, None, Machine().bans)._is_away, text)
     clock = Clock()
     rates = SharedRates(clock, clock.seconds)
     client: Any = SimpleNamespace(redis=object())

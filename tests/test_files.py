@@ -159,8 +159,7 @@ class ReadTest(SynchronousTestCase):
 
     def test_pipes(self) -> None:
         """A pipe is read as long as somebody writes; one without a writer is empty, and nobody waits for it."""
-        folder = make_folder(self)
-        pipe = folder / "pipe"
+        pipe = make_folder(self) / "pipe"
         os.mkfifo(pipe)
         self.assertEqual(read_bytes(pipe), b"")
         reading, writing = os.pipe()

@@ -86,8 +86,7 @@ class ScriptTests(SynchronousTestCase):
         self.assertIn("is Python 3.9, and txmux needs 3.10 or newer: set PYTHON to one", said)
 
     def test_one_oldest_version(self) -> None:
-        pyproject = (_CHECKOUT / "pyproject.toml").read_text()
-        self.assertIn('requires-python = ">=3.10"', pyproject)
+        self.assertIn('requires-python = ">=3.10"', (_CHECKOUT / "pyproject.toml").read_text())
         self.assertIn("< (3, 10)", (_CHECKOUT / "script/lib/environment").read_text())
 
     def test_all_pythons(self) -> None:

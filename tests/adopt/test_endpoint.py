@@ -120,8 +120,7 @@ class ServingTest(EndpointCase):
         """A server may speak TLS, whose hello is still in the socket; the facts are there all the same."""
         context = make_authority("a.example").private().options()
         await self.serve(TLSMemoryBIOFactory(context, False, self.backend))  # noqa: FBT003
-        port = self.mux([route("tls", f"handover:{self.path}")])
-        client = await self.connect(port)
+        client = await self.connect(self.mux([route("tls", f"handover:{self.path}")]))
         client.transport.startTLS(CertificateOptions())
         client.send(b"hello")
         server = await self.backend.heard(5)
@@ -179,8 +178,7 @@ class ServingTest(EndpointCase):
         peers = {client.transport.getHost(): number for number, client in enumerate(clients)}
         for index in range(30):
             server = await self.backend.peer(index)
-            number = peers[server.transport.getPeer()]
-            said = SSH + b"%d" % number
+            said = SSH + b"%d" % peers[server.transport.getPeer()]
             await server.has(len(said))
             self.assertEqual(bytes(server.received), said)
         await self.end(*clients, *self.backend.peers)
@@ -218,8 +216,7 @@ class SenderTest(EndpointCase):
             await self.closed(self.give(b"{}", other.fileno()))
             number = descriptors()
             await self.closed(self.give(b"[]", other.fileno(), other.fileno()))
-        whys = [event["why"] for event in events if "why" in event]
-        self.assertEqual(whys, [*told.values()])
+        self.assertEqual([event["why"] for event in events if "why" in event], [*told.values()])
         # The giver's own end has come, and the other socket has gone.
         self.assertEqual(descriptors(), number)
         client = await self.connect(port, SSH)
@@ -267,8 +264,7 @@ class ListeningTest(EndpointCase):
 
     def refused(self, options: str = "") -> str:
         endpoint = serverFromString(reactor, f"txmux:{self.path}{options}")
-        failure = self.failureResultOf(endpoint.listen(self.backend), CannotListenError)
-        return str(failure.value)
+        return str(self.failureResultOf(endpoint.listen(self.backend), CannotListenError).value)
 
     def test_file(self) -> None:
         """It is for its owner alone, unless the mode says otherwise, and is gone at the end."""

@@ -52,8 +52,7 @@ class ReadTests(SynchronousTestCase):
     def test_all(self) -> None:
         """All that is known is read; what is not known is overlooked."""
         self.assertEqual(read(json.dumps(MESSAGE).encode()), TOLD)
-        least = {**MESSAGE, "route": None, "facts": {}}
-        told = read(json.dumps(least).encode())
+        told = read(json.dumps({**MESSAGE, "route": None, "facts": {}}).encode())
         self.assertEqual((told.route, told.facts), (None, {}))
 
     def test_other_version(self) -> None:

@@ -31,8 +31,7 @@ class BytesTests(SynchronousTestCase):
         self.assertNotEqual(report.figures["bytes looked at"], "0")
 
     def test_datagrams(self) -> None:
-        report = run_datagrams(Budget(1, 1))
-        self.assertEqual(report.defects, [])
+        self.assertEqual(run_datagrams(Budget(1, 1)).defects, [])
 
     def test_beside(self) -> None:
         """Other proxies can be led the same connections, and none that comes through txmux is broken."""
@@ -60,8 +59,7 @@ class RoundsTests(SynchronousTestCase):
             rounds.attempt(fail, lambda _: None, said)
             self.assertIsNot(rounds.crew, crew)
 
-        report = rounds.go(step)
-        self.assertTrue(report.is_interrupted)
+        self.assertTrue(rounds.go(step).is_interrupted)
         self.assertEqual(said, ["OSError: no such service"])
         self.assertFalse(rounds.crew.folder.exists() or crew.folder.exists())
 

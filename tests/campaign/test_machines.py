@@ -27,10 +27,8 @@ class ShortTests(SynchronousTestCase):
 
         every = [name for name in dir(case) if name.startswith("test_")]
         for number, name in enumerate(names or every):
-            chance = Budget(0, 1).chance(number)
-            result, test = part.attempt(OneRelay, name, chance, seconds=1)
-            told = [text for _, text in (*result.failures, *result.errors)]
-            self.assertEqual(told, [], name)
+            result, test = part.attempt(OneRelay, name, Budget(0, 1).chance(number), seconds=1)
+            self.assertEqual([text for _, text in (*result.failures, *result.errors)], [], name)
             self.assertGreaterEqual(test.slowest, 0)
 
     def test_servers(self) -> None:

@@ -196,8 +196,7 @@ class DebianPackageTests(InteropTestCase):
         return self.machine.do(*_INSTALL, "--force-confold", "/txmux-test/later.deb")
 
     def version(self) -> str:
-        told = json.loads(self.machine.do("txmux", "status", "--json"))
-        return str(told["version"])
+        return str(json.loads(self.machine.do("txmux", "status", "--json"))["version"])
 
     def removed(self) -> None:
         self.machine.do("dpkg", "--remove", "txmux")

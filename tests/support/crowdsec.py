@@ -52,8 +52,7 @@ class CrowdSecPlayed(Resource):
         port.startListening()
 
     def render(self, request: Any) -> Any:
-        startup = request.args[b"startup"][0].decode()
-        self.asked.append(startup)
+        self.asked.append(request.args[b"startup"][0].decode())
         if request.getHeader("X-Api-Key") != KEY:
             request.setResponseCode(403)
             return b'{"message":"access forbidden"}'

@@ -179,8 +179,7 @@ async def connect(
         made: Peer = await connectProtocol(TCP4ClientEndpoint(reactor, host, port), peer)
         return made
     make = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
-    endpoint = make(reactor, host, port)
-    peer = await connectProtocol(endpoint, Peer())
+    peer = await connectProtocol(make(reactor, host, port), Peer())
 
     async def gone() -> None:
         if peer.lost is None:
@@ -197,8 +196,7 @@ def make_stalled_port(test: Cleans, host: str = "127.0.0.1", port: int = 0) -> i
     full.bind((host, port))
     full.listen(0)
     test.addCleanup(full.close)
-    filler = socket.create_connection(full.getsockname()[:2])
-    test.addCleanup(filler.close)
+    test.addCleanup(socket.create_connection(full.getsockname()[:2]).close)
     select.select([full], [], [])  # it waits there, in the only place
     number: int = full.getsockname()[1]
     return number

@@ -23,7 +23,6 @@ def until_taken(sender: socket.socket) -> None:
     """Wait until all that a socket has sent, its end too, is in the other one (tcp(7), SIOCOUTQ)."""
 
     def is_taken() -> bool:
-        left = fcntl.ioctl(sender.fileno(), termios.TIOCOUTQ, bytes(4))
-        return left == bytes(4)
+        return fcntl.ioctl(sender.fileno(), termios.TIOCOUTQ, bytes(4)) == bytes(4)
 
     eventually(is_taken, "the other end has all")

@@ -149,8 +149,7 @@ class CheckTests(SynchronousTestCase):
                 r"send='POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\na b'",
             ),
         ):
-            found = self.check("option httpchk", *lines)
-            self.assertEqual(found, f"http {words} {_USUAL}")
+            self.assertEqual(self.check("option httpchk", *lines), f"http {words} {_USUAL}")
 
     def test_expected_answer(self) -> None:
         for expected, words in (

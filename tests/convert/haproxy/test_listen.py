@@ -286,8 +286,7 @@ class BackendTests(SynchronousTestCase):
 
     def test_words_after_the_server(self) -> None:
         found = backend(server="server s 127.0.0.1:1 weight 3 maxconn 4 backup disabled")
-        line = "server = 127.0.0.1:1 weight=3 max_connections=4 backup down"
-        self.assertIn(line, found.text)
+        self.assertIn("server = 127.0.0.1:1 weight=3 max_connections=4 backup down", found.text)
 
     def test_backend_without_servers_is_left_out(self) -> None:
         found = converted("frontend f\n    bind :1\n    default_backend x\nbackend x\n")
@@ -321,8 +320,7 @@ class BackendTests(SynchronousTestCase):
         self.assertEqual((y.idle_timeout, found.warnings), (3600, ()))
 
     def test_impossible_time_is_a_comment(self) -> None:
-        found = backend("timeout connect 0", "timeout server forever")
-        self.assertEqual(len(found.warnings), 2)
+        self.assertEqual(len(backend("timeout connect 0", "timeout server forever").warnings), 2)
 
     def test_fraction_of_a_millisecond_is_one(self) -> None:
         self.assertEqual(self.only("timeout connect 100us").connect_timeout, 0.001)

@@ -176,8 +176,7 @@ class ConditionTests(SynchronousTestCase):
         first = (["payload hex=474554", "payload hex=504f53"], "b")
         self.assertEqual(routes(*acls, "use_backend a if !web", "default_backend b"), [first])
         both = "use_backend a if !web !{ req_ssl_hello_type 1 }"
-        joined = [([*first[0], "tls"], "b")]
-        self.assertEqual(routes(*acls, both, "default_backend b"), joined)
+        self.assertEqual(routes(*acls, both, "default_backend b"), [([*first[0], "tls"], "b")])
         more = ("use_backend b if web", "default_backend close")
         self.assertEqual(routes(*acls, both, *more)[0], first)
 

@@ -28,8 +28,7 @@ def server(text: str, more: str = "") -> Conversion:
 def mapped(source: str, *entries: str, more: str = "") -> Conversion:
     """Convert a server that looks into the ClientHello, with a map that says where to lead clients."""
     lines = "\n".join(f"{entry};" for entry in entries)
-    table = f"{more}\nmap {source} $up {{\n{lines}\n}}"
-    return server("ssl_preread on; proxy_pass $up;", table)
+    return server("ssl_preread on; proxy_pass $up;", f"{more}\nmap {source} $up {{\n{lines}\n}}")
 
 
 def routes(found: Conversion) -> list[tuple[list[str], str]]:

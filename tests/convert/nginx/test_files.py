@@ -92,8 +92,7 @@ class FileTests(SynchronousTestCase):
     def test_missing_or_circular_include(self) -> None:
         (self.folder / "x.conf").write_text("include x.conf;\n")
         for name in ("gone.conf", "x.conf", "x\0", "\0/x*"):
-            found = converted(f"{_STREAM[:-1]} include {name}; }}", name=str(self.main))
-            (told,) = looks(found)
+            (told,) = looks(converted(f"{_STREAM[:-1]} include {name}; }}", name=str(self.main)))
             self.assertIn("cannot be read", told)
 
     def test_only_missing_files_are_an_error(self) -> None:
@@ -143,8 +142,7 @@ class FileTests(SynchronousTestCase):
             }
             """
         )
-        rules = rules_of(found)
-        cluster, single, sticky = rules.backends.values()
+        cluster, single, sticky = rules_of(found).backends.values()
         self.assertEqual((cluster.idle_timeout, single.idle_timeout), (90, 60))
         self.assertEqual((cluster.balance, sticky.balance), ("least-connections", "source-hash"))
         self.assertEqual((cluster.check, single.check), (Check("tcp", fall=5), None))
@@ -170,8 +168,7 @@ class FileTests(SynchronousTestCase):
             ("worker_processes 4;", "workers = 4\n"),
             ("user root; worker_processes 1;", ""),
         ):
-            found = converted(f"{text} {_STREAM}", name="nginx.conf")
-            head = found.text.partition("[listen")[0]
+            head = converted(f"{text} {_STREAM}", name="nginx.conf").text.partition("[listen")[0]
             self.assertEqual(head, f"[txmux]\n{lines}\n" if lines else "")
 
     def test_file_included_in_stream(self) -> None:
@@ -183,8 +180,7 @@ class FileTests(SynchronousTestCase):
             "events {} http { server { listen 80; } }",
             "server { listen 80; location / { } }",
         ):
-            error = self.assertRaises(ConvertError, converted, text)
-            self.assertIn("stream", str(error))
+            self.assertIn("stream", str(self.assertRaises(ConvertError, converted, text)))
 
     def test_broken_file_is_an_error_with_its_line(self) -> None:
         for text, line in (

@@ -66,8 +66,7 @@ class NameTests(SynchronousTestCase):
         )
 
     def test_no_line_gets_too_long(self) -> None:
-        found = mapped(_NAME, *(f"{n}.example a" for n in range(20)))
-        ((lines, _), _) = routes(found)
+        ((lines, _), _) = routes(mapped(_NAME, *(f"{n}.example a" for n in range(20))))
         self.assertEqual([line.count(",") + 1 for line in lines], [8, 8, 4])
 
     def test_wildcards(self) -> None:

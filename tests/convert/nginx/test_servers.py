@@ -105,8 +105,7 @@ class ListenTests(SynchronousTestCase):
 
     def test_names_and_too_many_ports_are_left_out(self) -> None:
         for listen in ("localhost:1", "1-60000", "80 so_keepalive=x", "80 quic"):
-            found = server(f"listen {listen}; proxy_pass a;")
-            self.assertEqual(len(looks(found)), 1, listen)
+            self.assertEqual(len(looks(server(f"listen {listen}; proxy_pass a;"))), 1, listen)
         error = self.assertRaises(ConvertError, stream, "server { listen a:53; proxy_pass a; }")
         self.assertIn("there is no listener that txmux could have", str(error))
 
@@ -202,8 +201,7 @@ class LeadingTests(SynchronousTestCase):
 
     def test_needless_wait(self) -> None:
         """Where nothing depends on what clients say, nginx waits for it all the same."""
-        found = server("ssl_preread on; proxy_pass a;")
-        self.assertIn("silent = close\ndefault = a\n", found.text)
+        self.assertIn("silent = close\ndefault = a\n", server("ssl_preread on; proxy_pass a;").text)
 
     def test_silent_clients_are_routed_by_networks_at_once(self) -> None:
         found = server("proxy_pass $x;", "geo $x { default a; 10.0.0.0/8 b; 10.1.0.0/16 a; }")

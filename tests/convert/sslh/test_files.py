@@ -23,8 +23,7 @@ class FileTests(SynchronousTestCase):
         example = Path("/usr/share/doc/sslh/examples/example.cfg")
         if not example.exists():
             raise SkipTest("the package has no example")
-        found = converted(example.read_bytes(), name="example.cfg")
-        rules = rules_of(found)
+        rules = rules_of(converted(example.read_bytes(), name="example.cfg"))
         self.assertGreater(len(rules.routes), 5)
         self.assertIsInstance(rules.listeners[0].silent[0].outcome, Backend)
 

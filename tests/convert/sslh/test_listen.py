@@ -93,8 +93,7 @@ class ListenTests(SynchronousTestCase):
             self.assertIn("nothing in it can be converted", str(error))
 
     def test_endpoint_taken_twice(self) -> None:
-        text = 'listen: ( { host: "::1"; port: "1"; }, { host: "::1"; port: "1"; } );'
-        found = converted(text)
+        found = converted('listen: ( { host: "::1"; port: "1"; }, { host: "::1"; port: "1"; } );')
         self.assertEqual(rules_of(found).listeners[0].endpoints, ("[::1]:1",))
         self.assertEqual(len(found.warnings), 1)
 
@@ -135,8 +134,7 @@ class TopLevelTests(SynchronousTestCase):
         self.assertIn("verbose-config, verbose-fd, verbose", found.warnings[0])
 
     def test_transparent_is_for_all_backends(self) -> None:
-        found = with_protocols(more="transparent: true;")
-        self.assertIn("\nsource = client\n", found.text)
+        self.assertIn("\nsource = client\n", with_protocols(more="transparent: true;").text)
 
     def test_unknown_option_is_a_warning(self) -> None:
         found = with_protocols(more="nonsense: 1;")

@@ -59,8 +59,7 @@ class DatagramRouterTests(SynchronousTestCase):
                 "entryPoints.web is not for UDP; write /udp after its port",
             ),
         ):
-            found = converted(f"{_POINTS}udp:\n  routers: {routers}\n{_SERVICES}")
-            [said] = looks(found)
+            [said] = looks(converted(f"{_POINTS}udp:\n  routers: {routers}\n{_SERVICES}"))
             self.assertIn(told, said)
 
     def test_named_by_tcp(self) -> None:

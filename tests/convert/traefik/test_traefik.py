@@ -165,8 +165,7 @@ class RouterTests(SynchronousTestCase):
             ],
         )
         self.assertIn("from = 10.0.0.0/8\n    192.0.2.1\n", found.text)
-        found = points("HostSNI(`*`) -> a middlewares: [few]", more=more)
-        self.assertEqual(len(looks(found)), 1)
+        self.assertEqual(len(looks(points("HostSNI(`*`) -> a middlewares: [few]", more=more))), 1)
 
     def test_tls_termination_with_the_default_certificate_first(self) -> None:
         more = (
