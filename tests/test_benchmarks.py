@@ -119,8 +119,7 @@ class ResultsTests(SynchronousTestCase):
             self.assertAlmostEqual(first, begin + width, places=0)
             self.assertAlmostEqual(last, begin + 1.5 * ours, places=0)
 
-    def test_chart_has_room(self) -> None:
-        """The titles of what the chart shows are short enough for their half of it."""
+    def test_chart_titles_fit(self) -> None:
         for key in SHOWN:
             self.assertLess(len(FIGURES[key].title), 40)
 
@@ -151,8 +150,7 @@ class PeersTests(SynchronousTestCase):
         self.assertEqual(chosen([]), list(PROXIES))
         self.assertIn("there are envoy, ", str(self.assertRaises(BenchmarkError, chosen, ["x"])))
 
-    def test_templates(self) -> None:
-        """Each proxy has its configuration in the folder, and nothing else is there but the web server's."""
+    def test_configurations_of_proxies_only(self) -> None:
         folder = _CHECKOUT / "benchmarks" / "peers"
         used = {proxy.template for proxy in PROXIES} | {"backend-nginx.conf"}
         used |= {name for proxy in PROXIES for name in (proxy.tls, proxy.udp) if name}
@@ -185,8 +183,7 @@ class ChildTests(SynchronousTestCase):
         self.assertGreaterEqual(spent, 0.2)
         self.assertLess(spent, 1.5)
 
-    def test_cost_of_failure(self) -> None:
-        """What fails has no cost but an error with its last words."""
+    def test_cost_of_failure_is_an_error_with_its_last_words(self) -> None:
         require_program("taskset")
         command = ["sh", "-c", "echo 'line 3: what?' >&2; exit 2"]
         failure = self.assertRaises(BenchmarkError, children.cost_of, command, [_a_core()])
@@ -267,8 +264,7 @@ class RunTests(SynchronousTestCase):
             self.assertGreater(found.median(key, "txmux") or 0, 0, key)
         self.assertEqual(found.median("udp.held", "txmux"), 900)
 
-    def test_unknown_name(self) -> None:
-        """A name that there is not is told in one line, with those that there are."""
+    def test_unknown_name_lists_known_ones(self) -> None:
         done = self.bench("--only", "bulk,speed")
         self.assertEqual(done.returncode, 1)
         self.assertRegex(

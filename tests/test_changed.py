@@ -60,8 +60,7 @@ class ChangedTests(SynchronousTestCase):
         found.remove("tests/test_structure.py")
         return [path.removeprefix("tests/") for path in found]
 
-    def test_nothing(self) -> None:
-        """What holds for all of the code is always tried."""
+    def test_tests_of_all_code_always_run(self) -> None:
         self.assertEqual(self.tests(), [])
 
     def test_modules(self) -> None:
@@ -76,8 +75,7 @@ class ChangedTests(SynchronousTestCase):
         for path in ("txmux/wire/bits.py", "txmux/wire/gone.py"):
             self.assertEqual(self.tests(path), [*all_of_wire, "wire/test_in_text.py"])
 
-    def test_tests(self) -> None:
-        """A test is its own, and a helper has the tests that use it."""
+    def test_tests_of_a_helper(self) -> None:
         self.assertEqual(self.tests("tests/test_other.py"), ["test_other.py"])
         self.assertEqual(self.tests("tests/support/mux.py"), ["tcp/test_of_mux.py"])
         self.assertEqual(self.tests("tests/test_gone.py"), [])
@@ -95,8 +93,7 @@ class ChangedTests(SynchronousTestCase):
             [f"txmux/wire/{name}.py" for name in ("hello", "new", "old")],
         )
 
-    def test_program(self) -> None:
-        """In this project, it lists files that are there."""
+    def test_existing_files_of_this_project(self) -> None:
         require_program("git")
         done = subprocess.run(
             [sys.executable, _PROGRAM], capture_output=True, text=True, check=True, timeout=60

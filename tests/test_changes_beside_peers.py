@@ -63,8 +63,7 @@ class ChangesTests(SynchronousTestCase):
         self.assertGreater(figures["limited"]["cut"], 0)
         self.assertEqual(figures["limited"]["lingering"], 0)
 
-    def test_unknown_name(self) -> None:
-        """A service or a kind that there is not is told, with those that there are."""
+    def test_unknown_name_lists_known_ones(self) -> None:
         for option, known in (("--only", "txmux-1"), ("--kinds", "reload")):
             done = self.run_it(option, "envoy")
             self.assertEqual(done.returncode, 1)

@@ -105,8 +105,7 @@ class CodeBlockTests(SynchronousTestCase):
             if f"This is [`{name}`]" in told:
                 self.assertIn(file.read_text(), shown, f"copy {name} to its page")
 
-    def test_python(self) -> None:
-        """Every Python program can be compiled, and imports from txmux only what is there."""
+    def test_python_blocks_compile_and_import(self) -> None:
         for page in _PAGES:
             for block in _blocks(page, "python"):
                 compile(block, page, "exec")
@@ -131,8 +130,7 @@ class CodeBlockTests(SynchronousTestCase):
             for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
                 self.assertTrue((page.parent / target).exists(), f"{page}: {target}")
 
-    def test_start_page(self) -> None:
-        """Each page has its sentence on the start page, above the list of all."""
+    def test_start_page_has_a_sentence_for_each_page(self) -> None:
         text, *listed = (_ROOT / "docs/index.md").read_text().split("```{toctree}")
         told = {
             target
@@ -220,8 +218,7 @@ class KeyTests(PageTestCase):
 class MatcherTests(PageTestCase):
     page = _REFERENCE / "matchers.md"
 
-    def test_all(self) -> None:
-        """It has a section for every matcher, with every option and an example that works."""
+    def test_all_matchers_and_options(self) -> None:
         told = re.findall(r"^## ([a-z0-9-]+)$", self.page.read_text(), re.MULTILINE)
         self.assert_told(told, installed_matchers(), "a section")
         for name, matcher in installed_matchers().items():
@@ -243,8 +240,7 @@ class MatcherTests(PageTestCase):
 class ReadmeTests(PageTestCase):
     page = _ROOT / "README.md"
 
-    def test_matchers(self) -> None:
-        """It has the matchers that most people look for, each once, with its options."""
+    def test_readme_has_the_usual_matchers(self) -> None:
         heading = "What it recognises"
         cells = _section(self.page, heading)
         found = re.findall(r"`([a-z0-9-]+)`(?: \((`[^)]*`)\))?", cells.partition("Options take")[0])
@@ -316,8 +312,7 @@ class OtherPageTests(PageTestCase):
 
     page = _ROOT / "docs/explanation/architecture.md"
 
-    def test_commands(self) -> None:
-        """The page of the commands has every command, and every option of ``twist txmux``."""
+    def test_commands_and_options(self) -> None:
         page = (_REFERENCE / "commands.md").read_text()
         for command in COMMANDS:
             self.assertIn(f"## txmux {command}\n", page)
@@ -326,8 +321,7 @@ class OtherPageTests(PageTestCase):
             for option in (f"`--{name}", f"`-{letter} " if letter else ""):
                 self.assertIn(option, page, f"add {option}` to docs/reference/commands.md")
 
-    def test_interface(self) -> None:
-        """The interface of the matchers, which Sphinx cannot read, is told in full."""
+    def test_interface_is_documented(self) -> None:
         text = (_REFERENCE / "api.md").read_text()
         told = re.findall(r"^   \.\. py:(?:attribute|method):: (\w+)", text, re.MULTILINE)
         names = list(IProtocolMatcher.names())

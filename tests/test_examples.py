@@ -84,13 +84,11 @@ class WebAndSshTests(InteropTestCase):
         command = (require_program("ssh"), "-F", "none", *given, "-p", self.port)
         return output_of("env", *settings, *command, "guest@127.0.0.1")
 
-    def test_web(self) -> None:
-        """A web client is greeted with its own address."""
+    def test_web_client_sees_its_address(self) -> None:
         page = output_of("curl", "--silent", "--fail", f"http://127.0.0.1:{self.port}/")
         self.assertEqual(page, b"Hello by HTTP, 127.0.0.1.\n")
 
-    def test_key(self) -> None:
-        """So is an SSH client that has a key."""
+    def test_ssh_client_with_a_key(self) -> None:
         greeting = self.ssh("BatchMode=yes", "IdentitiesOnly=yes", f"IdentityFile={self.key}")
         self.assertEqual(greeting, b"Hello by SSH, 127.0.0.1.\r\n")
 

@@ -54,8 +54,7 @@ class LinksTest(SynchronousTestCase):
         with open(open_safely(path)[0]) as file:  # noqa: PTH123 - a descriptor
             return file.read()
 
-    def test_own_links(self) -> None:
-        """Links of root's are followed, relative and absolute ones and those of folders."""
+    def test_own_links_are_followed(self) -> None:
         for target in (self.secret, "../secret"):
             path = self.link(self.theirs / f"link{len(str(target))}", target, 0)
             self.assertEqual(self.text(path), "precious")
@@ -168,8 +167,7 @@ class ReadTest(SynchronousTestCase):
         self.assertEqual(read_bytes(Path(f"/dev/fd/{reading}")), b"text")
         os.close(reading)
 
-    def test_secrets(self) -> None:
-        """A secret is one line of printable ASCII, with or without its end; anything else is none."""
+    def test_secret_is_one_printable_line(self) -> None:
         file = make_folder(self) / "secret"
         for content, secret in (
             (b"a0-_~\n", "a0-_~"),

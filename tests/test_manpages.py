@@ -37,8 +37,7 @@ class ManPageTests(SynchronousTestCase):
         names = {path.name for path in self.folder.iterdir()}
         self.assertEqual(names, {"txmux.1", *(f"txmux-{command}.1" for command in COMMANDS)})
 
-    def test_lint(self) -> None:
-        """``mandoc`` has nothing to say against them, not even of style."""
+    def test_mandoc_finds_nothing(self) -> None:
         pages = sorted(self.folder.iterdir())
         self.assertEqual(self.run_program("mandoc", "-T", "lint", *pages), "")
 
@@ -58,8 +57,7 @@ class ManPageTests(SynchronousTestCase):
 
 
 class ScriptTests(SynchronousTestCase):
-    def test_files(self) -> None:
-        """It writes the pages, and the script of each shell under the name that the shell looks for."""
+    def test_script_writes_pages_and_completions(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="txmux man "))
         self.addCleanup(shutil.rmtree, folder)
         subprocess.run([_ROOT / "script/man", folder], cwd="/", check=True, timeout=900)

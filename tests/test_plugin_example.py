@@ -69,8 +69,7 @@ class PluginExampleTests(InteropTestCase):
         self.assertRegex(listed, r"(?m)^finger +tcp +Finger, .* +txmux-finger 1\.0$")
         self.assertRegex(listed, r"(?m)^ssh +")
 
-    def test_checked(self) -> None:
-        """A rules file can use it, and its errors have their lines."""
+    def test_rules_with_the_matcher_are_checked(self) -> None:
         rules = self.folder / "checked.ini"
         rules.write_text(_RULES.format(port=79))
         self.assertIn("OK, 1 listener, 1 route", self.output("-m", "txmux", "check", rules))

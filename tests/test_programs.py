@@ -18,8 +18,7 @@ class RequireProgramTests(SynchronousTestCase):
         self.patch(os, "environ", {"PATH": os.defpath})
         self.assertRaises(SkipTest, require_program, "no-such-program")
 
-    def test_missing_but_required(self) -> None:
-        """With TXMUX_REQUIRE_SERVERS it fails the test, and says which program is missing."""
+    def test_missing_but_required_fails(self) -> None:
         self.patch(os, "environ", {"PATH": os.defpath, "TXMUX_REQUIRE_SERVERS": "1"})
         error = self.assertRaises(AssertionError, require_program, "no-such-program")
         self.assertIn("no-such-program is not installed", str(error))

@@ -47,8 +47,7 @@ class ScriptTests(SynchronousTestCase):
         self.assertFalse((self.folder / ".venv").exists())
         return done.stderr
 
-    def test_prepared(self) -> None:
-        """What was installed for one script is not installed again for another that needs a part of it."""
+    def test_prepared_environment_serves_a_part_of_it(self) -> None:
         project, stamp = self.folder / "pyproject.toml", ".venv/prepared-core-test-lint"
         project.write_text("[project]")
         (self.folder / ".venv").mkdir()
@@ -69,16 +68,14 @@ class ScriptTests(SynchronousTestCase):
             )
             self.assertEqual((groups, told.returncode), (groups, expected))
 
-    def test_no_interpreter(self) -> None:
-        """Without the interpreter, one line says what to set."""
+    def test_no_interpreter_says_what_to_set(self) -> None:
         for script in ("demo", "test", "docs"):
             self.assertEqual(
                 self.refusal(script, "no-such-python"),
                 f"{script}: cannot run 'no-such-python': set PYTHON to a Python 3.10 or newer\n",
             )
 
-    def test_old_interpreter(self) -> None:
-        """An interpreter that is too old is refused before anything is made."""
+    def test_old_interpreter_is_refused_first(self) -> None:
         old = self.folder / "old"
         old.write_text(_TOO_OLD)
         old.chmod(0o755)
@@ -89,14 +86,12 @@ class ScriptTests(SynchronousTestCase):
         self.assertIn('requires-python = ">=3.10"', (_CHECKOUT / "pyproject.toml").read_text())
         self.assertIn("< (3, 10)", (_CHECKOUT / "script/lib/environment").read_text())
 
-    def test_all_pythons(self) -> None:
-        """CI runs with each version of Python that the package names."""
+    def test_ci_has_all_pythons(self) -> None:
         workflow = (_CHECKOUT / ".github/workflows/ci.yml").read_text()
         named = re.findall(r"Python :: (3\.\d+)", (_CHECKOUT / "pyproject.toml").read_text())
         self.assertIn(f"python: {json.dumps(named)}\n", workflow)
 
-    def test_same_ruff(self) -> None:
-        """The hooks of pre-commit run a ruff that the group `lint` allows."""
+    def test_same_ruff_in_pre_commit(self) -> None:
         configuration = (_CHECKOUT / ".pre-commit-config.yaml").read_text()
         ruff = re.search(r"ruff-pre-commit\n +rev: v(\S+)", configuration)
         group = re.search(r'"ruff(.+?)"', (_CHECKOUT / "pyproject.toml").read_text())

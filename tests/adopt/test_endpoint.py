@@ -157,8 +157,7 @@ class ServingTest(EndpointCase):
             bytes_out=6,
         )
 
-    async def test_strange_factory(self) -> None:
-        """A factory that raises, or wants no protocol, has that client closed, and the next one served."""
+    async def test_factory_that_raises_or_wants_no_protocol(self) -> None:
         factory = Strange()
         await self.serve(factory)
         port = self.giving_mux()
@@ -204,8 +203,7 @@ class SenderTest(EndpointCase):
             await self.turn()
         self.assertEqual(giver.recv(9), b"")
 
-    async def test_refused(self) -> None:
-        """Each has a line in the log, and leaves nothing behind; the next client is served."""
+    async def test_refused_messages_are_logged(self) -> None:
         await self.serve(self.backend)
         port = self.giving_mux()
         told = {
@@ -223,8 +221,7 @@ class SenderTest(EndpointCase):
         await self.end(client, await self.backend.heard(len(SSH)))
         await self.handed_over()
 
-    async def test_late(self) -> None:
-        """One may send its message a little later, but not much."""
+    async def test_late_message(self) -> None:
         await self.serve(self.backend, use=self.time)
         late = self.give()
         await self.turn(3)
@@ -241,8 +238,7 @@ class SenderTest(EndpointCase):
             whys, ["no socket was taken: {why}", "no socket was taken: there was no message"]
         )
 
-    async def test_stopped(self) -> None:
-        """At the end those are closed that have sent nothing yet."""
+    async def test_silent_senders_are_closed_at_the_end(self) -> None:
         port = await self.serve(self.backend)
         giver = self.give()
         await self.turn(3)
@@ -266,8 +262,7 @@ class ListeningTest(EndpointCase):
         endpoint = serverFromString(reactor, f"txmux:{self.path}{options}")
         return str(self.failureResultOf(endpoint.listen(self.backend), CannotListenError).value)
 
-    def test_file(self) -> None:
-        """It is for its owner alone, unless the mode says otherwise, and is gone at the end."""
+    def test_mode_of_the_file_and_its_removal(self) -> None:
         for options, mode in {
             "": 0o600,
             ":mode=660": 0o660,
@@ -280,23 +275,20 @@ class ListeningTest(EndpointCase):
             self.successResultOf(port.stopListening())
             self.assertFalse(self.file.exists())
 
-    def test_left_over(self) -> None:
-        """What a server has left that was killed is replaced."""
+    def test_stale_socket_is_replaced(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as killed:
             killed.bind(self.path)
         self.listen()
         self.assertTrue(self.file.is_socket())
 
-    def test_successor(self) -> None:
-        """A server that ends late leaves the file of its successor alone."""
+    def test_successors_file_stays(self) -> None:
         port = self.listen()
         self.file.rename(f"{self.path}2")
         self.listen()
         port.stopListening()
         self.assertTrue(self.file.exists())
 
-    def test_in_use(self) -> None:
-        """Another server, of whichever type, is left alone, and so is anything else."""
+    def test_file_in_use_stays(self) -> None:
         port = self.listen()
         self.assertIn("another program listens there", self.refused())
         port.stopListening()

@@ -49,27 +49,23 @@ def descriptors() -> int:
 
 
 class ReadTests(SynchronousTestCase):
-    def test_all(self) -> None:
-        """All that is known is read; what is not known is overlooked."""
+    def test_known_facts_are_read(self) -> None:
         self.assertEqual(read(json.dumps(MESSAGE).encode()), TOLD)
         told = read(json.dumps({**MESSAGE, "route": None, "facts": {}}).encode())
         self.assertEqual((told.route, told.facts), (None, {}))
 
-    def test_other_version(self) -> None:
-        """A message of another version may mean anything."""
+    def test_other_version_is_refused(self) -> None:
         self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, "version": 2}).encode())
 
     def test_no_time(self) -> None:
         self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, "time": math.inf}).encode())
 
     @given(st.binary())
-    def test_any_bytes(self, data: bytes) -> None:
-        """Other bytes are refused, and no other error comes of them."""
+    def test_any_bytes_are_refused(self, data: bytes) -> None:
         self.assertRaises(NotGivenError, read, data)
 
     @given(st.sampled_from(sorted(MESSAGE.keys() - {"later"})), _JSON)
-    def test_any_value(self, key: str, value: Any) -> None:
-        """So is a message with a value that cannot be."""
+    def test_invalid_values_are_refused(self, key: str, value: Any) -> None:
         try:
             told = read(json.dumps({**MESSAGE, key: value}).encode())
         except NotGivenError:
@@ -117,8 +113,7 @@ class ReceiveTests(SynchronousTestCase):
             self.assertFalse(client.getblocking())
             self.assertEqual(client.recv(9), b"hello")
 
-    def test_nothing_yet(self) -> None:
-        """Of a giver that has sent nothing yet, nothing is wrong."""
+    def test_sender_that_has_sent_nothing_yet(self) -> None:
         self.taker.settimeout(0)
         self.assertRaises(BlockingIOError, receive, self.taker)
 
@@ -159,8 +154,7 @@ class ReceiveTests(SynchronousTestCase):
         self.give(b" " * (MOST + 1), self.accepted.fileno())
         self.refused(f"has more than {MOST} bytes")
 
-    def test_no_room(self) -> None:
-        """A process that may have no more descriptors is told so."""
+    def test_no_room_for_descriptors(self) -> None:
         self.give(json.dumps(MESSAGE).encode(), self.accepted.fileno())
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         free = os.dup(0)

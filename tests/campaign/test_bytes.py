@@ -67,8 +67,7 @@ class RoundsTests(SynchronousTestCase):
 class CheckTests(SynchronousTestCase):
     """What is wrong is found."""
 
-    def test_streams(self) -> None:
-        """A byte that is lost, doubled, altered or of another stream is not the next one."""
+    def test_lost_doubled_altered_and_foreign_bytes(self) -> None:
         whole = Stream(1, 2, 0).take(1000)
         self.assertTrue(Stream(1, 2, 0).is_next(whole))
         wrong = whole[:500] + whole[501:], whole[:500] + whole[499:], whole[:-1] + b"x"
@@ -102,15 +101,13 @@ class CheckTests(SynchronousTestCase):
                 loop.turn()
         self.assertEqual((over[0].heard, over[0].received), ("end", 3 * 2**20))
 
-    def test_datagrams(self) -> None:
-        """A datagram that is altered, cut or of another campaign is none."""
+    def test_altered_cut_and_foreign_datagrams(self) -> None:
         whole = encode(1, 2, 3, 0, 100)
         self.assertEqual(decode(1, whole), (2, 3, 0))
         for data in (whole[:-1], whole + b"x", whole[:-1] + b"x", encode(2, 2, 3, 0, 100)):
             self.assertIsNone(decode(1, data))
 
-    def test_log(self) -> None:
-        """A line that is missing, doubled, of nobody, or with other bytes is noticed."""
+    def test_missing_doubled_and_foreign_lines(self) -> None:
         mix = Mix(["plain"], "K", breaks=0)
         its = plan(1, 5, mix)
         sent, answered = its.client.size, its.server.size

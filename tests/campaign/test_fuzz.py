@@ -29,16 +29,14 @@ class ShortTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.addCleanup(admin_http._control.cache_clear)
 
-    def test_kept(self) -> None:
-        """What was kept breaks nothing, and is small."""
+    def test_corpus_breaks_nothing_and_is_small(self) -> None:
         for name in target.names():
             inputs = corpus.kept(name)
             self.assertTrue(inputs, name)
             for data in inputs:
                 self.attempt(name, data)
 
-    def test_changed(self) -> None:
-        """What chance makes of it breaks nothing."""
+    def test_mutations_break_nothing(self) -> None:
         for name in target.names():
             made = target.load(name)
             inputs = [*made.seeds(), *corpus.kept(name)]
@@ -65,8 +63,7 @@ class CostTests(SynchronousTestCase):
         for line, dear in known.items():
             costs.check_growth(line, dear)
 
-    def test_patterns(self) -> None:
-        """Patterns of users that others never finish with."""
+    def test_hostile_patterns_of_users(self) -> None:
         for pattern in PATTERNS:
             costs.check_pattern(pattern)
 
@@ -74,8 +71,7 @@ class CostTests(SynchronousTestCase):
 class FilesTests(SynchronousTestCase):
     """What is tried finds no files."""
 
-    def test_no_files(self) -> None:
-        """Neither a file nor a folder, until it is over."""
+    def test_no_file_until_it_is_over(self) -> None:
         with no_files():
             self.assertRaises(FileNotFoundError, open, "/etc/passwd")
         with open("/etc/passwd"):  # noqa: PTH123 - as above

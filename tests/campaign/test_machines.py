@@ -65,8 +65,7 @@ class ShortTests(SynchronousTestCase):
 class BesideTests(SynchronousTestCase):
     """Others in the same trouble."""
 
-    def test_table(self) -> None:
-        """A server that refuses ends its clients, and others are served meanwhile."""
+    def test_refusing_server_ends_its_clients_only(self) -> None:
         peers = ("txmux", "HAProxy", "nginx", "sslh-select")
         *_, row = table(1, peers, TROUBLES[:1])
         # On a machine that is very busy, some of it is never.
@@ -74,7 +73,6 @@ class BesideTests(SynchronousTestCase):
             row, rf"^\| server refuses: .*(\| \S+( s)?; \S+( ms)? ){{{len(peers)}}}\|$"
         )
 
-    def test_cell(self) -> None:
-        """Figures of rounds are medians, and what did not come to an end never does."""
+    def test_medians_of_rounds(self) -> None:
         rounds = [{"seconds": one, "good": 2.0} for one in (1.0, math.inf, math.inf)]
         self.assertEqual(cell(TROUBLES[0], rounds), "never; 2.0 ms")

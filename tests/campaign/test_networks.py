@@ -48,8 +48,7 @@ class NetworksTests(SynchronousTestCase):
         self.assertEqual(defects, [])
         self.assertEqual(found.keys(), cables.promises("client", ours=False).keys())
 
-    def test_plugged_in_again(self) -> None:
-        """When it is plugged in again in time, the connection goes on, and nothing is lost."""
+    def test_cable_plugged_in_again(self) -> None:
         self.assertEqual(plugged.plugged_in_again("kernel", "client", ours=False), [])
 
     def test_beside(self) -> None:
@@ -83,8 +82,7 @@ class NetworksTests(SynchronousTestCase):
             self.assertNotEqual(numbers, sorted(numbers))
             self.assertGreaterEqual(min(lateness), condition.least / 1000)
 
-    def test_late_no_more(self) -> None:
-        """When the program that holds the packets has ended, they are neither late nor lost."""
+    def test_late_no_more_after_its_end(self) -> None:
         namespace = Namespace(self)
         holding = CONDITIONS["late"].hold(namespace)
         namespace.enter()

@@ -23,8 +23,7 @@ class SoakTests(SynchronousTestCase):
 class JudgeTests(SynchronousTestCase):
     """What is a defect."""
 
-    def test_log(self) -> None:
-        """A line that is not known has no cause, also if it is one of a traceback."""
+    def test_unknown_lines_have_no_cause(self) -> None:
         head = "2026-11-20T08:36:44+0000 [txmux.service.MuxService#info]"
         text = f"{head} rules reloaded: 1 route new (x)\n{head} something else\n\tTraceback\n"
         causes, unknown = causes_of(text)
@@ -32,7 +31,7 @@ class JudgeTests(SynchronousTestCase):
         self.assertEqual(unknown, [f"{head} something else", "\tTraceback"])
 
     def test_access_log(self) -> None:
-        """So has an end for another reason; and each client has one line, with an ID of its own."""
+        """An end for another reason has no cause; and each client has one line, with an ID of its own."""
         lines = [_LINE.format("ssh", reason, name) for reason, name in (("done", 1), ("error", 2))]
         counted, wrong = strange(lines, {"ssh": 2})
         self.assertEqual(counted, {"ssh done": 1, "ssh error": 1})
@@ -46,8 +45,7 @@ class JudgeTests(SynchronousTestCase):
             ],
         )
 
-    def test_state(self) -> None:
-        """What is counted must not be more, pipes may be kept, and memory is judged by its growth."""
+    def test_counts_pipes_and_growth(self) -> None:
         before = State(3, 10**8, 30, 4, 3, 5, 9)
         later = State(3, 10**9, 30, 64, 3, 4, 9)
         self.assertEqual(later.differences(before), [])

@@ -15,8 +15,7 @@ _PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "come-from-other-program
 
 
 class DocumentedTests(SynchronousTestCase):
-    def test_examples(self) -> None:
-        """Each configuration becomes the rules and the warnings that stand below it."""
+    def test_examples_of_the_page(self) -> None:
         page = _PAGE.read_text()
         for name in ("sslh.cfg", "haproxy.cfg", "nginx.conf"):
             path = f"/etc/{name}" if name == "sslh.cfg" else name

@@ -34,8 +34,7 @@ class TypographyTests(SynchronousTestCase):
         error = self.assertRaises(ConvertError, converted, "\u2013 x\n", "haproxy")
         self.assertIn("'\u2013' comes before the first section", str(error))
 
-    def test_quoted(self) -> None:
-        """In messages they are what they are, and not the bytes that a file has for them."""
+    def test_quoted_bytes_are_shown_as_characters(self) -> None:
         for line in (
             "use_backend \u201ca\u201d",
             "use_backend x \u2013 y",
@@ -56,8 +55,7 @@ class TypographyTests(SynchronousTestCase):
 class RefusedTests(SynchronousTestCase):
     """What the reader of rules refuses in what has been made."""
 
-    def test_positions(self) -> None:
-        """A message that names another place names its line in the configuration, not in the rules."""
+    def test_positions_are_of_the_configuration(self) -> None:
         text = _LISTEN + "\nlisten y\n    server s 127.0.0.1:8\n\n    bind :1\n"
         self.assertIn(
             "line 7: endpoint = 0.0.0.0:1: '0.0.0.0:1' is taken by '0.0.0.0:1' at line 2; "

@@ -76,20 +76,10 @@ class Machine(FirstProcess):
         return self.run("systemctl", *words)
 
     def run(self, *command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return run(
-            *self.entrance,
-            *(
-                "--root",
-                "--wd",
-                "env",
-                "-i",
-                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-                "LC_ALL=C.UTF-8",
-            ),
-            *("DEBIAN_FRONTEND=noninteractive", *command),
-            stdin=stdin,
-            timeout=600,
-        )
+        environment = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8")
+        entered = (*self.entrance, "--root", "--wd", "env", "-i", *environment)
+        given = ("DEBIAN_FRONTEND=noninteractive", *command)
+        return run(*entered, *given, stdin=stdin, timeout=600)
 
     def do(self, *command: str) -> str:
         done = self.run(*command)

@@ -112,13 +112,15 @@ class ImageTests(InteropTestCase):
         server = self.listening.getsockname()[1]
         (self.place / "rules/rules.ini").write_text(_RULES.format(name=name, server=server))
 
-    def start(self) -> tuple[Child, int]:
+    def run_image(self) -> Child:
         config = self.config
         unshare = ("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
         given = (*config["Env"], *config["Entrypoint"], *config["Cmd"])
-        child = self.own(
-            Child(*unshare, "sh", "-c", _RUN, "sh", self.place, self.image, config["User"], *given)
-        )
+        inside = ("sh", "-c", _RUN, "sh", self.place, self.image, config["User"], *given)
+        return self.own(Child(*unshare, *inside))
+
+    def start(self) -> tuple[Child, int]:
+        child = self.run_image()
         child.wait_for("listening on")
         first = first_of(child)
         assert first is not None
@@ -179,22 +181,15 @@ class ImageTests(InteropTestCase):
         check = self.config["Healthcheck"]["Test"][1:]
         self.assertNotEqual(self.inside(first, "timeout", "5", *check)[0], 0)
 
-    def test_left_behind(self) -> None:
-        """A process whose parent has ended is not left over as a zombie."""
+    def test_orphans_leave_no_zombie(self) -> None:
         self.write("first")
         _, first = self.start()
         self.inside(first, "sh", "-c", "(sleep 0.1 & exec true) &")
         children = Path(f"/proc/{first}/task/{first}/children")
         eventually(lambda: len(children.read_text().split()) == 1, "the service is the only child")
 
-    def test_no_rules(self) -> None:
-        """Without rules, it says where they are looked for, and ends with the status for that."""
-        config = self.config
-        unshare = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
-        given = (*config["Env"], *config["Entrypoint"], *config["Cmd"])
-        child = self.own(
-            Child(*unshare, "sh", "-c", _RUN, "sh", self.place, self.image, config["User"], *given)
-        )
+    def test_no_rules_exits_with_their_path(self) -> None:
+        child = self.run_image()
         self.assertEqual(child.wait(), os.EX_CONFIG)
         self.assertIn("/etc/txmux/rules.ini", child.output)
 

@@ -32,14 +32,12 @@ class VersionTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.next = runpy.run_path(str(CHECKOUT / _SCRIPT))["next_version"]
 
-    def test_first(self) -> None:
-        """The first release has the version of the code, whatever the fragments are."""
+    def test_first_release_has_the_version_of_the_code(self) -> None:
         for kinds in (set(), {"feature"}, {"bugfix"}, {"removal", "doc"}):
             for changelog in ("# Changes\n", "## 0.1.0 (not released yet)\n\nAll.\n"):
                 self.assertEqual(self.next(changelog, "0.1.0.dev0", kinds), "0.1.0")
 
-    def test_kinds(self) -> None:
-        """What is new counts the second number up, and what is mended the third one."""
+    def test_kinds_of_fragments_and_version_numbers(self) -> None:
         changelog = "# Changes\n\n## 1.4.2 (2026-01-01)\n\n## 1.4.1 (2025-01-01)\n"
         for kinds, version in (
             ({"bugfix", "feature", "doc"}, "1.5.0"),
@@ -49,8 +47,7 @@ class VersionTests(SynchronousTestCase):
         ):
             self.assertEqual(self.next(changelog, "1.5.0.dev0", kinds), version)
 
-    def test_removal_before_one(self) -> None:
-        """Before 1.0.0, what is removed counts the second number up."""
+    def test_removal_before_one_counts_the_second_number(self) -> None:
         self.assertEqual(self.next("## 0.4.2 (2026-01-01)\n", "0.4.2", {"removal"}), "0.5.0")
 
 
@@ -155,8 +152,7 @@ class ReleaseTests(SynchronousTestCase):
         self.assertRegex(new, rf"\A{text}\Z")
         self.assertEqual(self.changelog.read_text(), f"# Changes\n\n{_MARK}\n\n{new}\n")
 
-    def test_first_without_fragments(self) -> None:
-        """A changelog that describes the first release is enough for it."""
+    def test_first_release_without_fragments(self) -> None:
         self.describe_first()
         self.fragment.unlink()
         (self.folder / "txmux/version.py").write_text('__version__ = "9.8.7.dev0"\n')

@@ -101,9 +101,7 @@ class GuardTests(SynchronousTestCase):
         threading.Timer(0.05, print).start()
         self.assertEqual(added_since(before, patience=60), {})
 
-    def test_circle_of_a_thread(self) -> None:
-        """A circle of references that an ended thread leaves is waited for, too."""
-
+    def test_circle_of_an_ended_thread_is_waited_for(self) -> None:
         def run() -> None:
             over.wait()
             circle: list[object] = [socket.socket()]

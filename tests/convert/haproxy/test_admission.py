@@ -47,8 +47,7 @@ class AdmissionTests(SynchronousTestCase):
         for address, is_in in (("10.1.1.1", True), ("10.200.1.1", False), ("11.1.1.1", True)):
             self.assertEqual(listener.clients.serves(ip_address(address)), is_in, address)
 
-    def test_content_rules_of_networks(self) -> None:
-        """What depends on the address alone keeps clients out before they say anything, as ``allow`` and ``deny``."""
+    def test_content_rules_of_networks_are_admission(self) -> None:
         only = "tcp-request content reject if !{ src 10.0.0.0/8 }"
         for lines, expected in (
             ((only,), ("allow = 10.0.0.0/8",)),

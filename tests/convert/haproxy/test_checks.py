@@ -191,8 +191,7 @@ class CheckTests(SynchronousTestCase):
         found = backend(server="server s 127.0.0.1:1 agent-check")
         self.assertIn("no counterpart of agent-check", looks(found)[0])
 
-    def test_servers_differ(self) -> None:
-        """A check of servers that are asked differently is lost; of different times the longest is for all."""
+    def test_different_checks_are_lost_and_longest_times_kept(self) -> None:
         first = "server s 127.0.0.1:1 check port 2"
         for second, how in (
             ("check port 3", "port: s has 2, t has 3"),

@@ -27,8 +27,7 @@ class DecisionTests(SynchronousTestCase):
         found = frontend("use_backend a if HTTP", "use_backend b", "default_backend a")
         self.assertIn("default = b\n", found.text)
 
-    def test_unknown_backend(self) -> None:
-        """A backend that is not there, or not the same for all, is told; its clients go nowhere else."""
+    def test_unknown_backend_closes_its_clients(self) -> None:
         for line in ("default_backend x", "use_backend x if HTTP"):
             self.assertIn("there is no backend", looks(frontend(line))[0])
         found = frontend("use_backend %[src] if HTTP", "default_backend a")
@@ -61,8 +60,7 @@ class DecisionTests(SynchronousTestCase):
             [(["tls version=ssl3"], "close"), (["tls sni=x"], "a")],
         )
 
-    def test_others_rejected(self) -> None:
-        """If all but some are rejected, so is who says nothing, or half of it: these only have routes."""
+    def test_silent_clients_are_among_rejected_others(self) -> None:
         for rejection in (
             "tcp-request content reject if !{ req_ssl_hello_type 1 }",
             "tcp-request content reject unless { req_ssl_hello_type 1 }",
@@ -75,8 +73,7 @@ class DecisionTests(SynchronousTestCase):
                 (silent_of(listener), listener.default), (Refusal.CLOSE, Refusal.CLOSE)
             )
 
-    def test_all_others_rejected(self) -> None:
-        """If all others are rejected, who is accepted has routes, and the default is to close."""
+    def test_accepted_clients_have_routes_where_others_are_rejected(self) -> None:
         lines = (
             "tcp-request content accept if { req_ssl_hello_type 1 }",
             "tcp-request content accept if { req.payload(0,1) 16 }",
@@ -129,8 +126,7 @@ class DecisionTests(SynchronousTestCase):
             [(["tls alpn=http/1.1", "tls alpn=h2"], "close"), (["tls sni=*"], "b")],
         )
 
-    def test_both_cannot_be_had(self) -> None:
-        """Where two things cannot be asked for at once, it is told who goes where instead."""
+    def test_consequence_of_two_places_at_once(self) -> None:
         found = frontend(
             "use_backend a if { req.payload(4,1) 16 }",
             "tcp-request content reject if !{ req.payload(0,1) 47 }",
@@ -159,8 +155,7 @@ class DecisionTests(SynchronousTestCase):
         found = frontend("use_backend b if !{ req.len 0 }", "default_backend a")
         self.assertIn("silent = a\ndefault = b\n", found.text)
 
-    def test_silent_at_once(self) -> None:
-        """Without a time to wait, HAProxy takes whoever's bytes have not come with the connection for silent."""
+    def test_silent_at_once_without_inspect_delay(self) -> None:
         found = frontend("use_backend b if { req.len 0 }", "default_backend a")
         self.assertIn("every client there whose first bytes", looks(found)[0])
 

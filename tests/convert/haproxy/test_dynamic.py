@@ -13,8 +13,7 @@ from tests.convert.haproxy.pieces import backend, frontend, routes
 class NameTests(SynchronousTestCase):
     """Names that are put together."""
 
-    def test_names(self) -> None:
-        """Each backend of such a name has a route; all others are led to the default one, whatever comes later."""
+    def test_names_of_backends_by_sni(self) -> None:
         self.assertEqual(
             routes(
                 "use_backend %[req.ssl_sni,lower]", "use_backend b if HTTP", "default_backend b"
@@ -23,8 +22,7 @@ class NameTests(SynchronousTestCase):
         )
         self.assertEqual(routes("use_backend x%[req.ssl_sni]", "default_backend b"), [])
 
-    def test_maps(self) -> None:
-        """The lines of a map have routes, each by its way of comparing; what is not there is led as the map says."""
+    def test_maps_by_each_method(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()
         (folder / "map").write_text("# names\n.example   a\nx.example  b\n\ny.example  gone\n")
@@ -105,8 +103,7 @@ class LimitTests(SynchronousTestCase):
         ).text
         return [line for line in text.splitlines() if "_per_source" in line]
 
-    def test_limits(self) -> None:
-        """A client that is counted before it is asked for counts, too."""
+    def test_limits_depend_on_the_order_of_counting(self) -> None:
         track = "tcp-request connection track-sc0 src"
         for lines, expected in (
             (

@@ -39,8 +39,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("txmux closes them", found.warnings[0])
         self.assertEqual((listener.max_connections, listener.backlog), (7, 8))
 
-    def test_backend_of_another_mode(self) -> None:
-        """A backend that a frontend leads to is converted, whatever its mode; another one is left out."""
+    def test_mode_of_the_frontend_counts(self) -> None:
         found = converted(
             "frontend f\n    bind :1\n    default_backend x\n"
             "backend x\n    mode http\n    server s 127.0.0.1:9\nbackend y\n    mode http\n"
@@ -48,8 +47,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(list(rules_of(found).backends), ["x"])
         self.assertEqual(found.warnings, ("x.cfg:7: backend y: is left out; mode http",))
 
-    def test_other_modes(self) -> None:
-        """What speaks HTTP, or is disabled, is left out."""
+    def test_http_and_disabled_proxies_are_left_out(self) -> None:
         found = converted(
             "listen x\n    bind :1\nlisten y\n    mode http\nlisten z\n    disabled\n"
         )
@@ -86,8 +84,7 @@ class FileTests(SynchronousTestCase):
         )
         self.assertEqual(len(looks(found)), 1)
 
-    def test_what_decides(self) -> None:
-        """What else decides who is served, and by whom, is to be looked at; what only tells is a warning."""
+    def test_what_decides_is_a_look_and_the_rest_a_warning(self) -> None:
         for line in (
             "stick match src",
             "use-server s if HTTP",
@@ -144,8 +141,7 @@ class FileTests(SynchronousTestCase):
         ):
             self.assertIn("txmux cannot serve", looks(converted(text.format(lines)))[0])
 
-    def test_listener_left_out(self) -> None:
-        """A route of a listener that is left out is left out, too, lest it serve the others."""
+    def test_route_of_a_listener_left_out_is_left_out(self) -> None:
         found = converted(
             "frontend f\n    bind 127.0.0.1:1\n    use_backend a if HTTP\n"
             f"frontend g\n    bind fd@3\n    use_backend b if HTTP\n{_BACKENDS}"
@@ -167,8 +163,7 @@ class FileTests(SynchronousTestCase):
             found = frontend(f"acl x req.payload(0,3) -m str {test}", "use_backend a if x")
             self.assertEqual(rules_of(found).routes[0].alternatives[0].text, line)
 
-    def test_taken_back(self) -> None:
-        """``no`` takes back what the defaults say, and ``enabled`` that a proxy is out of use."""
+    def test_no_and_enabled_take_back(self) -> None:
         found = converted(
             "defaults\n    option allbackups\n    disabled\n    maxconn 7\n"
             "listen x\n    bind :9\n    enabled\n    no option allbackups\n    no maxconn\n"

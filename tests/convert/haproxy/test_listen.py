@@ -70,8 +70,7 @@ class BindTests(SynchronousTestCase):
             found.text,
         )
 
-    def test_refused_tls(self) -> None:
-        """Where certificates are missing, or more is asked of clients than txmux can, it is left out."""
+    def test_bind_with_inexpressible_tls_is_left_out(self) -> None:
         for words in (
             "ssl",
             "ssl crt /x verify optional ca-file /ca",
@@ -125,8 +124,7 @@ class BindTests(SynchronousTestCase):
             f"{folder.parent}/list:1: is written into the rules as it is now", found.warnings[0]
         )
 
-    def test_ports(self) -> None:
-        """A range of ports is each of them; where rules ask for the port, each is a listener."""
+    def test_range_of_ports_is_split_where_rules_ask_for_the_port(self) -> None:
         found = frontend("default_backend a", bind="bind 127.0.0.1:1-3")
         self.assertEqual(
             rules_of(found).listeners[0].endpoints, ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
@@ -151,8 +149,7 @@ class BindTests(SynchronousTestCase):
         self.assertEqual((listener.max_connections, listener.backlog), (9, 8))
         self.assertIn("no counterpart of tfo, tcp-ut", found.warnings[0])
 
-    def test_narrower(self) -> None:
-        """A place that fewer can reach than txmux could keep out is left out, until a person has looked."""
+    def test_bind_with_narrower_access_is_left_out(self) -> None:
         for flag in ("interface eth0", "namespace x", "transparent", "user root", "gid 3"):
             found = frontend(bind=f"bind 127.0.0.1:1\n    bind /run/x.sock {flag}")
             self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1",))
@@ -162,8 +159,7 @@ class BindTests(SynchronousTestCase):
         found = frontend(bind="bind /run/x.sock accept-proxy")
         self.assertIn("\naccept_proxy_from = 0.0.0.0/0, ::/0\n    unix\n", found.text)
 
-    def test_nowhere(self) -> None:
-        """A frontend without a listener is left out, and if it is the only one there is nothing."""
+    def test_frontend_without_a_bind_is_left_out(self) -> None:
         self.assertRaises(ConvertError, frontend, bind="bind :443 ssl")
         found = converted("frontend f\n    bind :1 ssl\nlisten g\n    bind :2\n")
         self.assertEqual([one.name for one in rules_of(found).listeners], ["g"])
@@ -235,32 +231,28 @@ class BackendTests(SynchronousTestCase):
             server = f"default-server {parameter}\n    server s 127.0.0.1:1"
             self.assertEqual(self.only(server=server).proxy_protocol, version)
 
-    def test_mixed_headers(self) -> None:
-        """Of servers that differ in it, those like the first are kept, and a person looks at the others."""
+    def test_servers_with_another_header_are_left_out(self) -> None:
         found = backend("server t 127.0.0.1:2 send-proxy", "server u 127.0.0.1:3")
         self.assertEqual(len(rules_of(found).backends["x"].servers), 2)
         self.assertIn("these differ in proxy_protocol", looks(found)[0])
 
-    def test_mixed_sources(self) -> None:
-        found = backend(
-            "server t 127.0.0.1:2 source 10.0.0.2", server="server s 127.0.0.1:1 source ::1"
-        )
-        self.assertIn("source: is left out", looks(found)[0])
-        found = backend("server t 127.0.0.1:2", server="server s 127.0.0.1:1 source 10.0.0.1")
-        self.assertIn("source: is left out", looks(found)[0])
+    def test_looks(self) -> None:
+        for server, lines, message in (
+            ("source ::1", ("server t 127.0.0.1:2 source 10.0.0.2",), "source: is left out"),
+            ("source 10.0.0.1", ("server t 127.0.0.1:2",), "source: is left out"),
+            ("", ("balance uri", "server t 127.0.0.1:2"), "balance uri: has no counterpart"),
+            ("check on-marked-down x", (), "txmux leaves connections alone"),
+        ):
+            found = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
+            self.assertIn(message, looks(found)[0])
 
-    def test_backups(self) -> None:
-        """Of several backups HAProxy uses the first one that is up, unless it is told otherwise."""
+    def test_only_first_of_several_backups(self) -> None:
         more = ("server t 127.0.0.1:2 backup", "server u 127.0.0.1:3 backup")
         self.assertIn("\nbalance = first\n", backend(*more).text)
         found = backend(*more, "option allbackups")
         self.assertEqual((found.warnings, "balance" in found.text), ((), False))
         found = backend(*more, "server v 127.0.0.1:4")
         self.assertIn("HAProxy uses the first backup", looks(found)[0])
-
-    def test_unknown_balance_is_a_look(self) -> None:
-        found = backend("balance rdp-cookie(x)", "server t 127.0.0.1:2")
-        self.assertIn("balance rdp-cookie(x): has no counterpart", looks(found)[0])
 
     def test_keys_with_a_counterpart(self) -> None:
         for server, lines, line in (
@@ -272,6 +264,15 @@ class BackendTests(SynchronousTestCase):
             ("disabled", (), "server = 127.0.0.1:1 down"),
             ("disabled enabled", (), "server = 127.0.0.1:1"),
             ("backup", (), "server = 127.0.0.1:1 backup"),
+            ("weight 3 backup disabled", (), "server = 127.0.0.1:1 weight=3 backup down"),
+            ("source 10.0.0.1:2000-3000", (), "source = 10.0.0.1:2000-3000"),
+            ("send-proxy-v2-ssl", (), "proxy_protocol = v2\nproxy_tlvs = ssl"),
+            (
+                "send-proxy-v2 proxy-v2-options ssl,cert-cn,unique-id,crc32c",
+                (),
+                "proxy_protocol = v2\nproxy_tlvs = ssl, unique-id, crc32c",
+            ),
+            ("send-proxy-v2 proxy-v2-options authority", (), "proxy_tlvs = authority"),
             ("", ("source 10.0.0.1",), "source = 10.0.0.1"),
             ("", ("source 0.0.0.0 usesrc clientip",), "source = client"),
             ("source 10.0.0.1:0", (), "source = 10.0.0.1"),
@@ -283,10 +284,6 @@ class BackendTests(SynchronousTestCase):
             found = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
             self.assertIn(f"{line}\n", found.text)
             self.assertEqual(found.warnings, ())
-
-    def test_words_after_the_server(self) -> None:
-        found = backend(server="server s 127.0.0.1:1 weight 3 maxconn 4 backup disabled")
-        self.assertIn("server = 127.0.0.1:1 weight=3 max_connections=4 backup down", found.text)
 
     def test_backend_without_servers_is_left_out(self) -> None:
         found = converted("frontend f\n    bind :1\n    default_backend x\nbackend x\n")
@@ -302,12 +299,7 @@ class BackendTests(SynchronousTestCase):
         self.assertIn("server = 127.0.0.1:1 weight=70000: ", looks(found)[0])
         self.assertIn("\nserver = 127.0.0.1:1\n", found.text)
 
-    def test_on_marked_down_is_a_look(self) -> None:
-        found = backend(server="server s 127.0.0.1:1 check on-marked-down shutdown-sessions")
-        self.assertIn("txmux leaves connections alone", looks(found)[0])
-
-    def test_times(self) -> None:
-        """Timeouts, also of the frontend; the shorter one of a pair counts, and that of tunnels before them."""
+    def test_shorter_timeout_counts_and_tunnel_before_it(self) -> None:
         found = converted(
             "defaults\n    timeout connect 4s\n    timeout client 1m\n    timeout client-fin 9s\n"
             "listen x\n    bind :1\n    server s 127.0.0.1:9\n    timeout server 50s\n    retries 7\n"

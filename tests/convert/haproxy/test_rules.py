@@ -71,8 +71,7 @@ class AclTests(SynchronousTestCase):
         ):
             self.assertEqual(matches(test), lines, test)
 
-    def test_no_counterpart(self) -> None:
-        """What has no counterpart is a comment and a warning, and nobody is led there."""
+    def test_tests_without_counterpart_lead_nowhere(self) -> None:
         for test in (
             "nbsrv(x) lt 2",
             "req.ssl_sni -f /names",
@@ -138,8 +137,7 @@ class ConditionTests(SynchronousTestCase):
         for word in ("or", "||"):
             self.assertEqual(matches(f"HTTP {word} {{ req_ssl_hello_type 1 }}"), ["http", "tls"])
 
-    def test_and(self) -> None:
-        """Options of one matcher are put together, and of equal or longer bytes the longer are left."""
+    def test_and_joins_options_and_keeps_longer_bytes(self) -> None:
         for test, lines in (
             (
                 "{ req_ssl_hello_type 1 } { req_ssl_sni a } { req.ssl_alpn h2 } { req_ssl_ver 3.1 }",
@@ -157,8 +155,7 @@ class ConditionTests(SynchronousTestCase):
         test = "{ req.payload(0,1) 16 } { req.payload(0,1) 17 }"
         self.assertEqual(routes(f"use_backend a if {test}"), [])
 
-    def test_not(self) -> None:
-        """What is excluded goes on to what comes later; all others, silent or half silent ones too, are what is left."""
+    def test_negated_clients_go_to_later_rules(self) -> None:
         rest = ("use_backend a if { req_ssl_sni x }", "default_backend b")
         for condition in ("if !{ req_ssl_hello_type 1 }", "unless { req_ssl_hello_type 1 }"):
             found = frontend(f"use_backend a {condition}", *rest)
@@ -170,8 +167,7 @@ class ConditionTests(SynchronousTestCase):
         found = frontend("use_backend a unless !{ src 10.0.0.1 }", "default_backend b")
         self.assertIn("match = any\nfrom = 10.0.0.1/32\n", found.text)
 
-    def test_not_several(self) -> None:
-        """So are all lines of an ACL, and several ACLs at once."""
+    def test_negation_of_several_acls(self) -> None:
         acls = ("acl web req.payload(0,3) 474554", "acl web req.payload(0,3) 504f53")
         first = (["payload hex=474554", "payload hex=504f53"], "b")
         self.assertEqual(routes(*acls, "use_backend a if !web", "default_backend b"), [first])

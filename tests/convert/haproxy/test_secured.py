@@ -28,8 +28,7 @@ def ended(*lines: str) -> list[tuple[str, str]]:
 
 
 class SecuredTests(SynchronousTestCase):
-    def test_names(self) -> None:
-        """A name of one is a route that ends TLS; names in names come first."""
+    def test_narrower_names_come_first(self) -> None:
         self.assertEqual(
             ended(
                 "use_backend a if { ssl_fc_sni -m end .example }",
@@ -49,8 +48,7 @@ class SecuredTests(SynchronousTestCase):
             [("tls alpn=h2", "b"), ("tls alpn=http/1.1", "a"), ("tls", "b")],
         )
 
-    def test_inside(self) -> None:
-        """What is said inside has routes under each route that ends TLS."""
+    def test_routes_inside_of_each_tls_route(self) -> None:
         self.assertEqual(
             ended("use_backend a if HTTP", "use_backend b if { ssl_fc_sni x }"),
             [
@@ -61,16 +59,14 @@ class SecuredTests(SynchronousTestCase):
             ],
         )
 
-    def test_networks(self) -> None:
-        """Who is led by its network alone is led before it has said anything inside."""
+    def test_networks_alone_decide_before_anything_is_read(self) -> None:
         text = frontend("use_backend a if { src 10.0.0.0/8 }", "default_backend b", bind=_TLS).text
         self.assertIn(
             "match = tls\nterminate_tls = /x\nalpn = h2, http/1.1\nbackend = a\nfrom = 10.0.0.0/8\n",
             text,
         )
 
-    def test_lost(self) -> None:
-        """What cannot be known before the handshake is told, and its clients are closed."""
+    def test_tests_before_the_handshake_are_lost(self) -> None:
         for line, why in (
             ("use_backend a if { ssl_fc_alpn spdy }", "a protocol that bind does not speak"),
             (
@@ -90,8 +86,7 @@ class SecuredTests(SynchronousTestCase):
 
 
 class FileTests(SynchronousTestCase):
-    def test_files(self) -> None:
-        """Networks stay in their file; names are written out, with a word."""
+    def test_files_of_networks_stay_and_names_are_written_out(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()
         (folder / "names").write_text("a.example\n# no\n\nb.example\n")

@@ -29,8 +29,7 @@ class SpokenToTests(SynchronousTestCase):
         found = backend(server=f"server s a.example:1 {_VERIFIED} check")
         self.assertEqual((found.warnings, rules_of(found).backends["x"].tls is None), ((), False))
 
-    def test_weaker_tls(self) -> None:
-        """Where HAProxy verifies less, or sends a name that depends on the client, a person has to look."""
+    def test_weaker_tls_is_a_look(self) -> None:
         for server, why in (
             ("127.0.0.1:1 ssl verify none", "txmux always verifies"),
             (f"127.0.0.1:1 {_VERIFIED}", "HAProxy verifies no name"),
@@ -51,19 +50,6 @@ class SpokenToTests(SynchronousTestCase):
             "    server s a.example:1 ssl ca-file a.pem crt b.pem\n"
         )
         self.assertIn("tls_ca = /ca/a.pem\ntls_client_certificate = /own/b.pem\n", found.text)
-
-    def test_proxy_v2_fields(self) -> None:
-        for words, fields in (
-            ("send-proxy-v2-ssl", "ssl"),
-            (
-                "send-proxy-v2 proxy-v2-options ssl,cert-cn,unique-id,crc32c",
-                "ssl, unique-id, crc32c",
-            ),
-            ("send-proxy-v2 proxy-v2-options authority", "authority"),
-        ):
-            found = backend(server=f"server s 127.0.0.1:1 {words}")
-            self.assertIn(f"proxy_protocol = v2\nproxy_tlvs = {fields}\n", found.text)
-            self.assertEqual(found.warnings, ())
 
     def test_resolvers_templates_and_srv_records(self) -> None:
         found = converted(
@@ -86,8 +72,7 @@ class SpokenToTests(SynchronousTestCase):
             self.assertIn(f"\nserver = {place}\n", found.text)
             self.assertEqual(found.warnings, ())
 
-    def test_asked_address_beside_others(self) -> None:
-        """It cannot be checked, nor be beside a server with an address; and at the port of the clients is the listener itself."""
+    def test_asked_address_is_neither_checked_nor_beside_others(self) -> None:
         found = backend("server t 127.0.0.1:2", server="server s :4431 check")
         self.assertIn("\nserver = {local}:4431\n", found.text)
         self.assertIn("either servers at the address that the client connected to", looks(found)[0])
@@ -105,10 +90,6 @@ class SpokenToTests(SynchronousTestCase):
             self.assertEqual(found.warnings, ())
         found = backend("balance uri", server="server-template s 3 db.example:1")
         self.assertIn("balance uri: has no counterpart", looks(found)[0])
-
-    def test_ranges_of_source_ports(self) -> None:
-        found = backend(server="server s 127.0.0.1:1 source 10.0.0.1:2000-3000")
-        self.assertIn("source = 10.0.0.1:2000-3000\n", found.text)
 
     def test_independent_streams(self) -> None:
         found = backend("option independent-streams", "timeout server 9s", "timeout client 7s")
@@ -132,8 +113,7 @@ class ProcessTests(SynchronousTestCase):
             self.assertIn(f"\n{line}\n", found.text)
         self.assertEqual(len(found.warnings), 1, "limits hold for each worker")
 
-    def test_oldest_version(self) -> None:
-        """What each place that ends TLS gets is not said to have no counterpart."""
+    def test_ssl_min_ver_of_global_is_not_reported(self) -> None:
         for options, warnings in (
             ("ssl-min-ver TLSv1.3", []),
             (
@@ -147,8 +127,7 @@ class ProcessTests(SynchronousTestCase):
             self.assertIn("\ntls_minimum = 1.3\n", found.text)
             self.assertEqual([one.partition(": ")[2] for one in found.warnings], warnings)
 
-    def test_notes(self) -> None:
-        """What txmux has otherwise is told with where."""
+    def test_notes_say_where_to_look(self) -> None:
         found = converted(
             "global\n    stats socket /run/x level admin\n    pidfile /x\n    chroot /y\n"
             "listen x\n    bind :9\n    server s 127.0.0.1:1\n"

@@ -28,8 +28,7 @@ class UpstreamTests(SynchronousTestCase):
         )
         self.assertEqual(found.retries, 3)
 
-    def test_balance(self) -> None:
-        """How one of several servers is chosen; a hash of anything but the address has no counterpart."""
+    def test_balance_and_lost_hashes(self) -> None:
         two = "server 127.0.0.1:1; server 127.0.0.1:2;"
         for line, expected in (
             ("", "round-robin"),
@@ -61,8 +60,7 @@ class UpstreamTests(SynchronousTestCase):
         mixed = "upstream x { server 127.0.0.1:1 max_fails=3; server 127.0.0.1:2; }"
         self.assertEqual(len(server("proxy_pass x;", mixed).warnings), 1)
 
-    def test_left_out(self) -> None:
-        """A server that cannot be had is told, and so is what it takes that is not known."""
+    def test_impossible_servers_and_parameters_are_left_out(self) -> None:
         for line in (
             "server 127.0.0.1;",
             "server 127.0.0.1:1 weight=x;",
@@ -74,8 +72,7 @@ class UpstreamTests(SynchronousTestCase):
             found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.9:9; {line} }}")
             self.assertEqual(len(looks(found)), 1, line)
 
-    def test_shared(self) -> None:
-        """Servers that connect to one upstream in the same way share a backend, others have their own."""
+    def test_equal_connections_share_a_backend(self) -> None:
         found = stream(
             "server { listen 1; proxy_pass a; } server { listen 2; proxy_pass a; }"
             "server { listen 3; proxy_pass A; proxy_protocol on; }"
@@ -150,8 +147,7 @@ class ConnectTests(SynchronousTestCase):
                 self.assertIn(f"{line}\n", found.text)
             self.assertEqual(len(looks(found)), told, found.text)
 
-    def test_resolver(self) -> None:
-        """Other name servers are for names that are known only when a client comes."""
+    def test_resolver_is_for_names_of_variables(self) -> None:
         table = (
             "map $ssl_preread_server_name $x { x.example app.internal:443; default 127.0.0.1:1; }"
         )
@@ -165,8 +161,7 @@ class ConnectTests(SynchronousTestCase):
         )
         self.assertNotIn("resolvers", server(f"proxy_pass app.internal:443; {resolver}").text)
 
-    def test_check(self) -> None:
-        """A health check connects; what it says and expects has no counterpart."""
+    def test_health_check_connects(self) -> None:
         found = server("proxy_pass a; health_check interval=10 passes=2 fails=3 port=8080;")
         self.assertIn("check = tcp interval=10s rise=2 fall=3 port=8080 timeout=5s\n", found.text)
         self.assertEqual(len(looks(server("proxy_pass a; health_check match=x;"))), 1)
@@ -211,8 +206,7 @@ class ConnectTests(SynchronousTestCase):
             found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.1:1; {line} }}")
             self.assertEqual((len(found.warnings), looks(found)), (1, []))
 
-    def test_without_counterpart(self) -> None:
-        """What changes nobody's server is a warning, what is not known waits for a person."""
+    def test_unknown_directives_are_a_look(self) -> None:
         for text, told, warned in (
             ("proxy_buffer_size 32k;", 0, 1),
             ("proxy_socket_keepalive on;", 0, 1),
@@ -225,8 +219,7 @@ class ConnectTests(SynchronousTestCase):
 
 
 class SplitTests(SynchronousTestCase):
-    def test_weights(self) -> None:
-        """Shares become weights, multiplied by those of the servers."""
+    def test_shares_are_multiplied_by_weights(self) -> None:
         groups = "upstream x { server 127.0.0.1:1 weight=3; server 127.0.0.1:2; } upstream y { server 127.0.0.1:3; }"
         for key, balance in (
             ("$remote_addr", "source-hash"),
@@ -237,8 +230,7 @@ class SplitTests(SynchronousTestCase):
             self.assertEqual([s.weight for s in made.servers], [3, 1, 16])
             self.assertEqual((made.name, made.balance), ("s", balance))
 
-    def test_left_out(self) -> None:
-        """Shares that do not come to a whole, and groups that choose in their own way, have no counterpart."""
+    def test_incomplete_or_particular_shares_are_left_out(self) -> None:
         groups = "upstream x { least_conn; server 127.0.0.1:1; server 127.0.0.1:2; }"
         for block in ("20% a;", "20% x; * a;", "many a;", '50% a; * "";'):
             found = server(

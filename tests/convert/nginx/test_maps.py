@@ -69,8 +69,7 @@ class NameTests(SynchronousTestCase):
         ((lines, _), _) = routes(mapped(_NAME, *(f"{n}.example a" for n in range(20))))
         self.assertEqual([line.count(",") + 1 for line in lines], [8, 8, 4])
 
-    def test_wildcards(self) -> None:
-        """The longest wildcard is asked for first; one of another value is not passed over."""
+    def test_longest_wildcard_first(self) -> None:
         found = mapped(
             _NAME,
             "hostnames",
@@ -119,8 +118,7 @@ class NameTests(SynchronousTestCase):
             sorted(text.partition(":")[0] for text in looks(found)), ["line 4", "line 5", "line 6"]
         )
 
-    def test_nameless(self) -> None:
-        """Clients without a name, and those that speak no TLS, have the empty name, which fits no expression."""
+    def test_clients_without_a_name(self) -> None:
         for entries, expected in (
             (('"" a', "default b"), [(["tls sni=*"], "b"), (["default"], "a")]),
             (("x.example a",), [(["tls sni=x.example"], "a"), (["default"], "close")]),
@@ -163,8 +161,7 @@ class OtherFactTests(SynchronousTestCase):
         ):
             self.assertEqual(routes(mapped(source, *entries)), expected)
 
-    def test_protocols(self) -> None:
-        """A protocol in the list is one that is offered; what is about the whole list waits for a person."""
+    def test_protocols_are_offered_ones(self) -> None:
         source = "$ssl_preread_alpn_protocols"
         for entry, expected, told in (
             (r"~\bh2\b", "h2", 0),
@@ -216,8 +213,7 @@ class OtherFactTests(SynchronousTestCase):
         found = mapped(_NAME, "a.example $up", "default b")
         self.assertIn("depends on itself", "".join(looks(found)))
 
-    def test_together(self) -> None:
-        """Parts of one text are told apart by the sign between them."""
+    def test_parts_of_a_text_by_their_sign(self) -> None:
         for source, entry, expected in (
             (
                 '"$ssl_preread_protocol:$ssl_preread_server_name"',
@@ -237,8 +233,7 @@ class OtherFactTests(SynchronousTestCase):
             self.assertEqual(routes(found)[0], ([f"tls {expected}"], "a"), found.text)
             self.assertEqual(looks(found), [])
 
-    def test_not_plain(self) -> None:
-        """Where it is not plain which part an expression is about, it is left out and told."""
+    def test_ambiguous_expressions_are_left_out(self) -> None:
         for source, entry in (
             ('"$ssl_preread_server_name$ssl_preread_alpn_protocols"', "~x"),
             ('"$ssl_preread_server_name:$ssl_preread_alpn_protocols"', "~x"),

@@ -17,14 +17,8 @@ from txmux.rules.reading.values import network
 
 _NETWORKS = st.sampled_from(
     [
-        "10.0.0.0/8",
-        "10.1.0.0/16",
-        "10.1.2.0/24",
-        "10.1.2.3",
-        "0.0.0.0/0",
-        "::/0",
-        "2001:db8::/32",
-        "all",
+        *("10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3", "0.0.0.0/0", "::/0"),
+        *("2001:db8::/32", "all"),
     ]
 )
 _ADDRESSES = st.sampled_from(
@@ -66,8 +60,7 @@ class ListenTests(SynchronousTestCase):
             None,
         )
 
-    def test_udp(self) -> None:
-        """A port for UDP is a listener of its own, and its servers are those of the same upstream, for UDP."""
+    def test_udp_is_a_listener_with_its_own_backends(self) -> None:
         found = stream(
             "upstream dns { server 10.0.0.1:53; server 10.0.0.2:53; }\n"
             "limit_conn_zone $binary_remote_addr zone=a:1m;\n"
@@ -109,8 +102,7 @@ class ListenTests(SynchronousTestCase):
         error = self.assertRaises(ConvertError, stream, "server { listen a:53; proxy_pass a; }")
         self.assertIn("there is no listener that txmux could have", str(error))
 
-    def test_chosen_by_name(self) -> None:
-        """Servers of one address are told apart by their names, which has no counterpart."""
+    def test_servers_of_one_address_by_name(self) -> None:
         found = stream(
             "server { listen 1; server_name x; proxy_pass a; } server { listen 1; server_name y; proxy_pass b; }"
         )
@@ -170,8 +162,7 @@ class AdmissionTests(SynchronousTestCase):
         )
         self.assertNotIn("max_connections", found.text)
 
-    def test_proxied(self) -> None:
-        """Only proxies that are named are believed; without a name all of them are."""
+    def test_set_real_ip_from_or_all_proxies(self) -> None:
         for text, networks, told in (
             ("set_real_ip_from 10.0.0.0/8; set_real_ip_from unix:;", "10.0.0.0/8\n    unix", 1),
             ("", "0.0.0.0/0, ::/0", 0),
@@ -199,8 +190,7 @@ class LeadingTests(SynchronousTestCase):
         found = server("ssl_preread on; preread_buffer_size 4k; proxy_pass $x;", table)
         self.assertEqual(rules_of(found).listeners[0].peek_limit, 4096)
 
-    def test_needless_wait(self) -> None:
-        """Where nothing depends on what clients say, nginx waits for it all the same."""
+    def test_preread_waits_without_need(self) -> None:
         self.assertIn("silent = close\ndefault = a\n", server("ssl_preread on; proxy_pass a;").text)
 
     def test_silent_clients_are_routed_by_networks_at_once(self) -> None:
@@ -223,8 +213,7 @@ class LeadingTests(SynchronousTestCase):
             len(looks(server("proxy_pass $x;", "geo $x { default a; nonsense b; }"))), 1
         )
 
-    def test_nowhere(self) -> None:
-        """Who is led nowhere, or where txmux cannot lead, is closed; a person is told."""
+    def test_clients_without_destination_are_closed(self) -> None:
         for text in (
             "proxy_pass $ssl_preread_server_name:443; ssl_preread on;",
             "proxy_pass 10.0.0.1;",
@@ -237,8 +226,7 @@ class LeadingTests(SynchronousTestCase):
             self.assertEqual(len(looks(found)), 1, found.text)
             self.assertEqual(routes(found), [(["default"], "close")])
 
-    def test_set(self) -> None:
-        """A variable that is set is what it is before the client has said anything."""
+    def test_set_precedes_the_client_hello(self) -> None:
         table = "map $ssl_preread_server_name $x { x.example a; default b; }"
         found = server("set $y $x; ssl_preread on; proxy_pass $y;", table)
         self.assertEqual(routes(found), [(["default"], "b")])

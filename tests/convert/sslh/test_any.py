@@ -23,31 +23,9 @@ class AnyTests(SynchronousTestCase):
         st.lists(
             st.sampled_from(
                 [
-                    "{",
-                    "}",
-                    "(",
-                    ")",
-                    ":",
-                    ";",
-                    ",",
-                    "listen",
-                    "protocols",
-                    "name",
-                    "host",
-                    "port",
-                    '"tls"',
-                    '"ssh"',
-                    '"\\n[x]"',
-                    '"# a"',
-                    '"443"',
-                    "[",
-                    "]",
-                    "sni_hostnames",
-                    "regex_patterns",
-                    '"^a$"',
-                    '"\\xff"',
-                    "true",
-                    "7",
+                    *("listen", "protocols", "name", "host", "port", '"tls"', '"ssh"', '"443"'),
+                    *('"\\n[x]"', '"# a"', "sni_hostnames", "regex_patterns", '"^a$"', '"\\xff"'),
+                    *("true", *"{}():;,[]7"),
                 ]
             )
         )

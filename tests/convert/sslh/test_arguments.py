@@ -22,17 +22,8 @@ def of(*words: str) -> Conversion:
 
 class ArgumentTests(SynchronousTestCase):
     def test_order_of_protocols_counts(self) -> None:
-        found = of(
-            "sslh",
-            *_LISTEN,
-            "--tls",
-            "[::1]:8443",
-            "-u",
-            "me",
-            "--ssh=localhost:ssh",
-            "--http",
-            "h:80",
-        )
+        protocols = ("--tls", "[::1]:8443", "-u", "me", "--ssh=localhost:ssh", "--http", "h:80")
+        found = of("sslh", *_LISTEN, *protocols)
         rules = rules_of(found)
         self.assertEqual([route.name for route in rules.routes], ["tls", "ssh", "http"])
         servers = [backend.servers[0].text for backend in rules.backends.values()]
@@ -46,8 +37,7 @@ class ArgumentTests(SynchronousTestCase):
         old = of(*_LISTEN, "-s", "h:22", "-l", "h:443", "-o", "h:1194")
         self.assertEqual([route.name for route in rules_of(old).routes], ["ssh", "tls", "openvpn"])
 
-    def test_silence(self) -> None:
-        """``--on-timeout`` names a protocol, also by its old name."""
+    def test_on_timeout_with_an_old_name(self) -> None:
         found = of(*_LISTEN, "--ssh", "h:22", "--ssl", "h:443", "--on-timeout", "ssl")
         self.assertIn("\nsilent = tls\n", found.text)
 
@@ -59,8 +49,7 @@ class ArgumentTests(SynchronousTestCase):
         error = self.assertRaises(ConvertError, of, "--listen", "<change-me>:443", "--ssh", "h:22")
         self.assertIn("write an address of this machine", str(error))
 
-    def test_file(self) -> None:
-        """A file says the rest; what is said twice is to be looked at."""
+    def test_options_beside_a_file(self) -> None:
         file = Path(self.mktemp())
         file.write_text(
             'timeout: 7;\nlisten: ( { host: "127.0.0.1"; port: "444"; } );\n'
@@ -80,21 +69,8 @@ class ArgumentTests(SynchronousTestCase):
         st.lists(
             st.sampled_from(
                 [
-                    "-p",
-                    "-f",
-                    "-F",
-                    "-t",
-                    "--ssh",
-                    "--listen",
-                    "a:1",
-                    "127.0.0.1:2",
-                    "--",
-                    "=",
-                    "--timeout",
-                    "3",
-                    "-v",
-                    "--tls",
-                    ":",
+                    *("-p", "-f", "-F", "-t", "--ssh", "--listen", "a:1", "127.0.0.1:2"),
+                    *("--", "=", "--timeout", "3", "-v", "--tls", ":"),
                 ]
             )
         )
@@ -117,8 +93,7 @@ class DefaultsTests(SynchronousTestCase):
         self.assertIn("x.cfg:4: RUN=no: the start script does not start sslh", found.warnings)
         self.assertIn("\nuser = sslh\n", found.text)
 
-    def test_nothing_runs(self) -> None:
-        """What a shell would have to find out is an error, and nothing of it is run."""
+    def test_shell_code_is_an_error_and_does_not_run(self) -> None:
         mark = Path(self.mktemp())
         for text in (
             f'DAEMON_OPTS="$(touch {mark})"',
@@ -153,8 +128,7 @@ class OldTests(SynchronousTestCase):
         self.assertEqual(lines, ["ssh", r"regex pattern=^\x00[\x0d-\xff]8"])
         self.assertEqual(found.warnings, ())
 
-    def test_transparent(self) -> None:
-        """A user does not go together with the addresses of clients."""
+    def test_user_does_not_go_with_transparent(self) -> None:
         found = converted(
             'user: "x"; transparent: true;\nlisten: ( { host: "127.0.0.1"; port: "443"; } );\n'
             'protocols: ( { name: "ssh"; host: "h"; port: "22"; } );\n'
@@ -162,8 +136,7 @@ class OldTests(SynchronousTestCase):
         self.assertNotIn("\nuser = ", found.text)
         self.assertIn("user: x: not together with source = client", found.warnings[0])
 
-    def test_log_level(self) -> None:
-        """Where there is no route, whether it is logged cannot be said of it alone."""
+    def test_log_level_without_a_route(self) -> None:
         found = converted(
             'listen: ( { host: "127.0.0.1"; port: "443"; } );\n'
             'protocols: ( { name: "anyprot"; host: "h"; port: "22"; log_level: 0; } );\n'

@@ -28,7 +28,6 @@ class FileTests(SynchronousTestCase):
         self.assertIsInstance(rules.listeners[0].silent[0].outcome, Backend)
 
     def test_measured_setup(self) -> None:
-        """A file that tells HTTP and Redis from all else, which has the silent clients, too."""
         found = converted(
             r"""
             timeout: 5; foreground: true; on-timeout: "anyprot";

@@ -17,8 +17,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(match_of('name: "ssl";'), ["tls"])
         self.assertEqual(match_of('name: "anyprot";'), ["any"])
 
-    def test_all_probes(self) -> None:
-        """No probe of sslh is unknown, whatever matchers are installed."""
+    def test_all_probes_of_sslh(self) -> None:
         for name, matcher in (
             ("openvpn",) * 2,
             ("tinc",) * 2,
@@ -35,8 +34,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("# match = gopher\n", found.text)
         self.assertIn("line 2: match = gopher: unknown matcher 'gopher'", looks(found)[0])
 
-    def test_udp(self) -> None:
-        """A protocol over UDP has a server for it, and sslh's timeout of idle flows."""
+    def test_udp_server_and_idle_timeout(self) -> None:
         for settings, server, timeout in (
             ('name: "wireguard";', "udp:localhost:1", 60),
             ('name: "openvpn"; is_udp: true; udp_timeout: 9;', "udp:localhost:1", 9),
@@ -49,32 +47,26 @@ class ProtocolTests(SynchronousTestCase):
             self.assertEqual((backend.servers[0].text, backend.idle_timeout), (server, timeout))
             self.assertEqual([route.name for route in rules_of(found).routes], [backend.name])
 
-    def test_names_and_protocols_are_options_of_one_line(self) -> None:
-        self.assertEqual(
-            match_of(
-                'name: "tls"; sni_hostnames: [ "a.example", "*.b.example" ]; alpn_protocols: [ "h2" ];'
+    def test_options_and_patterns(self) -> None:
+        for settings, lines in (
+            (
+                'name: "tls"; sni_hostnames: [ "a.example", "*.b.example" ]; alpn_protocols: [ "h2" ];',
+                ["tls sni=a.example,*.b.example alpn=h2"],
             ),
-            ["tls sni=a.example,*.b.example alpn=h2"],
-        )
-
-    def test_set_of_characters_becomes_a_regex(self) -> None:
-        self.assertEqual(
-            match_of('name: "tls"; sni_hostnames: [ "www[12].example", "a.example" ];'),
-            ["tls sni=a.example", "tls sni=~www[12]\\.example"],
-        )
-
-    def test_regex(self) -> None:
-        """Patterns are kept; one that is not anchored may begin later."""
-        self.assertEqual(
-            match_of(r'name: "regex"; regex_patterns: [ "^\x00[\x0D-\xFF]\x38", "jabber", "" ];'),
-            [r"regex pattern=^\x00[\x0d-\xff]8", "regex pattern=(?s:.*)(?:jabber)", "any"],
-        )
-
-    def test_anchor_of_one_alternative_only(self) -> None:
-        self.assertEqual(
-            match_of('name: "regex"; regex_patterns: [ "^a|b", "(?i)^c d" ];'),
-            ["regex pattern=(?s:.*)(?:^a|b)", "regex pattern='(?i)^c d'"],
-        )
+            (
+                'name: "tls"; sni_hostnames: [ "www[12].example", "a.example" ];',
+                ["tls sni=a.example", "tls sni=~www[12]\\.example"],
+            ),
+            (
+                r'name: "regex"; regex_patterns: [ "^\x00[\x0D-\xFF]\x38", "jabber", "" ];',
+                [r"regex pattern=^\x00[\x0d-\xff]8", "regex pattern=(?s:.*)(?:jabber)", "any"],
+            ),
+            (
+                'name: "regex"; regex_patterns: [ "^a|b", "(?i)^c d" ];',
+                ["regex pattern=(?s:.*)(?:^a|b)", "regex pattern='(?i)^c d'"],
+            ),
+        ):
+            self.assertEqual(match_of(settings), lines)
 
     def test_quotes_in_a_pattern(self) -> None:
         found = with_protocol(r"""name: "regex"; regex_patterns: [ "^'a", "^\"b c" ];""")
@@ -83,8 +75,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(split_words(lines[0].text)[1], "pattern=^'a")
         self.assertEqual(split_words(lines[1].text)[1], 'pattern=^"b c')
 
-    def test_refused_regex(self) -> None:
-        """A pattern that txmux refuses becomes a comment; the route stays as long as it has others."""
+    def test_refused_regex_is_a_comment(self) -> None:
         found = with_protocol('name: "regex"; regex_patterns: [ "^a$", "^b" ];')
         self.assertIn("looks past the end of its own match", looks(found)[0])
         self.assertEqual(len(rules_of(found).routes), 2)
@@ -129,8 +120,7 @@ class ProtocolTests(SynchronousTestCase):
         found = with_protocol('name: "http"; service: "x";')
         self.assertIn("service: hosts.allow and hosts.deny are not read", looks(found)[0])
 
-    def test_passed_header(self) -> None:
-        """A header that comes in goes on to the servers that are not said to get none, or one of a version."""
+    def test_passed_header_is_sent_to_servers(self) -> None:
         listen = 'listen: ( { host: "::1"; port: "1"; proxyprotocol: true; } );'
         found = converted(
             f"""
@@ -148,8 +138,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("the header that comes in is passed to this server", look)
         self.assertEqual(with_protocol('name: "http"; proxyprotocol: 0;').warnings, ())
 
-    def test_header_without_version(self) -> None:
-        """`true` is no version of the header."""
+    def test_proxyprotocol_true_names_no_version(self) -> None:
         found = with_protocol('name: "http"; proxyprotocol: true;')
         self.assertIn("names no version; write proxy_protocol = v1 or v2", looks(found)[0])
         self.assertNotIn("True", found.text)
@@ -159,8 +148,7 @@ class ProtocolTests(SynchronousTestCase):
         for name in ("transparent", "max_connections", "nonsense"):
             self.assertTrue(any(f" {name}: " in warning for warning in found.warnings), name)
 
-    def test_unknown_service(self) -> None:
-        """A server with a port of an unknown name is left out, and its clients are led to no other."""
+    def test_unknown_service_closes_its_clients(self) -> None:
         found = with_protocols('{ name: "http"; host: "localhost"; port: "no-such-service"; }')
         self.assertEqual(list(rules_of(found).backends), ["ssh"])
         self.assertIn("# [backend http]\n", found.text)
@@ -178,8 +166,7 @@ class DecisionTests(SynchronousTestCase):
         assert isinstance(listener.default, Backend)
         return silence.outcome.name, listener.default.name
 
-    def test_last(self) -> None:
-        """The last protocol has what no probe knows, and SSH who says nothing."""
+    def test_default_is_last_and_silent_is_ssh(self) -> None:
         tls = '{ name: "tls"; host: "localhost"; port: "443"; }'
         self.assertEqual(self.outcomes("", tls), ("ssh", "tls"))
 
@@ -188,8 +175,7 @@ class DecisionTests(SynchronousTestCase):
         self.assertEqual(self.outcomes("", last), ("ssh", "anyprot"))
         self.assertEqual(len(rules_of(with_protocols(last)).routes), 1)
 
-    def test_on_timeout(self) -> None:
-        """``on-timeout`` names whom silent clients are led to; a name that is not there means the first."""
+    def test_on_timeout_names_or_means_the_first(self) -> None:
         last = '{ name: "timeout"; host: "localhost"; port: "daytime"; }'
         for key in ("on-timeout", "on_timeout"):
             self.assertEqual(self.outcomes(f'{key}: "timeout";', last)[0], "timeout")

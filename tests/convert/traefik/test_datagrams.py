@@ -17,8 +17,7 @@ _SERVICES = """\
 
 
 class DatagramRouterTests(SynchronousTestCase):
-    def test_routers(self) -> None:
-        """A listener for UDP leads all to the service of its router, with Traefik's own time for sessions."""
+    def test_udp_router_leads_all_to_its_service(self) -> None:
         found = converted(
             f"{_POINTS}udp:\n  routers:\n    n: {{entryPoints: [dns], service: names@file}}\n"
             f"    g: {{entryPoints: [game], service: games}}\n{_SERVICES}"
@@ -32,8 +31,7 @@ class DatagramRouterTests(SynchronousTestCase):
         ):
             self.assertIn(text, found.text)
 
-    def test_beside_tcp(self) -> None:
-        """A router without entry points has all for UDP, or all for TCP; services of one name are told apart."""
+    def test_router_without_entry_points_has_all_of_its_kind(self) -> None:
         found = converted(
             f"{_POINTS}tcp:\n  routers: {{t: {{rule: 'HostSNI(`*`)', service: names}}}}\n"
             "  services: {names: {loadBalancer: {servers: [{address: '127.0.0.1:1'}]}}}\n"
@@ -62,8 +60,7 @@ class DatagramRouterTests(SynchronousTestCase):
             [said] = looks(converted(f"{_POINTS}udp:\n  routers: {routers}\n{_SERVICES}"))
             self.assertIn(told, said)
 
-    def test_named_by_tcp(self) -> None:
-        """A TCP router that names an entry point for UDP is told, and Traefik's own HTTP/3 is."""
+    def test_tcp_router_at_a_udp_entry_point(self) -> None:
         found = converted(
             "entryPoints: {u: {address: ':53/udp'}, s: {address: ':443', http3: {}}}\n"
             "tcp:\n  routers: {t: {rule: 'HostSNI(`*`)', service: a, entryPoints: [u, s]}}\n"

@@ -30,14 +30,8 @@ _SERVICES = """\
 _PASSED = "tls: {passthrough: true}"
 _TOKENS = st.sampled_from(
     [
-        *"()!,{}[]:",
-        "||",
-        "&&",
-        "HostSNI(`a.example`)",
-        "HostSNI(`*`)",
-        "ClientIP(`10.0.0.0/8`)",
-        "ALPN(`h2`)",
-        "X",
+        *("||", "&&", "HostSNI(`a.example`)", "HostSNI(`*`)", "ClientIP(`10.0.0.0/8`)"),
+        *("ALPN(`h2`)", "X", *"()!,{}[]:"),
     ]
 )
 
@@ -117,8 +111,7 @@ class RouterTests(SynchronousTestCase):
             "not_from = 10.0.0.0/8", points(f"!ClientIP(`10.0.0.0/8`) -> a {_PASSED}").text
         )
 
-    def test_networks(self) -> None:
-        """Without TLS only networks tell clients apart, and silent ones are led by them, too."""
+    def test_networks_decide_for_silent_clients(self) -> None:
         found = points("ClientIP(`10.0.0.0/8`) -> a", "HostSNI(`*`) -> b")
         self.assertEqual(led(found), [(["any"], "a"), (["default"], "b")])
         self.assertIn("silent = a from=10.0.0.0/8 after=1ms\n    b after=1ms\n", found.text)
@@ -147,8 +140,7 @@ class RouterTests(SynchronousTestCase):
                 looks(found), ["line 7: router r0: is left out: the rule is nested too deeply"]
             )
 
-    def test_middlewares(self) -> None:
-        """Who is not on a list of addresses is closed, and not led elsewhere."""
+    def test_middleware_closes_clients_outside_its_list(self) -> None:
         more = "  middlewares:\n    office: {ipAllowList: {sourceRange: [10.0.0.0/8, 192.0.2.1]}}\n    few: {inFlightConn: {amount: 5}}\n"
         found = points(
             f"HostSNI(`a.example`) -> a {_PASSED}\nmiddlewares: [office@file]",
@@ -185,8 +177,7 @@ class RouterTests(SynchronousTestCase):
             len(looks(points("HostSNI(`a.example`) -> a tls: {options: asks}", more=more))), 1
         )
 
-    def test_options_without_counterpart(self) -> None:
-        """Other options of TLS are told, and nothing of those that txmux has anyway."""
+    def test_other_tls_options_are_warned_of(self) -> None:
         for option, word in (
             ("maxVersion: VersionTLS12", "TLS 1.3 is always spoken"),
             ("minVersion: VersionTLS10", "TLS 1.2 and 1.3 are spoken"),
@@ -209,8 +200,7 @@ class RouterTests(SynchronousTestCase):
 
 
 class EntryPointTests(SynchronousTestCase):
-    def test_given(self) -> None:
-        """A file without entry points is all that most have: the caller says where they are."""
+    def test_entry_points_of_the_caller(self) -> None:
         text = (
             "tcp:\n  routers:\n"
             f"    a: {{rule: HostSNI(`a`), service: a, entryPoints: [websecure], {_PASSED}}}\n"
@@ -270,8 +260,7 @@ class EntryPointTests(SynchronousTestCase):
 
 
 class ServiceTests(SynchronousTestCase):
-    def test_servers(self) -> None:
-        """Servers with what there is about connecting them; whom one does not take is closed."""
+    def test_server_and_transport_settings(self) -> None:
         found = points(
             "HostSNI(`*`) -> x",
             more="""\
@@ -330,8 +319,7 @@ class FileTests(SynchronousTestCase):
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
 
-    def test_provided(self) -> None:
-        """The static file leads to others, whose names and lines are told; other providers are, too."""
+    def test_provided_files_and_their_lines(self) -> None:
         (self.folder / "dynamic").mkdir()
         file = self.folder / "dynamic" / "tcp.toml"
         file.write_text(
