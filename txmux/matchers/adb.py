@@ -6,8 +6,6 @@ identity of a server begins with ``host:``. One release of adb sent an empty mes
 FF (change 342653 of the Android project, which was taken back).
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

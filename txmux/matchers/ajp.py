@@ -4,15 +4,9 @@ The magic number, the length, and a request to be forwarded, up to the ``HTTP/``
 the server asks whether the container is there.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _MAGIC = b"\x12\x34"
 _FORWARD_REQUEST, _CPING = 0x02, 0x0A

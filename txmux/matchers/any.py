@@ -1,17 +1,11 @@
 """Matches every client at its first byte, or with its first datagram; one that says nothing is the listener's ``silent``."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import attrs
 
 from txmux.interfaces import Peeked, Transport, Verdict
+from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import DatagramFields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 
 @attrs.frozen

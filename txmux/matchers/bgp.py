@@ -1,14 +1,8 @@
 """Matches the OPEN message with which a BGP peer begins: the marker of 16 bytes, the length, the type, and version 4."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _MARKER = b"\xff" * 16
 _SHORTEST, _LONGEST = 29, 4096

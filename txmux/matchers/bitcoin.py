@@ -4,8 +4,6 @@ That is the magic of a network, four bytes, and the command ``version`` padded w
 tells the two transports apart by the same 16 bytes; its version 2 begins with a random public key and does not match.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

@@ -7,20 +7,14 @@ Over UDP there are three protocols: a request to connect to a tracker, 16 bytes 
 extensions that fill the datagram, and nothing received yet; and a query of the DHT, a dictionary with the ID of a node.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from txmux.interfaces import Transport
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.messages import Message
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Prefix
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 _DEEPEST = 8
 _MOST_VALUES = 64

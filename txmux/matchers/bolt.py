@@ -1,7 +1,5 @@
 """Matches the handshake of a Bolt client, as of Neo4j and Memgraph: its magic, ``6060b017``, behind which are four versions."""
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Prefix
 

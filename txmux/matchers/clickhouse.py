@@ -4,17 +4,11 @@ That is packet 0, the client's name, its version in two numbers, and the revisio
 text, have seven bits in each byte. A name has at most 127 characters here. The protocol over HTTP is ``http``.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _HELLO = 0
 _LONGEST_NAME = 127

@@ -9,8 +9,6 @@ Over TCP each side begins with its Capabilities and Settings Message (CSM): the 
 which there has to be one. One byte of options is a *no*, as clients of MQTT begin so.
 """
 
-from __future__ import annotations
-
 from txmux.interfaces import Transport
 from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import Message

@@ -4,16 +4,9 @@ Version 5.0 or 5.1, the type of the packet, that it is the first and the last fr
 characters and fractions, and a length that the smallest bind has at least. DCE/RPC in SMB is `smb`, and in HTTP is `http`.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _VERSION = 5
 _BIND = 0x0B

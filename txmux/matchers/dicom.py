@@ -4,15 +4,9 @@ The type of the PDU, its length, the version of the protocol, two bytes that are
 of the application that is called.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _ASSOCIATE_REQUEST = b"\x01\x00"
 _FIXED_PART = 2 + 2 + 16 + 16 + 32

@@ -4,17 +4,10 @@
 addresses, and the sum over all of them.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from txmux.interfaces import Transport
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _START = b"\x05\x64"
 _SHORTEST = 5

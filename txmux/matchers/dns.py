@@ -1,10 +1,8 @@
 """The matcher for DNS."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable, Mapping
 from struct import Struct
-from typing import TYPE_CHECKING
 
 import attrs
 from zope.interface import implementer
@@ -15,9 +13,6 @@ from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
 from txmux.wire.messages import Message, message_in, patterns_of
 from txmux.wire.sizes import option_size
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _HEADER = 12
 _LONGEST_NAME = 255

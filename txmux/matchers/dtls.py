@@ -1,8 +1,6 @@
 """The matcher for DTLS."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -27,9 +25,6 @@ from txmux.wire.hello_options import (
     server_name,
     verdict_on,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @attrs.frozen

@@ -4,15 +4,9 @@
 clients say to port 9200 is HTTP.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _HEADER = 8 + 1 + 4
 _LONGEST_MESSAGE = 1 << 30

@@ -4,8 +4,6 @@ The header has 24 bytes, with the lowest byte of a number first: command, length
 the client's, and no options. Behind a registration comes the version, 1, and flags.
 """
 
-from __future__ import annotations
-
 from txmux.interfaces import Transport
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern

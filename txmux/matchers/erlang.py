@@ -5,8 +5,6 @@ and lengths are checked; to EPMD ALIVE2_REQ (``x``), PORT_PLEASE2_REQ (``z``), N
 KILL_REQ (``k``) or STOP_REQ (``s``). Decided at the end of the name, if there is one.
 """
 
-from __future__ import annotations
-
 import re
 
 from txmux.wire.cursor import Cursor, MalformedError

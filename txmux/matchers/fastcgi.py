@@ -4,15 +4,9 @@ Version 1, the type, the number of the request, eight bytes of content, and in t
 keeps the connection.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _BEGIN_REQUEST = b"\x01\x01"
 _CONTENT = 8

@@ -4,8 +4,6 @@ Each message begins with the field 8, BeginString: the version of the protocol, 
 ``FIXT.1.1``, the session protocol of FIX 5.0 and later; and the byte 01, with which all fields end.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

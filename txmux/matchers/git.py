@@ -1,9 +1,7 @@
 """The matcher for Git's own protocol."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -12,9 +10,6 @@ from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, V
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
 from txmux.wire.predicates import begins_with
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _COMMANDS = (b"git-upload-pack ", b"git-receive-pack ", b"git-upload-archive ")
 _SHORTEST = 4 + min(map(len, _COMMANDS)) + 1

@@ -5,8 +5,6 @@ such as those of C++, Python and Ruby, wait for the server's SETTINGS before the
 setting of their own, 0xfe03 (grpc/grpc src/core/ext/transport/chttp2/transport/http2_settings.h).
 """
 
-from __future__ import annotations
-
 import re
 
 import attrs

@@ -4,8 +4,6 @@ The start of a block, then the segment that begins a message, a batch or a file 
 its fields, which is neither a letter nor a digit.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

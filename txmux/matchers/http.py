@@ -1,9 +1,7 @@
 """The matcher for HTTP."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import attrs
 from zope.interface import implementer
@@ -25,9 +23,6 @@ from txmux.wire.http_head import (
     parse_upgrade,
 )
 from txmux.wire.predicates import begins_with
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _FIRST_BYTES = frozenset({*(ord(method[0]) for method in METHODS), ord("\r"), ord("P")})
 # To take them out of their classes at every byte would cost more than to compare them.

@@ -1,7 +1,5 @@
 """Matches the connection preface of an HTTP/2 client with prior knowledge."""
 
-from __future__ import annotations
-
 from txmux.wire.http2_opening import PREFACE
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Prefix

@@ -8,8 +8,6 @@ marker), and the exchange goes on there that has begun on port 500, with both SP
 ESP itself is a *no*: it begins with a random SPI and cannot be told from random bytes.
 """
 
-from __future__ import annotations
-
 from txmux.interfaces import Option
 from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.globs import Globs, names

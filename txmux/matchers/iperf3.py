@@ -4,8 +4,6 @@
 the time there; they are not matched.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

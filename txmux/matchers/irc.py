@@ -4,8 +4,6 @@ That is ``PASS``, ``NICK``, ``USER``, ``CAP`` or ``WEBIRC`` in any case, with th
 of at most 512 bytes without NUL. The CR or LF that ends it decides.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

@@ -4,8 +4,6 @@ The debugger sends the 14 bytes ``JDWP-Handshake``, and the virtual machine answ
 itself connects to a waiting debugger sends nothing first.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Prefix
 

@@ -5,8 +5,6 @@ quotation mark behind that. Values before it may be three levels deep. Stratum, 
 of its own.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

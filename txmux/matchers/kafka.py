@@ -6,16 +6,9 @@ versions already, Metadata, FindCoordinator, Produce, Fetch or ListOffsets. Prod
 as in Kafka 4: with versions before that, queries of DNS and sessions of ZooKeeper look the same.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _HEADER = 2 + 2 + 4 + 2
 _LONGEST_REQUEST = (1 << 24) - 1

@@ -5,10 +5,8 @@ of which only a push has some. The segments fill the datagram, and belong to one
 have error correction, as in kcptun, look random.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from zope.interface import implementer
 
@@ -17,9 +15,6 @@ from txmux.interfaces import IProtocolMatcher, Option, Predicate, Transport
 from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.globs import names
 from txmux.wire.messages import Message
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _PUSH, _WINDOW = 81, 84
 _MOST_SEGMENTS = 128

@@ -5,19 +5,12 @@ that in front, or that of the datagram, version 5, and the type of the message o
 are a *no*.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from txmux.interfaces import Transport
 from txmux.wire.ber import read_length
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import Message
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _TYPES = {0x6A: 10, 0x6C: 12}
 """AS-REQ and TGS-REQ: their tags, and the types that they tell of themselves."""

@@ -4,15 +4,8 @@ That is a control message with its length and numbers, for no tunnel yet, the fi
 that it is a Start-Control-Connection-Request, and whose attributes fill the datagram. Version 3 without UDP is not seen.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import MessageMatcher
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _CONTROL = 0xC8
 """A control message (T), with a length (L) and with numbers (S)."""

@@ -6,19 +6,12 @@ with the tag and the length of a request. A message has at most 10 MiB, which is
 Over UDP (CLDAP), by which Windows looks for a domain controller, it is a search that fills the datagram.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from txmux.interfaces import Transport
 from txmux.wire.ber import read_length
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import Message
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _SEQUENCE, _INTEGER, _SEARCH = 0x30, 0x02, 0x63
 _REQUESTS = frozenset(

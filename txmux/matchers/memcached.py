@@ -5,17 +5,11 @@ them. Binary: magic 0x80, opcode, the lengths of key and extras that it may have
 of a body that has both and, with some opcodes, a value.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import attrs
 
+from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Either, Fields, Pattern
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _TEXT = rb"""(?x:
     (?: (?: gets? | delete | m[adeg] ) \ %(KEY)b

@@ -1,10 +1,8 @@
 """The matcher for Minecraft (Java Edition)."""
 
-from __future__ import annotations
-
 import contextlib
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -14,9 +12,6 @@ from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
 from txmux.wire.predicates import begins_with
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _LONGEST_HOST = 3 * 255
 _PORT_AND_STATE = 3

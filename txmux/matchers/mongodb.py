@@ -6,16 +6,9 @@ never compressed and has at most 512 bytes of metadata, and maybe a token; so le
 Telnet to others at the second byte.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _HEADER = 4 * 4
 _SHORTEST_MESSAGE = _HEADER + 4 + 1 + 5

@@ -1,8 +1,6 @@
 """The matcher for MQTT."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -12,9 +10,6 @@ from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdic
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _MORE, _LAST = rb"[\x80-\xff]", rb"[\x01-\x7f]"
 _REMAINING_LENGTH = rb"(?:[\x0c-\x7f]|%b{1,3}%b)" % (_MORE, _LAST)

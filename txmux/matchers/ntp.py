@@ -7,15 +7,8 @@ clients that reveal little leave them zero, or fill them with random numbers.
 Servers among themselves (modes 1, 2 and 5), and what ``ntpq`` asks (mode 6), are a *no*.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import MessageMatcher
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _CLIENT = 3
 _VERSIONS = range(1, 5)

@@ -4,8 +4,6 @@
 least byte first. What a server that connects to its client says, ReverseHello, is a *no*.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

@@ -11,8 +11,6 @@ as the first ones may be lost.
 Tunnels with a static key (--secret) have no handshake, and cannot be told from random bytes.
 """
 
-from __future__ import annotations
-
 from txmux.interfaces import Transport
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.messages import Message

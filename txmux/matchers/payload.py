@@ -1,10 +1,8 @@
 """The matcher for fixed bytes at a fixed place, for protocols that have no matcher of their own."""
 
-from __future__ import annotations
-
 import operator
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -12,9 +10,6 @@ from zope.interface import implementer
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transport, Verdict
 from txmux.wire.predicates import begins_with
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _LARGEST_OFFSET = 65536
 _PIECE = re.compile(r"\\x[0-9A-Fa-f]{2}|\\.?|[^\\]+", re.DOTALL)

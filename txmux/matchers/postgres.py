@@ -1,8 +1,6 @@
 """The matcher for PostgreSQL."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 from zope.interface import implementer
@@ -20,9 +18,6 @@ from txmux.wire.postgres_startup import (
     parse_startup,
     parse_tls_start,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 
 @attrs.frozen

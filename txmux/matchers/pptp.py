@@ -3,8 +3,6 @@
 The length of 156 bytes, a control message, the magic cookie, the type of the message, and two bytes that are zero.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Prefix
 

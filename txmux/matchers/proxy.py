@@ -4,8 +4,6 @@ Version 1 is matched at the end of its line, of at most 107 bytes; version 2 at 
 signature, version and command, family and transport, length.
 """
 
-from __future__ import annotations
-
 import attrs
 
 from txmux.interfaces import Peeked, Verdict

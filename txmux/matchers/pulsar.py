@@ -4,16 +4,9 @@ The length of all and of the command, of which the first is the other and its ow
 type of the command, CONNECT, the length of what it says, and the version of the client.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _SHORTEST, _LONGEST = 7, (1 << 20) - 1
 _TYPE_IS_CONNECT = b"\x08\x02"

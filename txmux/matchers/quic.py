@@ -1,10 +1,8 @@
 """The matcher for QUIC."""
 
-from __future__ import annotations
-
 import importlib
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import attrs
 from zope.interface import implementer
@@ -31,9 +29,6 @@ from txmux.wire.hello_options import (
 )
 from txmux.wire.quic.header import VERSIONS
 from txmux.wire.quic.opening import OTHER_VERSION, parse_opening
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _LONG_HEADERS = frozenset(range(0x80, 0x100))
 

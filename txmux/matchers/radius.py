@@ -4,14 +4,8 @@ The code of a request (access, accounting, status, disconnect or change of autho
 and attributes that fill it, at least one.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from txmux.wire.cursor import Cursor
 from txmux.wire.messages import MessageMatcher
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _REQUESTS = frozenset(
     {

@@ -4,15 +4,8 @@ That is a ping, or one of the two requests to open a connection; in each of them
 its place.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import MessageMatcher
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _PING, _PING_IF_OPEN, _OPEN_1, _OPEN_2 = 0x01, 0x02, 0x05, 0x07
 _TIME = 8

@@ -16,19 +16,14 @@ A datagram that is shorter than 48 bytes is a *no*, and so are those of STUN, QU
 early as over TCP.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.interfaces import Peeked, Transport, Verdict
 from txmux.wire.plain import PlainMatcher
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ENOUGH = 48
 """The number of bytes that decide.

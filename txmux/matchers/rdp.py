@@ -1,9 +1,7 @@
 """The matcher for RDP."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -14,9 +12,6 @@ from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
 from txmux.wire.predicates import verdict_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _HEADER = 4 + 7
 _LONGEST = 5 + 254

@@ -7,8 +7,6 @@ client goes to Redis, whatever version it has. ``CLIENT`` is followed by one of 
 (RFC 2229, section 3.6), it is followed by any text.
 """
 
-from __future__ import annotations
-
 import re
 
 import attrs

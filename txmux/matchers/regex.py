@@ -1,8 +1,6 @@
 """The `regex` matcher: a regular expression on the first bytes of a stream."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from zope.interface import implementer
 
@@ -11,9 +9,6 @@ from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Predicate, Transport
 from txmux.wire.predicates import Pattern
 from txmux.wire.sizes import option_size
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _DEFAULT_WITHIN = 256
 _LARGEST_WITHIN = 64 * 1024

@@ -4,8 +4,6 @@
 for the server's acknowledgement then.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

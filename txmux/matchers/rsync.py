@@ -4,8 +4,6 @@ Both sides send ``@RSYNCD: VERSION.SUBPROTOCOL`` first, without waiting; rsync r
 first digit of the version decides.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

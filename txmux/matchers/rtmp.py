@@ -7,8 +7,6 @@ Whole seconds of the time are given up to others: two zeros behind a byte that i
 Modbus or Oracle, and a ``50`` there, in front of a player's version, is an OpenVPN client's reset with --tls-crypt-v2.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

@@ -8,8 +8,6 @@ So what others begin with is left to them, where it is no likely beginning of a 
 frames of IAX2, and the handshake of SRT.
 """
 
-from __future__ import annotations
-
 import re
 
 from txmux.wire.cursor import Cursor, MalformedError

@@ -7,16 +7,9 @@ Micro/WIN. Newer controllers have names instead that begin with ``SIMATIC-``. Ot
 with its selector 00 01, are a *no*.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _TPKT = 4
 _FIXED_PART = 7

@@ -4,8 +4,6 @@ That is a method of the IANA registry, a URI and ``SIP/2.0``, in a line of at mo
 come before it, such as a ping.
 """
 
-from __future__ import annotations
-
 from txmux.interfaces import Transport
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern

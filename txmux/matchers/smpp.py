@@ -4,16 +4,9 @@ Length, command, status 0, the number in the sequence, and how the name of the s
 centre that connects to a client (outbind) is a *no*.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _HEADER = 16
 _SHORTEST_BIND = _HEADER + 7

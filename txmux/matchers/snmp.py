@@ -4,17 +4,10 @@ It is a SEQUENCE in BER that fills the datagram: the version, then for SNMPv1 an
 reaches the end; for v3 the global data, the security parameters, and a scoped PDU, plain or encrypted.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from txmux.interfaces import Option
 from txmux.wire.ber import read_length
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import MessageMatcher
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _SEQUENCE, _INTEGER, _OCTETS = 0x30, 0x02, 0x04
 _VERSIONS = {0: "1", 1: "2c", 3: "3"}

@@ -4,8 +4,6 @@
 not 0, a host name that ends with a NUL.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

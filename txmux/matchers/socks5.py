@@ -5,8 +5,6 @@ That is 5, a number of methods and as many methods, no two of them alike. Method
 Cassandra and DNP3 to others at the second byte.
 """
 
-from __future__ import annotations
-
 from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields

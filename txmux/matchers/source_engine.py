@@ -5,8 +5,6 @@ old ping; or the request for a challenge with which a player begins. What comes 
 beginning.
 """
 
-from __future__ import annotations
-
 import re
 
 from txmux.wire.cursor import Cursor, MalformedError

@@ -5,15 +5,8 @@ wave of a rendezvous, and no cookie. UDT, from which SRT comes, begins the same.
 (``streamid``) only comes later, with the server's cookie.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import MessageMatcher
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _HANDSHAKE = bytes.fromhex("8000 0000 00000000")
 _WAVE, _INDUCTION = 0, 1

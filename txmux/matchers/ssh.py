@@ -1,9 +1,7 @@
 """The matcher for SSH."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -12,9 +10,6 @@ from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdic
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
 from txmux.wire.predicates import begins_with
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _MAGIC = b"SSH-"
 _LONGEST_LINE = 255

@@ -3,8 +3,6 @@
 That is ``CONNECT`` or ``STOMP`` and the end of the line, with which no request of HTTP begins.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

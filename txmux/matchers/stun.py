@@ -1,9 +1,7 @@
 """The matcher for STUN, TURN and ICE."""
 
-from __future__ import annotations
-
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -13,9 +11,6 @@ from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, names
 from txmux.wire.messages import Message, patterns_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _BINDING, _ALLOCATE, _CONNECTION_BIND = 0x001, 0x003, 0x00B
 _METHODS = {

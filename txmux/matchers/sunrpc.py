@@ -1,8 +1,6 @@
 """The matcher for ONC RPC, which NFS and the port mapper speak."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -13,9 +11,6 @@ from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.globs import names
 from txmux.wire.messages import Message
 from txmux.wire.predicates import verdict_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _LAST_FRAGMENT = 1 << 31
 _SHORTEST_CALL = 6 * 4 + 2 * 8

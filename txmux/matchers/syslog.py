@@ -4,8 +4,6 @@ A message begins with ``<PRIVAL>``, a number from 0 to 191 without leading zeros
 a blank come before it: a number without leading zeros, here of at most six digits.
 """
 
-from __future__ import annotations
-
 import re
 
 from txmux.interfaces import Transport

@@ -4,14 +4,8 @@
 encryption, the version of the client, and the first step of the handshake.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from txmux.wire.cursor import Cursor
 from txmux.wire.messages import MessageMatcher
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _BEGINNING = b"TS3INIT1" + bytes.fromhex("0065 0000 88")
 _VERSION = 4

@@ -4,8 +4,6 @@ The name of the file and the mode, each with a NUL at its end, and maybe pairs o
 the datagram.
 """
 
-from __future__ import annotations
-
 import re
 
 from txmux.wire.cursor import Cursor, MalformedError

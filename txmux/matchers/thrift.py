@@ -5,8 +5,6 @@ the compact protocol its number, version and type, the sequence number and that 
 decides. A frame is the length, four bytes, in front. The old binary protocol without a version, JSON and THeader are a *no*.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

@@ -5,8 +5,6 @@ That is a line with the number of the request, 0, the daemon's name and the vers
 (``invitation.c``). At most 300 bytes.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

@@ -1,8 +1,6 @@
 """The matcher for TLS."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -13,9 +11,6 @@ from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.hello_options import ECH, SNI, HelloOptions, hello_facts, hello_options, name_in
 from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
 from txmux.wire.sslv2_hello import read_sslv2_beginning
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _MATCH, _NEED_MORE = Verdict.MATCH, Verdict.NEED_MORE
 

@@ -6,15 +6,9 @@ oldest that will do (such as 0x012c), which is not later. Clients put more than 
 packet of their own, so 1024 bytes are never reached.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _HEADER = 8
 _SHORTEST_PACKET = _HEADER + 26

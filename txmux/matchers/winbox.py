@@ -7,8 +7,6 @@ two bytes and ``M2``.
 Of names only those are known that fit into one chunk, at most 221 bytes.
 """
 
-from __future__ import annotations
-
 import re
 
 from txmux.wire.cursor import Cursor, MalformedError

@@ -1,21 +1,16 @@
 """The matcher for WireGuard, which tells servers apart by their public key."""
 
-from __future__ import annotations
-
 import binascii
 import hmac
 import re
+from collections.abc import Mapping
 from hashlib import blake2s
-from typing import TYPE_CHECKING
 
 import attrs
 from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transport, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _INITIATION, _RESPONSE, _COOKIE, _DATA = 1, 2, 3, 4
 _SIZES = {_INITIATION: 148, _RESPONSE: 92, _COOKIE: 64}

@@ -4,8 +4,6 @@ Its first byte is the byte order, ``l`` or ``B``; the second is unused; then com
 0, in that order.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

@@ -1,9 +1,7 @@
 """The matcher for XMPP."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
@@ -12,9 +10,6 @@ from txmux.detection.regex import Progress, compile_pattern
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _LONGEST_START = 256
 _LONGEST_HEADER = 4096

@@ -4,8 +4,6 @@
 before Zabbix 4.0 are asked without a header is a *no*.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

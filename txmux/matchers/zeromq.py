@@ -4,8 +4,6 @@ It is ``FF``, eight bytes and ``7F``. libzmq waits for that of the other side be
 else to look at; but the eight bytes are the length of a name in ZMTP 1.0, for which libraries write 0 or 1 here.
 """
 
-from __future__ import annotations
-
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 

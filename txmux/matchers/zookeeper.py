@@ -5,15 +5,9 @@ the password, which is 16. Or a four letter word. The words that begin a command
 (``config``, ``dump``) are only matched with the end of the line behind them.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Either, Fields, Pattern
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 _WORDS = rb"""(?x:
     cons | crst | dirs | envi | gtmk | hash | icfg | isro | mntr | ruok | srst | srvr | stmk | sysp | wchc | wchp | wchs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,6 @@ from txmux.testing.words import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from txmux.interfaces import IProtocolMatcher, Predicate
 
 __all__ = ["check_datagrams", "flow_decided"]

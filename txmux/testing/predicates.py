@@ -7,15 +7,13 @@ import gc
 import itertools
 import re
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 from txmux.interfaces import Datagrams, Exchange, Key, Peeked, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import FrameType
-    from typing import TypeAlias
 
     from txmux.interfaces import Predicate
 

@@ -6,7 +6,8 @@ import contextlib
 import importlib
 import itertools
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from zope.interface import Invalid
 from zope.interface.verify import verifyObject
@@ -14,9 +15,6 @@ from zope.interface.verify import verifyObject
 from txmux.detection.registry import transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 __all__ = [
     "about",

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from txmux.wire.cursor import MalformedError
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
+from txmux.wire.cursor import Cursor, MalformedError
 
 __all__ = ["read_length"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -15,8 +16,6 @@ from txmux.errors import OptionError
 from txmux.interfaces import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-
     from txmux.interfaces import Peeked
 
 __all__ = ["Globs", "hosts", "names", "option_globs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,8 +15,6 @@ from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
     from txmux.wire.client_hello import HelloReader
 
 __all__ = [

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 
 from txmux.interfaces import Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.predicates import begins_with
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["FRAMES_LIMIT", "OPENING_LIMIT", "PREFACE", "Opening", "parse_opening"]
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
 
 import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Option, Predicate, Transport
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
 
 __all__ = ["PlainMatcher"]
 

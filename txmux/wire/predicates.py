@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.detection.regex import Progress, StreamPattern, compile_pattern
 from txmux.interfaces import Datagrams, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 __all__ = ["DatagramFields", "Either", "Fields", "Pattern", "Prefix", "begins_with", "verdict_of"]
 

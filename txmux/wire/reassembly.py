@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from txmux.wire.cursor import MalformedError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["LONGEST_STREAM", "MOST_FRAGMENTS", "Fragment", "reassemble"]
 

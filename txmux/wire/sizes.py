@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from txmux.errors import OptionError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["option_size"]
 

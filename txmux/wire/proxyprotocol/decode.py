@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -23,9 +24,6 @@ from txmux.wire.proxyprotocol.header import (
     TlvType,
     crc32c,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 @attrs.frozen

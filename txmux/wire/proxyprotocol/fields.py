@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from txmux.wire.proxyprotocol.decode import parse_ssl
@@ -14,8 +15,6 @@ from txmux.wire.proxyprotocol.header import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from txmux.wire.proxyprotocol.header import ProxyHeader
 
 
