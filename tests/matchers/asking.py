@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from txmux.detection.registry import datagram_predicate
@@ -9,8 +10,6 @@ from txmux.interfaces import Datagrams, Peeked
 from txmux.testing import decided, facts, flow_decided
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from txmux.interfaces import IProtocolMatcher, Predicate, Verdict
     from txmux.testing import Decided
 

@@ -13,6 +13,7 @@ samples finish what has begun so. As a datagram is whole, datagrams of one proto
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +24,6 @@ from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
     from txmux.interfaces import Predicate
 
     Pair = tuple[str, str]

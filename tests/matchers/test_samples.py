@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,6 @@ from txmux.testing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from txmux.interfaces import Predicate
 
 _BUILT_IN = [path.stem for path in Path(txmux.matchers.__path__[0]).glob("[a-z]*.py")]

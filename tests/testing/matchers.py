@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 HELLO = b"HELLO\n"
 

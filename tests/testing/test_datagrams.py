@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,8 +18,6 @@ from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import DatagramFields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from txmux.interfaces import Predicate
 
 HELLO = b"HELLO world"

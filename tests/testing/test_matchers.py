@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,8 +16,6 @@ from txmux.interfaces import Exchange, Peeked, Verdict
 from txmux.testing import check_matcher, decided, with_example
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from txmux.interfaces import IProtocolMatcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE

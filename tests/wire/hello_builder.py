@@ -5,12 +5,9 @@ The format is that of RFC 8446, sections 4.1.2, 4.2 and 5.1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from txmux.wire.client_hello import HelloReader, parse_client_hello
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 PADDING = 21
 """An extension that says nothing (RFC 7685)."""

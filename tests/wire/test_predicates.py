@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,11 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.examples import scaled
 from txmux.detection.regex import PatternError, compile_pattern
 from txmux.testing import check_matcher, check_predicate
+from txmux.wire.cursor import Cursor
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Either, Fields, Pattern, Prefix
-
-if TYPE_CHECKING:
-    from txmux.wire.cursor import Cursor
 
 
 def read_numbers(cursor: Cursor) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +18,6 @@ from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.frames import read_frames
 from txmux.wire.quic.header import varint
 from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, reassemble
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 STREAM = bytes(range(256)) * 4
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,9 +24,6 @@ from txmux.wire.http_head import (
     parse_request,
     parse_upgrade,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 LINE = b"GET /a HTTP/1.1\r\n"
 HELLO = b"\x01\x00\xf0\x00\x03\x03" + bytes(32) + b"\x00\xe0\x00"
