@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Listener, Rules
 
-__all__ = ["FileLock", "LimitsLayout", "SharedLimits", "SharedTally"]
-
 _SIZE = 8  # of a number, in bytes
 # The columns that belong to no process: connections in transit, and expected ones.
 _MOVING, _EXPECTED = -2, -1

@@ -66,8 +66,6 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address
 
-__all__ = ["ConnectionOwner", "MuxProtocol"]
-
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 

@@ -18,8 +18,6 @@ from txmux.wire.quic.header import LONG_HEADER, LONGEST_ID, Packet, may_open, re
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["HEAD", "ConnectionIds", "destination_of"]
-
 HEAD = 1 + 4 + 1 + LONGEST_ID
 """Bytes of a datagram by which its connection is known."""
 

@@ -34,8 +34,6 @@ from txmux.udp.flow_ids import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-__all__ = ["MigratingPath", "Migration"]
-
 F = TypeVar("F")
 
 SILENCE = 0.25

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from txmux.udp.connection_ids import ConnectionIds
 
-__all__ = ["ACKNOWLEDGED", "Beside", "SharedAddress"]
-
 REORDERED = 0.02
 """Seconds for which datagrams with the ID before may be on their way."""
 RECENT = 1.0

@@ -11,8 +11,6 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Aged", "FlowTable", "TimeoutQueue"]
-
 
 class Aged(Protocol):
     """A flow as its table sees it; only the table changes these attributes.

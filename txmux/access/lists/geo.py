@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     Found = frozenset[tuple[str, str | int]]
 
-__all__ = ["GeoDatabase", "GeoDatabaseError", "read_geo_database"]
-
 _MOST_CACHED = 10_000
 
 

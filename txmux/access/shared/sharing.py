@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from txmux.access.shared.bans import SharedBans
     from txmux.rules.model import Rules
 
-__all__ = ["Sharing"]
-
 
 class Sharing:
     """Has the connection to the Redis of the rules."""
