@@ -165,6 +165,13 @@ class MuxTestCase(TestCase):
         self.assert_story(record, **wanted)
         return record
 
+    async def assert_waits(self, seconds: float) -> None:
+        """Check that no server is asked, and nothing logged, before this time, and let it pass."""
+        self.time.advance(seconds - 0.1)
+        await self.turn(3)
+        self.assertEqual((self.records, self.backend.peers), ([], []))
+        self.time.advance(0.2)
+
     async def until_logged(self, count: int = 1) -> None:
         """Wait for this many lines of the access log, or more.
 

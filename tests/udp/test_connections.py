@@ -7,20 +7,14 @@ from typing import TYPE_CHECKING, Any
 from tests.support.datagrams import Talker, turn
 from tests.udp.test_migration import WG_ANSWER, WG_DATA, WG_FIRST
 from tests.udp.test_migration import answer as answering
-from tests.udp.test_relaying import FlowCase, MovingCase
+from tests.udp.test_relaying import LISTEN, FlowCase, MovingCase
 from tests.wire.hello_builder import client_hello, extension, server_name, versions
 from tests.wire.quic_builder import SOURCE, crypto, cut, initial, other_version, zero_rtt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_RULES = """
-[txmux]
-access_log = LOG
-access_log_format = json
-[listen u]
-endpoint = udp:127.0.0.1:0
-%s
+_RULES = f"""{LISTEN}%s
 [route a]
 match = quic sni=a.example.com
 backend = udp:127.0.0.1:%d

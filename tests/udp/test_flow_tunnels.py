@@ -9,17 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.test_wireguard import COOKIE, DATA, DATAGRAMS, RESPONSE, SERVER
 from tests.support.datagrams import Talker, turn
 from tests.udp.handover_case import HandoverCase
+from tests.udp.test_relaying import LISTEN
 from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.wireguard import wireguard
 from txmux.udp.flow_ids import begins_tunnel, continues_tunnel
 
-_RULES = """
-[txmux]
-access_log = LOG
-access_log_format = json
-[listen u]
-endpoint = udp:127.0.0.1:0
-default = %s
+_RULES = f"""{LISTEN}default = %s
 [route vpn]
 match = wireguard key=%s
 backend = udp:127.0.0.1:%d

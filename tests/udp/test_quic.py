@@ -7,29 +7,17 @@ import hashlib
 from tests.backends.pool.test_balance import order
 from tests.support.datagrams import Talker, turn
 from tests.support.quic import QuicClient, QuicServer
-from tests.udp.test_relaying import FlowCase
+from tests.udp.test_relaying import LISTEN, FlowCase
 from txmux.udp import migration
 
-_RULES = """
-[txmux]
-access_log = LOG
-access_log_format = json
-[listen u]
-endpoint = udp:127.0.0.1:0
-[route site]
+_RULES = f"""{LISTEN}[route site]
 match = quic sni=*.example.com
 backend = udp:127.0.0.1:%d
 [route other]
 match = quic
 backend = udp:127.0.0.1:%d
 """
-_HASHED = """
-[txmux]
-access_log = LOG
-access_log_format = json
-[listen u]
-endpoint = udp:127.0.0.1:0
-[route site]
+_HASHED = f"""{LISTEN}[route site]
 match = quic
 backend = b
 [backend b]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.service import ServiceTestCase
-from tests.udp.test_migration import FIRST, answer
+from tests.udp.test_migration import FIRST, SHORT, answer
 from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.udp import ancillary, migration
 from txmux.udp import flow as flow_module
@@ -17,13 +17,15 @@ from txmux.udp import flow as flow_module
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_RULES = """
+LISTEN = """
 [txmux]
 access_log = LOG
 access_log_format = json
 [listen u]
 endpoint = udp:127.0.0.1:0
-default = b
+"""
+"""Rules with one listener, to which more keys or sections are added."""
+_RULES = f"""{LISTEN}default = b
 %s
 [backend b]
 server = udp:127.0.0.1:%s
@@ -77,6 +79,14 @@ class MovingCase(FlowCase):
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, host)
         return server, old, new, self.begin(server.port, **rules)
+
+    async def assert_alone(self, client: Talker, thief: Talker, port: int) -> None:
+        """Check that a client gets all answers, although another one uses its connection ID."""
+        had = len(thief.heard)
+        for _ in range(10):
+            thief.say(SHORT, port)
+            self.assertEqual(await client.asks(SHORT, port), SHORT)
+        self.assertEqual(len(thief.heard), had)
 
 
 class RelayingTests(FlowCase):
@@ -173,10 +183,7 @@ class RelayingTests(FlowCase):
 
     async def test_unmatched_client_is_one_flow_without_answers(self) -> None:
         client = Talker.listening(self)
-        [port] = self.run_service(
-            "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
-            "[listen u]\nendpoint = udp:127.0.0.1:0\n"
-        )
+        [port] = self.run_service(LISTEN)
         for _ in range(5):
             client.say(b"ab", port)
         while not (self.running.factories and self.running.factories[0].connections):
@@ -193,8 +200,7 @@ class RelayingTests(FlowCase):
 
 class KeepAliveTests(FlowCase):
     _SIP = (
-        "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
-        "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = %s\ndefault = udp:127.0.0.1:%d\n"
+        f"{LISTEN}detect_timeout = %s\ndefault = udp:127.0.0.1:%d\n"
         "[route sip]\nmatch = sip\nbackend = udp:127.0.0.1:%d\n"
     )
     _NOISE = (b"\r\n\r\n", b"\r\n", bytes(4), b"")
