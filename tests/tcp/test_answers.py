@@ -18,8 +18,7 @@ NOT_YET = RejectionAnswer(b"", complete=False)
 HELLO = records(client_hello(server_name("a.example"), versions(0x0304)))
 ALERT = bytes.fromhex("15 0303 0002 0270")
 GET = b"GET / HTTP/1.1\r\n"
-REQUEST = b"\x82\x84\x86"
-"""``GET / http`` by the static table of HPACK."""
+REQUEST = b"\x82\x84\x86"  # ``GET / http`` by the static table of HPACK
 HTTP2 = PREFACE + frame(4) + request(REQUEST, stream=3)
 SSH = b"SSH-2.0-x\r\n"
 SPEAKING = (

@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 _SIZE = 8  # of a number, in bytes
 # The columns that belong to no process: connections in transit, and expected ones.
 _MOVING, _EXPECTED = -2, -1
-_PATIENCE = 1.0
-"""Seconds that a process waits for another one to release the lock."""
-_PAUSE = 0.0002
-"""Seconds from one attempt to the next."""
+_PATIENCE = 1.0  # seconds that a process waits for another one to release the lock
+_PAUSE = 0.0002  # seconds from one attempt to the next
 _FEWEST = 3  # columns: moving, expected, and the supervisor's
 _PLACES = deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
 

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import IPAddress, IPNetwork
 
 _LONGEST_REASON = 200
-_AT_ONCE = 1000
-"""Bans that are forgotten in one go: about a millisecond."""
-
+_AT_ONCE = 1000  # bans that are forgotten in one go: about a millisecond
 _FORGOTTEN = 1000
 """Ends that may be noted of bans that were lifted, beside as many as there are bans."""
 
@@ -226,9 +224,7 @@ class Banned:
         return False
 
 
-_MOST = 100_000
-"""Bans that each process keeps."""
-
+_MOST = 100_000  # bans that each process keeps
 FULL = f"there are {_MOST} bans already; ban networks, or use a file"
 
 

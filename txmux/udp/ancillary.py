@@ -11,24 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Ancillary: TypeAlias = tuple[int, int, bytes]
-"""Level, type and data, as ``sendmsg()`` takes them."""
+Ancillary: TypeAlias = tuple[int, int, bytes]  # Level, type and data, as ``sendmsg()`` takes them
 
-SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
-"""udp(7), ``linux/udp.h``."""
-_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
-"""ip(7), ipv6(7), RFC 3542 section 6.1."""
-
+SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104  # udp(7), ``linux/udp.h``
+_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # ip(7), ipv6(7), RFC 3542 section 6.1
 LARGEST = 65_535
 """Bytes that can come at once: of one datagram, or of several that the system has put together."""
-MOST_AT_ONCE = 64
-"""Datagrams that the system takes at once (``UDP_MAX_SEGMENTS``)."""
-MOST_BYTES_AT_ONCE = 65_000
-"""Bytes of them, with room for the headers of IP and UDP."""
-
-SPACE = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4)
-"""Bytes that all that is read here takes."""
-
+MOST_AT_ONCE = 64  # datagrams that the system takes at once (``UDP_MAX_SEGMENTS``)
+MOST_BYTES_AT_ONCE = 65_000  # bytes of them, with room for the headers of IP and UDP
+SPACE = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4)  # bytes that all that is read here takes
 _ADDRESS_AND_LINK = struct.Struct("=16sI")
 _SIZE = struct.Struct("=i")
 _SO_MEMINFO = 55  # asm-generic/socket.h

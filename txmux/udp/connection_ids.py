@@ -18,9 +18,7 @@ from txmux.wire.quic.header import LONG_HEADER, LONGEST_ID, Packet, may_open, re
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-HEAD = 1 + 4 + 1 + LONGEST_ID
-"""Bytes of a datagram by which its connection is known."""
-
+HEAD = 1 + 4 + 1 + LONGEST_ID  # bytes of a datagram by which its connection is known
 _LEAST_LONG = bytes([LONG_HEADER])
 _MOST_KNOWN = 4
 _ID_AT = 6

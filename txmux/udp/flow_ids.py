@@ -20,8 +20,7 @@ from txmux.wire.quic.header import Packet, may_open, read_long_header
 
 QUIC, WIREGUARD = b"q", b"w"
 
-_SHORTEST, _LONGEST = 8, 20
-"""Bytes of a connection ID that cannot be guessed, and of any."""
+_SHORTEST, _LONGEST = 8, 20  # bytes of a connection ID that cannot be guessed, and of any
 _LONG = 0x80
 _LONG_BYTE = bytes([_LONG])
 _WG_INITIATION, _WG_RESPONSE, _WG_DATA = b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0"

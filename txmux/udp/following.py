@@ -36,8 +36,7 @@ if TYPE_CHECKING:
         def count_lost(self, count: int, /) -> None: ...
 
 
-_MOST_BUFFERED = 32 * 1024
-"""Bytes of answers that may wait."""
+_MOST_BUFFERED = 32 * 1024  # bytes of answers that may wait
 
 
 class Following:

@@ -47,8 +47,7 @@ MINUTE = 60.0
 
 _MOST_IDS = 4
 _UNPROVEN_FACTOR = 3
-_ENOUGH = 2
-"""Datagrams by which an address is proved."""
+_ENOUGH = 2  # datagrams by which an address is proved
 
 
 class Migration(Generic[F]):

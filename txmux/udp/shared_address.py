@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from txmux.udp.connection_ids import ConnectionIds
 
-REORDERED = 0.02
-"""Seconds for which datagrams with the ID before may be on their way."""
+REORDERED = 0.02  # seconds for which datagrams with the ID before may be on their way
 RECENT = 1.0
 """Seconds in which a connection that changes its ID has used the one before; and in which a guess is proved wrong."""
 

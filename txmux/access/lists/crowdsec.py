@@ -33,9 +33,7 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6,
 _SCOPES = frozenset({"ip", "range"})
 
 _PATH = "/v1/decisions/stream?startup={startup}&scopes=ip,range"
-_PATIENCE = 10.0
-"""Seconds until an answer begins, and for the rest of it."""
-
+_PATIENCE = 10.0  # seconds until an answer begins, and for the rest of it
 _MOST_BYTES = 1 << 26
 _LONGEST_WAIT = 8  # times of the look, after failures: 80 s
 

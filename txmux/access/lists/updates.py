@@ -36,11 +36,8 @@ _FILES = 4.0
 
 _CROWDSEC = 10.0
 
-_UNSURE = 2_000_000_000
-"""Nanoseconds in which a file may change twice and still look the same."""
-
-_LOST = 60.0
-"""Seconds after which the operator should know that networks are not up to date."""
+_UNSURE = 2_000_000_000  # nanoseconds in which a file may change twice and still look the same
+_LOST = 60.0  # seconds after which the operator should know that networks are not up to date
 
 
 class ListSource(Protocol):

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 _CHANNEL = "txmux:bans"
 _PREFIX = "txmux:ban:"
-_REMEMBERED = 30 * 86400
-"""Seconds in which it is known that a ban was taken back."""
-
+_REMEMBERED = 30 * 86400  # seconds in which it is known that a ban was taken back
 _LONGEST_WHY = 200  # characters
 _AT_ONCE = 200
 _GATHERED = 0.02
@@ -47,9 +45,7 @@ _GATHERED = 0.02
 _SURE = 1.0
 """Seconds by which the end of a ban may differ between machines: an answer is on its way for some time."""
 
-_AGED = 1e-6
-"""The least age of a record that does not have to be later than all others."""
-
+_AGED = 1e-6  # the least age of a record that does not have to be later than all others
 _WRITE = """\
 local time = redis.call('TIME')
 local now, age = time[1] + time[2] / 1000000, tonumber(ARGV[1])

@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
     from txmux.rules.model.settings import Store
 
-_PATIENCE = 5.0
-"""Seconds to connect and to authenticate in."""
-
-_SHORTEST, _LONGEST = 0.5, 15.0
-"""Seconds between two attempts."""
+_PATIENCE = 5.0  # seconds to connect and to authenticate in
+_SHORTEST, _LONGEST = 0.5, 15.0  # seconds between two attempts
 
 
 class StoreError(MuxError):

@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 _SLOW = 0.02
 """Seconds after which an answer is of no use: by then many may have come that were not counted."""
 
-_SHORTEST, _LONGEST = 1.0, 30.0
-"""Seconds until a slow Redis is tried again."""
-
+_SHORTEST, _LONGEST = 1.0, 30.0  # seconds until a slow Redis is tried again
 _MOST_QUESTIONS = 1000  # in a second
 _MOST_TOKENS = 10
 _WORTH, _GOOD = 0.1, 1.0
@@ -46,7 +44,6 @@ _WORTH, _GOOD = 0.1, 1.0
 _LONGEST_WHY = 200  # characters
 _MOST_LEASES = 100_000
 _MICROSECONDS = 1000  # a microsecond, in nanoseconds
-
 _OFTEN, _COUNT_GOOD = 1.0, 15.0
 """Seconds between two reports of a number of connections, and in which one is good."""
 _MOST_COUNTED = 10_000

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from txmux.tcp.transitions import Outcome
     from txmux.telemetry.record import ConnectionState
 
-_CLOSE = Silent(Refusal.CLOSE)
-"""The destination of silent clients if the rules do not say."""
+_CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules do not say
 
 
 @attrs.define(eq=False, slots=False)
