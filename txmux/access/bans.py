@@ -43,16 +43,11 @@ def banned_network(text: str) -> IPNetwork:
 
 @attrs.frozen
 class Ban:
-    """One ban.
-
-    Attributes:
-        since: The time of the ban, in seconds since 1970.
-        until: When it is over; `math.inf` is when it is taken back.
-    """
+    """One ban."""
 
     network: IPNetwork
-    since: float
-    until: float = math.inf
+    since: float  # the time of the ban, in seconds since 1970
+    until: float = math.inf  # when it is over; `math.inf` is when it is taken back
     reason: str = ""
 
     def as_json(self) -> dict[str, Any]:

@@ -41,15 +41,11 @@ class CompiledRoute(Route):
 
 @attrs.frozen
 class Silent:
-    """The destination of silent clients, and when they count as silent.
-
-    Attributes:
-        after: Seconds without a byte; ``None`` is ``detect_timeout``.
-    """
+    """The destination of silent clients, and when they count as silent."""
 
     destination: Destination
     clients: Clients = EVERY_CLIENT
-    after: float | None = None
+    after: float | None = None  # seconds without a byte; ``None`` is ``detect_timeout``
 
 
 @attrs.frozen(eq=False)

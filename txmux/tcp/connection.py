@@ -79,17 +79,13 @@ class ConnectionOwner(Protocol):
 
 
 class MuxProtocol(End, Client):
-    """A client's connection, from accept to its end; see also `Served` and `Client`.
-
-    Attributes:
-        counted: The counters of its route; ``None`` once it is over.
-    """
+    """A client's connection, from accept to its end; see also `Served` and `Client`."""
 
     stage: Stage = OVER
     logged: Logged = True
     admitted = False
     permit: Permit | None = None
-    counted: RouteCounts | None
+    counted: RouteCounts | None  # the counters of its route; ``None`` once it is over
     decided_after = 0
     refusal_reason: EndReason | None = None
     unrecognised: bytes | None = None

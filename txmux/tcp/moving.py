@@ -30,23 +30,15 @@ no connection has the slot there."""
 
 @attrs.frozen
 class MovedConnection:
-    """All that another process needs of a connection, besides its two sockets.
-
-    Attributes:
-        age: Seconds since the client was accepted.
-        timeouts: When to give up; those of the rules that routed the client.
-        relay: How far its bytes have come.
-        version: That of the rules by which the client was accepted; 0 if that is not known.
-        at: The time of this state, by the clock that both processes have.
-    """
+    """All that another process needs of a connection, besides its two sockets."""
 
     record: ConnectionRecord
-    age: float
+    age: float  # seconds since the client was accepted
     logged: Logged
-    timeouts: Timeouts
-    relay: RelayState
-    version: int = 0
-    at: float | None = None
+    timeouts: Timeouts  # when to give up; those of the rules that routed the client
+    relay: RelayState  # how far its bytes have come
+    version: int = 0  # that of the rules by which the client was accepted; 0 if that is not known
+    at: float | None = None  # the time of this state, by the clock that both processes have
 
     def age_at(self, now: float) -> float:
         passed = 0.0 if self.at is None else now - self.at

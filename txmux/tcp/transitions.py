@@ -33,13 +33,9 @@ class HeaderExpected(NamedTuple):
 
 
 class Identified(NamedTuple):
-    """The client's address is known.
+    """The client's address is known."""
 
-    Attributes:
-        header_length: Bytes of the PROXY protocol header that names it; 0 if there was none.
-    """
-
-    header_length: int = 0
+    header_length: int = 0  # bytes of the PROXY protocol header that names it; 0 if there was none
     deadline: IDelayedCall | None = None
 
 

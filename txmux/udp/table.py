@@ -13,17 +13,11 @@ if TYPE_CHECKING:
 
 
 class Aged(Protocol):
-    """A flow as its table sees it; only the table changes these attributes.
+    """A flow as its table sees it; only the table changes these attributes."""
 
-    Attributes:
-        queue: The queue that it is in; ``None`` once it is over.
-        entered_at: When it entered that queue.
-        last_received_at: When it last had a datagram.
-    """
-
-    queue: TimeoutQueue | None
-    entered_at: float
-    last_received_at: float
+    queue: TimeoutQueue | None  # the queue that it is in; ``None`` once it is over
+    entered_at: float  # when it entered that queue
+    last_received_at: float  # when it last had a datagram
 
 
 F = TypeVar("F", bound=Aged)
@@ -31,17 +25,11 @@ F = TypeVar("F", bound=Aged)
 
 @attrs.define(eq=False)
 class TimeoutQueue:
-    """Flows that have the same time, the one without a datagram for longest first.
+    """Flows that have the same time, the one without a datagram for longest first."""
 
-    Args:
-        seconds: How long a flow may be quiet.
-        is_spare: Whether its flows make room for others: no server has answered them.
-        is_final: Whether that is all the time that a flow has here, with datagrams or without.
-    """
-
-    seconds: float
-    is_spare: bool
-    is_final: bool
+    seconds: float  # how long a flow may be quiet
+    is_spare: bool  # whether its flows make room for others: no server has answered them
+    is_final: bool  # whether that is all the time that a flow has here, with datagrams or without
     flows: OrderedDict[Aged, None] = attrs.field(factory=OrderedDict, init=False)
 
 

@@ -68,11 +68,7 @@ class Decisions:
 
 @attrs.define(eq=False, slots=False)
 class CrowdSec:
-    """A client of one CrowdSec. That records what it has sent to each key, so this service needs a key of its own.
-
-    Attributes:
-        problem: Why it cannot be queried; empty if it can.
-    """
+    """A client of one CrowdSec. That records what it has sent to each key, so this service needs a key of its own."""
 
     _log = Logger()
 
@@ -81,7 +77,7 @@ class CrowdSec:
     _key: Path
     _is_known = False
     _skip = _failed = 0
-    problem: str = attrs.field(default="", init=False)
+    problem: str = attrs.field(default="", init=False)  # why it cannot be queried; empty if it can
     _last: Packed | None = attrs.field(default=None, init=False)
     _decisions: Decisions = attrs.field(factory=Decisions, init=False)
 

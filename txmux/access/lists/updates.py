@@ -41,13 +41,9 @@ _LOST = 60.0  # seconds after which the operator should know that networks are n
 
 
 class ListSource(Protocol):
-    """What networks are from.
+    """What networks are from."""
 
-    Attributes:
-        problem: Why the networks that hold are not up to date; nothing if they are.
-    """
-
-    problem: str
+    problem: str  # why the networks that hold are not up to date; nothing if they are
 
     async def fetch_changes(self) -> Any:
         """Return the message for all processes, if it has changed; otherwise ``None``."""

@@ -90,19 +90,12 @@ class _UnconfirmedChange:
 
 @attrs.frozen
 class SharingTimes:
-    """Seconds.
+    """Seconds."""
 
-    Attributes:
-        pings: Between two questions whether Redis is there.
-        patience: In which it has to answer.
-        compared: Between two comparisons of all bans.
-        lost: After which the operator should know that it cannot be reached.
-    """
-
-    pings: float = 10.0
-    patience: float = 5.0
-    compared: float = 300.0
-    lost: float = 60.0
+    pings: float = 10.0  # between two questions whether Redis is there
+    patience: float = 5.0  # in which it has to answer
+    compared: float = 300.0  # between two comparisons of all bans
+    lost: float = 60.0  # after which the operator should know that it cannot be reached
 
 
 class SharedBans:

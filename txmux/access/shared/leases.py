@@ -90,17 +90,12 @@ _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 @attrs.define(eq=False)
 class _Lease:
-    """What is known of one busy source.
-
-    Attributes:
-        empty_until: When there may be another token.
-        spent: Connections that were made without a token, and have not been reported yet.
-    """
+    """What is known of one busy source."""
 
     tokens: int = 0
     good_until: float = 0.0
-    empty_until: float = 0.0
-    spent: int = 0
+    empty_until: float = 0.0  # when there may be another token
+    spent: int = 0  # connections that were made without a token, and have not been reported yet
     is_asking: bool = False
     seen: float = 0.0
 
@@ -195,15 +190,10 @@ class Leases:
 
 @attrs.define(eq=False)
 class _CountedSource:
-    """One that has many connections.
+    """One that has many connections."""
 
-    Attributes:
-        others: Those that it has at other machines.
-        known_until: Until when that is good.
-    """
-
-    others: int = 0
-    known_until: float = 0.0
+    others: int = 0  # those that it has at other machines
+    known_until: float = 0.0  # until when that is good
     is_asking: bool = False
 
 
