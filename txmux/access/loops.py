@@ -27,9 +27,6 @@ class LoopDetector:
     A connection that comes in from the very address and port that a connection to a server goes out from, at the address that it goes
     to, is that connection. There is a slot for each local port, with a checksum of the addresses and the count. Where
     two connections want the same slot, the later one takes it, and the other is not recognised.
-
-    Attributes:
-        ports: The known ports at which clients arrive.
     """
 
     SIZE = _PORTS * _SIZE
@@ -38,7 +35,7 @@ class LoopDetector:
         if memory is None:
             memory = memoryview(mmap.mmap(-1, self.SIZE))  # costs nothing where nothing is written
         self._slots = memory.cast("Q")
-        self.ports: set[int] = set()
+        self.ports: set[int] = set()  # the known ports at which clients arrive
 
     def hops_of(self, client: ITransport) -> int:
         peer: Any = client.getPeer()

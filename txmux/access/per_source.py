@@ -50,18 +50,12 @@ def source_of(host: IPAddress) -> int:
 
 @attrs.frozen
 class SourceLimits:
-    """What one source may have; 0 means no limit.
-
-    Attributes:
-        undecided: The highest number of those that have not been recognised yet.
-        interval: Nanoseconds that a source has to wait, in the long run, for each admitted connection.
-        burst: Connections that it may make without having waited.
-    """
+    """What one source may have; 0 means no limit."""
 
     connections: int = 0
-    undecided: int = 0
-    interval: int = 0
-    burst: int = 1
+    undecided: int = 0  # the highest number of those that have not been recognised yet
+    interval: int = 0  # nanoseconds to wait, in the long run, for each connection
+    burst: int = 1  # connections that it may make without having waited
 
     @classmethod
     def for_listener(cls, settings: Listener) -> SourceLimits | None:

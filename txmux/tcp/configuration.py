@@ -50,20 +50,13 @@ class Silent:
 
 @attrs.frozen(eq=False)
 class RuleLayer:
-    """The routes of one layer: before any TLS is terminated, or inside the TLS that a route has terminated.
-
-    Attributes:
-        silent: The destinations of silent clients; the first that fits counts.
-        default: The destination of a client that no route takes.
-        server_first: Whether all clients go to `default` at once.
-        race: Whether the server of a silent client is connected before its silence is certain.
-    """
+    """The routes of one layer: before any TLS is terminated, or inside the TLS that a route has terminated."""
 
     detector: Detector[CompiledRoute]
-    silent: tuple[Silent, ...]
-    default: Destination
-    server_first: bool = False
-    race: bool = False
+    silent: tuple[Silent, ...]  # the destinations of silent clients; the first that fits counts
+    default: Destination  # the destination of a client that no route takes
+    server_first: bool = False  # whether all clients go to `default` at once
+    race: bool = False  # whether silent clients are connected before their silence is certain
     depends_on_client: bool = attrs.field(init=False)
 
     @depends_on_client.default
@@ -84,24 +77,17 @@ class Configuration:
 
     Upstreams and terminations are looked up when it is made, by what the rules say of them, so the next configuration
     finds those that have not changed.
-
-    Attributes:
-        options: Of the clients' sockets and of the servers'.
-        top: The layer in which detection begins.
-        inside: The layers inside TLS, by the name of the route that terminates it.
-        version: The version of the rules, counted from 1.
-        hands_over: Whether sockets of clients may be handed over.
     """
 
     settings: Listener
     admission: Admission
-    options: Sequence[SocketOption]
+    options: Sequence[SocketOption]  # of the clients' sockets and of the servers'
     dial: Dial
-    top: RuleLayer
-    inside: Mapping[str, RuleLayer]
+    top: RuleLayer  # the layer in which detection begins
+    inside: Mapping[str, RuleLayer]  # by the name of the route that terminates TLS
     counts: ListenerCounts
-    version: int = 1
-    hands_over: bool = False
+    version: int = 1  # the version of the rules, counted from 1
+    hands_over: bool = False  # whether sockets of clients may be handed over
 
     @classmethod
     def make(

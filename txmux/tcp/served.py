@@ -15,24 +15,16 @@ if TYPE_CHECKING:
 
 
 class Served(Protocol):
-    """A client's connection or flow.
-
-    Attributes:
-        logged: Whether it gets a line in the access log, or only if there is something to look into.
-        permit: Counts it for its source, if that is limited.
-        unrecognised: Its first bytes, if no route took it; empty if the listener does not allow it.
-        decided_after: Bytes of the client that had come when it was routed.
-        refusal_reason: The reason that the log gives if it was routed to a refusal.
-    """
+    """A client's connection or flow."""
 
     record: ConnectionRecord
     configuration: Configuration
-    logged: Logged
+    logged: Logged  # whether it gets a line, or only if there is something to look into
     admitted: bool
-    permit: Permit | None
-    unrecognised: bytes | None
-    decided_after: int
-    refusal_reason: EndReason | None
+    permit: Permit | None  # counts it for its source, if that is limited
+    unrecognised: bytes | None  # its first bytes, if no route took it
+    decided_after: int  # bytes of the client that had come when it was routed
+    refusal_reason: EndReason | None  # the reason that the log gives if it was routed to a refusal
 
     @property
     def state(self) -> ConnectionState: ...

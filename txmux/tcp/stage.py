@@ -33,36 +33,23 @@ class Client(Protocol):
 
     The defaults are the class's, and an attribute is assigned only when it differs: one that an instance never sets takes
     no memory in it.
-
-    Attributes:
-        transport: Leads to the client, or to what is inside its TLS.
-        received: Bytes of the client that have not been passed on yet.
-        last_received_at: When the last of them came, or a protocol of this process wrote, by the runtime's clock; 0 is never. A relay
-            does not keep it up.
-        has_finished: Whether the client has half-closed; it may still read the answer.
-        replays: Requests that were answered here, and are sent again to its server.
-        source: The client's address, if a PROXY protocol header says so.
-        tls_fields: Fields for such a header about the client's TLS, if it was terminated here.
-        preconnection: A connection to the server of silent clients.
-        is_previewed: Whether `received` is still in its socket, too.
-        hop: The number that `txmux.access.loops.LoopDetector.note` returned for its connection to a server.
     """
 
-    transport: IRelayTransport
+    transport: IRelayTransport  # leads to the client, or to what is inside its TLS
     record: ConnectionRecord
     configuration: Configuration
     runtime: IORuntime
-    received: bytes = b""
-    last_received_at: float = 0.0
-    has_finished: bool = False
-    replays: tuple[Exchange, ...] = ()
-    source: Address | None = None
+    received: bytes = b""  # bytes of the client that have not been passed on yet
+    last_received_at: float = 0.0  # by the runtime's clock; also writes of a protocol here
+    has_finished: bool = False  # whether the client has half-closed; it may still read the answer
+    replays: tuple[Exchange, ...] = ()  # answered here, and sent again to the server
+    source: Address | None = None  # the client's address, if a PROXY protocol header says so
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
-    tls_fields: tuple[Tlv, ...] = ()
-    preconnection: Preconnection | None = None
-    is_previewed: bool = False
-    hop: int = 0
+    tls_fields: tuple[Tlv, ...] = ()  # about the client's TLS, if it was terminated here
+    preconnection: Preconnection | None = None  # a connection to the server of silent clients
+    is_previewed: bool = False  # whether `received` is still in its socket, too
+    hop: int = 0  # what `LoopDetector.note` returned for its connection to a server
 
     @property
     def address(self) -> Address | None: ...
@@ -85,15 +72,11 @@ class Stage:
     """The receiver of what happens at the client's end, until the connection goes to the next stage.
 
     What a stage overrides returns its outcome, or ``None`` to stay. What others call back, a connector for one, calls `Client.advance`.
-
-    Attributes:
-        only_previews: Whether the client's bytes may stay in its socket meanwhile.
-        may_connect: Whether the connection may need a further socket from here on, for which room is reserved.
     """
 
     state: ClassVar[ConnectionState] = "over"
-    only_previews: ClassVar[bool] = False
-    may_connect: ClassVar[bool] = True
+    only_previews: ClassVar[bool] = False  # the client's bytes may stay in its socket
+    may_connect: ClassVar[bool] = True  # room is reserved for a further socket
 
     _client: Client
     _deadline: IDelayedCall | None = attrs.field(default=None, init=False)

@@ -76,20 +76,14 @@ class Connected(NamedTuple):
 
 
 class MovedHere(NamedTuple):
-    """Another process has relayed the connection until now.
+    """Another process has relayed the connection until now."""
 
-    Attributes:
-        upstream: The backend, if these rules have it; then ``member`` is the server.
-        held: ``None``: both this and `Connected` are the arguments of `Relaying`, in its order.
-        release_elsewhere: Releases the connection's slot in the other process; ``None`` if it has none.
-    """
-
-    upstream: Upstream | None
+    upstream: Upstream | None  # the backend, if these rules have it; then ``member`` is the server
     member: Member | None
     server: ProxyClient
-    held: None
+    held: None  # ``None``: both this and `Connected` are the arguments of `Relaying`, in its order
     moved: MovedConnection
-    release_elsewhere: Callable[[Callable[[], None]], None] | None
+    release_elsewhere: Callable[[Callable[[], None]], None] | None  # see `Relaying`
 
 
 class TurnedAway(NamedTuple):
@@ -109,15 +103,10 @@ class Ended(NamedTuple):
 
 
 class Admitted(NamedTuple):
-    """The client is let in.
+    """The client is let in."""
 
-    Attributes:
-        layer: Has the routes that decide.
-        deadline: Calls `Client.detection_over`, or has; ``None`` if `detect_timeout` begins now.
-    """
-
-    layer: RuleLayer
-    deadline: IDelayedCall | None
+    layer: RuleLayer  # has the routes that decide
+    deadline: IDelayedCall | None  # calls `detection_over`, or has; ``None``: the time begins now
 
 
 class TerminatesTLS(NamedTuple):

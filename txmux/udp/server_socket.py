@@ -66,11 +66,7 @@ _MANY = 16  # batches after which a server's datagrams are worth being put toget
 
 
 class ServerSocket:
-    """Sends a flow's datagrams to a server, or to the next one while none has answered.
-
-    Attributes:
-        is_answered: Whether the server has answered.
-    """
+    """Sends a flow's datagrams to a server, or to the next one while none has answered."""
 
     __slots__ = (
         "_batches",
@@ -95,7 +91,7 @@ class ServerSocket:
         self._batches = self._wakes = self._dropped = 0
         self._has_more = False
         self._header = b""
-        self.is_answered = False
+        self.is_answered = False  # whether the server has answered
 
     # To a server.
 

@@ -46,14 +46,10 @@ def _networks_of(rules: Rules) -> Iterator[NetworkSet | None]:
 
 
 class Lists:
-    """Exchanges the contents of all that varies in rules, those of older ones that are still in use included.
-
-    Attributes:
-        contents: What `feed` was given, by names.
-    """
+    """Exchanges the contents of all that varies in rules, those of older ones that are still in use included."""
 
     def __init__(self) -> None:
-        self.contents: dict[str, Any] = {}
+        self.contents: dict[str, Any] = {}  # what `feed` was given, by names
         self._held: dict[str, list[weakref.ref[Varying]]] = {}
         self._places = GeoDatabase()
 
