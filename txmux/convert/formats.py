@@ -49,10 +49,6 @@ _PLAIN = {
 _TYPOGRAPHIC = re.compile(f"[{''.join(_PLAIN.values())}]")
 
 
-def _always(_: str) -> bool:
-    return True
-
-
 @attrs.frozen
 class Conversion:
     """A rules file.
@@ -74,7 +70,7 @@ def convert(
     port_of: Callable[[str], int | None],
     program: Program | None = None,
     *,
-    is_guarded: Callable[[str], bool] = _always,
+    is_guarded: Callable[[str], bool] = lambda _: True,
     entry_points: Mapping[str, str] | None = None,
 ) -> Conversion:
     """Convert a configuration.
@@ -118,7 +114,7 @@ def convert_command_line(
     matchers: Mapping[str, IProtocolMatcher],
     port_of: Callable[[str], int | None],
     *,
-    is_guarded: Callable[[str], bool] = _always,
+    is_guarded: Callable[[str], bool] = lambda _: True,
 ) -> Conversion:
     """Convert the command line of sslh, with or without the program's name; the rest is as for `convert`."""
     draft = Draft("command line", matchers)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy.payload import payload
 from txmux.convert.matching import regex_text, searched
 from txmux.convert.terms import ALWAYS, NEVER, SILENT, Condition, InexpressibleError, Term
 
@@ -20,6 +18,8 @@ if TYPE_CHECKING:
     from txmux.rules.model import IPNetwork
 
 
+_LONGEST = 65536
+_WITHIN = 256
 _FETCH = re.compile(r"(?P<name>[\w.-]+)(?:\((?P<args>[^)]*)\))?(?P<converters>(?:,.*)?)")
 _DERIVED = re.compile(r"(?P<name>.+)_(?P<method>beg|dir|dom|end|len|reg|sub)")
 _NAMED = {
@@ -245,9 +245,84 @@ def _alternatives(pattern: str) -> list[str]:
 
 
 def _payload(test: Criterion) -> Condition:
-    return payload(
-        test.args, test.converters, test.method, test.values, ignore_case=test.ignore_case
-    )
+    """Read ``req.payload(OFFSET,LENGTH)``; a length of 0 is all that there is."""
+    found = re.fullmatch(r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", test.args)
+    if found is None:
+        raise InexpressibleError(f"req.payload({test.args}) has no counterpart")
+    hexadecimal, method = "hex" in test.converters, test.method or "bin"
+    strange = set(test.converters) - {"hex", "lower", "upper"}
+    if strange or (hexadecimal and len(test.converters) > 1):
+        raise InexpressibleError(f"the converter {test.converters[0]} has no counterpart")
+    folded = test.ignore_case or (bool(test.converters) and not hexadecimal)
+    place = _Place(int(found[1]), int(found[2]), folded)
+    if method == "found":
+        least = max(place.length, 1)
+        return (place.regex(f"(?s:.{{{least}}})", least),)
+    if hexadecimal and method not in {"str", "beg"}:
+        raise InexpressibleError(f"hex with -m {method} has no counterpart")
+    if method == "reg":
+        return tuple(map(place.pattern, test.values))
+    data = [_data(value, hexadecimal=hexadecimal or method == "bin") for value in test.values]
+    return tuple(term for one in data for term in place.terms(method, one))
+
+
+def _data(value: str, *, hexadecimal: bool) -> bytes:
+    if not hexadecimal:
+        return value.encode("latin-1", "replace")
+    try:
+        return bytes.fromhex(value)
+    except ValueError:
+        raise InexpressibleError(f"'{value}' is not pairs of hex digits") from None
+
+
+@attrs.frozen
+class _Place:
+    """Where bytes are compared, and whether case does not count."""
+
+    offset: int
+    length: int
+    folded: bool
+
+    def terms(self, method: str, data: bytes) -> list[Term]:
+        offset, length = self.offset, self.length
+        if not data or (length and len(data) > length):
+            return []
+        text = regex_text(re.escape(data).decode("latin-1"))
+        if method in {"bin", "str"}:
+            if not length:
+                raise InexpressibleError(
+                    "compares all bytes there are, and more may be on their way"
+                )
+            if len(data) != length:
+                return []
+        elif method == "end" and length:
+            offset += length - len(data)
+        elif method == "sub":
+            return [self.pattern(re.escape(data).decode("latin-1"))]
+        elif method != "beg":
+            raise InexpressibleError(f"-m {method} has no counterpart")
+        if method == "beg" and len(data) < length:
+            # It is compared only when all bytes are there.
+            return [self.regex(f"{self._fold(text)}(?s:.{{{length - len(data)}}})", length)]
+        if self.folded and method != "bin":
+            return [attrs.evolve(self, offset=offset).regex(self._fold(text), len(data))]
+        place = (("offset", str(offset)),) if offset else ()
+        return [Term("payload", (*place, ("hex", data.hex())))]
+
+    def pattern(self, pattern: str) -> Term:
+        return self.regex(self._fold(searched(regex_text(pattern))), self.length or _WITHIN)
+
+    def _fold(self, text: str) -> str:
+        return f"(?i:{text})" if self.folded else text
+
+    def regex(self, pattern: str, length: int) -> Term:
+        before = f"(?s:.{{{self.offset}}})" if self.offset else ""
+        # After other bytes, the beginning is no longer that of the stream.
+        text = pattern.removeprefix("^") if before else pattern
+        if before and "^" in text.replace("[^", ""):
+            raise InexpressibleError("has a ^ in the middle of a regular expression")
+        within = str(min(self.offset + length, _LONGEST))
+        return Term("regex", (("pattern", before + text), ("within", within)))
 
 
 def _hello_type(test: Criterion) -> Condition:

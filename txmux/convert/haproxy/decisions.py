@@ -27,16 +27,14 @@ from txmux.convert.terms import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from txmux.convert.haproxy.binds import BindContext
     from txmux.convert.terms import Networks, Term
     from txmux.convert.writer import ConfigLine
 
     Lost = Callable[[ConfigLine, str], None]
-    from collections.abc import Mapping, Sequence
-
-    from txmux.convert.haproxy.binds import BindContext
-    from txmux.convert.writer import ConfigLine
+    Acls = Mapping[str, Condition | InexpressibleError]
 
 
 @attrs.frozen
@@ -90,9 +88,7 @@ def read_acls(
     return acls
 
 
-def read_question(
-    words: Sequence[str], acls: Mapping[str, Condition | InexpressibleError], bind: BindContext
-) -> RuleCondition:
+def read_question(words: Sequence[str], acls: Acls, bind: BindContext) -> RuleCondition:
     """Read a condition with its ``if`` or ``unless``; without one it is always true."""
     if not words:
         return RuleCondition((Tests(ALWAYS),))
@@ -104,7 +100,7 @@ def read_question(
 
 def _tests(
     group: Sequence[tuple[bool, Sequence[str]]],
-    acls: Mapping[str, Condition | InexpressibleError],
+    acls: Acls,
     bind: BindContext,
 ) -> Tests:
     passed, failed = ALWAYS, NEVER
@@ -141,9 +137,7 @@ def _split(words: Sequence[str]) -> list[list[tuple[bool, Sequence[str]]]]:
     return found
 
 
-def _test(
-    test: Sequence[str], acls: Mapping[str, Condition | InexpressibleError], bind: BindContext
-) -> Condition:
+def _test(test: Sequence[str], acls: Acls, bind: BindContext) -> Condition:
     known = acls.get(test[0], PREDEFINED.get(test[0])) if len(test) == 1 else None
     if isinstance(known, InexpressibleError):
         raise known

@@ -20,12 +20,13 @@ from txmux.convert.haproxy.decisions import (
 )
 from txmux.convert.haproxy.limits import read_limits, tracking
 from txmux.convert.haproxy.servers import BackendDraft, only_server
-from txmux.convert.terms import Condition, InexpressibleError
+from txmux.convert.terms import InexpressibleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from txmux.convert.haproxy.binds import BindContext, SideFiles
+    from txmux.convert.haproxy.decisions import Acls
     from txmux.convert.haproxy.lines import Proxy
     from txmux.convert.writer import ConfigLine, Draft, DraftSection
 
@@ -68,9 +69,7 @@ class FrontendRoutes:
         """Report a rule that is left out."""
         self.listeners[0].look(line, f"is left out{consequence}: {why}")
 
-    def question(
-        self, line: ConfigLine, start: int, acls: Mapping[str, Condition | InexpressibleError]
-    ) -> RuleCondition | None:
+    def question(self, line: ConfigLine, start: int, acls: Acls) -> RuleCondition | None:
         """Read a condition; report it if it has no counterpart."""
         self.made.used.add(line.number)
         try:
@@ -85,7 +84,7 @@ class FrontendRoutes:
         self,
         line: ConfigLine,
         start: int,
-        acls: Mapping[str, Condition | InexpressibleError],
+        acls: Acls,
         yes: ClientDecisions,
         no: ClientDecisions,
     ) -> ClientDecisions:
@@ -120,7 +119,7 @@ class FrontendRoutes:
     def _by_content(
         self,
         proxy: Proxy,
-        acls: Mapping[str, Condition | InexpressibleError],
+        acls: Acls,
         accepted: ClientDecisions,
     ) -> ClientDecisions:
         found = accepted

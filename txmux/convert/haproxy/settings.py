@@ -12,7 +12,7 @@ from txmux.convert.haproxy.lines import duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Config
+    from txmux.convert.haproxy.lines import Config, Proxy
     from txmux.convert.writer import ConfigLine, Draft
 
 
@@ -77,23 +77,22 @@ _HOLDERS = frozenset({"bind", "default-server", "server", "server-template"})
 def with_references(config: Config) -> Config:
     """Write paths and name servers into the lines that refer to them."""
     folders = {
-        line.words[0]: line.words[1]
+        line.name: line.value
         for line in config.settings
-        if line.words[0] in _FILES.values() and len(line.words) > 1
+        if line.name in _FILES.values() and line.value
     }
     servers = {
-        section.words[1]: ",".join(_name_servers(lines))
+        section.value: ",".join(_name_servers(lines))
         for section, lines in config.others.items()
-        if section.words[0] == "resolvers" and len(section.words) > 1
+        if section.name == "resolvers"
     }
     usual = _usual(config)
-    proxies = tuple(
-        attrs.evolve(
-            proxy, lines=tuple(_filled(line, folders, servers, usual) for line in proxy.lines)
-        )
-        for proxy in config.proxies
-    )
-    return attrs.evolve(config, proxies=proxies)
+
+    def filled(proxy: Proxy) -> Proxy:
+        lines = (_filled(line, folders, servers, usual) for line in proxy.lines)
+        return attrs.evolve(proxy, lines=tuple(lines))
+
+    return attrs.evolve(config, proxies=tuple(map(filled, config.proxies)))
 
 
 _USUAL = {

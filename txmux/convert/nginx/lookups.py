@@ -179,14 +179,14 @@ def _address(text: str) -> IPNetwork | None:
     return None
 
 
+@attrs.frozen
 class _Two:
-    """A map while it is read."""
+    """A map of two variables while it is read."""
 
-    def __init__(self, sign: str, fact_kinds: list[str], lost: Report) -> None:
-        self.cases: list[DecidedCase[MapEntry]] = []
-        self._sign = sign
-        self._fact_kinds = fact_kinds
-        self._lost = lost
+    _sign: str
+    _fact_kinds: list[str]
+    _lost: Report
+    cases: list[DecidedCase[MapEntry]] = attrs.field(factory=list)
 
     def add_text(self, text: str, entry: MapEntry) -> None:
         first, found, second = text.partition(self._sign)

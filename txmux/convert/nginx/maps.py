@@ -145,10 +145,6 @@ class ParsedMap:
                 return entry
         return self.default
 
-    def entries(self) -> list[MapEntry]:
-        wild, regular = [e for _, e in self.wild], [e for _, _, e in self.regular]
-        return [*self.exact.values(), *wild, *regular, self.default]
-
 
 def is_below(name: str, pattern: str) -> bool:
     """Return whether a name has a pattern with a wildcard at one end."""
