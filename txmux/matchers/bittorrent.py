@@ -48,7 +48,6 @@ def read_dictionary(cursor: Cursor) -> dict[bytes, bytes]:
 
 
 def _read_value(cursor: Cursor, depth: int, budget: Iterator[int]) -> bytes | None:
-    """Read a value, and give it if it is a string."""
     if depth > _DEEPEST or next(budget, None) is None:
         raise MalformedError
     kind = cursor.data[cursor.at : cursor.at + 1]

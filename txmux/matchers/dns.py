@@ -12,6 +12,7 @@ from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
 from txmux.wire.messages import Message, message_in, patterns_of
+from txmux.wire.predicates import verdict_of
 from txmux.wire.sizes import option_size
 
 _HEADER = 12
@@ -84,13 +85,7 @@ _OTHER_TYPE = re.compile("TYPE[0-9]{1,5}")
 
 @attrs.define
 class _DnsMessage:
-    """The first message, as far as it has come.
-
-    Attributes:
-        verdict: Whether it is one.
-        name: The name in its question, or the labels of it that are there in full.
-        type: The type in it.
-    """
+    """The first message, as far as it has come; of the name, the labels that are there in full."""
 
     verdict: Verdict = Verdict.NEED_MORE
     name: str = ""
@@ -113,13 +108,7 @@ class _DnsMessage:
         return records
 
     def _read_name(self, cursor: Cursor, room: int, records: int) -> int:
-        """Read the labels, and give how many bytes are left behind the question.
-
-        Args:
-            cursor: Where the name begins.
-            room: How many bytes the message has for it and the other records.
-            records: How many of those there are.
-        """
+        """Read the labels, and give how many bytes of `room` are left behind the question, for other records."""
         start = cursor.at
         labels: list[str] = []
         while True:
@@ -170,7 +159,6 @@ class _DnsStream:
 
 
 def _name(peeked: Peeked) -> str | None:
-    """Read the name that all ``name=`` predicates depend on."""
     message = peeked.parsed(_parse)
     if message.verdict is Verdict.NEED_MORE:
         return None
@@ -194,7 +182,6 @@ def _learnt_of_datagram(peeked: Peeked, /) -> dict[str, str]:
 
 
 def _datagram_name(peeked: Peeked) -> str:
-    """Read the name that all ``name=`` predicates for UDP depend on."""
     found = message_in(peeked, _read_datagram)
     return "" if found is None else found["name"].lower()
 
@@ -245,7 +232,6 @@ def _name_in(data: bytes) -> tuple[str, int]:
 
 
 def _pass_record(cursor: Cursor) -> None:
-    """Go behind a record of any section; its name may be compressed."""
     while size := cursor.number(1, 0, 0xFF):
         if size >= _COMPRESSED:
             cursor.take(1)
@@ -292,7 +278,6 @@ class DnsMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate for TCP."""
         name = option_globs(options, "name", hosts)
         sizes = range(_SHORTEST_MESSAGE, _LARGEST_WITHIN + 1)
         within = option_size(options, "within", _DEFAULT_WITHIN, sizes)
@@ -300,7 +285,6 @@ class DnsMatcher:
         return _DnsStream(name, option_globs(options, "type", _types), key, within)
 
     def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate for UDP."""
         looked_at = {name: text for name, text in options.items() if name != "within"}
         wanted = patterns_of(looked_at, {"name": hosts, "type": _types})
         key = wanted["name"].key(_datagram_name) if "name" in wanted else None
@@ -319,17 +303,10 @@ def _types(text: str) -> Globs:
 
 
 def _parse(data: bytes, earlier: _DnsMessage | None) -> _DnsMessage:
-    """Read the question out of the first bytes of a stream; for `Peeked.parsed`."""
     if earlier is not None and earlier.verdict is not Verdict.NEED_MORE:
         return earlier
     message = _DnsMessage()
-    try:
-        message.read(Cursor(data))
-    except ShortError:
-        return message
-    except MalformedError:
-        return _DnsMessage(Verdict.NO)
-    message.verdict = Verdict.MATCH
+    message.verdict = verdict_of(data, message.read)
     return message
 
 

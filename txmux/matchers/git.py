@@ -21,15 +21,7 @@ _AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
 
 @attrs.define
 class _GitRequest:
-    """The request, as far as it has come.
-
-    Attributes:
-        verdict: Whether it is one.
-        path: The path of the repository, or its beginning.
-        path_known: It is there in full.
-        host: The host without its port, in lower case, empty if the request names none; ``None`` while that is not
-            known.
-    """
+    """The request, as far as it has come; `host` is without its port, and empty if the request names none."""
 
     verdict: Verdict = Verdict.NEED_MORE
     path: str = ""
@@ -99,7 +91,6 @@ class _GitPredicate:
 
 
 def _host(peeked: Peeked) -> str | None:
-    """Read the name that all ``host=`` predicates depend on."""
     request = peeked.parsed(_parse)
     if request.verdict is Verdict.NO:
         return ""
@@ -123,7 +114,6 @@ class GitMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         host = option_globs(options, "host", hosts)
         return _GitPredicate(
             host=host,
@@ -137,7 +127,6 @@ git = GitMatcher()
 
 
 def _parse(data: bytes, earlier: _GitRequest | None) -> _GitRequest:
-    """Read the request out of the first bytes of a stream; for `Peeked.parsed`."""
     if earlier is not None and (earlier.verdict is Verdict.NO or earlier.host is not None):
         return earlier
     request = _GitRequest()

@@ -27,13 +27,8 @@ from txmux.wire.predicates import begins_with
 _FIRST_BYTES = frozenset({*(ord(method[0]) for method in METHODS), ord("\r"), ord("P")})
 # To take them out of their classes at every byte would cost more than to compare them.
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
-_REFUSED, _METHOD, _TARGET, _FIELDS, _DONE = (
-    Stage.REFUSED,
-    Stage.METHOD,
-    Stage.TARGET,
-    Stage.FIELDS,
-    Stage.DONE,
-)
+_REFUSED, _METHOD, _TARGET = Stage.REFUSED, Stage.METHOD, Stage.TARGET
+_FIELDS, _DONE = Stage.FIELDS, Stage.DONE
 _PREFACE_BEGUN = (b"", PREFACE[:1])
 _VERSION_2 = "2"
 _VERSIONS_1 = tuple(f"1.{minor}" for minor in range(10))
@@ -68,7 +63,6 @@ class _HttpPredicate:
 
     @property
     def _asks(self) -> bool:
-        """Whether what is asked for counts, and not only how."""
         return not (self.methods is None and self.host is None and self.path is None)
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
@@ -115,7 +109,6 @@ class _HttpPredicate:
         return _NEED_MORE
 
     def _fits(self, request: Request, data: bytes) -> bool:
-        """Return whether all that is known so far is what is wanted."""
         return (
             (self.methods is None or _method_fits(self.methods, request))
             and (self.path is None or _path_fits(self.path, request, data))
@@ -141,7 +134,6 @@ class _HttpPredicate:
 
 
 def _http2_request(opening: Opening) -> Request:
-    """Return the first request of HTTP/2 the form that one of HTTP/1 has."""
     if opening.fields is None:
         return Request(_REFUSED if opening.refused else _METHOD, version=_VERSION_2)
     authority = opening.fields.get(":authority", opening.fields.get("host"))
@@ -155,7 +147,6 @@ def _http2_request(opening: Opening) -> Request:
 
 
 def _host(peeked: Peeked) -> str | None:
-    """Read the name that all ``host=`` predicates depend on."""
     preface = begins_with(peeked.data, PREFACE)
     if preface is _NO:
         request = peeked.parsed(parse_request)
@@ -194,7 +185,6 @@ class HttpMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         read_version = partial(names, known=("1.0", "1.1", "2", "2.0"))
         version = option_globs(options, "version", read_version)
         http1 = version is None or any(map(version.matches, _VERSIONS_1))

@@ -6,15 +6,12 @@ have error correction, as in kcptun, look random.
 """
 
 import re
-from collections.abc import Mapping
-
-from zope.interface import implementer
 
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Option, Predicate, Transport
+from txmux.interfaces import Option
 from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.globs import names
-from txmux.wire.messages import Message
+from txmux.wire.globs import Globs, names
+from txmux.wire.messages import MessageMatcher
 
 _PUSH, _WINDOW = 81, 84
 _MOST_SEGMENTS = 128
@@ -38,41 +35,29 @@ def _read_segments(cursor: Cursor) -> dict[str, str]:
     raise MalformedError
 
 
-@implementer(IProtocolMatcher)
-class KcpMatcher:
-    """Matches the first datagram of a KCP session (``ikcp.c`` of skywind3000/kcp, ``ikcp_encode_seg``)."""
-
-    name = "kcp"
-    summary = "KCP without encryption"
-    facts = ("conv",)
-    transports = (Transport.UDP,)
-    options = (
-        Option(
-            "conv", "numbers of sessions, separated by commas, decimal or as 0x…", "1,0x11223344"
-        ),
-    )
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: A number cannot be read.
-        """
-        wanted = {}
-        if "conv" in options:
-            numbers = map(_number, options["conv"].split(","))
-            wanted["conv"] = names(",".join(map(str, numbers)))
-        return Message(_read_segments, wanted, self.facts)
-
-
-kcp = KcpMatcher()
+def _convs(text: str) -> Globs:
+    return names(",".join(str(_number(item.strip())) for item in text.split(",")))
 
 
 def _number(text: str) -> int:
-    text = text.strip()
     number = int(text, 0 if text.startswith("0x") else 10) if _CONV.fullmatch(text) else -1
     if not 0 <= number <= 0xFFFFFFFF:
         raise OptionError(
             "conv", f"{text!r} is not the number of a session; write one from 0 to 4294967295"
         )
     return number
+
+
+kcp = MessageMatcher(
+    "kcp",
+    "KCP without encryption",
+    _read_segments,
+    options=(
+        Option(
+            "conv", "numbers of sessions, separated by commas, decimal or as 0x…", "1,0x11223344"
+        ),
+    ),
+    patterns={"conv": _convs},
+    facts=("conv",),
+    source="ikcp.c of skywind3000/kcp, ikcp_encode_seg",
+)

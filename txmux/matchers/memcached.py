@@ -33,13 +33,7 @@ _LONGEST_BODY = 1 << 30
 
 @attrs.frozen
 class _TextRequest:
-    """What the header of a binary request may say.
-
-    Attributes:
-        extras: The lengths that its extras may have, in bytes.
-        keys: The least and the greatest length of its key.
-        value: Whether a value comes behind the key.
-    """
+    """The lengths that extras and key may have, and whether a value comes behind the key."""
 
     opcodes: tuple[int, ...]
     extras: tuple[int, ...] = (0,)

@@ -1,6 +1,5 @@
 """The matcher for Minecraft (Java Edition)."""
 
-import contextlib
 import re
 from collections.abc import Mapping
 
@@ -8,10 +7,10 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
-from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
-from txmux.wire.predicates import begins_with
+from txmux.wire.predicates import begins_with, verdict_of
 
 _LONGEST_HOST = 3 * 255
 _PORT_AND_STATE = 3
@@ -27,14 +26,7 @@ _LONGEST_LEGACY_HOST = 255
 
 @attrs.define
 class _MinecraftHandshake:
-    """The handshake, as far as it has come.
-
-    Attributes:
-        verdict: Whether it is one.
-        host: The host that was asked for in lower case, or its beginning.
-        host_known: It is there in full.
-        ping: It is the ping of the releases 1.4 to 1.6.
-    """
+    """The handshake, as far as it has come; `ping` is that of the releases 1.4 to 1.6."""
 
     verdict: Verdict = Verdict.NEED_MORE
     host: str = ""
@@ -101,7 +93,6 @@ class _MinecraftPredicate:
 
 
 def _host(peeked: Peeked) -> str | None:
-    """Read the name that all ``host=`` predicates depend on."""
     handshake = peeked.parsed(_parse)
     if handshake.host_known:
         return handshake.host
@@ -125,7 +116,6 @@ class MinecraftMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         host = option_globs(options, "host", hosts)
         return _MinecraftPredicate(host, host.key(_host) if host else None)
 
@@ -134,7 +124,6 @@ minecraft = MinecraftMatcher()
 
 
 def _parse(data: bytes, earlier: _MinecraftHandshake | None) -> _MinecraftHandshake:
-    """Read the handshake out of the first bytes of a stream; for `Peeked.parsed`."""
     if earlier is not None and earlier.verdict is not Verdict.NEED_MORE:
         return earlier
     ping = begins_with(data, _PING)
@@ -142,13 +131,7 @@ def _parse(data: bytes, earlier: _MinecraftHandshake | None) -> _MinecraftHandsh
         return _MinecraftHandshake()
     handshake = _MinecraftHandshake(ping=ping is Verdict.MATCH)
     read = handshake.read_ping if handshake.ping else handshake.read
-    with contextlib.suppress(ShortError):
-        try:
-            read(Cursor(data))
-        except MalformedError:
-            handshake.verdict = Verdict.NO
-        else:
-            handshake.verdict = Verdict.MATCH
+    handshake.verdict = verdict_of(data, read)
     return handshake
 
 

@@ -57,14 +57,7 @@ def _read_request(cursor: Cursor) -> None:
 
 
 def _read_values(cursor: Cursor, length: int, most: int, bits: int) -> None:
-    """Read the address, the quantity and the number of bytes of what is written.
-
-    Args:
-        cursor: Where the address begins.
-        length: How many bytes unit, function, these fields and the values have together.
-        most: The greatest quantity.
-        bits: What each of them has.
-    """
+    """Read the address, the quantity and the number of bytes of what is written, of which `bits` make one."""
     cursor.take(2)
     size = (cursor.number(2, 1, most) * bits + 7) // 8
     cursor.number(1, size, size)

@@ -71,12 +71,7 @@ mqtt = MqttMatcher()
 
 
 def _client_id(packet: bytes) -> str:
-    """Read the client identifier of a CONNECT packet (OASIS MQTT 5.0, sections 3.1.2 and 3.1.3.1).
-
-    Raises:
-        MalformedError: The packet cannot be right, whatever follows.
-        ShortError: The identifier is not there in full.
-    """
+    """Read the client identifier of a CONNECT packet (OASIS MQTT 5.0, sections 3.1.2 and 3.1.3.1)."""
     cursor = Cursor(packet)
     cursor.number(1, 0x10, 0x10)
     length = _variable(cursor)

@@ -26,8 +26,6 @@ _BY_HMAC = {_PLAIN + _REPLAY + size: size for size in (16, 20, 28, 32, 36, 48, 6
 _CRYPT = _PLAIN + _REPLAY + 32
 _SHORTEST_V3 = _CRYPT + 32 + 256 + 2
 _LONGEST_V3 = _CRYPT + 1024
-
-
 _ATTEMPTS = 8
 """How often a client sends its reset, at the most, within the minute that it has (--hand-window)."""
 
@@ -48,13 +46,6 @@ def _read_datagram(cursor: Cursor) -> dict[str, str]:
 
 
 def _read_reset(cursor: Cursor, length: int, attempts: int) -> None:
-    """Read a reset.
-
-    Args:
-        cursor: Where it begins.
-        length: Its length in bytes.
-        attempts: The highest ID that it may have where IDs count.
-    """
     if length >= _SHORTEST_V3:
         cursor.number(1, _V3, _V3)
         _read_session_id(cursor)

@@ -55,11 +55,6 @@ class PayloadMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: Not exactly one of ``text=`` and ``hex=`` is there, or a value cannot be read.
-        """
         value = _value(options)
         mask = bytes_from_hex("mask", options["mask"]) if "mask" in options else None
         if mask is not None and len(mask) != len(value):
@@ -100,11 +95,7 @@ def _offset(text: str) -> int:
 
 
 def bytes_from_hex(name: str, text: str) -> bytes:
-    """Read pairs of hex digits, which blanks and colons may part.
-
-    Raises:
-        OptionError: It is something else.
-    """
+    """Read pairs of hex digits, which blanks and colons may part."""
     try:
         return bytes.fromhex(text.replace(":", " "))
     except ValueError as error:

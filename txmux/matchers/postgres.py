@@ -99,7 +99,6 @@ def _requests(peeked: Peeked) -> Sequence[Exchange]:
 
 
 def _server_name(peeked: Peeked) -> str | None:
-    """Read the name that all ``sni=`` predicates depend on."""
     start = peeked.parsed(parse_tls_start)
     if start.reader is not None:
         return name_in(start.reader)
@@ -132,11 +131,6 @@ class PostgresMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: The patterns of an option cannot be used, or not together.
-        """
         sni = server_names(options)
         if sni is not None:
             if len(options) > 1:

@@ -85,7 +85,6 @@ class QuicMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         known = (*(version.name for version in VERSIONS.values()), OTHER_VERSION)
         version = option_globs(options, "version", partial(names, known=known))
         of_hello = {name: value for name, value in options.items() if name != "version"}

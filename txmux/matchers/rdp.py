@@ -24,18 +24,13 @@ _COOKIE, _TOKEN = "Cookie: mstshash=", "Cookie: msts="
 
 @attrs.frozen
 class _RoutingLine:
-    """What has come of the line behind the fixed part.
-
-    Attributes:
-        text: One character a byte.
-        end: As much of its CR LF as is there.
-    """
+    """What has come of the line behind the fixed part, and of its CR LF."""
 
     text: str
     end: str
 
     def option(self) -> tuple[str, str] | None:
-        """Return the option that this line is the matter of, and the value it has so far; ``None`` if both may be."""
+        """Return the option that this line is for, and the value it has so far; ``None`` if both may be."""
         if self.text.startswith(_COOKIE):
             return "cookie", self.text.removeprefix(_COOKIE)
         if _COOKIE.startswith(self.text) and not self.end:
@@ -108,11 +103,6 @@ class RdpMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: The patterns cannot be used, or both options are there.
-        """
         cookie, token = (option_globs(options, name) for name in ("cookie", "token"))
         if cookie and token:
             raise OptionError(
@@ -144,7 +134,6 @@ def _read_beginning(cursor: Cursor) -> None:
 
 
 def _line(data: bytes) -> _RoutingLine | None:
-    """Return the line with token or cookie; ``None`` if there is none."""
     if verdict_of(data, _read_beginning) is not Verdict.MATCH:
         return None
     line = _LINE.match(data[_HEADER : _length(data)].decode("latin-1"))

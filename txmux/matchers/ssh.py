@@ -19,14 +19,6 @@ _BEGINNING = re.compile(rb"SSH-(?:[0-9.]+(?:-([!-~]*))?)?")
 
 @attrs.frozen
 class _Identification:
-    """What has come of the identification string.
-
-    Attributes:
-        broken: Whether it is none.
-        complete: Whether the software version is there in full.
-        software: The software version, or its beginning.
-    """
-
     broken: bool = False
     complete: bool = False
     software: str = ""

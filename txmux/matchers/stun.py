@@ -65,16 +65,7 @@ def _read_header(cursor: Cursor) -> tuple[str, int]:
 
 @attrs.define
 class _StunOpening:
-    """The first request of a stream, as far as it has come.
-
-    Attributes:
-        header: Whether it has the beginning of one.
-        method: What it asks for, once that is certain.
-        username: The user name, if it is there.
-        at: Where the next attribute begins.
-        end: Where the last one ends.
-        over: Whether all is known.
-    """
+    """The first request of a stream, as far as it has come; attributes are read from `at` to `end`."""
 
     header: Verdict = Verdict.NEED_MORE
     method: str = ""
@@ -102,7 +93,6 @@ class _StunOpening:
 
 
 def _parse(data: bytes, earlier: _StunOpening | None) -> _StunOpening:
-    """Continue where fewer bytes of the stream have ended; for `Peeked.parsed`."""
     if earlier is not None and earlier.over:
         return earlier
     opening = _StunOpening() if earlier is None else attrs.evolve(earlier)
@@ -119,8 +109,6 @@ def _parse(data: bytes, earlier: _StunOpening | None) -> _StunOpening:
 
 @attrs.frozen
 class _StunStream:
-    """Reads as few bytes of a stream as it takes."""
-
     wanted: Mapping[str, Globs]
 
     @property
@@ -263,19 +251,9 @@ class StunMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate for TCP.
-
-        Raises:
-            OptionError: Patterns cannot be used.
-        """
         return _StunStream(patterns_of(options, {"method": _methods}))
 
     def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate for UDP.
-
-        Raises:
-            OptionError: Patterns cannot be used.
-        """
         return Message(_read_datagram, patterns_of(options, {"method": _methods}), self.facts)
 
 

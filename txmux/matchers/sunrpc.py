@@ -89,13 +89,11 @@ class SunrpcMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         if "program" not in options:
             return _SunrpcPredicate(None)
         return _SunrpcPredicate(frozenset(_programs(options)))
 
     def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate for UDP."""
         wanted = {}
         if "program" in options:
             wanted["program"] = names(",".join(map(_named, _programs(options))))

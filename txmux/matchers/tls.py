@@ -16,8 +16,6 @@ _MATCH, _NEED_MORE = Verdict.MATCH, Verdict.NEED_MORE
 
 
 class _TlsBase:
-    """What all TLS predicates share: how a stream begins, and the facts of its hello."""
-
     __slots__ = ()
     first_bytes = SSLV2_FIRST_BYTES | {0x16}
 
@@ -88,7 +86,6 @@ class TlsMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         wanted = hello_options(options)
         return _ClientHelloPredicate(wanted) if wanted else _TlsPredicate()
 

@@ -81,11 +81,6 @@ class WireguardMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: A key is not one, or ``reserved=`` is not three bytes.
-        """
         keys = options["key"].split(",") if "key" in options else ()
         labels = tuple(blake2s(b"mac1----" + _key(key.strip())).digest() for key in keys)
         return _WireguardPredicate(labels, _reserved(options.get("reserved", "0,0,0")))
@@ -95,7 +90,6 @@ wireguard = WireguardMatcher()
 
 
 def _kind(data: bytes) -> int:
-    """Return the type of a message, or 0 if it is none."""
     kind = data[0] if data else 0
     if kind == _DATA:
         whole = len(data) >= _SHORTEST_DATA and len(data) % 16 == 0

@@ -30,21 +30,13 @@ _QUOTE = re.compile(b"['\"]")
 
 @attrs.frozen
 class _StreamHeader:
-    """How far a stream header has come.
-
-    Attributes:
-        progress: Of the header as a whole.
-        to: The domain it is meant for, as soon as that is there.
-        at: The attributes are read so far.
-        opened: Where the value of the next one begins, with its quotation mark; 0 while that has not come.
-        searched: The next quotation mark that counts is not before this.
-    """
-
     progress: Progress
     to: str | None = None
-    at: int = 0
-    opened: int = 0
-    searched: int = 0
+    at: int = 0  # attributes are read so far
+    opened: int = (
+        0  # where the value of the next one begins, with its quotation mark, if it has come
+    )
+    searched: int = 0  # where the next quotation mark is looked for
 
 
 @attrs.frozen
@@ -73,7 +65,6 @@ class _XmppPredicate:
 
 
 def _read_header(data: bytes, earlier: _StreamHeader | None) -> _StreamHeader:
-    """Read the stream header out of the first bytes of a stream; for `Peeked.parsed`."""
     data = data[:_LONGEST_HEADER]
     progress = _HEADER.scan(data, earlier.progress if earlier else None)
     data = data[: progress.length]
@@ -113,7 +104,6 @@ def _next_mark(data: bytes, start: int, mark: bytes) -> int:
 
 
 def _domain(peeked: Peeked) -> str | None:
-    """Read the name that all ``to=`` predicates depend on."""
     header = peeked.parsed(_read_header)
     if header.to is not None:
         return header.to.lower().removesuffix(".")
@@ -133,7 +123,6 @@ class XmppMatcher:
     options = (Option("to", "globs of the domain that is asked for", "example.com,*.example.org"),)
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         to = option_globs(options, "to", hosts)
         return _XmppPredicate(to, to.key(_domain) if to else None)
 

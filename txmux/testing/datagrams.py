@@ -22,20 +22,18 @@ from txmux.testing.predicates import (
 )
 from txmux.testing.words import (
     about,
+    changed,
     check_values,
     check_words,
+    each_example,
     hypothesis,
     line_of,
     try_many,
-    with_example,
 )
 
 if TYPE_CHECKING:
     from txmux.interfaces import IProtocolMatcher, Predicate
 
-__all__ = ["check_datagrams", "flow_decided"]
-
-_CHANGED = 2048
 _SIZES = (8_000, 16_000, 32_000)
 _FILLERS = (b"\0", b"a", b"\xff")
 
@@ -92,13 +90,10 @@ def check_datagrams(
                 raise AssertionError(f"{found.verdict.name}, not {verdict.name}: {shown(flow)}")
         flows = [flow for _, flow in expected]
         _check_flows(predicate, flows, examples)
+    for line, wanted in each_example(matcher):
+        with about(line):
+            _check_flows(_made(matcher, wanted), flows, examples)
     for option in matcher.options:
-        of_example = with_example(matcher, option.name)
-        if of_example is None:
-            line = line_of(matcher, {option.name: option.example})
-            raise AssertionError(f"the example of {line} does not work, with no other examples")
-        with about(line_of(matcher, of_example)):
-            _check_flows(_made(matcher, of_example), flows, examples)
         check_values(matcher, option.name, examples)
 
 
@@ -212,19 +207,7 @@ def _check_random(
 ) -> None:
     st = hypothesis().strategies
     anything = st.binary(max_size=60)
-    piece = anything
-    known = [one[:_CHANGED] for flow in flows for one in flow if one]
-    if known:
-        some = st.integers(0, len(known) - 1).map(lambda number: known[number])
-        changed = st.builds(
-            lambda data, cut, new, skip: (
-                data[: cut % len(data)] + new + data[cut % len(data) + skip :]
-            ),
-            some,
-            st.integers(0, 2000),
-            st.binary(max_size=8),
-            st.integers(0, 4),
-        )
-        piece = st.one_of(anything, changed, some)
+    known = [one for flow in flows for one in flow if one]
+    piece = st.one_of(anything, changed(known), st.sampled_from(known)) if known else anything
     strategy = st.lists(piece, min_size=1, max_size=MOST_DATAGRAMS)
     try_many(lambda flow: flow_decided(predicate, flow), strategy, examples)

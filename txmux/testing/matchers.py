@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,19 +11,17 @@ from txmux.interfaces import IProtocolMatcher, Transport, Verdict
 from txmux.testing.predicates import Decided, decided, in_pieces, shown, steps_in
 from txmux.testing.words import (
     about,
+    changed,
     check_values,
     check_words,
+    each_example,
     hypothesis,
     line_of,
     try_many,
-    with_example,
 )
 
 if TYPE_CHECKING:
     from txmux.interfaces import Predicate
-
-__all__ = ["check_limits", "check_matcher", "check_predicate"]
-
 
 _FILLERS = (b"\0", b"a", b"1", b" ", b"\r\n", b"\xff")
 _TRACED = 2048
@@ -106,10 +104,6 @@ def _check_linear(predicate: Predicate, stream: bytes) -> None:
     )
 
 
-_CHANGED = 2048
-"""Longer samples are cut off here before they are changed at random, which changes their beginning only."""
-
-
 def check_matcher(
     matcher: IProtocolMatcher,
     samples: Iterable[bytes | tuple[bytes, int]],
@@ -153,9 +147,9 @@ def check_matcher(
     with about(line_of(matcher, options)):
         check_predicate(predicate, matched, not_samples, undecided=undecided, examples=examples)
     streams = [_row(sample)[0] for sample in matched]
-    for line, asked in _of_examples(matcher):
+    for line, wanted in each_example(matcher):
         with about(line):
-            check_predicate(asked, more=streams, examples=examples)
+            check_predicate(matcher.predicate(wanted), more=streams, examples=examples)
     for option in matcher.options:
         check_values(matcher, option.name, examples)
 
@@ -200,30 +194,11 @@ def _row(sample: bytes | tuple[bytes, int]) -> tuple[bytes, int | None]:
     return (sample, None) if isinstance(sample, bytes) else sample
 
 
-def _of_examples(matcher: IProtocolMatcher) -> Iterator[tuple[str, Predicate]]:
-    for option in matcher.options:
-        options = with_example(matcher, option.name)
-        if options is None:
-            line = line_of(matcher, {option.name: option.example})
-            raise AssertionError(f"the example of {line} does not work, with no other examples")
-        yield line_of(matcher, options), matcher.predicate(options)
-
-
 def _check_random(predicate: Predicate, streams: Sequence[bytes], examples: int | None) -> None:
-    st = hypothesis().strategies
-    anything = st.binary(min_size=1, max_size=40)
-    strategy = anything
-    if streams:
-        changed = st.builds(
-            lambda data, cut, new, skip: (
-                data[: cut % len(data)] + new + data[cut % len(data) + skip :]
-            ),
-            st.sampled_from([data[:_CHANGED] for data in streams if data]),
-            st.integers(0, 1000),
-            st.binary(max_size=8),
-            st.integers(0, 4),
-        )
-        strategy = changed.filter(bool) | anything
+    strategy = hypothesis().strategies.binary(min_size=1, max_size=40)
+    known = [data for data in streams if data]
+    if known:
+        strategy = changed(known).filter(bool) | strategy
     try_many(lambda data: decided(predicate, data), strategy, examples)
 
 

@@ -19,21 +19,6 @@ if TYPE_CHECKING:
 
     Sample: TypeAlias = Peeked | bytes | Sequence[bytes]
 
-__all__ = [
-    "Decided",
-    "ask",
-    "calls_in",
-    "check_first_byte",
-    "check_key",
-    "decided",
-    "facts",
-    "fail",
-    "in_pieces",
-    "shown",
-    "steps_in",
-]
-
-
 _SHOWN, _SHOWN_OF_SEVERAL = 120, 60
 _LONGEST_FACT = 255
 
@@ -138,7 +123,6 @@ def check_key(
 
 
 def _is_below(name: str, key: Key) -> bool:
-    """Return whether a key has a name, or one that it is below."""
     labels = name.split(".")
     parents = (".".join(labels[n:]) for n in range(1, len(labels)))
     return name in key.exact or not key.under.isdisjoint(parents)
@@ -277,7 +261,6 @@ def steps_in(action: Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def _without_collecting() -> Iterator[None]:
-    """What the garbage collector finds to do is not the cost of what is measured."""
     collecting = gc.isenabled()
     gc.disable()
     try:

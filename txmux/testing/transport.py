@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from twisted.internet.address import IPv6Address
     from twisted.internet.interfaces import IProtocol
 
-__all__ = ["WaterMarkTransport"]
-
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
 class WaterMarkTransport:
@@ -172,15 +170,12 @@ class WaterMarkTransport:
             self.producer.pauseProducing()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Send bytes that come in several pieces."""
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        """Close, once the peer has taken everything and no producer is paused."""
         self.disconnecting = True
 
     def loseWriteConnection(self) -> None:
-        """Send the end, once the peer has taken everything."""
         self._finishing = True
 
     def abortConnection(self) -> None:
@@ -206,11 +201,9 @@ class WaterMarkTransport:
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        """Forget the producer."""
         self.producer = None
 
     def pauseProducing(self) -> None:
-        """Stop reading; what the peer sends waits."""
         self.paused = True
 
     def resumeProducing(self) -> None:
@@ -219,33 +212,25 @@ class WaterMarkTransport:
         self._deliver()
 
     def stopProducing(self) -> None:
-        """Close, as `loseConnection` does."""
         self.loseConnection()
 
     def getPeer(self) -> IPv4Address | IPv6Address:
-        """Return the peer's address."""
         return self._peer
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """Return the address of this end."""
         return self._host
 
     def getHandle(self) -> object:
-        """Return nothing: a connection in memory has none."""
         return None
 
     def getTcpNoDelay(self) -> bool:
-        """Return what was set."""
         return self._no_delay
 
     def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001
-        """Keep what is set; it changes nothing here."""
         self._no_delay = enabled
 
     def getTcpKeepAlive(self) -> bool:
-        """Return what was set."""
         return self._keep_alive
 
     def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: FBT001
-        """Keep what is set; it changes nothing here."""
         self._keep_alive = enabled

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from zope.interface import Invalid
@@ -16,22 +16,10 @@ from txmux.detection.registry import transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option
 
-__all__ = [
-    "about",
-    "check_values",
-    "check_words",
-    "hypothesis",
-    "line_of",
-    "try_many",
-    "with_example",
-]
-
 _NAME = re.compile("[a-z0-9-]+")
-
-
 _OPTION_NAME = re.compile("[a-z0-9_-]+")
-
-
+_CHANGED = 2048
+"""Longer samples are cut off here before they are changed at random, which changes their beginning only."""
 _ODD_VALUES = (
     *"*?~,[\\ \0\né\u0661",
     *("", "~(", r"\x", "-1", "1e9", "0x", "a,,b", "9" * 5000, "a" * 5000),
@@ -103,6 +91,20 @@ def _check_line(text: object, what: str) -> None:
         raise AssertionError(f"{what} must be one line of text: {text!r}")
 
 
+def each_example(matcher: IProtocolMatcher) -> Iterator[tuple[str, dict[str, str]]]:
+    """Give for each option a line with its example, and the options in it.
+
+    Raises:
+        AssertionError: The example cannot be used.
+    """
+    for option in matcher.options:
+        options = with_example(matcher, option.name)
+        if options is None:
+            line = line_of(matcher, {option.name: option.example})
+            raise AssertionError(f"the example of {line} does not work, with no other examples")
+        yield line_of(matcher, options), options
+
+
 def check_values(matcher: IProtocolMatcher, name: str, examples: int | None) -> None:
     """Check that no value of an option raises anything but `OptionError`.
 
@@ -150,6 +152,18 @@ def hypothesis() -> Any:
             "check_matcher tries random bytes by hypothesis, which is not installed: install txmux[testing], "
             "or do without them by examples=0"
         ) from None
+
+
+def changed(samples: Sequence[bytes]) -> Any:
+    """Make samples with some bytes of their beginning replaced, left out, or put between them."""
+    st = hypothesis().strategies
+    return st.builds(
+        lambda data, cut, new, skip: data[: cut % len(data)] + new + data[cut % len(data) + skip :],
+        st.sampled_from([data[:_CHANGED] for data in samples]),
+        st.integers(0, 2000),
+        st.binary(max_size=8),
+        st.integers(0, 4),
+    )
 
 
 def try_many(check: Any, strategy: Any, examples: int | None) -> None:

@@ -229,7 +229,6 @@ class HelloReader:
         self.hello = ClientHello(self.sni, self.alpn, self.version, self.ech)
 
     def _read_beginning(self, cursor: Cursor) -> None:
-        """Read all fields before the first extension."""
         cursor.number(1, 1, 1)
         self._end = cursor.number(3, 2 + 32 + 1 + 4 + 2, _LONGEST_BODY) + _HEADER
         self._legacy_version = min(cursor.number(2, 0x0300, 0x03FF), _HIGHEST_LEGACY_VERSION)

@@ -104,12 +104,7 @@ class DtlsOpening:
                 return
 
     def _as_tls(self) -> bytes:
-        """Return the message as it would be in TLS, which has no cookie.
-
-        Raises:
-            ShortError: It has not come so far that this can be done.
-            MalformedError: It is not a hello.
-        """
+        """Return the message as it would be in TLS, which has no cookie."""
         cursor = Cursor(self._body)
         version = _TLS_VERSIONS.get(int.from_bytes(cursor.take(2), "big"))
         if version is None:

@@ -81,7 +81,6 @@ def fingerprint_of(hello: WholeHello, carrier: str = "t") -> str:
 
 
 def _of_suites(data: bytes) -> tuple[str, str]:
-    """Return the count of cipher suites and their hash."""
     suites = _numbers(data)
     return _count(suites), _digest(sorted(suites))
 

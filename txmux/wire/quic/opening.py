@@ -116,7 +116,6 @@ class QuicOpening:
             at = header.end
 
     def _begin(self, header: LongHeader, datagram: bytes) -> None:
-        """Look at the first packet of all."""
         if not SHORTEST_FIRST_ID <= len(header.destination) <= LONGEST_ID or not header.version:
             raise MalformedError
         known = VERSIONS.get(header.version)
