@@ -53,11 +53,7 @@ def refusal(line: str, matchers: Mapping[str, IProtocolMatcher]) -> str:
 
 
 def regex_text(pattern: str) -> str:
-    r"""Write a pattern, of which each character stands for a byte, in printable ASCII.
-
-    Args:
-        pattern: Also with bytes that stand for themselves, as 00 does in ``"^\x00"`` of C and of libconfig.
-    """
+    r"""Write a pattern, of which each character is one byte (also 00), in printable ASCII."""
     data = pattern.encode("latin-1", "replace")
     found = _PIECE.sub(lambda f: f[1] or b"\\x%02x" % f[2][0], data)
     return found.decode("ascii")

@@ -21,11 +21,7 @@ _ESCAPE = re.compile(r"\\(.)")
 
 
 def python_regex(text: str) -> re.Pattern[str]:
-    """Read what follows ``~`` in a ``map`` of nginx, or the same of others; after ``*`` case does not count.
-
-    Raises:
-        InexpressibleError: It uses what only PCRE has.
-    """
+    """Read what follows ``~`` in nginx, where a ``*`` folds case; `InexpressibleError` if only PCRE can."""
     pattern = _GROUP_NAME.sub("(", text.removeprefix("*"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

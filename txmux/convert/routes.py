@@ -20,11 +20,7 @@ CLOSE = "close"
 
 @attrs.frozen
 class RouteWriter:
-    """Writes routes.
-
-    Attributes:
-        routes: The sections of routes, each with the listener that it is for.
-    """
+    """Writes routes; of each it knows the listener that it is for."""
 
     draft: Draft
     listeners: list[DraftSection] = attrs.field(factory=list)

@@ -214,11 +214,7 @@ class Draft:
             notes.append(f"{mark}{self.where(line)}: {message}")
 
     def finish(self) -> str:
-        """Return the text, after what the parser refuses has become comments.
-
-        Raises:
-            ConvertError: No listener is left.
-        """
+        """Return the text; what the parser refuses is in comments. `ConvertError` if no listener is left."""
         while True:
             lines = list(self._lines())
             text = "".join(f"{line}\n" for line, _ in lines)

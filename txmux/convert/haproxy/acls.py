@@ -382,11 +382,7 @@ PLACED = frozenset({"dst", "dst_port", "ssl_fc"})
 
 @attrs.frozen
 class Criterion:
-    """One test, taken apart.
-
-    Attributes:
-        method: After ``-m``, or implied by the name; else nothing.
-    """
+    """One test, taken apart; the method is after ``-m``, or implied by the name, or empty."""
 
     name: str
     args: str
@@ -418,11 +414,7 @@ def compared(test: Criterion, numbers: Iterable[int], unit: int = 1) -> list[int
 
 
 def placed(test: Criterion, bind: BindContext) -> Condition:
-    """Decide a test of the address or of TLS by the ``bind`` alone, the same for every client.
-
-    Raises:
-        InexpressibleError: It depends on the client.
-    """
+    """Decide a test of the address or of TLS by the ``bind`` alone, the same for every client."""
     if test.name == "ssl_fc":
         return ALWAYS if bind.secured else NEVER
     if test.name == "dst_port" and bind.port.isdecimal():

@@ -209,11 +209,7 @@ def lost(bind: Bind) -> list[str]:
 
 
 def bind_context(bind: Bind, files: SideFiles) -> BindContext:
-    """Return the context of a bind line: its TLS, host and port.
-
-    Raises:
-        OSError: A list of certificates cannot be read.
-    """
+    """Return the context of a bind line; `OSError` if a list of certificates cannot be read."""
     host, port = address(bind.address) or ("", "")
     secured = None
     if "ssl" in bind.flags:

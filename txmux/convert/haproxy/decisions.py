@@ -159,11 +159,7 @@ class RouteChoice:
 
 @attrs.frozen
 class ClientDecisions:
-    """What becomes of all clients: the first choice that fits decides.
-
-    Attributes:
-        otherwise: The outcome for all others, silent ones included.
-    """
+    """What becomes of clients: the first choice that fits, else, silent ones too, `otherwise`."""
 
     choices: tuple[RouteChoice, ...] = ()
     otherwise: str = CLOSE

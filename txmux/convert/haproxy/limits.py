@@ -47,11 +47,7 @@ class Limit:
 
 
 def read_limits(line: ConfigLine, proxy: Proxy, tables: Mapping[str, Proxy]) -> list[Limit]:
-    """Read a rule that rejects clients for the number or the rate of their connections; nothing for another reason.
-
-    Returns:
-        Nothing if it rejects for anything else.
-    """
+    """Read a rule that rejects for many connections, or their rate; nothing of another one."""
     words = list(line.words[3:])
     if words[:1] != ["if"]:
         return []
@@ -144,11 +140,7 @@ _ALL = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 def admitted(rules: Sequence[tuple[bool, Condition]]) -> Condition:
-    """Return the clients that rules admit: the first rule that matches decides, and clients that match none are admitted.
-
-    Args:
-        rules: Of each, whether it accepts, and which networks.
-    """
+    """Return the clients that rules (whether they accept, and whom) admit: those of none, too."""
     found = ALWAYS
     for accepts, condition in reversed(rules):
         if accepts:

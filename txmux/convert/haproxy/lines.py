@@ -36,11 +36,7 @@ _TIME = re.compile("([0-9]{1,12})(us|ms|s|m|h|d)?")
 
 @attrs.frozen
 class Proxy:
-    """A frontend, a backend, or both.
-
-    Attributes:
-        lines: Its own lines, after those of its defaults.
-    """
+    """A frontend, a backend, or both; its own lines come after those of its defaults."""
 
     kind: str
     name: str
@@ -208,11 +204,7 @@ def _words(text: str) -> list[str]:
 
 
 def duration(text: str) -> str:
-    """Write a time as txmux does; without a unit it is in milliseconds.
-
-    Returns:
-        What cannot be read as it is, so that the parser refuses it.
-    """
+    """Write a time, of milliseconds without a unit; what cannot be read stays, to be refused."""
     found = _TIME.fullmatch(text)
     if found is None or found[2] not in {None, "us"}:
         return text

@@ -63,11 +63,7 @@ _ANY_HOST = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - not to listen 
 
 @attrs.frozen
 class ServerLine:
-    """A server.
-
-    Attributes:
-        parameters: What follows, with the values; without what was taken back.
-    """
+    """A server with the parameters that were not taken back."""
 
     line: ConfigLine
     address: str

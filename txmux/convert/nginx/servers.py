@@ -30,11 +30,7 @@ _BY_CLIENT = frozenset({"$binary_remote_addr", "$remote_addr"})
 
 @attrs.frozen
 class NginxConversion:
-    """What is made of a file so far.
-
-    Attributes:
-        zones: What each zone of ``limit_conn_zone`` counts.
-    """
+    """What is made of a file so far; zones are what each zone of ``limit_conn_zone`` counts."""
 
     draft: Draft
     variables: Variables

@@ -57,11 +57,7 @@ class UpstreamServer:
 
 @attrs.frozen
 class UpstreamGroup:
-    """Servers of which each client gets one.
-
-    Attributes:
-        problems: What has no counterpart, with its line.
-    """
+    """Servers of which each client gets one, and the problems that have no counterpart."""
 
     name: str
     members: tuple[UpstreamServer, ...]
@@ -191,11 +187,7 @@ _KINDS: Mapping[str, list[str]] = {
 
 @attrs.frozen
 class ServerCheck:
-    """A health check of servers.
-
-    Attributes:
-        words: The value of ``check`` in txmux; empty if there is none like that.
-    """
+    """A health check of servers, as words of ``check``; none if there is no such check in txmux."""
 
     directive: Directive
     words: tuple[str, ...]

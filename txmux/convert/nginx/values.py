@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class DirectiveScope:
-    """The directives of a server, or of an upstream.
-
-    Attributes:
-        outer: Those of the ``stream`` block.
-    """
+    """The directives of a server, or of an upstream, and the outer ones of ``stream``."""
 
     own: tuple[Directive, ...]
     outer: tuple[Directive, ...]

@@ -118,11 +118,7 @@ def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]
 
 
 def merged(settings: Settings, file: Settings) -> tuple[Settings, list[str]]:
-    """Merge the options of a command line into those of a file: listen addresses are added, and protocols replace those of their name.
-
-    Returns:
-        All settings, and the names of the protocols that both have.
-    """
+    """Add the listen addresses to a file's, replace its protocols; return which of these both have."""
     found = {**file, **settings}
     both: list[str] = []
     for name in ("listen", "protocols"):
@@ -162,11 +158,7 @@ IS_DEFAULTS = re.compile(rb"^[ \t]*(export[ \t]+)?DAEMON_OPTS=", re.MULTILINE)
 
 
 def read_defaults(text: str, path: str) -> tuple[list[str], int, dict[str, str]]:
-    """Read the arguments of sslh.
-
-    Returns:
-        The arguments, their line, and all variables.
-    """
+    """Read the arguments of sslh; returns them, their line, and all variables."""
     variables: dict[str, str] = {}
     found = 0
     lines = text.replace("\\\n", " \x00").split("\n")

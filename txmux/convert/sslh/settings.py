@@ -70,11 +70,7 @@ def _readable(error: str) -> str:
 
 @attrs.define
 class SettingsGroup:
-    """Settings.
-
-    Attributes:
-        line: Of the setting that was taken last.
-    """
+    """Settings; the line is that of the one that was taken last."""
 
     draft: Draft
     settings: dict[str, Setting]

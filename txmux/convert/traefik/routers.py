@@ -62,11 +62,7 @@ class EntryPoint:
 
 @attrs.frozen
 class Router:
-    """A TCP router.
-
-    Attributes:
-        priority: The higher one comes first.
-    """
+    """A TCP router; of several the one with the higher priority comes first."""
 
     name: str
     node: Node

@@ -41,11 +41,7 @@ class _WeightedServer:
 
 
 class Services:
-    """The backends of a file, made at first use.
-
-    Args:
-        prefix: What is written before the addresses of servers: ``udp:`` if these are for datagrams.
-    """
+    """Backends, made at first use; the prefix of servers is ``udp:`` if they are for datagrams."""
 
     def __init__(
         self,
