@@ -19,6 +19,7 @@ from txmux.control.control import Control
 from txmux.testing.transport import WaterMarkTransport
 
 HEALTH = request("GET", "/x").replace(b"Connection: close\r\n", b"")
+STREAM = HEALTH.replace(b"/x", b"/stream")
 
 
 class ClientsTest(SynchronousTestCase):
@@ -55,6 +56,14 @@ class ClientsTest(SynchronousTestCase):
         transport.connect(self.clients.buildProtocol(peer))
         return transport
 
+    def assert_served(self, transport: WaterMarkTransport) -> None:
+        transport.deliver(HEALTH)
+        self.assertIn(b"200 OK", transport.take())
+
+    def assert_closed(self, transport: WaterMarkTransport) -> None:
+        transport.take()
+        self.assertIsNotNone(transport.lost)
+
     def assert_crowded(self) -> None:
         transport = self.connected()
         self.assertEqual(Told.of(transport.take()).status, 503)
@@ -62,15 +71,13 @@ class ClientsTest(SynchronousTestCase):
 
     def test_silent_clients_are_closed_after_30_seconds(self) -> None:
         silent, served = self.connected(), self.connected()
-        served.deliver(HEALTH)
-        self.assertIn(b"200 OK", served.take())
+        self.assert_served(served)
         self.clock.advance(29)
         for transport in (silent, served):
             self.assertIsNone(transport.lost)
         self.clock.advance(2)
         for transport in (silent, served):
-            transport.take()
-            self.assertIsNotNone(transport.lost)
+            self.assert_closed(transport)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_request_and_body_have_10_seconds_to_arrive(self) -> None:
@@ -82,8 +89,7 @@ class ClientsTest(SynchronousTestCase):
                 self.assertIsNone(transport.lost)
                 self.clock.advance(0.99)
             self.clock.advance(0.2)
-            transport.take()
-            self.assertIsNotNone(transport.lost)
+            self.assert_closed(transport)
             self.assertEqual(transport.unsent, b"")
 
     def test_each_request_has_its_own_time(self) -> None:
@@ -99,7 +105,7 @@ class ClientsTest(SynchronousTestCase):
 
     def test_longest_idle_of_more_than_64_is_closed_but_not_a_busy_one(self) -> None:
         first = self.connected()
-        first.deliver(HEALTH.replace(b"/x", b"/stream"))
+        first.deliver(STREAM)
         others = [self.connected() for _ in range(63)]
         others[0].deliver(b"G")
         new = self.connected()
@@ -108,8 +114,7 @@ class ClientsTest(SynchronousTestCase):
         self.assertIsNone(first.lost)
         gone = [number for number, one in enumerate(others) if one.lost is not None]
         self.assertEqual(gone, [1])
-        new.deliver(HEALTH)
-        self.assertIn(b"200 OK", new.take())
+        self.assert_served(new)
         self.streams[0].write(b"data: x\n\n")
         self.assertIn(b"data: x", first.take())
 
@@ -123,7 +128,7 @@ class ClientsTest(SynchronousTestCase):
     def test_new_client_is_refused_while_all_are_busy(self) -> None:
         busy = [self.connected() for _ in range(64)]
         for transport in busy:
-            transport.deliver(HEALTH.replace(b"/x", b"/stream"))
+            transport.deliver(STREAM)
         self.assert_crowded()
         for stream in self.streams:
             stream.finish()
@@ -133,23 +138,21 @@ class ClientsTest(SynchronousTestCase):
         other = self.connected("192.0.2.2")
         busy = [self.connected() for _ in range(63)]
         for transport in busy:
-            transport.deliver(HEALTH.replace(b"/x", b"/stream"))
+            transport.deliver(STREAM)
         self.assert_crowded()
         new = self.connected("192.0.2.3")
         for transport in (*busy, other):
             transport.take()
         self.assertEqual([one for one in busy if one.lost is not None], busy[:1])
         for transport in (other, new):
-            transport.deliver(HEALTH)
-            self.assertIn(b"200 OK", transport.take())
+            self.assert_served(transport)
 
     def test_one_in_a_turn(self) -> None:
         """Of requests that come all at once, the first one is answered, and the others, in their order, when other clients have had their turn; what follows them is not lost."""
         transport, other = self.connected(), self.connected()
         rest = HEALTH[:20]
         transport.deliver(HEALTH * 2 + HEALTH.replace(b"/x", b"/y") + rest)
-        other.deliver(HEALTH)
-        self.assertIn(b"200 OK", other.take())
+        self.assert_served(other)
         self.assertEqual(transport.take().count(b"HTTP/1.1"), 1)
         self.clock.advance(0)
         heard = transport.take()
@@ -190,8 +193,7 @@ class ClientsTest(SynchronousTestCase):
                 transport.reset()
             else:
                 self.clock.pump([1] * 31)
-                transport.take()
-                self.assertIsNotNone(transport.lost)
+                self.assert_closed(transport)
                 self.assertEqual(self.answered, few)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -222,8 +224,7 @@ class ClientsTest(SynchronousTestCase):
                 if self.streams:
                     self.streams.pop().finish()
                 transport.take()
-                transport.deliver(HEALTH)
-                self.assertIn(b"200 OK", transport.take())
+                self.assert_served(transport)
                 transport.deliver(b"\x81\x85\0\0\0\0hello\r\n\r\n")  # a frame of a websocket
                 self.assertIn(b"400", transport.take())
                 self.assertIsNotNone(transport.lost)
@@ -231,7 +232,7 @@ class ClientsTest(SynchronousTestCase):
     def test_writer_of_a_stream_hears_of_its_end_and_may_write_on(self) -> None:
         ended: list[bool] = []
         transport = self.connected()
-        transport.deliver(HEALTH.replace(b"/x", b"/stream"))
+        transport.deliver(STREAM)
         (stream,) = self.streams
         stream.on_end(lambda: ended.append(True))
         transport.reset()
@@ -283,8 +284,7 @@ class ClientsTest(SynchronousTestCase):
         transport.deliver(HEALTH.replace(b"/x", b"/broken"))
         self.assertIn(b"500 Internal Server Error", transport.take())
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-        transport.deliver(HEALTH)
-        self.assertIn(b"200 OK", transport.take())
+        self.assert_served(transport)
 
 
 class BurstTest(AdminCase):

@@ -29,8 +29,7 @@ class WorkersCase(LiveCase):
         for worker in self.supervisor.pool.workers:
             with halted([worker.pid]):
                 for _ in range(2):
-                    client = await connect(self, port)
-                    client.send(b"SSH-2.0-a\r\n")
+                    client = await self.client(port)
                     clients.append(client)
                     while sum(b"SSH" in one.received for one in self.backend.peers) < len(clients):
                         await deferLater(reactor, 0)
@@ -93,8 +92,7 @@ class WorkersTest(WorkersCase):
 
     async def test_ended_worker_is_not_listed_while_stopping(self) -> None:
         port = await self.begin(settings="drain_timeout = 10m\n")
-        client = await connect(self, port)
-        client.send(b"SSH-2.0-a\r\n")
+        client = await self.client(port)
         (row,) = await self.listed(1, state="relaying")
         stopping = self.running.stopService()
         while len(workers := (await self.running.control.status())["workers"]) > 1:

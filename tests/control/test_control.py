@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.control.test_broadcast import WorkersCase
 from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.control.overrides import Overrides, ServerState
 from txmux.control.report import UnknownError
@@ -175,8 +175,7 @@ class SteeringTest(SupervisedTestCase):
 
 class WorkersTest(WorkersCase):
     async def refused(self, port: int) -> None:
-        client: Peer = await connect(self, port)
-        client.send(b"SSH-2.0-a\r\n")
+        client = await self.client(port)
         await client.is_lost()
 
     async def test_drain_in_all_present_and_later_workers(self) -> None:
@@ -195,16 +194,14 @@ class WorkersTest(WorkersCase):
             self.assertTrue((await self.running.reload()).ok)
             await self.refused(port)
             await self.running.control.set_server("b", server, state="ready")
-            client = await connect(self, port)
-            client.send(b"SSH-2.0-a\r\n")
+            await self.client(port)
             await (await self.backend.peer()).has(11)
 
     async def test_no_present_or_later_worker_accepts(self) -> None:
         port = await self.begin()
         with capturedLogs():
             await self.running.control.set_listener("public", accepting=False)
-            waiting = await connect(self, port)
-            waiting.send(b"SSH-2.0-a\r\n")
+            await self.client(port)
             self.write(self.text().replace("workers = 2", "workers = 3"))
             self.assertTrue((await self.running.reload()).ok)
             await deferLater(reactor, 0.2)

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.control.test_broadcast import WorkersCase
 from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
-from tests.support.peers import connect, reactor
+from tests.support.peers import reactor
 from txmux.control.events import Hub
 from txmux.telemetry.events import MOST, Events, Sampling
 from txmux.telemetry.record import ConnectionRecord
@@ -220,7 +220,6 @@ class WorkersTest(WorkersCase):
         self.assertEqual({one["worker"] for one in follower.events}, {1, 2})
         end()
         told = len(follower.events)
-        client = await connect(self, port)
-        client.send(b"SSH-2.0-a\r\n")
+        await self.client(port)
         await self.listed(len(clients) + 1, state="relaying")
         self.assertEqual(len(follower.events), told)
