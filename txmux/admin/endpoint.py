@@ -58,11 +58,7 @@ class AdminEndpoints:
         return {f"{PREFIX}{key}": opened for key, opened in self.store.sockets().items()}
 
     def prepare(self, rules: Rules) -> PreparedAdminEndpoints:
-        """Open the sockets of rules that are not open yet; nothing else changes.
-
-        Raises:
-            MuxError: A socket cannot be opened, or there is no token.
-        """
+        """Open the sockets of rules that are not open yet; nothing else changes. Without a token for TCP this is an error, too."""
         addresses = dict(admin_addresses(rules, self._find))
         settings = rules.settings
         token = ""

@@ -83,11 +83,7 @@ def can_hold(address: ListenAddress) -> bool:
 
 
 def read_token(path: Path) -> str:
-    """Read the token; a missing file is created.
-
-    Raises:
-        MuxError: That fails, or the token is too short.
-    """
+    """Read the token; a missing file is created."""
     with suppress(OSError):  # reading it reports what is wrong
         try:
             make_token(path)

@@ -23,11 +23,7 @@ class Askable(Protocol):
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None: ...
 
     def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Awaitable[Any]:
-        """Send it a request of one of the kinds of `txmux.control.worker_answers.WorkerAnswers.handlers`.
-
-        Raises:
-            ChannelError: It does not answer.
-        """
+        """Send it a request of one of the kinds of `txmux.control.worker_answers.WorkerAnswers.handlers`; `ChannelError` if it does not answer."""
 
 
 @attrs.frozen

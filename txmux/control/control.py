@@ -314,9 +314,6 @@ class Control:
         """Override the state or weight of a server, until the next call; reloads and upgrades keep it.
 
         ``drain`` routes no new connections to it, but checks it; ``maintenance`` does not check it either. Weight 0 restores that of the rules.
-
-        Raises:
-            UnknownError: There is none like that.
         """
         found = _server(self.rules, backend, server)
         if found.down and state is not None:

@@ -54,11 +54,7 @@ class Filters:
 
     @classmethod
     def read(cls, words: Mapping[str, str]) -> Filters:
-        """Read filters from a query.
-
-        Raises:
-            FilterError: One is not known, or its value cannot be read.
-        """
+        """Read filters from a query; `FilterError` names the one that is not known or cannot be read."""
         found: dict[str, Any] = {}
         for name, text in words.items():
             if name not in _READERS:
@@ -106,11 +102,7 @@ class Page:
 
     @classmethod
     def read(cls, words: Mapping[str, str]) -> Page:
-        """Read ``limit`` and ``after``, either of which may be missing.
-
-        Raises:
-            FilterError: One cannot be read.
-        """
+        """Read ``limit`` and ``after``, either of which may be missing."""
         limit, after = words.get("limit", "1000"), words.get("after", "")
         if not limit.isdecimal() or not limit.isascii() or not 1 <= int(limit[:6]) <= _MOST:
             raise FilterError(f"limit: must be a whole number from 1 to {_MOST}, not {limit!r}")

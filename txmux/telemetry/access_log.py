@@ -280,11 +280,7 @@ def open_log(
     later: Callable[[Callable[[], None]], None] | None = None,
     owner: tuple[int, int] | None = None,
 ) -> AccessLog | None:
-    """Open the access log that the settings ask for, if any; see `FileAccessLog`.
-
-    Raises:
-        AccessLogError: Its file cannot be opened.
-    """
+    """Open the access log that the settings ask for, if any; see `FileAccessLog`."""
     if settings.access_log is None:
         return None
     if settings.access_log == "-":

@@ -24,9 +24,6 @@ def make(name: str) -> int:
     """Create a file in memory where the system has such, else a temporary one without a name; return its descriptor.
 
     It can grow but not shrink: a process that reads memory behind the end of its file gets SIGBUS.
-
-    Raises:
-        OSError: It cannot be created.
     """
     made = _in_memory(name) if sys.platform == "linux" else -1
     if made < 0:
@@ -53,22 +50,14 @@ def _in_memory(name: str) -> int:
 
 
 def grow(descriptor: int, size: int) -> None:
-    """Make a file at least this many bytes long; another process may have made it longer already.
-
-    Raises:
-        OSError: It cannot be that long.
-    """
+    """Make a file at least this many bytes long; another process may have made it longer already."""
     if os.fstat(descriptor).st_size < size:
         with suppress(PermissionError):  # it has become larger meanwhile, and cannot shrink
             os.ftruncate(descriptor, size)
 
 
 def mapped(descriptor: int, size: int) -> memoryview:
-    """Map a file; the mapping is freed with the last view of it.
-
-    Raises:
-        SharedMemoryError: There are fewer.
-    """
+    """Map a file, which has to be as long; the mapping is freed with the last view of it."""
     try:
         return memoryview(mmap.mmap(descriptor, size))
     except (OSError, OverflowError, ValueError) as problem:

@@ -37,12 +37,7 @@ class AdminEndpoint(NamedTuple):
 def find(
     admin: str | None, rules: Path | None, token_file: Path | None, environ: Mapping[str, str]
 ) -> AdminEndpoint:
-    """Find the service by what was given.
-
-    Raises:
-        NoServiceError: There is none.
-        UsageError: There are several, or the argument is malformed.
-    """
+    """Find the service by what was given; `NoServiceError` if there is none, `UsageError` if there are several."""
     if token_file:
         token = _token(token_file, "--token-file")
     else:
@@ -225,9 +220,6 @@ def address_of(text: str, folder: Path | None = None) -> Address:
         text: A path; ``HOST:PORT``; ``http://HOST:PORT``; or an endpoint string of Twisted's for a server or a client,
             ``unix:PATH``, ``tcp:PORT:interface=ADDRESS``, ``tcp:HOST:PORT``. In these ``\:`` is a colon.
         folder: Where relative paths start; by default the working directory.
-
-    Raises:
-        UsageError: It is none of these.
     """
     base = folder or Path()
     if text.startswith("http://"):

@@ -169,10 +169,7 @@ class Counters:
         """Return the arguments of `take_over` in the next program, as values of JSON, and the descriptors that go with them.
 
         Both programs map the same memory then, so the next one sees what still happens here. There is one item for this program, and one
-        for each before it that still runs, since each ends by itself.
-
-        Raises:
-            OSError: There is no descriptor left.
+        for each before it that still runs, since each ends by itself. It may fail for want of a descriptor.
         """
         self.others_ended()
         past = [_named(found) for found in self._past]
@@ -187,14 +184,9 @@ class Counters:
         all: Sequence[_Named],  # noqa: A002 - the name in the message
         format: str = "",  # noqa: A002 - as above
     ) -> None:
-        """Continue the numbers of another program.
+        """Continue the numbers of another program, whose files and pipe (its reading end, which comes first) this object owns from now on.
 
-        Args:
-            descriptors: The reading end of its pipe and its files, which this object owns from now on.
-            layouts: Of each file.
-            past: The sums that it has from others, by the names of cells.
-            all: What is in the files, likewise: for a program with other cells.
-            format: `FORMAT` there.
+        `past` are the sums that it has from others; `all` is what is in the files, by the names of cells, for a program with other cells.
         """
         self._past += map(_read, past)
         life, *files = descriptors

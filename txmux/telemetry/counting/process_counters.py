@@ -94,11 +94,7 @@ class CounterLayout:
 
 
 class ProcessCounters:
-    """The counters of one process; only that process adds to them.
-
-    Raises:
-        SharedMemoryError: The file is smaller than the layout; it stays open.
-    """
+    """The counters of one process; only that process adds to them. A file smaller than the layout is an error, and stays open."""
 
     def __init__(self, layout: CounterLayout | None = None, descriptor: int | None = None) -> None:
         self.layout = layout or CounterLayout()
