@@ -198,10 +198,7 @@ def choice(body: Mapping[str, Any], name: str, choices: Sequence[T]) -> T | None
 
 
 def boolean(body: Mapping[str, Any], name: str) -> bool | None:
-    value = body.get(name)
-    if name in body and not isinstance(value, bool):
-        raise RefusedError(400, f"{name}: must be true or false, not {_shown(value)}")
-    return value
+    return _typed(body, name, bool, "true or false")
 
 
 def whole_number(body: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
@@ -215,9 +212,13 @@ def whole_number(body: Mapping[str, Any], name: str, low: int, high: int) -> int
 
 
 def text(body: Mapping[str, Any], name: str) -> str | None:
+    return _typed(body, name, str, "a text")
+
+
+def _typed(body: Mapping[str, Any], name: str, kind: type, what: str) -> Any:
     value = body.get(name)
-    if name in body and not isinstance(value, str):
-        raise RefusedError(400, f"{name}: must be a text, not {_shown(value)}")
+    if name in body and not isinstance(value, kind):
+        raise RefusedError(400, f"{name}: must be {what}, not {_shown(value)}")
     return value
 
 

@@ -114,21 +114,28 @@ def _facts(row: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in facts.items()) or "-"
 
 
+_FROM_TO = (
+    _word("client", "client", 12),
+    _word("listener", "listener", 8, may_go=True),
+    _word("route", "route"),
+    _word("server", "server", 9),
+)
+_BYTES_AND_FACTS = (
+    _number("in", "bytes_in"),
+    _number("out", "bytes_out"),
+    _word("id", "id", 12, may_go=True),
+    PaneColumn("facts", _facts, _facts, least=12, may_go=True),
+)
+
 TABLES: Mapping[Pane, Table] = {
     "connections": Table(
         "connections",
         (
-            _word("client", "client", 12),
-            _word("listener", "listener", 8, may_go=True),
-            _word("route", "route"),
-            _word("server", "server", 9),
+            *_FROM_TO,
             _word("state", "state", 8),
             _age("age", "age_ms"),
             _age("idle", "idle_ms"),
-            _number("in", "bytes_in"),
-            _number("out", "bytes_out"),
-            _word("id", "id", 12, may_go=True),
-            PaneColumn("facts", _facts, _facts, least=12, may_go=True),
+            *_BYTES_AND_FACTS,
         ),
         lambda row: str(row["id"]),
         lambda row: _STATES.get(row.get("state", ""), ""),
@@ -169,16 +176,10 @@ TABLES: Mapping[Pane, Table] = {
         "recent ends",
         (
             _ago("ago", "ended"),
-            _word("client", "client", 12),
-            _word("listener", "listener", 8, may_go=True),
-            _word("route", "route"),
-            _word("server", "server", 9),
+            *_FROM_TO,
             _word("reason", "reason", 10),
             _age("lasted", "duration_ms"),
-            _number("in", "bytes_in"),
-            _number("out", "bytes_out"),
-            _word("id", "id", 12, may_go=True),
-            PaneColumn("facts", _facts, _facts, least=12, may_go=True),
+            *_BYTES_AND_FACTS,
         ),
         lambda row: str(row["id"]),
     ),
