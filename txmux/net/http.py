@@ -109,7 +109,8 @@ async def get(
     finally:
         if deadline.active():
             deadline.cancel()
-        await endpoints.close_connections()
+        for connection in endpoints.connections:
+            await connection.break_off()
 
 
 async def _ask(
@@ -170,7 +171,7 @@ class _UrlEndpoint:
     def __init__(self, reactor: Any, address: str | None) -> None:
         self._reactor = reactor
         self._address = address
-        self._connections: list[_WatchedConnection] = []
+        self.connections: list[_WatchedConnection] = []
         self._head_size = 0
         self.is_in_body = False
 
@@ -182,7 +183,7 @@ class _UrlEndpoint:
         if not self.is_in_body:
             self._head_size += count
             if self.is_too_long:
-                for connection in self._connections:
+                for connection in self.connections:
                     connection.abortConnection()
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
@@ -208,12 +209,8 @@ class _UrlEndpoint:
 
     def _make_connection(self, factory: Factory, wrapped: Protocol) -> _WatchedConnection:
         connection = _WatchedConnection(factory, wrapped, self.count_received)
-        self._connections.append(connection)
+        self.connections.append(connection)
         return connection
-
-    async def close_connections(self) -> None:
-        for connection in self._connections:
-            await connection.break_off()
 
 
 class _WatchedConnection(ProtocolWrapper):

@@ -50,10 +50,7 @@ class BackendConnector:
         on_failed: Called with the cause of the last attempt's failure.
 
     Attributes:
-        tried: The servers that could not be reached, and why.
-        affinity: The key of the choice by a hash; see `txmux.backends.pool.balance`.
         local: The IP address that the client has connected to, where servers depend on it; empty for a UNIX socket.
-        alpn: The protocols to offer to a server by TLS, if the rules name none.
         on_open: Called with the transport of each connection before anything is sent.
         requests: Those that the client was answered before detection; a server gets them before anything else.
     """
@@ -73,8 +70,8 @@ class BackendConnector:
     _stop_dialling: Callable[[], None] | None = attrs.field(default=None, init=False)
     _waiter: Waiter | None = attrs.field(default=None, init=False)
     _missing: str = attrs.field(default="", init=False)
-    affinity: str = attrs.field(default="", init=False)
-    alpn: tuple[bytes, ...] = attrs.field(default=(), init=False)
+    affinity: str = attrs.field(default="", init=False)  # the key of the choice by a hash
+    alpn: tuple[bytes, ...] = attrs.field(default=(), init=False)  # offered if the rules name none
     local: str = attrs.field(default="", init=False)
     on_open: Callable[[Any], object] | None = attrs.field(default=None, init=False)
     requests: tuple[Exchange, ...] = attrs.field(default=(), init=False)

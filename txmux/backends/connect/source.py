@@ -46,16 +46,11 @@ class PortRange:
 
 @attrs.frozen
 class SourceAddress:
-    """The local address of a connection.
-
-    Attributes:
-        transparent: Whether it is not this machine's.
-        ports: The ports to connect from, shared by all connections; ``None`` if the system chooses.
-    """
+    """The local address of a connection."""
 
     address: str
-    transparent: bool = False
-    ports: PortRange | None = None
+    transparent: bool = False  # it is not this machine's
+    ports: PortRange | None = None  # shared by all connections; None if the system chooses
 
     @property
     def tries(self) -> int:

@@ -200,11 +200,11 @@ class _HandshakeFactory(ClientFactory):
         self, factory: Any, name: str, explain: Callable[[object, SSL.Connection], str]
     ) -> None:
         self._factory = factory
-        self._name = name
-        self._explain = explain
+        self.name = name
+        self.explain = explain
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        return _ClientHandshake(self._factory.buildProtocol(addr), self._name, self._explain)
+        return _ClientHandshake(self._factory.buildProtocol(addr), self)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         self._factory.clientConnectionFailed(connector, reason)
@@ -214,12 +214,9 @@ class _HandshakeFactory(ClientFactory):
 class _ClientHandshake(Protocol):
     transport: Any
 
-    def __init__(
-        self, protocol: Any, name: str, explain: Callable[[object, SSL.Connection], str]
-    ) -> None:
+    def __init__(self, protocol: Any, factory: _HandshakeFactory) -> None:
         self._protocol = protocol
-        self._name = name
-        self._explain = explain
+        self._name, self._explain = factory.name, factory.explain
         self._refusal: Exception | None = None
 
     def connectionMade(self) -> None:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import os
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet import address, error
+from twisted.internet import error
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import LOCAL_ERRORS
 from txmux.backends.health.probes import UnhealthyError, probe, shown
+from txmux.net.addresses import ip_address_of
 from txmux.net.header_first import HeaderFirst
 from txmux.rules.model import ServerTLS
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
-from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
+from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
-    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITransport
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
 
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.connect.dial import Dial
@@ -199,15 +199,8 @@ def with_header(factory: Any, version: Literal["off", "v1", "v2"]) -> Any:
 
 
 def _own_header(transport: ITransport) -> bytes:
-    return encode_v1(
-        ProxyHeader.between(_address(transport.getHost()), _address(transport.getPeer()))
-    )
-
-
-def _address(end: IAddress) -> Address | None:
-    if isinstance(end, (address.IPv4Address, address.IPv6Address)):
-        return Address(ip_address(end.host), end.port)
-    return None
+    ends = ip_address_of(transport.getHost()), ip_address_of(transport.getPeer())
+    return encode_v1(ProxyHeader.between(*ends))
 
 
 def _result_of(failure: Failure) -> CheckResult:

@@ -90,18 +90,13 @@ class HealthChecks:
 
 @attrs.frozen
 class LastCheck:
-    """The result of a server's last check.
-
-    Attributes:
-        started_at: When the check was started, by the clock of the checks.
-        history: Whether it was healthy in the last checks, this one last.
-    """
+    """The result of a server's last check."""
 
     ok: bool
-    started_at: float
+    started_at: float  # by the clock of the checks
     seconds: float
     why: str
-    history: tuple[bool, ...]
+    history: tuple[bool, ...]  # whether it was healthy in the last checks, this one last
 
     def as_json(self, now: float) -> dict[str, Any]:
         return {

@@ -24,16 +24,11 @@ MOST_ADDRESSES = 1000  # of one name; of more, the same ones are taken each time
 
 @attrs.frozen
 class FoundAddresses:
-    """The addresses of a name, in an order that does not depend on that of the answer; a host's have no port.
-
-    Attributes:
-        ttl: Seconds for which they are valid.
-        trouble: The lookups that failed, and why; empty if none did.
-    """
+    """The addresses of a name, in an order that does not depend on that of the answer; a host's have no port."""
 
     addresses: tuple[ResolvedAddress, ...]
-    ttl: float
-    trouble: str = ""
+    ttl: float  # seconds for which they are valid
+    trouble: str = ""  # the look-ups that failed, and why; empty if none did
 
 
 class AddressFinder:

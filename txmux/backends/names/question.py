@@ -72,15 +72,11 @@ class _Response(dns.Message):
 
 @attrs.frozen
 class _DnsQuery:
-    """One query to one server; its name is in lower case and without the final dot.
-
-    Attributes:
-        edns: Whether it has the longest size of an answer over UDP. Some old servers and firewalls drop such queries.
-    """
+    """One query to one server; its name is in lower case and without the final dot."""
 
     name: bytes
     kind: int
-    edns: bool
+    edns: bool  # some old servers and firewalls drop such queries
     number: int = attrs.field(factory=lambda: secrets.randbelow(1 << 16))
 
     def encoded(self) -> bytes:

@@ -20,43 +20,28 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class ResolvedAddress:
-    """One address of a name.
-
-    Attributes:
-        weight: Its share among the addresses of the name, as in an SRV record (RFC 2782).
-        priority: It is used only when none with a lower number is up.
-        name: The host that has the address, which TLS verifies; empty is the server's own.
-    """
+    """One address of a name."""
 
     host: str
     port: int
-    weight: int = 1
-    priority: int = 0
-    name: str = ""
+    weight: int = 1  # its share among the addresses of the name, as in an SRV record (RFC 2782)
+    priority: int = 0  # it is used only when none with a lower number is up
+    name: str = ""  # the host that has the address, which TLS verifies; empty is the server's own
 
 
 @attrs.define(eq=False)
 class Member:
-    """One address for a backend's connections. Only `BackendPool` makes and changes it.
-
-    Attributes:
-        target: The same with an IP address for a name: what is connected to, unless that depends on the client: see
-            `target_for`. Its ``text`` is for logs.
-        name: Its host name, which TLS verifies; empty if there is none.
-        share: Its share among the addresses of the name, by which its weight is multiplied.
-        rank: It is used only when none of a lower rank is up.
-        seed: Its part in the choice by a hash; the same in every process and on every machine.
-    """
+    """One address for a backend's connections. Only `BackendPool` makes and changes it."""
 
     server: Server
-    target: Server
-    name: str
+    target: Server  # with an IP address for a name; its text is for logs; see target_for
+    name: str  # its host name, which TLS verifies; empty if there is none
     weight: int = 1
-    rank: tuple[bool, int] = (False, 0)
-    share: int = 1
+    rank: tuple[bool, int] = (False, 0)  # it is used only when none of a lower rank is up
+    share: int = 1  # among the addresses of the name; multiplies the weight
     health: ServerHealth = attrs.field(factory=ServerHealth)
     counts: ServerCounts = attrs.field(factory=lambda: ProcessCounters().server("", ""))
-    seed: int = attrs.field(init=False)
+    seed: int = attrs.field(init=False)  # in the choice by a hash; the same on every machine
 
     def __attrs_post_init__(self) -> None:
         digest = blake2b(self.target.text.encode(), digest_size=8).digest()
@@ -102,19 +87,12 @@ _SUSPECT = {MemberState.EJECTED, MemberState.PROBING}
 
 @attrs.frozen
 class Tiers:
-    """Members in groups, each of which is used only when none of the groups before has one left.
+    """Members in groups, each of which is used only when none of the groups before has one left."""
 
-    Attributes:
-        usable: Members that are up, or whose ejection has ended.
-        last_resort: Ejected members, for connections that would have no server otherwise.
-        in_shortage: Whether no member is up, so that only the last resort is left.
-        probe_at: When the next ejection ends, after which they must be arranged again; infinite if there is none.
-    """
-
-    usable: Sequence[Sequence[Member]] = ()
-    last_resort: Sequence[Sequence[Member]] = ()
-    in_shortage: bool = False
-    probe_at: float = math.inf
+    usable: Sequence[Sequence[Member]] = ()  # up, or with an ejection that has ended
+    last_resort: Sequence[Sequence[Member]] = ()  # ejected, for connections without any other
+    in_shortage: bool = False  # no member is up: only the last resort is left
+    probe_at: float = math.inf  # the next end of an ejection, to be arranged again
 
     @classmethod
     def arranged(cls, members: Iterable[Member], now: float, *, has_last_resort: bool) -> Tiers:

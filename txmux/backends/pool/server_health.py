@@ -39,33 +39,21 @@ class MemberState(enum.Enum):
 
 @attrs.define(eq=False)
 class ServerHealth:
-    """The health of one address of a server. Only pools change it.
-
-    Attributes:
-        held: The state that an operator has set; ``None`` if that depends on its health.
-        weight: The weight that an operator has set; ``None`` is that of the rules.
-        connections: Those that are established or being made.
-        failed_at: When the last connections failed; only as many as ejection counts.
-        in_a_row: Connections that failed since the last one that succeeded.
-        contrary: Checks in a row that contradict the state.
-        since: When the state was last changed; 0 if it never was.
-        expected: Those of its connections that another process is about to hand over.
-        unanswered: Flows of datagrams that it has not answered since the last one that it has.
-    """
+    """The health of one address of a server. Only pools change it."""
 
     state: MemberState = MemberState.UP
-    held: MemberState | None = None
-    weight: int | None = None
-    connections: int = 0
+    held: MemberState | None = None  # an operator's; None if that depends on its health
+    weight: int | None = None  # an operator's; None is that of the rules
+    connections: int = 0  # established or being made
     why: str = ""
     credit: int = 0
-    failed_at: deque[float] = attrs.field(factory=deque)
-    in_a_row: int = 0
+    failed_at: deque[float] = attrs.field(factory=deque)  # the last ones, as ejection counts
+    in_a_row: int = 0  # connections that failed since the last success
     out_until: float = 0.0
-    contrary: int = 0
-    since: float = 0.0
-    expected: int = 0
-    unanswered: int = 0
+    contrary: int = 0  # checks in a row that contradict the state
+    since: float = 0.0  # when the state was last changed; 0 if it never was
+    expected: int = 0  # connections that another process is about to hand over
+    unanswered: int = 0  # flows of datagrams since the last that it has answered
 
     def as_json(self, now: float) -> dict[str, Any]:
         """Return the state for another process, whose clock is another: times are relative to `now`."""

@@ -177,9 +177,7 @@ class KernelSide(MovableSide):
         self._reading = False  # whether more may come, and is to be read
         self._half_closing = False  # to be done when nothing is held, like the next
         self._closing = False
-        self._unwritable = (
-            False  # its peer has stopped accepting bytes, but may have sent some before
-        )
+        self._unwritable = False  # its peer has stopped accepting bytes, but may have sent some
 
     @override
     def start_carrying(self, *, reading: bool) -> None:

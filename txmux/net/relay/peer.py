@@ -63,15 +63,10 @@ def _is_dead(connected: socket.socket) -> bool:
 
 @attrs.frozen
 class UnansweredBytes:
-    """The bytes that a peer has not answered.
+    """The bytes that a peer has not answered."""
 
-    Attributes:
-        seconds: Since anything came from it.
-        tries: How many times the system has sent bytes again, or probed for room for them, without an answer.
-    """
-
-    seconds: float
-    tries: int
+    seconds: float  # since anything came from it
+    tries: int  # how often bytes were sent again, or room was probed for
 
     def is_lost(self, keepalive: Keepalive) -> bool:
         return self.tries >= max(keepalive.count, _LEAST) and self.seconds >= patience(keepalive)

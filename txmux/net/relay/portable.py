@@ -163,9 +163,8 @@ class Paced:
         self._transport: Any = transport
         self._rate = rate
         self._tick = max(_TICK, 1 / rate)
-        self._most = max(
-            2.0, _BURST * rate
-        )  # with less, what is earned while a timer is late would be lost
+        # With less, what is earned while a timer is late would be lost.
+        self._most = max(2.0, _BURST * rate)
         self._allowed = self._most
         self._counted_at = clock.seconds()
         self._held = bytearray()

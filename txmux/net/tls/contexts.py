@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     from txmux.rules.model import TlsEnd
     from txmux.rules.model.route import AllowedClient
 
-_CIPHERS = (
-    b"ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2)
-)
+# Of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2).
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _MINIMUM = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
-_OPTIONS = (
-    SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
-)  # what a client could make the server work hard with, or choose badly
+# What a client could make the server work hard with, or choose badly.
+_OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
 
 _MODE = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
 _REFUSED = 47
