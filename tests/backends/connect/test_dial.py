@@ -48,23 +48,18 @@ class ItselfTest(TestCase):
 
     timeout = 300
 
-    async def refused(self, wrap: Callable[[Any], Any] = lambda factory: factory) -> None:
-        port = free_port()
-        waiting: Deferred[object] = Deferred()
-        factory = ProxyClientFactory(waiting.callback, waiting.errback)
-        reactor.connectTCP("127.0.0.1", port, wrap(factory), 60, ("127.0.0.1", port))
-        with self.assertRaises(TwistedRefused) as caught:
-            await waiting
-        self.assertIn("nothing listens there", str(caught.exception))
-
-    async def test_plain(self) -> None:
-        await self.refused()
-
-    async def test_with_header(self) -> None:
-        await self.refused(lambda factory: HeaderFirst(factory, b"PROXY UNKNOWN\r\n"))
-
-    async def test_tls(self) -> None:
-        options = CertificateOptions()
-        await self.refused(
-            lambda factory: TLSMemoryBIOFactory(options, isClient=True, wrappedFactory=factory)
+    async def test_refused_whatever_is_sent_first(self) -> None:
+        options, timeout = CertificateOptions(), 60
+        wraps: tuple[Callable[[Any], Any], ...] = (
+            lambda factory: factory,
+            lambda factory: HeaderFirst(factory, b"PROXY UNKNOWN\r\n"),
+            lambda factory: TLSMemoryBIOFactory(options, isClient=True, wrappedFactory=factory),
         )
+        for wrap in wraps:
+            port = free_port()
+            waiting: Deferred[object] = Deferred()
+            factory = wrap(ProxyClientFactory(waiting.callback, waiting.errback))
+            reactor.connectTCP("127.0.0.1", port, factory, timeout, ("127.0.0.1", port))
+            with self.assertRaises(TwistedRefused) as caught:
+                await waiting
+            self.assertIn("nothing listens there", str(caught.exception))

@@ -123,10 +123,6 @@ class HttpTests(ProbeTestCase):
 class RedisTests(ProbeTestCase):
     """``redis``."""
 
-    def test_request(self) -> None:
-        predicate = redis.predicate({})
-        self.assertIs(predicate(Peeked(REDIS.request)), Verdict.MATCH)
-
     def test_well(self) -> None:
         self.assert_said(REDIS, b"+PONG\r\n", "well")
         self.assert_said(REDIS, b"-NOAUTH Authentication required.\r\n", "well")
@@ -145,10 +141,6 @@ class RedisTests(ProbeTestCase):
 
 class PostgresTests(ProbeTestCase):
     """``postgres``."""
-
-    def test_request(self) -> None:
-        predicate = postgres.predicate({"user": "txmux"})
-        self.assertIs(predicate(Peeked(POSTGRES.request)), Verdict.MATCH)
 
     def test_well(self) -> None:
         self.assert_said(POSTGRES, message(b"R", bytes(4)), "well")
@@ -172,9 +164,6 @@ class PostgresTests(ProbeTestCase):
 class SshTests(ProbeTestCase):
     """``ssh``."""
 
-    def test_request(self) -> None:
-        self.assertIs(ssh.predicate({})(Peeked(SSH.request)), Verdict.MATCH)
-
     def test_answers(self) -> None:
         self.assert_said(SSH, b"SSH-2.0-OpenSSH_9.2\r\n", "well")
         self.assert_said(SSH, b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n", "well")
@@ -183,6 +172,14 @@ class SshTests(ProbeTestCase):
 
 class OtherTests(ProbeTestCase):
     """``tcp``, and ``send=`` with ``expect=``."""
+
+    def test_requests_are_of_the_protocol(self) -> None:
+        for question, predicate in (
+            (REDIS, redis.predicate({})),
+            (POSTGRES, postgres.predicate({"user": "txmux"})),
+            (SSH, ssh.predicate({})),
+        ):
+            self.assertIs(predicate(Peeked(question.request)), Verdict.MATCH)
 
     def test_endless_line(self) -> None:
         """A line without an end that comes byte by byte is looked at once, and not again with each byte."""
