@@ -26,6 +26,7 @@ JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
 T = TypeVar("T", bound=str)
+_V = TypeVar("_V")
 
 
 class AnswerStream:
@@ -215,8 +216,8 @@ def text(body: Mapping[str, Any], name: str) -> str | None:
     return _typed(body, name, str, "a text")
 
 
-def _typed(body: Mapping[str, Any], name: str, kind: type, what: str) -> Any:
-    value = body.get(name)
+def _typed(body: Mapping[str, Any], name: str, kind: type[_V], what: str) -> _V | None:
+    value: _V | None = body.get(name)
     if name in body and not isinstance(value, kind):
         raise RefusedError(400, f"{name}: must be {what}, not {_shown(value)}")
     return value
