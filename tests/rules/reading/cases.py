@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
-from txmux.rules.problems import RulesError
+from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from txmux.interfaces import IProtocolMatcher
     from txmux.rules.model import Backend, Rules
@@ -28,6 +28,11 @@ class ReadingTestCase(SynchronousTestCase):
     def complaints(self, text: str = "", **more: str) -> list[str]:
         error = self.assertRaises(RulesError, self.read, text, **more)
         return [f"{p.line} {p.key}: {p.message}" for p in error.problems]
+
+    def complaint(self, read: Callable[[str], object], text: str) -> str:
+        """Read one value; all that is reported of it, one message a line."""
+        error: InvalidValueError = self.assertRaises(InvalidValueError, read, text)
+        return "\n".join(error.messages)
 
     def refuses(self, text: str, *told: str, **more: str) -> None:
         self.assertEqual(self.complaints(text, **more), [*told])

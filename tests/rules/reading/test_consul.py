@@ -39,27 +39,23 @@ class ServiceTests(BackendTestCase):
 
     def test_mistakes(self) -> None:
         for text, messages in {
-            "consul:": [
+            "consul:": (
                 "'consul:' names no service; write for example 'consul:web', and where Consul is as 'consul = URL'"
-            ],
-            "consul:web:80": [
+            ),
+            "consul:web:80": (
                 "'consul:web:80': Consul knows the port of each instance; write consul:web"
-            ],
-            "consul://127.0.0.1/web tag=, dc=.": [
-                (
-                    "'consul://127.0.0.1/web' names no service; write for example 'consul:web', and where Consul is as "
-                    "'consul = URL'"
-                ),
-                "tag: ',' is not a list of tags; write for example tag=v1,blue",
-                "dc: '.' is not the name of a datacenter of Consul",
-            ],
-            "127.0.0.1:80 passing": [
+            ),
+            "consul://127.0.0.1/web tag=, dc=.": (
+                "'consul://127.0.0.1/web' names no service; write for example 'consul:web', and where Consul is as "
+                "'consul = URL'\n"
+                "tag: ',' is not a list of tags; write for example tag=v1,blue\n"
+                "dc: '.' is not the name of a datacenter of Consul"
+            ),
+            "127.0.0.1:80 passing": (
                 "'passing' is not expected after the server; write one server a line"
-            ],
+            ),
         }.items():
-            with self.assertRaises(InvalidValueError) as raised:
-                server(text)
-            self.assertEqual([*raised.exception.messages], messages)
+            self.assertEqual(self.complaint(server, text), messages)
 
     def test_needs_name(self) -> None:
         [complaint] = self.complaints("tls = yes", servers="consul:web")

@@ -5,25 +5,15 @@ from __future__ import annotations
 import shlex
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.rules.problems import InvalidValueError
+from tests.rules.reading.cases import ReadingTestCase
 from txmux.rules.reading import values
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-
-class ValueTestCase(SynchronousTestCase):
-    def complaint(self, read: Callable[[str], object], text: str) -> str:
-        return str(self.assertRaises(InvalidValueError, read, text))
-
-
-class DurationTests(ValueTestCase):
+class DurationTests(ReadingTestCase):
     def test_forms(self) -> None:
         for text, seconds in {
             "250ms": 0.25,
@@ -87,7 +77,7 @@ class DurationTests(ValueTestCase):
         self.assertEqual(values.positive_duration_or_none("1d"), 86400.0)
 
 
-class SizeTests(ValueTestCase):
+class SizeTests(ReadingTestCase):
     def test_forms(self) -> None:
         read = values.size(1, 4 * 1024**3)
         for text, number in {
@@ -116,7 +106,7 @@ class SizeTests(ValueTestCase):
             )
 
 
-class WordTests(ValueTestCase):
+class WordTests(ReadingTestCase):
     def test_whole_number(self) -> None:
         read = values.whole_number(0, 10)
         self.assertEqual((read("0"), read("10")), (0, 10))
@@ -157,7 +147,7 @@ class WordTests(ValueTestCase):
         self.assertIn("NUL", self.complaint(values.file_path, "a\0b"))
 
 
-class NetworkTests(ValueTestCase):
+class NetworkTests(ReadingTestCase):
     def test_forms(self) -> None:
         for text in ("10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1", "0.0.0.0/0", "::/0"):
             self.assertEqual(values.network(text), ip_network(text))
@@ -179,7 +169,7 @@ class NetworkTests(ValueTestCase):
             self.assertIn("is not a network; write", self.complaint(values.network, text))
 
 
-class SplitWordsTests(ValueTestCase):
+class SplitWordsTests(ReadingTestCase):
     def test_words(self) -> None:
         self.assertEqual(
             values.split_words("""tls  sni='a b' "x y"\talpn=h2,"http/1.1" ''"""),
