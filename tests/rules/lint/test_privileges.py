@@ -8,27 +8,26 @@ import pwd
 import socket
 from pathlib import Path
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.rules.lint.privileges import Privileges, missing_privileges, own_privileges
 from txmux.rules.reading.parser import parse
 
-
-def _everything(_path: Path, _mode: int) -> bool:
-    return True
+_USER = Privileges(1000, may=lambda *_: True)
 
 
-def _nothing(_path: Path, _mode: int) -> bool:
-    return False
+def missing(text: str, privileges: Privileges = _USER) -> list[str]:
+    problems = missing_privileges(parse(text, "x.ini"), privileges)
+    return [str(problem).removeprefix("x.ini:") for problem in problems]
 
 
 class LowPortTests(SynchronousTestCase):
     def found(self, endpoint: str, first_port: int = 1024) -> list[str]:
         first = "udp:0" if endpoint.startswith("udp:") else ":0"
-        rules = parse(f"[listen a]\nendpoint = {first}\n  {endpoint}\n", "x.ini")
-        problems = missing_privileges(rules, Privileges(1000, first_port, _everything))
-        return list(map(str, problems))
+        privileges = attrs.evolve(_USER, first_port=first_port)
+        return missing(f"[listen a]\nendpoint = {first}\n  {endpoint}\n", privileges)
 
     def test_low_port(self) -> None:
         for endpoint in (
@@ -42,20 +41,15 @@ class LowPortTests(SynchronousTestCase):
             "udp:[::1]:53",
         ):
             message = (
-                f"x.ini:3: warning: [listen a] endpoint: {endpoint!r}: user 1000 may not listen on ports below 1024; "
+                f"3: warning: [listen a] endpoint: {endpoint!r}: user 1000 may not listen on ports below 1024; "
                 "run as root, with the capability CAP_NET_BIND_SERVICE or with a socket of systemd, or choose "
                 "another port"
             )
             self.assertEqual(self.found(endpoint), [message])
 
     def test_other_ports_and_none(self) -> None:
-        for endpoint in (
-            ":1024",
-            "udp:1024",
-            "127.0.0.1:0",
-            "unix:/run/x",
-            "systemd:domain=INET:index=0",
-        ):
+        systemd = "systemd:domain=INET:index=0"
+        for endpoint in (":1024", "udp:1024", "127.0.0.1:0", "unix:/run/x", systemd):
             self.assertEqual(self.found(endpoint), [])
         self.assertEqual(self.found(":443", 443), [])
 
@@ -73,41 +67,34 @@ class AccessLogTests(SynchronousTestCase):
 
     def test_usable(self) -> None:
         for name in ("there", "new", "-", "off"):
-            self.assertEqual(self.found(name, Privileges(1000, may=_everything)), [])
+            self.assertEqual(self.found(name, _USER), [])
 
     def test_unusable(self) -> None:
-        folder, user = self.folder, Privileges(1000, may=_nothing)
-        for name, message in (
-            (".", f"'{folder}' is a folder; write the path of a file"),
-            (
-                "there",
-                f"user 1000 may not write to '{folder}/there'; let the user that txmux runs as write to it",
-            ),
-            ("a/b", f"there is no folder '{folder}/a'; create it, or correct the path"),
-            (
-                "new",
-                f"user 1000 may not create files in '{folder}'; let the user that txmux runs as write there",
-            ),
-        ):
+        folder, user = self.folder, Privileges(1000, may=lambda *_: False)
+        advice = "let the user that txmux runs as write"
+        for name, message in {
+            ".": f"'{folder}' is a folder; write the path of a file",
+            "there": f"user 1000 may not write to '{folder}/there'; {advice} to it",
+            "a/b": f"there is no folder '{folder}/a'; create it, or correct the path",
+            "new": f"user 1000 may not create files in '{folder}'; {advice} there",
+        }.items():
             self.assertEqual(self.found(name, user), [message])
 
 
 class AccountTests(SynchronousTestCase):
     def found(self, settings: str, user: int) -> list[str]:
-        text = f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n"
         known = {"txmux": 900, "900": 900}.get
-        privileges = Privileges(user, 0, _everything, known, known)
-        return list(map(str, missing_privileges(parse(text, "x.ini"), privileges)))
+        privileges = attrs.evolve(_USER, user=user, user_id=known, group_id=known)
+        return missing(f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n", privileges)
 
     def test_staying_root(self) -> None:
         message = (
             "[txmux] user: txmux runs as root, and stays root; "
             "write 'user = NAME' for the user to switch to once it listens"
         )
-        self.assertEqual(self.found("workers = 1", 0), [f"x.ini:1: warning: {message}"])
-        bare = parse("[listen a]\nendpoint = :0\n", "x.ini")
-        found = missing_privileges(bare, Privileges(0, 0, _everything))
-        self.assertEqual(list(map(str, found)), [f"x.ini: warning: {message}"])
+        self.assertEqual(self.found("workers = 1", 0), [f"1: warning: {message}"])
+        found = missing("[listen a]\nendpoint = :0\n", attrs.evolve(_USER, user=0))
+        self.assertEqual(found, [f" warning: {message}"])
 
     def test_no_warning(self) -> None:
         for settings, user in (
@@ -119,21 +106,18 @@ class AccountTests(SynchronousTestCase):
             self.assertEqual(self.found(settings, user), [])
 
     def test_unknown_user_and_group(self) -> None:
+        advice = "on this machine; create it, or name another one"
         self.assertEqual(
             self.found("user = nemo\ngroup = nulla", 0),
             [
-                "x.ini:2: warning: [txmux] user: there is no user 'nemo' on this machine; create it, or name another one",
-                "x.ini:3: warning: [txmux] group: there is no group 'nulla' on this machine; create it, or name another one",
+                f"2: warning: [txmux] user: there is no user 'nemo' {advice}",
+                f"3: warning: [txmux] group: there is no group 'nulla' {advice}",
             ],
         )
 
     def test_only_root_becomes_another(self) -> None:
-        self.assertEqual(
-            self.found("user = txmux", 1000),
-            [
-                "x.ini:2: warning: [txmux] user: user 1000 may not become 'txmux'; run as root, or remove this"
-            ],
-        )
+        told = "user 1000 may not become 'txmux'; run as root, or remove this"
+        self.assertEqual(self.found("user = txmux", 1000), [f"2: warning: [txmux] user: {told}"])
 
     def test_names_are_looked_up_and_numbers_taken(self) -> None:
         own = Privileges(0)
@@ -148,10 +132,8 @@ class OwnPrivilegesTests(SynchronousTestCase):
         self.proc = make_folder(self)
 
     def first_port(self, status: str | None, start: str | None = None) -> int:
-        for name, text in (
-            ("self/status", status),
-            ("sys/net/ipv4/ip_unprivileged_port_start", start),
-        ):
+        files = {"self/status": status, "sys/net/ipv4/ip_unprivileged_port_start": start}
+        for name, text in files.items():
             path = self.proc / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if text is not None:
@@ -175,24 +157,18 @@ class OwnPrivilegesTests(SynchronousTestCase):
 class FolderTests(SynchronousTestCase):
     def test_missing_folders_of_listeners_and_servers(self) -> None:
         folder = make_folder(self)
-        text = (
+        found = missing(
             f"[listen a]\nendpoint = unix:{folder}/no/x\n  unix:{folder}/x\n"
             f"[backend b]\nserver = unix:{folder}/x\n  unix:{folder}/no/x\n"
         )
-        found = missing_privileges(parse(text, "x.ini"), Privileges(1000, may=_everything))
         told = f"there is no folder '{folder}/no'; create it, or correct the path"
-        self.assertEqual(
-            list(map(str, found)),
-            [
-                f"x.ini:2: warning: [listen a] endpoint: {told}",
-                f"x.ini:6: warning: [backend b] server: {told}",
-            ],
-        )
+        places = ("2: warning: [listen a] endpoint", "6: warning: [backend b] server")
+        self.assertEqual(found, [f"{place}: {told}" for place in places])
 
     def test_missing_folders_of_admin_and_metrics(self) -> None:
         folder = make_folder(self)
         text = "[txmux]\nadmin = unix:no/x\nmetrics = unix:no/y\n[listen a]\nendpoint = :1\n"
-        found = missing_privileges(parse(text, folder / "x.ini"), Privileges(1000, may=_everything))
+        found = missing_privileges(parse(text, folder / "x.ini"), _USER)
         told = f"there is no folder '{folder}/no'; create it, or correct the path"
         self.assertEqual([p.message for p in found], [told, told])
         self.assertEqual([(p.line, p.key) for p in found], [(2, "admin"), (3, "metrics")])
@@ -202,41 +178,32 @@ class FolderTests(SynchronousTestCase):
         (folder / "file").touch()
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(folder / "socket"))
-            text = f"[listen a]\nendpoint = unix:{folder}/file\n  unix:{folder}/socket\n"
-            found = missing_privileges(parse(text, "x.ini"), Privileges(1000, may=_everything))
+            found = missing(f"[listen a]\nendpoint = unix:{folder}/file\n  unix:{folder}/socket\n")
         told = f"'{folder}/file' is there already, and is not a socket; move it away, or write another path"
-        self.assertEqual(list(map(str, found)), [f"x.ini:2: warning: [listen a] endpoint: {told}"])
+        self.assertEqual(found, [f"2: warning: [listen a] endpoint: {told}"])
 
     def test_token(self) -> None:
         folder = make_folder(self)
-        for token, told in (
-            (
-                f"{folder}/no/token",
-                f"there is no folder '{folder}/no'; create it, or correct the path",
-            ),
-            (str(folder), f"'{folder}' is a folder; write the path of a file"),
-            (f"{folder}/token", ""),
-        ):
-            text = (
-                f"[txmux]\nadmin = 127.0.0.1:1\nadmin_token = {token}\n[listen a]\nendpoint = :2\n"
-            )
-            found = missing_privileges(parse(text, "x.ini"), Privileges(1000, may=_everything))
-            wanted = [f"x.ini:3: warning: [txmux] admin_token: {told}"] if told else []
-            self.assertEqual(list(map(str, found)), wanted)
+        for name, told in {
+            "/no/token": f"there is no folder '{folder}/no'; create it, or correct the path",
+            "": f"'{folder}' is a folder; write the path of a file",
+            "/token": "",
+        }.items():
+            keys = f"admin = 127.0.0.1:1\nadmin_token = {folder}{name}\n"
+            expected = [f"3: warning: [txmux] admin_token: {told}"] if told else []
+            self.assertEqual(missing(f"[txmux]\n{keys}[listen a]\nendpoint = :2\n"), expected)
 
 
 class InterfaceTests(SynchronousTestCase):
     def found(self, name: str, before: str = "") -> list[str]:
-        rules = parse(f"[listen a]\nendpoint = {before}[fe80::1%{name}]:1\n", "x.ini")
-        has = Privileges(1000, may=_everything, has_interface=lambda name: name == "lan0")
-        return list(map(str, missing_privileges(rules, has)))
+        has = attrs.evolve(_USER, has_interface="lan0".__eq__)
+        return missing(f"[listen a]\nendpoint = {before}[fe80::1%{name}]:1\n", has)
 
     def test_missing_interface(self) -> None:
         told = "this machine has no interface 'wan0'; see 'ip link' for the names there are"
         for before in ("", "udp:"):
-            self.assertEqual(
-                self.found("wan0", before), [f"x.ini:2: warning: [listen a] endpoint: {told}"]
-            )
+            found = self.found("wan0", before)
+            self.assertEqual(found, [f"2: warning: [listen a] endpoint: {told}"])
             self.assertEqual(self.found("lan0", before), [])
 
     def test_own_interfaces(self) -> None:
