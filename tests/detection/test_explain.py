@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.detection.test_detector import LINES, SAMPLES, Raises, asks, no, yes
+from tests.detection.test_detector import LINES, SAMPLES, Raises, asks, name_of, no, yes
 from tests.support.examples import scaled
 from txmux.detection.detector import Decision, Detector
 from txmux.detection.explain import Explanation, PredicateAnswer, explain
@@ -30,10 +30,6 @@ def byte_by_byte(
         if decision is not None:
             return length, decision
     return None, detection.finish()
-
-
-def name_of(decision: Decision[Route]) -> str | None:
-    return decision.route.name if decision.route else None
 
 
 def says(found: Explanation[Route]) -> list[tuple[str, int | None] | None]:

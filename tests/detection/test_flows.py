@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.detection.test_detector import name_of
 from txmux.detection.detector import Decision, Detector, is_limit_reached
 from txmux.detection.explain import explain
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Transport, Verdict
@@ -56,10 +57,6 @@ def _name(flow: Datagrams) -> str:
 def asks(name: str, *predicates: object, **settings: object) -> Route:
     lines = tuple(Alternative(f"{name} {one}", one) for one in predicates)  # type: ignore[arg-type]
     return Route(name, lines, Refusal.CLOSE, **settings)  # type: ignore[arg-type]
-
-
-def name_of(decision: Decision[Route] | None) -> str | None:
-    return decision.route.name if decision is not None and decision.route else None
 
 
 class FlowTests(SynchronousTestCase):
