@@ -18,7 +18,6 @@ from txmux.rules.reading.values import network
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from txmux.detection.registry import Registry
     from txmux.rules.model import Logged
 
 
@@ -82,10 +81,8 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
     )
 
 
-@cache
-def _matchers() -> Registry:
-    # A program may make thousands of routes, and to look for plugins reads the disk.
-    return installed_matchers()
+# A program may make thousands of routes, and to look for plugins reads the disk.
+_matchers = cache(installed_matchers)
 
 
 def _networks(texts: Iterable[str]) -> NetworkSet | None:

@@ -199,7 +199,8 @@ def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[s
         left = owner.clients
         for _, others in index.covering(case, owner.line.predicate):
             for other in others:
-                if not _serves_when(other.route, owner.route):
+                during, own = other.route.during, owner.route.during
+                if during and not (own and set(own) <= set(during)):
                     continue
                 rest = left - other.clients
                 if rest != left:
@@ -212,10 +213,6 @@ def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[s
         if left:
             return _NO_TAKERS
     return found
-
-
-def _serves_when(route: Route, other: Route) -> bool:
-    return not route.during or (bool(other.during) and set(other.during) <= set(route.during))
 
 
 def _redundant(lines: Sequence[ParsedLine]) -> Iterator[tuple[int, str]]:

@@ -49,13 +49,11 @@ class ClientSet:
     def __sub__(self, other: ClientSet) -> ClientSet:
         if self is other:
             return NO_CLIENTS
-        return self if self._is_apart(other) else ~(~self | other)
-
-    def _is_apart(self, other: ClientSet) -> bool:
-        # This is quickly found, and the case for most pairs of routes.
         if not (self.spans and other.spans):
-            return True
-        return self.spans[-1][1] <= other.spans[0][0] or other.spans[-1][1] <= self.spans[0][0]
+            return self
+        # That they lie apart is quickly found, and the case for most pairs of routes.
+        first, second = sorted((self.spans, other.spans))
+        return self if first[-1][1] <= second[0][0] else ~(~self | other)
 
 
 @cache

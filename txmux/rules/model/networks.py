@@ -50,7 +50,10 @@ class NetworkSet:
         self.varying: tuple[Varying, ...] = ()
         for network in networks:
             if isinstance(network, NetworkSet):
-                self._add_all(network)
+                for version, by_shift in network._by_shift.items():
+                    for shift, some in by_shift.items():
+                        self._by_shift[version].setdefault(shift, set()).update(some)
+                self.varying = (*self.varying, *network.varying)
             elif isinstance(network, Varying):
                 self.varying = (*self.varying, network)
             else:
@@ -69,12 +72,6 @@ class NetworkSet:
         return (
             self._by_shift
         )  # by version and the number of the bits that may be any, which are left out
-
-    def _add_all(self, other: NetworkSet) -> None:
-        for version, by_shift in other._by_shift.items():
-            for shift, prefixes in by_shift.items():
-                self._by_shift[version].setdefault(shift, set()).update(prefixes)
-        self.varying = (*self.varying, *other.varying)
 
     def __contains__(self, address: IPAddress) -> bool:
         number = int(address)

@@ -22,6 +22,7 @@ from txmux.rules.reading.values import (
     PROTOCOLS,
     SectionKey,
     ValueKind,
+    duration_text,
     number,
     positive_duration_or_none,
     read_options,
@@ -229,10 +230,6 @@ def _resolve(text: str) -> Resolve:
     return Resolve(seconds, math.inf if keep is None else keep)
 
 
-def _resolve_text(resolve: Resolve) -> str:
-    return f"{values.duration_text(resolve.interval)} keep={values.duration_text(resolve.keep)}"
-
-
 _FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")
 _SERVER = ValueKind(endpoints.server, "one a line", "lines")
 _TLVS = ValueKind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
@@ -247,7 +244,9 @@ _EJECT = ValueKind(
     write=ejection_text,
 )
 _RESOLVE = ValueKind(
-    _resolve, "duration, at least `1s`, and `keep=` a duration or `none`", write=_resolve_text
+    _resolve,
+    "duration, at least `1s`, and `keep=` a duration or `none`",
+    write=lambda one: f"{duration_text(one.interval)} keep={duration_text(one.keep)}",
 )
 _TLS_NAME = ValueKind(host_name, "host name or address")
 _RATE = ValueKind(values.rate, "rate")

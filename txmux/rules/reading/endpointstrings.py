@@ -204,6 +204,9 @@ class Form:
         return merged
 
 
+_CHAIN_FILES = ("extraCertChain", "dhParameters")
+_OF_SOCKETS = ("timeout", "bindAddress")
+
 SERVER: Mapping[str, Form] = {
     "tcp": Form("tcp:443", ("port", "interface", "backlog"), ("port",)),
     "tcp6": Form(
@@ -221,16 +224,7 @@ SERVER: Mapping[str, Form] = {
     ),
     "ssl": Form(
         "ssl:443:privateKey=/etc/key.pem:certKey=/etc/chain.pem",
-        (
-            "port",
-            "privateKey",
-            "certKey",
-            "sslmethod",
-            "interface",
-            "backlog",
-            "extraCertChain",
-            "dhParameters",
-        ),
+        ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", *_CHAIN_FILES),
         ("port",),
     ),
     "tls": Form("tls:/etc/pems:443", ("path", "port", "backlog", "interface"), ("path",)),
@@ -242,7 +236,7 @@ CLIENT: Mapping[str, Form] = {
         "tcp:HOST:PORT",
         ("host", "port"),
         ("host", "port"),
-        ("timeout", "bindAddress"),
+        _OF_SOCKETS,
         checks=_CONNECT,
         fills_gaps=True,
     ),
@@ -250,22 +244,13 @@ CLIENT: Mapping[str, Form] = {
         "ssl:HOST:PORT:hostname=HOST",
         ("host", "port"),
         ("host", "port"),
-        ("timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname"),
+        (*_OF_SOCKETS, "privateKey", "certKey", "caCertsDir", "hostname"),
         checks=_CONNECT,
         fills_gaps=True,
     ),
     "tls": Form(
         "tls:HOST:PORT",
-        (
-            "host",
-            "port",
-            "timeout",
-            "bindAddress",
-            "certificate",
-            "privateKey",
-            "trustRoots",
-            "endpoint",
-        ),
+        ("host", "port", *_OF_SOCKETS, "certificate", "privateKey", "trustRoots", "endpoint"),
         ("host", "port"),
         checks=_CONNECT,
     ),

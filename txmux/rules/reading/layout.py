@@ -97,7 +97,11 @@ class _FileLayout:
 
     def header(self, text: str) -> None:
         self._end_entry()
-        above = self._comments_above()
+        # The comments right above a header are about its section.
+        above: list[str] = []
+        while self._parts and isinstance(comment := self._parts[-1], str) and comment:
+            self._parts.pop()
+            above.insert(0, comment)
         self._end_section()
         self._header = " ".join(text[1:].partition("]")[0].split())
         self._done += [None, *above, f"[{self._header}]"]
@@ -147,14 +151,6 @@ class _FileLayout:
         self._parts += self._pending
         self._pending.clear()
         self._entry = None
-
-    def _comments_above(self) -> list[str]:
-        """Take the comments that are right above a header: they are about its section."""
-        found: list[str] = []
-        while self._parts and isinstance(comment := self._parts[-1], str) and comment:
-            self._parts.pop()
-            found.insert(0, comment)
-        return found
 
     def _end_section(self) -> None:
         width = max(
