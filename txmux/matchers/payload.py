@@ -95,7 +95,6 @@ def _offset(text: str) -> int:
 
 
 def bytes_from_hex(name: str, text: str) -> bytes:
-    """Read pairs of hex digits, which blanks and colons may part."""
     try:
         return bytes.fromhex(text.replace(":", " "))
     except ValueError as error:
@@ -105,11 +104,7 @@ def bytes_from_hex(name: str, text: str) -> bytes:
 
 
 def bytes_from_text(text: str) -> bytes:
-    r"""Read text, in UTF-8, with ``\r \n \t \0 \\`` and ``\xNN`` for one byte.
-
-    Raises:
-        OptionError: There is another escape, or what is not text: half of a pair of surrogates.
-    """
+    r"""Read text, in UTF-8, with ``\r \n \t \0 \\`` and ``\xNN`` for one byte."""
     try:
         return b"".join(map(_piece, _PIECE.findall(text)))
     except UnicodeEncodeError:

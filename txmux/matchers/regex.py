@@ -33,15 +33,7 @@ class RegexMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Compile the pattern.
-
-        Args:
-            options: ``pattern`` and maybe ``within``. Characters of the pattern beyond ASCII stand for
-                their bytes in UTF-8.
-
-        Raises:
-            OptionError: No pattern, one that cannot be used, or a `within` that is not a size in range.
-        """
+        # Characters of the pattern beyond ASCII stand for their bytes in UTF-8.
         if not options.get("pattern"):
             problem = "empty" if "pattern" in options else "missing"
             raise OptionError("pattern", rf"is {problem}; write one, such as pattern='SSH-\d'")

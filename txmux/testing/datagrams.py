@@ -5,11 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from txmux.detection.registry import datagram_predicate, transports_of
 from txmux.errors import OptionError
-from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Transport, Verdict
+from txmux.interfaces import (
+    MOST_DATAGRAMS,
+    Datagrams,
+    IProtocolMatcher,
+    Predicate,
+    Transport,
+    Verdict,
+)
 from txmux.testing.predicates import (
     Decided,
     ask,
@@ -30,9 +36,6 @@ from txmux.testing.words import (
     line_of,
     try_many,
 )
-
-if TYPE_CHECKING:
-    from txmux.interfaces import IProtocolMatcher, Predicate
 
 _SIZES = (8_000, 16_000, 32_000)
 _FILLERS = (b"\0", b"a", b"\xff")

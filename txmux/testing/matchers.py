@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Transport, Verdict
+from txmux.interfaces import IProtocolMatcher, Predicate, Transport, Verdict
 from txmux.testing.predicates import Decided, decided, in_pieces, shown, steps_in
 from txmux.testing.words import (
     about,
@@ -19,9 +18,6 @@ from txmux.testing.words import (
     line_of,
     try_many,
 )
-
-if TYPE_CHECKING:
-    from txmux.interfaces import Predicate
 
 _FILLERS = (b"\0", b"a", b"1", b" ", b"\r\n", b"\xff")
 _TRACED = 2048

@@ -10,12 +10,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
-from txmux.interfaces import Datagrams, Exchange, Key, Peeked, Verdict
+from txmux.interfaces import Datagrams, Exchange, Key, Peeked, Predicate, Verdict
 
 if TYPE_CHECKING:
     from types import FrameType
-
-    from txmux.interfaces import Predicate
 
     Sample: TypeAlias = Peeked | bytes | Sequence[bytes]
 

@@ -7,16 +7,12 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.detection.regex import PatternError, StreamPattern, compile_pattern
 from txmux.errors import OptionError
-from txmux.interfaces import Key
-
-if TYPE_CHECKING:
-    from txmux.interfaces import Peeked
+from txmux.interfaces import Key, Peeked
 
 __all__ = ["Globs", "hosts", "names", "option_globs"]
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import attrs
 
 from txmux.errors import OptionError
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Option, Verdict
-from txmux.wire.client_hello import VERSIONS
+from txmux.wire.client_hello import VERSIONS, HelloReader
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
-
-if TYPE_CHECKING:
-    from txmux.wire.client_hello import HelloReader
 
 __all__ = [
     "ECH",

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from txmux.wire.proxyprotocol.decode import parse_ssl
 from txmux.wire.proxyprotocol.header import (
     LARGEST_HEADER,
     LARGEST_UNIQUE_ID,
+    ProxyHeader,
     SslClient,
     Tlv,
     TlvType,
 )
-
-if TYPE_CHECKING:
-    from txmux.wire.proxyprotocol.header import ProxyHeader
-
 
 CLOUD_NAMES = ("vpc_endpoint", "psc_connection", "link_id")
 """The fields that a header can have."""
