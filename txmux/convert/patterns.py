@@ -21,7 +21,7 @@ _ESCAPE = re.compile(r"\\(.)")
 
 
 def python_regex(text: str) -> re.Pattern[str]:
-    """Read what follows ``~`` in nginx, where a ``*`` folds case; `InexpressibleError` if only PCRE can."""
+    """Read what follows ``~`` in nginx, where a ``*`` folds case and PCRE can more than Python."""
     pattern = _GROUP_NAME.sub("(", text.removeprefix("*"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -27,7 +27,7 @@ class RouteWriter:
     routes: list[tuple[DraftSection, DraftSection]] = attrs.field(factory=list)
 
     def write(self, listener: DraftSection, decided: DecisionList[str], *, waits: bool) -> None:
-        """Write the destinations of clients; `waits` if the other program waits for their bytes anyway."""
+        """Write the destinations of clients; `waits` if the other program needs their bytes anyway."""
         if decided.cases and not waits:
             # These are connected at once, so that servers may speak first.
             for case in decided.cases:

@@ -78,7 +78,7 @@ def of_networks_only(condition: Condition) -> bool:
 
 
 def conjunction(first: Condition, second: Condition) -> Condition:
-    """Return what holds where both hold; `InexpressibleError` if that needs two matchers at once."""
+    """Return what holds where both do; two matchers at once are an `InexpressibleError`."""
     if len(first) * len(second) > _MOST_TERMS:
         raise InexpressibleError("has too many combinations")
     # A term that is narrower than some term of the other side stays as it is, since it may contradict the rest of that side.

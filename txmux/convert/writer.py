@@ -56,7 +56,7 @@ def shown(text: str) -> str:
 
 @attrs.frozen
 class ConfigLine:
-    """A line or a directive of a configuration, as words, and its number as `Draft` counts lines."""
+    """The words of a line, or of a directive, and its number as `Draft` counts lines."""
 
     words: tuple[str, ...]
     number: int
@@ -214,7 +214,7 @@ class Draft:
             notes.append(f"{mark}{self.where(line)}: {message}")
 
     def finish(self) -> str:
-        """Return the text; what the parser refuses is in comments. `ConvertError` if no listener is left."""
+        """Return the text; what the parser refuses is in comments. At least a listener is left."""
         while True:
             lines = list(self._lines())
             text = "".join(f"{line}\n" for line, _ in lines)

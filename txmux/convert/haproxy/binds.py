@@ -1,4 +1,4 @@
-"""The ``bind`` lines of an ``haproxy.cfg``, as endpoints, and the files that tests and binds name."""
+"""The ``bind`` lines of an ``haproxy.cfg``, as endpoints, and files beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions and decisions of HAProxy in the form of txmux: routes in their order, and an outcome for all others.
+"""Conditions and decisions of HAProxy as routes in their order, and an outcome for all others.
 
 What is negated never becomes ``match = not ...``. At the end of its time a client that has said half of something is
 neither what was decide for nor, in txmux, the opposite, while HAProxy takes it for the opposite. So the others of the
@@ -189,7 +189,7 @@ class ClientDecisions:
         return all(of_networks_only(choice.condition) for choice in self.choices)
 
     def silence(self) -> list[tuple[frozenset[Networks] | None, str]]:
-        """Return the outcomes of silent clients, by their networks: the first that fits counts; ``None`` is all."""
+        """Return the outcomes of silent clients: the first network counts; ``None`` is all."""
         found: list[tuple[frozenset[Networks] | None, str]] = [(None, self.otherwise)]
         for choice in reversed(self.choices):
             silent = [term for term in choice.condition if term.matcher in {"", SILENT}]
@@ -281,7 +281,7 @@ _MOST = 64
 def regions(
     decisions: ClientDecisions, alpn: tuple[str, ...]
 ) -> list[tuple[Hello, ClientDecisions]]:
-    """Return what a hello may ask for, and what is decided then; the first that fits counts, and the last one fits all."""
+    """Return what a hello may ask for, and what is decided then; the first that fits counts."""
     found: set[Hello] = {term.hello for choice in decisions.choices for term in choice.condition}
     named = {value for hello in found for name, value in hello if name == "alpn"}
     if named - set(alpn):

@@ -278,7 +278,7 @@ def header(given: Mapping[str, str]) -> Keys:
 
 
 def encryption(given: Mapping[str, str], server: str) -> tuple[Keys, str]:
-    """Return the keys about the TLS that is spoken to a server, and what of it a person has to decide."""
+    """Return the keys about the TLS to a server, and what of it a person has to decide."""
     if "ssl" not in given:
         return {}, ""
     keys = {"tls": "yes"}

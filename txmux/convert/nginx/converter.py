@@ -77,7 +77,7 @@ _USUAL_SETTINGS = frozenset({("tcp_nodelay", "on"), ("access_log", "off")})
 
 
 def convert_nginx(data: bytes, draft: Draft) -> None:
-    """Make rules of an ``nginx.conf``, or of a file that it includes in ``stream``, for `txmux.convert.formats.convert`."""
+    """Make rules of an ``nginx.conf``, or of a file that it includes in ``stream``."""
     stream = _stream(NginxReader(data, draft), draft)
     variables = Variables(stream, draft.look)
     zones = {

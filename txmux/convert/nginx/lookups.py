@@ -370,7 +370,7 @@ class Parts:
 
 
 def split(pattern: str, sign: str) -> tuple[str, str] | None:
-    """Split a regular expression at a sign that is there once and not in names; ``None`` if unclear."""
+    """Split a regular expression at a sign that is there once, and never in names."""
     escaped = re.escape(sign) != sign or f"\\{sign}" in pattern
     written = f"\\{sign}" if escaped else sign
     if not sign or written not in pattern:

@@ -36,7 +36,7 @@ def networks_of(text: str) -> list[IPNetwork]:
 def admission(
     rules: Sequence[Directive], lost: Callable[[Directive, str], None]
 ) -> tuple[list[str], list[str]]:
-    """Return the networks of ``allow`` and ``deny`` of txmux, where ``deny`` wins; of nginx's the first that fits counts."""
+    """Return ``allow`` and ``deny`` of txmux, where ``deny`` wins; in nginx the first that fits does."""
     allowed: list[IPNetwork] = []
     denied: list[IPNetwork] = []
     for rule in rules:

@@ -194,7 +194,7 @@ class ServerCheck:
     unknown: tuple[str, ...] = ()
 
     def write(self, section: DraftSection, *, is_udp: bool = False) -> None:
-        """Write it, or report that it has no counterpart: datagrams cannot be checked, only a port for TCP."""
+        """Write it, or report that it has none: for UDP, only another port can be connected to."""
         if not self.words or (is_udp and not any(word.startswith("port=") for word in self.words)):
             section.look(self.directive, "is left out: it has no counterpart")
             return

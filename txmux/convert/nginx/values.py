@@ -1,4 +1,4 @@
-"""What directives of nginx take: times, sizes, and texts with variables in them; what holds in a ``server`` block."""
+"""What directives of nginx take: times, sizes, texts with variables; what holds in a ``server`` block."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Variables:
     def decide(
         self, text: str, line: int, listen: ListenContext, depth: int = 0
     ) -> DecisionList[Value]:
-        """Return what a text is for each client, with those variables left that may have any value."""
+        """Return what a text is for each client; variables that may have any value are left."""
         if depth > _MOST_DEPTH:
             raise InexpressibleError(f"{text} depends on itself")
         nothing: Value = ()

@@ -118,7 +118,7 @@ def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]
 
 
 def merged(settings: Settings, file: Settings) -> tuple[Settings, list[str]]:
-    """Add the listen addresses to a file's, replace its protocols; return which of these both have."""
+    """Add listen addresses to a file's, replace its protocols; return which of these both have."""
     found = {**file, **settings}
     both: list[str] = []
     for name in ("listen", "protocols"):

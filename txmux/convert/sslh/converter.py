@@ -92,7 +92,7 @@ class Machine:
 
 
 def convert_sslh(data: bytes, draft: Draft, machine: Machine) -> None:
-    """Make rules of an ``sslh.cfg``, or of ``/etc/default/sslh``, for `txmux.convert.formats.convert`."""
+    """Make rules of an ``sslh.cfg``, or of ``/etc/default/sslh``."""
     if IS_DEFAULTS.search(data):
         words, line, variables = read_defaults(data.decode("utf-8", "replace"), draft.path)
         if variables.get("RUN", "yes").lower() == "no":
@@ -107,7 +107,7 @@ def convert_sslh(data: bytes, draft: Draft, machine: Machine) -> None:
 
 
 def convert_arguments(words: Sequence[str], draft: Draft, machine: Machine, line: int = 1) -> None:
-    """Make rules of the arguments of sslh, which stand in a line; the rest is as for `convert_sslh`."""
+    """Make rules of the arguments of sslh, which stand in a line."""
     settings, unknown = read_arguments(words, line)
     if unknown:
         draft.look(line, f"{' '.join(unknown)}: is not an option of sslh that is known here")

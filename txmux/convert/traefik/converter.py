@@ -24,7 +24,7 @@ _SUFFIXES = frozenset({".yml", ".yaml", ".toml"})
 
 
 def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) -> None:
-    """Make rules of Traefik's static configuration and of the files that it names, for `txmux.convert.formats.convert`."""
+    """Make rules of Traefik's static configuration and of the files that it names."""
     top = read_file(data, draft.path)
     files = [top, *_provided(top, draft)]
     routers = dict(_named(files, "tcp", "routers"))
