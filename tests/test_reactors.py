@@ -137,26 +137,18 @@ class ReactorTests(_Base):
 
 
 class EpollTests(ReactorTests, InteropTestCase):
-    """The default one of Linux."""
-
     reactor = "epoll"
 
 
 class PollTests(ReactorTests, InteropTestCase):
-    """That of other Unix systems."""
-
     reactor = "poll"
 
 
 class SelectTests(ReactorTests, InteropTestCase):
-    """That of every system."""
-
     reactor = "select"
 
 
 class AsyncioTests(ReactorTests, InteropTestCase):
-    """The loop of asyncio."""
-
     reactor = "asyncio"
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import socket
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks
+from txmux.convert.formats import convert
 from txmux.convert.writer import ConvertError
+from txmux.detection.registry import installed_matchers
 
 _LISTEN = "listen x\n    bind :1\n    server s 127.0.0.1:9 "
 
@@ -67,3 +73,19 @@ class RefusedTests(SynchronousTestCase):
         error = self.assertRaises(ConvertError, converted, _LISTEN.replace(":1\n", ":99999\n"))
         self.assertIn("no listener that txmux could have; line 2: endpoint = ", str(error))
         self.assertIn("99999", str(error))
+
+
+_PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "come-from-other-programs.md"
+
+
+class DocumentedTests(SynchronousTestCase):
+    def test_examples_of_the_page(self) -> None:
+        page = _PAGE.read_text()
+        for name in ("sslh.cfg", "haproxy.cfg", "nginx.conf"):
+            path = f"/etc/{name}" if name == "sslh.cfg" else name
+            example = page.partition(f"With this `{path}`:")[2]
+            source, printed, rules = re.findall("```[a-z]+\n(.*?)```", example, re.DOTALL)[:3]
+            matchers, port_of = installed_matchers(), socket.getservbyname
+            found = convert(source.encode(), name, matchers, port_of, is_guarded=lambda _: False)
+            self.assertEqual(found.text, rules)
+            self.assertEqual(printed.splitlines()[1:], list(found.warnings))

@@ -11,7 +11,7 @@ from txmux.rules.model import Backend
 if TYPE_CHECKING:
     from txmux.convert.formats import Conversion
 
-_BACKENDS = """
+BACKENDS = """
 backend a
     server a 127.0.0.1:9
 backend b
@@ -21,7 +21,7 @@ backend b
 
 def frontend(*lines: str, bind: str = "bind 127.0.0.1:443") -> Conversion:
     text = indent("\n".join([bind, *lines]), "    ")
-    return converted(f"frontend f\n{text}\n{_BACKENDS}")
+    return converted(f"frontend f\n{text}\n{BACKENDS}")
 
 
 def backend(*lines: str, server: str = "server s 127.0.0.1:1") -> Conversion:

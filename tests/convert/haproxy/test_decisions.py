@@ -5,15 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of, silent_of
-from tests.convert.haproxy.pieces import frontend, routes
+from tests.convert.haproxy.pieces import BACKENDS, frontend, routes
 from txmux.rules.model import Refusal
-
-_BACKENDS = """
-backend a
-    server a 127.0.0.1:9
-backend b
-    server b 127.0.0.1:2
-"""
 
 
 class DecisionTests(SynchronousTestCase):
@@ -208,6 +201,6 @@ class DecisionTests(SynchronousTestCase):
     def test_routes_are_under_their_own_listeners(self) -> None:
         found = converted(
             "frontend f\n    bind 127.0.0.1:1\n    bind 127.0.0.1:2 accept-proxy\n    use_backend a if HTTP\n"
-            f"frontend g\n    bind 127.0.0.1:3\n    use_backend b if HTTP\n{_BACKENDS}"
+            f"frontend g\n    bind 127.0.0.1:3\n    use_backend b if HTTP\n{BACKENDS}"
         )
         self.assertEqual([route.under for route in rules_of(found).routes], [("f", "f-2"), ("g",)])

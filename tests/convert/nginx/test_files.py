@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.support.examples import scaled
+from tests.support.folders import make_folder
 from txmux.convert.writer import ConvertError
 from txmux.rules.model import Check
 
@@ -33,8 +31,7 @@ _TOKENS = st.sampled_from(
 
 class FileTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = make_folder(self)
         self.main = self.folder / "nginx.conf"
 
     def test_included_files_and_their_lines(self) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 from unittest.mock import patch
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.convert.converting import converted, rules_of
+from tests.convert.converting import attempt, converted, rules_of
 from tests.convert.sslh.pieces import LISTEN
 from tests.programs import require_program
 from txmux.convert.writer import ConvertError
@@ -65,3 +68,25 @@ class FileTests(SynchronousTestCase):
         with patch("txmux.convert.sslh.settings.import_module", without):
             error = self.assertRaises(ConvertError, converted, LISTEN, "sslh")
         self.assertIn("pip install 'txmux[convert]'", str(error))
+
+
+class AnyTests(SynchronousTestCase):
+    @given(st.text())
+    def test_any_text(self, text: str) -> None:
+        with patch.object(builtins, "open", side_effect=OSError):
+            attempt(text, "sslh")
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    *("listen", "protocols", "name", "host", "port", '"tls"', '"ssh"', '"443"'),
+                    *('"\\n[x]"', '"# a"', "sni_hostnames", "regex_patterns", '"^a$"', '"\\xff"'),
+                    *("true", *"{}():;,[]7"),
+                ]
+            )
+        )
+    )
+    def test_any_tokens(self, tokens: list[str]) -> None:
+        for text in (" ".join(tokens), f"{LISTEN} protocols: ( {{ {' '.join(tokens)} }} );"):
+            attempt(text, "sslh")

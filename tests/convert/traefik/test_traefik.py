@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
-import tempfile
-from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -15,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, attempt, converted, looks, matchers, rules_of
+from tests.support.folders import make_folder
 from txmux.convert.formats import convert
 from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
@@ -316,8 +314,7 @@ class ServiceTests(SynchronousTestCase):
 
 class FileTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = make_folder(self)
 
     def test_provided_files_and_their_lines(self) -> None:
         (self.folder / "dynamic").mkdir()
