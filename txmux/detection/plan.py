@@ -153,11 +153,6 @@ def first_bytes(route: RouteLike) -> frozenset[int] | None:
     return frozenset() if found is None else found
 
 
-def can_begin_with(route: RouteLike, byte: int) -> bool:
-    first = first_bytes(route)
-    return first is None or byte in first
-
-
 def _plain_predicate(route: RouteLike) -> Predicate | None:
     limited = route.clients.limited or route.during or route.dry_run
     if limited or len(route.alternatives) != 1 or route.alternatives[0].negated:

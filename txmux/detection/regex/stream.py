@@ -64,20 +64,12 @@ class StreamPattern:
         )
 
     @property
-    def size(self) -> int:
-        return self._automaton.size
-
-    @property
     def longest(self) -> int | None:
         """The most bytes that a match may have; ``None`` if there is no limit."""
         if self._within < sys.maxsize:
             return self._within
         longest = self._automaton.longest()
         return int(longest) if longest < inf else None
-
-    @property
-    def cached_states(self) -> int:
-        return len(self._states)
 
     def verdict(self, data: bytes) -> Verdict:
         """Return ``MATCH`` if some prefix of `data` is a match in full, and ``NO`` if no continuation can have one."""
