@@ -193,8 +193,6 @@ class FindTests(RoamingTestCase):
             found.from_server(datagram)
             found.end()
 
-
-class WireGuardTests(RoamingTestCase):
     def test_index_of_the_server_is_found_in_data(self) -> None:
         path = self.begin("wireguard", WG_FIRST)
         self.assertIsNone(self.found(WG_DATA))

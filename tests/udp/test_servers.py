@@ -56,8 +56,6 @@ class ProxyTests(FlowCase):
         await server.hears(1)
         self.assertEqual(len(server.heard[0]), 31)
 
-
-class AskedTests(FlowCase):
     async def test_flow_goes_to_the_address_that_its_client_asked(self) -> None:
         five = Talker.listening(self, "127.0.0.5", answer=lambda _: b"five")
         Talker.listening(self, "127.0.0.6", five.port, answer=lambda _: b"six")
@@ -84,8 +82,6 @@ class AskedTests(FlowCase):
             },
         )
 
-
-class SenderTests(FlowCase):
     async def test_header_of_the_first_datagram_holds_for_the_flow(self) -> None:
         server, proxy = Talker.listening(self, answer=lambda d: d), Talker.listening(self)
         port = self.begin(server.port, listen="accept_proxy_from = 127.0.0.1")

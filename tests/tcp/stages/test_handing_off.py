@@ -125,8 +125,6 @@ class HandingOffTest(HandingOffCase):
         self.assertEqual(client.recv(100), b"220 mail\r\n")
         await self.assert_logged(reason="handed-over", route=None, bytes_in=0)
 
-
-class LimitsTest(HandingOffCase):
     async def test_client_counts_until_it_is_handed_over(self) -> None:
         port = self.giving_mux(max_connections=1, max_connections_per_source=1)
         await self.client(port, SSH)

@@ -260,8 +260,6 @@ class RelayTests(TerminationCase):
         (connection,) = self.factory.connections
         self.assertEqual(connection.received, b"")
 
-
-class LeakTests(TerminationCase):
     async def test_no_transport_outlives_its_connection_without_gc(self) -> None:
         port = self.mux([self.tls_route(), self.inner()])
         endings = ("close", "reset", "close_notify", "fail", "leave")

@@ -130,8 +130,6 @@ class RelayedTest(MuxTestCase):
             self.assertEqual((str(source.host), source.port), (address.host, address.port))
             self.assertEqual((str(destination.host), destination.port), (host, port))
 
-
-class ClosingTest(MuxTestCase):
     async def closing(self) -> Any:
         """Refuse a client that the transport still has something to write to."""
         client = await self.connect_read(self.mux([route("ssh", "close")]), b"SS")
@@ -152,8 +150,6 @@ class ClosingTest(MuxTestCase):
         await client.is_lost()
         await self.assert_logged(reason="denied", bytes_in=8)
 
-
-class EndpointTest(MuxTestCase):
     async def test_factory_works_with_a_server_endpoint(self) -> None:
         self.mux([route("any", "close")])
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
