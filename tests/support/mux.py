@@ -165,6 +165,11 @@ class MuxTestCase(TestCase):
         self.assert_story(record, **wanted)
         return record
 
+    async def assert_ended(self, peer: Peer, count: int = 1, **wanted: Any) -> ConnectionRecord:
+        """Wait until a peer's connection is over, and then do as `assert_logged`."""
+        await peer.is_lost()
+        return await self.assert_logged(count, **wanted)
+
     async def assert_waits(self, seconds: float) -> None:
         """Check that no server is asked, and nothing logged, before this time, and let it pass."""
         self.time.advance(seconds - 0.1)

@@ -147,8 +147,7 @@ class HelloTest(AnnouncedTestCase):
     async def test_drain_does_not_wait_for_the_hello(self) -> None:
         client = await self.waiting()
         self.factory.abort("drained")
-        await client.is_lost()
-        await self.assert_logged(reason="drained")
+        await self.assert_ended(client, reason="drained")
 
 
 class OwnFieldsTest(AnnouncedTestCase):

@@ -100,14 +100,12 @@ class PerSourceTest(MuxTestCase):
             if reason is None:
                 await self.admitted(number)
             else:
-                await peer.is_lost()
-        await self.assert_logged(reason="limit", client="192.0.2.1:1000")
+                await self.assert_ended(peer, reason="limit", client="192.0.2.1:1000")
         self.factory.abort("drained")
         await self.logged(6)
         again = await self.client(port)
         again.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 1000 443\r\nx")
-        await again.is_lost()
-        await self.assert_logged(7, reason="no-route")
+        await self.assert_ended(again, 7, reason="no-route")
 
     async def test_every_kind_of_end_frees_the_source(self) -> None:
         port = self.mux(max_connections_per_source=1, max_undecided_per_source=1)

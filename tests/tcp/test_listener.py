@@ -48,8 +48,7 @@ class AdmissionTest(MuxTestCase):
             self.mux(clients=Clients(networks("127.0.0.0/8"), networks("10.0.0.0/8")))
         )
         client.send(b"x")
-        await client.is_lost()
-        await self.assert_logged(reason="no-route")
+        await self.assert_ended(client, reason="no-route")
 
     async def test_limit_of_the_listener(self) -> None:
         port = self.mux(max_connections=1)

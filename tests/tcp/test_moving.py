@@ -54,8 +54,7 @@ class MovingTest(MuxTestCase):
 
     async def end(self, client: Peer, server: Peer, **expected: Any) -> None:
         client.close()
-        await server.is_lost()
-        await self.assert_logged(**expected)
+        await self.assert_ended(server, **expected)
 
     async def test_relay_goes_on_with_one_log_line(self) -> None:
         client, server = await self.relayed()
@@ -128,8 +127,7 @@ class MovingTest(MuxTestCase):
         self.assertEqual(self.records, [])
         self.time.advance(1)
         await client.is_lost()
-        await server.is_lost()
-        await self.assert_logged(reason="idle-timeout")
+        await self.assert_ended(server, reason="idle-timeout")
 
     async def test_resumed(self) -> None:
         client, server = await self.relayed()

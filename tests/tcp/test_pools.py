@@ -97,8 +97,7 @@ class FailingTest(PoolCase):
         for _ in stalled:
             await self.turn(3)
             self.time.advance(5)
-        await client.is_lost()
-        await self.assert_logged(reason="connect-refused", backend="spare")
+        await self.assert_ended(client, reason="connect-refused", backend="spare")
         await self.turned_away(reason="connect-refused", backend="spare")
         self.assertEqual(self.records[-1].duration_ms, 0.0)
         self.assertNotIn(name(stalled[0]), str(self.records[-1].facts))
@@ -244,8 +243,7 @@ class BrokenTest(PoolCase):
         await self.logged()
         await self.taken()
         self.time.advance(60)
-        await client.is_lost()
-        await self.assert_logged(2, reason="idle-timeout")
+        await self.assert_ended(client, 2, reason="idle-timeout")
 
     async def test_reset_by_a_server_costs_one_client(self) -> None:
         bad = PeerFactory()

@@ -72,9 +72,8 @@ class RaceTest(ServerFirstCase):
         server.send(b"250 x\r\n")
         await self.greeted(client, b"250 x\r\n")
         server.close()
-        await client.is_lost()
-        await self.assert_logged(
-            reason="done", bytes_in=8, bytes_out=len(GREETING) + 7, backend="greeter"
+        await self.assert_ended(
+            client, reason="done", bytes_in=8, bytes_out=len(GREETING) + 7, backend="greeter"
         )
         self.assertEqual(len(self.greeter.peers), 1)
         self.assert_nobody_counted()
@@ -107,8 +106,7 @@ class RaceTest(ServerFirstCase):
         peer = await self.backend.heard(11)
         self.assert_nobody_counted_but_one()
         peer.close()
-        await client.is_lost()
-        await self.assert_logged(route="ssh", reason="done")
+        await self.assert_ended(client, route="ssh", reason="done")
         self.assert_nobody_counted()
 
     async def test_bytes_for_the_same_backend_use_the_connection(self) -> None:
@@ -139,8 +137,7 @@ class RaceTest(ServerFirstCase):
         client = await self.raced()
         self.factory.abort("drained")
         await client.is_lost()
-        await self.greeter.peers[0].is_lost()
-        await self.assert_logged(reason="drained")
+        await self.assert_ended(self.greeter.peers[0], reason="drained")
         self.assert_nobody_counted()
 
     async def test_half_closed_server_is_heard_out(self) -> None:
@@ -154,8 +151,7 @@ class RaceTest(ServerFirstCase):
         client.finish()
         await self.greeter.peers[0].has(3)
         self.greeter.peers[0].close()
-        await client.is_lost()
-        await self.assert_logged(reason="done", bytes_in=3, bytes_out=len(GREETING))
+        await self.assert_ended(client, reason="done", bytes_in=3, bytes_out=len(GREETING))
 
     async def test_lost_server_is_connected_again(self) -> None:
         client = await self.raced()
@@ -241,8 +237,7 @@ class RaceTest(ServerFirstCase):
         await client.has(len(much))
         self.assertEqual(bytes(client.received), much)
         talker.peers[0].close()
-        await client.is_lost()
-        await self.assert_logged(reason="done", bytes_out=len(much))
+        await self.assert_ended(client, reason="done", bytes_out=len(much))
 
     async def test_race_follows_the_incoming_header_and_sends_its_own_once(self) -> None:
         real = NetworkSet([ip_network("192.168.0.1")])
@@ -301,8 +296,7 @@ class RaceTest(ServerFirstCase):
         client = await self.connect(self.race(CLOSE))
         await self.accepted()
         self.time.advance(5.1)
-        await client.is_lost()
-        await self.assert_logged(reason="silent")
+        await self.assert_ended(client, reason="silent")
 
 
 class PortableRaceTest(RaceTest):

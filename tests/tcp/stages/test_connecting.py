@@ -72,8 +72,7 @@ class ServersTest(MuxTestCase):
         client = await self.lead(
             backend_at(make_stalled_port(self), free_port(), connect_timeout=0.5)
         )
-        await client.is_lost()
-        await self.assert_logged(reason="connect-refused")
+        await self.assert_ended(client, reason="connect-refused")
 
     async def test_mute_server_costs_the_connect_timeout(self) -> None:
         await self.assert_missed("no connection within", make_stalled_port(self))
@@ -88,8 +87,7 @@ class ServersTest(MuxTestCase):
         """See what is waited for, and in vain, named in the service's log."""
         with capturedLogs() as logged:
             client = await self.lead(backend_at(*ports, connect_timeout=0.1, **options))
-            await client.is_lost()
-        await self.assert_logged(reason="connect-timeout")
+            await self.assert_ended(client, reason="connect-timeout")
         self.assertIn(f"{what} 0.1 s", " ".join(map(str, map(eventAsText, logged))))
 
     async def test_server_may_be_a_host_name(self) -> None:
@@ -118,8 +116,7 @@ class ServersTest(MuxTestCase):
         client = await self.lead(
             Backend("named", (server(f"localhost:{port}"),), connect_timeout=0.1)
         )
-        await client.is_lost()
-        await self.assert_logged(reason="connect-timeout")
+        await self.assert_ended(client, reason="connect-timeout")
 
     async def test_server_may_listen_on_a_unix_socket(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -135,8 +132,7 @@ class ServersTest(MuxTestCase):
 
     async def test_missing_unix_socket_refuses(self) -> None:
         client = await self.lead(Backend("unix", (server("unix:/nonexistent/socket"),)))
-        await client.is_lost()
-        await self.assert_logged(reason="connect-refused")
+        await self.assert_ended(client, reason="connect-refused")
 
     async def test_server_may_be_an_endpoint_string(self) -> None:
         text = f"tcp:127.0.0.1:{self.backend_port()}:timeout=3"
@@ -173,8 +169,7 @@ class ServersTest(MuxTestCase):
         await self.lead(Backend("string", (bad, server_at(self.backend_port()))))
         await (await self.backend.peer()).has(1)
         client = await self.lead(Backend("string", (bad,)))
-        await client.is_lost()
-        await self.assert_logged(reason="error", server=bad.text)
+        await self.assert_ended(client, reason="error", server=bad.text)
 
 
 class WaitingTest(MuxTestCase):
@@ -249,8 +244,7 @@ class HandshakeTest(MuxTestCase):
         self.addCleanup(port.stopListening)
         untrusted = server(f"tls:localhost:{port.getHost().port}")
         client = await self.lead(untrusted)
-        await client.is_lost()
-        await self.assert_logged(reason="tls-failed", server=untrusted.text)
+        await self.assert_ended(client, reason="tls-failed", server=untrusted.text)
         await self.lead(untrusted, server_at(self.backend_port()))
         await (await self.backend.peer()).has(1)
         self.flushLoggedErrors(CertificateError)  # Twisted logs it as well
@@ -258,8 +252,7 @@ class HandshakeTest(MuxTestCase):
     async def test_handshake_is_bounded_by_the_connect_timeout(self) -> None:
         mute = PeerFactory()
         client = await self.lead(server(f"ssl:127.0.0.1:{listen(self, mute)}"), connect_timeout=0.3)
-        await client.is_lost()
-        await self.assert_logged(reason="connect-timeout")
+        await self.assert_ended(client, reason="connect-timeout")
         await (await mute.peer()).is_lost()
 
     async def test_leaving_client_cancels_the_handshake(self) -> None:
@@ -268,5 +261,4 @@ class HandshakeTest(MuxTestCase):
         peer = await mute.peer()
         await peer.has(1)
         client.reset()
-        await peer.is_lost()
-        await self.assert_logged(reason="client-gone")
+        await self.assert_ended(peer, reason="client-gone")

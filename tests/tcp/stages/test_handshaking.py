@@ -84,8 +84,7 @@ class RelayTests(TerminationCase):
         client.send(b"y" * 300_000)
         await server.has(len(SSH) + 300_000)
         client.close_notify()
-        await server.is_lost()
-        await self.assert_logged(reason="done", bytes_in=len(SSH) + 300_000)
+        await self.assert_ended(server, reason="done", bytes_in=len(SSH) + 300_000)
 
     async def test_client_may_close_without_close_notify_after_the_servers(self) -> None:
         client, server = await self.relayed()
@@ -99,8 +98,7 @@ class RelayTests(TerminationCase):
         client.close()
         await server.has_all()
         self.assertFalse(server.was_reset())
-        await server.is_lost()
-        record = await self.assert_logged(reason="done")
+        record = await self.assert_ended(server, reason="done")
         self.assertEqual(record.facts["tls_truncated"], "yes")
 
     async def test_tls_strict_resets_without_close_notify_after_the_bytes(self) -> None:

@@ -111,8 +111,7 @@ class LevelTests(TerminationCase):
         server = await self.backend.heard(100)
         self.assertEqual(server.received[0], 0x16)
         server.close()
-        await client.is_lost()
-        await self.assert_logged(route="acme")
+        await self.assert_ended(client, route="acme")
 
     async def test_requested_tls_is_answered_and_hidden_from_the_server(self) -> None:
         ssl_request = bytes.fromhex("0000000804d2162f")
@@ -137,12 +136,10 @@ class LevelTests(TerminationCase):
         server = await self.backend.heard(len(startup))
         self.assertEqual(bytes(server.received), startup)
         client.close_notify()
-        await server.is_lost()
-        await self.assert_logged(route="pg", reason="done")
+        await self.assert_ended(server, route="pg", reason="done")
 
     async def test_drain_ends_a_handshaking_client(self) -> None:
         port = self.mux([self.tls_route()])
         client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
         self.factory.abort("drained")
-        await client.is_lost()
-        await self.assert_logged(reason="drained")
+        await self.assert_ended(client, reason="drained")

@@ -264,8 +264,7 @@ class HandshakeTests(TerminationCase):
         port = self.mux([self.tls_route()])
         client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
         await self.assert_waits(5)
-        await client.is_lost()
-        record = await self.assert_logged(reason="tls-failed")
+        record = await self.assert_ended(client, reason="tls-failed")
         self.assertEqual(
             record.facts["tls_error"], "the TLS handshake took longer than detect_timeout"
         )
@@ -285,5 +284,4 @@ class HandshakeTests(TerminationCase):
         first = route(r"payload text=\x16\x03\x01never", CLOSE, name="first")
         client = await self.connect(self.mux([first, self.tls_route(match="any")]), b"\x16\x03\x01")
         client.finish()
-        await client.is_lost()
-        await self.assert_logged(reason="tls-failed")
+        await self.assert_ended(client, reason="tls-failed")

@@ -110,8 +110,7 @@ class UndecidedTest(MuxTestCase):
     async def test_default_applies_at_the_deadline(self) -> None:
         client = await self.connect_read(self.ssh_mux(detect_timeout=5), b"SS")
         await self.assert_waits(5)
-        await client.is_lost()
-        await self.assert_logged(reason="no-route", bytes_in=2)
+        await self.assert_ended(client, reason="no-route", bytes_in=2)
 
     async def test_deadline_counts_from_accept(self) -> None:
         client = await self.connect(self.ssh_mux(detect_timeout=5))
@@ -120,22 +119,19 @@ class UndecidedTest(MuxTestCase):
             await self.seen(count)
             self.time.advance(1.6)
         self.time.advance(0.3)
-        await client.is_lost()
-        await self.assert_logged(reason="no-route", bytes_in=3)
+        await self.assert_ended(client, reason="no-route", bytes_in=3)
 
     async def test_later_route_may_match_at_the_deadline(self) -> None:
         port = self.mux([route("ssh", "reset"), route("payload text=SS", "close", name="second")])
         client = await self.connect_read(port, b"SS")
         self.time.advance(5)
-        await client.is_lost()
-        await self.assert_logged(route="second", reason="denied")
+        await self.assert_ended(client, route="second", reason="denied")
 
     async def test_silent_client_is_closed_at_the_deadline(self) -> None:
         client = await self.connect(self.ssh_mux())
         await self.accepted()
         self.time.advance(5)
-        await client.is_lost()
-        await self.assert_logged(route=None, reason="silent", bytes_in=0)
+        await self.assert_ended(client, route=None, reason="silent", bytes_in=0)
 
     async def test_silent_client_hears_a_server_that_speaks_first(self) -> None:
         client = await self.connect(self.mux(silent=backend_at(self.backend_port())))

@@ -180,8 +180,7 @@ class RefusingServerTest(ConversingTestCase):
     async def test_server_that_resets_instead_fails(self) -> None:
         client, server = await self.asked(fallback=Refusal.RESET)
         server.reset()
-        await client.is_lost()
-        await self.assert_logged(reason="connect-refused")
+        await self.assert_ended(client, reason="connect-refused")
 
     async def test_silent_server_costs_the_connect_timeout_and_the_next_is_tried(self) -> None:
         ports = self.backend_port(), self.backend_port()
@@ -196,5 +195,4 @@ class RefusingServerTest(ConversingTestCase):
     async def test_leaving_client_ends_the_exchange(self) -> None:
         client, server = await self.asked()
         client.reset()
-        await server.is_lost()
-        await self.assert_logged(reason="client-gone")
+        await self.assert_ended(server, reason="client-gone")

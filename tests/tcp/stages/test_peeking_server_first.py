@@ -28,8 +28,7 @@ class AtOnceTest(ServerFirstCase):
         server = await self.greeter.peer()
         await server.has(8)
         server.close()
-        await client.is_lost()
-        await self.assert_logged(backend="greeter", route=None, reason="done", bytes_in=8)
+        await self.assert_ended(client, backend="greeter", route=None, reason="done", bytes_in=8)
 
     async def test_routes_for_other_clients_or_times_are_not_waited_for(self) -> None:
         routes = [
@@ -46,8 +45,7 @@ class AtOnceTest(ServerFirstCase):
         await self.turn(5)
         self.assertEqual(self.greeter.peers, [])
         self.time.advance(5.1)
-        await client.is_lost()
-        await self.assert_logged(reason="silent")
+        await self.assert_ended(client, reason="silent")
 
     async def test_first_server_overrides_routes_and_silent(self) -> None:
         port = self.mux(
@@ -104,8 +102,7 @@ class AtOnceTest(ServerFirstCase):
         server = await self.greeter.peer()
         await server.has_all()
         server.close()
-        await client.is_lost()
-        await self.assert_logged(reason="done")
+        await self.assert_ended(client, reason="done")
 
     async def test_proxy_header_decides_whether_a_route_is_for_the_client(self) -> None:
         routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
@@ -173,8 +170,7 @@ class LinesTest(ServerFirstCase):
             await self.turn()
         await self.greeted(quiet, after=0.6)
         slow.send(b"SH-")
-        await slow.is_lost()
-        await self.assert_logged(route="ssh", reason="denied")
+        await self.assert_ended(slow, route="ssh", reason="denied")
 
     async def test_line_may_have_more_time_which_speakers_have_too(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),), default=RESET)

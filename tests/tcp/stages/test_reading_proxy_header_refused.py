@@ -85,16 +85,16 @@ class RefusedTest(IntroducedTestCase):
             await self.turn(3)
             self.assertIsNone(client.lost)
             self.time.advance(0.2)
-            await client.is_lost()
-            record = await self.assert_logged(count, reason="proxy-header", duration_ms=3100.0)
+            record = await self.assert_ended(
+                client, count, reason="proxy-header", duration_ms=3100.0
+            )
             self.assertIn("3 s", record.facts["proxy_error"])
         self.assertEqual(self.backend.peers, [])
 
     async def test_stream_that_ends_inside_the_header(self) -> None:
         client = await self.connect(self.port, LINE[:-1])
         client.finish()
-        await client.is_lost()
-        await self.assert_logged(reason="proxy-header")
+        await self.assert_ended(client, reason="proxy-header")
 
     async def test_reset_inside_the_header(self) -> None:
         client = await self.connect(self.port, LINE[:-1])
@@ -106,8 +106,7 @@ class RefusedTest(IntroducedTestCase):
     async def test_connection_without_a_byte_is_no_error(self) -> None:
         client = await self.connect(self.port)
         client.finish()
-        await client.is_lost()
-        await self.assert_logged(reason="client-gone")
+        await self.assert_ended(client, reason="client-gone")
         client = await self.connect(self.port)
         client.reset()
         await self.assert_logged(2, reason="client-gone")
@@ -154,5 +153,4 @@ class DetectionTimeTest(IntroducedTestCase):
         port = self.introduced_mux(routes, detect_timeout=1)
         for count, (data, name) in enumerate([(b"ab", "ab"), (b"a", "any")], 1):
             client = await self.introduce_after(2, port, data)
-            await client.is_lost()
-            await self.assert_logged(count, route=name)
+            await self.assert_ended(client, count, route=name)

@@ -44,8 +44,7 @@ class RelayedTest(MuxTestCase):
     async def test_server_closes_at_once(self) -> None:
         client, peer = await self.relayed()
         peer.close()
-        await client.is_lost()
-        await self.assert_logged(reason="done", bytes_in=1, bytes_out=0)
+        await self.assert_ended(client, reason="done", bytes_in=1, bytes_out=0)
 
     async def test_bytes_of_detection_are_freed(self) -> None:
         await self.relayed()
@@ -73,8 +72,7 @@ class RelayedTest(MuxTestCase):
         client, peer = await self.relayed()
         self.factory.abort("drained")
         await client.is_lost()
-        await peer.is_lost()
-        await self.assert_logged(reason="drained", bytes_in=1)
+        await self.assert_ended(peer, reason="drained", bytes_in=1)
 
     async def options(self, **settings: Any) -> list[tuple[int, ...]]:
         port = self.mux([route("any", backend_at(self.backend_port()))], **settings)
@@ -147,8 +145,7 @@ class RelayedTest(MuxTestCase):
         connection.receiver.peer_finished()
         self.factory.abort("drained")
         client.transport.resumeProducing()
-        await client.is_lost()
-        await self.assert_logged(reason="denied", bytes_in=8)
+        await self.assert_ended(client, reason="denied", bytes_in=8)
 
     async def test_factory_works_with_a_server_endpoint(self) -> None:
         self.mux([route("any", "close")])

@@ -33,6 +33,9 @@ class HandOverTest(MuxTestCase):
     async def handed(self, factory: Any) -> Any:
         return await self.connect(self.mux([route("any", factory, name="inside")]), b"first")
 
+    async def served(self) -> tuple[Any, Any]:
+        return await self.handed(self.backend), await self.backend.peer()
+
     async def test_protocol_gets_peeked_and_later_bytes_and_answers_are_counted(self) -> None:
         client = await self.handed(self.backend)
         server = await self.backend.heard(5)
@@ -68,8 +71,7 @@ class HandOverTest(MuxTestCase):
         await self.assert_logged(reason="done", bytes_in=1_000_000)
 
     async def test_transport_is_tcp_with_the_clients_address(self) -> None:
-        client = await self.handed(self.backend)
-        server = await self.backend.peer()
+        client, server = await self.served()
         self.assertTrue(ITCPTransport.providedBy(server.transport))
         self.assertEqual(server.transport.getPeer(), client.transport.getHost())
 
@@ -141,8 +143,7 @@ class HandOverTest(MuxTestCase):
                 self.reported = True
 
         self.backend = PeerFactory(Told)
-        client = await self.handed(self.backend)
-        server: Any = await self.backend.peer()
+        client, server = await self.served()
         server.finish()
         await client.has_all()
         self.assertTrue(server.reported)
@@ -177,8 +178,7 @@ class HandOverTest(MuxTestCase):
         return connection
 
     async def test_start_tls_makes_the_transport_one_of_tls(self) -> None:
-        client = await self.handed(self.backend)
-        server = await self.backend.peer()
+        client, server = await self.served()
         self.assertFalse(ISSLTransport.providedBy(server.transport))
         server.transport.startTLS(certificate(), False)  # noqa: FBT003
         self.assertTrue(ISSLTransport.providedBy(server.transport))
@@ -195,13 +195,11 @@ class HandOverTest(MuxTestCase):
                 raise AssertionError(data)
 
         client = await self.handed(_Factory(Aborts))
-        await client.is_lost()
-        await self.assert_logged(reason="error")
+        await self.assert_ended(client, reason="error")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_reset_of_the_client_reaches_the_protocol(self) -> None:
-        client = await self.handed(self.backend)
-        server = await self.backend.peer()
+        client, server = await self.served()
         client.reset()
         await server.is_lost()
         self.assertTrue(server.was_reset())
@@ -238,15 +236,13 @@ class HandOverTest(MuxTestCase):
     async def test_protocol_may_abort(self) -> None:
         client = await self.handed(self.backend)
         (await self.backend.peer()).reset()
-        await client.is_lost()
-        await self.assert_logged(reason="server-reset")
+        await self.assert_ended(client, reason="server-reset")
 
     async def test_drain_ends_the_protocol(self) -> None:
         client = await self.handed(self.backend)
         await self.backend.peer()
         self.factory.abort("drained")
-        await client.is_lost()
-        await self.assert_logged(reason="drained")
+        await self.assert_ended(client, reason="drained")
 
     async def test_protocol_that_closes_when_made_gets_no_bytes(self) -> None:
         class Closes(Protocol):
@@ -257,8 +253,7 @@ class HandOverTest(MuxTestCase):
                 raise AssertionError(data)
 
         client = await self.handed(_Factory(Closes))
-        await client.is_lost()
-        await self.assert_logged(reason="done")
+        await self.assert_ended(client, reason="done")
 
     async def test_factory_without_a_protocol_refuses_the_client(self) -> None:
         client = await self.handed(_Factory(None))
@@ -275,8 +270,7 @@ class HandOverTest(MuxTestCase):
         good = await self.connect(port, b"good")
         server = await self.backend.peer()
         bad = await self.connect(port, b"bad")
-        await bad.is_lost()
-        await self.assert_logged(reason="error", backend="_Factory")
+        await self.assert_ended(bad, reason="error", backend="_Factory")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         good.send(b"!")
         await server.has(5)

@@ -146,8 +146,7 @@ class HowTest(MuxTestCase):
         await self.rejected()
         await self.client.has_all()
         self.factory.abort("drained")
-        await self.client.is_lost()
-        await self.assert_logged(reason="no-route")
+        await self.assert_ended(self.client, reason="no-route")
 
     async def test_client_that_never_reads_is_aborted(self) -> None:
         await self.rejected(b"GET /")
