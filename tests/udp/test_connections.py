@@ -117,8 +117,7 @@ class ConnectionTests(ConnectionsCase):
         client, port = await self.connected("a", "b")
         await self.assert_answered(client, port, "abbaab")
         self.assertEqual([len(host.heard) for host in (self.a, self.b)], [5, 5])
-        await self._stop()
-        lines = await self.ended(2)
+        lines = await self.stopped(2)
         self.assertEqual({line["route"] for line in lines}, {"a", "b"})
         self.assertEqual({line["client"] for line in lines}, {f"127.0.0.1:{client.port}"})
         self.assertEqual([line["datagrams_in"] for line in lines], [5, 5])
@@ -149,8 +148,7 @@ class ConnectionTests(ConnectionsCase):
         await self.connect(client, port, "b")
         client.say(opening("x"), port)
         self.assertEqual(await client.asks(short("b"), port), short("b"))
-        await self._stop()
-        lines = await self.ended(2)
+        lines = await self.stopped(2)
         self.assertEqual({line["route"]: line["datagrams_in"] for line in lines}, {None: 4, "b": 3})
 
     async def test_datagrams_of_a_tunnel_stay_its_own(self) -> None:

@@ -65,8 +65,7 @@ class MovingTests(MovingCase):
         await new.insists(SHORT, port)
         self.assertEqual(len(set(server.senders)), 1)
         await new.asks(SHORT, port)
-        await self._stop()
-        [line] = await self.ended()
+        [line] = await self.stopped()
         self.assertEqual(line["client"], f"127.0.0.1:{old.port}")
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.1:{new.port}"})
 
@@ -99,8 +98,7 @@ class MovingTests(MovingCase):
         self.assertEqual(new.heard, [])
         new.say(SHORT + b"2", port)
         self.assertEqual(await new.hears(2), [answers[SHORT + b"1"], answers[SHORT + b"2"]])
-        await self._stop()
-        [line] = await self.ended()
+        [line] = await self.stopped()
         self.assertEqual((line["datagrams_in"], line["datagrams_out"]), (4, 4))
 
     async def test_wireguard_client_at_another_port_keeps_its_server_socket(self) -> None:

@@ -39,8 +39,7 @@ class QuicTests(FlowCase):
         client.ask(port)
         self.assertEqual(await client.whole, _GIVEN)
         self.assertEqual(len(set(server.senders)), 1)
-        await self._stop()
-        [line] = await self.ended()
+        [line] = await self.stopped()
         facts = line["facts"]
         assert isinstance(facts, dict)
         self.assertEqual(
@@ -67,8 +66,7 @@ class QuicTests(FlowCase):
             QuicClient(self).ask(port, name)
             while {*server.senders} == before:  # what others say again is not it
                 await turn()
-        await self._stop()
-        for line in await self.ended(len(names)):
+        for line in await self.stopped(len(names)):
             facts = line["facts"]
             assert isinstance(facts, dict)
             expected = order("sni-hash", facts["sni"], dict.fromkeys(texts, 1))[0]
@@ -85,8 +83,7 @@ class QuicTests(FlowCase):
             client.listen()
         self.assertEqual(await client.whole, _GIVEN)
         self.assertEqual((len(set(server.senders)), other.heard), (1, []))
-        await self._stop()
-        [line] = await self.ended()
+        [line] = await self.stopped()
         facts = line["facts"]
         assert isinstance(facts, dict)
         self.assertIn("moved_to", facts)

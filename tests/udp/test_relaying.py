@@ -64,6 +64,10 @@ class FlowCase(ServiceTestCase):
                 return [json.loads(line) for line in lines]
             await turn()
 
+    async def stopped(self, count: int = 1) -> list[dict[str, object]]:
+        await self._stop()
+        return await self.ended(count)
+
 
 class MovingCase(FlowCase):
     """A service whose clients move soon."""
@@ -98,8 +102,7 @@ class RelayingTests(FlowCase):
         self.assertEqual((await server.hears(4))[3], b"")
         self.assertEqual(set(client.senders), {("127.0.0.1", port)})
         self.assertEqual(len(set(server.senders)), 1)
-        await self._stop()
-        [line] = await self.ended()
+        [line] = await self.stopped()
         self.assertEqual(
             (line["datagrams_in"], line["datagrams_out"], line["bytes_in"], line["bytes_out"]),
             (4, 3, 60_010, 60_010),

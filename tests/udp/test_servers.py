@@ -70,8 +70,7 @@ class ProxyTests(FlowCase):
         who, asked = (Address(ip_address(host), 53) for host in ("192.0.2.1", "127.0.0.6"))
         header = encode_v2(ProxyHeader(Command.PROXY, who, asked), datagrams=True)
         self.assertEqual(await proxy.asks(header + b"x", port, "127.0.0.5"), b"six")
-        await self._stop()
-        lines = await self.ended(3)
+        lines = await self.stopped(3)
         reported = {(line["local"], line["server"]) for line in lines}
         self.assertEqual(
             reported,
@@ -102,8 +101,7 @@ class ProxyTests(FlowCase):
         self.assertEqual(await proxy.asks(b"two", port), b"two")
         self.assertEqual(await proxy.asks(header + b"three", port), b"three")
         self.assertEqual(server.heard, [b"one", b"two", b"three"])
-        await self._stop()
-        refused, line = await self.ended(2)
+        refused, line = await self.stopped(2)
         self.assertEqual(refused["reason"], "proxy-header")
         self.assertEqual((line["client"], line["local"]), ("198.51.100.7:4000", "192.0.2.1:53"))
 

@@ -189,9 +189,6 @@ class SharedLimits:
     what a worker that ended by itself leaves behind can be cleared. The first column is that of the process that makes the
     memory; the last one is that of connections that another service hands over, until they have come; the one before it is that of
     connections that have left one process of this service for another; the others are those of its workers.
-
-    Args:
-        descriptor: Of the file that the parent has made; closed by `close`.
     """
 
     def __init__(self, descriptor: int, layout: LimitsLayout) -> None:
@@ -208,10 +205,7 @@ class SharedLimits:
     def make(
         cls, rules: Rules, workers: int, in_use: Callable[[Collection[str]], Collection[str]] = set
     ) -> SharedLimits:
-        """Make the memory, for this process and at most so many workers.
-
-        `in_use` returns which of these listeners keep their rows although they count nothing now.
-        """
+        """Make the memory; `in_use` returns which of these listeners keep their rows although they count nothing now."""
         descriptor = make("txmux limits")
         layout = LimitsLayout(_FEWEST + workers)
         layout.extend(rules)
@@ -225,11 +219,7 @@ class SharedLimits:
         return self.layout.columns - _FEWEST
 
     def extend(self, rules: Rules) -> None:
-        """Make room for the counts of other rules, too. The rows of removed listeners without connections are reused.
-
-        Raises:
-            OSError: There is none; all is as before.
-        """
+        """Make room for other rules, too, in rows of removed listeners if these are idle; raises `OSError` if there is none."""
         known = self.layout
         layout = attrs.evolve(known, rows={**known.rows}, tables={**known.tables})
         layout.extend(rules, self._unused(rules))

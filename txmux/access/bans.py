@@ -27,11 +27,7 @@ _FORGOTTEN = 1000
 
 
 def banned_network(text: str) -> IPNetwork:
-    """Read an address or a network; the interface of an address (RFC 4007) is left out.
-
-    Raises:
-        ValueError: It is neither.
-    """
+    """Read an address or a network, or raise `ValueError`; the interface of an address (RFC 4007) is left out."""
     network = ip_network(text.strip())
     first = unmapped(network.network_address)
     if first.version != network.version and network.prefixlen >= 96:  # ::ffff:0:0/96, RFC 4291
@@ -61,11 +57,7 @@ class Ban:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Ban:
-        """Read the result of `as_json`, of this version of txmux or another.
-
-        Raises:
-            ValueError: It is something else. Also `KeyError` and `TypeError`.
-        """
+        """Read the result of `as_json` of any version; raises `ValueError`, `KeyError` or `TypeError` if it is something else."""
         until = values.get("until")
         return cls(
             banned_network(values["network"]),
@@ -86,10 +78,7 @@ def written(network: IPNetwork) -> str:
 
 
 class Bans:
-    """All of them, one for each network, in the order in which these were banned.
-
-    There may be a hundred thousand. So they are changed in place, and methods return what has changed.
-    """
+    """All of them, one for each network, in the order of the bans. There may be many, so methods return only what has changed."""
 
     def __init__(self, bans: Iterable[Ban] = ()) -> None:
         self._by_network: dict[IPNetwork, Ban] = {}

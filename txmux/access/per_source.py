@@ -113,12 +113,9 @@ class SourceTable:
         return (cls.slots(columns) * (2 + columns) + 1) * _WORD
 
     def find(self, source: int, now: int) -> int | None:
-        """Find or make the slot of a source.
+        """Find or make the slot of a source; ``None`` if all that it may have are of sources with connections.
 
         Where all slots are taken, the one is given up that says least: no connections, and a bucket nearest to full.
-
-        Returns:
-            Where it begins; ``None`` if none is free, because all have connections.
         """
         numbers, width = self.numbers, self.width
         # Multiplied once, neighbours would come at regular distances, which may be those of few sets.

@@ -100,11 +100,7 @@ class Configuration:
         terminations: Terminations,
         version: int = 1,
     ) -> Configuration:
-        """Look up what the routes of a listener name, and of routes under them, to any depth.
-
-        Raises:
-            MuxError: A backend cannot be used, or files for TLS.
-        """
+        """Look up what the routes of a listener name, and of routes under them; raises `MuxError` if that cannot be used."""
         known, counters = tuple(routes), runtime.counters
         admission.banned = runtime.banned
         if runtime.shared is not None and admission.per_source is not None:

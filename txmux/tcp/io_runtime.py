@@ -114,11 +114,7 @@ class IORuntime:
         return port
 
     def prepare_rules(self, rules: Rules, *, use: bool = False) -> None:
-        """Keep the networks of rules up to date from now on, and `use_rules` if they are in use at once.
-
-        Raises:
-            MuxError: A database cannot be read.
-        """
+        """Keep the networks of rules up to date from now on, and maybe `use_rules`; raises `MuxError` for a bad database."""
         self.lists.hold(rules)
         if rules.settings.shared_limits is not None and self.shared is None:
             from txmux.access.shared.leases import SharedRates  # noqa: PLC0415 - few machines share

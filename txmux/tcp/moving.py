@@ -78,10 +78,7 @@ def packed(connections: Iterable[MovedConnection]) -> dict[str, Any]:
 
 
 class Unpacking:
-    """Reads the rows that `packed` gave, in this version of txmux or in another.
-
-    Columns that this version does not know are left out, and what the other did not know has its default.
-    """
+    """Reads the rows of `packed`: columns that this version does not know are left out, and missing ones have their defaults."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._parts: list[tuple[str, type[Any], list[tuple[str, int]]]] = []

@@ -53,9 +53,6 @@ class Preconnection:
 
     If it is dropped, nothing is logged or counted. If it fails, or the server has closed it, it is as if it had not been tried:
     `Connecting` then connects as usual.
-
-    Attributes:
-        connector: Makes the connection; ``None`` if there is none and will be none.
     """
 
     _upstream: Upstream

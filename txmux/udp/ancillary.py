@@ -50,12 +50,7 @@ def gathers(receiver: socket.socket) -> bool:
 
 
 def queue_of(receiver: socket.socket) -> tuple[int, int]:
-    """Return how full the queue of a socket is.
-
-    Returns:
-        How many bytes of its buffer are taken by what waits, and how many datagrams the system has dropped until now, as there was
-        no room, modulo 2 to the 32nd; zeros if it does not say (Linux 4.12).
-    """
+    """Return the bytes that wait in a socket's buffer, and the datagrams dropped there so far, modulo 2 to the 32nd (Linux 4.12)."""
     try:
         found = receiver.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         waiting, dropped = _MEMINFO.unpack(found)

@@ -39,11 +39,8 @@ def destination_of(head: bytes) -> bytes | None:
 class ConnectionIds:
     """The IDs of one connection. All packets in a datagram have the same (RFC 9000, section 12.2).
 
-    Args:
-        known: Those that it sends to, as far as they are certain, the first one first.
-
     Attributes:
-        known: As above, with those that the server has chosen, in a Retry, too.
+        known: Those that the client sends to, as far as they are certain, the first one first.
         served: The last one that the server has chosen, if it has.
         current: The one of the last short header, or the last long one to `served`; ``None`` before. Who has one has heard
             the server's answer, so its address is no forged one.
@@ -110,12 +107,9 @@ class ConnectionIds:
         self.read = _reader(len(name))
 
     def take(self, head: bytes, *, is_alone: bool = False) -> bool:
-        """Record a datagram, if it is sent to one of these; return whether it is.
+        """Record a datagram, if its first `HEAD` bytes are sent to one of these; return whether they are.
 
-        Args:
-            head: Its first `HEAD` bytes.
-            is_alone: Whether it can be of no other connection, so that the ID of a short header is one of these, too, once the
-                client has used that of its server.
+        If it can be of no other connection, the ID of a short header is one of these, too, once the client has used that of its server.
         """
         if head[:1] >= _LEAST_LONG:
             name = destination_of(head)

@@ -79,8 +79,7 @@ def server_id(protocol: bytes, answer: bytes, own: bytes) -> bytes:
 def id_asked(datagram: bytes) -> bytes | None:
     """Return the ID that a client's datagram is sent to; nothing if it has none.
 
-    Returns:
-        ``None`` if it may be a short header of QUIC, which does not contain the length of its ID; it begins at the second byte.
+    ``None`` is for a short header of QUIC, which does not contain the length of its ID; it begins at the second byte.
     """
     if datagram[0] & _LONG:
         try:

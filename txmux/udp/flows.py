@@ -181,11 +181,7 @@ class Flows:
         fields: Mapping[str, Any],
         ids: ConnectionIds | None,
     ) -> Flow:
-        """Add a flow of another process, which `Flow.restore` has to follow.
-
-        Raises:
-            ValueError: The client's address cannot be read.
-        """
+        """Add a flow of another process, which `Flow.restore` has to follow; raises `ValueError` for an unreadable client."""
         text = str(fields.get("client", record.client))
         client = address_in(text)
         if client is None:

@@ -106,12 +106,9 @@ async def _hand_over(batch: Sequence[Flow], to: FlowTaker) -> int:
 def adopt_flows(
     descriptors: Sequence[int], flows: Sequence[Mapping[str, Any]], find: Find
 ) -> dict[str, Any]:
-    """Continue flows of another process.
+    """Continue flows of another process, with the sockets of those that have one.
 
-    Args:
-        descriptors: The sockets of those that have one.
-        flows: The results of `Flow.as_json`.
-        find: Returns the listener of a name and the port of a listen address; ``None`` if this process reads no datagrams there.
+    `find` returns the listener of a name and the port of a listen address; ``None`` if this process reads no datagrams there.
     """
     # One that is no flow at all counts as having a socket.
     has_socket = [not isinstance(one, dict) or bool(one.get("has_socket", True)) for one in flows]

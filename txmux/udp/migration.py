@@ -140,7 +140,6 @@ class MigratingPath(Generic[F]):
     """The addresses where a flow is, was, and may move to. `Migration.begin_path` makes it.
 
     Attributes:
-        home: The address to which its answers go.
         last_received_at: When the address where they go last sent a datagram.
         watches: Whether it has to see all datagrams, since the flow has moved or may move.
     """
@@ -195,11 +194,7 @@ class MigratingPath(Generic[F]):
     def from_elsewhere(
         self, source: Hashable, size: int, count: int, now: float, *, is_near: bool = False
     ) -> bool:
-        """Record datagrams of another address, of which `Migration.find` has found that they belong here.
-
-        Returns:
-            Whether they go to the server. `home` may be another one now.
-        """
+        """Record datagrams of another address that `Migration.find` has found to belong here; return whether the server gets them."""
         if source in self._before:
             self._go_back(source, now)
             return True

@@ -375,11 +375,7 @@ def send(
     control: tuple[ancillary.Ancillary, ...] = (),
     peer: Any = None,
 ) -> int:
-    """Send datagrams; returns how many were dropped.
-
-    Raises:
-        ConnectionRefusedError: The port of an earlier datagram was unreachable.
-    """
+    """Send datagrams; returns how many were dropped. A `ConnectionRefusedError` is of an earlier datagram, whose port was closed."""
     many = 0 < size < len(data)
     try:
         if many:

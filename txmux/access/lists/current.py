@@ -54,11 +54,7 @@ class Lists:
         self._places = GeoDatabase()
 
     def hold(self, rules: Rules) -> None:
-        """Feed the networks of these rules, too. Those of a file are as they were read, until `feed` replaces them.
-
-        Raises:
-            MuxError: A database cannot be read.
-        """
+        """Feed the networks of these rules, too; those of a file are as they were read, until `feed` replaces them."""
         found = {id(one): one for one in varying_of(rules)}
         if any(one.kind == "geo" for one in found.values()):
             self._places.read(rules.settings.geo_databases)

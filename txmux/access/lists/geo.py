@@ -40,11 +40,7 @@ class GeoDatabase:
         self._found: dict[IPAddress, Found] = {}
 
     def read(self, paths: Sequence[Path]) -> None:
-        """Look up in these files from now on; if one cannot be read, those before are still used.
-
-        Raises:
-            GeoDatabaseError: One cannot be read.
-        """
+        """Look up in these files from now on; raises `GeoDatabaseError` if one cannot be read, and keeps those before."""
         if paths != self._paths:
             self._readers = [_reader(path) for path in paths]
             self._paths = paths
@@ -91,11 +87,7 @@ def _reader(path: Path) -> Any:
 
 
 def read_geo_database(path: Path, data: bytes) -> Any:
-    """Return a reader of a database with this content; the path is for messages.
-
-    Raises:
-        GeoDatabaseError: It is no database.
-    """
+    """Return a reader of a database with this content, or raise `GeoDatabaseError`; the path is for messages."""
     try:
         import maxminddb  # noqa: PLC0415 - optional: `txmux[geo]`
     except ImportError:

@@ -76,15 +76,10 @@ class BadFileError(MuxError):
 
 @attrs.define
 class NetworksFile:
-    """A file of networks: ``@FILE``.
-
-    Attributes:
-        text: What is in the networks that hold.
-        problem: Why these are not what is in the file; nothing if they are.
-    """
+    """A file of networks: ``@FILE``."""
 
     path: Path
-    text: str | None
+    text: str | None  # of the networks that hold
     _watched: WatchedFile = attrs.field(init=False)
     problem: str = attrs.field(default="", init=False)
 

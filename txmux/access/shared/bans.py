@@ -77,11 +77,7 @@ return {found[1], table.concat(known, '\\n')}
 
 @attrs.define(eq=False)
 class _UnconfirmedChange:
-    """A change here that Redis has not confirmed yet.
-
-    Attributes:
-        received: Records of the network that came meanwhile: which of them is later is known with the answer.
-    """
+    """A change here that Redis has not confirmed yet, and records of its network that came meanwhile."""
 
     ban: Ban | None
     at: float

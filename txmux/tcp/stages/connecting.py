@@ -83,11 +83,7 @@ class AwaitingHello(Stage):
 
 @attrs.define(eq=False, slots=False)
 class Connecting(Stage):
-    """Waits for a server. What the client sends meanwhile is buffered, up to the peek limit.
-
-    Args:
-        preconnection: A connection that was begun before the client was routed; perhaps to another backend.
-    """
+    """Waits for a server, perhaps connected in advance. What the client sends is buffered, up to the peek limit."""
 
     state: ClassVar[ConnectionState] = "connecting"
 

@@ -29,11 +29,7 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 @attrs.define(eq=False, slots=False)
 class ServingHere(Stage):
-    """A protocol of this process has the connection, and all timeouts are its own.
-
-    Attributes:
-        protocol: Gets the events; it may be replaced by way of the transport, as on a transport of Twisted's.
-    """
+    """A protocol of this process has the connection, and all timeouts are its own; it may put another one in its place."""
 
     state: ClassVar[ConnectionState] = "serving"
     may_connect: ClassVar[bool] = False
