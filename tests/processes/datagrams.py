@@ -68,7 +68,6 @@ class DatagramLoad:
         ]
 
     def start(self, port: int) -> None:
-        """Have all flows begin at this port, and wait until each has been answered."""
         self._port = port
         for thread in self._threads:
             thread.start()
@@ -96,7 +95,6 @@ class DatagramLoad:
 
     @property
     def asked(self) -> int:
-        """Datagrams of all flows together."""
         return sum(talk.asked for talk in self.talks)
 
     @property

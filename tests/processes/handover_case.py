@@ -72,14 +72,12 @@ class HandoverCase(MuxTestCase):
         return {self.factory, self.old, self.new}
 
     def another(self) -> MuxFactory:
-        """Make another listener with the same rules."""
         settings = self.old.configuration.settings
         return MuxFactory(self.routes, settings, access_log=self.log, reactor=self.time)
 
     def channel_to(
         self, handlers: dict[str, Callable[..., object]], lost: Callable[[], object]
     ) -> Channel:
-        """Give the old process's end of a channel to one that does this."""
         one, other = socket.socketpair()
         time: Any = self.time
         here = Channel({}, lambda: None, time)
@@ -109,11 +107,9 @@ class HandoverCase(MuxTestCase):
         return self.adopted_by(adopting, **changed)
 
     async def hand(self, *channels: Channel) -> int:
-        """Hand all over."""
         return await self.hand_these(self.old.connections, *channels)
 
     async def hand_these(self, connections: Iterable[MuxProtocol], *channels: Channel) -> int:
-        """Hand some over."""
         self.kept = [LeasedSlots() for _ in channels]
         for slots, channel in zip(self.kept, channels, strict=True):
             slots.channel = channel

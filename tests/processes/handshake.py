@@ -25,22 +25,18 @@ class Handshake:
         self._layer = context.wrap_bio(self._come, self._go, server_hostname="a.example")
 
     def hello(self) -> bytes:
-        """Give what a client says first."""
         if not self._wants(self._layer.do_handshake):
             raise AssertionError("it is over already")
         return self._go.read()
 
     def finish(self, client: socket.socket) -> None:
-        """Shake hands to the end."""
         self._until_done(client, self._layer.do_handshake)
 
     def say(self, client: socket.socket, text: bytes) -> None:
-        """Send something inside of it."""
         self._layer.write(text)
         client.sendall(self._go.read())
 
     def hear(self, client: socket.socket) -> bytes:
-        """Give what comes inside of it."""
         return bytes(self._until_done(client, self._layer.read))
 
     def _until_done(self, client: socket.socket, step: Callable[[], Any]) -> Any:

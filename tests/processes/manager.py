@@ -122,7 +122,6 @@ class Manager:
             socket.send_fds(store, [names.encode()], list(self.store.values()))
 
     def close(self) -> None:
-        """Listen no more, and drop what is kept."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"end", self.address)
         self._reader.join(60)

@@ -42,7 +42,6 @@ class ReloadingTestCase(WorkersTestCase):
     """Services whose rules change."""
 
     def begin(self, workers: int = 2, listener: str = "") -> tuple[Mux, socket.socket]:
-        """Start a service that leads to a server."""
         server = self.backend()
         mux = Mux(self.folder, self.relaying(server, listener), f"workers = {workers}")
         self.addCleanup(mux.child.end)

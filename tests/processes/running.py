@@ -223,26 +223,22 @@ class WorkersTestCase(InteropTestCase):
     def start(
         self, rules: str = RULES, settings: str = "workers = 2", before: Sequence[str] = ()
     ) -> Mux:
-        """Start a service, and wait until its workers serve."""
         mux = Mux(self.folder, rules, settings, before=before)
         self.addCleanup(mux.child.end)
         mux.child.wait_for("workers that serve: ")
         return mux
 
     def backend(self) -> socket.socket:
-        """Listen as a server."""
         listening = socket.create_server(("127.0.0.1", 0))
         listening.settimeout(PATIENCE)
         self.addCleanup(stop_listening, listening)
         return listening
 
     def relaying(self, listening: socket.socket, listener: str = "") -> str:
-        """Give rules by which every client is led to that server."""
         port = listening.getsockname()[1]
         return f"{RULES}{listener}\n[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n"
 
     def relayed(self, mux: Mux, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
-        """Connect a client through the service to the server, and give both ends."""
         client = self.client(mux)
         client.sendall(b"x")
         return client, self.accept_from(listening, b"x")
@@ -271,7 +267,6 @@ class WorkersTestCase(InteropTestCase):
             server.close()
 
     def client(self, mux: Mux) -> socket.socket:
-        """Connect a client."""
         client = mux.connect()
         self.addCleanup(client.close)
         return client
@@ -287,7 +282,6 @@ class WorkersTestCase(InteropTestCase):
         return clients
 
     def answers(self, client: socket.socket, server: socket.socket) -> None:
-        """See bytes go both ways."""
         self.assertTrue(self.goes_on(client, server))
 
     def goes_on(self, client: socket.socket, server: socket.socket) -> bool:
@@ -304,7 +298,6 @@ class WorkersTestCase(InteropTestCase):
         return True
 
     def over(self, client: socket.socket, server: socket.socket) -> None:
-        """End a connection."""
         client.close()
         self.assertEqual(server.recv(1), b"")
         server.close()
@@ -325,16 +318,13 @@ class WorkersTestCase(InteropTestCase):
         self.assertEqual(len({line["id"] for line in lines}), len(pairs))
 
     def is_refused(self, port: int) -> bool:
-        """Tell whether nobody listens there."""
         with socket.socket() as client:
             return bool(client.connect_ex(("127.0.0.1", port)))
 
     def is_accepted(self, pid: int, client: socket.socket) -> None:
-        """Wait until some worker of a supervisor has accepted a client."""
         eventually(lambda: any(serves(one, client) for one in workers_of(pid)), "it is accepted")
 
     def be_closed(self, mux: Mux) -> None:
-        """Make a connection that the service closes when it has heard something."""
         with mux.connect() as client:
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"")
@@ -349,7 +339,6 @@ class WorkersTestCase(InteropTestCase):
         )
 
     def kill(self, mux: Mux, pid: int) -> None:
-        """Let a worker crash, and wait for its successor."""
         old = workers_of(mux.child.pid)
         with self.more_serve(mux):
             os.kill(pid, signal.SIGKILL)
@@ -358,5 +347,4 @@ class WorkersTestCase(InteropTestCase):
         self.assertEqual(set(old) - set(new), {pid})
 
     def assert_gone(self, pids: list[int]) -> None:
-        """Wait until processes have ended."""
         eventually(lambda: all(map(is_gone, pids)), f"the processes {pids} are gone")

@@ -88,14 +88,12 @@ class Load:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self, port: int) -> None:
-        """Connect all to this port, and wait until all streams have begun."""
         self._port = port
         self._thread.start()
         if not self._begun.wait(120):
             raise AssertionError(f"not all streams have begun: {self.problems}")
 
     def finish(self) -> None:
-        """Let all streams come to their ends."""
         self._loop.call_soon_threadsafe(self._finishing.set)
         self._thread.join(300)
         if self._thread.is_alive():

@@ -137,7 +137,6 @@ class FramingTest(SynchronousTestCase):
         asking.dataReceived(b'{"kind":"answer","to":1,"value":2}\n{"kind":"answer","to":7}\n')
 
     def asked_in_vain(self, asking: Channel) -> Deferred[Any]:
-        """Ask until the time is over."""
         answer = asking.ask("x", seconds=3)
         clock: Any = asking.clock
         clock.advance(2.9)
@@ -294,14 +293,12 @@ class PairTest(TestCase):
             self.assertEqual(await self.here.ask("count", descriptors=[memory] * 9), 9)
 
     def counted(self, descriptors: Sequence[int]) -> int:
-        """Close descriptors, and tell how many there were."""
         for descriptor in descriptors:
             os.close(descriptor)
         return len(descriptors)
 
     @contextlib.contextmanager
     def at_most(self, more: int) -> Iterator[None]:
-        """Have no more descriptors than some more."""
         # Others may have some in between.
         free = [os.dup(0) for _ in range(more + 1)]
         for probe in free:

@@ -52,7 +52,6 @@ class Checked:
                 client.recv(1)
 
     def stop(self) -> None:
-        """Be gone."""
         with contextlib.suppress(OSError):  # it may have been stopped already
             # A mere close would not wake what is blocked in accept.
             self._listening.shutdown(socket.SHUT_RDWR)
@@ -64,19 +63,16 @@ class ChecksTest(WorkersTestCase):
     """Two workers that lead clients to a server which is checked by their supervisor."""
 
     def begin(self, server: str) -> Mux:
-        """Start the service."""
         mux = self.start(_RULES.format(server=server), "workers = 2")
         self.addCleanup(mux.stop)
         return mux
 
     def checked(self, port: int) -> Checked:
-        """Start the server."""
         server = Checked(port)
         self.addCleanup(server.stop)
         return server
 
     def reasons(self, mux: Mux) -> dict[str, set[str]]:
-        """Connect clients until both workers have had some, and give what became of them, by worker."""
         lines: list[Record] = []
         while len({worker_of(line["id"]) for line in lines}) < 2:
             self.be_closed(mux)
@@ -87,7 +83,6 @@ class ChecksTest(WorkersTestCase):
         return found
 
     def all_say(self, mux: Mux, reason: str) -> bool:
-        """Tell whether it is the same in both workers."""
         return all(reasons == {reason} for reasons in self.reasons(mux).values())
 
     def test_one_check_an_interval(self) -> None:

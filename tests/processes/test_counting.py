@@ -115,17 +115,14 @@ class AgreementTest(SupervisedTestCase):
         self.assert_public(await self.running.control.counts(), total=43, active=0)
 
     def matches(self) -> dict[str, int]:
-        """Give what routes have taken."""
         counts = counts_of(self.running.control.counters, self.running.control.rules)
         return {one.route: one.matches for one in counts.routes}
 
     async def begin(self) -> None:
-        """Start a service, and wait until its workers serve."""
         self.backend = listen(self, PeerFactory(Echo))
         [self.port] = await self.run_service(RULES)
 
     def workers(self) -> list[int]:
-        """Give the processes of the workers."""
         return [worker.pid for worker in self.supervisor.pool.workers]
 
     @override
@@ -133,7 +130,6 @@ class AgreementTest(SupervisedTestCase):
         super().write(text.replace("BACKEND", str(self.backend)))
 
     async def say(self, peer: Peer, data: bytes) -> None:
-        """Send bytes, and wait for the answer."""
         before = len(peer.received)
         peer.send(data)
         self.sent += len(data)
@@ -150,7 +146,6 @@ class AgreementTest(SupervisedTestCase):
         return peers
 
     async def visit(self, data: bytes, *, answered: bool = True) -> None:
-        """Make a connection that ends."""
         peer = await connect(self, self.port)
         if answered:
             await self.say(peer, data)
@@ -161,25 +156,21 @@ class AgreementTest(SupervisedTestCase):
         await peer.is_lost()
 
     async def kill(self, victim: int, held: list[Peer]) -> None:
-        """Kill a worker, and wait for its successor and the end of the connections that it had."""
         os.kill(victim, signal.SIGKILL)
         await until(lambda: victim not in self.workers() and self.supervisor.pool.are_ready())
         for peer in held:
             await peer.has_all()
 
     async def settled(self) -> None:
-        """Wait until no connection is left."""
         while (await self.running.control.counts()).listeners[0].active:
             await deferLater(reactor, 0.01)
 
     def assert_public(self, counts: Counts, total: int, active: int) -> None:
-        """Compare what is told of the listener with what the clients know."""
         (listener,) = counts.listeners
         self.assertEqual((listener.total, listener.active), (total, active))
         self.assertEqual((listener.bytes_in, listener.bytes_out), (self.sent, self.got))
 
     async def compare(self, lost: int) -> None:
-        """Compare everything with everything."""
         counts = await self.running.control.counts()
         self.assert_public(counts, total=89, active=0)
         routes = {one.route: one for one in counts.routes}

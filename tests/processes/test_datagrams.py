@@ -38,7 +38,6 @@ class _Client:
         self.name = f"127.0.0.1:{self._socket.getsockname()[1]}"
 
     def is_answered(self) -> bool:
-        """Say something new, and tell whether that comes back."""
         self._count += 1
         data = b"%d" % self._count
         self._socket.send(data)
@@ -53,7 +52,6 @@ class _Case(WorkersTestCase):
     """A service, and its server."""
 
     def begin(self, settings: str) -> Upgrading:
-        """Start it."""
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         server.bind(("127.0.0.1", 0))
         serving = threading.Thread(target=self._serve, args=(server,), daemon=True)
@@ -78,7 +76,6 @@ class _Case(WorkersTestCase):
         server.sendto(b"", server.getsockname())
 
     def flow(self, mux: Upgrading) -> _Client:
-        """Begin a flow."""
         client = _Client(self, mux.port)
         eventually(client.is_answered, "the flow is answered")
         return client
@@ -116,7 +113,6 @@ class StopTest(_Case):
         self.assert_one_line(mux, client)
 
     def assert_one_line(self, mux: Upgrading, client: _Client) -> None:
-        """See that there was one flow alone, and how it ended."""
         line = mux.take_one()
         self.assertEqual((line["client"], line["reason"]), (client.name, "drained"))
 
@@ -178,7 +174,6 @@ class UpgradeTest(WorkersTestCase):
         self.server, self.near, self.far = (self.end() for _ in range(3))
 
     def end(self) -> socket.socket:
-        """Give one that is closed with the test."""
         end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         end.bind(("127.0.0.1", 0))
         end.settimeout(60)
@@ -186,7 +181,6 @@ class UpgradeTest(WorkersTestCase):
         return end
 
     def begin(self, rules: str, settings: str = "") -> Upgrading:
-        """Start a service that leads to the server."""
         rules = rules.replace("SERVER", f"udp:127.0.0.1:{self.server.getsockname()[1]}")
         drain = "" if "drain_timeout" in settings else "drain_timeout = 100ms"
         mux = Upgrading(self.folder, rules, f"{settings}\n{drain}")

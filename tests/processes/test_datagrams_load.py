@@ -36,7 +36,6 @@ class LoadTest(WorkersTestCase):
     def begin_talking(
         self, settings: str, patience: float = 60.0
     ) -> tuple[Upgrading, DatagramLoad]:
-        """Start a service, and flows through it."""
         load = DatagramLoad(_FLOWS)
         load.patience = patience
         mux = Upgrading(self.folder, _RULES % load.server, f"{settings}\ndrain_timeout = 1s")
@@ -45,7 +44,6 @@ class LoadTest(WorkersTestCase):
         return mux, load
 
     def assert_unnoticed(self, mux: Upgrading, load: DatagramLoad, what: str) -> None:
-        """See that nothing was lost, that servers saw no change, and that each flow has one line."""
         load.finish()
         if _IS_LONG:
             sys.stdout.write(
@@ -62,7 +60,6 @@ class LoadTest(WorkersTestCase):
             )
 
     def reload(self, settings: str, times: int, workers: Sequence[int] = ()) -> None:
-        """Reload this often, good and bad files by turns."""
         mux, load = self.begin_talking(settings)
         text = mux.file.read_text()
         began = time.monotonic()
@@ -93,7 +90,6 @@ class LoadTest(WorkersTestCase):
         self.reload("workers = 1", 8 if _IS_LONG else 4, (2, 1, 3, 1))
 
     def upgrade(self, settings: str, times: int) -> None:
-        """Upgrade this often."""
         mux, load = self.begin_talking(settings)
         began = time.monotonic()
         for _ in range(times):

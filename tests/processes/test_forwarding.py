@@ -50,7 +50,6 @@ class ForwardingTest(TestCase):
         await deferLater(reactor, 0)
 
     async def read_until(self, supervisor: socket.socket, received: bytes, end: bytes) -> bytes:
-        """Read on until something has come."""
         supervisor.setblocking(False)  # noqa: FBT003 - the socket module's signature
         while end not in received[-2000:]:
             await deferLater(reactor, 0)

@@ -99,7 +99,6 @@ class HandoverTest(HandoverCase):
         await self.logged(2)
 
     def held(self, connection: MuxProtocol) -> bytes:
-        """Give what the server of a connection has not taken."""
         suspended = connection.suspend()
         assert suspended is not None
         connection.resume(suspended[0])
@@ -190,7 +189,6 @@ class HandoverTest(HandoverCase):
         self.assertEqual({record.reason for record in self.records}, {"killed", "done"})
 
     def transfer(self) -> tuple[ConnectionTransfer, Channel]:
-        """Give what adopts in a worker, and a channel to it."""
         doors = SimpleNamespace(awaited=None, flows_are_here=lambda _: None)  # no ports of UDP
         serving: Any = SimpleNamespace(
             factory_of=lambda _: self.new, listening_ports=doors, pause=None, accept=None

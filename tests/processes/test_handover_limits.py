@@ -26,14 +26,12 @@ class LimitsTest(HandoverCase):
     """The service of both ends of the channel, which are its first two workers, has a limit."""
 
     def setUp(self) -> None:
-        """Make what they count."""
         super().setUp()
         self.limits = SharedLimits.make(parse(_RULES, "x"), 3)
         self.addCleanup(self.limits.close)
         self.found: list[tuple[str, int]] = []
 
     def counted_by(self, factory: MuxFactory, worker: int) -> MuxFactory:
-        """Have one of the workers count the connections of a listener."""
         admissions = self.limits.admissions(worker, self.time.seconds, 0)
         admission = admissions(factory.configuration.settings)
         factory.configuration = attrs.evolve(factory.configuration, admission=admission)
@@ -128,12 +126,10 @@ class KeepingTest(HandoverCase):
     """With room for one, which is taken; one waits in the old process, and one in the new one."""
 
     def pool(self, factory: MuxFactory) -> Any:
-        """Give the pool of a process."""
         (upstream,) = factory.upstreams._upstreams.values()
         return upstream.pool
 
     async def waiting(self, factory: MuxFactory, client: Peer) -> Peer:
-        """Wait until a client is heard, and waits for the server."""
         while not any(
             one.record.server is None and one.record.bytes_in for one in factory.connections
         ):
@@ -142,7 +138,6 @@ class KeepingTest(HandoverCase):
         return client
 
     async def moved(self, **settings: Any) -> Channel:
-        """Hand the one over, and let another client come to the new process."""
         ((self.first, self.server),) = await self.relayed(1, queue=2, **settings)
         address = socket_address("127.0.0.1:0", 10)
         assert address is not None
@@ -160,7 +155,6 @@ class KeepingTest(HandoverCase):
         return channel
 
     def factory_port(self) -> int:
-        """Give the port of the old process."""
         (one,) = self.old.connections
         port: int = one.transport.getHost().port
         return port
@@ -174,13 +168,11 @@ class KeepingTest(HandoverCase):
         return peer
 
     async def end(self, client: Peer, server: Peer) -> None:
-        """End a connection."""
         client.close()
         await server.is_lost()
         await client.is_lost()
 
     async def assert_all_free(self) -> None:
-        """See that nobody is counted in the end, in neither process."""
         while self.old.connections or self.new.connections:
             await self.turn()
         await self.turn(5)
@@ -318,7 +310,6 @@ class KeepingTest(HandoverCase):
         await self.assert_all_free()
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and what is said meanwhile be heard."""
         while seconds > 0:
             step = min(seconds, 5)
             self.time.advance(step)

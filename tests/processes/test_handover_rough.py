@@ -92,7 +92,6 @@ class UpgradeTest(WorkersTestCase):
     """Connections before the upgrade, and what is done to one of the processes."""
 
     def begun(self, done: str, *, new: bool, settings: str = "") -> Upgrading:
-        """Start a service with connections, one of whose processes runs this first."""
         condition = f"('TXMUX_PREDECESSOR' in os.environ) is {new}"
         customize(
             self,

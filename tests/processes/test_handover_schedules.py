@@ -56,7 +56,6 @@ class _End:
         self.is_closing = True
 
     def drop(self) -> None:
-        """Lose what is on its way."""
         for _, descriptors in self.sent:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -204,7 +203,6 @@ class _Model:
         return _Connection(record, keeps_slot, socket.socketpair(), self.is_anybody_there)
 
     def is_anybody_there(self) -> bool:
-        """Tell whether there is a new process."""
         return not all(wire.is_cut for wire in self.wires)
 
     def _adopted(
@@ -216,7 +214,6 @@ class _Model:
         connection.there, connection.place = sockets, place
 
     def end(self, connection: _Connection) -> None:
-        """Let one end in the new process."""
         if connection.there is not None:
             for one in connection.there:
                 one.close()
@@ -225,7 +222,6 @@ class _Model:
                 place(lambda: None)
 
     def step(self, what: int, which: int) -> None:
-        """Let something happen."""
         wire = self.wires[which % 2]
         if what < 2:
             wire.deliver(what)
@@ -239,21 +235,18 @@ class _Model:
         self.check()
 
     def check(self) -> None:
-        """See that nobody is in both processes at a time."""
         for one in self.known.values():
             assert not (one.is_here and (one.there is not None or one.let_gone)), one
             assert one.given_back <= 1
             assert one.given_back <= one.let_gone
 
     def finish(self) -> None:
-        """Let all arrive that has not been lost."""
         for _ in range(100):
             while sum(wire.deliver(side) for wire in self.wires for side in (0, 1)):
                 self.check()
             self.clock.advance(6)
 
     def close(self) -> None:
-        """Close all sockets."""
         for one in self.known.values():
             for end in (*one.sockets, *(one.there or ())):
                 end.close()

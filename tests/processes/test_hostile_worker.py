@@ -114,7 +114,6 @@ class HostileTest(TestCase):
         self.assertEqual((self.folder / "log").read_text(), "")
 
     def questions(self) -> list[dict[str, Any]]:
-        """Give questions for files that are not for workers, or are no questions."""
         folder = self.folder
         key, log = str(folder / "key.pem"), str(folder / "log")
         paths: list[Any] = [
@@ -138,33 +137,28 @@ class HostileTest(TestCase):
         ]
 
     def send(self, other: socket.socket, packet: bytes, files: Sequence[int] = ()) -> None:
-        """Send a packet, however long."""
         other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
         socket.send_fds(other, [packet], files)
 
     def ask(
         self, other: socket.socket, packet: bytes, files: Sequence[int] = ()
     ) -> tuple[bytes, list[int]]:
-        """Ask, and give the answer and what comes with it."""
         self.send(other, packet, files)
         answer, received, _, _ = socket.recv_fds(other, 65536, 10)
         return answer, received
 
     def assert_refused(self, other: socket.socket, question: object, *how: str) -> None:
-        """See that nothing comes of a question but a refusal."""
         answer, received = self.ask(other, json.dumps(question).encode())
         self.assertEqual(received, [], question)
         self.assertTrue(json.loads(answer or b"{}").keys() & {*how}, (question, answer))
 
     def hear_nothing(self, connect: Callable[[], socket.socket]) -> None:
-        """Ask without ever reading an answer, until nobody listens any more."""
         question = {"do": "open", "path": str(self.folder / "key.pem"), "write": False}
         with connect() as other, contextlib.suppress(ConnectionError):
             while True:
                 other.send(json.dumps(question).encode())
 
     def assert_serves(self, connect: Callable[[], socket.socket]) -> None:
-        """See that another worker gets what it may have."""
         opener = Opener(connect())
         for name, flags in (("key.pem", os.O_RDONLY), ("log", os.O_WRONLY | os.O_APPEND)):
             os.close(opener.open_file(self.folder / name, flags))

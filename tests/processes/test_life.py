@@ -54,14 +54,12 @@ class CrashTest(WorkersTestCase):
         self.assertEqual({*pids} & {*workers_of(mux.child.pid)}, set())
 
     def speaking(self, mux: Mux) -> list[socket.socket]:
-        """Connect forty clients that have said something."""
         clients = [self.client(mux) for _ in range(40)]
         for client in clients:
             client.sendall(b"x")
         return clients
 
     def assert_all_served(self, mux: Mux) -> None:
-        """See forty new clients served."""
         for client in self.speaking(mux):
             self.assertEqual(client.recv(1), b"")
         mux.take(40)
@@ -249,7 +247,6 @@ class StreamsTest(WorkersTestCase):
         self.assertEqual((done.returncode, done.stdout), (os.EX_USAGE, told))
 
     def be_closed_at(self, path: Path) -> None:
-        """Make a connection that the service closes when it has heard something."""
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
             client.connect(str(path))

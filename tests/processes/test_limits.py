@@ -129,12 +129,10 @@ class SharedLimitsTest(SynchronousTestCase):
         self.made = [self.limits.admissions(worker, self.clock.seconds, 3) for worker in (0, 1)]
 
     def admissions(self, name: str) -> list[Admission]:
-        """Make those of a listener in both workers."""
         (listener,) = (one for one in self.rules.listeners if one.name == name)
         return [make(listener) for make in self.made]
 
     def assert_refused(self, admission: Admission) -> None:
-        """Find that the client is not let in."""
         refused = self.assertRaises(Refused, admission.enter, None, CLIENT)
         self.assertEqual(refused.reason, "limit")
 
@@ -251,7 +249,6 @@ class RemovedListenersTest(SynchronousTestCase):
     """Rules whose listeners get other names, in a parent and a worker."""
 
     def setUp(self) -> None:
-        """Have listeners `a` and `b`."""
         self.clock = Clock()
         self.clock.advance(1000)
         self.in_force, self.pending = {"a", "b"}, set[str]()
@@ -264,12 +261,10 @@ class RemovedListenersTest(SynchronousTestCase):
         self.use("a", "b")
 
     def use(self, *names: str) -> None:
-        """Let rules with these listeners be in force."""
         self.extend(*names)
         self.in_force = {*names}
 
     def extend(self, *names: str) -> None:
-        """Prepare rules with these listeners."""
         self.rules = limited(*names)
         self.limits.extend(self.rules)
         self.worker.use(self.limits.layout)
@@ -291,7 +286,6 @@ class RemovedListenersTest(SynchronousTestCase):
         return len(permits)
 
     def used(self) -> tuple[int, int, int, int]:
-        """Give the size of the memory, and how many descriptors, mappings and counters there are."""
         maps = Path("/proc/self/maps").read_text().count("txmux limits")
         return (
             os.fstat(self.limits.descriptor).st_size,
@@ -419,14 +413,12 @@ class SparseTest(SynchronousTestCase):
         self.timed = make(timed)
 
     def enter(self, count: int) -> set[int]:
-        """Let clients of other sources in, and give these."""
         hosts = [f"198.51.{number // 250}.{number % 250}" for number in range(count)]
         for host in hosts:
             self.timed.enter(None, IPv4Address("TCP", host, 40000))
         return {source_of(ip_address(host)) for host in hosts}
 
     def used(self) -> int:
-        """Give the bytes that the system keeps."""
         return os.fstat(self.limits.descriptor).st_blocks * 512
 
     def test_told(self) -> None:
@@ -459,12 +451,10 @@ class SharedTallyTest(SynchronousTestCase):
     """Two workers, and a limit."""
 
     def setUp(self) -> None:
-        """Make the memory."""
         self.limits = SharedLimits.make(parse(RACED, "x"), 2)
         self.addCleanup(self.limits.close)
 
     def tally(self, worker: int, name: str = "raced", limit: int = 3) -> Tally:
-        """Make the tally of a worker."""
         return self.limits.tally(limit, name, worker)
 
     def test_limit(self) -> None:
@@ -495,7 +485,6 @@ class ExpectedTest(SynchronousTestCase):
     """Connections that another service will hand over."""
 
     def setUp(self) -> None:
-        """Make the memory of two services, and let one have connections of two sources, in two processes."""
         self.clock = Clock()
         self.clock.advance(1000)
         self.old, self.new = (self.service() for _ in range(2))
@@ -504,13 +493,11 @@ class ExpectedTest(SynchronousTestCase):
         self.new.expect(self.old.as_json(), self.clock.seconds())
 
     def service(self) -> SharedLimits:
-        """Make the memory of one."""
         made = SharedLimits.make(parse(RULES, "x"), 2)
         self.addCleanup(made.close)
         return made
 
     def admission(self, service: SharedLimits, worker: int, most: int = 0) -> Admission:
-        """Give what lets clients in that are counted by their sources, in a worker."""
         make = service.admissions(worker, self.clock.seconds, most)
         return make(next(one for one in parse(RULES, "x").listeners if one.name == "counted"))
 
@@ -525,7 +512,6 @@ class ExpectedTest(SynchronousTestCase):
         return None
 
     def adopt(self, host: str) -> None:
-        """Let one of them come."""
         self.admission(self.new, 2).adopt(Address(ip_address(host), 40000))
 
     def test_counted(self) -> None:
@@ -563,7 +549,6 @@ class RaceTest(SynchronousTestCase):
     """Two processes at the same time."""
 
     def race(self, program: str) -> list[int]:
-        """Let two compete, and give the most that each has seen."""
         self.rules = parse(RACED, "x")
         self.limits = SharedLimits.make(self.rules, 2)
         self.addCleanup(self.limits.close)
@@ -577,7 +562,6 @@ class RaceTest(SynchronousTestCase):
         return found
 
     def start_racer(self, program: str, worker: int) -> Child:
-        """Start one of the processes."""
         filled = RACER.format(
             rules=RACED,
             worker=worker,

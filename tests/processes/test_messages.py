@@ -51,12 +51,10 @@ class StartingTests(SynchronousTestCase):
         }
 
     def opened(self, memory: int, *sockets: int, **others: Any) -> Opened:
-        """Take duplicates of descriptors for a message."""
         start = read(Start, {**self.told, **others})
         return Opened.by(start, [os.dup(one) for one in (memory, *sockets)])
 
     def assert_refused(self, *descriptors: int, **others: Any) -> None:
-        """See a message refused, and that no descriptor stays open."""
         before = {*Path("/proc/self/fd").iterdir()}
         self.assertRaises(MuxError, self.opened, *descriptors, **others)
         self.assertEqual({*Path("/proc/self/fd").iterdir()}, before)

@@ -48,14 +48,12 @@ class NamesTest(ReloadCase):
             self.addCleanup(port.stopListening)
 
     def name_server(self) -> NameServer:
-        """Start one."""
         started = NameServer()
         started.listen()
         self.addCleanup(started.stop)
         return started
 
     def rules(self, server: str = "", more: str = "") -> str:
-        """Give rules that lead all clients to a server."""
         host, port = self.dns.place
         return (
             f"[txmux]\nworkers = 2\nresolvers = {host}:{port}\naccess_log = LOG\n"
@@ -64,7 +62,6 @@ class NamesTest(ReloadCase):
         )
 
     async def begin(self, server: str = "", more: str = "") -> None:
-        """Start the service."""
         self.port, *_ = await self.run_service(self.rules(server, more), use=self.time)
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -74,11 +71,9 @@ class NamesTest(ReloadCase):
             await turn()
 
     async def asked(self, times: int, name: str = HOST) -> None:
-        """Wait until the name server has been asked so often."""
         await self.until(lambda: self.dns.asked[name, dns.A] >= times)
 
     async def known(self, *texts: str) -> None:
-        """Wait until the supervisor knows these addresses, and the workers have heard of them."""
         (upstream,) = self.supervisor.state.upstreams.all()
         await self.until(
             lambda: [member.target.text for member in upstream.pool.members] == [*texts]
@@ -86,7 +81,6 @@ class NamesTest(ReloadCase):
         await self.running.control.status()  # it is asked after that was told
 
     async def clients(self) -> list[Peer]:
-        """Have each of the workers accept a client."""
         workers = {worker.pid: worker for worker in self.supervisor.pool.workers}
         found: list[Peer] = []
         for pid in workers:
@@ -98,7 +92,6 @@ class NamesTest(ReloadCase):
         return found
 
     async def all_lead_to(self, server: PeerFactory) -> None:
-        """See both workers lead a client to a server."""
         before = len(server.peers)
         clients = await self.clients()
         peers = [await server.heard(1, before + number) for number in range(2)]
@@ -223,7 +216,6 @@ class NamesTest(ReloadCase):
         return found
 
     async def refused_clients(self) -> list[Peer]:
-        """Connect a client to each of the workers, neither of which leads it anywhere."""
         pids = [worker.pid for worker in self.supervisor.pool.workers]
         clients = []
         for pid in pids:

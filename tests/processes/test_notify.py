@@ -47,15 +47,12 @@ class NotifierTest(SynchronousTestCase):
         self.listening.bind(f"\0{self.address}")
 
     def notifier(self, **more: str) -> Notifier:
-        """Make one that speaks to an abstract address."""
         return Notifier({"NOTIFY_SOCKET": f"@{self.address}", **more}, self.clock)
 
     def told(self) -> str:
-        """Give the next message."""
         return self.listening.recv(65536).decode()
 
     def assert_silent(self) -> None:
-        """See that nothing has been told."""
         self.listening.settimeout(0)
         self.assertRaises(BlockingIOError, self.listening.recv, 1)
         self.listening.settimeout(60)
@@ -162,7 +159,6 @@ class ServiceTestCase(WorkersTestCase):
         self.addCleanup(self.manager.close)
 
     def service(self, settings: str, rules: str = RULES, **more: str) -> Mux:
-        """Start a service."""
         mux = Mux(self.folder, rules, settings, before=self.manager.environment(**more))
         self.addCleanup(mux.child.end)
         return mux
@@ -220,7 +216,6 @@ class StoreTest(ServiceTestCase):
     """Sockets that systemd keeps."""
 
     def wait_for_clients(self, names: Mapping[str, object]) -> list[socket.socket]:
-        """Connect a client to each while nobody serves."""
         clients = []
         for name in names.values():
             family = socket.AF_UNIX if isinstance(name, str) else socket.AF_INET
@@ -271,7 +266,6 @@ class StoreTest(ServiceTestCase):
         mux.stop()
 
     def end(self, mux: Mux, number: signal.Signals) -> None:
-        """End a service, and wait until all of its processes are gone."""
         pids = family_of(mux.child.pid)[1:]
         mux.child.process.send_signal(number)
         mux.child.process.wait(60)
@@ -294,7 +288,6 @@ class StoreTest(ServiceTestCase):
         mux.stop()
 
     def be_reached(self, path: Path) -> None:
-        """See a client served."""
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(60)
             client.connect(str(path))

@@ -36,24 +36,20 @@ class OpenerTest(SynchronousTestCase):
         self.addCleanup(self.opener.close)
 
     def write(self, endpoint: str, key: str = "key.pem") -> None:
-        """Write the rules file."""
         self.rules.write_text(
             f"[txmux]\naccess_log = {self.folder}/log\n[listen public]\nendpoint = {endpoint}\n"
             f"[route secure]\nmatch = tls\nterminate_tls = {key}\n"
         )
 
     def place(self) -> ListenAddress:
-        """Give the first place of the rules as the helper reads them now."""
         return listen_addresses(read_again(self.opener.read_rules()).listeners[0])[0]
 
     def assert_denied(self, path: Path, flags: int = os.O_RDONLY) -> None:
-        """See a file denied."""
         with self.assertRaises(PermissionError) as caught:
             self.opener.open_file(path, flags)
         self.assertIn("the rules do not name", str(caught.exception))
 
     def text(self, path: Path) -> str:
-        """Read a file by the helper."""
         with open(self.opener.open_file(path)) as file:  # noqa: PTH123 - a descriptor
             return file.read()
 

@@ -14,7 +14,6 @@ class PidFileTest(SynchronousTestCase):
     """Written, replaced and removed."""
 
     def setUp(self) -> None:
-        """Choose a place."""
         self.folder = make_folder(self)
         self.path = self.folder / "txmux.pid"
 

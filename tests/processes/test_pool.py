@@ -61,7 +61,6 @@ class FlowsTest(SynchronousTestCase):
         self.pool.share_datagrams()
 
     def pausing(self) -> Deferred[None]:
-        """Have the workers leave clients to another process, as before an upgrade."""
         pausing = Deferred.fromCoroutine(WorkerTransfers(self.pool, accepting=True).pause())
         for worker in (self.first, self.second):
             worker.answer("ping")

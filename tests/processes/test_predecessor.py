@@ -18,7 +18,6 @@ class PredecessorTests(SynchronousTestCase):
     """The first message."""
 
     def hear(self, line: bytes, *sockets: socket.socket) -> Predecessor:
-        """Hear a line, with the standard error stream and sockets."""
         own, end = socket.socketpair()
         self.addCleanup(end.close)
         with own:
@@ -27,7 +26,6 @@ class PredecessorTests(SynchronousTestCase):
         return Predecessor(end)
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
-        """Make sockets that end with the test."""
         pair = socket.socketpair()
         for one in pair:
             self.addCleanup(one.close)
@@ -75,7 +73,6 @@ class ArrivalTest(SynchronousTestCase):
         self.incoming = IncomingTransfer(self.clock)
 
     def wait(self) -> Deferred[None]:
-        """Begin to wait."""
         return Deferred.fromCoroutine(self.incoming.wait_for_arrival())
 
     def test_none(self) -> None:

@@ -219,12 +219,10 @@ class ReturningTest(ReloadingTestCase):
         self.assertEqual(len(said), 3, said)  # one for each that was killed
 
     def assert_served(self, clients: list[socket.socket], server: socket.socket) -> None:
-        """Have clients speak for the first time, and see them led to the server."""
         for client in clients:
             client.sendall(b"s")
             self.over(client, self.accept_from(server, b"s"))
 
     def serving(self, admin: Path) -> list[int]:
-        """Give the workers that serve."""
         told = get(admin, "/api/status")["workers"]
         return [one["pid"] for one in told if one["ready"] and not one["retiring"]]

@@ -50,7 +50,6 @@ class Usage:
 
     @classmethod
     def of(cls, pid: int) -> Usage:
-        """Measure a process."""
         folder = Path(f"/proc/{pid}")
         found = dict(
             line.split(":", 1)
@@ -120,7 +119,6 @@ class LoadTest(WorkersTestCase):
         mux.stop()
 
     def assert_answered(self, mux: Mux, waiting: socket.socket, number: int) -> None:
-        """Find that a client is served, or tell who keeps it waiting."""
         waiting.sendall(b"short   ")
         try:
             self.assertEqual(waiting.recv(8), b"short   ")
@@ -149,7 +147,6 @@ class LoadTest(WorkersTestCase):
         rate: float,
         usages: Sequence[tuple[int, int, Usage, Usage]],
     ) -> None:
-        """Write the figures down, if that is wanted."""
         if not _IS_LONG:
             return
         out = sys.stdout.write
@@ -161,7 +158,6 @@ class LoadTest(WorkersTestCase):
             out(f"{number:7} {count:8}  {own}  {sums}\n")
 
     def assert_flat(self, usages: Sequence[tuple[int, int, Usage, Usage]]) -> None:
-        """Find that the supervisor is in the end what it was when it had been through some reloads."""
         some = [first for _, _, first, _ in usages[len(usages) // 4 :]]
         half = len(some) // 2
         before, after = some[:half], some[half:]

@@ -24,7 +24,6 @@ class MishapsTest(WorkersTestCase):
     """A service with one worker."""
 
     def begin(self, settings: str = "") -> None:
-        """Start it."""
         self.folder.chmod(0o755)
         self.mux = Mux(self.folder, _RULES, settings)
         self.addCleanup(self.mux.stop)
@@ -32,7 +31,6 @@ class MishapsTest(WorkersTestCase):
         self.text = self.rules.read_text()
 
     def reload(self) -> str:
-        """Reload, see to it that clients are served, and give what the log says."""
         told = self.mux.reload()
         self.be_closed(self.mux)
         return told

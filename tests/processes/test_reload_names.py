@@ -41,7 +41,6 @@ class Mappings:
 
     @classmethod
     def of(cls, pid: int) -> Mappings:
-        """Measure a process."""
         folder = Path(f"/proc/{pid}")
         size = re.search(r"VmSize:\s+(\d+)", (folder / "status").read_text())
         assert size is not None
@@ -85,17 +84,14 @@ class NewNamesTest(ReloadingTestCase):
         return mux
 
     def rename(self, mux: Mux, number: int) -> None:
-        """Give the listener with limits another name."""
         mux.reload((r"(?<=listen l)\d+", str(number)))
 
     def client_at(self, port: int) -> socket.socket:
-        """Connect a client."""
         client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self.addCleanup(client.close)
         return client
 
     def measured(self, mux: Mux) -> list[Mappings]:
-        """Measure all processes."""
         return [Mappings.of(pid) for pid in family_of(mux.child.pid)]
 
     def test_unknown_client(self) -> None:

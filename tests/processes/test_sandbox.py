@@ -51,7 +51,6 @@ class SandboxCase(SynchronousTestCase):
     """Has a plugin that tries to break out."""
 
     def setUp(self) -> None:
-        """Make the plugin, and what it tries to read."""
         if not landlock.abi():
             raise SkipTest("this kernel has no Landlock")
         leave_unmeasured(self)
@@ -67,7 +66,6 @@ class SandboxCase(SynchronousTestCase):
         self.rules = RULES.format(site=self.site)
 
     def attempts(self, mux: Mux) -> dict[str, str]:
-        """Have the plugin try all, and give what came of it."""
         before = len(mux.child.output)
         with mux.connect() as client:
             client.sendall(b"x")
@@ -76,7 +74,6 @@ class SandboxCase(SynchronousTestCase):
         return dict(re.findall(r"tried (\w+): (\w+)", mux.child.output[before:]))
 
     def subject(self, mux: Mux) -> str:
-        """Give the name in the certificate that new clients are shown."""
         done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
         found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
         return found[1].decode() if found else ""
@@ -86,20 +83,17 @@ class SandboxTests(SandboxCase):
     """A real service."""
 
     def run_service(self, settings: str = "", rules: str = "") -> Running:
-        """Start a service."""
         mux = Running(self.folder, rules or self.rules, settings)
         self.addCleanup(mux.stop)
         return mux
 
     def assert_confined(self, mux: Mux) -> None:
-        """See all attempts fail, and nothing changed."""
         self.assertEqual(self.attempts(mux), dict.fromkeys(TRIED, "EACCES"))
         self.assertEqual((self.folder / "secret").read_text(), "precious")
         self.assertTrue((self.folder / "old").exists())
         self.assertFalse((self.folder / "made").exists())
 
     def privileges(self, mux: Running) -> list[str]:
-        """Tell of each worker whether it can gain no privileges."""
         texts = [Path(f"/proc/{pid}/status").read_text() for pid in workers_of(mux.pid)]
         return [re.findall(r"NoNewPrivs:\t(\d)", text)[0] for text in texts]
 
@@ -226,11 +220,9 @@ class WithoutLandlockTests(SynchronousTestCase):
     """A kernel that has none, or a filter that does not let it be used."""
 
     def setUp(self) -> None:
-        """Have the kernel say so."""
         self.patch(landlock, "abi", lambda: 0)
 
     def sandbox(self, settings: str) -> str:
-        """Tell what workers are to do."""
         return sandbox_of(parse(f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n", "x"))
 
     def test_insisting(self) -> None:

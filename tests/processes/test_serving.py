@@ -123,8 +123,6 @@ class LogTest(WorkersTestCase):
         self.assertEqual(old.read_text(), "")
 
     def assert_reopened(self, pid: int, path: Path, old: Path) -> None:
-        """Wait until a process has one file open, and not the other."""
-
         def is_open(log: Path) -> bool:
             links = Path(f"/proc/{pid}/fd").iterdir()
             return any(os.path.realpath(link) == str(log) for link in links)

@@ -47,7 +47,6 @@ class TwistTest(WorkersTestCase):
     """``twist txmux``."""
 
     def failure(self, text: str, status: int = 1) -> str:
-        """Start with these rules, and give what it says when it fails."""
         rules = self.folder / "rules.ini"
         rules.write_text(text)
         done = run(*twist_command(), "txmux", "--rules", rules)
@@ -127,7 +126,6 @@ class ServiceTest(SupervisedTestCase):
         self.assertFalse(path.exists())
 
     def sockets(self) -> set[str]:
-        """Give the sockets that this process has open."""
         links = map(os.path.realpath, Path("/proc/self/fd").iterdir())
         return {link for link in links if "socket:" in link}
 

@@ -45,13 +45,11 @@ class StarterTest(WorkersTestCase):
     """``txmux run`` with two workers."""
 
     def begin(self) -> tuple[Running, list[int]]:
-        """Start it, and give its workers, too."""
         self.listening = self.backend()
         mux = self.own(Running(self.folder, self.relaying(self.listening), "workers = 2"))
         return mux, workers_of(mux.pid)
 
     def kill_starter(self, mux: Running) -> None:
-        """End it, and wait for the next one."""
         starter = starter_of(mux.pid)
         os.kill(starter, signal.SIGKILL)
         eventually(lambda: starter not in named(mux.pid, "starter"), "it has ended")
@@ -156,7 +154,6 @@ class StarterReloadTest(TimedTestCase):
     """Other rules, for which workers are to be started or retired."""
 
     def halt(self) -> None:
-        """Halt the process that forks."""
         self.halted = self.starter()
         os.kill(self.halted, signal.SIGSTOP)
 
@@ -198,7 +195,6 @@ class StarterReloadTest(TimedTestCase):
             await self.stop()
 
     async def has_tls(self) -> bool:
-        """Tell whether the process that forks has imported all that ends TLS."""
         await self.starter_answers()
         return "cryptography" in _mapped(self.starter())
 

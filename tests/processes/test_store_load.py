@@ -64,7 +64,6 @@ class _Clients:
                 self.outcomes[f"{step}: {said!r}"] += 1
 
     def finish(self) -> Counter[str]:
-        """Let no more come, and give what has become of them when all have been served."""
         self._is_over.set()
         self._thread.join(60)
         if self._thread.is_alive():
@@ -76,7 +75,6 @@ class StoreLoadTest(ServiceTestCase):
     """A client comes each millisecond."""
 
     def killed(self, settings: str) -> Counter[str]:
-        """Kill the supervisor, start it again, and give what has become of the clients."""
         mux = self.service(settings)
         self.manager.wait_for(READY="1")
         clients = _Clients(mux.port)
@@ -93,7 +91,6 @@ class StoreLoadTest(ServiceTestCase):
         return outcomes
 
     def more(self, clients: _Clients) -> None:
-        """Wait until some more have been served."""
         before = clients.outcomes.total()
         eventually(lambda: clients.outcomes.total() >= before + _ENOUGH, "clients are served")
 

@@ -77,7 +77,6 @@ class FailureTest(TestCase):
     async def why(
         self, program: str, *, command: Sequence[str] = (), old: Old | None = None
     ) -> str:
-        """Try to upgrade to this program, and give what is said."""
         self.old = old or Old()
         upgrade = upgrade_of(self.old, reactor, command or [sys.executable, "-c", program])
         with (

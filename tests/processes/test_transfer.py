@@ -28,7 +28,6 @@ class FlowsDoneTest(TestCase):
         self.transfer = ConnectionTransfer(serving, reactor)
 
     async def told(self) -> int:
-        """Have the process hand over what it has, and count how often it tells that these were all flows."""
         own, far = socket.socketpair()
         told: list[None] = []
         ended: Deferred[None] = Deferred()
@@ -79,7 +78,6 @@ class CollectingTest(SynchronousTestCase):
         self.addCleanup(gc.enable)
 
     def moved(self, count: int) -> weakref.ref[_Ring]:
-        """Have objects come, among which some garbage is."""
         ring = _Ring()
         found = weakref.ref(ring)
         with UNCOLLECTED:

@@ -84,7 +84,6 @@ class UpgradeTestCase(WorkersTestCase):
     """Services that can be upgraded."""
 
     def upgrading(self, rules: str = RULES, settings: str = "") -> Upgrading:
-        """Start a service."""
         mux = Upgrading(self.folder, rules, settings)
         self.addCleanup(mux.kill)
         return mux
@@ -100,7 +99,6 @@ class UpgradeTest(UpgradeTestCase):
     """One that succeeds."""
 
     def assert_upgrades(self, mux: Upgrading, times: int) -> None:
-        """Upgrade, with connections that go on, and with one line each in the log at their ends."""
         listening = self.backend_of[mux]
         inodes = mux.inodes()
         peers = [self.relayed(mux, listening) for _ in range(5)]
@@ -120,12 +118,10 @@ class UpgradeTest(UpgradeTestCase):
         mux.stop()
 
     def setUp(self) -> None:
-        """Keep the servers behind each service."""
         super().setUp()
         self.backend_of: dict[Mux, socket.socket] = {}
 
     def service(self, settings: str = "", routes: str = "") -> Upgrading:
-        """Start a service that leads everybody to one server."""
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening, routes), settings)
         self.backend_of[mux] = listening
@@ -291,7 +287,6 @@ class MeanwhileTest(UpgradeTestCase):
     """What happens while the new process starts, which it does when the test lets it."""
 
     def slow(self, settings: str = "") -> tuple[Upgrading, socket.socket, socket.socket]:
-        """Start a service with a connection, and then ask for an upgrade that waits."""
         self.gate = self.folder / "gate"
         customize(
             self,
@@ -309,7 +304,6 @@ class MeanwhileTest(UpgradeTestCase):
         return mux, client, server
 
     def let_start(self, mux: Upgrading) -> None:
-        """Let the new process start, and the old one end."""
         self.gate.touch()
         old = mux.switched()
         self.assert_gone([old])

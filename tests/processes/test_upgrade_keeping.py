@@ -27,7 +27,6 @@ class KeepingTest(UpgradeTestCase):
         self.listening = self.backend()
 
     def begin(self, settings: str = "", more: str = "") -> Upgrading:
-        """Start a service."""
         port = self.listening.getsockname()[1]
         self.file_of_rules = (
             f"{RULES}detect_timeout = 10m\n[route first]\nmatch = ssh\nbackend = pool\n"
@@ -36,14 +35,12 @@ class KeepingTest(UpgradeTestCase):
         return self.upgrading(self.file_of_rules, settings)
 
     def decided(self, client: socket.socket) -> socket.socket:
-        """Have a client say what it is, and give the server's end."""
         client.sendall(b"SSH-2.0-x\r\n")
         return self.accept_from(self.listening, b"SSH-2.0-x\r\n")
 
     def assert_moves(
         self, mux: Upgrading, pairs: Sequence[tuple[socket.socket, socket.socket]]
     ) -> None:
-        """Upgrade, and see that the connections go on in the new process until they end."""
         mux.upgrade()
         mux.child.wait_for(f"connections handed over: {len(pairs)}\\b")
         self.all_end(pairs)
@@ -188,7 +185,6 @@ class PendingTest(UpgradeTestCase):
         mux.stop()
 
     def begun(self, mux: Upgrading, said: bytes, source: str) -> socket.socket:
-        """Connect a client from an address that has said this."""
         client = socket.create_connection(("127.0.0.1", mux.port), 60, (source, 0))
         self.addCleanup(client.close)
         client.sendall(said)
@@ -197,7 +193,6 @@ class PendingTest(UpgradeTestCase):
     def assert_answered(
         self, listening: socket.socket, said: bytes, heard: Callable[[], bytes]
     ) -> None:
-        """See that the server hears this, and that the client hears what it answers."""
         server, _ = listening.accept()
         with server:
             server.settimeout(60)

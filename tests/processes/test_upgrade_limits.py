@@ -50,7 +50,6 @@ class LimitsTest(UpgradeTestCase):
         mux.stop()
 
     def assert_refused(self, mux: Upgrading) -> None:
-        """See that a client is not let in."""
         with mux.connect() as client:
             self.assertEqual(client.recv(1), b"")
         self.assertEqual(mux.take_one()["reason"], "limit")
@@ -98,7 +97,6 @@ class PlacesTest(UpgradeTestCase):
         mux.stop()
 
     def waits(self, mux: Upgrading, said: str) -> socket.socket:
-        """Connect a client, and wait until it waits for the server."""
         client = self.client(mux)
         client.sendall(said.encode())
         name = "{}:{}".format(*client.getsockname())

@@ -39,7 +39,6 @@ class LoadTest(WorkersTestCase):
     """Long streams live through all upgrades, while short connections come and go."""
 
     def assert_unnoticed(self, settings: str, times: int) -> None:
-        """Upgrade this often, and compare what the streams and the log know of each other."""
         load = Load(_STREAMS, visitors=max(4, _STREAMS // 40))
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{load.server}\n"
         mux = Upgrading(self.folder, rules, settings)
@@ -76,7 +75,6 @@ class LoadTest(WorkersTestCase):
         self.assertEqual(len({line["id"] for line in lines}), len(lines))
 
     def assert_flat(self, sizes: _Sizes) -> None:
-        """See that the last processes have no more than the first ones."""
         if len(sizes.memory) >= _ENOUGH:
             for values in (sizes.memory, sizes.descriptors):
                 first, last = statistics.median(values[:10]), statistics.median(values[-10:])

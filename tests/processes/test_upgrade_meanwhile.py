@@ -33,7 +33,6 @@ class MeanwhileTest(UpgradeTestCase):
     """One after the other, and connections go on."""
 
     def count(self, mux: Upgrading, what: str) -> int:
-        """Count what the log says."""
         return mux.child.output.count(what)
 
     def test_upgrade_during_reload(self) -> None:

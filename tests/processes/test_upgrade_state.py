@@ -30,7 +30,6 @@ class StateTest(UpgradeTestCase):
     """Each is taken along to the next process, and from there to its workers."""
 
     def visit(self, mux: Upgrading, count: int = 1) -> list[Record]:
-        """Have clients served or refused, one after another, and give what the log says of them."""
         for _ in range(count):
             with mux.connect() as client, contextlib.suppress(ConnectionError):  # it is refused
                 client.sendall(b"x")
@@ -38,7 +37,6 @@ class StateTest(UpgradeTestCase):
         return mux.take(count)
 
     def closing(self) -> int:
-        """Start a server that closes each connection, and give its port."""
         listening = self.backend()
         listening.settimeout(None)  # clients may be long in coming while a process starts
 
@@ -244,7 +242,6 @@ class CountingTest(UpgradeTestCase):
         return [sum(one.value for one in samples if one.name == f"txmux_{name}") for name in _NAMES]
 
     def counting(self, settings: str = "", more: str = "") -> Upgrading:
-        """Start a service with two workers, and a server."""
         self.listening = self.backend()
         settings += f"\nworkers = 2\nmetrics = unix:{self.folder / 'metrics.sock'}"
         return self.upgrading(self.relaying(self.listening, more), settings)
@@ -268,7 +265,6 @@ class CountingTest(UpgradeTestCase):
         mux.stop()
 
     def wait_for(self, numbers: list[float]) -> None:
-        """Wait until these are told."""
         eventually(lambda: self.read() == numbers, f"the metrics are {numbers}")
 
     def test_two_that_drain(self) -> None:

@@ -163,7 +163,6 @@ class KilledTest(WorkersTestCase):
         self.assertLessEqual(sum(one.cut for one in load), _KILLED * len(load))
 
     def held(self, mux: Mux, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
-        """Have a connection relayed."""
         client = self.client(mux)
         client.sendall(b"SSH-2.0-x\r\n")
         return client, self.accept_from(listening, b"SSH-2.0-x\r\n")

@@ -33,13 +33,11 @@ class TimedTestCase(SupervisedTestCase):
     timeout = 60
 
     async def begin(self) -> list[int]:
-        """Start it, and give its workers."""
         self.time = VirtualTime()
         await self.run_service(RULES.format(2), use=self.time)
         return self.pids()
 
     def pids(self) -> list[int]:
-        """Give the workers."""
         return [worker.pid for worker in self.supervisor.pool.workers]
 
     def starter(self) -> int:
@@ -62,7 +60,6 @@ class TimedTestCase(SupervisedTestCase):
             await self.until(lambda: all(worker._silent == 0 for worker in workers))
 
     async def starter_answers(self) -> None:
-        """Wait until the process of which workers are forked has done all that it was asked for."""
         starter = self.supervisor.starter
         starter.ping()
         await self.until(lambda: starter._connection and not starter._connection._silent)

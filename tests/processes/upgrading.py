@@ -50,13 +50,11 @@ class Upgrading(Mux):
         return int(self.pidfile.read_text())
 
     def _follow(self) -> None:
-        """Have the process that the file names be the one that serves."""
         self.pid = self._named()
         if self.pid not in self._pids:
             self._pids.append(self.pid)
 
     def ask(self) -> None:
-        """Ask for an upgrade."""
         os.kill(self.pid, signal.SIGUSR2)
 
     def replace(self) -> int:
@@ -65,7 +63,6 @@ class Upgrading(Mux):
         return self.switched()
 
     def switched(self) -> int:
-        """Wait until a new process serves, and give the old one."""
         old = self.pid
         eventually(lambda: self._named() != old, "another process serves")
         self._follow()
@@ -78,7 +75,6 @@ class Upgrading(Mux):
         eventually(lambda: is_gone(old), "the old process has ended")
 
     def refuse(self, why: str) -> None:
-        """Ask for an upgrade that fails, for this reason."""
         count = len(self._refusals(why))
         self.ask()
         eventually(lambda: len(self._refusals(why)) > count, f"the upgrade fails: {why}")
@@ -93,7 +89,6 @@ class Upgrading(Mux):
         return [entry for entry in entries if re.search(why, entry)]
 
     def terminate(self) -> None:
-        """Send the signal that stops it."""
         os.kill(self.pid, signal.SIGTERM)
 
     def signal(self, number: int) -> int:
@@ -103,7 +98,6 @@ class Upgrading(Mux):
         return self.pid
 
     def assert_stopped(self) -> None:
-        """Wait for its end, and check that it has said nothing that it should not."""
         eventually(lambda: all(map(is_gone, self._pids)), "all processes have ended")
         self.child.wait()
         output = self.child.output
@@ -126,15 +120,12 @@ class Upgrading(Mux):
         self.child.wait()  # its workers end by themselves
 
     def descriptors(self) -> int:
-        """Count what the process that serves has open."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def established(self) -> list[list[str]]:
-        """Give the connections at its ports, as /proc/net/tcp has them."""
         return self._sockets("01")
 
     def inodes(self) -> set[str]:
-        """Give the sockets that listen at its ports."""
         return {row[9] for row in self._sockets("0A")}
 
     def _sockets(self, state: str) -> list[list[str]]:

@@ -21,29 +21,24 @@ class BackendsCase(ServiceTestCase):
     """A service, and the servers and clients of a test."""
 
     def lines(self) -> list[dict[str, Any]]:
-        """Give the access log."""
         text = self.log.read_text() if self.log.exists() else ""
         return [json.loads(line) for line in text.splitlines()]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Let the reactor work until something is so."""
         while not condition():
             await deferLater(reactor, 0.005)
 
     async def logged(self, count: int) -> dict[str, Any]:
-        """Wait for this many lines of the access log, and give the last one."""
         await self.until(lambda: len(self.lines()) >= count)
         self.assertEqual(len(self.lines()), count)
         return self.lines()[-1]
 
     async def client(self, port: int, data: bytes = b"x") -> Peer:
-        """Connect a client, which says something."""
         client = await connect(self, port)
         client.send(data)
         return client
 
     async def finish(self, *ends: Peer) -> None:
-        """Close connections."""
         for end in ends:
             end.close()
         for end in ends:

@@ -31,7 +31,6 @@ class ReloadCase(SupervisedTestCase):
     """Runs a service from a file, and changes that."""
 
     async def change(self, text: str) -> str:
-        """Reload other rules, and give what has changed."""
         self.write(text)
         report = await self.running.reload()
         self.assertEqual(report.errors, ())
@@ -51,11 +50,9 @@ class ReloadCase(SupervisedTestCase):
         return self.inodes(), self.running.control.rules, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
     def inodes(self) -> list[int]:
-        """Give what tells the listening sockets apart, whichever process has them open."""
         return [os.fstat(one.fileno()).st_ino for one in self.running._sockets.sockets().values()]
 
     async def connections(self, count: int) -> None:
-        """Wait until the workers have this many connections."""
         while (await self.running.control.status())["connections"]["active"] != count:
             await turn()
 
@@ -66,6 +63,5 @@ class ReloadCase(SupervisedTestCase):
         await self.connections(0)
 
     async def logged(self, *said: str) -> None:
-        """Wait until the access log is there and has this in it."""
         while not (self.log.exists() and all(one in self.log.read_text() for one in said)):
             await turn()

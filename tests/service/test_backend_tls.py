@@ -21,7 +21,6 @@ class TLSTest(BackendsCase):
     """Servers to which TLS is spoken."""
 
     def secure(self, identity: Identity, **settings: Any) -> tuple[int, PeerFactory]:
-        """Start a server with this certificate."""
         factory = PeerFactory()
         made = identity.private()
         options = CertificateOptions(made.privateKey.original, made.original, **settings)

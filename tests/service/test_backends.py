@@ -79,12 +79,10 @@ class NamesTest(BackendsCase):
         self.patch(lookups, "Lookup", lambda clock, _: Lookup(clock, places, none, none))
 
     def serve(self, server: str, more: str = "") -> None:
-        """Lead everybody to these servers."""
         rules = f"{HEAD}{PUBLIC}{_ALL.format('named')}[backend named]\nserver = {server}\n{more}"
         (self.port,) = self.run_service(rules)
 
     def servers(self, *hosts: str) -> tuple[int, list[PeerFactory]]:
-        """Listen on the same port of several addresses."""
         factories = [PeerFactory() for _ in hosts]
         opened: list[Any] = []
         while len(opened) < len(hosts):
@@ -135,7 +133,6 @@ class NamesTest(BackendsCase):
         await self.logged(3)
 
     def hosts(self) -> list[str]:
-        """Give the addresses that are in use."""
         upstreams = self.running.factories[0].upstreams._upstreams.values()
         return [member.target.host for one in upstreams for member in one.pool.members]
 

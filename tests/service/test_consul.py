@@ -37,12 +37,10 @@ class ConsulTests(AdminCase):
         self.settings = f"consul = {self.consul.url}"
 
     def many(self, first: Instance) -> list[Instance]:
-        """Give a thousand instances, of which this one gets nearly all clients."""
         others = [Instance(80, f"127.1.{n >> 8}.{n & 255}") for n in range(999)]
         return [first, *others]
 
     async def led(self, factory: PeerFactory) -> tuple[Peer, Peer]:
-        """Connect a client, and give both ends."""
         count = len(factory.peers)
         client = await connect(self, self.port)
         client.send(b"x")
@@ -51,14 +49,12 @@ class ConsulTests(AdminCase):
         return client, server
 
     async def listed(self) -> dict[str, Any]:
-        """Give what is told of the server in the rules."""
         [backend] = (await self.get("/api/backends")).json
         [server] = backend["servers"]
         found: dict[str, Any] = server
         return found
 
     async def addresses(self) -> set[str]:
-        """Give the addresses that are told."""
         return {one["address"] for one in (await self.listed())["addresses"]}
 
     def spent(self) -> float:

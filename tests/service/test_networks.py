@@ -35,12 +35,10 @@ class NetworksCase(ReloadCase):
         self.list = self.folder / "list.txt"
 
     async def begin(self, listener: str = "", route: str = "", settings: str = "") -> int:
-        """Start it, and give its port."""
         text = _LISTEN % settings + listener + self.route % route
         return (await self.run_service(text, use=self.time))[0]
 
     def write_list(self, text: str) -> None:
-        """Write the list by way of another file, as those who know do."""
         new = self.folder / "list.new"
         new.write_text(text)
         new.rename(self.list)
@@ -69,7 +67,6 @@ class NetworksCase(ReloadCase):
         )
 
     async def is_let_in(self, port: int) -> bool:
-        """Tell whether a client comes to the server."""
         client = await connect(self, port)
         count = len(self.server.peers)
         client.send(b"x")
@@ -78,7 +75,6 @@ class NetworksCase(ReloadCase):
         return not client.finished
 
     def denies(self) -> bool:
-        """Tell whether the first listener keeps this machine out."""
         return not self.running.control.rules.listeners[0].clients.serves(ip_address("127.0.0.1"))
 
 

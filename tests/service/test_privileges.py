@@ -99,7 +99,6 @@ class DroppingTests(SynchronousTestCase):
     """A real service, started by root."""
 
     def setUp(self) -> None:
-        """Make a folder that others may look into."""
         require_root()
         leave_unmeasured(self)
         self.folder = Path(tempfile.mkdtemp(prefix="txmux-privileges-"))
@@ -107,14 +106,12 @@ class DroppingTests(SynchronousTestCase):
         self.folder.chmod(0o755)
 
     def mux(self, settings: str = "", rules: str = _RULES) -> Mux:
-        """Start a service that becomes nobody."""
         mux = Mux(self.folder, rules, f"user = nobody\n{settings}")
         self.addCleanup(mux.stop)
         mux.child.wait_for("workers that serve")
         return mux
 
     def assert_nobody(self, pid: int, gid: int = _NOBODY.pw_gid) -> None:
-        """Check that nothing is left of root."""
         found = ids_of(pid)
         self.assertEqual(found["Uid"], [_NOBODY.pw_uid] * 4)
         self.assertEqual(found["Gid"], [gid] * 4)
@@ -205,11 +202,9 @@ class DroppingTests(SynchronousTestCase):
         path.chmod(0o600)
 
     def secure(self, path: Path) -> str:
-        """Give rules that end TLS with that certificate."""
         return f"{_RULES}[route secure]\nmatch = tls\nterminate_tls = {path}\n"
 
     def shown(self, mux: Mux) -> bytes:
-        """Give the name in the certificate that clients are shown."""
         done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
         found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
         return found[1] if found else done.stderr
@@ -335,7 +330,6 @@ class DroppingTests(SynchronousTestCase):
         self.assertNotIn("socket cannot be removed", mux.child.output)
 
     def refusal(self, settings: str, rules: str = _RULES, *before: str) -> str:
-        """Give the one line with which a start fails."""
         file = self.folder / "rules.ini"
         file.write_text(f"[txmux]\n{settings}\n{rules}")
         file.chmod(0o644)
@@ -431,7 +425,6 @@ class AccountTests(SynchronousTestCase):
     """Who the rules mean."""
 
     def account(self, settings: str) -> Account | None:
-        """Find it."""
         return account_of(parse(f"[txmux]\n{settings}\n{_RULES}", "x.ini"))
 
     def test_nobody_else(self) -> None:
@@ -478,7 +471,6 @@ class AccountTests(SynchronousTestCase):
     def assert_fails(
         self, problem: OSError | None, message: str, changes: list[tuple[str, object]]
     ) -> None:
-        """Become somebody, and compare what has been done until it failed."""
         done: list[tuple[str, object]] = []
 
         def setuid(uid: int) -> None:

@@ -29,7 +29,6 @@ class GarbageTest(ReloadCase):
         )
 
     async def reload(self, number: int, error: str = "") -> None:
-        """Reload rules with a route of a new name."""
         more = f"[route r{number}]\nmatch = ssh\nbackend = close\n"
         self.write(f"{LISTEN}{more}{error}")
         report: Any = await self.running.reload()

@@ -39,7 +39,6 @@ class StopTest(ServiceTestCase):
     """Draining."""
 
     async def relayed(self, settings: str = "", use: Any = reactor) -> tuple[Peer, Peer, int]:
-        """Start a service with one relayed connection."""
         backend = PeerFactory()
         text = _RULES.format(settings, listen(self, backend))
         (port,) = self.run_service(text, use=use)
@@ -126,7 +125,6 @@ class SupervisorTest(SupervisedTestCase):
     """What a supervisor hears while its workers stop."""
 
     async def relayed(self) -> tuple[Peer, Peer]:
-        """Start a service with one relayed connection."""
         backend = PeerFactory()
         (port,) = await self.run_service(_RULES.format("", listen(self, backend)))
         return await _relayed(self, port, backend)

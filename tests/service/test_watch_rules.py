@@ -32,11 +32,9 @@ class WatchCase(ReloadCase):
         self._seen = 0
 
     async def begin(self, text: str = _WATCHED + LISTEN) -> None:
-        """Start it."""
         await self.run_service(text, use=self.time)
 
     async def after(self, seconds: float) -> None:
-        """Let time pass, and have done what is to be done then."""
         for _ in range(round(seconds * 2)):
             self.time.advance(0.5)
             await self.running.control.missing()  # the worker has answered what it was asked

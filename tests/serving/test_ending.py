@@ -32,7 +32,6 @@ class _Connection:
         self.record = _Record(f"192.0.{number >> 8}.{number & 255}:5")
 
     def end(self, reason: str) -> None:
-        """End."""
         self.record.reason = reason
 
 
@@ -51,12 +50,10 @@ class DeniedTests(SynchronousTestCase):
         self.looking = DeniedClients(self.clock, lambda: factories)
 
     def serves(self, client: Address) -> bool:
-        """Tell whether a client may come in."""
         self.asked += 1
         return str(client.host) not in self.denied
 
     def ended(self) -> set[str]:
-        """Give the clients whose connections were ended."""
         found = [one.record for one in self.connections if one.record.reason == "denied"]
         return {one.client.rpartition(":")[0] for one in found}
 

@@ -70,7 +70,6 @@ class SourcesTest(SynchronousTestCase):
     """The rates of sources."""
 
     def counting(self, at: float) -> PerSource:
-        """Make what counts sources, at a time of its own."""
         return PerSource(SourceLimits(interval=10**9, burst=3), lambda: at)
 
     def test_buckets(self) -> None:

@@ -40,7 +40,6 @@ class StoreTest(SynchronousTestCase):
         self.addCleanup(self.store.close)
 
     def listener(self, *endpoints: str, name: str = "x", backlog: int = 16) -> Listener:
-        """Make a listener."""
         return Listener(name, endpoints, backlog=backlog)
 
     def test_overlap(self) -> None:
