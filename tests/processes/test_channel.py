@@ -64,7 +64,6 @@ class FramingTest(SynchronousTestCase):
         self.assertEqual(received, values)
 
     def test_unknown_kind(self) -> None:
-        """A message of a kind that is not known is overlooked."""
         received: list[int] = []
         channel(known=received.append).dataReceived(b'{"kind":"other","x":1}\n')
         self.assertEqual(received, [])
@@ -119,7 +118,6 @@ class FramingTest(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ChannelError)), 1)
 
     def test_unknown_field(self) -> None:
-        """So is a value that is not known."""
         received: list[int] = []
 
         def keep(x: int) -> None:
@@ -231,8 +229,7 @@ class PairTest(TestCase):
             self.assertEqual(str(caught.exception), why)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    async def test_gone(self) -> None:
-        """What is asked of a process that ends is answered by its end."""
+    async def test_question_to_a_process_that_ends_fails(self) -> None:
         self.there.handlers["wait"] = Deferred
         answer = self.here.ask("wait", seconds=20)
         self.there.close()
@@ -340,8 +337,7 @@ class PairTest(TestCase):
         self.assertEqual(len(await arrived), 2**20)
         self.assertEqual(len(open_files()), 1)
 
-    async def test_descriptors_lost(self) -> None:
-        """What was to be sent when the other end closes is closed."""
+    async def test_unsent_descriptors_are_closed_with_the_channel(self) -> None:
         self.here.send("all that the system takes", text="x" * 2**20)
         memory = os.memfd_create("test")
         answer = self.here.ask("x", descriptors=[memory, memory])

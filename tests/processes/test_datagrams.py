@@ -84,8 +84,7 @@ class _Case(WorkersTestCase):
 class StopTest(_Case):
     """A service that stops."""
 
-    def test_drained(self) -> None:
-        """Its flows go on until `drain_timeout` is over."""
+    def test_flows_go_on_until_the_drain_timeout(self) -> None:
         mux = self.begin("drain_timeout = 2s")
         client = self.flow(mux)
         began = time.monotonic()
@@ -116,12 +115,10 @@ class StopTest(_Case):
         line = mux.take_one()
         self.assertEqual((line["client"], line["reason"]), (client.name, "drained"))
 
-    def test_second_signal(self) -> None:
-        """Meanwhile no new one begins; a second signal ends all flows at once."""
+    def test_no_new_flow_while_stopping_and_second_signal_ends_all(self) -> None:
         self.assert_go_on(by_api=False)
 
-    def test_asked_to_stop(self) -> None:
-        """Over the API as by a signal."""
+    def test_stop_over_the_api(self) -> None:
         self.assert_go_on(by_api=True)
 
 
@@ -189,8 +186,7 @@ class UpgradeTest(WorkersTestCase):
         self.to = "127.0.0.1", int(port)
         return mux
 
-    def test_moves_afterwards(self) -> None:
-        """A QUIC client moves after an upgrade by the ID that its server has chosen before it."""
+    def test_quic_client_moves_after_an_upgrade_by_an_id_from_before(self) -> None:
         mux = self.begin("[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = SERVER\n")
         self.near.sendto(FIRST, self.to)
         said, seen = self.server.recvfrom(65535)

@@ -78,15 +78,12 @@ class LoadTest(WorkersTestCase):
         self.assert_unnoticed(mux, load, f"{times} reloads in {seconds:.0f} s, {settings}")
 
     def test_reload(self) -> None:
-        """Reloads with one worker."""
         self.reload("workers = 1", _RELOADS)
 
     def test_reload_workers(self) -> None:
-        """Reloads with several."""
         self.reload("workers = 2", _RELOADS)
 
     def test_number_of_workers(self) -> None:
-        """Other numbers of workers."""
         self.reload("workers = 1", 8 if _IS_LONG else 4, (2, 1, 3, 1))
 
     def upgrade(self, settings: str, times: int) -> None:
@@ -98,11 +95,9 @@ class LoadTest(WorkersTestCase):
         self.assert_unnoticed(mux, load, f"{times} upgrades in {seconds:.0f} s, {settings}")
 
     def test_upgrade(self) -> None:
-        """Upgrades with one worker."""
         self.upgrade("workers = 1", _UPGRADES)
 
     def test_upgrade_workers(self) -> None:
-        """Upgrades with several."""
         self.upgrade("workers = 2", max(2, _UPGRADES // 2))
 
     def test_worker_is_replaced(self) -> None:

@@ -55,8 +55,7 @@ class HandoverTest(HandoverCase):
         self.assertEqual(descriptors(), self.sockets + 4)
         await self.assert_go_on(peers, self.new)
 
-    async def test_freed(self) -> None:
-        """What belongs to a connection that was taken over is freed by its end, without a look for garbage."""
+    async def test_adopted_connections_are_freed_without_the_garbage_collector(self) -> None:
         peers = await self.relayed(3)
         await self.hand(self.adopting())
         known: list[Any] = [weakref.ref(one) for one in self.new.connections]
@@ -67,8 +66,7 @@ class HandoverTest(HandoverCase):
         await self.turn(3)
         self.assertEqual([one() for one in known], [None] * 6)
 
-    async def test_batches_of_bytes(self) -> None:
-        """A connection that holds many bytes is the last of its batch."""
+    async def test_connection_with_many_bytes_completes_its_batch(self) -> None:
         self.patch(handover, "_HELD", 1)
         peers = await self.relayed(2)
         client, server = peers[0]
@@ -104,8 +102,7 @@ class HandoverTest(HandoverCase):
         connection.resume(suspended[0])
         return suspended[0].relay.server.held
 
-    async def test_refused(self) -> None:
-        """Those that the new process cannot take go on in the old one."""
+    async def test_refused_connections_stay(self) -> None:
         peers = await self.relayed(2)
         self.new = MuxFactory([], runtime=IORuntime(self.time, "portable"))
         self.assertEqual(await self.hand(self.adopting()), 0)
@@ -139,8 +136,7 @@ class HandoverTest(HandoverCase):
         self.assertEqual(descriptors(), self.sockets)
         await self.assert_go_on(peers, self.old)
 
-    async def test_new_is_lost(self) -> None:
-        """If the new process ends instead of answering, the old one goes on."""
+    async def test_all_stay_if_the_new_process_ends_instead_of_answering(self) -> None:
         peers = await self.relayed(2)
         channel = self.adopting()
         self.there.handlers["adopt"] = self.there.transport.abortConnection
@@ -165,8 +161,7 @@ class HandoverTest(HandoverCase):
         self.assertEqual(descriptors(), self.sockets)
         await self.assert_go_on(peers, self.old)
 
-    async def test_ended_meanwhile(self) -> None:
-        """One that is ended while it is suspended is not moved, and is logged here."""
+    async def test_connection_that_ends_while_suspended_is_not_moved(self) -> None:
         peers = await self.relayed(2)
         one, other = self.old.connections
         channel = self.adopting()
@@ -201,16 +196,14 @@ class HandoverTest(HandoverCase):
         self.addCleanup(channel.close)
         return transfer, channel
 
-    async def test_about_to_end(self) -> None:
-        """A process that is about to end takes none: they go on where they are."""
+    async def test_process_about_to_end_takes_none(self) -> None:
         peers = await self.relayed(3)
         transfer, channel = self.transfer()
         await transfer.close()
         self.assertEqual(await self.hand(channel), 0)
         await self.assert_go_on(peers, self.old)
 
-    async def test_about_to_end_meanwhile(self) -> None:
-        """What a process has promised to take arrives before it ends."""
+    async def test_promised_connections_arrive_before_the_process_ends(self) -> None:
         peers = await self.relayed(3)
         transfer, channel = self.transfer()
         arrived: list[int] = []
@@ -279,8 +272,7 @@ class HandoverTest(HandoverCase):
             self.assertEqual(upstream.pool.connections, 0)
             self.backend.peers.clear()
 
-    async def test_nobody(self) -> None:
-        """Without connections, or with nobody there, nothing happens."""
+    async def test_nothing_to_hand_over_or_nobody_there(self) -> None:
         peers = await self.relayed(1)
         channel = self.adopting()
         channel.close()

@@ -79,8 +79,7 @@ class LimitsTest(HandoverCase):
         await self.logged(3)
         self.assertEqual(self.count(), 0)
 
-    async def test_lost(self) -> None:
-        """What was let go, and is lost with the process that was to adopt it, counts no more."""
+    async def test_lost_connections_count_no_more(self) -> None:
         await self.relayed(2)
 
         def go_on(**_: Any) -> None:
@@ -91,8 +90,7 @@ class LimitsTest(HandoverCase):
         self.assertEqual(self.found, [("let go", 2)])
         self.assertEqual(self.count(), 0)
 
-    async def test_cannot_go_on(self) -> None:
-        """What cannot go on in the process that was to adopt it counts no more."""
+    async def test_connections_that_cannot_go_on_count_no_more(self) -> None:
         await self.relayed(1)
 
         def adopt(*_: object) -> None:
@@ -181,8 +179,7 @@ class KeepingTest(HandoverCase):
             self.assertEqual(pool.connections, 0)
             self.assertEqual([member.connections for member in pool.members], [0])
 
-    async def test_in_turn(self) -> None:
-        """The place goes to whoever waits in the old process, and then to the one in the new process."""
+    async def test_slot_goes_to_the_old_process_first(self) -> None:
         channel = await self.moved(max_connections=1)
         self.kept[0].close_when_done()
         await self.end(self.first, self.server)
@@ -197,8 +194,7 @@ class KeepingTest(HandoverCase):
         self.assertFalse(channel.is_open)
         await self.logged(3)
 
-    async def test_of_a_server(self) -> None:
-        """So it is with the limit of a server."""
+    async def test_limit_of_a_server(self) -> None:
         await self.moved(of_server=1)
         await self.end(self.first, self.server)
         server = await self.served(1, b"SSH-2.0-old\r\n")
@@ -207,8 +203,7 @@ class KeepingTest(HandoverCase):
         await self.end(self.new_client, server)
         await self.assert_all_free()
 
-    async def test_gives_up(self) -> None:
-        """If the one in the old process gives up, the place is free for the one in the new process."""
+    async def test_slot_is_free_if_the_client_gives_up_once_served(self) -> None:
         await self.moved(max_connections=1)
         await self.end(self.first, self.server)
         server = await self.served(1, b"SSH-2.0-old\r\n")
@@ -218,8 +213,7 @@ class KeepingTest(HandoverCase):
         await self.end(self.new_client, server)
         await self.assert_all_free()
 
-    async def test_leaves_before(self) -> None:
-        """If it leaves before, the place is free at once."""
+    async def test_slot_is_free_if_the_waiting_client_leaves(self) -> None:
         await self.moved(max_connections=1)
         self.old_client.reset()
         while self.old.connections:
@@ -229,8 +223,7 @@ class KeepingTest(HandoverCase):
         await self.end(self.new_client, server)
         await self.assert_all_free()
 
-    async def test_old_ends(self) -> None:
-        """When the old process has ended, its places are free in the new one."""
+    async def test_slots_are_free_when_the_old_process_has_ended(self) -> None:
         channel = await self.moved(max_connections=1)
         await self.end(self.first, self.server)
         server = await self.served(1, b"SSH-2.0-old\r\n")
@@ -239,8 +232,7 @@ class KeepingTest(HandoverCase):
         await self.end(self.old_client, server)
         await self.assert_all_free()
 
-    async def test_new_ends(self) -> None:
-        """When the new process has ended, with its connections, their places are free in the old one."""
+    async def test_slots_are_free_when_the_new_process_has_ended(self) -> None:
         channel = await self.moved(max_connections=1)
         self.there.transport.abortConnection()
         while channel.is_open:

@@ -177,8 +177,7 @@ class HostileTest(TestCase):
         self.attack(opener.another, lambda: len([*descriptors.iterdir()]))
         self.assertIn(str(self.rules), opener.read_rules().texts)
 
-    async def test_supervisor(self) -> None:
-        """So does the supervisor, where there is no helper."""
+    async def test_supervisor_without_a_helper_refuses_the_same(self) -> None:
         helper = Helper(self.rules, is_privileged=False)
         helper.use(load(self.rules))
         helper.commit()

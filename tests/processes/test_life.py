@@ -34,8 +34,7 @@ _PATIENT = "workers = 2\ndrain_timeout = 10m"
 class CrashTest(WorkersTestCase):
     """A worker that ends without having been told to."""
 
-    def test_queue_survives(self) -> None:
-        """Clients that wait while nobody serves are served by whoever comes next."""
+    def test_clients_that_wait_are_served_by_the_next_workers(self) -> None:
         mux = self.start()
         self.addCleanup(mux.stop)
         pids = workers_of(mux.child.pid)
@@ -106,8 +105,7 @@ class CrashTest(WorkersTestCase):
         self.assertNotIn("another one is started", mux.child.output)
         mux.stop()
 
-    def test_back_off(self) -> None:
-        """One that crashes again soon has to wait."""
+    def test_worker_that_crashes_again_soon_waits(self) -> None:
         mux = self.start()
         self.addCleanup(mux.stop)
         self.kill(mux, workers_of(mux.child.pid)[0])
@@ -152,8 +150,7 @@ class StopTest(WorkersTestCase):
         )
         self.assertTrue(self.is_refused(mux.port))
 
-    def test_second_signal(self) -> None:
-        """Whoever asks a second time means at once."""
+    def test_second_signal_ends_all_at_once(self) -> None:
         listening = self.backend()
         mux = self.start(self.relaying(listening), _PATIENT)
         client, _ = self.relayed(mux, listening)
@@ -176,8 +173,7 @@ class StopTest(WorkersTestCase):
         mux.assert_stopped()
         self.assertEqual(mux.take_one()["reason"], "done")
 
-    def test_stuck_worker(self) -> None:
-        """A worker that does nothing any more is killed in the end."""
+    def test_stuck_worker_is_killed_in_the_end(self) -> None:
         set_limits(self, {"processes.supervisor.supervisor._GRACE": 0.5})
         mux = self.start(settings="workers = 2\ndrain_timeout = 0s")
         os.kill(workers_of(mux.child.pid)[0], signal.SIGSTOP)

@@ -140,8 +140,7 @@ class SharedLimitsTest(SynchronousTestCase):
         """There is a table for each listener that counts sources, and none for the others."""
         self.assertEqual(set(self.limits._tables), {"counted", "timed"})
 
-    def test_per_source(self) -> None:
-        """What a client has in one worker is missing in the other."""
+    def test_source_counts_in_both_workers(self) -> None:
         one, other = self.admissions("counted")
         permit = one.enter(None, CLIENT)
         other.enter(None, CLIENT)
@@ -151,8 +150,7 @@ class SharedLimitsTest(SynchronousTestCase):
         other.enter(None, CLIENT)
         self.assert_refused(one)
 
-    def test_rate(self) -> None:
-        """The bucket is one for both, too."""
+    def test_rate_counts_in_both_workers(self) -> None:
         one, other = self.admissions("timed")
         for worker in (one, other, one):
             worker.leave(worker.enter(None, CLIENT))
@@ -161,8 +159,7 @@ class SharedLimitsTest(SynchronousTestCase):
         other.leave(other.enter(None, CLIENT))
         self.assert_refused(one)
 
-    def test_listeners(self) -> None:
-        """A listener's own limit is that of both, and so is the service's."""
+    def test_limits_of_listener_and_service_count_in_both_workers(self) -> None:
         one, other = self.admissions("timed")
         one.enter(None, CLIENT)
         other.enter(None, CLIENT)
@@ -196,8 +193,7 @@ class SharedLimitsTest(SynchronousTestCase):
         new.enter(None, CLIENT)
         self.assert_refused(beside)
 
-    def test_worker_gone(self) -> None:
-        """What a worker had that is no more is free again; what the other has is not."""
+    def test_counts_of_a_worker_that_has_ended_are_dropped(self) -> None:
         gone, left = self.admissions("counted")
         gone.enter(None, CLIENT)
         left.enter(None, CLIENT)
@@ -343,8 +339,7 @@ class RemovedListenersTest(SynchronousTestCase):
                 else:
                     self.assertRaises(Refused, admission.enter, None, client)
 
-    def test_on_its_way(self) -> None:
-        """The place of a connection that is on its way to another process is not taken."""
+    def test_row_of_a_connection_on_its_way_is_kept(self) -> None:
         self.admission("a").enter(None, CLIENT)
         self.admission("a").move_away(None)
         self.use("b")
@@ -353,8 +348,7 @@ class RemovedListenersTest(SynchronousTestCase):
         self.use("a", "b")
         self.assertEqual(self.admitted(self.admission("a")), 1)
 
-    def test_expected(self) -> None:
-        """Nor is that of one which another service will hand over."""
+    def test_row_of_an_expected_connection_is_kept(self) -> None:
         self.limits.expect({"counts": {"a": 1}}, self.clock.seconds())
         self.use("b")
         self.use("b", "c")
@@ -363,8 +357,7 @@ class RemovedListenersTest(SynchronousTestCase):
         self.use("c", "d")
         self.assertNotIn("a", self.limits.layout.rows)
 
-    def test_pending(self) -> None:
-        """Nor that of a listener with a connection that is yet to be admitted."""
+    def test_row_of_a_connection_not_yet_admitted_is_kept(self) -> None:
         pending = self.admission("a")
         self.pending = {"a"}
         self.use("b")
@@ -382,8 +375,7 @@ class RemovedListenersTest(SynchronousTestCase):
         self.assertEqual(self.admitted(self.admission("a", 2)), 1)
         self.assertEqual(self.admitted(self.admission("c")), 2)
 
-    def test_rates(self) -> None:
-        """No source waits for what it did at a listener that is gone."""
+    def test_rates_of_a_removed_listener_are_dropped(self) -> None:
         self.visit("a")
         table = self.limits.layout.tables["a"]
         self.use("b")
@@ -458,7 +450,6 @@ class SharedTallyTest(SynchronousTestCase):
         return self.limits.tally(limit, name, worker)
 
     def test_limit(self) -> None:
-        """What one has taken is missing for the other."""
         one, other = self.tally(0), self.tally(1)
         self.assertEqual([one.take(), other.take(), one.take()], [True] * 3)
         self.assertEqual([one.take(), other.take()], [False] * 2)
@@ -466,13 +457,11 @@ class SharedTallyTest(SynchronousTestCase):
         self.assertEqual([other.take(), one.take()], [True, False])
         self.assertEqual((one.count, other.count), (1, 2))
 
-    def test_rows(self) -> None:
-        """Another limit has nothing to do with it."""
+    def test_limits_are_separate(self) -> None:
         self.assertTrue(self.tally(0, "", limit=1).take())
         self.assertTrue(self.tally(0, limit=1).take())
 
     def test_worker_gone(self) -> None:
-        """What was taken by a worker that is no more is free again."""
         gone, left = self.tally(0), self.tally(1)
         for _ in range(2):
             gone.take()
@@ -529,16 +518,14 @@ class ExpectedTest(SynchronousTestCase):
         self.assertEqual(self.new.as_json()["counts"][""], 3)
         self.assertEqual(self.refused("192.0.2.1"), "max_connections_per_source")
 
-    def test_some_never_come(self) -> None:
-        """What has not come when all others have is not counted any more."""
+    def test_expected_connections_that_never_come_count_no_more(self) -> None:
         self.adopt("192.0.2.2")
         self.new.expect_no_more()
         self.assertIsNone(self.refused(most=2))
         self.assertEqual(self.refused(most=1), "txmux.max_connections")
         self.assertIsNone(self.refused("192.0.2.1"))
 
-    def test_more_come(self) -> None:
-        """One more than was expected counts, too."""
+    def test_unexpected_connection_counts(self) -> None:
         for host in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"):
             self.adopt(host)
         self.assertEqual(self.refused(most=4), "txmux.max_connections")
@@ -587,8 +574,7 @@ class RaceTest(SynchronousTestCase):
         waiting.say(b"go")
         self.assertEqual(waiting.wait_for(r"most (\d+)")[1], "3")
 
-    def test_tallies(self) -> None:
-        """However they compete, there are never more than the limit."""
+    def test_tally_never_exceeds_its_limit(self) -> None:
         self.assertLessEqual(max(self.race(TALLIES)), 3)
 
     def test_sources(self) -> None:

@@ -69,8 +69,7 @@ class StartingTests(SynchronousTestCase):
         for one in (opened.opener, *opened.sockets.values()):
             one.close()
 
-    def test_descriptors(self) -> None:
-        """They have to be as many as are named, and sockets."""
+    def test_descriptors_have_to_match_the_message(self) -> None:
         memory, listening = self.limits.descriptor, self.socket.fileno()
         self.assert_refused(memory)
         self.assert_refused(memory, memory)
@@ -125,8 +124,7 @@ class StartingTests(SynchronousTestCase):
         for told in ({"places": []}, {"places": {"x": "1"}}, {"cells": -1}, {"cells": 1e9}):
             self.assertRaises(InvalidMessageError, read, CounterLayout, told)
 
-    def test_sockets(self) -> None:
-        """What listens does not block."""
+    def test_sockets_do_not_block(self) -> None:
         (one,) = sockets_of([os.dup(self.socket.fileno())])
         with one:
             self.assertFalse(one.getblocking())
@@ -150,7 +148,6 @@ class CountingTests(SynchronousTestCase):
             self.assertRaises(OSError, os.fstat, one)
 
     def test_unwanted_descriptors(self) -> None:
-        """Descriptors that come with a message that needs none are closed."""
         worker = WorkerProcess(1, Clock())
         worker.channel.makeConnection(StringTransport())
         descriptor = os.memfd_create("test")

@@ -111,8 +111,7 @@ class NamesTest(ReloadCase):
         await self.all_lead_to(self.second)
         self.assertEqual(self.dns.asked[HOST, dns.A], 2)
 
-    async def test_slow_answer(self) -> None:
-        """Clients that come before the first answer wait for it."""
+    async def test_clients_wait_for_the_first_answer(self) -> None:
         self.dns.zone[HOST] = a(_HOSTS[0])
         self.dns.fail(HOST, SILENCE)
         await self.begin()
@@ -124,8 +123,7 @@ class NamesTest(ReloadCase):
         await self.first.heard(1, 0)
         await self.first.heard(1, 1)
 
-    async def test_crash(self) -> None:
-        """A worker that is started again has the addresses at once, though no name server answers."""
+    async def test_restarted_worker_has_addresses_without_a_name_server(self) -> None:
         self.dns.zone[HOST] = a(_HOSTS[0])
         await self.begin()
         await self.known(f"{_HOSTS[0]}:{self.server}")
@@ -176,8 +174,7 @@ class NamesTest(ReloadCase):
         await self.second.heard(1, 0)
         await self.second.heard(1, 1)
 
-    async def test_refused_reload(self) -> None:
-        """Of rules that are not to be, no name is looked up any more."""
+    async def test_names_of_refused_rules_are_looked_up_no_more(self) -> None:
         self.dns.zone[HOST] = self.dns.zone[OTHER] = a(_HOSTS[0], ttl=60)
         await self.begin("", "resolve = 60s\n")
         await self.asked(1)
@@ -284,8 +281,7 @@ class UpgradeNamesTest(TestCase):
 
     timeout = 180
 
-    async def test_no_answer(self) -> None:
-        """The new process serves clients at once, though no name server answers it."""
+    async def test_new_process_serves_though_no_name_server_answers(self) -> None:
         resolver, server = NameServer(), PeerFactory()
         resolver.listen()
         self.addCleanup(resolver.stop)

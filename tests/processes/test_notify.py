@@ -94,8 +94,7 @@ class NotifierTest(SynchronousTestCase):
         self.assert_silent()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_no_watchdog(self) -> None:
-        """Without a watchdog, nothing runs."""
+    def test_nothing_runs_without_a_watchdog(self) -> None:
         for notifier in (self.notifier(), Notifier({"WATCHDOG_USEC": "5"}, self.clock)):
             notifier.watch(lambda: True)
             notifier.stop()
@@ -167,8 +166,7 @@ class ServiceTestCase(WorkersTestCase):
 class LifeTest(ServiceTestCase):
     """From start to stop."""
 
-    def test_life(self) -> None:
-        """It is ready when it serves, reloads between two messages, and stops."""
+    def test_ready_reload_and_stop(self) -> None:
         mux = self.service("workers = 2")
         self.manager.wait_for(READY="1", STATUS="serving")
         self.be_closed(mux)
@@ -184,8 +182,7 @@ class LifeTest(ServiceTestCase):
         mux.stop()
         self.manager.wait_for(STOPPING="1")
 
-    def test_watchdog(self) -> None:
-        """The watchdog hears of it, and not while a worker does nothing."""
+    def test_watchdog_hears_nothing_while_a_worker_hangs(self) -> None:
         set_limits(self, {"processes.workers.worker._MOST_SILENT": 2})
         mux = self.service("workers = 2", WATCHDOG_USEC="2000000")
         self.manager.wait_for(WATCHDOG="1")
@@ -196,8 +193,7 @@ class LifeTest(ServiceTestCase):
         self.manager.wait_for(WATCHDOG="1")
         mux.stop()
 
-    def test_upgrade(self) -> None:
-        """A new process is the main one, and the old one says nothing any more."""
+    def test_new_process_becomes_the_main_one(self) -> None:
         mux = Upgrading(
             self.folder, RULES, before=self.manager.environment(WATCHDOG_USEC="3000000")
         )
@@ -227,8 +223,7 @@ class StoreTest(ServiceTestCase):
             clients.append(client)
         return clients
 
-    def test_next_process(self) -> None:
-        """After a crash of the supervisor, and after a restart, nobody has been refused, and the sockets are the same."""
+    def test_sockets_survive_a_crash_and_a_restart(self) -> None:
         path = self.own_folder / "x.sock"
         rules = f"{RULES}    unix:{path}\n"
         mux = self.service("workers = 2", rules)

@@ -137,8 +137,7 @@ class OpenerTest(SynchronousTestCase):
         with self.assertRaises(FileNotFoundError):
             self.opener.open_file(self.key)
 
-    def test_log(self) -> None:
-        """The access log is appended to, and made if it is not there."""
+    def test_access_log_is_made_and_appended_to(self) -> None:
         log = self.folder / "log"
         for text in (b"one\n", b"two\n"):
             descriptor = self.opener.open_file(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -147,8 +146,7 @@ class OpenerTest(SynchronousTestCase):
         self.assertEqual(log.read_text(), "one\ntwo\n")
         self.assertEqual(log.stat().st_mode & 0o777, 0o640)
 
-    def test_sockets(self) -> None:
-        """It listens where the rules say, and nowhere else."""
+    def test_binds_only_addresses_of_the_rules(self) -> None:
         place = self.place()
         with self.opener.bind(place) as opened:
             socket.create_connection(opened.getsockname()).close()
@@ -162,8 +160,7 @@ class OpenerTest(SynchronousTestCase):
                 self.opener.bind(self.place())
             self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
 
-    def test_only_where_needed(self) -> None:
-        """It is asked for a socket only if this process may not open it."""
+    def test_helper_binds_only_what_this_process_may_not(self) -> None:
         place = self.place()
 
         def forbidden(_: ListenAddress) -> socket.socket:
@@ -199,8 +196,7 @@ class OpenerTest(SynchronousTestCase):
         self.assert_denied(new)
         self.assertEqual(self.text(self.key), "precious")
 
-    def test_bad_rules(self) -> None:
-        """Rules with errors are told as such, and change nothing."""
+    def test_rules_with_errors_change_nothing(self) -> None:
         self.text(self.key)
         self.rules.write_text("[listen x]\n")
         with self.assertRaisesRegex(OpenerError, r"rules.ini:1: \[listen x\] endpoint: is missing"):
@@ -238,8 +234,7 @@ class OpenerTest(SynchronousTestCase):
             self.assertEqual(file.read(), "precious")
         self.assertEqual(made._connection.gettimeout(), patience)
 
-    def test_late(self) -> None:
-        """An answer that comes too late is not taken for that to the next question."""
+    def test_late_answer_is_not_taken_for_the_next(self) -> None:
         process = self.opener._process
         assert process is not None
         self.text(self.key)
@@ -259,8 +254,7 @@ class OpenerTest(SynchronousTestCase):
             self.opener._ask(colour="red")
         self.assertEqual(self.text(self.key), "precious")
 
-    def test_gone(self) -> None:
-        """If it is gone, that is told."""
+    def test_helper_that_has_ended(self) -> None:
         process = self.opener._process
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)
@@ -268,8 +262,7 @@ class OpenerTest(SynchronousTestCase):
         with self.assertRaisesRegex(OSError, "the helper that opens files"):
             self.opener.open_file(self.key)
 
-    def test_halted(self) -> None:
-        """One that is halted when nobody needs it any more is ended."""
+    def test_halted_helper_is_killed_at_the_end(self) -> None:
         self.patch(forking, "_PATIENCE", 0.1)
         helper = self.opener._process
         assert helper is not None
@@ -289,8 +282,7 @@ class OpenerTest(SynchronousTestCase):
                 self.assertIn(b"refused", other.recv(100), question)
         self.assertEqual(self.text(self.key), "precious")
 
-    def test_unread(self) -> None:
-        """Who reads no answers is not listened to any more, and what was opened for it is closed."""
+    def test_client_that_reads_no_answers_is_dropped(self) -> None:
         process = self.opener._process
         assert process is not None
         descriptors = Path(f"/proc/{process.pid}/fd")

@@ -27,27 +27,23 @@ class PidFileTest(SynchronousTestCase):
         file.remove()
         self.assertEqual(list(self.folder.iterdir()), [])
 
-    def test_of_another(self) -> None:
-        """One that names another process stays."""
+    def test_file_of_another_process_stays(self) -> None:
         file = PidFile(self.path)
         file.write()
         self.path.write_text("1\n")
         file.remove()
         self.assertEqual(self.path.read_text(), "1\n")
 
-    def test_gone(self) -> None:
-        """It does not matter if somebody has removed it."""
+    def test_remove_when_already_removed(self) -> None:
         PidFile(self.path).remove()
 
-    def test_no_folder(self) -> None:
-        """Where it cannot be written, the message names it."""
+    def test_error_names_the_file(self) -> None:
         file = PidFile(self.folder / "none" / "txmux.pid")
         self.assertRaisesRegex(
             PidFileError, r"--pidfile /.*/none/txmux\.pid: No such file", file.write
         )
 
-    def test_not_a_file(self) -> None:
-        """If the name is that of a folder, nothing is left beside it."""
+    def test_folder_of_that_name(self) -> None:
         self.path.mkdir()
         self.assertRaises(PidFileError, PidFile(self.path).write)
         self.assertEqual(list(self.folder.iterdir()), [self.path])

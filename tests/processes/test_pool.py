@@ -77,8 +77,7 @@ class FlowsTest(SynchronousTestCase):
         self.first.answer("flows_moved")
         self.successResultOf(pausing)
 
-    def test_does_not_know(self) -> None:
-        """A worker that has ended, or is of a version that does not know the question, is not waited for."""
+    def test_worker_that_cannot_answer_is_not_waited_for(self) -> None:
         self.pausing()
         self.first.asked.pop("flows_moved").errback(GoneError())
         self.assertIn("pause", self.second.heard)

@@ -31,8 +31,7 @@ class PredecessorTests(SynchronousTestCase):
             self.addCleanup(one.close)
         return pair
 
-    def test_begin(self) -> None:
-        """The sockets have the keys that it names, and the state is there."""
+    def test_sockets_by_key_and_state(self) -> None:
         near, far = self.pair()
         values = {"kind": "begin", "ask": 1, "sockets": ["x"], "state": {"version": 1}}
         found = self.hear(json.dumps(values).encode() + b"\n", far)
@@ -75,8 +74,7 @@ class ArrivalTest(SynchronousTestCase):
     def wait(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.incoming.wait_for_arrival())
 
-    def test_none(self) -> None:
-        """Where none will come, nobody waits."""
+    def test_nobody_waits_if_none_will_come(self) -> None:
         self.successResultOf(self.wait())
 
     def test_come(self) -> None:

@@ -46,8 +46,7 @@ class ReloadTest(ReloadingTestCase):
         self.answers(client, end)
         self.assertEqual((listening_inodes(mux.pid), workers_of(mux.pid)), before)
 
-    def test_refused_by_one(self) -> None:
-        """What a worker cannot use is refused, though the supervisor could."""
+    def test_reload_that_only_a_worker_can_refuse(self) -> None:
         mux, server = self.begin()
         told = mux.reload((r"access\.log", "missing/access.log"))
         self.assertIn("reload failed", told)
@@ -89,8 +88,7 @@ class ReloadTest(ReloadingTestCase):
         self.assertEqual(listening_inodes(mux.pid), inodes)
         self.assertNotIn("another one is started", mux.child.output)
 
-    def test_workers_of_other_rules(self) -> None:
-        """Workers that are added by a reload serve under its rules."""
+    def test_added_workers_serve_under_the_new_rules(self) -> None:
         mux, _ = self.begin(1)
         other = self.backend()
         mux.reload(with_workers(3), leading_to(other))
@@ -98,8 +96,7 @@ class ReloadTest(ReloadingTestCase):
             client.sendall(b"x")
             self.accept_from(other, b"x")
 
-    def test_back_again(self) -> None:
-        """A worker that was to end, but still has a connection, serves again when as many workers are wanted."""
+    def test_retiring_worker_with_a_connection_serves_again(self) -> None:
         mux, server = self.begin(3, "detect_timeout = 10m")
         old = workers_of(mux.pid)
         silent = self.one_for_each(mux, old)  # who is undecided cannot be moved
@@ -113,8 +110,7 @@ class ReloadTest(ReloadingTestCase):
             client.sendall(b"s")
             self.accept_from(server, b"s")
 
-    def test_counted_meanwhile(self) -> None:
-        """What was counted of a source is known to workers that are added, and to those that are left."""
+    def test_added_and_remaining_workers_know_the_counts_of_sources(self) -> None:
         mux = self.start(f"{RULES}connection_rate_per_source = 3/h burst=3\n", "workers = 1")
         self.addCleanup(mux.child.end)
         for _ in range(3):
@@ -142,8 +138,7 @@ class ReloadTest(ReloadingTestCase):
         for _ in range(6):
             self.relayed(mux, other)
 
-    def test_limits_of_other_workers(self) -> None:
-        """What is counted for limits goes on when connections move to more workers, or to fewer."""
+    def test_limits_hold_when_connections_move_between_workers(self) -> None:
         mux, server = self.begin(1, "max_connections = 3")
         pairs = [self.relayed(mux, server)]
         for count in (3, 1, 2, 1):
@@ -165,8 +160,7 @@ class ReloadTest(ReloadingTestCase):
         with mux.connect():
             self.assertEqual(mux.take_one()["reason"], "limit")
 
-    def test_limits(self) -> None:
-        """Connections of older rules, and of workers that are not needed any more, count for a new limit."""
+    def test_older_connections_count_for_a_new_limit(self) -> None:
         mux, server = self.begin()
         pairs = [self.relayed(mux, server) for _ in range(6)]
         mux.reload(("workers = 2", "workers = 3\nmax_connections = 7"))
@@ -181,8 +175,7 @@ class ReloadTest(ReloadingTestCase):
 class ReturningTest(ReloadingTestCase):
     """Reloads that follow one another while processes end."""
 
-    def test_about_to_end(self) -> None:
-        """A worker that was told to end, and has not yet, is not taken for one that can serve again."""
+    def test_worker_about_to_end_is_not_used_again(self) -> None:
         mux, server = self.begin(3)
         for count in (2, 3, 1, 3) * 4:
             mux.reload(with_workers(count))

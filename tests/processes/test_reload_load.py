@@ -170,13 +170,10 @@ class LoadTest(WorkersTestCase):
         self.assertLessEqual(min(one.threads for one in after), max(one.threads for one in before))
 
     def test_one_worker(self) -> None:
-        """With one worker."""
         self.assert_unnoticed([1], _RELOADS)
 
     def test_workers(self) -> None:
-        """With several."""
         self.assert_unnoticed([3], _RELOADS)
 
     def test_number_of_workers(self) -> None:
-        """With more and fewer of them."""
         self.assert_unnoticed([3, 2, 1, 4, 1], _CHANGES)

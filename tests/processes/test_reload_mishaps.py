@@ -53,8 +53,7 @@ class MishapsTest(WorkersTestCase):
         path.write_text(self.text + _ROUTE)
         self.assertEqual(self.reload(), "rules reloaded: 1 route new (more)")
 
-    def test_swapped_link(self) -> None:
-        """A link that leads to another file, as tools of deployment change it, is followed again."""
+    def test_swapped_link_is_followed_again(self) -> None:
         self.begin()
         versions = []
         for number, text in enumerate((self.text, self.text + _ROUTE)):
@@ -67,8 +66,7 @@ class MishapsTest(WorkersTestCase):
             link.replace(self.rules)
             self.assertIn(told, self.reload())
 
-    def test_included(self) -> None:
-        """So it is with included files: one that leads nowhere is refused, one that is gone takes its rules along."""
+    def test_included_file_that_leads_nowhere_or_is_gone(self) -> None:
         self.begin("include = more/*.inc")
         folder = self.rules.parent / "more"
         folder.mkdir()

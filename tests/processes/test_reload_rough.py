@@ -52,8 +52,7 @@ class RoughTest(ReloadingTestCase):
         for _ in range(9):
             self.relayed(mux, other)
 
-    def test_killed_before_commit(self) -> None:
-        """A worker that is killed when it was ready to change is succeeded by one with the new rules."""
+    def test_worker_killed_before_commit_is_succeeded_under_the_new_rules(self) -> None:
         mux, server = self.begin()
         other = self.backend()
         slow, victim = workers_of(mux.pid)
@@ -74,8 +73,7 @@ class RoughTest(ReloadingTestCase):
             self.relayed(mux, other)
         self.relayed(mux, other)
 
-    def test_killed_meanwhile(self) -> None:
-        """A worker that is killed during a reload is succeeded by one with the rules that hold then."""
+    def test_worker_killed_during_a_reload_is_succeeded_under_its_rules(self) -> None:
         mux, server = self.begin()
         other = self.backend()
         for number in range(6):
@@ -102,8 +100,7 @@ class RoughTest(ReloadingTestCase):
             self.assertNotIn("is killed", mux.child.output)
             self.assertEqual(mux.take_one()["reason"], "done")
 
-    def test_half_a_header(self) -> None:
-        """A client of whose PROXY header only a part has come finishes it under the rules under which it came."""
+    def test_half_a_proxy_header_is_finished_under_the_old_rules(self) -> None:
         line = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
         for workers, count in ((1, 1), (2, 2), (1, 2), (2, 1)):
             mux, server = self.begin(
@@ -123,8 +120,7 @@ class RoughTest(ReloadingTestCase):
             self.assertEqual(mux.take_one()["client"], "192.168.0.1:56324")
             mux.child.end()
 
-    def test_half_a_handshake(self) -> None:
-        """A client that has shaken hands by half, for TLS that ends here, finishes under the rules under which it came."""
+    def test_half_a_tls_handshake_is_finished_under_the_old_rules(self) -> None:
         authority = make_authority()
         ca = str(authority.write(self.folder / "ca.pem"))
         pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)

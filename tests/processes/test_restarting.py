@@ -17,8 +17,7 @@ class BackOffTest(SynchronousTestCase):
         back_off = BackOff()
         self.assertEqual([back_off.delay(0.1) for _ in range(8)], [0, 1, 2, 4, 8, 16, 30, 30])
 
-    def test_forgets(self) -> None:
-        """After a long life it is as if nothing had been before."""
+    def test_long_life_resets_the_delay(self) -> None:
         back_off = BackOff()
         for _ in range(5):
             back_off.delay(0)

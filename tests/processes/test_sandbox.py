@@ -141,8 +141,7 @@ class SandboxTests(SandboxCase):
             self.assertEqual(self.subject(mux), f"site{number}.example")
         self.assert_confined(mux)
 
-    def test_started_later(self) -> None:
-        """Workers that a reload adds, and successors of those that crashed, are confined as well, and read what they need."""
+    def test_workers_started_later_are_confined(self) -> None:
         mux = self.run_service("workers = 1")
         mux.reload(("workers = 1", "workers = 2"))
         self.assertEqual(self.privileges(mux), ["1", "1"])
@@ -155,8 +154,7 @@ class SandboxTests(SandboxCase):
         self.assert_confined(mux)
         self.assertEqual(self.privileges(mux), ["1", "1"])
 
-    def test_user(self) -> None:
-        """So it is where the rules name a user."""
+    def test_confined_as_another_user(self) -> None:
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
         self.assert_confined(self.run_service("workers = 2\nuser = nobody"))
@@ -195,8 +193,7 @@ class SandboxTests(SandboxCase):
             )
         self.assertNotIn("is killed", mux.child.output)
 
-    def test_off(self) -> None:
-        """It can be switched off, but not while the service runs."""
+    def test_cannot_be_switched_while_the_service_runs(self) -> None:
         mux = self.run_service("sandbox = off")
         self.assertEqual(self.attempts(mux)["named"], "done")
         told = mux.reload(("sandbox = off", "sandbox = yes"))
@@ -225,13 +222,11 @@ class WithoutLandlockTests(SynchronousTestCase):
     def sandbox(self, settings: str) -> str:
         return sandbox_of(parse(f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n", "x"))
 
-    def test_insisting(self) -> None:
-        """`yes` is an error that says what to write."""
+    def test_yes_is_an_error_with_a_remedy(self) -> None:
         with self.assertRaises(SandboxError) as caught:
             self.sandbox("sandbox = yes")
         self.assertIn("write sandbox = auto", str(caught.exception))
 
-    def test_otherwise(self) -> None:
-        """Otherwise there is none."""
+    def test_auto_is_off(self) -> None:
         self.assertEqual(self.sandbox("workers = 2\nuser = nobody"), "off")
         self.assertEqual(self.sandbox("sandbox = off"), "off")

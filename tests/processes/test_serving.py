@@ -49,8 +49,7 @@ class SharingTest(WorkersTestCase):
         clients = {line["client"].rpartition(":")[0] for line in mux.take(10, "all")}
         self.assertEqual(clients, {"127.0.0.1", "[::1]"})
 
-    def test_auto(self) -> None:
-        """`auto` is one worker for each processor."""
+    def test_auto_is_one_worker_for_each_processor(self) -> None:
         count = len(os.sched_getaffinity(0))
         mux = self.start(settings="workers = auto")
         self.addCleanup(mux.stop)
@@ -76,8 +75,7 @@ class SharingTest(WorkersTestCase):
         mux.stop()
         self.assertFalse(path.exists())
 
-    def test_inherited(self) -> None:
-        """So is a socket of systemd."""
+    def test_socket_of_systemd(self) -> None:
         rules = "[listen public]\nendpoint = systemd:domain=INET6:index=0\n"
         mux = self.start(rules, before=(sys.executable, "-c", PASS_ON))
         self.addCleanup(mux.stop)
@@ -110,8 +108,7 @@ class LogTest(WorkersTestCase):
         )
         self.assertEqual(sum(map(int, told)), 5)
 
-    def test_hang_up(self) -> None:
-        """On SIGHUP all workers open the file again."""
+    def test_sighup_reopens_the_log_in_all_workers(self) -> None:
         mux = self.start()
         self.addCleanup(mux.stop)
         old = mux.log.rename(mux.log.with_suffix(".1"))

@@ -83,8 +83,7 @@ class OthersTest(WorkersTestCase):
 class NeverRunningTests(SynchronousTestCase):
     """A program that gives up before it runs the reactor."""
 
-    def test_forgotten(self) -> None:
-        """The reactor keeps nothing of a service that has been stopped."""
+    def test_reactor_keeps_nothing_of_a_stopped_service(self) -> None:
         signals = StopSignals(reactor)
         kept = weakref.ref(signals)
         signals.start()

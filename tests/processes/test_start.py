@@ -112,8 +112,7 @@ class ServiceTest(SupervisedTestCase):
         with self.assertRaisesRegex(WorkersError, "EmbeddedService"):
             MuxService(rules, reactor=reactor).startService()
 
-    async def test_nothing_is_left(self) -> None:
-        """When one endpoint cannot be opened, the others are closed again."""
+    async def test_other_endpoints_are_closed_if_one_cannot_be_opened(self) -> None:
         path = self.folder / "socket"
         service = self.service(
             f"{TWO}[listen x]\nendpoint = 127.0.0.1:0\n    unix:{path}\n    systemd:domain=INET:index=7\n"
@@ -129,8 +128,7 @@ class ServiceTest(SupervisedTestCase):
         links = map(os.path.realpath, Path("/proc/self/fd").iterdir())
         return {link for link in links if "socket:" in link}
 
-    def test_access_log(self) -> None:
-        """An access log that cannot be opened is found before any worker is started."""
+    def test_access_log_is_checked_before_workers_start(self) -> None:
         with self.assertRaises(AccessLogError):
             self.service(
                 f"{TWO}access_log = {self.folder}\n[listen x]\nendpoint = :0\n"
@@ -153,8 +151,7 @@ class ServiceTest(SupervisedTestCase):
         told = [event for event in events if event["log_level"].name == "critical"]
         self.assertEqual([event["error"] for event in told], [service.failure])
 
-    async def test_status(self) -> None:
-        """Then the process ends with a status that says so."""
+    async def test_process_ends_with_status_1_after_a_failure(self) -> None:
         top = twist._StoppingService()
         registered: list[object] = []
         self.patch(atexit, "register", lambda *call: registered.append(call))
@@ -214,8 +211,7 @@ class WorkerTest(SynchronousTestCase):
         self.assertEqual((told["kind"], told["to"]), ("answer", 7))
         return str(told["error"])
 
-    def test_bad_rules(self) -> None:
-        """It says what is wrong, and ends."""
+    def test_worker_says_what_is_wrong_and_ends(self) -> None:
         forking = starter()
         self.addCleanup(forking.connection.close)
         how = {"do": "fork", "number": 1, "reactor": type(reactor).__module__, "sandbox": "auto"}

@@ -83,8 +83,7 @@ class StarterTest(WorkersTestCase):
         self.assertIn("rules reloaded", mux.reload(("workers = 2", "workers = 3")))
         self.assertEqual(len(workers_of(mux.pid)), 3)
 
-    def test_halted(self) -> None:
-        """While it is halted, and cannot report the end of a worker, the service can be stopped."""
+    def test_service_stops_while_the_starter_is_halted(self) -> None:
         set_limits(self, {"processes.supervisor.supervisor._GRACE": 0.5})
         mux, workers = self.begin()
         mux.reload(("workers = 2", "workers = 2\ndrain_timeout = 0s"))
@@ -93,8 +92,7 @@ class StarterTest(WorkersTestCase):
             mux.stop()
         self.assert_gone(workers)
 
-    def test_worker_meanwhile(self) -> None:
-        """A worker that ends while there is no such process has a successor when there is one again."""
+    def test_worker_that_ends_without_a_starter_gets_a_successor(self) -> None:
         mux, workers = self.begin()
         self.kill_starter(mux)
         # The next one is started a second after its predecessor.
@@ -123,8 +121,7 @@ class StarterTest(WorkersTestCase):
 class StartingTest(SynchronousTestCase):
     """Without any worker."""
 
-    def test_halted(self) -> None:
-        """One that is halted when the service stops is ended."""
+    def test_halted_starter_is_killed_at_the_stop(self) -> None:
         self.patch(forking, "_PATIENCE", 0.1)
         child = start_early()
         os.kill(child.pid, signal.SIGSTOP)

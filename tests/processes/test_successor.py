@@ -94,12 +94,10 @@ class FailureTest(TestCase):
         self.assertEqual(self.old.done, [])
 
     async def test_exits(self) -> None:
-        """One that ends without a word."""
         why = await self.why("raise SystemExit(3)")
         self.assertEqual(why, "the new process ended by itself with exit status 3")
 
     async def test_killed(self) -> None:
-        """One that crashes."""
         why = await self.why("import os; os.kill(os.getpid(), 11)")
         self.assertEqual(why, "the new process was ended by signal 11 (SIGSEGV)")
 
@@ -107,8 +105,7 @@ class FailureTest(TestCase):
         """One that takes too long is ended, and what it has said is told; it does not even look who has started it."""
         await self.assert_hangs("import os, time", "time.sleep(600)", 1)
 
-    async def test_time(self) -> None:
-        """It has a minute to get ready."""
+    async def test_it_has_a_minute_to_get_ready(self) -> None:
         await self.assert_hangs(_READS, "stream.read()")
 
     async def assert_hangs(self, before: str, after: str, seconds: float = 0) -> None:
@@ -134,20 +131,17 @@ class FailureTest(TestCase):
         self.assertEqual(str(failure), said)
         self.assertEqual(time.clock.getDelayedCalls(), [])
 
-    async def test_lets_go(self) -> None:
-        """One that closes the channel, and goes on otherwise, is ended."""
+    async def test_process_that_closes_the_channel_is_killed(self) -> None:
         self.patch(sys.modules["txmux.processes.upgrade.upgrade"], "_ENDING", 0.1)
         why = await self.why(f"{_READS}stream.close(); end.close()\nimport time; time.sleep(100)")
         self.assertEqual(why, "the new process was ended by signal 9 (SIGKILL)")
 
-    async def test_long_speech(self) -> None:
-        """Of what it says, the end is kept."""
+    async def test_end_of_long_output_is_kept(self) -> None:
         why = await self.why("import sys; sys.exit('x' * 2**20 + 'the reason')")
         self.assertLess(len(why), 2**17)
         self.assertTrue(why.endswith("the reason"))
 
-    async def test_no_program(self) -> None:
-        """The program itself is not there any more."""
+    async def test_program_is_missing(self) -> None:
         why = await self.why("", command=["/nowhere/python", "-m", "twisted"])
         self.assertEqual(why, "/nowhere/python: No such file or directory")
 
@@ -165,14 +159,12 @@ class FailureTest(TestCase):
         (told,) = (e["why"] for e in events if "does not accept clients yet" in e["log_format"])
         self.assertEqual(str(told), "no answer to 'accept' in 10 s")
 
-    async def test_refuses_to_begin(self) -> None:
-        """One that says that it cannot begin is ended."""
+    async def test_process_that_cannot_begin_is_killed(self) -> None:
         why = await self.why(f"{_READY}answer(error='no')\nstream.read()")
         self.assertEqual(why, "the new process cannot serve: no")
         self.assertEqual(self.old.done, ["pause", "accept"])
 
-    async def test_stopped_meanwhile(self) -> None:
-        """If the old process is to stop, the new one is ended."""
+    async def test_new_process_is_killed_if_the_old_one_stops(self) -> None:
         upgrade = upgrade_of(Old(), reactor, [sys.executable, "-c", "import time; time.sleep(100)"])
         running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
         upgrade.give_up()
@@ -186,7 +178,6 @@ class OldVersionTest(TestCase):
     timeout = 300
 
     async def test_sockets_alone(self) -> None:
-        """It serves, and the old process keeps its connections."""
         program = f"{_READY}answer(value=None)\nstream.read()"
         old = Old()
         upgrade = upgrade_of(old, reactor, [sys.executable, "-c", program])

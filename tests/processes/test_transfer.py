@@ -39,13 +39,11 @@ class FlowsDoneTest(TestCase):
         await ended
         return len(told)
 
-    async def test_once(self) -> None:
-        """A process that has handed its flows over once does not speak for the one that has them now."""
+    async def test_flows_are_reported_once(self) -> None:
         self.assertEqual(await self.told(), 1)
         self.assertEqual(await self.told(), 0)
 
     async def test_reads_again(self) -> None:
-        """It does again when it reads datagrams again."""
         await self.told()
         self.ports.take_datagrams()
         self.assertEqual(await self.told(), 1)
@@ -119,8 +117,7 @@ class CollectingTest(SynchronousTestCase):
         self.assertIsNotNone(ring())
         self.assertGreater(gc.get_freeze_count(), 0)
 
-    def test_while_others_move(self) -> None:
-        """Nothing is released while connections move."""
+    def test_nothing_is_released_while_connections_move(self) -> None:
         self.patch(transfer, "_FEW", 10**9)
         ring = self.moved(transfer._MANY + 1000)
         with UNCOLLECTED:

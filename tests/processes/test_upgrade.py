@@ -173,8 +173,7 @@ class UpgradeTest(UpgradeTestCase):
         mux.child.wait_for("connections handed over: 0")
         return mux, client, old
 
-    def test_undecided(self) -> None:
-        """One that is not decided yet goes on in the old process, which ends when it has."""
+    def test_undecided_client_goes_on_in_the_old_process(self) -> None:
         mux, client, old = self.undecided()
         self.assertFalse(is_gone(old))
         client.sendall(b"x")
@@ -184,8 +183,7 @@ class UpgradeTest(UpgradeTestCase):
         mux.take_one()
         mux.stop()
 
-    def test_names(self) -> None:
-        """All processes of a service are called what they are, also after an upgrade, so that `pgrep txmux` finds them."""
+    def test_processes_are_named_after_an_upgrade_too(self) -> None:
         mux = self.service("workers = 2")
         for _ in range(2):
             self.assertEqual(
@@ -226,8 +224,7 @@ class UpgradeTest(UpgradeTestCase):
 class BrokenTest(UpgradeTestCase):
     """One that fails: the old process goes on, and says why."""
 
-    def test_rules(self) -> None:
-        """The rules have errors, or a new socket cannot be opened."""
+    def test_bad_rules_and_taken_port(self) -> None:
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening))
         client, server = self.relayed(mux, listening)
@@ -244,8 +241,7 @@ class BrokenTest(UpgradeTestCase):
         mux.take_one()
         mux.stop()
 
-    def test_pidfile(self) -> None:
-        """If the new process cannot be named, the old one accepts clients again."""
+    def test_old_process_accepts_again_if_the_pidfile_cannot_be_written(self) -> None:
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening))
         client, server = self.relayed(mux, listening)
@@ -309,8 +305,7 @@ class MeanwhileTest(UpgradeTestCase):
         self.assert_gone([old])
         self.assertEqual(mux.pid, self.new)
 
-    def test_stop(self) -> None:
-        """If the service is stopped, the new process ends, too, and connections may finish as ever."""
+    def test_stop_ends_the_new_process_too(self) -> None:
         mux, client, server = self.slow()
         mux.terminate()
         eventually(lambda: is_gone(self.new), "the new process has ended")
@@ -318,8 +313,7 @@ class MeanwhileTest(UpgradeTestCase):
         self.assertEqual(mux.take_one()["reason"], "done")
         mux.assert_stopped()
 
-    def test_again(self) -> None:
-        """Another upgrade is refused."""
+    def test_another_upgrade_is_refused(self) -> None:
         mux, client, server = self.slow()
         mux.refuse("an upgrade is under way already")
         self.let_start(mux)

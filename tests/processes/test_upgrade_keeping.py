@@ -69,8 +69,7 @@ class KeepingTest(UpgradeTestCase):
         self.assertEqual(mux.take_one()["reason"], "client-gone")
         mux.stop()
 
-    def test_timers(self) -> None:
-        """The time that they have is that of the rules by which they were led."""
+    def test_timers_are_those_of_the_older_rules(self) -> None:
         mux = self.begin(more="idle_timeout = 3s\n")
         client = self.client(mux)
         server = self.decided(client)

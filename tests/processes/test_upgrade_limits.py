@@ -54,16 +54,13 @@ class LimitsTest(UpgradeTestCase):
             self.assertEqual(client.recv(1), b"")
         self.assertEqual(mux.take_one()["reason"], "limit")
 
-    def test_of_the_service(self) -> None:
-        """The limit of the service, with one worker."""
+    def test_limit_of_the_service_with_one_worker(self) -> None:
         self.served("max_connections = 3", "")
 
-    def test_of_a_listener(self) -> None:
-        """The limit of a listener, with several workers."""
+    def test_limit_of_a_listener_with_two_workers(self) -> None:
         self.served("workers = 2", "max_connections = 3")
 
-    def test_of_a_source(self) -> None:
-        """The limit for each source, with several workers."""
+    def test_limit_of_a_source_with_two_workers(self) -> None:
         self.served("workers = 2", "max_connections_per_source = 3")
 
 

@@ -81,9 +81,7 @@ class LoadTest(WorkersTestCase):
                 self.assertLess(last, 1.05 * first)
 
     def test_one_worker(self) -> None:
-        """With one worker."""
         self.assert_unnoticed("", _UPGRADES)
 
     def test_workers(self) -> None:
-        """With several."""
         self.assert_unnoticed("workers = 2", max(2, _UPGRADES // 4))

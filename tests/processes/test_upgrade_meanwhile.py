@@ -35,8 +35,7 @@ class MeanwhileTest(UpgradeTestCase):
     def count(self, mux: Upgrading, what: str) -> int:
         return mux.child.output.count(what)
 
-    def test_upgrade_during_reload(self) -> None:
-        """An upgrade waits for the end of a reload, of which the new process then has the rules."""
+    def test_upgrade_waits_for_a_reload(self) -> None:
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), "workers = 2")
         client, server = self.relayed(mux, listening)
@@ -87,8 +86,7 @@ class MeanwhileTest(UpgradeTestCase):
             ready.unlink()
             gate.unlink()
 
-    def test_hung_worker(self) -> None:
-        """A worker that hangs keeps no client waiting while the program is upgraded, which succeeds."""
+    def test_hung_worker_keeps_no_client_waiting(self) -> None:
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), "workers = 2\ndrain_timeout = 1s")
         mux.child.wait_for("workers that serve: 2")

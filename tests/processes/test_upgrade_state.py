@@ -52,8 +52,7 @@ class StateTest(UpgradeTestCase):
         threading.Thread(target=serve, daemon=True).start()
         return int(listening.getsockname()[1])
 
-    def test_rates(self) -> None:
-        """A source that has used its rate is refused by the new process."""
+    def test_rate_of_a_source_goes_on(self) -> None:
         mux = self.upgrading(f"{RULES}connection_rate_per_source = 3/h burst=3\n", "workers = 2")
         reasons = [line["reason"] for line in self.visit(mux, 4)]
         # Workers write their lines by themselves.
@@ -62,8 +61,7 @@ class StateTest(UpgradeTestCase):
         self.assertEqual(self.visit(mux)[0]["reason"], "limit")
         mux.stop()
 
-    def test_ejected(self) -> None:
-        """A server that is left alone is left alone by the new process, whichever worker has found that out."""
+    def test_ejected_server_stays_ejected(self) -> None:
         dead, well = free_port(), self.closing()
         pool = (
             f"[backend pool]\nserver = 127.0.0.1:{dead}\n    127.0.0.1:{well}\n"
@@ -77,8 +75,7 @@ class StateTest(UpgradeTestCase):
         self.assertFalse(any("tried" in line["facts"] for line in lines))
         mux.stop()
 
-    def test_down(self) -> None:
-        """The first client of the new process is not led to a server that is down."""
+    def test_server_that_is_down_stays_down(self) -> None:
         dead, well = free_port(), self.closing()
         pool = (
             f"[backend pool]\nbalance = first\nserver = 127.0.0.1:{dead}\n    127.0.0.1:{well}\n"
@@ -92,8 +89,7 @@ class StateTest(UpgradeTestCase):
         self.assertEqual(mux.child.output.count(f"127.0.0.1:{dead} is down"), 1)
         mux.stop()
 
-    def test_turns(self) -> None:
-        """Turns go on."""
+    def test_turns_go_on(self) -> None:
         ports = [self.closing() for _ in range(2)]
         pool = "[backend pool]\nserver =" + "".join(f"\n    127.0.0.1:{port}" for port in ports)
         mux = self.upgrading(f"{RULES}{_ROUTE}{pool}\n")
@@ -131,8 +127,7 @@ class StateTest(UpgradeTestCase):
         self.assertEqual(status(), (3, []))
         mux.stop()
 
-    def test_history(self) -> None:
-        """The charts of the page go on."""
+    def test_charts_go_on(self) -> None:
         admin = self.folder / "admin.sock"
         mux = self.upgrading(RULES, f"admin = unix:{admin}")
         mux.upgrade()
@@ -142,8 +137,7 @@ class StateTest(UpgradeTestCase):
         self.assertNotEqual(times, [""])
         mux.stop()
 
-    def test_failed(self) -> None:
-        """If the upgrade fails, the old process has what it had."""
+    def test_old_process_keeps_its_state_if_the_upgrade_fails(self) -> None:
         mux = self.upgrading(f"{RULES}connection_rate_per_source = 3/h burst=3\n", "workers = 2")
         self.visit(mux, 3)
         text = mux.file.read_text()

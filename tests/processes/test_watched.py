@@ -39,8 +39,7 @@ _KILLED = 6
 class SilentTest(TimedTestCase):
     """Processes that do nothing, or are cut off."""
 
-    async def test_stopped(self) -> None:
-        """One that has not answered for ten seconds is killed and replaced at once; the others are left alone."""
+    async def test_worker_silent_for_ten_seconds_is_replaced(self) -> None:
         before = await self.begin()
         first, second = self.supervisor.pool.workers
         await self.pass_by(12, first, second)
@@ -64,8 +63,7 @@ class SilentTest(TimedTestCase):
         self.assertEqual(set(before) - set(after), {before[0]})
         self.assertEqual(len(after), 2)
 
-    async def test_ending(self) -> None:
-        """One that does nothing while it is to end is killed, too, before its connections would be."""
+    async def test_silent_worker_that_is_ending_is_killed(self) -> None:
         before = await self.begin()
         os.kill(before[0], signal.SIGSTOP)
         first, _ = self.supervisor.pool.workers
@@ -86,8 +84,7 @@ class SilentTest(TimedTestCase):
         workers = self.supervisor.pool.leave()
         await gatherResults([worker.stop() for worker in workers * 2])
 
-    async def test_asleep(self) -> None:
-        """A machine that was asleep for an hour has no silent workers."""
+    async def test_sleep_of_the_machine_does_not_count(self) -> None:
         before = await self.begin()
         self.time.advance(3600)
         await self.pass_by(1, *self.supervisor.pool.workers)

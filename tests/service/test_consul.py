@@ -111,8 +111,7 @@ class ConsulTests(AdminCase):
             self.assertEqual(out.decode().count(f"127.0.0.1:{port}"), lines, out)
             self.assertEqual(len(self.consul.asked), 1)
 
-    async def test_check_without(self) -> None:
-        """A service that Consul does not know has no server."""
+    async def test_service_that_consul_does_not_know_has_no_server(self) -> None:
         self.write_rules(self.settings, _RULES)
         out, _, code = await getProcessOutputAndValue(
             sys.executable, ["-m", "txmux", "check", "--connect", str(self.file)]

@@ -97,8 +97,7 @@ class FileTest(NetworksCase):
         self.assertTrue(await self.is_let_in(port))
         self.assertFalse(stays.finished)
 
-    async def test_every_key(self) -> None:
-        """A list counts for `from` as for `deny`."""
+    async def test_list_counts_for_from_as_for_deny(self) -> None:
         self.write_list("127.0.0.0/8\n")
         port = await self.begin(route="from = @list.txt\n")
         self.assertTrue(await self.is_let_in(port))
@@ -184,8 +183,7 @@ class EndTest(NetworksCase):
     def _denied(self) -> Any:
         return self.running.control.rules.listeners[0].clients.excluded
 
-    async def test_reload(self) -> None:
-        """Other rules that deny a client end its connection, too."""
+    async def test_reload_that_denies_a_client_ends_its_connection(self) -> None:
         port = await self.begin("end_denied = yes\n")
         client = await connect(self, port)
         client.send(b"x")
@@ -193,8 +191,7 @@ class EndTest(NetworksCase):
         await self.change(_LISTEN % "" + "end_denied = yes\ndeny = 127.0.0.1\n" + self.route % "")
         await self.after(1, lambda: client.finished)
 
-    async def test_flows(self) -> None:
-        """Flows of UDP end as connections do."""
+    async def test_flows_of_udp_end_too(self) -> None:
         self.write_list("192.0.2.1\n")
         server = Talker.listening(self, answer=lambda data: data)
         [port] = await self.run_service(

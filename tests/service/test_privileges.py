@@ -118,20 +118,17 @@ class DroppingTests(SynchronousTestCase):
         self.assertLessEqual(set(found["Groups"]), {gid, _NOBODY.pw_gid})
         self.assertEqual(found["Cap"], [0, 0, 0])
 
-    def test_low_port(self) -> None:
-        """A port below 1024 is opened before, and served after."""
+    def test_port_below_1024(self) -> None:
         port = free_low_port(self)
         mux = self.mux(rules=_RULES.replace(":0", f":{port}"))
         self.assertIn(b"403 Forbidden", ask(port))
         self.assert_nobody(mux.child.pid)
 
-    def test_group(self) -> None:
-        """The group may be another one than the user's own."""
+    def test_group_of_the_rules(self) -> None:
         mux = self.mux("group = daemon")
         self.assert_nobody(mux.child.pid, gid=1)
 
-    def test_workers(self) -> None:
-        """Workers are that user as well, and so are their supervisor and what they are forked of."""
+    def test_all_processes_become_the_user(self) -> None:
         mux = self.mux("workers = 2")
         workers = workers_of(mux.child.pid)
         self.assertEqual(len(workers), 2)
@@ -209,8 +206,7 @@ class DroppingTests(SynchronousTestCase):
         found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
         return found[1] if found else done.stderr
 
-    def test_crash(self) -> None:
-        """A worker that crashes comes back as that user, with a key that only root can read."""
+    def test_restarted_worker_has_user_and_key(self) -> None:
         path = self.folder / "keys/site.pem"
         self.secret(path, "old.example")
         mux = Mux(
@@ -309,8 +305,7 @@ class DroppingTests(SynchronousTestCase):
         self.assert_nobody(mux.child.pid)
         mux.stop()
 
-    def test_own_log(self) -> None:
-        """A file that is there already keeps its owner."""
+    def test_existing_log_keeps_its_owner(self) -> None:
         own = self.folder / "own.log"
         own.touch()
         rules = self.folder / "own.ini"
@@ -320,8 +315,7 @@ class DroppingTests(SynchronousTestCase):
         twist.stop()
         self.assertEqual(own.stat().st_uid, 0)
 
-    def test_unix_socket(self) -> None:
-        """A socket's file in a folder that belongs to root is removed at the end by the helper."""
+    def test_helper_removes_a_socket_in_a_folder_of_root(self) -> None:
         path = self.folder / "socket"
         mux = self.mux(rules=_RULES.replace(":0", f":0\n    unix:{path}"))
         ask(mux.port)  # it is ready for signals then
@@ -427,12 +421,10 @@ class AccountTests(SynchronousTestCase):
     def account(self, settings: str) -> Account | None:
         return account_of(parse(f"[txmux]\n{settings}\n{_RULES}", "x.ini"))
 
-    def test_nobody_else(self) -> None:
-        """Without the key the process stays who it is."""
+    def test_no_account_without_the_key(self) -> None:
         self.assertIsNone(self.account("workers = 1"))
 
-    def test_itself(self) -> None:
-        """Whoever one is already needs no privilege."""
+    def test_current_user_needs_no_privilege(self) -> None:
         account = self.account(f"user = {os.getuid()}\ngroup = {os.getgid()}")
         assert account is not None
         self.assertTrue(account.is_current)
@@ -453,8 +445,7 @@ class AccountTests(SynchronousTestCase):
             error = self.assertRaises(AccountError, self.account, settings)
             self.assertIn("there is no user", str(error))
 
-    def test_not_root(self) -> None:
-        """Only root can become somebody else."""
+    def test_only_root_can_become_another_user(self) -> None:
         self.patch(os, "geteuid", lambda: 4711)
         error = self.assertRaises(AccountError, self.account, "user = nobody")
         self.assertIn("this process is user 4711, and only root can become 'nobody'", str(error))

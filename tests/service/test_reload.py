@@ -59,8 +59,7 @@ class RoutesTest(ReloadCase):
         await (await self.old.peer()).has(15)
         self.assertEqual(len(self.new.peers), 1)
 
-    async def test_limit(self) -> None:
-        """Connections of older rules count for the limits of the new ones."""
+    async def test_older_connections_count_for_new_limits(self) -> None:
         [port] = await self.run_service(self.text(0))
         await greeted(self, port)
         await (await self.old.peer()).has(1)
@@ -69,8 +68,7 @@ class RoutesTest(ReloadCase):
         await (await greeted(self, port)).is_lost()
         await self.logged("reason=limit")
 
-    async def test_log_line(self) -> None:
-        """The log says in one line what has changed, or that nothing has."""
+    async def test_one_log_line_says_what_has_changed(self) -> None:
         await self.run_service(
             self.text(
                 0, "[route c]\nmatch = tls\nbackend = b\n[route d]\nmatch = dns\nbackend = b\n"
@@ -226,15 +224,13 @@ def _to(factory: Site) -> Rules:
 class AskingTest(ReloadCase):
     """Who asks, and when."""
 
-    async def test_not_running(self) -> None:
-        """A service that does not run says so."""
+    async def test_reload_of_a_service_that_does_not_run(self) -> None:
         await self.run_service(LISTEN)
         await self.running.stopService()
         report = await self.running.reload()
         self.assertEqual((report.ok, report.errors), (False, ["the service does not run"]))
 
-    async def test_elsewhere(self) -> None:
-        """The file is found though the program has gone to another folder."""
+    async def test_rules_are_found_from_another_folder(self) -> None:
         self.addCleanup(os.chdir, Path.cwd())
         os.chdir(self.folder)
         self.write(LISTEN)

@@ -136,8 +136,7 @@ class InProcessTest(ServiceTestCase):
 class ListenersTest(ReloadCase):
     """Where clients come in."""
 
-    async def test_renamed(self) -> None:
-        """A listener of another name at the same address has the same socket."""
+    async def test_renamed_listener_keeps_its_socket(self) -> None:
         text = f"{_LOG}[listen NAME]\nendpoint = 127.0.0.1:{free_port()}\n"
         [port] = await self.run_service(text.replace("NAME", "a"))
         inodes = self.inodes()
@@ -157,8 +156,7 @@ class ListenersTest(ReloadCase):
         self.assertIn("[listen z] endpoint", told)
         self.assertIn("another program has it", told)
 
-    async def test_unix(self) -> None:
-        """A UNIX socket stays, and its file is gone with it."""
+    async def test_unix_socket_stays_until_it_is_removed(self) -> None:
         path = self.folder / "s"
         await self.run_service(f"[listen u]\nendpoint = unix:{path}\n")
         inodes = self.inodes()

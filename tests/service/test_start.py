@@ -72,8 +72,7 @@ backend = reset
         client.send(b"x")
         await client.is_lost()
 
-    def test_backlog(self) -> None:
-        """The backlog is the listener's, unless the endpoint says its own."""
+    def test_endpoint_overrides_the_listener_s_backlog(self) -> None:
         for text, wanted in [
             ("tcp:80", "tcp:80:backlog=7"),
             ("unix:/x", "unix:/x:backlog=7"),
@@ -128,7 +127,6 @@ class StartFailureTest(ServiceTestCase):
         return str(caught.exception)
 
     def test_taken(self) -> None:
-        """A taken port."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -138,7 +136,6 @@ class StartFailureTest(ServiceTestCase):
         self.assertIn("Address already in use", message)
 
     def test_taken_everywhere(self) -> None:
-        """A port that is taken on every address."""
         with socket.socket() as taken:
             taken.bind(("", 0))
             taken.listen()
@@ -146,7 +143,6 @@ class StartFailureTest(ServiceTestCase):
         self.assertIn("Address already in use", message)
 
     def test_foreign_address(self) -> None:
-        """An address that this machine does not have."""
         self.assertIn("no interface", self.failure("[listen x]\nendpoint = 192.0.2.1:0\n"))
 
     def test_nothing_open(self) -> None:
@@ -158,7 +154,6 @@ class StartFailureTest(ServiceTestCase):
         self.assertEqual(len(list(Path("/proc/self/fd").iterdir())), before)
 
     def test_no_inherited_socket(self) -> None:
-        """An endpoint that fails in its own words."""
         message = self.failure("[listen x]\nendpoint = systemd:domain=INET:index=7\n")
         self.assertIn("systemd:domain=INET:index=7: cannot listen: ", message)
 
@@ -176,8 +171,7 @@ class StartFailureTest(ServiceTestCase):
         self.assertIn("something other than a socket is there", self.failure(text))
         self.assertEqual(path.read_text(), "precious")
 
-    async def test_stale_unix(self) -> None:
-        """A UNIX socket that nobody listens on any more is replaced."""
+    async def test_stale_unix_socket_is_replaced(self) -> None:
         path = self.folder / "socket"
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(path))
@@ -186,7 +180,6 @@ class StartFailureTest(ServiceTestCase):
             client.connect(str(path))
 
     def test_unusable_server(self) -> None:
-        """A server whose endpoint names a file that is not there."""
         message = self.failure("[listen x]\nendpoint = :0\ndefault = tls:x:1:trustRoots=/nowhere\n")
         self.assertIn("server tls:x:1:trustRoots=/nowhere cannot be used: ", message)
 
@@ -197,7 +190,6 @@ class StartFailureTest(ServiceTestCase):
             self.service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n").startService()
 
     def test_access_log(self) -> None:
-        """An access log that cannot be opened."""
         self.log.mkdir()
         with self.assertRaises(AccessLogError):
             self.service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n").startService()

@@ -45,7 +45,6 @@ class StopTest(ServiceTestCase):
         return *await _relayed(self, port, backend), port
 
     async def test_connections_finish(self) -> None:
-        """Old connections go on, new ones are refused, and it is over when the last has ended."""
         client, server, port = await self.relayed()
         stopped = self.running.stopService()
         client.send(b"y")
@@ -60,7 +59,6 @@ class StopTest(ServiceTestCase):
         self.assertIn("reason=done", self.log.read_text())
 
     async def test_drained(self) -> None:
-        """Those that take longer than the drain time-out are ended."""
         time = VirtualTime()
         client, server, _ = await self.relayed("drain_timeout = 5s", use=time)
         stopped = self.running.stopService()
@@ -129,8 +127,7 @@ class SupervisorTest(SupervisedTestCase):
         (port,) = await self.run_service(_RULES.format("", listen(self, backend)))
         return await _relayed(self, port, backend)
 
-    async def test_second_signal(self) -> None:
-        """Who is in a hurry sends a second signal."""
+    async def test_second_signal_hurries(self) -> None:
         before = signal.getsignal(signal.SIGTERM)
         client, server = await self.relayed()
         stopped = self.running.stopService()
@@ -141,8 +138,7 @@ class SupervisorTest(SupervisedTestCase):
         self.assertIn("reason=drained", self.log.read_text())
         self.assertEqual(signal.getsignal(signal.SIGTERM), before)
 
-    async def test_hang_up_while_draining(self) -> None:
-        """SIGHUP, as log rotation sends it, does not hurry a drain."""
+    async def test_sighup_does_not_hurry_a_drain(self) -> None:
         client, server = await self.relayed()
         stopped = self.running.stopService()
         os.kill(os.getpid(), signal.SIGHUP)
@@ -167,7 +163,6 @@ class SupervisorTest(SupervisedTestCase):
             await stopped
 
     async def test_starts_again(self) -> None:
-        """A service that was stopped can be started again."""
         await self.run_service("[listen x]\nendpoint = 127.0.0.1:0\n")
         await self.running.stopService()
         self.running.startService()
@@ -180,8 +175,7 @@ class SupervisorTest(SupervisedTestCase):
         await deferToThread(watch.start)
         watch.stop()
 
-    async def test_without_a_log(self) -> None:
-        """Without an access log there is nothing to reopen."""
+    async def test_reopening_without_an_access_log(self) -> None:
         await self.run_service("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
         self.running.reopen_log()
         self.assertEqual(await self.running.control.missing(), [])

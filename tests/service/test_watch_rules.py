@@ -147,8 +147,7 @@ class FileTests(WatchCase):
         changes = ["1 route new (a)", "1 route changed (a)", "1 route new (b)", "1 route gone (a)"]
         self.assertEqual(self.told(), changes)
 
-    async def test_stopped(self) -> None:
-        """A service that stops looks no more, and leaves no timer."""
+    async def test_no_timer_is_left_after_the_stop(self) -> None:
         await self.begin()
         self.write(_WATCHED + "what")
         await self.running.stopService()

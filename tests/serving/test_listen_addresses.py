@@ -43,8 +43,7 @@ class PlaceTest(SynchronousTestCase):
 class NameTest(SynchronousTestCase):
     """What makes two addresses the same."""
 
-    def test_names(self) -> None:
-        """However an address is written, its name is one."""
+    def test_one_name_for_all_spellings(self) -> None:
         for text, wanted in [
             (":443", ":443"),
             ("tcp6:443", "[::]:443"),
@@ -85,15 +84,13 @@ class OpenTest(SynchronousTestCase):
             with open_socket(attrs.evolve(address, freebind=True)) as opened:
                 self.assertEqual(opened.getsockname()[0], host)
 
-    def test_freebind_in_rules(self) -> None:
-        """The key of the rules reaches each address of its listener."""
+    def test_freebind_reaches_each_address(self) -> None:
         listener = Listener("l", ("192.0.2.1:0", "tcp:0:interface=192.0.2.2"), freebind=True)
         for place in listen_addresses(listener):
             with open_address(place, None) as opened:
                 self.assertTrue(opened.getsockname()[0].startswith("192.0.2."))
 
-    def test_every_address(self) -> None:
-        """One on every address takes IPv4 and IPv6 clients."""
+    def test_ipv4_and_ipv6_clients_on_every_address(self) -> None:
         if not has_ipv6():
             self.skipTest("no IPv6 on the loopback")
         with open_socket(SocketAddress(socket.AF_INET6, "::", 0, 16, both=True)) as opened:

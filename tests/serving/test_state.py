@@ -83,8 +83,7 @@ class SourcesTest(SynchronousTestCase):
         self.assertIsNone(new.enter(5))
         self.assertTrue(new.enter(6))
 
-    def test_nothing(self) -> None:
-        """A process that tells nothing of sources leaves all as it is."""
+    def test_missing_sources_change_nothing(self) -> None:
         new = self.counting(7.0)
         restore_sources({}, {"x": new})
         self.assertTrue(new.enter(5))

@@ -42,8 +42,7 @@ class StoreTest(SynchronousTestCase):
     def listener(self, *endpoints: str, name: str = "x", backlog: int = 16) -> Listener:
         return Listener(name, endpoints, backlog=backlog)
 
-    def test_overlap(self) -> None:
-        """A change from one address to all of them is refused by saying what is in the way, and what to do."""
+    def test_overlap_of_all_addresses_with_one_is_refused(self) -> None:
         port = free_port()
         self.store.open([self.listener(f"127.0.0.1:{port}")])
         before = inodes(self.store.sockets())
@@ -74,8 +73,7 @@ class StoreTest(SynchronousTestCase):
         self.assertFalse((self.folder / "new.sock").exists())
         self.assertEqual(inodes(self.store.sockets()), before)
 
-    def test_overlap_back(self) -> None:
-        """So is the way back, from all addresses to one of them."""
+    def test_overlap_of_one_address_with_all_is_refused(self) -> None:
         for every in (":{}", "0.0.0.0:{}"):
             port = free_port()
             store = ListeningSockets(reactor)
@@ -153,15 +151,13 @@ class StoreTest(SynchronousTestCase):
             any(is_refused(one.getsockname()) for one in self.store.sockets().values())
         )
 
-    def test_abandoned(self) -> None:
-        """What was prepared for nothing is closed again."""
+    def test_abandoned_sockets_are_closed(self) -> None:
         port = free_port()
         self.store.prepare([self.listener(f"127.0.0.1:{port}")]).abandon()
         self.assertTrue(is_refused(("127.0.0.1", port)))
         self.assertEqual(self.store.sockets(), {})
 
-    def test_twice(self) -> None:
-        """One address cannot have two listeners."""
+    def test_one_address_cannot_have_two_listeners(self) -> None:
         port = free_port()
         with self.assertRaisesRegex(ListenError, "named twice"):
             self.store.prepare(
@@ -192,8 +188,7 @@ class StoreTest(SynchronousTestCase):
             self.store.prepare([self.listener("127.0.0.1:0", "192.0.2.1:0")])
         self.assertFalse(is_refused(adopted.getsockname()))
 
-    def test_backlog(self) -> None:
-        """A changed backlog holds for the same socket."""
+    def test_changed_backlog_holds_for_the_same_socket(self) -> None:
         endpoint = f"127.0.0.1:{free_port()}"
         self.store.open([self.listener(endpoint, backlog=16)])
         before = inodes(self.store.sockets())
