@@ -10,8 +10,6 @@ import time
 
 import attrs
 
-__all__ = ["DatagramLoad", "Talk"]
-
 
 @attrs.define
 class Talk:

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
 from typing_extensions import override
 
 from tests.support.mux import MuxTestCase, server_at
-from tests.support.peers import connect, reactor
+from tests.support.peers import Peer, connect, reactor
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.relay.kernel import is_supported
 from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
+from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.listener import MuxFactory
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-
-    from tests.support.peers import Peer
-    from txmux.tcp.connection import MuxProtocol
 
 
 def descriptors() -> int:
-    """Count the sockets that this process has open."""
     count = 0
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the one that the list is read with
@@ -37,8 +32,6 @@ def descriptors() -> int:
 
 
 class HandoverCase(MuxTestCase):
-    """From one listener to another."""
-
     skip = None if is_supported() else "these need Linux"
 
     async def relayed(

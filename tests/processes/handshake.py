@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
-
-__all__ = ["Handshake"]
+from collections.abc import Callable
+from typing import Any
 
 
 class Handshake:

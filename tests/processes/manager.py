@@ -6,15 +6,10 @@ import os
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tests.interop.children import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-__all__ = ["Manager"]
 
 _PASS_ON = """
 import os, socket, sys

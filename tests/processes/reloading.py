@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tests.interop.mux import Mux
+from tests.interop.mux import Change, Mux
 from tests.processes.running import WorkersTestCase, open_files
-
-if TYPE_CHECKING:
-    import socket
-
-    from tests.interop.mux import Change
-
-__all__ = ["ReloadingTestCase", "leading_to", "listening_inodes", "with_more", "with_workers"]
 
 
 def listening_inodes(pid: int) -> set[str]:
@@ -24,23 +17,18 @@ def listening_inodes(pid: int) -> set[str]:
 
 
 def with_workers(count: int) -> Change:
-    """Have another number of workers."""
     return r"workers = \d+", f"workers = {count}"
 
 
 def leading_to(server: socket.socket) -> Change:
-    """Lead clients to another server."""
     return "backend = .*", f"backend = 127.0.0.1:{server.getsockname()[1]}"
 
 
 def with_more(text: str) -> Change:
-    """Have more rules at the end."""
     return r"\Z", text
 
 
 class ReloadingTestCase(WorkersTestCase):
-    """Services whose rules change."""
-
     def begin(self, workers: int = 2, listener: str = "") -> tuple[Mux, socket.socket]:
         server = self.backend()
         mux = Mux(self.folder, self.relaying(server, listener), f"workers = {workers}")

@@ -8,19 +8,16 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.support.folders import make_folder
 from tests.support.ports import stop_listening
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-
-    from twisted.trial.unittest import SynchronousTestCase
 
 Pair = tuple[socket.socket, socket.socket]
 """A connection: the client's end, and the server's."""
@@ -30,7 +27,6 @@ RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 
 
 def pids_of(pid: int) -> list[int]:
-    """Give the children of a process, the oldest first."""
     return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -47,7 +43,6 @@ def named(pid: int, name: str) -> list[int]:
 
 
 def starter_of(pid: int) -> int:
-    """Give the process of which a supervisor has its workers forked."""
     (starter,) = named(pid, "starter")
     return starter
 
@@ -62,7 +57,6 @@ def workers_of(pid: int) -> list[int]:
 
 
 def family_of(pid: int) -> list[int]:
-    """Give a process with its children, theirs, and so on."""
     return [pid, *(one for child in pids_of(pid) for one in family_of(child))]
 
 
@@ -93,7 +87,6 @@ def halted(pids: Collection[int]) -> Iterator[None]:
 
 
 def resident(pid: int) -> int:
-    """Give the resident memory of a process, in bytes (proc(5))."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
@@ -104,7 +97,6 @@ def worker_of(connection_id: str) -> str:
 
 
 def open_files(pid: int) -> set[str]:
-    """Give what a process has open, as the system names it."""
     found = set()
     # It has ended, or is about to: then what it had is root's.
     with suppress(FileNotFoundError, PermissionError, ProcessLookupError):
@@ -115,7 +107,6 @@ def open_files(pid: int) -> set[str]:
 
 
 def has_connection(pid: int, end: socket.socket) -> bool:
-    """Tell whether a process has the other end of a connection."""
     own = _port(end.getpeername()[1])
     inodes = [words[9] for words in _tcp_sockets(own) if words[1].endswith(own)]
     files = open_files(pid)
@@ -123,7 +114,6 @@ def has_connection(pid: int, end: socket.socket) -> bool:
 
 
 def serves(pid: int, client: socket.socket) -> bool:
-    """Tell whether a process has accepted a client."""
     own = _port(client.getsockname()[1])
     inodes = [words[9] for words in _tcp_sockets(own) if words[2].endswith(own)]
     files = open_files(pid)
@@ -162,7 +152,6 @@ def _described(pid: int) -> str:
 
 
 def listening_inode(port: int) -> str:
-    """Tell which socket listens on a port of 127.0.0.1."""
     own = _port(port)
     address = int.from_bytes(socket.inet_aton("127.0.0.1"), sys.byteorder)
     place = f"{address:08X}{own}"  # others may have the port elsewhere
@@ -181,7 +170,6 @@ def _tcp_sockets(port: str) -> list[list[str]]:
 
 
 def find_modules(test: SynchronousTestCase, folder: Path) -> None:
-    """Have programs that a test starts from now on import what is in a folder."""
     folder.chmod(0o755)  # workers may be another user's
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     test.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})

@@ -7,14 +7,10 @@ import contextlib
 import random
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-__all__ = ["KINDS", "Load", "Stream"]
 
 KINDS = ("both", "client-finished", "server-finished", "stalled")
 """Bytes both ways with pauses; one end that sends a little and then no more; a client that reads nothing before the end."""

@@ -7,8 +7,9 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,9 +21,6 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.support.peers import reactor
 from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -36,15 +34,12 @@ def nothing(*_: object) -> None:
 
 
 def channel(**handlers: Callable[..., object]) -> Channel:
-    """Make a channel that nobody else hears of."""
     made = Channel(handlers, nothing, Clock())
     made.makeConnection(StringTransport())
     return made
 
 
 class FramingTest(SynchronousTestCase):
-    """Messages in a stream of bytes."""
-
     @given(st.lists(JSON, max_size=5), st.data())
     def test_any_cut(self, values: list[Any], data: st.DataObject) -> None:
         """However the stream is cut, each message arrives once and in its order."""
@@ -145,8 +140,6 @@ class FramingTest(SynchronousTestCase):
 
 
 class PairTest(TestCase):
-    """Two ends of a channel."""
-
     timeout = 60
 
     def setUp(self) -> None:

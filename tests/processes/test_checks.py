@@ -6,14 +6,11 @@ import contextlib
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
+from tests.interop.mux import Mux, Record
 from tests.processes.running import WorkersTestCase, worker_of, workers_of
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from tests.interop.mux import Mux, Record
 
 _RULES = """
 [listen public]
@@ -60,8 +57,6 @@ class Checked:
 
 
 class ChecksTest(WorkersTestCase):
-    """Two workers that lead clients to a server which is checked by their supervisor."""
-
     def begin(self, server: str) -> Mux:
         mux = self.start(_RULES.format(server=server), "workers = 2")
         self.addCleanup(mux.stop)

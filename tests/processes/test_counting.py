@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import deferLater
@@ -15,12 +16,7 @@ from tests.processes.running import halted
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.admin.metrics import exposition
-from txmux.telemetry.counting.snapshot import counts_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from txmux.telemetry.counting.snapshot import Counts
+from txmux.telemetry.counting.snapshot import Counts, counts_of
 
 RULES = """
 [txmux]
@@ -61,8 +57,6 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class AgreementTest(SupervisedTestCase):
-    """Real workers, and clients that know what they have sent and got."""
-
     async def test_killed_and_reloaded(self) -> None:
         """The counters, the access log and the clients agree to the last connection and byte."""
         await self.begin()

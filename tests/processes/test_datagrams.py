@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.admin.processes import ask, get
 from tests.interop.children import eventually
@@ -19,16 +19,10 @@ from tests.processes.upgrading import Upgrading
 from tests.udp.test_migration import FIRST, SHORT, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
 _RULES = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:%d\n"
 
 
 class _Client:
-    """One end of a flow."""
-
     def __init__(self, test: WorkersTestCase, port: int) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         test.addCleanup(self._socket.close)
@@ -49,8 +43,6 @@ class _Client:
 
 
 class _Case(WorkersTestCase):
-    """A service, and its server."""
-
     def begin(self, settings: str) -> Upgrading:
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         server.bind(("127.0.0.1", 0))
@@ -82,8 +74,6 @@ class _Case(WorkersTestCase):
 
 
 class StopTest(_Case):
-    """A service that stops."""
-
     def test_flows_go_on_until_the_drain_timeout(self) -> None:
         mux = self.begin("drain_timeout = 2s")
         client = self.flow(mux)
@@ -123,8 +113,6 @@ class StopTest(_Case):
 
 
 class CloseTest(_Case):
-    """Flows that an operator ends."""
-
     def test_close(self) -> None:
         """Those that a filter names end, in whichever worker they are; the others go on, and their clients may begin anew."""
         mux = self.begin("workers = 2\ndrain_timeout = 100ms")
@@ -165,8 +153,6 @@ def _name(end: socket.socket) -> str:
 
 
 class UpgradeTest(WorkersTestCase):
-    """A server and clients of which each is one socket."""
-
     def setUp(self) -> None:
         self.server, self.near, self.far = (self.end() for _ in range(3))
 

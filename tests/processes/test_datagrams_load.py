@@ -11,17 +11,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
 from tests.processes.running import WorkersTestCase, workers_of
 from tests.processes.upgrading import Upgrading
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 _IS_LONG = "TXMUX_RELOADS" in os.environ
 _RELOADS = int(os.environ.get("TXMUX_RELOADS", "10"))
@@ -31,8 +27,6 @@ _RULES = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:%d\n"
 
 
 class LoadTest(WorkersTestCase):
-    """Flows live through all changes."""
-
     def begin_talking(
         self, settings: str, patience: float = 60.0
     ) -> tuple[Upgrading, DatagramLoad]:

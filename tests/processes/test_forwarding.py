@@ -17,8 +17,6 @@ from txmux.net.channel.channel import Channel, LogForwarder, attach
 
 
 class ForwardingTest(TestCase):
-    """Lines that nobody takes."""
-
     timeout = 60
 
     async def test_stalled_supervisor(self) -> None:

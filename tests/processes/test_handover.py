@@ -6,28 +6,23 @@ import gc
 import socket
 import weakref
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from tests.processes.handover_case import HandoverCase, descriptors
-from tests.support.peers import reactor
+from tests.support.peers import Peer, reactor
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.relay.relay import Relay
 from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
-    from txmux.tcp.connection import MuxProtocol
-
 
 class HandoverTest(HandoverCase):
-    """All that can become of them."""
-
     async def assert_go_on(self, peers: list[tuple[Peer, Peer]], where: MuxFactory) -> None:
         """Let all say something each way, and end; each is logged once, with all its bytes."""
         self.assertEqual(len(where.connections), len(peers))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.logger import capturedLogs
 from typing_extensions import override
 
 from tests.processes.handover_case import HandoverCase
+from tests.support.peers import Peer
 from txmux.access.across_processes import SharedLimits
+from txmux.net.channel.channel import Channel
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import open_socket, socket_address
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
-    from txmux.net.channel.channel import Channel
-    from txmux.tcp.listener import MuxFactory
-
+from txmux.tcp.listener import MuxFactory
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 

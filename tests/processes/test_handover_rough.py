@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING
+import socket
 
 from tests.interop.children import eventually
 from tests.processes.running import WorkersTestCase, customize, halted, is_gone, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
-
-if TYPE_CHECKING:
-    import socket
 
 _CONNECTIONS = 110
 _BATCH = 25
@@ -89,8 +86,6 @@ _OTHER_VERSION = """
 
 
 class UpgradeTest(WorkersTestCase):
-    """Connections before the upgrade, and what is done to one of the processes."""
-
     def begun(self, done: str, *, new: bool, settings: str = "") -> Upgrading:
         condition = f"('TXMUX_PREDECESSOR' in os.environ) is {new}"
         customize(

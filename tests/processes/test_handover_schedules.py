@@ -7,9 +7,10 @@ import gc
 import os
 import socket
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from hypothesis import given, settings
@@ -25,13 +26,8 @@ from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
 from txmux.rules.model import Listener
-from txmux.tcp.moving import MovedConnection
+from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
 from txmux.telemetry.record import ConnectionRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from txmux.tcp.moving import SlotRelease, Sockets
 
 _ADMISSION = Admission(Listener("public"), lambda: 0.0)
 _BATCH = 3

@@ -7,9 +7,11 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
@@ -24,14 +26,8 @@ from txmux.net.channel.channel import Channel
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.privilege import open_for_worker
+from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.starting import Starter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from twisted.internet.defer import Deferred
-
-    from txmux.processes.privilege.sandbox import Sandbox
 
 _RULES = """
 [txmux]
@@ -66,8 +62,6 @@ _LONG_NUMBER = b'{"number": "%s"}' % ("\N{EURO SIGN}" * 20_000).encode()
 
 
 class HostileTest(TestCase):
-    """Rules, files that they name, and others."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         for name in ("key.pem", "admin.token", "crowdsec.key", "other.pem"):
@@ -195,8 +189,6 @@ class HostileTest(TestCase):
 
 
 class ChannelTest(TimedTestCase):
-    """What leads from a worker to the supervisor."""
-
     async def test_closed(self) -> None:
         """It is closed if descriptors come, which no worker has to send, or a line without an end; nothing is kept, and the worker replaced."""
         self.patch(sys.modules[Channel.__module__], "_LONGEST", 2**16)

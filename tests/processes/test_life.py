@@ -9,9 +9,9 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.interop.children import PATIENCE, Child, eventually, run
+from tests.interop.mux import Mux
 from tests.processes.running import (
     RULES,
     WorkersTestCase,
@@ -24,16 +24,10 @@ from tests.processes.running import (
 )
 from tests.support.folders import make_folder
 
-if TYPE_CHECKING:
-    from tests.interop.mux import Mux
-
-
 _PATIENT = "workers = 2\ndrain_timeout = 10m"
 
 
 class CrashTest(WorkersTestCase):
-    """A worker that ends without having been told to."""
-
     def test_clients_that_wait_are_served_by_the_next_workers(self) -> None:
         mux = self.start()
         self.addCleanup(mux.stop)
@@ -127,8 +121,6 @@ class CrashTest(WorkersTestCase):
 
 
 class StopTest(WorkersTestCase):
-    """The end of the service."""
-
     def test_drain(self) -> None:
         """Connections that are under way go on to their end; new ones are refused meanwhile."""
         listening = self.backend()
@@ -195,8 +187,6 @@ class StopTest(WorkersTestCase):
 
 
 class StreamsTest(WorkersTestCase):
-    """``txmux run`` and ``twist`` with standard streams that are closed."""
-
     def test_closed(self) -> None:
         """It serves, reloads and stops as usual, and leaves no file behind."""
         for program, closed, status in (

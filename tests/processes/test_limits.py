@@ -12,7 +12,6 @@ from array import array
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
@@ -21,16 +20,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import Child
 from txmux.access import across_processes
 from txmux.access.across_processes import SharedLimits
-from txmux.access.admission import Refused
-from txmux.access.per_source import source_of
+from txmux.access.admission import Admission, Refused, Tally
+from txmux.access.per_source import Permit, source_of
+from txmux.rules.model import Listener, Rules
 from txmux.rules.reading.parser import parse
+from txmux.telemetry.reasons import LimitName
 from txmux.wire.proxyprotocol.header import Address
-
-if TYPE_CHECKING:
-    from txmux.access.admission import Admission, Tally
-    from txmux.access.per_source import Permit
-    from txmux.rules.model import Listener, Rules
-    from txmux.telemetry.reasons import LimitName
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 
@@ -119,8 +114,6 @@ print("most", most, "refused", refused)
 
 
 class SharedLimitsTest(SynchronousTestCase):
-    """Two workers, as their parent sees them."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.rules = parse(RULES, "x")
@@ -231,19 +224,15 @@ class SharedLimitsTest(SynchronousTestCase):
 
 
 def limited(*names: str) -> Rules:
-    """Give rules with these listeners, of which each limits sources and connections."""
     keys = "endpoint = 127.0.0.1:0\nmax_connections = 2\nconnection_rate_per_source = 1/s burst=4\n"
     return parse("".join(f"[listen {name}]\n{keys}" for name in names), "x")
 
 
 def named(rules: Rules, name: str) -> Listener:
-    """Give one of their listeners."""
     return next(one for one in rules.listeners if one.name == name)
 
 
 class RemovedListenersTest(SynchronousTestCase):
-    """Rules whose listeners get other names, in a parent and a worker."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
@@ -392,8 +381,6 @@ class RemovedListenersTest(SynchronousTestCase):
 
 
 class SparseTest(SynchronousTestCase):
-    """Of a large table, few sources are used."""
-
     def setUp(self) -> None:
         """Make the memory for many workers, so that slots are not of a length that pages are a multiple of."""
         self.limits = SharedLimits.make(parse(RULES, "x"), 16)
@@ -440,8 +427,6 @@ class SparseTest(SynchronousTestCase):
 
 
 class SharedTallyTest(SynchronousTestCase):
-    """Two workers, and a limit."""
-
     def setUp(self) -> None:
         self.limits = SharedLimits.make(parse(RACED, "x"), 2)
         self.addCleanup(self.limits.close)
@@ -471,8 +456,6 @@ class SharedTallyTest(SynchronousTestCase):
 
 
 class ExpectedTest(SynchronousTestCase):
-    """Connections that another service will hand over."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
@@ -533,8 +516,6 @@ class ExpectedTest(SynchronousTestCase):
 
 
 class RaceTest(SynchronousTestCase):
-    """Two processes at the same time."""
-
     def race(self, program: str) -> list[int]:
         self.rules = parse(RACED, "x")
         self.limits = SharedLimits.make(self.rules, 2)

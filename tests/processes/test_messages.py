@@ -35,8 +35,6 @@ _RULES = "[listen a]\nendpoint = 127.0.0.1:1\nmax_connections_per_source = 5\n"
 
 
 class StartingTests(SynchronousTestCase):
-    """Messages with descriptors."""
-
     def setUp(self) -> None:
         rules = parse(_RULES, "x")
         (place,) = listen_addresses(rules.listeners[0])
@@ -131,8 +129,6 @@ class StartingTests(SynchronousTestCase):
 
 
 class CountingTests(SynchronousTestCase):
-    """What a worker is told of memory in which it counts."""
-
     def test_no_memory(self) -> None:
         """The log says what is missing if there is not the memory in which a worker is to count, which is closed."""
         worker = WorkerProcess(1, Clock())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -21,14 +21,9 @@ from tests.support.consul import Consul, Instance
 from tests.support.datagrams import turn
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, connect, reactor
+from tests.support.peers import Peer, PeerFactory, connect, reactor
 from tests.support.ports import free_port
 from txmux.backends.health.checks import key_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.support.peers import Peer
 
 HOST, OTHER = "web.test", "other.test"
 _HOSTS = "127.0.0.1", "127.0.0.2"
@@ -277,8 +272,6 @@ class NamesTest(ReloadCase):
 
 
 class UpgradeNamesTest(TestCase):
-    """Two processes, one after the other."""
-
     timeout = 180
 
     async def test_new_process_serves_though_no_name_server_answers(self) -> None:

@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,14 +31,8 @@ from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.processes.supervisor.notify import Notifier, _name, sockets_from_store
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
 
 class NotifierTest(SynchronousTestCase):
-    """Single messages."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -149,8 +144,6 @@ class NotifierTest(SynchronousTestCase):
 
 
 class ServiceTestCase(WorkersTestCase):
-    """Services with a stand-in for systemd."""
-
     def setUp(self) -> None:
         super().setUp()
         self.own_folder = make_folder(self)
@@ -164,8 +157,6 @@ class ServiceTestCase(WorkersTestCase):
 
 
 class LifeTest(ServiceTestCase):
-    """From start to stop."""
-
     def test_ready_reload_and_stop(self) -> None:
         mux = self.service("workers = 2")
         self.manager.wait_for(READY="1", STATUS="serving")
@@ -209,8 +200,6 @@ class LifeTest(ServiceTestCase):
 
 
 class StoreTest(ServiceTestCase):
-    """Sockets that systemd keeps."""
-
     def wait_for_clients(self, names: Mapping[str, object]) -> list[socket.socket]:
         clients = []
         for name in names.values():

@@ -298,8 +298,6 @@ class OpenerTest(SynchronousTestCase):
 
 
 class FilesTest(SynchronousTestCase):
-    """Files that are opened by whoever may."""
-
     def test_helper(self) -> None:
         """Only what this process is not permitted to open is asked of the helper."""
         folder = make_folder(self)

@@ -11,8 +11,6 @@ from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 
 
 class PidFileTest(SynchronousTestCase):
-    """Written, replaced and removed."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.path = self.folder / "txmux.pid"

@@ -49,8 +49,6 @@ class _Worker:
 
 
 class FlowsTest(SynchronousTestCase):
-    """Two workers, of which the first one reads datagrams."""
-
     @override
     def setUp(self) -> None:
         make: Any = _Worker

@@ -15,8 +15,6 @@ from txmux.processes.upgrade.predecessor import IncomingTransfer, Predecessor
 
 
 class PredecessorTests(SynchronousTestCase):
-    """The first message."""
-
     def hear(self, line: bytes, *sockets: socket.socket) -> Predecessor:
         own, end = socket.socketpair()
         self.addCleanup(end.close)
@@ -65,8 +63,6 @@ class PredecessorTests(SynchronousTestCase):
 
 
 class ArrivalTest(SynchronousTestCase):
-    """Connections that come, or do not."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.incoming = IncomingTransfer(self.clock)

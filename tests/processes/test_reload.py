@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.admin.processes import get, post
 from tests.interop.children import eventually
@@ -20,13 +20,8 @@ from tests.processes.reloading import (
 from tests.processes.running import RULES, workers_of
 from tests.processes.upgrading import Running
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 class ReloadTest(ReloadingTestCase):
-    """Services with some number of workers."""
-
     def test_all_or_none(self) -> None:
         """All workers change, or none does; connections go on, the sockets and the processes stay."""
         mux, server = self.begin()
@@ -173,8 +168,6 @@ class ReloadTest(ReloadingTestCase):
 
 
 class ReturningTest(ReloadingTestCase):
-    """Reloads that follow one another while processes end."""
-
     def test_worker_about_to_end_is_not_used_again(self) -> None:
         mux, server = self.begin(3)
         for count in (2, 3, 1, 3) * 4:

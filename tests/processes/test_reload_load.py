@@ -10,22 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
+from tests.interop.mux import Mux
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import WorkersTestCase, family_of, holders, open_files, workers_of
 from tests.processes.streams import Load
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
-
-    from tests.interop.mux import Mux
 
 _IS_LONG = "TXMUX_RELOADS" in os.environ
 _RELOADS = int(os.environ.get("TXMUX_RELOADS", "24"))
@@ -63,7 +59,6 @@ class Usage:
 
 
 def measured(pid: int) -> tuple[Usage, Usage]:
-    """Measure the supervisor of a service, and all together."""
     each = []
     for one in family_of(pid):
         with contextlib.suppress(OSError, KeyError):  # it has ended
@@ -73,8 +68,6 @@ def measured(pid: int) -> tuple[Usage, Usage]:
 
 
 class LoadTest(WorkersTestCase):
-    """Long streams live through all reloads, while short connections come and go."""
-
     def assert_unnoticed(self, workers: Sequence[int], times: int) -> None:
         """Reload this often, good and bad files by turns, and compare what the streams and the log know of each other."""
         load = Load(_STREAMS, _VISITORS)

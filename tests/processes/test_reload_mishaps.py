@@ -21,8 +21,6 @@ _ROUTE = "[route more]\nmatch = ssh\nbackend = close\n"
 
 
 class MishapsTest(WorkersTestCase):
-    """A service with one worker."""
-
     def begin(self, settings: str = "") -> None:
         self.folder.chmod(0o755)
         self.mux = Mux(self.folder, _RULES, settings)

@@ -24,8 +24,6 @@ _MORE = with_more("[listen other]\nendpoint = 127.0.0.1:0\n")
 
 
 class RoughTest(ReloadingTestCase):
-    """Services with some number of workers."""
-
     def test_refused_by_one_only(self) -> None:
         """What only one worker cannot do changes nothing in any; when it can, all change."""
         mux, server = self.begin(3)
@@ -151,8 +149,6 @@ class RoughTest(ReloadingTestCase):
 
 
 class RemovedTest(ReloadingTestCase):
-    """Connections of routes that the rules do not have any more."""
-
     def test_with_workers(self) -> None:
         """With drain_removed they are ended after drain_timeout in all workers, also where their number changes."""
         for workers, count in ((1, 2), (2, 1)):

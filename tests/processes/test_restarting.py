@@ -10,8 +10,6 @@ from txmux.processes.workers.restarting import BackOff
 
 
 class BackOffTest(SynchronousTestCase):
-    """Waiting times."""
-
     def test_doubles(self) -> None:
         """The first time it is started at once, then after a second, and so on up to the longest."""
         back_off = BackOff()

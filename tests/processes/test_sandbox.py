@@ -8,13 +8,13 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured, run
+from tests.interop.mux import Mux
 from tests.processes.running import halted, named, set_limits, use_plugin, workers_of
 from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
@@ -22,9 +22,6 @@ from tests.support.folders import make_folder
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.sandbox import SandboxError, sandbox_of
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from tests.interop.mux import Mux
 
 RULES = """
 [listen public]
@@ -48,8 +45,6 @@ TRIED = frozenset(
 
 
 class SandboxCase(SynchronousTestCase):
-    """Has a plugin that tries to break out."""
-
     def setUp(self) -> None:
         if not landlock.abi():
             raise SkipTest("this kernel has no Landlock")
@@ -80,8 +75,6 @@ class SandboxCase(SynchronousTestCase):
 
 
 class SandboxTests(SandboxCase):
-    """A real service."""
-
     def run_service(self, settings: str = "", rules: str = "") -> Running:
         mux = Running(self.folder, rules or self.rules, settings)
         self.addCleanup(mux.stop)

@@ -18,8 +18,6 @@ from tests.processes.running import RULES, WorkersTestCase, is_gone, worker_of, 
 
 
 class SharingTest(WorkersTestCase):
-    """What clients see is one service."""
-
     def test_all_serve(self) -> None:
         """Each worker gets some of the clients, and each connection stands in the log exactly once."""
         mux = self.start()
@@ -84,8 +82,6 @@ class SharingTest(WorkersTestCase):
 
 
 class LogTest(WorkersTestCase):
-    """One log."""
-
     def test_of_service(self) -> None:
         """In the service's own log, lines of the access log are as they are with one worker; other lines name theirs."""
         rules = self.folder / "own-log.ini"
@@ -128,8 +124,6 @@ class LogTest(WorkersTestCase):
 
 
 class LimitTest(WorkersTestCase):
-    """Limits hold for all workers together."""
-
     def test_limits(self) -> None:
         """One more than the limit is closed, whoever serves it; and what a worker had is free when it has crashed."""
         listening = self.backend()

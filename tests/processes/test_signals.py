@@ -19,8 +19,6 @@ from txmux.processes.supervisor.signals import StopSignals
 
 
 class StopSignalsTest(SynchronousTestCase):
-    """`StopSignals`."""
-
     def test_at_once(self) -> None:
         """A signal that comes as soon as it is watched for is given to whoever had a handler before."""
         heard: list[int] = []
@@ -81,8 +79,6 @@ class OthersTest(WorkersTestCase):
 
 
 class NeverRunningTests(SynchronousTestCase):
-    """A program that gives up before it runs the reactor."""
-
     def test_reactor_keeps_nothing_of_a_stopped_service(self) -> None:
         signals = StopSignals(reactor)
         kept = weakref.ref(signals)

@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 from base64 import b64encode
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -37,15 +38,10 @@ from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.access_log import AccessLogError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 TWO = "[txmux]\nworkers = 2\n"
 
 
 class TwistTest(WorkersTestCase):
-    """``twist txmux``."""
-
     def failure(self, text: str, status: int = 1) -> str:
         rules = self.folder / "rules.ini"
         rules.write_text(text)
@@ -104,8 +100,6 @@ class StoppableReactor:
 
 
 class ServiceTest(SupervisedTestCase):
-    """`MuxService`."""
-
     def test_made_in_python(self) -> None:
         """Rules that come from no file are for programs that embed txmux."""
         rules = Rules(Path("x"), Settings(workers=2), (Listener("x", ("127.0.0.1:0",)),), ())
@@ -182,8 +176,6 @@ sys.exit(process.run(1, end, reactor=sys.argv[2], sandbox="off"))
 
 
 class WorkerTest(SynchronousTestCase):
-    """A worker's process, with a test for a supervisor."""
-
     def setUp(self) -> None:
         self.own, self.other = socket.socketpair()
         self.addCleanup(self.own.close)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
@@ -28,22 +28,15 @@ from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
+from txmux.control.report import Report
 from txmux.processes import forking
 from txmux.processes.workers import starting
 from txmux.processes.workers.starting import Starter, installed_code, start_early
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from txmux.control.report import Report
-
 
 _ENDED = "the process that starts workers has ended"
 
 
 class StarterTest(WorkersTestCase):
-    """``txmux run`` with two workers."""
-
     def begin(self) -> tuple[Running, list[int]]:
         self.listening = self.backend()
         mux = self.own(Running(self.folder, self.relaying(self.listening), "workers = 2"))
@@ -119,8 +112,6 @@ class StarterTest(WorkersTestCase):
 
 
 class StartingTest(SynchronousTestCase):
-    """Without any worker."""
-
     def test_halted_starter_is_killed_at_the_stop(self) -> None:
         self.patch(forking, "_PATIENCE", 0.1)
         child = start_early()
@@ -148,8 +139,6 @@ _TLS = "[route secure]\nmatch = tls\nterminate_tls = key.pem\n"
 
 
 class StarterReloadTest(TimedTestCase):
-    """Other rules, for which workers are to be started or retired."""
-
     def halt(self) -> None:
         self.halted = self.starter()
         os.kill(self.halted, signal.SIGSTOP)
@@ -210,5 +199,4 @@ class StarterReloadTest(TimedTestCase):
 
 
 def _mapped(pid: int) -> str:
-    """Name the files that a process has in its memory."""
     return Path(f"/proc/{pid}/maps").read_text()

@@ -72,8 +72,6 @@ class _Clients:
 
 
 class StoreLoadTest(ServiceTestCase):
-    """A client comes each millisecond."""
-
     def killed(self, settings: str) -> Counter[str]:
         mux = self.service(settings)
         self.manager.wait_for(READY="1")

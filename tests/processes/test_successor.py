@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -17,10 +18,6 @@ from tests.support.peers import reactor
 from txmux.net.channel.channel import AnswerTimeoutError, Channel, attach
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 _READS = """\
 import json, os, socket
@@ -39,8 +36,6 @@ async def nothing_known(*, again: bool = False) -> dict[str, Any]:  # noqa: ARG0
 
 
 class Old:
-    """What the old process does with its workers, noted."""
-
     def __init__(self) -> None:
         self.done: list[str] = []
         self.endpoints = SimpleNamespace(pause=lambda: None, accept=lambda: None)
@@ -53,7 +48,6 @@ class Old:
 
 
 def upgrade_of(old: Old, *options: Any) -> Upgrade:
-    """Give an attempt of this process."""
     exchange: Any = old
     endpoints: Any = old.endpoints
     return Upgrade(exchange, endpoints, *options)
@@ -173,8 +167,6 @@ class FailureTest(TestCase):
 
 
 class OldVersionTest(TestCase):
-    """One that takes over sockets and nothing else."""
-
     timeout = 300
 
     async def test_sockets_alone(self) -> None:
@@ -191,8 +183,6 @@ class OldVersionTest(TestCase):
 
 
 class ReloadTest(TestCase):
-    """A reload that the old process is asked for while it drains."""
-
     def test_not_answered(self) -> None:
         """If the new process does not answer in three minutes, whoever asked is told, and may ask again."""
         time: Any = VirtualTime()

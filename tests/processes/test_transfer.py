@@ -69,8 +69,6 @@ class _Ring:
 
 
 class CollectingTest(SynchronousTestCase):
-    """The time while connections move."""
-
     def setUp(self) -> None:
         self.addCleanup(gc.unfreeze)
         self.addCleanup(gc.enable)

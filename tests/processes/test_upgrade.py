@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+import socket
+from pathlib import Path
 from unittest import SkipTest
 
 from tests.admin.processes import ask
 from tests.interop.children import eventually
+from tests.interop.mux import Mux
 from tests.processes.running import (
     RULES,
     WorkersTestCase,
@@ -23,13 +25,6 @@ from tests.processes.running import (
 )
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
-
-if TYPE_CHECKING:
-    import socket
-    from pathlib import Path
-
-    from tests.interop.mux import Mux
-
 
 _LATE = """
 import os, sys
@@ -81,8 +76,6 @@ if not os.path.exists({flag!r}):
 
 
 class UpgradeTestCase(WorkersTestCase):
-    """Services that can be upgraded."""
-
     def upgrading(self, rules: str = RULES, settings: str = "") -> Upgrading:
         mux = Upgrading(self.folder, rules, settings)
         self.addCleanup(mux.kill)
@@ -96,8 +89,6 @@ class UpgradeTestCase(WorkersTestCase):
 
 
 class UpgradeTest(UpgradeTestCase):
-    """One that succeeds."""
-
     def assert_upgrades(self, mux: Upgrading, times: int) -> None:
         listening = self.backend_of[mux]
         inodes = mux.inodes()
@@ -222,8 +213,6 @@ class UpgradeTest(UpgradeTestCase):
 
 
 class BrokenTest(UpgradeTestCase):
-    """One that fails: the old process goes on, and says why."""
-
     def test_bad_rules_and_taken_port(self) -> None:
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening))

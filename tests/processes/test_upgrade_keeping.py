@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from tests.admin.processes import get
 from tests.interop.children import eventually
 from tests.processes.handshake import Handshake
 from tests.processes.running import RULES, has_connection, is_gone, workers_of
 from tests.processes.test_upgrade import UpgradeTestCase
+from tests.processes.upgrading import Upgrading
 from tests.support.certificates import make_authority
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tests.processes.upgrading import Upgrading
 
 
 class KeepingTest(UpgradeTestCase):
-    """A reload, and then an upgrade."""
-
     def setUp(self) -> None:
         super().setUp()
         self.listening = self.backend()

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import select
 import signal
-from typing import TYPE_CHECKING
+import socket
 
 from tests.admin.processes import get
 from tests.interop.children import eventually
 from tests.processes.running import RULES
 from tests.processes.test_upgrade import UpgradeTestCase
-
-if TYPE_CHECKING:
-    import socket
-
-    from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import Upgrading
 
 
 class LimitsTest(UpgradeTestCase):
@@ -65,8 +61,6 @@ class LimitsTest(UpgradeTestCase):
 
 
 class PlacesTest(UpgradeTestCase):
-    """A server with a limit, before and after an upgrade."""
-
     def test_of_a_server(self) -> None:
         """Who waits in the old process gets the place of one that has moved, when that has ended; and then who waits in the new one."""
         listening = self.backend()

@@ -6,16 +6,13 @@ import os
 import statistics
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import attrs
 
+from tests.interop.mux import Record
 from tests.processes.running import WorkersTestCase, family_of, resident
 from tests.processes.streams import Load
 from tests.processes.upgrading import Upgrading
-
-if TYPE_CHECKING:
-    from tests.interop.mux import Record
 
 _UPGRADES = int(os.environ.get("TXMUX_UPGRADES", "6"))
 _STREAMS = int(os.environ.get("TXMUX_STREAMS", "50"))
@@ -36,8 +33,6 @@ class _Sizes:
 
 
 class LoadTest(WorkersTestCase):
-    """Long streams live through all upgrades, while short connections come and go."""
-
     def assert_unnoticed(self, settings: str, times: int) -> None:
         load = Load(_STREAMS, visitors=max(4, _STREAMS // 40))
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{load.server}\n"

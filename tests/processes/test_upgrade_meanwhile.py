@@ -9,16 +9,13 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import halted, is_gone, workers_of
 from tests.processes.test_upgrade import UpgradeTestCase
-
-if TYPE_CHECKING:
-    from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import Upgrading
 
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 
@@ -30,8 +27,6 @@ _RELOAD = (
 
 
 class MeanwhileTest(UpgradeTestCase):
-    """One after the other, and connections go on."""
-
     def count(self, mux: Upgrading, what: str) -> int:
         return mux.child.output.count(what)
 

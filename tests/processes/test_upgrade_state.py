@@ -8,27 +8,21 @@ import re
 import signal
 import socket
 import threading
-from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.processes import get, post, text_of
 from tests.interop.children import eventually
+from tests.interop.mux import Record
 from tests.processes.running import RULES
 from tests.processes.test_upgrade import UpgradeTestCase
+from tests.processes.upgrading import Upgrading
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from tests.interop.mux import Record
-    from tests.processes.upgrading import Upgrading
-
 
 _ROUTE = "[route all]\nmatch = any\nbackend = pool\n"
 
 
 class StateTest(UpgradeTestCase):
-    """Each is taken along to the next process, and from there to its workers."""
-
     def visit(self, mux: Upgrading, count: int = 1) -> list[Record]:
         for _ in range(count):
             with mux.connect() as client, contextlib.suppress(ConnectionError):  # it is refused
@@ -151,8 +145,6 @@ class StateTest(UpgradeTestCase):
 
 
 class WantedTest(UpgradeTestCase):
-    """With two workers."""
-
     def test_wanted(self) -> None:
         """A server that drains gets no client of the new process, and a listener that is shut accepts none; until that is changed."""
         admin = self.folder / "admin.sock"
@@ -225,8 +217,6 @@ _NAMES = ("connections_total", "connections_active", "route_matches_total", "byt
 
 
 class CountingTest(UpgradeTestCase):
-    """Upgrades with connections that last and others that have ended."""
-
     def read(self) -> list[float]:
         """Give numbers: clients, connections, matches, and bytes both ways."""
         text = text_of(self.folder / "metrics.sock", "/metrics")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+import socket
 
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.interop.children import eventually
+from tests.interop.mux import Mux
 from tests.processes.running import (
     RULES,
     WorkersTestCase,
@@ -24,21 +25,13 @@ from tests.processes.running import (
 from tests.processes.timed import TimedTestCase
 from tests.support.load import Load
 from tests.support.peers import reactor
-
-if TYPE_CHECKING:
-    import socket
-
-    from tests.interop.mux import Mux
-    from txmux.processes.workers.worker import Worker
-
+from txmux.processes.workers.worker import Worker
 
 _KILLED = 6
 """Workers that are killed one after another, of five: one more than once."""
 
 
 class SilentTest(TimedTestCase):
-    """Processes that do nothing, or are cut off."""
-
     async def test_worker_silent_for_ten_seconds_is_replaced(self) -> None:
         before = await self.begin()
         first, second = self.supervisor.pool.workers
@@ -127,8 +120,6 @@ class SilentTest(TimedTestCase):
 
 
 class KilledTest(WorkersTestCase):
-    """Workers are killed under load."""
-
     def test_again_and_again(self) -> None:
         """Only the connections of the killed one end, and no new client waits for another one in its place."""
         listening = self.backend()
@@ -166,7 +157,6 @@ class KilledTest(WorkersTestCase):
 
 
 def goes_on(client: socket.socket, server: socket.socket) -> bool:
-    """Tell whether a connection carries bytes both ways."""
     try:
         client.sendall(b"y")
         server.sendall(b"z")

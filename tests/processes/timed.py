@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from twisted.internet.task import deferLater
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from txmux.processes.workers.worker import Worker
-
-__all__ = ["RULES", "TimedTestCase"]
+from txmux.processes.workers.worker import Worker
 
 RULES = "[txmux]\nworkers = {}\n[listen x]\nendpoint = 127.0.0.1:0\n"
 

@@ -7,15 +7,12 @@ import re
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, eventually
 from tests.interop.mux import Mux
 from tests.processes.running import is_gone
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class Upgrading(Mux):

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.task import deferLater
 
 from tests.support.peers import Peer, connect, reactor
 from tests.support.service import ServiceTestCase
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 HEAD = "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
 PUBLIC = "[listen public]\nendpoint = 127.0.0.1:0\n"
 
 
 class BackendsCase(ServiceTestCase):
-    """A service, and the servers and clients of a test."""
-
     def lines(self) -> list[dict[str, Any]]:
         text = self.log.read_text() if self.log.exists() else ""
         return [json.loads(line) for line in text.splitlines()]

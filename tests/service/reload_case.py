@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import TestCase
 
 from tests.support.datagrams import turn
-from tests.support.peers import connect
+from tests.support.peers import Peer, connect
 from tests.support.supervised import SupervisedTestCase
-
-if TYPE_CHECKING:
-    from twisted.trial.unittest import TestCase
-
-    from tests.support.peers import Peer
-
-__all__ = ["LISTEN", "ReloadCase", "greeted"]
 
 LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
 
@@ -28,8 +22,6 @@ async def greeted(test: TestCase, port: int, greeting: bytes = b"SSH-2.0-a\r\n")
 
 
 class ReloadCase(SupervisedTestCase):
-    """Runs a service from a file, and changes that."""
-
     async def change(self, text: str) -> str:
         self.write(text)
         report = await self.running.reload()

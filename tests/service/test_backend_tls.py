@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import capturedLogs
 
 from tests.backends.connect.tls_case import authority
 from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
-from tests.support.certificates import make_authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.peers import PeerFactory, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 
-if TYPE_CHECKING:
-    from tests.support.certificates import Identity
-
 
 class TLSTest(BackendsCase):
-    """Servers to which TLS is spoken."""
-
     def secure(self, identity: Identity, **settings: Any) -> tuple[int, PeerFactory]:
         factory = PeerFactory()
         made = identity.private()

@@ -19,8 +19,6 @@ _ALL = "[route all]\nmatch = any\nbackend = {}\n"
 
 
 class SharedTest(BackendsCase):
-    """One backend that is reached by several ways."""
-
     async def test_one_pool(self) -> None:
         """Connections of two listeners, and those for which it is the fallback, count together."""
         server = PeerFactory()
@@ -67,8 +65,6 @@ max_connections = 2
 
 
 class NamesTest(BackendsCase):
-    """Servers that are known by name only."""
-
     def setUp(self) -> None:
         super().setUp()
         self.dns = NameServer()

@@ -29,8 +29,6 @@ retries = 9
 
 
 class ConsulTests(AdminCase):
-    """A service with a stand-in for Consul."""
-
     def setUp(self) -> None:
         super().setUp()
         self.consul = Consul(self)

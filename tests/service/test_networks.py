@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
@@ -17,9 +18,6 @@ from tests.support.datagrams import Talker
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.places import country, system, write_places
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _LISTEN = "[txmux]\naccess_log = LOG\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 
@@ -79,8 +77,6 @@ class NetworksCase(ReloadCase):
 
 
 class FileTest(NetworksCase):
-    """``@FILE``."""
-
     async def test_change(self) -> None:
         """Within ten seconds after a list has changed, it counts; other lists, and connections, are not touched."""
         self.write_list("192.0.2.1\n")
@@ -151,8 +147,6 @@ class FileTest(NetworksCase):
 
 
 class EndTest(NetworksCase):
-    """``end_denied``."""
-
     async def test_connections(self) -> None:
         """Those who may not come in any more are ended, where the listener wants that; their lines say why."""
         self.write_list("192.0.2.1\n")
@@ -208,8 +202,6 @@ class EndTest(NetworksCase):
 
 
 class CrowdSecTest(NetworksCase):
-    """``crowdsec:``, with one that the test plays."""
-
     async def test_decisions(self) -> None:
         """Whom it bans is kept out, and what it takes back is let in; what it told goes on over a reload."""
         played = CrowdSecPlayed(self)
@@ -247,8 +239,6 @@ class CrowdSecTest(NetworksCase):
 
 
 class PlaceTest(NetworksCase):
-    """``geo:`` and ``as:``."""
-
     async def test_places(self) -> None:
         """Routes serve clients by their country, listeners deny them by their system; a renewed database counts."""
         countries, systems = self.folder / "c.mmdb", self.folder / "s.mmdb"

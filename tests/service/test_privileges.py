@@ -42,13 +42,11 @@ default = reject
 
 
 def require_root() -> None:
-    """Skip a test that only root can make."""
     if os.geteuid() != 0:
         raise SkipTest("only root has privileges to give up")
 
 
 def ids_of(pid: int) -> dict[str, list[int]]:
-    """Give all users and groups of a process, and its capabilities."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     words = {name: values.split() for name, _, values in (line.partition(":") for line in lines)}
     found = {name: list(map(int, words[name])) for name in ("Uid", "Gid", "Groups")}
@@ -86,7 +84,6 @@ def free_low_port(test: SynchronousTestCase) -> int:
 
 
 def ask(port: int) -> bytes:
-    """Send a request, and give all of the answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(_GET)
         answer = b""
@@ -96,8 +93,6 @@ def ask(port: int) -> bytes:
 
 
 class DroppingTests(SynchronousTestCase):
-    """A real service, started by root."""
-
     def setUp(self) -> None:
         require_root()
         leave_unmeasured(self)
@@ -394,8 +389,6 @@ main(socket.socket(fileno=int(sys.argv[1])))
 
 
 class StarterTests(SynchronousTestCase):
-    """The process of which workers are forked."""
-
     def test_could_go_back(self) -> None:
         """It ends if it could become root again, so that no worker can be."""
         require_root()
@@ -416,8 +409,6 @@ class StarterTests(SynchronousTestCase):
 
 
 class AccountTests(SynchronousTestCase):
-    """Who the rules mean."""
-
     def account(self, settings: str) -> Account | None:
         return account_of(parse(f"[txmux]\n{settings}\n{_RULES}", "x.ini"))
 

@@ -25,8 +25,6 @@ _DRAIN = "[txmux]\ndrain_removed = yes\ndrain_timeout = 5s\n"
 
 
 class RoutesTest(ReloadCase):
-    """Routes and backends."""
-
     def setUp(self) -> None:
         super().setUp()
         self.old, self.new = PeerFactory(), PeerFactory()
@@ -222,8 +220,6 @@ def _to(factory: Site) -> Rules:
 
 
 class AskingTest(ReloadCase):
-    """Who asks, and when."""
-
     async def test_reload_of_a_service_that_does_not_run(self) -> None:
         await self.run_service(LISTEN)
         await self.running.stopService()

@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import attrs
 from twisted.internet.task import deferLater
@@ -20,9 +21,6 @@ from tests.support.service import ServiceTestCase
 from txmux.errors import MuxError
 from txmux.rules.model import Keepalive, Listener, Settings
 from txmux.serving.listen_addresses import listen_addresses
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _LOG = "[txmux]\naccess_log = LOG\n"
 
@@ -134,8 +132,6 @@ class InProcessTest(ServiceTestCase):
 
 
 class ListenersTest(ReloadCase):
-    """Where clients come in."""
-
     async def test_renamed_listener_keeps_its_socket(self) -> None:
         text = f"{_LOG}[listen NAME]\nendpoint = 127.0.0.1:{free_port()}\n"
         [port] = await self.run_service(text.replace("NAME", "a"))
@@ -188,8 +184,6 @@ class ListenersTest(ReloadCase):
 
 
 class FilesTest(ReloadCase):
-    """Files beside the rules."""
-
     async def test_access_log(self) -> None:
         """The access log goes elsewhere, also for connections of older rules; one that cannot be opened is refused."""
         [port] = await self.run_service(_LOG + LISTEN)

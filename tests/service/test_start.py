@@ -19,8 +19,6 @@ from txmux.telemetry.access_log import AccessLogError
 
 
 class StartTest(ServiceTestCase):
-    """Listening."""
-
     async def test_listens(self) -> None:
         """Every endpoint of every listener is opened, and leads to the routes that stand under it."""
         ports = self.run_service(
@@ -116,8 +114,6 @@ backend = reset
 
 
 class StartFailureTest(ServiceTestCase):
-    """What stops the start, and leaves nothing open."""
-
     def failure(self, text: str) -> str:
         """Give the message of a start that must fail."""
         service = self.service(text)

@@ -6,22 +6,17 @@ import itertools
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
 from txmux.processes.supervisor.signals import SignalWatch
-
-if TYPE_CHECKING:
-    from twisted.trial.unittest import TestCase
-
-    from tests.support.peers import Peer
-
 
 _RULES = (
     "[txmux]\naccess_log = LOG\n{}\n[listen x]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{}\n"
@@ -36,8 +31,6 @@ async def _relayed(test: TestCase, port: int, backend: PeerFactory) -> tuple[Pee
 
 
 class StopTest(ServiceTestCase):
-    """Draining."""
-
     async def relayed(self, settings: str = "", use: Any = reactor) -> tuple[Peer, Peer, int]:
         backend = PeerFactory()
         text = _RULES.format(settings, listen(self, backend))
@@ -99,8 +92,6 @@ class StopTest(ServiceTestCase):
 
 
 class DryRunTest(ServiceTestCase):
-    """Routes that decide nothing."""
-
     async def test_told(self) -> None:
         """The access log and, at the stop, the service's log tell what they would have taken."""
         (port,) = self.run_service(
@@ -120,8 +111,6 @@ class DryRunTest(ServiceTestCase):
 
 
 class SupervisorTest(SupervisedTestCase):
-    """What a supervisor hears while its workers stop."""
-
     async def relayed(self) -> tuple[Peer, Peer]:
         backend = PeerFactory()
         (port,) = await self.run_service(_RULES.format("", listen(self, backend)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from twisted.logger import capturedLogs
 from typing_extensions import override
@@ -12,17 +12,12 @@ from typing_extensions import override
 from tests.service.reload_case import LISTEN, ReloadCase
 from tests.support.mux import VirtualTime
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 _PERIOD = 10
 _SETTLED = 1
 _WATCHED = f"[txmux]\nwatch_rules = {_PERIOD}s\naccess_log = LOG\n"
 
 
 class WatchCase(ReloadCase):
-    """A service whose time the test moves."""
-
     def setUp(self) -> None:
         super().setUp()
         self.time = VirtualTime()
@@ -54,8 +49,6 @@ class WatchCase(ReloadCase):
 
 
 class FileTests(WatchCase):
-    """Files that are written."""
-
     async def test_change(self) -> None:
         """Changed rules hold within the period and a second, and are read once; rules that stay the same are not read again."""
         await self.begin()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.serving.ending import DeniedClients
-
-if TYPE_CHECKING:
-    from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address
 
 _MANY = 1000
 """Connections: more than are looked at in one turn."""
@@ -36,8 +34,6 @@ class _Connection:
 
 
 class DeniedTests(SynchronousTestCase):
-    """A listener with many connections."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.denied: set[str] = set()

@@ -20,8 +20,6 @@ from txmux.serving.listen_addresses import (
 
 
 class PlaceTest(SynchronousTestCase):
-    """What endpoints say."""
-
     def test_forms(self) -> None:
         """Short forms and Twisted's strings for TCP name an address; others do not."""
         v4, v6 = socket.AF_INET, socket.AF_INET6
@@ -41,8 +39,6 @@ class PlaceTest(SynchronousTestCase):
 
 
 class NameTest(SynchronousTestCase):
-    """What makes two addresses the same."""
-
     def test_one_name_for_all_spellings(self) -> None:
         for text, wanted in [
             (":443", ":443"),
@@ -59,8 +55,6 @@ class NameTest(SynchronousTestCase):
 
 
 class OpenTest(SynchronousTestCase):
-    """A socket."""
-
     def test_not_with_others(self) -> None:
         """The port of another program is not shared, even if that program would share it."""
         with socket.socket() as other:
@@ -107,8 +101,6 @@ class OpenTest(SynchronousTestCase):
 
 
 class InheritedTest(SynchronousTestCase):
-    """What connections inherit from the socket that listens."""
-
     def test_before_a_worker_serves(self) -> None:
         """A client that comes before any port is made has the listener's keepalive."""
         for keepalive, enabled in ((Keepalive(7, 8, 9), 1), (None, 0)):

@@ -9,8 +9,6 @@ from tests.support.service import ServiceTestCase
 
 
 class PauseTest(ServiceTestCase):
-    """Clients that come meanwhile wait."""
-
     async def test_pause(self) -> None:
         """They are served when clients are accepted again, whatever moves the bytes; others go on."""
         for relay in ("auto", "portable"):

@@ -11,7 +11,6 @@ from txmux.serving.state import build_state, found_by_checks, merged, restore_so
 
 
 def told(state: str = "up", target: str = "a:1", **more: Any) -> dict[str, Any]:
-    """Give what a process tells of a server."""
     plain: dict[str, Any] = {
         "why": state,
         "age": None,
@@ -25,8 +24,6 @@ def told(state: str = "up", target: str = "a:1", **more: Any) -> dict[str, Any]:
 
 
 class ServersTest(SynchronousTestCase):
-    """What several processes have found of servers."""
-
     def test_worst(self) -> None:
         """Of each server the worst is told: down, then the longest ejection, then the most failures."""
         ejected = told("ejected", out=3.0)
@@ -67,8 +64,6 @@ class ServersTest(SynchronousTestCase):
 
 
 class SourcesTest(SynchronousTestCase):
-    """The rates of sources."""
-
     def counting(self, at: float) -> PerSource:
         return PerSource(SourceLimits(interval=10**9, burst=3), lambda: at)
 

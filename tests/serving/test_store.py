@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,24 +16,17 @@ from txmux.rules.model import Listener
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets, close_socket
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 def inodes(sockets: Mapping[str, socket.socket]) -> dict[str, int]:
-    """Tell which object each socket is."""
     return {key: os.fstat(opened.fileno()).st_ino for key, opened in sockets.items()}
 
 
 def is_refused(name: object) -> bool:
-    """Tell whether nobody listens there."""
     with socket.socket() as client:
         return bool(client.connect_ex(name))  # type: ignore[arg-type]
 
 
 class StoreTest(SynchronousTestCase):
-    """`ListeningSockets`."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.store = ListeningSockets(reactor)
