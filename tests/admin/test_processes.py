@@ -11,8 +11,7 @@ from typing import Any
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually
 from tests.processes.running import RULES, family_of, halted, is_gone
-from tests.processes.test_upgrade import UpgradeTestCase
-from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 
 
 class AdminProcessCase(UpgradeTestCase):

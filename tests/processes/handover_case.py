@@ -99,6 +99,23 @@ class HandoverCase(MuxTestCase):
         self.does = adopting.handlers
         return self.adopted_by(adopting, **changed)
 
+    def before_adopting(self, action: Callable[[dict[str, Any]], object]) -> None:
+        """Do something with what the process that adopts is sent, before it does."""
+        adopt = self.does["adopt"]
+
+        def adopted(**values: Any) -> object:
+            action(values)
+            return adopt(**values)
+
+        self.there.handlers["adopt"] = adopted
+
+    async def end_all(self, peers: Iterable[tuple[Peer, Peer]]) -> None:
+        """End connections, some of which may have ended."""
+        for client, server in peers:
+            if client.lost is None:
+                client.close()
+            await server.is_lost()
+
     async def hand(self, *channels: Channel) -> int:
         return await self.hand_these(self.old.connections, *channels)
 

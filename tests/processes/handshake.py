@@ -9,11 +9,7 @@ from typing import Any
 
 
 class Handshake:
-    """The client's side of a handshake, piece by piece.
-
-    Args:
-        authority: The file with the certificate that is trusted.
-    """
+    """The client's side of a handshake, piece by piece."""
 
     def __init__(self, authority: str) -> None:
         self._come, self._go = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -29,17 +29,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Manager:
-    """Listens where ``$NOTIFY_SOCKET`` says.
-
-    Args:
-        folder: For its sockets.
-
-    Attributes:
-        address: For the environment.
-        told: All messages, each by its names.
-        store: What it keeps, by names.
-        doubled: The names under which it was given another socket while it had one.
-    """
+    """Listens where ``$NOTIFY_SOCKET`` says."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

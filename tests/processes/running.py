@@ -317,6 +317,13 @@ class WorkersTestCase(InteropTestCase):
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"")
 
+    def be_closed_at(self, path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(path))
+            client.sendall(b"x")
+            self.assertEqual(client.recv(1), b"")
+
     @contextmanager
     def more_serve(self, mux: Mux) -> Iterator[None]:
         """Wait until the service has said once more how many workers serve."""

@@ -57,18 +57,7 @@ class _Bytes:
 
 
 class Load:
-    """Streams and short connections, in a thread of their own.
-
-    Args:
-        streams: The number of long ones.
-        visitors: The number of clients that make short connections, one after another.
-
-    Attributes:
-        server: The port that everybody is led to.
-        streams: The long ones.
-        short: The number of short connections that were served.
-        problems: What went wrong.
-    """
+    """Streams and short connections, in a thread of their own."""
 
     def __init__(self, streams: int, visitors: int = 4) -> None:
         self._visitors = visitors

@@ -15,7 +15,7 @@ from tests.admin.processes import ask, get
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
 from tests.processes.running import WorkersTestCase, is_gone, open_files, workers_of
-from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.udp.test_migration import FIRST, SHORT, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
 
@@ -42,7 +42,7 @@ class _Client:
         return False
 
 
-class _Case(WorkersTestCase):
+class _Case(UpgradeTestCase):
     def begin(self, settings: str) -> Upgrading:
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         server.bind(("127.0.0.1", 0))
@@ -51,11 +51,8 @@ class _Case(WorkersTestCase):
         self.addCleanup(serving.join, 60)
         self.addCleanup(self._end, server)
         self.admin: Path = self.folder / f"{os.urandom(4).hex()}.sock"
-        mux = Upgrading(
-            self.folder, _RULES % server.getsockname()[1], f"admin = unix:{self.admin}\n{settings}"
-        )
-        self.addCleanup(mux.kill)
-        return mux
+        rules = _RULES % server.getsockname()[1]
+        return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
 
     def _serve(self, server: socket.socket) -> None:
         while True:
@@ -152,7 +149,7 @@ def _name(end: socket.socket) -> str:
     return f"{host}:{port}"
 
 
-class UpgradeTest(WorkersTestCase):
+class UpgradeTest(UpgradeTestCase):
     def setUp(self) -> None:
         self.server, self.near, self.far = (self.end() for _ in range(3))
 
@@ -166,8 +163,7 @@ class UpgradeTest(WorkersTestCase):
     def begin(self, rules: str, settings: str = "") -> Upgrading:
         rules = rules.replace("SERVER", f"udp:127.0.0.1:{self.server.getsockname()[1]}")
         drain = "" if "drain_timeout" in settings else "drain_timeout = 100ms"
-        mux = Upgrading(self.folder, rules, f"{settings}\n{drain}")
-        self.addCleanup(mux.kill)
+        mux = self.upgrading(rules, f"{settings}\n{drain}")
         (port,) = re.findall(r"listening on udp:127.0.0.1:(\d+)", mux.child.output)
         self.to = "127.0.0.1", int(port)
         return mux
@@ -249,12 +245,7 @@ class UpgradeTest(WorkersTestCase):
     def test_another_reader(self) -> None:
         """The flows of the worker that reads datagrams go to the one that does in the new service, whichever each is."""
         load = DatagramLoad(20)
-        mux = Upgrading(
-            self.folder,
-            f"[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{load.server}\n",
-            "workers = 2\ndrain_timeout = 1s",
-        )
-        self.addCleanup(mux.kill)
+        mux = self.upgrading(_RULES % load.server, "workers = 2\ndrain_timeout = 1s")
         mux.child.wait_for("workers that serve: 2")
         first, *_ = workers_of(mux.pid)
         os.kill(first, signal.SIGKILL)
@@ -271,14 +262,11 @@ class UpgradeTest(WorkersTestCase):
     def test_former_reader(self) -> None:
         """A worker that has read datagrams before, and stays for a connection, does not keep flows from going on after an upgrade."""
         load = DatagramLoad(200, pause=0.05)
-        mux = Upgrading(
-            self.folder,
-            f"[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{load.server}\n"
-            "[listen t]\nendpoint = 127.0.0.1:0\ndetect_timeout = 10m\n"
+        mux = self.upgrading(
+            f"{_RULES % load.server}[listen t]\nendpoint = 127.0.0.1:0\ndetect_timeout = 10m\n"
             "[route s]\nmatch = ssh\nbackend = close\nunder = t\n",
             "workers = 2\ndrain_timeout = 1s",
         )
-        self.addCleanup(mux.kill)
         mux.child.wait_for("workers that serve: 2")
         load.start(mux.ports["u"])
         for _ in range(40):  # of which each worker gets some

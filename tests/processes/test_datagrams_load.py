@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
-from tests.processes.running import WorkersTestCase, workers_of
-from tests.processes.upgrading import Upgrading
+from tests.processes.running import workers_of
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 
 _IS_LONG = "TXMUX_RELOADS" in os.environ
 _RELOADS = int(os.environ.get("TXMUX_RELOADS", "10"))
@@ -26,14 +26,13 @@ _FLOWS = int(os.environ.get("TXMUX_FLOWS", "200"))
 _RULES = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:%d\n"
 
 
-class LoadTest(WorkersTestCase):
+class LoadTest(UpgradeTestCase):
     def begin_talking(
         self, settings: str, patience: float = 60.0
     ) -> tuple[Upgrading, DatagramLoad]:
         load = DatagramLoad(_FLOWS)
         load.patience = patience
-        mux = Upgrading(self.folder, _RULES % load.server, f"{settings}\ndrain_timeout = 1s")
-        self.addCleanup(mux.kill)
+        mux = self.upgrading(_RULES % load.server, f"{settings}\ndrain_timeout = 1s")
         load.start(mux.port)
         return mux, load
 

@@ -73,22 +73,14 @@ class HandoverTest(HandoverCase):
             await self.turn()
         sizes: list[int] = []
         channel = self.adopting()
-        adopt: Any = self.does["adopt"]
-
-        def counted(connections: Any, **values: Any) -> object:
-            sizes.append(len(connections["rows"]))
-            return adopt(connections=connections, **values)
-
-        self.there.handlers["adopt"] = counted
+        self.before_adopting(lambda values: sizes.append(len(values["connections"]["rows"])))
         self.assertEqual(
             await self.hand_these([first, *(self.old.connections - {first})], channel), 2
         )
         self.assertEqual(sizes, [1, 1])
         server.transport.resumeProducing()
         await server.has(11 + 2**23)
-        for client, server in peers:
-            client.close()
-            await server.is_lost()
+        await self.end_all(peers)
         await self.logged(2)
 
     def held(self, connection: MuxProtocol) -> bytes:
@@ -160,21 +152,12 @@ class HandoverTest(HandoverCase):
         peers = await self.relayed(2)
         one, other = self.old.connections
         channel = self.adopting()
-        adopt: Any = self.does["adopt"]
-
-        def adopted(**values: Any) -> object:
-            one.stage.abort("killed")
-            return adopt(**values)
-
-        self.there.handlers["adopt"] = adopted
+        self.before_adopting(lambda _: one.stage.abort("killed"))
         self.assertEqual(await self.hand(channel), 1)
         self.assertEqual([record.reason for record in self.records], ["killed"])
         (moved,) = self.new.connections
         self.assertEqual(moved.record.id, other.record.id)
-        for client, server in peers:
-            if client.lost is None:
-                client.close()
-            await server.is_lost()
+        await self.end_all(peers)
         await self.logged(2)
         self.assertEqual({record.reason for record in self.records}, {"killed", "done"})
 
@@ -222,20 +205,13 @@ class HandoverTest(HandoverCase):
         """What is told of a connection by a version that has too little is not taken; the rest is."""
         peers = await self.relayed(2)
         channel = self.adopting()
-        adopt: Any = self.does["adopt"]
-
-        def spoilt(connections: Any, **values: Any) -> object:
-            del connections["rows"][0][-1]
-            return adopt(connections=connections, **values)
-
-        self.there.handlers["adopt"] = spoilt
+        self.before_adopting(lambda values: values["connections"]["rows"][0].pop())
         self.assertEqual(await self.hand(channel), 1)
         self.assertEqual((len(self.old.connections), len(self.new.connections)), (1, 1))
         for client, server in peers:
             client.send(b"more")
             await server.has(15)
-            client.close()
-            await server.is_lost()
+        await self.end_all(peers)
         await self.logged(2)
 
     async def test_one_fails(self) -> None:
@@ -258,11 +234,7 @@ class HandoverTest(HandoverCase):
             self.assertEqual(len(self.new.connections), 2)
             ((_, upstream),) = self.new.upstreams._upstreams.items()
             self.assertEqual(upstream.pool.connections, 2)
-            for client, server in peers:
-                if client.lost is None:
-                    client.close()
-                await server.is_lost()
-                await client.is_lost()
+            await self.end_all(peers)
             await self.logged(before + 3)
             self.assertEqual(upstream.pool.connections, 0)
             self.backend.peers.clear()

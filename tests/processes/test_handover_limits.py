@@ -70,9 +70,7 @@ class LimitsTest(HandoverCase):
         self.assertEqual(self.count(), 3)
         self.assertEqual(await self.hand(self.adopting(go_on=go_on)), 3)
         self.assertEqual(self.found, [("let go", 3), ("adopted", 3)])
-        for client, server in peers:
-            client.close()
-            await server.is_lost()
+        await self.end_all(peers)
         await self.logged(3)
         self.assertEqual(self.count(), 0)
 
@@ -110,9 +108,7 @@ class LimitsTest(HandoverCase):
         await self.hand(self.adopting(go_on=go_on))
         self.assertEqual(self.found, [("killed", 0)])
         self.assertEqual(self.count(), 1)
-        client, server = peers[0]
-        client.close()
-        await server.is_lost()
+        await self.end_all(peers)
         await self.logged(1)
         self.assertEqual(self.count(), 0)
 

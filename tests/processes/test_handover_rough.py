@@ -9,7 +9,7 @@ import socket
 
 from tests.interop.children import eventually
 from tests.processes.running import WorkersTestCase, customize, halted, is_gone, workers_of
-from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.folders import make_folder
 
 _CONNECTIONS = 110
@@ -85,7 +85,7 @@ _OTHER_VERSION = """
 """
 
 
-class UpgradeTest(WorkersTestCase):
+class UpgradeTest(UpgradeTestCase):
     def begun(self, done: str, *, new: bool, settings: str = "") -> Upgrading:
         condition = f"('TXMUX_PREDECESSOR' in os.environ) is {new}"
         customize(
@@ -94,8 +94,7 @@ class UpgradeTest(WorkersTestCase):
             f"    from txmux.processes.upgrade import handover\n{done}",
         )
         listening = self.backend()
-        mux = Upgrading(self.folder, self.relaying(listening), f"drain_timeout = 10m\n{settings}")
-        self.addCleanup(mux.kill)
+        mux = self.upgrading(self.relaying(listening), f"drain_timeout = 10m\n{settings}")
         self.listening = listening
         self.peers = [self.relayed(mux, listening) for _ in range(_CONNECTIONS)]
         return mux
@@ -184,12 +183,10 @@ class UpgradeTest(WorkersTestCase):
         listening = self.backend()
         ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
         for workers in (1, 2):
-            mux = Upgrading(
-                self.folder,
+            mux = self.upgrading(
                 self.relaying(listening, f"detect_timeout = 10m\n{ssh}"),
                 f"drain_timeout = 10m\nworkers = {workers}",
             )
-            self.addCleanup(mux.kill)
             undecided = self.client(mux)
             self.is_accepted(mux.pid, undecided)
             moved = self.relayed(mux, listening)

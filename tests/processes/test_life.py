@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.interop.children import PATIENCE, Child, eventually, run
+from tests.interop.children import Child, eventually, run
 from tests.interop.mux import Mux
 from tests.processes.running import (
     RULES,
@@ -231,10 +231,3 @@ class StreamsTest(WorkersTestCase):
         done = run("sh", "-c", command, sys.executable, rules)
         told = b"the standard error stream is closed; start with 2>/dev/null instead\n"
         self.assertEqual((done.returncode, done.stdout), (os.EX_USAGE, told))
-
-    def be_closed_at(self, path: Path) -> None:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(PATIENCE)
-            client.connect(str(path))
-            client.sendall(b"x")
-            self.assertEqual(client.recv(1), b"")

@@ -121,6 +121,12 @@ class SharedLimitsTest(SynchronousTestCase):
         self.addCleanup(self.limits.close)
         self.made = [self.limits.admissions(worker, self.clock.seconds, 3) for worker in (0, 1)]
 
+    def use(self, text: str, most: int = 0) -> None:
+        """Have both workers use other rules."""
+        self.rules = parse(text, "x")
+        self.limits.extend(self.rules)
+        self.made = [self.limits.admissions(one, self.clock.seconds, most) for one in (0, 1)]
+
     def admissions(self, name: str) -> list[Admission]:
         (listener,) = (one for one in self.rules.listeners if one.name == name)
         return [make(listener) for make in self.made]
@@ -167,14 +173,7 @@ class SharedLimitsTest(SynchronousTestCase):
         one.enter(None, CLIENT)
         plain.enter(None, CLIENT)
         more = "[listen new]\nendpoint = 127.0.0.1:0\nconnection_rate_per_source = 1/s burst=1\n"
-        self.rules = parse(
-            f"{RULES.replace('[listen plain]', '[listen plain]{}max_connections = 1')}{more}".format(
-                chr(10)
-            ),
-            "x",
-        )
-        self.limits.extend(self.rules)
-        self.made = [self.limits.admissions(worker, self.clock.seconds, 0) for worker in (0, 1)]
+        self.use(RULES.replace("[listen plain]", "[listen plain]\nmax_connections = 1") + more)
         _, other = self.admissions("counted")
         other.enter(None, CLIENT)
         self.assert_refused(other)
@@ -197,27 +196,22 @@ class SharedLimitsTest(SynchronousTestCase):
     def test_grown_by_a_worker(self) -> None:
         """There is room for what other rules count, also where a worker has made the memory larger."""
         os.ftruncate(self.limits.descriptor, 1 << 30)
-        self.rules = parse(f"{RULES}[listen new]\nendpoint = 127.0.0.1:0\n", "x")
-        self.limits.extend(self.rules)
-        self.made = [self.limits.admissions(worker, self.clock.seconds, 1) for worker in (0, 1)]
+        self.use(f"{RULES}[listen new]\nendpoint = 127.0.0.1:0\n", most=1)
         one, other = self.admissions("new")
         one.enter(None, CLIENT)
         self.assert_refused(other)
 
     def test_no_room(self) -> None:
         """Where there is no room for other rules, all is as before, and they have their room once there is some."""
-        self.rules = parse(
-            f"{RULES}[listen new]\nendpoint = 127.0.0.1:0\nmax_connections_per_source = 1\n", "x"
-        )
+        text = f"{RULES}[listen new]\nendpoint = 127.0.0.1:0\nmax_connections_per_source = 1\n"
         before, (soft, hard) = self.limits.layout, resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (before.size, hard))
         try:
-            self.assertRaises(OSError, self.limits.extend, self.rules)
+            self.assertRaises(OSError, self.limits.extend, parse(text, "x"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         self.assertNotIn("new", self.limits.layout.tables)
-        self.limits.extend(self.rules)
-        self.made = [self.limits.admissions(worker, self.clock.seconds, 0) for worker in (0, 1)]
+        self.use(text)
         one, other = self.admissions("new")
         one.enter(None, CLIENT)
         self.assert_refused(other)

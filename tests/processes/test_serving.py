@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.interop.children import eventually, has_ipv6
 from tests.interop.mux import Twist
 from tests.interop.test_inherited_socket import PASS_ON
-from tests.processes.running import RULES, WorkersTestCase, is_gone, worker_of, workers_of
+from tests.processes.running import RULES, WorkersTestCase, worker_of, workers_of
 
 
 class SharingTest(WorkersTestCase):
@@ -62,13 +62,9 @@ class SharingTest(WorkersTestCase):
         self.kill(mux, workers_of(mux.child.pid)[0])
         replaced = workers_of(mux.child.pid)[0]
         os.kill(replaced, signal.SIGTERM)
-        eventually(lambda: is_gone(replaced), "it has ended")
+        self.assert_gone([replaced])
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(60)
-            client.connect(str(path))
-            client.sendall(b"x")
-            self.assertEqual(client.recv(1), b"")
+        self.be_closed_at(path)
         self.assertEqual(mux.take_one()["local"], f"unix:{path}")
         mux.stop()
         self.assertFalse(path.exists())

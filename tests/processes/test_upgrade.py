@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from pathlib import Path
 from unittest import SkipTest
 
 from tests.admin.processes import ask
 from tests.interop.children import eventually
 from tests.interop.mux import Mux
 from tests.processes.running import (
-    RULES,
-    WorkersTestCase,
     customize,
     family_of,
     is_gone,
@@ -23,27 +20,7 @@ from tests.processes.running import (
     serves,
     workers_of,
 )
-from tests.processes.upgrading import Upgrading
-from tests.support.folders import make_folder
-
-_LATE = """
-import os, sys
-if "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade.upgrade import Upgrade
-
-    step = Upgrade.{step}
-
-    async def late(self, *arguments):
-        from twisted.internet.task import deferLater
-
-        open({ready!r}, "w").close()
-        while not os.path.exists({gate!r}):
-            await deferLater(self.successor._reactor, 0.01)
-        return await step(self, *arguments)
-
-    Upgrade.{step} = late
-"""
-
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 
 _BROKEN = """
 import sys
@@ -73,19 +50,6 @@ if not os.path.exists({flag!r}):
     sys.meta_path.insert(0, Replaced())
 """
 """The files of the package are replaced as soon as a file is there: processes that began before find no further modules."""
-
-
-class UpgradeTestCase(WorkersTestCase):
-    def upgrading(self, rules: str = RULES, settings: str = "") -> Upgrading:
-        mux = Upgrading(self.folder, rules, settings)
-        self.addCleanup(mux.kill)
-        return mux
-
-    def late(self, step: str = "_hand_over") -> tuple[Path, Path]:
-        """Have old processes wait with a step of upgrades; give the file that says so, and the one for which they wait."""
-        ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
-        customize(self, _LATE.format(step=step, ready=str(ready), gate=str(gate)))
-        return ready, gate
 
 
 class UpgradeTest(UpgradeTestCase):

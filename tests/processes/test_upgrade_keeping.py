@@ -10,8 +10,7 @@ from tests.admin.processes import get
 from tests.interop.children import eventually
 from tests.processes.handshake import Handshake
 from tests.processes.running import RULES, has_connection, is_gone, workers_of
-from tests.processes.test_upgrade import UpgradeTestCase
-from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.certificates import make_authority
 
 

@@ -10,8 +10,7 @@ import socket
 from tests.admin.processes import get
 from tests.interop.children import eventually
 from tests.processes.running import RULES
-from tests.processes.test_upgrade import UpgradeTestCase
-from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 
 
 class LimitsTest(UpgradeTestCase):

@@ -10,9 +10,9 @@ import time
 import attrs
 
 from tests.interop.mux import Record
-from tests.processes.running import WorkersTestCase, family_of, resident
+from tests.processes.running import family_of, resident
 from tests.processes.streams import Load
-from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 
 _UPGRADES = int(os.environ.get("TXMUX_UPGRADES", "6"))
 _STREAMS = int(os.environ.get("TXMUX_STREAMS", "50"))
@@ -32,12 +32,11 @@ class _Sizes:
         self.descriptors.append(mux.descriptors())
 
 
-class LoadTest(WorkersTestCase):
+class LoadTest(UpgradeTestCase):
     def assert_unnoticed(self, settings: str, times: int) -> None:
         load = Load(_STREAMS, visitors=max(4, _STREAMS // 40))
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{load.server}\n"
-        mux = Upgrading(self.folder, rules, settings)
-        self.addCleanup(mux.kill)
+        mux = self.upgrading(rules, settings)
         inodes = mux.inodes()
         load.start(mux.port)
         began = time.monotonic()

@@ -14,8 +14,7 @@ from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import halted, is_gone, workers_of
-from tests.processes.test_upgrade import UpgradeTestCase
-from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 

@@ -15,8 +15,7 @@ from tests.admin.processes import get, post, text_of
 from tests.interop.children import eventually
 from tests.interop.mux import Record
 from tests.processes.running import RULES
-from tests.processes.test_upgrade import UpgradeTestCase
-from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.ports import free_port
 
 _ROUTE = "[route all]\nmatch = any\nbackend = pool\n"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tests.interop.children import Child, eventually
 from tests.interop.mux import Mux
-from tests.processes.running import is_gone
+from tests.processes.running import RULES, WorkersTestCase, customize, is_gone
+from tests.support.folders import make_folder
 
 
 class Upgrading(Mux):
@@ -132,14 +133,7 @@ class Upgrading(Mux):
 
 
 class Running(Upgrading):
-    """``txmux run`` with a file that names its process, whose workers serve.
-
-    Args:
-        folder: Where a folder for its files is made.
-        rules: All sections but ``[txmux]``.
-        settings: Lines of ``[txmux]`` besides those of the access log.
-        before: A command that runs the rest of its arguments as a command.
-    """
+    """``txmux run`` with a file that names its process, whose workers serve."""
 
     def __init__(
         self, folder: Path, rules: str, settings: str = "", *, before: Sequence[str] = ()
@@ -157,3 +151,37 @@ class Running(Upgrading):
         found = re.findall(r"listening on \S+:(\d+) for \[listen (\S+)\]", self.child.output)
         self.ports = {name: int(port) for port, name in found}
         self._begin()
+
+
+_LATE = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade.upgrade import Upgrade
+
+    step = Upgrade.{step}
+
+    async def late(self, *arguments):
+        from twisted.internet.task import deferLater
+
+        open({ready!r}, "w").close()
+        while not os.path.exists({gate!r}):
+            await deferLater(self.successor._reactor, 0.01)
+        return await step(self, *arguments)
+
+    Upgrade.{step} = late
+"""
+
+
+class UpgradeTestCase(WorkersTestCase):
+    def upgrading(
+        self, rules: str = RULES, settings: str = "", before: Sequence[str] = ()
+    ) -> Upgrading:
+        mux = Upgrading(self.folder, rules, settings, before=before)
+        self.addCleanup(mux.kill)
+        return mux
+
+    def late(self, step: str = "_hand_over") -> tuple[Path, Path]:
+        """Have old processes wait with a step of upgrades; give the file that says so, and the one for which they wait."""
+        ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
+        customize(self, _LATE.format(step=step, ready=str(ready), gate=str(gate)))
+        return ready, gate

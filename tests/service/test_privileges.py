@@ -7,12 +7,10 @@ import json
 import os
 import pwd
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from unittest import SkipTest
 
@@ -23,6 +21,7 @@ from tests.interop.mux import Mux, Twist, twist_command
 from tests.processes.running import family_of, halted, is_gone, named, starter_of, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
 from txmux.processes.privilege.account import Account, AccountError, account_of
 from txmux.rules.reading.parser import parse
 
@@ -96,8 +95,7 @@ class DroppingTests(SynchronousTestCase):
     def setUp(self) -> None:
         require_root()
         leave_unmeasured(self)
-        self.folder = Path(tempfile.mkdtemp(prefix="txmux-privileges-"))
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = make_folder(self)
         self.folder.chmod(0o755)
 
     def mux(self, settings: str = "", rules: str = _RULES) -> Mux:
@@ -134,8 +132,7 @@ class DroppingTests(SynchronousTestCase):
 
     def test_endpoint_of_twisted(self) -> None:
         """What workers are forked of is that user as soon as one of them has opened an endpoint that only Twisted can."""
-        path = self.folder / "keys/site.pem"
-        self.secret(path, "site.example")
+        path = self.secret("site.example")
         endpoint = f"ssl:0:interface=127.0.0.1:privateKey={path}"
         mux = self.mux(rules=_RULES.replace("127.0.0.1:0", endpoint))
         starter = starter_of(mux.child.pid)
@@ -160,8 +157,7 @@ class DroppingTests(SynchronousTestCase):
         self.assertEqual(status.st_mode & 0o777, 0o640)
         os.chown(mux.log.parent, _NOBODY.pw_uid, -1)
         mux.log.rename(mux.log.with_name("old"))
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for("rules reloaded")
+        mux.reload()
         ask(mux.port)
         mux.take_one()
 
@@ -169,8 +165,7 @@ class DroppingTests(SynchronousTestCase):
         """Where the folder does not allow it, the helper that kept the privilege does it, for the same owner."""
         mux = self.mux()
         mux.log.rename(mux.log.with_name("old"))
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for("rules reloaded")
+        mux.reload()
         ask(mux.port)
         mux.take_one()
         self.assertEqual(mux.log.stat().st_uid, _NOBODY.pw_uid)
@@ -187,11 +182,13 @@ class DroppingTests(SynchronousTestCase):
         mux.child.process.kill()
         eventually(lambda: is_gone(helper), "the helper has ended")
 
-    def secret(self, path: Path, name: str) -> None:
+    def secret(self, name: str) -> Path:
         """Write a certificate with a key that only root can read, in a folder that only root can look into."""
+        path = self.folder / "keys/site.pem"
         path.parent.mkdir(mode=0o700, exist_ok=True)
         make_authority().issue(name).write(path, key=True)
         path.chmod(0o600)
+        return path
 
     def secure(self, path: Path) -> str:
         return f"{_RULES}[route secure]\nmatch = tls\nterminate_tls = {path}\n"
@@ -202,14 +199,9 @@ class DroppingTests(SynchronousTestCase):
         return found[1] if found else done.stderr
 
     def test_restarted_worker_has_user_and_key(self) -> None:
-        path = self.folder / "keys/site.pem"
-        self.secret(path, "old.example")
-        mux = Mux(
-            self.folder,
-            self.secure(path),
-            "user = nobody\nworkers = 2",
-            before=python_for_everybody(),
-        )
+        path = self.secret("old.example")
+        settings, before = "user = nobody\nworkers = 2", python_for_everybody()
+        mux = Mux(self.folder, self.secure(path), settings, before=before)
         self.addCleanup(mux.stop)
         mux.child.wait_for("workers that serve: 2")
         workers = workers_of(mux.child.pid)
@@ -224,18 +216,13 @@ class DroppingTests(SynchronousTestCase):
 
     def test_upgrade(self) -> None:
         """An upgraded program goes on with the helper: it reads rules and keys that only root can read, opens a port below 1024, and so do its workers."""
-        path = self.folder / "keys/site.pem"
-        self.secret(path, "old.example")
-        mux = Upgrading(
-            self.folder,
-            self.secure(path),
-            "user = nobody\nworkers = 2",
-            before=python_for_everybody(),
-        )
+        path = self.secret("old.example")
+        settings, before = "user = nobody\nworkers = 2", python_for_everybody()
+        mux = Upgrading(self.folder, self.secure(path), settings, before=before)
         self.addCleanup(mux.kill)
         (helper,) = named(mux.child.pid, "helper")
         self.assertEqual(mux.pidfile.stat().st_uid, 0)  # by the helper
-        rules = mux.log.with_name("rules.ini")
+        rules = mux.file
         rules.chmod(0o600)
         port = free_low_port(self)
         rules.write_text(rules.read_text().replace(":0\n", f":0\n    127.0.0.1:{port}\n"))
@@ -244,10 +231,10 @@ class DroppingTests(SynchronousTestCase):
         self.assertEqual(self.shown(mux), b"old.example")
         self.assert_nobody(mux.pid)
         self.assertFalse(is_gone(helper))
-        self.secret(path, "new.example")
+        self.secret("new.example")
         os.kill(mux.pid, signal.SIGHUP)
         eventually(lambda: self.shown(mux) == b"new.example", "the new one is shown")
-        self.secret(path, "old.example")
+        self.secret("old.example")
         mux.stop()
         eventually(lambda: is_gone(helper), "the helper has ended")
         self.assertFalse(mux.pidfile.exists())
@@ -270,31 +257,27 @@ class DroppingTests(SynchronousTestCase):
 
     def test_new_certificate(self) -> None:
         """A certificate that is renewed later, and that only root can read, is shown after a signal."""
-        path = self.folder / "keys/site.pem"
-        self.secret(path, "old.example")
+        path = self.secret("old.example")
         mux = self.mux("workers = 2", self.secure(path))
         self.assertEqual(self.shown(mux), b"old.example")
-        self.secret(path, "new.example")
+        self.secret("new.example")
         mux.child.process.send_signal(signal.SIGHUP)
         eventually(lambda: self.shown(mux) == b"new.example", "the new one is shown")
 
     def test_reload(self) -> None:
         """Changed rules may have a port below 1024, and a certificate in a folder of root's; errors change nothing."""
         mux = self.mux("workers = 2")
-        rules = mux.log.with_name("rules.ini")
+        rules = mux.file
         before = rules.read_text()
-        path = self.folder / "keys/new.pem"
+        path = self.secret("new.example")
         port = free_low_port(self)
-        self.secret(path, "new.example")
         changed = before.replace(":0\n", f":0\n    127.0.0.1:{port}\n").partition("[route")[0]
         rules.write_text(
             f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path.parent}/missing.pem\n"
         )
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for("reload failed, keeping the previous rules: .*missing.pem")
+        self.assertRegex(mux.reload(), "failed, keeping the previous rules: .*missing.pem")
         rules.write_text(f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path}\n")
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for(r"rules reloaded: 1 route new \(new\)")
+        self.assertIn("rules reloaded: 1 route new (new)", mux.reload())
         self.assertIn(b"403 Forbidden", ask(port))
         self.assertEqual(self.shown(mux), b"new.example")
         self.assert_nobody(mux.child.pid)

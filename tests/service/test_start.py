@@ -17,6 +17,8 @@ from txmux.serving import listen_addresses
 from txmux.serving.endpoints import _with_backlog
 from txmux.telemetry.access_log import AccessLogError
 
+_FOREIGN = "endpoint = 192.0.2.1:0"
+
 
 class StartTest(ServiceTestCase):
     async def test_listens(self) -> None:
@@ -70,7 +72,7 @@ backend = reset
         client.send(b"x")
         await client.is_lost()
 
-    def test_endpoint_overrides_the_listener_s_backlog(self) -> None:
+    def test_backlog_of_the_endpoint_comes_first(self) -> None:
         for text, wanted in [
             ("tcp:80", "tcp:80:backlog=7"),
             ("unix:/x", "unix:/x:backlog=7"),
@@ -138,20 +140,23 @@ class StartFailureTest(ServiceTestCase):
             message = self.failure(f"[listen x]\nendpoint = :{taken.getsockname()[1]}\n")
         self.assertIn("Address already in use", message)
 
-    def test_foreign_address(self) -> None:
-        self.assertIn("no interface", self.failure("[listen x]\nendpoint = 192.0.2.1:0\n"))
+    def test_messages(self) -> None:
+        tls = "server tls:x:1:trustRoots=/nowhere cannot be used: "
+        for text, message in (
+            (_FOREIGN, "no interface"),
+            ("endpoint = systemd:domain=INET:index=7", ":index=7: cannot listen: "),
+            ("endpoint = :0\ndefault = tls:x:1:trustRoots=/nowhere", tls),
+            ("endpoint = tls:x:0", "an embedded service cannot open it"),
+        ):
+            self.assertIn(message, self.failure(f"[listen x]\n{text}\n"))
 
     def test_nothing_open(self) -> None:
         """Nothing stays open, nor the memory in which connections are counted."""
         gc.collect()  # what other tests have left
         before = len(list(Path("/proc/self/fd").iterdir()))
-        self.test_foreign_address()
+        self.failure(f"[listen x]\n{_FOREIGN}\n")
         gc.collect()
         self.assertEqual(len(list(Path("/proc/self/fd").iterdir())), before)
-
-    def test_no_inherited_socket(self) -> None:
-        message = self.failure("[listen x]\nendpoint = systemd:domain=INET:index=7\n")
-        self.assertIn("systemd:domain=INET:index=7: cannot listen: ", message)
 
     def test_unix(self) -> None:
         """A UNIX socket that is in use is not taken, and nothing but a socket is removed; a stale one is."""
@@ -175,10 +180,6 @@ class StartFailureTest(ServiceTestCase):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
 
-    def test_unusable_server(self) -> None:
-        message = self.failure("[listen x]\nendpoint = :0\ndefault = tls:x:1:trustRoots=/nowhere\n")
-        self.assertIn("server tls:x:1:trustRoots=/nowhere cannot be used: ", message)
-
     def test_access_log_is_a_pipe(self) -> None:
         """An access log that is a pipe would wait for its reader for ever."""
         os.mkfifo(self.log)
@@ -189,8 +190,3 @@ class StartFailureTest(ServiceTestCase):
         self.log.mkdir()
         with self.assertRaises(AccessLogError):
             self.service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n").startService()
-
-    def test_of_twisted(self) -> None:
-        """An endpoint that only Twisted can open is not for a service within a program."""
-        message = self.failure("[listen x]\nendpoint = tls:x:0\n")
-        self.assertIn("an embedded service cannot open it", message)

@@ -35,6 +35,10 @@ class WatchCase(ReloadCase):
             await self.running.control.missing()  # the worker has answered what it was asked
         await self.running._reloading.wait_until_idle()
 
+    async def assert_told(self, seconds: float, *told: str) -> None:
+        await self.after(seconds)
+        self.assertEqual(self.told(), [*told])
+
     def told(self) -> list[str]:
         """Give what the log has said of reloads, since it was asked before."""
         found: list[str] = []
@@ -52,36 +56,30 @@ class FileTests(WatchCase):
     async def test_change(self) -> None:
         """Changed rules hold within the period and a second, and are read once; rules that stay the same are not read again."""
         await self.begin()
-        await self.after(3 * _PERIOD)
-        self.assertEqual(self.told(), [])
+        await self.assert_told(3 * _PERIOD)
         self.write(_WATCHED + LISTEN + "default = reject\n")
-        await self.after(_PERIOD + _SETTLED)
-        self.assertEqual(self.told(), ["listener x changed"])
-        await self.after(3 * _PERIOD)
-        self.assertEqual(self.told(), [])
+        await self.assert_told(_PERIOD + _SETTLED, "listener x changed")
+        await self.assert_told(3 * _PERIOD)
 
     async def test_same_content(self) -> None:
         """A file that is written again with the same text is not read again."""
         await self.begin()
         self.write(self.file.read_text())
         os.utime(self.file, (1, 1))
-        await self.after(3 * _PERIOD)
-        self.assertEqual(self.told(), [])
+        await self.assert_told(3 * _PERIOD)
 
     async def test_off(self) -> None:
         """Without the key nothing is read again; with it, from the reload on that brings it, until one that takes it away."""
         off = _WATCHED.replace(f"{_PERIOD}s", "off")
         await self.begin(off + LISTEN)
         self.write(_WATCHED + LISTEN)
-        await self.after(3 * _PERIOD)
-        self.assertEqual(self.told(), [])
+        await self.assert_told(3 * _PERIOD)
         await self.running.reload()
         self.write(off + LISTEN)
         await self.after(_PERIOD + _SETTLED)
         self.assertEqual(len(self.told()), 2)
         self.write(_WATCHED + LISTEN + "default = reject\n")
-        await self.after(3 * _PERIOD)
-        self.assertEqual(self.told(), [])
+        await self.assert_told(3 * _PERIOD)
 
     async def test_bad(self) -> None:
         """Rules with errors change nothing and are told of once; good ones after them hold, also the same as before."""
@@ -94,8 +92,7 @@ class FileTests(WatchCase):
         self.assertIn("'nowhere' is not a server", told)
         self.assertIs(self.running.control.rules, before)
         self.write(good)
-        await self.after(_PERIOD + _SETTLED)
-        self.assertEqual(self.told(), ["nothing changed"])
+        await self.assert_told(_PERIOD + _SETTLED, "nothing changed")
 
     async def test_gone(self) -> None:
         """A file that is gone changes nothing and is told of once, and is read when it is there again."""
@@ -105,8 +102,7 @@ class FileTests(WatchCase):
         (told,) = self.told()
         self.assertIn("cannot be read: No such file", told)
         self.write(_WATCHED + LISTEN + "default = reject\n")
-        await self.after(_PERIOD + _SETTLED)
-        self.assertEqual(self.told(), ["listener x changed"])
+        await self.assert_told(_PERIOD + _SETTLED, "listener x changed")
 
     async def test_being_written(self) -> None:
         """A file that somebody still writes is read only when it has stayed the same for a second."""
@@ -115,11 +111,9 @@ class FileTests(WatchCase):
         await self.after(_PERIOD - 0.5)
         for end in range(len(_WATCHED) + 1, len(whole), 4):
             self.write(whole[:end])
-            await self.after(_SETTLED / 2)
-        self.assertEqual(self.told(), [])
+            await self.assert_told(_SETTLED / 2)
         self.write(whole)
-        await self.after(2 * _SETTLED)
-        self.assertEqual(self.told(), ["listener x changed"])
+        await self.assert_told(2 * _SETTLED, "listener x changed")
 
     async def test_included(self) -> None:
         """Included files count: one that changes, one that a pattern finds now, and one that it finds no more."""
@@ -144,8 +138,7 @@ class FileTests(WatchCase):
         await self.begin()
         self.write(_WATCHED + "what")
         await self.running.stopService()
-        await self.after(3 * _PERIOD)
-        self.assertEqual(self.told(), [])
+        await self.assert_told(3 * _PERIOD)
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
 

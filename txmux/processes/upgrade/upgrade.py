@@ -45,6 +45,8 @@ VERSION = 1
 """Version of the messages between the two. Unknown fields are ignored, so it changes only if that is not enough."""
 
 _STDERR, _CHANNEL, _HELPER = 2, 3, 4
+_READY = 60.0
+"""Seconds that the new process has to get ready to serve."""
 _ENDING = 5.0  # seconds for its end, after it has closed the channel
 _SAID = 2**16  # the last bytes of its output that are stored
 
@@ -77,7 +79,7 @@ class Successor(ProcessProtocol):
         self.channel = Channel({"leave": self._leave}, lambda: None, reactor)
 
     async def begin(
-        self, sockets: Mapping[str, socket.socket], state: dict[str, Any], seconds: float
+        self, sockets: Mapping[str, socket.socket], state: dict[str, Any]
     ) -> dict[str, Any]:
         """Start the process, send it sockets and state, and wait until it is ready; return its own report.
 
@@ -91,7 +93,7 @@ class Successor(ProcessProtocol):
             except OSError as problem:
                 self.channel.close()
                 raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
-        late = self._reactor.callLater(seconds, self.end)
+        late = self._reactor.callLater(_READY, self.end)
         try:
             answer: dict[str, Any] = await self.channel.ask(
                 "begin",
@@ -108,7 +110,7 @@ class Successor(ProcessProtocol):
                 kill.cancel()
             why = how if is_gone else str(problem)
             if late.called:
-                why = f"was not ready within {seconds:g} s"
+                why = f"was not ready within {_READY:g} s"
             raise UpgradeError(
                 "\n".join(filter(None, [f"the new process {why}", self.output]))
             ) from problem
@@ -162,8 +164,6 @@ class Successor(ProcessProtocol):
         self._ended.callback(how_ended(ended.status))
 
 
-_READY = 60.0
-"""Seconds that the new process has to get ready to serve."""
 _ACCEPTS = 15.0
 """Seconds that it may take to accept clients."""
 
@@ -179,11 +179,9 @@ class Upgrade:
         endpoints: AdminEndpoints,
         reactor: Any,
         command: Sequence[str] = (),
-        seconds: float = _READY,
     ) -> None:
         self._transfers = transfers
         self._endpoints = endpoints
-        self._seconds = seconds
         self.successor = Successor(reactor, command)
         self.is_committed = self._given_up = False
 
@@ -202,7 +200,7 @@ class Upgrade:
         known = await state()
         if self._given_up:
             raise UpgradeError("the service is shutting down")
-        itself = await successor.begin(sockets, known, self._seconds)
+        itself = await successor.begin(sockets, known)
         try:
             if counters is not None:
                 await self._count_on(counters)
