@@ -68,16 +68,10 @@ async def get(
     address: str | None = None,
     body_seconds: float | None = None,
 ) -> HttpResponse:
-    """Request a resource by GET (RFC 9110, section 9.3.1).
+    """Request a resource by GET (RFC 9110, section 9.3.1); for ``https``, the certificate of the host is verified.
 
-    Args:
-        reactor: Connects, and has the time.
-        url: For ``https``, the certificate of the host is verified.
-        headers: Beside those of every request.
-        seconds: For all together.
-        most: The most bytes of the response's body.
-        address: The IP address of the host, or the path of a UNIX socket; without it, the host is looked up.
-        body_seconds: For the body alone; `seconds` are then for what comes before it.
+    `address` is an IP address or the path of a UNIX socket; without it, the host is looked up. The seconds are for all, or
+    for what precedes the body if that has `body_seconds` of its own. `most` are the bytes of the body.
 
     Raises:
         RequestFailedError: There is no complete response; the subclasses say why.

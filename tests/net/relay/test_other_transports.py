@@ -59,19 +59,19 @@ class TlsServerTest(MuxTestCase):
         await client.is_lost()
         self.assert_story(await self.logged(), reason="done")
 
+    async def assert_reset_is_passed_on(self, sender: Peer, other: Peer, reason: str) -> None:
+        sender.reset()
+        await self.is_gone(other)
+        self.assertTrue(other.was_reset())
+        self.assert_story(await self.logged(), reason=reason)
+
     async def test_server_resets(self) -> None:
         client, peer = await self.relayed()
-        peer.reset()
-        await self.is_gone(client)
-        self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), reason="server-reset")
+        await self.assert_reset_is_passed_on(peer, client, "server-reset")
 
     async def test_client_resets(self) -> None:
         client, peer = await self.relayed()
-        client.reset()
-        await self.is_gone(peer)
-        self.assertTrue(peer.was_reset())
-        self.assert_story(await self.logged(), reason="client-reset")
+        await self.assert_reset_is_passed_on(client, peer, "client-reset")
 
     async def test_tls_on_both_sides(self) -> None:
         plain, peer = await self.relayed()

@@ -258,26 +258,21 @@ class EndTests(_Case):
         self.server.take()
         self.assert_over("killed")
 
-    def test_not_idle_while_held_is_sent(self) -> None:
-        self.relay(RelayRates(upload=100), timeouts=Timeouts(idle=1.5))
-        self.client.deliver(bytes(1000))
-        early = self.taken(self.server, 9.5)
-        self.assert_near(early, 960, 2)
-        self.assertEqual(self.results, [])
-        self.assertEqual(early + self.taken(self.server, 4), 1000)
-        self.client.take()
-        self.assert_over("idle-timeout")
-
-    def test_half_close_timeout_after_held_is_sent(self) -> None:
-        self.relay(RelayRates(upload=100), timeouts=Timeouts(half_close=1.5))
-        self.client.deliver(bytes(1000))
-        self.client.finish()
-        early = self.taken(self.server, 9.5)
-        self.assert_near(early, 960, 2)
-        self.assertEqual(self.results, [])
-        self.assertEqual(early + self.taken(self.server, 4), 1000)
-        self.client.take()
-        self.assert_over("half-close-timeout")
+    def test_time_limits_begin_when_held_is_sent(self) -> None:
+        for timeouts, reason in (
+            (Timeouts(idle=1.5), "idle-timeout"),
+            (Timeouts(half_close=1.5), "half-close-timeout"),
+        ):
+            self.relay(RelayRates(upload=100), timeouts=timeouts)
+            self.client.deliver(bytes(1000))
+            if reason == "half-close-timeout":
+                self.client.finish()
+            early = self.taken(self.server, 9.5)
+            self.assert_near(early, 960, 2)
+            self.assertEqual(self.results, [])
+            self.assertEqual(early + self.taken(self.server, 4), 1000)
+            self.client.take()
+            self.assert_over(reason)
 
 
 class RealTests(RelayCase, TestCase):

@@ -55,22 +55,11 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     eager: bool = False,
     sources: Sequence[SourceAddress] = (),
 ) -> Callable[[], None]:
-    """Start to connect to a server.
+    """Start to connect to a server; returns what cancels the attempt, while no outcome has been reported.
 
-    Args:
-        reactor: Connects, and has the time.
-        server: Which one.
-        factory: Builds the protocol; its ``clientConnectionFailed`` gets failures.
-        timeout: Seconds that it may take in all.
-        clock: For time limits.
-        poller: Watches plain sockets; without it they are the reactor's.
-        options: Of plain sockets; the owner of a Twisted socket sets them itself.
-        eager: Whether there are bytes to be sent as soon as the connection is established.
-        sources: Addresses to connect from, in the order in which they are tried. They need plain sockets, which notice
-            that an address has no port left.
-
-    Returns:
-        Cancels the attempt; for use only while neither success nor failure has been reported.
+    The factory's ``clientConnectionFailed`` gets failures. Without a poller, plain sockets are the reactor's; Twisted's own
+    get their `options` from their owner. An eager client has bytes to send at once. The addresses in `sources` are tried in
+    order; they need plain sockets, which notice that an address has no port left.
     """
     if sources and poller is None and is_available():
         poller = Poller.for_reactor(reactor)

@@ -83,12 +83,8 @@ class BackendTLS:
     ) -> TLSMemoryBIOFactory:
         """Make a client factory that does TLS for another one; the PROXY protocol header is added around it.
 
-        Args:
-            factory: Its protocols are notified after the handshake if they provide `IHandshakeListener`. If it
-                fails their ``connectionLost`` gets a `HandshakeError`.
-            server_name: The host name or IP address that the certificate must be for, unless the rules name another.
-            alpn: The protocols that are offered if the rules name none, such as the one agreed on with the client.
-            clock: The reactor.
+        Protocols that provide `IHandshakeListener` are notified after the handshake; if it fails, ``connectionLost`` gets a
+        `HandshakeError`. `server_name` and `alpn` count if the rules name none.
         """
         # Certificates have names without a final dot, and addresses without their zone.
         name = (self._name or server_name).partition("%")[0].removesuffix(".")

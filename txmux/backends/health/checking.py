@@ -221,13 +221,10 @@ def _result_of(failure: Failure) -> CheckResult:
 
 
 class ProbeTarget:
-    """Makes the checks of a backend's servers.
+    """Makes the checks of a backend's servers; `wrap` adds TLS, if clients' connections have it.
 
     At the port for clients a check begins as a client's connection does, with header and TLS. Another port is another
     service, which gets neither unless the rules say so.
-
-    Args:
-        wrap: Adds TLS to a server of a name to a client factory; ``None`` if clients' connections have none.
     """
 
     def __init__(self, backend: Backend, check: Check, wrap: Wrap | None) -> None:

@@ -203,12 +203,9 @@ class Channel(Protocol):
         if number is not None:
             self._answer(number, kind, handler, values)
         elif handler is not None:
-            maybeDeferred(_called, handler, values).addErrback(self._failed, kind)
-
-    def _failed(self, failure: Failure, kind: str) -> None:
-        self._log.failure(
-            "the handler of another process's message {kind!r} failed", failure, kind=kind
-        )
+            text = "the handler of another process's message {kind!r} failed"
+            report = partial(self._log.failure, text, kind=kind)
+            maybeDeferred(_called, handler, values).addErrback(report)
 
     def _descriptors(self, count: int) -> list[int]:
         if not count:

@@ -32,10 +32,7 @@ _LATER = {errno.EAGAIN, errno.ETOOMANYREFS}  # the system allows no further sock
 
 @attrs.define(eq=False)
 class SocketHandoff:
-    """Hands one socket to the server that listens at a path, with ``SOCK_SEQPACKET``.
-
-    Args:
-        given: The socket; it stays the caller's to close, too.
+    """Hands one socket, which stays the caller's to close, to the ``SOCK_SEQPACKET`` server at a path.
 
     Attributes:
         is_sent: Whether the other process may have it, so that it must not be read or changed here.

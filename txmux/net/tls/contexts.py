@@ -44,8 +44,7 @@ class Contexts:
     """The certificates that were read from files at one time, each in a context of OpenSSL's.
 
     Attributes:
-        default: For a client that asks for no name, or for an unknown one; switches by itself to the context of the name
-            that a client asks for.
+        default: For a client that asks for no name, or for an unknown one; switches to the context of a name by itself.
         valid_until: For each certificate its file, and when it expires, in seconds since 1970.
     """
 
