@@ -147,8 +147,7 @@ class CodeBlockTests(SynchronousTestCase):
 class GeneratedTests(SynchronousTestCase):
     def test_made_from_the_code(self) -> None:
         """Tables and numbers are what it makes of the code; run it when this fails."""
-        pages = runpy.run_path(str(_ROOT / "docs/tables.py"))["PAGES"]
-        for path, written in pages.items():
+        for path, written in runpy.run_path(str(_ROOT / "docs/tables.py"))["PAGES"].items():
             page = path.read_text()
             self.assertEqual(written(page), page)
 
@@ -349,8 +348,7 @@ class OtherPageTests(PageTestCase):
 
     def test_architecture(self) -> None:
         """Each room of the package uses the rooms that the architecture lists, and no others."""
-        rows = _rows(_section(self.page, "The path of a connection"))
-        for room, (_, used) in rows.items():
+        for room, (_, used) in _rows(_section(self.page, "The path of a connection")).items():
             self.assert_told(_code(used), _used_by(room), f"the column *uses* of `{room}`")
 
 

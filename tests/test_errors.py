@@ -68,8 +68,7 @@ def _logged(work: Callable[..., object], *arguments: Any) -> Iterator[str]:
 
 def _consul(text: str) -> Iterator[str]:
     instance = Instance(5, address=text).told("web")
-    zone = Instance(5, address=f"fe80::1%{text}").told("web")
-    for one in (instance, zone):
+    for one in (instance, Instance(5, address=f"fe80::1%{text}").told("web")):
         found = instances_in(json.dumps([one]).encode(), passing=False)
         yield from (*found.named, *(address.host for address in found.addresses))
     yield _refusal(HttpResponse(500, {}, text.encode()))

@@ -59,8 +59,7 @@ def protocol_patterns(pattern: str) -> tuple[str, bool]:
     Returns:
         The patterns, and whether they take exactly the same clients; ``\bh2\b`` is said to ask for ``h2``.
     """
-    bare = pattern.removeprefix("*").removeprefix("^.*").removesuffix(".*$")
-    found = _LISTED.fullmatch(bare)
+    found = _LISTED.fullmatch(pattern.removeprefix("*").removeprefix("^.*").removesuffix(".*$"))
     if found is None:
         raise InexpressibleError(f"~{pattern} is about the list of all protocols at once")
     texts = [_ESCAPE.sub(r"\1", text) for text in found["texts"].split("|")]

@@ -223,8 +223,7 @@ class Draft:
             try:
                 parse(plain, self.path, self.matchers)
             except RulesError as error:
-                sources = [source for _, source in lines]
-                self._drop(error.problems, sources)
+                self._drop(error.problems, [source for _, source in lines])
             else:
                 return text
 

@@ -216,8 +216,7 @@ class FileTests(SynchronousTestCase):
                 server s 127.0.0.1:5201
             """
         )
-        rules = rules_of(found)
-        self.assertEqual([route.name for route in rules.routes], ["h", "r"])
+        self.assertEqual([route.name for route in rules_of(found).routes], ["h", "r"])
         self.assertEqual(found.warnings, ())
 
     def test_shipped_examples(self) -> None:

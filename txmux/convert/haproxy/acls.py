@@ -108,8 +108,7 @@ def _tls_terms(test: Criterion, bind: BindContext) -> Iterator[Term]:
         for value in test.values:
             yield Term(hello=((option, value.lower() if test.ignore_case else value),))
         return
-    named = attrs.evolve(test, name="req.ssl_sni")
-    for term in _named(named):
+    for term in _named(attrs.evolve(test, name="req.ssl_sni")):
         yield Term(hello=term.options)
 
 

@@ -71,8 +71,7 @@ class Frontend(FrontendRoutes):
             self._routes(inside, section.name)
 
     def _secure(self, secured: Secured, hello: Hello, outcome: str) -> DraftSection:
-        line = self.listeners[0].line
-        section = self.made.draft.section("route", f"{self.proxy.name}-tls", line)
+        section = self.made.draft.section("route", f"{self.proxy.name}-tls", self.listeners[0].line)
         section.add("match", match_line("tls", hello))
         if self.several:
             for listener in self.listeners:
@@ -303,7 +302,6 @@ def convert_frontend(
             listen(bind, proxy.name, listeners, made.draft)
         Frontend(proxy, made, place, listeners, several or len(places) > 1).convert()
     if not places:
-        message = f"{proxy.kind} {proxy.name}: is left out; it listens nowhere"
-        made.draft.look(proxy.number, message)
+        made.draft.look(proxy.number, f"{proxy.kind} {proxy.name}: is left out; it listens nowhere")
         for word in ("acl", "use_backend", "default_backend", "tcp-request"):
             made.used.update(line.number for line in proxy.all(word))

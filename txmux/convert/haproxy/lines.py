@@ -57,8 +57,7 @@ class Proxy:
 
     def all(self, *words: str) -> list[ConfigLine]:
         """Return the lines that begin with these words and have more."""
-        lines = self._by_words.get(words[:2], ())
-        return [line for line in lines if line.begins(*words)]
+        return [line for line in self._by_words.get(words[:2], ()) if line.begins(*words)]
 
     def value(self, *words: str) -> ConfigLine | None:
         """Return the last such line that has something after these words."""

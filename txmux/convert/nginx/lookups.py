@@ -220,8 +220,7 @@ class _Two:
             )
         if kind == NAME:
             return (tls(sni=name_pattern(text) if regular else written(text)),)
-        patterns = (protocols if regular else offered)(text, entry.line, self._lost)
-        return (tls(alpn=patterns),)
+        return (tls(alpn=(protocols if regular else offered)(text, entry.line, self._lost)),)
 
 
 def by_two(

@@ -95,8 +95,7 @@ class ServerBlock:
         return values.then(backend_of, self._draft.look).simplified()
 
     def _preread(self, endpoint: Endpoint) -> bool:
-        has_hello = not (endpoint.ended or endpoint.datagrams)
-        return self._scope.is_on("ssl_preread") and has_hello
+        return self._scope.is_on("ssl_preread") and not (endpoint.ended or endpoint.datagrams)
 
     def _listener(self, endpoints: list[Endpoint], decided: DecisionList[str]) -> None:
         first = endpoints[0]

@@ -149,8 +149,7 @@ class Variables:
         source_value = value_of(table.source)
 
         def follow(value: Value, _: int) -> DecisionList[Value]:
-            strange = [p for p in value if isinstance(p, Variable) and p.name not in listen.facts()]
-            if strange:
+            if any(isinstance(p, Variable) and p.name not in listen.facts() for p in value):
                 raise InexpressibleError(f"a map of {shown(value)} has no counterpart")
             here = listen
             if len(source_value) == 1 and isinstance(source_value[0], Variable):

@@ -99,16 +99,14 @@ def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]
     parser.add_argument("-v", "--verbose", action="count")
     found, unknown = parser.parse_known_args(list(words))
     settings: Settings = {}
-    names = [*_VALUES.values(), *_FLAGS.values(), "verbose"]
-    for name in names:
+    for name in [*_VALUES.values(), *_FLAGS.values(), "verbose"]:
         value = getattr(found, name)
         if name in _NUMBERS and value is not None and value.isdecimal():
             value = int(value)
         if value is not None:
             settings[name] = Setting(value, line)
     if found.listen:
-        places = [_address(text, line) for text in found.listen]
-        settings["listen"] = Setting(places, line)
+        settings["listen"] = Setting([_address(text, line) for text in found.listen], line)
     if found.protocols:
         entries = [
             {"name": Setting(n, line), **_address(text, line)} for n, text in found.protocols

@@ -164,8 +164,7 @@ class Routing:
     def _allowed(self, router: Router, section: DraftSection) -> Condition:
         found = ALWAYS
         for one in router.node.get("middlewares").each():
-            name = one.text.partition("@")[0].lower()
-            node = self.middlewares.get(name)
+            node = self.middlewares.get(one.text.partition("@")[0].lower())
             if node is None:
                 raise InexpressibleError(f"there is no middleware {one.text!r} in the files")
             for kind, settings in node.items():

@@ -110,8 +110,7 @@ class Services:
         section.add("connect_timeout", duration(timeout.text or "30s"), timeout.line)
         self._tls(section, servers, transport)
         self._check(section, first.get("healthCheck"))
-        kinds = {_kind(server) for server in servers}
-        if len(kinds) > 1:
+        if len({_kind(server) for server in servers}) > 1:
             message = "its servers are connected in different ways; what the first one has is used for all"
             section.look(section.line, message)
 
