@@ -11,8 +11,8 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from textwrap import dedent
-from typing import TYPE_CHECKING, ClassVar
+from textwrap import dedent, indent
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
@@ -35,6 +35,11 @@ defaults
     timeout client 20s
     timeout server 20s
     timeout check 3s
+"""
+_FRONTEND = """\
+frontend f
+    bind 127.0.0.1:<port>
+    tcp-request inspect-delay 1s
 """
 _IN_A_ROW = 4
 _TOKEN = re.compile(r"<([a-z]+)([0-9]*)(\.port)?>")
@@ -110,16 +115,20 @@ class SideBySideTestCase(InteropTestCase):
 
         Args:
             text: The configuration.
-            expected: For each port, what the clients hear; ``CLIENT from ADDRESS`` comes from another address.
+            expected: For each port, the clients of each server, or of none; ``CLIENT from ADDRESS`` comes from another address.
             looks: How many lines wait for a person's decision.
             soon: Servers have to be checked before it is so.
         """
         self.start(text)
         told = self.found.text.count("# LOOK:")
         self.assertEqual(told, looks, self.found.text)
+        heard = [
+            {client: server for server, them in one.items() for client in them.split(", ")}
+            for one in expected
+        ]
         if soon:
-            self.await_alike(*expected)
-        self.assert_alike(*expected)
+            self.await_alike(*heard)
+        self.assert_alike(*heard)
 
     def await_alike(self, *expected: Mapping[str, str]) -> None:
         """Wait until clients have been led as they should several times in a row, or some minutes have passed."""
@@ -180,7 +189,16 @@ class HaproxyTestCase(SideBySideTestCase):
 
     @override
     def whole(self, text: str) -> str:
+        """Have timeouts, ``mode tcp`` where nothing else is said, and a server of its name for each backend that is not there."""
+        named = re.findall(r"(?m)(?:use|default)_backend ([a-z]+)(?: if| unless|$)", text)
+        for name in dict.fromkeys(named):
+            if not re.search(rf"^(backend|listen) {name}$", text, re.MULTILINE):
+                text += f"backend {name}\n    server s <{name}>\n"
         return text if "\ndefaults" in f"\n{text}" else f"{_DEFAULTS}{text}"
+
+    def prove_frontend(self, rules: str, *expected: Mapping[str, str], **options: Any) -> None:
+        """Prove a frontend of one port that looks for a second; see `prove`."""
+        self.prove(_FRONTEND + indent(dedent(rules).lstrip("\n"), "    "), *expected, **options)
 
     @override
     def start_original(self, file: Path) -> None:

@@ -110,7 +110,7 @@ class CheckTests(HaproxyTestCase):
         self.ports = [{"port": free_port()} for _ in range(2)]
         for ports in self.ports:
             Named(self, "a", host="127.0.0.3", port=ports["port"])
-        self.prove("listen f\n    bind 127.0.0.1:<port>\n    server s 127.0.0.3\n", {"text": "a"})
+        self.prove("listen f\n    bind 127.0.0.1:<port>\n    server s 127.0.0.3\n", {"a": "text"})
 
     def test_clients_wait_for_a_full_server(self) -> None:
         for port in self.listen(server="<a> maxconn 1"):

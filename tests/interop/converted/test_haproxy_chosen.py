@@ -29,17 +29,12 @@ class ChosenTests(HaproxyTestCase):
                 server s <one>
             backend two
                 server s <two>
-            backend rest
-                server s <rest>
             """,
             {
-                "hello a.example": "one",
-                "hello b.example": "two",
-                "hello c.example": "rest",
-                "hello d.example": "others",
-                "hello": "rest",
-                "ssh": "rest",
-                "silent": "rest",
+                "one": "hello a.example",
+                "two": "hello b.example",
+                "rest": "hello c.example, hello, ssh, silent",
+                "others": "hello d.example",
             },
         )
 
@@ -59,15 +54,11 @@ class ChosenTests(HaproxyTestCase):
                 server s <one>
             backend bk_two
                 server s <two>
-            backend rest
-                server s <rest>
             """,
             {
-                "hello x.a.example": "one",
-                "hello x.b.example": "two",
-                "hello c.test": "rest",
-                "ssh": "two",
-                "silent": "rest",
+                "one": "hello x.a.example",
+                "two": "hello x.b.example, ssh",
+                "rest": "hello c.test, silent",
             },
         )
 
@@ -84,10 +75,8 @@ class ChosenTests(HaproxyTestCase):
                 server s <one>
             backend b.example
                 server s <two>
-            backend rest
-                server s <rest>
             """,
-            {"hello A.example": "one", "hello b.example": "two", "hello c.example": "rest"},
+            {"one": "hello A.example", "two": "hello b.example", "rest": "hello c.example"},
         )
 
     def test_use_server_or_another_when_it_is_down(self) -> None:
@@ -108,10 +97,9 @@ class ChosenTests(HaproxyTestCase):
                 server rest <rest>
             """,
             {
-                "hello www.example.com": "www",
-                "hello mail.example.com": "mail",
-                "hello down.example.com": "rest",
-                "hello other.example.com": "rest",
+                "www": "hello www.example.com",
+                "mail": "hello mail.example.com",
+                "rest": "hello down.example.com, hello other.example.com",
             },
             soon=True,
         )
@@ -132,7 +120,7 @@ class ChosenTests(HaproxyTestCase):
                 stick on src
                 server s <spare>
             """,
-            {"text": "spare", "silent": "spare"},
+            {"spare": "text, silent"},
             soon=True,
             looks=1,
         )
@@ -140,30 +128,20 @@ class ChosenTests(HaproxyTestCase):
     def test_networks_and_names_in_files(self) -> None:
         (self.own_folder / "office").write_text("127.0.0.2\n127.0.0.16/28\n")
         (self.own_folder / "names").write_text("a.example\nb.example\n")
-        self.prove(
+        self.prove_frontend(
             """
-            frontend f
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                tcp-request connection reject if { src 127.0.0.3 }
-                acl office src -f <folder>/office
-                tcp-request content accept if { req.ssl_hello_type 1 }
-                use_backend inside if { req.ssl_sni -i -f <folder>/names } office
-                use_backend site if { req.ssl_sni -i -f <folder>/names }
-                default_backend rest
-            backend inside
-                server s <inside>
-            backend site
-                server s <site>
-            backend rest
-                server s <rest>
+            tcp-request connection reject if { src 127.0.0.3 }
+            acl office src -f <folder>/office
+            tcp-request content accept if { req.ssl_hello_type 1 }
+            use_backend inside if { req.ssl_sni -i -f <folder>/names } office
+            use_backend site if { req.ssl_sni -i -f <folder>/names }
+            default_backend rest
             """,
             {
-                "hello a.example": "site",
-                "hello b.example from 127.0.0.17": "inside",
-                "hello b.example from 127.0.0.2": "inside",
-                "hello c.example from 127.0.0.2": "rest",
-                "hello a.example from 127.0.0.3": "",
+                "site": "hello a.example",
+                "inside": "hello b.example from 127.0.0.17, hello b.example from 127.0.0.2",
+                "rest": "hello c.example from 127.0.0.2",
+                "": "hello a.example from 127.0.0.3",
             },
         )
 

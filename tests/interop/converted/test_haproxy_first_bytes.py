@@ -22,15 +22,11 @@ class FirstBytesTests(HaproxyTestCase):
                 acl is_ssh payload(0,7) -m bin 5353482d322e30
                 tcp-request content accept if is_ssh
                 tcp-request content accept if { req.ssl_hello_type 1 }
-                use_backend bk_ssh if is_ssh
-                use_backend bk_ssh if !{ req.ssl_hello_type 1 } !{ req.len 1: }
-                default_backend bk_web
-            backend bk_ssh
-                server ssh <ssh>
-            backend bk_web
-                server web <web>
+                use_backend ssh if is_ssh
+                use_backend ssh if !{ req.ssl_hello_type 1 } !{ req.len 1: }
+                default_backend web
             """,
-            {"ssh": "ssh", "silent": "ssh", "hello a.example": "web", "text": "web"},
+            {"ssh": "ssh, silent", "web": "hello a.example, text"},
         )
 
     def test_silent_ssh(self) -> None:
@@ -50,48 +46,29 @@ class FirstBytesTests(HaproxyTestCase):
                 tcp-request content accept if { req.ssl_hello_type 1 }
                 use_backend web if { req.ssl_hello_type 1 }
                 use_backend ssh if { payload(0,4) -m bin 5353482d } or { req.len 0 }
-            backend ssh
-                server s <ssh>
-            backend far
-                server s <far>
-            backend web
-                server s <web>
             """,
-            {"silent": "ssh", "silent from 127.0.0.3": "far", "ssh": "web", "hello a": "web"},
-            {"silent": "ssh", "ssh": "ssh", "hello a": "web", "text": ""},
+            {"ssh": "silent", "far": "silent from 127.0.0.3", "web": "ssh, hello a"},
+            {"ssh": "silent, ssh", "web": "hello a", "": "text"},
         )
 
     def test_http_ssh_openvpn_and_the_rest(self) -> None:
-        self.prove(
+        self.prove_frontend(
             """
-            frontend everything
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                tcp-request content accept if HTTP
-                tcp-request content accept if { req.ssl_hello_type 1 }
-                acl from_ssh req.payload(0,4) -m str SSH-
-                acl from_vpn req.payload(2,1) -m bin 38
-                tcp-request content accept if from_ssh or from_vpn
-                use_backend web if HTTP
-                use_backend ssh if from_ssh
-                use_backend vpn if from_vpn !{ req.ssl_hello_type 1 }
-                default_backend tls
-            backend web
-                server s <web>
-            backend ssh
-                server s <ssh>
-            backend vpn
-                server s <vpn>
-            backend tls
-                server s <tls>
+            tcp-request content accept if HTTP
+            tcp-request content accept if { req.ssl_hello_type 1 }
+            acl from_ssh req.payload(0,4) -m str SSH-
+            acl from_vpn req.payload(2,1) -m bin 38
+            tcp-request content accept if from_ssh or from_vpn
+            use_backend web if HTTP
+            use_backend ssh if from_ssh
+            use_backend vpn if from_vpn !{ req.ssl_hello_type 1 }
+            default_backend tls
             """,
             {
-                "http": "web",
+                "web": "http",
                 "ssh": "ssh",
-                "openvpn": "vpn",
-                "hello a.example": "tls",
-                "socks": "tls",
-                "silent": "tls",
+                "vpn": "openvpn",
+                "tls": "hello a.example, socks, silent",
             },
         )
 
@@ -112,17 +89,9 @@ class FirstBytesTests(HaproxyTestCase):
                 use_backend up if upload
                 use_backend tunnel if upgraded
                 default_backend rest
-            backend ssh
-                server s <ssh>
-            backend up
-                server s <up>
-            backend tunnel
-                server s <tunnel>
-            backend rest
-                server s <rest>
             """,
-            {"ssh": "ssh", "post": "up", "upgrade": "tunnel", "http": "rest", "silent": "rest"},
-            {"upgrade": "tunnel", "hello a.example": "rest"},
+            {"ssh": "ssh", "up": "post", "tunnel": "upgrade", "rest": "http, silent"},
+            {"tunnel": "upgrade", "rest": "hello a.example"},
             looks=1,
         )
 
@@ -139,110 +108,58 @@ class FirstBytesTests(HaproxyTestCase):
                 balance leastconn
                 server one <one>
             """,
-            {"rdp": "one", "http": "", "text": "", "silent": "", "hello a.example": ""},
+            {"one": "rdp", "": "http, text, silent, hello a.example"},
         )
 
     def test_all_but_tls_is_turned_away(self) -> None:
-        self.prove(
+        self.prove_frontend(
             """
-            frontend strict
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                tcp-request content reject unless { req.ssl_hello_type 1 }
-                default_backend web
-            backend web
-                server s <web>
+            tcp-request content reject unless { req.ssl_hello_type 1 }
+            default_backend web
             """,
-            {
-                "hello a.example": "web",
-                "hello": "web",
-                "http": "",
-                "ssh": "",
-                "half": "",
-                "silent": "",
-            },
+            {"web": "hello a.example, hello", "": "http, ssh, half, silent"},
         )
 
     def test_binary_text_and_expression(self) -> None:
-        self.prove(
+        self.prove_frontend(
             """
-            frontend mixed
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                acl socks req.payload(0,1) -m bin 05
-                acl redis req.payload(0,1) -m str *
-                acl jabber req.payload(0,60) -m reg ^<.xml.*stream
-                tcp-request content accept if { req.len gt 0 }
-                use_backend socks if socks
-                use_backend redis if redis
-                use_backend jabber if jabber
-                default_backend other
-            backend socks
-                server s <socks>
-            backend redis
-                server s <redis>
-            backend jabber
-                server s <jabber>
-            backend other
-                server s <other>
+            acl socks req.payload(0,1) -m bin 05
+            acl redis req.payload(0,1) -m str *
+            acl jabber req.payload(0,60) -m reg ^<.xml.*stream
+            tcp-request content accept if { req.len gt 0 }
+            use_backend socks if socks
+            use_backend redis if redis
+            use_backend jabber if jabber
+            default_backend other
             """,
-            {
-                "socks": "socks",
-                "redis": "redis",
-                "xmpp": "jabber",
-                "http": "other",
-                "silent": "other",
-            },
+            {"socks": "socks", "redis": "redis", "jabber": "xmpp", "other": "http, silent"},
             looks=1,
         )
 
     def test_http_by_method_and_host(self) -> None:
-        self.prove(
+        self.prove_frontend(
             """
-            frontend web
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                tcp-request content accept if HTTP
-                use_backend upload if METH_POST
-                use_backend named if { hdr(host) -i a.example }
-                default_backend other
-            backend upload
-                server s <upload>
-            backend named
-                server s <named>
-            backend other
-                server s <other>
+            tcp-request content accept if HTTP
+            use_backend upload if METH_POST
+            use_backend named if { hdr(host) -i a.example }
+            default_backend other
             """,
-            {"post": "upload", "http": "named", "text": "other", "silent": "other"},
+            {"upload": "post", "named": "http", "other": "text, silent"},
         )
 
     def test_alternatives_negations_and_brackets(self) -> None:
-        self.prove(
+        self.prove_frontend(
             """
-            frontend f
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                acl ssl req_ssl_hello_type 1
-                acl office src 127.0.0.2 127.0.0.3
-                tcp-request content accept if { req.len gt 0 }
-                use_backend a if ssl office or HTTP !office
-                use_backend b unless ssl || office
-                default_backend c
-            backend a
-                server s <a>
-            backend b
-                server s <b>
-            backend c
-                server s <c>
+            acl ssl req_ssl_hello_type 1
+            acl office src 127.0.0.2 127.0.0.3
+            tcp-request content accept if { req.len gt 0 }
+            use_backend a if ssl office or HTTP !office
+            use_backend b unless ssl || office
+            default_backend c
             """,
             {
-                "hello": "c",
-                "hello from 127.0.0.2": "a",
-                "http": "a",
-                "http from 127.0.0.3": "c",
-                "text": "b",
-                "text from 127.0.0.2": "c",
-                "silent": "b",
-                "silent from 127.0.0.2": "c",
+                "c": "hello, http from 127.0.0.3, text from 127.0.0.2, silent from 127.0.0.2",
+                "a": "hello from 127.0.0.2, http",
+                "b": "text, silent",
             },
         )

@@ -22,94 +22,60 @@ class NameTests(HaproxyTestCase):
                 server s <one> check
             backend app2
                 server s <two> check
-            backend rest
-                server s <rest>
             """,
             {
-                "hello app1.example.net": "one",
-                "hello APP2.Example.Net": "two",
-                "hello other.example": "rest",
-                "hello": "rest",
+                "one": "hello app1.example.net",
+                "two": "hello APP2.Example.Net",
+                "rest": "hello other.example, hello",
             },
         )
 
     def test_ends_beginnings_parts_and_expressions(self) -> None:
-        self.prove(
+        self.prove_frontend(
             """
-            frontend f
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                tcp-request content accept if { req.ssl_hello_type 1 }
-                acl mail req.ssl_sni -m beg mail. imap.
-                acl zone req_ssl_sni -m end .zone.example
-                acl test req.ssl_sni -m sub staging
-                acl numbered req.ssl_sni -m reg ^node[0-9]+\\.example$
-                use_backend mail if mail
-                use_backend zone if zone !test
-                use_backend test if test
-                use_backend nodes if numbered
-                default_backend rest
-            backend mail
-                server s <mail>
-            backend zone
-                server s <zone>
-            backend test
-                server s <test>
-            backend nodes
-                server s <nodes>
-            backend rest
-                server s <rest>
+            tcp-request content accept if { req.ssl_hello_type 1 }
+            acl mail req.ssl_sni -m beg mail. imap.
+            acl zone req_ssl_sni -m end .zone.example
+            acl test req.ssl_sni -m sub staging
+            acl numbered req.ssl_sni -m reg ^node[0-9]+\\.example$
+            use_backend mail if mail
+            use_backend zone if zone !test
+            use_backend test if test
+            use_backend nodes if numbered
+            default_backend rest
             """,
             {
-                "hello mail.example": "mail",
-                "hello a.zone.example": "zone",
-                "hello staging.zone.example": "test",
-                "hello my-staging.example": "test",
-                "hello node12.example": "nodes",
-                "hello node.example": "rest",
-                "ssh": "rest",
-                "silent": "rest",
+                "mail": "hello mail.example",
+                "zone": "hello a.zone.example",
+                "test": "hello staging.zone.example, hello my-staging.example",
+                "nodes": "hello node12.example",
+                "rest": "hello node.example, ssh, silent",
             },
         )
 
     def test_alpn(self) -> None:
-        self.prove(
+        self.prove_frontend(
             """
-            frontend f
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                tcp-request content accept if { req.ssl_hello_type 1 }
-                use_backend acme if { req.ssl_alpn acme-tls/1 }
-                use_backend xmpp if { req.ssl_alpn -m sub xmpp }
-                default_backend web
-            backend acme
-                server s <acme>
-            backend xmpp
-                server s <xmpp>
-            backend web
-                server s <web>
+            tcp-request content accept if { req.ssl_hello_type 1 }
+            use_backend acme if { req.ssl_alpn acme-tls/1 }
+            use_backend xmpp if { req.ssl_alpn -m sub xmpp }
+            default_backend web
             """,
             {
-                "hello a.example alpn=acme-tls/1": "acme",
-                "hello a.example alpn=xmpp-client": "xmpp",
-                "hello a.example alpn=h2,http/1.1": "web",
-                "hello a.example": "web",
+                "acme": "hello a.example alpn=acme-tls/1",
+                "xmpp": "hello a.example alpn=xmpp-client",
+                "web": "hello a.example alpn=h2,http/1.1, hello a.example",
             },
         )
 
     def test_without_name_is_turned_away(self) -> None:
-        self.prove(
+        self.prove_frontend(
             """
-            frontend f
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                tcp-request content reject if { req.ssl_hello_type 1 } !{ req.ssl_sni -m found }
-                tcp-request content accept if { req.ssl_hello_type 1 }
-                default_backend web
-            backend web
-                server s <web>
+            tcp-request content reject if { req.ssl_hello_type 1 } !{ req.ssl_sni -m found }
+            tcp-request content accept if { req.ssl_hello_type 1 }
+            default_backend web
             """,
-            {"hello": "", "hello a.example": "web", "http": "web", "silent": "web"},
+            {"": "hello", "web": "hello a.example, http, silent"},
         )
 
     def test_names_other_tls_and_nobody_else(self) -> None:
@@ -139,48 +105,30 @@ class NameTests(HaproxyTestCase):
             backend second
                 option ssl-hello-chk
                 server s <second>
-            backend third
-                server s <third>
             """,
             {
-                "hello one.example": "first",
-                "hello Two.Example": "second",
-                "hello x.example": "third",
-                "hello": "third",
-                "ssh": "",
-                "silent": "",
+                "first": "hello one.example",
+                "second": "hello Two.Example",
+                "third": "hello x.example, hello",
+                "": "ssh, silent",
             },
         )
 
     def test_neither_of_two_protocols(self) -> None:
-        self.prove(
+        self.prove_frontend(
             """
-            frontend f
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                tcp-request content accept if { req.ssl_hello_type 1 }
-                acl is_h1 req.ssl_alpn http/1.1
-                acl is_h2 req.ssl_alpn h2
-                acl has_sni req.ssl_sni -m found
-                use_backend nameless if !is_h1 !is_h2 !has_sni
-                use_backend vpn if !is_h1 !is_h2 has_sni
-                default_backend web
-            backend nameless
-                server s <nameless>
-            backend vpn
-                server s <vpn>
-            backend web
-                server s <web>
+            tcp-request content accept if { req.ssl_hello_type 1 }
+            acl is_h1 req.ssl_alpn http/1.1
+            acl is_h2 req.ssl_alpn h2
+            acl has_sni req.ssl_sni -m found
+            use_backend nameless if !is_h1 !is_h2 !has_sni
+            use_backend vpn if !is_h1 !is_h2 has_sni
+            default_backend web
             """,
             {
-                "hello a.example alpn=h2,http/1.1": "web",
-                "hello a.example alpn=http/1.1": "web",
-                "hello alpn=h2": "web",
-                "hello a.example": "vpn",
-                "hello a.example alpn=x": "vpn",
-                "hello": "nameless",
-                "ssh": "nameless",
-                "silent": "nameless",
+                "web": "hello a.example alpn=h2,http/1.1, hello a.example alpn=http/1.1, hello alpn=h2",
+                "vpn": "hello a.example, hello a.example alpn=x",
+                "nameless": "hello, ssh, silent",
             },
         )
 
@@ -201,16 +149,10 @@ class NameTests(HaproxyTestCase):
                 tcp-request content accept if { req.ssl_hello_type 1 }
                 use_backend office if { src 127.0.0.2 }
                 default_backend public
-            backend office
-                server s <office>
-            backend public
-                server s <public>
-            backend rest
-                server s <rest>
             """,
             {
-                "hello a.example": "public",
-                "hello a.example from 127.0.0.2": "office",
-                "hello b.example": "rest",
+                "public": "hello a.example",
+                "office": "hello a.example from 127.0.0.2",
+                "rest": "hello b.example",
             },
         )

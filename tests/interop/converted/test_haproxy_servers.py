@@ -70,8 +70,8 @@ class CheckedTests(HaproxyTestCase):
                 default-server inter 100ms fall 2 rise 1
                 server pg1 <replica> maxconn 100 check port {ports["good"]}
             """,
-            {"silent": ""},
-            {"silent": "replica"},
+            {"": "silent"},
+            {"replica": "silent"},
             soon=True,
         )
 
@@ -89,8 +89,8 @@ class CheckedTests(HaproxyTestCase):
                 tcp-check connect port {free_port()}
                 server s <unserved> check inter 100ms fall 1
             """,
-            {"text": "served"},
-            {"text": ""},
+            {"served": "text"},
+            {"": "text"},
             soon=True,
         )
 
@@ -121,7 +121,7 @@ class CheckedTests(HaproxyTestCase):
                 server r1 <first> check inter 200ms fall 1
                 server r2 <second> check inter 200ms fall 1
             """,
-            {"text": "second"},
+            {"second": "text"},
             soon=True,
         )
 
@@ -164,9 +164,9 @@ class CheckedTests(HaproxyTestCase):
                 server wrong <wrong> check
                 server right <ldap> check backup
             """,
-            {"silent": "\x0f\0\0\0"},
-            {"silent": "220 mail.example ESMTP"},
-            {"text": "ldap"},
+            {"\x0f\0\0\0": "silent"},
+            {"220 mail.example ESMTP": "silent"},
+            {"ldap": "text"},
             soon=True,
         )
 
@@ -184,7 +184,7 @@ class CheckedTests(HaproxyTestCase):
                 server plain <plain> check
                 server secure <secure> check
             """,
-            {"tls a.example text": "secure"},
+            {"secure": "tls a.example text"},
             soon=True,
         )
 
@@ -212,9 +212,9 @@ class CheckedTests(HaproxyTestCase):
                 server first <first> backup
                 server second <second> backup
             """,
-            {"text": "second", "ssh": "second"},
-            {"text": "second", "ssh": "second", "http": "second", "silent": "second"},
-            {"text": "first", "ssh": "first", "http": "first", "silent": "first"},
+            {"second": "text, ssh"},
+            {"second": "text, ssh, http, silent"},
+            {"first": "text, ssh, http, silent"},
             soon=True,
         )
 
@@ -253,8 +253,8 @@ class SpokenToTests(HaproxyTestCase):
                 retries 0
                 server s <wrong> ssl verify required ca-file other.example.pem verifyhost inside.example
             """,
-            {"http": "right", "text": "right"},
-            {"http": ""},
+            {"right": "http, text"},
+            {"": "http"},
         )
 
     def test_proxy_headers_of_both_versions_and_none(self) -> None:
@@ -284,9 +284,9 @@ class SpokenToTests(HaproxyTestCase):
                 default-server send-proxy
                 server s <told> no-send-proxy
             """,
-            {"text from 127.0.0.2": "version 1"},
-            {"text from 127.0.0.2": "version 2"},
-            {"text from 127.0.0.2": "version 0"},
+            {"version 1": "text from 127.0.0.2"},
+            {"version 2": "text from 127.0.0.2"},
+            {"version 0": "text from 127.0.0.2"},
         )
 
     def test_asked_address_also_of_a_header(self) -> None:
@@ -310,10 +310,10 @@ class SpokenToTests(HaproxyTestCase):
                 bind 127.0.0.6:<port4>
                 server s *:<here.port>
             """,
-            {"text": "here"},
-            {"text": "here"},
+            {"here": "text"},
+            {"here": "text"},
             {},
-            {"text": "there"},
+            {"there": "text"},
         )
 
     def test_source_of_backend_and_of_server(self) -> None:
@@ -332,8 +332,8 @@ class SpokenToTests(HaproxyTestCase):
                 bind 127.0.0.1:<port1>
                 server s <peer> source 127.0.0.8:31000-31999
             """,
-            {"text": "127.0.0.9"},
-            {"text": "127.0.0.8"},
+            {"127.0.0.9": "text"},
+            {"127.0.0.8": "text"},
         )
 
     def test_process_template_and_dispatch(self) -> None:
@@ -361,6 +361,6 @@ class SpokenToTests(HaproxyTestCase):
                 bind 127.0.0.1:<port1>
                 dispatch <there>
             """,
-            {"text": "here", "silent": "here"},
-            {"text": "there"},
+            {"here": "text, silent"},
+            {"there": "text"},
         )

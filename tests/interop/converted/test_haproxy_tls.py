@@ -24,7 +24,7 @@ class EndedTests(HaproxyTestCase):
                 balance leastconn
                 server one <one>
             """,
-            {"tls a.example text": "one", "tls c.example silent": "one", "http": ""},
+            {"one": "tls a.example text, tls c.example silent", "": "http"},
         )
 
     def test_ssh_and_http_inside_and_in_plain(self) -> None:
@@ -39,26 +39,17 @@ class EndedTests(HaproxyTestCase):
                 acl ssh req.payload(0,7) -m str SSH-2.0
                 tcp-request content accept if ssh
                 tcp-request content accept if HTTP
-                use_backend sshd if ssh
+                use_backend ssh if ssh
                 use_backend web if HTTP { ssl_fc }
                 use_backend plain if HTTP
                 default_backend other
-            backend sshd
-                server s <ssh>
-            backend web
-                server s <web>
-            backend plain
-                server s <plain>
-            backend other
-                server s <other>
             """,
             {
-                "tls a.example ssh": "ssh",
-                "tls b.example http": "web",
-                "tls b.example redis": "other",
-                "tls b.example silent": "other",
+                "ssh": "tls a.example ssh",
+                "web": "tls b.example http",
+                "other": "tls b.example redis, tls b.example silent",
             },
-            {"ssh": "ssh", "http": "plain", "redis": "other", "silent": "other"},
+            {"ssh": "ssh", "plain": "http", "other": "redis, silent"},
         )
 
     def test_names(self) -> None:
@@ -70,21 +61,12 @@ class EndedTests(HaproxyTestCase):
                 use_backend two if { ssl_fc_sni -m end .a.example } or { ssl_fc_sni -i B.example }
                 use_backend three if { ssl_fc_has_sni }
                 default_backend four
-            backend one
-                server s <one>
-            backend two
-                server s <two>
-            backend three
-                server s <three>
-            backend four
-                server s <four>
             """,
             {
-                "tls a.example text": "one",
-                "tls www.a.example silent": "two",
-                "tls b.example text": "two",
-                "tls c.example text": "three",
-                "tls silent": "four",
+                "one": "tls a.example text",
+                "two": "tls www.a.example silent, tls b.example text",
+                "three": "tls c.example text",
+                "four": "tls silent",
             },
         )
 
@@ -96,27 +78,16 @@ class EndedTests(HaproxyTestCase):
                 tcp-request inspect-delay 1s
                 tcp-request content accept if HTTP
                 acl speak_h2 ssl_fc_alpn -i h2
-                use_backend h2 if speak_h2
+                use_backend two if speak_h2
                 use_backend named if { ssl_fc_alpn http/1.1 } { ssl_fc_sni a.example }
                 use_backend web if HTTP
                 default_backend rest
-            backend h2
-                server s <two>
-            backend named
-                server s <named>
-            backend web
-                server s <web>
-            backend rest
-                server s <rest>
             """,
             {
-                "tls a.example alpn=h2,http/1.1 text": "two",
-                "tls a.example alpn=http/1.1,h2 http": "two",
-                "tls a.example alpn=http/1.1 text": "named",
-                "tls b.example alpn=http/1.1 http": "web",
-                "tls b.example alpn=http/1.1 ssh": "rest",
-                "tls a.example ssh": "rest",
-                "tls a.example http": "web",
+                "two": "tls a.example alpn=h2,http/1.1 text, tls a.example alpn=http/1.1,h2 http",
+                "named": "tls a.example alpn=http/1.1 text",
+                "web": "tls b.example alpn=http/1.1 http, tls a.example http",
+                "rest": "tls b.example alpn=http/1.1 ssh, tls a.example ssh",
             },
         )
 
@@ -132,13 +103,10 @@ class EndedTests(HaproxyTestCase):
             frontend f
                 bind 127.0.0.1:<port> ssl crt-list <folder>/list ca-file client.example.pem verify required
                 default_backend inside
-            backend inside
-                server s <inside>
             """,
             {
-                "tls a.example text": "",
-                f"tls a.example cert={client.both} text": "inside",
-                f"tls a.example cert={other.both} text": "",
+                "": f"tls a.example text, tls a.example cert={other.both} text",
+                "inside": f"tls a.example cert={client.both} text",
             },
         )
 
@@ -152,11 +120,7 @@ class EndedTests(HaproxyTestCase):
                 tcp-request content reject if !office
                 use_backend other if second
                 default_backend first
-            backend first
-                server s <first>
-            backend other
-                server s <other>
             """,
-            {"text": "", "silent from 127.0.0.2": "first", "http from 127.0.0.4": "first"},
-            {"text": "", "silent from 127.0.0.2": "other", "http from 127.0.0.4": "other"},
+            {"": "text", "first": "silent from 127.0.0.2, http from 127.0.0.4"},
+            {"": "text", "other": "silent from 127.0.0.2, http from 127.0.0.4"},
         )

@@ -26,15 +26,10 @@ class PrereadTests(NginxTestCase):
             }
             """,
             {
-                "hello git.example.net": "git",
-                "hello GIT.Example.Net": "git",
-                "hello cloud.example.net": "cloud",
-                "hello www.example.net": "web",
-                "hello": "web",
-                "ssh": "web",
-                "http": "web",
-                "binary": "web",
-                "silent": "",
+                "git": "hello git.example.net, hello GIT.Example.Net",
+                "cloud": "hello cloud.example.net",
+                "web": "hello www.example.net, hello, ssh, http, binary",
+                "": "silent",
             },
         )
 
@@ -63,21 +58,15 @@ class PrereadTests(NginxTestCase):
             server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
             """,
             {
-                "hello node12.example": "nodes",
-                "hello node.example": "rest",
-                "hello joe.lab.example.net": "lab",
-                "hello joe.test.example.com": "all",
-                "hello a.example.com": "all",
-                "hello a.b.example.com": "all",
-                "hello example.com": "rest",
-                "hello a.eu.example.com": "eu",
-                "hello eu.example.com": "all",
-                "hello example.org": "org",
-                "hello x.example.org": "org",
-                "hello www.example.org": "www",
-                "hello mail.example.org": "org",
-                "hello mail.example.net": "mail",
-                "http": "rest",
+                "nodes": "hello node12.example",
+                "rest": "hello node.example, hello example.com, http",
+                "lab": "hello joe.lab.example.net",
+                "all": "hello joe.test.example.com, hello a.example.com, hello a.b.example.com, "
+                "hello eu.example.com",
+                "eu": "hello a.eu.example.com",
+                "org": "hello example.org, hello x.example.org, hello mail.example.org",
+                "www": "hello www.example.org",
+                "mail": "hello mail.example.net",
             },
         )
 
@@ -91,7 +80,7 @@ class PrereadTests(NginxTestCase):
             }
             server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
             """,
-            {"hello a.example.com": "rest", "hello b.example.net": "rest"},
+            {"rest": "hello a.example.com, hello b.example.net"},
             looks=1,
         )
 
@@ -109,11 +98,9 @@ class PrereadTests(NginxTestCase):
             server { listen 127.0.0.1:<port>; proxy_pass $upstream; ssl_preread on; }
             """,
             {
-                "ssh": "ssh",
-                "openvpn": "ssh",
-                "hello a.example": "web",
-                "hello": "web",
-                "hello a.example old": "legacy",
+                "ssh": "ssh, openvpn",
+                "web": "hello a.example, hello",
+                "legacy": "hello a.example old",
             },
         )
 
@@ -133,13 +120,11 @@ class PrereadTests(NginxTestCase):
             server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $upstream; }
             """,
             {
-                "ssh": "ssh",
-                "http": "ssh",
-                "hello vpn.example": "vpn",
-                "hello www.example": "web",
-                "hello www.example old": "web",
-                "hello": "nameless",
-                "hello other.example": "rest",
+                "ssh": "ssh, http",
+                "vpn": "hello vpn.example",
+                "web": "hello www.example, hello www.example old",
+                "nameless": "hello",
+                "rest": "hello other.example",
             },
         )
 
@@ -159,13 +144,10 @@ class PrereadTests(NginxTestCase):
             server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
             """,
             {
-                "hello a.example alpn=acme-tls/1": "acme",
-                "hello a.example alpn=xmpp-client": "xmpp",
-                "hello a.example alpn=h2,http/1.1": "web",
-                "hello a.example alpn=http/1.1,h2": "web",
-                "hello a.example alpn=http/1.1": "rest",
-                "hello a.example": "rest",
-                "ssh": "rest",
+                "acme": "hello a.example alpn=acme-tls/1",
+                "xmpp": "hello a.example alpn=xmpp-client",
+                "web": "hello a.example alpn=h2,http/1.1, hello a.example alpn=http/1.1,h2",
+                "rest": "hello a.example alpn=http/1.1, hello a.example, ssh",
             },
         )
 
@@ -189,17 +171,16 @@ class PrereadTests(NginxTestCase):
             server { listen 127.0.0.1:<port1>; ssl_preread on; proxy_pass $acme; }
             """,
             {
-                "hello new.example": "new",
-                "hello new.example old": "refuge",
-                "hello any.example old": "old",
-                "hello any.example": "tls",
-                "hello": "tls",
+                "new": "hello new.example",
+                "refuge": "hello new.example old",
+                "old": "hello any.example old",
+                "tls": "hello any.example, hello",
                 "ssh": "ssh",
             },
             {
-                "hello any.example alpn=acme-tls/1": "acme",
-                "hello app.example alpn=h2": "app",
-                "hello new.example alpn=http/1.1": "new",
+                "acme": "hello any.example alpn=acme-tls/1",
+                "app": "hello app.example alpn=h2",
+                "new": "hello new.example alpn=http/1.1",
                 "ssh": "ssh",
             },
             looks=1,
@@ -229,14 +210,10 @@ class PrereadTests(NginxTestCase):
             server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $group; }
             """,
             {
-                "hello shop.example": "site",
-                "hello shop.example alpn=imap": "site",
-                "hello VPN.example alpn=h2": "vpn",
-                "hello mail.example alpn=h2": "mail",
-                "hello other.example alpn=h2": "site",
-                "hello alpn=imap": "mail",
-                "hello other.example": "rest",
-                "ssh": "rest",
+                "site": "hello shop.example, hello shop.example alpn=imap, hello other.example alpn=h2",
+                "vpn": "hello VPN.example alpn=h2",
+                "mail": "hello mail.example alpn=h2, hello alpn=imap",
+                "rest": "hello other.example, ssh",
             },
         )
 
@@ -249,7 +226,7 @@ class PrereadTests(NginxTestCase):
             }
             server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
             """,
-            {"hello a.example": "a", "hello b.example": "", "hello c.example": "", "ssh": ""},
+            {"a": "hello a.example", "": "hello b.example, hello c.example, ssh"},
         )
 
     def test_not_read(self) -> None:
@@ -263,5 +240,5 @@ class PrereadTests(NginxTestCase):
             }
             server { listen 127.0.0.1:<port>; proxy_pass $up; }
             """,
-            {"hello a.example": "none", "silent": "none", "http": "none"},
+            {"none": "hello a.example, silent, http"},
         )

@@ -20,7 +20,7 @@ class FileTests(SslhTestCase):
                 { name: "tls"; host: "127.0.0.1"; port: "<tls.port>"; }
             );
             """,
-            {"ssh": "ssh", "hello a.example": "tls", "silent": "ssh", "text": "tls"},
+            {"ssh": "ssh, silent", "tls": "hello a.example, text"},
         )
 
     def test_names_alpn_and_both(self) -> None:
@@ -38,12 +38,10 @@ class FileTests(SslhTestCase):
             );
             """,
             {
-                "hello im.example alpn=xmpp-client": "both",
-                "hello im.example": "tls",
-                "hello a.example alpn=h2,http/1.1": "web",
-                "hello mail.example": "mail",
-                "hello imap.a.example": "mail",
-                "hello": "tls",
+                "both": "hello im.example alpn=xmpp-client",
+                "tls": "hello im.example, hello",
+                "web": "hello a.example alpn=h2,http/1.1",
+                "mail": "hello mail.example, hello imap.a.example",
             },
         )
 
@@ -60,7 +58,7 @@ class FileTests(SslhTestCase):
                 { name: "anyprot"; host: "127.0.0.1"; port: "<rest.port>"; }
             );
             """,
-            {"redis": "redis", "http": "web", "post": "web", "text": "rest", "ssh": "rest"},
+            {"redis": "redis", "web": "http, post", "rest": "text, ssh"},
         )
 
     def test_place_for_the_silent(self) -> None:
@@ -78,7 +76,7 @@ class FileTests(SslhTestCase):
                 { name: "timeout"; host: "127.0.0.1"; port: "<mysql.port>"; }
             );
             """,
-            {"ssh": "ssh", "hello a.example": "tls", "silent": "mysql"},
+            {"ssh": "ssh", "tls": "hello a.example", "mysql": "silent"},
         )
 
     def test_many_protocols_on_two_ports(self) -> None:
@@ -98,8 +96,8 @@ class FileTests(SslhTestCase):
                 { name: "http"; host: "127.0.0.1"; port: "<web.port>"; }
             );
             """,
-            {"ssh": "ssh", "xmpp": "xmpp", "socks": "socks", "http": "web"},
-            {"openvpn": "vpn", "http": "web", "silent": "ssh"},
+            {"ssh": "ssh", "xmpp": "xmpp", "socks": "socks", "web": "http"},
+            {"vpn": "openvpn", "web": "http", "ssh": "silent"},
         )
 
     def test_route_without_server(self) -> None:
@@ -130,15 +128,15 @@ class ArgumentTests(SslhTestCase):
         self.prove(
             "sslh --foreground --timeout 1 --listen 127.0.0.1:<port> --ssh <ssh> --ssl <tls> "
             "--pidfile <folder>/pid\n",
-            {"ssh": "ssh", "hello a.example": "tls", "silent": "ssh", "text": "tls"},
+            {"ssh": "ssh, silent", "tls": "hello a.example, text"},
         )
 
     def test_short_options_and_place_for_the_silent(self) -> None:
         self.prove(
             "sslh -f -n -t1 -p 127.0.0.1:<port> -p 127.0.0.1:<port1> --ssh <ssh> --http <web> --tls <tls> "
             "--anyprot <rest> --on-timeout http\n",
-            {"ssh": "ssh", "http": "web", "silent": "web", "text": "rest"},
-            {"hello a.example": "tls", "silent": "web"},
+            {"ssh": "ssh", "web": "http, silent", "rest": "text"},
+            {"tls": "hello a.example", "web": "silent"},
         )
 
     def test_file_and_options(self) -> None:
@@ -150,7 +148,7 @@ class ArgumentTests(SslhTestCase):
             for name, port in ports.items()
         )
         base.write_text(f"timeout: 1;\nlisten: ();\nprotocols: ( {entries} );\n")
-        self.prove(text, {"ssh": "ssh", "hello a.example": "tls", "http": "web", "silent": "ssh"})
+        self.prove(text, {"ssh": "ssh, silent", "tls": "hello a.example", "web": "http"})
 
     def test_variables_of_debians_start_script(self) -> None:
         self.prove(
@@ -162,5 +160,5 @@ class ArgumentTests(SslhTestCase):
             DAEMON_OPTS="-t $TIME --listen 127.0.0.1:<port> \\
                 --ssh <ssh> --openvpn <vpn> --tls <tls> --pidfile <folder>/pid"
             """,
-            {"ssh": "ssh", "openvpn": "vpn", "hello a.example": "tls", "silent": "ssh"},
+            {"ssh": "ssh, silent", "vpn": "openvpn", "tls": "hello a.example"},
         )
