@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child, InteropTestCase, output_of
-from tests.interop.pools_case import pool_rules
+from tests.interop.mux import pool_rules
 from tests.programs import require_program
 from txmux.rules.reading.layout import laid_out
 from txmux.rules.reading.parser import parse

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, InteropTestCase, eventually
-from tests.interop.mux import Mux, Twist, twist_command
-from tests.interop.pools_case import pool_rules
+from tests.interop.mux import Mux, Twist, pool_rules, twist_command
 from txmux.net.relay.kernel import is_supported
 
 if TYPE_CHECKING:

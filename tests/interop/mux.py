@@ -106,7 +106,7 @@ class Mux(LoggingTwist):
 
     Args:
         folder: Where a folder for its files is made.
-        rules: All sections but ``[txmux]``.
+        rules: All sections but ``[txmux]``; without a listener, there is one on any port.
         settings: Lines of ``[txmux]`` besides those of the access log.
         before: A command that runs the rest of its arguments as a command.
         options: Further options of txmux.
@@ -130,6 +130,8 @@ class Mux(LoggingTwist):
         own = Path(tempfile.mkdtemp(prefix="txmux-", dir=folder))
         self.log = own / "access.log"
         file = self.file = own / "rules.ini"
+        if "[listen " not in rules:
+            rules = f"[listen public]\nendpoint = 127.0.0.1:0\n{rules}"
         file.write_text(
             f"[txmux]\naccess_log = {self.log}\naccess_log_format = json\n{settings}\n{rules}"
         )
@@ -185,3 +187,19 @@ class Mux(LoggingTwist):
 def _names_of_listeners(rules: str) -> list[str]:
     headers = (line for line in rules.splitlines() if line.startswith("[listen "))
     return [header.removeprefix("[listen ").removesuffix("]") for header in headers]
+
+
+def pool_rules(*servers: str, more: str = "") -> str:
+    """Write rules that lead every client to a pool of these servers, with more lines for it."""
+    lines = "\n    ".join(servers)
+    return f"""
+[listen public]
+endpoint = 127.0.0.1:0
+[route all]
+match   = any
+backend = pool
+
+[backend pool]
+server = {lines}
+{more}
+"""

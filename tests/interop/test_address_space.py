@@ -25,10 +25,7 @@ class AddressSpaceTests(InteropTestCase):
             self
         )  # coverage itself, written in C, crashes the process where there is no memory
         echo = self.own(EchoServer())
-        rules = (
-            "[listen public]\nendpoint = 127.0.0.1:0\n"
-            f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
-        )
+        rules = f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         mux = Mux(self.folder, rules, f"relay = {relay}")
         self.addCleanup(mux.child.end)
         self.assertTrue(self.is_served(mux, PATIENCE))

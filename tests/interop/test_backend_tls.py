@@ -81,9 +81,6 @@ server {{
 """
 
 _RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
 [route bad]
 match   = http host=bad.example
 backend = bad

@@ -208,10 +208,11 @@ class RedisTests(ChecksTestCase):
         first.child.end()
         port = free_port()
         slow = ("--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024")
-        second = Child(
-            "redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, *slow
+        second = self.own(
+            Child(
+                "redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, *slow
+            )
         )
-        self.addCleanup(second.end)
         second.wait_for("RDB memory usage|Loading RDB")
         finding = await self.check("redis", port)
         self.assertEqual(finding.why, "no PONG: -LOADING Redis is loading the dataset in memory")

@@ -46,8 +46,7 @@ class CompletionTests(InteropTestCase):
         require_program(command[0])
         # Fish has a folder of its own among temporary files.
         folders = f"HOME={self.folder} TMPDIR={self.folder} PATH={self.folder / 'bin'}:$PATH"
-        screen = Screen(self.folder, 100, shell=f"{folders} {shlex.join(command)}")
-        self.addCleanup(screen.end)
+        screen = self.own(Screen(self.folder, 100, shell=f"{folders} {shlex.join(command)}"))
         screen.wait_for(_PROMPT)
         for line in prepare:
             screen.type(f"{line}\n")

@@ -1,4 +1,4 @@
-"""A service that runs out of descriptors waits for some, says so once, and goes on."""
+"""A service that runs out of descriptors waits for some, says so once, and goes on; and sockets that are inherited."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually, has_ipv6
 from tests.interop.mux import Mux, Twist
-from tests.interop.test_inherited_socket import PASS_ON
 from tests.support.echo import EchoServer
 from tests.support.ports import stop_listening
 
@@ -156,3 +155,32 @@ class ChurnTests(InteropTestCase):
         for relay in ("auto", "portable"):
             command = (sys.executable, "-c", PASS_ON)
             self.churn("systemd:domain=INET:index=0", relay, *command)
+
+
+# Opens one socket for IPv4 and IPv6, as `ListenStream=` with a number alone does, and hands it on.
+PASS_ON = """
+import os, socket, sys
+opened = socket.socket(socket.AF_INET6)
+opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+opened.bind(("::", 0))
+opened.listen()
+os.dup2(opened.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="public", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class InheritedSocketTest(InteropTestCase):
+    """The socket is there before txmux is."""
+
+    def test_clients_keep_their_family(self) -> None:
+        if not has_ipv6():
+            self.skipTest("no IPv6 on the loopback")
+        rules = "[listen public]\nendpoint = systemd:domain=INET:index=0\n"
+        mux = self.own(Mux(self.folder, rules, before=(sys.executable, "-c", PASS_ON)))
+        for host, shown in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")]:
+            with socket.create_connection((host, mux.port), timeout=PATIENCE) as client:
+                client.sendall(b"x")
+                own = client.getsockname()[1]
+                self.assertEqual(mux.take_one()["client"], f"{shown}{own}")

@@ -7,9 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
-from tests.interop.mux import Mux
+from tests.interop.mux import Mux, pool_rules
 from tests.interop.namespaces import Namespace
-from tests.interop.pools_case import pool_rules
 from tests.interop.servers import start_dnsmasq
 from tests.processes.running import halted, workers_of
 
@@ -54,8 +53,9 @@ class DnsmasqTests(InteropTestCase):
         self.network = Namespace(self)
         self.hosts = self.folder / "hosts"
         self.write_hosts("127.0.1.1 web.test")
-        server = self.network.python(_NAMED, "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.9.9")
-        self.addCleanup(server.end)
+        server = self.own(
+            self.network.python(_NAMED, "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.9.9")
+        )
         server.wait_for("ready")
         self.resolv_conf = self.folder / "resolv.conf"
         self.resolv_conf.write_text("nameserver 127.0.0.1\n")
@@ -112,8 +112,9 @@ class DnsmasqTests(InteropTestCase):
         self.assertEqual(set(self.said(mux, 8)), {"127.0.1.2", "127.0.1.3"})
 
     def test_no_name_server_at_first(self) -> None:
-        mux = Mux(self.folder, pool_rules("web.test:9001", more="resolve = 1s"), before=self.before)
-        self.addCleanup(mux.stop)
+        mux = self.own(
+            Mux(self.folder, pool_rules("web.test:9001", more="resolve = 1s"), before=self.before)
+        )
         mux.child.wait_for("cannot find the addresses of web.test, it has none yet")
         self.assertEqual(self.said(mux), ["-"])
         self.assertEqual(self.reasons(mux.take()), ["no-server"])
@@ -123,8 +124,9 @@ class DnsmasqTests(InteropTestCase):
     def test_search_goes_past_a_refused_domain(self) -> None:
         self.start_dnsmasq()
         self.resolv_conf.write_text("nameserver 127.0.0.1\nsearch refused.example test\n")
-        mux = Mux(self.folder, pool_rules("web:9001", more="resolve = 1s"), before=self.before)
-        self.addCleanup(mux.stop)
+        mux = self.own(
+            Mux(self.folder, pool_rules("web:9001", more="resolve = 1s"), before=self.before)
+        )
         self.await_said(mux, "127.0.1.1")
 
     def test_other_resolvers_of_one_backend_or_all(self) -> None:
@@ -138,8 +140,7 @@ class DnsmasqTests(InteropTestCase):
             (key, pool_rules("web.test:9001", more="")),
             (f"workers = 2\n{key}", short),
         ):
-            mux = Mux(self.folder, rules, settings, before=self.before)
-            self.addCleanup(mux.stop)
+            mux = self.own(Mux(self.folder, rules, settings, before=self.before))
             self.await_said(mux, "127.0.1.1")
 
     def test_answers_too_long_for_udp(self) -> None:

@@ -57,8 +57,7 @@ class EarlyResetTests(InteropTestCase):
     """No server may take a broken stream for a whole one, however early it broke."""
 
     def break_off(self, relay: str, route: str, said: bytes) -> None:
-        server = _Server()
-        self.addCleanup(server.end)
+        server = self.own(_Server())
         backend = f"127.0.0.1:{server.port}"
         listen = f"[listen public]\nendpoint = 127.0.0.1:0\nkeepalive = {_ASKING}\n"
         rules = f"{listen}{route.format(backend)}"

@@ -89,8 +89,7 @@ class FilterTests(InteropTestCase):
                 if by_run
                 else (*twist_command(), "--log-format=text", "txmux", "--rules", rules)
             )
-            child = Child(*map(str, words))
-            self.addCleanup(child.end)
+            child = self.own(Child(*map(str, words)))
             ports = {
                 name: int(child.wait_for(rf"listening on \S+:(\d+) for \[listen {name}\]")[1])
                 for name in ("public", "impatient", "limited", "proxied", "six")

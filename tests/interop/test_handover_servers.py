@@ -93,8 +93,9 @@ class ExampleTests(InteropTestCase):
     def test_reload(self) -> None:
         """After a reload clients are handed over, and those that were before go on, even when txmux has ended."""
         mux = Mux(self.folder, rules_in(self.folder))
-        held = Child("ssh", *self.ssh.options, "-p", str(mux.port), "127.0.0.1", "cat", stdin=True)
-        self.addCleanup(held.end)
+        held = self.own(
+            Child("ssh", *self.ssh.options, "-p", str(mux.port), "127.0.0.1", "cat", stdin=True)
+        )
         self.assertEqual(mux.take_one()["reason"], "handed-over")
         mux.file.write_text(mux.file.read_text().replace("[route ssh]", "[route renamed]"))
         mux.child.process.send_signal(signal.SIGHUP)
@@ -110,8 +111,9 @@ class ExampleTests(InteropTestCase):
         """After an upgrade, too; whoever had said half of what decides says the rest, and is handed over."""
         mux = Upgrading(self.folder, rules_in(self.folder))
         self.addCleanup(mux.kill)
-        held = Child("ssh", *self.ssh.options, "-p", str(mux.port), "127.0.0.1", "cat", stdin=True)
-        self.addCleanup(held.end)
+        held = self.own(
+            Child("ssh", *self.ssh.options, "-p", str(mux.port), "127.0.0.1", "cat", stdin=True)
+        )
         self.assertEqual(mux.take_one()["reason"], "handed-over")
         with mux.connect() as client:
             client.sendall(b"GET / HT")
@@ -153,10 +155,9 @@ class TwistWebTests(InteropTestCase):
         (self.place / "hello").write_text("hello\n")
         self.socket = self.place / "web.sock"
         listen = f"--listen=txmux:{self.socket}:mode=666"
-        self.web = Child(
-            *twist_command(), "--log-format=text", "web", listen, f"--path={self.place}"
+        self.web = self.own(
+            Child(*twist_command(), "--log-format=text", "web", listen, f"--path={self.place}")
         )
-        self.addCleanup(self.web.end)
         self.web.wait_for("Starting reactor")
 
     def test_served_with_the_clients_address(self) -> None:

@@ -43,9 +43,6 @@ server {{
 """
 
 _RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
 [route one]
 match   = tls sni=one.example.com
 backend = 127.0.0.1:{ports[one]}

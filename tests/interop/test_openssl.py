@@ -56,15 +56,15 @@ class OpenSslTests(InteropTestCase):
     @classmethod
     def start_server(cls, *options: str) -> Child:
         identity = ("-cert", cls.certificate.chain, "-key", cls.certificate.key)
-        server = Child(
-            "openssl",
-            *("s_server", "-accept", "127.0.0.1:0", "-alpn", "h2,http/1.1"),
-            *identity,
-            *options,
-            stdin=True,
+        return cls.share(
+            Child(
+                "openssl",
+                *("s_server", "-accept", "127.0.0.1:0", "-alpn", "h2,http/1.1"),
+                *identity,
+                *options,
+                stdin=True,
+            )
         )
-        cls.addClassCleanup(server.end)
-        return server
 
     def client(self, name: str, *options: str, said: bytes) -> str:
         trust = ("-CAfile", self.certificate.chain, "-verify_return_error", "-servername", name)

@@ -13,8 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of
-from tests.interop.mux import Mux
-from tests.interop.pools_case import pool_rules
+from tests.interop.mux import Mux, pool_rules
 from tests.interop.postgres import start_postgres
 from tests.interop.servers import start_haproxy, start_nginx, start_redis
 from tests.processes.running import pids_of
@@ -96,13 +95,13 @@ class KilledTests(InteropTestCase):
         servers = [self.start_server(port) for port in ports]
         for more in ("", "balance = least-connections", "check = http interval=500ms timeout=3m"):
             places = (f"127.0.0.1:{port}" for port in ports)
-            mux = Mux(self.folder, pool_rules(*places, more=f"eject = for=1h\n{more}"))
-            self.addCleanup(mux.stop)
-            load = Child(
-                *(sys.executable, "-c", _LOAD, str(mux.port), str(_CLIENTS), str(_TIMES)),
-                stdin=True,
+            mux = self.own(Mux(self.folder, pool_rules(*places, more=f"eject = for=1h\n{more}")))
+            load = self.own(
+                Child(
+                    *(sys.executable, "-c", _LOAD, str(mux.port), str(_CLIENTS), str(_TIMES)),
+                    stdin=True,
+                )
             )
-            self.addCleanup(load.end)
             load.wait_for("under way")
             self.kill(servers[0])
             load.say(b"")
@@ -130,8 +129,9 @@ class KilledTests(InteropTestCase):
         ports = [free_port() for _ in range(2)]
         servers = [self.start_server(port) for port in ports]
         check = "check = http interval=200ms timeout=3m rise=2 fall=2\neject = off"
-        mux = Mux(self.folder, pool_rules(*(f"127.0.0.1:{port}" for port in ports), more=check))
-        self.addCleanup(mux.stop)
+        mux = self.own(
+            Mux(self.folder, pool_rules(*(f"127.0.0.1:{port}" for port in ports), more=check))
+        )
         self.assertEqual({self.ask(mux) for _ in range(4)}, {*map(str, ports)})
         mux.take(4)
         self.kill(servers[1])

@@ -83,8 +83,7 @@ class PsqlTests(InteropTestCase):
                     "ssl_cert_file": certificate.chain,
                     "ssl_key_file": certificate.key,
                 }
-            cls.servers[name] = start_postgres(folder, cls.ports[name], **settings)
-            cls.addClassCleanup(cls.servers[name].end)
+            cls.servers[name] = cls.share(start_postgres(folder, cls.ports[name], **settings))
         certificate = make_certificate(cls.folder, "ended.example.com")
         rules = _RULES.format(ended=certificate.both, **cls.ports)
         cls.mux = cls.share(Mux(cls.folder, rules, f"relay = {cls.relay}"))

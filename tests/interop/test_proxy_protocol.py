@@ -1,19 +1,30 @@
-"""PROXY protocol headers as nginx and HAProxy read them: they must see the real clients."""
+"""PROXY protocol headers to and from nginx and HAProxy, of clouds, and through a chain of three txmux: all know the real clients."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
+import socket
+import sys
 from typing import TYPE_CHECKING, ClassVar
 from unittest import SkipTest
 
-from tests.interop.children import InteropTestCase, has_ipv6, output_of
+from tests.interop.children import PATIENCE, InteropTestCase, eventually, has_ipv6, output_of, run
 from tests.interop.mux import Mux
-from tests.interop.servers import make_certificate, start_haproxy, start_nginx
+from tests.interop.servers import make_certificate, start_haproxy, start_nginx, start_nginx_stream
 from tests.support.ports import free_port
+from txmux.wire.proxyprotocol.decode import Decoded, decode
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import ProxyHeader, Tlv
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.interop.children import Child
+    from tests.interop.mux import Record
     from tests.interop.servers import Certificate
+
 
 _SITE = """
 log_format proxied "proxied [$proxy_protocol_addr]:$proxy_protocol_port to "
@@ -79,8 +90,9 @@ class ProxyProtocolTests(InteropTestCase):
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com")
         ports = {name: free_port() for name in ("plain", "secure")}
-        cls.nginx = start_nginx(cls.folder, _SITE.format(ports=ports, certificate=cls.certificate))
-        cls.addClassCleanup(cls.nginx.end)
+        cls.nginx = cls.share(
+            start_nginx(cls.folder, _SITE.format(ports=ports, certificate=cls.certificate))
+        )
         cls.mux = cls.share(Mux(cls.folder, _RULES.format(ports=ports)))
 
     def assert_client_seen(self, scheme: str, listener: str, host: str) -> None:
@@ -145,3 +157,489 @@ class HaproxyTests(InteropTestCase):
                 )
                 seen, meant = said.decode().splitlines()
                 self.assertEqual(seen, meant)
+
+
+_HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
+
+_IN_SITE = """
+server {{
+    listen 127.0.0.1:{http} proxy_protocol;
+    location / {{
+        return 200 "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port\\n";
+    }}
+}}
+"""
+
+_IN_RULES = """
+[listen public]
+endpoint          = 127.0.0.1:0
+    unix:{unix}
+accept_proxy_from = 127.0.0.0/8, unix
+
+[listen checked]
+endpoint          = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+
+[route http]
+match   = http
+backend = site
+
+[route preface]
+match   = http2
+backend = close
+
+[backend site]
+server         = 127.0.0.1:{http}
+proxy_protocol = v2
+proxy_tlvs     = unique-id, crc32c
+"""
+
+
+class InFrontTestCase(InteropTestCase):
+    """A web server that wants the header, behind txmux, which wants it, too."""
+
+    mux: ClassVar[Mux]
+    socket: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        http = free_port()
+        cls.socket = cls.folder / "mux.sock"
+        cls.share(start_nginx(cls.folder, _IN_SITE.format(http=http)))
+        cls.mux = cls.share(Mux(cls.folder, _IN_RULES.format(http=http, unix=cls.socket)))
+
+    def ask(self, host: str, port: int) -> Record:
+        said = output_of(
+            "curl",
+            *("-q", "-sS", "--connect-to", f"::[{host}]:{port}"),
+            *("--write-out", "%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
+            "http://www.example.com/",
+        ).decode()
+        seen, meant = said.splitlines()
+        self.assertEqual(seen, meant)
+        record = self.mux.take_one("public")
+        ends = seen.split()
+        shown = [f"[{end}]" if ":" in end else end for end in ends]
+        self.assertEqual(
+            (record["client"], record["local"]),
+            (f"{shown[0]}:{shown[1]}", f"{shown[2]}:{shown[3]}"),
+        )
+        self.assertEqual((record["route"], record["reason"]), ("http", "done"))
+        return record
+
+
+_IN_FRONTEND = """
+listen {name}
+    mode tcp
+    bind {host}:{port}
+    unique-id-format id-%ci-%cp
+    server txmux {server} {how}
+"""
+
+_CHECKED = """
+listen checked
+    mode tcp
+    bind 127.0.0.1:{port}
+    server txmux 127.0.0.1:{server} send-proxy-v2 check check-send-proxy inter 1s
+    server again 127.0.0.1:{server} send-proxy-v2 check check-send-proxy inter 1s
+"""
+
+_ENDED = """
+frontend ended
+    mode tcp
+    bind 127.0.0.1:{port} ssl crt {pem} ca-file {ca} verify optional alpn h2,http/1.1
+    unique-id-format id-%ci-%cp
+    default_backend ended
+backend ended
+    mode tcp
+    server txmux {server} send-proxy-v2 proxy-v2-options ssl,cert-cn,cert-key,cert-sig,ssl-cipher,unique-id,authority,crc32c
+"""
+
+
+class InFrontHaproxyTests(InFrontTestCase):
+    """The program that the protocol comes from."""
+
+    ways: ClassVar = {
+        "v1": "send-proxy",
+        "v2": "send-proxy-v2",
+        "fields": "send-proxy-v2 proxy-v2-options crc32c,unique-id",
+    }
+    haproxy: ClassVar[Child]
+    ports: ClassVar[dict[str, int]]
+    certificates: ClassVar[dict[str, Certificate]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.certificates = {
+            name: make_certificate(cls.folder, name) for name in ("www.example.com", "client")
+        }
+        own = cls.certificates["www.example.com"]
+        server = f"127.0.0.1:{cls.mux.ports['public']}"
+        cls.ports = {"ended": free_port()}
+        sections = [
+            _ENDED.format(
+                port=cls.ports["ended"],
+                pem=own.both,
+                ca=cls.certificates["client"].chain,
+                server=server,
+            )
+        ]
+        for way, how in {**cls.ways, "unix": "send-proxy-v2"}.items():
+            for host in _HOSTS:
+                name = f"{way}-{host}".replace(":", ".")
+                cls.ports[name] = free_port()
+                where = f"unix@{cls.socket}" if way == "unix" else server
+                sections.append(
+                    _IN_FRONTEND.format(
+                        name=name, host=host, port=cls.ports[name], server=where, how=how
+                    )
+                )
+        sections.append(_CHECKED.format(port=free_port(), server=cls.mux.ports["checked"]))
+        cls.haproxy = cls.share(start_haproxy(cls.folder, "".join(sections)))
+
+    def port(self, way: str, host: str) -> int:
+        return self.ports[f"{way}-{host}".replace(":", ".")]
+
+    def test_clients_in_both_versions_and_families(self) -> None:
+        for way in ("v1", "v2", "fields"):
+            for host in _HOSTS:
+                record = self.ask(host, self.port(way, host))
+                client, _, port = record["client"].rpartition(":")
+                self.assertTrue(record["facts"]["proxy_peer"].startswith("127.0.0.1:"))
+                unique = f"id-{client.strip('[]')}-{port}" if way == "fields" else None
+                self.assertEqual(record["facts"].get("unique_id"), unique)
+
+    def test_unix_socket(self) -> None:
+        for host in _HOSTS:
+            record = self.ask(host, self.port("unix", host))
+            self.assertEqual(record["facts"]["proxy_peer"], "unix")
+
+    def test_facts_of_ended_tls(self) -> None:
+        port = self.ports["ended"]
+        own = self.certificates["client"]
+        for certificate in ((), ("--cert", own.chain, "--key", own.key)):
+            output_of(
+                "curl",
+                *("-q", "-sS", "--http1.1", "--output", "/dev/null"),
+                *("--cacert", self.certificates["www.example.com"].chain, *certificate),
+                *("--connect-to", f"::127.0.0.1:{port}"),
+                "https://www.example.com/",
+            )
+            facts = self.mux.take_one("public")["facts"]
+            wanted = {
+                "authority": "www.example.com",
+                "alpn": "http/1.1",
+                "ssl_version": "TLSv1.3",
+                "ssl_cipher": facts["ssl_cipher"],
+                "ssl_verified": "yes" if certificate else "no",
+            }
+            self.assertEqual({name: facts.get(name) for name in wanted}, wanted)
+            self.assertTrue(facts["ssl_cipher"].startswith("TLS_"))
+            self.assertEqual(facts.get("ssl_cn"), "client" if certificate else None)
+            self.assertTrue(facts["unique_id"].startswith("id-127.0.0.1-"))
+
+    def test_health_checks(self) -> None:
+        """HAProxy's own connections begin with LOCAL; they are nobody's, and find txmux well."""
+        eventually(lambda: len(self.mux.lines("checked")) >= 2, "both servers are checked")
+        for record in self.mux.lines("checked"):
+            self.assertEqual(record["reason"], "client-gone")
+            self.assertEqual(record["client"], record["facts"]["proxy_peer"])
+            self.assertNotIn("proxy_error", record["facts"])
+        self.assertNotIn("is DOWN", self.haproxy.output)
+
+
+class InFrontNginxTests(InFrontTestCase):
+    """The stream proxy of nginx, which sends version 1."""
+
+    ports: ClassVar[dict[str, int]]
+    nginx: ClassVar[Child]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.ports = {host: free_port() for host in _HOSTS}
+        server = f"127.0.0.1:{cls.mux.ports['public']}"
+        addresses = [
+            f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in cls.ports.items()
+        ]
+        servers = [
+            f"server {{ listen {address}; proxy_pass {server}; proxy_protocol on; }}"
+            for address in addresses
+        ]
+        folder = cls.folder / "stream"
+        folder.mkdir()
+        cls.nginx = cls.share(start_nginx_stream(folder, "\n".join(servers)))
+
+    def test_clients(self) -> None:
+        for host, port in self.ports.items():
+            self.ask(host, port)
+
+
+_CLOUD_RULES = """
+[listen public]
+endpoint          = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+default           = site
+
+[backend site]
+server         = 127.0.0.1:{port}
+proxy_protocol = v2
+"""
+_SAID = (
+    Tlv(0xEA, b"\1vpce-08d2bf15fac5001c9"),
+    Tlv(0xE0, bytes.fromhex("0123456789abcdef")),
+    Tlv(0xEE, bytes.fromhex("0178563412")),
+)
+_FACTS = {
+    "vpc_endpoint": "vpce-08d2bf15fac5001c9",
+    "psc_connection": "81985529216486895",
+    "link_id": "305419896",
+}
+_ODD = (Tlv(0xEA, b""), Tlv(0xE0, b"\1"), Tlv(0xEE, b"\2\0\0\0\0"))
+
+
+class CloudTests(InteropTestCase):
+    """A client that comes with such a header."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.server.close)
+        self.server.settimeout(PATIENCE)
+        port = self.server.getsockname()[1]
+        self.admin = f"unix:{self.folder}/{port}.sock"
+        self.mux = self.own(
+            Mux(self.folder, _CLOUD_RULES.format(port=port), f"admin = {self.admin}")
+        )
+
+    def led(self, *tlvs: Tlv) -> tuple[socket.socket, ProxyHeader]:
+        client = self.mux.connect()
+        self.addCleanup(client.close)
+        client.sendall(encode_v2(ProxyHeader(tlvs=tlvs)) + b"hello")
+        accepted, _ = self.server.accept()
+        self.addCleanup(accepted.close)
+        accepted.settimeout(PATIENCE)
+        self.accepted = accepted
+        received = b""
+        while not received.endswith(b"hello"):
+            received += accepted.recv(4096)
+        decoded = decode(received)
+        assert isinstance(decoded, Decoded)
+        return client, decoded.header
+
+    def end(self, client: socket.socket) -> None:
+        client.close()
+        self.accepted.close()
+
+    def ask(self, *words: str) -> str:
+        return output_of(sys.executable, "-m", "txmux", *words, "--admin", self.admin).decode()
+
+    def test_told_as_facts_and_to_the_server(self) -> None:
+        client, header = self.led(*_SAID)
+        self.assertEqual({*_SAID} - {*header.tlvs}, set())
+        (connection,) = json.loads(self.ask("connections", "--json"))
+        self.assertEqual(connection["facts"], connection["facts"] | _FACTS)
+        explained = self.ask("explain", "--connection", connection["id"])
+        for value in _FACTS.values():
+            self.assertIn(value, explained)
+        self.end(client)
+        facts = self.mux.take_one()["facts"]
+        self.assertEqual(facts, facts | _FACTS)
+
+    def test_odd_say_nothing_and_refuse_nobody(self) -> None:
+        client, header = self.led(*_ODD)
+        self.assertEqual({*_ODD} - {*header.tlvs}, set())
+        self.end(client)
+        line = self.mux.take_one()
+        self.assertEqual({*line["facts"]} & {*_FACTS}, set())
+        self.assertEqual(line["reason"], "done")
+
+
+_STREAM = """
+server {{
+    listen 127.0.0.1:{port} proxy_protocol;
+    return "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port\\n";
+}}
+"""
+
+_CHAIN_SITE = """
+frontend site
+    bind 127.0.0.1:{port} accept-proxy ssl crt {pem} alpn h2,http/1.1
+    http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port] %[fc_pp_authority] %[fc_pp_unique_id]"
+"""
+
+_LAST = """
+[listen public]
+endpoint          = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+
+[route site]
+match   = tls
+backend = site
+
+[route stream]
+match   = ssh
+backend = stream
+
+[backend site]
+server         = 127.0.0.1:{site}
+proxy_protocol = v2
+proxy_tlvs     = crc32c
+
+[backend stream]
+server         = 127.0.0.1:{stream}
+proxy_protocol = v1
+"""
+
+_MIDDLE = """
+[listen public]
+endpoint          = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+
+[route everything]
+match   = any
+backend = next
+
+[backend next]
+server         = 127.0.0.1:{port}
+proxy_protocol = v2
+"""
+
+_FIRST = """
+[listen public]
+endpoint = :0
+
+[route tls]
+match   = tls
+backend = next
+
+[route ssh]
+match   = ssh
+backend = next
+
+[backend next]
+server         = 127.0.0.1:{port}
+proxy_protocol = v2
+proxy_tlvs     = authority, alpn, unique-id, crc32c
+"""
+
+
+class ChainTests(InteropTestCase):
+    """Three services, of which the second and the third take their predecessor's word."""
+
+    certificate: ClassVar[Certificate]
+    chain: ClassVar[list[Mux]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, "www.example.com")
+        site, stream = free_port(), free_port()
+        cls.share(
+            start_haproxy(cls.folder, _CHAIN_SITE.format(port=site, pem=cls.certificate.both))
+        )
+        cls.share(start_nginx_stream(cls.folder, _STREAM.format(port=stream)))
+        cls.chain = []
+        for rules in (_LAST, _MIDDLE, _FIRST):
+            port = cls.chain[-1].port if cls.chain else 0
+            mux = cls.share(Mux(cls.folder, rules.format(site=site, stream=stream, port=port)))
+            cls.chain.append(mux)
+
+    def records(self) -> list[Record]:
+        return [mux.take_one() for mux in reversed(self.chain)]
+
+    def test_last_knows_client_name_and_first_id(self) -> None:
+        port = self.chain[-1].port
+        for host in _HOSTS:
+            said = output_of(
+                "curl",
+                *("-q", "-sS", "--cacert", self.certificate.chain),
+                *("--connect-to", f"::[{host}]:{port}"),
+                *("--write-out", "\n%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
+                "https://www.example.com/",
+            ).decode()
+            seen, meant = said.splitlines()
+            records = self.records()
+            self.assertEqual(seen, f"{meant} www.example.com {records[0]['id']}")
+            self.assertEqual(len({record["client"] for record in records}), 1)
+            self.assertEqual(len({record["local"] for record in records}), 1)
+            self.assertNotIn("proxy_peer", records[0]["facts"])
+            for before, record in itertools.pairwise(records):
+                facts = record["facts"]
+                self.assertEqual(facts["authority"], "www.example.com")
+                self.assertIn(facts["alpn"], ("h2", "h2,http/1.1"))
+                self.assertEqual(facts["unique_id"], records[0]["id"])
+                self.assertEqual(
+                    (record["bytes_in"], record["bytes_out"]),
+                    (before["bytes_in"], before["bytes_out"]),
+                )
+
+    def test_version_1_at_the_end(self) -> None:
+        for host in _HOSTS:
+            with socket.create_connection((host, self.chain[-1].port), timeout=PATIENCE) as client:
+                client.sendall(b"SSH-2.0-test\r\n")
+                said = client.makefile("rb").readline().decode()
+                ends = [*client.getsockname()[:2], *client.getpeername()[:2]]
+            self.assertEqual(said.split(), [str(part) for part in ends])
+            self.records()
+
+
+_ENDS_TLS = """
+[route ends-tls]
+match         = tls
+terminate_tls = {pem}
+alpn          = http/1.1
+tls_client_ca = {ca}
+
+[route inside]
+match   = http
+under   = ends-tls
+backend = next
+
+[backend next]
+server         = 127.0.0.1:{port}
+proxy_protocol = v2
+proxy_tlvs     = authority, alpn, ssl, unique-id, crc32c
+"""
+
+_READS = """
+[listen public]
+endpoint          = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+
+[route http]
+match   = http
+backend = close
+"""
+
+
+class EndedTlsTests(InteropTestCase):
+    """Two services, of which the first ends TLS."""
+
+    def test_tls_and_certificate_are_told(self) -> None:
+        own = make_certificate(self.folder, "www.example.com")
+        client = make_certificate(self.folder, "client")
+        second = self.own(Mux(self.folder, _READS))
+        first = self.own(
+            Mux(self.folder, _ENDS_TLS.format(pem=own.both, ca=client.chain, port=second.port))
+        )
+        run(
+            "curl",
+            *("-q", "-sS", "--cacert", own.chain, "--cert", client.chain, "--key", client.key),
+            *("--connect-to", f"::127.0.0.1:{first.port}"),
+            "https://www.example.com/",
+        )
+        before, record = first.take_one(), second.take_one()
+        facts = record["facts"]
+        self.assertEqual(record["client"], before["client"])
+        wanted = {
+            "authority": "www.example.com",
+            "alpn": "http/1.1",
+            "unique_id": before["id"],
+            "ssl_version": "TLSv1.3",
+            "ssl_cn": "client",
+            "ssl_verified": "yes",
+        }
+        self.assertEqual({name: facts.get(name) for name in wanted}, wanted)

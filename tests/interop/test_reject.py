@@ -39,8 +39,9 @@ class ClientTests(InteropTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.mux = Mux(cls.folder, _RULES.format(port=free_port()), f"relay = {cls.relay}")
-        cls.addClassCleanup(cls.mux.stop)
+        cls.mux = cls.share(
+            Mux(cls.folder, _RULES.format(port=free_port()), f"relay = {cls.relay}")
+        )
 
     def curl(
         self, *options: str | Path, path: str = "x", scheme: str = "http"
@@ -120,9 +121,6 @@ class TlsEndTests(InteropTestCase):
     def test_answered_inside(self) -> None:
         certificate = make_certificate(self.folder, "www.example.com")
         rules = f"""
-[listen public]
-endpoint = 127.0.0.1:0
-
 [route web]
 match = tls
 terminate_tls = {certificate.both}

@@ -77,8 +77,9 @@ class RelayTests(_Base):
         cls.ssh = cls.share(start_sshd(cls.folder))
         redis = cls.share(start_redis(cls.folder))
         port = free_port()
-        iperf3 = Child("iperf3", "-s", "-B", "127.0.0.1", "-p", str(port), "--forceflush")
-        cls.addClassCleanup(iperf3.end)
+        iperf3 = cls.share(
+            Child("iperf3", "-s", "-B", "127.0.0.1", "-p", str(port), "--forceflush")
+        )
         iperf3.wait_for("Server listening on")
         rules = _RULES.format(ssh=cls.ssh, redis=redis, iperf3=port)
         cls.mux = cls.share(Mux(cls.folder, rules, f"relay = {cls.relay}"))

@@ -165,8 +165,7 @@ class BalancerTests(InteropTestCase):
         self._start(sys.executable, "-c", _SERVER, *_SERVERS).wait_for("serving")
         self.machines: list[_Machine] = []
         for number, name in enumerate(("one", "two", "three"), start=11):
-            machine = _Machine(self, name, number)
-            self.addCleanup(machine.end)
+            machine = self.own(_Machine(self, name, number))
             self.machines.append(machine)
         self.haproxy = self._start("haproxy", "-W", "-db", "-f", _FILES / "haproxy.cfg")
         self.haproxy.wait_for("Loading success")

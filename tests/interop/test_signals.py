@@ -31,9 +31,6 @@ server {{
 """
 
 _RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
 [route ssh]
 match   = ssh
 backend = 127.0.0.1:{ssh}
@@ -70,8 +67,9 @@ class DrainTests(InteropTestCase):
 
     def start_session(self, mux: Mux) -> Child:
         destination = ("-p", str(mux.port), "127.0.0.1")
-        session = Child("ssh", *self.ssh.options, *destination, "echo ready; cat", stdin=True)
-        self.addCleanup(session.end)
+        session = self.own(
+            Child("ssh", *self.ssh.options, *destination, "echo ready; cat", stdin=True)
+        )
         session.wait_for("^ready$")
         return session
 
@@ -149,7 +147,7 @@ class SameMomentTests(InteropTestCase):
             self.assertEqual(mux.take_one()["reason"], "drained")
 
     def test_many_are_no_error(self) -> None:
-        mux = Mux(self.folder, "[listen public]\nendpoint = 127.0.0.1:0\n")
+        mux = Mux(self.folder, "")
         self.addCleanup(mux.child.end)
         mux.terminate()
         ended = False
@@ -166,7 +164,7 @@ class HangUpTests(InteropTestCase):
     """SIGHUP, as ``logrotate`` sends it."""
 
     def setUp(self) -> None:
-        self.mux = self.own(Mux(self.folder, "[listen public]\nendpoint = 127.0.0.1:0\n"))
+        self.mux = self.own(Mux(self.folder, ""))
 
     def be_logged(self) -> None:
         with self.mux.connect() as client:

@@ -22,9 +22,6 @@ server {{
 """
 
 _RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
 [route to-nginx]
 match   = http
 backend = 127.0.0.1:{nginx}

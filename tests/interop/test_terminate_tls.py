@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import select
 import signal
 import socket
 import sys
 from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
-from tests.interop.mux import Mux, Record
+from OpenSSL import SSL
+
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
+from tests.interop.mux import Mux, Record, twist_command
+from tests.interop.namespaces import Namespace
 from tests.interop.servers import (
     RedisServer,
     SshServer,
@@ -20,10 +24,13 @@ from tests.interop.servers import (
     start_sshd,
 )
 from tests.support.certificates import Identity, make_authority
+from tests.support.echo import EchoServer
 from tests.support.ports import free_port
+from tests.support.updating import UpdatingClient
 
 if TYPE_CHECKING:
     from pathlib import Path
+
 
 _NGINX = """
 server {{
@@ -101,13 +108,14 @@ class TerminationTests(InteropTestCase):
         cls.sshd = cls.share(start_sshd(folder))
         cls.redis = cls.share(start_redis(folder))
         certificate = make_certificate(folder, "acme.example")
-        cls.acme = Child(
-            "openssl",
-            *("s_server", "-accept", "127.0.0.1:0", "-alpn", "acme-tls/1"),
-            *("-cert", certificate.chain, "-key", certificate.key),
-            stdin=True,
+        cls.acme = cls.share(
+            Child(
+                "openssl",
+                *("s_server", "-accept", "127.0.0.1:0", "-alpn", "acme-tls/1"),
+                *("-cert", certificate.chain, "-key", certificate.key),
+                stdin=True,
+            )
         )
-        cls.addClassCleanup(cls.acme.end)
         acme = cls.acme.wait_for(r"^ACCEPT .*:(\d+)$")[1]
         ports = {"web": web, "ssh": cls.sshd.port, "redis": cls.redis.port, "acme": acme}
         cls.mux = cls.share(Mux(folder, _RULES.format(folder=folder, **ports)))
@@ -297,3 +305,182 @@ class TerminationTests(InteropTestCase):
         self.assertEqual(sorted(set(reasons)), ["done", "tls-failed"])
         self.assertEqual(reasons.count("tls-failed"), count)
         self.assertTrue(all(line["facts"]["tls_error"] for line in lines if line["route"] != "web"))
+
+
+class BadFileTests(InteropTestCase):
+    """Files that cannot be used stop the start."""
+
+    def test_start(self) -> None:
+        """Each is told with the line that names it, and the process ends with a status that says so."""
+        authority = make_authority()
+        good, other = authority.issue("a.example"), authority.issue("b.example")
+        (self.folder / "mixed.pem").write_bytes(good.pem + other.key_pem())
+        (self.folder / "bare.pem").write_bytes(good.pem)
+        rules = self.folder / "rules.ini"
+        rules.write_text(
+            "[listen public]\nendpoint = 127.0.0.1:0\n"
+            "[route one]\nmatch = tls sni=a.example\nterminate_tls = mixed.pem\n"
+            "[route two]\nmatch = tls\nterminate_tls = bare.pem\n"
+        )
+        wanted = (
+            f"{rules}:5: [route one] terminate_tls: '{self.folder}/mixed.pem': the private key does not belong to the "
+            "certificate; name a PEM file with a certificate and its key\n"
+            f"{rules}:8: [route two] terminate_tls: '{self.folder}/bare.pem': no private key for its certificate; "
+            "name a PEM file with a certificate and its key\n"
+        )
+        for settings in ("", "[txmux]\nworkers = 2\n"):
+            rules.write_text(rules.read_text().partition("[txmux]")[0] + settings)
+            done = run(*twist_command(), "txmux", "--rules", rules)
+            self.assertEqual(
+                (done.returncode, done.stdout, done.stderr.decode()), (78, b"", wanted)
+            )
+        checked = run(sys.executable, "-m", "txmux", "check", rules)
+        self.assertEqual((checked.returncode, checked.stdout.decode()), (1, wanted))
+
+
+class WorkerTests(InteropTestCase):
+    """Several processes that end TLS."""
+
+    def test_changed_certificate_of_all_processes(self) -> None:
+        authority = make_authority()
+        path = self.folder / "site.pem"
+        authority.issue("old.example").write(path, key=True)
+        rules = f"[route secure]\nmatch = tls\nterminate_tls = {path}\n"
+        mux = self.own(Mux(self.folder, rules, "workers = 2"))
+
+        def subject() -> str:
+            address = f"127.0.0.1:{mux.port}"
+            done = run("openssl", "s_client", "-connect", address)
+            found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
+            return found[1].decode() if found else ""
+
+        mux.child.wait_for("workers that serve: 2")
+        self.assertEqual(subject(), "old.example")
+        authority.issue("new.example").write(path, key=True)
+        mux.child.process.send_signal(signal.SIGHUP)
+        mux.child.wait_for(r"(?s)been read again.*been read again")
+        self.assertEqual({subject() for _ in range(8)}, {"new.example"})
+        path.write_bytes(b"")
+        mux.child.process.send_signal(signal.SIGHUP)
+        mux.child.wait_for(r"reload failed, keeping the previous rules: .*no certificate in it")
+        self.assertEqual({subject() for _ in range(8)}, {"new.example"})
+
+
+_STRICT_OR_NOT = """
+[listen lenient]
+endpoint = 127.0.0.1:0
+
+[listen strict]
+endpoint   = 127.0.0.1:0
+tls_strict = yes
+
+[route secure]
+match         = tls
+terminate_tls = {folder}/one.pem
+
+[route all]
+match   = any
+under   = secure
+backend = 127.0.0.1:{port}
+"""
+
+
+class UploadTests(InteropTestCase):
+    """A server that tells a whole upload from one that broke off."""
+
+    def setUp(self) -> None:
+        authority = make_authority()
+        authority.issue("one.example.com").write(self.folder / "one.pem", key=True)
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.server.settimeout(PATIENCE)
+        self.addCleanup(self.server.close)
+        port = self.server.getsockname()[1]
+        self.mux = self.own(Mux(self.folder, _STRICT_OR_NOT.format(folder=self.folder, port=port)))
+
+    def upload(self, listener: str, *, notify: bool) -> tuple[int, bool, str, str | None]:
+        """Upload, and give what the server has got, whether it was broken off, and what the log says."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        with socket.create_connection(("127.0.0.1", self.mux.ports[listener])) as plain:
+            client = SSL.Connection(context, plain)
+            client.set_connect_state()
+            client.do_handshake()
+            client.sendall(b"x" * 100_000)
+            if notify:
+                client.shutdown()
+            plain.shutdown(socket.SHUT_WR)
+            received, broken = self.receive()
+        line = self.mux.take_one(listener)
+        return received, broken, line["reason"], line["facts"].get("tls_truncated")
+
+    def receive(self) -> tuple[int, bool]:
+        connection, _ = self.server.accept()
+        connection.settimeout(PATIENCE)
+        received = 0
+        with connection:
+            try:
+                while data := connection.recv(65536):
+                    received += len(data)
+            except ConnectionResetError:
+                return received, True
+        return received, False
+
+    def test_whole_with_close_notify(self) -> None:
+        for listener in ("lenient", "strict"):
+            self.assertEqual(
+                self.upload(listener, notify=True), (100_000, False, "done", None), listener
+            )
+
+    def test_without(self) -> None:
+        """One without is told in the log, and is a broken stream where that is asked for."""
+        self.assertEqual(self.upload("lenient", notify=False), (100_000, False, "done", "yes"))
+        self.assertEqual(
+            self.upload("strict", notify=False), (100_000, True, "client-reset", "yes")
+        )
+
+
+_ANSWERING = """
+[route tls]
+match         = tls
+terminate_tls = {certificate}
+
+[route all]
+under   = tls
+match   = any
+backend = 127.0.0.1:{server}
+"""
+_ANSWER = 27  # bytes of a KeyUpdate and of the record around it
+
+
+class UnreadAnswersTest(InteropTestCase):
+    """Clients that want other keys again and again."""
+
+    def setUp(self) -> None:
+        """Start a service where the kernel keeps little for those who read nothing."""
+        network = Namespace(self)
+        network.set("ipv4/tcp_wmem", "4096 16384 16384")
+        network.enter()
+        server = self.own(EchoServer())
+        certificate = make_certificate(self.folder, "a.example").both
+        rules = _ANSWERING.format(certificate=certificate, server=server.port)
+        self.mux = self.own(Mux(self.folder, rules))
+        self.client = UpdatingClient(self.mux.port)
+        self.addCleanup(self.client.close)
+        self.client.say(b"hello")
+        self.assertEqual(self.client.hear(5), b"hello")
+
+    def test_reading_nothing_is_broken_off(self) -> None:
+        sent = 0
+        while self.client.is_open() and sent * _ANSWER < 2**20:
+            if self.client.update():
+                sent += 1
+            else:
+                select.select((), [self.client.plain], (), 20)
+        self.assertLess(sent * _ANSWER, 2**20)
+        self.assertEqual(self.mux.take_one()["route"], "all")
+
+    def test_reading_all_is_unlimited(self) -> None:
+        for _ in range(60):
+            for _ in range(100):
+                self.client.update()
+            self.client.say(b"x")
+            self.assertEqual(self.client.hear(1), b"x")

@@ -81,10 +81,9 @@ class UpgradeTests(InteropTestCase):
     def test_ssh_session(self) -> None:
         mux = self.upgrading(self.ssh.port)
         port = str(mux.port)
-        session = Child(
-            "ssh", *self.ssh.options, "-p", port, "127.0.0.1", "cat; exit 7", stdin=True
+        session = self.own(
+            Child("ssh", *self.ssh.options, "-p", port, "127.0.0.1", "cat; exit 7", stdin=True)
         )
-        self.addCleanup(session.end)
         stdin = session.process.stdin
         assert stdin is not None
         for number in self.changes(mux):
@@ -128,8 +127,7 @@ class UpgradeTests(InteropTestCase):
         mux = self.upgrading(redis.port)
         # It goes on and on, and ends when it hears of an error.
         arguments = ("-p", str(mux.port), "-t", "ping_mbulk", "-n", "20000", "-c", "20", "-l")
-        benchmark = Child("redis-benchmark", *arguments)
-        self.addCleanup(benchmark.end)
+        benchmark = self.own(Child("redis-benchmark", *arguments))
         eventually(lambda: bool(mux.established()), "the benchmark has begun")
         for _ in self.changes(mux):
             pass
@@ -168,10 +166,9 @@ class UpgradeTests(InteropTestCase):
                 file.write(number.to_bytes(4, "big") * 2**18)
         slow = self.own(Paced(self.server_of(original), _SIZE * 2**19))
         mux = self.upgrading(slow.port)
-        curl = Child(
-            "curl", "-sS", "--fail", "-o", copy, f"http://127.0.0.1:{mux.port}/", limit=600
+        curl = self.own(
+            Child("curl", "-sS", "--fail", "-o", copy, f"http://127.0.0.1:{mux.port}/", limit=600)
         )
-        self.addCleanup(curl.end)
         eventually(lambda: bool(mux.established()), "the download has begun")
         self.change_under(mux, slow)
         curl.process.wait(PATIENCE)

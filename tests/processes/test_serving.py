@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.interop.children import eventually, has_ipv6
 from tests.interop.mux import Twist
-from tests.interop.test_inherited_socket import PASS_ON
+from tests.interop.test_descriptors import PASS_ON
 from tests.processes.running import RULES, WorkersTestCase, worker_of, workers_of
 
 

@@ -1,17 +1,21 @@
-"""HAProxy that checks servers and chooses among them, beside txmux."""
+"""HAProxy that checks servers, chooses among them and shares their limits, beside txmux."""
 
 from __future__ import annotations
 
+import socket
 import ssl
+import time
+from textwrap import indent
 from typing import TYPE_CHECKING
 
+from tests.interop.children import PATIENCE, eventually
+from tests.interop.converted.clients import heard
 from tests.interop.converted.sidebyside import HaproxyTestCase
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
 
@@ -364,3 +368,119 @@ class SpokenToTests(HaproxyTestCase):
             {"here": "text, silent"},
             {"there": "text"},
         )
+
+
+_IN_TIME = "timeout check 1m"
+"""Without this, a check that takes longer than its interval has failed, as it may on a busy machine."""
+
+
+class CheckTests(HaproxyTestCase):
+    """One server, whose checks are read."""
+
+    def answering(
+        self, status: str, *, tls: ssl.SSLContext | None = None, after: float = 0
+    ) -> Named:
+        def answer(connection: socket.socket) -> None:
+            stream = tls.wrap_socket(connection, server_side=True) if tls else connection
+            with stream:
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    piece = stream.recv(4096)
+                    if not piece:
+                        return
+                    received += piece
+                server.heard.append(received)
+                time.sleep(after)
+                stream.sendall(f"HTTP/1.0 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+                while stream.recv(4096):
+                    pass
+
+        server = Named(self, answer=answer)
+        return server
+
+    def listen(self, *lines: str, server: str) -> tuple[int, ...]:
+        self.ports = [{}, {}]
+        text = indent("\n".join(lines), "    ")
+        self.start(f"listen f\n    bind 127.0.0.1:<port>\n{text}\n    server s {server}\n")
+        return tuple(ports["port"] for ports in self.ports)
+
+    def assert_asked(self, checked: Named) -> None:
+        eventually(lambda: len(checked.heard) >= 12, "the server is asked")
+
+    def test_other_port(self) -> None:
+        """A check at another port, as of Patroni, is without the PROXY header, and decides about the service."""
+        for status, expected in (("200 OK", "a"), ("503 Replica", "")):
+            patroni = self.answering(status)
+            self.listen(
+                "option httpchk GET /primary",
+                server=f"<a> send-proxy check port {patroni.port} inter 100",
+            )
+            self.assert_asked(patroni)
+            self.await_alike({"http": expected})
+            self.assert_alike({"http": expected})
+            self.assertEqual(
+                {line.split(b"\r\n")[0] for line in patroni.heard}, {b"GET /primary HTTP/1.0"}
+            )
+
+    def test_tls_of_a_service_that_speaks_it(self) -> None:
+        certificate = make_certificate(self.own_folder, "www.example.com")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.chain, certificate.key)
+        service = self.answering("200 OK", tls=context)
+        ports = self.listen(
+            "option httpchk GET /ready",
+            _IN_TIME,
+            server=f"127.0.0.1:{service.port} check inter 100 check-ssl verify none",
+        )
+        self.assert_asked(service)
+        answers = [heard("tls www.example.com http", port) for port in ports]
+        self.assertEqual(answers, ["HTTP/1.0 200 OK"] * 2)
+
+    def test_method_path_host_and_status(self) -> None:
+        for lines in (
+            ("option httpchk",),
+            ("option httpchk HEAD /x",),
+            ("option httpchk", "http-check send meth GET uri /y ver HTTP/1.1 hdr Host a.example"),
+            ("option httpchk", "http-check send meth HEAD uri /z ver HTTP/1.1 hdr Host b.example"),
+        ):
+            service = self.answering("401 Denied")
+            ports = self.listen(
+                *lines,
+                _IN_TIME,
+                "http-check expect status 401",
+                server=f"127.0.0.1:{service.port} check inter 100",
+            )
+            self.assert_asked(service)
+            self.assertEqual(len(set(map(_asked, service.heard))), 1, service.heard)
+            self.assertEqual([heard("http", port) for port in ports], ["HTTP/1.0 401 Denied"] * 2)
+
+    def test_slow_answer_is_waited_for(self) -> None:
+        service = self.answering("200 OK", after=0.6)
+        ports = self.listen(
+            "option httpchk", _IN_TIME, server=f"127.0.0.1:{service.port} check inter 100 fall 1"
+        )
+        self.assert_asked(service)
+        self.assertEqual([heard("http", port) for port in ports], ["HTTP/1.0 200 OK"] * 2)
+
+    def test_server_without_port_has_that_of_the_clients(self) -> None:
+        self.ports = [{"port": free_port()} for _ in range(2)]
+        for ports in self.ports:
+            Named(self, "a", host="127.0.0.3", port=ports["port"])
+        self.prove("listen f\n    bind 127.0.0.1:<port>\n    server s 127.0.0.3\n", {"a": "text"})
+
+    def test_clients_wait_for_a_full_server(self) -> None:
+        for port in self.listen(server="<a> maxconn 1"):
+            first = socket.create_connection(("127.0.0.1", port), PATIENCE)
+            self.assertEqual(first.recv(9), b"a\n")
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as second:
+                second.settimeout(0.5)
+                self.assertRaises(TimeoutError, second.recv, 9)
+                first.close()
+                second.settimeout(PATIENCE)
+                self.assertEqual(second.recv(9), b"a\n")
+
+
+def _asked(request: bytes) -> tuple[bytes, bytes]:
+    first, *headers = request.split(b"\r\n")
+    hosts = [header for header in headers if header.lower().startswith(b"host:")]
+    return first, b"".join(hosts).lower()

@@ -7,8 +7,10 @@ import random
 from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, InteropTestCase
+from tests.interop.converted.sidebyside import HaproxyTestCase
 from tests.interop.mux import Mux
 from tests.interop.originals import HALF_HELLO, HELLO, HTTP, Named, client_hello, said_at_once
+from tests.interop.servers import make_certificate
 from tests.processes.running import family_of
 from tests.support.ports import free_port
 from txmux.convert.formats import convert
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from txmux.convert.formats import Conversion
+
 
 _COUNT = 40
 _AT_ONCE = 100
@@ -100,11 +103,11 @@ class RandomTests(InteropTestCase):
         texts = [self.texts(Writer(servers), some) for some in ports]
         file = self.folder / "haproxy.cfg"
         file.write_text(_DEFAULTS + "".join(texts[0]))
-        original = Child("haproxy", "-W", "-db", "-f", file)
-        self.addCleanup(original.end)
+        original = self.own(Child("haproxy", "-W", "-db", "-f", file))
         original.wait_for("Loading success")
-        mux = Mux(self.folder, self.converted("".join(texts[1])).text.replace("# LOOK:", "#"))
-        self.addCleanup(mux.stop)
+        mux = self.own(
+            Mux(self.folder, self.converted("".join(texts[1])).text.replace("# LOOK:", "#"))
+        )
         sure = [n for n in range(_COUNT) if not self.converted(texts[1][n]).has_looks]
         self.assertGreater(len(sure), _COUNT / 3)
         asked = [(n, data, source) for n in sure for data in _CLIENTS for source in _SOURCES]
@@ -124,4 +127,67 @@ class RandomTests(InteropTestCase):
     def converted(self, text: str) -> Conversion:
         return convert(
             (_DEFAULTS + text).encode(), "x.cfg", installed_matchers(), lambda _: None, "haproxy"
+        )
+
+
+_TLS_COUNT = 8
+_TLS_SEED = 5
+_TLS_TESTS = (
+    "{ ssl_fc_sni a.example }",
+    "{ ssl_fc_sni -m end .example }",
+    "{ ssl_fc_sni b.test a.example }",
+    "{ ssl_fc_alpn h2 }",
+    "{ ssl_fc_alpn http/1.1 }",
+    "{ ssl_fc_has_sni }",
+    "HTTP",
+    "{ req.payload(0,4) -m str SSH- }",
+    "{ src 127.0.0.2 }",
+)
+_TLS_CLIENTS = tuple(
+    f"tls {hello}{said}{source}"
+    for hello in ("a.example ", "c.example alpn=h2,http/1.1 ", "b.test alpn=http/1.1 ", "")
+    for said in ("http", "ssh")
+    for source in ("", " from 127.0.0.2")
+)
+
+
+class RandomTlsTests(HaproxyTestCase):
+    """Many frontends."""
+
+    def test_alike(self) -> None:
+        make_certificate(self.own_folder, "a.example")
+        chance = random.Random(_TLS_SEED)
+        sure = 0
+        for _ in range(_TLS_COUNT):
+            self.ports = [{}, {}]
+            self.start(self.frontend(chance))
+            if "# LOOK:" in self.found.text:
+                continue
+            sure += 1
+            theirs, ours = self.answers([dict.fromkeys(_TLS_CLIENTS, "")])
+            self.assertEqual(ours, theirs, self.found.text)
+        self.assertGreaterEqual(sure, _TLS_COUNT // 2)
+
+    def frontend(self, chance: random.Random) -> str:
+        def condition() -> str:
+            tests = (
+                f"{chance.choice(('', '', '!'))}{one}"
+                for one in chance.sample(_TLS_TESTS, chance.choice((1, 1, 2)))
+            )
+            return f"{chance.choice(('if', 'if', 'unless'))} {chance.choice((' ', ' or ')).join(tests)}"
+
+        rules = [f"    use_backend {chance.choice('abc')} {condition()}" for _ in range(3)]
+        if chance.random() < 0.4:
+            rules.insert(0, f"    tcp-request content reject {condition()}")
+        return "\n".join(
+            [
+                "frontend f",
+                "    bind 127.0.0.1:<port> ssl crt <folder>/a.example.both alpn h2,http/1.1",
+                "    tcp-request inspect-delay 1500ms",
+                "    tcp-request content reject if WAIT_END FALSE",
+                *rules,
+                "    default_backend a",
+                *(f"backend {name}\n    server s <{name}>" for name in "abc"),
+                "",
+            ]
         )

@@ -1,21 +1,106 @@
-"""Nobody reads what the service writes to its standard output."""
+"""What a service writes to its standard output and its own log: in which form, and when nobody reads it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import select
 import signal
 import socket
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from tests.interop.children import PATIENCE, InteropTestCase
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.mux import twist_command
 
+RULES = """\
+[txmux]
+access_log = stdout
+access_log_format = json
+admin = off
+workers = {workers}
+[listen public]
+endpoint = 127.0.0.1:0
+log = errors
+[route ssh]
+match = ssh
+backend = 127.0.0.1:1
+"""
+
+
+class BareLogTests(InteropTestCase):
+    """What a service writes to its standard output, of which a file is read."""
+
+    def standard_output(self, *command: str, workers: int) -> list[object]:
+        """Serve a client that says nothing, and one that no route takes; give the lines of standard output as JSON."""
+        rules = self.folder / "rules.ini"
+        rules.write_text(RULES.format(workers=workers))
+        out, err = self.folder / "out", self.folder / "err"
+        with out.open("wb") as out_file, err.open("wb") as err_file:
+            child = subprocess.Popen([*command, str(rules)], stdout=out_file, stderr=err_file)
+        try:
+            wanted = re.compile(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")
+            ready = "workers that serve: 2" if workers > 1 else "listening on"
+            eventually(lambda: ready in err.read_text(), "it serves")
+            found = wanted.search(err.read_text())
+            assert found is not None
+            place = ("127.0.0.1", int(found[1]))
+            socket.create_connection(place, timeout=PATIENCE).close()
+            with socket.create_connection(place, timeout=PATIENCE) as client:
+                client.sendall(b"hello\r\n")
+                self.assertEqual(client.recv(1), b"")
+            eventually(lambda: "no-route" in out.read_text(), "there is a line")
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.wait(PATIENCE)
+        return [json.loads(line) for line in out.read_text().splitlines()]
+
+    def assert_bare(self, *command: str) -> None:
+        for workers in (1, 2):
+            lines = self.standard_output(*command, workers=workers)
+            self.assertEqual(
+                [line["reason"] for line in lines if isinstance(line, dict)], ["no-route"]
+            )
+            self.assertEqual(len(lines), 1)
+
+    def test_twist(self) -> None:
+        """`twist` has its own log on standard error then."""
+        self.assert_bare(*twist_command(), "txmux", "--rules")
+
+    def test_run(self) -> None:
+        """`txmux run` always has."""
+        self.assert_bare(str(Path(sys.executable).with_name("txmux")), "run")
+
+
+class LogFormatTests(InteropTestCase):
+    """The form of its lines."""
+
+    def said(self, *options: str) -> list[str]:
+        rules = self.folder / "rules.ini"
+        rules.write_text("[listen public]\nendpoint = 127.0.0.1:0\n")
+        child = self.own(Child(*twist_command(), *options, "txmux", "--rules", rules))
+        child.wait_for("workers that serve")
+        child.process.terminate()
+        child.wait()
+        return child.output.replace("\x1e", "").splitlines()  # RFC 7464
+
+    def test_text_by_default(self) -> None:
+        lines = self.said()
+        (listening,) = (line for line in lines if "for [listen public]" in line)
+        self.assertRegex(listening, r"^\S+ \[txmux\.serving\.store#info\] listening on 127")
+
+    def test_json_however_it_is_asked_for(self) -> None:
+        for words in (["--log-format=json"], ["--log-format", "json"], ["--log-form=json"]):
+            for line in self.said(*words):
+                self.assertIn("log_format", json.loads(line))
+
+
 _CLIENTS = 2000
-_LINE = re.compile(rb" reason=no-route| reason=denied")
+_TOLD = re.compile(rb" reason=no-route| reason=denied")
 
 
 class StalledLogTests(InteropTestCase):
@@ -50,14 +135,14 @@ class StalledLogTests(InteropTestCase):
                     served = sum(threads.map(lambda _: self.served(port), range(_CLIENTS)))
                 self.assertEqual(served, _CLIENTS)
                 # It is read at last; what workers have yet to hand on may not be lost.
-                while b" are lost" not in said and len(_LINE.findall(said)) < _CLIENTS:
+                while b" are lost" not in said and len(_TOLD.findall(said)) < _CLIENTS:
                     self.assertTrue(select.select([output], [], [], PATIENCE)[0], said[-2000:])
                     said += output.read(2**20)
                 process.send_signal(signal.SIGTERM)
                 said += output.read()
             self.assertEqual(process.wait(PATIENCE), -signal.SIGTERM)
         self.assertNotIn(b"Traceback", said)
-        lines = len(_LINE.findall(said))
+        lines = len(_TOLD.findall(said))
         if form == "text":
             lost = re.findall(rb"for a while; (\d+) (?:lines )?are lost", said)
             self.assertEqual(lines + sum(map(int, lost)), _CLIENTS)

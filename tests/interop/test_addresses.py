@@ -1,14 +1,99 @@
-"""Addresses of one link, which their interface belongs to: of servers, and that clients ask for."""
+"""Servers and listeners at addresses that mislead: local ports, loops, and the addresses of one link."""
 
 from __future__ import annotations
 
 import socket
+import sys
 
-from tests.interop.children import PATIENCE, InteropTestCase
-from tests.interop.mux import Mux, Record
+from tests.interop.children import PATIENCE, InteropTestCase, output_of
+from tests.interop.mux import Mux, Record, pool_rules
 from tests.interop.namespaces import Namespace
+from tests.support.ports import free_port
 
-_RULES = """
+_CLIENTS = """
+import socket, sys
+for number in range(40):
+    with socket.socket() as client:
+        client.bind(("127.0.0.1", 50000 + number))
+        client.connect(("127.0.0.1", int(sys.argv[1])))
+        client.sendall(b"x")
+        try:
+            print(client.recv(100))
+        except OSError as problem:
+            print(problem)
+"""
+
+
+class ItselfTests(InteropTestCase):
+    """A network whose system has two local ports."""
+
+    def test_nobody_gets_their_own_bytes_back(self) -> None:
+        for settings in ("relay = kernel", "relay = portable"):
+            for more in ("eject = off", "eject = off\ncheck = tcp interval=50ms"):
+                network = Namespace(self)
+                network.set("ipv4/ip_local_port_range", "30000 39999")
+                rules = pool_rules("127.0.0.1:40000", more=more)
+                mux = self.own(Mux(self.folder, rules, settings, before=network.command))
+                network.set("ipv4/ip_local_port_range", "40000 40001")
+                client = (*network.command, sys.executable, "-c", _CLIENTS, str(mux.port))
+                self.assertEqual({*output_of(*client).decode().split("\n")}, {"b''", ""})
+                reasons = {line["reason"] for line in mux.take(40)}
+                self.assertLessEqual(reasons, {"connect-refused", "no-server"})
+
+
+_TWO = """
+[listen one]
+endpoint = 127.0.0.1:{port}
+
+[listen two]
+endpoint = 127.0.0.1:{other}
+
+[route there]
+match   = any
+under   = one
+backend = pool
+
+[route back]
+match   = any
+under   = two
+backend = 127.0.0.1:{port}
+
+[backend pool]
+server         = 127.0.0.1:{other}
+proxy_protocol = v2
+"""
+
+
+class LoopTests(InteropTestCase):
+    """The client is broken off soon."""
+
+    def test_two_listeners_that_lead_to_each_other(self) -> None:
+        for workers in (1, 2):
+            port, other = free_port(), free_port()
+            rules = _TWO.format(port=port, other=other)
+            mux = self.own(Mux(self.folder, rules, f"workers = {workers}"))
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+                client.sendall(b"x")
+                with self.assertRaises(ConnectionResetError):
+                    client.recv(10)
+            lines = mux.take(9)
+            self.assertEqual([line["reason"] for line in lines].count("limit"), 1)
+            self.assertEqual({line["reason"] for line in lines}, {"limit", "server-reset"})
+            mux.child.wait_for("has come back 8 times")
+
+    def test_asked_address(self) -> None:
+        """The listener itself, where a proxy might have told of another address, and has not."""
+        port = free_port()
+        rules = f"[listen one]\nendpoint = 127.0.0.1:{port}\naccept_proxy_from = 127.0.0.9\ndefault = {{local}}:{port}\n"
+        mux = self.own(Mux(self.folder, rules))
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+            client.sendall(b"x")
+            with self.assertRaises(ConnectionResetError):
+                client.recv(10)
+        self.assertEqual([line["reason"] for line in mux.take(9)].count("limit"), 1)
+
+
+_LINKED = """
 [listen kernel]
 endpoint = 127.0.0.1:0
 default  = [{server}]:{port}
@@ -71,7 +156,7 @@ class LinkLocalTest(LinkCase):
 
     def setUp(self) -> None:
         super().setUp()
-        rules = _RULES.format(server="fe80::5%here", port=self.port)
+        rules = _LINKED.format(server="fe80::5%here", port=self.port)
         self.mux = self.own(Mux(self.folder, rules))
 
     def test_streams(self) -> None:
