@@ -78,7 +78,7 @@ class WebAndSshTests(InteropTestCase):
         self.port = self.child.wait_for(r"ssh -p (\d+) guest@127\.0\.0\.1")[1]
         self.password = self.child.wait_for(r"the password is (\S+)$")[1]
 
-    def ssh(self, *options: str, settings: Iterable[str] = ()) -> bytes:
+    def run_ssh(self, *options: str, settings: Iterable[str] = ()) -> bytes:
         host = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
         given = [word for option in (*host, *options) for word in ("-o", option)]
         command = (require_program("ssh"), "-F", "none", *given, "-p", self.port)
@@ -89,7 +89,7 @@ class WebAndSshTests(InteropTestCase):
         self.assertEqual(page, b"Hello by HTTP, 127.0.0.1.\n")
 
     def test_ssh_client_with_a_key(self) -> None:
-        greeting = self.ssh("BatchMode=yes", "IdentitiesOnly=yes", f"IdentityFile={self.key}")
+        greeting = self.run_ssh("BatchMode=yes", "IdentitiesOnly=yes", f"IdentityFile={self.key}")
         self.assertEqual(greeting, b"Hello by SSH, 127.0.0.1.\r\n")
 
     def test_password(self) -> None:
@@ -97,11 +97,11 @@ class WebAndSshTests(InteropTestCase):
         asked.write_text(f"#!/bin/sh\necho '{self.password}'\n")
         asked.chmod(0o700)
         settings = (f"SSH_ASKPASS={asked}", "SSH_ASKPASS_REQUIRE=force")
-        greeting = self.ssh("PubkeyAuthentication=no", settings=settings)
+        greeting = self.run_ssh("PubkeyAuthentication=no", settings=settings)
         self.assertEqual(greeting, b"Hello by SSH, 127.0.0.1.\r\n")
 
     def test_wrong_user(self) -> None:
-        self.assertRaisesRegex(AssertionError, "Permission denied", self.ssh, "BatchMode=yes")
+        self.assertRaisesRegex(AssertionError, "Permission denied", self.run_ssh, "BatchMode=yes")
 
 
 def _twistd() -> Path:

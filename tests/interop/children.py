@@ -23,6 +23,9 @@ from tests.support import forks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.interop.mux import Mux
+    from tests.interop.servers import Certificate, SshServer
+
 
 class Started(Protocol):
     """A program, or what goes with one."""
@@ -129,9 +132,15 @@ class InteropTestCase(SynchronousTestCase):
 
     Attributes:
         folder: For the files of all of them; removed after the last test.
+        mux: The service, if tests have one; so are the others.
+        ssh: A server.
+        certificate: That of servers.
     """
 
     folder: ClassVar[Path]
+    mux: Mux
+    ssh: SshServer
+    certificate: Certificate
 
     @classmethod
     def setUpClass(cls) -> None:

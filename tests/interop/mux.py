@@ -79,12 +79,7 @@ class LoggingTwist(Twist, ABC):
         """Give all lines of the access log so far, or those of one listener."""
 
     def take(self, count: int = 1, listener: str = "") -> list[Record]:
-        """Wait for this many lines of the access log that were not taken before, and give them.
-
-        Args:
-            count: The number of lines that are expected, and no more.
-            listener: Which lines; without it those of every listener.
-        """
+        """Wait for this many lines of the access log that were not taken before, and no more, of one listener or all."""
         taken = self._taken.get(listener, 0)
         eventually(
             lambda: len(self.lines(listener)) >= taken + count,
@@ -99,6 +94,11 @@ class LoggingTwist(Twist, ABC):
 
     def take_one(self, listener: str = "") -> Record:
         return self.take(1, listener)[0]
+
+    def take_fields(self, *names: str, listener: str = "") -> tuple[Any, ...]:
+        """Wait for the one new line of the access log, and give some of it."""
+        line = self.take_one(listener)
+        return tuple(line[name] for name in names)
 
 
 class Mux(LoggingTwist):

@@ -62,6 +62,7 @@ class ScenarioTestCase(InteropTestCase):
 
     addresses: ClassVar[tuple[str, ...]] = ()
     network: ClassVar[Namespace]
+    mux: Example  # type: ignore[assignment]
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -28,7 +28,7 @@ from txmux.rules.reading.checks import check as read_check
 from txmux.tcp.io_runtime import IORuntime
 
 if TYPE_CHECKING:
-    from tests.interop.servers import Certificate, RedisServer, SshServer
+    from tests.interop.servers import RedisServer
 
 WELL = CheckResult(ok=True)
 
@@ -101,7 +101,6 @@ class NginxTests(ChecksTestCase):
     """One nginx, with the PROXY protocol and without."""
 
     ports: ClassVar[dict[str, int]]
-    certificate: ClassVar[Certificate]
     nginx: ClassVar[Child]
 
     @classmethod
@@ -223,8 +222,6 @@ class RedisTests(ChecksTestCase):
 
 class SshTests(ChecksTestCase):
     """An SSH server for each, since one hears of clients that left for some time."""
-
-    ssh: SshServer
 
     def setUp(self) -> None:
         super().setUp()

@@ -17,11 +17,7 @@ class DemoTests(InteropTestCase):
     demo: ClassVar[Twist]
     port: ClassVar[int]
     silent: ClassVar[socket.socket]
-    curl: ClassVar[tuple[str, str]]
-    redis: ClassVar[tuple[str, str]]
-    ssh: ClassVar[tuple[str, str]]
-    knock: ClassVar[tuple[str, str]]
-    wait: ClassVar[tuple[str, str]]
+    tried: ClassVar[dict[str, tuple[str, str]]]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -31,7 +27,8 @@ class DemoTests(InteropTestCase):
         cls.demo.child.wait_for("Starting reactor")
         cls.silent = cls.connect()
         cls.addClassCleanup(cls.silent.close)
-        cls.curl, cls.redis, cls.ssh, cls.knock, cls.wait = examples(cls.port)
+        names = ("curl", "redis", "ssh", "knock", "wait")
+        cls.tried = dict(zip(names, examples(cls.port), strict=True))
 
     @classmethod
     def connect(cls) -> socket.socket:
@@ -46,20 +43,20 @@ class DemoTests(InteropTestCase):
         self.assertIn(hints(self.port), self.demo.child.output)
 
     def test_curl(self) -> None:
-        command, _ = self.curl
+        command, _ = self.tried["curl"]
         self.assertIn("Your connection was recognised as HTTP.", self.type(command))
         self.demo.child.wait_for(r" route=http .* reason=done .*facts\.method=GET")
 
     def test_redis(self) -> None:
-        command, seen = self.redis
+        command, seen = self.tried["redis"]
         self.assertEqual(self.type(command), f"{seen}\n")
 
     def test_ssh_is_told_goodbye(self) -> None:
-        command, seen = self.ssh
+        command, seen = self.tried["ssh"]
         self.assertIn(seen.removeprefix("... "), self.type(command))
 
     def test_unknown_is_echoed(self) -> None:
-        _, seen = self.knock
+        _, seen = self.tried["knock"]
         self.assertTrue(seen.startswith("knock:"))
         with self.connect() as client, client.makefile("rb") as stream:
             client.sendall(b"knock\n")
@@ -67,7 +64,7 @@ class DemoTests(InteropTestCase):
             self.assertEqual(stream.read(), b"knock\n")
 
     def test_silent_is_greeted_by_ssh(self) -> None:
-        _, seen = self.wait
+        _, seen = self.tried["wait"]
         greeting = self.silent.recv(100).decode()
         self.assertTrue(greeting.endswith("\r\n"))
         self.assertIn(f": {greeting.strip()} comes", seen)

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import Mux, twist_command
@@ -18,7 +18,6 @@ from tests.programs import require_program
 if TYPE_CHECKING:
     import subprocess
 
-    from tests.interop.servers import SshServer
 
 _EXAMPLES = Path(__file__).parents[2] / "examples/handover"
 _TAKEN_AT = "clients are taken at"
@@ -43,9 +42,6 @@ def curl(port: int, host: str, *options: str, address: str = "127.0.0.1") -> tup
 
 class ExampleTests(InteropTestCase):
     """``examples/handover``, with `sshd` behind ``recvmsg_server.py``."""
-
-    ssh: ClassVar[SshServer]
-    mux: ClassVar[Mux]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -81,8 +77,9 @@ class ExampleTests(InteropTestCase):
             page, own = curl(self.mux.port, host)
             expected = f"Hello by {name}, 127.0.0.1 port {own}, who asked for {host}."
             self.assertEqual(page, expected)
-            line = self.mux.take_one()
-            self.assertEqual((line["reason"], line["client"]), ("handed-over", f"127.0.0.1:{own}"))
+            self.assertEqual(
+                self.mux.take_fields("reason", "client"), ("handed-over", f"127.0.0.1:{own}")
+            )
 
     def test_ipv6(self) -> None:
         mux = self.own(Mux(self.folder, rules_in(self.folder, "[::1]")))

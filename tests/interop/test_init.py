@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, output_of, run
 from tests.interop.scenario import ScenarioTestCase
@@ -13,7 +13,6 @@ from tests.interop.servers import make_certificate, start_nginx, start_redis, st
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.interop.servers import SshServer
 
 _SITES = """
 server {{
@@ -31,8 +30,6 @@ server {{
 
 class InitTests(ScenarioTestCase):
     """With nginx, OpenSSH and Redis, and a port that nobody knows."""
-
-    ssh: ClassVar[SshServer]
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -15,7 +15,6 @@ from tests.support.ports import free_port
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.interop.servers import Certificate
 
 _SITE = """
 server {{
@@ -64,9 +63,7 @@ backend = 127.0.0.1:{ports[plain]}
 class NginxTests(InteropTestCase):
     """One nginx with a port for each backend."""
 
-    certificate: ClassVar[Certificate]
     files: ClassVar[Path]
-    mux: ClassVar[Mux]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -105,8 +102,7 @@ class NginxTests(InteropTestCase):
     def test_http_2_without_tls(self) -> None:
         said = self.curl("http://127.0.0.1:{mux}/", "--http2-prior-knowledge")
         self.assertEqual(said, b"http 127.0.0.1 HTTP/2.0\n")
-        line = self.mux.take_one()
-        self.assertEqual((line["route"], line["facts"]), ("h2c", {"version": "2"}))
+        self.assertEqual(self.mux.take_fields("route", "facts"), ("h2c", {"version": "2"}))
 
     def test_two_requests_of_one_connection(self) -> None:
         url = "http://127.0.0.1:{mux}/hello"

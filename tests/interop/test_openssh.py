@@ -6,14 +6,11 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tests.interop.children import PATIENCE, InteropTestCase, output_of, run
 from tests.interop.mux import Mux
 from tests.interop.servers import start_sshd
-
-if TYPE_CHECKING:
-    from tests.interop.servers import SshServer
 
 _RULES = """
 [listen public]
@@ -37,8 +34,6 @@ server = 127.0.0.1:{port}
 class OpenSshTests(InteropTestCase):
     """One SSH server, reached through one listener, and by those who say nothing through another."""
 
-    ssh: ClassVar[SshServer]
-    mux: ClassVar[Mux]
     port: ClassVar[int]
 
     @classmethod

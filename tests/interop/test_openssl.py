@@ -16,7 +16,6 @@ from tests.interop.servers import make_certificate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.interop.servers import Certificate
 
 T = TypeVar("T")
 
@@ -40,9 +39,7 @@ backend = 127.0.0.1:{sink}
 class OpenSslTests(InteropTestCase):
     """Two TLS servers: one answers each line with its reverse, the other prints what it is sent."""
 
-    certificate: ClassVar[Certificate]
     sink: ClassVar[Child]
-    mux: ClassVar[Mux]
 
     @classmethod
     def setUpClass(cls) -> None:

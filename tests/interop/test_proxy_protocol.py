@@ -81,9 +81,7 @@ proxy_protocol = v2
 class ProxyProtocolTests(InteropTestCase):
     """One nginx that wants the header, behind listeners on every address, IPv4 and IPv6."""
 
-    certificate: ClassVar[Certificate]
     nginx: ClassVar[Child]
-    mux: ClassVar[Mux]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -110,9 +108,9 @@ class ProxyProtocolTests(InteropTestCase):
         seen = f"proxied [{host}]:{client_port} to [{host}]:{port} for GET /{listener} "
         self.nginx.wait_for(re.escape(seen))
         shown = f"[{host}]" if ":" in host else host
-        line = self.mux.take_one(listener)
         self.assertEqual(
-            (line["client"], line["local"]), (f"{shown}:{client_port}", f"{shown}:{port}")
+            self.mux.take_fields("client", "local", listener=listener),
+            (f"{shown}:{client_port}", f"{shown}:{port}"),
         )
 
     def test_ipv4(self) -> None:
@@ -198,7 +196,6 @@ proxy_tlvs     = unique-id, crc32c
 class InFrontTestCase(InteropTestCase):
     """A web server that wants the header, behind txmux, which wants it, too."""
 
-    mux: ClassVar[Mux]
     socket: ClassVar[Path]
 
     @classmethod
@@ -529,7 +526,6 @@ proxy_tlvs     = authority, alpn, unique-id, crc32c
 class ChainTests(InteropTestCase):
     """Three services, of which the second and the third take their predecessor's word."""
 
-    certificate: ClassVar[Certificate]
     chain: ClassVar[list[Mux]]
 
     @classmethod

@@ -43,7 +43,6 @@ backend = close
 class SharedPortTestCase(InteropTestCase):
     """A service whose routes close the connection, so that nothing but detection is tested."""
 
-    mux: ClassVar[Mux]
     port: ClassVar[str]
     address: ClassVar[str]
 

@@ -40,7 +40,6 @@ class RedisTests(InteropTestCase):
     """One Redis server, behind one listener by TCP and behind another by its UNIX socket."""
 
     redis: ClassVar[RedisServer]
-    mux: ClassVar[Mux]
 
     @classmethod
     def setUpClass(cls) -> None:

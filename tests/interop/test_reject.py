@@ -34,7 +34,6 @@ class ClientTests(InteropTestCase):
     """Clients of each protocol for which there is an answer."""
 
     relay: ClassVar[str] = "auto"
-    mux: ClassVar[Mux]
 
     @classmethod
     def setUpClass(cls) -> None:

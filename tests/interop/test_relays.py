@@ -17,8 +17,6 @@ from txmux.net.relay.kernel import is_supported
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.interop.servers import SshServer
-
     _Base = InteropTestCase
 else:
     _Base = object
@@ -68,8 +66,6 @@ class RelayTests(_Base):
 
     relay: ClassVar[str]
     copied: ClassVar[int]
-    ssh: ClassVar[SshServer]
-    mux: ClassVar[Mux]
 
     @classmethod
     def setUpClass(cls) -> None:

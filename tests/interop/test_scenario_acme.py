@@ -44,7 +44,6 @@ def _listens(port: int) -> bool:
 class AcmeTests(ScenarioTestCase):
     """The examples, with an authority of the test; what they lead to is Redis here."""
 
-    mux: ClassVar[Example]
     mounts: ClassVar[str]
 
     @classmethod

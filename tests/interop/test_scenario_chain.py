@@ -14,7 +14,6 @@ from tests.interop.servers import make_certificate, start_nginx, start_sshd
 
 if TYPE_CHECKING:
     from tests.interop.mux import Record
-    from tests.interop.servers import Certificate, SshServer
 
 _SITE = """
 server {{
@@ -40,8 +39,6 @@ class ChainTests(ScenarioTestCase):
     """The example files, but for the patience of the last one."""
 
     addresses = (_CLIENT, *(f"192.0.2.{number}" for number in (1, 2, 3)), *_SOURCES)
-    certificate: ClassVar[Certificate]
-    ssh: ClassVar[SshServer]
     chain: ClassVar[list[Example]]
 
     @classmethod

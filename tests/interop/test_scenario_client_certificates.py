@@ -20,7 +20,6 @@ _NAME = "ops.example.com"
 class ClientCertificatesTests(ScenarioTestCase):
     """The example, with an authority of the test; clients are redis-cli."""
 
-    mux: ClassVar[Example]
     authority: ClassVar[Identity]
     revoked: ClassVar[Identity]
     files: ClassVar[Path]

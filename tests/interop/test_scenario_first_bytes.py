@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.postgres import start_postgres
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_nginx, start_redis, start_sshd
-
-if TYPE_CHECKING:
-    from tests.interop.servers import SshServer
 
 _SITE = """
 server {
@@ -23,9 +19,6 @@ server {
 
 class FirstBytesTests(ScenarioTestCase):
     """The example file, with every server on its usual port."""
-
-    ssh: ClassVar[SshServer]
-    mux: ClassVar[Example]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -42,8 +35,7 @@ class FirstBytesTests(ScenarioTestCase):
         cls.mux = cls.share(Example(EXAMPLES / "first-bytes.ini"))
 
     def assert_logged(self, route: str, server: str) -> None:
-        line = self.mux.take_one()
-        self.assertEqual((line["route"], line["server"]), (route, server))
+        self.assertEqual(self.mux.take_fields("route", "server"), (route, server))
 
     def test_http(self) -> None:
         self.assertEqual(output_of("curl", "-q", "-sS", "http://127.0.0.1:9000/"), b"the site\n")
@@ -85,5 +77,4 @@ class FirstBytesTests(ScenarioTestCase):
         with socket.create_connection(("127.0.0.1", 9000), timeout=PATIENCE) as client:
             client.sendall(b"st")
             self.assertEqual(client.recv(1), b"")
-        line = self.mux.take_one()
-        self.assertEqual((line["reason"], line["bytes_in"]), ("no-route", "2"))
+        self.assertEqual(self.mux.take_fields("reason", "bytes_in"), ("no-route", "2"))

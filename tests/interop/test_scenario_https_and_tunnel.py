@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import PATIENCE, Child, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate, start_nginx, start_sshd
-
-if TYPE_CHECKING:
-    from tests.interop.servers import Certificate
 
 _SITE = """
 log_format client "$remote_addr $ssl_server_name";
@@ -38,7 +34,6 @@ class HttpsAndTunnelTests(ScenarioTestCase):
     """The example file."""
 
     addresses = (_CLIENT, "198.51.100.80", "203.0.113.1", *_SERVERS)
-    certificate: ClassVar[Certificate]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -102,5 +97,4 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         self.start_mux()  # who looks at servers would have found that the first one is down
         with socket.create_connection(("203.0.113.1", 443), timeout=PATIENCE) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
-        line = self.mux.take_one()
-        self.assertEqual((line["backend"], line["bytes_in"]), ("tunnel", "0"))
+        self.assertEqual(self.mux.take_fields("backend", "bytes_in"), ("tunnel", "0"))

@@ -15,7 +15,6 @@ from tests.programs import require_program
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.interop.servers import SshServer
 
 _SITE = """
 server {
@@ -48,8 +47,6 @@ class InsideTlsTests(ScenarioTestCase):
 
     addresses = (_CLIENT, _PUBLIC)
     authority: ClassVar[Path]
-    ssh: ClassVar[SshServer]
-    mux: ClassVar[Example]
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -45,7 +45,6 @@ class _Case(ScenarioTestCase):
     """
 
     addresses = (_PUBLIC, _CLIENT, *_CLIENTS, *_CLIENTS.values())
-    mux: ClassVar[Example]
 
     @classmethod
     def setUpClass(cls) -> None:

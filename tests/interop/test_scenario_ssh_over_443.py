@@ -12,7 +12,6 @@ from tests.interop.servers import make_certificate, start_nginx, start_sshd
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.interop.servers import Certificate, SshServer
 
 _SITE = """
 server {{
@@ -34,11 +33,8 @@ class SshOver443Tests(ScenarioTestCase):
     """The example file, with every server on its usual port."""
 
     addresses = (_CLIENT, _DENIED, _PUBLIC)
-    certificate: ClassVar[Certificate]
-    ssh: ClassVar[SshServer]
     vpn: ClassVar[Child]
     log: ClassVar[Path]
-    mux: ClassVar[Example]
 
     @classmethod
     def setUpClass(cls) -> None:

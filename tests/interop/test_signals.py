@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tests.interop.servers import SshServer
 
 _SITE = """
 server {{
@@ -49,7 +48,6 @@ _FAST = 2**18
 class DrainTests(InteropTestCase):
     """SIGTERM while SSH sessions and downloads are under way."""
 
-    ssh: ClassVar[SshServer]
     web: ClassVar[int]
 
     @classmethod

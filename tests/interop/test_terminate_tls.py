@@ -89,7 +89,6 @@ class TerminationTests(InteropTestCase):
     sshd: ClassVar[SshServer]
     redis: ClassVar[RedisServer]
     acme: ClassVar[Child]
-    mux: ClassVar[Mux]
 
     @classmethod
     def setUpClass(cls) -> None:

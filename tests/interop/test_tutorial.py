@@ -17,7 +17,6 @@ from tests.interop.servers import start_sshd
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.interop.servers import SshServer
 
 _PAGE = Path(__file__).parents[2] / "docs/tutorial/first-port.md"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -55,8 +54,7 @@ def _lasting(text: str) -> str:
 class TutorialTests(ScenarioTestCase):
     """All of it in one folder, in a network where its ports are free."""
 
-    ssh: ClassVar[SshServer]
-    mux: ClassVar[Child]
+    txmux: ClassVar[Child]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -69,8 +67,8 @@ class TutorialTests(ScenarioTestCase):
         (rules,) = _blocks("The rules", "ini")
         (cls.folder / "rules.ini").write_text(rules)
         start, _ = _blocks("Run it", "console")
-        cls.mux = cls.begin(start, "")
-        cls.mux.wait_for(r"listening on 127\.0\.0\.1:4430")
+        cls.txmux = cls.begin(start, "")
+        cls.txmux.wait_for(r"listening on 127\.0\.0\.1:4430")
 
     @classmethod
     def begin(cls, block: str, folder: str) -> Child:
@@ -104,7 +102,9 @@ class TutorialTests(ScenarioTestCase):
         start, _ = _blocks("Run it", "console")
         ((_, seen),) = _typed(start)
         for line in seen.splitlines():
-            self.mux.wait_for(re.escape(_lasting(line)).replace("…", r"\S+").replace(r"\ ", r"\s+"))
+            self.txmux.wait_for(
+                re.escape(_lasting(line)).replace("…", r"\S+").replace(r"\ ", r"\s+")
+            )
 
     def test_check(self) -> None:
         for command, seen in _typed(_blocks("The rules", "console")[0]):
@@ -121,14 +121,14 @@ class TutorialTests(ScenarioTestCase):
             self.assertEqual(self.type(command.replace("curl", "curl --silent")), seen)
         (told,) = _blocks("Run it", "text")
         keys = re.findall(r"\b[\w.]+(?==)", told)
-        line = self.mux.wait_for(r"(time=\S+ .*route=https.*)")[1]
+        line = self.txmux.wait_for(r"(time=\S+ .*route=https.*)")[1]
         self.assertEqual(re.findall(r"\b[\w.]+(?==)", line), keys)
 
     def test_silence(self) -> None:
         """A client that says something else, and with other rules one that says nothing."""
         (knock, _), _ = _typed(_blocks("Silence, and the rest", "console")[0])
         self.assertEqual(self.type(knock), "")
-        self.mux.wait_for("reason=no-route")
+        self.txmux.wait_for("reason=no-route")
         changed = self.folder / "silent.ini"
         changed.write_text(self.changed_rules().replace(":4430", ":4431"))
         mux = self.own(Child(sys.executable, "-m", "twisted", "txmux", "--rules", changed))

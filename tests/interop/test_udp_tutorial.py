@@ -28,7 +28,7 @@ def _typed(block: str) -> list[tuple[str, str]]:
 class UdpTutorialTests(ScenarioTestCase):
     """All of it in one folder, in a network where its ports are free."""
 
-    mux: ClassVar[Child]
+    txmux: ClassVar[Child]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -45,15 +45,15 @@ class UdpTutorialTests(ScenarioTestCase):
         for port in (5301, 5302):
             eventually(lambda port=port: _is_bound(port), f"a server has port {port}")  # type: ignore[misc]
         _, (command, _) = _typed(_blocks("console")[2])
-        cls.mux = cls.begin(command)
+        cls.txmux = cls.begin(command)
         cls.addClassCleanup(cls.stop)
-        cls.mux.wait_for(r"listening on udp:127\.0\.0\.1:5300")
+        cls.txmux.wait_for(r"listening on udp:127\.0\.0\.1:5300")
 
     @classmethod
     def stop(cls) -> None:
         """Have txmux wait for the flow that is still there, which the next signal ends."""
-        cls.mux.process.terminate()
-        cls.mux.wait_for("for up to 30 s")
+        cls.txmux.process.terminate()
+        cls.txmux.wait_for("for up to 30 s")
 
     @classmethod
     def begin(cls, command: str) -> Child:
@@ -80,7 +80,7 @@ class UdpTutorialTests(ScenarioTestCase):
         for command, seen in _typed(_blocks("console")[3]):
             self.assertEqual(self.type(command), seen)
         line = " ".join(_blocks("text")[0].split())
-        told = self.mux.wait_for(r"route=dns .*")[0]
+        told = self.txmux.wait_for(r"route=dns .*")[0]
         self.assertEqual(_CHANGING.sub("…", told.strip()), _CHANGING.sub("…", line))
 
     def test_explained(self) -> None:

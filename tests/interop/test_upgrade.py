@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 from hashlib import sha256
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
 from tests.interop.pacing import Paced
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.interop.servers import SshServer
 
 _RULES = """
 [listen public]
@@ -38,8 +37,6 @@ _SIZE = 1024 if "TXMUX_LONG" in os.environ else 100
 
 class UpgradeTests(InteropTestCase):
     """Three upgrades each, with reloads between them."""
-
-    ssh: ClassVar[SshServer]
 
     @classmethod
     def setUpClass(cls) -> None:

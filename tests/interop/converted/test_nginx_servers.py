@@ -11,7 +11,7 @@ from tests.interop.children import PATIENCE, eventually, output_of
 from tests.interop.converted.clients import heard
 from tests.interop.converted.sidebyside import NginxTestCase
 from tests.interop.originals import Named
-from tests.interop.servers import Certificate, SshServer, make_certificate, start_nginx, start_sshd
+from tests.interop.servers import SshServer, make_certificate, start_nginx, start_sshd
 from tests.support.ports import free_port
 
 _OTHERS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
@@ -367,7 +367,6 @@ server {{
 class RealTests(NginxTestCase):
     """OpenSSH and two sites behind one port."""
 
-    certificate: ClassVar[Certificate]
     sshd: ClassVar[SshServer]
     sites: ClassVar[dict[str, int]]
 

@@ -46,7 +46,6 @@ class ProgramTests(InteropTestCase):
     """One service leads them all; they have a network of their own, so servers can be at the ports that they are used to."""
 
     programs: ClassVar[dict[str, Program]]
-    mux: ClassVar[Mux]
     seen: ClassVar[int] = 0
 
     @override

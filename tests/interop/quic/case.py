@@ -84,12 +84,10 @@ class QuicCase(InteropTestCase):
     Attributes:
         wanted: Names of the servers, with the options of each.
         servers: Those that run.
-        certificate: That of the servers.
     """
 
     wanted: ClassVar[dict[str, tuple[str, ...]]] = {}
     servers: ClassVar[dict[str, Server]]
-    certificate: ClassVar[Certificate]
 
     @classmethod
     def setUpClass(cls) -> None:

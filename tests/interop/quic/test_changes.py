@@ -22,6 +22,7 @@ drain_timeout = 0s
 class ChangeTests(QuicCase):
     """One connection, or several on one socket, and what happens in their middle."""
 
+    mux: Upgrading
     wanted: ClassVar = {"site": (), "shop": (), "nameless": ("--nameless",)}
 
     def setUp(self) -> None:
