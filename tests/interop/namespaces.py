@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from tests.interop.children import Child, T, eventually, output_of, run
 from tests.programs import require_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from unittest import TestCase
 
     from tests.support.undone import Cleans
@@ -60,6 +61,22 @@ class Namespace:
     def command(self) -> tuple[str, ...]:
         return (require_program("ip"), "netns", "exec", self.name)
 
+    def make_lan(self, *addresses: str) -> None:
+        """Make a network for other namespaces, in which this one has these addresses."""
+        self.ip("link add lan type bridge")
+        for address in addresses:
+            self.ip(f"addr add {address}/24 dev lan")
+        self.ip("link set lan up")
+
+    def plug(self, other: Namespace, address: str) -> str:
+        """Connect another one, by an address, to the network that was made here; give the interface on this side."""
+        port = f"port{next(_numbers)}"
+        self.ip(f"link add {port} type veth peer name eth0 netns {other.name}")
+        self.ip(f"link set {port} master lan up")
+        other.ip(f"addr add {address}/24 dev eth0")
+        other.ip("link set eth0 up")
+        return port
+
     def enter(self) -> None:
         """Have the tests themselves, and all programs that they start from now on, be in it."""
         self._clean(_enter, os.open("/proc/thread-self/ns/net", os.O_RDONLY))
@@ -100,6 +117,13 @@ def cable(
     for namespace, end in ((one, ends[0]), (other, ends[1])):
         shown = ("-n", namespace.name, "-o", "link", "show", end)
         eventually(lambda s=shown: b" state UP " in output_of("ip", *s), f"{end} is up")  # type: ignore[misc]
+
+
+def mounted(places: Mapping[str, Path]) -> tuple[str, ...]:
+    """Give what goes before a command that is to find other files at some paths of the system."""
+    mounts = [shlex.join(("mount", "--bind", str(there), at)) for at, there in places.items()]
+    script = "\n".join((*mounts, 'exec "$@"'))
+    return ("unshare", "--mount", "sh", "-ec", script, "sh") if mounts else ()
 
 
 def _enter(descriptor: int) -> None:

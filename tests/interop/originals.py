@@ -50,7 +50,7 @@ class Named:
 
     def __init__(
         self,
-        test: InteropTestCase,
+        test: InteropTestCase | type[InteropTestCase],
         name: str = "",
         *,
         host: str = "127.0.0.1",
@@ -64,7 +64,7 @@ class Named:
         self._listening = socket.create_server((host, port), family=family, backlog=1024)
         self.port: int = self._listening.getsockname()[1]
         self._connections: list[socket.socket] = []
-        test.addCleanup(self._stop)
+        (test.addClassCleanup if isinstance(test, type) else test.addCleanup)(self._stop)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 

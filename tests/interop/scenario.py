@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from tests.interop.children import InteropTestCase
 from tests.interop.mux import LoggingTwist
-from tests.interop.namespaces import Namespace
+from tests.interop.namespaces import Namespace, mounted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,13 +35,7 @@ class Example(LoggingTwist):
     def __init__(
         self, rules: Path, folders: Mapping[str, Path] | None = None, log: Path | None = None
     ) -> None:
-        mounts = [
-            shlex.join(("mount", "--bind", str(there), place))
-            for place, there in (folders or {}).items()
-        ]
-        script = " && ".join((*mounts, 'exec "$@"'))
-        before = ("unshare", "--mount", "sh", "-c", script, "sh") if mounts else ()
-        super().__init__("--rules", rules, before=before)
+        super().__init__("--rules", rules, before=mounted(folders or {}))
         self._log = log
         self.child.wait_for("Starting reactor")
 

@@ -144,6 +144,21 @@ def start_nginx(folder: Path, http: str) -> Child:
     return _start_nginx(folder, _NGINX, http)
 
 
+def proxied_site(certificate: Certificate, said: str, more: str = "", port: int = 8443) -> str:
+    """Write a site over TLS that believes the PROXY header of this machine, and says something."""
+    return f"""
+server {{
+    listen 127.0.0.1:{port} ssl proxy_protocol;
+    set_real_ip_from 127.0.0.0/8;
+    real_ip_header   proxy_protocol;
+    ssl_certificate {certificate.chain};
+    ssl_certificate_key {certificate.key};
+    {more}
+    location / {{ return 200 "{said}\\n"; }}
+}}
+"""
+
+
 def start_nginx_stream(folder: Path, stream: str, before: tuple[str, ...] = ()) -> Child:
     """Start a proxy with these lines in its ``stream`` block."""
     return _start_nginx(folder, _NGINX_STREAM, stream, before)

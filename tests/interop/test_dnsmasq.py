@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import Mux, pool_rules
-from tests.interop.namespaces import Namespace
+from tests.interop.namespaces import Namespace, mounted
 from tests.interop.servers import start_dnsmasq
 from tests.processes.running import halted, workers_of
 
@@ -59,12 +59,7 @@ class DnsmasqTests(InteropTestCase):
         server.wait_for("ready")
         self.resolv_conf = self.folder / "resolv.conf"
         self.resolv_conf.write_text("nameserver 127.0.0.1\n")
-        self.before = (
-            *self.network.command,
-            *("unshare", "--mount", "sh", "-c"),
-            f'mount --bind {self.resolv_conf} /etc/resolv.conf && exec "$@"',
-            "sh",
-        )
+        self.before = (*self.network.command, *mounted({"/etc/resolv.conf": self.resolv_conf}))
         if run(*self.before, "true").returncode:
             self.skipTest("no other resolv.conf can be mounted")
 

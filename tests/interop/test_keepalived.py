@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shlex
 import shutil
 import signal
 import socket
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,8 +22,8 @@ import attrs
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import Twist
-from tests.interop.namespaces import Namespace
-from tests.interop.originals import client_hello
+from tests.interop.namespaces import Namespace, mounted
+from tests.interop.originals import Named, client_hello
 from tests.interop.scenario import EXAMPLES
 from tests.programs import require_program
 
@@ -91,12 +91,7 @@ class _Machine:
     def __init__(self, test: type[KeepalivedTests], number: int) -> None:
         self.address = f"192.0.2.{number}"
         self.network = Namespace(test)
-        self._port = f"port{number}"
-        lan = test.network
-        lan.ip(f"link add {self._port} type veth peer name eth0 netns {self.network.name}")
-        lan.ip(f"link set {self._port} master lan up")
-        self.network.ip(f"addr add {self.address}/24 dev eth0")
-        self.network.ip("link set eth0 up")
+        self._port = test.network.plug(self.network, self.address)
         folder = test.folder / str(number)
         self._run = folder / "run"
         self._places = {"/etc/keepalived": folder / "etc", "/run": self._run}
@@ -112,12 +107,7 @@ class _Machine:
 
     @property
     def before(self) -> tuple[str, ...]:
-        mounts = [
-            shlex.join(("mount", "--bind", str(there), place))
-            for place, there in self._places.items()
-        ]
-        script = "\n".join((*mounts, 'exec "$@"'))
-        return (*self.network.command, "unshare", "--mount", "sh", "-ec", script, "sh")
+        return (*self.network.command, *mounted(self._places))
 
     def start_txmux(self) -> None:
         self.txmux = Twist("--rules", _FILES / "rules.ini", before=self.before)
@@ -132,27 +122,44 @@ class _Machine:
         self.keepalived = Child(*self.before, require_program("keepalived"), *options)
         self.keepalived.allow(7200)
 
-    def kill_keepalived(self) -> None:
+    def kill_keepalived(self) -> Callable[[], object]:
         """Kill keepalived with all of its processes, so that it can tell nobody."""
         children = _children(self.keepalived.process.pid)
         for process in (self.keepalived.process.pid, *children):
             os.kill(process, signal.SIGKILL)
         self.keepalived.wait()
+        return self.start_keepalived
 
-    def end_txmux(self) -> None:
-        self.txmux.child.process.kill()  # it would wait for the other machine
-        self.txmux.child.wait()
-
-    def end_keepalived(self) -> None:
+    def stop_keepalived(self) -> Callable[[], object]:
         self.keepalived.end()
+        return self.start_keepalived
+
+    def kill_txmux(self) -> Callable[[], object]:
+        self.txmux.child.process.kill()
+        self.txmux.child.wait()
+        return self.start_txmux
+
+    def halt_txmux(self) -> Callable[[], object]:
+        self.txmux.child.process.send_signal(signal.SIGSTOP)
+        return partial(self.txmux.child.process.send_signal, signal.SIGCONT)
+
+    def stop_txmux(self) -> Callable[[], object]:
+        self.txmux.terminate()
+
+        def start() -> None:
+            self.txmux.assert_stopped()
+            self.start_txmux()
+
+        return start
 
     def has_address(self) -> bool:
         return b" 192.0.2.10/" in output_of(
             "ip", "-n", self.network.name, "-4", "address", "show", "dev", "eth0"
         )
 
-    def cut(self, *, is_cut: bool) -> None:
-        output_of("ip", "link", "set", self._port, "down" if is_cut else "up")
+    def cut(self) -> Callable[[], object]:
+        output_of("ip", "link", "set", self._port, "down")
+        return partial(output_of, "ip", "link", "set", self._port, "up")
 
 
 class _Words:
@@ -177,6 +184,11 @@ class _Words:
             said = packet[4 * (packet[0] & 15) :]  # RFC 5798, section 5.1
             heard.append((sender, said[2]))
         return heard[-1][0]
+
+
+def _tell_peer(client: socket.socket) -> None:
+    if client.recv(10_000):  # a check says nothing
+        client.sendall(client.getpeername()[0].encode())
 
 
 def _be_patient(folder: Path) -> None:
@@ -209,44 +221,19 @@ class KeepalivedTests(InteropTestCase):
         for program in ("keepalived", "curl"):
             require_program(program)
         cls.network = Namespace(cls)
-        cls.network.ip("link add lan type bridge")
-        for address in ("192.0.2.100", *_SERVERS):
-            cls.network.ip(f"addr add {address}/24 dev lan")
-        cls.network.ip("link set lan up")
+        cls.network.make_lan("192.0.2.100", *_SERVERS)
         cls.machines = (_Machine(cls, 11), _Machine(cls, 12))
         cls.network.enter()
         for address in _SERVERS:
-            cls._serve(address)
-
-    @classmethod
-    def _serve(cls, address: str) -> None:
-        listening = socket.create_server((address, 8443), backlog=100)
-
-        def serve() -> None:
-            while True:
-                try:
-                    client, (peer, _) = listening.accept()
-                except OSError:
-                    return
-                threading.Thread(target=answer, args=(client, peer), daemon=True).start()
-
-        def answer(client: socket.socket, peer: str) -> None:
-            with client, contextlib.suppress(OSError):
-                client.settimeout(PATIENCE)
-                if client.recv(10_000):  # a check says nothing
-                    client.sendall(peer.encode())
-
-        threading.Thread(target=serve, daemon=True).start()
-        cls.addClassCleanup(listening.close)
-        cls.addClassCleanup(listening.shutdown, socket.SHUT_RDWR)
+            Named(cls, host=address, port=8443, answer=_tell_peer)
 
     def setUp(self) -> None:
         super().setUp()
         for machine in self.machines:
             machine.start_txmux()
-            self.addCleanup(machine.end_txmux)
+            self.addCleanup(machine.kill_txmux)  # it would wait for the other machine
             machine.start_keepalived()
-            self.addCleanup(machine.end_keepalived)
+            self.addCleanup(machine.stop_keepalived)
         self.clients = self.own(_Clients())
         self.words = self.own(_Words())
 
@@ -329,49 +316,26 @@ class KeepalivedTests(InteropTestCase):
         return last == [machine.address] * 20
 
     def test_txmux_killed(self) -> None:
-        def kill(machine: _Machine) -> Callable[[], object]:
-            machine.txmux.child.process.kill()
-            machine.txmux.child.wait()
-            return machine.start_txmux
-
-        self.happens(kill)
+        self.happens(_Machine.kill_txmux)
 
     def test_keepalived_killed(self) -> None:
-        def kill(machine: _Machine) -> Callable[[], object]:
-            machine.kill_keepalived()
-            return machine.start_keepalived
-
-        self.happens(kill)
+        self.happens(_Machine.kill_keepalived)
 
     def test_link_down(self) -> None:
-        def cut(machine: _Machine) -> Callable[[], object]:
-            machine.cut(is_cut=True)
-            return lambda: machine.cut(is_cut=False)
-
-        self.happens(cut)
+        self.happens(_Machine.cut)
 
     def test_keepalived_stopped(self) -> None:
-        def stop(machine: _Machine) -> Callable[[], object]:
-            machine.keepalived.end()
-            return machine.start_keepalived
-
-        self.happens(stop, 1.0 if _IS_LONG else _MOST)
+        self.happens(_Machine.stop_keepalived, 1.0 if _IS_LONG else _MOST)
 
     def test_txmux_hangs(self) -> None:
         """A txmux that does nothing is as good as dead, but it takes both tries of the check to find that out."""
-
-        def hang(machine: _Machine) -> Callable[[], object]:
-            machine.txmux.child.process.send_signal(signal.SIGSTOP)
-            return lambda: machine.txmux.child.process.send_signal(signal.SIGCONT)
-
-        self.happens(hang, _MOST + 4)
+        self.happens(_Machine.halt_txmux, _MOST + 4)
 
     def test_both_fail(self) -> None:
         """Where neither is ready, one of them has the address all the same."""
         self.roles()
         for machine in self.machines:
-            machine.txmux.child.process.kill()
-            machine.txmux.child.wait()
+            machine.kill_txmux()
         for machine in self.machines:
             eventually(
                 lambda m=machine: (
@@ -388,14 +352,4 @@ class KeepalivedTests(InteropTestCase):
 
     def test_txmux_stopped(self) -> None:
         """A txmux that is stopped serves until the other machine has the address; only who connects in that moment may have to try again."""
-
-        def stop(machine: _Machine) -> Callable[[], object]:
-            machine.txmux.terminate()
-
-            def start() -> None:
-                machine.txmux.assert_stopped()
-                machine.start_txmux()
-
-            return start
-
-        self.happens(stop, 1.0 if _IS_LONG else _MOST)
+        self.happens(_Machine.stop_txmux, 1.0 if _IS_LONG else _MOST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import socket
 import ssl
 from typing import ClassVar
@@ -11,6 +10,7 @@ from typing import ClassVar
 from cryptography import x509
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of
+from tests.interop.namespaces import mounted
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
 from tests.programs import require_program
@@ -44,7 +44,7 @@ def _listens(port: int) -> bool:
 class AcmeTests(ScenarioTestCase):
     """The examples, with an authority of the test; what they lead to is Redis here."""
 
-    mounts: ClassVar[str]
+    before: ClassVar[tuple[str, ...]]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -62,8 +62,7 @@ class AcmeTests(ScenarioTestCase):
         output_of(*_FIRST, "-out", acme / f"{_NAME}.crt", "-keyout", acme / f"{_NAME}.key")
         hosts = cls.folder / "hosts"
         hosts.write_text(f"127.0.0.1 localhost {_NAME}\n")
-        mounts = (("mount", "--bind", hosts, "/etc/hosts"), ("mount", "--bind", system, "/etc/ssl"))
-        cls.mounts = " && ".join(shlex.join(map(str, words)) for words in mounts)
+        cls.before = mounted({"/etc/hosts": hosts, "/etc/ssl": system})
         settings = {
             "listenAddress": "127.0.0.1:14000",
             "managementListenAddress": "127.0.0.1:15000",
@@ -78,19 +77,15 @@ class AcmeTests(ScenarioTestCase):
         cls.mux = cls.share(Example(EXAMPLES / "acme/lego.ini", {"/etc/ssl": system}))
         told = ("env", "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0")
         pebble = ("pebble", "-config", str(cls.folder / "pebble.json"))
-        cls.share(Child(*cls.mounted(*told, *pebble)))
+        cls.share(Child(*cls.before, *told, *pebble))
         # It says so before it does.
         eventually(lambda: _listens(14000), "the authority listens")
-
-    @classmethod
-    def mounted(cls, *command: str) -> tuple[str, ...]:
-        return ("unshare", "--mount", "sh", "-c", f"{cls.mounts} && exec {shlex.join(command)}")
 
     def lego(self, *command: str) -> str:
         """Run lego, and give the number of the certificate that new clients see afterwards."""
         before = self.serial()
         known = f"LEGO_CA_CERTIFICATES={self.folder / 'ca.pem'}"
-        output_of(*self.mounted("env", known, *_LEGO, *command))
+        output_of(*self.before, "env", known, *_LEGO, *command)
         eventually(lambda: self.serial() != before, "new clients see the new certificate")
         return self.serial()
 

@@ -6,14 +6,13 @@ The long form, with 20,000 connections, runs with ``TXMUX_LONG=1``, and prints i
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Twist
-from tests.interop.namespaces import Namespace
+from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import client_hello
 from tests.interop.scenario import EXAMPLES
 from tests.processes.running import is_gone
@@ -99,11 +98,7 @@ class _Machine:
     def __init__(self, test: BalancerTests, name: str, number: int) -> None:
         self.name = name
         self.network = Namespace(test)
-        port = f"port{number}"
-        test.network.ip(f"link add {port} type veth peer name eth0 netns {self.network.name}")
-        test.network.ip(f"link set {port} master lan up")
-        self.network.ip(f"addr add 192.0.2.{number}/24 dev eth0")
-        self.network.ip("link set eth0 up")
+        test.network.plug(self.network, f"192.0.2.{number}")
         self._run = test.folder / name
         (self._run / "txmux").mkdir(parents=True)
         self._pidfile = test.folder / f"{name}.pid"
@@ -115,11 +110,9 @@ class _Machine:
         return int(self._pidfile.read_text())
 
     def start(self) -> None:
-        mount = shlex.join(("mount", "--bind", str(self._run), "/run"))
-        before = (*self.network.command, "unshare", "--mount", "sh", "-ec", f'{mount}; exec "$@"')
-        self.txmux = Twist(
-            *("--rules", _FILES / "rules.ini", "--pidfile", self._pidfile), before=(*before, "sh")
-        )
+        before = (*self.network.command, *mounted({"/run": self._run}))
+        options = ("--rules", _FILES / "rules.ini", "--pidfile", self._pidfile)
+        self.txmux = Twist(*options, before=before)
         self.txmux.child.allow(1000)
         self.children.append(self.txmux.child)
         self.txmux.child.wait_for("Starting reactor")
@@ -157,10 +150,7 @@ class BalancerTests(InteropTestCase):
         super().setUp()
         require_program("haproxy")
         self.network = Namespace(self)
-        self.network.ip("link add lan type bridge")
-        for address in ("192.0.2.10", *_SERVERS):
-            self.network.ip(f"addr add {address}/24 dev lan")
-        self.network.ip("link set lan up")
+        self.network.make_lan("192.0.2.10", *_SERVERS)
         self.network.enter()
         self._start(sys.executable, "-c", _SERVER, *_SERVERS).wait_for("serving")
         self.machines: list[_Machine] = []

@@ -10,21 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import PATIENCE, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
-from tests.interop.servers import make_certificate, start_nginx, start_sshd
+from tests.interop.servers import make_certificate, proxied_site, start_nginx, start_sshd
 
 if TYPE_CHECKING:
     from tests.interop.mux import Record
-
-_SITE = """
-server {{
-    listen 127.0.0.1:8443 ssl proxy_protocol;
-    set_real_ip_from 127.0.0.0/8;
-    real_ip_header   proxy_protocol;
-    ssl_certificate {certificate.chain};
-    ssl_certificate_key {certificate.key};
-    location / {{ return 200 "$remote_addr $remote_port\\n"; }}
-}}
-"""
 
 _NAME = "www.example.com"
 _PUBLIC = "192.0.2.1"
@@ -46,7 +35,9 @@ class ChainTests(ScenarioTestCase):
         super().setUpClass()
         cls.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
         cls.certificate = make_certificate(cls.folder, _NAME)
-        cls.share(start_nginx(cls.folder, _SITE.format(certificate=cls.certificate)))
+        cls.share(
+            start_nginx(cls.folder, proxied_site(cls.certificate, "$remote_addr $remote_port"))
+        )
         cls.ssh = cls.share(start_sshd(cls.folder, 22))
         # On a busy machine, who speaks may need more than a second.
         patient = (EXAMPLES / "chain" / "last.ini").read_text()

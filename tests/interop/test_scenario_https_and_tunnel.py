@@ -6,23 +6,14 @@ import socket
 
 from tests.interop.children import PATIENCE, Child, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
-from tests.interop.servers import make_certificate, start_nginx, start_sshd
+from tests.interop.servers import make_certificate, proxied_site, start_nginx, start_sshd
 
-_SITE = """
+_BEYOND = """
 log_format client "$remote_addr $ssl_server_name";
-server {{
-    listen 127.0.0.1:8443 ssl proxy_protocol;
-    set_real_ip_from 127.0.0.1;
-    real_ip_header   proxy_protocol;
-    ssl_certificate {certificate.chain};
-    ssl_certificate_key {certificate.key};
-    access_log {folder}/clients.log client;
-    location / {{ return 200 "the site\\n"; }}
-}}
-server {{
+server {
     listen 198.51.100.80:80;
-    location / {{ return 200 "beyond the tunnel\\n"; }}
-}}
+    location / { return 200 "beyond the tunnel\\n"; }
+}
 """
 
 _CLIENT = "198.51.100.7"
@@ -39,8 +30,9 @@ class HttpsAndTunnelTests(ScenarioTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com")
-        site = _SITE.format(certificate=cls.certificate, folder=cls.folder)
-        cls.share(start_nginx(cls.folder, site))
+        log = f"access_log {cls.folder}/clients.log client;"
+        site = proxied_site(cls.certificate, "the site", log)
+        cls.share(start_nginx(cls.folder, _BEYOND + site))
         tunnel = Child("ss-local", "-s", "203.0.113.1", "-p", "443", "-l", "1080", *_SECRET)
         cls.share(tunnel).wait_for("listening at")
 

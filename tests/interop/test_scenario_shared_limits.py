@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
-import threading
 from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.mux import Twist
 from tests.interop.namespaces import Namespace
-from tests.interop.originals import client_hello
+from tests.interop.originals import Named, client_hello
 from tests.interop.scenario import EXAMPLES, ScenarioTestCase
 
 if TYPE_CHECKING:
@@ -32,10 +31,7 @@ class SharedLimitsTests(ScenarioTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.network.ip("link add lan type bridge")
-        for address in ("10.0.0.9", *_SERVERS, *_CLIENTS):
-            cls.network.ip(f"addr add {address}/24 dev lan")
-        cls.network.ip("link set lan up")
+        cls.network.make_lan("10.0.0.9", *_SERVERS, *_CLIENTS)
         rules = cls.make_folder("rules") / "rules.ini"
         shutil.copy(EXAMPLES / "shared-limits/rules.ini", rules)
         (rules.parent / "redis.password").write_text("secret\n")
@@ -43,7 +39,7 @@ class SharedLimitsTests(ScenarioTestCase):
         cls.redis = cls.share(Child("redis-server", *own))
         cls.redis.wait_for("[Rr]eady to accept connections")
         for address in _SERVERS:
-            cls._serve(address)
+            Named(cls, address, host=address, port=8443)
         cls.folders = [
             cls._start(number, address, rules) for number, address in enumerate(_MACHINES)
         ]
@@ -51,37 +47,12 @@ class SharedLimitsTests(ScenarioTestCase):
     @classmethod
     def _start(cls, number: int, address: str, rules: Path) -> Path:
         machine = Namespace(cls)
-        cls.network.ip(f"link add port{number} type veth peer name eth0 netns {machine.name}")
-        cls.network.ip(f"link set port{number} master lan up")
-        machine.ip(f"addr add {address}/24 dev eth0")
-        machine.ip("link set eth0 up")
+        cls.network.plug(machine, address)
         folder = cls.make_folder(f"run{number}")
         before = (*machine.command, "env", f"RUNTIME_DIRECTORY={folder}")
         started = cls.share(Twist("--rules", rules, before=before))
         started.child.wait_for("Starting reactor")
         return folder
-
-    @classmethod
-    def _serve(cls, address: str) -> None:
-        listening = socket.create_server((address, 8443), backlog=100)
-
-        def answer(client: socket.socket) -> None:
-            with client, contextlib.suppress(OSError):
-                client.sendall(address.encode())
-                while client.recv(10_000):
-                    pass
-
-        def serve() -> None:
-            while True:
-                try:
-                    client, _ = listening.accept()
-                except OSError:
-                    return
-                threading.Thread(target=answer, args=(client,), daemon=True).start()
-
-        threading.Thread(target=serve, daemon=True).start()
-        cls.addClassCleanup(listening.close)
-        cls.addClassCleanup(listening.shutdown, socket.SHUT_RDWR)
 
     def connect(self, machine: int, client: str) -> tuple[socket.socket, str]:
         """Connect as a client, and give which server it has come to; none if it is refused."""
@@ -91,7 +62,7 @@ class SharedLimitsTests(ScenarioTestCase):
         self.addCleanup(connected.close)
         try:
             connected.sendall(_HELLO)
-            return connected, connected.recv(100).decode()
+            return connected, connected.recv(100).decode().strip()
         except OSError:
             return connected, ""
 

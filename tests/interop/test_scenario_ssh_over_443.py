@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import PATIENCE, Child, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
-from tests.interop.servers import make_certificate, start_nginx, start_sshd
+from tests.interop.servers import make_certificate, proxied_site, start_nginx, start_sshd
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-_SITE = """
-server {{
-    listen 127.0.0.1:8443 ssl proxy_protocol;
-    set_real_ip_from 127.0.0.1;
-    real_ip_header   proxy_protocol;
-    ssl_certificate {certificate.chain};
-    ssl_certificate_key {certificate.key};
-    location / {{ return 200 "$remote_addr\\n"; }}
-}}
-"""
 
 _CLIENT = "203.0.113.7"
 _DENIED = "198.51.100.7"
@@ -41,7 +30,7 @@ class SshOver443Tests(ScenarioTestCase):
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com")
         cls.ssh = cls.share(start_sshd(cls.folder, 22))
-        cls.share(start_nginx(cls.folder, _SITE.format(certificate=cls.certificate)))
+        cls.share(start_nginx(cls.folder, proxied_site(cls.certificate, "$remote_addr")))
         cls.vpn = cls.share(
             Child(
                 *("openvpn", "--dev", "null", "--tls-server", "--dh", "none"),

@@ -1,4 +1,4 @@
-"""Bans of several machines that a real Redis leads together. The supervisors of the machines are in this process."""
+"""Bans of several machines that a real Redis leads together, also over TLS. The supervisors of the machines are in this process."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from tests.interop.namespaces import Namespace
 from tests.interop.servers import start_redis
 from tests.processes.running import halted
 from tests.programs import require_program
+from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
-from tests.support.peers import reactor
+from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
+from txmux import MuxService, load
 from txmux.access import bans
 from txmux.access.bans import Ban, banned_network, written
 from txmux.access.shared.bans import SharedBans, SharingTimes
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.interop.servers import RedisServer
-    from txmux import MuxService
+    from tests.support.certificates import Identity
 
 _RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 
@@ -41,19 +43,17 @@ _SOON = 5.0
 """Seconds; less than those after which a machine asks Redis anything by itself."""
 
 
-class SharedBansTest(SupervisedTestCase):
-    """Two services, and one Redis."""
+class SharingTestCase(SupervisedTestCase):
+    """Services that share their bans by one Redis."""
 
     timeout = 600
+    redis: RedisServer
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.redis = start_redis(self.folder)
+    def start_redis(self, port: int | None = None, identity: Identity | None = None) -> None:
+        self.redis = start_redis(self.folder, port, identity)
         self.addCleanup(self.redis.end)
-        self.url = f"redis://127.0.0.1:{self.redis.port}/3"
 
-    def machine(self, url: str = "", settings: str = "") -> MuxService:
-        made = self.service(_RULES % (url or self.url, settings))
+    def begin(self, made: MuxService) -> MuxService:
         made.startService()
         self.addCleanup(lambda: made.running and made.stopService())
         return made
@@ -70,6 +70,18 @@ class SharedBansTest(SupervisedTestCase):
     async def ban(self, machine: MuxService, network: str, seconds: float = 600) -> None:
         now = time.time()
         await machine.control.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
+
+
+class SharedBansTest(SharingTestCase):
+    """Two services, and one Redis."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.start_redis()
+        self.url = f"redis://127.0.0.1:{self.redis.port}/3"
+
+    def machine(self, url: str = "", settings: str = "") -> MuxService:
+        return self.begin(self.service(_RULES % (url or self.url, settings)))
 
     async def shared(self, *machines: MuxService) -> None:
         for number, machine in enumerate(machines):
@@ -117,8 +129,7 @@ class SharedBansTest(SupervisedTestCase):
             await self.ban(one, "192.0.2.7")
             await one.control.bans.lift(banned_network("192.0.2.9"))
             self.assertIn("203.0.113.1", self.banned(one))
-            self.redis = start_redis(self.folder, self.redis.port)
-            self.addCleanup(self.redis.end)
+            self.start_redis(self.redis.port)
             await self.until(lambda: "192.0.2.7" in self.banned(other))
             await self.until(lambda: "192.0.2.9" not in self.banned(other))
         self.assertEqual(len(_told(events)), 2)  # one line each
@@ -359,3 +370,94 @@ def _told(events: Sequence[Any]) -> list[str]:
         for one in events
         if "bans and limits are this machine's own" in one["log_format"]
     ]
+
+
+_TLS_RULES = """\
+[txmux]
+admin = off
+access_log = off
+shared_limits = rediss://127.0.0.1:{redis}
+shared_limits_password = password
+[listen x]
+endpoint = 127.0.0.1:0
+connection_rate_per_source = 100/s burst=10
+default = 127.0.0.1:{server}
+"""
+
+
+class SharedByTlsTest(SharingTestCase):
+    """Two services, and one Redis, with certificates of the test."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.authority = make_authority()
+        (self.folder / "password").write_text("secret\n")
+        self.trust(self.authority)
+        self.server = PeerFactory()
+        self.port = listen(self, self.server)
+
+    def trust(self, authority: Identity) -> None:
+        file = authority.write(self.folder / "trusted.pem")
+        self.addCleanup(_set, os.environ.get("SSL_CERT_FILE"))
+        _set(str(file))
+
+    def start(self, *names: str) -> None:
+        """Start Redis, with a certificate for these names."""
+        self.start_redis(identity=self.authority.issue(*names))
+        output_of("redis-cli", "-s", self.redis.socket, "config", "set", "requirepass", "secret")
+
+    def machine(self) -> MuxService:
+        self.write(_TLS_RULES.format(redis=self.redis.port, server=self.port))
+        # Its workers have the environment that this process has now.
+        return self.begin(MuxService(load(self.file)))
+
+    async def is_up(self, machine: MuxService) -> bool | None:
+        return (await machine.control.counts()).gauges.cluster
+
+    async def test_bans_and_rates_are_shared(self) -> None:
+        self.start("127.0.0.1")
+        one, other = self.machine(), self.machine()
+        for machine in (one, other):
+            while not await self.is_up(machine):
+                await deferLater(reactor, 0.005)
+        await self.ban(one, "192.0.2.7")
+        await self.until(lambda: "192.0.2.7" in self.banned(other))
+        command = ("redis-cli", "-s", self.redis.socket, "-a", "secret", "--no-auth-warning")
+        self.assertEqual(output_of(*command, "exists", "txmux:ban:192.0.2.7").split(), [b"1"])
+
+    async def distrusted(self, why: str) -> None:
+        """See a service go on by itself, and tell why once, however often it tries."""
+        with capturedLogs() as events:
+            machine = self.machine()
+            await self.until(
+                lambda: self.redis.child.output.count("Error accepting a client connection") > 4
+            )
+            self.assertFalse(await self.is_up(machine))
+            await self.ban(machine, "192.0.2.7")
+            [opened] = machine._sockets.sockets().values()
+            client = await connect(self, opened.getsockname()[1])
+            client.send(b"x")
+            peer = await self.server.peer()
+            self.assertFalse(client.finished)
+            peer.close()
+        self.assertEqual(_told(events), [why])
+        self.assertEqual(self.banned(machine), ["192.0.2.7"])
+
+    async def test_other_authority(self) -> None:
+        """A Redis whose certificate is of an authority that this machine does not trust is told nothing, and nobody is refused for that."""
+        self.start("127.0.0.1")
+        self.trust(make_authority("Another Authority"))
+        await self.distrusted(
+            "no TLS: its certificate is not valid, or not of an authority that this machine trusts"
+        )
+
+    async def test_other_name(self) -> None:
+        """The same holds for one whose certificate is for another name."""
+        self.start("redis.example.com")
+        await self.distrusted("its certificate is for another name")
+
+
+def _set(file: str | None) -> None:
+    os.environ.pop("SSL_CERT_FILE", None)
+    if file is not None:
+        os.environ["SSL_CERT_FILE"] = file

@@ -1,4 +1,4 @@
-"""The tutorial, *Your first port*: what it says to type is typed, and what it says comes, comes."""
+"""The tutorials, *Your first port* and *Your first UDP port*: what they say to type is typed, and what they say comes, comes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
+
 from tests.interop.children import Child, eventually, run
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.servers import start_sshd
+from tests.programs import require_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-_PAGE = Path(__file__).parents[2] / "docs/tutorial/first-port.md"
+_PAGES = Path(__file__).parents[2] / "docs/tutorial"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SECTION = re.compile(r"^## (.*)\n", re.MULTILINE)
 # What is another one each time: times, names of connections and ports, how much a client of this version says, how long it took.
@@ -28,7 +31,7 @@ _CHANGING = re.compile(
 
 
 def _sections() -> dict[str, str]:
-    _, *parts = _SECTION.split(_PAGE.read_text())
+    _, *parts = _SECTION.split((_PAGES / "first-port.md").read_text())
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
@@ -51,46 +54,66 @@ def _lasting(text: str) -> str:
     return _CHANGING.sub("…", " ".join(text.split()))
 
 
-class TutorialTests(ScenarioTestCase):
+class TutorialTestCase(ScenarioTestCase):
     """All of it in one folder, in a network where its ports are free."""
 
+    shell: ClassVar[str]
     txmux: ClassVar[Child]
+
+    @classmethod
+    def begin(cls, command: str, folder: str = "") -> Child:
+        """Type a command that stays."""
+        there = cls.folder / folder
+        return cls.share(Child(cls.shell, "-c", f"cd {there} && exec {cls.meant(command)}"))
+
+    @classmethod
+    def meant(cls, command: str) -> str:
+        """Give a command as it is run here: with the programs of these tests."""
+        name, _, rest = command.partition(" ")
+        own = Path(sys.executable).parent / name
+        return f"{own} {rest}" if own.exists() else command
+
+    @classmethod
+    def type(cls, command: str) -> str:
+        done = run(cls.shell, "-c", f"cd {cls.folder} && {cls.meant(command)} 2>&1")
+        return done.stdout.decode()
+
+
+class TutorialTests(TutorialTestCase):
+    """The first port."""
+
+    shell = "sh"
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.make_folder("ssh"), 22))
         web, secret = _blocks("Three servers", "console")
-        cls.begin(web, "").wait_for("Serving HTTP on")
-        cls.begin(secret, "secret")
+        cls.begin_all(web).wait_for("Serving HTTP on")
+        cls.begin_all(secret, "secret")
         eventually(_listens, "there is a TLS server on port 8443")
         (rules,) = _blocks("The rules", "ini")
         (cls.folder / "rules.ini").write_text(rules)
         start, _ = _blocks("Run it", "console")
-        cls.txmux = cls.begin(start, "")
+        cls.txmux = cls.begin_all(start)
         cls.txmux.wait_for(r"listening on 127\.0\.0\.1:4430")
 
     @classmethod
-    def begin(cls, block: str, folder: str) -> Child:
+    def begin_all(cls, block: str, folder: str = "") -> Child:
         *before, (last, _) = _typed(block)
         for command, _ in before:
             if not command.startswith("cd "):
                 cls.type(command)
-        return cls.share(Child("sh", "-c", f"cd {cls.folder / folder} && exec {cls.meant(last)}"))
+        return cls.begin(last, folder)
 
+    @override
     @classmethod
     def meant(cls, command: str) -> str:
-        """Give a command as it is run here: with the programs of these tests, and where SSH asks nothing."""
-        bin_folder = Path(sys.executable).parent
+        """Give it so that SSH asks nothing."""
         name, _, rest = command.partition(" ")
         if name == "ssh":
             return f"ssh {shlex.join(map(str, cls.ssh.options))} {rest}"
-        return f"{bin_folder / name} {rest}" if (bin_folder / name).exists() else command
-
-    @classmethod
-    def type(cls, command: str) -> str:
-        done = run("sh", "-c", f"cd {cls.folder} && {cls.meant(command)} 2>&1")
-        return done.stdout.decode()
+        return super().meant(command)
 
     @classmethod
     def changed_rules(cls) -> str:
@@ -143,3 +166,68 @@ class TutorialTests(ScenarioTestCase):
         ((command, seen),) = _typed(_blocks("Make a mistake", "console")[0])
         said = self.type(command.replace("rules.ini", "wrong.ini"))
         self.assertEqual(said, seen.replace("rules.ini", "wrong.ini"))
+
+
+_UDP_CHANGING = re.compile(r"(?<=127\.0\.0\.1:)\d{5}\b|\b\w+_ms=\S+")
+
+
+def _udp_blocks(language: str) -> list[str]:
+    text = (_PAGES / "first-udp-port.md").read_text()
+    return [block for kind, block in _BLOCK.findall(text) if kind == language]
+
+
+class UdpTutorialTests(TutorialTestCase):
+    """The first UDP port."""
+
+    shell = "bash"
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        require_program("nc")
+        [server] = _udp_blocks("python")
+        (cls.folder / "server.py").write_text(server)
+        [rules] = _udp_blocks("ini")
+        (cls.folder / "udp.ini").write_text(rules)
+        first, second, _, _, _ = _udp_blocks("console")
+        for block in (first, second):
+            [(command, _)] = _typed(block)
+            cls.begin(command)
+        for port in (5301, 5302):
+            eventually(lambda port=port: _is_bound(port), f"a server has port {port}")  # type: ignore[misc]
+        _, (command, _) = _typed(_udp_blocks("console")[2])
+        cls.txmux = cls.begin(command)
+        cls.addClassCleanup(cls.stop)
+        cls.txmux.wait_for(r"listening on udp:127\.0\.0\.1:5300")
+
+    @classmethod
+    def stop(cls) -> None:
+        """Have txmux wait for the flow that is still there, which the next signal ends."""
+        cls.txmux.process.terminate()
+        cls.txmux.wait_for("for up to 30 s")
+
+    @override
+    @classmethod
+    def meant(cls, command: str) -> str:
+        """Give it with a longer wait: one second is enough for a person; the answer on a busy machine may take more."""
+        return super().meant(command).replace("nc -u -w 1 ", "nc -u -w 5 ")
+
+    def test_check(self) -> None:
+        (command, seen), _ = _typed(_udp_blocks("console")[2])
+        # As root there is a warning, too.
+        self.assertIn(seen.strip(), self.type(command))
+
+    def test_clients(self) -> None:
+        for command, seen in _typed(_udp_blocks("console")[3]):
+            self.assertEqual(self.type(command), seen)
+        line = " ".join(_udp_blocks("text")[0].split())
+        told = self.txmux.wait_for(r"route=dns .*")[0]
+        self.assertEqual(_UDP_CHANGING.sub("…", told.strip()), _UDP_CHANGING.sub("…", line))
+
+    def test_explained(self) -> None:
+        [(command, seen)] = _typed(_udp_blocks("console")[4])
+        self.assertEqual(self.type(command).strip(), seen.strip())
+
+
+def _is_bound(port: int) -> bool:
+    return f":{port:04X} " in Path("/proc/net/udp").read_text()

@@ -11,7 +11,7 @@ from tests.interop.children import PATIENCE, eventually, output_of
 from tests.interop.converted.clients import heard
 from tests.interop.converted.sidebyside import NginxTestCase
 from tests.interop.originals import Named
-from tests.interop.servers import SshServer, make_certificate, start_nginx, start_sshd
+from tests.interop.servers import SshServer, make_certificate, proxied_site, start_nginx, start_sshd
 from tests.support.ports import free_port
 
 _OTHERS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
@@ -352,18 +352,6 @@ class TlsTests(NginxTestCase):
         )
 
 
-_SITE = """
-server {{
-    listen 127.0.0.1:{port} ssl proxy_protocol;
-    set_real_ip_from 127.0.0.1;
-    real_ip_header proxy_protocol;
-    ssl_certificate {certificate.chain};
-    ssl_certificate_key {certificate.key};
-    location / {{ return 200 "{name} $host $remote_addr\\n"; }}
-}}
-"""
-
-
 class RealTests(NginxTestCase):
     """OpenSSH and two sites behind one port."""
 
@@ -377,7 +365,7 @@ class RealTests(NginxTestCase):
         cls.sshd = cls.share(start_sshd(cls.folder))
         cls.sites = {name: free_port() for name in ("www", "git")}
         lines = (
-            _SITE.format(name=name, port=port, certificate=cls.certificate)
+            proxied_site(cls.certificate, f"{name} $host $remote_addr", port=port)
             for name, port in cls.sites.items()
         )
         cls.share(start_nginx(cls.folder, "".join(lines)))

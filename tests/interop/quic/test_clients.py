@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
 from tests.interop.children import Child, output_of, run
+from tests.interop.namespaces import mounted
 from tests.interop.quic.case import QuicCase, require_curl
 from tests.interop.quic.content import content
 from tests.programs import require_program
@@ -130,9 +131,8 @@ class ClientTests(QuicCase):
         host = f"{name}.example.com"
         hosts = folder / "hosts"
         hosts.write_text(f"127.0.0.1 {host}\n")
-        script = f'mount --bind {hosts} /etc/hosts && exec "$@"'
         done = run(
-            *("unshare", "--mount", "sh", "-c", script, "sh", program),
+            *(*mounted({"/etc/hosts": hosts}), program),
             *("--quiet", "--no-quic-dump", "--no-http-dump", "--exit-on-all-streams-close"),
             *(f"--download={folder}", *options),
             *(host, str(port or self.mux.port), f"https://{host}/{count}"),
