@@ -1,0 +1,329 @@
+"""Examples of who is let in: `keep-clients-out` with CrowdSec and places, `client-certificates`, and `shared-limits` of two machines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import PATIENCE, Child, eventually, output_of, run
+from tests.interop.mux import Twist
+from tests.interop.namespaces import Namespace
+from tests.interop.originals import Named, client_hello
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
+from tests.interop.servers import start_redis
+from tests.support.certificates import make_authority
+from tests.support.places import country, system, write_places
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.certificates import Identity
+
+
+_PUBLIC, _CLIENT, _LISTED = "192.0.2.1", "203.0.113.7", "198.51.100.7"
+_HELLO = b"SSH-2.0-test\r\n"
+
+_CONFIG = """\
+common: {{daemonize: false, log_media: stdout, log_level: info}}
+config_paths:
+  config_dir: {folder}
+  data_dir: {folder}
+  simulation_path: {folder}/simulation.yaml
+  hub_dir: {folder}/hub
+  index_path: {folder}/hub/.index.json
+  notification_dir: {folder}
+  plugin_dir: {folder}
+db_config: {{type: sqlite, log_level: info, db_path: {folder}/crowdsec.db}}
+api:
+  client: {{insecure_skip_verify: false, credentials_path: {folder}/local.yaml}}
+  server: {{log_level: info, listen_uri: "127.0.0.1:8080", profiles_path: {folder}/profiles.yaml}}
+"""
+_PROFILES = """\
+name: default
+filters: [Alert.Remediation == true]
+decisions: [{type: ban, duration: 4h}]
+on_success: break
+"""
+
+
+class KeepClientsOutTests(ScenarioTestCase):
+    """The example, with CrowdSec's own commands."""
+
+    addresses = (_PUBLIC, _CLIENT, _LISTED)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.rules = self.make_folder("rules")
+        shutil.copytree(EXAMPLES / "keep-clients-out", self.rules, dirs_exist_ok=True)
+        self.config = self.start_crowdsec(self.make_folder("crowdsec"))
+        key = self.cscli("bouncers", "add", "txmux", "-o", "raw")
+        (self.rules / "crowdsec.key").write_text(key)
+        self.server = socket.create_server(("127.0.0.1", 22))
+        self.addCleanup(self.server.close)
+        self.mux = self.own(Example(self.rules / "rules.ini"))
+        self.mux.child.wait_for("sends its bans")
+
+    def start_crowdsec(self, folder: Path) -> Path:
+        """Run its Local API, which neither reads logs nor tells anybody else, and give its configuration."""
+        config = folder / "config.yaml"
+        config.write_text(_CONFIG.format(folder=folder))
+        (folder / "simulation.yaml").write_text("simulation: false\n")
+        (folder / "profiles.yaml").write_text(_PROFILES)
+        (folder / "hub").mkdir()
+        (folder / "hub" / ".index.json").write_text("{}")
+        output_of("cscli", "-c", config, "machines", "add", "--auto", "-f", folder / "local.yaml")
+        self.crowdsec = self.own(Child("crowdsec", "-c", config, "-no-cs"))
+        self.crowdsec.wait_for(r"listening on 127\.0\.0\.1:8080")
+        return config
+
+    def asked(self) -> int:
+        return self.crowdsec.output.count("GET /v1/decisions/stream")
+
+    def cscli(self, *words: str) -> str:
+        return output_of("cscli", "-c", self.config, *words).decode()
+
+    def connect(self, client: str = _CLIENT) -> socket.socket:
+        connected = socket.create_connection(
+            (_PUBLIC, 443), timeout=PATIENCE, source_address=(client, 0)
+        )
+        self.addCleanup(connected.close)
+        connected.sendall(_HELLO)
+        return connected
+
+    def is_let_in(self, client: str = _CLIENT) -> bool:
+        self.server.settimeout(0.5)
+        with self.connect(client):
+            try:
+                self.server.accept()[0].close()
+            except TimeoutError:
+                return False
+        return True
+
+    def test_decisions(self) -> None:
+        """A ban counts within eleven seconds and ends the connection; when it is deleted, the client is let in again."""
+        self.assertFalse(self.is_let_in(_LISTED))
+        connected = self.connect()
+        self.server.settimeout(PATIENCE)
+        accepted, _ = self.server.accept()
+        self.addCleanup(accepted.close)
+        self.assertEqual(accepted.recv(100), _HELLO)
+        self.cscli("decisions", "add", "--ip", _CLIENT, "--duration", "1h")
+        told = json.loads(self.cscli("decisions", "list", "-o", "json"))
+        self.assertEqual(len(told), 1)
+        asked = self.asked()
+        with contextlib.suppress(ConnectionResetError):
+            self.assertEqual(connected.recv(1), b"")
+        # That is as often as somebody asks every ten seconds who gets its answer at once.
+        self.assertLessEqual(self.asked(), asked + 2)
+        self.assertFalse(self.is_let_in())
+        eventually(
+            lambda: (
+                ("denied", "ssh") in {(line["reason"], line["route"]) for line in self.mux.lines()}
+            ),
+            "the connection's end is logged",
+        )
+        self.cscli("decisions", "delete", "--ip", _CLIENT)
+        eventually(self.is_let_in, "the client is let in again")
+
+
+_PROVIDER, _FRENCH, _GERMAN = "203.0.113.7", "198.51.100.7", "198.51.100.8"
+
+
+class PlacesTests(ScenarioTestCase):
+    """The example; servers tell which of them they are."""
+
+    addresses = (_PUBLIC, _PROVIDER, _FRENCH, _GERMAN)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.databases = self.make_folder("GeoIP")
+        countries = {f"{_FRENCH}/32": country("FR"), f"{_GERMAN}/32": country("DE")}
+        write_places(self.database("Country"), countries)
+        write_places(self.database("ASN"), {"203.0.113.0/24": system(64500)})
+        self.servers = {port: socket.create_server(("127.0.0.1", port)) for port in (8443, 9443)}
+        for server in self.servers.values():
+            self.addCleanup(server.close)
+        rules = EXAMPLES / "keep-clients-out/places.ini"
+        self.mux = self.own(Example(rules, {"/var/lib": self.databases.parent}))
+
+    def database(self, name: str) -> Path:
+        return self.databases / f"GeoLite2-{name}.mmdb"
+
+    def leads(self, client: str, name: str) -> int:
+        """Connect a client of a site, and give the port of the server that it comes to; 0 if it is closed."""
+        with socket.create_connection((_PUBLIC, 443), PATIENCE, (client, 0)) as connected:
+            with contextlib.suppress(OSError):
+                connected.sendall(client_hello(name))
+            return self._wait(connected)
+
+    def _wait(self, client: socket.socket) -> int:
+        client.settimeout(0.01)
+        while True:
+            for port, server in self.servers.items():
+                server.settimeout(0.01)
+                with contextlib.suppress(TimeoutError):
+                    server.accept()[0].close()
+                    return port
+            try:
+                client.recv(1)
+            except TimeoutError:
+                continue
+            except OSError:
+                return 0
+            return 0
+
+    def test_places(self) -> None:
+        """Clients of the country come to the operators' site, those of the provider nowhere; a database that is renewed counts."""
+        self.assertEqual(self.leads(_FRENCH, "admin.example.com"), 9443)
+        self.assertEqual(self.leads(_GERMAN, "admin.example.com"), 8443)
+        self.assertEqual(self.leads(_GERMAN, "www.example.com"), 8443)
+        self.assertEqual(self.leads(_PROVIDER, "www.example.com"), 0)
+        write_places(self.database("ASN"), {f"{_GERMAN}/32": system(64501)})
+        eventually(lambda: self.leads(_GERMAN, "www.example.com") == 0, "the provider is kept out")
+        eventually(lambda: self.leads(_PROVIDER, "www.example.com") == 8443, "the other comes in")
+
+
+_NAME = "ops.example.com"
+
+
+class ClientCertificatesTests(ScenarioTestCase):
+    """The example, with an authority of the test; clients are redis-cli."""
+
+    authority: ClassVar[Identity]
+    revoked: ClassVar[Identity]
+    files: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.files = cls.make_folder("ssl/ops")
+        cls.authority = make_authority("Operators")
+        cls.revoked = cls.authority.issue("carol", usage=False, units=("ops",))
+        server = cls.authority.issue(_NAME)
+        server.write(cls.files / "server.pem", key=True)
+        cls.authority.write(cls.files / "authority.pem")
+        (cls.files / "revoked.pem").write_bytes(cls.authority.revoke(cls.revoked))
+        cls.share(start_redis(cls.folder, 6379))
+        rules = EXAMPLES / "client-certificates/rules.ini"
+        cls.mux = cls.share(Example(rules, {"/etc/ssl": cls.files.parent}))
+
+    def ping(self, shown: Identity | None) -> bytes:
+        options = ["--tls", "--sni", _NAME, "--cacert", str(self.files / "authority.pem")]
+        if shown is not None:
+            own = str(shown.write(self.folder / "client.pem", key=True))
+            options += ["--cert", own, "--key", own]
+        return run("redis-cli", "-p", "443", *options, "PING").stdout.strip()
+
+    def test_operators(self) -> None:
+        """Who is of the unit, or has the name, is let in; the log says who it was."""
+        for names, units in (("alice", ("ops",)), ("deploy.example.com", ())):
+            shown = self.authority.issue(names, usage=False, units=units)
+            self.assertEqual(self.ping(shown), b"PONG")
+            line = self.mux.take_one()
+            self.assertEqual((line["reason"], line["server"]), ("done", "127.0.0.1:6379"))
+            self.assertIn(names, line["facts"]["tls_client"])
+
+    def test_others(self) -> None:
+        """Who has none, one of another unit, one of another authority, or one that was revoked, is not; the log says why."""
+        stranger = make_authority("Others").issue("alice", usage=False, units=("ops",))
+        bob = self.authority.issue("bob", usage=False, units=("sales",))
+        for shown, why in (
+            (None, "has sent no certificate"),
+            (bob, "is not one of those in allow_client"),
+            (stranger, "is of an authority that is not in tls_client_ca"),
+            (self.revoked, "was revoked"),
+        ):
+            self.assertNotIn(b"PONG", self.ping(shown))
+            line = self.mux.take_one()
+            self.assertEqual(line["reason"], "tls-failed")
+            self.assertIn(why, line["facts"]["tls_error"])
+
+
+_MACHINES = ("10.0.0.11", "10.0.0.12")
+_SERVERS = ("10.0.0.21", "10.0.0.22")
+_CLIENTS = tuple(f"10.0.0.{number}" for number in range(101, 109))
+_TLS_HELLO = client_hello("www.example.com")
+
+
+class SharedLimitsTests(ScenarioTestCase):
+    """The example on two machines; clients, servers and Redis are in the middle."""
+
+    redis: ClassVar[Child]
+    folders: ClassVar[list[Path]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.network.make_lan("10.0.0.9", *_SERVERS, *_CLIENTS)
+        rules = cls.make_folder("rules") / "rules.ini"
+        shutil.copy(EXAMPLES / "shared-limits/rules.ini", rules)
+        (rules.parent / "redis.password").write_text("secret\n")
+        own = ("--bind", "10.0.0.9", "--requirepass", "secret", "--save", "", "--dir", cls.folder)
+        cls.redis = cls.share(Child("redis-server", *own))
+        cls.redis.wait_for("[Rr]eady to accept connections")
+        for address in _SERVERS:
+            Named(cls, address, host=address, port=8443)
+        cls.folders = [
+            cls._start(number, address, rules) for number, address in enumerate(_MACHINES)
+        ]
+
+    @classmethod
+    def _start(cls, number: int, address: str, rules: Path) -> Path:
+        machine = Namespace(cls)
+        cls.network.plug(machine, address)
+        folder = cls.make_folder(f"run{number}")
+        before = (*machine.command, "env", f"RUNTIME_DIRECTORY={folder}")
+        started = cls.share(Twist("--rules", rules, before=before))
+        started.child.wait_for("Starting reactor")
+        return folder
+
+    def connect(self, machine: int, client: str) -> tuple[socket.socket, str]:
+        """Connect as a client, and give which server it has come to; none if it is refused."""
+        connected = socket.create_connection(
+            (_MACHINES[machine], 443), timeout=PATIENCE, source_address=(client, 0)
+        )
+        self.addCleanup(connected.close)
+        try:
+            connected.sendall(_TLS_HELLO)
+            return connected, connected.recv(100).decode().strip()
+        except OSError:
+            return connected, ""
+
+    def is_let_in(self, machine: int, client: str) -> bool:
+        connected, server = self.connect(machine, client)
+        connected.close()
+        return server != ""
+
+    def txmux(self, machine: int, *words: str) -> str:
+        place = f"unix:{self.folders[machine]}/rules.sock"
+        return output_of("txmux", words[0], "--admin", place, *words[1:]).decode()
+
+    def test_same_server_by_either_machine(self) -> None:
+        found = [[self.connect(machine, one)[1] for one in _CLIENTS] for machine in (0, 1)]
+        self.assertEqual(found[0], found[1])
+        self.assertEqual({*found[0]}, {*_SERVERS})
+
+    def test_ban(self) -> None:
+        """A ban of one machine ends the client's connection at the other one, and is taken back by any."""
+        client = _CLIENTS[0]
+        connected, server = self.connect(1, client)
+        self.assertIn(server, _SERVERS)
+        self.assertEqual(self.txmux(0, "ban", client, "1h", "passwords"), f"{client} is banned\n")
+        with contextlib.suppress(ConnectionResetError):
+            self.assertEqual(connected.recv(1), b"")
+        self.assertIn("passwords", self.txmux(1, "bans"))
+        self.assertFalse(self.is_let_in(0, client) or self.is_let_in(1, client))
+        self.txmux(1, "unban", client)
+        eventually(lambda: self.is_let_in(0, client), "the client is let in again")
+
+    def test_limit_of_both_machines_together(self) -> None:
+        client = _CLIENTS[1]
+        for _ in range(15):
+            self.assertIn(self.connect(0, client)[1], _SERVERS)
+        # From half of the limit on, a machine asks what others have.
+        for _ in range(10):
+            self.connect(1, client)
+        eventually(lambda: not self.is_let_in(1, client), "the sum is known to be above the limit")

@@ -1,0 +1,467 @@
+"""Examples with one port for many: `ssh-https.ini`, `inside-tls.ini`, `https-and-tunnel.ini`, `first-bytes.ini`, `server-speaks-first.ini`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import ssl
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import PATIENCE, Child, eventually, output_of
+from tests.interop.postgres import start_postgres
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
+from tests.interop.servers import (
+    make_certificate,
+    proxied_site,
+    start_mariadb,
+    start_nginx,
+    start_redis,
+    start_sshd,
+)
+from tests.programs import require_program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+_CLIENT = "203.0.113.7"
+_DENIED = "198.51.100.7"
+_PUBLIC = "203.0.113.1"
+
+
+class SshOver443Tests(ScenarioTestCase):
+    """The example file, with every server on its usual port."""
+
+    addresses = (_CLIENT, _DENIED, _PUBLIC)
+    vpn: ClassVar[Child]
+    log: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, "www.example.com")
+        cls.ssh = cls.share(start_sshd(cls.folder, 22))
+        cls.share(start_nginx(cls.folder, proxied_site(cls.certificate, "$remote_addr")))
+        cls.vpn = cls.share(
+            Child(
+                *("openvpn", "--dev", "null", "--tls-server", "--dh", "none"),
+                *("--proto", "tcp-server", "--local", "127.0.0.1", "--port", "1194"),
+                *cls.credentials(),
+            )
+        )
+        cls.vpn.wait_for("Listening for incoming TCP connection")
+        logs = cls.make_folder("log")
+        cls.log = cls.make_folder("log/txmux") / "access.log"
+        rules = EXAMPLES / "ssh-https.ini"
+        cls.mux = cls.share(Example(rules, {"/var/log": logs}, cls.log))
+
+    @classmethod
+    def credentials(cls) -> tuple[str | Path, ...]:
+        chain = cls.certificate.chain
+        return ("--ca", chain, "--cert", chain, "--key", cls.certificate.key)
+
+    def logged(self) -> tuple[str, str, str]:
+        line = self.mux.take_one()
+        return (line["client"].rpartition(":")[0], line["backend"], line["reason"])
+
+    def test_ssh(self) -> None:
+        options = (*self.ssh.options, "-b", _CLIENT, "-p", "443")
+        self.assertEqual(output_of("ssh", *options, _PUBLIC, "echo hello"), b"hello\n")
+        self.assertEqual(self.logged(), (_CLIENT, "ssh-server", "done"))
+
+    def test_silent_ssh(self) -> None:
+        with socket.create_connection((_PUBLIC, 443), PATIENCE, (_CLIENT, 0)) as client:
+            self.assertEqual(client.recv(8), b"SSH-2.0-")
+        self.assertEqual(self.logged()[:2], (_CLIENT, "ssh-server"))
+
+    def test_site_is_told_the_clients_address(self) -> None:
+        said = output_of(
+            *("curl", "-q", "-sS", "--cacert", self.certificate.chain, "--interface", _CLIENT),
+            *("--resolve", f"www.example.com:443:{_PUBLIC}", "https://www.example.com/"),
+        )
+        self.assertEqual(said.decode(), f"{_CLIENT}\n")
+        self.assertEqual(self.logged(), (_CLIENT, "web", "done"))
+
+    def test_openvpn(self) -> None:
+        client = Child(
+            *("openvpn", "--dev", "null", "--tls-client", "--proto", "tcp-client"),
+            *("--remote", _PUBLIC, "443", "--nobind", *self.credentials()),
+        )
+        client.wait_for("Initialization Sequence Completed")
+        client.end()
+        self.assertEqual(self.logged()[:2], (_PUBLIC, "vpn"))
+
+    def test_fail2ban(self) -> None:
+        """A client of a network that is not let in is closed, and fail2ban's filter finds its address, not the others'."""
+        with socket.create_connection((_PUBLIC, 443), PATIENCE, (_DENIED, 0)) as client:
+            self.assertEqual(client.recv(1), b"")
+        self.assertEqual(self.logged(), (_DENIED, "-", "denied"))
+        ban = EXAMPLES / "fail2ban/filter.d/txmux.conf"
+        found = output_of("fail2ban-regex", "--out", "ip", str(self.log), str(ban))
+        self.assertEqual(found.decode().split(), [_DENIED])
+
+
+_SITE = """
+server {
+    listen 127.0.0.1:8080 proxy_protocol;
+    set_real_ip_from 127.0.0.1;
+    real_ip_header   proxy_protocol;
+    location / { return 200 "$remote_addr\\n"; }
+}
+"""
+
+# A WebSocket client of Debian's, which speaks for Debian's Python only.
+_WEBSOCKET = """
+import socket, ssl, sys, websocket
+address, name, authority = sys.argv[1:]
+secure = ssl.create_default_context(cafile=authority)
+inside = secure.wrap_socket(socket.create_connection((address, 443)), server_hostname=name)
+tunnel = websocket.create_connection(f"wss://{name}/tunnel", socket=inside, timeout=180)
+tunnel.send_binary(b"PING\\r\\n")
+sys.stdout.buffer.write(tunnel.recv())
+tunnel.close()
+"""
+
+_NAME = "www.example.com"
+
+
+class InsideTlsTests(ScenarioTestCase):
+    """The example file; what websockify leads to is Redis here."""
+
+    addresses = (_CLIENT, _PUBLIC)
+    authority: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        certificates = cls.make_folder("ssl")
+        own = cls.make_folder("ssl/example.com")
+        certificate = make_certificate(own, _NAME)
+        cls.authority = certificate.chain.rename(own / "fullchain.pem")
+        certificate.key.rename(own / "privkey.pem")
+        cls.share(start_nginx(cls.folder, _SITE))
+        cls.ssh = cls.share(start_sshd(cls.folder, 22))
+        cls.share(start_redis(cls.folder, 6379))
+        websockify = Child("websockify", "-v", "127.0.0.1:6080", "127.0.0.1:6379")
+        cls.share(websockify).wait_for("proxying from")
+        rules = EXAMPLES / "inside-tls.ini"
+        cls.mux = cls.share(Example(rules, {"/etc/ssl": certificates}))
+
+    def logged(self) -> tuple[str, str, str]:
+        line = self.mux.take_one()
+        return (line["route"], line["server"], line["facts"]["sni"])
+
+    def test_site_knows_the_clients_address(self) -> None:
+        said = output_of(
+            *("curl", "-q", "-sS", "--cacert", self.authority, "--interface", _CLIENT),
+            *("--resolve", f"{_NAME}:443:{_PUBLIC}", f"https://{_NAME}/"),
+        )
+        self.assertEqual(said.decode(), f"{_CLIENT}\n")
+        self.assertEqual(self.logged(), ("site", "127.0.0.1:8080", _NAME))
+
+    def test_websocket(self) -> None:
+        require_program("wsdump")  # it is of the same package as the client
+        said = output_of("/usr/bin/python3", "-c", _WEBSOCKET, _PUBLIC, _NAME, self.authority)
+        self.assertEqual(said, b"+PONG\r\n")
+        self.assertEqual(self.logged(), ("tunnel", "127.0.0.1:6080", _NAME))
+
+    def test_ssh(self) -> None:
+        words = ("openssl", "s_client", "-quiet", "-verify_return_error", "-CAfile")
+        proxy = shlex.join((*words, str(self.authority), "-servername", _NAME))
+        options = (*self.ssh.options, f"-oProxyCommand={proxy} -connect {_PUBLIC}:443")
+        self.assertEqual(output_of("ssh", *options, _NAME, "echo hello"), b"hello\n")
+        self.assertEqual(self.logged(), ("ssh", "127.0.0.1:22", _NAME))
+
+    def test_silent_inside_tls_is_greeted_by_ssh(self) -> None:
+        context = ssl.create_default_context(cafile=self.authority)
+        with (
+            socket.create_connection((_PUBLIC, 443), timeout=PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname=_NAME) as client,
+        ):
+            self.assertEqual(client.recv(8), b"SSH-2.0-")
+        self.assertEqual(self.logged(), ("secure", "127.0.0.1:22", _NAME))
+
+
+_BEYOND = """
+log_format client "$remote_addr $ssl_server_name";
+server {
+    listen 198.51.100.80:80;
+    location / { return 200 "beyond the tunnel\\n"; }
+}
+"""
+
+_BROWSER = "198.51.100.7"
+_TUNNELS = ("192.0.2.10", "192.0.2.11")
+_SECRET = ("-k", "a secret of the tests", "-m", "chacha20-ietf-poly1305", "-t", "600")
+
+
+class HttpsAndTunnelTests(ScenarioTestCase):
+    """The example file."""
+
+    addresses = (_BROWSER, "198.51.100.80", "203.0.113.1", *_TUNNELS)
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, "www.example.com")
+        log = f"access_log {cls.folder}/clients.log client;"
+        site = proxied_site(cls.certificate, "the site", log)
+        cls.share(start_nginx(cls.folder, _BEYOND + site))
+        tunnel = Child("ss-local", "-s", "203.0.113.1", "-p", "443", "-l", "1080", *_SECRET)
+        cls.share(tunnel).wait_for("listening at")
+
+    def setUp(self) -> None:
+        self.servers = [self.start_server(address) for address in _TUNNELS]
+
+    def start_mux(self) -> None:
+        self.mux = self.own(Example(EXAMPLES / "https-and-tunnel.ini"))
+
+    def start_server(self, address: str) -> Child:
+        server = self.own(Child("ss-server", "-s", address, "-p", "8388", "-v", *_SECRET))
+        server.wait_for("tcp server listening at")
+        return server
+
+    def through_the_tunnel(self) -> str:
+        said = output_of(
+            *("curl", "-q", "-sS", "--noproxy", "", "--socks5", "127.0.0.1:1080"),
+            "http://198.51.100.80/",
+        )
+        self.assertEqual(said, b"beyond the tunnel\n")
+        line = self.mux.take_one()
+        self.assertEqual((line["route"], line["backend"]), ("-", "tunnel"))
+        return str(line["server"])
+
+    def test_site_logs_the_clients_address(self) -> None:
+        self.start_mux()
+        said = output_of(
+            *("curl", "-q", "-sS", "--cacert", self.certificate.chain, "--interface", _BROWSER),
+            *("--resolve", "www.example.com:443:203.0.113.1", "https://www.example.com/"),
+        )
+        self.assertEqual(said, b"the site\n")
+        line = self.mux.take_one()
+        self.assertEqual((line["route"], line["reason"]), ("site", "done"))
+        self.assertTrue(line["client"].startswith(f"{_BROWSER}:"))
+        log = self.folder / "clients.log"
+        self.assertEqual(log.read_text(), f"{_BROWSER} www.example.com\n")
+
+    def test_backup(self) -> None:
+        """The tunnel's clients reach the first server; while it is down the second one, and afterwards the first again."""
+        self.start_mux()
+        first, second = (f"{address}:8388" for address in _TUNNELS)
+        self.assertEqual([self.through_the_tunnel() for _ in range(3)], 3 * [first])
+        self.servers[0].end()
+        self.assertEqual(self.through_the_tunnel(), second)
+        self.mux.child.wait_for(f"backend tunnel: {first} is down")
+        self.assertEqual(self.through_the_tunnel(), second)
+        self.start_server(_TUNNELS[0])
+        self.mux.child.wait_for(f"backend tunnel: {first} is up")
+        self.assertEqual(self.through_the_tunnel(), first)
+
+    def test_silent_client_reaches_the_tunnel(self) -> None:
+        self.servers[0].end()
+        self.own(start_sshd(self.folder, 8388, _TUNNELS[0]))
+        self.start_mux()  # who looks at servers would have found that the first one is down
+        with socket.create_connection(("203.0.113.1", 443), timeout=PATIENCE) as client:
+            self.assertEqual(client.recv(8), b"SSH-2.0-")
+        self.assertEqual(self.mux.take_fields("backend", "bytes_in"), ("tunnel", "0"))
+
+
+_PLAIN_SITE = """
+server {
+    listen 127.0.0.1:8080;
+    location / { return 200 "the site\\n"; }
+}
+"""
+
+
+class FirstBytesTests(ScenarioTestCase):
+    """The example file, with every server on its usual port."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.share(start_nginx(cls.folder, _PLAIN_SITE))
+        cls.ssh = cls.share(start_sshd(cls.folder, 22))
+        cls.share(start_redis(cls.folder, 6379))
+        cls.folder.chmod(0o755)
+        cls.share(start_postgres(cls.make_folder("postgres"), 5432))
+        jobs = cls.share(
+            Child("gearmand", "--listen=127.0.0.1", "--log-file=stderr", "--verbose=INFO")
+        )
+        jobs.wait_for("Listening on")
+        cls.mux = cls.share(Example(EXAMPLES / "first-bytes.ini"))
+
+    def assert_logged(self, route: str, server: str) -> None:
+        self.assertEqual(self.mux.take_fields("route", "server"), (route, server))
+
+    def test_http(self) -> None:
+        self.assertEqual(output_of("curl", "-q", "-sS", "http://127.0.0.1:9000/"), b"the site\n")
+        self.assert_logged("web", "127.0.0.1:8080")
+
+    def test_ssh(self) -> None:
+        options = (*self.ssh.options, "-p", "9000")
+        self.assertEqual(output_of("ssh", *options, "127.0.0.1", "echo hello"), b"hello\n")
+        self.assert_logged("ssh", "127.0.0.1:22")
+
+    def test_redis(self) -> None:
+        self.assertEqual(output_of("redis-cli", "-p", "9000", "PING"), b"PONG\n")
+        self.assert_logged("cache", "127.0.0.1:6379")
+
+    def test_postgres(self) -> None:
+        place = "postgresql://postgres:secret@127.0.0.1:9000/postgres?sslmode=disable"
+        self.assertEqual(output_of("psql", "-X", "-At", "-c", "SELECT 6 * 7", place), b"42\n")
+        self.assert_logged("database", "127.0.0.1:5432")
+
+    def test_gearman(self) -> None:
+        """A worker and a client of Gearman find each other, by one of the beginnings; an administrator uses another."""
+        place = ("-h", "127.0.0.1", "-p", "9000", "-f", "shout")
+        worker = Child("gearman", *place, "-w", "-c", "1", "--", "tr", "a-z", "A-Z")
+        self.assertEqual(output_of("gearman", *place, "hello"), b"HELLO")
+        worker.end()
+        # Its server may not have heard yet that the worker is gone.
+        asked = ("gearadmin", "--host=127.0.0.1", "--port=9000", "--status")
+        answers = []
+
+        def knows() -> bool:
+            answers.append(output_of(*asked))
+            return answers[-1] == b"shout\t0\t0\t0\n.\n"
+
+        eventually(knows, "the server knows that the worker is gone")
+        for line in self.mux.take(2 + len(answers)):
+            self.assertEqual((line["route"], line["server"]), ("jobs", "127.0.0.1:4730"))
+
+    def test_less_than_the_shortest_beginning(self) -> None:
+        with socket.create_connection(("127.0.0.1", 9000), timeout=PATIENCE) as client:
+            client.sendall(b"st")
+            self.assertEqual(client.recv(1), b"")
+        self.assertEqual(self.mux.take_fields("reason", "bytes_in"), ("no-route", "2"))
+
+
+_WAITING_SITE = """
+server { listen 127.0.0.1:8080; location / { return 200 "the site\\n"; } }
+"""
+
+_FTP = """\
+listen=YES
+listen_address=192.0.2.1
+background=NO
+anonymous_enable=YES
+no_anon_password=YES
+anon_root={folder}
+secure_chroot_dir={folder}
+seccomp_sandbox=NO
+pasv_min_port=50000
+pasv_max_port=50009
+pasv_promiscuous=YES
+"""
+
+_GREETING = "192.0.2.1"
+_CLIENTS = {"192.0.2.11": "10.1.0.5", "192.0.2.12": "10.2.0.5", "192.0.2.13": "10.3.0.5"}
+
+
+class _NetworksCase(ScenarioTestCase):
+    """Clients of each of the networks.
+
+    Not all clients can be told to use an address of their own, so those have another address to connect to, and the way there
+    begins at their own.
+    """
+
+    addresses = (_GREETING, _CLIENT, *_CLIENTS, *_CLIENTS.values())
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        for address, client in _CLIENTS.items():
+            cls.network.ip(f"route replace local {address} dev lo src {client} table local")
+
+
+class SpokenToFirstTests(_NetworksCase):
+    """The example file, but for its patience: on a busy machine, a browser may need more than half a second to say something."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.share(start_nginx(cls.folder, _WAITING_SITE))
+        rules = (EXAMPLES / "server-speaks-first.ini").read_text()
+        patient = cls.folder / "patient.ini"
+        patient.write_text(re.sub(r"after=\w+", "after=1h", rules))
+        cls.mux = cls.share(Example(patient))
+
+    def test_browser_waits_for_nothing(self) -> None:
+        for address, client in _CLIENTS.items():
+            said = output_of("curl", "-q", "-sS", f"http://{address}:443/")
+            self.assertEqual(said, b"the site\n")
+            line = self.mux.take_one()
+            self.assertEqual((line["route"], line["client"].rpartition(":")[0]), ("http", client))
+
+
+class ServerSpeaksFirstTests(_NetworksCase):
+    """The example file, with every server on its usual port."""
+
+    files: ClassVar[Path]
+    mail: ClassVar[Child]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        proxies = "--proxy-protocol-networks=127.0.0.1"
+        cls.share(start_mariadb(cls.make_folder("database"), proxies))
+        cls.folder.chmod(0o755)
+        cls.files = cls.make_folder("files")
+        configuration = cls.folder / "vsftpd.conf"
+        configuration.write_text(_FTP.format(folder=cls.files))
+        cls.share(Child("vsftpd", configuration))
+        desktop = Child(
+            *("Xtigervnc", "-displayfd", "1", "-rfbport", "5900", "-interface", "127.0.0.1"),
+            *("-SecurityTypes", "None", "-geometry", "320x200", "-depth", "24"),
+        )
+        cls.share(desktop).wait_for("Listening for VNC connections")
+        smtp = (require_program("aiosmtpd"), "-n", "-dd", "-l", "127.0.0.1:25")
+        cls.mail = cls.share(Child("env", "PYTHONUNBUFFERED=1", *smtp))
+        cls.mail.wait_for("Starting asyncio loop")
+        cls.mux = cls.share(Example(EXAMPLES / "server-speaks-first.ini"))
+
+    def assert_logged(self, backend: str, client: str) -> None:
+        line = self.mux.take_one()
+        self.assertEqual((line["backend"], line["client"].rpartition(":")[0]), (backend, client))
+
+    def test_mariadb_knows_the_clients_address(self) -> None:
+        said = output_of(
+            *("mariadb", "--no-defaults", "--protocol=tcp", "-h", "192.0.2.11", "-P", "443"),
+            *("-u", "tests", "-N", "-e", "SELECT user()"),
+        )
+        self.assertEqual(said, b"tests@10.1.0.5\n")
+        self.assert_logged("mysql", "10.1.0.5")
+
+    def test_vnc_picture(self) -> None:
+        picture = self.folder / "picture.jpg"
+        # This client adds 5900 to what it calls a display, and takes the sum for a port, which has 16 bits.
+        display = 443 - 5900 + 2**16
+        options = ("-quiet", "-allowblank", "-encodings", "hextile")
+        output_of("vncsnapshot", *options, f"192.0.2.12:{display}", picture)
+        self.assertTrue(picture.read_bytes().startswith(b"\xff\xd8\xff"))
+        self.assert_logged("vnc", "10.2.0.5")
+
+    def test_smtp_delivery(self) -> None:
+        output_of(
+            *("curl", "-q", "-sS", "smtp://192.0.2.13:443", "--upload-file", "-"),
+            *("--mail-from", "a@example.com", "--mail-rcpt", "b@example.com"),
+            stdin=b"Subject: greetings\r\n\r\nhello\r\n",
+        )
+        self.mail.wait_for("^Subject: greetings$")
+        self.assert_logged("smtp", "10.3.0.5")
+
+    def test_ftp(self) -> None:
+        """Files are fetched in both kinds of passive mode; their bytes do not come through txmux."""
+        content = os.urandom(2**20)
+        (self.files / "file").write_bytes(content)
+        url = f"ftp://{_GREETING}:443/file"
+        for options in (("--disable-epsv",), ()):
+            said = output_of("curl", "-q", "-sS", "--interface", _CLIENT, *options, url)
+            self.assertEqual(said, content)
+            line = self.mux.take_one()
+            self.assertEqual((line["backend"], line["reason"]), ("ftp", "done"))
+            self.assertTrue(line["client"].startswith(f"{_CLIENT}:"))
+            self.assertLess(int(line["bytes_out"]), 2**12)

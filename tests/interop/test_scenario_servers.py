@@ -1,0 +1,252 @@
+"""Examples with several servers or services: `load-balancer.ini`, `chain`, and `tcp-proxy` as rules and as a program."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+import sys
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import PATIENCE, Child, eventually, output_of
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
+from tests.interop.servers import (
+    make_certificate,
+    proxied_site,
+    start_dnsmasq,
+    start_mariadb,
+    start_nginx,
+    start_sshd,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.interop.mux import Record
+
+
+_SERVER = """
+server {{
+    listen {address}:8080 proxy_protocol;
+    location / {{ return 200 "{address}"; }}
+    location /health {{
+        if (-f {folder}/ill) {{ return 503; }}
+        return 204;
+    }}
+}}
+"""
+
+_SORRY = """
+server { listen 127.0.0.1:8081; location / { return 200 "sorry"; } }
+"""
+
+_ENDED = "10.0.0.2"
+_PLAIN = ("10.0.0.1", _ENDED)
+_BACKUP = "10.0.0.3"
+_NAMED = ("10.0.0.11", "10.0.0.12")
+
+
+class LoadBalancerTests(ScenarioTestCase):
+    """The example file, with a web server at each address."""
+
+    addresses = (*_PLAIN, _BACKUP, *_NAMED, "10.0.0.53")
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        hosts = cls.make_folder("names") / "hosts"
+        hosts.write_text("".join(f"{address} web.internal.example.com\n" for address in _NAMED))
+        cls.share(start_dnsmasq(hosts, "--listen-address=10.0.0.53"))
+        cls.share(start_nginx(cls.make_folder("sorry"), _SORRY))
+        for address in (*_PLAIN, _BACKUP, *_NAMED):
+            cls.make_folder(address)
+            if address != _ENDED:
+                cls.share(cls.start_server(address))
+
+    def setUp(self) -> None:
+        self.server = self.own(self.start_server(_ENDED))
+        self.mux = self.own(Example(EXAMPLES / "load-balancer.ini"))
+        eventually(lambda: {*_NAMED} < {*self.reached()}, "the name has been looked up")
+
+    @classmethod
+    def start_server(cls, address: str) -> Child:
+        folder = cls.folder / address
+        return start_nginx(folder, _SERVER.format(address=address, folder=folder))
+
+    def reached(self, count: int = 10) -> list[str]:
+        """Ask as often for a page, each time by a new connection, and give the servers that answered."""
+        urls = count * ["http://www.example.com/"]
+        options = ("-q", "-sS", "--resolve", "www.example.com:80:127.0.0.1")
+        said = output_of("curl", *options, "-H", "Connection: close", "-w", "\n", *urls)
+        return said.decode().split()
+
+    def wait_until(self, address: str, state: str) -> None:
+        self.mux.child.wait_for(f" {address}:8080 is {state}")
+
+    def test_all_but_the_backup_get_clients(self) -> None:
+        self.assertEqual({*self.reached()}, {*_PLAIN, *_NAMED})
+
+    def test_gone_and_back(self) -> None:
+        """A server that is ended gets no clients and none of them sees it; once it is back, it gets some again."""
+        self.server.end()
+        self.assertNotIn(_ENDED, self.reached())
+        self.wait_until(_ENDED, "down")
+        self.assertNotIn(_ENDED, self.reached())
+        self.own(self.start_server(_ENDED))
+        self.wait_until(_ENDED, "up")
+        self.assertIn(_ENDED, self.reached())
+
+    def test_all_fail(self) -> None:
+        """A server that says that it is not healthy gets no clients; at last the backup has them all, and then the fallback."""
+        for address in (*_PLAIN, *_NAMED):
+            (self.folder / address / "ill").touch()
+        for address in (*_PLAIN, *_NAMED):
+            self.wait_until(address, "down")
+        self.assertEqual({*self.reached()}, {_BACKUP})
+        (self.folder / _BACKUP / "ill").touch()
+        self.wait_until(_BACKUP, "down")
+        self.assertEqual({*self.reached()}, {"sorry"})
+        for address in (*_PLAIN, _BACKUP, *_NAMED):
+            (self.folder / address / "ill").unlink()
+        for address in (*_PLAIN, *_NAMED):
+            self.wait_until(address, "up")
+        self.assertEqual({*self.reached()}, {*_PLAIN, *_NAMED})
+
+
+_NAME = "www.example.com"
+_PUBLIC = "192.0.2.1"
+_CLIENT = "203.0.113.7"
+_SOURCES = tuple(f"10.0.{machine}.{number}" for machine in (1, 2) for number in (1, 2, 3))
+_PORTS = 20
+_SILENT = 4
+"""Seconds after which who says nothing is silent."""
+
+
+class ChainTests(ScenarioTestCase):
+    """The example files, but for the patience of the last one."""
+
+    addresses = (_CLIENT, *(f"192.0.2.{number}" for number in (1, 2, 3)), *_SOURCES)
+    chain: ClassVar[list[Example]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
+        cls.certificate = make_certificate(cls.folder, _NAME)
+        cls.share(
+            start_nginx(cls.folder, proxied_site(cls.certificate, "$remote_addr $remote_port"))
+        )
+        cls.ssh = cls.share(start_sshd(cls.folder, 22))
+        # On a busy machine, who speaks may need more than a second.
+        patient = (EXAMPLES / "chain" / "last.ini").read_text()
+        last = cls.folder / "last.ini"
+        last.write_text(re.sub(r"(?<=detect_timeout).*", f" = {_SILENT}s", patient))
+        files = [EXAMPLES / "chain" / f"{name}.ini" for name in ("middle", "first")]
+        cls.chain = [cls.share(Example(file)) for file in (last, *files)]
+
+    def take(self, count: int = 1) -> list[list[Record]]:
+        return [mux.take(count) for mux in reversed(self.chain)]
+
+    def test_site(self) -> None:
+        """The site knows the client's address; all three logs have it, and the last two the first one's ID."""
+        said = output_of(
+            *("curl", "-q", "-sS", "--cacert", self.certificate.chain, "--interface", _CLIENT),
+            *("--resolve", f"{_NAME}:443:{_PUBLIC}", f"https://{_NAME}/"),
+        ).decode()
+        first, middle, last = (lines[0] for lines in self.take())
+        self.assertEqual(first["client"], said.strip().replace(" ", ":"))
+        self.assertTrue(first["client"].startswith(f"{_CLIENT}:"))
+        self.assertEqual((last["route"], last["backend"]), ("site", "web"))
+        for line in (middle, last):
+            self.assertEqual(line["client"], first["client"])
+            self.assertEqual(line["facts"]["unique_id"], first["id"])
+
+    def test_ssh(self) -> None:
+        """An SSH client is let in by its own network; another one is not, whether it speaks or is silent."""
+        options = (*self.ssh.options, "-p", "443")
+        said = output_of("ssh", *options, "-b", _CLIENT, _PUBLIC, "echo hello")
+        self.assertEqual(said, b"hello\n")
+        self.assertEqual(self.take()[-1][0]["route"], "ssh")
+        for said, reason in ((b"SSH-2.0-stranger\r\n", "no-route"), (b"", "silent")):
+            with socket.create_connection((_PUBLIC, 443), PATIENCE, ("192.0.2.2", 0)) as stranger:
+                stranger.sendall(said)
+                self.assertEqual(stranger.recv(1), b"")
+            self.assertEqual(self.take()[-1][0]["reason"], reason)
+
+    def test_silent(self) -> None:
+        """A client that says nothing is led on at once by the first two, and by the last one to its SSH server."""
+        with socket.create_connection((_PUBLIC, 443), PATIENCE, (_CLIENT, 0)) as client:
+            self.assertEqual(client.recv(8), b"SSH-2.0-")
+        first, middle, last = (lines[0] for lines in self.take())
+        for line in (first, middle):
+            self.assertLess(float(line["detect_ms"]), 1000 * _SILENT)
+        self.assertGreaterEqual(float(last["detect_ms"]), 1000 * _SILENT - 1)
+        self.assertEqual((last["route"], last["server"]), ("-", "127.0.0.1:22"))
+
+    def test_ports(self) -> None:
+        """Each hop has more connections at once than one address has ports, and takes its addresses in turn."""
+        secure = ssl.create_default_context(cafile=self.certificate.chain)
+        count = 2 * _PORTS + 5
+        with contextlib.ExitStack() as clients:
+            for number in range(count):
+                port = 20_000 + number
+                plain = socket.create_connection((_PUBLIC, 443), PATIENCE, (_CLIENT, port))
+                client = clients.enter_context(secure.wrap_socket(plain, server_hostname=_NAME))
+                client.sendall(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
+                self.assertIn(f"{_CLIENT} {port}\n".encode(), client.recv(4096))
+        _, middle, last = self.take(count)
+        for lines, machine in ((middle, 1), (last, 2)):
+            peers = [line["facts"]["proxy_peer"].rpartition(":")[0] for line in lines]
+            for number in (1, 2, 3):
+                self.assertEqual(peers.count(f"10.0.{machine}.{number}"), count // 3)
+
+
+_SERVERS = ("10.0.0.1", "10.0.0.2")
+_AT_ONCE = 4.5
+"""Seconds; less than the five in which who waits for a first byte gives up."""
+
+
+class TcpProxyTests(ScenarioTestCase):
+    """Both examples lead to the same servers."""
+
+    addresses = (_PUBLIC, *_SERVERS)
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        for address in _SERVERS:
+            cls.share(start_mariadb(cls.make_folder(address), address=address))
+
+    def ask(self, port: int) -> str:
+        options = ("--no-defaults", "--protocol=tcp", "-h", _PUBLIC, "-u", "tests", "-N")
+        query = ("-e", "SELECT @@bind_address")
+        return output_of("mariadb", *options, "-P", str(port), *query).decode().strip()
+
+    def greetings(self, port: int, count: int) -> Iterator[bytes]:
+        for _ in range(count):
+            with socket.create_connection((_PUBLIC, port), timeout=_AT_ONCE) as client:
+                yield client.recv(100)[4:6]
+
+    def test_rules_lead_to_both_at_once(self) -> None:
+        mux = self.own(Example(EXAMPLES / "tcp-proxy.ini"))
+        self.assertEqual({self.ask(3306) for _ in range(4)}, {*_SERVERS})
+        for line in mux.take(4):
+            self.assertEqual((line["backend"], line["reason"]), ("database", "done"))
+            self.assertLess(float(line["detect_ms"]), 1000)
+        self.assertEqual(list(self.greetings(3306, 2)), 2 * [b"\x0a5"])
+
+    def run_program(self, *addresses: str) -> None:
+        targets = [f"{address}:3306" for address in addresses]
+        program = EXAMPLES / "tcp-proxy.py"
+        child = self.own(Child(sys.executable, program, "tcp:3307", *targets))
+        child.wait_for("leads to")
+
+    def test_library(self) -> None:
+        self.run_program(*_SERVERS)
+        self.assertEqual([self.ask(3307) for _ in range(4)], 2 * [*_SERVERS])
+        self.assertEqual(list(self.greetings(3307, 2)), 2 * [b"\x0a5"])
+
+    def test_server_is_gone(self) -> None:
+        self.run_program(_PUBLIC, _SERVERS[1])
+        self.assertEqual({self.ask(3307) for _ in range(4)}, {_SERVERS[1]})
