@@ -73,14 +73,10 @@ class EarlyResetTests(InteropTestCase):
         server.end()
         self.assertEqual(server.orderly, 0, (relay, route, said))
 
-    def test_kernel(self) -> None:
-        self.break_off("kernel", _BY_BYTES, b"hello")
+    def test_speaking(self) -> None:
+        for relay in ("kernel", "portable"):
+            self.break_off(relay, _BY_BYTES, b"hello")
 
-    def test_portable(self) -> None:
-        self.break_off("portable", _BY_BYTES, b"hello")
-
-    def test_silent_kernel(self) -> None:
-        self.break_off("kernel", _AT_ONCE, b"")
-
-    def test_silent_portable(self) -> None:
-        self.break_off("portable", _AT_ONCE, b"")
+    def test_silent_at_once(self) -> None:
+        for relay in ("kernel", "portable"):
+            self.break_off(relay, _AT_ONCE, b"")

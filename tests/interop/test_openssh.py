@@ -1,11 +1,10 @@
-"""OpenSSH through txmux: logins, copies, and clients that let the server speak first."""
+"""OpenSSH through txmux: logins, and clients that let the server speak first."""
 
 from __future__ import annotations
 
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 from typing import ClassVar
 
 from tests.interop.children import PATIENCE, InteropTestCase, output_of, run
@@ -68,20 +67,6 @@ class OpenSshTests(InteropTestCase):
             )
             self.assertRegex(line["facts"]["software"], "^OpenSSH_")
         self.assertNotEqual(lines[0]["id"], lines[1]["id"])
-
-    def test_copies_of_50_mib(self) -> None:
-        original, there, back = (self.folder / name for name in ("original", "there", "back"))
-        original.write_bytes(os.urandom(50 * 2**20))
-        checksum = sha256(original.read_bytes()).hexdigest()
-        options = ("-q", *self.ssh.options, "-P", str(self.port))
-        for source, target in ((original, f"127.0.0.1:{there}"), (f"127.0.0.1:{there}", back)):
-            output_of("scp", *options, source, target)
-        for copy in (there, back):
-            self.assertEqual(sha256(copy.read_bytes()).hexdigest(), checksum)
-        upload, download = self.mux.take(2)
-        self.assertEqual((upload["reason"], download["reason"]), ("done", "done"))
-        self.assertGreater(upload["bytes_in"], 50 * 2**20)
-        self.assertGreater(download["bytes_out"], 50 * 2**20)
 
     def test_several_at_once(self) -> None:
         inputs = [os.urandom(2**20) for _ in range(8)]

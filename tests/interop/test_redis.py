@@ -1,9 +1,7 @@
-"""Redis through txmux, with its own client and benchmark."""
+"""Redis through txmux, with its own client."""
 
 from __future__ import annotations
 
-import csv
-import os
 import socket
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,12 +19,9 @@ endpoint = 127.0.0.1:0
 [listen by-unix]
 endpoint = 127.0.0.1:0
 
-[listen pipelining]
-endpoint = 127.0.0.1:0
-
 [route tcp]
 match   = redis
-under   = by-tcp, pipelining
+under   = by-tcp
 backend = 127.0.0.1:{redis.port}
 
 [route unix]
@@ -61,21 +56,6 @@ class RedisTests(InteropTestCase):
                     (f"by-{line['route']}", line["server"], line["reason"]),
                     (listener, line["backend"], "done"),
                 )
-
-    def test_big_value(self) -> None:
-        value = os.urandom(5 * 2**19).hex().encode()
-        for listener in ("by-tcp", "by-unix"):
-            self.assertEqual(self.command(listener, "-x", "set", "big", stdin=value), b"OK\n")
-            self.assertEqual(self.command(listener, "get", "big"), value + b"\n")
-            lines = self.mux.take(2, listener)
-            self.assertEqual([line["reason"] for line in lines], ["done", "done"])
-
-    def test_benchmark(self) -> None:
-        port = str(self.mux.ports["pipelining"])
-        tests = ("-t", "ping,set,get,lpush", "-P", "16", "-c", "20", "-n", "4000")
-        table = output_of("redis-benchmark", "-p", port, *tests, "--csv").decode()
-        measured = {row[0] for row in csv.reader(table.splitlines())}
-        self.assertLessEqual({"PING_INLINE", "SET", "GET", "LPUSH"}, measured)
 
     def test_inline_command_in_one_piece_or_two(self) -> None:
         for pieces in ((b"PING\r\n",), (b"PI", b"NG\r\n")):

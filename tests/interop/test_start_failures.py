@@ -29,14 +29,17 @@ class StartFailureTests(InteropTestCase):
         self.assertEqual((done.returncode, done.stdout), (status, b""))
         return done.stderr.decode()
 
+    def assert_cannot(
+        self, endpoint: str, why: str, *others: str, before: Sequence[str] = ()
+    ) -> None:
+        lines = [f"[listen {name}]\nendpoint = {text}" for name, text in enumerate(others)]
+        said = self.failure(*lines, f"[listen public]\nendpoint = {endpoint}", before=before)
+        self.assertEqual(said, f"[listen public] endpoint {endpoint}: cannot listen: {why}\n")
+
     def assert_taken(self, endpoint: str, *others: str) -> None:
         kind = "u" if endpoint.startswith("udp:") else "t"
-        lines = [f"[listen {name}]\nendpoint = {text}" for name, text in enumerate(others)]
-        self.assertEqual(
-            self.failure(*lines, f"[listen public]\nendpoint = {endpoint}"),
-            f"[listen public] endpoint {endpoint}: cannot listen: Address already in use; "
-            f"another program has it (ss -l{kind}np shows which): stop that one or choose another port\n",
-        )
+        why = f"another program has it (ss -l{kind}np shows which): stop that one or choose another port"
+        self.assert_cannot(endpoint, f"Address already in use; {why}", *others)
 
     def test_port_taken(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
@@ -59,27 +62,24 @@ class StartFailureTests(InteropTestCase):
             before = ("setpriv", "--bounding-set=-net_bind_service")
             if run(*before, "true").returncode:
                 raise SkipTest("root cannot drop capabilities here")
-        endpoint = f"127.0.0.1:{_PRIVILEGED_PORT}"
-        self.assertEqual(
-            self.failure(f"[listen public]\nendpoint = {endpoint}", before=before),
-            f"[listen public] endpoint {endpoint}: cannot listen: Permission denied; "
-            "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE\n",
+        self.assert_cannot(
+            f"127.0.0.1:{_PRIVILEGED_PORT}",
+            "Permission denied; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
+            before=before,
         )
 
     def test_unknown_address(self) -> None:
-        endpoint = "192.0.2.1:0"  # kept for documentation (RFC 5737)
-        self.assertEqual(
-            self.failure(f"[listen public]\nendpoint = {endpoint}"),
-            f"[listen public] endpoint {endpoint}: cannot listen: Cannot assign requested address; "
-            "no interface of this machine has that address: see `ip address`; for one that it will have, 'freebind = yes'\n",
+        self.assert_cannot(
+            "192.0.2.1:0",  # kept for documentation (RFC 5737)
+            "Cannot assign requested address; no interface of this machine has that address: see `ip address`; "
+            "for one that it will have, 'freebind = yes'",
         )
 
     def test_no_folder(self) -> None:
-        endpoint = f"unix:{self.folder}/no/x.sock"
-        self.assertEqual(
-            self.failure(f"[listen public]\nendpoint = {endpoint}"),
-            f"[listen public] endpoint {endpoint}: cannot listen: No such file or directory; its folder is not there: "
-            "create it (systemd does by RuntimeDirectory=), or correct the path\n",
+        self.assert_cannot(
+            f"unix:{self.folder}/no/x.sock",
+            "No such file or directory; its folder is not there: create it (systemd does by RuntimeDirectory=), "
+            "or correct the path",
         )
 
     def test_files_of_backends(self) -> None:
