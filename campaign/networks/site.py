@@ -13,12 +13,12 @@ from campaign.networks.path import MUX, SERVER
 from tests.interop.children import Child
 from tests.interop.datagrams.tunnels import EchoServer, OpenVpn, WireGuard
 from tests.interop.mux import Mux
-from tests.interop.postgres import start_postgres
 from tests.interop.quic.case import Server
 from tests.interop.servers import (
     make_certificate,
     start_dnsmasq,
     start_nginx,
+    start_postgres,
     start_redis,
     start_sshd,
 )

@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from campaign.soak.state import INSIDE, make_told
 from tests.interop.children import eventually, output_of
-from tests.interop.postgres import start_postgres
 from tests.interop.quic.case import Server
-from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
+from tests.interop.servers import (
+    make_certificate,
+    start_nginx,
+    start_postgres,
+    start_redis,
+    start_sshd,
+)
 from tests.processes.running import is_gone
 from tests.processes.upgrading import Upgrading
 from tests.support.ports import free_port

@@ -15,8 +15,13 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of
-from tests.interop.postgres import start_postgres
-from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
+from tests.interop.servers import (
+    make_certificate,
+    start_nginx,
+    start_postgres,
+    start_redis,
+    start_sshd,
+)
 from tests.support.mux import server_at
 from tests.support.peers import reactor
 from tests.support.ports import free_port

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Mux, pool_rules
-from tests.interop.postgres import start_postgres
-from tests.interop.servers import start_haproxy, start_nginx, start_redis
+from tests.interop.servers import start_haproxy, start_nginx, start_postgres, start_redis
 from tests.processes.running import pids_of
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port

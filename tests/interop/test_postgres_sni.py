@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, InteropTestCase, output_of, run
 from tests.interop.mux import Mux
-from tests.interop.postgres import start_postgres
-from tests.interop.servers import make_certificate
+from tests.interop.servers import make_certificate, start_postgres
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``txmux run``: the service with a log to read."""
+"""``txmux run`` and ``twist txmux``: from the start, or its failure, to the end, as a first process and as a demo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from unittest import SkipTest
 
 from tests.interop.children import (
@@ -16,15 +16,21 @@ from tests.interop.children import (
     Child,
     InteropTestCase,
     eventually,
+    first_of,
+    has_ipv6,
     leave_unmeasured,
     run,
 )
+from tests.interop.mux import Twist, twist_command
 from tests.processes.running import is_gone
+from tests.programs import require_program
 from tests.service.test_privileges import python_for_everybody
 from tests.support.echo import EchoServer
+from txmux.cli.demo import examples, hints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
 
 COMMAND = (sys.executable, "-m", "txmux", "run")
 _LINE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (?:info |warn |error|critical) "
@@ -297,3 +303,301 @@ class OptionsTests(RunTestCase):
         os.kill(new, signal.SIGTERM)
         eventually(lambda: is_gone(new), "it has ended")
         eventually(lambda: not pidfile.exists(), "the pidfile is gone")
+
+
+_FIRST_RULES = """
+[txmux]
+admin             = unix:{folder}/admin.sock
+access_log        = stdout
+access_log_format = json
+
+[listen {name}]
+endpoint = 127.0.0.1:0
+default  = 127.0.0.1:{server}
+"""
+# Ends with what it has started, and is called as the small programs are that do that in containers.
+_INIT = """#!/bin/sh
+trap 'kill -s TERM "$child"' TERM
+"$@" &
+child=$!
+wait
+wait
+"""
+_ALONE = ("--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+class FirstProcessTests(InteropTestCase):
+    """A service with a process namespace of its own, one client, and a server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        if os.geteuid():
+            self.skipTest("only root makes process namespaces")
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.listening.settimeout(PATIENCE)
+        self.addCleanup(self.listening.close)
+        self.place = self.folder / self.id().rpartition(".")[2]
+        self.place.mkdir()
+        self.rules = self.place / "rules.ini"
+
+    def write(self, name: str) -> None:
+        server = self.listening.getsockname()[1]
+        self.rules.write_text(_FIRST_RULES.format(folder=self.place, name=name, server=server))
+
+    def start(self, *before: str | Path) -> tuple[Child, int]:
+        self.write("first")
+        command = (*before, sys.executable, "-m", "txmux", "run", self.rules)
+        child = self.own(Child("unshare", *_ALONE, *command))
+        self.port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+        first = first_of(child)
+        assert first is not None
+        return child, first
+
+    def relayed(self) -> tuple[socket.socket, socket.socket]:
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        self.addCleanup(client.close)
+        client.sendall(b"first")
+        served, _ = self.listening.accept()
+        self.addCleanup(served.close)
+        served.settimeout(PATIENCE)
+        self.assertEqual(served.recv(100), b"first")
+        return client, served
+
+    def assert_drains(self, child: Child, first: int) -> None:
+        client, served = self.relayed()
+        os.kill(first, signal.SIGTERM)
+        child.wait_for("stopping")
+        served.sendall(b"last")
+        self.assertEqual(client.recv(100), b"last")
+        for end in (client, served):
+            end.close()
+        child.wait()
+        self.assertRegex(child.output, r'"bytes_out":4,.*"reason":"done"')
+
+    def assert_not_upgraded(self, first: int) -> None:
+        inside = ("--target", str(first), "--pid", "--mount")
+        asked = (sys.executable, "-m", "txmux", "upgrade", "--rules", str(self.rules))
+        done = run("nsenter", *inside, *asked)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn(b"the container would end with this process", done.stderr)
+        for end in self.relayed():
+            end.close()
+
+    def test_first_is_reloaded_stopped_and_not_upgraded(self) -> None:
+        child, first = self.start()
+        self.write("second")
+        os.kill(first, signal.SIGHUP)
+        child.wait_for("rules reloaded: .*second")
+        self.port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen second\]")[1])
+        self.assert_not_upgraded(first)
+        self.assert_drains(child, first)
+
+    def test_under_init_is_not_upgraded(self) -> None:
+        init = self.place / "tini"
+        init.write_text(_INIT)
+        init.chmod(0o755)
+        child, first = self.start(init)
+        self.assert_not_upgraded(first)
+        self.assert_drains(child, first)
+
+    def test_below_others_is_upgraded(self) -> None:
+        child, first = self.start("sh", "-c", '"$@"; sleep 1000', "sh")
+        eventually(lambda: first_of(child) == first, "it runs")
+        inside = ("--target", str(first), "--pid", "--mount")
+        asked = (sys.executable, "-m", "txmux", "upgrade", "--rules", str(self.rules))
+        done = run("nsenter", *inside, *asked)
+        self.assertIn(b"upgraded: ", done.stdout, done.stderr)
+        os.kill(first, signal.SIGKILL)
+
+
+_PRIVILEGED_PORT = 81
+_FIRST_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")  # ip(7), Linux
+
+
+class StartFailureTests(InteropTestCase):
+    """Each thing that can be wrong when ``twist txmux`` starts."""
+
+    def failure(self, *sections: str, before: Sequence[str] = (), status: int = 1) -> str:
+        self.rules = self.folder / "rules.ini"
+        self.rules.write_text("\n".join(sections))
+        done = run(*before, *twist_command(), "txmux", "--rules", self.rules)
+        self.assertEqual((done.returncode, done.stdout), (status, b""))
+        return done.stderr.decode()
+
+    def assert_cannot(
+        self, endpoint: str, why: str, *others: str, before: Sequence[str] = ()
+    ) -> None:
+        lines = [f"[listen {name}]\nendpoint = {text}" for name, text in enumerate(others)]
+        said = self.failure(*lines, f"[listen public]\nendpoint = {endpoint}", before=before)
+        self.assertEqual(said, f"[listen public] endpoint {endpoint}: cannot listen: {why}\n")
+
+    def assert_taken(self, endpoint: str, *others: str) -> None:
+        kind = "u" if endpoint.startswith("udp:") else "t"
+        why = f"another program has it (ss -l{kind}np shows which): stop that one or choose another port"
+        self.assert_cannot(endpoint, f"Address already in use; {why}", *others)
+
+    def test_port_taken(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            self.assert_taken(f"127.0.0.1:{port}")
+            self.assert_taken(f"tcp:{port}:interface=127.0.0.1", "127.0.0.1:0")
+            if has_ipv6():
+                self.assert_taken(f":{port}", "127.0.0.1:0", ":0")
+
+    def test_port_of_datagrams_taken(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            self.assert_taken(f"udp:127.0.0.1:{other.getsockname()[1]}")
+
+    def test_permission_denied(self) -> None:
+        if int(_FIRST_UNPRIVILEGED.read_text()) <= _PRIVILEGED_PORT:
+            raise SkipTest("every user may listen on every port here")
+        before: tuple[str, ...] = ()
+        if os.geteuid() == 0:
+            before = ("setpriv", "--bounding-set=-net_bind_service")
+            if run(*before, "true").returncode:
+                raise SkipTest("root cannot drop capabilities here")
+        self.assert_cannot(
+            f"127.0.0.1:{_PRIVILEGED_PORT}",
+            "Permission denied; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
+            before=before,
+        )
+
+    def test_unknown_address(self) -> None:
+        self.assert_cannot(
+            "192.0.2.1:0",  # kept for documentation (RFC 5737)
+            "Cannot assign requested address; no interface of this machine has that address: see `ip address`; "
+            "for one that it will have, 'freebind = yes'",
+        )
+
+    def test_no_folder(self) -> None:
+        self.assert_cannot(
+            f"unix:{self.folder}/no/x.sock",
+            "No such file or directory; its folder is not there: create it (systemd does by RuntimeDirectory=), "
+            "or correct the path",
+        )
+
+    def test_files_of_backends(self) -> None:
+        """Files for TLS that cannot be used are errors of the rules, and all are told with their lines."""
+        empty = self.folder / "empty.pem"
+        empty.touch()
+        for settings in ("", "[txmux]\nworkers = 2\n"):
+            said = self.failure(
+                f"{settings}[listen public]\nendpoint = 127.0.0.1:0\ndefault = a\nsilent = b",
+                f"[backend a]\nserver = h:1\ntls = yes\ntls_ca = {empty}",
+                f"[backend b]\nserver = h:1\ntls = yes\ntls_client_certificate = {empty}",
+                status=os.EX_CONFIG,
+            )
+            line = 8 + settings.count("\n")
+            no = "no certificate in it; name a PEM file with"
+            one, two = (f"{self.rules}:{line + more}: [backend" for more in (0, 4))
+            self.assertEqual(
+                said,
+                f"{one} a] tls_ca: '{empty}' has {no} certificates\n"
+                f"{two} b] tls_client_certificate: '{empty}': {no} a certificate and its key\n",
+            )
+
+    def test_access_log(self) -> None:
+        self.assertEqual(
+            self.failure(
+                f"[txmux]\naccess_log = {self.folder}", "[listen public]\nendpoint = 127.0.0.1:0"
+            ),
+            f"access_log: {self.folder} cannot be opened for appending: Is a directory\n",
+        )
+
+    def test_all_errors_of_rules(self) -> None:
+        said = self.failure(
+            "[listen public]",
+            "endpoint = 127.0.0.1:0",
+            "backlgo = 5",
+            "[route ssh]",
+            "match = shs",
+            "backend = nowhere",
+            status=os.EX_CONFIG,
+        )
+        places = [line.partition(": ")[0] for line in said.splitlines()]
+        self.assertEqual(places, [f"{self.rules}:{number}" for number in (3, 5, 6)])
+        self.assertIn("did you mean 'backlog'?", said)
+
+    def test_no_rules(self) -> None:
+        missing = self.folder / "missing.ini"
+        done = run(*twist_command(), "txmux", "--rules", missing)
+        self.assertEqual(
+            (done.returncode, done.stdout, done.stderr.decode()),
+            (os.EX_CONFIG, b"", f"{missing}: cannot be read: No such file or directory\n"),
+        )
+
+    def test_twistd_fails_too(self) -> None:
+        rules = self.folder / "rules.ini"
+        rules.write_text("[listen public]\nendpoint = 192.0.2.1:0\n")
+        twistd = Path(sys.executable).with_name("twistd")
+        done = run(str(twistd), "--nodaemon", "--pidfile=", "txmux", "--rules", rules)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"Cannot assign requested address; no interface", done.stdout)
+        self.assertNotIn(b"Traceback", done.stdout + done.stderr)
+
+    def test_neither_rules_nor_demo_or_both(self) -> None:
+        for options in ((), ("--rules", "rules.ini", "--demo")):
+            done = run(*twist_command(), "txmux", *options)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(b"Error: give either --rules FILE or --demo\n", done.stdout + done.stderr)
+            self.assertNotIn(b"Traceback", done.stdout + done.stderr)
+
+
+class DemoTests(InteropTestCase):
+    """One demo on a free port, and one client that says nothing from the start."""
+
+    demo: ClassVar[Twist]
+    port: ClassVar[int]
+    silent: ClassVar[socket.socket]
+    tried: ClassVar[dict[str, tuple[str, str]]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.demo = cls.share(Twist("--demo", "--demo-port", "0"))
+        cls.port = int(cls.demo.child.wait_for(r"all on port (\d+)")[1])
+        cls.demo.child.wait_for("Starting reactor")
+        cls.silent = cls.connect()
+        cls.addClassCleanup(cls.silent.close)
+        names = ("curl", "redis", "ssh", "knock", "wait")
+        cls.tried = dict(zip(names, examples(cls.port), strict=True))
+
+    @classmethod
+    def connect(cls) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", cls.port), timeout=PATIENCE)
+
+    def type(self, command: str) -> str:
+        require_program(command.split(maxsplit=1)[0])
+        done = run("sh", "-c", f"{command} 2>&1")
+        return done.stdout.decode()
+
+    def test_hints(self) -> None:
+        self.assertIn(hints(self.port), self.demo.child.output)
+
+    def test_curl(self) -> None:
+        command, _ = self.tried["curl"]
+        self.assertIn("Your connection was recognised as HTTP.", self.type(command))
+        self.demo.child.wait_for(r" route=http .* reason=done .*facts\.method=GET")
+
+    def test_redis(self) -> None:
+        command, seen = self.tried["redis"]
+        self.assertEqual(self.type(command), f"{seen}\n")
+
+    def test_ssh_is_told_goodbye(self) -> None:
+        command, seen = self.tried["ssh"]
+        self.assertIn(seen.removeprefix("... "), self.type(command))
+
+    def test_unknown_is_echoed(self) -> None:
+        _, seen = self.tried["knock"]
+        self.assertTrue(seen.startswith("knock:"))
+        with self.connect() as client, client.makefile("rb") as stream:
+            client.sendall(b"knock\n")
+            client.shutdown(socket.SHUT_WR)
+            self.assertEqual(stream.read(), b"knock\n")
+
+    def test_silent_is_greeted_by_ssh(self) -> None:
+        _, seen = self.tried["wait"]
+        greeting = self.silent.recv(100).decode()
+        self.assertTrue(greeting.endswith("\r\n"))
+        self.assertIn(f": {greeting.strip()} comes", seen)

@@ -10,13 +10,13 @@ import ssl
 from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of
-from tests.interop.postgres import start_postgres
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import (
     make_certificate,
     proxied_site,
     start_mariadb,
     start_nginx,
+    start_postgres,
     start_redis,
     start_sshd,
 )

@@ -9,8 +9,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from tests.interop.children import PATIENCE, eventually
-from tests.interop.converted.clients import heard
-from tests.interop.converted.sidebyside import HaproxyTestCase
+from tests.interop.converted.sidebyside import HaproxyTestCase, heard
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
 from tests.support.ports import free_port

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.interop.converted.clients import heard
-from tests.interop.converted.sidebyside import NginxTestCase
+from tests.interop.converted.sidebyside import NginxTestCase, heard
 
 _EMPTY = '""'
 _COUNT = 30

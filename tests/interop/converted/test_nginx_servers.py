@@ -8,8 +8,7 @@ from functools import partial
 from typing import ClassVar
 
 from tests.interop.children import PATIENCE, eventually, output_of
-from tests.interop.converted.clients import heard
-from tests.interop.converted.sidebyside import NginxTestCase
+from tests.interop.converted.sidebyside import NginxTestCase, heard
 from tests.interop.originals import Named
 from tests.interop.servers import SshServer, make_certificate, proxied_site, start_nginx, start_sshd
 from tests.support.ports import free_port
