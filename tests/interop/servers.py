@@ -142,7 +142,7 @@ stream {{
 
 def start_nginx(folder: Path, http: str) -> Child:
     """Start a web server with these lines in its ``http`` block."""
-    return _start_nginx(folder, _NGINX, http)
+    return _start_nginx(folder, _NGINX.format(user=_nginx_user(), folder=folder, lines=http))
 
 
 def proxied_site(certificate: Certificate, said: str, more: str = "", port: int = 8443) -> str:
@@ -162,13 +162,21 @@ server {{
 
 def start_nginx_stream(folder: Path, stream: str, before: tuple[str, ...] = ()) -> Child:
     """Start a proxy with these lines in its ``stream`` block."""
-    return _start_nginx(folder, _NGINX_STREAM, stream, before)
+    return _start_nginx(folder, nginx_stream(folder, stream), before)
 
 
-def _start_nginx(folder: Path, template: str, lines: str, before: tuple[str, ...] = ()) -> Child:
-    user = "user root;" if os.geteuid() == 0 else ""
+def nginx_stream(folder: Path, lines: str) -> str:
+    """Write a configuration with these lines in its ``stream`` block."""
+    return _NGINX_STREAM.format(user=_nginx_user(), folder=folder, lines=lines)
+
+
+def _nginx_user() -> str:
+    return "user root;" if os.geteuid() == 0 else ""
+
+
+def _start_nginx(folder: Path, text: str, before: tuple[str, ...] = ()) -> Child:
     configuration = folder / "nginx.conf"
-    configuration.write_text(template.format(user=user, folder=folder, lines=lines))
+    configuration.write_text(text)
     child = Child(*before, "nginx", "-e", "stderr", "-p", folder, "-c", configuration)
     child.wait_for("start worker process ")
     return child

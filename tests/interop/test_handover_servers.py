@@ -61,6 +61,17 @@ class ExampleTests(InteropTestCase):
     def login(self, port: int, command: str) -> subprocess.CompletedProcess[bytes]:
         return run("ssh", *self.ssh.options, "-p", str(port), "127.0.0.1", command)
 
+    def hold(self, mux: Mux) -> Child:
+        to = ("-p", str(mux.port), "127.0.0.1")
+        held = self.own(Child("ssh", *self.ssh.options, *to, "cat", stdin=True))
+        self.assertEqual(mux.take_one()["reason"], "handed-over")
+        return held
+
+    def assert_goes_on(self, held: Child) -> None:
+        held.say(b"still here\n")
+        held.wait_for("still here")
+        self.assertEqual(held.wait(), 0)
+
     def test_ssh_with_true_address_input_and_status(self) -> None:
         done = self.login(self.mux.port, "echo $SSH_CONNECTION; exit 7")
         self.assertEqual(done.returncode, 7)
@@ -90,28 +101,20 @@ class ExampleTests(InteropTestCase):
     def test_reload(self) -> None:
         """After a reload clients are handed over, and those that were before go on, even when txmux has ended."""
         mux = Mux(self.folder, rules_in(self.folder))
-        held = self.own(
-            Child("ssh", *self.ssh.options, "-p", str(mux.port), "127.0.0.1", "cat", stdin=True)
-        )
-        self.assertEqual(mux.take_one()["reason"], "handed-over")
+        held = self.hold(mux)
         mux.file.write_text(mux.file.read_text().replace("[route ssh]", "[route renamed]"))
         mux.child.process.send_signal(signal.SIGHUP)
         mux.child.wait_for("rules reloaded")
         self.assertEqual(self.login(mux.port, "echo after").stdout, b"after\n")
         self.assertEqual(mux.take_one()["route"], "renamed")
         mux.stop()
-        held.say(b"still here\n")
-        held.wait_for("still here")
-        self.assertEqual(held.wait(), 0)
+        self.assert_goes_on(held)
 
     def test_upgrade(self) -> None:
         """After an upgrade, too; whoever had said half of what decides says the rest, and is handed over."""
         mux = Upgrading(self.folder, rules_in(self.folder))
         self.addCleanup(mux.kill)
-        held = self.own(
-            Child("ssh", *self.ssh.options, "-p", str(mux.port), "127.0.0.1", "cat", stdin=True)
-        )
-        self.assertEqual(mux.take_one()["reason"], "handed-over")
+        held = self.hold(mux)
         with mux.connect() as client:
             client.sendall(b"GET / HT")
             mux.ask()
@@ -123,9 +126,7 @@ class ExampleTests(InteropTestCase):
         self.assertEqual([line["reason"] for line in mux.take(2)], ["handed-over"] * 2)
         eventually(lambda: is_gone(old), "the old process has ended")
         mux.stop()
-        held.say(b"still here\n")
-        held.wait_for("still here")
-        self.assertEqual(held.wait(), 0)
+        self.assert_goes_on(held)
 
     def test_each_worker_hands_over(self) -> None:
         mux = self.own(Mux(self.folder, rules_in(self.folder), "workers = 2"))

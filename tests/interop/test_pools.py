@@ -14,9 +14,8 @@ from pathlib import Path
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Mux, pool_rules
-from tests.interop.servers import start_haproxy, start_nginx, start_postgres, start_redis
+from tests.interop.servers import start_nginx, start_postgres, start_redis
 from tests.processes.running import pids_of
-from tests.support.certificates import make_authority
 from tests.support.ports import free_port
 
 _SITE = """
@@ -181,32 +180,3 @@ class HangingTests(InteropTestCase):
         port = free_port()
         postgres = self.own(start_postgres(folder, port))
         self.assert_found_out(postgres, port, "postgres")
-
-
-_FRONTEND = """
-frontend secure
-    bind 127.0.0.1:{port} accept-proxy ssl crt {folder}/good.pem
-    http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port] %[ssl_fc_sni]"
-"""
-
-
-class HaproxyTests(InteropTestCase):
-    """HAProxy behind TLS, with the PROXY protocol's header before it."""
-
-    def test_client_seen_by_both_versions(self) -> None:
-        root = make_authority()
-        root.write(self.folder / "ca.pem")
-        root.issue("www.example.com").write(self.folder / "good.pem", key=True)
-        port = free_port()
-        self.own(start_haproxy(self.folder, _FRONTEND.format(port=port, folder=self.folder)))
-        for version in ("v1", "v2"):
-            tls = f"tls = yes\ntls_name = www.example.com\ntls_ca = {self.folder}/ca.pem"
-            more = f"proxy_protocol = {version}\n{tls}"
-            mux = self.own(Mux(self.folder, pool_rules(f"127.0.0.1:{port}", more=more)))
-            said = output_of(
-                "curl",
-                *("-q", "-sS", f"http://127.0.0.1:{mux.port}/"),
-                *("--write-out", "\n%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
-            )
-            seen, meant = said.decode().splitlines()
-            self.assertEqual(seen, f"{meant} www.example.com")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 from unittest import SkipTest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, has_ipv6, output_of, run
-from tests.interop.mux import Mux
+from tests.interop.mux import Mux, pool_rules
 from tests.interop.servers import make_certificate, start_haproxy, start_nginx, start_nginx_stream
+from tests.support.certificates import make_authority
 from tests.support.ports import free_port
 from txmux.wire.proxyprotocol.decode import Decoded, decode
 from txmux.wire.proxyprotocol.encode import encode_v2
@@ -24,6 +25,23 @@ if TYPE_CHECKING:
     from tests.interop.children import Child
     from tests.interop.mux import Record
     from tests.interop.servers import Certificate
+
+
+_HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
+
+
+def ask_who(
+    port: int, *options: str | Path, host: str = "127.0.0.1", scheme: str = "http"
+) -> tuple[str, str]:
+    """Ask for a page that says who has asked and whom, and give what it says, and what is true."""
+    said = output_of(
+        "curl",
+        *("-q", "-sS", "--connect-to", f"::[{host}]:{port}", *options),
+        *("--write-out", "\n%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
+        f"{scheme}://www.example.com/",
+    )
+    seen, meant = filter(None, said.decode().splitlines())
+    return seen, meant
 
 
 _SITE = """
@@ -136,6 +154,13 @@ frontend proxied
 """
 
 
+_SECURE = """
+frontend secure
+    bind 127.0.0.1:{port} accept-proxy ssl crt {folder}/good.pem
+    http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port] %[ssl_fc_sni]"
+"""
+
+
 class HaproxyTests(InteropTestCase):
     """The program that the protocol comes from."""
 
@@ -146,18 +171,22 @@ class HaproxyTests(InteropTestCase):
             Mux(self.folder, _RULES.format(ports=dict.fromkeys(("plain", "secure"), port)))
         )
         for listener in mux.ports.values():
-            for host in ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",):
-                said = output_of(
-                    "curl",
-                    *("-q", "-sS", "--connect-to", f"::[{host}]:{listener}"),
-                    *("--write-out", "\n%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
-                    "http://www.example.com/",
-                )
-                seen, meant = said.decode().splitlines()
-                self.assertEqual(seen, meant)
+            for host in _HOSTS:
+                self.assertEqual(*ask_who(listener, host=host))
 
+    def test_clients_before_tls(self) -> None:
+        root = make_authority()
+        root.write(self.folder / "ca.pem")
+        root.issue("www.example.com").write(self.folder / "good.pem", key=True)
+        port = free_port()
+        self.own(start_haproxy(self.folder, _SECURE.format(port=port, folder=self.folder)))
+        for version in ("v1", "v2"):
+            tls = f"tls = yes\ntls_name = www.example.com\ntls_ca = {self.folder}/ca.pem"
+            more = f"proxy_protocol = {version}\n{tls}"
+            mux = self.own(Mux(self.folder, pool_rules(f"127.0.0.1:{port}", more=more)))
+            seen, meant = ask_who(mux.port)
+            self.assertEqual(seen, f"{meant} www.example.com")
 
-_HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
 
 _IN_SITE = """
 server {{
@@ -207,13 +236,7 @@ class InFrontTestCase(InteropTestCase):
         cls.mux = cls.share(Mux(cls.folder, _IN_RULES.format(http=http, unix=cls.socket)))
 
     def ask(self, host: str, port: int) -> Record:
-        said = output_of(
-            "curl",
-            *("-q", "-sS", "--connect-to", f"::[{host}]:{port}"),
-            *("--write-out", "%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
-            "http://www.example.com/",
-        ).decode()
-        seen, meant = said.splitlines()
+        seen, meant = ask_who(port, host=host)
         self.assertEqual(seen, meant)
         record = self.mux.take_one("public")
         ends = seen.split()
@@ -549,14 +572,8 @@ class ChainTests(InteropTestCase):
     def test_last_knows_client_name_and_first_id(self) -> None:
         port = self.chain[-1].port
         for host in _HOSTS:
-            said = output_of(
-                "curl",
-                *("-q", "-sS", "--cacert", self.certificate.chain),
-                *("--connect-to", f"::[{host}]:{port}"),
-                *("--write-out", "\n%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
-                "https://www.example.com/",
-            ).decode()
-            seen, meant = said.splitlines()
+            trusted = ("--cacert", self.certificate.chain)
+            seen, meant = ask_who(port, *trusted, host=host, scheme="https")
             records = self.records()
             self.assertEqual(seen, f"{meant} www.example.com {records[0]['id']}")
             self.assertEqual(len({record["client"] for record in records}), 1)

@@ -29,6 +29,7 @@ from tests.support.echo import EchoServer
 from txmux.cli.demo import examples, hints
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Sequence
 
 
@@ -78,6 +79,13 @@ class RunTestCase(InteropTestCase):
         child = self.own(Child(*before, *COMMAND, *words))
         self.port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
         return child
+
+    def upgraded(self, child: Child) -> int:
+        child.process.send_signal(signal.SIGUSR2)
+        new = int(child.wait_for(r"process (\d+) serves from now on")[1])
+        self.addCleanup(_end, new)
+        self.assertEqual(child.process.wait(PATIENCE), 0)
+        return new
 
     def client(self) -> socket.socket:
         client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
@@ -145,10 +153,7 @@ class LifeTests(RunTestCase):
         pidfile = self.folder / "pid"
         child = self.start("--pidfile", pidfile, settings="workers = 2")
         client = self.client()
-        child.process.send_signal(signal.SIGUSR2)
-        new = int(child.wait_for(r"process (\d+) serves from now on")[1])
-        self.addCleanup(_end, new)
-        self.assertEqual(child.process.wait(PATIENCE), 0)
+        new = self.upgraded(child)
         self.assertEqual(int(pidfile.read_text()), new)
         self.assert_relayed(client)
         os.kill(new, signal.SIGHUP)
@@ -253,10 +258,7 @@ class OptionsTests(RunTestCase):
         client = self.assert_serves()
         child.process.send_signal(signal.SIGHUP)
         child.wait_for(rf"^{_LINE}nothing to reload: the rules are the options")
-        child.process.send_signal(signal.SIGUSR2)
-        new = int(child.wait_for(r"process (\d+) serves from now on")[1])
-        self.addCleanup(_end, new)
-        self.assertEqual(child.process.wait(PATIENCE), 0)
+        new = self.upgraded(child)
         self.assert_ping(client)
         client.close()
         self.assert_serves().close()
@@ -291,10 +293,7 @@ class OptionsTests(RunTestCase):
         client = self.assert_serves()
         eventually(pidfile.exists, "the pidfile is there")
         self.assertNotEqual(Path(f"/proc/{child.pid}").stat().st_uid, 0)
-        child.process.send_signal(signal.SIGUSR2)
-        new = int(child.wait_for(r"process (\d+) serves from now on")[1])
-        self.addCleanup(_end, new)
-        self.assertEqual(child.process.wait(PATIENCE), 0)
+        new = self.upgraded(child)
         self.assertEqual(int(pidfile.read_text()), new)
         self.assert_ping(client)
         os.kill(new, signal.SIGHUP)
@@ -374,10 +373,13 @@ class FirstProcessTests(InteropTestCase):
         child.wait()
         self.assertRegex(child.output, r'"bytes_out":4,.*"reason":"done"')
 
-    def assert_not_upgraded(self, first: int) -> None:
+    def upgrade(self, first: int) -> subprocess.CompletedProcess[bytes]:
         inside = ("--target", str(first), "--pid", "--mount")
         asked = (sys.executable, "-m", "txmux", "upgrade", "--rules", str(self.rules))
-        done = run("nsenter", *inside, *asked)
+        return run("nsenter", *inside, *asked)
+
+    def assert_not_upgraded(self, first: int) -> None:
+        done = self.upgrade(first)
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn(b"the container would end with this process", done.stderr)
         for end in self.relayed():
@@ -403,9 +405,7 @@ class FirstProcessTests(InteropTestCase):
     def test_below_others_is_upgraded(self) -> None:
         child, first = self.start("sh", "-c", '"$@"; sleep 1000', "sh")
         eventually(lambda: first_of(child) == first, "it runs")
-        inside = ("--target", str(first), "--pid", "--mount")
-        asked = (sys.executable, "-m", "txmux", "upgrade", "--rules", str(self.rules))
-        done = run("nsenter", *inside, *asked)
+        done = self.upgrade(first)
         self.assertIn(b"upgraded: ", done.stdout, done.stderr)
         os.kill(first, signal.SIGKILL)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shlex
 import socket
@@ -21,6 +20,7 @@ from typing_extensions import override
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.originals import HTTP, Named
+from tests.interop.servers import nginx_stream
 from tests.support.ports import free_port
 from txmux.convert.formats import convert, convert_command_line
 from txmux.detection.registry import installed_matchers
@@ -239,16 +239,8 @@ class SslhTestCase(SideBySideTestCase):
         return True
 
 
-_NGINX = """\
-load_module /usr/lib/nginx/modules/ngx_stream_module.so;
-daemon off;
-{user}
-pid {folder}/nginx.pid;
-error_log stderr notice;
-events {{}}
-stream {{
-{stream}}}
-"""
+def _groups(names: re.Match[str]) -> str:
+    return "\n".join(f"upstream {name} {{ server <{name}>; }}" for name in names[1].split())
 
 
 class NginxTestCase(SideBySideTestCase):
@@ -258,8 +250,8 @@ class NginxTestCase(SideBySideTestCase):
 
     @override
     def whole(self, text: str) -> str:
-        user = "user root;" if os.geteuid() == 0 else ""
-        return _NGINX.format(user=user, folder=self.own_folder, stream=text)
+        """Write a ``stream`` block; ``upstreams A B;`` are groups of a server each, of the same name."""
+        return nginx_stream(self.own_folder, re.sub("(?m)^upstreams (.*);$", _groups, text))
 
     @override
     def start_original(self, file: Path) -> None:

@@ -16,8 +16,7 @@ class PrereadTests(NginxTestCase):
                 cloud.example.net  <cloud>;
                 default            web;
             }
-            upstream git { server <git>; }
-            upstream web { server <web>; }
+            upstreams git web;
             server {
                 listen 127.0.0.1:<port>;
                 ssl_preread on;
@@ -47,14 +46,7 @@ class PrereadTests(NginxTestCase):
                 mail.*                            mail;
                 default                           rest;
             }
-            upstream nodes { server <nodes>; }
-            upstream lab { server <lab>; }
-            upstream all { server <all>; }
-            upstream eu { server <eu>; }
-            upstream org { server <org>; }
-            upstream www { server <www>; }
-            upstream mail { server <mail>; }
-            upstream rest { server <rest>; }
+            upstreams nodes lab all eu org www mail rest;
             server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
             """,
             {
@@ -87,9 +79,7 @@ class PrereadTests(NginxTestCase):
     def test_ssh_https_and_old_clients(self) -> None:
         self.prove(
             """
-            upstream ssh { server <ssh>; }
-            upstream web { server <web>; }
-            upstream legacy { server <legacy>; }
+            upstreams ssh web legacy;
             map $ssl_preread_protocol $upstream {
                 default    ssh;
                 "TLSv1.3"  web;
@@ -137,10 +127,7 @@ class PrereadTests(NginxTestCase):
                 "~\bh2\b"         web;
                 default           rest;
             }
-            upstream acme { server <acme>; }
-            upstream xmpp { server <xmpp>; }
-            upstream web { server <web>; }
-            upstream rest { server <rest>; }
+            upstreams acme xmpp web rest;
             server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
             """,
             {
@@ -203,10 +190,7 @@ class PrereadTests(NginxTestCase):
                 ""       $by_protocol;
                 default  $by_name;
             }
-            upstream site { server <site>; }
-            upstream vpn { server <vpn>; }
-            upstream mail { server <mail>; }
-            upstream rest { server <rest>; }
+            upstreams site vpn mail rest;
             server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $group; }
             """,
             {
