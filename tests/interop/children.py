@@ -41,14 +41,7 @@ PATIENCE = 180.0
 
 
 class Child:
-    """A program that runs beside the tests.
-
-    Args:
-        program: Its file name, as for `require_program`, or its path.
-        arguments: Its arguments.
-        limit: Seconds after which it is ended, whatever happens to the tests.
-        stdin: Whether it is given a pipe, ``process.stdin``; else it reads nothing.
-    """
+    """A program that runs beside the tests, for at most so many seconds; it reads nothing, unless it has a pipe as ``stdin``."""
 
     def __init__(
         self, program: str, *arguments: str | Path, limit: float = 3600.0, stdin: bool = False
@@ -128,14 +121,7 @@ class Child:
 
 
 class InteropTestCase(SynchronousTestCase):
-    """Tests with programs that are expensive to start, so that the tests of one class share them.
-
-    Attributes:
-        folder: For the files of all of them; removed after the last test.
-        mux: The service, if tests have one; so are the others.
-        ssh: A server.
-        certificate: That of servers.
-    """
+    """Tests with programs that are expensive to start, so that the tests of one class share them, and a folder."""
 
     folder: ClassVar[Path]
     mux: Mux

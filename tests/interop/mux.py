@@ -36,15 +36,7 @@ def twist_command() -> list[str]:
 
 
 class Twist:
-    """``twist txmux`` with any options.
-
-    Args:
-        options: Those of txmux.
-        before: A command that runs the rest of its arguments as a command.
-
-    Attributes:
-        child: The process.
-    """
+    """``twist txmux`` with any options, run by the command `before`."""
 
     def __init__(self, *options: str | Path, before: Sequence[str] = ()) -> None:
         self.child = Child(*before, *twist_command(), "--log-format=text", "txmux", *options)
@@ -102,21 +94,7 @@ class LoggingTwist(Twist, ABC):
 
 
 class Mux(LoggingTwist):
-    """A running service.
-
-    Args:
-        folder: Where a folder for its files is made.
-        rules: All sections but ``[txmux]``; without a listener, there is one on any port.
-        settings: Lines of ``[txmux]`` besides those of the access log.
-        before: A command that runs the rest of its arguments as a command.
-        options: Further options of txmux.
-
-    Attributes:
-        file: The rules file.
-        pid: The process that serves.
-        log: The access log's file.
-        ports: The TCP ports of the listeners, by name.
-    """
+    """A running service, with an access log in JSON; without a listener in its rules, it has one on any port."""
 
     def __init__(
         self,

@@ -30,14 +30,7 @@ habits: list[Callable[[Namespace], None]] = []
 
 
 class Namespace:
-    """A network of its own, with nothing in it but a loopback interface.
-
-    Args:
-        test: When it ends, or all tests of the class, the namespace is removed with all that is in it.
-
-    Attributes:
-        name: Its name, as ``ip netns`` shows it.
-    """
+    """A network of its own, with nothing but a loopback interface, removed with all that is in it after a test or a class."""
 
     def __init__(self, test: Cleans | type[TestCase]) -> None:
         require_program("ip")

@@ -34,19 +34,7 @@ HALF_HELLO = HELLO[:3]
 
 
 class Named:
-    """A server that says its name and keeps what it hears. Each connection has a thread, until the test ends.
-
-    Args:
-        test: Whose it is.
-        name: What it says to a client that connects, followed by the end of a line.
-        host: Where it listens.
-        port: Where it listens; 0 is any.
-        answer: In place of the greeting, what it does with a connection.
-
-    Attributes:
-        port: Its port.
-        heard: The first bytes of each connection to which `answer` has listened.
-    """
+    """A server that says its name, or does what `answer` does; each connection has a thread, until the test ends."""
 
     def __init__(
         self,
@@ -102,15 +90,7 @@ class Named:
 def said_at_once(
     processes: Collection[int], clients: Sequence[tuple[int, bytes, str]]
 ) -> list[str]:
-    """Connect several clients, each of which has said all before a process looks at it, however busy the machine.
-
-    Returns:
-        The name of the server that answers each, or nothing if the connection ends.
-
-    Args:
-        processes: Those that serve; they halt meanwhile.
-        clients: The port of each, what it says, and its address.
-    """
+    """Connect clients, of port, words and address, that have said all before these processes look; give the names of their servers, or nothing."""
     with contextlib.ExitStack() as opened:
         connected = []
         with halted(processes):

@@ -14,16 +14,7 @@ _LONG_PAUSE = 1.0
 
 
 class Paced:
-    """Leads clients to a server, slowly until it is told otherwise.
-
-    Args:
-        server: The server's port.
-        most: Bytes that pass each way of a connection before it becomes very slow.
-
-    Attributes:
-        port: Where clients come in.
-        passed: Bytes that have passed in all.
-    """
+    """Leads clients to a server, slowly, and very slowly after `most` bytes each way of a connection, until it is told otherwise."""
 
     def __init__(self, server: int, most: int) -> None:
         self._server = server

@@ -24,13 +24,7 @@ _LINE = re.compile(r"(?<= )(id=\S+ listener=.*)")
 
 
 class Example(LoggingTwist):
-    """A service with an example as its rules.
-
-    Args:
-        rules: The file.
-        folders: What the service finds at some paths of the system in place of what is there.
-        log: The access log's file; without it, lines are in the service's own log.
-    """
+    """A service with an example as its rules, and other files at some paths; without a file, its access log is in its own log."""
 
     def __init__(
         self, rules: Path, folders: Mapping[str, Path] | None = None, log: Path | None = None
@@ -48,11 +42,7 @@ class Example(LoggingTwist):
 
 
 class ScenarioTestCase(InteropTestCase):
-    """Tests of an example, which run in a network of their own, where all its ports are free.
-
-    Attributes:
-        addresses: Those that the network has beside its loopback addresses.
-    """
+    """Tests of an example in a network of their own, where its ports are free, with some addresses beside those of loopback."""
 
     addresses: ClassVar[tuple[str, ...]] = ()
     network: ClassVar[Namespace]

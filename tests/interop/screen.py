@@ -16,14 +16,7 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """A terminal of tmux, with a shell in it.
-
-    Args:
-        folder: For its socket.
-        width: In columns.
-        height: In lines.
-        shell: The command that runs the shell.
-    """
+    """A terminal of tmux, with a shell in it."""
 
     def __init__(
         self, folder: Path, width: int = 80, height: int = 24, shell: str = "PS1='$ ' sh"

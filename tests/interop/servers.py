@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Certificate:
-    """A certificate that is its own authority.
-
-    Attributes:
-        chain: A PEM file.
-        key: The PEM file of its key.
-        both: A PEM file of the two.
-    """
+    """A certificate that is its own authority: PEM files of it, of its key, and of both."""
 
     chain: Path
     key: Path
@@ -46,13 +40,7 @@ def make_certificate(folder: Path, *names: str) -> Certificate:
 
 @attrs.frozen
 class SshServer:
-    """A running ``sshd``.
-
-    Attributes:
-        child: The process.
-        port: Its port.
-        options: What ``ssh`` and ``scp`` must be told to log in by key and to know the server again at any port.
-    """
+    """A running ``sshd``; by these options, ``ssh`` and ``scp`` log in by key and know it again at any port."""
 
     child: Child
     port: int
@@ -227,13 +215,7 @@ def start_sslh(
 
 @attrs.frozen
 class RedisServer:
-    """A running ``redis-server``.
-
-    Attributes:
-        child: The process.
-        port: Its port.
-        socket: The path of its UNIX socket.
-    """
+    """A running ``redis-server``, with its port and its UNIX socket."""
 
     child: Child
     port: int
@@ -246,13 +228,7 @@ class RedisServer:
 def start_redis(
     folder: Path, port: int | None = None, identity: Identity | None = None
 ) -> RedisServer:
-    """Start a Redis server that keeps everything in memory.
-
-    Args:
-        folder: For its files.
-        port: Its port.
-        identity: Its certificate, if it is to be spoken to by TLS; it wants none of clients.
-    """
+    """Start a Redis server that keeps everything in memory; over TLS, if it has an identity, it wants no certificate of clients."""
     port, socket = port or free_port(), folder / "redis.sock"
     ports: tuple[str | Path, ...] = ("--port", str(port))
     if identity is not None:
@@ -293,13 +269,7 @@ def postgres_program(name: str) -> Path:
 
 
 def start_postgres(folder: Path, port: int, **more: str | Path) -> Child:
-    """Start a server that asks everybody for a password; the one of ``postgres`` is ``secret``.
-
-    Args:
-        folder: For all of its files.
-        port: Its port.
-        more: Further settings.
-    """
+    """Start a server that asks everybody for a password; the one of ``postgres`` is ``secret``."""
     before: tuple[str, ...] = ()
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")

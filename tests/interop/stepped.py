@@ -35,12 +35,7 @@ It is in memory that forked processes share: workers may open no file.
 
 
 class SteppedClock:
-    """The clock of all programs of Python that a test starts from now on.
-
-    Args:
-        test: Until it ends.
-        folder: For its files.
-    """
+    """The clock of all programs of Python that a test starts from now on, with its files in a folder."""
 
     def __init__(self, test: SynchronousTestCase, folder: Path) -> None:
         shims = folder / "shims"

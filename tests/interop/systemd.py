@@ -58,11 +58,7 @@ StandardError=append:{log}
 
 
 class FirstProcess:
-    """systemd, as the first process of namespaces and of a control group of its own.
-
-    Args:
-        folder: Its files are here; the control group has its name.
-    """
+    """systemd, as the first process of namespaces and of a control group of its own, which has the name of its folder."""
 
     def __init__(self, folder: Path) -> None:
         self._unshare, self._nsenter = map(require_program, ("unshare", "nsenter"))
@@ -114,16 +110,7 @@ class FirstProcess:
 
 
 class Systemd(FirstProcess):
-    """A service manager with one service, ``txmux.service``.
-
-    Args:
-        folder: Where a folder for its files is made.
-        more: Further lines for the unit's ``[Service]``.
-        socket: Lines for the ``[Socket]`` of a socket unit, if systemd opens the port.
-
-    Attributes:
-        rules: The service's rules file.
-    """
+    """A service manager with ``txmux.service``, whose port systemd opens if there are lines for a socket unit."""
 
     def __init__(self, folder: Path, more: str = "", socket: str = "") -> None:
         program = _program()

@@ -35,8 +35,6 @@ from txmux.tcp.io_runtime import IORuntime
 if TYPE_CHECKING:
     from tests.interop.servers import RedisServer
 
-WELL = CheckResult(ok=True)
-
 
 class ChecksTestCase(InteropTestCase, TestCase):
     """Checks with real sockets."""
@@ -54,12 +52,7 @@ class ChecksTestCase(InteropTestCase, TestCase):
     ) -> CheckResult:
         """Check a server once, and wait until the connection is closed as well.
 
-        Args:
-            text: As in a rules file.
-            port: The server's.
-            proxy_protocol: Which version goes first.
-            tls: If TLS is to be spoken.
-            until: The time is up when the answer has this in it; else it is long, since the machine may be busy.
+        The time is up when the answer has `until` in it; else it is long, since the machine may be busy.
         """
         time = Clock()
         check, target = read_check(text), server_at(port)
@@ -84,6 +77,12 @@ class ChecksTestCase(InteropTestCase, TestCase):
         self.assertIsNone(checking._deadline)
         runtime.clock.drop_idle()
         return finding
+
+    async def assert_well(self, text: str, port: int, **options: Any) -> None:
+        self.assertEqual(await self.check(text, port, **options), CheckResult(ok=True))
+
+    async def assert_ill(self, why: str, text: str, port: int) -> None:
+        self.assertEqual(await self.check(text, port), CheckResult(ok=False, why=why))
 
 
 _SITE = """
@@ -121,53 +120,45 @@ class NginxTests(ChecksTestCase):
 
     async def test_http_status_and_host(self) -> None:
         port = self.ports["plain"]
-        self.assertEqual(await self.check("http path=/health host=health.example", port), WELL)
+        await self.assert_well("http path=/health host=health.example", port)
         self.nginx.wait_for(r"checked \[-\] health\.example GET /health HTTP/1\.1 200")
-        self.assertEqual(await self.check("http path=/moved", port), WELL)
-        sick = CheckResult(ok=False, why="HTTP 503")
-        self.assertEqual(await self.check("http", port), sick)
-        self.assertEqual(await self.check("http expect=2xx,503", port), WELL)
-        moved = CheckResult(ok=False, why="HTTP 302")
-        self.assertEqual(await self.check("http path=/moved expect=2xx", port), moved)
+        await self.assert_well("http path=/moved", port)
+        await self.assert_ill("HTTP 503", "http", port)
+        await self.assert_well("http expect=2xx,503", port)
+        await self.assert_ill("HTTP 302", "http path=/moved expect=2xx", port)
 
     async def test_http_method(self) -> None:
         port = self.ports["plain"]
         for method in ("HEAD", "OPTIONS", "POST"):
             asked = f"http method={method} host=method.example"
-            self.assertEqual(await self.check(f"{asked} path=/health", port), WELL)
+            await self.assert_well(f"{asked} path=/health", port)
             self.nginx.wait_for(rf"method\.example {method} /health HTTP/1\.1 200")
-            sick = CheckResult(ok=False, why="HTTP 503")
-            self.assertEqual(await self.check(asked, port), sick)
+            await self.assert_ill("HTTP 503", asked, port)
 
     async def test_other_kinds(self) -> None:
         port = self.ports["plain"]
-        self.assertEqual(await self.check("tcp", port), WELL)
+        await self.assert_well("tcp", port)
         asked = r'send="HEAD /health HTTP/1.0\r\n\r\n" expect="200 OK"'
-        self.assertEqual(await self.check(asked, port), WELL)
-        finding = await self.check("redis", port)
-        self.assertEqual(finding, CheckResult(ok=False, why="no PONG: HTTP/1.1 400 Bad Request"))
+        await self.assert_well(asked, port)
+        await self.assert_ill("no PONG: HTTP/1.1 400 Bad Request", "redis", port)
 
     async def test_proxy_protocol(self) -> None:
         port = self.ports["proxied"]
         for version, seen in (("v1", "127.0.0.1"), ("v2", "-")):
-            self.assertEqual(
-                await self.check(f"http path=/health host={version}", port, proxy_protocol=version),
-                WELL,
+            await self.assert_well(
+                f"http path=/health host={version}", port, proxy_protocol=version
             )
             self.nginx.wait_for(rf"checked \[{re.escape(seen)}\] {version} GET /health .* 200")
-            self.assertEqual(await self.check("tcp", port, proxy_protocol=version), WELL)
+            await self.assert_well("tcp", port, proxy_protocol=version)
 
     async def test_proxy_protocol_before_tls(self) -> None:
         tls = BackendTLS(ServerTLS(ca=self.certificate.chain))
         for version in ("v1", "v2"):
-            self.assertEqual(
-                await self.check(
-                    f"http path=/health host=tls-{version}",
-                    self.ports["secure"],
-                    proxy_protocol=version,
-                    tls=tls,
-                ),
-                WELL,
+            await self.assert_well(
+                f"http path=/health host=tls-{version}",
+                self.ports["secure"],
+                proxy_protocol=version,
+                tls=tls,
             )
             self.nginx.wait_for(rf"tls-{version} GET /health .* 200")
 
@@ -183,11 +174,11 @@ class RedisTests(ChecksTestCase):
         cls.redis = cls.share(start_redis(cls.folder))
 
     async def test_well_also_with_password(self) -> None:
-        self.assertEqual(await self.check("redis", self.redis.port), WELL)
+        await self.assert_well("redis", self.redis.port)
         asked = r'send="PING\r\n" expect=+PONG'
-        self.assertEqual(await self.check(asked, self.redis.port), WELL)
+        await self.assert_well(asked, self.redis.port)
         self.command("config", "set", "requirepass", "secret")
-        self.assertEqual(await self.check("redis", self.redis.port), WELL)
+        await self.assert_well("redis", self.redis.port)
         finding = await self.check(asked, self.redis.port, until=b"\r\n")
         self.assertRegex(finding.why, r"no '\+PONG' in the answer: -NOAUTH Authentication required")
         self.command("--no-auth-warning", "-a", "secret", "config", "set", "requirepass", "")
@@ -197,8 +188,9 @@ class RedisTests(ChecksTestCase):
             # It is one already: another one that has just gone may count for a while.
             client.sendall(b"config set maxclients 1\r\n")
             self.assertEqual(client.recv(100), b"+OK\r\n")
-            finding = await self.check("redis", self.redis.port)
-            self.assertEqual(finding.why, "no PONG: -ERR max number of clients reached")
+            await self.assert_ill(
+                "no PONG: -ERR max number of clients reached", "redis", self.redis.port
+            )
             client.sendall(b"config set maxclients 100\r\n")
             self.assertEqual(client.recv(100), b"+OK\r\n")
 
@@ -218,8 +210,9 @@ class RedisTests(ChecksTestCase):
             )
         )
         second.wait_for("RDB memory usage|Loading RDB")
-        finding = await self.check("redis", port)
-        self.assertEqual(finding.why, "no PONG: -LOADING Redis is loading the dataset in memory")
+        await self.assert_ill(
+            "no PONG: -LOADING Redis is loading the dataset in memory", "redis", port
+        )
 
     def command(self, *arguments: str) -> None:
         output_of("redis-cli", "-p", str(self.redis.port), *arguments)
@@ -233,12 +226,12 @@ class SshTests(ChecksTestCase):
         self.ssh = self.own(start_sshd(Path(tempfile.mkdtemp(dir=self.folder))))
 
     async def test_well_and_taken_for_a_client_that_left(self) -> None:
-        self.assertEqual(await self.check("ssh", self.ssh.port), WELL)
+        await self.assert_well("ssh", self.ssh.port)
         self.ssh.child.wait_for(r"Connection closed by 127\.0\.0\.1 port \d+ \[preauth\]")
         self.assertNotIn("error", self.ssh.child.output)
 
     async def test_tcp_is_content_with_a_connection(self) -> None:
-        self.assertEqual(await self.check("tcp", self.ssh.port), WELL)
+        await self.assert_well("tcp", self.ssh.port)
 
 
 class PostgresTests(ChecksTestCase):
@@ -256,12 +249,9 @@ class PostgresTests(ChecksTestCase):
         cls.postgres = cls.share(start_postgres(folder, cls.port, authentication_timeout="600s"))
 
     async def test_well_then_ill_while_shutting_down(self) -> None:
-        self.assertEqual(await self.check("postgres", self.port), WELL)
-        self.assertEqual(await self.check("tcp", self.port), WELL)
-        self.assertEqual(
-            await self.check("redis", self.port),
-            CheckResult(ok=False, why="connection closed without an answer"),
-        )
+        await self.assert_well("postgres", self.port)
+        await self.assert_well("tcp", self.port)
+        await self.assert_ill("connection closed without an answer", "redis", self.port)
         self.assertNotRegex(self.postgres.output, "txmux|FATAL")
         startup = probe(read_check("postgres"), "", 0, tls=False).request
         with socket.create_connection(("127.0.0.1", self.port)) as client:
@@ -269,8 +259,6 @@ class PostgresTests(ChecksTestCase):
             self.assertEqual(client.recv(1), b"R")
             self.postgres.process.send_signal(signal.SIGTERM)
             self.postgres.wait_for("received smart shutdown request")
-            finding = await self.check("postgres", self.port)
-            self.assertEqual(finding.why, "the database system is shutting down")
+            await self.assert_ill("the database system is shutting down", "postgres", self.port)
         self.postgres.wait()
-        finding = await self.check("postgres", self.port)
-        self.assertEqual(finding, CheckResult(ok=False, why="connection refused"))
+        await self.assert_ill("connection refused", "postgres", self.port)

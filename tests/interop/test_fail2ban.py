@@ -71,13 +71,7 @@ class FilterTests(InteropTestCase):
     """The log, as text and JSON, in a file and with the service's own."""
 
     def logged(self, form: str, *, own_file: bool = True, by_run: bool = False) -> Path:
-        """Let clients be turned away, each for another reason, and one be served; gives the log.
-
-        Args:
-            form: Of the access log.
-            own_file: Whether it has one, or is with the service's log.
-            by_run: Whether `txmux run` runs the service, or `twist`.
-        """
+        """Let clients be turned away, each for another reason, and one be served; gives the log, by a file or the service's own."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         log = folder / "access.log"
         rules = folder / "rules.ini"

@@ -47,12 +47,7 @@ _WELL, _ILL = 200, 150
 
 @attrs.frozen
 class _Attempt:
-    """A client's try to connect.
-
-    Attributes:
-        at: When it began.
-        machine: Who has led it to the server; empty if it has failed.
-    """
+    """A client's try to connect: when it began, and who has led it to the server; nobody if it has failed."""
 
     at: float
     machine: str
@@ -267,12 +262,7 @@ class KeepalivedTests(InteropTestCase):
     def happens(
         self, what: Callable[[_Machine], Callable[[], object]], most: float = _MOST
     ) -> None:
-        """Have something happen to the machine with the address, and to the one that has it then, and so on.
-
-        Args:
-            what: Does it, and gives what makes the machine whole again.
-            most: Seconds after which everybody has to be able to connect.
-        """
+        """Have something happen to the machine with the address, and to the next; all must be able to connect in `most` seconds."""
         took, problems = [], []
         for _ in range(_TIMES):
             active, other = self.roles()

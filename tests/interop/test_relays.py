@@ -57,12 +57,7 @@ _MIB = 2**20
 
 
 class RelayTests(_Base):
-    """The tests; a subclass names the relay.
-
-    Attributes:
-        relay: As in ``[txmux]``.
-        copied: MiB that are copied there and back.
-    """
+    """The tests; a subclass names the relay, and how many MiB are copied there and back."""
 
     relay: ClassVar[str]
     copied: ClassVar[int]

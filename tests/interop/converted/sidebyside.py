@@ -53,11 +53,6 @@ class SideBySideTestCase(InteropTestCase):
 
     In a configuration stand ``<port>``, ``<port1>`` … for ports to listen on, ``<folder>`` for a folder with its files, ``<gone>`` for the
     address of nobody, and any other name in such brackets for the address of a server that says this name; ``<NAME.port>`` is only its port.
-
-    Attributes:
-        txmux: Serves all the rules files of the class.
-        found: What came of the last conversion.
-        servers: Those that run, by name; tests may put others there.
     """
 
     program: ClassVar[Program]

@@ -104,15 +104,7 @@ def assert_same(got: bytes, wanted: bytes) -> None:
 
 
 class Responder:
-    """Answers datagrams, in a thread.
-
-    Args:
-        port: Its port of 127.0.0.1.
-        answer: Gives the answer to a datagram; nothing is sent if it is empty.
-
-    Attributes:
-        heard: The datagrams so far.
-    """
+    """Answers datagrams at a port of 127.0.0.1, in a thread; an empty answer is not sent."""
 
     def __init__(self, port: int, answer: Callable[[bytes], bytes]) -> None:
         self.heard: list[bytes] = []

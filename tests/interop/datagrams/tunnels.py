@@ -89,12 +89,7 @@ def _addresses(there: Namespace) -> Iterator[tuple[str, list[str]]]:
 
 
 class Keys:
-    """Those of one end of a tunnel.
-
-    Attributes:
-        private: The private key, as WireGuard writes it.
-        public: The public key.
-    """
+    """Those of one end of a tunnel, as WireGuard writes them."""
 
     def __init__(self) -> None:
         key = X25519PrivateKey.generate()

@@ -26,17 +26,7 @@ _Test = TypeVar("_Test")
 
 
 class Server:
-    """A running HTTP/3 server.
-
-    Args:
-        name: What it calls itself.
-        certificate: Its certificate.
-        options: As `tests.interop.quic.h3_server` has them.
-        before: A command that runs the rest of its arguments as a command.
-
-    Attributes:
-        port: Its port.
-    """
+    """A running HTTP/3 server, with options as `tests.interop.quic.h3_server` has them."""
 
     def __init__(
         self, name: str, certificate: Certificate, *options: str, before: Sequence[str] = ()
@@ -79,12 +69,7 @@ _LISTEN = "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = 20s\n"
 
 
 class QuicCase(InteropTestCase):
-    """Tests with a service of their own before shared servers.
-
-    Attributes:
-        wanted: Names of the servers, with the options of each.
-        servers: Those that run.
-    """
+    """Tests with a service of their own before shared servers: `wanted` names them, with the options of each."""
 
     wanted: ClassVar[dict[str, tuple[str, ...]]] = {}
     servers: ClassVar[dict[str, Server]]

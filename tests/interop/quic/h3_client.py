@@ -36,12 +36,7 @@ _LONG_WINDOW = 16 * 1024 * 1024
 
 @attrs.define
 class Answer:
-    """What a server says to a request.
-
-    Attributes:
-        server: Which one it is.
-        body: What it gives.
-    """
+    """What a server says to a request, and which one it is."""
 
     server: str = ""
     body: bytearray = attrs.field(factory=bytearray)
@@ -49,13 +44,7 @@ class Answer:
 
 
 class H3Client(QuicConnectionProtocol):
-    """A connection.
-
-    Attributes:
-        established: What the handshake has come to.
-        over: How it has ended.
-        got: Bytes of bodies so far.
-    """
+    """A connection: what its handshake has come to, how it has ended, and how many bytes of bodies have come."""
 
     def __init__(self, connection: QuicConnection, stream_handler: Any) -> None:
         super().__init__(connection, stream_handler)
@@ -136,15 +125,7 @@ def configuration(
     protocols: int = 0,
     **more: Any,
 ) -> QuicConfiguration:
-    """Make the configuration of a client.
-
-    Args:
-        name: The server's name.
-        versions: Those that it speaks, the best one first.
-        begins: The one that it begins with, if that is not the best one.
-        protocols: Application protocols that it offers besides HTTP/3; with 36 the hello takes two datagrams.
-        more: Other fields.
-    """
+    """Make the configuration of a client; with 36 `protocols` beside HTTP/3, its hello takes two datagrams."""
     return QuicConfiguration(
         alpn_protocols=["h3", *(f"protocol-{n:030}" for n in range(protocols))],
         server_name=name,
@@ -167,16 +148,7 @@ async def client(
     scramble: random.Random | None = None,
     waits: bool = True,
 ) -> AsyncIterator[H3Client]:
-    """Connect.
-
-    Args:
-        port: Where to.
-        settings: Those of the client.
-        host: The address.
-        tickets: Takes those that the server gives.
-        scramble: Has the hello cut into pieces, which are shuffled over its packets.
-        waits: Whether the handshake is to be over.
-    """
+    """Connect; `scramble` has the hello cut into pieces, which are shuffled over its packets."""
     async with connect(
         host,
         port,
@@ -197,11 +169,7 @@ async def client(
 
 
 class OneSocket(asyncio.DatagramProtocol):
-    """A UDP socket with several connections, which are told apart by the IDs that they have chosen (RFC 9000, section 5.2).
-
-    Args:
-        port: Where they connect to.
-    """
+    """A UDP socket with several connections to a port, told apart by the IDs that they have chosen (RFC 9000, section 5.2)."""
 
     def __init__(self, port: int) -> None:
         self._to = ("127.0.0.1", port)

@@ -34,15 +34,7 @@ table ip filter {
 
 
 class Nat:
-    """Three networks: that of a client, that of the services, and the NAT between them.
-
-    Args:
-        test: When it ends, or all tests of the class, they are removed.
-
-    Attributes:
-        home: Where the client is.
-        public: Where services are, at `PUBLIC`.
-    """
+    """Three networks: the client's at home, the public one of services, and the NAT between them."""
 
     def __init__(self, test: type[QuicCase]) -> None:
         self._nft, self._conntrack = require_program("nft"), require_program("conntrack")
@@ -55,12 +47,7 @@ class Nat:
         self._middle.run_lines([f"{self._nft} -f - <<'END'\n{_NAT}\nEND"])
 
     def give(self, address: str, port: int) -> None:
-        """Give the client another address and port, as if the NAT had forgotten the ones before.
-
-        Args:
-            address: One of `OUTER`.
-            port: The first of a hundred.
-        """
+        """Give the client one of `OUTER` and a hundred ports, as if the NAT had forgotten the ones before."""
         rule = f"ip saddr 10.9.0.0/24 meta l4proto udp snat to {address}:{port}-{port + 99}"
         self._middle.run_lines(
             [
