@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,9 +101,7 @@ class ExampleTests(InteropTestCase):
         """After a reload clients are handed over, and those that were before go on, even when txmux has ended."""
         mux = Mux(self.folder, rules_in(self.folder))
         held = self.hold(mux)
-        mux.file.write_text(mux.file.read_text().replace("[route ssh]", "[route renamed]"))
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for("rules reloaded")
+        self.assertIn("rules reloaded", mux.reload((r"\[route ssh\]", "[route renamed]")))
         self.assertEqual(self.login(mux.port, "echo after").stdout, b"after\n")
         self.assertEqual(mux.take_one()["route"], "renamed")
         mux.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, ClassVar
 from unittest import SkipTest
@@ -17,6 +18,7 @@ from tests.programs import require_program
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.interop.mux import Record
@@ -77,6 +79,17 @@ class SharedPortTestCase(InteropTestCase):
         return found[0]
 
 
+def _reaches(route: str, *commands: str) -> Callable[[SharedPortTestCase], None]:
+    """Make a test that each of these commands reaches a route."""
+
+    def test(self: SharedPortTestCase) -> None:
+        for command in commands:
+            typed = command.format(address=self.address, port=self.port)
+            self.assert_reaches(route, *shlex.split(typed))
+
+    return test
+
+
 _OPENSSL_3_5 = 0x30500000
 """The first release that offers post-quantum key exchange, and does so by default."""
 
@@ -107,6 +120,20 @@ AddressFamily = ipv4
 
 class RealClientTests(SharedPortTestCase):
     """The programs that people use, as Debian has them, and libraries from PyPI."""
+
+    test_rsync = _reaches("rsync", "rsync rsync://{address}/")
+    test_iperf3 = _reaches("iperf3", "iperf3 -c 127.0.0.1 -p {port}")
+    test_sipsak = _reaches("sip", "sipsak -E tcp -s sip:alice@{address}")
+    test_smbclient_of_smb_1_to_3 = _reaches(
+        "smb",
+        "smbclient -N -L 127.0.0.1 -p {port}",
+        "smbclient -N -L 127.0.0.1 -p {port} '--option=client min protocol=CORE' '--option=client max protocol=NT1'",
+    )
+    test_logger_with_lines_and_octet_counts = _reaches(
+        "syslog",
+        "logger --tcp --server 127.0.0.1 --port {port} hello",
+        "logger --tcp --server 127.0.0.1 --port {port} --octet-count hello",
+    )
 
     def test_openssh(self) -> None:
         line = self.assert_reaches(
@@ -203,21 +230,11 @@ class RealClientTests(SharedPortTestCase):
         line = self.assert_reaches("git", "git", "ls-remote", f"git://{self.address}/project.git")
         self.assertEqual(line["facts"]["path"], "/project.git")
 
-    def test_rsync(self) -> None:
-        self.assert_reaches("rsync", "rsync", f"rsync://{self.address}/")
-
     def test_dig_by_tcp_and_axfr(self) -> None:
         server = ("@127.0.0.1", "-p", self.port)
         for name, *options in (("www.example.com", "+tcp"), ("example.com", "axfr")):
             line = self.assert_reaches("dns", "dig", "-r", *server, name, *options)
             self.assertEqual(line["facts"]["name"], name)
-
-    def test_smbclient_of_smb_1_to_3(self) -> None:
-        smb1 = ("--option=client min protocol=CORE", "--option=client max protocol=NT1")
-        for options in ((), smb1):
-            self.assert_reaches(
-                "smb", "smbclient", "-N", "-L", "127.0.0.1", "-p", self.port, *options
-            )
 
     def test_xfreerdp(self) -> None:
         xfreerdp = require_program("xfreerdp")
@@ -238,17 +255,6 @@ class RealClientTests(SharedPortTestCase):
     def test_minecraft_of_today_and_1_6(self) -> None:
         for client in ("JavaServer", "LegacyServer"):
             self.assert_reaches("minecraft", sys.executable, "-c", _MINECRAFT, self.port, client)
-
-    def test_logger_with_lines_and_octet_counts(self) -> None:
-        server = ("--tcp", "--server", "127.0.0.1", "--port", self.port)
-        for options in ((), ("--octet-count",)):
-            self.assert_reaches("syslog", "logger", *server, *options, "hello")
-
-    def test_iperf3(self) -> None:
-        self.assert_reaches("iperf3", "iperf3", "-c", "127.0.0.1", "-p", self.port)
-
-    def test_sipsak(self) -> None:
-        self.assert_reaches("sip", "sipsak", "-E", "tcp", "-s", f"sip:alice@{self.address}")
 
 
 _MONGODB = """\
@@ -273,39 +279,30 @@ _DEBIANS_PYTHON = "/usr/bin/python3"
 class RealDataClientTests(SharedPortTestCase):
     """The programs that people use, as Debian has them, and libraries from Debian and PyPI."""
 
-    def test_psql_with_and_without_tls(self) -> None:
-        for mode in ("disable", "require"):
-            settings = f"host=127.0.0.1 port={self.port} user=alice dbname=shop sslmode={mode}"
-            self.assert_reaches("postgres", "psql", settings, "-c", "select 1")
-
-    def test_redis_cli_with_a_command_of_memcached(self) -> None:
-        self.assert_reaches("redis", "redis-cli", "-p", self.port, "get", "key")
-
-    def test_libmemcached_text_and_binary(self) -> None:
-        servers = f"--servers={self.address}"
-        self.assert_reaches("memcached", "memcstat", servers)
-        self.assert_reaches("memcached", "memccat", servers, "greeting")
-        self.assert_reaches("memcached", "memccat", "--binary", servers, "greeting")
-
-    def test_mosquitto_of_every_version(self) -> None:
-        for version in ("mqttv31", "mqttv311", "mqttv5"):
-            self.assert_reaches(
-                *("mqtt", "mosquitto_pub", "-V", version, "-h", "127.0.0.1", "-p", self.port),
-                *("-i", "sensor-7", "-t", "topic", "-m", "hello"),
-            )
-
-    def test_amqp(self) -> None:
-        self.assert_reaches(
-            *("amqp", "amqp-publish", "--server", "127.0.0.1", "--port", self.port),
-            *("-r", "key", "-b", "hello"),
-        )
-
-    def test_kcat(self) -> None:
-        self.assert_reaches("kafka", "kcat", "-b", self.address, "-L", "-m", "5")
-
-    def test_ldapsearch_bind_and_starttls(self) -> None:
-        for options in ("-x", "-xZZ"):
-            self.assert_reaches("ldap", "ldapsearch", options, "-H", f"ldap://{self.address}/")
+    test_psql_with_and_without_tls = _reaches(
+        "postgres",
+        "psql 'host=127.0.0.1 port={port} user=alice dbname=shop sslmode=disable' -c 'select 1'",
+        "psql 'host=127.0.0.1 port={port} user=alice dbname=shop sslmode=require' -c 'select 1'",
+    )
+    test_redis_cli_with_a_command_of_memcached = _reaches("redis", "redis-cli -p {port} get key")
+    test_libmemcached_text_and_binary = _reaches(
+        "memcached",
+        "memcstat --servers={address}",
+        "memccat --servers={address} greeting",
+        "memccat --binary --servers={address} greeting",
+    )
+    test_mosquitto_of_every_version = _reaches(
+        "mqtt",
+        *(
+            f"mosquitto_pub -V {version} -h 127.0.0.1 -p {{port}} -i sensor-7 -t topic -m hello"
+            for version in ("mqttv31", "mqttv311", "mqttv5")
+        ),
+    )
+    test_amqp = _reaches("amqp", "amqp-publish --server 127.0.0.1 --port {port} -r key -b hello")
+    test_kcat = _reaches("kafka", "kcat -b {address} -L -m 5")
+    test_ldapsearch_bind_and_starttls = _reaches(
+        "ldap", "ldapsearch -x -H ldap://{address}/", "ldapsearch -xZZ -H ldap://{address}/"
+    )
 
     def test_pymongo_with_and_without_api_version(self) -> None:
         for options in ((), ("api",)):

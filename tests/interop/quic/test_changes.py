@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from typing import ClassVar
 
 from tests.interop.children import eventually
@@ -30,10 +28,7 @@ class ChangeTests(QuicCase):
         self.addCleanup(self.mux.kill)
 
     def reload(self) -> None:
-        text = self.mux.file.read_text()
-        self.mux.file.write_text(text.replace("[route shop]", "[route renamed]"))
-        os.kill(self.mux.pid, signal.SIGHUP)
-        eventually(lambda: "rules reloaded: " in self.mux.child.output, "the rules are reloaded")
+        self.mux.reload((r"\[route shop\]", "[route renamed]"))
 
     @on_asyncio
     async def test_one(self) -> None:
