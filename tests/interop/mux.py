@@ -13,8 +13,6 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import override
-
 from tests.interop.children import PATIENCE, Child, eventually
 
 if TYPE_CHECKING:
@@ -155,7 +153,6 @@ class Mux(LoggingTwist):
     def _reloads(self) -> list[str]:
         return re.findall(r"(?:rules reloaded|reload failed)[:,] .*", self.child.output)
 
-    @override
     def lines(self, listener: str = "") -> list[Record]:
         whole, _, _ = self.log.read_text().rpartition("\n")
         lines = map(json.loads, whole.splitlines())

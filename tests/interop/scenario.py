@@ -7,8 +7,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from typing_extensions import override
-
 from tests.interop.children import InteropTestCase
 from tests.interop.mux import LoggingTwist
 from tests.interop.namespaces import Namespace, mounted
@@ -33,7 +31,6 @@ class Example(LoggingTwist):
         self._log = log
         self.child.wait_for("Starting reactor")
 
-    @override
     def lines(self, listener: str = "") -> list[Record]:
         text = self._log.read_text() if self._log else self.child.output
         whole, _, _ = text.rpartition("\n")

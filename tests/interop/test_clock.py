@@ -28,8 +28,6 @@ class ClockTests(InteropTestCase):
         )
         settings = f"workers = {self.workers}\nrelay = {self.relay}"
         self.mux = self.own(Mux(self.folder, rules, settings))
-        if self.workers > 1:
-            self.mux.child.wait_for("workers that serve: ")
 
     def client(self, listener: str = "public") -> socket.socket:
         place = ("127.0.0.1", self.mux.ports[listener])

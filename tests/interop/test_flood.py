@@ -68,8 +68,6 @@ class FloodTestCase(WorkersTestCase):
         rules = RULES.format(limits=limits, backend=self.listening.getsockname()[1])
         mux = Mux(self.folder, rules, f"drain_timeout = 0s\n{settings}")
         self.addCleanup(mux.child.end)
-        if settings:
-            mux.child.wait_for("workers that serve: ")
         return mux
 
     def come(self, mux: Mux, source: str = BAD) -> socket.socket:

@@ -142,7 +142,6 @@ class TwistWebTests(InteropTestCase):
     """A program that knows nothing of txmux but the endpoint string."""
 
     def setUp(self) -> None:
-        super().setUp()
         self.place = self.folder / self.id().rpartition(".")[2]
         self.place.mkdir()
         self.place.chmod(0o755)

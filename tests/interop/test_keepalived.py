@@ -223,7 +223,6 @@ class KeepalivedTests(InteropTestCase):
             Named(cls, host=address, port=8443, answer=_tell_peer)
 
     def setUp(self) -> None:
-        super().setUp()
         for machine in self.machines:
             machine.start_txmux()
             self.addCleanup(machine.kill_txmux)  # it would wait for the other machine

@@ -54,7 +54,6 @@ class OpenAPITest(InteropTestCase):
         settings = f"admin = 127.0.0.1:0\nadmin_token = {token}\nworkers = 2\nmax_connections = 9"
         mux = Mux(self.folder, RULES, settings)
         self.addCleanup(mux.child.end)
-        mux.child.wait_for("workers that serve: ")
         port = mux.child.wait_for(r"listening on \S+:(\d+) for \[txmux\] admin")[1]
         headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
         for said in (b"\x00what is this", b"SSH"):

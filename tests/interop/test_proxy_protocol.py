@@ -424,7 +424,6 @@ class CloudTests(InteropTestCase):
     """A client that comes with such a header."""
 
     def setUp(self) -> None:
-        super().setUp()
         self.server = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.server.close)
         self.server.settimeout(PATIENCE)

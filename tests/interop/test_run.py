@@ -64,7 +64,6 @@ class RunTestCase(InteropTestCase):
     """Has a server, and starts services before it."""
 
     def setUp(self) -> None:
-        super().setUp()
         self.echo = self.own(EchoServer())
         self.rules = self.folder / "rules.ini"
 
@@ -329,7 +328,6 @@ class FirstProcessTests(InteropTestCase):
     """A service with a process namespace of its own, one client, and a server."""
 
     def setUp(self) -> None:
-        super().setUp()
         if os.geteuid():
             self.skipTest("only root makes process namespaces")
         self.listening = socket.create_server(("127.0.0.1", 0))

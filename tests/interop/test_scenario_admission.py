@@ -55,7 +55,6 @@ class KeepClientsOutTests(ScenarioTestCase):
     addresses = (_PUBLIC, _CLIENT, _LISTED)
 
     def setUp(self) -> None:
-        super().setUp()
         self.rules = self.make_folder("rules")
         shutil.copytree(EXAMPLES / "keep-clients-out", self.rules, dirs_exist_ok=True)
         self.config = self.start_crowdsec(self.make_folder("crowdsec"))
@@ -138,7 +137,6 @@ class PlacesTests(ScenarioTestCase):
     addresses = (_PUBLIC, _PROVIDER, _FRENCH, _GERMAN)
 
     def setUp(self) -> None:
-        super().setUp()
         self.databases = self.make_folder("GeoIP")
         countries = {f"{_FRENCH}/32": country("FR"), f"{_GERMAN}/32": country("DE")}
         write_places(self.database("Country"), countries)

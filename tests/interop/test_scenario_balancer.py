@@ -147,7 +147,6 @@ class BalancerTests(InteropTestCase):
     """Clients come at a steady rate, and none of them may be lost."""
 
     def setUp(self) -> None:
-        super().setUp()
         require_program("haproxy")
         self.network = Namespace(self)
         self.network.make_lan("192.0.2.10", *_SERVERS)

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from typing_extensions import override
-
 from tests.interop.children import Child, eventually, run
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.servers import start_sshd
@@ -106,7 +104,6 @@ class TutorialTests(TutorialTestCase):
                 cls.type(command)
         return cls.begin(last, folder)
 
-    @override
     @classmethod
     def meant(cls, command: str) -> str:
         """Give it so that SSH asks nothing."""
@@ -206,7 +203,6 @@ class UdpTutorialTests(TutorialTestCase):
         cls.txmux.process.terminate()
         cls.txmux.wait_for("for up to 30 s")
 
-    @override
     @classmethod
     def meant(cls, command: str) -> str:
         """Give it with a longer wait: one second is enough for a person; the answer on a busy machine may take more."""

@@ -46,7 +46,6 @@ class SystemdTestCase(InteropTestCase):
         cls.manager = cls.share(Systemd(cls.folder, cls.MORE))
 
     def setUp(self) -> None:
-        super().setUp()
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.listening.settimeout(PATIENCE)
         self.addCleanup(self.listening.close)
@@ -301,7 +300,6 @@ class UnitTests(InteropTestCase):
     def setUp(self) -> None:
         if shutil.which("systemd-analyze") is None:
             raise SkipTest("systemd-analyze is not installed")
-        super().setUp()
         self.units = self.folder / self.id().rpartition(".")[2]
         shutil.copytree(_UNITS, self.units)
         unit = self.units / "txmux.service"

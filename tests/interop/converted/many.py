@@ -10,7 +10,6 @@ from pathlib import Path
 
 from twisted.internet import reactor, stdio
 from twisted.protocols.basic import LineOnlyReceiver
-from typing_extensions import override
 
 from txmux.errors import MuxError
 from txmux.service import MuxService
@@ -24,7 +23,6 @@ class Commands(LineOnlyReceiver):
     def __init__(self) -> None:
         self.services: list[MuxService] = []
 
-    @override
     def lineReceived(self, line: bytes) -> None:
         if line.startswith(b"stop "):
             self.stop()
@@ -47,7 +45,6 @@ class Commands(LineOnlyReceiver):
             service.stopService()
         self.services.clear()
 
-    @override
     def connectionLost(self, reason: object = None) -> None:
         self.stop()
         reactor.callLater(0, reactor.stop)

@@ -16,8 +16,6 @@ from pathlib import Path
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from typing_extensions import override
-
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.originals import HTTP, Named
 from tests.interop.servers import nginx_stream
@@ -185,7 +183,6 @@ class HaproxyTestCase(SideBySideTestCase):
 
     program = "haproxy"
 
-    @override
     def whole(self, text: str) -> str:
         """Have timeouts, ``mode tcp`` where nothing else is said, and a server of its name for each backend that is not there."""
         named = re.findall(r"(?m)(?:use|default)_backend ([a-z]+)(?: if| unless|$)", text)
@@ -198,9 +195,15 @@ class HaproxyTestCase(SideBySideTestCase):
         """Prove a frontend of one port that looks for a second; see `prove`."""
         self.prove(_FRONTEND + indent(dedent(rules).lstrip("\n"), "    "), *expected, **options)
 
-    @override
     def start_original(self, file: Path) -> None:
         self.own(Child("haproxy", "-W", "-db", "-f", file)).wait_for("Loading success")
+
+
+_ONE_PORT = """\
+foreground: true;
+timeout: 1;
+listen: ( { host: "127.0.0.1"; port: "<port>"; } );
+"""
 
 
 class SslhTestCase(SideBySideTestCase):
@@ -208,13 +211,15 @@ class SslhTestCase(SideBySideTestCase):
 
     program = "sslh"
 
-    @override
+    def whole(self, text: str) -> str:
+        """Have a port, and wait for a second."""
+        return f"{_ONE_PORT}{text}" if text.startswith("protocols") else text
+
     def converted(self, text: str, file: Path) -> Conversion:
         if text.startswith("sslh "):
             return convert_command_line(shlex.split(text), installed_matchers(), lambda _: None)
         return super().converted(text, file)
 
-    @override
     def start_original(self, file: Path) -> None:
         """Start sslh; a file of variables is read by a shell, as its start script has it."""
         text = file.read_text()
@@ -243,12 +248,10 @@ class NginxTestCase(SideBySideTestCase):
 
     program = "nginx"
 
-    @override
     def whole(self, text: str) -> str:
         """Write a ``stream`` block; ``upstreams A B;`` are groups of a server each, of the same name."""
         return nginx_stream(self.own_folder, re.sub("(?m)^upstreams (.*);$", _groups, text))
 
-    @override
     def start_original(self, file: Path) -> None:
         child = self.own(Child("nginx", "-e", "stderr", "-p", self.own_folder, "-c", file))
         child.wait_for("start worker process ")

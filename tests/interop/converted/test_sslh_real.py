@@ -12,9 +12,6 @@ class FileTests(SslhTestCase):
     def test_ssh_tls_and_the_last_for_the_rest(self) -> None:
         self.prove(
             """
-            foreground: true;
-            timeout: 1;
-            listen: ( { host: "127.0.0.1"; port: "<port>"; } );
             protocols: (
                 { name: "ssh"; host: "127.0.0.1"; port: "<ssh.port>"; },
                 { name: "tls"; host: "127.0.0.1"; port: "<tls.port>"; }
@@ -26,9 +23,6 @@ class FileTests(SslhTestCase):
     def test_names_alpn_and_both(self) -> None:
         self.prove(
             """
-            foreground: true;
-            timeout: 1;
-            listen: ( { host: "127.0.0.1"; port: "<port>"; } );
             protocols: (
                 { name: "ssh"; host: "127.0.0.1"; port: "<ssh.port>"; },
                 { name: "tls"; host: "127.0.0.1"; port: "<both.port>"; sni_hostnames: [ "im.example" ]; alpn_protocols: [ "xmpp-client" ]; log_level: 0; },
@@ -48,9 +42,6 @@ class FileTests(SslhTestCase):
     def test_expressions_and_http(self) -> None:
         self.prove(
             r"""
-            foreground: true;
-            timeout: 1;
-            listen: ( { host: "127.0.0.1"; port: "<port>"; } );
             protocols: (
                 { name: "regex"; host: "127.0.0.1"; port: "<redis.port>"; regex_patterns: [ "^\\*[0-9]" ]; },
                 { name: "regex"; host: "127.0.0.1"; port: "<desk.port>"; regex_patterns: [ "^nothing", "^\x03\x00" ]; },

@@ -6,8 +6,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
-from typing_extensions import override
-
 from tests.interop.children import InteropTestCase, eventually, output_of, run
 from tests.interop.datagrams import answering, secured, tunnels
 from tests.interop.datagrams.program import PORT
@@ -48,7 +46,6 @@ class ProgramTests(InteropTestCase):
     programs: ClassVar[dict[str, Program]]
     seen: ClassVar[int] = 0
 
-    @override
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()

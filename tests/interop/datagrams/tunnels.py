@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from typing_extensions import override
 
 from tests.interop.children import Child, output_of
 from tests.interop.datagrams.program import PORT, Program, assert_in, say
@@ -48,7 +47,6 @@ print(digest.hexdigest(), end="")
 class _Echo(socketserver.StreamRequestHandler):
     """Sends everything back when it has it all."""
 
-    @override
     def handle(self) -> None:
         self.wfile.write(self.rfile.read())
 
@@ -112,7 +110,6 @@ class WireGuard(Program):
             for number, name in enumerate(self.names)
         }
 
-    @override
     def start(self) -> Iterator[Started]:
         self._interfaces = []
         for end, before in (("s", ()), ("c", self.there.command)):
@@ -122,7 +119,6 @@ class WireGuard(Program):
                 self._interfaces.append((name, child))
                 yield child
 
-    @override
     def ready(self) -> None:
         ends = [(end, number) for end in "sc" for number in range(len(self.names))]
         before: tuple[str, ...]
@@ -146,7 +142,6 @@ class WireGuard(Program):
             output_of(*before, "ip", "addr", "add", address, "dev", interface)
             output_of(*before, "ip", "link", "set", interface, "up")
 
-    @override
     def use(self) -> None:
         try:
             self.begin()
@@ -177,7 +172,6 @@ class WireGuard(Program):
         for number in range(len(self.names)):
             exchange(self.there, f"10.9{number}.0.1")
 
-    @override
     def check_facts(self, name: str, lines: list[Record]) -> None:
         if {line["facts"]["message"] for line in lines} != {"initiation"}:
             raise AssertionError(lines)
@@ -189,12 +183,10 @@ class OpenVpn(Program):
     matches: ClassVar = {"tunnel": ("openvpn", 1194)}
     least = (200, 200)
 
-    @override
     def start(self) -> Iterator[Started]:
         """Start nothing: without a list of clients the server has one for all its life."""
         yield from ()
 
-    @override
     def use(self) -> None:
         prints = {}
         for name in ("server", "client"):
@@ -279,13 +271,11 @@ class Ike(Program):
     least = (2, 2)
     serves = "spawning 16 worker threads"
 
-    @override
     def server(self) -> Started:
         self._settings = self.folder / "strongswan.conf"
         self._settings.write_text(_STRONGSWAN.format(folder=self.folder))
         return Child("env", f"STRONGSWAN_CONF={self._settings}", "charon-systemd")
 
-    @override
     def ready(self) -> None:
         super().ready()
         (self.folder / "swanctl.conf").write_text(_CONNECTIONS)
@@ -294,7 +284,6 @@ class Ike(Program):
             *("--file", self.folder / "swanctl.conf", "--uri", f"unix://{self.folder}/vici"),
         )
 
-    @override
     def use(self) -> None:
         to = ("--sport=0", "--timeout=60000", f"--dport={PORT}", self.host)
         assert_in("1 returned handshake", say("ike-scan", "--trans=7/128,2,1,2", *to))

@@ -8,8 +8,6 @@ import itertools
 import sys
 from typing import ClassVar
 
-from typing_extensions import override
-
 from tests.interop.children import Child, eventually
 from tests.interop.namespaces import Namespace, cable
 from tests.interop.quic.case import QuicCase, Server, on_asyncio, require_curl
@@ -96,7 +94,6 @@ class NatTests(QuicCase):
     nat: ClassVar[Nat]
     server: ClassVar[Server]
 
-    @override
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
@@ -106,7 +103,6 @@ class NatTests(QuicCase):
         cls.server = cls.share(Server("site", cls.certificate, at, before=public))
         cls.nat.home.enter()
 
-    @override
     def setUp(self) -> None:
         self.ports = itertools.count(20_000, 200)
         self.closed_before = len(self.server.told("closed"))

@@ -1,0 +1,552 @@
+"""Backends of real servers behind the whole service: pools of which some die or hang, TLS to them, and checks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.backends.connect.tls_case import TLSCase, authority
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
+from tests.interop.mux import Mux, pool_rules
+from tests.interop.servers import (
+    make_certificate,
+    start_nginx,
+    start_postgres,
+    start_redis,
+    start_sshd,
+)
+from tests.processes.running import pids_of
+from tests.support.certificates import make_authority
+from tests.support.mux import server_at
+from tests.support.peers import reactor
+from tests.support.ports import free_port
+from txmux.backends.connect.tls import BackendTLS
+from txmux.backends.health.checking import CheckResult, CheckRun, with_header
+from txmux.backends.health.probes import probe
+from txmux.rules.model import ServerTLS
+from txmux.rules.reading.checks import check as read_check
+from txmux.tcp.io_runtime import IORuntime
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.interop.servers import RedisServer
+    from tests.support.certificates import Identity
+
+
+_SITE = """
+server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    location / {{ return 200 "{port}\\n"; }}
+}}
+"""
+
+
+# Some clients that come again and again, each time with one request, and so often when standard input has ended; tells of each that got
+# no whole answer.
+_LOAD = """
+import asyncio, sys
+port, clients, times = map(int, sys.argv[1:])
+good = 0
+async def visit():
+    global good
+    own = None
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        own = writer.get_extra_info("sockname")[1]
+        writer.write(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
+        answer = await asyncio.wait_for(reader.read(), 180)
+        writer.close()
+    except (OSError, asyncio.TimeoutError) as problem:
+        answer = repr(problem).encode()
+    if answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\\n"):
+        good += 1
+        if good == 100:
+            print("under way", flush=True)
+    else:
+        print("lost", own, answer, flush=True)
+async def come():
+    left = times
+    while left:
+        left -= is_told.is_set()
+        await visit()
+        await asyncio.sleep(0.02)
+async def main():
+    global is_told
+    is_told = asyncio.Event()
+    asyncio.get_running_loop().add_reader(0, is_told.set)
+    await asyncio.gather(*(come() for _ in range(clients)))
+    print("good", good, flush=True)
+asyncio.run(main())
+"""
+
+_CLIENTS, _TIMES = 5, 60
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+class KilledTests(InteropTestCase):
+    """Several nginx, of which one is killed."""
+
+    def start_server(self, port: int) -> Child:
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        return self.own(start_nginx(folder, _SITE.format(port=port)))
+
+    def kill(self, child: Child) -> None:
+        pids = [*pids_of(child.pid), child.pid]
+        child.process.kill()
+        for pid in pids[:-1]:
+            os.kill(pid, signal.SIGKILL)
+        child.wait()
+
+    def ask(self, mux: Mux) -> str:
+        return output_of("curl", "-q", "-sS", f"http://127.0.0.1:{mux.port}/").decode().strip()
+
+    def test_only_what_the_killed_server_had_accepted_is_lost(self) -> None:
+        ports = [free_port() for _ in range(3)]
+        servers = [self.start_server(port) for port in ports]
+        for more in ("", "balance = least-connections", "check = http interval=500ms timeout=3m"):
+            places = (f"127.0.0.1:{port}" for port in ports)
+            mux = self.own(Mux(self.folder, pool_rules(*places, more=f"eject = for=1h\n{more}")))
+            load = self.own(
+                Child(
+                    *(sys.executable, "-c", _LOAD, str(mux.port), str(_CLIENTS), str(_TIMES)),
+                    stdin=True,
+                )
+            )
+            load.wait_for("under way")
+            self.kill(servers[0])
+            load.say(b"")
+            good = int(load.wait_for(r"^good (\d+)$")[1])
+            lost = {int(port) for port in re.findall(r"^lost (\d+)", load.output, re.MULTILINE)}
+            lines = mux.take(good + len(lost))
+            killed = f"127.0.0.1:{ports[0]}"
+            for line in lines:
+                if _port(line["client"]) in lost:
+                    self.assertEqual(line["server"], killed)
+                else:
+                    self.assertEqual(line["reason"], "done", line)
+            self.assertLessEqual(len(lost), _CLIENTS)
+            tried = [line for line in lines if "tried" in line["facts"]]
+            self.assertEqual(
+                {line["facts"]["tried"] for line in tried}, {f"{killed} connect-refused"}
+            )
+            self.assertGreater(len(tried), 0)
+            # Two have found it out, and at most all others that were there at the same time.
+            self.assertLessEqual(len(tried), 2 + _CLIENTS)
+            mux.child.wait_for(rf"backend pool: {killed} is (ejected|down): ")
+            servers[0] = self.start_server(ports[0])
+
+    def test_check_brings_it_back(self) -> None:
+        ports = [free_port() for _ in range(2)]
+        servers = [self.start_server(port) for port in ports]
+        check = "check = http interval=200ms timeout=3m rise=2 fall=2\neject = off"
+        mux = self.own(
+            Mux(self.folder, pool_rules(*(f"127.0.0.1:{port}" for port in ports), more=check))
+        )
+        self.assertEqual({self.ask(mux) for _ in range(4)}, {*map(str, ports)})
+        mux.take(4)
+        self.kill(servers[1])
+        mux.child.wait_for(rf"backend pool: 127\.0\.0\.1:{ports[1]} is down: checks that failed: 2")
+        self.assertEqual([self.ask(mux) for _ in range(4)], 4 * [str(ports[0])])
+        self.assertEqual([line["facts"].get("tried") for line in mux.take(4)], 4 * [None])
+        self.start_server(ports[1])
+        mux.child.wait_for(rf"backend pool: 127\.0\.0\.1:{ports[1]} is up: checks that succeeded")
+        self.assertEqual({self.ask(mux) for _ in range(4)}, {*map(str, ports)})
+        self.assertEqual(mux.child.output.count(f"127.0.0.1:{ports[1]} is "), 2)
+
+
+class HangingTests(InteropTestCase):
+    """Servers that take connections and answer nobody, which only a check can find out."""
+
+    def assert_found_out(self, child: Child, port: int, check: str) -> None:
+        listening = f"127.0.0.1:{port}"
+        # A server that works may be late on a busy machine, but not so much twice in a row.
+        options = "interval=200ms timeout=4s rise=1 fall=2"
+        more = f"check = {check} {options}\nfallback = reset"
+        mux = self.own(Mux(self.folder, pool_rules(listening, more=more)))
+        self.assertEqual(self.reason(mux), "done")
+        child.process.send_signal(signal.SIGSTOP)
+        mux.child.wait_for(rf"{listening} is down: checks that failed: 2, ")
+        eventually(lambda: self.reason(mux) == "no-server", "the worker knows")
+        child.process.send_signal(signal.SIGCONT)
+        mux.child.wait_for(rf"{listening} is up: checks that succeeded: 1")
+        eventually(lambda: self.reason(mux) == "done", "the worker knows")
+        self.assertEqual(mux.child.output.count(f"{listening} is "), 2)
+
+    def reason(self, mux: Mux) -> str:
+        with mux.connect() as client:
+            client.sendall(b"\r\n")
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(1000):
+                    pass
+        reason: str = mux.take_one()["reason"]
+        return "done" if reason in {"client-reset", "server-reset"} else reason
+
+    def test_redis(self) -> None:
+        redis = self.own(start_redis(self.folder))
+        self.assert_found_out(redis.child, redis.port, "redis")
+
+    def test_postgres(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
+        self.addCleanup(shutil.rmtree, folder)
+        port = free_port()
+        postgres = self.own(start_postgres(folder, port))
+        self.assert_found_out(postgres, port, "postgres")
+
+
+class TlsOpensslTests(TLSCase):
+    """``openssl s_server``, which sends each line back with its letters reversed."""
+
+    def serve(self, *options: str | Path, identity: Identity | None = None) -> int:
+        made = identity or authority().issue("a.example")
+        path = made.write(self.folder / "server.pem", key=True)
+        port = free_port()
+        child = Child(
+            "openssl",
+            *("s_server", "-accept", f"127.0.0.1:{port}", "-cert", path, "-key", path, "-rev"),
+            *options,
+            stdin=True,
+        )
+        self.addCleanup(child.end)
+        child.wait_for("ACCEPT")
+        return port
+
+    async def test_both_ways_in_tls_1_2_and_1_3(self) -> None:
+        for version in ("-tls1_2", "-tls1_3"):
+            client: Any = await self.attempt(self.tls(), self.serve(version))
+            client.transport.write(b"hello\n")
+            await client.receiver.has(6)
+            self.assertEqual(bytes(client.receiver.received), b"olleh\n")
+
+    async def test_client_certificate(self) -> None:
+        path = authority().issue("txmux.example", usage=False)
+        file = path.write(self.folder / "client.pem", key=True)
+        port = self.serve("-Verify", "1", "-verify_return_error", "-CAfile", self.ca, "-tls1_2")
+        # It serves one client after the other.
+        self.assertRegex(
+            await self.why_not(self.tls(), port), "ended the TLS handshake with the alert '.*'$"
+        )
+        client: Any = await self.attempt(self.tls(certificate=(file,)), port)
+        client.transport.write(b"hello\n")
+        await client.receiver.has(6)
+
+    async def test_no_common_protocol(self) -> None:
+        port = self.serve("-alpn", "h2")
+        why = await self.why_not(self.tls(alpn=("imap",)), port)
+        self.assertEqual(why, "it ended the TLS handshake with the alert 'no application protocol'")
+
+    async def test_expired_is_told(self) -> None:
+        port = self.serve(identity=authority().issue("a.example", ends=-1))
+        self.assertRegex(await self.why_not(self.tls(), port), "^its certificate expired on ")
+
+
+_TLS_SITE = """
+log_format proxied "from [$proxy_protocol_addr] as $ssl_server_name by $ssl_protocol";
+server {{
+    listen 127.0.0.1:{ports[good]} ssl proxy_protocol;
+    ssl_certificate {folder}/good.pem;
+    ssl_certificate_key {folder}/good.pem;
+    access_log /dev/stdout proxied;
+    location / {{ return 200 "hello\\n"; }}
+}}
+server {{
+    listen 127.0.0.1:{ports[bad]} ssl;
+    ssl_certificate {folder}/bad.pem;
+    ssl_certificate_key {folder}/bad.pem;
+    location / {{ return 200 "never seen\\n"; }}
+}}
+"""
+
+_RULES = """
+[route bad]
+match   = http host=bad.example
+backend = bad
+
+[route good]
+match   = http
+backend = good
+
+[backend good]
+server         = 127.0.0.1:{ports[good]}
+proxy_protocol = v2
+tls            = yes
+tls_name       = www.example.com
+tls_ca         = {folder}/ca.pem
+
+[backend bad]
+server   = 127.0.0.1:{ports[bad]}
+tls      = yes
+tls_name = www.example.com
+tls_ca   = {folder}/ca.pem
+"""
+
+
+class TlsNginxTests(InteropTestCase):
+    """nginx behind TLS, and the PROXY protocol's header before it."""
+
+    def test_service(self) -> None:
+        """HTTP becomes HTTPS, the server logs the client's address, and a bad certificate harms nobody else."""
+        root = make_authority()
+        root.write(self.folder / "ca.pem")
+        root.issue("www.example.com").write(self.folder / "good.pem", key=True)
+        root.issue("www.example.com", ends=-1).write(self.folder / "bad.pem", key=True)
+        ports = {name: free_port() for name in ("good", "bad")}
+        nginx = self.own(
+            start_nginx(self.folder, _TLS_SITE.format(folder=self.folder, ports=ports))
+        )
+        mux = self.own(Mux(self.folder, _RULES.format(folder=self.folder, ports=ports)))
+        url = f"http://127.0.0.1:{mux.port}/"
+        for _ in range(2):
+            with mux.connect() as refused:
+                refused.sendall(b"GET / HTTP/1.1\r\nHost: bad.example\r\n\r\n")
+                self.assertEqual(refused.recv(100), b"")
+            self.assertEqual(mux.take_fields("backend", "reason"), ("bad", "tls-failed"))
+            said = output_of("curl", "-q", "-sS", "--interface", "127.0.0.1", url)
+            self.assertEqual(said, b"hello\n")
+            self.assertEqual(mux.take_fields("backend", "reason"), ("good", "done"))
+        nginx.wait_for(r"from \[127\.0\.0\.1\] as www\.example\.com by TLSv1\.[23]")
+        mux.child.wait_for("its certificate expired on")
+
+
+class ChecksTestCase(InteropTestCase, TestCase):
+    """Checks with real sockets."""
+
+    timeout = 5 * PATIENCE
+
+    async def check(
+        self,
+        text: str,
+        port: int,
+        *,
+        proxy_protocol: Any = "off",
+        tls: BackendTLS | None = None,
+        until: bytes = b"",
+    ) -> CheckResult:
+        """Check a server once, and wait until the connection is closed as well.
+
+        The time is up when the answer has `until` in it; else it is long, since the machine may be busy.
+        """
+        time = Clock()
+        check, target = read_check(text), server_at(port)
+        found: Deferred[CheckResult] = Deferred()
+        question = probe(check, "www.example.com", port, tls=tls is not None)
+        clock: Any = time if until else reactor
+        checking = CheckRun(clock, question, PATIENCE, found.callback)
+
+        def wrap(factory: Any) -> Any:
+            if tls is not None:
+                factory = tls.wrap(factory, "www.example.com")
+            return with_header(factory, proxy_protocol)
+
+        runtime = IORuntime(reactor)
+        checking.start(runtime.dial, target, wrap)
+        while until and until not in checking._answer:
+            await deferLater(reactor, 0.005)
+        time.advance(PATIENCE)
+        finding = await found
+        while not checking._is_over:
+            await deferLater(reactor, 0.005)
+        self.assertIsNone(checking._deadline)
+        runtime.clock.drop_idle()
+        return finding
+
+    async def assert_well(self, text: str, port: int, **options: Any) -> None:
+        self.assertEqual(await self.check(text, port, **options), CheckResult(ok=True))
+
+    async def assert_ill(self, why: str, text: str, port: int) -> None:
+        self.assertEqual(await self.check(text, port), CheckResult(ok=False, why=why))
+
+
+_CHECKED_SITE = """
+log_format checked "checked [$proxy_protocol_addr] $host $request $status";
+server {{
+    listen 127.0.0.1:{ports[plain]};
+    listen 127.0.0.1:{ports[proxied]} proxy_protocol;
+    listen 127.0.0.1:{ports[secure]} ssl proxy_protocol;
+    ssl_certificate {certificate.chain};
+    ssl_certificate_key {certificate.key};
+    access_log /dev/stdout checked;
+    location /health {{ return 200 "well\\n"; }}
+    location /moved {{ return 302 /; }}
+    location / {{ return 503; }}
+}}
+"""
+
+
+class CheckedNginxTests(ChecksTestCase):
+    """One nginx, with the PROXY protocol and without."""
+
+    ports: ClassVar[dict[str, int]]
+    nginx: ClassVar[Child]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, "www.example.com")
+        cls.ports = {name: free_port() for name in ("plain", "proxied", "secure")}
+        site = _CHECKED_SITE.format(ports=cls.ports, certificate=cls.certificate)
+        cls.nginx = cls.share(start_nginx(cls.folder, site))
+
+    def tearDown(self) -> None:
+        self.assertNotRegex(self.nginx.output, r"\[(info|warn|error|crit|alert)\]")
+
+    async def test_http_status_and_host(self) -> None:
+        port = self.ports["plain"]
+        await self.assert_well("http path=/health host=health.example", port)
+        self.nginx.wait_for(r"checked \[-\] health\.example GET /health HTTP/1\.1 200")
+        await self.assert_well("http path=/moved", port)
+        await self.assert_ill("HTTP 503", "http", port)
+        await self.assert_well("http expect=2xx,503", port)
+        await self.assert_ill("HTTP 302", "http path=/moved expect=2xx", port)
+
+    async def test_http_method(self) -> None:
+        port = self.ports["plain"]
+        for method in ("HEAD", "OPTIONS", "POST"):
+            asked = f"http method={method} host=method.example"
+            await self.assert_well(f"{asked} path=/health", port)
+            self.nginx.wait_for(rf"method\.example {method} /health HTTP/1\.1 200")
+            await self.assert_ill("HTTP 503", asked, port)
+
+    async def test_other_kinds(self) -> None:
+        port = self.ports["plain"]
+        await self.assert_well("tcp", port)
+        asked = r'send="HEAD /health HTTP/1.0\r\n\r\n" expect="200 OK"'
+        await self.assert_well(asked, port)
+        await self.assert_ill("no PONG: HTTP/1.1 400 Bad Request", "redis", port)
+
+    async def test_proxy_protocol(self) -> None:
+        port = self.ports["proxied"]
+        for version, seen in (("v1", "127.0.0.1"), ("v2", "-")):
+            await self.assert_well(
+                f"http path=/health host={version}", port, proxy_protocol=version
+            )
+            self.nginx.wait_for(rf"checked \[{re.escape(seen)}\] {version} GET /health .* 200")
+            await self.assert_well("tcp", port, proxy_protocol=version)
+
+    async def test_proxy_protocol_before_tls(self) -> None:
+        tls = BackendTLS(ServerTLS(ca=self.certificate.chain))
+        for version in ("v1", "v2"):
+            await self.assert_well(
+                f"http path=/health host=tls-{version}",
+                self.ports["secure"],
+                proxy_protocol=version,
+                tls=tls,
+            )
+            self.nginx.wait_for(rf"tls-{version} GET /health .* 200")
+
+
+class RedisTests(ChecksTestCase):
+    """One Redis server."""
+
+    redis: ClassVar[RedisServer]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.redis = cls.share(start_redis(cls.folder))
+
+    async def test_well_also_with_password(self) -> None:
+        await self.assert_well("redis", self.redis.port)
+        asked = r'send="PING\r\n" expect=+PONG'
+        await self.assert_well(asked, self.redis.port)
+        self.command("config", "set", "requirepass", "secret")
+        await self.assert_well("redis", self.redis.port)
+        finding = await self.check(asked, self.redis.port, until=b"\r\n")
+        self.assertRegex(finding.why, r"no '\+PONG' in the answer: -NOAUTH Authentication required")
+        self.command("--no-auth-warning", "-a", "secret", "config", "set", "requirepass", "")
+
+    async def test_ill_when_full(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.redis.port)) as client:
+            # It is one already: another one that has just gone may count for a while.
+            client.sendall(b"config set maxclients 1\r\n")
+            self.assertEqual(client.recv(100), b"+OK\r\n")
+            await self.assert_ill(
+                "no PONG: -ERR max number of clients reached", "redis", self.redis.port
+            )
+            client.sendall(b"config set maxclients 100\r\n")
+            self.assertEqual(client.recv(100), b"+OK\r\n")
+
+    async def test_ill_while_loading(self) -> None:
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        first = start_redis(folder)
+        # Each takes 20 ms to load: more time than the check needs.
+        values = "".join(f"set key{number} {'x' * 200}\n" for number in range(9000))
+        output_of("redis-cli", "-p", str(first.port), stdin=values.encode())
+        output_of("redis-cli", "-p", str(first.port), "save")
+        first.child.end()
+        port = free_port()
+        slow = ("--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024")
+        second = self.own(
+            Child(
+                "redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, *slow
+            )
+        )
+        second.wait_for("RDB memory usage|Loading RDB")
+        await self.assert_ill(
+            "no PONG: -LOADING Redis is loading the dataset in memory", "redis", port
+        )
+
+    def command(self, *arguments: str) -> None:
+        output_of("redis-cli", "-p", str(self.redis.port), *arguments)
+
+
+class SshTests(ChecksTestCase):
+    """An SSH server for each, since one hears of clients that left for some time."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ssh = self.own(start_sshd(Path(tempfile.mkdtemp(dir=self.folder))))
+
+    async def test_well_and_taken_for_a_client_that_left(self) -> None:
+        await self.assert_well("ssh", self.ssh.port)
+        self.ssh.child.wait_for(r"Connection closed by 127\.0\.0\.1 port \d+ \[preauth\]")
+        self.assertNotIn("error", self.ssh.child.output)
+
+    async def test_tcp_is_content_with_a_connection(self) -> None:
+        await self.assert_well("tcp", self.ssh.port)
+
+
+class PostgresTests(ChecksTestCase):
+    """One PostgreSQL server."""
+
+    port: ClassVar[int]
+    postgres: ClassVar[Child]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
+        cls.addClassCleanup(shutil.rmtree, folder)
+        cls.port = free_port()
+        cls.postgres = cls.share(start_postgres(folder, cls.port, authentication_timeout="600s"))
+
+    async def test_well_then_ill_while_shutting_down(self) -> None:
+        await self.assert_well("postgres", self.port)
+        await self.assert_well("tcp", self.port)
+        await self.assert_ill("connection closed without an answer", "redis", self.port)
+        self.assertNotRegex(self.postgres.output, "txmux|FATAL")
+        startup = probe(read_check("postgres"), "", 0, tls=False).request
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(startup)
+            self.assertEqual(client.recv(1), b"R")
+            self.postgres.process.send_signal(signal.SIGTERM)
+            self.postgres.wait_for("received smart shutdown request")
+            await self.assert_ill("the database system is shutting down", "postgres", self.port)
+        self.postgres.wait()
+        await self.assert_ill("connection refused", "postgres", self.port)

@@ -1,0 +1,238 @@
+"""Commands as people use them: ``txmux init`` with real servers, completion in real shells, and bans by other users."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING
+from unittest import SkipTest
+
+from tests.interop.children import (
+    Child,
+    InteropTestCase,
+    eventually,
+    leave_unmeasured,
+    output_of,
+    run,
+)
+from tests.interop.scenario import ScenarioTestCase
+from tests.interop.screen import Screen
+from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
+from tests.programs import require_program
+from tests.service.test_privileges import python_for_everybody
+from tests.support.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+_SITES = """
+server {{
+    listen 127.0.0.1:8080;
+    location / {{ return 200 "by HTTP\\n"; }}
+}}
+server {{
+    listen 443 ssl;
+    ssl_certificate {pem};
+    ssl_certificate_key {pem};
+    location / {{ return 200 "by HTTPS\\n"; }}
+}}
+"""
+
+
+class InitTests(ScenarioTestCase):
+    """With nginx, OpenSSH and Redis, and a port that nobody knows."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        certificate = make_certificate(cls.folder, "localhost")
+        cls.share(start_nginx(cls.folder, _SITES.format(pem=certificate.both)))
+        cls.ssh = cls.share(start_sshd(cls.folder, 22))
+        cls.share(start_redis(cls.folder, 6379))
+        cls.share(Child("nc", "-l", "-k", "-v", "127.0.0.1", "7777")).wait_for("[Ll]istening on")
+
+    def written(self, *options: str) -> Path:
+        path = self.folder / "rules.ini"
+        output_of(sys.executable, "-m", "txmux", "init", "--force", "-o", path, *options)
+        output_of(sys.executable, "-m", "txmux", "check", path)
+        return path
+
+    def test_each_protocol_reaches_its_server(self) -> None:
+        for options in ((), ("--probe",)):
+            path = self.written(*options)
+            self.assertIn("# Port 443 is taken by nginx.", path.read_text())
+            self.assertIn("nc at 127.0.0.1:7777: not recognised.", path.read_text())
+            output_of(sys.executable, "-m", "txmux", "check", "--connect", path)
+            mux = self.own(Child(sys.executable, "-m", "txmux", "run", path))
+            mux.wait_for(r"listening on \S*:8443 ")
+            ssh = (*self.ssh.options, "-p", "8443", "127.0.0.1", "echo by SSH")
+            self.assertEqual(output_of("ssh", *ssh), b"by SSH\n")
+            curl = ("curl", "-q", "-sS", "--insecure")
+            self.assertEqual(output_of(*curl, "http://127.0.0.1:8443/"), b"by HTTP\n")
+            self.assertEqual(output_of(*curl, "https://127.0.0.1:8443/"), b"by HTTPS\n")
+            self.assertEqual(output_of("redis-cli", "-p", "8443", "PING"), b"PONG\n")
+            mux.end()
+
+    def test_without_privilege_goes_by_ports(self) -> None:
+        program = ("setpriv", "--reuid=nobody", "--clear-groups", sys.executable)
+        if os.geteuid() or run(*program, "-c", "import txmux").returncode:
+            self.skipTest("nobody cannot run this Python")
+        text = output_of(*program, "-m", "txmux", "init").decode()
+        self.assertIn("# a program at 127.0.0.1:22: SSH, by its port.", text)
+        self.assertIn("# a program at 127.0.0.1:6379: redis, by its port.", text)
+
+
+_PROMPT = "ready>"
+
+
+class CompletionTests(InteropTestCase):
+    """A word that is begun, and Tab."""
+
+    def setUp(self) -> None:
+        require_program("tmux")
+        self.rules = self.folder / "a-rules-file.ini"
+        self.rules.touch()
+        program = self.folder / "bin" / "txmux"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text('#!/bin/sh\necho "given:$*:"\n')
+        program.chmod(0o755)
+
+    def script(self, shell: str, name: str) -> Path:
+        path = self.folder / shell / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(output_of(sys.executable, "-m", "txmux", "completion", shell))
+        return path
+
+    def assert_completes(self, command: Sequence[str], prepare: Sequence[str] = ()) -> None:
+        """Begin some words in a shell, after what is typed to prepare it."""
+        require_program(command[0])
+        # Fish has a folder of its own among temporary files.
+        folders = f"HOME={self.folder} TMPDIR={self.folder} PATH={self.folder / 'bin'}:$PATH"
+        screen = self.own(Screen(self.folder, 100, shell=f"{folders} {shlex.join(command)}"))
+        screen.wait_for(_PROMPT)
+        for line in prepare:
+            screen.type(f"{line}\n")
+        for begun, whole in (
+            ("upgr\t", "upgrade"),
+            ("check --conn\t", "check --connect"),
+            ("explain --liste\tpublic", "explain --listener public"),
+            ("completion fi\t", "completion fish"),
+            ("run --memc\t127.0.0.1:1", "run --memcached 127.0.0.1:1"),
+            (f"check {self.folder}/a-ru\t", f"check {self.rules}"),
+            (f"status --rules {self.folder}/a-ru\t", f"status --rules {self.rules}"),
+        ):
+            screen.type(f"txmux {begun}\n")
+            screen.wait_for(rf"^given:{whole} ?:\n{_PROMPT}$")
+
+    def test_bash(self) -> None:
+        start = self.folder / "bashrc"
+        script = self.script("bash", "txmux")
+        start.write_text(f"PS1='{_PROMPT}'\n. {shlex.quote(str(script))}\n")
+        self.assert_completes(["bash", "--noprofile", "--rcfile", str(start), "-i"])
+
+    def test_zsh(self) -> None:
+        folder = self.script("zsh", "_txmux").parent
+        start = self.folder / ".zshrc"
+        start.write_text(
+            f"PS1='{_PROMPT}'\nfpath=({shlex.quote(str(folder))} $fpath)\nautoload -U compinit\ncompinit -u -D\n"
+        )
+        self.assert_completes(["zsh", "--no-globalrcs", "-i"])
+
+    def test_fish(self) -> None:
+        script = self.script("fish", "txmux.fish")
+        place = self.folder / ".config/fish/completions/txmux.fish"
+        place.parent.mkdir(parents=True)
+        place.write_bytes(script.read_bytes())
+        prompt = f"function fish_prompt; printf '{_PROMPT}'; end"
+        self.assert_completes(["fish", "--init-command", prompt])
+
+
+_SERVICE, _MEMBER, _STRANGER, _OPERATORS = 64001, 64002, 64003, 64004
+"""Users, and a group of two of them; nobody has to have given them names."""
+
+_RULES = """\
+[txmux]
+{settings}
+[listen public]
+endpoint = 127.0.0.1:0
+"""
+
+
+def _as(user: int, group: int, *command: str | Path) -> tuple[str | Path, ...]:
+    ids = (f"--reuid={user}", f"--regid={group}", "--clear-groups")
+    return (*python_for_everybody(), "setpriv", *ids, *command)
+
+
+class BanningUsersTests(InteropTestCase):
+    """A service that is neither root's nor theirs."""
+
+    def setUp(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("only root can become other users")
+        require_program("setpriv")
+        leave_unmeasured(self)
+        self.folder.chmod(0o755)
+        self.own_folder = self.folder / self._testMethodName
+        self.own_folder.mkdir()
+        os.chown(self.own_folder, _SERVICE, _OPERATORS)
+
+    def start(self, settings: str) -> None:
+        rules = self.own_folder / "rules.ini"
+        rules.write_text(_RULES.format(settings=settings))
+        command = (sys.executable, "-m", "txmux", "run", rules)
+        program, *arguments = _as(_SERVICE, _OPERATORS, *command)
+        self.own(Child(str(program), *arguments)).wait_for("listening on 127.0.0.1")
+
+    def ask(self, user: int, group: int, *words: str, **environment: str) -> tuple[int, str, str]:
+        told = [f"{name}={value}" for name, value in environment.items()]
+        command = _as(user, group, "env", *told, sys.executable, "-m", "txmux", *words)
+        done = run(str(command[0]), *command[1:])
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def test_group(self) -> None:
+        """Who is in the group of the socket may do everything; who is not is told whose it is, and bans nobody."""
+        socket = self.own_folder / "admin.sock"
+        self.start(f"admin = unix:{socket}")
+        eventually(socket.exists, "it can be asked")
+        by = ("--admin", f"unix:{socket}")
+        member, stranger = (_MEMBER, _OPERATORS), (_STRANGER, _STRANGER)
+        found = self.ask(*member, "ban", *by, "192.0.2.7", "1h", "tried", "passwords")
+        self.assertEqual(found, (0, "192.0.2.7 is banned\n", ""))
+        refused = (
+            f"no permission to open {socket} (--admin), which belongs to {_SERVICE}:{_OPERATORS} with mode 0660; "
+            "try as that user, or in that group"
+        )
+        for words in (("ban", *by, "192.0.2.8"), ("unban", *by, "192.0.2.7"), ("bans", *by)):
+            code, out, err = self.ask(*stranger, *words)
+            self.assertEqual((code, out), (3, ""))
+            self.assertIn(refused, err)
+        code, out, _ = self.ask(*member, "bans", *by)
+        self.assertIn("192.0.2.7", out)
+        self.assertIn("tried passwords", out)
+        self.assertNotIn("192.0.2.8", out)
+        found = self.ask(*member, "unban", *by, "192.0.2.7")
+        self.assertEqual(found, (0, "192.0.2.7 is not banned any more\n", ""))
+
+    def test_token(self) -> None:
+        """By TCP, who knows the token may; who does not, or may not read its file, is told how it is given."""
+        port = free_port()
+        token = self.own_folder / "token"
+        self.start(f"admin = 127.0.0.1:{port}\nadmin_token = {token}")
+        eventually(token.exists, "there is a token")
+        by = ("--admin", f"127.0.0.1:{port}")
+        ban = ("ban", *by, "192.0.2.7")
+        code, _, err = self.ask(_MEMBER, _MEMBER, *ban)
+        self.assertEqual(code, 1)
+        self.assertIn("give the secret by TXMUX_ADMIN_TOKEN, --token-file FILE", err)
+        code, _, err = self.ask(_MEMBER, _MEMBER, *ban, "--token-file", str(token))
+        self.assertEqual(code, 2)
+        self.assertIn("cannot be read: Permission denied", err)
+        code, _, err = self.ask(_MEMBER, _MEMBER, *ban, TXMUX_ADMIN_TOKEN="guessed")
+        self.assertEqual(code, 1)
+        self.assertIn("that is not the token of 'admin_token'", err)
+        secret = token.read_text().strip()
+        found = self.ask(_MEMBER, _MEMBER, *ban, TXMUX_ADMIN_TOKEN=secret)
+        self.assertEqual(found, (0, "192.0.2.7 is banned\n", ""))
