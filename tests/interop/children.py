@@ -132,7 +132,14 @@ class InteropTestCase(SynchronousTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.folder = Path(tempfile.mkdtemp(prefix="txmux-interop-"))
+        cls.folder.chmod(0o755)  # some servers are other users
         cls.addClassCleanup(shutil.rmtree, cls.folder)
+
+    @classmethod
+    def make_folder(cls, name: str = "") -> Path:
+        folder = cls.folder / (name or os.urandom(4).hex())
+        folder.mkdir(parents=True)
+        return folder
 
     @classmethod
     def share(cls, started: T) -> T:

@@ -53,12 +53,6 @@ class ScenarioTestCase(InteropTestCase):
             cls.network.ip(f"addr add {address}/32 dev lo")
         cls.network.enter()
 
-    @classmethod
-    def make_folder(cls, name: str) -> Path:
-        folder = cls.folder / name
-        folder.mkdir(parents=True)
-        return folder
-
 
 def _record(line: str) -> Record:
     fields = dict(word.split("=", 1) for word in shlex.split(line))

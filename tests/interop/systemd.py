@@ -119,7 +119,6 @@ class Systemd(FirstProcess):
         super().__init__(folder / os.urandom(4).hex())
         for name in ("etc", "opt", "var", "rules", "units"):
             (self._folder / name).mkdir(parents=True)
-        folder.chmod(0o755)  # for the user of the service
         self.rules = self._folder / "rules" / "rules.ini"
         self._write_units(more, socket)
         self.boot(_INSIDE, sys.prefix, program)

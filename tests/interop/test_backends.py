@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -103,7 +101,7 @@ class KilledTests(InteropTestCase):
     """Several nginx, of which one is killed."""
 
     def start_server(self, port: int) -> Child:
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        folder = self.make_folder()
         return self.own(start_nginx(folder, _SITE.format(port=port)))
 
     def kill(self, child: Child) -> None:
@@ -203,10 +201,8 @@ class HangingTests(InteropTestCase):
         self.assert_found_out(redis.child, redis.port, "redis")
 
     def test_postgres(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
-        self.addCleanup(shutil.rmtree, folder)
         port = free_port()
-        postgres = self.own(start_postgres(folder, port))
+        postgres = self.own(start_postgres(self.make_folder(), port))
         self.assert_found_out(postgres, port, "postgres")
 
 
@@ -483,7 +479,7 @@ class RedisTests(ChecksTestCase):
             self.assertEqual(client.recv(100), b"+OK\r\n")
 
     async def test_ill_while_loading(self) -> None:
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        folder = self.make_folder()
         first = start_redis(folder)
         # Each takes 20 ms to load: more time than the check needs.
         values = "".join(f"set key{number} {'x' * 200}\n" for number in range(9000))
@@ -511,7 +507,7 @@ class SshTests(ChecksTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.ssh = self.own(start_sshd(Path(tempfile.mkdtemp(dir=self.folder))))
+        self.ssh = self.own(start_sshd(self.make_folder()))
 
     async def test_well_and_taken_for_a_client_that_left(self) -> None:
         await self.assert_well("ssh", self.ssh.port)
@@ -531,10 +527,9 @@ class PostgresTests(ChecksTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
-        cls.addClassCleanup(shutil.rmtree, folder)
         cls.port = free_port()
-        cls.postgres = cls.share(start_postgres(folder, cls.port, authentication_timeout="600s"))
+        patient = {"authentication_timeout": "600s"}
+        cls.postgres = cls.share(start_postgres(cls.make_folder(), cls.port, **patient))
 
     async def test_well_then_ill_while_shutting_down(self) -> None:
         await self.assert_well("postgres", self.port)

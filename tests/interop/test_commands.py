@@ -174,7 +174,6 @@ class BanningUsersTests(InteropTestCase):
             raise SkipTest("only root can become other users")
         require_program("setpriv")
         leave_unmeasured(self)
-        self.folder.chmod(0o755)
         self.own_folder = self.folder / self._testMethodName
         self.own_folder.mkdir()
         os.chown(self.own_folder, _SERVICE, _OPERATORS)

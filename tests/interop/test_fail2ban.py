@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -72,7 +71,7 @@ class FilterTests(InteropTestCase):
 
     def logged(self, form: str, *, own_file: bool = True, by_run: bool = False) -> Path:
         """Let clients be turned away, each for another reason, and one be served; gives the log, by a file or the service's own."""
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        folder = self.make_folder()
         log = folder / "access.log"
         rules = folder / "rules.ini"
         with socket.create_server(("127.0.0.1", 0)) as server:

@@ -145,7 +145,6 @@ class TwistWebTests(InteropTestCase):
         self.place = self.folder / self.id().rpartition(".")[2]
         self.place.mkdir()
         self.place.chmod(0o755)
-        self.folder.chmod(0o755)
         (self.place / "hello").write_text("hello\n")
         self.socket = self.place / "web.sock"
         listen = f"--listen=txmux:{self.socket}:mode=666"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -68,8 +66,7 @@ class PsqlTests(InteropTestCase):
         super().setUpClass()
         cls.ports, cls.certificates, cls.servers = {}, {}, {}
         for name in ("one", "two", "plain"):
-            folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
-            cls.addClassCleanup(shutil.rmtree, folder)
+            folder = cls.make_folder(name)
             cls.ports[name] = free_port()
             settings: dict[str, str | Path] = {}
             if name != "plain":

@@ -285,7 +285,6 @@ class FirstBytesTests(ScenarioTestCase):
         cls.share(start_nginx(cls.folder, _PLAIN_SITE))
         cls.ssh = cls.share(start_sshd(cls.folder, 22))
         cls.share(start_redis(cls.folder, 6379))
-        cls.folder.chmod(0o755)
         cls.share(start_postgres(cls.make_folder("postgres"), 5432))
         jobs = cls.share(
             Child("gearmand", "--listen=127.0.0.1", "--log-file=stderr", "--verbose=INFO")
@@ -408,7 +407,6 @@ class ServerSpeaksFirstTests(_NetworksCase):
         super().setUpClass()
         proxies = "--proxy-protocol-networks=127.0.0.1"
         cls.share(start_mariadb(cls.make_folder("database"), proxies))
-        cls.folder.chmod(0o755)
         cls.files = cls.make_folder("files")
         configuration = cls.folder / "vsftpd.conf"
         configuration.write_text(_FTP.format(folder=cls.files))

@@ -8,7 +8,6 @@ import shlex
 import socket
 import ssl
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +66,7 @@ class SideBySideTestCase(InteropTestCase):
     def setUp(self) -> None:
         self.addCleanup(self.forget)
         self.servers: dict[str, Named] = {}
-        self.own_folder = Path(tempfile.mkdtemp(dir=self.folder))
+        self.own_folder = self.make_folder()
         self.ports: list[dict[str, int]] = [{}, {}]
 
     def start(self, text: str) -> None:

@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from unittest import SkipTest
 
@@ -73,7 +71,7 @@ class ClientTests(QuicCase):
         certificate = load_pem_x509_certificate(self.certificate.chain.read_bytes())
         key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         trusted = base64.b64encode(hashlib.sha256(key).digest()).decode()
-        profile = tempfile.mkdtemp(prefix="profile-", dir=self.folder)
+        profile = self.make_folder()
         self.addCleanup(shutil.rmtree, profile, ignore_errors=True)
         page = output_of(
             # What it leaves of its temporary files goes with the folder.
@@ -127,7 +125,7 @@ class ClientTests(QuicCase):
         if os.geteuid():
             raise SkipTest("only root can give a program a file of hosts")
         program = require_program("gtlsclient")
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        folder = self.make_folder()
         host = f"{name}.example.com"
         hosts = folder / "hosts"
         hosts.write_text(f"127.0.0.1 {host}\n")
