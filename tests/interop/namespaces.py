@@ -90,6 +90,11 @@ class Namespace:
         """Start a Python program in it, which ends when it cannot read on."""
         return Child(*self.command, sys.executable, "-c", program, *arguments, stdin=True)
 
+    def said(self, program: str, *arguments: str) -> list[str]:
+        """Run a Python program in it to its end, and give its lines."""
+        said = output_of(*self.command, sys.executable, "-c", program, *arguments)
+        return said.decode().splitlines()
+
 
 def cable(
     one: Namespace, one_addresses: list[str], other: Namespace, other_addresses: list[str]

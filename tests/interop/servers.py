@@ -170,13 +170,18 @@ def _start_nginx(folder: Path, text: str, before: tuple[str, ...] = ()) -> Child
     return child
 
 
+DNSMASQ = (
+    *("dnsmasq", "--keep-in-foreground", "--log-facility=-"),
+    *("--conf-file=/dev/null", "--user=", "--pid-file="),
+)
+
+
 def start_dnsmasq(hosts: Path, *options: str, before: tuple[str, ...] = ()) -> Child:
     """Start a name server for what is in a file of hosts, which it reads again on SIGHUP; its answers hold for 1 s."""
     child = Child(
-        *(*before, "dnsmasq"),
-        *("--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--user="),
+        *(*before, *DNSMASQ),
         *("--no-resolv", "--no-hosts", f"--addn-hosts={hosts}", "--local-ttl=1", "--local=/test/"),
-        *("--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file="),
+        *("--listen-address=127.0.0.1", "--bind-interfaces"),
         *options,
     )
     child.wait_for(r"read .*hosts")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -12,7 +11,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from tests.backends.pool.pools import servers
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
 from tests.interop.mux import Mux, pool_rules
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.servers import start_dnsmasq
@@ -92,8 +91,7 @@ class DnsmasqTests(InteropTestCase):
         eventually(lambda: dnsmasq.output.count(str(self.hosts)) > before, "it has read them")
 
     def said(self, mux: Mux, count: int = 1) -> list[str]:
-        client = (*self.network.command, sys.executable, "-c", _CLIENT)
-        return output_of(*client, str(mux.port), str(count)).decode().split()
+        return self.network.said(_CLIENT, str(mux.port), str(count))
 
     def await_said(self, mux: Mux, address: str) -> None:
         """Wait until clients get to a server: who comes before an answer, which may be late, gets to none."""

@@ -108,20 +108,8 @@ class RelayTests(_Base):
 
     def test_both_ways_at_once(self) -> None:
         port = str(self.mux.ports["iperf3"])
-        command = (
-            "iperf3",
-            "-c",
-            "127.0.0.1",
-            "-p",
-            port,
-            "--bidir",
-            "-P",
-            "2",
-            "-n",
-            "400M",
-            "-J",
-        )
-        report = json.loads(output_of(*command))["end"]
+        options = ("-p", port, "--bidir", "-P", "2", "-n", "400M", "-J")
+        report = json.loads(output_of("iperf3", "-c", "127.0.0.1", *options))["end"]
         for way in ("sum_received", "sum_received_bidir_reverse"):
             # It ends when one way has had 400 MB, and nobody promises the other one as much.
             self.assertGreater(report[way]["bytes"], 25 * _MIB)

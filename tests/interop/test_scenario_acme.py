@@ -18,14 +18,8 @@ from tests.support.certificates import make_authority
 
 _NAME = "www.example.com"
 _LEGO = (
-    *(
-        "lego",
-        "--server",
-        "https://127.0.0.1:14000/dir",
-        "--accept-tos",
-        "--email",
-        "a@example.com",
-    ),
+    *("lego", "--server", "https://127.0.0.1:14000/dir"),
+    *("--accept-tos", "--email", "a@example.com"),
     *("--path", "/etc/ssl/acme", "--domains", _NAME, "--tls", "--tls.port", "127.0.0.1:5443"),
 )
 

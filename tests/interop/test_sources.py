@@ -91,10 +91,7 @@ class _Case(InteropTestCase):
     def dialled(
         self, namespace: Namespace, source: str, *targets: str, client: str = ""
     ) -> list[str]:
-        said = output_of(
-            *namespace.command, sys.executable, "-c", _DIALLER, source, client, *targets
-        )
-        return said.decode().splitlines()
+        return namespace.said(_DIALLER, source, client, *targets)
 
 
 class ManyPortsTests(_Case):
@@ -111,13 +108,8 @@ class ManyPortsTests(_Case):
 
     def assert_ports(self, source: str, *servers: str) -> None:
         addresses = source.split(",")
-        self.serve(
-            self.network,
-            *(
-                text.rpartition(":")[0].strip("[]") + " " + text.rpartition(":")[2]
-                for text in servers
-            ),
-        )
+        places = (text.rpartition(":") for text in servers)
+        self.serve(self.network, *(f"{host.strip('[]')} {port}" for host, _, port in places))
         most = _PORTS * len(addresses)
         said = self.dialled(self.network, source, *(f"{text}*{most + 1}" for text in servers))
         for text in servers:
@@ -150,20 +142,8 @@ class ManyPortsTests(_Case):
         mux = self.own(Mux(self.folder, rules, _AT_ONCE, before=self.network.command))
         # These have the same few ports, but are connections to another address.
         asked = 2 * _PORTS
-        said = (
-            output_of(
-                *self.network.command,
-                sys.executable,
-                "-c",
-                _CLIENTS,
-                "10.1.0.9",
-                str(mux.port),
-                str(asked),
-                *("10.1.0.1", "10.1.0.2", "10.1.0.9"),
-            )
-            .decode()
-            .splitlines()
-        )
+        sources = ("10.1.0.1", "10.1.0.2", "10.1.0.9")
+        said = self.network.said(_CLIENTS, "10.1.0.9", str(mux.port), str(asked), *sources)
         self.assertEqual(
             sorted(said), sorted(_PORTS * ["you are 10.1.0.1"] + _PORTS * ["you are 10.1.0.2"])
         )
@@ -254,24 +234,24 @@ class TransparentTests(_Case):
         backend = Backend("seen", tuple(map(server, servers)), source=("client",))
         return transparent_hints(backend)
 
-    def test_elsewhere_with_the_routes_users_are_told(self) -> None:
+    def assert_seen(self, here: Namespace, clients: dict[str, str]) -> None:
+        """Connect for clients, with the routing rules that users are told; each server sees its client."""
+        here.run_lines(self.hints(*clients))
+        for target, client in clients.items():
+            said = self.dialled(here, "client", f"{target}*3", client=client)
+            self.assertEqual(said, 3 * [f"{target} you are {client}"])
+
+    def test_elsewhere(self) -> None:
         _, middle, servers = self.between()
         middle.set("ipv4/conf/all/rp_filter", "1")  # as many systems have it
         self.serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
-        targets = ("10.2.2.9:9001", "[fd02:2::9]:9001")
-        middle.run_lines(self.hints(*targets))
-        for target, client in zip(targets, ("10.2.1.7", "fd02:1::7"), strict=True):
-            said = self.dialled(middle, "client", f"{target}*3", client=client)
-            self.assertEqual(said, 3 * [f"{target} you are {client}"])
+        self.assert_seen(middle, {"10.2.2.9:9001": "10.2.1.7", "[fd02:2::9]:9001": "fd02:1::7"})
 
     def test_same_machine(self) -> None:
         network = Namespace(self)
         self.serve(network, "127.0.0.1 9001", "::1 9001")
-        targets = ("127.0.0.1:9001", "[::1]:9001")
-        network.run_lines(self.hints(*targets))
-        for target, client in zip(targets, ("203.0.113.7", "2001:db8::7"), strict=True):
-            said = self.dialled(network, "client", f"{target}*3", client=client)
-            self.assertEqual(said, 3 * [f"{target} you are {client}"])
+        clients = {"127.0.0.1:9001": "203.0.113.7", "[::1]:9001": "2001:db8::7"}
+        self.assert_seen(network, clients)
 
     def test_without_privilege(self) -> None:
         leave_unmeasured(self)
@@ -293,8 +273,7 @@ class TransparentTests(_Case):
         ):
             rules = _RULES.format(server=target, source="client", more="half_close_timeout = 1s")
             mux = Mux(self.folder, rules, _AT_ONCE, before=middle.command)
-            said = output_of(*clients.command, sys.executable, "-c", _CLIENTS, host, "7000", "3")
-            self.assertEqual(said.decode().splitlines(), 3 * [f"you are {client}"])
+            self.assertEqual(clients.said(_CLIENTS, host, "7000", "3"), 3 * [f"you are {client}"])
             mux.stop()
 
     def test_check_tells_the_routes(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, eventually, run
 from tests.interop.datagrams.program import PORT, Program, Responder, assert_in, assert_same, say
-from tests.interop.servers import start_dnsmasq
+from tests.interop.servers import DNSMASQ, start_dnsmasq
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -249,15 +249,8 @@ class Files(Program):
 def start_tftp(served: Path, *options: str) -> Child:
     """Start dnsmasq as a server of the files in a folder."""
     child = Child(
-        *(
-            "dnsmasq",
-            "--keep-in-foreground",
-            "--log-facility=-",
-            "--conf-file=/dev/null",
-            "--user=",
-        ),
-        *("--port=0", "--pid-file="),
-        *("--enable-tftp", f"--tftp-root={served}", *options),
+        *DNSMASQ,
+        *("--port=0", "--enable-tftp", f"--tftp-root={served}", *options),
     )
     child.wait_for("TFTP root is")
     return child
