@@ -174,8 +174,7 @@ class BanningUsersTests(InteropTestCase):
             raise SkipTest("only root can become other users")
         require_program("setpriv")
         leave_unmeasured(self)
-        self.own_folder = self.folder / self._testMethodName
-        self.own_folder.mkdir()
+        self.own_folder = self.make_folder()
         os.chown(self.own_folder, _SERVICE, _OPERATORS)
 
     def start(self, settings: str) -> None:

@@ -142,9 +142,7 @@ class TwistWebTests(InteropTestCase):
     """A program that knows nothing of txmux but the endpoint string."""
 
     def setUp(self) -> None:
-        self.place = self.folder / self.id().rpartition(".")[2]
-        self.place.mkdir()
-        self.place.chmod(0o755)
+        self.place = self.make_folder()
         (self.place / "hello").write_text("hello\n")
         self.socket = self.place / "web.sock"
         listen = f"--listen=txmux:{self.socket}:mode=666"

@@ -111,15 +111,18 @@ class StalledLogTests(InteropTestCase):
             client.sendall(b"x")
             return client.recv(1) == b""
 
-    def stall(self, form: str, workers: int) -> None:
-        """Serve many clients without reading a line, stop, and read then."""
+    def command(self, form: str, workers: int) -> list[str]:
         rules = self.folder / "rules.ini"
         rules.write_text(
             f"[txmux]\naccess_log = -\nworkers = {workers}\n[listen public]\nendpoint = 127.0.0.1:0\n"
             "[route all]\nmatch = any\nbackend = close\n"
         )
+        return [*twist_command(), f"--log-format={form}", "txmux", "--rules", str(rules)]
+
+    def stall(self, form: str, workers: int) -> None:
+        """Serve many clients without reading a line, stop, and read then."""
         reading, writing = os.pipe()
-        command = [*twist_command(), f"--log-format={form}", "txmux", "--rules", str(rules)]
+        command = self.command(form, workers)
         with subprocess.Popen(command, stdout=writing) as process, contextlib.ExitStack() as stack:
             stack.callback(process.kill)  # nothing, if it has ended
             os.close(writing)
@@ -159,14 +162,8 @@ class StalledLogTests(InteropTestCase):
         self.stall("text", 2)
 
     def test_stop_while_nobody_reads(self) -> None:
-        rules = self.folder / "rules.ini"
-        rules.write_text(
-            "[txmux]\naccess_log = -\n[listen public]\nendpoint = 127.0.0.1:0\n"
-            "[route all]\nmatch = any\nbackend = close\n"
-        )
-        command = [*twist_command(), "--log-format=text", "txmux", "--rules", str(rules)]
         with (
-            subprocess.Popen(command, stdout=subprocess.PIPE) as process,
+            subprocess.Popen(self.command("text", 1), stdout=subprocess.PIPE) as process,
             contextlib.ExitStack() as stack,
         ):
             stack.callback(process.kill)

@@ -333,8 +333,7 @@ class FirstProcessTests(InteropTestCase):
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.listening.settimeout(PATIENCE)
         self.addCleanup(self.listening.close)
-        self.place = self.folder / self.id().rpartition(".")[2]
-        self.place.mkdir()
+        self.place = self.make_folder()
         self.rules = self.place / "rules.ini"
 
     def write(self, name: str) -> None:
