@@ -133,6 +133,11 @@ def start_nginx(folder: Path, http: str) -> Child:
     return _start_nginx(folder, _NGINX.format(user=_nginx_user(), folder=folder, lines=http))
 
 
+def files_site(port: int, folder: Path) -> str:
+    """Write a site of the files in a folder."""
+    return f"server {{ listen 127.0.0.1:{port}; root {folder}; }}\n"
+
+
 def proxied_site(certificate: Certificate, said: str, more: str = "", port: int = 8443) -> str:
     """Write a site over TLS that believes the PROXY header of this machine, and says something."""
     return f"""

@@ -15,23 +15,13 @@ if TYPE_CHECKING:
 
     from tests.interop.servers import Certificate
 
-_RULES = """
+_LISTEN = """
 [listen db]
 endpoint = 127.0.0.1:0
 default = reject
+"""
 
-[route one]
-match = postgres sni=one.example.com
-backend = 127.0.0.1:{one}
-
-[route two]
-match = postgres sni=two.example.com
-backend = 127.0.0.1:{two}
-
-[route plain]
-match = postgres sni=plain.example.com
-backend = 127.0.0.1:{plain}
-
+_RULES = """
 [route direct]
 match = tls sni=one.example.com alpn=postgresql
 backend = 127.0.0.1:{one}
@@ -80,7 +70,11 @@ class PsqlTests(InteropTestCase):
                 }
             cls.servers[name] = cls.share(start_postgres(folder, cls.ports[name], **settings))
         certificate = make_certificate(cls.folder, "ended.example.com")
-        rules = _RULES.format(ended=certificate.both, **cls.ports)
+        rules = _LISTEN + "".join(
+            f"[route {name}]\nmatch = postgres sni={name}.example.com\nbackend = 127.0.0.1:{port}\n"
+            for name, port in cls.ports.items()
+        )
+        rules += _RULES.format(ended=certificate.both, **cls.ports)
         cls.mux = cls.share(Mux(cls.folder, rules, f"relay = {cls.relay}"))
 
     def address(self, host: str, **settings: object) -> str:

@@ -489,11 +489,19 @@ frontend site
     http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port] %[fc_pp_authority] %[fc_pp_unique_id]"
 """
 
-_LAST = """
+_BEHIND = """
 [listen public]
 endpoint          = 127.0.0.1:0
 accept_proxy_from = 127.0.0.1
+"""
 
+_NEXT = """
+[backend next]
+server         = 127.0.0.1:{port}
+proxy_protocol = v2
+"""
+
+_LAST = """
 [route site]
 match   = tls
 backend = site
@@ -512,18 +520,10 @@ server         = 127.0.0.1:{stream}
 proxy_protocol = v1
 """
 
-_MIDDLE = """
-[listen public]
-endpoint          = 127.0.0.1:0
-accept_proxy_from = 127.0.0.1
-
+_ALL = """
 [route everything]
 match   = any
 backend = next
-
-[backend next]
-server         = 127.0.0.1:{port}
-proxy_protocol = v2
 """
 
 _FIRST = """
@@ -537,12 +537,9 @@ backend = next
 [route ssh]
 match   = ssh
 backend = next
-
-[backend next]
-server         = 127.0.0.1:{port}
-proxy_protocol = v2
-proxy_tlvs     = authority, alpn, unique-id, crc32c
 """
+
+_TOLD = "proxy_tlvs = authority, alpn, unique-id, crc32c"
 
 
 class ChainTests(InteropTestCase):
@@ -560,7 +557,7 @@ class ChainTests(InteropTestCase):
         )
         cls.share(start_nginx_stream(cls.folder, _STREAM.format(port=stream)))
         cls.chain = []
-        for rules in (_LAST, _MIDDLE, _FIRST):
+        for rules in (_BEHIND + _LAST, _BEHIND + _ALL + _NEXT, _FIRST + _NEXT + _TOLD):
             port = cls.chain[-1].port if cls.chain else 0
             mux = cls.share(Mux(cls.folder, rules.format(site=site, stream=stream, port=port)))
             cls.chain.append(mux)
@@ -609,18 +606,11 @@ tls_client_ca = {ca}
 match   = http
 under   = ends-tls
 backend = next
-
-[backend next]
-server         = 127.0.0.1:{port}
-proxy_protocol = v2
-proxy_tlvs     = authority, alpn, ssl, unique-id, crc32c
 """
 
-_READS = """
-[listen public]
-endpoint          = 127.0.0.1:0
-accept_proxy_from = 127.0.0.1
+_TOLD_OF_TLS = "proxy_tlvs = authority, alpn, ssl, unique-id, crc32c"
 
+_READS = """
 [route http]
 match   = http
 backend = close
@@ -633,10 +623,11 @@ class EndedTlsTests(InteropTestCase):
     def test_tls_and_certificate_are_told(self) -> None:
         own = make_certificate(self.folder, "www.example.com")
         client = make_certificate(self.folder, "client")
-        second = self.own(Mux(self.folder, _READS))
-        first = self.own(
-            Mux(self.folder, _ENDS_TLS.format(pem=own.both, ca=client.chain, port=second.port))
+        second = self.own(Mux(self.folder, _BEHIND + _READS))
+        rules = (_ENDS_TLS + _NEXT + _TOLD_OF_TLS).format(
+            pem=own.both, ca=client.chain, port=second.port
         )
+        first = self.own(Mux(self.folder, rules))
         run(
             "curl",
             *("-q", "-sS", "--cacert", own.chain, "--cert", client.chain, "--key", client.key),

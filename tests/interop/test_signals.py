@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Mux
 from tests.interop.pacing import Paced
-from tests.interop.servers import start_nginx, start_redis, start_sshd
+from tests.interop.servers import files_site, start_nginx, start_redis, start_sshd
 from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port, stop_listening
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-
-_SITE = """
-server {{
-    listen 127.0.0.1:{port};
-    root {folder};
-}}
-"""
 
 _RULES = """
 [route ssh]
@@ -62,7 +55,7 @@ class DrainTests(InteropTestCase):
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.folder))
         cls.web = free_port()
-        cls.share(start_nginx(cls.folder, _SITE.format(port=cls.web, folder=cls.folder)))
+        cls.share(start_nginx(cls.folder, files_site(cls.web, cls.folder)))
 
     def start(self, settings: str = "", doors: Sequence[Paced] = ()) -> Mux:
         ssh, web = (door.port for door in doors) if doors else (self.ssh.port, self.web)

@@ -14,17 +14,10 @@ from unittest import SkipTest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
-from tests.interop.servers import start_nginx
+from tests.interop.servers import files_site, start_nginx
 from tests.support.ports import free_port
 from tests.support.queues import until_taken
 from txmux.net.sockets.plainsocket import keepalive_options, set_options
-
-_SITE = """
-server {{
-    listen 127.0.0.1:{port};
-    root {folder};
-}}
-"""
 
 _RULES = """
 [route to-nginx]
@@ -56,7 +49,7 @@ class StalledTests(InteropTestCase):
             with (self.folder / name).open("wb") as file:
                 file.truncate(size)
         nginx = free_port()
-        self.own(start_nginx(self.folder, _SITE.format(port=nginx, folder=self.folder)))
+        self.own(start_nginx(self.folder, files_site(nginx, self.folder)))
         test = self.backend.getsockname()[1]
         self.mux = self.own(Mux(self.folder, _RULES.format(nginx=nginx, test=test)))
         with self.mux.connect() as client:
