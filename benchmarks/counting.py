@@ -39,8 +39,13 @@ from benchmarks.children import (
     name_of,
 )
 from benchmarks.flood import process
-from txmux.telemetry.counting import counts
-from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.telemetry.counting.process_counters import (
+    BackendCounts,
+    ListenerCounts,
+    ProcessCounters,
+    RouteCounts,
+    ServerCounts,
+)
 from txmux.telemetry.record import ConnectionRecord
 
 if TYPE_CHECKING:
@@ -62,7 +67,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"
 _MOST_SHARE = 0.02
 _AT_ONCE = 8
 """Clients, so that the service is busy: one that sleeps before each of them begins with cold caches."""
-_CLASSES = (counts.ListenerCounts, counts.RouteCounts, counts.BackendCounts, counts.ServerCounts)
+_CLASSES = (ListenerCounts, RouteCounts, BackendCounts, ServerCounts)
 
 
 def serve(listening: socket.socket) -> None:

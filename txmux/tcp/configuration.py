@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from txmux.net.tls.terminations import Terminations
     from txmux.rules.model import Listener
     from txmux.tcp.io_runtime import IORuntime
-    from txmux.telemetry.counting.counts import ListenerCounts, RouteCounts
+    from txmux.telemetry.counting.process_counters import ListenerCounts, RouteCounts
 
 
 @attrs.frozen(eq=False)

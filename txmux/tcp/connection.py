@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from txmux.tcp.io_runtime import IORuntime
     from txmux.tcp.moving import SlotRelease, Sockets
     from txmux.tcp.transitions import Node, Outcome
-    from txmux.telemetry.counting.counts import RouteCounts
+    from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address

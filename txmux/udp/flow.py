@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from txmux.detection.detector import Decision, FlowDetection
     from txmux.rules.model import Logged
     from txmux.tcp.configuration import CompiledRoute, Configuration
-    from txmux.telemetry.counting.counts import RouteCounts
+    from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.telemetry.reasons import ConnectFailure, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.udp.connection_ids import ConnectionIds

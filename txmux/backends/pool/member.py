@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from txmux.rules.model import Server
-    from txmux.telemetry.counting.counts import ServerCounts
+    from txmux.telemetry.counting.process_counters import ServerCounts
 
 
 @attrs.frozen

@@ -1,9 +1,10 @@
-"""The counters of one process, and where each of them is."""
+"""The counters of one process, and the objects that add to them; these are looked up once, when rules become a configuration."""
 
 from __future__ import annotations
 
 import os
 import weakref
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,17 +15,14 @@ from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     BLOCKS,
     CELL,
+    CONNECT,
+    DETECT,
+    DETECT_BYTES,
+    DURATION,
     LISTENER,
     PROCESS,
     ROUTE,
     SERVER,
-)
-from txmux.telemetry.counting.counts import (
-    BackendCounts,
-    ListenerCounts,
-    ProcessCounts,
-    RouteCounts,
-    ServerCounts,
 )
 from txmux.telemetry.sharedmemory import mapped
 
@@ -32,6 +30,184 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from txmux.rules.model import Listener, Route, Rules
+    from txmux.telemetry.reasons import ConnectFailure, EndReason, LimitName
+    from txmux.telemetry.record import ConnectionRecord
+
+
+# Positions of cells, since looking them up would cost more than counting.
+_ACCEPTED = LISTENER.at["accepted"]
+_ADOPTED = LISTENER.at["adopted"]
+_GONE = LISTENER.at["gone"]
+_UNDECIDED_GONE = LISTENER.at["undecided gone"]
+_IN = LISTENER.at["bytes in"]
+_OUT = LISTENER.at["bytes out"]
+_DATAGRAMS_IN = LISTENER.at["datagrams in"]
+_DATAGRAMS_OUT = LISTENER.at["datagrams out"]
+_LOST = LISTENER.at["datagrams lost"]
+_CUT = LISTENER.at["datagrams cut"]
+_REFUSED = LISTENER.those("refused")
+_DETECT = LISTENER.histogram(DETECT)
+_BYTES = LISTENER.histogram(DETECT_BYTES)
+_DURATION = LISTENER.histogram(DURATION)
+
+_MATCHES = ROUTE.at["matches"]
+_DRY = ROUTE.at["dry run matches"]
+_LAST = ROUTE.at["last match"]
+_ROUTE_ADOPTED = ROUTE.at["adopted"]
+_LEFT = ROUTE.at["left"]
+_ROUTE_IN = ROUTE.at["bytes in"]
+_ROUTE_OUT = ROUTE.at["bytes out"]
+_ENDED = ROUTE.those("ended")
+
+_CONNECT = BACKEND.histogram(CONNECT)
+
+_CONNECTED = SERVER.at["connected"]
+_SERVER_ADOPTED = SERVER.at["adopted"]
+_RELEASED = SERVER.at["released"]
+_CHECK_TIME = SERVER.at["check time"]
+_FAILED = SERVER.those("failed")
+
+_SPLICED, _RESTARTS = PROCESS.at["spliced"], PROCESS.at["restarts"]
+
+# For speed the bounds have names of their own, too.
+_DETECT_BOUNDS, _BYTES_BOUNDS = DETECT.bounds, DETECT_BYTES.bounds
+_DURATION_BOUNDS, _CONNECT_BOUNDS = DURATION.bounds, CONNECT.bounds
+
+
+class _Counts:
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: memoryview[int]) -> None:
+        self.cells = cells
+
+
+class RouteCounts(_Counts):
+    """Counts the connections of a listener that a route has taken, or that none has."""
+
+    __slots__ = ()
+
+    def matched(self, record: ConnectionRecord) -> None:
+        cells = self.cells
+        cells[_MATCHES] += 1
+        cells[_LAST] = int(record.time * 1000)
+
+    def would_have_matched(self) -> None:
+        self.cells[_DRY] += 1
+
+    def left(self) -> None:
+        """An inner route has taken the connection after this one, or another process has."""
+        self.cells[_LEFT] += 1
+
+
+class ListenerCounts(_Counts):
+    """Counts the connections of a listener."""
+
+    __slots__ = ("unrouted",)
+
+    def __init__(self, cells: memoryview[int], unrouted: RouteCounts) -> None:
+        super().__init__(cells)
+        self.unrouted = unrouted
+
+    def accepted(self) -> None:
+        self.cells[_ACCEPTED] += 1
+
+    def refused(self, limit: LimitName) -> None:
+        self.cells[_REFUSED[limit]] += 1
+
+    def decided(self, record: ConnectionRecord) -> None:
+        cells = self.cells
+        milliseconds, said = record.detect_ms or 0.0, record.bytes_in
+        cells[_DETECT + 1 + bisect_left(_DETECT_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:  # a clock may be set back
+            cells[_DETECT] += int(milliseconds * 1000)
+        cells[_BYTES + 1 + bisect_left(_BYTES_BOUNDS, said)] += 1
+        cells[_BYTES] += said
+
+    def relayed(self, route: RouteCounts, bytes_in: int, bytes_out: int) -> None:
+        if bytes_in > 0:
+            self.cells[_IN] += bytes_in
+            route.cells[_ROUTE_IN] += bytes_in
+        if bytes_out > 0:
+            self.cells[_OUT] += bytes_out
+            route.cells[_ROUTE_OUT] += bytes_out
+
+    def datagrams(self, came: int, went: int) -> None:
+        self.cells[_DATAGRAMS_IN] += came
+        self.cells[_DATAGRAMS_OUT] += went
+
+    def lost(self, count: int) -> None:
+        self.cells[_LOST] += count
+
+    def cut(self, count: int) -> None:
+        """Datagrams were dropped because they are longer than the buffer."""
+        self.cells[_CUT] += count
+
+    def connection_ended(
+        self, route: RouteCounts, record: ConnectionRecord, reason: EndReason
+    ) -> None:
+        """Count a connection that has ended; `relayed` counts its bytes."""
+        cells = self.cells
+        milliseconds = record.duration_ms or 0.0
+        cells[_DURATION + 1 + bisect_left(_DURATION_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:
+            cells[_DURATION] += int(milliseconds * 1000)
+        if record.detect_ms is None:
+            cells[_UNDECIDED_GONE] += 1
+        route.cells[_ENDED[reason]] += 1
+
+    def moved_away(self, route: RouteCounts) -> None:
+        self.cells[_GONE] += 1
+        route.left()
+
+    def adopted(self, route: RouteCounts) -> None:
+        self.cells[_ADOPTED] += 1
+        route.cells[_ROUTE_ADOPTED] += 1
+
+
+class BackendCounts(_Counts):
+    """Counts for a backend."""
+
+    __slots__ = ()
+
+    def connected(self, milliseconds: float) -> None:
+        cells = self.cells
+        cells[_CONNECT + 1 + bisect_left(_CONNECT_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:
+            cells[_CONNECT] += int(milliseconds * 1000)
+
+
+class ServerCounts(_Counts):
+    """Counts the connections to a server, whatever its addresses."""
+
+    __slots__ = ()
+
+    def connected(self) -> None:
+        self.cells[_CONNECTED] += 1
+
+    def adopted(self) -> None:
+        self.cells[_SERVER_ADOPTED] += 1
+
+    def released(self) -> None:
+        self.cells[_RELEASED] += 1
+
+    def failed(self, cause: ConnectFailure) -> None:
+        self.cells[_FAILED[cause]] += 1
+
+    def checked(self, seconds: float) -> None:
+        self.cells[_CHECK_TIME] = max(1, int(seconds * 1_000_000))
+
+
+class ProcessCounts(_Counts):
+    """Counts for a process."""
+
+    __slots__ = ()
+
+    def spliced(self, count: int) -> None:
+        self.cells[_SPLICED] += count
+
+    def restarted(self) -> None:
+        self.cells[_RESTARTS] += 1
+
 
 NO_ROUTE = ""  # the name that stands for connections without a route
 
