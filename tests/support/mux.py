@@ -141,6 +141,11 @@ class MuxTestCase(TestCase):
         while len(self.factory.connections) < count:
             await self.turn()
 
+    async def accepted_for(self, seconds: float) -> None:
+        """Wait until a client is accepted, and let this time pass."""
+        await self.accepted()
+        self.time.advance(seconds)
+
     async def seen(self, count: int) -> None:
         await self.accepted()
         (connection,) = self.factory.connections

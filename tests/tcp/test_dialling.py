@@ -89,8 +89,7 @@ class HelloTest(AnnouncedTestCase):
     async def test_silent_client_is_not_waited_for(self) -> None:
         port = self.announcing("authority")
         await self.connect(port)
-        await self.accepted()
-        self.time.advance(5)
+        await self.accepted_for(5)
         self.assertEqual((await self.heard(b"")).tlvs, ())
 
     async def test_slow_hello_is_passed_on_without_fields(self) -> None:
@@ -102,8 +101,7 @@ class HelloTest(AnnouncedTestCase):
     async def test_slow_hello_has_what_is_left_of_detect_timeout(self) -> None:
         port = self.announcing("authority", match="tls")
         client = await self.connect(port)
-        await self.accepted()
-        self.time.advance(4)
+        await self.accepted_for(4)
         client.send(HELLO[:20])
         await self.seen(20)
         await self.assert_waits(1)

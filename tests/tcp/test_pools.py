@@ -76,8 +76,7 @@ class AttemptsTest(PoolCase):
     async def test_bytes_during_the_second_attempt_are_not_lost(self) -> None:
         self.port = self.mux(silent=backend_at(make_stalled_port(self), self.backend_port()))
         client = await self.connect(self.port)
-        await self.accepted()
-        self.time.advance(5)
+        await self.accepted_for(5)
         client.send(b"late")
         await self.seen(4)
         self.time.advance(5)

@@ -294,8 +294,7 @@ class RaceTest(ServerFirstCase):
 
     async def test_refusal_is_not_raced(self) -> None:
         client = await self.connect(self.race(CLOSE))
-        await self.accepted()
-        self.time.advance(5.1)
+        await self.accepted_for(5.1)
         await self.assert_ended(client, reason="silent")
 
 

@@ -60,8 +60,7 @@ class StrayTests(HandoverCase):
             client.say(DATA, port)
         self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
         self.assertEqual(server.heard, [DATAGRAMS[0]])
-        [line] = await self.ended()
-        self.assertEqual((line["reason"], line["datagrams_in"]), ("no-route", 3))
+        await self.assert_ended(reason="no-route", datagrams_in=3)
 
     async def test_stray_data_goes_to_the_default_but_the_new_tunnel_does_not(self) -> None:
         for answer in (b"", b"what"):

@@ -26,11 +26,7 @@ class LineTests(FlowCase):
         for _ in range(3):
             Talker.listening(self, "127.0.0.9").say(b"abc", port)
         await Talker.listening(self).asks(b"let in", port)
-        [line] = await self.ended()
-        self.assertEqual(
-            (line["reason"], line["bytes_in"], line["datagrams_in"], line["route"]),
-            ("denied", 3, 1, None),
-        )
+        line = await self.assert_ended(reason="denied", bytes_in=3, datagrams_in=1, route=None)
         self.assertTrue(str(line["client"]).startswith("127.0.0.9:"))
         self.assertEqual(server.heard, [b"let in"])
 
@@ -41,8 +37,7 @@ class LineTests(FlowCase):
         )
         await Talker.listening(self).asks(b"let in", port)
         Talker.listening(self).say(b"one too many", port)
-        [line] = await self.ended()
-        self.assertEqual(line["reason"], "limit")
+        line = await self.assert_ended(reason="limit")
         Talker.listening(self, "127.0.0.9").say(b"no header", port)
         line = (await self.ended(2))[1]
         self.assertEqual((line["reason"], line["datagrams_in"]), ("proxy-header", 1))

@@ -65,8 +65,7 @@ class MovingTests(MovingCase):
         await new.insists(SHORT, port)
         self.assertEqual(len(set(server.senders)), 1)
         await new.asks(SHORT, port)
-        [line] = await self.stopped()
-        self.assertEqual(line["client"], f"127.0.0.1:{old.port}")
+        line = await self.assert_stopped(client=f"127.0.0.1:{old.port}")
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.1:{new.port}"})
 
     async def test_client_that_paused_is_answered_at_its_first_datagram(self) -> None:
@@ -98,8 +97,7 @@ class MovingTests(MovingCase):
         self.assertEqual(new.heard, [])
         new.say(SHORT + b"2", port)
         self.assertEqual(await new.hears(2), [answers[SHORT + b"1"], answers[SHORT + b"2"]])
-        [line] = await self.stopped()
-        self.assertEqual((line["datagrams_in"], line["datagrams_out"]), (4, 4))
+        await self.assert_stopped(datagrams_in=4, datagrams_out=4)
 
     async def test_wireguard_client_at_another_port_keeps_its_server_socket(self) -> None:
         server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else data)
@@ -179,8 +177,7 @@ class MovingTests(MovingCase):
         server, old, new, port = self.quic_service(backend="idle_timeout = 3s")
         await old.asks(FIRST, port)
         await new.insists(SHORT, port)
-        [line] = await self.ended()
-        self.assertEqual(line["reason"], "idle-timeout")
+        await self.assert_ended(reason="idle-timeout")
         self.assertEqual(await new.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 2)
 

@@ -109,16 +109,14 @@ class HandoverTests(HandoverCase):
         chosen = next(one for one in self.old.connections if one.bytes_out)
         count = await self.hand_over(meanwhile=lambda: chosen.end("killed"))
         self.assertEqual((count, len(self.new.connections)), (2, 1))
-        [line] = await self.ended(1)
-        self.assertEqual((line["id"], line["reason"]), (chosen.record.id, "killed"))
+        await self.assert_ended(id=chosen.record.id, reason="killed")
         self.assertEqual(await client.asks(b"anew", port), b"anew")
 
     async def test_unknown_reason_ends_a_flow_too(self) -> None:
         await self.prepare()
         chosen, later = next(iter(self.old.connections)), cast("Any", "later")
         await self.hand_over(meanwhile=lambda: chosen.end(later))
-        [line] = await self.ended(1)
-        self.assertEqual((line["id"], line["reason"]), (chosen.record.id, "error"))
+        await self.assert_ended(id=chosen.record.id, reason="error")
 
     async def test_flow_keeps_the_time_that_it_had_left(self) -> None:
         await self.prepare(backend="idle_timeout = 100s")

@@ -63,8 +63,7 @@ class StateTests(HandoverCase):
         while flow.datagrams_in < 2:
             await turn()
         flow.time_is_over()
-        [line] = await self.ended()
-        self.assertEqual((line["reason"], line["client"]), ("no-route", f"127.0.0.1:{client.port}"))
+        await self.assert_ended(reason="no-route", client=f"127.0.0.1:{client.port}")
 
     async def test_incoming_proxy_header_still_holds(self) -> None:
         server, proxy, port = self.served(lambda d: d, listen="accept_proxy_from = 127.0.0.1")

@@ -64,6 +64,16 @@ class FlowCase(ServiceTestCase):
                 return [json.loads(line) for line in lines]
             await turn()
 
+    async def assert_ended(self, **wanted: object) -> dict[str, object]:
+        """Wait for the only line of the access log, and compare some of its values."""
+        [line] = await self.ended()
+        self.assertEqual({name: line[name] for name in wanted}, wanted)
+        return line
+
+    async def assert_stopped(self, **wanted: object) -> dict[str, object]:
+        await self._stop()
+        return await self.assert_ended(**wanted)
+
     async def stopped(self, count: int = 1) -> list[dict[str, object]]:
         await self._stop()
         return await self.ended(count)
@@ -102,10 +112,8 @@ class RelayingTests(FlowCase):
         self.assertEqual((await server.hears(4))[3], b"")
         self.assertEqual(set(client.senders), {("127.0.0.1", port)})
         self.assertEqual(len(set(server.senders)), 1)
-        [line] = await self.stopped()
-        self.assertEqual(
-            (line["datagrams_in"], line["datagrams_out"], line["bytes_in"], line["bytes_out"]),
-            (4, 3, 60_010, 60_010),
+        line = await self.assert_stopped(
+            datagrams_in=4, datagrams_out=3, bytes_in=60_010, bytes_out=60_010
         )
         self.assertEqual((line["reason"], line["backend"]), ("killed", "b"))
 
@@ -168,21 +176,18 @@ class RelayingTests(FlowCase):
         for data in (b"A", b"AAAA"):
             server.say(data, flow)
         self.assertEqual(await client.hears(2), [b"A", b"AAAA"])
-        [line] = await self.ended()
-        self.assertEqual((line["reason"], line["datagrams_out"]), ("done", 2))
+        await self.assert_ended(reason="done", datagrams_out=2)
 
     async def test_idle_flow_ends_with_its_line(self) -> None:
         _, client, port = self.served(backend="idle_timeout = 50ms")
         await client.asks(b"ab", port)
-        [line] = await self.ended()
-        self.assertEqual(line["reason"], "idle-timeout")
+        await self.assert_ended(reason="idle-timeout")
 
     async def test_unanswered_flow_has_its_own_timeout(self) -> None:
         server, client, port = self.served(lambda _: b"", backend="unanswered_timeout = 50ms")
         client.say(b"ab", port)
         self.assertEqual(await server.hears(1), [b"ab"])
-        [line] = await self.ended()
-        self.assertEqual((line["reason"], line["datagrams_in"]), ("unanswered", 1))
+        await self.assert_ended(reason="unanswered", datagrams_in=1)
 
     async def test_unmatched_client_is_one_flow_without_answers(self) -> None:
         client = Talker.listening(self)
@@ -196,8 +201,7 @@ class RelayingTests(FlowCase):
             await turn()
         # It is only remembered, so a service that stops does not wait for it.
         await self.running.stopService()
-        [line] = await self.ended()
-        self.assertEqual(line["reason"], "no-route")
+        line = await self.assert_ended(reason="no-route")
         self.assertEqual((line["datagrams_in"], line["bytes_out"], client.heard), (5, 0, []))
 
 
@@ -260,8 +264,7 @@ class RefusedTests(FlowCase):
         gone, client = free_port(kind=socket.SOCK_DGRAM), Talker.listening(self)
         port = self.begin(gone, backend="eject = off")
         client.say(b"one", port)
-        [line] = await self.ended()
-        self.assertEqual((line["reason"], line["datagrams_in"]), ("connect-refused", 1))
+        await self.assert_ended(reason="connect-refused", datagrams_in=1)
         Talker.listening(self, port=gone, answer=_reversed)
         self.assertEqual(await client.asks(b"two", port), b"owt")
 
@@ -276,8 +279,7 @@ class RefusedTests(FlowCase):
         ):
             await turn()
         await self.running.stopService()
-        [line] = await self.ended()
-        self.assertEqual((line["reason"], line["datagrams_out"]), ("connect-refused", 0))
+        await self.assert_ended(reason="connect-refused", datagrams_out=0)
 
 
 class LimitTests(FlowCase):
@@ -289,8 +291,7 @@ class LimitTests(FlowCase):
         quiet.say(b"quiet", port)
         await answering.hears(2)
         await third.asks(b"c", port)  # the quiet one makes room
-        [line] = await self.ended()
-        self.assertEqual(line["reason"], "limit")
+        await self.assert_ended(reason="limit")
         fourth.say(b"d", port)  # there is no room for it
         self.assertEqual(await first.asks(b"again", port), b"again")
         self.assertEqual(answering.heard, [b"a", b"quiet", b"c", b"again"])

@@ -128,8 +128,7 @@ class SourceTests(FlowCase):
         clients = [Talker.listening(self) for _ in range(4)]
         for client in clients:
             client.say(b"from %d" % client.port, port)
-        [line] = await self.ended()
-        self.assertEqual(line["reason"], "error")
+        line = await self.assert_ended(reason="error")
         await server.hears(3)
         self.assertEqual(
             {flow[:2] for flow in server.senders},

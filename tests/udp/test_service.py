@@ -164,5 +164,4 @@ class StopTests(FlowCase):
         await client.asks(b"three", port)
         await stopping
         self.assertEqual(server.heard, [b"one", b"three"])
-        [line] = await self.ended()
-        self.assertEqual((line["reason"], line["datagrams_in"]), ("drained", 2))
+        await self.assert_ended(reason="drained", datagrams_in=2)

@@ -117,8 +117,7 @@ class HandingOffTest(HandingOffCase):
     async def test_hands_over_a_silent_client_without_a_byte(self) -> None:
         port = self.mux(silent=outcome(self.taker.outcome), detect_timeout=3)
         client = await self.client(port)
-        await self.accepted()
-        self.time.advance(3.1)
+        await self.accepted_for(3.1)
         given, reported = await self.taker.taken()
         self.assertEqual((reported["route"], reported["facts"]), (None, {}))
         given.sendall(b"220 mail\r\n")

@@ -129,14 +129,12 @@ class UndecidedTest(MuxTestCase):
 
     async def test_silent_client_is_closed_at_the_deadline(self) -> None:
         client = await self.connect(self.ssh_mux())
-        await self.accepted()
-        self.time.advance(5)
+        await self.accepted_for(5)
         await self.assert_ended(client, route=None, reason="silent", bytes_in=0)
 
     async def test_silent_client_hears_a_server_that_speaks_first(self) -> None:
         client = await self.connect(self.mux(silent=backend_at(self.backend_port())))
-        await self.accepted()
-        self.time.advance(5)
+        await self.accepted_for(5)
         server = await self.backend.peer()
         server.send(b"220 welcome\r\n")
         await client.has(13)

@@ -152,8 +152,7 @@ class LinesTest(ServerFirstCase):
     async def test_client_without_a_line_is_closed(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), Clients(_ELSEWHERE)),))
         client = await self.connect(port)
-        await self.accepted()
-        self.time.advance(5.1)
+        await self.accepted_for(5.1)
         await client.is_lost()
         self.assertFalse(client.was_reset())
         await self.assert_logged(reason="silent", backend=None)
@@ -175,8 +174,7 @@ class LinesTest(ServerFirstCase):
     async def test_line_may_have_more_time_which_speakers_have_too(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),), default=RESET)
         quiet = await self.connect(port)
-        await self.accepted()
-        self.time.advance(19.0)
+        await self.accepted_for(19.0)
         slow = quiet
         slow.send(b"SS")
         await self.seen(2)
@@ -189,8 +187,7 @@ class LinesTest(ServerFirstCase):
     async def test_silence_until_the_lines_time_follows_the_line(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),))
         client = await self.connect(port)
-        await self.accepted()
-        self.time.advance(19.9)
+        await self.accepted_for(19.9)
         await self.turn(3)
         self.assertEqual(self.greeter.peers, [])
         await self.greeted(client, after=0.2)
@@ -200,8 +197,7 @@ class LinesTest(ServerFirstCase):
         silent = (Silence(RESET, Clients(_HERE)), Silence(self.greeting(), Clients(real), 2.0))
         port = self.mux(self.ROUTES, silent=silent, accept_proxy_from=SENDERS)
         client = await self.connect(port)
-        await self.accepted()
-        self.time.advance(1.5)
+        await self.accepted_for(1.5)
         client.send(LINE)
         await self.accepted()
         await self.turn(5)

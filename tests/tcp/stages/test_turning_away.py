@@ -36,8 +36,7 @@ class WhereTest(MuxTestCase):
 
     async def test_silent_client_gets_no_answer(self) -> None:
         client = await self.connect(self.mux([route("http", "close")], silent=REJECT))
-        await self.accepted()
-        self.time.advance(5)
+        await self.accepted_for(5)
         await client.is_lost()
         self.assertEqual(client.received, b"")
         self.assertFalse(client.was_reset())
