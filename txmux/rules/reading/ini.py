@@ -38,7 +38,7 @@ class LineKind(Enum):
 
 
 @attrs.frozen
-class RulesLine:
+class FileLine:
     """A line of a rules file, without the blanks around it."""
 
     number: int
@@ -47,22 +47,22 @@ class RulesLine:
     indent: int
 
 
-def lines_of(text: str) -> Iterator[RulesLine]:
+def lines_of(text: str) -> Iterator[FileLine]:
     """Yield all lines, also blank ones, comments and wrong ones; a byte order mark and any line ends are accepted."""
     in_value, indent_of_key = False, 0
     for number, line in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
         stripped = line.strip()
         indent = len(line) - len(line.lstrip())
         if not stripped:
-            yield RulesLine(number, LineKind.BLANK, "", 0)
+            yield FileLine(number, LineKind.BLANK, "", 0)
         elif stripped.startswith(COMMENT):
-            yield RulesLine(number, LineKind.COMMENT, stripped, indent)
+            yield FileLine(number, LineKind.COMMENT, stripped, indent)
         elif in_value and indent > indent_of_key:
-            yield RulesLine(number, LineKind.ITEM, stripped, indent)
+            yield FileLine(number, LineKind.ITEM, stripped, indent)
         else:
             in_value, indent_of_key = not stripped.startswith("["), indent
             kind = LineKind.ENTRY if in_value else LineKind.HEADER
-            yield RulesLine(number, kind, stripped, indent)
+            yield FileLine(number, kind, stripped, indent)
 
 
 _LOOK = re.compile(r"[#;]\s*(LOOK:.*)")

@@ -237,12 +237,12 @@ def choice(*choices: str) -> Callable[[str], str]:
     return read
 
 
-def of_form(pattern: str, told: str) -> Callable[[str], str]:
-    """Make the reader of texts that match a pattern; others are `told` to be something else."""
+def of_form(pattern: str, otherwise: str) -> Callable[[str], str]:
+    """Make the reader of texts that match a pattern; `otherwise` follows the text in the message."""
 
     def read(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            raise InvalidValueError(f"{text!r} {told}")
+            raise InvalidValueError(f"{text!r} {otherwise}")
         return text
 
     return read
