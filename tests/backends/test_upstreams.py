@@ -181,13 +181,7 @@ EJECT = Ejection(failures=3, within=10, seconds=30)
 
 
 class Process:
-    """One that has a backend.
-
-    Args:
-        at: What its clock says at first.
-        keys: The keys of the backend.
-        hosts: The addresses of its servers.
-    """
+    """One that has a backend, and whose clock begins at some time."""
 
     def __init__(self, at: float, *hosts: str, **keys: Any) -> None:
         self.clock = Clock()

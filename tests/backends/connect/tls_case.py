@@ -31,12 +31,7 @@ def authority() -> Identity:
 
 
 class TLSCase(TestCase):
-    """Connects to servers of this machine, and trusts one authority.
-
-    Attributes:
-        folder: For files; removed with the test.
-        ca: The file of the authority.
-    """
+    """Connects to servers of this machine, and trusts one authority, whose file is `ca`."""
 
     timeout = 300
 

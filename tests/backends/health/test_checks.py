@@ -46,12 +46,7 @@ class Dialled:
 
 
 class Checked(Watched):
-    """A pool whose members are checked, with attempts that the test decides.
-
-    Attributes:
-        attempts: All there have been; after `refusing` or `taking` each is over at once.
-        results: What was told.
-    """
+    """A pool whose members are checked, with attempts that the test decides; with `at_once`, each is over at once."""
 
     def __init__(self, *of: Server, check: Check | None = None, **options: Any) -> None:
         check = check or Check("tcp")

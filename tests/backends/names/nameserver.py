@@ -50,27 +50,16 @@ def srv(target: str, port: int = 22, priority: int = 0, weight: int = 0, ttl: in
 
 @attrs.define
 class NameServer(server.DNSServerFactory):
-    """Answers from memory, over UDP and TCP.
+    """Answers from memory, over UDP and TCP."""
 
-    Attributes:
-        zone: The records of each name.
-        codes: The response codes, for names and types, that are given instead.
-        asked: How often it was asked for a name and a type.
-        asked_by_tcp: The same, over TCP only.
-        with_edns: The same, with EDNS only.
-        edns: What it answers to questions with EDNS, if not `dns.OK`: a response code or `SILENCE`.
-        by_tcp: What it does over TCP instead of answering, if not `dns.OK`.
-        most_names: The names of a chain of aliases that are in one answer.
-    """
-
-    zone: dict[str, list[Any]] = attrs.field(factory=dict)
-    codes: dict[tuple[str, int], int] = attrs.field(factory=dict)
-    asked: Counter[tuple[str, int]] = attrs.field(factory=Counter)
+    zone: dict[str, list[Any]] = attrs.field(factory=dict)  # the records of each name
+    codes: dict[tuple[str, int], int] = attrs.field(factory=dict)  # answered instead
+    asked: Counter[tuple[str, int]] = attrs.field(factory=Counter)  # how often, by name and type
     asked_by_tcp: Counter[tuple[str, int]] = attrs.field(factory=Counter)
     with_edns: Counter[tuple[str, int]] = attrs.field(factory=Counter)
-    edns: int = dns.OK
-    by_tcp: int = dns.OK
-    most_names: int = 10
+    edns: int = dns.OK  # to questions with EDNS: a response code or SILENCE
+    by_tcp: int = dns.OK  # instead of answering
+    most_names: int = 10  # of a chain of aliases that are in one answer
     ports: list[Any] = attrs.field(factory=list)
     place: ServerAddress = ("", 0)
 
@@ -79,10 +68,7 @@ class NameServer(server.DNSServerFactory):
         self.noisy = False
 
     def listen(self, host: str = "127.0.0.1") -> None:
-        """Listen on a port that is free for UDP and for TCP.
-
-        It is one that nobody else gets when it stops listening, not even the socket of a question to it.
-        """
+        """Listen on a port that is free for UDP and TCP, and that nobody else gets when it stops listening."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         has_both = False
         while not has_both:

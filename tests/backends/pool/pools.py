@@ -28,12 +28,7 @@ SPARE = Backend("spare", servers("10.0.9.1:80"))
 
 
 class Watched:
-    """A pool, its clock, and what it has told.
-
-    Attributes:
-        changes: Each change of a state as ``server: before -> after``, and ``short`` when no server is up any more.
-        members: Those of the beginning.
-    """
+    """A pool, its clock, and its changes: ``server: before -> after``, and ``short`` when no server is up any more."""
 
     def __init__(
         self, *of: Server, backend_health: BackendHealth | None = None, **options: Any

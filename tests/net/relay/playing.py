@@ -35,27 +35,16 @@ _PER_TURN = 2**18
 
 
 class PeerSocket:
-    """One peer.
-
-    Attributes:
-        to_send: The bytes that it has to send, sent or not.
-        sent: The bytes that the system has taken.
-        received: The bytes that it has read; each was what the other had sent.
-        stalled: It does not read at present.
-        finished: It has half-closed.
-        ended: It has received the end of the other, clean or not.
-        broken: The connection is broken, as it has found out.
-        gone: It has closed the connection itself, before the end.
-        said_all: It has finished, or has left, which looks like it.
-    """
+    """One peer."""
 
     def __init__(self, plain: socket.socket, who: Who) -> None:
         self.socket = plain
         self._stream = _SENT[8:] if who == "client" else _SENT
         self._expected = _SENT if who == "client" else _SENT[8:]
-        self.to_send = self.sent = self.received = 0
-        self.stalled = self.wants_to_finish = self.finished = False
-        self.ended = self.broken = self.gone = self.said_all = False
+        self.to_send = self.sent = self.received = 0  # bytes
+        self.stalled = self.wants_to_finish = self.finished = False  # it reads no more; half-close
+        self.ended = self.broken = False  # as it has found out
+        self.gone = self.said_all = False  # it has closed before the end; it has finished or left
 
     def state(self) -> tuple[Any, ...]:
         return (self.sent, self.received, self.finished, self.ended, self.broken, self.gone)
@@ -153,15 +142,7 @@ class _ClientEnd(End):
 class Player:
     """Plays schedules, one after the other, on one reactor.
 
-    Args:
-        private: The reactor.
-        wiring: How ends are made on it.
-        make_sides: Makes the sides of a relay of two ends.
-        tidy_up: Gives back what relays keep for those that follow.
-
-    Attributes:
-        peers: Of the last schedule, as they were in the end.
-        drained: Whether its relay was told to end.
+    `tidy_up` gives back what relays keep for those that follow; `peers` are those of the last schedule, as they were in the end.
     """
 
     def __init__(

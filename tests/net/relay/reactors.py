@@ -13,15 +13,7 @@ if TYPE_CHECKING:
 
 
 class PrivateReactor:
-    """A reactor that is not installed.
-
-    Args:
-        kind: ``epoll``, ``poll``, ``select`` or ``asyncio``.
-
-    Attributes:
-        reactor: The reactor.
-        turn: Does what it has to do at this moment, and waits for nothing.
-    """
+    """A reactor that is not installed: ``epoll``, ``poll``, ``select`` or ``asyncio``. It waits for nothing."""
 
     reactor: Any
     turn: Callable[[], None]

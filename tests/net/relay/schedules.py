@@ -43,30 +43,17 @@ class Step:
 
 @attrs.frozen
 class Schedule:
-    """A connection's story.
-
-    Attributes:
-        steps: In their order.
-        before: The number of them that come before the relay starts, while the client's end is paused.
-        pending: The first bytes of the client, which were read before.
-        finished: Whether they are all that it sends, and it has said so.
-        buffers: What all sockets are told to keep at most in either direction; ``None`` for what the system says.
-    """
+    """A connection's story."""
 
     steps: tuple[Step, ...]
-    before: int = 0
-    pending: int = 0
-    finished: bool = False
-    buffers: int | None = None
+    before: int = 0  # how many come before the relay starts, while the client's end is paused
+    pending: int = 0  # the client's first bytes, which were read before
+    finished: bool = False  # they are all that it sends, and it has said so
+    buffers: int | None = None  # bytes that sockets keep in either direction; None is the system's
 
 
 def schedules(*, endings: bool, moves: bool = False) -> SearchStrategy[Schedule]:
-    """Make schedules.
-
-    Args:
-        endings: Whether peers may break off; else both finish cleanly, whatever else they do.
-        moves: Whether the relay can be moved.
-    """
+    """Make schedules, in which peers may break off (else both finish cleanly), and the relay can be moved."""
     sizes = st.one_of(st.sampled_from(_SIZES), st.integers(1, 200_000))
     who: SearchStrategy[Who] = st.sampled_from(["client", "server"])
     plain: list[Act] = ["finish", "stall", "resume"]

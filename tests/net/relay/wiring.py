@@ -39,12 +39,7 @@ def kernel_sides(reactor: Any, client: End, server: End) -> Sides:
 
 
 class Wiring(Protocol):
-    """One way, on one reactor.
-
-    Attributes:
-        family: The address family of its sockets.
-        breaks_off: Whether a peer can tell a connection that was broken off from one that ended cleanly.
-    """
+    """One way, on one reactor; `breaks_off` if a peer can tell a broken connection from one that ended cleanly."""
 
     family: socket.AddressFamily
     breaks_off: bool

@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
 
 class ScarceEpoll:
-    """A real epoll object that takes no more descriptors when there is no room.
-
-    Args:
-        real: The object.
-
-    Attributes:
-        room: The number of those that it takes yet; ``None`` for any.
-    """
+    """A real epoll object that takes no more descriptors when there is no `room`; ``None`` is room for any."""
 
     def __init__(self, real: Any) -> None:
         self._real = real
