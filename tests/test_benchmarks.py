@@ -230,9 +230,8 @@ class RunTests(SynchronousTestCase):
         if len(os.sched_getaffinity(0)) < 2 or 0 <= most < 20_000:
             raise SkipTest("it needs two CPU cores, and 20,000 descriptors")
 
-    def test_each_figure(self) -> None:
+    def measured(self, *names: str) -> Results:
         self.require_all()
-        names = ("tls", "start", "large", "detection")
         with tempfile.TemporaryDirectory() as made:
             done = self.bench(
                 *("--quick", "--rounds", "1", "--only", ",".join(names)),
@@ -240,28 +239,20 @@ class RunTests(SynchronousTestCase):
             )
             self.assertEqual(done.returncode, 0, done.stderr)
             found = Results.from_json(Path(made, "figures.json").read_text())
-        self.assertEqual(found.notes.keys() - {"machine"}, set())
         wanted = {figure.key for m in MEASURES if m.name in names for figure in m.figures}
         self.assertEqual(found.samples.keys(), wanted)
         for key in wanted:
             self.assertGreater(found.median(key, "txmux") or 0, 0, key)
+        return found
+
+    def test_each_figure(self) -> None:
+        found = self.measured("tls", "start", "large", "detection")
+        self.assertEqual(found.notes.keys() - {"machine"}, set())
 
     def test_datagrams(self) -> None:
         """Measures of datagrams find all of their figures, and no flow is lost."""
-        self.require_all()
         require_program("dnsperf")
-        names = ("udp-bulk", "udp-questions", "udp-held")
-        with tempfile.TemporaryDirectory() as made:
-            done = self.bench(
-                *("--quick", "--rounds", "1", "--only", ",".join(names)),
-                *("--peers", "txmux", "--output", made),
-            )
-            self.assertEqual(done.returncode, 0, done.stderr)
-            found = Results.from_json(Path(made, "figures.json").read_text())
-        wanted = {figure.key for m in MEASURES if m.name in names for figure in m.figures}
-        self.assertEqual(found.samples.keys(), wanted)
-        for key in wanted:
-            self.assertGreater(found.median(key, "txmux") or 0, 0, key)
+        found = self.measured("udp-bulk", "udp-questions", "udp-held")
         self.assertEqual(found.median("udp.held", "txmux"), 900)
 
     def test_unknown_name_lists_known_ones(self) -> None:

@@ -37,6 +37,19 @@ def run_outside(*command: str | Path, cwd: Path, seconds: float = 900) -> str:
     return done.stdout
 
 
+def checkout_files() -> set[str]:
+    """List what is under version control, or would be."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return {name for name in listed.stdout.split("\0") if (CHECKOUT / name).is_file()}
+
+
 def pip(*arguments: str | Path, cwd: Path) -> None:
     run_outside(*_PIP, *arguments, cwd=cwd)
 

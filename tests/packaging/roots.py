@@ -6,11 +6,12 @@ import fcntl
 import hashlib
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import SkipTest
 
-from tests.interop.children import Child, run
+from tests.interop.children import Child, InteropTestCase, run
 from tests.programs import require_program
 
 if TYPE_CHECKING:
@@ -131,3 +132,32 @@ class Copy:
 
     def start(self, *words: str) -> Child:
         return Child("unshare", *self._command(words))
+
+
+def check_relay(case: InteropTestCase, copy: Copy) -> str:
+    """Have what is installed in a copy relay SSH; returns what it prints."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        options = ("--listen", "127.0.0.1:0", "--ssh", address, "--tls", "127.0.0.1:9")
+        child = case.own(copy.start("/venv/bin/txmux", "run", *options))
+        port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            client.sendall(b"SSH-2.0-x\r\n")
+            with server.accept()[0] as accepted:
+                case.assertEqual(accepted.recv(100), b"SSH-2.0-x\r\n")
+    return child.output
+
+
+def relayed(
+    case: InteropTestCase, listening: socket.socket, port: int
+) -> tuple[socket.socket, socket.socket]:
+    """Connect a client through the service to a server, and give both ends."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
+    case.addCleanup(client.close)
+    client.sendall(b"first")
+    served, _ = listening.accept()
+    case.addCleanup(served.close)
+    served.settimeout(60)
+    case.assertEqual(served.recv(100), b"first")
+    return client, served

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
 from typing import ClassVar
 
 from tests.interop.children import InteropTestCase
-from tests.packaging.building import CHECKOUT
-from tests.packaging.roots import Copy, require_long, root_of
+from tests.packaging.building import CHECKOUT, checkout_files
+from tests.packaging.roots import Copy, check_relay, require_long, root_of
 
 _INSTALL = "set -e; cd /checkout; python3 -m venv /venv; /venv/bin/pip install --quiet ."
 
@@ -24,18 +23,9 @@ class BareRootTests(InteropTestCase):
         super().setUpClass()
         require_long()
         checkout = cls.folder / "checkout"
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        for name in filter(None, listed.stdout.split("\0")):
-            if (CHECKOUT / name).is_file():
-                (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(CHECKOUT / name, checkout / name)
+        for name in checkout_files():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / name, checkout / name)
         cls.copy = Copy(cls.folder, root_of("bookworm", "python3", "python3-venv"))
         cls.copy.put(checkout, "checkout")
 
@@ -66,17 +56,4 @@ class BareRootTests(InteropTestCase):
         self.copy.do("sh", "-c", _INSTALL)
         said = self.copy.do("/venv/bin/txmux", "check", "/checkout/examples/rules.ini")
         self.assertIn("OK, 1 listener, 3 routes, 2 backends", said)
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            address = f"127.0.0.1:{server.getsockname()[1]}"
-            options = ("--listen", "127.0.0.1:0", "--ssh", address, "--tls", "127.0.0.1:9")
-            child = self.own(self.copy.start("/venv/bin/txmux", "run", *options))
-            port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]
-            self.assertEqual(self.served(server, port, b"SSH-2.0-x\r\n"), b"SSH-2.0-x\r\n")
-
-    def served(self, server: socket.socket, port: str, said: bytes) -> bytes:
-        """Have a client say something, and give what the server gets of that."""
-        server.settimeout(60)
-        with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as client:
-            client.sendall(said)
-            with server.accept()[0] as accepted:
-                return accepted.recv(100)
+        check_relay(self, self.copy)

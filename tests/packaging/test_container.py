@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child, InteropTestCase, eventually, first_of, run
 from tests.packaging.building import CHECKOUT
-from tests.packaging.roots import require_long, root_of
+from tests.packaging.roots import relayed, require_long, root_of
 
 _RULES = """
 [txmux]
@@ -137,15 +137,6 @@ class ImageTests(InteropTestCase):
         )
         return done.returncode, (done.stdout + done.stderr).decode(errors="replace")
 
-    def relayed(self, port: int) -> tuple[socket.socket, socket.socket]:
-        client = socket.create_connection(("127.0.0.1", port), timeout=60)
-        self.addCleanup(client.close)
-        client.sendall(b"first")
-        served, _ = self.listening.accept()
-        self.addCleanup(served.close)
-        self.assertEqual(served.recv(100), b"first")
-        return client, served
-
     def test_life(self) -> None:
         """It serves as a user, is healthy, reads rules again by SIGHUP, refuses an upgrade, and drains by SIGTERM."""
         self.write("first")
@@ -162,7 +153,7 @@ class ImageTests(InteropTestCase):
         status, said = self.inside(first, "txmux", "upgrade")
         self.assertEqual((status, "the container would end" in said), (1, True), said)
 
-        client, served = self.relayed(port)
+        client, served = relayed(self, self.listening, port)
         os.kill(first, signal.SIGTERM)
         child.wait_for("stopping: SIGTERM")
         served.sendall(b"last")

@@ -16,7 +16,7 @@ from tests.interop.children import InteropTestCase, output_of
 from tests.interop.namespaces import Namespace
 from tests.packaging.building import CHECKOUT
 from tests.packaging.machine import Machine
-from tests.packaging.roots import require_long, root_of
+from tests.packaging.roots import relayed, require_long, root_of
 from tests.programs import require_program
 
 _RULES = """
@@ -113,14 +113,7 @@ class DebianPackageTests(InteropTestCase):
         self.addCleanup(self.listening.close)
 
     def relayed(self) -> tuple[socket.socket, socket.socket]:
-        client = socket.create_connection(("127.0.0.1", 443), timeout=60)
-        self.addCleanup(client.close)
-        client.sendall(b"first")
-        served, _ = self.listening.accept()
-        self.addCleanup(served.close)
-        served.settimeout(60)
-        self.assertEqual(served.recv(100), b"first")
-        return client, served
+        return relayed(self, self.listening, 443)
 
     def state(self) -> str:
         return self.machine.run("systemctl", "is-active", "txmux").stdout.decode().strip()

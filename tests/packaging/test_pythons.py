@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import ClassVar
 from unittest import SkipTest
 
 from tests.interop.children import InteropTestCase
 from tests.packaging.building import CHECKOUT, build_wheel
-from tests.packaging.roots import Copy, require_long, root_of
+from tests.packaging.roots import Copy, check_relay, require_long, root_of
 
 _UBUNTU = "http://archive.ubuntu.com/ubuntu"
 _KEYRING = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
@@ -36,17 +35,7 @@ class PythonTests(InteropTestCase):
         copy.do("sh", "-c", _INSTALL, "sh", f"/{self.wheel.name}")
         self.assertIn(f"Python {version}.", copy.do("/venv/bin/python", "--version"))
         self.assertIn("OK, 1 listener", copy.do("/venv/bin/txmux", "check", "/rules.ini"))
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            server.settimeout(60)
-            address = f"127.0.0.1:{server.getsockname()[1]}"
-            options = ("--listen", "127.0.0.1:0", "--ssh", address, "--tls", "127.0.0.1:9")
-            child = self.own(copy.start("/venv/bin/txmux", "run", *options))
-            port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-                client.sendall(b"SSH-2.0-x\r\n")
-                with server.accept()[0] as accepted:
-                    self.assertEqual(accepted.recv(100), b"SSH-2.0-x\r\n")
-        self.assertNotIn("Warning", child.output)
+        self.assertNotIn("Warning", check_relay(self, copy))
 
     def debian(self, suite: str) -> Path:
         return root_of(suite, "python3", "python3-venv")

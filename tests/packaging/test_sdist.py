@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 import zipfile
 from pathlib import Path
@@ -12,7 +11,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.packaging.building import CHECKOUT, build_sdist, build_wheel
+from tests.packaging.building import CHECKOUT, build_sdist, build_wheel, checkout_files
 
 _LEFT_OUT = (".ci/", "newsfragments/")
 """What is for work on the project alone; at a release, the fragments are in the changelog."""
@@ -43,16 +42,7 @@ class SdistTests(SynchronousTestCase):
         """All that is under version control is in it, and nothing else: tests, docs, examples and packaging, too."""
         if not (CHECKOUT / ".git").exists():
             raise SkipTest("this is not a checkout")
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        there = {name for name in listed.stdout.split("\0") if (CHECKOUT / name).is_file()}
-        wanted = {name for name in there if not name.startswith(_LEFT_OUT)}
+        wanted = {name for name in checkout_files() if not name.startswith(_LEFT_OUT)}
         self.assertIn("docs/index.md", wanted)
         self.assertEqual(_files(self.source) - {"PKG-INFO"}, wanted)
 
