@@ -91,27 +91,68 @@ class SectionTests(ReadingTestCase):
         self.assertEqual(SECTION_ALIASES.keys() & HEADERS.keys(), set())
 
 
+# What other programs have in a value, below a listener of two lines.
+HABITS = {
+    'detect_timeout = "5s"\nallow = 10.0.0.0/8;': (
+        "3 detect_timeout: remove the quotes around the value; write 5s\n"
+        "4 allow: remove the ';' at the end; write 10.0.0.0/8"
+    ),
+    "default = drop": (
+        "3 default: there is no [backend drop]; to turn clients away, write close, reset or reject"
+    ),
+    "default = r\n[route r]\nmatch = ssh\nbackend = h:1": (
+        "3 default: there is no [backend r]; [route r] is a route; write what its 'backend' is"
+    ),
+    "default = web, ssh": (
+        "3 default: takes one backend; put the servers of all of them into one [backend], "
+        "and write its name here"
+    ),
+    "allow = 10.0.0.0/8 ::1": (
+        "3 allow: '10.0.0.0/8 ::1' is not a network; write commas between networks"
+    ),
+    "[backend b]\nserver = web1 10.0.0.1:80": (
+        "4 server: 'web1': a server has no name here; write '10.0.0.1:80'"
+    ),
+    "[backend b]\nserver = h:1 check inter 2s weight=2": (
+        "4 server: 'check' is not expected after the server; write 'check = tcp' as a key\n"
+        "4 server: 'inter' is not expected after the server; write 'check = tcp interval=2s' as a key"
+    ),
+    "[backend b]\nserver = h:1 send-proxy-v2": (
+        "4 server: 'send-proxy-v2' is not expected after the server; write 'proxy_protocol = v2' as a key"
+    ),
+    "[backend b]\nserver = h:1 weight 2": (
+        "4 server: '2' is not expected after the server; write weight=2"
+    ),
+    "[backend b]\nserver = https://h/x": (
+        "4 server: 'https://h/x' is not an address and port; did you mean 'h:443'? "
+        "For a server with TLS, 'tls = yes' goes into a [backend]"
+    ),
+    "[backend b]\nserver = h:1\ncheck = http /health": (
+        "5 check: '/health' is not an option; write 'path=/health'"
+    ),
+    "[backend b]\nserver = h:1\ncheck = on\ntls = yes\ntls_ca = yes": (
+        "5 check: must begin with tcp, http, redis, postgres, ssh, dns or send=TEXT expect=TEXT, not 'on'; "
+        "write tcp to see whether the server can be connected\n"
+        "7 tls_ca: takes the paths of PEM files, not 'yes'; write them, or remove this"
+    ),
+    "[txmux]\nuser = www:web": (
+        "4 user: 'www:web' is not a name or number of one; write www here, and web as 'group'"
+    ),
+    "[txmux]\nuser   nobody\nwhat ever": (
+        "4 : a line needs '=', as in user = nobody; to continue the value above, indent it\n"
+        "5 : a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
+    ),
+    "[route r]\nmatch = ssh\nbackend = close\nunder = listen a": (
+        "6 under: there is no [listen listen a] and no [route listen a]; did you mean 'a'?"
+    ),
+}
+
+
 class ValueTests(ReadingTestCase):
-    def refuses_line(self, line: str, *told: str) -> None:
-        self.refuses(f"{self.listen}{line}\n", *told)
-
-    def test_quotes_and_semicolons(self) -> None:
-        self.refuses_line(
-            'detect_timeout = "5s"\nallow = 10.0.0.0/8;',
-            "3 detect_timeout: remove the quotes around the value; write 5s",
-            "4 allow: remove the ';' at the end; write 10.0.0.0/8",
-        )
+    def test_habits(self) -> None:
+        for text, told in HABITS.items():
+            self.refuses(f"{self.listen}{text}\n", *told.split("\n"))
         self.assertIn("is not a duration", self.complaints(f'{self.listen}detect_timeout = "5"')[0])
-
-    def test_outcomes(self) -> None:
-        self.refuses_line(
-            "default = drop",
-            "3 default: there is no [backend drop]; to turn clients away, write close, reset or reject",
-        )
-        self.refuses_line(
-            "default = r\n[route r]\nmatch = ssh\nbackend = h:1",
-            "3 default: there is no [backend r]; [route r] is a route; write what its 'backend' is",
-        )
 
     def test_networks(self) -> None:
         for text, meant in {
@@ -122,17 +163,11 @@ class ValueTests(ReadingTestCase):
             "10.0.0.0-10.0.0.127": "10.0.0.0/25",
             "10.0.0.1 - 10.0.0.2": "10.0.0.1/32, 10.0.0.2/32",
         }.items():
-            self.refuses_line(
-                f"allow = {text}", f"3 allow: {text!r} is not a network; write {meant}"
-            )
-        self.refuses_line(
-            "allow = 10.0.0.0/8 ::1",
-            "3 allow: '10.0.0.0/8 ::1' is not a network; write commas between networks",
-        )
+            told = f"3 allow: {text!r} is not a network; write {meant}"
+            self.refuses(f"{self.listen}allow = {text}", told)
         for text in ("10.0.0.9-10.0.0.1", "10.0.0.1-::1", "1.2.3.4-5.6.7.8"):
-            self.assertIn(
-                "write it as 10.0.0.0/8", self.complaints(f"{self.listen}allow = {text}")[0]
-            )
+            (told,) = self.complaints(f"{self.listen}allow = {text}")
+            self.assertIn("write it as 10.0.0.0/8", told)
 
     def test_endpoints(self) -> None:
         for text, told in {
@@ -155,27 +190,6 @@ class ValueTests(ReadingTestCase):
         }.items():
             self.refuses(f"[listen a]\nendpoint = {text}\n", f"2 endpoint: {told}")
 
-    def test_servers(self) -> None:
-        for text, told in {
-            "web1 10.0.0.1:80": ["'web1': a server has no name here; write '10.0.0.1:80'"],
-            "h:1 check inter 2s weight=2": [
-                "'check' is not expected after the server; write 'check = tcp' as a key",
-                "'inter' is not expected after the server; write 'check = tcp interval=2s' as a key",
-            ],
-            "h:1 send-proxy-v2": [
-                "'send-proxy-v2' is not expected after the server; write 'proxy_protocol = v2' as a key"
-            ],
-            "https://h/x": [
-                (
-                    "'https://h/x' is not an address and port; did you mean 'h:443'? "
-                    "For a server with TLS, 'tls = yes' goes into a [backend]"
-                )
-            ],
-        }.items():
-            self.refuses_line(
-                f"[backend b]\nserver = {text}", *(f"4 server: {one}" for one in told)
-            )
-
     def test_nothing_but_a_semicolon(self) -> None:
         (told,) = self.complaints(f"{self.listen}[route r]\nmatch = ;\nbackend = close\n")
         self.assertTrue(told.startswith("4 match: unknown matcher ';'"), told)
@@ -187,20 +201,7 @@ class ValueTests(ReadingTestCase):
             f"2 endpoint: a port must be a whole number from 0 to 65535, not '$PORT'; {told}",
         )
 
-    def test_one_of_several(self) -> None:
-        self.refuses_line(
-            "default = web, ssh",
-            "3 default: takes one backend; put the servers of all of them into one [backend], "
-            "and write its name here",
-        )
-        self.refuses_line(
-            "[txmux]\nuser = www:web",
-            "4 user: 'www:web' is not a name or number of one; write www here, and web as 'group'",
-        )
-        self.refuses_line(
-            "[route r]\nmatch = ssh\nbackend = close\nunder = listen a",
-            "6 under: there is no [listen listen a] and no [route listen a]; did you mean 'a'?",
-        )
+    def test_files_without_commas(self) -> None:
         folder = make_folder(self)
         rules = folder / "x.ini"
         rules.write_text(
@@ -213,31 +214,3 @@ class ValueTests(ReadingTestCase):
         for line, meant in (("tls a.example", "sni=a.example"), ("payload PING", "text=PING")):
             (told,) = self.complaints(f"{self.listen}[route r]\nmatch = {line}\nbackend = close\n")
             self.assertIn(f"is not an option; did you mean '{meant}'? (", told)
-
-    def test_weight_without_equals(self) -> None:
-        self.refuses_line(
-            "[backend b]\nserver = h:1 weight 2",
-            "4 server: '2' is not expected after the server; write weight=2",
-        )
-
-    def test_no_equals(self) -> None:
-        told = "a line needs '=', as in {}; to continue the value above, indent it"
-        self.refuses_line(
-            "[txmux]\nuser   nobody\nwhat ever",
-            f"4 : {told.format('user = nobody')}",
-            f"5 : {told.format('KEY = VALUE')}",
-        )
-
-    def test_path_of_a_check(self) -> None:
-        self.refuses_line(
-            "[backend b]\nserver = h:1\ncheck = http /health",
-            "5 check: '/health' is not an option; write 'path=/health'",
-        )
-
-    def test_booleans_where_files_or_checks_go(self) -> None:
-        self.refuses_line(
-            "[backend b]\nserver = h:1\ncheck = on\ntls = yes\ntls_ca = yes",
-            "5 check: must begin with tcp, http, redis, postgres, ssh, dns or send=TEXT expect=TEXT, not 'on'; "
-            "write tcp to see whether the server can be connected",
-            "7 tls_ca: takes the paths of PEM files, not 'yes'; write them, or remove this",
-        )
