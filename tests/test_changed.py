@@ -32,8 +32,6 @@ _FILES = {
 
 
 class ChangedTests(SynchronousTestCase):
-    """A small project."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         for path, text in _FILES.items():

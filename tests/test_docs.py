@@ -307,8 +307,6 @@ class AccessLogTests(PageTestCase):
 
 
 class OtherPageTests(PageTestCase):
-    """What else would be forgotten."""
-
     page = _ROOT / "docs/explanation/architecture.md"
 
     def test_commands_and_options(self) -> None:

@@ -131,8 +131,6 @@ _OTHERS = {
 
 
 class NamedTests(SynchronousTestCase):
-    """All that others name."""
-
     def test_all(self) -> None:
         """Whatever they name, it is told on one line, commands no terminal, and does not fill the disk."""
         for who, tell in _OTHERS.items():

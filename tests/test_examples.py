@@ -22,8 +22,6 @@ _EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 class RulesTests(SynchronousTestCase):
-    """Every rules file."""
-
     def test_no_errors(self) -> None:
         files = sorted(_EXAMPLES.rglob("*.ini"))
         self.assertTrue(files)

@@ -16,8 +16,6 @@ _EXAMPLES = Path(__file__).parent.parent / "examples/discovery"
 
 
 class FilesTests(InteropTestCase):
-    """``files.conf`` with ``write-servers``."""
-
     def write(self, *servers: str) -> tuple[int, str]:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         done = subprocess.run(

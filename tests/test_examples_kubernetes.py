@@ -65,8 +65,6 @@ class PageTests(SynchronousTestCase):
 
 
 class AgreementTests(CommandTestCase):
-    """What has to be the same in several places."""
-
     def setUp(self) -> None:
         super().setUp()
         (rules,) = manifests("rules")

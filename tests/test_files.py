@@ -154,8 +154,6 @@ class LinksTest(SynchronousTestCase):
 
 
 class ReadTest(SynchronousTestCase):
-    """Files that this process may read."""
-
     def test_pipes(self) -> None:
         """A pipe is read as long as somebody writes; one without a writer is empty, and nobody waits for it."""
         pipe = make_folder(self) / "pipe"

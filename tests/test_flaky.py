@@ -25,8 +25,6 @@ def test_once():
 
 
 class FlakyTests(unittest.TestCase):
-    """What fails runs once more."""
-
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)

@@ -50,8 +50,6 @@ class _Server(Peer):
 
 
 class LeakTest(MuxTestCase):
-    """Descriptors, timers and objects are all given back."""
-
     timeout = 900
 
     def setUp(self) -> None:

@@ -35,8 +35,6 @@ class _OnReactor(Twist):
 
 
 class _Mux(Mux, _OnReactor):
-    """A running service on that reactor."""
-
     def __init__(self, folder: Path, rules: str, settings: str, reactor: str) -> None:
         self.reactor = reactor
         super().__init__(folder, rules, settings)
@@ -48,8 +46,6 @@ class _Mux(Mux, _OnReactor):
 
 
 class ReactorTests(_Base):
-    """The tests; a subclass names the reactor."""
-
     skip = None if is_supported() else "this system has other reactors"
     reactor: ClassVar[str]
 

@@ -45,8 +45,6 @@ class Strange(PeerFactory):
 
 
 class EndpointCase(MuxTestCase):
-    """Has a server at an endpoint string."""
-
     def setUp(self) -> None:
         super().setUp()
         self.path = str(make_folder(self) / "x.sock")
@@ -185,8 +183,6 @@ class ServingTest(EndpointCase):
 
 
 class SenderTest(EndpointCase):
-    """Those that send something else."""
-
     def give(self, message: bytes = b"", *descriptors: int) -> socket.socket:
         giver = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.addCleanup(giver.close)

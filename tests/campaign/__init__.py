@@ -1,1 +1,0 @@
-"""Short runs of the campaign."""

@@ -23,8 +23,6 @@ from campaign.bytes.wires import Plain
 
 
 class BytesTests(SynchronousTestCase):
-    """Its machinery works."""
-
     def test_bytes(self) -> None:
         report = run(Budget(1, 1), trials=200)
         self.assertEqual(report.defects, [])
@@ -42,8 +40,6 @@ class BytesTests(SynchronousTestCase):
 
 
 class RoundsTests(SynchronousTestCase):
-    """What goes wrong in one round does not take what the others have found."""
-
     def test_rounds(self) -> None:
         """A round that fails is a defect, and others play clients and servers from then on; an interruption is told of."""
         rounds = Rounds(Budget(3600, 1))
@@ -65,8 +61,6 @@ class RoundsTests(SynchronousTestCase):
 
 
 class CheckTests(SynchronousTestCase):
-    """What is wrong is found."""
-
     def test_lost_doubled_altered_and_foreign_bytes(self) -> None:
         whole = Stream(1, 2, 0).take(1000)
         self.assertTrue(Stream(1, 2, 0).is_next(whole))

@@ -69,8 +69,6 @@ class CostTests(SynchronousTestCase):
 
 
 class FilesTests(SynchronousTestCase):
-    """What is tried finds no files."""
-
     def test_no_file_until_it_is_over(self) -> None:
         with no_files():
             self.assertRaises(FileNotFoundError, open, "/etc/passwd")

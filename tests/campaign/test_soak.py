@@ -21,8 +21,6 @@ class SoakTests(SynchronousTestCase):
 
 
 class JudgeTests(SynchronousTestCase):
-    """What is a defect."""
-
     def test_unknown_lines_have_no_cause(self) -> None:
         head = "2026-11-20T08:36:44+0000 [txmux.service.MuxService#info]"
         text = f"{head} rules reloaded: 1 route new (x)\n{head} something else\n\tTraceback\n"

@@ -1,1 +1,0 @@
-"""Tests of the conversion of other programs' configurations."""

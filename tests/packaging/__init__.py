@@ -1,1 +1,0 @@
-"""What is given to others: packages and images, built, installed and run."""

@@ -27,8 +27,6 @@ def _content(wheel: Path) -> dict[str, bytes]:
 
 
 class SdistTests(SynchronousTestCase):
-    """The source package of the checkout, unpacked."""
-
     folder: ClassVar[Path]
     source: ClassVar[Path]
 

@@ -52,8 +52,6 @@ class EditableTests(SynchronousTestCase):
 
 
 class WheelTests(SynchronousTestCase):
-    """The wheel, and a fresh environment with nothing but it and its dependencies."""
-
     folder: ClassVar[Path]
     wheel: ClassVar[Path]
     python: ClassVar[Path]

@@ -10,8 +10,6 @@ from tests.support.ports import stop_listening
 
 
 class EchoServer:
-    """Serves any number of clients until it is ended."""
-
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listening.getsockname()[1]

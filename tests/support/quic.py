@@ -83,8 +83,6 @@ class _End:
 
 
 class QuicServer(_End):
-    """Serves one connection: gives each stream its bytes."""
-
     def __init__(self, test: TestCase, given: bytes) -> None:
         super().__init__(test)
         self._given = given

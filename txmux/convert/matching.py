@@ -60,7 +60,6 @@ def regex_text(pattern: str) -> str:
 
 
 def is_searched(pattern: str) -> bool:
-    """Return whether a pattern may match later than at the first byte."""
     return "^" not in pattern and not pattern.startswith(r"\A")
 
 

@@ -90,13 +90,13 @@ class AdmissionTests(SynchronousTestCase):
         self.assertIn("\nallow = 10.0.0.0/8\n", found.text)
         self.assertEqual(found.warnings, ())
 
-    def test_expect_proxy_of_networks(self) -> None:
-        found = frontend("tcp-request connection expect-proxy layer4 if { src 10.0.0.0/8 }")
-        self.assertIn("\naccept_proxy_from = 10.0.0.0/8\n", found.text)
-
-    def test_expect_proxy_of_all(self) -> None:
-        found = frontend("tcp-request connection expect-proxy layer4")
-        self.assertIn("\naccept_proxy_from = 0.0.0.0/0\n    ::/0\n    unix\n", found.text)
+    def test_expect_proxy(self) -> None:
+        for condition, networks in (
+            ("if { src 10.0.0.0/8 }", "10.0.0.0/8"),
+            ("", "0.0.0.0/0\n    ::/0\n    unix"),
+        ):
+            found = frontend(f"tcp-request connection expect-proxy layer4 {condition}")
+            self.assertIn(f"\naccept_proxy_from = {networks}\n", found.text)
 
     def test_expect_proxy_of_all_but_some_is_a_look(self) -> None:
         found = frontend("tcp-request connection expect-proxy layer4 if !{ src 10.0.0.0/8 }")

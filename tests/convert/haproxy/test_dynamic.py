@@ -11,8 +11,6 @@ from tests.convert.haproxy.pieces import backend, frontend, routes
 
 
 class NameTests(SynchronousTestCase):
-    """Names that are put together."""
-
     def test_names_of_backends_by_sni(self) -> None:
         self.assertEqual(
             routes(
@@ -93,8 +91,6 @@ class ServerTests(SynchronousTestCase):
 
 
 class LimitTests(SynchronousTestCase):
-    """How many connections a source may make."""
-
     def limits(self, *lines: str) -> list[str]:
         text = frontend(
             "stick-table type ip size 100k expire 30s store conn_cur,conn_rate(10s)",

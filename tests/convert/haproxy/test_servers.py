@@ -11,8 +11,6 @@ _VERIFIED = "ssl verify required ca-file /ca.pem"
 
 
 class SpokenToTests(SynchronousTestCase):
-    """TLS, and what is told in headers."""
-
     def test_tls_keys(self) -> None:
         for server, keys in (
             (f"{_VERIFIED} verifyhost a.example", "tls_name = a.example\ntls_ca = /ca.pem\n"),

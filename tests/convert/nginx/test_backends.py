@@ -9,8 +9,6 @@ from tests.convert.nginx.pieces import backend, server, stream
 
 
 class UpstreamTests(SynchronousTestCase):
-    """The block ``upstream``."""
-
     def test_weights_limits_and_states(self) -> None:
         found = backend(
             "",

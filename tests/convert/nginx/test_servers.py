@@ -174,8 +174,6 @@ class AdmissionTests(SynchronousTestCase):
 
 
 class LeadingTests(SynchronousTestCase):
-    """Where clients are led, and how long is waited for them."""
-
     def test_preread_times(self) -> None:
         table = "map $ssl_preread_server_name $x { x.example a; }"
         for text, expected in (

@@ -83,8 +83,6 @@ class ArgumentTests(SynchronousTestCase):
 
 
 class DefaultsTests(SynchronousTestCase):
-    """``/etc/default/sslh``."""
-
     def test_options_with_variables_over_several_lines(self) -> None:
         found = converted(
             "RUN=no\n# no DAEMON_OPTS='x'\nPORT=443\nexport DAEMON_OPTS=\"--user sslh \\\n --listen 127.0.0.1:${PORT} --ssh 127.0.0.1:22\"\n"

@@ -56,7 +56,6 @@ class Proxy:
         return found
 
     def all(self, *words: str) -> list[ConfigLine]:
-        """Return the lines that begin with these words and have more."""
         return [line for line in self._by_words.get(words[:2], ()) if line.begins(*words)]
 
     def value(self, *words: str) -> ConfigLine | None:

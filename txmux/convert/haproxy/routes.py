@@ -66,7 +66,6 @@ class FrontendRoutes:
     listeners: list[DraftSection]
 
     def lost(self, line: ConfigLine, why: str, consequence: str = "") -> None:
-        """Report a rule that is left out."""
         self.listeners[0].look(line, f"is left out{consequence}: {why}")
 
     def question(self, line: ConfigLine, start: int, acls: Acls) -> RuleCondition | None:

@@ -41,7 +41,6 @@ class _Rule:
 
 
 def read_rule(text: str, *, tls: bool) -> Condition:
-    """Read the rule of a router, for TLS or for all others."""
     return _condition(_RuleReader(text).read(), tls=tls, opposite=False)
 
 
