@@ -11,7 +11,7 @@
   what it makes of them, and at which byte.
 - ``FACTS``, ``DATAGRAM_FACTS``: options, bytes, and what is learnt of them.
 - ``KEYS``, ``DATAGRAM_KEYS``: options, bytes, and the name by which routes are looked up; ``None`` as long as it is unknown.
-- ``TRIED``: options beside those of the examples with which any bytes at all are tried, the samples and those of ``TRIED_ON`` among them.
+- ``TRIED``: options beside those of the examples with which any bytes at all are tried, those of ``TRIED_ON`` among them, or the samples.
 - ``UNUSABLE``: options that are an error, and a part of its message.
 """
 

@@ -228,10 +228,10 @@ def _pairs(asked: Mapping[str, Asked]) -> Iterator[Pair]:
     return ((one, other) for at, one in enumerate(names) for other in names[at + 1 :])
 
 
-def neighbours(sample: bytes) -> Iterator[bytes]:
-    """Give a sample with one of its first bytes changed, left out, or one more between them."""
+def neighbours(sample: bytes, most: int) -> Iterator[bytes]:
+    """Give a sample with one of its first bytes, at most this many, changed, left out, or one more between them."""
     yield sample
-    for at, byte in enumerate(sample[:_CHANGED]):
+    for at, byte in enumerate(sample[: min(most, _CHANGED)]):
         before, behind = sample[:at], sample[at + 1 :]
         yield before + behind
         for other in {*_OFTEN, *(byte ^ 1 << bit for bit in range(8))}:

@@ -97,5 +97,5 @@ FACTS: Facts = (
     ("", b"GET /", {}),
 )
 TRIED = ("host=*.example.com", "path=/team/*,/é", "host=* path=~/t.*")
-TRIED_ON = (FETCH, pkt_line(b"git-upload-pack /\xc3\xa9"))
+TRIED_ON = (SAMPLES[1], FETCH, pkt_line(b"git-upload-pack /\xc3\xa9"))
 UNUSABLE = (("host=a,,b", "host: "), ("path=a,,b", "path: "))

@@ -128,7 +128,7 @@ VERDICTS = (
     ("user=?", startup(b"user", b"\xff"), MATCH),
 )
 TRIED = ("user=a*", "database=shop", "application=?sql")
-TRIED_ON = (NO_DATABASE, startup(b"user", b"alice", b"database", b"user"))
+TRIED_ON = (PSQL, SSL_REQUEST, NO_DATABASE, startup(b"user", b"alice", b"database", b"user"))
 UNUSABLE = (("database=a,,b", "database: "),)
 OF_PSQL = {"user": "alice", "database": "shop", "application": "psql"}
 FACTS: Facts = (

@@ -49,7 +49,12 @@ VERDICTS = (
     *((f"ja4={one}", NAMELESS, NO, len(NAMELESS)) for one in ("t13*", NAMELESS_JA4.upper(), "a")),
 )
 TRIED = ("sni=none", "sni=none,*.example.com", "ech=no", "ja4=t12*")
-TRIED_ON = (NAMED, ENCRYPTED, records(client_hello(versions(0x0304), PADDING), 20))
+TRIED_ON = (
+    records(client_hello(SNI, alpn(b"h2"), versions(0x0304)), 40),
+    NAMED,
+    ENCRYPTED,
+    records(client_hello(versions(0x0304), PADDING), 20),
+)
 UNUSABLE = (
     *((f"sni={one}", "sni: ") for one in ("none,", "none,a..b")),
     *((f"ech={one}", "write one of them") for one in ("", "Yes", "true", "yes,no")),

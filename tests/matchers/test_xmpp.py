@@ -98,7 +98,7 @@ VERDICTS = (
     ("to=a", FITS_TO.replace(b"bb", b"bbb", 1), NO),
 )
 TRIED = ("to=*", "to=example.com,*.example")
-TRIED_ON = (*LOOKALIKES, b"<stream:stream to='a' to=\"b\">")
+TRIED_ON = (RFC, *LOOKALIKES, b"<stream:stream to='a' to=\"b\">")
 UNUSABLE = (("to=a,,b", "to: "),)
 KEYS = (
     ("to=a", WORDS, "example.com"),
