@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import IProtocolMatcher
 
-    Facts = tuple[tuple[str, bytes, dict[str, str]], ...]
+    Facts = tuple[tuple[str, bytes | tuple[bytes, ...], dict[str, str]], ...]
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 CONFIGURED = frozenset({"any", "payload", "regex"})

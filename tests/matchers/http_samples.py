@@ -16,5 +16,4 @@ said = verdicts_of(http)
 
 
 def with_fields(*fields: str) -> bytes:
-    """Make a request with these header fields."""
     return "\r\n".join(("GET / HTTP/1.1", *fields, "", "")).encode("latin-1")

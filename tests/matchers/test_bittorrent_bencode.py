@@ -35,8 +35,6 @@ def encoded(value: Value) -> bytes:
 
 
 class DictionaryTests(SynchronousTestCase):
-    """What is read, and what is refused."""
-
     @given(st.dictionaries(st.binary(max_size=5), VALUES, max_size=4), st.binary(max_size=5))
     def test_read(self, value: dict[bytes, Value], rest: bytes) -> None:
         """Strings are given as they are, all else as it is encoded; what follows is left."""

@@ -23,7 +23,6 @@ OPT = bytes.fromhex("00 0029 04d0 00000000 000c 000a0008 9b3c1f0e77a2d451")
 
 
 def message(rest: bytes, flags: str = "0100", counts: str = "0001 0000 0000 0000") -> bytes:
-    """Make a message with its length before it."""
     body = bytes.fromhex(f"1234 {flags} {counts}") + rest
     return len(body).to_bytes(2, "big") + body
 
@@ -153,7 +152,6 @@ REFUSED_DATAGRAMS = (
 
 
 def named(name: bytes) -> bytes:
-    """Make a question for the address of a name."""
     return message(name + IN)
 
 
@@ -238,8 +236,6 @@ UNUSABLE = (
 
 
 class DatagramTests(SynchronousTestCase):
-    """Messages over UDP, which fill their datagram."""
-
     @given(
         st.sampled_from(DATAGRAMS),
         st.lists(st.tuples(st.integers(2, 60), st.integers(0, 255)), max_size=3),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from tests.support.examples import scaled
 from tests.wire.dtls_builder import V10, V12, V13, dtls_body, fragment, hello_datagrams, record
 from tests.wire.hello_builder import alpn, extension, server_name, versions
-from txmux.interfaces import Datagrams, Key, Verdict
+from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.dtls import dtls
-from txmux.testing import check_datagrams, flow_decided, steps_in
+from txmux.testing import flow_decided, steps_in
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+if TYPE_CHECKING:
+    from tests.matchers.all_samples import Facts
 
 BODY = dtls_body(server_name("www.Example.com"), alpn(b"coap"), extension(21, bytes(40)))
 (WHOLE,) = hello_datagrams(BODY)
@@ -22,96 +26,62 @@ BODY = dtls_body(server_name("www.Example.com"), alpn(b"coap"), extension(21, by
 )
 CUT = tuple(hello_datagrams(BODY, 20, 80))
 DATAGRAMS = (WHOLE, WITH_COOKIE, CUT[0])
+NAMELESS = hello_datagrams(dtls_body(extension(21, b"")))
+# One datagram is enough, also with a fragment from the middle.
+MATCHED_DATAGRAMS = (CUT[1], CUT, (WHOLE, b"x"))
+REFUSED_DATAGRAMS = (
+    b"\x16\xfe\xff",
+    b"\x16\x03\x01\0\x20\1\0\0\x1c" + bytes(40),
+    record(fragment(BODY, 0, 50), kind=23),
+    record(fragment(BODY, 0, 50), version=0x0303),
+    record(fragment(BODY, 0, 50), epoch=1),
+    record(fragment(BODY, 0, 50), number=1 << 32),
+    record(fragment(BODY, 0, 50, message=2)),
+    record(b"\2" + fragment(BODY, 0, 50)[1:]),
+    record(fragment(BODY, 0, 50, length=20_000)),
+    record(fragment(BODY, 0, 50, length=49)),
+    record(fragment(BODY, 0, 0)),
+    record(fragment(b"\3\3" + BODY[2:], 0, 50)),
+    record(fragment(BODY, 0, 50))[:-1],
+)
+OTHER_NAME = hello_datagrams(dtls_body(server_name("www.example.org")))
+VERSIONS = (
+    ("1.0", "1.2,1.3", dtls_body(version=V10)),
+    ("1.2", "1.0,1.3", dtls_body()),
+    ("1.2", "1.0,1.3", dtls_body(versions(V12, V10))),
+    ("1.3", "1.0,1.2", dtls_body(versions(0x0A0A, V13, V12))),
+)
+DATAGRAM_VERDICTS = (
+    # With a name the whole hello is needed.
+    *(
+        ("sni=*.example.com", flow, MATCH)
+        for flow in (WHOLE, WITH_COOKIE, CUT, CUT[::-1], b"".join(CUT))
+    ),
+    ("sni=*.example.com", OTHER_NAME, NO),
+    ("sni=*.example.com", CUT[:2], NEED_MORE),
+    ("sni=*.example.com", CUT[1:], NEED_MORE),
+    ("sni=none", WHOLE, NO),
+    ("sni=none", NAMELESS, MATCH),
+    ("alpn=coap", WHOLE, MATCH),
+    ("alpn=webrtc", WHOLE, NO),
+    # The version is the highest that is offered, by its name in DTLS.
+    *((f"version={name}", hello_datagrams(body), MATCH) for name, _, body in VERSIONS),
+    *((f"version={others}", hello_datagrams(body), NO) for _, others, body in VERSIONS),
+)
+DATAGRAM_KEYS = (
+    ("sni=a.example,*.b.example", WHOLE, "www.example.com"),
+    ("sni=a.example,*.b.example", b"\x16", ""),
+    ("sni=a.example,*.b.example", CUT[:1], None),
+)
+INSIDE = {"sni": "www.example.com", "alpn": "coap", "tls": "1.2"}
+DATAGRAM_FACTS: Facts = (("", WHOLE, INSIDE), ("", CUT, INSIDE), ("", CUT[1], {}))
 
 
 def verdict(*datagrams: bytes, **options: str) -> Verdict:
-    """Ask about a flow, in every way."""
     return flow_decided(dtls.predicate(options), datagrams).verdict
 
 
-def facts(*datagrams: bytes) -> dict[str, str]:
-    """Give what is learnt of a flow."""
-    told: dict[str, str] = dtls.predicate({}).learnt(Datagrams(datagrams))  # type: ignore[attr-defined]
-    return told
-
-
-class ContractTests(SynchronousTestCase):
-    """What every matcher has to keep."""
-
-    def test_plain(self) -> None:
-        """Without options one datagram is enough, also with a fragment from the middle."""
-        wrong = (
-            b"\x16\xfe\xff",
-            b"\x16\x03\x01\0\x20\1\0\0\x1c" + bytes(40),
-            record(fragment(BODY, 0, 50), kind=23),
-            record(fragment(BODY, 0, 50), version=0x0303),
-            record(fragment(BODY, 0, 50), epoch=1),
-            record(fragment(BODY, 0, 50), number=1 << 32),
-            record(fragment(BODY, 0, 50, message=2)),
-            record(b"\2" + fragment(BODY, 0, 50)[1:]),
-            record(fragment(BODY, 0, 50, length=20_000)),
-            record(fragment(BODY, 0, 50, length=49)),
-            record(fragment(BODY, 0, 0)),
-            record(fragment(b"\3\3" + BODY[2:], 0, 50)),
-            record(fragment(BODY, 0, 50))[:-1],
-        )
-        samples = (*DATAGRAMS, CUT[1], CUT, (WHOLE, b"x"))
-        check_datagrams(dtls, samples, wrong, examples=60)
-
-    def test_sni(self) -> None:
-        """With a name the whole hello is needed."""
-        check_datagrams(
-            dtls,
-            [WHOLE, WITH_COOKIE, CUT, CUT[::-1], b"".join(CUT)],
-            [hello_datagrams(dtls_body(server_name("www.example.org")))],
-            {"sni": "*.example.com"},
-            undecided=[CUT[:2], CUT[1:]],
-            examples=30,
-        )
-
-
-class OptionTests(SynchronousTestCase):
-    """Each option, with a hello that has it and one that has not."""
-
-    def test_options(self) -> None:
-        """Name and protocol are those of TLS."""
-        nameless = hello_datagrams(dtls_body(extension(21, b"")))
-        self.assertIs(verdict(WHOLE, alpn="coap"), MATCH)
-        self.assertIs(verdict(WHOLE, alpn="webrtc"), NO)
-        self.assertIs(verdict(WHOLE, sni="none"), NO)
-        self.assertIs(verdict(*nameless, sni="none"), MATCH)
-
-    def test_versions(self) -> None:
-        """The version is the highest that is offered, by its name in DTLS."""
-        for name, body in (
-            ("1.0", dtls_body(version=V10)),
-            ("1.2", dtls_body()),
-            ("1.2", dtls_body(versions(V12, V10))),
-            ("1.3", dtls_body(versions(0x0A0A, V13, V12))),
-        ):
-            flow = hello_datagrams(body)
-            self.assertIs(verdict(*flow, version=name), MATCH)
-            others = {"1.0", "1.2", "1.3"} - {name}
-            self.assertIs(verdict(*flow, version=",".join(sorted(others))), NO)
-
-    def test_key(self) -> None:
-        """Thousands of routes are told apart by the name."""
-        key: Key = dtls.predicate({"sni": "a.example,*.b.example"}).key  # type: ignore[attr-defined]
-        self.assertEqual((key.exact, key.under), ({"a.example"}, {"b.example"}))
-        for flow, name in (((WHOLE,), "www.example.com"), ((b"\x16",), ""), (CUT[:1], None)):
-            self.assertEqual(key.read(Datagrams(flow)), name)
-
-    def test_facts(self) -> None:
-        """What the hello has inside is told."""
-        expected = {"sni": "www.example.com", "alpn": "coap", "tls": "1.2"}
-        self.assertEqual(facts(WHOLE), expected)
-        self.assertEqual(facts(*CUT), expected)
-        self.assertEqual(facts(CUT[1]), {})
-
-
 class FragmentTests(SynchronousTestCase):
-    """A hello in several fragments."""
-
     @settings(max_examples=scaled(60))
     @given(st.data())
     def test_cut(self, data: st.DataObject) -> None:

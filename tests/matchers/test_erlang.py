@@ -4,19 +4,16 @@ from __future__ import annotations
 
 
 def framed(message: bytes) -> bytes:
-    """Put the length before a message."""
     return len(message).to_bytes(2, "big") + message
 
 
 def new_name(flags: int, name: bytes, extra: bytes = b"") -> bytes:
-    """Make a send_name of version 6."""
     creation = bytes.fromhex("6553f2a1")
     size = len(name).to_bytes(2, "big")
     return framed(b"N" + flags.to_bytes(8, "big") + creation + size + name + extra)
 
 
 def alive(name: bytes, node_type: bytes = b"M") -> bytes:
-    """Make an ALIVE2_REQ."""
     size = len(name).to_bytes(2, "big")
     start = b"x" + bytes.fromhex("a3d1") + node_type + bytes.fromhex("00 0006 0005")
     return framed(start + size + name + b"\0\0")

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 
 def pkt_line(text: bytes) -> bytes:
-    """Put its length before a text."""
     return b"%04x%b" % (len(text) + 4, text)
 
 

@@ -11,7 +11,6 @@ POST = ((":method", "POST"), (":scheme", "http"), (":path", "/pkg.Service/Call")
 
 
 def typed(*content_types: str) -> bytes:
-    """Make a request with these content types."""
     return h2.opening(*POST, *(("content-type", value) for value in content_types))
 
 

@@ -123,8 +123,6 @@ FACTS: Facts = (
 
 
 class LearntTests(SynchronousTestCase):
-    """What goes to the access log."""
-
     def test_hostile_host(self) -> None:
         """A host cannot break the log line, or fill it."""
         odd, long = (
@@ -161,8 +159,6 @@ class CostTests(SynchronousTestCase):
 
 
 class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
     @settings(max_examples=scaled(150), deadline=None)
     @given(
         st.sampled_from(

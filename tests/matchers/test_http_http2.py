@@ -71,8 +71,6 @@ KEYS = tuple(
 
 
 class OptionTests(SynchronousTestCase):
-    """What holds with any request."""
-
     def test_longest(self) -> None:
         """As much is read as it takes."""
         for options, longest in (

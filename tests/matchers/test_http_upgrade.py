@@ -28,7 +28,6 @@ CURL = (
 
 
 def end_of(data: bytes, field: bytes) -> int:
-    """Tell where the line of a field ends."""
     return data.index(b"\n", data.index(field)) + 1
 
 
@@ -78,8 +77,6 @@ UNUSABLE = (
 
 
 class ManyFieldsTests(SynchronousTestCase):
-    """A head made to be slow."""
-
     def test_many_protocols(self) -> None:
         """No more protocols are read than count."""
         found = parse_upgrade(with_fields("Upgrade:" + "x," * 9999), None)

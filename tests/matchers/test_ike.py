@@ -55,7 +55,6 @@ DATAGRAMS = (
 def header(
     first: str = "2120 2208", number: int = 0, responder: bytes = bytes(8), size: int = 40
 ) -> bytes:
-    """Make a message of version 2 in which all but the header is empty."""
     head = bytes(range(1, 9)) + responder + bytes.fromhex(first) + number.to_bytes(4, "big")
     return head + size.to_bytes(4, "big") + bytes(size - 28)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 def request(
     key: int, version: int, client: bytes | None, *, body: bytes = b"", id_: int = 0
 ) -> bytes:
-    """Write a request as it travels."""
     size = b"\xff\xff" if client is None else len(client).to_bytes(2, "big") + client
     numbers = key.to_bytes(2, "big") + version.to_bytes(2, "big") + id_.to_bytes(4, "big")
     rest = numbers + size + body

@@ -13,7 +13,6 @@ SAMPLES = (
 
 
 def der(tag: int, *parts: bytes) -> bytes:
-    """Write an element with a short length."""
     return bytes([tag, len(b"".join(parts))]) + b"".join(parts)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 
 def binary(opcode: int, key: bytes = b"", extras: bytes = b"") -> bytes:
-    """Write a request of the binary protocol."""
     body = extras + key
     lengths = len(key).to_bytes(2, "big") + bytes([len(extras), 0, 0, 0])
     return bytes([0x80, opcode]) + lengths + len(body).to_bytes(4, "big") + bytes(12) + body

@@ -20,13 +20,11 @@ def varint(number: int) -> bytes:
 
 
 def handshake(host: bytes, state: int = 2, version: int = 767, port: int = 25565) -> bytes:
-    """Make a handshake packet."""
     body = b"\0" + varint(version) + varint(len(host)) + host + port.to_bytes(2, "big")
     return varint(len(body) + 1) + body + bytes([state])
 
 
 def ping(host: str) -> bytes:
-    """Make the ping of release 1.6."""
     name, channel = host.encode("utf-16-be"), "MC|PingHost".encode("utf-16-be")
     rest = b"\x4e" + len(host).to_bytes(2, "big") + name + (25565).to_bytes(4, "big")
     return b"\xfe\x01\xfa\0\x0b" + channel + len(rest).to_bytes(2, "big") + rest

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 
 def message(opcode: int, body: bytes, request: int = 1, answered: int = 0) -> bytes:
-    """Write a message as it travels."""
     numbers = (16 + len(body), request, answered, opcode)
     return b"".join(number.to_bytes(4, "little") for number in numbers) + body
 
 
 def document(elements: bytes) -> bytes:
-    """Write a BSON document."""
     return (4 + len(elements) + 1).to_bytes(4, "little") + elements + b"\x00"
 
 

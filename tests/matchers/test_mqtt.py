@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 
 
 def sized(data: bytes) -> bytes:
-    """Put the length of a string before it."""
     return len(data).to_bytes(2, "big") + data
 
 
 def number(value: int) -> bytes:
-    """Make a number of variable length."""
     head = b""
     while value > 127:
         head += bytes([value & 0x7F | 0x80])
@@ -38,7 +36,6 @@ def connect(
     properties: bytes = b"",
     rest: bytes = b"",
 ) -> bytes:
-    """Make a CONNECT packet."""
     body = sized(name) + bytes([version, flags, 0, 60])
     body += number(len(properties)) + properties if version == 5 else b""
     body += sized(client_id) + rest
@@ -121,8 +118,6 @@ FACTS: Facts = (
 
 
 class LongTests(SynchronousTestCase):
-    """Packets of many bytes."""
-
     def test_longest(self) -> None:
         """The client identifier ends within 64 KiB."""
         size = 65536 - len(connect(b"", version=5, properties=b"a" * 30000)) - 2

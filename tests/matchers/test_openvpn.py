@@ -16,7 +16,6 @@ NOTHING = bytes(5)
 
 
 def framed(packet: bytes) -> bytes:
-    """Put the length before a packet."""
     return len(packet).to_bytes(2, "big") + packet
 
 
@@ -26,7 +25,6 @@ def random(size: int) -> bytes:
 
 
 def tls_auth(size: int) -> bytes:
-    """Make a reset with --tls-auth."""
     return framed(V2 + SESSION + random(size) + FIRST + TIME + NOTHING)
 
 
@@ -169,8 +167,6 @@ REFUSED_DATAGRAMS = (
 
 
 class DatagramTests(SynchronousTestCase):
-    """The same over UDP, where a packet is a datagram."""
-
     def test_attempts(self) -> None:
         """The eighth attempt is one, the ninth is not."""
         verdict_of = datagram_verdicts_of(openvpn)

@@ -19,8 +19,6 @@ said = verdicts_of(payload)
 
 
 class ContractTests(SynchronousTestCase):
-    """The contract of a matcher."""
-
     def test_contract(self) -> None:
         """It is kept, with all that the options show as examples."""
         check_matcher(
@@ -29,8 +27,6 @@ class ContractTests(SynchronousTestCase):
 
 
 class BytesTests(SynchronousTestCase):
-    """Which bytes match."""
-
     def test_text(self) -> None:
         """The text matches at its last byte, whatever follows."""
         self.assertEqual(said(b"JDWP-Handshake", text="JDWP-"), (MATCH, 5))
@@ -88,10 +84,7 @@ class BytesTests(SynchronousTestCase):
 
 
 class OptionTests(SynchronousTestCase):
-    """Which options are refused, and what the user is told."""
-
     def refused(self, **options: str) -> str:
-        """Give the message of the error."""
         return str(self.assertRaises(OptionError, payload.predicate, options))
 
     def test_text_or_hex(self) -> None:
@@ -143,8 +136,6 @@ class OptionTests(SynchronousTestCase):
 
 
 class DatagramTests(SynchronousTestCase):
-    """The first datagram has to have the bytes in it."""
-
     def test_contract(self) -> None:
         """A datagram that ends before the bytes do is a no."""
         check_datagrams(

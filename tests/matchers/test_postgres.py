@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
 
 def startup(*strings: bytes, minor: int = 0, end: bytes = b"\0") -> bytes:
-    """Write a StartupMessage as it travels."""
     body = bytes([0, 3, 0, minor]) + b"".join(string + b"\0" for string in strings) + end
     return (4 + len(body)).to_bytes(4, "big") + body
 
 
 def cancel(key: bytes) -> bytes:
-    """Write a CancelRequest as it travels."""
     body = b"\x04\xd2\x16\x2e\x00\x00\x12\x34" + key
     return (4 + len(body)).to_bytes(4, "big") + body
 

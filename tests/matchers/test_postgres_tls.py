@@ -70,10 +70,7 @@ KEYS = (
 
 
 class ExchangeTests(SynchronousTestCase):
-    """Which requests it wants the client to be answered."""
-
     def exchanges(self, data: bytes) -> tuple[Exchange, ...]:
-        """Give those with which a stream begins."""
         find: Any = getattr(postgres.predicate({"sni": "*"}), "exchanges")  # noqa: B009
         return tuple(find(Peeked(data)))
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from tests.support.examples import scaled
 from tests.wire.hello_builder import client_hello, extension, server_name
 from tests.wire.quic_builder import (
@@ -37,11 +38,10 @@ from tests.wire.quic_vectors import (
     VERSION_1,
     VERSION_2,
 )
-from txmux.interfaces import Datagrams, Key, Verdict
+from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.quic import quic
-from txmux.testing import check_datagrams, flow_decided, steps_in
+from txmux.testing import flow_decided, steps_in
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 BIG = client_hello(extension(21, bytes(1500)), server_name("big.example.com"))
 WHOLE = initial(crypto(0, HELLO))
 FLOWS = (
@@ -53,61 +53,80 @@ FLOWS = (
     (zero_rtt(), WHOLE),
 )
 DATAGRAMS = tuple(flow[0] for flow in FLOWS[:4])
+MATCHED_DATAGRAMS = FLOWS[4:]
+REFUSED_DATAGRAMS = (
+    b"\x40" + bytes(30),
+    b"\x80" + bytes(1200),
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"\xc0",
+)
+UNDECIDED_DATAGRAMS = (zero_rtt(), (zero_rtt(), zero_rtt()))
+IN_TWO = FLOWS[4]
+NAMELESS = initial(crypto(0, client_hello(extension(21, b""))))
+WITH_ECH = initial(crypto(0, client_hello(extension(0xFE0D, b"\0\0\1"))))
+OF_VERSIONS = {
+    "1": WHOLE,
+    "2": initial(crypto(0, HELLO), version=V2),
+    "draft-29": DRAFT_29,
+    "other": other_version(),
+}
+DATAGRAM_VERDICTS = (
+    # With a name the whole hello is needed.
+    ("sni=*.example.com", IN_TWO, MATCH),
+    ("sni=*.example.com", IN_TWO[::-1], MATCH),
+    ("sni=*.example.com", WHOLE, MATCH),
+    ("sni=*.example.com", VERSION_1, NO),
+    ("sni=*.example.com", DRAFT_29, NO),
+    ("sni=*.example.com", IN_TWO[:1], NEED_MORE),
+    ("sni=*.example.com", IN_TWO[1:], NEED_MORE),
+    ("sni=*.example.com", initial(b"\1"), NEED_MORE),
+    ("sni=*.example.org", WHOLE, NO),
+    ("sni=none", WHOLE, NO),
+    ("sni=none", NAMELESS, MATCH),
+    ("sni=*", NAMELESS, NO),
+    # The other options are as for TLS.
+    ("alpn=h2,h3", WHOLE, MATCH),
+    ("alpn=h2", WHOLE, NO),
+    ("ech=yes", WHOLE, NO),
+    ("ech=yes", WITH_ECH, MATCH),
+    ("ja4=q13d*", WHOLE, MATCH),
+    ("ja4=t13d*", WHOLE, NO),
+    # The version is that of QUIC, also of one that cannot be read.
+    *((f"version={name}", flow, MATCH) for name, flow in OF_VERSIONS.items()),
+    *((f"version={name},1,2", flow, MATCH) for name, flow in OF_VERSIONS.items()),
+    *(
+        (f"version={','.join(OF_VERSIONS.keys() - {name})}", flow, NO)
+        for name, flow in OF_VERSIONS.items()
+    ),
+    ("version=1 sni=www.example.com", WHOLE, MATCH),
+)
+DATAGRAM_KEYS = (
+    ("sni=a.example,*.b.example", WHOLE, "www.example.com"),
+    ("sni=a.example,*.b.example", b"\x40", ""),
+    ("sni=a.example,*.b.example", zero_rtt(), None),
+)
+OF_RFC = {"sni": "example.com", "alpn": "alpn", "tls": "1.3"}
+JA4 = "q13d0211an_62ed6f6ca7ad_4d634acda6c0"
+JA4_29 = "q13d030900_55b375c5d22e_59cd3dafc54d"
+DATAGRAM_FACTS = (
+    ("", VERSION_1, {"quic": "1", **OF_RFC, "ja4": JA4}),
+    ("", VERSION_2, {"quic": "2", **OF_RFC, "ja4": JA4}),
+    ("", DRAFT_29, {"quic": "draft-29", "sni": "server", "tls": "1.3", "ja4": JA4_29}),
+)
 
 
 def verdict(*datagrams: bytes, **options: str) -> Verdict:
-    """Ask about a flow, in every way."""
     return flow_decided(quic.predicate(options), datagrams).verdict
 
 
 def facts(*datagrams: bytes) -> dict[str, str]:
-    """Give what is learnt of a flow."""
     predicate = quic.predicate({})
     told: dict[str, str] = predicate.learnt(Datagrams(datagrams))  # type: ignore[attr-defined]
     return told
 
 
-class ContractTests(SynchronousTestCase):
-    """What every matcher has to keep."""
-
-    def test_plain(self) -> None:
-        """Without options the first Initial packet is enough."""
-        wrong = (b"\x40" + bytes(30), b"\x80" + bytes(1200), b"GET / HTTP/1.1\r\n\r\n", b"\xc0")
-        check_datagrams(
-            quic, FLOWS, wrong, undecided=[zero_rtt(), (zero_rtt(), zero_rtt())], examples=60
-        )
-
-    def test_sni(self) -> None:
-        """With a name the whole hello is."""
-        big = FLOWS[4]
-        check_datagrams(
-            quic,
-            [big, big[::-1], (WHOLE,)],
-            [VERSION_1, DRAFT_29],
-            {"sni": "*.example.com"},
-            undecided=[big[:1], big[1:], initial(b"\1")],
-            examples=30,
-        )
-
-
 class VectorTests(SynchronousTestCase):
     """The examples of the RFCs."""
-
-    def test_facts(self) -> None:
-        """What they have inside is told."""
-        expected = {"sni": "example.com", "alpn": "alpn", "tls": "1.3"}
-        ja4 = "q13d0211an_62ed6f6ca7ad_4d634acda6c0"
-        self.assertEqual(facts(VERSION_1), {"quic": "1", **expected, "ja4": ja4})
-        self.assertEqual(facts(VERSION_2), {"quic": "2", **expected, "ja4": ja4})
-        self.assertEqual(
-            facts(DRAFT_29),
-            {
-                "quic": "draft-29",
-                "sni": "server",
-                "tls": "1.3",
-                "ja4": "q13d030900_55b375c5d22e_59cd3dafc54d",
-            },
-        )
 
     def test_changed(self) -> None:
         """A bit that is changed anywhere behind the version makes it a no."""
@@ -166,8 +185,6 @@ class VectorTests(SynchronousTestCase):
 
 
 class RecordedTests(SynchronousTestCase):
-    """What browsers send."""
-
     def test_chromium(self) -> None:
         """Both datagrams of its hello are needed, in either order."""
         for flow in (CHROMIUM, CHROMIUM[::-1]):
@@ -180,56 +197,7 @@ class RecordedTests(SynchronousTestCase):
             self.assertEqual(told["ja4"], "q13d0312h3_55b375c5d22e_178839b6cec1")
 
 
-class OptionTests(SynchronousTestCase):
-    """Each option, with a hello that has it and one that has not."""
-
-    def test_names(self) -> None:
-        """`sni=` is the name that is asked for, or that there is none."""
-        nameless = initial(crypto(0, client_hello(extension(21, b""))))
-        for wanted, flow, expected in (
-            ("www.example.com", WHOLE, MATCH),
-            ("*.example.org", WHOLE, NO),
-            ("none", WHOLE, NO),
-            ("none", nameless, MATCH),
-            ("*", nameless, NO),
-        ):
-            self.assertIs(verdict(flow, sni=wanted), expected)
-
-    def test_key(self) -> None:
-        """Thousands of routes are told apart by it."""
-        key: Key = quic.predicate({"sni": "a.example,*.b.example"}).key  # type: ignore[attr-defined]
-        self.assertEqual((key.exact, key.under), ({"a.example"}, {"b.example"}))
-        for flow, name in ((WHOLE, "www.example.com"), (b"\x40", ""), (zero_rtt(), None)):
-            self.assertEqual(key.read(Datagrams((flow,))), name)
-
-    def test_others(self) -> None:
-        """`alpn=`, `ech=`, `ja4=` as for TLS."""
-        ech = initial(crypto(0, client_hello(extension(0xFE0D, b"\0\0\1"))))
-        self.assertIs(verdict(WHOLE, alpn="h2,h3"), MATCH)
-        self.assertIs(verdict(WHOLE, alpn="h2"), NO)
-        self.assertIs(verdict(WHOLE, ech="yes"), NO)
-        self.assertIs(verdict(ech, ech="yes"), MATCH)
-        self.assertIs(verdict(WHOLE, ja4="q13d*"), MATCH)
-        self.assertIs(verdict(WHOLE, ja4="t13d*"), NO)
-
-    def test_version(self) -> None:
-        """`version=` is that of QUIC, also of one that cannot be read."""
-        for name, flow in (
-            ("1", WHOLE),
-            ("2", initial(crypto(0, HELLO), version=V2)),
-            ("draft-29", DRAFT_29),
-            ("other", other_version()),
-        ):
-            self.assertIs(verdict(flow, version=name), MATCH)
-            self.assertIs(verdict(flow, version=f"{name},1,2"), MATCH)
-            others = ",".join({"1", "2", "draft-29", "other"} - {name})
-            self.assertIs(verdict(flow, version=others), NO)
-        self.assertIs(verdict(WHOLE, version="1", sni="www.example.com"), MATCH)
-
-
 class PacketTests(SynchronousTestCase):
-    """What may be around the Initial packet."""
-
     def test_other_versions(self) -> None:
         """Unknown versions match by their header, never by what is inside."""
         for number in (0x1A2A3A4A, 0xFF00001C, 0x51303530, 2):
@@ -294,10 +262,7 @@ class PacketTests(SynchronousTestCase):
 
 
 class CostTests(SynchronousTestCase):
-    """What the worst clients cost."""
-
     def steps(self, *flow: bytes) -> int:
-        """Count the steps that a decision takes."""
         predicate = quic.predicate({"sni": "*.example.com"})
         predicate(Datagrams((WHOLE,)))
 
@@ -349,8 +314,6 @@ class CostTests(SynchronousTestCase):
 
 
 class ImportTests(SynchronousTestCase):
-    """Who does not need it does not load it."""
-
     def test_lazy(self) -> None:
         """The primitives are imported when a rule with `quic` is read, not before."""
         code = (

@@ -22,13 +22,10 @@ if TYPE_CHECKING:
 
 
 def verdict(*datagrams: bytes, **options: str) -> Verdict:
-    """Ask about a flow, in every way."""
     return flow_decided(quic.predicate(options), datagrams).verdict
 
 
 class ClientTests(SynchronousTestCase):
-    """Its first datagrams."""
-
     def test_versions(self) -> None:
         """Versions 1 and 2, each known as what it is."""
         for version, name, other in ((V1, "1", "2"), (V2, "2", "1")):
@@ -77,7 +74,6 @@ class ClientTests(SynchronousTestCase):
 
 
 def early_flow() -> tuple[bytes, ...]:
-    """Let a client meet a server once, and come again with data for it."""
     tickets: dict[bytes, SessionTicket] = {}
     kept: list[SessionTicket] = []
     identity = make_authority().issue("www.example.com")

@@ -55,8 +55,6 @@ REFUSED = (
 
 
 class RandomBytesTests(SynchronousTestCase):
-    """What looks random."""
-
     def test_refused(self) -> None:
         """Of 20,000 random streams, at most 20 are refused; the reference says about 4 in 10,000."""
         predicate = random.predicate({})
@@ -67,8 +65,6 @@ class RandomBytesTests(SynchronousTestCase):
 
 
 class OtherBytesTests(SynchronousTestCase):
-    """What does not."""
-
     def test_other_protocols(self) -> None:
         """No sample of another protocol matches, however many random bytes follow it."""
         predicate = random.predicate({})
@@ -116,8 +112,6 @@ REFUSED_DATAGRAMS = (
 
 
 class DatagramTests(SynchronousTestCase):
-    """Datagrams that look random."""
-
     def test_openvpn(self) -> None:
         """OpenVPN is not taken for random, however its packets are protected."""
         verdict_of = datagram_verdicts_of(random)

@@ -13,7 +13,6 @@ NEGOTIATION = bytes.fromhex("01 00 0800 0b000000")
 
 
 def request(variable: bytes) -> bytes:
-    """Make a connection request with this behind the fixed part."""
     length = 11 + len(variable)
     return bytes([3, 0, length >> 8, length & 0xFF, length - 5, 0xE0]) + bytes(5) + variable
 

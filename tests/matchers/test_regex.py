@@ -15,21 +15,16 @@ from txmux.wire.predicates import Pattern
 
 
 def verdict(data: bytes, **options: str) -> Verdict:
-    """What the matcher says of the first bytes of a stream."""
     return regex.predicate(options)(Peeked(data))
 
 
 class ContractTests(SynchronousTestCase):
-    """The contract of a matcher."""
-
     def test_contract(self) -> None:
         """It is kept, with all that the options show as examples."""
         check_matcher(regex, [(b"GET /", 3)], [(b"POST", 2)], {"pattern": "GET|PUT"})
 
 
 class MatcherTests(SynchronousTestCase):
-    """The plugin and its predicate."""
-
     def test_interface(self) -> None:
         """It is a matcher, and the examples that it shows for its options work."""
         matcher = regex
@@ -72,10 +67,7 @@ class MatcherTests(SynchronousTestCase):
 
 
 class OptionTests(SynchronousTestCase):
-    """Options that cannot be used."""
-
     def refused(self, option: str, message: str, **options: str) -> None:
-        """Assert that the options are refused because of one of them."""
         error = self.assertRaises(OptionError, regex.predicate, options)
         self.assertEqual(error.option, option)
         self.assertRegex(str(error), f"^{option}: .*{message}")
@@ -113,8 +105,6 @@ class OptionTests(SynchronousTestCase):
 
 
 class DatagramTests(SynchronousTestCase):
-    """The first datagram has to begin with a whole match."""
-
     def test_contract(self) -> None:
         """What is undecided in a stream is a no in a datagram."""
         check_datagrams(

@@ -67,8 +67,6 @@ REFUSED_DATAGRAMS = (
 
 
 class ContractTests(SynchronousTestCase):
-    """Packets of RTP and RTCP, and the greeting of ZRTP."""
-
     def test_learnt(self) -> None:
         """The type of the payload is learnt, if it is RTP."""
         self.assertEqual([facts_of(one) for one in DATAGRAMS], [{"payload_type": "0"}, {}])

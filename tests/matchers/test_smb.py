@@ -4,7 +4,6 @@ from __future__ import annotations
 
 
 def packet(message: bytes) -> bytes:
-    """Put the length before a message."""
     return len(message).to_bytes(4, "big") + message
 
 

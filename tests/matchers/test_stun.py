@@ -56,7 +56,6 @@ DATAGRAMS = (
 
 
 def request(kind: int, *attributes: tuple[int, bytes], fingerprint: bool = False) -> bytes:
-    """Make a message."""
     body = b"".join(
         struct.pack(">HH", name, len(value)) + value + bytes(-len(value) % 4)
         for name, value in attributes
@@ -203,8 +202,6 @@ UNUSABLE = (("method=bind", "did you mean 'binding'?"),)
 
 
 class MessageTests(SynchronousTestCase):
-    """What is in a message."""
-
     def test_fingerprint_is_last(self) -> None:
         """Nothing comes behind a fingerprint."""
         data = bytearray(request(1, fingerprint=True) + request(1, (0x8022, b"abcd"))[20:])

@@ -44,7 +44,6 @@ SAMPLES = (
 
 
 def end_of(part: bytes) -> int:
-    """Tell where a part of the sample ends."""
     return HELLO.index(part) + len(part)
 
 
@@ -118,8 +117,6 @@ FACTS: Facts = (
 
 
 class LearntTests(SynchronousTestCase):
-    """What goes to the access log."""
-
     def test_hostile_name(self) -> None:
         """A name cannot break the log line, or fill it."""
         data = records(client_hello(server_name("a\n\x00\xe9" + "b" * 300)))

@@ -18,7 +18,6 @@ NAMELESS_JA4 = "t12i0102h2_0f2cb44170f4_4298e3b3ed58"
 
 
 def end_of(part: bytes, data: bytes) -> int:
-    """Tell where a part of a sample ends."""
     return data.index(part) + len(part)
 
 
@@ -67,10 +66,7 @@ KEYS = (
 
 
 class NoNameTests(SynchronousTestCase):
-    """``sni=none`` beside names."""
-
     def key(self, sni: str) -> Key | None:
-        """Give the key of a predicate."""
         key: Key | None = getattr(tls.predicate({"sni": sni}), "key", None)
         return key
 
@@ -90,8 +86,6 @@ class NoNameTests(SynchronousTestCase):
 
 
 class FingerprintTests(SynchronousTestCase):
-    """The fact ``ja4``."""
-
     def test_fact(self) -> None:
         """It is learnt once the whole hello is there."""
         predicate = tls.predicate({})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 
 def connect(version: int, oldest: int, data: bytes, flags: int = 0) -> bytes:
-    """Write a CONNECT packet."""
     versions = version.to_bytes(2, "big") + oldest.to_bytes(2, "big")
     fields = versions + bytes.fromhex("0c41 2000 ffff 4f98 0000 0001")
     fields += len(data).to_bytes(2, "big") + b"\x00\x4a" + bytes(46) + data

@@ -8,7 +8,6 @@ KEY = bytes.fromhex(
 
 
 def authentication(name: bytes, parity: int = 1) -> bytes:
-    """Make the message with which a user of this name logs in."""
     body = name + b"\0" + KEY + bytes([parity])
     return bytes([len(body), 6]) + body
 

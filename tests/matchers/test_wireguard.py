@@ -66,7 +66,6 @@ REFUSED_DATAGRAMS = (
 
 
 def changed(at: int) -> bytes:
-    """Change one bit of an initiation."""
     data = bytearray(DATAGRAMS[0])
     data[at] ^= 1
     return bytes(data)

@@ -11,7 +11,6 @@ def connect_request(
     password: bytes = bytes(16),
     read_only: bytes = b"\x00",
 ) -> bytes:
-    """Write a ConnectRequest as it travels."""
     body = b"".join(
         number.to_bytes(size, "big")
         for number, size in ((0, 4), (zxid, 8), (timeout, 4), (session, 8), (len(password), 4))

@@ -8,7 +8,15 @@ from typing import Any
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import (
+    IProtocolMatcher,
+    Key,
+    Option,
+    Peeked,
+    Predicate,
+    Transport,
+    Verdict,
+)
 
 HELLO = b"HELLO\n"
 
@@ -19,7 +27,6 @@ class Greeting:
     longest = 64
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Look at the line."""
         data = peeked.data[: self.longest]
         if not (data.startswith(HELLO[:5]) or HELLO[:5].startswith(data)):
             return Verdict.NO
@@ -31,21 +38,18 @@ class Greeting:
 @implementer(IProtocolMatcher)
 @attrs.frozen
 class Matcher:
-    """A matcher of any predicate."""
-
     make: Callable[[Mapping[str, str]], Any] = lambda _: Greeting()
     options: Any = ()
     name: str = "greeting"
     summary: str = "clients that say HELLO"
+    transports: Any = (Transport.TCP,)
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         made: Predicate = self.make(options)
         return made
 
 
 def name_of(peeked: Peeked) -> str | None:
-    """Read the second word of a line."""
     line, end, _ = peeked.data.partition(b"\n")
     return line[6:].decode("latin-1") if end else None
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import attrs
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
-from txmux.interfaces import Datagrams, IProtocolMatcher, Key, Option, Transport, Verdict
+from tests.testing.matchers import Matcher
+from txmux.interfaces import Datagrams, Key, Option, Transport, Verdict
 from txmux.matchers.any import any as any_client
 from txmux.matchers.tls import tls
 from txmux.testing import check_datagrams, check_matcher, flow_decided
 from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import DatagramFields
-
-if TYPE_CHECKING:
-    from txmux.interfaces import Predicate
 
 HELLO = b"HELLO world"
 FLOW = (b"HELLO1", b"more")
@@ -30,7 +26,6 @@ class Greeting:
     longest = 2
 
     def __call__(self, flow: Datagrams, /) -> Verdict:
-        """Look at the datagrams."""
         if not flow.startswith(b"HELLO"):
             return Verdict.NO
         if not flow.startswith(b"HELLO1"):
@@ -40,40 +35,31 @@ class Greeting:
         return Verdict.MATCH if flow.datagrams[1] else Verdict.NO
 
 
-@implementer(IProtocolMatcher)
-@attrs.frozen
-class Matcher:
-    """A matcher of any predicate."""
-
-    make: Callable[[Mapping[str, str]], Any] = lambda _: Greeting()
-    options: Any = ()
-    transports: Any = (Transport.UDP,)
-    name: str = "greeting"
-    summary: str = "clients that say HELLO"
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
-        made: Predicate = self.make(options)
-        return made
+def udp_matcher(
+    make: Callable[[Mapping[str, str]], Any] = lambda _: Greeting(),
+    options: Any = (),
+    transports: Any = (Transport.UDP,),
+) -> Matcher:
+    return Matcher(make, options, transports=transports)
 
 
 class CheckTests(SynchronousTestCase):
-    """Faults, each with its message."""
-
     def assert_told(self, make: Callable[[], Any], message: str, **kwargs: Any) -> None:
         """Check a predicate with a fault, also without random flows."""
         kwargs = {"samples": [HELLO, FLOW], "examples": 0} | kwargs
         error = self.assertRaises(
-            AssertionError, check_datagrams, Matcher(lambda _: make()), **kwargs
+            AssertionError, check_datagrams, udp_matcher(lambda _: make()), **kwargs
         )
         self.assertIn(message, str(error))
 
     def test_sound(self) -> None:
         """A sound matcher passes, for UDP only or for both."""
-        check_datagrams(Matcher(), [HELLO, FLOW], [b"GET", (b"HELLO1", b"")], undecided=[b"HELLO1"])
+        check_datagrams(
+            udp_matcher(), [HELLO, FLOW], [b"GET", (b"HELLO1", b"")], undecided=[b"HELLO1"]
+        )
         check_datagrams(any_client, [b"x", (b"x", b"")])
         option = Option("word", "what is said", "HELLO")
-        check_datagrams(Matcher(options=(option,)), [HELLO], options={"word": "x"}, examples=10)
+        check_datagrams(udp_matcher(options=(option,)), [HELLO], options={"word": "x"}, examples=10)
 
     def test_expected(self) -> None:
         """Another answer than the one that is expected is told."""
@@ -92,9 +78,9 @@ class CheckTests(SynchronousTestCase):
         """Each check refuses matchers of the other transport."""
         error = self.assertRaises(AssertionError, check_datagrams, tls, [])
         self.assertIn("tls is not for UDP", str(error))
-        error = self.assertRaises(AssertionError, check_matcher, Matcher(), [])
+        error = self.assertRaises(AssertionError, check_matcher, udp_matcher(), [])
         self.assertIn("greeting is not for TCP", str(error))
-        error = self.assertRaises(AssertionError, check_datagrams, Matcher(transports=()), [])
+        error = self.assertRaises(AssertionError, check_datagrams, udp_matcher(transports=()), [])
         self.assertIn("not a collection of Transport", str(error))
 
     def test_raises(self) -> None:
@@ -203,10 +189,10 @@ class CheckTests(SynchronousTestCase):
         def picky(options: Mapping[str, str]) -> Greeting:
             return {"": Greeting()}[options.get("word", "")]
 
-        matcher = Matcher(picky, (Option("word", "what is said", ""),))
+        matcher = udp_matcher(picky, (Option("word", "what is said", ""),))
         error = self.assertRaises(AssertionError, check_datagrams, matcher, [], examples=0)
         self.assertIn("must be one line of text", str(error))
-        matcher = Matcher(picky, (Option("word", "what is said", "x"),))
+        matcher = udp_matcher(picky, (Option("word", "what is said", "x"),))
         self.assertRaises(KeyError, check_datagrams, matcher, [], examples=0)
 
     def test_random(self) -> None:
@@ -222,8 +208,6 @@ class CheckTests(SynchronousTestCase):
 
 
 class FieldsTests(SynchronousTestCase):
-    """`DatagramFields`."""
-
     def test_fields(self) -> None:
         """A short field is a no, and the length of the datagram is known."""
 

@@ -22,22 +22,16 @@ MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 
 class CheckTestCase(SynchronousTestCase):
-    """Shared by the tests of this file."""
-
     def complaint(self, matcher: IProtocolMatcher, *samples: bytes, **kwargs: Any) -> str:
-        """Give the message of the failure, without the help of random bytes."""
         kwargs = {"samples": samples, "examples": 0, **kwargs}
         error = self.assertRaises(AssertionError, check_matcher, matcher, **kwargs)
         return str(error)
 
     def fault(self, predicate: object, *samples: bytes, **kwargs: Any) -> str:
-        """Give the message about a matcher that makes this predicate."""
         return self.complaint(Matcher(lambda _: predicate), *samples, **kwargs)
 
 
 class SampleTests(CheckTestCase):
-    """What is asked of the samples."""
-
     def test_fine(self) -> None:
         """A matcher that keeps the contract is fine, with random bytes too."""
         check_matcher(Matcher(), [HELLO], [b"GET /", (b"HELP\n", 4)])
@@ -73,8 +67,6 @@ class SampleTests(CheckTestCase):
 
 
 class PredicateTests(CheckTestCase):
-    """What predicates must not do."""
-
     def test_raises(self) -> None:
         """Raise."""
 
@@ -224,8 +216,6 @@ class PredicateTests(CheckTestCase):
 
 
 class FactTests(CheckTestCase):
-    """What predicates must not tell the log."""
-
     def test_facts(self) -> None:
         """Facts are a mapping of words to printable ASCII of at most 255 characters, and never raise."""
         facts: list[tuple[Any, str]] = [
@@ -256,8 +246,6 @@ class FactTests(CheckTestCase):
 
 
 class CostTests(CheckTestCase):
-    """What bytes may cost."""
-
     def test_reads_again(self) -> None:
         """A predicate that reads all bytes anew for each one is found, by loops without calls too."""
 
@@ -307,8 +295,6 @@ class CostTests(CheckTestCase):
 
 
 class WordTests(CheckTestCase):
-    """A matcher's own words."""
-
     def test_interface(self) -> None:
         """It provides the interface."""
         nothing: Any = object()
@@ -342,11 +328,7 @@ class WordTests(CheckTestCase):
 
 
 class OptionTests(CheckTestCase):
-    """The values of options."""
-
     def matcher(self, *bad: str, error: Exception) -> Matcher:
-        """Make a matcher that raises for some values."""
-
         def make(options: Mapping[str, str]) -> Greeting:
             if options.get("word") in bad:
                 raise error

@@ -19,8 +19,6 @@ def _garbage() -> None:
 
 
 class CallsTests(SynchronousTestCase):
-    """`calls_in`."""
-
     def test_calls(self) -> None:
         """All calls count, those of Python's own functions, too."""
         self.assertEqual(calls_in(lambda: (len(b""), len(b""))), calls_in(_nothing) + 2)

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 
 class _Log(Protocol):
-    """Notes all that it is told."""
-
     def __init__(self) -> None:
         self.told: list[Any] = []
 
@@ -65,15 +63,12 @@ class _Producer:
 
 
 def connected(protocol: _Log, high_water: int = 10) -> WaterMarkTransport:
-    """Give a protocol a connection."""
     transport = WaterMarkTransport(high_water)
     transport.connect(protocol)
     return transport
 
 
 class TransportTests(SynchronousTestCase):
-    """One end."""
-
     def setUp(self) -> None:
         self.protocol = _HalfLog()
         self.transport = connected(self.protocol)
@@ -212,8 +207,6 @@ class TransportTests(SynchronousTestCase):
 
 
 class RelayTests(SynchronousTestCase):
-    """Two of them with the portable relay between them."""
-
     def setUp(self) -> None:
         self.results: list[RelayResult] = []
         ends = client, server = End(), End()

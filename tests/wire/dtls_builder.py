@@ -20,7 +20,6 @@ def dtls_body(*extensions: bytes, cookie: bytes = b"", version: int = V12) -> by
 def fragment(
     body: bytes, start: int, end: int, *, message: int = 0, length: int | None = None
 ) -> bytes:
-    """Make a handshake fragment."""
     header = b"\1" + (len(body) if length is None else length).to_bytes(3, "big")
     place = message.to_bytes(2, "big") + start.to_bytes(3, "big") + (end - start).to_bytes(3, "big")
     return header + place + body[start:end]
@@ -29,7 +28,6 @@ def fragment(
 def record(
     payload: bytes, *, kind: int = 22, version: int = V10, epoch: int = 0, number: int = 0
 ) -> bytes:
-    """Make a record."""
     return (
         bytes([kind])
         + version.to_bytes(2, "big")

@@ -19,7 +19,6 @@ def sized(width: int, body: bytes) -> bytes:
 
 
 def extension(kind: int, body: bytes) -> bytes:
-    """Make any extension."""
     return kind.to_bytes(2, "big") + sized(2, body)
 
 
@@ -49,7 +48,6 @@ def client_hello(
     with_extensions: bool = True,
     kind: int = 1,
 ) -> bytes:
-    """Make the handshake message."""
     body = (
         legacy_version.to_bytes(2, "big")
         + bytes(range(32))

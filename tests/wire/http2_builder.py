@@ -11,7 +11,6 @@ from txmux.wire.http2_opening import PREFACE
 
 
 def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> bytes:
-    """Make any frame."""
     header = len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big")
     return header + payload
 
@@ -32,7 +31,6 @@ def request(section: bytes, *, flags: int = 0x5, stream: int = 1) -> bytes:
 
 
 def opening(*fields: tuple[str, str]) -> bytes:
-    """Make the preface, SETTINGS, WINDOW_UPDATE and a request."""
     return PREFACE + SETTINGS + WINDOW_UPDATE + request(headers(*fields))
 
 

@@ -31,7 +31,6 @@ def crypto(offset: int, data: bytes) -> bytes:
 
 
 def cut(hello: bytes, *cuts: int) -> list[bytes]:
-    """Cut a hello into CRYPTO frames."""
     places = [0, *cuts, len(hello)]
     return [crypto(a, hello[a:b]) for a, b in itertools.pairwise(places)]
 
@@ -92,7 +91,6 @@ def long_packet(kind: int, body: bytes = bytes(40), version: int = V1) -> bytes:
 
 
 def zero_rtt(version: int = V1) -> bytes:
-    """Make a 0-RTT packet."""
     return long_packet(_ZERO_RTT[version], version=version)
 
 
@@ -105,7 +103,6 @@ def other_version(number: int = 0x1A2A3A4A, size: int = 1200) -> bytes:
 def connection(
     version: int = V1, name: str = "www.example.com", protocols: int = 1
 ) -> QuicConnection:
-    """Make a client that has a datagram to send."""
     client = QuicConnection(
         configuration=QuicConfiguration(
             is_client=True,
@@ -120,5 +117,4 @@ def connection(
 
 
 def sent(client: QuicConnection, now: float = 0.0) -> tuple[bytes, ...]:
-    """Give what a client, or a server, has to send."""
     return tuple(datagram for datagram, _ in client.datagrams_to_send(now=now))

@@ -11,13 +11,10 @@ from txmux.wire.cursor import Cursor, MalformedError, ShortError
 
 
 def written(length: int, size: int) -> bytes:
-    """Write a length in its short form, or in this many bytes."""
     return bytes([0x80 | size]) + length.to_bytes(size, "big") if size else bytes([length])
 
 
 class LengthTests(SynchronousTestCase):
-    """Short, long, indefinite."""
-
     @given(
         st.integers(0, 4).flatmap(
             lambda size: st.tuples(st.just(size), st.integers(0, (1 << 8 * size or 128) - 1))

@@ -19,20 +19,15 @@ from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello
 
 
 def read(message: bytes) -> HelloReader:
-    """Read a message that comes in one record."""
     return parse_client_hello(records(message), None)
 
 
 def offered(*extensions: bytes, legacy_version: int = 0x0303) -> ClientHello | None:
-    """Read a hello with these extensions."""
     return read(client_hello(*extensions, legacy_version=legacy_version)).hello
 
 
 class ServerNameTests(SynchronousTestCase):
-    """The server name that is asked for."""
-
     def sni(self, *extensions: bytes) -> str | None:
-        """Read it out of a hello."""
         hello = offered(*extensions)
         assert hello is not None
         return hello.sni
@@ -76,8 +71,6 @@ class ServerNameTests(SynchronousTestCase):
 
 
 class ProtocolTests(SynchronousTestCase):
-    """The application protocols that are offered."""
-
     def test_list(self) -> None:
         """They are in the order of the client, and case counts."""
         hello = offered(alpn(b"h2", b"http/1.1", b"H2"))
@@ -95,10 +88,7 @@ class ProtocolTests(SynchronousTestCase):
 
 
 class VersionTests(SynchronousTestCase):
-    """The highest version that is offered."""
-
     def version(self, *extensions: bytes, legacy_version: int = 0x0303) -> str:
-        """Read it out of a hello."""
         hello = offered(*extensions, legacy_version=legacy_version)
         assert hello is not None
         return hello.version
@@ -128,8 +118,6 @@ class VersionTests(SynchronousTestCase):
 
 
 class FormTests(SynchronousTestCase):
-    """What is a hello, and what is none."""
-
     def test_no_extensions(self) -> None:
         """A hello need not have extensions, nor a length of them."""
         for message in (client_hello(), client_hello(with_extensions=False)):

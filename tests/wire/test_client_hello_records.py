@@ -25,8 +25,6 @@ from txmux.wire.client_hello import LONGEST_HELLO, VERSIONS, ClientHello, parse_
 
 
 class RecordTests(SynchronousTestCase):
-    """A hello may come in records of any size."""
-
     def test_every_size(self) -> None:
         """Records of every size carry the same hello."""
         message = client_hello(
@@ -92,8 +90,6 @@ class RecordTests(SynchronousTestCase):
 
 
 class RealClientTests(SynchronousTestCase):
-    """Hellos of real clients."""
-
     def test_python(self) -> None:
         """Python's own client is understood, in records of every size."""
         context = ssl.create_default_context()
@@ -116,7 +112,6 @@ class RealClientTests(SynchronousTestCase):
         self.check(client.bio_read(65536), ClientHello("mail.example.com", ("imap",), "1.2"))
 
     def check(self, data: bytes, expected: ClientHello) -> None:
-        """Read a captured hello, as it came and in other records."""
         self.assertEqual(parse_client_hello(data, None).hello, expected)
         for size in range(1, len(data)):
             again = records(data[5:], size)
@@ -151,8 +146,6 @@ class CostTests(SynchronousTestCase):
 
 
 class PropertyTests(SynchronousTestCase):
-    """Whatever the bytes are."""
-
     @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.binary(max_size=40)

@@ -11,8 +11,6 @@ from txmux.wire.globs import hosts, names, option_globs
 
 
 class NamesTests(SynchronousTestCase):
-    """Patterns in which case counts."""
-
     def test_exact(self) -> None:
         """A pattern without wildcards is the name itself."""
         self.assertTrue(names("h2").matches("h2"))
@@ -94,8 +92,6 @@ class NamesTests(SynchronousTestCase):
 
 
 class HostsTests(SynchronousTestCase):
-    """Patterns of host names."""
-
     def test_normal_form(self) -> None:
         """Neither case nor a final dot counts, on either side."""
         for text in ("www.example.com", "WWW.Example.Com", "www.example.com.", "*.EXAMPLE.com."):
@@ -162,8 +158,6 @@ class HostsTests(SynchronousTestCase):
 
 
 class OptionTests(SynchronousTestCase):
-    """Patterns out of an option."""
-
     def test_absent(self) -> None:
         """An option that is not there has no patterns."""
         self.assertIsNone(option_globs({}, "sni"))

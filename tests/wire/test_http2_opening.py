@@ -33,8 +33,6 @@ def byte_by_byte(data: bytes) -> tuple[Opening, int]:
 
 
 class RequestTests(SynchronousTestCase):
-    """The first request."""
-
     def check(self, *frames: bytes) -> None:
         """Check that these frames after the SETTINGS are a request, known at its last byte."""
         data = BEGINNING + b"".join(frames)
@@ -94,8 +92,6 @@ class RequestTests(SynchronousTestCase):
 
 
 class RefusedTests(SynchronousTestCase):
-    """What can be no request."""
-
     def check(self, data: bytes, at: int | None = None) -> None:
         """Check that a sample is refused, and at which byte: at the last one, if none is given."""
         known, length = byte_by_byte(data)
@@ -205,8 +201,6 @@ class CostTests(SynchronousTestCase):
 
 
 class PropertyTests(SynchronousTestCase):
-    """Whatever the bytes are."""
-
     @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.binary(max_size=60).map(BEGINNING.__add__)

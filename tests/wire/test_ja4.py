@@ -32,7 +32,6 @@ KNOWN = {
 
 
 def extensions(algorithms: str = ALGORITHMS) -> list[bytes]:
-    """Make the extensions of the example."""
     known = {**KNOWN, "000d": extension(13, sized(2, bytes.fromhex(algorithms)))}
     return [
         known.get(number, extension(int(number, 16), b"\x01\x02\x03"))
@@ -41,7 +40,6 @@ def extensions(algorithms: str = ALGORITHMS) -> list[bytes]:
 
 
 def ja4(*parts: bytes, cipher_suites: str = "1301", legacy_version: int = 0x0303) -> str | None:
-    """Compute the fingerprint of a hello with these extensions."""
     hello = client_hello(
         *parts, cipher_suites=bytes.fromhex(cipher_suites), legacy_version=legacy_version
     )
@@ -49,8 +47,6 @@ def ja4(*parts: bytes, cipher_suites: str = "1301", legacy_version: int = 0x0303
 
 
 class ExampleTests(SynchronousTestCase):
-    """The published example, and what makes no difference to it."""
-
     def test_example(self) -> None:
         """The fingerprint is the published one."""
         self.assertEqual(ja4(*extensions(), cipher_suites=CIPHER_SUITES), EXAMPLE)
@@ -83,12 +79,9 @@ class ExampleTests(SynchronousTestCase):
 
 
 class PartTests(SynchronousTestCase):
-    """What the characters before the first ``_`` stand for."""
-
     def beginning(
         self, *parts: bytes, cipher_suites: str = "1301", legacy_version: int = 0x0303
     ) -> str:
-        """Compute them."""
         found = ja4(*parts, cipher_suites=cipher_suites, legacy_version=legacy_version)
         assert found is not None
         return found.partition("_")[0]
@@ -130,8 +123,6 @@ class PartTests(SynchronousTestCase):
 
 
 class EmptyTests(SynchronousTestCase):
-    """Lists with nothing in them."""
-
     def test_nothing(self) -> None:
         """Their hash is all zeros."""
         nothing = "000000000000"
@@ -153,8 +144,6 @@ class EmptyTests(SynchronousTestCase):
 
 
 class PropertyTests(SynchronousTestCase):
-    """Whatever the hello has in it."""
-
     @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.binary(min_size=1, max_size=9).map(lambda data: data * 2),

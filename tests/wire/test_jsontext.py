@@ -17,8 +17,6 @@ _VALUES = st.recursive(
 
 
 class ParseTests(SynchronousTestCase):
-    """Reading it."""
-
     @given(_VALUES)
     def test_values(self, value: object) -> None:
         """What was written is read, as text and as bytes."""

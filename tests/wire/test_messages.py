@@ -19,7 +19,6 @@ class Reader:
         self.asked = 0
 
     def __call__(self, cursor: Cursor) -> dict[str, str]:
-        """Read a datagram."""
         self.asked += 1
         cursor.literal(b"!")
         name = cursor.take(cursor.number(1, 0, 40)).decode("latin-1")
@@ -28,7 +27,6 @@ class Reader:
 
 
 def made() -> tuple[MessageMatcher, Reader]:
-    """Make a matcher with a reader of its own."""
     reader = Reader()
     options = (Option("host", "patterns of the host", "a.example"), Option("secret", "it", "x"))
     patterns = {"host": hosts}
@@ -39,8 +37,6 @@ def made() -> tuple[MessageMatcher, Reader]:
 
 
 class MatcherTests(SynchronousTestCase):
-    """What a reader makes a matcher."""
-
     def test_contract(self) -> None:
         """It keeps the contract, with options and without."""
         matcher, _ = made()

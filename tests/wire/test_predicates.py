@@ -17,15 +17,12 @@ from txmux.wire.predicates import Either, Fields, Pattern, Prefix
 
 
 def read_numbers(cursor: Cursor) -> None:
-    """Read a type, a length of two bytes, and a magic number."""
     cursor.one_of((1, 7))
     cursor.number(2, 4, 0x1FF)
     cursor.literal(b"\xca\xfe")
 
 
 class PredicateTests(SynchronousTestCase):
-    """They keep the contract, and tell of themselves what is true."""
-
     def test_prefix(self) -> None:
         """A prefix is a match at its last byte, and a no at the first that differs."""
         predicate = Prefix(b"JDWP")
@@ -60,8 +57,6 @@ class PredicateTests(SynchronousTestCase):
 
 
 class LongestTests(SynchronousTestCase):
-    """The most bytes of a match, found in the pattern."""
-
     def test_limited(self) -> None:
         """It is that of the longest alternative."""
         for expression, longest in ((rb"a", 1), (rb"ab?c{2,3}", 5), (rb"a|b(?:cd){0,4}e|f", 10)):
@@ -103,8 +98,6 @@ class LongestTests(SynchronousTestCase):
 
 
 class PlainMatcherTests(SynchronousTestCase):
-    """A matcher as data."""
-
     def test_contract(self) -> None:
         """It is a matcher without options, which gives its predicate."""
         predicate = Prefix(b"HELLO")

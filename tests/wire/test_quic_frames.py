@@ -37,10 +37,7 @@ def cut_streams(draw: st.DrawFn) -> list[tuple[int, bytes]]:
 
 
 class FrameTests(SynchronousTestCase):
-    """`read_frames`."""
-
     def assert_wrong(self, payload: bytes) -> None:
-        """Check that a payload is refused."""
         self.assertRaises(MalformedError, read_frames, payload)
 
     def test_known(self) -> None:
@@ -100,8 +97,6 @@ class FrameTests(SynchronousTestCase):
 
 
 class StreamTests(SynchronousTestCase):
-    """`reassemble`."""
-
     @given(cut_streams(), st.data())
     def test_fragments(self, fragments: Sequence[tuple[int, bytes]], data: st.DataObject) -> None:
         """Pieces in any order, twice and overlapping, give the stream, however many come at once."""
@@ -126,8 +121,6 @@ class StreamTests(SynchronousTestCase):
 
 
 class VarintTests(SynchronousTestCase):
-    """`varint`."""
-
     def test_sizes(self) -> None:
         """The examples of RFC 9000, appendix A.1."""
         for text, value in (

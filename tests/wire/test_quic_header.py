@@ -24,8 +24,6 @@ def packet(
 
 
 class OpensTests(SynchronousTestCase):
-    """Datagrams of a client that is known."""
-
     def test_initial(self) -> None:
         """An Initial packet of each version, in a datagram that a server would not drop."""
         for version in (V1, V2, V29):

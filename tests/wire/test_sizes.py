@@ -9,8 +9,6 @@ from txmux.wire.sizes import option_size
 
 
 class SizeTests(SynchronousTestCase):
-    """What `option_size` reads."""
-
     def test_sizes(self) -> None:
         """Bytes, or KiB; without the option it is the default."""
         for text, size in (("10", 10), ("1KiB", 1024), ("4KiB", 4096)):

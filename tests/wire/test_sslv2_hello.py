@@ -22,8 +22,6 @@ said = verdicts_of(tls)
 
 
 class HelloTests(SynchronousTestCase):
-    """Reading one."""
-
     def test_version(self) -> None:
         """The version is read at its end; there is no name, and no protocol."""
         for version, name in ((0x0002, "ssl2"), (0x0300, "ssl3"), (0x0301, "1.0"), (0x0303, "1.2")):
@@ -72,8 +70,6 @@ class HelloTests(SynchronousTestCase):
 
 
 class MatcherTests(SynchronousTestCase):
-    """What the `tls` matcher makes of one."""
-
     def test_match(self) -> None:
         """Length, type and version are enough."""
         self.assertEqual(said(HELLO), (MATCH, 5))
@@ -112,8 +108,6 @@ class MatcherTests(SynchronousTestCase):
 
 
 class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
     @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.sampled_from([{}, {"sni": "none"}, {"version": "1.0"}, {"ech": "no"}]),

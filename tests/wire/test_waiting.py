@@ -32,25 +32,20 @@ MOST_STEPS, MOST_STEPS_OF_SHORT_RECORDS = 14, 25
 
 
 def in_records(message: bytes, size: int) -> bytes:
-    """Wrap a message of TLS in records."""
     pieces = (message[at : at + size] for at in range(0, len(message), size))
     return b"".join(b"\x16\x03\x01" + len(one).to_bytes(2, "big") + one for one in pieces)
 
 
 def told(answer: object) -> dict[str, object]:
-    """Take what an answer tells to others."""
     return {name: value for name, value in vars(answer).items() if not name.startswith("_")}
 
 
 def seen(request: Request) -> object:
-    """Take what a request tells."""
     begun = request.host_begun if request.stage is Stage.FIELDS else ""
     return (request.stage, request.method, request.target, request.version, request.host, begun)
 
 
 class CostTests(SynchronousTestCase):
-    """They do not read on for each byte."""
-
     def check(
         self, parse: Callable[[bytes, Any], Any], start: bytes, rest: bytes, most: int = MOST_STEPS
     ) -> None:
@@ -185,8 +180,6 @@ class AnswerTests(SynchronousTestCase):
 
 
 class PeekedTests(SynchronousTestCase):
-    """What is kept from piece to piece."""
-
     def test_nothing(self) -> None:
         """A parser that finds nothing is not asked again about the same bytes."""
         asked: list[bytes] = []

@@ -37,7 +37,6 @@ _EXTENSIONS = st.one_of(
 
 
 def _careful(data: bytes) -> HelloReader:
-    """Read as the reader does that can stop anywhere."""
     reader = HelloReader()
     try:
         reader.read(data)
@@ -53,8 +52,6 @@ def _seen(reader: HelloReader) -> object:
 
 
 class WholeHelloTest(SynchronousTestCase):
-    """Two readers of the same."""
-
     @settings(max_examples=scaled(300))
     @given(st.data())
     def test_same(self, draw: st.DataObject) -> None:

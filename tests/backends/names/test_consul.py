@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,9 +20,6 @@ from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, instance
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Resolve
 from txmux.rules.reading.endpoints import server
-
-if TYPE_CHECKING:
-    pass
 
 
 class ConsulCase(NamesTestCase):

@@ -51,7 +51,6 @@ ENCODED = (
 
 @st.composite
 def damaged(draw: st.DrawFn, originals: st.SearchStrategy[bytes], bytes_in: bytes = b"") -> bytes:
-    """Draw headers in which a few bytes were replaced, put in or taken out."""
     data = draw(originals)
     new = (
         st.sampled_from([bytes([byte]) for byte in bytes_in]) if bytes_in else st.binary(max_size=2)
@@ -63,7 +62,6 @@ def damaged(draw: st.DrawFn, originals: st.SearchStrategy[bytes], bytes_in: byte
 
 
 def tails() -> list[bytes]:
-    """List what may complete a line of version 1, whatever has come of it."""
     lines = (
         b"PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n",
         b"PROXY TCP6 0::0.0.0.0 0::0.0.0.0 0 0\r\n",
@@ -80,7 +78,6 @@ class RoundTripTests(SynchronousTestCase):
     """What is written is read again, in any number of pieces and with payload behind it."""
 
     def check(self, header: ProxyHeader, encoded: bytes, payload: bytes) -> None:
-        """Check every split of a header."""
         for cut in range(len(encoded)):
             answer = decode(encoded[:cut])
             assert isinstance(answer, Incomplete)
@@ -161,7 +158,6 @@ class AnyBytesTests(SynchronousTestCase):
 
 
 def completes(line: bytes, tail: bytes) -> bool:
-    """Tell whether a tail makes a valid header of the beginning of a line."""
     try:
         return isinstance(decode(line + tail), Decoded)
     except InvalidHeader:

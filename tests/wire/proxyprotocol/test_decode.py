@@ -34,8 +34,6 @@ def v2(start: str, block: bytes = b"", length: int | None = None) -> bytes:
 
 
 class VectorTests(SynchronousTestCase):
-    """Headers as the specification has them, cut in any way."""
-
     vectors = (V1 | V2 | {V2_WITH_CHECKSUM: IPV4}).items()
 
     def test_whole(self) -> None:
@@ -54,8 +52,6 @@ class VectorTests(SynchronousTestCase):
 
 
 class AcceptedV1Tests(SynchronousTestCase):
-    """Lines that are valid though not as txmux writes them."""
-
     def test_forms_of_addresses(self) -> None:
         """IPv6 addresses need not be in their shortest form, and may end as HAProxy writes mapped ones."""
         for text, expected in (
@@ -280,8 +276,6 @@ class RefusedTests(SynchronousTestCase):
 
 
 class ParseSslTests(SynchronousTestCase):
-    """The field about the client's TLS."""
-
     def test_sub_fields(self) -> None:
         """The flags, the result of the verification and the sub-fields are read."""
         value = bytes.fromhex("01 00000001 210007") + b"TLSv1.3" + bytes.fromhex("220000")

@@ -28,8 +28,6 @@ from txmux.wire.proxyprotocol.header import (
 
 
 class EncodeV1Tests(SynchronousTestCase):
-    """The line of text."""
-
     def test_vectors(self) -> None:
         """Headers are written as the specification has them."""
         for encoded, header in V1.items():
@@ -57,8 +55,6 @@ class EncodeV1Tests(SynchronousTestCase):
 
 
 class EncodeV2Tests(SynchronousTestCase):
-    """The binary form."""
-
     def test_vectors(self) -> None:
         """Headers are written as the specification has them."""
         for encoded, header in V2.items():
@@ -91,8 +87,6 @@ class EncodeV2Tests(SynchronousTestCase):
 
 
 class EncodeSslTests(SynchronousTestCase):
-    """The field about the client's TLS."""
-
     def test_layout(self) -> None:
         """It has the client's flags, the result of the verification, and the sub-fields."""
         info = SslInfo(

@@ -25,8 +25,6 @@ OTHER = Tlv(0xE0, b"other")
 
 
 class ToldTests(SynchronousTestCase):
-    """What a header tells beside the addresses."""
-
     def test_nothing(self) -> None:
         """A header without fields tells nothing."""
         self.assertEqual(header_facts(IPV4), {})
@@ -89,8 +87,6 @@ class ToldTests(SynchronousTestCase):
 
 
 class CarriedTests(SynchronousTestCase):
-    """Which fields go on."""
-
     def test_ours_first(self) -> None:
         """What is known here replaces what came in of its type, and goes first."""
         self.assertEqual(passed_on_fields([OURS], [OTHER, THEIRS]), (OURS, OTHER))

@@ -18,8 +18,6 @@ from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, Ssl
 
 
 class AddressTests(SynchronousTestCase):
-    """One end of a connection."""
-
     def test_text(self) -> None:
         """It reads as addresses with ports do, IPv6 in brackets."""
         self.assertEqual(str(SOURCE), "192.168.0.1:56324")
@@ -41,8 +39,6 @@ class AddressTests(SynchronousTestCase):
 
 
 class HeaderTests(SynchronousTestCase):
-    """A header as a value."""
-
     def test_between_addresses_of_one_family(self) -> None:
         """Addresses of one family are taken as they are."""
         for source, destination in ((SOURCE, DESTINATION), (SOURCE6, DESTINATION6)):
@@ -91,8 +87,6 @@ class HeaderTests(SynchronousTestCase):
 
 
 class SslInfoTests(SynchronousTestCase):
-    """What a sender knows of the client's TLS."""
-
     def test_verified(self) -> None:
         """Only a certificate that was presented can have been verified; 0 alone says nothing."""
         for client, verify, expected in (

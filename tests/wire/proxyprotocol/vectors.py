@@ -10,7 +10,6 @@ SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 
 
 def address(host: str, port: int) -> Address:
-    """Make an address of text."""
     return Address(ip_address(host), port)
 
 
