@@ -228,7 +228,7 @@ class Caller:
 
     @property
     def is_by_unix(self) -> bool:
-        """So that the mode of its file authorises it."""
+        """Then the mode of its file authorises it."""
         return not self.port
 
     @classmethod

@@ -55,13 +55,11 @@ def socket_name(rules: Path) -> str:
     return Path(str(rules).strip("<>")).with_suffix(".sock").name
 
 
-def automatic_addresses(
-    rules: Path, environment: Mapping[str, str] = os.environ
-) -> list[ListenAddress]:
+def automatic_addresses(rules: Path) -> list[ListenAddress]:
     """In the order in which ``admin = auto`` tries them; most of their folders do not exist."""
     name = socket_name(rules)
     addresses = []
-    for folder in folders(environment):
+    for folder in folders():
         path = str(folder / name).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
         addresses.append(_listen_address("admin", f"unix:{path}:mode={_OWN_MODE}"))
     return addresses

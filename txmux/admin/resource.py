@@ -112,8 +112,6 @@ class Query:
         names: The values of the variable parts of the path, as ``{backend}`` in ``/api/backends/{backend}``.
         parameters: Of the query, each name with all its values.
         body: The JSON object of a POST, or the fields of a form; empty without one.
-        headers: By their names in lower case.
-        is_admin: Whether it came by ``admin``, and not by ``metrics``.
     """
 
     control: Control
@@ -122,8 +120,6 @@ class Query:
     names: Mapping[str, str]
     parameters: Mapping[str, Sequence[str]]
     body: Mapping[str, Any]
-    headers: Mapping[str, str]
-    is_admin: bool = True
 
 
 @attrs.frozen

@@ -131,8 +131,6 @@ class Site:
                     names,
                     parse_qs(parameters, keep_blank_values=True),
                     _read(body, one),
-                    headers,
-                    self._is_admin,
                 )
                 return await self._handle(query, one, path)
         allowed = sorted({one.method for one, _ in found})

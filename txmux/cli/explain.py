@@ -32,12 +32,7 @@ from txmux.rules.tracing import (
     trace_json,
     traced_outcome,
 )
-from txmux.telemetry.formatting import (
-    EXPLANATION_COLUMNS,
-    counted,
-    explained_trace,
-    explanation_of,
-)
+from txmux.telemetry.formatting import EXPLANATION_COLUMNS, counted, explained_trace, explanation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

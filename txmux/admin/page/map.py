@@ -22,6 +22,7 @@ _LETTER = 7.3  # width of a letter, in the units of the drawing
 
 CHART_WIDTH = 300
 CHART_HEIGHT = 60
+_CHART_SECONDS = 600
 
 
 @attrs.frozen
@@ -360,15 +361,14 @@ def chart(
     times: Sequence[float],
     values: Sequence[float],
     write: Callable[[float], str],
-    seconds: float = 600,
 ) -> Chart:
-    """Draw a series, its width in time being `seconds`, and its right end the last value."""
+    """Draw a series; the right end is the last value."""
     most = max(values, default=0)
     last = times[-1] if times else 0
     points = " ".join(
-        f"{CHART_WIDTH * (1 - (last - time) / seconds):.1f},{CHART_HEIGHT - 1 - (CHART_HEIGHT - 2) * value / (most or 1):.1f}"
+        f"{CHART_WIDTH * (1 - (last - time) / _CHART_SECONDS):.1f},{CHART_HEIGHT - 1 - (CHART_HEIGHT - 2) * value / (most or 1):.1f}"
         for time, value in zip(times, values, strict=True)
-        if last - time <= seconds
+        if last - time <= _CHART_SECONDS
     )
     return Chart(
         name, title, write(values[-1] if values else 0), write(most), points, times, values
