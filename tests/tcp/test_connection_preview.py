@@ -84,7 +84,7 @@ class WaitingTest(MuxTestCase):
         return self.mux(routes, interface=host, **settings)
 
     def ready(self) -> list[tuple[int, int]]:
-        poller: Any = self.factory.runtime._poller
+        poller: Any = self.factory.runtime.poller
         found: list[tuple[int, int]] = poller._epoll.poll(0)
         return found
 

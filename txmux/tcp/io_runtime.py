@@ -17,7 +17,6 @@ from txmux.net.relay.kernel import KernelSide, has_plain_socket, is_supported
 from txmux.net.relay.portable import PortableSide
 from txmux.net.relay.relay import Relay, RelaySide
 from txmux.net.sockets.descriptors import DESCRIPTORS
-from txmux.net.sockets.handoff import SocketHandoff
 from txmux.net.sockets.plainsocket import set_options
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from txmux.net.relay.ends import End, IRelayTransport
     from txmux.net.relay.interface import RelayResult, Timeouts
     from txmux.net.relay.portable import RelayRates
-    from txmux.net.sockets.handoff import Failure as HandoffFailure
     from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Keepalive, Rules
 
@@ -85,8 +83,8 @@ class IORuntime:
         self.events = Events(reactor)
         self.descriptors = DESCRIPTORS
         plain = relay != "portable" and is_supported()
-        self._poller = Poller.for_reactor(reactor) if plain else None
-        self.dial = partial(dial, reactor, clock=self.clock, poller=self._poller)
+        self.poller = Poller.for_reactor(reactor) if plain else None
+        self.dial = partial(dial, reactor, clock=self.clock, poller=self.poller)
 
     def listen(
         self, opened: socket.socket, factory: IProtocolFactory, options: Sequence[SocketOption]
@@ -94,7 +92,7 @@ class IORuntime:
         """Accept the connections of a listening socket; the port works on a duplicate, so the caller closes this one."""
         if opened.family in {socket.AF_INET, socket.AF_INET6}:
             self.loop_detector.ports.add(opened.getsockname()[1])
-        if self._poller is None:
+        if self.poller is None:
             if opened.family == socket.AF_UNIX:
                 portable: IListeningPort = SharedUNIXPort(opened, factory, self.reactor)
                 portable.startListening()
@@ -103,7 +101,7 @@ class IORuntime:
             self.gate(portable)
             return portable
         port = SocketPort(
-            self._poller,
+            self.poller,
             opened.dup(),
             factory,
             options=options,
@@ -135,38 +133,26 @@ class IORuntime:
 
     def check_adopting(self) -> None:
         """Raise `MuxError` if this process cannot take over connections of another."""
-        if self._poller is None:
+        if self.poller is None:
             raise MuxError("connections can be taken over by the kernel relay alone")
 
     def check_handing_off(self) -> None:
         """Raise `MuxError` if this process cannot hand over sockets of clients."""
-        if self._poller is None:
+        if self.poller is None:
             raise MuxError(
                 "sockets can be handed over on Linux alone, and not with 'relay = portable'"
             )
 
-    def hand_off(
-        self,
-        path: str,
-        given: socket.socket,
-        message: bytes,
-        on_taken: Callable[[], None],
-        on_failed: Callable[[HandoffFailure, str], None],
-    ) -> SocketHandoff:
-        """Hand a socket to another process; see `SocketHandoff` and `check_handing_off`."""
-        assert self._poller is not None  # noqa: S101 - it has been checked
-        return SocketHandoff(self._poller, self.clock, path, given, message, on_taken, on_failed)
-
     def transport(self, connected: socket.socket) -> SocketTransport:
         """Make a transport on a socket that another process has connected; see `check_adopting`."""
-        assert self._poller is not None  # noqa: S101 - it has been checked
+        assert self.poller is not None  # noqa: S101 - it has been checked
         try:
             peer = connected.getpeername()
         except OSError:  # it has been reset, which the next read reports
             peer = _NOWHERE[connected.family]
         connected.setblocking(False)  # noqa: FBT003 - the socket module's signature
         family = int(connected.family)
-        return SocketTransport(self._poller, connected, family, address_of(family, peer))
+        return SocketTransport(self.poller, connected, family, address_of(family, peer))
 
     def gate(self, port: IListeningPort) -> None:
         gate(port, self.reactor, self.descriptors)
@@ -191,7 +177,7 @@ class IORuntime:
     ) -> Relay:
         """Make the best relay for two ends, and for how fast they may be."""
         sides: tuple[RelaySide, RelaySide]
-        poller = self._poller
+        poller = self.poller
         if rates is not None:
             sides = rates.make_sides(self.clock, client, server)
         elif poller is not None and has_plain_socket(client) and has_plain_socket(server):

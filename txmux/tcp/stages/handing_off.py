@@ -9,6 +9,7 @@ import attrs
 from twisted.logger import Logger
 from typing_extensions import override
 
+from txmux.net.sockets.handoff import SocketHandoff
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended, TurnedAway
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.net.sockets.handoff import Failure as HandoffFailure
-    from txmux.net.sockets.handoff import SocketHandoff
     from txmux.rules.model import Handover
     from txmux.tcp.stage import Client
     from txmux.tcp.transitions import Outcome
@@ -61,12 +61,11 @@ class HandingOff(Stage):
         transport.leave_unread()
         self._seen, client.record.bytes_in = client.record.bytes_in, 0
         client.record.server = self._destination.name
-        self._handoff = handoff = client.runtime.hand_off(
-            self._destination.path,
-            transport.getHandle(),
-            message_about(client),
-            self._taken,
-            self._failed,
+        runtime, path = client.runtime, self._destination.path
+        assert runtime.poller is not None  # noqa: S101 - see `IORuntime.check_handing_off`
+        given, about = transport.getHandle(), message_about(client)
+        self._handoff = handoff = SocketHandoff(
+            runtime.poller, runtime.clock, path, given, about, self._taken, self._failed
         )
         handoff.start(_TIMEOUT)
         return None
