@@ -56,13 +56,12 @@ class AnnouncedTestCase(MuxTestCase):
 
 
 class HelloTest(AnnouncedTestCase):
-    async def test_names_are_passed_on_whether_routes_ask_or_not(self) -> None:
-        port = self.announcing("authority", "alpn")
-        self.assertEqual(await self.reported(port, HELLO), (AUTHORITY, ALPN))
-
-    async def test_only_wanted_fields_are_passed_on(self) -> None:
-        port = self.announcing("alpn")
-        self.assertEqual(await self.reported(port, HELLO), (ALPN,))
+    async def test_wanted_names_alone_are_passed_on_whether_routes_ask_or_not(self) -> None:
+        for index, (names, expected) in enumerate(
+            ((("authority", "alpn"), (AUTHORITY, ALPN)), (("alpn",), (ALPN,)))
+        ):
+            reported = await self.reported(self.announcing(*names), HELLO, index=index)
+            self.assertEqual(reported, expected)
 
     async def test_fields_do_not_depend_on_how_the_hello_is_cut(self) -> None:
         port = self.announcing("authority", "alpn", match="tls")

@@ -122,7 +122,9 @@ class Configuration:
             own = [
                 compiled(found) for one in under if (found := one.for_transport(settings.transport))
             ]
-            return Detector(own, settings.peek_limit, _would_have_taken)
+            return Detector(
+                own, settings.peek_limit, lambda route: route.counts.would_have_matched()
+            )
 
         silent = tuple(
             Silent(upstreams.destination_of(line.outcome), line.clients, line.after)
@@ -169,7 +171,3 @@ class Configuration:
     @property
     def dry_runs(self) -> list[tuple[str, int]]:
         return [found for layer in self.layers for found in layer.detector.would_have_taken.items()]
-
-
-def _would_have_taken(route: CompiledRoute) -> None:
-    route.counts.would_have_matched()
