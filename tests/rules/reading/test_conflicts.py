@@ -35,14 +35,11 @@ def found(*endpoints: str) -> list[str]:
 
 class ConflictTests(SynchronousTestCase):
     def test_message_names_both_lines(self) -> None:
+        (problem,) = found(":0", ":443", "127.0.0.1:443")
         self.assertEqual(
-            found(":0", ":443", "127.0.0.1:443"),
-            [
-                (
-                    "x.ini:4: [listen a] endpoint: '127.0.0.1:443' is taken by ':443' at x.ini:3; "
-                    "remove one of the two, or change its port or path"
-                )
-            ],
+            problem,
+            "x.ini:4: [listen a] endpoint: '127.0.0.1:443' is taken by ':443' at x.ini:3; "
+            "remove one of the two, or change its port or path",
         )
 
     def test_later_listener_is_reported(self) -> None:

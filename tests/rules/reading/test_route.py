@@ -30,18 +30,15 @@ TLS = "match = tls\nterminate_tls = a.pem\n"
 PLAIN = "match = any\nbackend = close\n"
 
 
-def read(text: str) -> Rules:
-    return parse(LISTEN + text, "etc/rules.ini", MATCHERS)
+class RouteTestCase(ReadingTestCase):
+    """What is given begins with line 3."""
 
+    def read(self, text: str) -> Rules:
+        return parse(LISTEN + text, "etc/rules.ini", MATCHERS)
 
-def complaints(text: str) -> list[str]:
-    """Give what is said of them; what is given begins with line 3."""
-    error = RulesError([])
-    try:
-        read(text)
-    except RulesError as found:
-        error = found
-    return [f"{p.line} [{p.section}] {p.key}: {p.message}" for p in error.problems]
+    def complaints(self, text: str = "", **more: str) -> list[str]:
+        error = self.assertRaises(RulesError, self.read, text, **more)
+        return [f"{p.line} [{p.section}] {p.key}: {p.message}" for p in error.problems]
 
 
 class DuringTests(ReadingTestCase):
@@ -54,9 +51,9 @@ class DuringTests(ReadingTestCase):
         )
 
 
-class KeyTests(SynchronousTestCase):
+class KeyTests(RouteTestCase):
     def test_clients_need_authorities(self) -> None:
-        (route,) = read(
+        (route,) = self.read(
             "[route a]\nmatch = tls\nterminate_tls = a.pem\ntls_client_ca = ca.pem\n"
             "tls_client_crl = crl.pem\nallow_client = cn=a ou=b\n  san=c\n"
         ).routes
@@ -66,13 +63,14 @@ class KeyTests(SynchronousTestCase):
             [one.text for one in route.terminate_tls.allow_client], ["cn=a ou=b", "san=c"]
         )
         told = "does nothing without 'tls_client_ca', since clients are not asked for a certificate; add that, or remove this"
-        self.assertEqual(
-            complaints(f"[route a]\n{TLS}tls_client_crl = crl.pem\nallow_client = cn=a\n"),
-            [f"6 [route a] tls_client_crl: {told}", f"7 [route a] allow_client: {told}"],
+        self.refuses(
+            f"[route a]\n{TLS}tls_client_crl = crl.pem\nallow_client = cn=a\n",
+            f"6 [route a] tls_client_crl: {told}",
+            f"7 [route a] allow_client: {told}",
         )
 
     def test_all_keys(self) -> None:
-        (route,) = read(
+        (route,) = self.read(
             "[route a]\nmatch = tls\nterminate_tls = a.pem, /b.pem\n  sub/c.pem\nalpn = h2, http/1.1\n"
             "tls_client_ca = ca.pem\ntls_minimum = 1.3\n"
         ).routes
@@ -83,7 +81,7 @@ class KeyTests(SynchronousTestCase):
         self.assertIsNone(route.outcome)
 
     def test_defaults(self) -> None:
-        one, two, three = read(
+        one, two, three = self.read(
             f"[route a]\n{TLS}[route b]\n{TLS}backend = reject\n[route c]\n{PLAIN}"
         ).routes
         self.assertEqual(one.terminate_tls, TlsEnd((Path("etc/a.pem"),)))
@@ -91,21 +89,19 @@ class KeyTests(SynchronousTestCase):
         self.assertIsNone(three.terminate_tls)
 
     def test_useless_without_tls(self) -> None:
-        self.assertEqual(
-            complaints(f"[route a]\n{PLAIN}alpn = h2\ntls_client_ca = x\ntls_minimum = 1.2"),
-            [
+        self.refuses(
+            f"[route a]\n{PLAIN}alpn = h2\ntls_client_ca = x\ntls_minimum = 1.2",
+            *(
                 f"{line} [route a] {key}: does nothing without 'terminate_tls'; add that, or remove this"
                 for line, key in ((6, "alpn"), (7, "tls_client_ca"), (8, "tls_minimum"))
-            ],
+            ),
         )
 
     def test_bad_values(self) -> None:
-        self.assertEqual(
-            complaints(f"[route a]\n{TLS}alpn = h 2\ntls_minimum = 1"),
-            [
-                "6 [route a] alpn: 'h 2' is not a protocol of ALPN; write for example h2 or http/1.1",
-                "7 [route a] tls_minimum: must be 1.2 or 1.3, not '1'",
-            ],
+        self.refuses(
+            f"[route a]\n{TLS}alpn = h 2\ntls_minimum = 1",
+            "6 [route a] alpn: 'h 2' is not a protocol of ALPN; write for example h2 or http/1.1",
+            "7 [route a] tls_minimum: must be 1.2 or 1.3, not '1'",
         )
 
     def test_files_have_to_be_there_on_disk(self) -> None:
@@ -141,9 +137,9 @@ def _forbidden(*_: object, **__: object) -> None:
     raise PermissionError
 
 
-class UnderTests(SynchronousTestCase):
+class UnderTests(RouteTestCase):
     def test_scopes(self) -> None:
-        rules = read(
+        rules = self.read(
             f"[route deep]\n{PLAIN}under = inner\n[route inner]\n{TLS}under = outer\n[route outer]\n{TLS}"
             f"[route both]\n{PLAIN}under = public, outer\n[route every]\n{PLAIN}"
             "[listen other]\nendpoint = :444\n"
@@ -166,37 +162,23 @@ class UnderTests(SynchronousTestCase):
         )
 
     def test_circles(self) -> None:
-        self.assertEqual(
-            complaints(
-                f"[route a]\n{TLS}under = a, public\n[route b]\n{TLS}under = c\n[route c]\n{TLS}under = public, d\n"
-                f"[route d]\n{TLS}under = b\n[route e]\n{TLS}under = c\n[route f]\n{PLAIN}under = e\n"
-            ),
-            [
-                "6 [route a] under: is under itself; put it under a listener, or leave 'under' out",
-                (
-                    "10 [route b] under: is under itself: b -> c -> d -> b; "
-                    "put it under a listener, or leave 'under' out"
-                ),
-            ],
+        self.refuses(
+            f"[route a]\n{TLS}under = a, public\n[route b]\n{TLS}under = c\n[route c]\n{TLS}under = public, d\n"
+            f"[route d]\n{TLS}under = b\n[route e]\n{TLS}under = c\n[route f]\n{PLAIN}under = e\n",
+            "6 [route a] under: is under itself; put it under a listener, or leave 'under' out",
+            "10 [route b] under: is under itself: b -> c -> d -> b; "
+            "put it under a listener, or leave 'under' out",
         )
 
     def test_names(self) -> None:
-        self.assertEqual(
-            complaints(
-                f"[route a]\n{PLAIN}under = b\n  outr\n  public\n[route b]\n{PLAIN}[route outer]\n{TLS}"
-                f"[route public]\n{TLS}"
-            ),
-            [
-                (
-                    "6 [route a] under: [route b] ends no TLS, so nothing is inside of it; add 'terminate_tls' there, "
-                    "or name a listener"
-                ),
-                "7 [route a] under: there is no [listen outr] and no [route outr]; did you mean 'outer'?",
-                (
-                    "8 [route a] under: 'public' is a listener, and a route that ends TLS, too; "
-                    "give one of the two another name"
-                ),
-            ],
+        self.refuses(
+            f"[route a]\n{PLAIN}under = b\n  outr\n  public\n[route b]\n{PLAIN}[route outer]\n{TLS}"
+            f"[route public]\n{TLS}",
+            "6 [route a] under: [route b] ends no TLS, so nothing is inside of it; add 'terminate_tls' there, "
+            "or name a listener",
+            "7 [route a] under: there is no [listen outr] and no [route outr]; did you mean 'outer'?",
+            "8 [route a] under: 'public' is a listener, and a route that ends TLS, too; "
+            "give one of the two another name",
         )
 
 
