@@ -109,16 +109,12 @@ class PluginTest(SynchronousTestCase):
         self.assertEqual(list(found), ["fine"])
         self.assertEqual((len(found), "twice" in found, "fine" in found), (1, False, True))
         (problem,) = found.problems
+        self.assertEqual(problem.name, "twice")
         self.assertEqual(
-            (problem.name, str(problem)),
-            (
-                "twice",
-                (
-                    "the matcher 'twice' is there 2 times: "
-                    f"{self.name}.first.One in {first} (first_package 1.5) and {self.name}.second.Two in {second}; "
-                    "rules that use it are refused until only one of them is installed"
-                ),
-            ),
+            str(problem),
+            "the matcher 'twice' is there 2 times: "
+            f"{self.name}.first.One in {first} (first_package 1.5) and {self.name}.second.Two in {second}; "
+            "rules that use it are refused until only one of them is installed",
         )
         error = self.assertRaises(DuplicateMatcherError, found.__getitem__, "twice")
         self.assertEqual(str(error), str(problem))
@@ -131,15 +127,11 @@ class PluginTest(SynchronousTestCase):
         found = self.found()
         self.assertEqual(list(found), ["fine"])
         (problem,) = found.problems
+        self.assertIsNone(problem.name)
         self.assertEqual(
-            (problem.name, str(problem)),
-            (
-                None,
-                (
-                    f"the plugin module {self.name}.broken in {broken} (broken_package 1.5) cannot be used: "
-                    "ValueError: first second; matchers in it are missing until it is repaired or uninstalled"
-                ),
-            ),
+            str(problem),
+            f"the plugin module {self.name}.broken in {broken} (broken_package 1.5) cannot be used: "
+            "ValueError: first second; matchers in it are missing until it is repaired or uninstalled",
         )
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -174,36 +174,23 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(len(self.complaints("tls sni=a, b, c")), 2)
 
     def test_malformed_plugin(self) -> None:
-        no_name: Any = ("text",)
-        no_options: Any = None
-        no_text: Any = 7
-        no_number: Any = 1.5
-        matchers: tuple[tuple[IProtocolMatcher, str], ...] = (
-            (Malformed(), "ZeroDivisionError: no options"),
-            (
-                FakeMatcher("bad", options=no_name),
-                "AttributeError: 'str' object has no attribute 'name'",
-            ),
-            (
-                FakeMatcher("bad", options=no_options),
-                "TypeError: 'NoneType' object is not iterable",
-            ),
-            (
-                FakeMatcher("bad", options=(Option(no_text, "", ""),)),
-                "the name of an option is 7, not text",
-            ),
-            (Making(Uncalled()), "its predicate Uncalled(longest=1) cannot be called"),
-            (Making(None), "AttributeError: 'NoneType' object has no attribute 'longest'"),
-            (
-                Making(len),
-                "AttributeError: 'builtin_function_or_method' object has no attribute 'longest'",
-            ),
-            (
-                Making(FakePredicate("x", longest=no_number)),
-                "its predicate's 'longest' is 1.5, not a whole number",
-            ),
+        fake: Any = FakeMatcher
+        option, predicate = (
+            Option(cast("Any", 7), "", ""),
+            FakePredicate("x", longest=cast("Any", 1.5)),
         )
-        for matcher, words in matchers:
+        for words, matcher in {
+            "ZeroDivisionError: no options": Malformed(),
+            "AttributeError: 'str' object has no attribute 'name'": fake("bad", options=("text",)),
+            "TypeError: 'NoneType' object is not iterable": fake("bad", options=None),
+            "the name of an option is 7, not text": fake("bad", options=(option,)),
+            "its predicate Uncalled(longest=1) cannot be called": Making(Uncalled()),
+            "AttributeError: 'NoneType' object has no attribute 'longest'": Making(None),
+            "AttributeError: 'builtin_function_or_method' object has no attribute 'longest'": Making(
+                len
+            ),
+            "its predicate's 'longest' is 1.5, not a whole number": Making(predicate),
+        }.items():
             error = self.assertRaises(InvalidValueError, read_alternative, "bad", {"bad": matcher})
             self.assertEqual(
                 str(error),
