@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from hashlib import sha256
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.mux import Mux
@@ -17,50 +17,40 @@ from txmux.net.relay.kernel import is_supported
 if TYPE_CHECKING:
     from pathlib import Path
 
-    _Base = InteropTestCase
-else:
-    _Base = object
+_LISTENERS = "".join(
+    f"[listen {name}]\nendpoint = 127.0.0.1:0\n" for name in ("ssh", "tcp", "unix", "iperf3")
+)
 
-_RULES = """
-[listen ssh]
-endpoint = 127.0.0.1:0
-
-[listen tcp]
-endpoint = 127.0.0.1:0
-
-[listen unix]
-endpoint = 127.0.0.1:0
-
-[listen iperf3]
-endpoint = 127.0.0.1:0
-
+_RULES = f"""
+{_LISTENERS}
 [route ssh]
 match   = ssh
-backend = 127.0.0.1:{ssh.port}
+backend = 127.0.0.1:{{ssh.port}}
 
 [route redis-tcp]
 match   = redis
 under   = tcp
-backend = 127.0.0.1:{redis.port}
+backend = 127.0.0.1:{{redis.port}}
 
 [route redis-unix]
 match   = redis
 under   = unix
-backend = unix:{redis.socket}
+backend = unix:{{redis.socket}}
 
 [route iperf3]
 match   = iperf3
-backend = 127.0.0.1:{iperf3}
+backend = 127.0.0.1:{{iperf3}}
 """
 
 _MIB = 2**20
 
 
-class RelayTests(_Base):
-    """The tests; a subclass names the relay, and how many MiB are copied there and back."""
+class KernelTests(InteropTestCase):
+    """The kernel relay, by which so many MiB are copied there and back."""
 
-    relay: ClassVar[str]
-    copied: ClassVar[int]
+    skip = None if is_supported() else "this system cannot"
+    relay = "kernel"
+    copied = 500
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -122,17 +112,10 @@ class RelayTests(_Base):
             self.assertGreaterEqual(count, report[way]["bytes"])
 
 
-class KernelTests(RelayTests, InteropTestCase):
-    """The kernel relay."""
-
-    skip = None if is_supported() else "this system cannot"
-    relay = "kernel"
-    copied = 500
-
-
-class PortableTests(RelayTests, InteropTestCase):
+class PortableTests(KernelTests):
     """The portable relay."""
 
+    skip = None
     relay = "portable"
     copied = 100
 
