@@ -94,8 +94,7 @@ REFUSED = (
             ("0100", "0001 0000 0000 0002", 14),
         )
     ),
-    # The length is that of the question, and of the other records if there are
-    # any.
+    # The length is that of the question, and of the other records if there are any.
     (b"\0\x10" + QUERY[2:], 2),
     (message(NAME + IN + b"x"), 2 + 12 + len(NAME)),
     # Two bytes behind the question are those of Windows, and only where it asks for a zone.
@@ -103,8 +102,7 @@ REFUSED = (
     (message(b"\3www\3com\0\0\xfc\0\1MT"), 2 + 12 + 9 + 4 + 2),
     (message(NAME + IN)[:1] + b"\x20" + QUERY[2:], 27),
     (message(NAME + IN + OPT[:10], counts=COUNTS), 2 + 12 + len(NAME)),
-    # Compressed names, control characters, and types and classes that are none are
-    # a no.
+    # Compressed names, control characters, and types and classes that are none are a no.
     *(
         (message(question), at)
         for question, at in (
@@ -115,8 +113,7 @@ REFUSED = (
             (b"\3www\3com\0" + b"\0\1\0\2", 27),
         )
     ),
-    # Other protocols that begin with a length, or with text, are a no within a few
-    # bytes.
+    # Other protocols that begin with a length, or with text, are a no within a few bytes.
     *(
         b"\0\x0e\x38" + bytes(range(1, 9)) + bytes(5),
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",

@@ -28,8 +28,7 @@ HOST_END = FETCH.index(b"\0\0") + 1
 DECIDED_AT = (20, 20, 21, 23)
 MATCHED = ((b"1FFFgit-upload-pack /", 20),)
 REFUSED = (
-    # Another length, another command, and a command that is longer than the packet
-    # are a no.
+    # Another length, another command, and a command that is longer than the packet are a no.
     (b"2000git-upload-pack /", 1),
     (b"0014git-upload-pack ", 4),
     (b"0000", 3),

@@ -42,8 +42,7 @@ MATCHED = (
     # The content type is that of gRPC, with any format, at the end of the header section.
     (h2.NODE, len(h2.NODE) - 9),
     *((data + b"\0", len(data)) for data in OF_GRPC),
-    # A setting that only gRPC has is a match at the end of its frame, whatever
-    # follows.
+    # A setting that only gRPC has is a match at the end of its frame, whatever follows.
     (h2.GRPC_PYTHON, AT),
     (h2.GRPC_PYTHON[:AT] + b"\xff" * 20, AT),
     (LATE, len(LATE)),

@@ -39,8 +39,7 @@ SAMPLES = (
 )
 
 MATCHED = (
-    # The blank or the end of the line behind the arguments that have to be there
-    # is a match.
+    # The blank or the end of the line behind the arguments that have to be there is a match.
     (b"get a\r\n", 7),
     (b"get a\n", 6),
     (b"get a b", 6),
@@ -64,8 +63,7 @@ REFUSED = (
     (b"delete\r\n", 7),
     (b"get " + b"k" * 251, 255),
     (b"stats\t", 6),
-    # Commands of Redis that have other arguments, and words of ZooKeeper, are a
-    # no.
+    # Commands of Redis that have other arguments, and words of ZooKeeper, are a no.
     (b"set greeting hello\r\n", 14),
     (b"append greeting hello\r\n", 17),
     (b"incr hits\r\n", 10),
@@ -93,8 +91,7 @@ REFUSED = (
     (b"\x80\x07\x00\x01", 4),
     (b"\x80\x0a\x00\x00\x01", 5),
     (b"\x80\x0b\x00\x00\x00" + NUMBER + b"\x00\x00\x00\x01", 12),
-    # The hello of SSL 2.0, Thrift, Cisco's Skinny and SunRPC can begin with the
-    # same byte.
+    # The hello of SSL 2.0, Thrift, Cisco's Skinny and SunRPC can begin with the same byte.
     (b"\x80\x2e\x01\x03\x01\x00\x15", 2),
     (b"\x80\x1c\x01\x03\x01\x00\x03", 3),
     (b"\x80\x01\x00\x01\x00\x00\x00\x04ping", 5),

@@ -60,8 +60,7 @@ MATCHED = (
     (b"\xfe\x01\xfa garbage", 3),
 )
 REFUSED = (
-    # Lengths that disagree and values out of their range are a no at the byte that
-    # shows it.
+    # Lengths that disagree and values out of their range are a no at the byte that shows it.
     (b"\x06\0\0\1x\0\0\1", 1),
     (b"\x87\0\0\0\1x\0\0\1", 2),
     (b"\x89\x06\0", 2),

@@ -48,8 +48,7 @@ REQUESTS = (SSL_REQUEST, GSSENC_REQUEST, cancel(bytes(4)), cancel(bytes(256)))
 MATCHED = (
     # The code of a request is a match.
     *((request, 8) for request in REQUESTS),
-    # The name of the first parameter is one, with the NUL behind it, in any minor
-    # version.
+    # The name of the first parameter is one, with the NUL behind it, in any minor version.
     (PSQL, 13),
     (startup(b"user", b"a", minor=2), 13),
     (startup(b"_pq_.x", b"1", b"user", b"a"), 15),

@@ -42,7 +42,7 @@ from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.quic import quic
 from txmux.testing import flow_decided, steps_in
 
-BIG = client_hello(extension(21, bytes(1500)), server_name("big.example.com"))
+BIG = client_hello(extension(21, bytes(1500)), server_name("big.example.org"))
 WHOLE = initial(crypto(0, HELLO))
 FLOWS = (
     (VERSION_1,),
@@ -72,13 +72,13 @@ OF_VERSIONS = {
 }
 DATAGRAM_VERDICTS = (
     # With a name the whole hello is needed.
-    ("sni=*.example.com", IN_TWO, MATCH),
-    ("sni=*.example.com", IN_TWO[::-1], MATCH),
+    ("sni=*.example.org", IN_TWO, MATCH),
+    ("sni=*.example.org", IN_TWO[::-1], MATCH),
     ("sni=*.example.com", WHOLE, MATCH),
     ("sni=*.example.com", VERSION_1, NO),
     ("sni=*.example.com", DRAFT_29, NO),
-    ("sni=*.example.com", IN_TWO[:1], NEED_MORE),
-    ("sni=*.example.com", IN_TWO[1:], NEED_MORE),
+    ("sni=*.example.org", IN_TWO[:1], NEED_MORE),
+    ("sni=*.example.org", IN_TWO[1:], NEED_MORE),
     ("sni=*.example.com", initial(b"\1"), NEED_MORE),
     ("sni=*.example.org", WHOLE, NO),
     ("sni=none", WHOLE, NO),
@@ -243,7 +243,7 @@ class PacketTests(SynchronousTestCase):
         forged = bytearray(second)
         forged[-1] ^= 1
         for stray in (b"", b"x", bytes(forged), initial(crypto(0, HELLO), destination=bytes(8))):
-            self.assertIs(verdict(first, stray, second, sni="big.example.com"), MATCH)
+            self.assertIs(verdict(first, stray, second, sni="big.example.org"), MATCH)
 
     def test_frames(self) -> None:
         """Frames that may not be there make it a no, even with the right tag."""
@@ -293,9 +293,9 @@ class CostTests(SynchronousTestCase):
             hole = chance.randrange(len(pieces))
             lacking = [*pieces[:hole], *pieces[hole + 1 :]]
             flow = [initial(*chance.sample(lacking, len(lacking)), number=n) for n in range(3)]
-            self.assertIs(verdict(*flow, sni="big.example.com"), NEED_MORE, number)
+            self.assertIs(verdict(*flow, sni="big.example.org"), NEED_MORE, number)
             flow.append(initial(*chance.sample(pieces, len(pieces)), number=3))
-            self.assertIs(verdict(*flow, sni="big.example.com"), MATCH, number)
+            self.assertIs(verdict(*flow, sni="big.example.org"), MATCH, number)
 
     def test_packets(self) -> None:
         """As many small packets as a datagram can hold."""

@@ -25,8 +25,7 @@ REFUSED = (
     (b"\x05\x02\x00\x0a", 4),
     (b"\x05\x01\xff", 3),
     (b"\x05\x02\x00\x00", 4),
-    # Requests of Cassandra's version 5, with and without the flag of a beta
-    # version.
+    # Requests of Cassandra's version 5, with and without the flag of a beta version.
     (bytes.fromhex("05 00 0000 05 00000000"), 2),
     (bytes.fromhex("05 10 0000 05 00000000"), 2),
     # DNP3.

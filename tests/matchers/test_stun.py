@@ -85,13 +85,11 @@ GTP = (
 MATCHED = (
     # The end of the magic cookie decides.
     *((sample, 8) for sample in PLAIN),
-    # With a length before it, as ICE sends it over TCP, both lengths have to
-    # agree.
+    # With a length before it, as ICE sends it over TCP, both lengths have to agree.
     (FRAMED, 10),
 )
 REFUSED = (
-    # With a length before it, as ICE sends it over TCP, both lengths have to
-    # agree.
+    # With a length before it, as ICE sends it over TCP, both lengths have to agree.
     *(
         (bytes.fromhex(data), at)
         for data, at in (

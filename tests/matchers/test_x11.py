@@ -15,8 +15,7 @@ MATCHED = (
     (b"l\n\x0b\x00\x00\x00", 6),
 )
 REFUSED = (
-    # Another byte order, another version, and a version in the other byte order
-    # are a no.
+    # Another byte order, another version, and a version in the other byte order are a no.
     (b"L", 1),
     (b"l\x00\x00\x0b", 3),
     (b"l\x00\x0a", 3),
