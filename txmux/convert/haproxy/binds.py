@@ -150,7 +150,7 @@ def unix_path(text: str) -> str:
 
 def ports(line: ConfigLine) -> list[str]:
     """Return the ports of a ``bind`` line; one that has none is empty."""
-    texts = line.words[1].split(",") if len(line.words) > 1 else ()
+    texts = line.value.split(",") if len(line.words) > 1 else ()
     return [found[1] if (found := address(text)) else "" for text in texts]
 
 
@@ -183,7 +183,7 @@ def _of_line(line: ConfigLine) -> Iterator[Bind]:
     while rest:
         flag = rest.pop(0)
         flags[flag] = (*flags.get(flag, ()), rest.pop(0) if flag in _VALUES and rest else "")
-    for text in line.words[1].split(",") if len(line.words) > 1 else ():
+    for text in line.value.split(",") if len(line.words) > 1 else ():
         for one in _each_port(text):
             yield Bind(line, one, flags)
 

@@ -89,7 +89,7 @@ def _lost(live: Sequence[ServerLine], *, only_connects: bool) -> str:
             return "check-send-proxy: its header is another one than that of clients"
     other_port = any({"port", "check-ssl"} & server.parameters.keys() for server in live)
     for name in _SAME:
-        found = {server.line.words[1]: server.parameters.get(name) for server in live}
+        found = {server.line.value: server.parameters.get(name) for server in live}
         others_are_fine = name == "check" and only_connects and not other_port
         if len({*found.values()}) > 1 and not others_are_fine:
             each = ", ".join(
@@ -212,7 +212,7 @@ def _is_accepted(words: Sequence[str]) -> bool:
 
 
 def question(proxy: Proxy, kind: ConfigLine | None) -> list[str]:
-    name = kind.words[1] if kind else "tcp-check"
+    name = kind.value if kind else "tcp-check"
     if name == "httpchk" and kind:
         return _http(kind, proxy.all("http-check"))
     if name == "tcp-check" and proxy.all("tcp-check"):
@@ -224,7 +224,7 @@ def question(proxy: Proxy, kind: ConfigLine | None) -> list[str]:
 
 def _connected(steps: Iterable[ConfigLine]) -> list[str]:
     found: list[str] = []
-    lines = [line for line in steps if line.words[1:2] == ("connect",)]
+    lines = [line for line in steps if line.value == "connect"]
     for line in lines:
         words = list(line.words[2:])
         while words:
@@ -339,7 +339,7 @@ def _ranges(numbers: Sequence[int]) -> list[str]:
 def _send_expect(steps: Sequence[ConfigLine]) -> list[str]:
     """Write one question and its answer, which is all that there is."""
     target = _connected(steps)
-    commands = [line.words[2] for line in steps if line.words[1:2] == ("send",)]
+    commands = [line.words[2] for line in steps if line.value == "send"]
     if len(commands) > 1 and all(map(_REDIS.fullmatch, commands)):
         return [*_redis(steps, commands), *target]
     sent, expected = "", ""

@@ -85,7 +85,7 @@ class _Haproxy:
 
     def convert(self) -> None:
         for line in self._config.others:
-            if line.words[0] == "resolvers":
+            if line.name == "resolvers":
                 continue  # their servers are reported with the names that they resolve
             self._draft.warn(line, "the section has no counterpart")
         fronts = [p for p in self._config.proxies if p.kind != "backend" and self._is_tcp(p)]
@@ -158,7 +158,7 @@ class _Haproxy:
     def _no_counterpart(
         self, line: ConfigLine, section: DraftSection | None, mode: str = "tcp"
     ) -> None:
-        reason = _REASONS.get(line.words[0]) or _REASONS.get(" ".join(line.words[:2]), "")
+        reason = _REASONS.get(line.name) or _REASONS.get(" ".join(line.words[:2]), "")
         report = self._draft.look if _decides(line, mode) else self._draft.warn
         report(line, f"has no counterpart{reason and f'; {reason}'}", section)
 
@@ -174,11 +174,11 @@ def _is_own_pages(proxy: Proxy) -> bool:
 def _decides(line: ConfigLine, mode: str) -> bool:
     if any(line.begins(*words.split()) for words in _LOOK):
         return True
-    if mode == "http" and line.words[0] in _LOOK_IN_HTTP:
+    if mode == "http" and line.name in _LOOK_IN_HTTP:
         adding = _ADDING_ONLY if "response" in line.name else ("add-header",)
         return not " ".join(line.words[1:]).startswith((*_TELLING_ONLY, *adding))
     telling = len(line.words) > 2 and line.words[2].startswith(_TELLING_ONLY)
-    return line.words[0] == "tcp-request" and line.words[1:2] != ("inspect-delay",) and not telling
+    return line.name == "tcp-request" and line.value != "inspect-delay" and not telling
 
 
 def _clients(fronts: Iterable[Proxy]) -> dict[str, list[Proxy]]:

@@ -75,7 +75,7 @@ def read_acls(
     """Read the ``acl`` lines of a section; several of one name are alternatives."""
     acls: dict[str, Condition | InexpressibleError] = {}
     for line in lines:
-        name = line.words[1] if len(line.words) > 1 else ""
+        name = line.value
         before = acls.get(name, NEVER)
         try:
             found = read_acl(line.words[2:], bind)

@@ -95,7 +95,7 @@ class Frontend(FrontendRoutes):
                 self.made.used.add(line.number)
                 for listener in self.listeners:
                     if key not in listener.entries:
-                        listener.add(key, line.words[1], line)
+                        listener.add(key, line.value, line)
                     if name == "maxconn":
                         why = "HAProxy lets further clients wait, and txmux closes them"
                         listener.warn(line, why)
@@ -129,7 +129,7 @@ class Frontend(FrontendRoutes):
             setting = self.proxy.value(name)
             if setting:
                 self.made.used.add(setting.number)
-                text = setting.words[1]
+                text = setting.value
                 if option != "count":
                     text = f"{text}s" if text.isdecimal() else duration(text)
                 words.append(f"{option}={text}")
@@ -258,9 +258,9 @@ class Frontend(FrontendRoutes):
                 continue
             why = refusal(str(term), self.made.draft.matchers)
             if why:
-                message = f"{choice.line}: match = {term} is left out: {why}"
                 consequence = OPEN if choice.outcome == CLOSE else ""
-                self.listeners[0].look(choice.line.number, message + consequence)
+                message = f"match = {term} is left out: {why}{consequence}"
+                self.listeners[0].look(choice.line, message)
             else:
                 groups.setdefault((term.allowed, term.excluded), []).append(term)
         for alternatives in groups.values():

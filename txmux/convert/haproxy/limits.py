@@ -108,14 +108,14 @@ def tracking(proxy: Proxy) -> list[ConfigLine]:
         line
         for line in proxy.all("tcp-request")
         if len(line.words) > 3
-        and line.words[1] in _LAYERS
+        and line.value in _LAYERS
         and line.words[2].startswith("track-sc")
         and line.words[3] == "src"
     ]
 
 
 def _order(line: ConfigLine) -> tuple[int, int]:
-    return _LAYERS.index(line.words[1]), line.number
+    return _LAYERS.index(line.value), line.number
 
 
 def _period(proxy: Proxy) -> float:

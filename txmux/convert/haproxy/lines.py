@@ -66,7 +66,7 @@ class Proxy:
     @property
     def mode(self) -> str:
         line = self.value("mode")
-        return line.words[1] if line else "tcp"
+        return line.value if line else "tcp"
 
     @property
     def is_disabled(self) -> bool:
@@ -109,7 +109,7 @@ def read_haproxy(data: bytes, path: str) -> Config:
     latest = ""
     changing: list[ConfigLine] = []
     for line in _lines(data):
-        if line.words[0].startswith(".") or any(_VARIABLE.search(word) for word in line.words):
+        if line.name.startswith(".") or any(_VARIABLE.search(word) for word in line.words):
             changing.append(line)
         word = line.name
         if word in _PROXIES:
@@ -164,7 +164,7 @@ def _left(lines: Iterable[ConfigLine]) -> list[ConfigLine]:
     """Leave out what a later line takes back, with ``no`` before it."""
     found: list[ConfigLine] = []
     for line in lines:
-        if line.words[0] == "no":
+        if line.name == "no":
             found = [other for other in found if not other.begins(*line.words[1:])]
         else:
             found.append(line)

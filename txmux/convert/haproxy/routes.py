@@ -111,7 +111,7 @@ class FrontendRoutes:
         for line in reversed(self.proxy.all("use_backend")):
             if len(line.words) > 1 and not self._falls_back(line, found):
                 found = self._decide_if(
-                    line, 2, acls, self._to_named_backend(line, line.words[1]), found
+                    line, 2, acls, self._to_named_backend(line, line.value), found
                 )
         return self._by_content(self.proxy, acls, found)
 
@@ -147,7 +147,7 @@ class FrontendRoutes:
         own = self.made.backends.get(self.proxy.name) if self.proxy.kind == "listen" else None
         line = self.proxy.value("default_backend")
         if line:
-            return self._to_backend(line, line.words[1])
+            return self._to_backend(line, line.value)
         return self._chosen_servers(self.proxy, own) if own else ClientDecisions()
 
     def _chosen_servers(self, proxy: Proxy, section: DraftSection) -> ClientDecisions:
@@ -155,10 +155,10 @@ class FrontendRoutes:
         found = ClientDecisions(otherwise=section.name)
         acls = read_acls(proxy.all("acl"), self.bind)
         for line in reversed(proxy.all("use-server")):
-            alone = only_server(proxy, line.words[1]) if len(line.words) > 2 else None
+            alone = only_server(proxy, line.value) if len(line.words) > 2 else None
             if alone is None:
                 continue
-            name = f"{proxy.name}-{line.words[1]}"
+            name = f"{proxy.name}-{line.value}"
             if name not in self.made.chosen:
                 chosen = self.made.draft.section("backend", name, line)
                 fill_backend(BackendDraft(alone, chosen, [self.proxy], self.made.used))
@@ -177,7 +177,7 @@ class FrontendRoutes:
                 words = f"if {{ {' '.join(acl.words[2:])} }}"
         found = _NO_SERVER.fullmatch(words)
         section = self.made.backends.get(found["name"]) if found else None
-        target = self.made.backends.get(line.words[1])
+        target = self.made.backends.get(line.value)
         if section is None or target is None or "fallback" in section.entries:
             return False
         if rest != ClientDecisions(otherwise=section.name) or "check" not in section.entries:

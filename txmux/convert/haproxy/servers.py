@@ -144,7 +144,7 @@ def _servers(backend: BackendDraft) -> Iterator[ServerLine]:
         if line.name == "default-server":
             backend.use(line)
             defaults += line.words[1:]
-        place = PLACES.get(line.words[0], 0)
+        place = PLACES.get(line.name, 0)
         if not place or len(line.words) <= place:
             continue
         backend.use(line)
@@ -158,7 +158,7 @@ def _servers(backend: BackendDraft) -> Iterator[ServerLine]:
 
 def only_server(proxy: Proxy, name: str) -> Proxy | None:
     """Return a backend with only one of its servers, which gets clients whatever its weight; ``None`` if it is not there."""
-    found = [line for line in proxy.all("server") if line.words[1:2] == (name,)]
+    found = [line for line in proxy.all("server") if line.value == name]
     if not found:
         return None
     words = list(found[0].words)
@@ -166,7 +166,7 @@ def only_server(proxy: Proxy, name: str) -> Proxy | None:
         if word in words[3:]:
             place = words.index(word, 3)
             del words[place : place + 1 + (word == "weight")]
-    others = [line for line in proxy.lines if line.words[0] not in PLACES]
+    others = [line for line in proxy.lines if line.name not in PLACES]
     return attrs.evolve(proxy, lines=(*others, attrs.evolve(found[0], words=tuple(words))))
 
 

@@ -42,7 +42,7 @@ def add_process(
 ) -> None:
     found: dict[str, tuple[str, ConfigLine]] = {}
     for line in map(_without_minimum, settings):
-        name, value = line.words[0], line.words[1] if len(line.words) > 1 else ""
+        name, value = line.name, line.value
         if name in _KEYS and value:
             text = duration(value) if name in _TIMES else value
             if (_KEYS[name], text) != ("workers", "1"):
@@ -55,14 +55,14 @@ def add_process(
         section = draft.section("txmux", line=next(iter(found.values()))[1].number)
         for key, (text, line) in found.items():
             section.add(key, text, line.number)
-            why = _DIFFERENT.get(line.words[0])
+            why = _DIFFERENT.get(line.name)
             if why:
                 section.warn(line, why)
 
 
 def _without_minimum(line: ConfigLine) -> ConfigLine:
     """Leave out the oldest version of TLS, which each ``bind`` gets: see `txmux.convert.haproxy.settings`."""
-    if line.words[0] != _OF_BINDS or "ssl-min-ver" not in line.words:
+    if line.name != _OF_BINDS or "ssl-min-ver" not in line.words:
         return line
     place = line.words.index("ssl-min-ver")
     return attrs.evolve(line, words=(*line.words[:place], *line.words[place + 2 :]))
@@ -106,7 +106,7 @@ def _usual(config: Config) -> dict[str, tuple[str, str]]:
     """Return the defaults of lines with ``ssl``: by their first word, a flag and its value."""
     found: dict[str, tuple[str, str]] = {}
     for line in config.settings:
-        kind, flag = _USUAL.get(line.words[0], ("", ""))
+        kind, flag = _USUAL.get(line.name, ("", ""))
         words = (flag, *line.words[1:]) if flag == "verify" else line.words
         if flag in words[:-1]:
             found[kind] = (flag, words[words.index(flag) + 1])
@@ -119,10 +119,10 @@ def _filled(
     servers: Mapping[str, str],
     usual: Mapping[str, tuple[str, str]],
 ) -> ConfigLine:
-    if line.words[0] not in _HOLDERS:
+    if line.name not in _HOLDERS:
         return line
     words = list(line.words)
-    flag, setting = usual.get(line.words[0], ("", ""))
+    flag, setting = usual.get(line.name, ("", ""))
     if flag and "ssl" in words and flag not in words:
         words += [flag, setting]
     for place, (name, value) in enumerate(zip(line.words, line.words[1:], strict=False), start=1):
