@@ -106,10 +106,15 @@ class DuplicateMatcherError(MuxError):
 
 @attrs.frozen
 class PluginProblem:
-    """Something that is wrong with what is installed. Its ``str()`` is one line for the user."""
+    """Something that is wrong with what is installed. Its ``str()`` is one line for the user.
+
+    Attributes:
+        message: Which plugins in which files of which packages, what is wrong, and what would help.
+        name: The matcher that cannot be used, when several plugins claim it.
+    """
 
     message: str
-    name: str | None = None  # of the matcher that several plugins claim
+    name: str | None = None
 
     def __str__(self) -> str:
         return self.message
@@ -120,6 +125,10 @@ class Registry(Mapping[str, IProtocolMatcher]):
     """Matchers by name, sorted. What is wrong with some plugins does not touch the others.
 
     Looking up a name that several plugins claim raises `DuplicateMatcherError`; such a name is not among the keys.
+
+    Attributes:
+        matchers: Those that can be used.
+        problems: Warnings for users of this installation.
     """
 
     matchers: Mapping[str, IProtocolMatcher]

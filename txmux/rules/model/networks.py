@@ -201,7 +201,7 @@ class Clients:
         return address is not None and self.excluded is not None and address in self.excluded
 
     def serves(self, address: IPAddress | None) -> bool:
-        """Return whether a client is served; one on a UNIX socket has no address."""
+        """Return whether the client of an IP address is served; ``None`` is one without, as on a UNIX socket."""
         if address is None:
             return self.allowed is None
         if self.excluded is not None and address in self.excluded:

@@ -94,6 +94,7 @@ class Rules:
                 yield from outcome.servers
 
     def routes_of(self, owner: Listener | Route) -> tuple[Route, ...]:
+        """Return the routes that belong to a listener, or to a route that ends TLS, in their order."""
         return tuple(route for route in self.routes if route.stands_under(owner))
 
     def routes_over(self, owner: Listener | Route, transport: Transport) -> tuple[Route, ...]:
