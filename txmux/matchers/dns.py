@@ -323,5 +323,5 @@ def _read_header(cursor: Cursor, length: int) -> int:
 
 
 def _presented(label: bytes) -> str:
-    r"""Write a label as in a zone file (RFC 1035, section 5.1), so that a dot in it (``\046``) parts no labels."""
+    # As in a zone file (RFC 1035, section 5.1), so that a dot in a label parts no labels.
     return label.decode("latin-1").replace("\\", "\\092").replace(".", "\\046")

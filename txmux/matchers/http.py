@@ -210,7 +210,7 @@ http = HttpMatcher()
 
 
 def _protocols(text: str) -> Globs:
-    """Read patterns of protocols, which are compared in lower case (RFC 9110, section 7.8)."""
+    # They are compared in lower case (RFC 9110, section 7.8).
     return names(text if text.startswith("~") else text.lower())
 
 

@@ -40,11 +40,9 @@ class Message:
 
     @property
     def first_bytes(self) -> frozenset[int] | None:
-        """The bytes that `read` allows first."""
         return _first_bytes(self.read)
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Return the verdict on the datagram."""
         found = message_in(peeked, self.read)
         if found is None:
             return Verdict.NO

@@ -30,7 +30,6 @@ class Prefix:
         self.first_bytes = frozenset(expected[:1])
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Return the verdict on these bytes."""
         return begins_with(peeked.data, self._expected)
 
 
@@ -74,7 +73,6 @@ class Pattern:
 
     @cached_property
     def first_bytes(self) -> frozenset[int] | None:
-        """The bytes that a match can begin with."""
         return _possible(self._compiled.verdict)
 
     @cached_property
@@ -82,7 +80,6 @@ class Pattern:
         return self._compiled.scan
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Return the verdict on these bytes, reading only the new ones."""
         return peeked.parsed(self._scan).verdict
 
 
@@ -100,11 +97,9 @@ class Fields:
 
     @cached_property
     def first_bytes(self) -> frozenset[int] | None:
-        """The bytes that `read` allows first."""
         return _possible(lambda data: verdict_of(data, self._read))
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Return the verdict on these bytes."""
         return verdict_of(peeked.data, self._read)
 
 
@@ -121,16 +116,13 @@ class Either:
 
     @cached_property
     def longest(self) -> int:
-        """What the longer one needs."""
         return max(predicate.longest for predicate in self._both)
 
     @cached_property
     def first_bytes(self) -> frozenset[int] | None:
-        """The bytes that one of them allows first."""
         return _possible(lambda data: self(Peeked(data)))
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Return the verdict on these bytes."""
         first, second = self._both
         one = first(peeked)
         if one is Verdict.MATCH:
@@ -183,7 +175,6 @@ class DatagramFields:
     longest: int = attrs.field(default=1, init=False)
 
     def __call__(self, peeked: Datagrams, /) -> Verdict:
-        """Return the verdict on the first datagram."""
         try:
             self._read(Cursor(peeked.data))
         except (ShortError, MalformedError):

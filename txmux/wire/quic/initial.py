@@ -77,7 +77,7 @@ class ClientKeys:
 
 
 def _expand(secret: bytes, label: bytes, length: int) -> bytes:
-    """Derive by HKDF-Expand-Label, of at most one block of the hash (RFC 8446, section 7.1)."""
+    # HKDF-Expand-Label, of at most one block of the hash (RFC 8446, section 7.1).
     return hmac.digest(secret, _info(label, length), "sha256")[:length]
 
 
