@@ -229,6 +229,14 @@ class PairTest(TestCase):
         with self.assertRaises(GoneError):
             await answer
 
+    async def test_rest_is_heard_when_the_end_is_known_first(self) -> None:
+        self.here.handlers["text"] = lambda text: self.heard.append(text)  # noqa: PLW0108 - by its name
+        for number in range(3):
+            self.there.send("text", text=number)
+        self.here.finish()
+        self.assertEqual(self.heard, [0, 1, 2])
+        await self.is_lost
+
     async def test_descriptors(self) -> None:
         """Descriptors arrive with their message, more than one system call takes, too; no others are left open."""
 

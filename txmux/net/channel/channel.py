@@ -127,6 +127,12 @@ class Channel(Protocol):
         if self.is_open and self.transport is not None:
             self.transport.loseConnection()
 
+    def finish(self) -> None:
+        """Handle all that has come from a process that has ended, and close."""
+        if self.is_open and self.transport is not None:
+            self.transport.read_rest()
+        self.close()
+
     def break_off(self) -> None:
         """Close at once, without what waits."""
         if self.is_open and self.transport is not None:

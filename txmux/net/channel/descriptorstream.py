@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST = 253  # descriptors that one system call takes (SCM_MAX_FD, unix(7))
 _AT_ONCE = 2**18  # bytes of one read
+_REST = 8  # reads of what a socket holds, at most
 _ANCILLARY = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -145,6 +146,13 @@ class DescriptorStream(FileDescriptor):
         self.protocol.dataReceived(data)
         return None
 
+    def read_rest(self) -> None:
+        """Read what has come, as far as a socket holds it, before this end closes."""
+        for _ in range(_REST):
+            if not self.connected or self._is_aborting or not _has_data(self._socket):
+                return
+            self.doRead()
+
     def _forget(self) -> None:
         for one in self._waiting:
             close_all(one.descriptors)
@@ -166,6 +174,13 @@ class DescriptorStream(FileDescriptor):
         self._forget()
         self._socket.close()
         self.protocol.connectionLost(reason)
+
+
+def _has_data(end: socket.socket) -> bool:
+    try:
+        return bool(end.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 def close_all(descriptors: Iterable[int]) -> None:

@@ -286,7 +286,7 @@ class Worker:
         channel, self._channel = self._channel, None
         self.pid = 0
         if channel is not None:
-            channel.close()
+            channel.finish()  # its end may be reported before its last lines are read
         self.ready = self.is_confined = False
         self._supervisor.ended(self._number, is_left=self.is_leaving)
         if self._retirement is not None or self._stopped is not None:
