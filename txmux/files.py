@@ -34,20 +34,15 @@ def use_helper(
 ) -> None:
     """Ask a helper for files that this process may not open.
 
-    Args:
-        helper: Is given a path and flags as `os.open` takes them, and gives a descriptor or raises `OSError`.
-        remover: Is given the path of a socket that this process is not permitted to remove, and does it or raises `OSError`.
+    It is given a path and flags as `os.open` takes them, and gives a descriptor. The remover is
+    given the path of a socket that this process may not remove. Both may raise `OSError`.
     """
     global _helper, _remover
     _helper, _remover = helper, remover
 
 
 def remove_socket(path: Path) -> None:
-    """Remove the file of a UNIX socket, if it is there.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
+    """Remove the file of a UNIX socket, if it is there."""
     try:
         remove_own_socket(path)
     except FileNotFoundError:
@@ -59,11 +54,7 @@ def remove_socket(path: Path) -> None:
 
 
 def remove_own_socket(path: Path) -> None:
-    """Remove the file of a UNIX socket; anything else that is there stays.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
+    """Remove the file of a UNIX socket; anything else that is there stays."""
     with held_folder(path) as folder:
         if stat.S_ISSOCK(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(path.name, dir_fd=folder)
@@ -73,8 +64,7 @@ def remove_own_socket(path: Path) -> None:
 def held_folder(path: Path) -> Iterator[int]:
     """Hold the folder of a file, as a descriptor for ``dir_fd``, so that a swapped link on the path leads to no other folder.
 
-    Raises:
-        OSError: It cannot be opened, or, for root, a link on the way is not root's (``ELOOP``).
+    For root, a link on the way that is not root's is an `OSError` (``ELOOP``).
     """
     if os.geteuid() == 0:
         folder, _ = open_safely(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -87,15 +77,9 @@ def held_folder(path: Path) -> Iterator[int]:
 
 
 def open_log(path: Path, owner: tuple[int, int] | None = None, *, alone: bool = False) -> int:
-    """Open a file to append to, and give its descriptor.
+    """Open a file to append to, and give its descriptor; if it is made, it belongs to these user and group IDs.
 
-    Args:
-        path: Its path; it is made if it is not there.
-        owner: The user and group IDs that own it then, if this process may give it away.
-        alone: Whether no helper is asked.
-
-    Raises:
-        OSError: It cannot be opened.
+    With `alone`, no helper is asked.
     """
     try:
         if path.is_fifo() or path.is_socket():
@@ -173,11 +157,7 @@ def _open_at(folder: int, name: str, flags: int) -> int:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read all of a file.
-
-    Raises:
-        OSError: It cannot be read, by the helper neither.
-    """
+    """Read all of a file, by the helper if this process may not."""
     try:
         return read_own(path)
     except PermissionError:
@@ -190,10 +170,8 @@ def read_bytes(path: Path) -> bytes:
 def read_list(path: Path) -> bytes:
     """Read all of a file that others than root may write, as a list of networks.
 
-    Error messages quote its text, so root follows no link on the way that another user has made.
-
-    Raises:
-        OSError: It cannot be read, by the helper neither, or there is such a link (``ELOOP``).
+    Error messages quote its text, so root follows no link on the way that another user has made
+    (``ELOOP``).
     """
     if os.geteuid():
         return read_bytes(path)
@@ -203,11 +181,7 @@ def read_list(path: Path) -> bytes:
 
 
 def make_by_helper(path: Path) -> None:
-    """Ask the helper to make a missing file, which it does if the rules name it.
-
-    Raises:
-        OSError: It cannot.
-    """
+    """Ask the helper to make a missing file, which it does if the rules name it."""
     if _helper is not None:
         os.close(_helper(path, os.O_RDONLY))
 
@@ -248,14 +222,7 @@ def _state_of(status: os.stat_result) -> FileState:
 
 
 def read_secret(path: Path) -> str:
-    """Read a file whose only line is a secret.
-
-    Returns:
-        The line without blanks around it; an empty string if the file holds anything else than one line of printable ASCII.
-
-    Raises:
-        OSError: It cannot be read, by the helper neither.
-    """
+    """Read a file whose only line is a secret; an empty string if it holds anything else than one line of printable ASCII."""
     try:
         secret = read_bytes(path).decode("ascii").strip()
     except UnicodeDecodeError:
@@ -264,11 +231,7 @@ def read_secret(path: Path) -> str:
 
 
 def read_own(path: Path) -> bytes:
-    """Read all of a file that this process is permitted to read; a pipe without a writer is empty, and is not waited for.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Read all of a file that this process is permitted to read; a pipe without a writer is empty, and is not waited for."""
     with open(path, "rb", opener=_open_at_once) as file:
         os.set_blocking(file.fileno(), True)
         return file.read()

@@ -107,17 +107,18 @@ def open_files(pid: int) -> set[str]:
 
 
 def has_connection(pid: int, end: socket.socket) -> bool:
-    own = _port(end.getpeername()[1])
-    inodes = [words[9] for words in _tcp_sockets(own) if words[1].endswith(own)]
-    files = open_files(pid)
-    return any(f"socket:[{inode}]" in files for inode in inodes)
+    """Tell whether a process has the socket at the other end of a server's."""
+    return _has_socket(pid, _port(end.getpeername()[1]), column=1)
 
 
 def serves(pid: int, client: socket.socket) -> bool:
-    own = _port(client.getsockname()[1])
-    inodes = [words[9] for words in _tcp_sockets(own) if words[2].endswith(own)]
-    files = open_files(pid)
-    return any(f"socket:[{inode}]" in files for inode in inodes)
+    """Tell whether a process has accepted a client."""
+    return _has_socket(pid, _port(client.getsockname()[1]), column=2)
+
+
+def _has_socket(pid: int, port: str, column: int) -> bool:
+    inodes = [words[9] for words in _tcp_sockets(port) if words[column].endswith(port)]
+    return not open_files(pid).isdisjoint(f"socket:[{inode}]" for inode in inodes)
 
 
 def holders(client: socket.socket) -> str:

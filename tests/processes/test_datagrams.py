@@ -242,6 +242,11 @@ class UpgradeTest(UpgradeTestCase):
         self.assertEqual(mux.take_one()["datagrams_in"], 2)
         mux.stop()
 
+    def assert_unnoticed(self, load: DatagramLoad) -> None:
+        load.finish()
+        self.assertEqual(load.problems, [])
+        self.assertEqual([talk for talk in load.talks if len(talk.servers) != 1], [])
+
     def test_another_reader(self) -> None:
         """The flows of the worker that reads datagrams go to the one that does in the new service, whichever each is."""
         load = DatagramLoad(20)
@@ -254,9 +259,7 @@ class UpgradeTest(UpgradeTestCase):
         )
         load.start(mux.port)
         mux.upgrade()
-        load.finish()
-        self.assertEqual(load.problems, [])
-        self.assertEqual([talk for talk in load.talks if len(talk.servers) != 1], [])
+        self.assert_unnoticed(load)
         mux.stop()
 
     def test_former_reader(self) -> None:
@@ -277,8 +280,6 @@ class UpgradeTest(UpgradeTestCase):
         eventually(lambda: len(open_files(reader)) < len(load.talks), "its flows have moved")
         self.assertIn(reader, workers_of(mux.pid))
         mux.upgrade()
-        load.finish()
-        self.assertEqual(load.problems, [])
-        self.assertEqual([talk for talk in load.talks if len(talk.servers) != 1], [])
+        self.assert_unnoticed(load)
         mux.stop()
         self.assertEqual(len(mux.take(200, "u")), 200)

@@ -9,7 +9,6 @@ from unittest import SkipTest
 
 from tests.admin.processes import ask
 from tests.interop.children import eventually
-from tests.interop.mux import Mux
 from tests.processes.running import (
     customize,
     family_of,
@@ -54,14 +53,13 @@ if not os.path.exists({flag!r}):
 
 class UpgradeTest(UpgradeTestCase):
     def assert_upgrades(self, mux: Upgrading, times: int) -> None:
-        listening = self.backend_of[mux]
         inodes = mux.inodes()
-        peers = [self.relayed(mux, listening) for _ in range(5)]
+        peers = [self.relayed(mux, self.listening) for _ in range(5)]
         for _ in range(times):
             mux.upgrade()
             for pair in peers:
                 self.answers(*pair)
-            peers.append(self.relayed(mux, listening))
+            peers.append(self.relayed(mux, self.listening))
         self.assertEqual(mux.inodes(), inodes)
         for pair in peers:
             self.over(*pair)
@@ -72,20 +70,14 @@ class UpgradeTest(UpgradeTestCase):
         self.assertEqual(len({line["id"] for line in lines}), 5 + times)
         mux.stop()
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.backend_of: dict[Mux, socket.socket] = {}
-
     def service(self, settings: str = "", routes: str = "") -> Upgrading:
-        listening = self.backend()
-        mux = self.upgrading(self.relaying(listening, routes), settings)
-        self.backend_of[mux] = listening
-        return mux
+        self.listening = self.backend()
+        return self.upgrading(self.relaying(self.listening, routes), settings)
 
     def test_connections(self) -> None:
         """Connections go on in the new workers, one or several, and the sockets that listen are the same."""
         for workers in (1, 2):
-            self.assert_upgrades(self.service(f"workers = {workers}"), 2)
+            self.assert_upgrades(self.service(f"workers = {workers}"), workers)
 
     def test_files_replaced(self) -> None:
         """Processes have imported what a reload and an upgrade need, so that files of another version do no harm."""
@@ -93,7 +85,7 @@ class UpgradeTest(UpgradeTestCase):
         customize(self, _REPLACED.format(flag=str(flag)))
         mux = self.service("workers = 2", "[listen u]\nendpoint = udp:127.0.0.1:0\n")
         del mux.ports["u"]
-        ends = self.relayed(mux, self.backend_of[mux])
+        ends = self.relayed(mux, self.listening)
         flag.touch()
         os.kill(mux.pid, signal.SIGHUP)
         mux.child.wait_for("rules reloaded")
@@ -105,7 +97,7 @@ class UpgradeTest(UpgradeTestCase):
     def test_workers_change(self) -> None:
         """The rules are read anew, so that there may be more or fewer workers afterwards."""
         mux = self.service()
-        client, server = self.relayed(mux, self.backend_of[mux])
+        client, server = self.relayed(mux, self.listening)
         text = mux.file.read_text()
         for count in (3, 1):
             mux.file.write_text(text.replace("[txmux]\n", f"[txmux]\nworkers = {count}\n"))
@@ -132,7 +124,7 @@ class UpgradeTest(UpgradeTestCase):
         mux, client, old = self.undecided()
         self.assertFalse(is_gone(old))
         client.sendall(b"x")
-        server = self.accept_from(self.backend_of[mux], b"x")
+        server = self.accept_from(self.listening, b"x")
         self.all_end([(client, server)])
         self.assert_gone([old])
         mux.take_one()
@@ -140,12 +132,10 @@ class UpgradeTest(UpgradeTestCase):
 
     def test_processes_are_named_after_an_upgrade_too(self) -> None:
         mux = self.service("workers = 2")
-        for _ in range(2):
-            self.assertEqual(
-                [*map(name_of, family_of(mux.pid))],
-                ["txmux: supervis", "txmux: starter", "txmux: worker 1", "txmux: worker 2"],
-            )
-            mux.upgrade()
+        names = ["txmux: supervis", "txmux: starter", "txmux: worker 1", "txmux: worker 2"]
+        self.assertEqual([*map(name_of, family_of(mux.pid))], names)
+        mux.upgrade()
+        self.assertEqual([*map(name_of, family_of(mux.pid))], names)
         mux.stop()
 
     def test_user(self) -> None:
@@ -159,7 +149,7 @@ class UpgradeTest(UpgradeTestCase):
             self.assertEqual(pids_of(helper), [])
             self.assertEqual([pid for pid in family_of(mux.pid) if is_gone(pid)], [])
             self.assertEqual(len(workers_of(mux.pid)), 2)
-        self.over(*self.relayed(mux, self.backend_of[mux]))
+        self.over(*self.relayed(mux, self.listening))
         mux.stop()
         eventually(lambda: is_gone(helper), "the helper has ended")
 
@@ -169,7 +159,7 @@ class UpgradeTest(UpgradeTestCase):
         mux.terminate()
         eventually(lambda: not mux.inodes(), "nobody listens any more")
         client.sendall(b"x")
-        server = self.accept_from(self.backend_of[mux], b"x")
+        server = self.accept_from(self.listening, b"x")
         self.answers(client, server)
         self.assertFalse(is_gone(old))
         self.over(client, server)

@@ -170,20 +170,17 @@ class MeanwhileTest(UpgradeTestCase):
     def test_no_descriptors_for_handover(self) -> None:
         """An old process that may open nothing more to hand its connections over keeps them, and ends with the last of them."""
         leave_unmeasured(self)  # which takes a descriptor
-        for workers in (1, 2):
-            ready, gate = self.late()
-            listening = self.backend()
-            mux = self.upgrading(
-                self.relaying(listening), f"drain_timeout = 10m\nworkers = {workers}"
-            )
-            client, server = self.relayed(mux, listening)
-            old = mux.replace()
-            eventually(ready.exists, "the old process is about to hand over")
-            resource.prlimit(old, resource.RLIMIT_NOFILE, (3, 2**10))
-            gate.touch()
-            mux.child.wait_for("connections cannot be handed over, and end with this process")
-            mux.child.wait_for("connections handed over: 0, in")
-            self.all_end([(client, server)])
-            self.assertEqual(mux.take_one()["reason"], "done")
-            self.assert_gone([old])
-            mux.stop()
+        ready, gate = self.late()
+        listening = self.backend()
+        mux = self.upgrading(self.relaying(listening), "drain_timeout = 10m\nworkers = 2")
+        pair = self.relayed(mux, listening)
+        old = mux.replace()
+        eventually(ready.exists, "the old process is about to hand over")
+        resource.prlimit(old, resource.RLIMIT_NOFILE, (3, 2**10))
+        gate.touch()
+        mux.child.wait_for("connections cannot be handed over, and end with this process")
+        mux.child.wait_for("connections handed over: 0, in")
+        self.all_end([pair])
+        self.assertEqual(mux.take_one()["reason"], "done")
+        self.assert_gone([old])
+        mux.stop()
