@@ -91,10 +91,10 @@ class CodeBlockTests(SynchronousTestCase):
             for block in _blocks(page, "ini"):
                 parse(block if "[listen " in block else block + _LISTENER, page)
 
-    def test_complete_file_is_the_same_everywhere(self) -> None:
+    def test_complete_file_is_the_example(self) -> None:
         complete = (_ROOT / "examples/rules.ini").read_text()
-        for page in (_ROOT / "README.md", _REFERENCE / "rules.md"):
-            self.assertIn(complete, _blocks(page, "ini"), f"copy examples/rules.ini to {page}")
+        page = _REFERENCE / "rules.md"
+        self.assertIn(complete, _blocks(page, "ini"), f"copy examples/rules.ini to {page}")
 
     def test_shown_examples_are_the_files(self) -> None:
         languages = ("ini", "python")
@@ -234,20 +234,6 @@ class MatcherTests(PageTestCase):
                 line = f"{name} {needed.get((name, option), '')} {example}".replace(r"\|", "|")
                 endpoint = _LISTENER if Transport.TCP in transports_of(matcher) else _UDP_LISTENER
                 parse(f"[route a]\nmatch = {line}\nbackend = close\n{endpoint}", "x")
-
-
-class ReadmeTests(PageTestCase):
-    page = _ROOT / "README.md"
-
-    def test_readme_has_the_usual_matchers(self) -> None:
-        heading = "What it recognises"
-        cells = _section(self.page, heading)
-        found = re.findall(r"`([a-z0-9-]+)`(?: \((`[^)]*`)\))?", cells.partition("Options take")[0])
-        names = [name for name, _ in found]
-        self.assertEqual(sorted(names), sorted(set(names)), "name each of them once")
-        for name, options in found:
-            there = [option.name for option in installed_matchers()[name].options]
-            self.assert_told(_code(options), there, f"{heading}, beside `{name}`")
 
 
 class AccessLogTests(PageTestCase):
