@@ -13,6 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.programs import require_program
 from txmux.cli import COMMANDS
+from txmux.detection.registry import installed_matchers
+from txmux.rules.reading.sections import TABLES
 
 _ROOT = Path(__file__).parent.parent
 _PROGRAM = _ROOT / "docs/manpages.py"
@@ -34,23 +36,38 @@ class ManPageTests(SynchronousTestCase):
         return done.stdout + done.stderr
 
     def test_page_for_each_command(self) -> None:
-        names = {path.name for path in self.folder.iterdir()}
+        names = {path.name for path in self.folder.glob("man1/*")}
         self.assertEqual(names, {"txmux.1", *(f"txmux-{command}.1" for command in COMMANDS)})
 
+    def test_page_of_rules(self) -> None:
+        """It has every key with its default, and a whole file."""
+        shown = self.run_program("man", "--warnings", "-l", self.folder / "man5/txmux-rules.5")
+        self.assertNotIn("warning", shown)
+        for table in TABLES.values():
+            for name in table:
+                self.assertIn(f"\n       {name}", shown)
+        self.assertIn("match   = tls sni=www.example.com,*.example.org", shown)
+
+    def test_page_of_matchers(self) -> None:
+        shown = self.run_program("man", "--warnings", "-l", self.folder / "man7/txmux-matchers.7")
+        self.assertNotIn("warning", shown)
+        for name in installed_matchers():
+            self.assertIn(f"\n       {name}", shown)
+
     def test_mandoc_finds_nothing(self) -> None:
-        pages = sorted(self.folder.iterdir())
+        pages = sorted(self.folder.glob("*/*"))
         self.assertEqual(self.run_program("mandoc", "-T", "lint", *pages), "")
 
     def test_shown(self) -> None:
         """``man`` shows them without a warning, with each option and the day of a build that can be repeated."""
-        shown = self.run_program("man", "--warnings", "-l", self.folder / "txmux-drain.1")
+        shown = self.run_program("man", "--warnings", "-l", self.folder / "man1/txmux-drain.1")
         self.assertNotIn("warning", shown)
         summary = COMMANDS["drain"].rstrip(".")
         one_line = " ".join(shown.split())
         self.assertIn(f"txmux-drain - {summary[0].lower()}{summary[1:]} SYNOPSIS", one_line)
         self.assertIn("txmux drain [-h] [--maintenance | --ready]", shown)
         self.assertIn("2023-11-14", shown)
-        whole = self.run_program("man", "--warnings", "-l", self.folder / "txmux.1")
+        whole = self.run_program("man", "--warnings", "-l", self.folder / "man1/txmux.1")
         for command, summary in COMMANDS.items():
             self.assertIn(f"txmux-{command}(1)", whole)
             self.assertIn(summary.split()[0], whole)
@@ -62,6 +79,8 @@ class ScriptTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, folder)
         subprocess.run([_ROOT / "script/man", folder], cwd="/", check=True, timeout=900)
         written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
-        self.assertIn("man1/txmux-check.1", written)
+        self.assertLessEqual(
+            {"man1/txmux-check.1", "man5/txmux-rules.5", "man7/txmux-matchers.7"}, written
+        )
         for name in ("txmux", "_txmux", "txmux.fish"):
             self.assertIn("txmux", (folder / "completion" / name).read_text())

@@ -137,6 +137,8 @@ class DebianPackageTests(InteropTestCase):
         self.assertIn("/nonexistent", do("getent", "passwd", "txmux"))
         for path in (
             "/usr/share/man/man1/txmux.1.gz",
+            "/usr/share/man/man5/txmux-rules.5.gz",
+            "/usr/share/man/man7/txmux-matchers.7.gz",
             "/usr/share/bash-completion/completions/txmux",
             "/usr/share/zsh/vendor-completions/_txmux",
             "/usr/share/fish/vendor_completions.d/txmux.fish",
