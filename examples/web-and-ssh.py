@@ -40,7 +40,7 @@ USER = "guest"
 
 
 class Page(Resource):
-    """Greets whoever comes by HTTP."""
+    """Greets HTTP clients."""
 
     isLeaf = True
 
