@@ -94,7 +94,8 @@ class AdminCase(SupervisedTestCase):
         return clock
 
     def port_of(self, setting: str) -> int:
-        _, port = self.running._endpoints._ports[setting]
+        key = next(key for key, one in self.running._endpoints._settings.items() if one == setting)
+        port = self.running._endpoints._ports[key]
         found: int = port.getHost().port
         return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
@@ -137,14 +137,37 @@ class AutomaticTest(AdminCase):
         self.assertEqual((await self.running.reload()).changes, "nothing changed")
         self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
 
-    async def test_no_folder_is_logged_with_those_looked_at(self) -> None:
+    async def test_own_folder_is_made_for_this_user(self) -> None:
+        self.own.mkdir()
+        await self.auto()
+        self.assertEqual(mode_of(self.own / "txmux"), 0o700)
+        path = self.own / "txmux/edge.rules.sock"
+        self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
+
+    async def test_socket_is_beside_other_endpoints(self) -> None:
+        """Those of TCP and of other sockets do not take the commands away."""
+        self.own.mkdir()
+        token = self.folder / "token"
+        settings = f"admin = 127.0.0.1:0\n    unix:{self.socket}\nadmin_token = {token}"
+        await self.start(settings, resolve_admin_auto=True)
+        path = self.own / "txmux/edge.rules.sock"
+        for to in (path, self.socket):
+            self.assertEqual((await self.ask("GET", "/api/status", to=to)).status, 200)
+        self.assertEqual(token.stat().st_mode & 0o777, 0o600)
+        self.write_rules(f"{settings}\n    ".replace(f"unix:{self.socket}", "off"))
+        self.assertEqual((await self.running.reload()).errors, ())
+        self.assertFalse(path.exists() or self.socket.exists())
+
+    async def test_no_folder_is_a_warning_with_the_reason(self) -> None:
         # A service of this machine may have made the system's.
         system = self.folder / "system"
         self.patch(listen_addresses, "_SYSTEM_FOLDER", system)
         with capturedLogs() as events:
             await self.auto()
-        (line,) = [event for event in events if "no admin endpoint" in event.get("log_format", "")]
-        self.assertIn(f"{self.runtime}, {system}, {self.own}/txmux", line["folders"])
+        (line,) = [event for event in events if "txmux status" in event.get("log_format", "")]
+        self.assertEqual(line["log_level"], LogLevel.warn)
+        for folder in (self.runtime, system, self.own / "txmux"):
+            self.assertIn(f"{folder} does not exist", line["why"])
         self.assertEqual(self.running._endpoints.sockets(), {})
 
     async def test_other_service_of_the_same_name_keeps_its_socket(self) -> None:

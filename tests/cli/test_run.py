@@ -73,6 +73,29 @@ class PrintTests(CommandTestCase):
             self.assertEqual(code, 2)
             self.assertIn(f"unrecognized arguments: --{name}", err)
 
+    def test_udp(self) -> None:
+        """Clients of UDP have a listener of their own, beside which those of TCP may have one."""
+        alone = self.printed(
+            "--listen", "udp:4443", "--quic", "127.0.0.1:443", "--default", "[::1]:9"
+        )
+        self.assertIn("[listen datagrams]\nendpoint = udp:4443\ndefault  = udp:[::1]:9\n", alone)
+        self.assertIn("[route quic]\nmatch   = quic\nbackend = udp:127.0.0.1:443\n", alone)
+        words = ("--quic", "127.0.0.1:5443", "--tls", "127.0.0.1:443", "--dns", "127.0.0.1:53")
+        both = self.printed("--listen", "udp:4443", *_LISTEN, *words)
+        rules = parse(both, "x")
+        self.assertEqual([one.name for one in rules.listeners], ["public", "datagrams"])
+        self.assertIn("backend = udp:127.0.0.1:5443", both)
+        self.assertIn("backend = 127.0.0.1:53", both)
+
+    def test_admin(self) -> None:
+        words = (*_LISTEN, "--ssh", "127.0.0.1:22", "--admin", "127.0.0.1:8440")
+        token = self.folder / "token"
+        text = self.printed(*words, "--admin", "off", "--admin-token", str(token))
+        self.assertEqual(parse(text, "x").settings.admin, ("127.0.0.1:8440",))
+        code, _, err = self.run_main("run", *words)
+        self.assertEqual((code, err.count("\n")), (2, 1))
+        self.assertIn("txmux: --admin: over TCP it needs --admin-token FILE, too", err)
+
     def test_dollar_sign_is_literal(self) -> None:
         text = self.printed(*_LISTEN, "--ssh", "unix:/run/${HOME}")
         (route,) = parse(text, "x").routes
@@ -119,10 +142,6 @@ class MisuseTests(CommandTestCase):
             ("-p", "write --listen"),
             ("--websocket", "that needs a rules file, with 'match = http upgrade=websocket' in it"),
             ("--regex", "that needs a rules file, with 'match = regex' in it"),
-            (
-                "--wireguard",
-                "its clients use UDP: that needs a rules file, with 'endpoint = udp:PORT'",
-            ),
             ("--opnvpn", "did you mean --openvpn?"),
             ("--lisen", "did you mean --listen?"),
         ):
@@ -155,7 +174,7 @@ class MisuseTests(CommandTestCase):
 class DefaultTests(CommandTestCase):
     def test_default_file(self) -> None:
         path = self.folder / "rules.ini"
-        with patch.object(command, "DEFAULT", str(path)):
+        with patch.object(command, "DEFAULT_RULES", path):
             code, out, err = self.run_main("run")
         self.assertEqual((code, out), (78, ""))
         first, second = err.splitlines()

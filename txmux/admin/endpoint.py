@@ -10,7 +10,13 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.admin.listen_addresses import admin_addresses, can_hold, folders, read_token, socket_name
+from txmux.admin.listen_addresses import (
+    admin_addresses,
+    automatic_addresses,
+    make_own_folder,
+    read_token,
+    why_not,
+)
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
 from txmux.rules.reading.service import is_by_tcp
 from txmux.serving.endpoints import stop_listening
@@ -44,10 +50,11 @@ class AdminEndpoints:
         self._accepting = False
         self._sampling = LoopingCall(self._sample)
         self._sampling.clock = reactor
-        self._keys: dict[str, str] = {}
+        self._settings: dict[str, str] = {}  # by the key of the address, as all of these
         self._token = ""
-        self._ports: dict[str, tuple[str, Any]] = {}
+        self._ports: dict[str, Any] = {}
         self._clients: dict[str, AdminClients] = {}
+        self._ending: set[Deferred[None]] = set()
         self._unneeded: dict[str, socket.socket] = {}
         self.store = ListeningSockets(reactor)
 
@@ -59,14 +66,14 @@ class AdminEndpoints:
 
     def prepare(self, rules: Rules) -> PreparedAdminEndpoints:
         """Open the sockets of rules that are not open yet; nothing else changes. Without a token for TCP this is an error, too."""
-        addresses = dict(admin_addresses(rules, self._find))
+        addresses = [*admin_addresses(rules, self._find)]
         settings = rules.settings
         token = ""
-        if settings.admin_token is not None and is_by_tcp(settings.admin):
+        if settings.admin_token is not None and any(map(is_by_tcp, settings.admin)):
             token = read_token(settings.admin_token)
-        sockets = self.store.prepare_addresses(addresses.values())
-        keys = {setting: address.key for setting, address in addresses.items()}
-        return PreparedAdminEndpoints(self, sockets, keys, token)
+        sockets = self.store.prepare_addresses(address for _, address in addresses)
+        listening = {address.key: setting for setting, address in addresses}
+        return PreparedAdminEndpoints(self, sockets, listening, token)
 
     def _find(self, automatic: list[ListenAddress]) -> ListenAddress | None:
         """Choose where ``admin = auto`` listens: where it already does, since privileges may have been dropped."""
@@ -75,23 +82,26 @@ class AdminEndpoints:
         for address in automatic:
             if self.store.has(address.key):
                 return address
-        return next(filter(can_hold, automatic), None)
+        for address in automatic:
+            if not why_not(address):
+                return address
+        make_own_folder()
+        return next((address for address in automatic if not why_not(address)), None)
 
     def open(self, rules: Rules) -> None:
         """Open all at the start; see `prepare`."""
         self.prepare(rules).commit()
-        if self._is_automatic and rules.settings.admin == "auto" and "admin" not in self._keys:
-            self._log.info(
-                "no admin endpoint: no folder for its socket exists, is writable and has no other service's {name} "
-                "(looked at {folders}); create one, or set 'admin' in [txmux]",
-                folders=", ".join(map(str, folders())),
-                name=socket_name(rules.path),
+        wanted = self._is_automatic and "auto" in rules.settings.admin
+        if wanted and "admin" not in self._settings.values():
+            self._log.warn(
+                "commands such as 'txmux status' will not work: {why}; create a folder for their socket, or set 'admin' in [txmux]",
+                why=", ".join(filter(None, map(why_not, automatic_addresses(rules.path)))),
             )
 
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
         self._unneeded |= prepared.sockets.commit()
-        self._keys, self._token = prepared.keys, prepared.token
-        if self._keys:
+        self._settings, self._token = prepared.settings, prepared.token
+        if self._settings:
             _load()  # while this process is still root: the user of the rules may be unable to read Python's files
         if self._accepting:
             self.accept()
@@ -100,14 +110,13 @@ class AdminEndpoints:
         self._accepting = True
         self._close_unneeded()
         sockets = self.store.sockets()
-        for setting, (key, port) in [*self._ports.items()]:
-            if self._keys.get(setting) != key:
-                stop_listening(port)
-                del self._ports[setting]
-        for setting, key in self._keys.items():
-            if setting not in self._ports:
-                self._ports[setting] = (key, self._listen(setting, sockets[key]))
-            self._clients[setting].site.guard.token = self._token
+        for key in [key for key in self._ports if key not in self._settings]:
+            stop_listening(self._ports.pop(key))
+            self._end(self._clients.pop(key))
+        for key, setting in self._settings.items():
+            if key not in self._ports:
+                self._ports[key] = self._listen(key, setting, sockets[key])
+            self._clients[key].site.guard.token = self._token
         if self._ports and not self._sampling.running:
             self._sampling.start(_SAMPLING)
 
@@ -115,12 +124,13 @@ class AdminEndpoints:
         sampling = Deferred.fromCoroutine(self._control.sample())
         return sampling.addErrback(lambda why: self._log.failure("nothing is counted", why))
 
-    def _listen(self, setting: str, opened: socket.socket) -> Any:
+    def _listen(self, key: str, setting: str, opened: socket.socket) -> Any:
         AdminClients, make_site = _load()  # noqa: N806
-        clients = self._clients.get(setting)
+        clients = self._clients.get(key)
         if clients is None:
+            # Those of one address do not take the places of those of another.
             site = make_site(setting, self._control, self._reactor.seconds)
-            clients = self._clients[setting] = AdminClients(site, self._reactor)
+            clients = self._clients[key] = AdminClients(site, self._reactor)
         if opened.family != socket.AF_UNIX:
             port = self._reactor.adoptStreamPort(opened.fileno(), opened.family, clients)
         else:
@@ -128,6 +138,11 @@ class AdminEndpoints:
             port.startListening()
         _accept_few(port)
         return port
+
+    def _end(self, clients: AdminClients) -> None:
+        ending = Deferred.fromCoroutine(clients.end(_ANSWERING))
+        self._ending.add(ending)
+        ending.addCallback(lambda _: self._ending.discard(ending))
 
     def _close_unneeded(self, *, keep_files: bool = False) -> None:
         for key, unneeded in self._unneeded.items():
@@ -139,16 +154,16 @@ class AdminEndpoints:
         self._accepting = False
         if self._sampling.running:
             self._sampling.stop()
-        for _, port in self._ports.values():
+        for port in self._ports.values():
             stop_listening(port)
         self._ports.clear()
 
     async def stop(self, *, keep_files: bool) -> None:
         """Close all after clients have their answers; files of UNIX sockets stay if another process has these open, too."""
         self.pause()
-        await gatherResults(
-            [Deferred.fromCoroutine(one.end(_ANSWERING)) for one in self._clients.values()]
-        )
+        while self._clients:
+            self._end(self._clients.popitem()[1])
+        await gatherResults([*self._ending])
         self.store.close(keep_files=keep_files)
         self._close_unneeded(keep_files=True)
 
@@ -159,7 +174,7 @@ class PreparedAdminEndpoints:
 
     _endpoints: AdminEndpoints
     sockets: PreparedSockets
-    keys: dict[str, str]
+    settings: dict[str, str]
     token: str
 
     def commit(self) -> None:

@@ -30,17 +30,20 @@ def admin_addresses(
     rules: Rules, find: Callable[[list[ListenAddress]], ListenAddress | None]
 ) -> Iterator[tuple[str, ListenAddress]]:
     """Yield the listen addresses of ``admin`` and ``metrics``, if they are on; `find` chooses one for ``admin = auto``."""
-    for setting in ("admin", "metrics"):
-        text = getattr(rules.settings, setting)
-        is_automatic = setting == "admin" and text == "auto"
-        address = find(automatic_addresses(rules.path)) if is_automatic else _named(setting, text)
-        if address is not None:
-            yield setting, address
+    admin, metrics = rules.settings.admin, rules.settings.metrics
+    named = [_named("admin", text) for text in admin if text != "auto"]
+    if "auto" in admin:
+        keys = {address.key for address in named}
+        free = [one for one in automatic_addresses(rules.path) if one.key not in keys]
+        if (address := find(free)) is not None:
+            yield "admin", address
+    for address in named:
+        yield "admin", address
+    if metrics is not None:
+        yield "metrics", _named("metrics", metrics)
 
 
-def _named(setting: str, text: str | None) -> ListenAddress | None:
-    if text is None:
-        return None
+def _named(setting: str, text: str) -> ListenAddress:
     if text.startswith("unix:") and ":mode=" not in text:
         text = f"{text}:mode={_NAMED_MODE}"
     return _listen_address(setting, text)
@@ -51,13 +54,9 @@ def _listen_address(setting: str, text: str) -> ListenAddress:
     return ListenAddress("", text, backlog, key, kind, setting=setting)
 
 
-def socket_name(rules: Path) -> str:
-    return Path(str(rules).strip("<>")).with_suffix(".sock").name
-
-
 def automatic_addresses(rules: Path) -> list[ListenAddress]:
     """In the order in which ``admin = auto`` tries them; most of their folders do not exist."""
-    name = socket_name(rules)
+    name = Path(str(rules).strip("<>")).with_suffix(".sock").name
     addresses = []
     for folder in folders():
         path = str(folder / name).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
@@ -74,10 +73,23 @@ def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def can_hold(address: ListenAddress) -> bool:
-    """Whether this process may create the socket there, and no other service listens on it."""
+def why_not(address: ListenAddress) -> str:
+    """Return why this process cannot have the socket there; nothing if it can."""
     path = Path(address.key.removeprefix("unix:"))
-    return os.access(path.parent, os.W_OK | os.X_OK) and not is_in_use(path)
+    folder = path.parent
+    if not folder.is_dir():
+        return f"{folder} does not exist"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{folder} is not writable"
+    return f"another service has {path}" if is_in_use(path) else ""
+
+
+def make_own_folder(environment: Mapping[str, str] = os.environ) -> None:
+    """Make the user's own folder for sockets; only the user may open what is in it (XDG Base Directory Specification)."""
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    if runtime:
+        with suppress(OSError):
+            Path(runtime, "txmux").mkdir(mode=0o700, exist_ok=True)
 
 
 def read_token(path: Path) -> str:

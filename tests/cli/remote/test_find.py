@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.cli.remote.answering import Answering, RemoteTestCase
 from tests.support.ports import free_port
+from txmux.cli.remote.find import find
 
 _DONE = (0, "rules reloaded: nothing changed\n", "")
 
@@ -141,6 +142,23 @@ class FindTests(RemoteTestCase):
         code, _, err = self.ask("stop", "--rules", rules, RUNTIME_DIRECTORY=own)
         self.assertEqual((code, [asked.path for asked in server.asked]), (3, ["/api/status"]))
         self.assertIn(f"not {rules}: not contacting it", err)
+
+    def test_automatic_socket_before_other_endpoints(self) -> None:
+        named = self.answering(self.folder / "own.sock")
+        rules = self.rules("admin = unix:own.sock")
+        self.assert_asks(named, "--rules", rules)
+        automatic = self.answering()
+        self.runs(automatic, rules)
+        self.assert_asks(automatic, "--rules", rules)
+        self.runs(automatic, self.folder / "another" / "rules.ini")
+        self.assert_asks(named, "--rules", rules)
+        self.assert_asks(named, "--rules", self.rules("admin = unix:own.sock\n    off"))
+
+    def test_default_rules_where_there_is_no_socket(self) -> None:
+        server = self.answering(self.folder / "own.sock")
+        (found,) = find(None, None, None, {}, self.rules("admin = unix:own.sock\n    off"))
+        self.assertEqual(str(found.address), str(self.folder / "own.sock"))
+        self.assertEqual(server.asked, [])
 
     def test_missing_socket_of_the_rules_is_named(self) -> None:
         self.answering(self.run_folder / "other.sock")

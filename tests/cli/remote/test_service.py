@@ -334,7 +334,7 @@ class FindTests(ServiceTestCase):
 
     def test_tcp_needs_the_token(self) -> None:
         port = free_port()
-        mux = self.service(f"admin = 127.0.0.1:{port}\nadmin_token = token")
+        mux = self.service(f"admin = 127.0.0.1:{port}\n    off\nadmin_token = token")
         token = mux.file.with_name("token")
         for endpoint in (f"http://127.0.0.1:{port}", f"tcp:localhost:{port}"):
             told = self.told(1, "status", "--admin", endpoint)

@@ -81,32 +81,38 @@ class KeysTest(SynchronousTestCase):
         settings = read("")
         self.assertEqual(
             (settings.admin, settings.admin_token, settings.metrics, settings.grace),
-            ("auto", None, None, 0.0),
+            (("auto",), None, None, 0.0),
         )
         self.assertEqual(read("admin = auto\nmetrics = off\ngrace = 0s"), settings)
-        self.assertIsNone(read("admin = off").admin)
+        self.assertEqual(read("admin = off").admin, ())
 
     def test_endpoints(self) -> None:
         for text in ("127.0.0.1:9", "[::1]:9", "tcp:9:interface=127.0.0.1", "tcp6:9", ":9"):
             settings = read(f"admin = {text}\n{TOKEN}")
-            self.assertEqual(settings.admin, text)
-            self.assertTrue(is_by_tcp(settings.admin))
+            self.assertEqual(settings.admin, ("auto", text))
+            self.assertTrue(is_by_tcp(text))
             self.assertEqual(read(f"metrics = {text}").metrics, text)
         for text in ("unix:/run/a.sock", "unix:/run/a.sock:mode=600"):
-            self.assertEqual(read(f"admin = {text}").admin, text)
-        for word in (None, "auto", "unix:/x"):
+            self.assertEqual(read(f"admin = {text}").admin, ("auto", text))
+        for word in ("auto", "unix:/x"):
             self.assertFalse(is_by_tcp(word))
+
+    def test_automatic_socket_is_beside_others_unless_off(self) -> None:
+        several = f"admin = 127.0.0.1:9\n    unix:/a\n{TOKEN}"
+        self.assertEqual(read(several).admin, ("auto", "127.0.0.1:9", "unix:/a"))
+        self.assertEqual(read("admin = unix:/a\n    off").admin, ("unix:/a",))
+        self.assertEqual(read("admin = unix:/a\n    auto").admin, ("auto", "unix:/a"))
 
     def test_relative_paths(self) -> None:
         settings = read(f"admin = unix:a.sock:mode=640\n{TOKEN}\nmetrics = unix:../m.sock")
-        self.assertEqual(settings.admin, "unix:/etc/txmux/a.sock:mode=640")
+        self.assertEqual(settings.admin, ("auto", "unix:/etc/txmux/a.sock:mode=640"))
         self.assertEqual(settings.metrics, "unix:/etc/m.sock")
         self.assertEqual(settings.admin_token, Path("/etc/txmux/token"))
 
     @given(st.text("ab/:=\\ ", max_size=20).map(str.rstrip))
     def test_any_path(self, text: str) -> None:
         escaped = "".join(f"\\{sign}" if sign in ":=\\" else sign for sign in text)
-        read_again = split_arguments(str(read(f"admin = unix:/a{escaped}").admin))
+        read_again = split_arguments(str(read(f"admin = unix:/a{escaped}").admin[1]))
         address = SERVER["unix"].check(read_again)["address"]
         self.assertEqual(address, os.path.abspath(f"/a{text}"))  # noqa: PTH100 - a text
 

@@ -87,12 +87,8 @@ def run(
         The exit code: 0, or 1 if the service refuses, 2 for wrong usage, 3 if no service answers.
     """
     try:
-        place = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
-        asking = partial(ask, place, seconds=arguments.timeout)
         with of_txmux():
-            if place.rules is not None:
-                _check_rules(place.rules, asking("GET", "/api/status").get("rules_path", ""))
-            answer = question(asking)
+            answer = question(reach(arguments))
             if not arguments.json:
                 write(answer)
     except ServiceRefusedError as error:
@@ -107,6 +103,27 @@ def run(
     if arguments.json:
         _write_json(as_json(answer))
     return 0
+
+
+def reach(arguments: argparse.Namespace) -> Ask:
+    """Return what asks the service that the arguments select.
+
+    Raises:
+        NoServiceError: There is none.
+        UsageError: There are several, or an argument is malformed.
+    """
+    problem = None
+    for place in find(arguments.admin, arguments.rules, arguments.token_file, os.environ):
+        asking = partial(ask, place, seconds=arguments.timeout)
+        if place.rules is None:
+            return asking
+        try:
+            _check_rules(place.rules, asking("GET", "/api/status").get("rules_path", ""))
+        except NoServiceError as error:  # another endpoint of the rules may answer
+            problem = error
+        else:
+            return asking
+    raise problem or NoServiceError("no endpoint is known")
 
 
 def failed(error: NoServiceError | UsageError) -> int:

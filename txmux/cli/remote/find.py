@@ -6,13 +6,14 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from txmux.cli.remote.errors import NoServiceError, UsageError
 
+DEFAULT_RULES = Path("/etc/txmux/rules.ini")  # of a service for which no file is named
 RUN = Path("/run/txmux")  # where services that have no folder of their own put their sockets
 
 _NAME_IT = "name the service by --admin ENDPOINT, --rules FILE or TXMUX_ADMIN"
@@ -35,20 +36,33 @@ class AdminEndpoint(NamedTuple):
 
 
 def find(
-    admin: str | None, rules: Path | None, token_file: Path | None, environ: Mapping[str, str]
-) -> AdminEndpoint:
-    """Find the service by what was given; `NoServiceError` if there is none, `UsageError` if there are several."""
+    admin: str | None,
+    rules: Path | None,
+    token_file: Path | None,
+    environ: Mapping[str, str],
+    default: Path = DEFAULT_RULES,
+) -> Iterator[AdminEndpoint]:
+    """Yield the endpoints to try, by what was given; `NoServiceError` if there are none, `UsageError` if there are several services."""
     if token_file:
         token = _token(token_file, "--token-file")
     else:
         token = _checked(environ.get("TXMUX_ADMIN_TOKEN", ""), "TXMUX_ADMIN_TOKEN")
     if admin is not None:
-        return AdminEndpoint(address_of(admin), token, "--admin")
-    if environ.get("TXMUX_ADMIN"):
-        return AdminEndpoint(address_of(environ["TXMUX_ADMIN"]), token, "TXMUX_ADMIN")
-    if rules is not None:
-        return _of_rules(rules, token, environ)
-    return AdminEndpoint(UnixAddress(_only_one(environ)), token, "the only socket")
+        yield AdminEndpoint(address_of(admin), token, "--admin")
+    elif environ.get("TXMUX_ADMIN"):
+        yield AdminEndpoint(address_of(environ["TXMUX_ADMIN"]), token, "TXMUX_ADMIN")
+    elif rules is not None:
+        yield from _of_rules(rules, token, environ)
+    elif (only := _only_one(environ)) is not None:
+        yield AdminEndpoint(UnixAddress(only), token, "the only socket")
+    elif default.is_file():
+        yield from _of_rules(default, token, environ)
+    else:
+        listed = " or ".join(map(str, folders(environ)))
+        raise NoServiceError(
+            f"there is no socket of a service in {listed}; start it, or {_NAME_IT}; "
+            "if it runs, look for 'txmux status' in its log"
+        )
 
 
 def folders(environ: Mapping[str, str]) -> list[Path]:
@@ -59,27 +73,30 @@ def folders(environ: Mapping[str, str]) -> list[Path]:
     return [Path(name) for name in dict.fromkeys(named) if name]
 
 
-def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> AdminEndpoint:
+def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[AdminEndpoint]:
     keys = read_keys(rules)
     named_by = f"'admin' of {rules}"
-    if keys.admin == "off":
-        raise NoServiceError(
-            f"{rules} has 'admin = off', so the service cannot be reached; "
-            "remove that line, or send the service a signal"
-        )
-    if keys.admin == "auto":
+    named = [text for text in keys.admin if text not in {"auto", "off"}]
+    if "off" not in keys.admin:
         candidates = [folder / rules.with_suffix(".sock").name for folder in folders(environ)]
         there = [path for path in candidates if _may_be_there(path)]
-        if not there:
+        if not there and not named:
             raise NoServiceError(
                 f"there is no socket {' or '.join(map(str, candidates))}; is the service of {rules} running? "
                 f"It may have another endpoint: {_NAME_IT}"
             )
-        return AdminEndpoint(UnixAddress(there[0]), token, named_by, rules)
-    address = address_of(keys.admin, rules.parent)
-    if isinstance(address, TcpAddress) and keys.token is not None and not token:
-        token = _token(keys.token, f"'admin_token' of {rules}")
-    return AdminEndpoint(address, token, named_by)
+        for path in there[:1]:
+            yield AdminEndpoint(UnixAddress(path), token, named_by, rules)
+    elif not named:
+        raise NoServiceError(
+            f"{rules} has 'admin = off', so the service cannot be reached; "
+            "remove that line, or send the service a signal"
+        )
+    for text in named:
+        address = address_of(text, rules.parent)
+        if isinstance(address, TcpAddress) and keys.token is not None and not token:
+            token = _token(keys.token, f"'admin_token' of {rules}")
+        yield AdminEndpoint(address, token, named_by)
 
 
 def _may_be_there(path: Path) -> bool:
@@ -91,11 +108,10 @@ def _may_be_there(path: Path) -> bool:
         return False
 
 
-def _only_one(environ: Mapping[str, str]) -> Path:
-    searched = folders(environ)
+def _only_one(environ: Mapping[str, str]) -> Path | None:
     found: dict[Path, Path] = {}
     closed: list[Path] = []
-    for folder in searched:
+    for folder in folders(environ):
         found.update(_sockets(folder, closed))
     if len(found) > 1:
         # Files of services that have ended may be among them.
@@ -115,11 +131,7 @@ def _only_one(environ: Mapping[str, str]) -> Path:
         raise NoServiceError(
             f"no permission to look into {closed[0]}, {owner_and_mode(closed[0])}; try as that user"
         )
-    listed = " or ".join(map(str, searched))
-    raise NoServiceError(
-        f"there is no socket of a service in {listed}; start it, or {_NAME_IT}; "
-        "if it runs, look for 'admin endpoint' in its log"
-    )
+    return None
 
 
 def _sockets(folder: Path, closed: list[Path]) -> dict[Path, Path]:
@@ -282,7 +294,7 @@ def _tcp_at(host: str, port: str, text: str) -> TcpAddress:
 class Keys(NamedTuple):
     """The settings of ``[txmux]``."""
 
-    admin: str
+    admin: list[str]
     token: Path | None
 
 
@@ -297,11 +309,11 @@ def read_keys(path: Path) -> Keys:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path} cannot be read: {reason}") from None
     sections, _ = read_ini(source.text, str(path))
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for written in sections:
         if written.header == "txmux":
             section, _ = expand_section(written, os.environ.get)
             for key in ("admin", "admin_token"):
-                found.update((key, item.text) for item in section.items(key)[:1])
-    token = found.get("admin_token")
-    return Keys(found.get("admin", "auto"), path.parent / token if token else None)
+                found.setdefault(key, [item.text for item in section.items(key)])
+    tokens = found.get("admin_token")
+    return Keys(found.get("admin", []), path.parent / tokens[0] if tokens else None)

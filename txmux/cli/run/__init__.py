@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from txmux.cli.remote.find import DEFAULT_RULES
 from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
-from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import MuxError
-from txmux.interfaces import Transport
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import RulesError, nearest
 from txmux.rules.reading.matching import MEANT, SERVER_FIRST
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from txmux.rules.problems import Problem
-
-DEFAULT = "/etc/txmux/rules.ini"  # the rules file in the absence of an argument and of options
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
 """The names of the log levels, the least important first."""
@@ -45,10 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s [-h] [--log-level LEVEL] [--pidfile FILE] [FILE]\n"
         "       %(prog)s [...] --listen ENDPOINT [--PROTOCOL SERVER]... [--silent SERVER] [--default SERVER] [--user USER] "
-        "[--workers NUMBER] [--print]"
+        "[--workers NUMBER] [--admin ENDPOINT]... [--admin-token FILE] [--print]"
     )
     parser.add_argument(
-        "file", metavar="FILE", nargs="?", help=f"the rules file; by default {DEFAULT}"
+        "file", metavar="FILE", nargs="?", help=f"the rules file; by default {DEFAULT_RULES}"
     )
     parser.add_argument(
         "--log-level",
@@ -83,6 +80,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--workers", metavar="NUMBER", help="how many processes; auto is one per CPU core"
     )
     options.add_argument(
+        "--admin",
+        metavar="ENDPOINT",
+        action="append",
+        help="where the page and the commands reach it, beside its UNIX socket; off for no such socket; may be given several times",
+    )
+    options.add_argument(
+        "--admin-token",
+        metavar="FILE",
+        help="the file with the token for an --admin over TCP, created if it does not exist",
+    )
+    options.add_argument(
         "--print", action="store_true", help="only write the rules file that these options mean"
     )
     parser.set_defaults(routes=[])
@@ -108,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _USAGE
     from txmux.cli.run.program import read_rules, run_service, status_of  # noqa: PLC0415 - for --help it is too much
 
-    path, text = arguments.file or DEFAULT, ""
+    path, text = arguments.file or DEFAULT_RULES, ""
     if arguments.listen:
         path, text = OPTIONS, text_of(arguments)
     rules = None
@@ -139,7 +147,7 @@ def _misuse(arguments: argparse.Namespace) -> str:
     single = [
         (name, value) for name in NAMES if (value := getattr(arguments, name)) not in (None, False)
     ]
-    given = [f"--{name}" for name, _ in (*single, *arguments.routes)]
+    given = [f"--{name.replace('_', '-')}" for name, _ in (*single, *arguments.routes)]
     for name, value in (*single, *arguments.routes):
         if not all(
             text.isprintable() for text in (value if isinstance(value, list) else [str(value)])
@@ -168,12 +176,16 @@ def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:
     if problem.section.startswith("route "):
         option = problem.section.removeprefix("route ")
     else:
-        option = {"endpoint": "listen"}.get(problem.key, problem.key)
+        option = {"endpoint": "listen", "admin_token": "admin-token"}.get(problem.key, problem.key)
     message = problem.message
     if message.startswith("there is no [backend "):
         given = {**vars(arguments), **dict(arguments.routes)}[option]
         message = (
             f"{given!r} is not a server; write HOST:PORT, [IPv6]:PORT, unix:/PATH, close or reset"
+        )
+    if problem.key == "admin" and "'admin_token'" in message:
+        message = (
+            "over TCP it needs --admin-token FILE, too; the file is created if it does not exist"
         )
     return f"--{option}: {message}"
 
@@ -191,10 +203,6 @@ def _protocol(name: str) -> str:
     meant = MEANT.get(name, name)
     near = nearest(name, [*protocols, *NAMES])
     hints = (
-        (
-            name in _over_udp(),
-            "its clients use UDP: that needs a rules file, with 'endpoint = udp:PORT' in it",
-        ),
         (name in SERVER_FIRST, "its clients wait for the server to speak: write --silent"),
         (meant == "any", "write --default"),
         (meant != name and meant in protocols, f"write --{meant}"),
@@ -205,12 +213,3 @@ def _protocol(name: str) -> str:
         (near, f"did you mean --{near}?"),
     )
     return next((hint for applies, hint in hints if applies), "")
-
-
-def _over_udp() -> set[str]:
-    """Return the names of matchers that are for UDP only."""
-    return {
-        name
-        for name, matcher in installed_matchers().items()
-        if Transport.TCP not in transports_of(matcher)
-    }

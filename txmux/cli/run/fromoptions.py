@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import IProtocolMatcher
 
-NAMES = ("listen", "default", "silent", "user", "workers", "print")
+_SETTINGS = ("user", "workers", "admin", "admin_token")
+_SINGLE = ("silent", "default", *_SETTINGS)
+NAMES = ("listen", *_SINGLE, "print")
 """Options without a rules file, but for those of protocols."""
 
 _NOT = {"any"}  # which is what --default is for
@@ -52,7 +54,7 @@ def plain_matchers() -> Iterator[IProtocolMatcher]:
     """Yield the matchers of this package that need no option."""
     own = {module.name for module in pkgutil.iter_modules(matchers.__path__)} - _NOT
     for name, matcher in installed_matchers().items():
-        if name in own and Transport.TCP in transports_of(matcher):
+        if name in own:
             try:
                 matcher.predicate({})
             except OptionError:
@@ -64,30 +66,47 @@ def text_of(arguments: argparse.Namespace) -> str:
     words = [shlex.join(("--listen", endpoint)) for endpoint in arguments.listen]
     words += [shlex.join((f"--{name}", server)) for name, server in arguments.routes]
     words += [
-        shlex.join((f"--{name}", value))
-        for name in ("silent", "default", "user", "workers")
-        if (value := getattr(arguments, name)) is not None
+        shlex.join((f"--{name.replace('_', '-')}", value))
+        for name in _SINGLE
+        for value in _listed(getattr(arguments, name))
     ]
     lines = [f"# txmux run {' '.join(words)}"]
-    settings = [(name, getattr(arguments, name)) for name in ("user", "workers")]
-    if any(value is not None for _, value in settings):
-        lines += ["", "[txmux]", *_keys(settings)]
-    lines += ["", "[listen public]"]
-    if len(arguments.listen) == 1:
-        lines += _keys([("endpoint", arguments.listen[0])])
-    else:
-        lines += ["endpoint =", *(f"    {_value(endpoint)}" for endpoint in arguments.listen)]
-    lines += _keys([("silent", arguments.silent), ("default", arguments.default)])
+    settings = [*_keys([(name, getattr(arguments, name)) for name in _SETTINGS])]
+    if settings:
+        lines += ["", "[txmux]", *settings]
+    by_udp = [one for one in arguments.listen if one.startswith("udp:")]
+    by_tcp = [one for one in arguments.listen if one not in by_udp]
+    more = [("silent", arguments.silent), ("default", _server(arguments.default, not by_tcp))]
+    if by_tcp:
+        lines += ["", "[listen public]", *_keys([("endpoint", by_tcp), *more])]
+        more = []
+    if by_udp:
+        lines += ["", "[listen datagrams]", *_keys([("endpoint", by_udp), *more])]
+    found = installed_matchers()
     for name, server in arguments.routes:
-        lines += ["", f"[route {name}]", *_keys([("match", name), ("backend", server)])]
+        over = transports_of(found[name])
+        is_by_udp = bool(by_udp) and Transport.UDP in over and not (by_tcp and len(over) > 1)
+        given = [("match", name), ("backend", _server(server, is_by_udp))]
+        lines += ["", f"[route {name}]", *_keys(given)]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _keys(values: Sequence[tuple[str, str | None]]) -> Iterator[str]:
-    given = [(key, value) for key, value in values if value is not None]
+def _server(text: str | None, is_by_udp: bool) -> str | None:  # noqa: FBT001 - the sentence reads so
+    is_address = text is not None and ":" in text and not text.startswith(("udp:", "unix:"))
+    return f"udp:{text}" if is_address and is_by_udp else text
+
+
+def _listed(value: str | Sequence[str] | None) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value or []
+
+
+def _keys(values: Sequence[tuple[str, str | Sequence[str] | None]]) -> Iterator[str]:
+    given = [(key, listed) for key, value in values if (listed := _listed(value))]
     width = max((len(key) for key, _ in given), default=0)
-    for key, value in given:
-        yield f"{key:{width}} = {_value(value)}".rstrip()
+    for key, listed in given:
+        first, *others = map(_value, listed)
+        yield f"{key:{width}} = {first}".rstrip()
+        yield from (f"    {other}" for other in others)
 
 
 def _value(text: str) -> str:

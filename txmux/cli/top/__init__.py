@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from txmux.cli.remote import command
-from txmux.cli.remote.ask import ask
 from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
-from txmux.cli.remote.find import find
 from txmux.cli.top.plain import text_of
 from txmux.cli.top.polling import fetch_snapshot
 from txmux.errors import MuxError
@@ -50,11 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         ) from None
     try:
         filters = command.read_filters(arguments.words, arguments)
-        place = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
         with of_txmux():
-            return watch(
-                partial(ask, place, seconds=arguments.timeout), filters, sys.stdin.fileno()
-            )
+            return watch(command.reach(arguments), filters, sys.stdin.fileno())
     except (NoServiceError, UsageError) as error:
         return command.failed(error)
 

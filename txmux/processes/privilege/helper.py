@@ -91,7 +91,7 @@ def _addresses(rules: Rules) -> Iterator[ListenAddress]:
         yield from listen_addresses(listener)
     for _, address in admin_addresses(rules, lambda _: None):
         yield address
-    if rules.settings.admin == "auto":
+    if "auto" in rules.settings.admin:
         yield from automatic_addresses(rules.path)
 
 

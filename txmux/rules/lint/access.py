@@ -96,14 +96,16 @@ def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
 
 def admin_reachable(rules: Rules) -> Iterator[Problem]:
     """Find an endpoint of ``admin`` that other machines can reach, and a token without use."""
-    settings, admin = rules.settings, rules.settings.admin
-    if admin is not None and is_by_tcp(admin) and not _is_loopback(address_of(admin)):
-        message = (
-            "other machines can reach this, and the token and all answers go there unencrypted; write 127.0.0.1:PORT or "
-            "unix:/path, and connect through a tunnel or a proxy with TLS"
-        )
-        yield settings.section.problem(message, "admin")
-    if settings.admin_token is not None and not is_by_tcp(admin):
+    settings = rules.settings
+    by_tcp = [one for one in settings.admin if is_by_tcp(one)]
+    for number, item in enumerate(settings.section.items("admin")):
+        if item.text in by_tcp and not _is_loopback(address_of(item.text)):
+            message = (
+                "other machines can reach this, and the token and all answers go there unencrypted; write "
+                "127.0.0.1:PORT or unix:/path, and connect through a tunnel or a proxy with TLS"
+            )
+            yield settings.section.problem(message, "admin", number)
+    if settings.admin_token is not None and not by_tcp:
         message = "it is not used without 'admin = ADDRESS:PORT'; add that, or remove this"
         yield settings.section.problem(message, "admin_token")
 
@@ -111,7 +113,7 @@ def admin_reachable(rules: Rules) -> Iterator[Problem]:
 def readable_token(rules: Rules) -> Iterator[Problem]:
     """Find a token that every user of this machine can read."""
     path = rules.settings.admin_token
-    if path is None or not is_by_tcp(rules.settings.admin):
+    if path is None or not any(map(is_by_tcp, rules.settings.admin)):
         return
     try:
         mode = path.stat().st_mode

@@ -170,8 +170,9 @@ def _folders(rules: Rules) -> Iterator[Problem]:
 def _folders_of_control(rules: Rules) -> Iterator[Problem]:
     """Find the same of the endpoints by which the service is watched and controlled."""
     settings = rules.settings
-    for key, endpoint in (("admin", settings.admin), ("metrics", settings.metrics)):
-        if message := _no_socket(endpoint or ""):
+    named = [("admin", one) for one in settings.admin] + [("metrics", settings.metrics or "")]
+    for key, endpoint in named:
+        if message := _no_socket(endpoint):
             yield settings.section.problem(message, key)
     token = settings.admin_token
     if token is not None and token.is_dir():

@@ -55,7 +55,7 @@ class Settings:
         consul_token: The same of the file with the token.
         user: The user to switch to once all ports are open, by name or number; ``None`` means no change.
         group: The group to switch to; ``None`` is that of `user`.
-        admin: The server endpoint of page, API and commands; ``"auto"`` is a UNIX socket in a folder for such files, and ``None`` is off.
+        admin: The server endpoints of page, API and commands; ``"auto"`` is a UNIX socket in a folder for such files.
         admin_token: The file with the secret that clients by TCP have to know.
         metrics: The server endpoint that has metrics and health, without a secret; ``None`` is off.
         crowdsec_key: The file with the key of ``crowdsec:`` networks.
@@ -80,7 +80,7 @@ class Settings:
     consul_token: Path | None = None
     user: str | None = None
     group: str | None = None
-    admin: str | None = "auto"
+    admin: tuple[str, ...] = ("auto",)
     admin_token: Path | None = None
     metrics: str | None = None
     grace: float = 0.0

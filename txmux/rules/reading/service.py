@@ -28,7 +28,7 @@ from txmux.rules.reading.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from txmux.rules.model import Section
@@ -67,8 +67,8 @@ def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
     return f"unix:{str(path).translate(_SPECIAL)}{options}"
 
 
-def is_by_tcp(endpoint: str | None) -> bool:
-    return endpoint not in {None, "auto"} and not str(endpoint).startswith("unix:")
+def is_by_tcp(endpoint: str) -> bool:
+    return endpoint != "auto" and not endpoint.startswith("unix:")
 
 
 def address_of(endpoint: str) -> str:
@@ -137,12 +137,14 @@ def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
     """Find values that are right by themselves, but not together."""
-    if is_by_tcp(found.get("admin")) and "admin_token" not in section.entries:
+    by_tcp = [one for one in found.get("admin", ()) if is_by_tcp(one)]
+    if by_tcp and "admin_token" not in section.entries:
+        number = [item.text for item in section.items("admin")].index(by_tcp[0])
         message = (
             "a TCP endpoint needs 'admin_token' beside it, since every user of this machine could connect; add for "
-            "example 'admin_token = /etc/txmux/token', which is made if it is not there, or write unix:/path"
+            "example 'admin_token = /var/lib/txmux/token', which is made if it is not there, or write unix:/path"
         )
-        yield section.problem(message, "admin")
+        yield section.problem(message, "admin", number)
     if "group" in section.entries and "user" not in section.entries:
         yield section.problem("needs 'user' beside it; add that, or remove this", "group")
 
@@ -202,6 +204,14 @@ def _admin(reading: RulesReading, text: str) -> str | None:
     return text if text == "auto" else control_endpoint(text, reading.home, ("auto", "off"))
 
 
+def _with_automatic(found: Iterable[str | None]) -> tuple[str, ...]:
+    """Collect the endpoints of ``admin``: the socket of ``auto`` is there, and asked first, unless ``off`` is among them."""
+    endpoints = dict.fromkeys(["auto", *found])
+    if None in endpoints:
+        del endpoints["auto"], endpoints[None]
+    return tuple(one for one in endpoints if one is not None)
+
+
 def _database(reading: RulesReading, text: str) -> Path:
     return reading.beside(text, "a database in MaxMind's format, such as GeoLite2-Country.mmdb")
 
@@ -221,7 +231,9 @@ _ANY_DURATION = ValueKind(values.duration, "duration, also `0s`")
 _ACCESS_LOG = ValueKind(_access_log, "`-`, `stdout`, `off` or a path", in_context=True)
 _USER = ValueKind(_account, "a user's name or number")
 _GROUP = ValueKind(_account, "a group's name or number")
-_ADMIN = ValueKind(_admin, "`auto`, `off` or an endpoint", in_context=True)
+_ADMIN = ValueKind(
+    _admin, "`auto`, `off` or endpoints, one a line", "lines", _with_automatic, in_context=True
+)
 _TOKEN = ValueKind(
     lambda reading, text: reading.home / values.file_path(text), "path", in_context=True
 )
@@ -268,9 +280,10 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "the [user](#user-and-group) that the process and all workers switch to once it listens. Needs root"),
     "group": SectionKey(_GROUP, example="txmux", meaning=
         "the group to switch to; by default that of `user`. An error without `user`"),
-    "admin": SectionKey(_ADMIN, example="unix:/run/txmux/admin.sock", meaning=
-        "where the [API](admin-api.md) and the commands [reach the service](#admin-and-metrics): `unix:/path`, or `ADDRESS:PORT` with `admin_token`"),
-    "admin_token": SectionKey(_TOKEN, example="/etc/txmux/token", meaning=
+    "admin": SectionKey(_ADMIN, default="auto", example="127.0.0.1:8440", meaning=
+        "where the page, the [API](admin-api.md) and the commands [reach the service](#admin-and-metrics): `unix:/path`, or `ADDRESS:PORT` with `admin_token`. "
+        "The socket of `auto` is there beside them unless `off` is among them"),
+    "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", meaning=
         "a file with the secret that TCP clients must send, created with mode 0600 if it does not exist"),
     "metrics": SectionKey(_METRICS, default="off", example="127.0.0.1:9443", meaning=
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
