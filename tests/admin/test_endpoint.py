@@ -215,7 +215,7 @@ class TokenFileTest(SynchronousTestCase):
 
     def test_unreadable_file_is_named_with_the_reason(self) -> None:
         problem = self.assertRaises(MuxError, read_token, self.folder / "missing" / "token")
-        self.assertIn("can be neither read nor created: No such file or directory", str(problem))
+        self.assertIn("cannot be created: No such file or directory", str(problem))
 
 
 class StartTest(AdminCase):

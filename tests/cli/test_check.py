@@ -50,18 +50,22 @@ class CheckTests(CheckTestCase):
 
     def test_warnings_in_order_with_exit_code_0(self) -> None:
         self.good.write_text(
-            "[txmux]\naccess_log = no/such/folder\n[listen a]\nendpoint = :8443\n"
+            "[txmux]\nadmin_token = token\n[listen a]\nendpoint = :8443\n"
             "[route b]\nmatch = any\nbackend = 127.0.0.1:1\n[route c]\nmatch = ssh\nbackend = close\n"
         )
-        folder = self.good.parent / "no/such"
         out = (
-            f"{self.good}:2: warning: [txmux] access_log: there is no folder '{folder}'; "
-            "create it, or correct the path\n"
+            f"{self.good}:2: warning: [txmux] admin_token: it is not used without 'admin = ADDRESS:PORT'; "
+            "add that, or remove this\n"
             f"{self.good}:6: warning: [route b] match: 'any' makes the later [route c] unreachable; "
             "put this route last\n"
             f"{self.good}: OK, 1 listener, 2 routes, 0 backends, 2 warnings\n"
         )
         self.assertEqual(self.run_main("check", self.good), (0, out, ""))
+
+    def test_missing_folder_is_an_error_as_at_the_start(self) -> None:
+        self.good.write_text("[txmux]\naccess_log = no/log\n[listen a]\nendpoint = 127.0.0.1:0\n")
+        told = f"{self.good}:2: [txmux] access_log: there is no folder '{self.good.parent}/no'; create it, or correct the path\n"
+        self.assertEqual(self.run_main("check", self.good), (1, told, ""))
 
     def test_warning_on_a_privileged_port(self) -> None:
         self.good.write_text("[listen a]\nendpoint = :443\ndefault = 127.0.0.1:1\n")

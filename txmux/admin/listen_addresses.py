@@ -94,17 +94,20 @@ def make_own_folder(environment: Mapping[str, str] = os.environ) -> None:
 
 def read_token(path: Path) -> str:
     """Read the token; a missing file is created."""
-    with suppress(OSError):  # reading it reports what is wrong
-        try:
-            make_token(path)
-        except PermissionError:
-            make_by_helper(path)
+    why = ""
+    try:
+        make_token(path)
+    except OSError as problem:
+        why = f"created: {problem.strerror}; name a file in a folder that the service may write to, as /var/lib/txmux/token"
+        if isinstance(problem, PermissionError):
+            with suppress(OSError):
+                make_by_helper(path)
     try:
         token = read_secret(path)
     except OSError as problem:
-        raise MuxError(
-            f"[txmux] admin_token: {path} can be neither read nor created: {problem.strerror}"
-        ) from problem
+        if not (why and isinstance(problem, FileNotFoundError)):
+            why = f"read: {problem.strerror}"
+        raise MuxError(f"[txmux] admin_token: {path} cannot be {why}") from problem
     if len(token) < _SHORTEST_TOKEN or " " in token:
         raise MuxError(
             f"[txmux] admin_token: {path} does not hold one line of at least {_SHORTEST_TOKEN} ASCII characters without blanks; "

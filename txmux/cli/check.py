@@ -11,7 +11,7 @@ import attrs
 from txmux.detection.registry import installed_matchers
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
-from txmux.rules.lint.privileges import missing_privileges, own_privileges
+from txmux.rules.lint.privileges import missing_privileges, obstacles, own_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint, warnings
 from txmux.rules.model import NOWHERE, backends_of
 from txmux.rules.problems import RulesError
@@ -103,6 +103,7 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
     except RulesError as error:
         return _Checked(path, None, error.problems)
     wrong, unread = _unusable_files(rules)
+    wrong += obstacles(rules)
     if wrong:
         return _Checked(path, None, wrong)
     found = [

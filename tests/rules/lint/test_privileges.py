@@ -7,12 +7,13 @@ import os
 import pwd
 import socket
 from pathlib import Path
+from unittest import SkipTest
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.rules.lint.privileges import Privileges, missing_privileges, own_privileges
+from txmux.rules.lint.privileges import Privileges, missing_privileges, obstacles, own_privileges
 from txmux.rules.reading.parser import parse
 
 _USER = Privileges(1000, may=lambda *_: True)
@@ -73,9 +74,7 @@ class AccessLogTests(SynchronousTestCase):
         folder, user = self.folder, Privileges(1000, may=lambda *_: False)
         advice = "let the user that txmux runs as write"
         for name, message in {
-            ".": f"'{folder}' is a folder; write the path of a file",
             "there": f"user 1000 may not write to '{folder}/there'; {advice} to it",
-            "a/b": f"there is no folder '{folder}/a'; create it, or correct the path",
             "new": f"user 1000 may not create files in '{folder}'; {advice} there",
         }.items():
             self.assertEqual(self.found(name, user), [message])
@@ -89,7 +88,7 @@ class AccountTests(SynchronousTestCase):
 
     def test_staying_root(self) -> None:
         message = (
-            "[txmux] user: txmux runs as root, and stays root; "
+            "[txmux] user: if you start it as root, it stays root; "
             "write 'user = NAME' for the user to switch to once it listens"
         )
         self.assertEqual(self.found("workers = 1", 0), [f"1: warning: {message}"])
@@ -155,43 +154,66 @@ class OwnPrivilegesTests(SynchronousTestCase):
 
 
 class FolderTests(SynchronousTestCase):
-    def test_missing_folders_of_listeners_and_servers(self) -> None:
-        folder = make_folder(self)
-        found = missing(
-            f"[listen a]\nendpoint = unix:{folder}/no/x\n  unix:{folder}/x\n"
-            f"[backend b]\nserver = unix:{folder}/x\n  unix:{folder}/no/x\n"
-        )
-        told = f"there is no folder '{folder}/no'; create it, or correct the path"
-        places = ("2: warning: [listen a] endpoint", "6: warning: [backend b] server")
-        self.assertEqual(found, [f"{place}: {told}" for place in places])
+    """Paths that cannot be made keep the service from starting, and are errors; the unit makes some folders."""
 
-    def test_missing_folders_of_admin_and_metrics(self) -> None:
-        folder = make_folder(self)
-        text = "[txmux]\nadmin = unix:no/x\nmetrics = unix:no/y\n[listen a]\nendpoint = :1\n"
-        found = missing_privileges(parse(text, folder / "x.ini"), _USER)
-        told = f"there is no folder '{folder}/no'; create it, or correct the path"
-        self.assertEqual([p.message for p in found], [told, told])
-        self.assertEqual([(p.line, p.key) for p in found], [(2, "admin"), (3, "metrics")])
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
 
-    def test_no_socket_in_its_place(self) -> None:
-        folder = make_folder(self)
-        (folder / "file").touch()
+    def stops(self, text: str) -> list[str]:
+        """Return the errors, none of which is a warning, too."""
+        rules = parse(text, self.folder / "x.ini")
+        found = [str(one).removeprefix(f"{self.folder}/x.ini:") for one in obstacles(rules)]
+        warned = " ".join(map(str, missing_privileges(rules, _USER)))
+        self.assertFalse([one for one in found if one.partition(": ")[2] in warned])
+        return found
+
+    def test_missing(self) -> None:
+        no = f"there is no folder '{self.folder}/no'; create it, or correct the path"
+        for text, wrong in (
+            ("[listen a]\nendpoint = unix:{0}/no/x\n  unix:{0}/x\n", "2: [listen a] endpoint: "),
+            ("[txmux]\nadmin = unix:{0}/x\n  unix:no/y\n", "2: [txmux] admin: "),
+            ("[txmux]\nmetrics = unix:no/y\n", "2: [txmux] metrics: "),
+            ("[txmux]\naccess_log = no/log\n", "2: [txmux] access_log: "),
+            (
+                "[txmux]\nadmin = 127.0.0.1:1\nadmin_token = {0}/no/token\n",
+                "3: [txmux] admin_token: ",
+            ),
+        ):
+            listener = "" if "[listen" in text else "[listen a]\nendpoint = :0\n"
+            self.assertEqual(self.stops(text.format(self.folder) + listener), [f"{wrong}{no}"])
+
+    def test_folder_in_place_of_a_file(self) -> None:
+        told = f"'{self.folder}' is a folder; write the path of a file"
+        for key in ("access_log", "admin = 127.0.0.1:1\nadmin_token"):
+            (found,) = self.stops(f"[txmux]\n{key} = {self.folder}\n[listen a]\nendpoint = :2\n")
+            self.assertIn(told, found)
+
+    def test_file_in_place_of_a_socket(self) -> None:
+        """A socket is what an earlier start left."""
+        (self.folder / "file").touch()
         with socket.socket(socket.AF_UNIX) as left:
-            left.bind(str(folder / "socket"))
-            found = missing(f"[listen a]\nendpoint = unix:{folder}/file\n  unix:{folder}/socket\n")
-        told = f"'{folder}/file' is there already, and is not a socket; move it away, or write another path"
-        self.assertEqual(found, [f"2: warning: [listen a] endpoint: {told}"])
+            left.bind(str(self.folder / "socket"))
+            text = f"[listen a]\nendpoint = unix:{self.folder}/file\n  unix:{self.folder}/socket\n"
+            (found,) = self.stops(text)
+        told = "/file' is there already, and is not a socket; move it away, or write another path"
+        self.assertTrue(found.endswith(told), found)
 
-    def test_token(self) -> None:
-        folder = make_folder(self)
-        for name, told in {
-            "/no/token": f"there is no folder '{folder}/no'; create it, or correct the path",
-            "": f"'{folder}' is a folder; write the path of a file",
-            "/token": "",
-        }.items():
-            keys = f"admin = 127.0.0.1:1\nadmin_token = {folder}{name}\n"
-            expected = [f"3: warning: [txmux] admin_token: {told}"] if told else []
-            self.assertEqual(missing(f"[txmux]\n{keys}[listen a]\nendpoint = :2\n"), expected)
+    def test_folder_that_the_unit_makes(self) -> None:
+        rules = parse(
+            "[txmux]\naccess_log = /var/lib/txmux/log\n[listen a]\nendpoint = :2\n", "x.ini"
+        )
+        if Path("/var/lib/txmux").exists():
+            raise SkipTest("this machine has the folder")
+        self.assertEqual(obstacles(rules), [])
+        (found,) = missing_privileges(rules, _USER)
+        self.assertIn("the unit of systemd makes it when it starts the service", str(found))
+
+    def test_server(self) -> None:
+        """Its program may make the folder."""
+        text = f"[listen a]\nendpoint = :0\n[backend b]\nserver = unix:{self.folder}/no/x\n"
+        self.assertEqual(self.stops(text), [])
+        (found,) = missing_privileges(parse(text, "x.ini"), _USER)
+        self.assertIn(f"[backend b] server: there is no folder '{self.folder}/no'", str(found))
 
 
 class InterfaceTests(SynchronousTestCase):

@@ -150,12 +150,16 @@ class KeysTest(SynchronousTestCase):
 class WarningsTest(SynchronousTestCase):
     def test_reachable(self) -> None:
         for text in (":9", "192.0.2.1:9", "tcp:9", "[::]:9"):
-            (warning,) = warnings(f"admin = {text}\n{TOKEN}\nmetrics = :10")
+            (warning,) = warnings(f"admin = {text}\nadmin_token = ./token\nmetrics = :10")
             self.assertIn("[txmux] admin: other machines can reach this", warning)
         for text in ("127.0.0.1:9", "[::1]:9", "127.3.2.1:9", "tcp:9:interface=localhost"):
-            self.assertEqual(warnings(f"admin = {text}\n{TOKEN}"), [])
+            self.assertEqual(warnings(f"admin = {text}\nadmin_token = ./token"), [])
 
     def test_unused_token(self) -> None:
+        (warning,) = warnings("admin = 127.0.0.1:9\nadmin_token = sesame")
+        self.assertIn(
+            "the path of a file, not the token itself: '/etc/txmux/sesame' is cr", warning
+        )
         for admin in ("auto", "off", "unix:/run/a.sock"):
             (warning,) = warnings(f"admin = {admin}\n{TOKEN}")
             self.assertIn("[txmux] admin_token: it is not used", warning)

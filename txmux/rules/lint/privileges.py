@@ -31,6 +31,7 @@ _NET_BIND_SERVICE = 1 << 10  # capabilities(7)
 _FIRST_UNPRIVILEGED_PORT = 1024
 _ROOT = 0
 _INTERFACES = Path("/sys/class/net")
+_MADE = frozenset(map(Path, ("/run/txmux", "/var/log/txmux", "/var/lib/txmux")))  # by the unit
 
 
 def _id_of(look_up: Callable[[str], Any], name: str) -> int | None:
@@ -83,11 +84,16 @@ def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
         *_low_ports(rules, privileges),
         *_access_log(rules, privileges),
         *_accounts(rules, privileges),
-        *_folders(rules),
-        *_folders_of_control(rules),
+        *_folders_of_servers(rules),
         *_interfaces(rules, privileges),
+        *(problem for problem, is_made in _paths(rules) if is_made),
     ]
     return warnings(rules, found)
+
+
+def obstacles(rules: Rules) -> list[Problem]:
+    """Find what keeps any process from serving the rules on this machine: paths without their folder."""
+    return [problem for problem, is_made in _paths(rules) if not is_made]
 
 
 def _low_ports(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
@@ -119,15 +125,11 @@ def _access_log(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     if not isinstance(path, Path):
         return
     folder, user = path.parent, privileges.user
-    if path.is_dir():
-        message = f"'{path}' is a folder; write the path of a file"
-    elif path.exists() and not privileges.may(path, os.W_OK):
+    if path.exists() and not path.is_dir() and not privileges.may(path, os.W_OK):
         message = (
             f"user {user} may not write to '{path}'; let the user that txmux runs as write to it"
         )
-    elif not path.exists() and not folder.is_dir():
-        message = f"there is no folder '{folder}'; create it, or correct the path"
-    elif not path.exists() and not privileges.may(folder, os.W_OK | os.X_OK):
+    elif not path.exists() and folder.is_dir() and not privileges.may(folder, os.W_OK | os.X_OK):
         message = f"user {user} may not create files in '{folder}'; let the user that txmux runs as write there"
     else:
         return
@@ -139,7 +141,7 @@ def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     user, group, section = rules.settings.user, rules.settings.group, rules.settings.section
     if user is None:
         if privileges.user == _ROOT:
-            message = "txmux runs as root, and stays root; write 'user = NAME' for the user to switch to once it listens"
+            message = "if you start it as root, it stays root; write 'user = NAME' for the user to switch to once it listens"
             path = next(iter(rules.files.texts))
             yield Problem(path, section.line, "txmux", "user", message)
         return
@@ -155,31 +157,28 @@ def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
         yield section.problem(message, "group")
 
 
-def _folders(rules: Rules) -> Iterator[Problem]:
-    """Find UNIX sockets in folders that are not there; systemd may make one before the service starts."""
-    for listener, number, endpoint in _endpoints(rules):
-        if message := _no_socket(endpoint):
-            yield listener.section.problem(message, "endpoint", number)
+def _folders_of_servers(rules: Rules) -> Iterator[Problem]:
+    """Find servers' UNIX sockets in folders that are not there; the server may make its folder."""
     for backend in rules.backends.values():
         for number, server in enumerate(backend.servers):
-            if server.kind == "unix" and _is_missing(Path(server.path).parent):
-                message = _no_folder(Path(server.path).parent)
-                yield backend.section.problem(message, "server", number)
+            folder = Path(server.path).parent
+            if server.kind == "unix" and _is_missing(folder):
+                yield backend.section.problem(_no_folder(folder), "server", number)
 
 
-def _folders_of_control(rules: Rules) -> Iterator[Problem]:
-    """Find the same of the endpoints by which the service is watched and controlled."""
+def _paths(rules: Rules) -> Iterator[tuple[Problem, bool]]:
+    """Find paths that cannot be made, each with whether the unit of systemd makes its folder before the service starts."""
     settings = rules.settings
-    named = [("admin", one) for one in settings.admin] + [("metrics", settings.metrics or "")]
+    for listener, number, endpoint in _endpoints(rules):
+        if found := _no_socket(endpoint):
+            yield listener.section.problem(found[0], "endpoint", number), found[1]
+    named = [*(("admin", one) for one in settings.admin), ("metrics", settings.metrics or "")]
     for key, endpoint in named:
-        if message := _no_socket(endpoint):
-            yield settings.section.problem(message, key)
-    token = settings.admin_token
-    if token is not None and token.is_dir():
-        message = f"'{token}' is a folder; write the path of a file"
-        yield settings.section.problem(message, "admin_token")
-    elif token is not None and _is_missing(token.parent):
-        yield settings.section.problem(_no_folder(token.parent), "admin_token")
+        if found := _no_socket(endpoint):
+            yield settings.section.problem(found[0], key), found[1]
+    for key, path in (("admin_token", settings.admin_token), ("access_log", settings.access_log)):
+        if isinstance(path, Path) and (found := _no_file(path)):
+            yield settings.section.problem(found[0], key), found[1]
 
 
 def _interfaces(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
@@ -202,21 +201,32 @@ def _endpoints(rules: Rules) -> Iterator[tuple[Listener, int, str]]:
             yield listener, number, endpoint
 
 
-def _no_socket(endpoint: str) -> str:
-    """Return why there can be no UNIX socket of an endpoint, or nothing. A relative path starts where the service does."""
+def _no_socket(endpoint: str) -> tuple[str, bool] | None:
+    """Return why there can be no UNIX socket of an endpoint, and whether systemd makes its folder. A relative path starts where the service does."""
     if not endpoint.lower().startswith("unix:"):
-        return ""
+        return None
     path = Path(SERVER["unix"].check(split_arguments(endpoint))["address"])
     if not path.is_absolute():
-        return ""
+        return None
     if _is_missing(path.parent):
-        return _no_folder(path.parent)
+        return _no_folder(path.parent), path.parent in _MADE
     try:
         if not path.exists() or path.is_socket():
-            return ""
+            return None
     except OSError:
-        return ""  # another user may see it
-    return f"'{path}' is there already, and is not a socket; move it away, or write another path"
+        return None  # another user may see it
+    return (
+        f"'{path}' is there already, and is not a socket; move it away, or write another path",
+        False,
+    )
+
+
+def _no_file(path: Path) -> tuple[str, bool] | None:
+    if path.is_dir():
+        return f"'{path}' is a folder; write the path of a file", False
+    if _is_missing(path.parent):
+        return _no_folder(path.parent), path.parent in _MADE
+    return None
 
 
 def _is_missing(folder: Path) -> bool:
@@ -227,4 +237,6 @@ def _is_missing(folder: Path) -> bool:
 
 
 def _no_folder(folder: Path) -> str:
+    if folder in _MADE:
+        return f"there is no folder '{folder}'; the unit of systemd makes it when it starts the service; otherwise create it"
     return f"there is no folder '{folder}'; create it, or correct the path"
