@@ -557,7 +557,7 @@ class DemoTests(InteropTestCase):
         cls.demo.child.wait_for("Starting reactor")
         cls.silent = cls.connect()
         cls.addClassCleanup(cls.silent.close)
-        names = ("curl", "redis", "ssh", "knock", "wait")
+        names = ("https", "curl", "redis", "ssh", "knock", "wait")
         cls.tried = dict(zip(names, examples(cls.port), strict=True))
 
     @classmethod
@@ -576,6 +576,11 @@ class DemoTests(InteropTestCase):
         command, _ = self.tried["curl"]
         self.assertIn("Your connection was recognised as HTTP.", self.type(command))
         self.demo.child.wait_for(r" route=http .* reason=done .*facts\.method=GET")
+
+    def test_https(self) -> None:
+        command, _ = self.tried["https"]
+        self.assertIn("Your connection was recognised as TLS.", self.type(command))
+        self.demo.child.wait_for(r" route=tls .* reason=done .*facts\.sni=localhost")
 
     def test_redis(self) -> None:
         command, seen = self.tried["redis"]

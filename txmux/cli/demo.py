@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import socket
 import struct
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL.crypto import X509, PKey
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.basic import LineOnlyReceiver
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
@@ -115,7 +123,8 @@ ECHO, REDIS, SSH = map(_DemoFactory, (_Echo, _Redis, _SSH))
 def examples(port: int) -> list[tuple[str, str]]:
     """Return commands to try, each with what will be seen."""
     return [
-        (f"curl http://localhost:{port}/", "a page that says what happened"),
+        (f"curl -k https://localhost:{port}/", "a page that says what happened"),
+        (f"curl http://localhost:{port}/", "the same page, without TLS"),
         (f"redis-cli -p {port} ping", "PONG"),
         (f"ssh -p {port} localhost", f"... {GOODBYE}"),
         (f"echo knock | nc -N localhost {port}", "knock: what nothing matches is echoed"),
@@ -128,7 +137,7 @@ def hints(port: int) -> str:
     lines = (f"  {command:<{width}}  # {seen}" for command, seen in examples(port))
     return "\n".join(
         [
-            f"txmux demo: HTTP, Redis, SSH and more, all on port {port}. Try, in another terminal:",
+            f"txmux demo: HTTPS, HTTP, Redis, SSH and more, all on port {port}. Try, in another terminal:",
             "",
             *lines,
             "",
@@ -144,9 +153,12 @@ class _DemoPage(Resource):
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         host: Any = request.getHost()
         rows = "\n".join(f"  {command}\n      {seen}" for command, seen in examples(host.port))
+        saw = f"{request.method.decode()} of {request.clientproto.decode()}"
+        if request.isSecure():
+            saw = "ClientHello of TLS"
         return (
-            "Your connection was recognised as HTTP.\n\n"
-            f"txmux read its first bytes, saw the {request.method.decode()} of {request.clientproto.decode()}, and handed it,\n"
+            f"Your connection was recognised as {'TLS' if request.isSecure() else 'HTTP'}.\n\n"
+            f"txmux read its first bytes, saw the {saw}, and handed it,\n"
             f"those bytes included, to this page. The same port, {host.port}, also answers:\n\n{rows}\n"
         ).encode()
 
@@ -182,10 +194,29 @@ def demo_service(port: int) -> EmbeddedService:
     listener = Listener("demo", tuple(endpoints), silent=ssh, default=InProcess("demo-echo", ECHO))
     routes = (
         route("ssh", ssh),
+        route("tls", InProcess("demo-https", _over_tls(PageSite()))),
         route("http", InProcess("demo-page", PageSite())),
         route("redis", InProcess("demo-redis", REDIS)),
     )
     return _DemoService(Rules(Path("demo"), Settings(drain_timeout=2.0), (listener,), routes))
+
+
+def _over_tls(site: Site) -> TLSMemoryBIOFactory:
+    """Have a site answer with a certificate for localhost that nobody has signed but itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    certificate = (
+        builder.not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    options = CertificateOptions(
+        PKey.from_cryptography_key(key), X509.from_cryptography(certificate)
+    )
+    return TLSMemoryBIOFactory(options, isClient=False, wrappedFactory=site)
 
 
 def _has_ipv6_loopback() -> bool:
