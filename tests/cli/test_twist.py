@@ -72,7 +72,7 @@ class OptionsTest(TestCase):
 
     async def test_warnings_of_rules_are_logged_once(self) -> None:
         self.rules.write_text(
-            "[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n[backend b]\nserver = h:1\n"
+            "[txmux]\nadmin = off\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n[backend b]\nserver = h:1\n"
         )
         service = makeService(self.options("--rules", str(self.rules)))
         with capturedLogs() as events:
