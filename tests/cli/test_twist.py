@@ -81,7 +81,7 @@ class OptionsTest(TestCase):
         await service.stopService()
         warnings = [event["warning"] for event in events if event["log_level"] is LogLevel.warn]
         message = "[backend b]: nothing uses it; name it in a route, or remove it"
-        self.assertEqual(warnings, [f"{self.rules}:5: warning: {message}"])
+        self.assertEqual(warnings, [f"{self.rules}:6: warning: {message}"])
 
     def test_one_line_if_it_cannot_listen(self) -> None:
         self.rules.write_text("[listen x]\nendpoint = 192.0.2.1:0\n")
