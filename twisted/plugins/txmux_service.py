@@ -3,5 +3,8 @@
 from twisted.application.service import ServiceMaker
 
 txmux = ServiceMaker(
-    "txmux", "txmux.cli.twist", "A port multiplexer: many protocols on one TCP or UDP port.", "txmux"
+    "txmux",
+    "txmux.cli.twist",
+    "A port multiplexer: many protocols on one TCP or UDP port.",
+    "txmux",
 )

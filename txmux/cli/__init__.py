@@ -95,7 +95,8 @@ def make_parser(
     those that do not matter for `words`.
     """
     parser = argparse.ArgumentParser(
-        prog="txmux", description="Many protocols on one TCP or UDP port: the service, and what goes with it."
+        prog="txmux",
+        description="Many protocols on one TCP or UDP port: the service, and what goes with it.",
     )
     parser.add_argument("--version", action="version", version=f"txmux {__version__}")
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
