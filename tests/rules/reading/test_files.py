@@ -263,4 +263,4 @@ class VariableTests(ReadingTestCase):
         path = make_folder(self) / "rules.ini"
         path.write_text("[txmux]\nadmin = 127.0.0.1:${PORT}\nadmin_token = ${TOKEN:-token}\n")
         found = read_keys(path)
-        self.assertEqual((found.admin, found.token), ("127.0.0.1:8443", path.parent / "token"))
+        self.assertEqual((found.admin, found.token), (["127.0.0.1:8443"], path.parent / "token"))
