@@ -9,16 +9,14 @@ them decides.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import attrs
 from twisted.plugin import IPlugin
 from zope.interface import Attribute
 
 from txmux.transport import Transport
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
     "MOST_DATAGRAMS",

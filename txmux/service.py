@@ -21,7 +21,7 @@ from txmux.control.control import Control
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError
-from txmux.processes.privilege.account import account_of
+from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
 from txmux.processes.supervisor.limits import ServiceLimits
@@ -43,7 +43,6 @@ from txmux.telemetry.counting.counters import Counters
 
 if TYPE_CHECKING:
     from txmux.processes.forking import Child
-    from txmux.processes.privilege.account import Account
     from txmux.rules.model import Rules
 
 __all__ = ["MuxService"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.access.bans import Banned
-from txmux.access.per_source import PerSource, SourceLimits, source_of
+from txmux.access.per_source import Permit, PerSource, SourceLimits, source_of
 from txmux.net.addresses import ip_address_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress
 
-    from txmux.access.per_source import Permit
     from txmux.rules.model import Listener
     from txmux.telemetry.reasons import EndReason, LimitName
     from txmux.wire.proxyprotocol.header import Address

@@ -9,16 +9,14 @@ import itertools
 import mmap
 import secrets
 from array import array
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from contextlib import AbstractContextManager
-    from typing import Any, TypeAlias
 
     from txmux.access.shared.leases import Leases
     from txmux.rules.model import IPAddress, Listener

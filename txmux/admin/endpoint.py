@@ -20,7 +20,7 @@ from txmux.admin.listen_addresses import (
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
 from txmux.rules.reading.service import is_by_tcp
 from txmux.serving.endpoints import stop_listening
-from txmux.serving.store import ListeningSockets, close_socket
+from txmux.serving.store import ListeningSockets, PreparedSockets, close_socket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from txmux.control.control import Control
     from txmux.rules.model import Rules
     from txmux.serving.listen_addresses import ListenAddress
-    from txmux.serving.store import PreparedSockets
 
 PREFIX = "admin "  # begins the keys of these sockets among all that are handed to another process
 _SAMPLING = 5.0  # seconds between two samples of the counters, for the rates

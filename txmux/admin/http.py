@@ -13,13 +13,12 @@ from typing_extensions import override
 
 from txmux.admin.guard import Caller, RefusedError, network_of
 from txmux.admin.resource import AnswerStream, ApiAnswer
-from txmux.admin.site import headers_of
+from txmux.admin.site import Site, headers_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
-    from txmux.admin.site import Site
 
 _MOST_CONNECTIONS = 64
 _LONGEST_BODY = 65536  # bytes

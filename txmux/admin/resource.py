@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from txmux.admin.guard import RefusedError
+from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.net.sockets.transport import waiting
 from txmux.rules.problems import joined, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-    from txmux.admin.guard import AdminGuard, Caller
     from txmux.control.control import Control
 
     _Handler = Callable[["Query"], Awaitable["ApiAnswer"]]

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote
 from twisted.logger import Logger
 
 from txmux.admin.api import bans, browser, changes, connections, metrics, openapi, reports
-from txmux.admin.guard import AdminGuard, RefusedError
+from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.admin.resource import FORM, JSON, ApiAnswer, Query, Resource
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
@@ -23,7 +23,6 @@ from txmux.wire.jsontext import parse_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from txmux.admin.guard import Caller
     from txmux.control.control import Control
 
 METRICS: Sequence[Resource] = (*reports.HEALTH, *metrics.RESOURCES)

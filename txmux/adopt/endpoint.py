@@ -13,11 +13,18 @@ from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReadDescriptor, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IReadDescriptor,
+    IStreamServerEndpoint,
+)
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from txmux.adopt.receiving import NotGivenError, receive
+from txmux.adopt.receiving import HandedOver, NotGivenError, receive
 from txmux.files import remove_own_socket
 from txmux.net.sockets.handoff import TAKEN
 from txmux.net.sockets.unixpath import bind
@@ -25,10 +32,8 @@ from txmux.net.sockets.unixpath import bind
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
     from twisted.python.failure import Failure
 
-    from txmux.adopt.receiving import HandedOver
 
 __all__ = ["AdoptedTransport", "AdoptingEndpoint"]
 

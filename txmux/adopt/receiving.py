@@ -6,18 +6,16 @@ import array
 import os
 import socket
 import struct
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from txmux.errors import MuxError, printable
 from txmux.net.sockets.handoff import MOST
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
 
 __all__ = ["HandedOver", "NotGivenError", "receive"]
 

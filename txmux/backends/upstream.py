@@ -12,7 +12,7 @@ from txmux.backends.health.checks import apply_result, key_of
 from txmux.backends.pool.balance import affinity_of
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.queue import ClientQueue
-from txmux.backends.pool.server_health import MemberState
+from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from txmux.backends.connect.tls import BackendTLS
     from txmux.backends.pool.member import Member
-    from txmux.backends.pool.server_health import BackendHealth
-    from txmux.rules.model import Backend
     from txmux.wire.proxyprotocol.header import Address
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory

@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred, succeed
 
 from txmux.backends.health.checks import HealthChecks
 from txmux.backends.names.resolve import NameResolver
-from txmux.backends.pool.server_health import HealthRegistry
-from txmux.backends.upstream import Upstream, read_backend_tls
+from txmux.backends.pool.server_health import HealthRegistry, ServerOverrides
+from txmux.backends.upstream import Destination, Upstream, read_backend_tls
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, backends_of
-from txmux.rules.problems import RulesError
+from txmux.rules.model import Backend, Outcome, Rules, backends_of
+from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.connect.tls import BackendTLS
     from txmux.backends.pool.member import Member
-    from txmux.backends.pool.server_health import ServerOverrides
-    from txmux.backends.upstream import Destination
-    from txmux.rules.model import Outcome, Rules
-    from txmux.rules.problems import Problem
 
     Publish = Callable[[str, str, bool, str], None]
 

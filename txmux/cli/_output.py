@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from txmux.errors import printable
-from txmux.telemetry.formatting import aligned
+from txmux.telemetry.formatting import ExplainedRoute, aligned
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from txmux.telemetry.formatting import ExplainedRoute
 
 Row = tuple[Sequence[str], str]
 """The cells of a row, and its style in the terms of `rich`: ``green``, ``dim``, nothing."""

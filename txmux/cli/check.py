@@ -13,8 +13,8 @@ from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.privileges import missing_privileges, obstacles, own_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint, warnings
-from txmux.rules.model import NOWHERE, backends_of
-from txmux.rules.problems import RulesError
+from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
+from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import counted
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from txmux.backends.health.tryout import Tried
     from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.model import Outcome, Rules
-    from txmux.rules.problems import Problem
 
 _STANDARD_INPUT = "<stdin>"
 

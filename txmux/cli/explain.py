@@ -6,10 +6,11 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from txmux.cli._output import Output, explained_style
@@ -19,7 +20,7 @@ from txmux.detection.explain import explain
 from txmux.errors import MuxError, OptionError
 from txmux.interfaces import Transport
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Listener, Rules, Silence
 from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.parser import load
@@ -33,11 +34,6 @@ from txmux.rules.tracing import (
     traced_outcome,
 )
 from txmux.telemetry.formatting import EXPLANATION_COLUMNS, counted, explained_trace, explanation_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from txmux.rules.model import Listener, Rules, Silence
 
 _LONGEST_DATAGRAM = 65535
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from txmux.errors import MuxError
 from txmux.files import read_own
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.files import source_of
+from txmux.rules.reading.files import SourceFile, source_of
 from txmux.rules.reading.layout import laid_out, meaning
 from txmux.rules.reading.parser import errors_alone
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from txmux.rules.reading.files import SourceFile
 
 _STANDARD_INPUT = "<stdin>"
 _DIFFERENT = 1

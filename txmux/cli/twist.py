@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from twisted.application.service import MultiService
+from twisted.application.service import IService, MultiService
 from twisted.application.twist._options import TwistOptions
 from twisted.logger import textFileLogObserver
 from twisted.python import usage
@@ -28,7 +28,6 @@ from txmux.telemetry.lines import ServiceLog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted.application.service import IService
     from twisted.internet.defer import Deferred
 
 _STDOUT = 1  # the descriptor

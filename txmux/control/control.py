@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from txmux.access.bans import Bans, ServiceBans, rows_of
+from txmux.access.bans import Bans, Change, ServiceBans, rows_of
 from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
-from txmux.control.broadcast import PATIENCE, Answers, Listing, broadcast
+from txmux.control.broadcast import PATIENCE, Answers, Askable, Listing, broadcast
 from txmux.control.documents import (
     address_states,
     backends_document,
@@ -24,35 +24,28 @@ from txmux.control.documents import (
     status_document,
 )
 from txmux.control.events import Hub
-from txmux.control.filters import EVERY, Page, connection_sort_key
-from txmux.control.overrides import Overrides
-from txmux.control.rates import Rates
+from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
+from txmux.control.overrides import Overrides, ServerState, ServiceState
+from txmux.control.rates import Rates, Traffic
 from txmux.control.report import Report, UnknownError
 from txmux.detection.explain import explain_in_steps
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_token
-from txmux.rules.model import backends_of
+from txmux.rules.model import Rules, Server, backends_of
 from txmux.rules.problems import suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.telemetry.access_log import KEPT
-from txmux.telemetry.counting.snapshot import Gauges, counts_of, totals
+from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals
 from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from txmux.access.bans import Change
     from txmux.backends.upstreams import Upstreams
-    from txmux.control.broadcast import Askable
-    from txmux.control.filters import Filters
-    from txmux.control.overrides import ServerState, ServiceState
-    from txmux.control.rates import Traffic
-    from txmux.rules.model import Rules, Server
     from txmux.rules.model.networks import IPAddress
     from txmux.serving.store import ListeningSockets
     from txmux.telemetry.counting.counters import Counters
-    from txmux.telemetry.counting.snapshot import Counts
 
 _MOST_WEIGHT = 65535
 

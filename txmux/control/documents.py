@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from txmux.backends.pool.server_health import AS_RULED
-from txmux.rules.model import Refusal, backends_of
+from txmux.rules.model import Listener, Outcome, Refusal, Route, Rules, Section, Server, backends_of
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
 from txmux.serving.listen_addresses import listen_addresses
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from txmux.control.overrides import Overrides
     from txmux.control.rates import Traffic
     from txmux.control.report import Report
-    from txmux.rules.model import Listener, Outcome, Route, Rules, Section, Server
     from txmux.telemetry.counting.snapshot import Counts, RouteTotals, ServerTotals
 
 _SECTION = re.compile(r"\[([^\]]+)\]:")

@@ -11,13 +11,12 @@ import attrs
 from txmux.errors import MuxError
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.values import network, positive_duration
-from txmux.telemetry.record import STATES, ConnectionState
+from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from txmux.rules.model import IPNetwork
-    from txmux.telemetry.record import ConnectionRecord
 
 NONE = "-"
 """Stands for a missing value, as in the access log: ``route=-`` matches connections that no route took."""

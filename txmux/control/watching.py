@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txmux.files import read_bytes
-from txmux.rules.model import Files
+from txmux.rules.model import Files, Rules
 from txmux.rules.reading.files import included_paths, source_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from txmux.rules.model import Rules
 
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
-from txmux.convert.terms import Condition, InexpressibleError, conjunction
+from txmux.convert.terms import Condition, InexpressibleError, Term, conjunction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
-    from txmux.convert.terms import Term
     from txmux.convert.writer import Report
 
 T = TypeVar("T")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from itertools import product
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,10 +12,6 @@ from txmux.convert.matching import match_line
 from txmux.errors import MuxError
 from txmux.rules.model.networks import IPNetwork
 from txmux.wire.globs import names
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
 
 Networks = IPNetwork | str
 """A network, or ``@FILE`` for those of a file."""

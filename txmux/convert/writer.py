@@ -9,21 +9,18 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.errors import MuxError
-from txmux.rules.problems import RulesError
+from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
     from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.problems import Problem
 
 _LOOK = "# LOOK:"
 _ORDER = ("txmux", "listen", "route", "backend")

@@ -16,15 +16,12 @@ from typing import TYPE_CHECKING, Generic
 import attrs
 from twisted.logger import Logger
 
-from txmux.detection.plan import Plan, R, first_bytes
-from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
+from txmux.detection.plan import AlternativeLike, Plan, R, RouteLike, first_bytes
+from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Exchange, Peeked, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from ipaddress import IPv4Address, IPv6Address
-
-    from txmux.detection.plan import AlternativeLike, RouteLike
-    from txmux.interfaces import Exchange
 
 
 @attrs.frozen

@@ -19,14 +19,12 @@ from txmux.detection.detector import (
     is_limit_reached,
     serves_at,
 )
-from txmux.detection.plan import R
+from txmux.detection.plan import AlternativeLike, R, RouteLike
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
     from ipaddress import IPv4Address, IPv6Address
-
-    from txmux.detection.plan import AlternativeLike, RouteLike
 
 
 @attrs.frozen

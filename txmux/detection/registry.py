@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import importlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted import plugins
-from twisted.plugin import getCache
+from twisted.plugin import CachedPlugin, getCache
 from twisted.python.modules import getModule
 from zope.interface import implementer
 
 from txmux.errors import MuxError
-from txmux.interfaces import Datagrams, IProtocolMatcher, Transport, Verdict
+from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Predicate, Transport, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
 
-    from twisted.plugin import CachedPlugin
-
-    from txmux.interfaces import Option, Predicate
 
 _ALL = frozenset(Transport)
 _TCP_ONLY = frozenset({Transport.TCP})

@@ -10,13 +10,11 @@ from twisted.internet import address
 
 from txmux.errors import printable
 from txmux.net.sockets.transport import host_of
-from txmux.rules.model.networks import unmapped
+from txmux.rules.model.networks import IPAddress, unmapped
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
-
-    from txmux.rules.model.networks import IPAddress
 
 
 def ip_address_of(peer: IAddress) -> Address | None:

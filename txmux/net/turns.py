@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.task import deferLater
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 T = TypeVar("T")
 _PIECE = 0.005  # seconds that one piece takes

@@ -12,15 +12,13 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txmux.net.tls.deferred import import_reactor_without_tls
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Child", "can_fork", "exit_after", "ignore_signals", "name_process", "spawn"]
 

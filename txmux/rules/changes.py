@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.rules.model import Backend, Refusal
+from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from txmux.rules.model import Listener, Route, Rules, Settings
     from txmux.rules.problems import Problem
 
 _FOR_GOOD = ("user", "group", "relay", "sandbox")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
-from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IProtocolFactory
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, Clients, InProcess, NetworkSet, Outcome, Refusal, Route
+from txmux.rules.model import (
+    Backend,
+    Clients,
+    InProcess,
+    Logged,
+    NetworkSet,
+    Outcome,
+    Refusal,
+    Route,
+)
 from txmux.rules.reading.endpoints import server
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import network
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from txmux.rules.model import Logged
 
 
 def route(

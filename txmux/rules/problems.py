@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.errors import MuxError, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 _MOST_LIKE, _MOST_MEANT = 8, 3
 _MOST_LISTED = 30

@@ -10,14 +10,22 @@ import attrs
 
 from txmux.detection.detector import is_keepalive_only
 from txmux.interfaces import Verdict
-from txmux.rules.model import Backend, Handover, InProcess, Refusal, Silence
+from txmux.rules.model import (
+    Backend,
+    Handover,
+    InProcess,
+    Listener,
+    Outcome,
+    Refusal,
+    Route,
+    Silence,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
-    from txmux.rules.model import Listener, Outcome, Route
 
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 

@@ -8,7 +8,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from txmux.access.admission import Admission, Counter, Tally
-from txmux.access.per_source import SourceLimits
+from txmux.access.per_source import PerSource, SourceLimits
 from txmux.errors import ListenError
 from txmux.net.sockets.poller import after_turn
 from txmux.rules.changes import changes, unchangeable
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IListeningPort
 
-    from txmux.access.per_source import PerSource
     from txmux.rules.model import Listener, Rules
     from txmux.tcp.listener import MuxFactory
 

@@ -16,7 +16,7 @@ from typing_extensions import override
 from txmux.errors import ListenError
 from txmux.net.addresses import text_of
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
-from txmux.serving.listen_addresses import listen_addresses
+from txmux.serving.listen_addresses import ListenAddress, listen_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.rules.model import Listener, Server
-    from txmux.serving.listen_addresses import ListenAddress
     from txmux.tcp.connection import MuxProtocol
     from txmux.tcp.listener import MuxFactory
 

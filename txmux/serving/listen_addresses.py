@@ -7,11 +7,11 @@ import ipaddress
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.net.sockets.plainsocket import set_options, socket_options
+from txmux.net.sockets.plainsocket import SocketOption, set_options, socket_options
 from txmux.net.sockets.unixpath import bind
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import (
@@ -23,9 +23,6 @@ from txmux.rules.reading.endpointstrings import (
 )
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Listener, Rules
 
 

@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from txmux.net.sockets.plainsocket import socket_options
-from txmux.serving.endpoints import stop_listening
+from txmux.net.sockets.plainsocket import SocketOption, socket_options
+from txmux.serving.endpoints import ForwardingFactory, stop_listening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted.internet.defer import Deferred
 
-    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Listener
-    from txmux.serving.endpoints import ForwardingFactory
     from txmux.tcp.listener import MuxFactory
 
 

@@ -10,16 +10,16 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.access.admission import Admission
 from txmux.backends.pool.server_health import overrides_from_json
-from txmux.backends.upstreams import Upstreams
+from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.errors import MuxError
-from txmux.net.tls.terminations import Terminations
-from txmux.rules.model import Listener
+from txmux.net.tls.terminations import PreparedTerminations, Terminations
+from txmux.rules.model import Listener, Rules
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
-from txmux.serving.endpoints import accept_waiting, stop_listening
+from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.listening_port import ListeningPort
 from txmux.serving.listening_ports import ListeningPorts
-from txmux.serving.state import restore_sources, sources_of
+from txmux.serving.state import TransferState, restore_sources, sources_of
 from txmux.serving.status import connection_counts, log_draining, log_dry_runs, missing_in
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.io_runtime import IORuntime
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
     from txmux.access.bans import Row
     from txmux.access.loops import LoopDetector
     from txmux.backends.names.resolve import NameResolver
-    from txmux.backends.upstreams import PreparedUpstreams
-    from txmux.net.tls.terminations import PreparedTerminations
-    from txmux.rules.model import Rules
-    from txmux.serving.endpoints import ForwardingFactory, OpenedPorts
-    from txmux.serving.state import TransferState
     from txmux.tcp.served import Served
     from txmux.telemetry.access_log import AccessLog
     from txmux.telemetry.counting.process_counters import ProcessCounters

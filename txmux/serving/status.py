@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Outcome, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from txmux.backends.upstreams import Upstreams
-    from txmux.rules.model import Outcome, Rules
     from txmux.tcp.listener import MuxFactory
     from txmux.tcp.served import Served
 

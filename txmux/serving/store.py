@@ -15,13 +15,12 @@ from txmux.files import remove_socket
 from txmux.net.addresses import text_of
 from txmux.net.sockets.transport import address_of
 from txmux.serving.endpoints import listen_error
-from txmux.serving.listen_addresses import listen_addresses, open_address
+from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from txmux.rules.model import Listener
-    from txmux.serving.listen_addresses import ListenAddress
 
 _log = Logger()
 

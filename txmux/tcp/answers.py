@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import attrs
 
-from txmux.interfaces import Verdict
+from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.redis import redis
 from txmux.matchers.ssh import ssh
 from txmux.matchers.tls import tls
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.http2_opening import PREFACE, parse_opening
 from txmux.wire.http_head import Stage, parse_request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from txmux.interfaces import Peeked
 
 
 @attrs.frozen

@@ -9,8 +9,8 @@ import attrs
 
 from txmux.detection.detector import Detector
 from txmux.errors import MuxError
-from txmux.net.sockets.plainsocket import socket_options
-from txmux.rules.model import InProcess, Route
+from txmux.net.sockets.plainsocket import SocketOption, socket_options
+from txmux.rules.model import InProcess, Listener, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.reading.conflicts import has_handover, misplaced
 
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.upstream import Destination
     from txmux.backends.upstreams import Upstreams
-    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.net.tls.termination import Termination
     from txmux.net.tls.terminations import Terminations
-    from txmux.rules.model import Listener
     from txmux.tcp.io_runtime import IORuntime
     from txmux.telemetry.counting.process_counters import ListenerCounts, RouteCounts
 

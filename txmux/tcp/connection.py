@@ -8,14 +8,14 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from typing_extensions import override
 
-from txmux.access.admission import Refused
+from txmux.access.admission import Admission, Refused
 from txmux.backends.connect.client import ProxyClient
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.ends import End
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.transport import SocketTransport
-from txmux.rules.model import Handover, InProcess, Refusal, fewer
-from txmux.tcp.moving import MovedConnection
+from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
+from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
 from txmux.tcp.served import note_decision
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
@@ -33,6 +33,8 @@ from txmux.tcp.transitions import (
     HelloIncomplete,
     Identified,
     MovedHere,
+    Node,
+    Outcome,
     Routed,
     TerminatesTLS,
     ToBackend,
@@ -51,16 +53,12 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
-    from txmux.access.admission import Admission
     from txmux.access.per_source import Permit
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.net.relay.interface import RelayedBytes
-    from txmux.rules.model import Logged
     from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.io_runtime import IORuntime
-    from txmux.tcp.moving import SlotRelease, Sockets
-    from txmux.tcp.transitions import Node, Outcome
     from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState

@@ -14,10 +14,10 @@ from txmux.access.loops import LoopDetector
 from txmux.backends.connect.dial import dial
 from txmux.errors import MuxError
 from txmux.net.relay.kernel import KernelSide, has_plain_socket, is_supported
-from txmux.net.relay.portable import PortableSide
+from txmux.net.relay.portable import PortableSide, RelayRates
 from txmux.net.relay.relay import Relay, RelaySide
 from txmux.net.sockets.descriptors import DESCRIPTORS
-from txmux.net.sockets.plainsocket import set_options
+from txmux.net.sockets.plainsocket import SocketOption, set_options
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
 from txmux.net.sockets.reactorsockets import SharedUNIXPort, gate
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from txmux.access.shared.leases import SharedRates
     from txmux.net.relay.ends import End, IRelayTransport
     from txmux.net.relay.interface import RelayResult, Timeouts
-    from txmux.net.relay.portable import RelayRates
-    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Keepalive, Rules
 
 _NOWHERE: dict[int, Any] = {

@@ -16,12 +16,12 @@ from txmux.access.admission import Admission
 from txmux.backends.upstreams import Upstreams
 from txmux.net.addresses import text_of
 from txmux.net.tls.terminations import Terminations
-from txmux.rules.model import Listener
+from txmux.rules.model import Listener, Route
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.stage import OVER
-from txmux.telemetry.access_log import should_log
+from txmux.telemetry.access_log import AccessLog, should_log
 from txmux.telemetry.record import ConnectionRecord
 
 if TYPE_CHECKING:
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress, IListeningPort
 
-    from txmux.rules.model import Route
     from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
     from txmux.tcp.served import Served
-    from txmux.telemetry.access_log import AccessLog
     from txmux.telemetry.reasons import AbortReason
 
 _log = Logger()

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Refusal
-from txmux.tcp.transitions import Ended, TurnedAway
+from txmux.tcp.transitions import Ended, Outcome, TurnedAway
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from txmux.tcp.configuration import Configuration
     from txmux.tcp.io_runtime import IORuntime
     from txmux.tcp.preconnection import Preconnection
-    from txmux.tcp.transitions import Outcome
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address, Tlv

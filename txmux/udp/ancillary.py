@@ -6,10 +6,8 @@ import contextlib
 import functools
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 Ancillary: TypeAlias = tuple[int, int, bytes]  # Level, type and data, as ``sendmsg()`` takes them
 

@@ -7,16 +7,14 @@ all packets with a long header tell. A server gives further IDs in encrypted fra
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import LONG_HEADER, LONGEST_ID, Packet, may_open, read_long_header
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 HEAD = 1 + 4 + 1 + LONGEST_ID  # bytes of a datagram by which its connection is known
 _LEAST_LONG = bytes([LONG_HEADER])

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.backends.upstream import Upstream
-from txmux.detection.detector import is_keepalive_only
+from txmux.backends.upstream import Destination, Upstream
+from txmux.detection.detector import Decision, FlowDetection, is_keepalive_only
 from txmux.net.relay.interface import RelayedBytes
-from txmux.rules.model import fewer
+from txmux.rules.model import Logged, fewer
 from txmux.tcp.served import note_decision
 from txmux.telemetry.access_log import CAPTURED
-from txmux.telemetry.reasons import understood
-from txmux.telemetry.record import STATES
+from txmux.telemetry.reasons import ConnectFailure, EndReason, understood
+from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState
 from txmux.udp import ancillary
 from txmux.udp.flow_ids import begins_tunnel, continues_tunnel, may_move
 from txmux.udp.following import Following
 from txmux.udp.server_socket import ServerSocket
-from txmux.udp.shared_address import ACKNOWLEDGED
+from txmux.udp.shared_address import ACKNOWLEDGED, SharedAddress
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2
-from txmux.wire.proxyprotocol.header import LARGEST_HEADER
+from txmux.wire.proxyprotocol.header import LARGEST_HEADER, Address, ProxyHeader
 from txmux.wire.quic.header import LONG_HEADER, opens_connection
 
 if TYPE_CHECKING:
@@ -32,19 +32,12 @@ if TYPE_CHECKING:
 
     from txmux.access.per_source import Permit
     from txmux.backends.pool.member import Member
-    from txmux.backends.upstream import Destination
-    from txmux.detection.detector import Decision, FlowDetection
-    from txmux.rules.model import Logged
     from txmux.tcp.configuration import CompiledRoute, Configuration
     from txmux.telemetry.counting.process_counters import RouteCounts
-    from txmux.telemetry.reasons import ConnectFailure, EndReason
-    from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.udp.connection_ids import ConnectionIds
     from txmux.udp.live_flows import LiveFlows
     from txmux.udp.port import DatagramPort, Key
-    from txmux.udp.shared_address import SharedAddress
     from txmux.udp.table import TimeoutQueue
-    from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 
 MOST_HELD = 4
 """Datagrams that are held for a server that is not known yet, or that may be replaced by another one."""

@@ -13,33 +13,29 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.access.admission import Refused
-from txmux.access.per_source import source_of
+from txmux.access.per_source import Permit, source_of
 from txmux.net.addresses import address_in
 from txmux.rules.model.networks import unmapped
-from txmux.tcp.listener import new_id
+from txmux.tcp.listener import MuxFactory, new_id
 from txmux.telemetry.record import ConnectionRecord
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow
 from txmux.udp.live_flows import LiveFlows
-from txmux.udp.port import DatagramPort
+from txmux.udp.port import DatagramPort, Key
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.fields import header_facts
-from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 from txmux.wire.quic.header import LONG_HEADER
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Hashable, Mapping
 
-    from txmux.access.per_source import Permit
     from txmux.rules.model import IPAddress
     from txmux.tcp.configuration import Configuration
-    from txmux.tcp.listener import MuxFactory
     from txmux.telemetry.reasons import EndReason, LimitName
-    from txmux.udp.port import Key
-    from txmux.wire.proxyprotocol.header import ProxyHeader
 
 _PART = 0.7  # of the descriptors that there may be
 _LIMITS: Mapping[LimitName | None, LimitName] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from txmux.access.admission import Refused
 from txmux.rules.model.networks import unmapped
@@ -12,7 +12,6 @@ from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Protocol
 
     from txmux.access.per_source import Permit
     from txmux.tcp.configuration import Configuration

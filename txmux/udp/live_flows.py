@@ -9,13 +9,12 @@ from txmux.errors import MuxError
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.udp import ancillary
 from txmux.udp.migration import Migration
-from txmux.udp.table import FlowTable
+from txmux.udp.table import FlowTable, TimeoutQueue
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from txmux.tcp.listener import MuxFactory
-    from txmux.udp.table import TimeoutQueue
 
 
 class LiveFlows:

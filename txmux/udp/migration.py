@@ -17,7 +17,8 @@ The server does not notice the move, as its peer is a socket of this program's. 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -30,9 +31,6 @@ from txmux.udp.flow_ids import (
     protocol_of,
     server_id,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
 
 F = TypeVar("F")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import succeed
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
@@ -17,17 +17,12 @@ from txmux.net.sockets.port import WatchedPort
 from txmux.net.sockets.transport import host_of
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import HEAD
-from txmux.udp.shared_address import SharedAddress
+from txmux.udp.shared_address import Beside, SharedAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Protocol
-
-    from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IAddress
 
     from txmux.net.sockets.poller import Poller
-    from txmux.udp.shared_address import Beside
 
     class PortFlow(Beside, Protocol):
         """A flow, as its port sees it."""

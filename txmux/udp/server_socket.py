@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from twisted.internet.error import ConnectBindError
@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from txmux.backends.connect.connector import proxy_header
 from txmux.backends.connect.dial import LOCAL_ERRORS, NO_PORT, no_address
-from txmux.backends.connect.source import PortRange
+from txmux.backends.connect.source import PortRange, SourceAddress, Sources
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.net.addresses import address_in
@@ -20,19 +20,16 @@ from txmux.net.sockets.client import IN_USE
 from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import sockaddr
 from txmux.udp import ancillary
-from txmux.udp.port import send
+from txmux.udp.port import DatagramPort, Key, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Protocol
 
-    from txmux.backends.connect.source import SourceAddress, Sources
     from txmux.backends.upstream import Upstream
     from txmux.rules.model import Server
     from txmux.telemetry.reasons import ConnectFailure, EndReason
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.live_flows import LiveFlows
-    from txmux.udp.port import DatagramPort, Key
     from txmux.wire.proxyprotocol.header import Address
 
     class SocketOwner(Protocol):

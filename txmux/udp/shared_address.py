@@ -14,18 +14,14 @@ using the one before. The connection is guessed, and guessed again if
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 
-from txmux.udp.connection_ids import destination_of
+from txmux.udp.connection_ids import ConnectionIds, destination_of
 from txmux.wire.quic.header import LONG_HEADER, opens_connection
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from txmux.udp.connection_ids import ConnectionIds
 
 REORDERED = 0.02  # seconds for which datagrams with the ID before may be on their way
 RECENT = 1.0

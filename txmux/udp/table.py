@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
 
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Aged(Protocol):

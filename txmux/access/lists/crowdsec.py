@@ -14,19 +14,17 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.access.bans import banned_network
-from txmux.access.lists.current import pack
+from txmux.access.lists.current import Packed, pack
 from txmux.errors import MuxError
 from txmux.files import read_secret
 from txmux.net.http import NotConnectedError, ResponseTimeoutError, get
-from txmux.rules.model import NetworkSet
+from txmux.rules.model import IPNetwork, NetworkSet
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from txmux.access.lists.current import Packed
-    from txmux.rules.model import IPNetwork
 
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s|us|µs|ns)")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}

@@ -6,16 +6,12 @@ import base64
 import sys
 import weakref
 from array import array
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 from txmux.access.lists.geo import GeoDatabase
-from txmux.rules.model import NetworkSet
+from txmux.rules.model import NetworkSet, Rules
 from txmux.rules.model.networks import GeoRegion, Varying
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from txmux.rules.model import Rules
 
 Packed: TypeAlias = "dict[str, dict[str, str]]"
 """By version and the number of bits that may be any: numbers of 32 or 128 bits, the highest byte first, in base64."""

@@ -12,12 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.access.lists.current import PLACES, pack, varying_of
+from txmux.access.lists.current import PLACES, Packed, pack, varying_of
 from txmux.access.lists.geo import GeoDatabaseError, read_geo_database
 from txmux.errors import MuxError
 from txmux.files import read_list, state_at
 from txmux.net.turns import Turns
-from txmux.rules.model import NetworkSet
+from txmux.rules.model import IPNetwork, NetworkSet, Rules
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
 from txmux.telemetry.formatting import duration
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-    from txmux.access.lists.current import Packed
     from txmux.files import FileState
-    from txmux.rules.model import IPNetwork, Rules
 
 _FILES = 4.0
 """Seconds between two looks at a file: a change holds within 10 s, also in a worker that is busy."""

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.access.bans import FULL, Ban, banned_network, written
+from txmux.access.bans import FULL, Ban, Change, ServiceBans, banned_network, written
 from txmux.access.shared.client import RedisClient
 from txmux.errors import printable
 from txmux.telemetry.formatting import duration
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from txmux.access.bans import Change, ServiceBans
     from txmux.rules.model import IPNetwork
     from txmux.rules.model.settings import Store
 

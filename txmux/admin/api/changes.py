@@ -15,11 +15,10 @@ from txmux.admin.resource import (
     choice,
     whole_number,
 )
-from txmux.control.report import UnknownError
+from txmux.control.report import Report, UnknownError
 
 if TYPE_CHECKING:
     from txmux.control.overrides import ServerState
-    from txmux.control.report import Report
 
 _STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
 _MOST_WEIGHT = 65535

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 from txmux.admin.api.connections import incomplete
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, text
+from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resources, check_names, text
 from txmux.control.documents import rules_document
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.model.networks import unmapped
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from ipaddress import IPv4Address, IPv6Address
-
-    from txmux.admin.resource import AnswerStream
 
 _MOST_WAITING = 256 * 1024  # bytes buffered for a client before it is cut off
 

@@ -19,14 +19,19 @@ from txmux.control.filters import FilterError, Filters, Page
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_hex
-from txmux.telemetry.formatting import EXPLANATION_COLUMNS, aligned, explained_trace, explanation_of
+from txmux.telemetry.formatting import (
+    EXPLANATION_COLUMNS,
+    ExplainedRoute,
+    aligned,
+    explained_trace,
+    explanation_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from txmux.admin.page.query import PageQuery
     from txmux.control.control import Control
-    from txmux.telemetry.formatting import ExplainedRoute
 
 _MOST_SORTED = 1000
 """Connections that are put into another order than theirs; of more, the first ones."""

@@ -7,14 +7,13 @@ from urllib.parse import quote
 
 import attrs
 
-from txmux.admin.page.map import MapServer
+from txmux.admin.page.map import Health, MapServer
 from txmux.admin.page.unrecognised import ago
 from txmux.telemetry.formatting import count, duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from txmux.admin.page.map import Health
     from txmux.admin.page.query import PageQuery
 
 _HEALTH: Mapping[str, Health] = {

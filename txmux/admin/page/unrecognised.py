@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
 from txmux.errors import OptionError
-from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
+from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
 from txmux.telemetry.formatting import duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from txmux.admin.page.query import PageQuery
-    from txmux.interfaces import Predicate
 
 _ROW = 16
 _ENOUGH = 8

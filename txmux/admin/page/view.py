@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import jinja2
 
-from txmux.admin.page.map import chart, draw, map_routes
-from txmux.admin.page.query import FILTERS
+from txmux.admin.page.map import Box, Chart, Health, Map, chart, draw, map_routes
+from txmux.admin.page.query import FILTERS, PageQuery
 from txmux.admin.page.tables import (
     PER_PAGE,
     columns_of,
@@ -25,8 +25,6 @@ from txmux.telemetry.formatting import count, duration, rate, size, worker_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from txmux.admin.page.map import Box, Chart, Health, Map
-    from txmux.admin.page.query import PageQuery
     from txmux.control.rates import Moment
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}

@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    ISSLTransport,
+)
 from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from txmux.errors import MuxError
-from txmux.net.relay.ends import NO_RECEIVER, End
+from txmux.net.relay.ends import NO_RECEIVER, End, IRelayTransport
 from txmux.net.sockets.client import OWN_PEER
 from txmux.net.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from twisted.internet.interfaces import IAddress, IConnector
-
     from txmux.interfaces import Exchange
-    from txmux.net.relay.ends import IRelayTransport
 
     _Callbacks = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
 

@@ -9,14 +9,14 @@ from twisted.internet import error
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.backends.connect.client import ProxyClientFactory, RequestRefusedError
-from txmux.backends.connect.dial import LOCAL_ERRORS, no_address, reason_of
+from txmux.backends.connect.client import ProxyClient, ProxyClientFactory, RequestRefusedError
+from txmux.backends.connect.dial import LOCAL_ERRORS, Dial, no_address, reason_of
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.net.header_first import HeaderFirst
 from txmux.net.tls.errors import HandshakeError
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
-from txmux.wire.proxyprotocol.header import ProxyHeader
+from txmux.wire.proxyprotocol.header import Address, ProxyHeader, Tlv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,14 +24,11 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.connect.dial import Dial
     from txmux.backends.pool.queue import Waiter
     from txmux.backends.upstream import Upstream
     from txmux.interfaces import Exchange
     from txmux.rules.model import Backend
     from txmux.telemetry.reasons import ConnectFailure
-    from txmux.wire.proxyprotocol.header import Address, Tlv
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 

@@ -7,7 +7,7 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet import error
@@ -16,18 +16,15 @@ from twisted.python.failure import Failure
 
 from txmux.net.sockets.client import DatagramClient, SocketConnector
 from txmux.net.sockets.descriptors import SHORTAGE
-from txmux.net.sockets.plainsocket import reset_on_close
+from txmux.net.sockets.plainsocket import SocketOption, reset_on_close
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix
 from txmux.net.sockets.transport import sockaddr
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from twisted.internet.interfaces import IReactorTime
 
     from txmux.backends.connect.source import SourceAddress
-    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Server
 
 NO_PORT = (

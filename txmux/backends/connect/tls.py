@@ -9,9 +9,12 @@ from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import extract_patterns, verify_hostname, verify_ip_address
 from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
     IHalfCloseableProtocol,
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
+    IReactorTime,
 )
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.internet.ssl import (
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cryptography import x509
-    from twisted.internet.interfaces import IAddress, IConnector, IReactorTime
 
     from txmux.rules.model import ServerTLS
 

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from twisted.internet import error
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport, ITransport
 from twisted.python.failure import Failure
 
-from txmux.backends.connect.client import ProxyClientFactory
-from txmux.backends.connect.dial import LOCAL_ERRORS
-from txmux.backends.health.probes import UnhealthyError, probe, shown
+from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
+from txmux.backends.connect.dial import LOCAL_ERRORS, Dial
+from txmux.backends.health.probes import Probe, UnhealthyError, probe, shown
 from txmux.net.addresses import ip_address_of
 from txmux.net.header_first import HeaderFirst
-from txmux.rules.model import ServerTLS
+from txmux.rules.model import Backend, Check, Server, ServerTLS
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Literal
 
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
-
-    from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.connect.dial import Dial
-    from txmux.backends.health.probes import Probe
     from txmux.backends.pool.member import Member
-    from txmux.rules.model import Backend, Check, Server
 
     Wrap = Callable[[Any, str], Any]
 

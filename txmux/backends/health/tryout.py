@@ -8,17 +8,15 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
-from txmux.backends.health.checking import ProbeTarget
+from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
-from txmux.rules.model import Check, backends_of
+from txmux.rules.model import Backend, Check, Rules, backends_of
 
 if TYPE_CHECKING:
-    from txmux.backends.health.checking import CheckResult, CheckRun
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
-    from txmux.rules.model import Backend, Rules
 
 
 @attrs.frozen

@@ -9,14 +9,13 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 
-from txmux.backends.names.lookup import all_settled, has_route
+from txmux.backends.names.lookup import HostAnswer, Lookup, all_settled, has_route
 from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from txmux.backends.names.lookup import HostAnswer, Lookup
     from txmux.rules.model import Server
 
 MOST_ADDRESSES = 1000  # of one name; of more, the same ones are taken each time

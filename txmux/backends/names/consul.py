@@ -16,7 +16,7 @@ from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError, printable
 from txmux.files import read_secret
-from txmux.net.http import RequestFailedError, get
+from txmux.net.http import HttpResponse, RequestFailedError, get
 from txmux.rules.model.networks import is_address
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from txmux.backends.names.lookup import Lookup
-    from txmux.net.http import HttpResponse
     from txmux.rules.model import Backend, ConsulService
 
 _MOST_WAIT = 600.0  # the longest wait of a query in Consul, in seconds

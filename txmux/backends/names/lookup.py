@@ -15,7 +15,12 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.names import dns, hosts
 from twisted.python.filepath import FilePath
 
-from txmux.backends.names.question import LookupFailedError, NameServers, ServerFailureError
+from txmux.backends.names.question import (
+    LookupFailedError,
+    NameServers,
+    ServerAddress,
+    ServerFailureError,
+)
 from txmux.rules.model.networks import is_address
 
 if TYPE_CHECKING:
@@ -24,7 +29,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from txmux.backends.names.question import ServerAddress
 
 _MOST_QUERIES = 8  # for one name, when servers answer only with another name
 _GRACE = 1.0  # seconds to wait for the addresses of the other family, which may never come

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
 from txmux.backends.pool.member import ResolvedAddress
-from txmux.backends.pool.pool import is_name
+from txmux.backends.pool.pool import BackendPool, is_name
 from txmux.errors import MuxError
 from txmux.telemetry.outage import OutageReasons
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from txmux.backends.names.addresses import FoundAddresses
     from txmux.backends.names.lookup import Lookup
     from txmux.backends.names.question import ServerAddress
-    from txmux.backends.pool.pool import BackendPool
     from txmux.rules.model import Backend, Resolve, Server
 
 _Addresses = tuple[ResolvedAddress, ...]

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.backends.pool.server_health import MemberState, ServerHealth
-from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.telemetry.counting.process_counters import ProcessCounters, ServerCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from txmux.rules.model import Server
-    from txmux.telemetry.counting.process_counters import ServerCounts
 
 
 @attrs.frozen

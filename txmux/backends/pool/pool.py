@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import attrs
 
 from txmux.backends.pool.balance import balancer
-from txmux.backends.pool.member import Member, Tiers, is_due
+from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.server_health import BackendHealth, MemberState
-from txmux.rules.model import Refusal
+from txmux.rules.model import Backend, Refusal, Server
 from txmux.rules.model.networks import is_address
 from txmux.telemetry.counting.process_counters import ProcessCounters
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
-
-    from txmux.backends.pool.member import ResolvedAddress
-    from txmux.rules.model import Backend, Server
 
 
 class Unavailable(enum.Enum):

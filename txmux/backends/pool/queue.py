@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Hashable
+from typing import Protocol
 
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
 
 
 class _Cancellable(Protocol):

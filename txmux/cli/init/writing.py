@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
-from txmux.cli.init.listening import address_text
-from txmux.cli.init.services import HTTP, SSH, TLS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from txmux.cli.init.listening import Listening
-    from txmux.cli.init.services import FoundService, ServiceKind
+from txmux.cli.init.listening import Listening, address_text
+from txmux.cli.init.services import HTTP, SSH, TLS, FoundService, ServiceKind
 
 OWN_PROGRAM = "txmux"
 """The name of the program that serves: its own sockets are not servers for clients."""

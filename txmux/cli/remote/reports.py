@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from txmux.cli._output import Output
+from txmux.cli._output import Output, Row
 from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
 from txmux.telemetry.formatting import connection_counts, duration, rates, si_number, worker_state
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator, Mapping, Sequence
 
-    from txmux.cli._output import Row
     from txmux.cli.remote.command import Ask
 
 _LABEL = 13  # columns

@@ -10,14 +10,13 @@ from txmux.cli.remote.find import DEFAULT_RULES
 from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
 from txmux.errors import MuxError
 from txmux.rules.model.rules import OPTIONS
-from txmux.rules.problems import RulesError, nearest
+from txmux.rules.problems import Problem, RulesError, nearest
 from txmux.rules.reading.matching import MEANT, SERVER_FIRST
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from txmux.rules.problems import Problem
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
 """The names of the log levels, the least important first."""

@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 import pkgutil
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from txmux import matchers
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import OptionError
-from txmux.interfaces import Transport
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from txmux.interfaces import IProtocolMatcher
+from txmux.interfaces import IProtocolMatcher, Transport
 
 _SETTINGS = ("user", "workers", "admin", "admin_token")
 _SINGLE = ("silent", "default", *_SETTINGS)

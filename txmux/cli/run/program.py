@@ -9,11 +9,11 @@ from datetime import datetime, timezone
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.logger import ILogObserver, Logger, LogLevel, eventAsText, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, globalLogBeginner
 from zope.interface import implementer
 
 from txmux.detection.registry import installed_matchers
-from txmux.errors import printable
+from txmux.errors import MuxError, printable
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
 from txmux.net.tls.deferred import import_reactor_without_tls
@@ -28,9 +28,6 @@ from txmux.version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from twisted.logger import LogEvent
-
-    from txmux.errors import MuxError
     from txmux.rules.model import Rules
 
 _SHARED = ("twisted.internet.default", "txmux.admin.http", "txmux.admin.site", "txmux.service")

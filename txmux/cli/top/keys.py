@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 from urllib.parse import quote
 
 import attrs
 
 from txmux.cli.remote.command import read_filters
 from txmux.cli.remote.errors import UsageError
-from txmux.cli.top.panes import TABLES, lines_of, position
+from txmux.cli.top.panes import TABLES, PaneLine, lines_of, position
 from txmux.cli.top.state import (
     PANES,
     ChangeRequest,
     ExplainRequest,
     RequestResult,
+    Snapshot,
     TopRequest,
     TopState,
 )
 from txmux.errors import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from txmux.cli.top.panes import PaneLine
-    from txmux.cli.top.state import Snapshot
 
 HELP = (
     ("Tab, 1 to 4", "go to another pane"),

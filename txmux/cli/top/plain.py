@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from txmux.cli.top.panes import TABLES, lines_of
-from txmux.cli.top.state import PANES, TopState
+from txmux.cli.top.state import PANES, Pane, Snapshot, TopState
 from txmux.errors import printable
 from txmux.telemetry.formatting import aligned, connection_counts, counted, duration, rates
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from txmux.cli.top.state import Pane, Snapshot
 
 _MOST = 20  # rows of each pane; `txmux connections` lists all
 

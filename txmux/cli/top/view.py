@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import textwrap
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from txmux.cli._output import explained_style
 from txmux.cli.top.keys import HELP
-from txmux.cli.top.panes import TABLES, lines_of, position
+from txmux.cli.top.panes import TABLES, PaneColumn, lines_of, position
 from txmux.cli.top.plain import attention_of, counts_of, title_of
-from txmux.cli.top.state import PANES
+from txmux.cli.top.state import PANES, Pane, Snapshot, TopState
 from txmux.errors import printable
 from txmux.telemetry.formatting import EXPLANATION_COLUMNS, explanation_of, si_number
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from txmux.cli.top.panes import PaneColumn
-    from txmux.cli.top.state import Pane, Snapshot, TopState
 
 _BARS = "▁▂▃▄▅▆▇█"
 _GAP = 2

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from txmux.convert.haproxy.binds import address
 from txmux.convert.haproxy.checks import add_check
 from txmux.convert.haproxy.lines import duration, seconds
-from txmux.convert.haproxy.servers import add_servers
+from txmux.convert.haproxy.servers import BackendDraft, ServerLine, add_servers
 from txmux.convert.values import bracketed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txmux.convert.haproxy.servers import BackendDraft, ServerLine
     from txmux.convert.writer import ConfigLine
 
 _BALANCE = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,7 +13,6 @@ from txmux.convert.values import bracketed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from txmux.convert.writer import ConfigLine, Draft, DraftSection, Origin
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy.lines import duration, seconds
-from txmux.convert.haproxy.servers import header
+from txmux.convert.haproxy.lines import Proxy, duration, seconds
+from txmux.convert.haproxy.servers import BackendDraft, ServerLine, header
 from txmux.convert.matching import escaped, option
 from txmux.convert.values import milliseconds
 from txmux.rules.problems import InvalidValueError
@@ -17,8 +17,6 @@ from txmux.rules.reading.checks import check
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Proxy
-    from txmux.convert.haproxy.servers import BackendDraft, ServerLine
     from txmux.convert.writer import ConfigLine, DraftSection
 
 

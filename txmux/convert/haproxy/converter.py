@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from txmux.convert.haproxy.backends import fill_backend
 from txmux.convert.haproxy.binds import SideFiles
 from txmux.convert.haproxy.frontends import convert_frontend
-from txmux.convert.haproxy.lines import read_haproxy
+from txmux.convert.haproxy.lines import Config, Proxy, read_haproxy
 from txmux.convert.haproxy.routes import HAProxyConversion
 from txmux.convert.haproxy.servers import PLACES, BackendDraft
 from txmux.convert.haproxy.settings import add_process, with_references
-from txmux.convert.writer import ConvertError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from txmux.convert.haproxy.lines import Config, Proxy
-    from txmux.convert.writer import ConfigLine, Draft, DraftSection
+from txmux.convert.writer import ConfigLine, ConvertError, Draft, DraftSection
 
 _UNDERSTOOD = (
     *("mode", "disabled", "enabled", "acl", "description", "option splice-", "option redispatch"),

@@ -19,6 +19,8 @@ from txmux.convert.terms import (
     Condition,
     Hello,
     InexpressibleError,
+    Networks,
+    Term,
     both_hellos,
     common,
     conjunction,
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from txmux.convert.haproxy.binds import BindContext
-    from txmux.convert.terms import Networks, Term
     from txmux.convert.writer import ConfigLine
 
     Lost = Callable[[ConfigLine, str], None]

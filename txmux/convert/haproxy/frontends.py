@@ -7,21 +7,35 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy.binds import bind_context, listen, lost, read_binds
+from txmux.convert.haproxy.binds import (
+    Bind,
+    BindContext,
+    Secured,
+    SideFiles,
+    bind_context,
+    listen,
+    lost,
+    read_binds,
+)
 from txmux.convert.haproxy.decisions import CLOSE, ClientDecisions, RouteChoice, read_acls, regions
 from txmux.convert.haproxy.limits import admitted, as_lists
-from txmux.convert.haproxy.lines import duration
-from txmux.convert.haproxy.routes import DECIDING, OPEN, FrontendRoutes, refuses
+from txmux.convert.haproxy.lines import Proxy, duration
+from txmux.convert.haproxy.routes import DECIDING, OPEN, FrontendRoutes, HAProxyConversion, refuses
 from txmux.convert.matching import match_line, refusal
-from txmux.convert.terms import ALWAYS, SILENT, Condition, InexpressibleError, conjunction, negated
+from txmux.convert.terms import (
+    ALWAYS,
+    SILENT,
+    Condition,
+    Hello,
+    InexpressibleError,
+    Term,
+    conjunction,
+    negated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from txmux.convert.haproxy.binds import Bind, BindContext, Secured, SideFiles
-    from txmux.convert.haproxy.lines import Proxy
-    from txmux.convert.haproxy.routes import HAProxyConversion
-    from txmux.convert.terms import Hello, Term
     from txmux.convert.writer import ConfigLine, DraftSection
 
 _EVERYBODY = ["0.0.0.0/0", "::/0", "unix"]

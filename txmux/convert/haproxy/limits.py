@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy.lines import duration, seconds
+from txmux.convert.haproxy.lines import Proxy, duration, seconds
 from txmux.convert.terms import (
     ALWAYS,
     NEVER,
     Condition,
     InexpressibleError,
+    Networks,
     Term,
     conjunction,
     negated,
@@ -26,8 +27,6 @@ from txmux.convert.values import without
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Proxy
-    from txmux.convert.terms import Networks
     from txmux.convert.writer import ConfigLine
     from txmux.rules.model.networks import IPNetwork
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
@@ -11,9 +11,6 @@ from txmux.convert.values import milliseconds
 from txmux.convert.writer import ConfigLine, ConvertError, shown
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import values
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 _PROXIES = frozenset({"frontend", "backend", "listen"})
 _OTHERS = frozenset(

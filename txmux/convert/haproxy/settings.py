@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy.lines import duration
+from txmux.convert.haproxy.lines import Config, Proxy, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Config, Proxy
     from txmux.convert.writer import ConfigLine, Draft
 
 

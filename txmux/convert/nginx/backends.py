@@ -12,7 +12,7 @@ from txmux.convert.nginx.upstreams import (
     single,
     split_group,
 )
-from txmux.convert.nginx.values import Value, duration, plain, shown
+from txmux.convert.nginx.values import DirectiveScope, Value, duration, plain, shown
 from txmux.convert.routes import CLOSE
 from txmux.convert.terms import InexpressibleError
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from txmux.convert.nginx.reader import Directive
-    from txmux.convert.nginx.values import DirectiveScope
     from txmux.convert.nginx.variables import Variables
     from txmux.convert.writer import Draft, DraftSection
 

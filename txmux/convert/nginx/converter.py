@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -13,14 +13,8 @@ from txmux.convert.nginx.values import DirectiveScope, duration
 from txmux.convert.nginx.variables import Variables
 from txmux.convert.routes import RouteWriter
 from txmux.convert.terms import InexpressibleError
-from txmux.convert.writer import ConvertError
+from txmux.convert.writer import ConvertError, Draft
 from txmux.rules.reading import values
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from txmux.convert.writer import Draft
-
 
 _STREAMS = frozenset({"stream", "tcp"})
 """``tcp`` is what a module had before nginx had ``stream``."""

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.writer import ConfigLine, ConvertError
+from txmux.convert.writer import ConfigLine, ConvertError, Draft
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from txmux.convert.writer import Draft
 
     Token = tuple[str, int, bool]
 

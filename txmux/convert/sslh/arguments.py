@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from typing_extensions import override
 
 from txmux.convert.sslh.settings import Setting
 from txmux.convert.writer import ConvertError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 _PROTOCOLS = {
     "--adb": "adb",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -21,12 +21,7 @@ from txmux.convert.matching import (
 from txmux.convert.sslh.arguments import IS_DEFAULTS, merged, read_arguments, read_defaults
 from txmux.convert.sslh.settings import Setting, SettingsGroup, read_libconfig
 from txmux.convert.values import bracketed
-from txmux.convert.writer import ConvertError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from txmux.convert.writer import Draft, DraftSection
+from txmux.convert.writer import ConvertError, Draft, DraftSection
 
 _MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}
 _COMMON = {

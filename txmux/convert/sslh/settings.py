@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-from txmux.convert.writer import ConvertError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from txmux.convert.writer import Draft, DraftSection
-
+from txmux.convert.writer import ConvertError, Draft, DraftSection
 
 _ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")
 

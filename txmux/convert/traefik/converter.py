@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,13 +12,7 @@ from txmux.convert.terms import InexpressibleError
 from txmux.convert.traefik.reader import Node, read_file
 from txmux.convert.traefik.routers import EntryPoint, Router, Routing
 from txmux.convert.traefik.services import Services, duration
-from txmux.convert.writer import ConvertError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from txmux.convert.writer import Draft
-
+from txmux.convert.writer import ConvertError, Draft
 
 _SUFFIXES = frozenset({".yml", ".yaml", ".toml"})
 

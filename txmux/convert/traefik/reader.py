@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from txmux.convert.writer import ConvertError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _MOST_DEPTH = 50
 _MOST_NODES = 100_000

@@ -6,9 +6,9 @@ A set of states is a number whose bit `s` stands for the state `s`, so that all 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from math import inf
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -18,16 +18,11 @@ from txmux.detection.regex.syntax import (
     WORD,
     Alternation,
     Assertion,
+    Node,
     OneByte,
     PatternError,
     Repeat,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from txmux.detection.regex.syntax import Node
-
 
 MAX_STATES = 5_000
 """More than a pattern written by hand needs, and few enough that none takes long to build or to follow."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import sys
 from math import inf
-from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.detection.regex.automaton import build
+from txmux.detection.regex.automaton import Automaton, build
 from txmux.detection.regex.syntax import PatternError, parse
 from txmux.interfaces import Verdict
-
-if TYPE_CHECKING:
-    from txmux.detection.regex.automaton import Automaton
 
 MAX_KEPT = 1_000
 """How many deterministic states a pattern keeps before it begins anew: some could have billions."""

@@ -7,14 +7,12 @@ import importlib
 import re
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import attrs
 
 from txmux.errors import MuxError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 

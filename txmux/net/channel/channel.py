@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import ILogObserver, Logger, LogLevel, eventAsText, textFileLogObserver
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    eventAsText,
+    textFileLogObserver,
+)
 from typing_extensions import override
 from zope.interface import implementer
 
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
-    from twisted.logger import LogEvent
     from twisted.python.failure import Failure
 
 

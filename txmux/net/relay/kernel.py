@@ -11,28 +11,22 @@ import fcntl
 import functools
 import os
 import socket
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from txmux.net.relay.ends import NO_RECEIVER
+from txmux.net.relay.ends import NO_RECEIVER, End
 from txmux.net.relay.interface import SideState
 from txmux.net.relay.marks import Mark, MarkGuard
-from txmux.net.relay.peer import ANSWERED, queued_in, unanswered_by
+from txmux.net.relay.peer import ANSWERED, UnansweredBytes, queued_in, unanswered_by
 from txmux.net.relay.relay import MovableSide
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, is_available
+from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, Poller, is_available
 from txmux.net.sockets.transport import CLOSED, LOST, release_socket
-
-if TYPE_CHECKING:
-    from txmux.net.relay.ends import End
-    from txmux.net.relay.peer import UnansweredBytes
-    from txmux.net.sockets.poller import Poller
-
 
 PIPE_SIZE = 256 * 1024  # bytes that a pipe may hold
 LARGE_SIZE = 2**20  # bytes that a large one may hold: the most that Linux allows every user

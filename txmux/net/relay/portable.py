@@ -9,7 +9,7 @@ from twisted.internet import interfaces
 from typing_extensions import override
 from zope.interface import directlyProvides, implementer, providedBy
 
-from txmux.net.relay.peer import ANSWERED, unanswered_by, unsent
+from txmux.net.relay.peer import ANSWERED, UnansweredBytes, unanswered_by, unsent
 from txmux.net.relay.relay import RelaySide
 from txmux.net.sockets.transport import below_tls
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.net.relay.ends import End, IRelayTransport
-    from txmux.net.relay.peer import UnansweredBytes
 
 
 class PortableSide(RelaySide):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.logger import Logger
 
-from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState
-from txmux.net.relay.peer import keepalive_of, patience
+from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, SideState, Timeouts
+from txmux.net.relay.peer import UnansweredBytes, keepalive_of, patience
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
-    from txmux.net.relay.interface import SideState, Timeouts
-    from txmux.net.relay.peer import UnansweredBytes
     from txmux.rules.model import Keepalive
     from txmux.telemetry.reasons import RelayReason
 

@@ -14,8 +14,8 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.python.failure import Failure
 
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.net.sockets.plainsocket import open_socket, reset_on_close
-from txmux.net.sockets.poller import READ, WRITE
+from txmux.net.sockets.plainsocket import SocketOption, open_socket, reset_on_close
+from txmux.net.sockets.poller import READ, WRITE, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, sockaddr
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
-    from txmux.net.sockets.plainsocket import SocketOption
-    from txmux.net.sockets.poller import Poller
 
 OWN_PEER = "nothing listens there, and the connection was to itself"
 """Why a connection is refused whose local address is also that of its server.

@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import mmap
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.error import ConnectionAborted
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PIECES, _MOST = 8, 4
 _LEFT = 2  # pieces that are free besides

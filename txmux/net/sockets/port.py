@@ -6,29 +6,21 @@ import errno
 import os
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from twisted.internet.defer import succeed
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.net.sockets.descriptors import DESCRIPTORS, SHORTAGE, AcceptPause, Descriptors
 from txmux.net.sockets.memory import MEMORY
-from txmux.net.sockets.plainsocket import LeanSocket, set_options
-from txmux.net.sockets.poller import READ
+from txmux.net.sockets.plainsocket import LeanSocket, SocketOption, set_options
+from txmux.net.sockets.poller import READ, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IAddress, IProtocolFactory
-
-    from txmux.net.sockets.plainsocket import SocketOption
-    from txmux.net.sockets.poller import Poller
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
 

@@ -10,7 +10,7 @@ from twisted.internet import main, tcp, unix
 from twisted.internet.posixbase import PosixReactorBase
 from typing_extensions import override
 
-from txmux.net.sockets.descriptors import AT_ONCE, AcceptPause
+from txmux.net.sockets.descriptors import AT_ONCE, AcceptPause, Descriptors
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
     from twisted.python.failure import Failure
-
-    from txmux.net.sockets.descriptors import Descriptors
 
 
 class _Sparing(tcp.Connection):

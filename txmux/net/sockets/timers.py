@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from txmux.net.sockets.memory import MEMORY
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _MOST_QUEUES = 64  # with more lengths a queue is not worth its while
 _SHORT_OF_MEMORY = 0.1  # seconds until due timers are tried again that lacked memory

@@ -9,22 +9,16 @@ import os
 import select
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet import abstract, address, error, main, tcp
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IAddress, IProtocol, ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.net.sockets.poller import FINISHED, READ, TROUBLE, WRITE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IAddress, IProtocol
-
-    from txmux.net.sockets.poller import Poller
+from txmux.net.sockets.poller import FINISHED, READ, TROUBLE, WRITE, Poller
 
 CLOSED = Failure(main.CONNECTION_DONE)
 """The reason of connections that ended cleanly. One object for all, like the reactor's."""

@@ -10,12 +10,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from txmux.net.tls.errors import TLSFileError
-from txmux.net.tls.pem import read_authorities, read_key_pairs, read_revocations
+from txmux.net.tls.pem import KeyPair, read_authorities, read_key_pairs, read_revocations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from txmux.net.tls.pem import KeyPair
     from txmux.rules.model import TlsEnd
     from txmux.rules.model.route import AllowedClient
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from txmux.errors import MuxError
-from txmux.rules.model import NOWHERE
+from txmux.rules.model import NOWHERE, Route, Rules, TlsEnd
 from txmux.rules.problems import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from txmux.rules.model import Route, Rules, TlsEnd
 
 
 class HandshakeError(MuxError):

@@ -12,11 +12,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from txmux.net.tls.contexts import NOT_ALLOWED, NoCommonProtocolError, alternative_names
-from txmux.net.tls.transport import TLSTransport
+from txmux.net.tls.transport import Distrusted, TLSTransport
 
 if TYPE_CHECKING:
     from txmux.net.tls.store import CertificateStore
-    from txmux.net.tls.transport import Distrusted
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ import attrs
 
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError, errors
-from txmux.rules.problems import RulesError
+from txmux.rules.problems import Problem, RulesError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from txmux.net.tls.contexts import Contexts
     from txmux.net.tls.termination import Termination
     from txmux.rules.model import Route, Rules, TlsEnd
-    from txmux.rules.problems import Problem
 
 
 class Terminations:

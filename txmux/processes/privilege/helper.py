@@ -11,10 +11,11 @@ import os
 import select
 import socket
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -23,16 +24,10 @@ from txmux.errors import MuxError
 from txmux.files import open_log, open_safely, remove_own_socket
 from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
-from txmux.rules.model import Backend, Files
+from txmux.rules.model import Backend, Files, Rules
 from txmux.rules.reading.parser import load
-from txmux.serving.listen_addresses import listen_addresses, open_address
+from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
 from txmux.wire.jsontext import parse_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from txmux.rules.model import Rules
-    from txmux.serving.listen_addresses import ListenAddress
 
 __all__ = ["Helper", "Named"]
 

@@ -9,10 +9,8 @@ import ctypes
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
+from typing import NoReturn
 
 __all__ = ["abi", "give_up_privileges", "restrict"]
 

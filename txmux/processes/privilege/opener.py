@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux.errors import MuxError
-from txmux.processes.forking import ignore_signals, name_process, spawn
+from txmux.processes.forking import Child, ignore_signals, name_process, spawn
 from txmux.processes.privilege.helper import Helper
 from txmux.rules.model import Files
 from txmux.rules.model.rules import OPTIONS
@@ -28,7 +28,6 @@ from txmux.rules.model.rules import OPTIONS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txmux.processes.forking import Child
     from txmux.serving.listen_addresses import ListenAddress
 
 _PACKET = 65536  # bytes

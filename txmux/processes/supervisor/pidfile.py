@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
 from txmux.files import held_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class PidFileError(MuxError):

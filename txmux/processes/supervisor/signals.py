@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class SignalWatch:

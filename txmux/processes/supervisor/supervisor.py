@@ -15,14 +15,14 @@ from twisted.logger import Logger
 
 from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import NameResolver
-from txmux.backends.upstreams import Upstreams
+from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel.channel import GoneError
 from txmux.net.tls.terminations import Terminations
 from txmux.processes.privilege.helper import Helper
-from txmux.processes.privilege.privilege import open_for_worker
-from txmux.processes.privilege.sandbox import sandbox_of
+from txmux.processes.privilege.privilege import Privilege, open_for_worker
+from txmux.processes.privilege.sandbox import Sandbox, sandbox_of
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import (
     WorkerPool,
@@ -34,11 +34,11 @@ from txmux.processes.workers.pool import (
 from txmux.processes.workers.worker import Worker
 from txmux.rules.packing import pack
 from txmux.serving.listen_addresses import are_plain
-from txmux.serving.state import build_state, found_by_checks, merged, restore_sources
-from txmux.serving.store import close_socket
+from txmux.serving.state import TransferState, build_state, found_by_checks, merged, restore_sources
+from txmux.serving.store import ListeningSockets, PreparedSockets, close_socket
 from txmux.tcp.io_runtime import IORuntime
 from txmux.telemetry.access_log import open_log
-from txmux.telemetry.counting.counters import OWN
+from txmux.telemetry.counting.counters import OWN, Counters
 
 if TYPE_CHECKING:
     import socket
@@ -48,14 +48,8 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.access.across_processes import SharedLimits
-    from txmux.backends.upstreams import PreparedUpstreams
-    from txmux.processes.privilege.privilege import Privilege
-    from txmux.processes.privilege.sandbox import Sandbox
     from txmux.processes.workers.starting import Starter
     from txmux.rules.model import Rules
-    from txmux.serving.state import TransferState
-    from txmux.serving.store import ListeningSockets, PreparedSockets
-    from txmux.telemetry.counting.counters import Counters
 
 __all__ = ["Supervisor", "WorkersError"]
 

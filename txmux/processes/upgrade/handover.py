@@ -18,7 +18,7 @@ While the new process works on one batch, the old one prepares the next; more wo
 from __future__ import annotations
 
 from collections import deque
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,19 +26,16 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
-from txmux.net.channel.channel import ChannelError, Liveness
+from txmux.net.channel.channel import Channel, ChannelError, Liveness
 from txmux.processes.workers.messages import close, sockets_of
-from txmux.tcp.moving import Unpacking, packed
+from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, Unpacking, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from txmux.access.admission import Admission
-    from txmux.net.channel.channel import Channel
     from txmux.tcp.connection import MuxProtocol
     from txmux.tcp.listener import MuxFactory
-    from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
 
     _Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
     _Taken: TypeAlias = tuple[set[int], bool]

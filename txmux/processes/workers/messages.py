@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,8 +18,6 @@ from txmux.rules.packing import unpack
 from txmux.serving.listen_addresses import listen_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from txmux.rules.model import Rules
 
 __all__ = ["InvalidMessageError", "Opened", "Prepare", "Start", "named", "read", "sockets_of"]

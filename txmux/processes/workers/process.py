@@ -23,12 +23,12 @@ from txmux.net.sockets.poller import after_turn
 from txmux.net.sockets.timers import use_monotonic_time
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import Opener
-from txmux.processes.privilege.sandbox import SandboxError, confine
+from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
 from txmux.processes.supervisor.signals import SignalWatch
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.messages import Opened, Prepare, Start, close, named, read, sockets_of
 from txmux.serving.endpoints import open_ports
-from txmux.serving.serving import Serving
+from txmux.serving.serving import PreparedServing, Serving
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters
 from txmux.telemetry.lines import ServiceLog
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 
     from txmux.access.across_processes import SharedLimits
     from txmux.access.admission import Admission
-    from txmux.processes.privilege.sandbox import Sandbox
     from txmux.rules.model import Listener, Rules
-    from txmux.serving.serving import PreparedServing
 
 __all__ = ["WorkerProcess", "run"]
 

@@ -30,18 +30,16 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txmux.processes.forking import exit_after, ignore_signals, name_process
 from txmux.processes.privilege.account import Account, AccountError
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.process import run
 from txmux.wire.jsontext import parse_json
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["MODULE", "main"]
 

@@ -20,10 +20,10 @@ from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
-from txmux.processes.forking import spawn
-from txmux.processes.privilege.account import account_of
+from txmux.processes.forking import Child, spawn
+from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.workers.restarting import BackOff
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Rules
 from txmux.serving.listen_addresses import are_plain
 from txmux.wire.jsontext import parse_json
 
@@ -32,10 +32,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from txmux.processes.forking import Child
-    from txmux.processes.privilege.account import Account
     from txmux.processes.privilege.sandbox import Sandbox
-    from txmux.rules.model import Rules
 
 __all__ = ["Starter", "StarterError", "start_early"]
 

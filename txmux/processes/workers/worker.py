@@ -15,7 +15,7 @@ from twisted.logger import Logger, LogLevel
 
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
 from txmux.processes.workers.restarting import BackOff, how_ended
-from txmux.telemetry.counting.counters import OWN
+from txmux.telemetry.counting.counters import OWN, Counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from txmux.processes.privilege.sandbox import Sandbox
     from txmux.processes.workers.starting import Starter
-    from txmux.telemetry.counting.counters import Counters
     from txmux.telemetry.counting.process_counters import ProcessCounters
 
 __all__ = ["Worker"]

@@ -6,17 +6,15 @@ import ipaddress
 import stat
 from typing import TYPE_CHECKING, Any
 
-from txmux.rules.lint.coverage import lines_of
+from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import set_of
-from txmux.rules.model import Clients, NetworkSet
+from txmux.rules.model import Clients, NetworkSet, Rules, TlsEnd
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.values import network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from txmux.rules.lint.coverage import ParsedLine
-    from txmux.rules.model import Rules, TlsEnd
     from txmux.rules.problems import Problem
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from txmux.detection.registry import transports_of
-from txmux.interfaces import Peeked, Transport, Verdict
+from txmux.interfaces import IProtocolMatcher, Peeked, Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.lint.coverage import HOST_OPTIONS, lines_of
 from txmux.rules.model.networks import is_address
@@ -14,7 +14,6 @@ from txmux.rules.model.networks import is_address
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from txmux.interfaces import IProtocolMatcher
     from txmux.rules.model import Rules
     from txmux.rules.problems import Problem
 

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.detection.ambiguities import ambiguities_over
 from txmux.interfaces import Transport
-from txmux.rules.lint.coverage import CoverageIndex, read_line
-from txmux.rules.lint.scopes import scopes, set_of
-from txmux.rules.model import Listener
-from txmux.rules.problems import joined
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from txmux.rules.lint.coverage import ParsedLine, PatternCase
-    from txmux.rules.lint.scopes import ClientSet, RouteScope
-    from txmux.rules.model import Route, Rules
-    from txmux.rules.problems import Problem
+from txmux.rules.lint.coverage import CoverageIndex, ParsedLine, PatternCase, read_line
+from txmux.rules.lint.scopes import ClientSet, RouteScope, scopes, set_of
+from txmux.rules.model import Listener, Route, Rules
+from txmux.rules.problems import Problem, joined
 
 _MOST_NAMED = 5
 # Shared by the many lines that lose their clients to no other route.

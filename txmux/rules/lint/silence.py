@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txmux.interfaces import Transport
-from txmux.rules.lint.scopes import scopes, set_of
-from txmux.rules.model import Backend, Listener, Refusal
+from txmux.rules.lint.scopes import ClientSet, scopes, set_of
+from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from txmux.rules.lint.scopes import ClientSet
-    from txmux.rules.model import Route, Rules, Silence
     from txmux.rules.problems import Problem
 
 

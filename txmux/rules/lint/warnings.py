@@ -14,15 +14,13 @@ from txmux.rules.lint.access import admin_reachable, proxy_listeners, readable_t
 from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import unreachable_routes
-from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, scopes, set_of
+from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
 from txmux.rules.lint.silence import lines_of_the_other, server_first, silence, silent_clients
-from txmux.rules.model import Backend, Listener, Refusal
+from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txmux.rules.lint.scopes import ClientSet, RouteScope
-    from txmux.rules.model import Outcome, Route, Rules
     from txmux.rules.problems import Problem
 
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
-from txmux.rules.model.section import NOWHERE
+from txmux.rules.model.section import NOWHERE, Section
 from txmux.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from txmux.rules.model.section import Section
 
 _WITH_PORTS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})(?:-([0-9]{1,5}))?")
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
 
 import attrs
 
 from txmux.rules.model.backend import Outcome
-from txmux.rules.model.networks import EVERY_CLIENT, Clients
+from txmux.rules.model.networks import EVERY_CLIENT, Clients, NetworkSet
 from txmux.rules.model.outcomes import Refusal
-from txmux.rules.model.section import NOWHERE
+from txmux.rules.model.section import NOWHERE, Section
 from txmux.transport import Transport
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from txmux.rules.model.networks import NetworkSet
-    from txmux.rules.model.section import Section
 
 
 @attrs.frozen

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from txmux.rules.model.backend import Backend
-from txmux.rules.model.listener import Listener
+from txmux.rules.model.backend import Backend, Outcome
+from txmux.rules.model.listener import Listener, Logged
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.model.outcomes import Handover
-from txmux.rules.model.section import NOWHERE
+from txmux.rules.model.section import NOWHERE, Section
 from txmux.transport import Transport
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from txmux.interfaces import Predicate
-    from txmux.rules.model.backend import Outcome
-    from txmux.rules.model.listener import Logged
-    from txmux.rules.model.section import Section
     from txmux.wire.globs import Globs
 
 WEEK = frozenset(range(7))

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
-from txmux.rules.model.backend import Backend
+from txmux.rules.model.backend import Backend, Outcome, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from txmux.rules.model.backend import Outcome, Server
     from txmux.rules.model.listener import Listener
     from txmux.rules.model.route import Route
     from txmux.rules.model.settings import Settings

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from txmux.rules.model.section import NOWHERE
+from txmux.rules.model.section import NOWHERE, Section
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from txmux.rules.model.section import Section
 
 
 @attrs.frozen

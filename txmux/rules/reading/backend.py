@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from txmux.rules.model import Backend, Handover, Resolve, ServerTLS
+from txmux.rules.model import Backend, Handover, Resolve, Section, Server, ServerTLS
 from txmux.rules.model.backend import split_source
 from txmux.rules.model.networks import is_address
-from txmux.rules.problems import InvalidValueError, did_you_mean
+from txmux.rules.problems import InvalidValueError, Problem, did_you_mean
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection, ejection_text
 from txmux.rules.reading.conflicts import mixed_fallback
@@ -30,12 +31,6 @@ from txmux.rules.reading.values import (
     with_defaults,
     words,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from txmux.rules.model import Section, Server
-    from txmux.rules.problems import Problem
 
 _PORTS_END = 1 << 16
 _TLS_FIELDS = {

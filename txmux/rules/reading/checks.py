@@ -3,11 +3,12 @@ r"""The value of ``check``: ``http path=/health expect=2xx``, ``send="PING\r\n" 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_text
-from txmux.rules.model import Check, Ejection
+from txmux.rules.model import Check, CheckKind, Ejection
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined
 from txmux.rules.reading.endpointstrings import host_name
 from txmux.rules.reading.values import (
@@ -19,11 +20,6 @@ from txmux.rules.reading.values import (
     split_words,
     whole_number,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from txmux.rules.model import CheckKind
 
 _STATUS = re.compile(r"([1-5])(xx|[0-9][0-9])")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")  # a token of RFC 9110, section 5.6.2

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import posixpath
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from txmux.interfaces import Transport
-from txmux.rules.model import Backend, Handover
+from txmux.rules.model import Backend, Handover, Listener, Outcome, Route, Section, Server, Settings
 from txmux.rules.model.networks import is_address, unmapped
-from txmux.rules.problems import InvalidValueError, joined
+from txmux.rules.problems import InvalidValueError, Problem, joined
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import (
     SERVER,
@@ -18,13 +18,6 @@ from txmux.rules.reading.endpointstrings import (
     split_arguments,
     udp_listen_address,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-
-    from txmux.rules.model import Listener, Outcome, Route, Section, Server, Settings
-    from txmux.rules.problems import Problem
-
 
 _KEYS = ("endpoint", "admin", "metrics")
 _SHAREABLE = frozenset({"tcp", "tcp6", "udp", "unix", "systemd"})

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from txmux.rules.model import ConsulService, Server
 from txmux.rules.problems import InvalidValueError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 CONSUL = "consul:"
 """How a server begins that stands for the instances of a service."""

@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from txmux.rules.model import Backend, NetworkSet, Refusal, Settings
-from txmux.rules.problems import InvalidValueError, did_you_mean, joined, with_advice
+from txmux.rules.model import (
+    Backend,
+    IPNetwork,
+    NetworkSet,
+    Outcome,
+    Refusal,
+    Section,
+    Server,
+    Settings,
+    Varying,
+)
+from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined, with_advice
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.endpointstrings import handover, is_handover
-from txmux.rules.reading.files import check_file
+from txmux.rules.reading.files import FileReader, check_file
 from txmux.rules.reading.hints import REFUSAL_WORDS
 from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, geo_region
 from txmux.rules.reading.values import NAME, ValueKind, file_path, network, split_words
@@ -20,9 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.model import IPNetwork, Outcome, Section, Server, Varying
-    from txmux.rules.problems import Problem
-    from txmux.rules.reading.files import FileReader
 
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes other than backends, by their words."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import attrs
 from twisted.internet.interfaces import (
@@ -14,9 +15,9 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-from txmux.rules.model import Server
+from txmux.rules.model import Section, Server
 from txmux.rules.model.networks import is_address
-from txmux.rules.problems import InvalidValueError, did_you_mean, nearest
+from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, nearest
 from txmux.rules.reading.consul import CONSUL, consul_server, with_options
 from txmux.rules.reading.endpointstrings import (
     CLIENT,
@@ -33,12 +34,6 @@ from txmux.rules.reading.endpointstrings import (
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.hints import stray_after_endpoint, strays_after_server, without_scheme
 from txmux.rules.reading.values import file_path, of_form, read_options, split_words, whole_number
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from txmux.rules.model import Section
-    from txmux.rules.problems import Problem
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
 _V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but not one in use

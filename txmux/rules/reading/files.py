@@ -6,20 +6,15 @@ import codecs
 import glob
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.files import read_list, read_own
-from txmux.rules.model import Files
+from txmux.rules.model import Files, Section
 from txmux.rules.model.section import ValueLine
 from txmux.rules.problems import InvalidValueError, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from txmux.rules.model import Section
 
 
 @attrs.frozen

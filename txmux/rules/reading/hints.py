@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
+from collections.abc import Iterator, Mapping, Sequence
 
 _CONVERT = "'txmux convert FILE > rules.ini' writes it as rules"
 _HEADERS = "write sections such as [listen public], and under them lines such as 'endpoint = :443'"

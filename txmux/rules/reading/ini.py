@@ -11,17 +11,13 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections.abc import Collection, Iterator
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.rules.model.section import KeyEntry, Section, ValueLine
 from txmux.rules.problems import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
 
 COMMENT = ("#", ";")
 """What comments begin with."""

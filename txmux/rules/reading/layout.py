@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import attrs
 
 from txmux.rules.reading.ini import COMMENT, LineKind, lines_of, read_ini
 from txmux.rules.reading.sections import TABLES, split_list
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _INDENT = "    "
 _VARIABLE = re.compile(r"\$\{")

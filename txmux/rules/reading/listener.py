@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from txmux.rules.model import (
     Clients,
+    IPNetwork,
     Keepalive,
     Listener,
     NetworkSet,
+    Section,
     Senders,
     Silence,
     UnixClients,
+    Varying,
 )
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints, values
-from txmux.rules.reading.context import DENIED, NETWORKS, OUTCOME
+from txmux.rules.reading.context import DENIED, NETWORKS, OUTCOME, RulesReading
 from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
@@ -30,12 +34,6 @@ from txmux.rules.reading.values import (
     with_defaults,
     words,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from txmux.rules.model import IPNetwork, Section, Varying
-    from txmux.rules.reading.context import RulesReading
 
 _LONGEST_QUIET, _MOST_QUESTIONS = 32767, 127  # tcp(7), MAX_TCP_KEEPIDLE and the like of Linux
 

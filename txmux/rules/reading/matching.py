@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from txmux.detection.registry import DuplicateMatcherError, datagram_predicate, transports_of
 from txmux.errors import OptionError
-from txmux.interfaces import Transport
+from txmux.interfaces import IProtocolMatcher, Predicate, Transport
 from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError, did_you_mean, with_advice
 from txmux.rules.reading.values import split_words
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-
-    from txmux.interfaces import IProtocolMatcher, Predicate
-
 
 SERVER_FIRST = frozenset(
     (

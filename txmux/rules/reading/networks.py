@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from txmux.rules.model import GeoRegion, NetworkSet, Varying
+from txmux.rules.model import GeoRegion, IPNetwork, NetworkSet, Settings, Varying
 from txmux.rules.problems import InvalidValueError, Problem, suggestion
 from txmux.rules.reading.values import network
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from txmux.rules.model import IPNetwork, Settings
     from txmux.rules.reading.files import FileReader
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.detection.registry import installed_matchers
-from txmux.rules.model import Backend, Rules, Settings
+from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
 from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.conflicts import conflicts, loops, misplaced, unshareable, wrong_transports
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.model import Files, Listener, Outcome, Route, Section
 
 _LONGEST_WAY = 20
 _KEYS = frozenset(itertools.chain.from_iterable(TABLES.values()))

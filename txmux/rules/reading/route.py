@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from txmux.errors import OptionError
-from txmux.rules.model import Clients, Refusal, Route, TlsEnd
+from txmux.rules.model import Clients, Refusal, Route, Section, TlsEnd
 from txmux.rules.model.networks import EVERY_CLIENT
 from txmux.rules.model.route import MIDNIGHT, WEEK, AllowedClient, Period
-from txmux.rules.problems import InvalidValueError, did_you_mean, suggestion, with_advice
-from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, PEMS
+from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, suggestion, with_advice
+from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, PEMS, RulesReading
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import (
     BOOLEAN,
@@ -24,14 +25,6 @@ from txmux.rules.reading.values import (
     words,
 )
 from txmux.wire.globs import Globs, names, option_globs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from txmux.rules.model import Section
-    from txmux.rules.problems import Problem
-    from txmux.rules.reading.context import RulesReading
-
 
 _SCHEME = "spiffe://"
 _KINDS = ("cn", "ou", "san", "spiffe")

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.rules.model import ValueLine
-from txmux.rules.problems import InvalidValueError, joined, nearest, suggestion, with_advice
+from txmux.rules.model import KeyEntry, Section, ValueLine
+from txmux.rules.problems import (
+    InvalidValueError,
+    Problem,
+    joined,
+    nearest,
+    suggestion,
+    with_advice,
+)
 from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.endpointstrings import is_for_datagrams
 from txmux.rules.reading.hints import KEY_HINTS, stands_for
@@ -17,8 +24,6 @@ from txmux.rules.reading.hints import KEY_HINTS, stands_for
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from txmux.rules.model import KeyEntry, Section
-    from txmux.rules.problems import Problem
     from txmux.rules.reading.context import RulesReading
     from txmux.rules.reading.values import SectionKey, ValueKind
 

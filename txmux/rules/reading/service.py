@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from txmux.rules.model import Settings
+from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import Store
-from txmux.rules.problems import InvalidValueError, did_you_mean, joined
+from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined
 from txmux.rules.reading import values
-from txmux.rules.reading.context import CONSUL, RESOLVERS, SECRET
+from txmux.rules.reading.context import CONSUL, RESOLVERS, SECRET, RulesReading
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.values import (
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from txmux.rules.model import Section
-    from txmux.rules.problems import Problem
-    from txmux.rules.reading.context import RulesReading
     from txmux.rules.reading.files import SourceFile
 
 

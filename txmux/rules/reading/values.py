@@ -5,20 +5,16 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 
-from txmux.rules.model import Rate
+from txmux.rules.model import IPNetwork, Logged, Rate
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from txmux.rules.model import IPNetwork, Logged
 
 
 def read_options(

@@ -13,8 +13,8 @@ from txmux.access.loops import MOST_HOPS
 from txmux.net.addresses import text_of
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
-from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Connected, Routed, ToBackend, TurnedAway
+from txmux.tcp.stage import Client, Stage
+from txmux.tcp.transitions import Connected, Outcome, Routed, ToBackend, TurnedAway
 from txmux.wire.client_hello import parse_client_hello
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
     from txmux.tcp.preconnection import Preconnection
-    from txmux.tcp.stage import Client
-    from txmux.tcp.transitions import Outcome
     from txmux.telemetry.reasons import ConnectFailure
     from txmux.telemetry.record import ConnectionState
 

@@ -9,19 +9,16 @@ import attrs
 from twisted.logger import Logger
 from typing_extensions import override
 
+from txmux.net.sockets.handoff import Failure as HandoffFailure
 from txmux.net.sockets.handoff import SocketHandoff
-from txmux.rules.model import Refusal
-from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Ended, TurnedAway
+from txmux.rules.model import Handover, Refusal
+from txmux.tcp.stage import Client, Stage
+from txmux.tcp.transitions import Ended, Outcome, TurnedAway
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-    from txmux.net.sockets.handoff import Failure as HandoffFailure
-    from txmux.rules.model import Handover
-    from txmux.tcp.stage import Client
-    from txmux.tcp.transitions import Outcome
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
     from txmux.wire.proxyprotocol.header import Address

@@ -11,18 +11,16 @@ from txmux.access.loops import MOST_HOPS
 from txmux.backends.upstream import Upstream
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
-from txmux.tcp.configuration import Silent
+from txmux.tcp.configuration import CompiledRoute, RuleLayer, Silent
 from txmux.tcp.dialling import preconnect
 from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Detected, Routed, TurnedAway
+from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from txmux.detection.detector import Decision
     from txmux.interfaces import Exchange
-    from txmux.tcp.configuration import CompiledRoute, RuleLayer
-    from txmux.tcp.transitions import Outcome
     from txmux.telemetry.record import ConnectionState
 
 _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules do not say

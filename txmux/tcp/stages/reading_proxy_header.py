@@ -9,24 +9,20 @@ from twisted.internet.address import UNIXAddress
 from typing_extensions import override
 
 from txmux.net.addresses import ip_address_of, text_of
-from txmux.rules.model import Refusal, Senders
+from txmux.rules.model import NetworkSet, Refusal, Senders
 from txmux.rules.model.networks import unmapped
-from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Ended, Identified, TurnedAway
+from txmux.tcp.stage import Client, Stage
+from txmux.tcp.transitions import Ended, Identified, Outcome, TurnedAway
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import Incomplete, decode
 from txmux.wire.proxyprotocol.fields import header_facts
-from txmux.wire.proxyprotocol.header import Command, InvalidHeader
+from txmux.wire.proxyprotocol.header import Address, Command, InvalidHeader, ProxyHeader
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
-    from txmux.rules.model import NetworkSet
-    from txmux.tcp.stage import Client
-    from txmux.tcp.transitions import Outcome
     from txmux.telemetry.record import ConnectionState
-    from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 
 _START_OF_V2 = 16  # has the length of the rest
 _CUT = "the stream ended inside of the header"

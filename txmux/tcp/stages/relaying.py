@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 from typing_extensions import override
 
-from txmux.net.relay.interface import RelayedBytes
+from txmux.net.relay.interface import RelayedBytes, RelayResult
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
-    from txmux.net.relay.interface import RelayResult
     from txmux.net.relay.relay import Relay
     from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
     from txmux.tcp.preconnection import HeldBytes

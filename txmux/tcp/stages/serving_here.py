@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import directlyProvides, providedBy
 
-from txmux.tcp.stage import Stage
+from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Ended
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.rules.model import InProcess
-    from txmux.tcp.stage import Client
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
 

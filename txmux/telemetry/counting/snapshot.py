@@ -18,6 +18,8 @@ from txmux.telemetry.counting.counter_groups import (
     PROCESS,
     ROUTE,
     SERVER,
+    Buckets,
+    CounterGroup,
     live,
     live_on_route,
     live_on_server,
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from txmux.rules.model import Rules
-    from txmux.telemetry.counting.counter_groups import Buckets, CounterGroup
     from txmux.telemetry.counting.counters import Counters, CountersReading
 
 _MATCHES, _DRY, _LAST, _IN, _OUT = (
