@@ -6,8 +6,7 @@ identity of a server begins with ``host:``. One release of adb sent an empty mes
 FF (change 342653 of the Android project, which was taken back).
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _CONNECT = (
     rb"(?s)(?:\x00{20}\xff{4})?"

@@ -4,9 +4,7 @@ The magic number, the length, and a request to be forwarded, up to the ``HTTP/``
 the server asks whether the container is there.
 """
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, PlainMatcher
 
 _MAGIC = b"\x12\x34"
 _FORWARD_REQUEST, _CPING = 0x02, 0x0A

@@ -4,8 +4,7 @@
 0-10.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _AMQP_1_0 = rb"[\x00\x02\x03]\x01\x00\x00"
 _AMQP_0 = rb"\x00\x00\x09\x01|\x01\x01(?:\x00[\x09\x0a]|\x08\x00)"

@@ -3,9 +3,7 @@
 import attrs
 
 from txmux.interfaces import Peeked, Transport, Verdict
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import DatagramFields
+from txmux.wire import Cursor, DatagramFields, PlainMatcher
 
 
 @attrs.frozen

@@ -1,8 +1,6 @@
 """Matches the OPEN message with which a BGP peer begins: the marker of 16 bytes, the length, the type, and version 4."""
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, PlainMatcher
 
 _MARKER = b"\xff" * 16
 _SHORTEST, _LONGEST = 29, 4096

@@ -4,8 +4,7 @@ That is the magic of a network, four bytes, and the command ``version`` padded w
 tells the two transports apart by the same 16 bytes; its version 2 begins with a random public key and does not match.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _MAIN = rb"\xf9\xbe\xb4\xd9"
 _TESTNET3 = rb"\x0b\x11\x09\x07"

@@ -11,10 +11,8 @@ import re
 from collections.abc import Iterator
 
 from txmux.interfaces import Transport
-from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire import Cursor, MalformedError, PlainMatcher, Prefix, ShortError
 from txmux.wire.messages import Message
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Prefix
 
 _DEEPEST = 8
 _MOST_VALUES = 64

@@ -1,7 +1,6 @@
 """Matches the handshake of a Bolt client, as of Neo4j and Memgraph: its magic, ``6060b017``, behind which are four versions."""
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Prefix
+from txmux.wire import PlainMatcher, Prefix
 
 bolt = PlainMatcher(
     "bolt",

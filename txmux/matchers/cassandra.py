@@ -5,9 +5,7 @@ or STARTUP, whose body is a map that has CQL_VERSION and which cannot be compres
 of DataStax Enterprise (``ProtocolVersion`` of the DataStax drivers), which they try first.
 """
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, PlainMatcher
 
 _DSE_1, _DSE_2 = 0x41, 0x42
 _VERSIONS = frozenset({3, 4, 5, _DSE_1, _DSE_2})

@@ -6,9 +6,7 @@ text, have seven bits in each byte. A name has at most 127 characters here. The 
 
 import re
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _HELLO = 0
 _LONGEST_NAME = 127

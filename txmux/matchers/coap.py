@@ -10,10 +10,8 @@ which there has to be one. One byte of options is a *no*, as clients of MQTT beg
 """
 
 from txmux.interfaces import Transport
-from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 from txmux.wire.messages import Message
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
 
 _FIRST = frozenset(kind | size for kind in (0x40, 0x50) for size in range(9))
 _METHODS = ("GET", "POST", "PUT", "DELETE", "FETCH", "PATCH", "iPATCH")

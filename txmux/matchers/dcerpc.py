@@ -4,9 +4,7 @@ Version 5.0 or 5.1, the type of the packet, that it is the first and the last fr
 characters and fractions, and a length that the smallest bind has at least. DCE/RPC in SMB is `smb`, and in HTTP is `http`.
 """
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _VERSION = 5
 _BIND = 0x0B

@@ -4,9 +4,7 @@ The type of the PDU, its length, the version of the protocol, two bytes that are
 of the application that is called.
 """
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, PlainMatcher
 
 _ASSOCIATE_REQUEST = b"\x01\x00"
 _FIXED_PART = 2 + 2 + 16 + 16 + 32

@@ -5,9 +5,7 @@ addresses, and the sum over all of them.
 """
 
 from txmux.interfaces import Transport
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _START = b"\x05\x64"
 _SHORTEST = 5

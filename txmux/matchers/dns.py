@@ -8,11 +8,10 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Transport, Verdict
-from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire import Cursor, MalformedError, ShortError, verdict_of
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
 from txmux.wire.messages import Message, message_in, patterns_of
-from txmux.wire.predicates import verdict_of
 from txmux.wire.sizes import option_size
 
 _HEADER = 12

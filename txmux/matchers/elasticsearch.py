@@ -4,9 +4,7 @@
 clients say to port 9200 is HTTP.
 """
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, PlainMatcher
 
 _HEADER = 8 + 1 + 4
 _LONGEST_MESSAGE = 1 << 30

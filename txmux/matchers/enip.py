@@ -5,8 +5,7 @@ the client's, and no options. Behind a registration comes the version, 1, and fl
 """
 
 from txmux.interfaces import Transport
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _LIST = rb"[\x04\x63\x64]\x00\x00\x00"
 _REGISTER = rb"\x65\x00\x04\x00"

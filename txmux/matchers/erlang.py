@@ -7,9 +7,7 @@ KILL_REQ (``k``) or STOP_REQ (``s``). Decided at the end of the name, if there i
 
 import re
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _LONGEST_NAME = 255 * 4
 _LONGEST_MESSAGE = 2047

@@ -4,9 +4,7 @@ Version 1, the type, the number of the request, eight bytes of content, and in t
 keeps the connection.
 """
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, PlainMatcher
 
 _BEGIN_REQUEST = b"\x01\x01"
 _CONTENT = 8

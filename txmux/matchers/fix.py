@@ -4,8 +4,7 @@ Each message begins with the field 8, BeginString: the version of the protocol, 
 ``FIXT.1.1``, the session protocol of FIX 5.0 and later; and the byte 01, with which all fields end.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 fix = PlainMatcher(
     "fix",

@@ -4,8 +4,7 @@ The start of a block, then the segment that begins a message, a batch or a file 
 its fields, which is neither a letter nor a digit.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 hl7 = PlainMatcher(
     "hl7",

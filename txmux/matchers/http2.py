@@ -1,8 +1,7 @@
 """Matches the connection preface of an HTTP/2 client with prior knowledge."""
 
+from txmux.wire import PlainMatcher, Prefix
 from txmux.wire.http2_opening import PREFACE
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Prefix
 
 http2 = PlainMatcher(
     "http2",

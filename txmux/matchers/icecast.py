@@ -4,8 +4,7 @@ Its request has the method SOURCE, with the version of HTTP or ``ICE/1.0``; or P
 ``ice-``. libshout first asks with OPTIONS whether there is TLS, and is known by its name there.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _TARGET = rb"[!-~\x80-\xff]+"
 _FIELDS = rb"(?:[^\r\n]+\r?\n)*"

@@ -1,7 +1,6 @@
 """Matches the first frame of a controlling station of IEC 60870-5-104: one without a number that starts the transfer, or tests the connection."""
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 iec104 = PlainMatcher(
     "iec104",

@@ -4,8 +4,7 @@
 the time there; they are not matched.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 iperf3 = PlainMatcher(
     "iperf3",

@@ -4,8 +4,7 @@ That is ``PASS``, ``NICK``, ``USER``, ``CAP`` or ``WEBIRC`` in any case, with th
 of at most 512 bytes without NUL. The CR or LF that ends it decides.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _WORD = rb"[^\x00\r\n :][^\x00\r\n ]*"
 _TEXT = rb"[^\x00\r\n]+"

@@ -4,8 +4,7 @@ The debugger sends the 14 bytes ``JDWP-Handshake``, and the virtual machine answ
 itself connects to a waiting debugger sends nothing first.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Prefix
+from txmux.wire import PlainMatcher, Prefix
 
 jdwp = PlainMatcher(
     "jdwp",

@@ -5,8 +5,7 @@ quotation mark behind that. Values before it may be three levels deep. Stratum, 
 of its own.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _LONGEST_BEGINNING = 4096
 _DEEPEST = 3

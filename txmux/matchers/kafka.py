@@ -6,9 +6,7 @@ versions already, Metadata, FindCoordinator, Produce, Fetch or ListOffsets. Prod
 as in Kafka 4: with versions before that, queries of DNS and sessions of ZooKeeper look the same.
 """
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _HEADER = 2 + 2 + 4 + 2
 _LONGEST_REQUEST = (1 << 24) - 1

@@ -6,11 +6,9 @@ are a *no*.
 """
 
 from txmux.interfaces import Transport
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 from txmux.wire.ber import read_length
-from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import Message
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
 
 _TYPES = {0x6A: 10, 0x6C: 12}
 """AS-REQ and TGS-REQ: their tags, and the types that they tell of themselves."""

@@ -7,11 +7,9 @@ Over UDP (CLDAP), by which Windows looks for a domain controller, it is a search
 """
 
 from txmux.interfaces import Transport
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 from txmux.wire.ber import read_length
-from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import Message
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
 
 _SEQUENCE, _INTEGER, _SEARCH = 0x30, 0x02, 0x63
 _REQUESTS = frozenset(

@@ -7,9 +7,7 @@ of a body that has both and, with some opcodes, a value.
 
 import attrs
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Either, Fields, Pattern
+from txmux.wire import Cursor, Either, Fields, Pattern, PlainMatcher
 
 _TEXT = rb"""(?x:
     (?: (?: gets? | delete | m[adeg] ) \ %(KEY)b

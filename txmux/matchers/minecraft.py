@@ -7,10 +7,9 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
-from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire import Cursor, MalformedError, begins_with, verdict_of
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
-from txmux.wire.predicates import begins_with, verdict_of
 
 _LONGEST_HOST = 3 * 255
 _PORT_AND_STATE = 3

@@ -5,9 +5,7 @@ that its request has, and with the quantity, the value or the kind of thing that
 for serial lines alone are a *no*: MongoDB, whose numbers have their least byte first, could look the same.
 """
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _PROTOCOL = b"\x00\x00"
 _LONGEST_REQUEST = 254

@@ -6,9 +6,7 @@ never compressed and has at most 512 bytes of metadata, and maybe a token; so le
 Telnet to others at the second byte.
 """
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _HEADER = 4 * 4
 _SHORTEST_MESSAGE = _HEADER + 4 + 1 + 5

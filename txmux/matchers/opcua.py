@@ -4,8 +4,7 @@
 least byte first. What a server that connects to its client says, ReverseHello, is a *no*.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 opcua = PlainMatcher(
     "opcua",

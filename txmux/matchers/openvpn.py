@@ -12,10 +12,8 @@ Tunnels with a static key (--secret) have no handshake, and cannot be told from 
 """
 
 from txmux.interfaces import Transport
-from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher, ShortError
 from txmux.wire.messages import Message
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
 
 _V1, _V2, _V3 = (opcode << 3 for opcode in (1, 7, 10))
 """P_CONTROL_HARD_RESET_CLIENT_V1 to V3 in the high five bits, key ID 0 in the low three."""

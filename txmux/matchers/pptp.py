@@ -3,8 +3,7 @@
 The length of 156 bytes, a control message, the magic cookie, the type of the message, and two bytes that are zero.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Prefix
+from txmux.wire import PlainMatcher, Prefix
 
 pptp = PlainMatcher(
     "pptp",

@@ -4,9 +4,7 @@ The length of all and of the command, of which the first is the other and its ow
 type of the command, CONNECT, the length of what it says, and the version of the client.
 """
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _SHORTEST, _LONGEST = 7, (1 << 20) - 1
 _TYPE_IS_CONNECT = b"\x08\x02"

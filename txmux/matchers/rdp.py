@@ -8,10 +8,9 @@ from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire import Cursor, MalformedError, verdict_of
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
-from txmux.wire.predicates import verdict_of
 
 _HEADER = 4 + 7
 _LONGEST = 5 + 254

@@ -4,8 +4,7 @@
 for the server's acknowledgement then.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 rmi = PlainMatcher(
     "rmi",

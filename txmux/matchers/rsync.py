@@ -4,8 +4,7 @@ Both sides send ``@RSYNCD: VERSION.SUBPROTOCOL`` first, without waiting; rsync r
 first digit of the version decides.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 rsync = PlainMatcher(
     "rsync",

@@ -7,8 +7,7 @@ Whole seconds of the time are given up to others: two zeros behind a byte that i
 Modbus or Oracle, and a ``50`` there, in front of a player's version, is an OpenVPN client's reset with --tls-crypt-v2.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _TIME = rb"(?:\x00.{3}|[^\x00](?:[^\x00].|\x00[^\x00]).)"
 _TIME_OF_PLAYER = rb"(?:\x00.{3}|[^\x00](?:[^\x00\x50].|\x00[^\x00]).)"

@@ -4,8 +4,7 @@ That is a method of RTSP 1.0 or 2.0, a target and the version, in a line of at m
 is HTTP.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _METHODS = b"|".join(
     b"""

@@ -7,9 +7,7 @@ Micro/WIN. Newer controllers have names instead that begin with ``SIMATIC-``. Ot
 with its selector 00 01, are a *no*.
 """
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _TPKT = 4
 _FIXED_PART = 7

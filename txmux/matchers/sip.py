@@ -5,8 +5,7 @@ come before it, such as a ping.
 """
 
 from txmux.interfaces import Transport
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _METHODS = b"|".join(
     b"""

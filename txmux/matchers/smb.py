@@ -4,9 +4,7 @@ On port 445: the length behind a zero, and a negotiate request of SMB 1 or the h
 NetBIOS session request with a called name without scope.
 """
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, PlainMatcher
 
 _MESSAGE, _SESSION_REQUEST = 0x00, 0x81
 _SMB1, _SMB2 = 0xFF, 0xFE

@@ -4,9 +4,7 @@ Length, command, status 0, the number in the sequence, and how the name of the s
 centre that connects to a client (outbind) is a *no*.
 """
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _HEADER = 16
 _SHORTEST_BIND = _HEADER + 7

@@ -4,8 +4,7 @@
 not 0, a host name that ends with a NUL.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _REQUEST = (
     rb"(?s)\x04[\x01\x02](?:[^\x00].|\x00[^\x00])"

@@ -5,9 +5,7 @@ That is 5, a number of methods and as many methods, no two of them alike. Method
 Cassandra and DNP3 to others at the second byte.
 """
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _MOST_METHODS = 12
 _METHODS = frozenset({0, 1, 2, 3, 5, 6, 7, 8, 9, *range(0x80, 0xFF)})

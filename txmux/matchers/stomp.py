@@ -3,8 +3,7 @@
 That is ``CONNECT`` or ``STOMP`` and the end of the line, with which no request of HTTP begins.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 stomp = PlainMatcher(
     "stomp",

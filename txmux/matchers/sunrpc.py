@@ -7,10 +7,9 @@ from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transport, Verdict
-from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire import Cursor, MalformedError, verdict_of
 from txmux.wire.globs import names
 from txmux.wire.messages import Message
-from txmux.wire.predicates import verdict_of
 
 _LAST_FRAGMENT = 1 << 31
 _SHORTEST_CALL = 6 * 4 + 2 * 8

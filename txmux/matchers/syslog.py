@@ -7,10 +7,8 @@ a blank come before it: a number without leading zeros, here of at most six digi
 import re
 
 from txmux.interfaces import Transport
-from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire import Cursor, MalformedError, Pattern, PlainMatcher
 from txmux.wire.messages import Message
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
 
 _COUNT = rb"[1-9][0-9]{0,5} "
 _PRIORITY = rb"<(?:[0-9]|[1-9][0-9]|1[0-8][0-9]|19[01])>"

@@ -4,9 +4,7 @@ The header of eight bytes: type 0x12, a single packet, its length, process and p
 option that comes first, VERSION, with the offset and the length of its data.
 """
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, PlainMatcher
 
 _PRELOGIN, _END_OF_MESSAGE = 0x12, 0x01
 _HEADER = 8

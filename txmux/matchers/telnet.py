@@ -4,8 +4,7 @@ The options are those of the IANA registry "Telnet Options": 0 to 49, 138 to 140
 answers, since all options are off in the beginning and no party may announce what is so already.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 telnet = PlainMatcher(
     "telnet",

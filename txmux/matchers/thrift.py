@@ -5,8 +5,7 @@ the compact protocol its number, version and type, the sequence number and that 
 decides. A frame is the length, four bytes, in front. The old binary protocol without a version, JSON and THeader are a *no*.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 _FRAME = rb"(?:\x00[\x00-\xff]{3})?"
 _BINARY = rb"\x80\x01\x00[\x01\x04]\x00\x00\x00[\x01-\xff]"

@@ -5,8 +5,7 @@ That is a line with the number of the request, 0, the daemon's name and the vers
 (``invitation.c``). At most 300 bytes.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 tinc = PlainMatcher(
     "tinc",

@@ -6,9 +6,7 @@ oldest that will do (such as 0x012c), which is not later. Clients put more than 
 packet of their own, so 1024 bytes are never reached.
 """
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, PlainMatcher
 
 _HEADER = 8
 _SHORTEST_PACKET = _HEADER + 26

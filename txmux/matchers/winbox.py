@@ -9,9 +9,7 @@ Of names only those are known that fit into one chunk, at most 221 bytes.
 
 import re
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+from txmux.wire import Cursor, Fields, MalformedError, PlainMatcher
 
 _LONGEST_CHUNK = 255
 _SHORTEST_PLAIN_CHUNK = 2 + 2 + 10

@@ -4,8 +4,7 @@ Its first byte is the byte order, ``l`` or ``B``; the second is unused; then com
 0, in that order.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 x11 = PlainMatcher(
     "x11",

@@ -4,8 +4,7 @@
 before Zabbix 4.0 are asked without a header is a *no*.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 zabbix = PlainMatcher(
     "zabbix",

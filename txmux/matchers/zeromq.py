@@ -4,8 +4,7 @@ It is ``FF``, eight bytes and ``7F``. libzmq waits for that of the other side be
 else to look at; but the eight bytes are the length of a name in ZMTP 1.0, for which libraries write 0 or 1 here.
 """
 
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire import Pattern, PlainMatcher
 
 zeromq = PlainMatcher(
     "zeromq",

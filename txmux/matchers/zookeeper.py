@@ -5,9 +5,7 @@ the password, which is 16. Or a four letter word. The words that begin a command
 (``config``, ``dump``) are only matched with the end of the line behind them.
 """
 
-from txmux.wire.cursor import Cursor
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Either, Fields, Pattern
+from txmux.wire import Cursor, Either, Fields, Pattern, PlainMatcher
 
 _WORDS = rb"""(?x:
     cons | crst | dirs | envi | gtmk | hash | icfg | isro | mntr | ruok | srst | srvr | stmk | sysp | wchc | wchp | wchs
