@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import txmux.matchers
+from tests.matchers import all_samples as all_samples_module
 from tests.matchers.all_samples import CONFIGURED, all_samples, for_streams, sample_files
 from tests.matchers.asking import over_udp
 from txmux.detection.registry import installed_matchers, transports_of
@@ -149,3 +152,22 @@ def test_unusable(name: str) -> None:
         with pytest.raises(OptionError) as caught:
             installed_matchers()[name].predicate(read_options(line))
         assert message in str(caught.value), line
+
+
+def test_tables_have_known_names() -> None:
+    """A name that is not one of these, and that nothing uses, is a table by a mistyped name."""
+    known = set(re.findall(r"``([A-Z_]+)``", all_samples_module.__doc__ or ""))
+    known |= {name.replace("DATAGRAM_", "") for name in known} | {"MATCHED_DATAGRAMS"}
+    known |= {"REFUSED_DATAGRAMS", "UNDECIDED_DATAGRAMS"}
+    texts = [path.read_text() for path in Path(__file__).parent.rglob("*.py")]
+    used = {
+        node.id if isinstance(node, ast.Name) else node.name
+        for text in texts
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.Name, ast.alias))
+        and not isinstance(getattr(node, "ctx", None), ast.Store)
+    }
+    for files in sample_files().values():
+        for file in files:
+            names = {name for name in vars(file) if name.isupper() and name[0] != "_"}
+            assert names <= known | used, file.__name__
