@@ -31,6 +31,7 @@ def with_more(text: str) -> Change:
 class ReloadingTestCase(WorkersTestCase):
     def begin(self, workers: int = 2, listener: str = "") -> tuple[Mux, socket.socket]:
         server = self.backend()
-        mux = Mux(self.folder, self.relaying(server, listener), f"workers = {workers}")
+        settings = f"workers = {workers}\nadmin = off"
+        mux = Mux(self.folder, self.relaying(server, listener), settings)
         self.addCleanup(mux.child.end)
         return mux, server

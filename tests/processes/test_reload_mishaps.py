@@ -97,7 +97,7 @@ class MishapsTest(WorkersTestCase):
     def test_worker_that_cannot_start(self) -> None:
         """A worker that cannot start is logged in one line; the service goes on, and nothing else is said of it."""
         use_plugin(self, "shy")
-        self.begin("workers = 1")
+        self.begin("workers = 1\nadmin = off")
         self.rules.write_text(self.text.replace("workers = 1", "workers = 2") + _SHY)
         self.assertRegex(
             self.reload(),
