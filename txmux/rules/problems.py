@@ -78,13 +78,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {joined([repr(name) for name in near])}?" if near else ""
 
 
+def closest(word: str, known: Iterable[str]) -> list[str]:
+    """Return the three known words that are most like a word, however little they are."""
+    return get_close_matches(word, [*known], n=_MOST_MEANT, cutoff=0)
+
+
 def _all_nearest(word: str, known: Iterable[str]) -> list[str]:
     word = word.casefold()
     by_folded = {name.casefold(): name for name in known}
-    alike = set(get_close_matches(word, by_folded, n=_MOST_LIKE))
+    alike = {*get_close_matches(word, by_folded, n=_MOST_LIKE)}
+    alike |= {name for name in by_folded if sorted(name) == sorted(word)}
     distances = {name: _distance(word, name) for name in by_folded if name in alike}
     least = min(distances.values(), default=0)
-    return [by_folded[name] for name, distance in distances.items() if distance == least]
+    near = [name for name, distance in distances.items() if distance == least]
+    # Two letters in each other's place are a slip of the fingers; another letter may be another word.
+    swapped = [name for name in near if sorted(name) == sorted(word)]
+    return [by_folded[name] for name in swapped or near]
 
 
 def _distance(word: str, other: str) -> int:
@@ -110,7 +119,7 @@ def suggestion(word: str, known: Iterable[str], there_are: str = "there are") ->
 
 def with_advice(message: str, advice: str) -> str:
     """Add advice to a message, as a sentence of its own after a question."""
-    if not advice:
+    if not advice or advice in message:
         return message
     if message.endswith("?"):
         return f"{message} {advice[0].upper()}{advice[1:]}"

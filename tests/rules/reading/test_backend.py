@@ -110,7 +110,7 @@ class MistakeTests(BackendTestCase):
         for text, complaints in {
             "balance = leastconn": (
                 "6 balance: must be round-robin, least-connections, random, source-hash, sni-hash, host-hash or first, "
-                "not 'leastconn'; did you mean 'least-connections'?"
+                "not 'leastconn'; write least-connections"
             ),
             "source = eth0, clinet": (
                 "6 source: 'eth0' is not an IP address; write one of this machine's, or client for the "

@@ -7,7 +7,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
-from txmux.rules.reading.sections import TABLES
 
 # Each file, and all that is wrong in it. `{listen}` stands for a listener of two lines.
 BAD_FILES = {
@@ -46,7 +45,7 @@ BAD_FILES = {
         "6: [route b] from: has no value; write for example 'from = 10.0.0.0/8'"
     ),
     "{listen}quux = 1\nbacklog = 1\n  2\n  3": (
-        f"3: [listen public] quux: unknown key (there are {', '.join(TABLES['listen'])})\n"
+        "3: [listen public] quux: unknown key; the nearest are default, capture and max_flows\n"
         "5: [listen public] backlog: takes one value; remove this line\n"
         "6: [listen public] backlog: takes one value; remove this line"
     ),
@@ -102,14 +101,12 @@ BAD_FILES = {
         "4: [listen public] detect_timeout: remove the ';' at the end; write 5s"
     ),
     "{listen}backlog = 5\nbacklog = 6": (
-        "4: [listen public] backlog: is already at line 3; keep one, with further values indented below it"
+        "4: [listen public] backlog: is already at line 3; keep one of the two"
     ),
     "{listen}[route b]\nmatch = any\nbackend = close\nserver = a:1\nmax_connections = 1\nbogus = 1": (
         "6: [route b] server: unknown key; it belongs in [backend NAME]\n"
         "7: [route b] max_connections: unknown key; it belongs in [txmux], [listen NAME] or [backend NAME]\n"
-        "8: [route b] bogus: unknown key (there are match, backend, from, not_from, during, under, "
-        "terminate_tls, alpn, tls_client_ca, tls_client_crl, "
-        "allow_client, tls_minimum, log, dry_run)"
+        "8: [route b] bogus: unknown key; the nearest are log, from and under"
     ),
     "{listen}[route b]\nmatch = any\nbackend = close\nunder = x": (
         "6: [route b] under: there is no [listen x] and no [route x] (there are public)"

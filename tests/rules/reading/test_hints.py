@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.rules.fakes import MATCHERS
 from tests.rules.reading.cases import ReadingTestCase
 from tests.support.folders import make_folder
-from txmux.rules.problems import RulesError
+from txmux.detection.registry import installed_matchers
+from txmux.rules.lint.warnings import lint
+from txmux.rules.problems import RulesError, did_you_mean
 from txmux.rules.reading.hints import KEY_HINTS, SECTION_ALIASES
-from txmux.rules.reading.parser import load
+from txmux.rules.reading.matching import MEANT
+from txmux.rules.reading.parser import load, parse
 from txmux.rules.reading.sections import HEADERS, TABLES
 
 HAPROXY = """# main
@@ -214,3 +219,103 @@ class ValueTests(ReadingTestCase):
         for line, meant in (("tls a.example", "sni=a.example"), ("payload PING", "text=PING")):
             (told,) = self.complaints(f"{self.listen}[route r]\nmatch = {line}\nbackend = close\n")
             self.assertIn(f"is not an option; did you mean '{meant}'? (", told)
+
+
+_WORDS_OF_OTHERS = """
+backend balance = ip_hash | write source-hash
+backend balance = leastconn | write least-connections
+backend balance = rr | write round-robin
+backend health_check = on | unknown key; write 'check = tcp interval=2s' or
+backend check_interval = 5s | unknown key; write 'check = tcp interval=2s' or
+backend send-proxy-v2 = yes | unknown key; write 'proxy_protocol = v2'
+backend sticky = yes | unknown key; write 'balance = source-hash'
+backend weight = 3 | unknown key; write it after the server
+backend max_rate = 1MiB/s | unknown key; write upload_rate or download_rate
+backend idle_timeout = never | the longest is 3650d
+backend checks = on | unknown key; did you mean 'check'?
+backend server = 127.0.0.1:2 \\ | no backslash needed; indent the next line
+listen rate = 10/s | unknown key; write 'connection_rate_per_source = 20/s burst=40'
+listen ban = 1h | unknown key; write 'deny = NETWORKS'; 'txmux ban ADDRESS'
+listen colour = red | unknown key; the nearest are capture, backlog and log
+route allow = 10.0.0.0/8 | unknown key; write 'from' or 'not_from', or move it to [listen NAME]
+route from = country:DE | 'country:DE' is not a network; write 'geo:country=DE'
+route from = as64496 | write 'geo:asn=64496'
+txmux log_level = debug | unknown key; remove it; the option is --log-level
+match tls sni= | sni= has no value
+match tls \\ | no backslash needed; indent the next line
+match tls sni=\u201ca\u201d | write plain quotes, or none
+match ftps | write 'tls' if TLS comes first; else the server speaks first
+match docker | write 'http', or 'tls' if the daemon has certificates
+match hex | write 'payload hex=00ff'
+match prefix | write 'payload text=HELLO'
+match pp | write 'proxy'
+match ice | write 'stun'
+match telnets | write 'tls'
+match pg | write 'postgres'
+"""
+
+
+class OthersWordsTests(SynchronousTestCase):
+    def test_ours_are_named(self) -> None:
+        for line in filter(None, _WORDS_OF_OTHERS.splitlines()):
+            where, _, rest = line.partition(" ")
+            written, _, told = rest.rpartition(" | ")
+            sections = {
+                "txmux": "[txmux]\n",
+                "listen": "[listen public]\nendpoint = :8443\n",
+                "route": "[route a]\nmatch = ssh\nbackend = web\n",
+                "backend": "[backend web]\nserver = 127.0.0.1:1\n",
+            }
+            if where == "match":
+                sections["route"] = f"[route a]\nmatch = {written}\nbackend = web\n"
+            else:
+                sections[where] += f"{written}\n"
+            error = self.assertRaises(RulesError, parse, "".join(sections.values()), "x")
+            self.assertEqual(len(error.problems), 1, f"{line}: {error}")
+            self.assertIn(told, str(error))
+
+    def test_swapped_letters(self) -> None:
+        """Two letters in each other's place mean the matcher that has them, and no other."""
+        names = [*installed_matchers()]
+        for name in names:
+            for at in range(len(name) - 1):
+                word = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
+                if word not in {*names, *MEANT}:
+                    self.assertEqual(did_you_mean(word, names), f"; did you mean {name!r}?")
+
+    def test_dotted_header(self) -> None:
+        text = "[listen.public]\nendpoint = :1\n[route.ssh]\nmatch = ssh\nbackend = close\n"
+        error = self.assertRaises(RulesError, parse, text, "x")
+        told = "a blank is between the words of a header; write"
+        self.assertEqual(
+            str(error),
+            f"x:1: [listen.public]: {told} [listen public]\nx:3: [route.ssh]: {told} [route ssh]",
+        )
+
+    def test_list_in_several_keys(self) -> None:
+        rules = parse(
+            "[listen a]\nendpoint = :1\nendpoint = :2\n[route r]\nmatch = ssh\nmatch = tls\nbackend = b\n"
+            "[backend b]\nserver = 127.0.0.1:3\nbalance = first\nserver = 127.0.0.1:4\n",
+            "x",
+        )
+        self.assertEqual(rules.listeners[0].endpoints, (":1", ":2"))
+        self.assertEqual([str(one.text) for one in rules.routes[0].alternatives], ["ssh", "tls"])
+        self.assertEqual(
+            [one.text for one in rules.backends["b"].servers], ["127.0.0.1:3", "127.0.0.1:4"]
+        )
+
+
+class WarningTests(SynchronousTestCase):
+    def test_what_is_probably_a_mistake(self) -> None:
+        text = (
+            "[txmux]\ninclude = no/*.ini\n[listen a]\nendpoint = :1\n"
+            "[route r]\nmatch = payload text=\u201cx\u201d\nbackend = b\n"
+            "[backend b]\nserver = 127.0.0.1:3\n  127.0.0.1:3\n"
+        )
+        path = make_folder(self) / "rules.ini"
+        path.write_text(text)
+        found = [str(one).removeprefix(f"{path}:") for one in lint(load(path))]
+        self.assertEqual(len(found), 3, found)
+        self.assertIn("2: warning: [txmux] include: 'no/*.ini' matches no file", found[0])
+        self.assertIn("6: warning: [route r] match: has typographic quotes", found[1])
+        self.assertIn("10: warning: [backend b] server: '127.0.0.1:3' is there twice", found[2])

@@ -224,7 +224,7 @@ class HintTests(ReadingTestCase):
         )
 
     def test_blanks_beside_equals(self) -> None:
-        message = "no blank may be beside '='; write 'software=x' (ssh takes software=)"
+        message = "no spaces around '='; write 'software=x' (ssh takes software=)"
         for line in ("ssh software = x", "ssh software= x", "ssh software =x"):
             self.refuses_match(line, f"4 match: {message}")
 

@@ -17,6 +17,7 @@ from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
 from txmux.rules.lint.silence import lines_of_the_other, server_first, silence, silent_clients
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
+from txmux.rules.reading.sections import QUOTES, split_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,6 +55,9 @@ def lint(rules: Rules) -> list[Problem]:
         *_unused_backends(rules),
         *_idle_servers(rules),
         *_idle_queues(rules),
+        *_servers_twice(rules),
+        *_empty_includes(rules),
+        *_typographic_quotes(rules),
     ]
     set_of.cache_clear()
     forget_lines()
@@ -202,3 +206,35 @@ def closed_listeners(rules: Rules) -> Iterator[Problem]:
                 "add a route, or a server there"
             )
             yield listener.section.problem(message)
+
+
+def _servers_twice(rules: Rules) -> Iterator[Problem]:
+    for backend in rules.backends.values():
+        texts = [server.text for server in backend.servers]
+        for number, text in enumerate(texts):
+            if text in texts[:number]:
+                message = f"{text!r} is there twice, and gets twice as many clients; remove one, or write weight=2"
+                yield backend.section.problem(message, "server", number)
+
+
+def _empty_includes(rules: Rules) -> Iterator[Problem]:
+    section = rules.settings.section
+    for item in section.items("include"):
+        for pattern in split_list(item.text):
+            if not rules.files.included.get(pattern, (pattern,)):
+                message = f"{pattern!r} matches no file; correct it, or create one"
+                yield section.problem(message, "include", line=item.line)
+
+
+def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
+    """Find quotes that are a part of a value, where plain ones would enclose it."""
+    sections = [rules.settings.section]
+    sections += [listener.section for listener in rules.listeners]
+    sections += [route.section for route in rules.routes]
+    sections += [backend.section for backend in rules.backends.values()]
+    for section in sections:
+        for entry in section.entries.values():
+            for item in entry.items:
+                if QUOTES.search(item.text):
+                    message = "has typographic quotes, which are a part of the value; write plain ones, or none"
+                    yield section.problem(message, entry.key, line=item.line)

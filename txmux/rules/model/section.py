@@ -19,11 +19,12 @@ class ValueLine:
 
 @attrs.frozen(weakref_slot=False)
 class KeyEntry:
-    """A key and its value; blank lines and comments inside the value are left out."""
+    """A key and its value; blank lines and comments inside the value are left out, and so is the key where it is repeated."""
 
     line: int
     key: str
     items: Sequence[ValueLine]
+    repeated_at: int = 0
 
 
 @attrs.frozen

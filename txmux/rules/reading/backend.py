@@ -16,6 +16,7 @@ from txmux.rules.reading.checks import check, ejection, ejection_text
 from txmux.rules.reading.conflicts import mixed_fallback
 from txmux.rules.reading.context import CONSUL, OUTCOME, PEM, PEMS, RESOLVERS, SECRET
 from txmux.rules.reading.endpointstrings import host_name, link_scope
+from txmux.rules.reading.hints import BALANCE_WORDS
 from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
@@ -250,7 +251,7 @@ _RATE = ValueKind(values.rate, "rate")
 KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "server": SectionKey(_SERVER, example="127.0.0.1:22", field="servers", required=True, meaning=
         "[where to connect](#servers)"),
-    "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), example="least-connections", meaning=
+    "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first", meant=BALANCE_WORDS), example="least-connections", meaning=
         "[which of several servers](#balance) a client gets"),
     "proxy_protocol": SectionKey(words("off", "v1", "v2"), example="v2", meaning=
         "whether to send the server the client's address, in a PROXY protocol header of that version, before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS"),

@@ -53,6 +53,11 @@ _BELONGS = "a route names its listeners: 'under' in [route NAME]; without it, it
 _VERIFIED = (
     "remove it; the name in the certificate is always verified, 'tls_ca = FILE' names an authority"
 )
+_BANS = "write 'deny = NETWORKS'; 'txmux ban ADDRESS' keeps a client out for a while"
+_RATES = "write 'connection_rate_per_source = 20/s burst=40'"
+_IN_A_ROUTE = "write 'from' or 'not_from', or move it to [listen NAME]"
+_CHECKS = "write 'check = tcp interval=2s' or 'check = http path=/health'"
+_EJECTS = "write 'eject = failures=3 within=10s for=10s'"
 
 KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     "txmux": {
@@ -61,7 +66,9 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "foreground": "remove it; txmux always runs in the foreground",
         "inetd": "remove it; a socket of systemd is 'endpoint = systemd:domain=INET:index=0' in [listen NAME]",
         **dict.fromkeys(("log", "logfile"), "write 'access_log = FILE'"),
-        **dict.fromkeys(("loglevel", "verbose"), "remove it; the option is --log-level"),
+        **dict.fromkeys(
+            ("log_level", "loglevel", "verbose"), "remove it; the option is --log-level"
+        ),
         "maxconn": "write max_connections",
         "mode": _TRANSPORT,
         **dict.fromkeys(("nbproc", "nbthread", "processes", "threads"), "write workers"),
@@ -73,6 +80,8 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     "listen": {
         **dict.fromkeys(("address", "bind", "host", "listen", "port"), f"write '{_LISTEN}'"),
         **dict.fromkeys(("accept_proxy", "proxy_protocol"), "write 'accept_proxy_from = NETWORKS'"),
+        **dict.fromkeys(("allowlist", "whitelist"), "write allow"),
+        **dict.fromkeys(("ban", "blacklist", "blocklist"), _BANS),
         **dict.fromkeys(("certificate", "ssl", "ssl_certificate"), f"TLS is ended by {_HERE}"),
         **dict.fromkeys(("default_backend", "fallback"), "write 'default'"),
         **dict.fromkeys(("is_udp", "udp"), "write 'endpoint = udp:PORT'"),
@@ -80,11 +89,14 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "mode": _TRANSPORT,
         **dict.fromkeys(("on_timeout", "on-timeout"), "write 'silent'"),
         "protocol": "write a [route NAME] with 'match = PROTOCOL'",
+        **dict.fromkeys(("limit_conn", "max_conn_per_ip"), "write max_connections_per_source"),
+        **dict.fromkeys(("limit", "limit_req", "max_rate", "rate", "rate_limit"), _RATES),
         "proxy_pass": "write 'default' for all clients, or 'backend' in a [route NAME]",
         **dict.fromkeys(("route", "routes"), _BELONGS),
         "timeout": "write 'detect_timeout'",
     },
     "route": {
+        **dict.fromkeys(("allow", "deny"), _IN_A_ROUTE),
         "acl": "write the condition as 'match', such as 'match = tls sni=www.example.com'",
         **dict.fromkeys(
             ("certificate", "ssl_certificate", "tls_cert", "tls_certificate"), _ENDS_TLS
@@ -104,13 +116,21 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     },
     "backend": {
         **dict.fromkeys(("address", "host", "port", "url"), "write 'server = HOST:PORT'"),
+        **dict.fromkeys(("check_interval", "health_check", "healthcheck", "inter"), _CHECKS),
+        **dict.fromkeys(("hash", "lb_policy", "load_balancing", "strategy"), "write balance"),
+        **dict.fromkeys(("max_fails", "observe", "outlier_detection"), _EJECTS),
+        **dict.fromkeys(("max_rate", "proxy_download_rate"), "write upload_rate or download_rate"),
+        "proxy_upload_rate": "write upload_rate",
+        **dict.fromkeys(("sticky", "stick-table", "stick_table"), "write 'balance = source-hash'"),
+        "weight": "write it after the server: 'server = 127.0.0.1:8443 weight=3'",
         "maxconn": "write max_connections",
         "mode": _TRANSPORT,
         "option": "write for example 'check = http path=/health'",
         "proxy_responses": "write answers",
         **dict.fromkeys(("proxy_timeout", "udp_timeout"), "write idle_timeout"),
         **dict.fromkeys(("proxy_ssl", "ssl"), "write 'tls = yes'"),
-        "send_proxy": "write 'proxy_protocol = v1'",
+        **dict.fromkeys(("send_proxy", "send-proxy"), "write 'proxy_protocol = v1'"),
+        **dict.fromkeys(("send_proxy_v2", "send-proxy-v2"), "write 'proxy_protocol = v2'"),
         "timeout": "connect_timeout, idle_timeout and max_duration say what it means",
         **dict.fromkeys(("tls_verify", "verify"), _VERIFIED),
     },
@@ -133,6 +153,17 @@ SECTION_ALIASES = {
     **dict.fromkeys(("acl", "location", "protocol", "rule"), "route"),
 }
 """The kind of section for each of these other words at the beginning of a header."""
+
+BALANCE_WORDS = {
+    **dict.fromkeys(("hash", "ip_hash", "ip-hash", "least_ip", "source", "sticky"), "source-hash"),
+    **dict.fromkeys(
+        ("least_conn", "leastconn", "least-conn", "least_request"), "least-connections"
+    ),
+    **dict.fromkeys(("roundrobin", "round_robin", "rr", "static-rr", "wrr"), "round-robin"),
+    **dict.fromkeys(("uri", "url_param", "hdr"), "host-hash"),
+    **dict.fromkeys(("rand", "random_choose"), "random"),
+}
+"""Words of other programs for the choice of a server."""
 
 _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
     "check": ("write 'check = tcp' as a key", 0),

@@ -102,6 +102,7 @@ class _IniReader:
         self._line = 0
         self._key = ""  # whose lines are being read
         self._key_line = 0
+        self._repeated_at = 0
 
     def item(self, number: int, line: str) -> None:
         self._items.append(ValueLine(number, line))
@@ -134,7 +135,9 @@ class _IniReader:
 
     def _finish_entry(self) -> None:
         if self._key and self._entries is not None:
-            self._entries[self._key] = KeyEntry(self._key_line, self._key, tuple(self._items))
+            self._entries[self._key] = KeyEntry(
+                self._key_line, self._key, tuple(self._items), self._repeated_at
+            )
         self._key = ""
 
     def entry(self, number: int, line: str) -> None:
@@ -159,14 +162,14 @@ class _IniReader:
         elif self._entries is None:
             message = "comes before the first section; put a header such as [route ssh] above it"
             self._problem(number, key, message)
-        elif key in self._entries:
-            earlier = f"is already at line {self._entries[key].line}"
-            message = f"{earlier}; keep one, with further values indented below it"
-            self._problem(number, key, message)
         else:
+            # A key that takes several values may be repeated.
+            earlier = self._entries.get(key)
+            self._items = [*earlier.items] if earlier else []
             if value:
                 self._items.append(ValueLine(number, value))
-            self._key, self._key_line = sys.intern(key), number
+            self._key, self._key_line = sys.intern(key), earlier.line if earlier else number
+            self._repeated_at = (earlier.repeated_at or number) if earlier else 0
 
     def _problem(self, number: int, key: str, message: str) -> None:
         self.problems.append(Problem(self._path, number, self._header, key, message))

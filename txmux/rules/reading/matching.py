@@ -32,7 +32,8 @@ SERVER_FIRST = frozenset(
 MEANT = {
     **dict.fromkeys(("*", "all", "default", "anyprot", "tcp", "udp"), "any"),
     **dict.fromkeys(("ssl", "https", "wss", "imaps", "ldaps", "smtps", "mqtts", "amqps"), "tls"),
-    **dict.fromkeys(("ftps", "ircs", "nntps", "pop3s", "rediss", "rtmps", "sips", "xmpps"), "tls"),
+    "telnets": "tls",
+    **dict.fromkeys(("ircs", "nntps", "pop3s", "rediss", "rtmps", "sips", "xmpps"), "tls"),
     **dict.fromkeys(("acme", "doh", "tls1.2", "tls1.3", "tlsv1.2", "tlsv1.3"), "tls"),
     **dict.fromkeys(("trojan", "vless"), "tls"),
     **dict.fromkeys(("sni", "req.ssl_sni", "ssl_fc_sni"), "tls sni=www.example.com"),
@@ -47,12 +48,12 @@ MEANT = {
     "host": "http host=www.example.com",
     **dict.fromkeys(("path", "path_beg"), "http path=/api/*"),
     **dict.fromkeys(("http1", "http/1.1", "web", "www", "rest"), "http"),
-    **dict.fromkeys(("webdav", "docker", "upnp"), "http"),
+    **dict.fromkeys(("webdav", "upnp"), "http"),
     **dict.fromkeys(("openssh", "sshd", "sftp", "scp"), "ssh"),
     **dict.fromkeys(("msrdp", "mstsc", "remote-desktop", "ms-wbt-server"), "rdp"),
     **dict.fromkeys(("mssql", "sqlserver", "sql-server"), "tds"),
     **dict.fromkeys(("oracle", "oracledb"), "tns"),
-    **dict.fromkeys(("postgresql", "psql", "pgsql", "cockroachdb"), "postgres"),
+    **dict.fromkeys(("postgresql", "psql", "pgsql", "pg", "cockroachdb"), "postgres"),
     **dict.fromkeys(("mongo", "documentdb"), "mongodb"),
     **dict.fromkeys(("valkey", "keydb", "resp"), "redis"),
     **dict.fromkeys(("cql", "scylla", "scylladb"), "cassandra"),
@@ -74,12 +75,12 @@ MEANT = {
     **dict.fromkeys(("torrent", "utp", "dht"), "bittorrent"),
     **dict.fromkeys(("socks", "socks5h"), "socks5"),
     "socks4a": "socks4",
-    **dict.fromkeys(("proxyprotocol", "proxy_protocol", "haproxy"), "proxy"),
+    **dict.fromkeys(("proxyprotocol", "proxy_protocol", "pp", "haproxy"), "proxy"),
     **dict.fromkeys(("shadowsocks", "vmess", "obfs4", "hysteria"), "random"),
     "wg": "wireguard",
     "ovpn": "openvpn",
     **dict.fromkeys(("ipsec", "isakmp", "ikev2"), "ike"),
-    **dict.fromkeys(("turn", "webrtc"), "stun"),
+    **dict.fromkeys(("turn", "webrtc", "ice"), "stun"),
     "domain": "dns",
     "epmd": "erlang",
     **dict.fromkeys(("bedrock", "mcpe"), "raknet"),
@@ -93,6 +94,17 @@ MEANT = {
     "opc-ua": "opcua",
 }
 """What others call a matcher."""
+
+_EITHER = {
+    "docker": "write 'http', or 'tls' if the daemon has certificates",
+    "ftps": "write 'tls' if TLS comes first; else the server speaks first: name its backend with 'silent =' in [listen]",
+    "hex": "write 'payload hex=00ff'",
+    **dict.fromkeys(
+        ("text", "prefix", "bytes", "starts_with", "begins"), "write 'payload text=HELLO'"
+    ),
+    **dict.fromkeys(("pattern", "regexp", "re", "~"), "write 'regex pattern=^HELLO'"),
+}
+"""What to write for what others call a matcher, where one word does not say it."""
 
 _COMMON = (
     *("tls", "http", "ssh", "quic", "dns", "postgres", "redis", "rdp", "openvpn", "mqtt"),
@@ -151,6 +163,7 @@ def _hint(name: str, rest: Sequence[str], known: Mapping[str, IProtocolMatcher])
         (name == "not", "write 'not' once, and a matcher after it"),
         (name.startswith("!"), f"write 'not {name[1:] or 'MATCHER'}'"),
         (word in MEANT and word not in known, f"write {meant!r}"),
+        (word in _EITHER and word not in known, _EITHER.get(word, "")),
         (word in SERVER_FIRST, _WAITS),
         (call and call["name"] in known, f"write '{called}'"),
         (equals and not call, f"the matcher comes first, as in '{of} {name}'"),
@@ -166,9 +179,11 @@ def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[
         after = words[number + 1] if number + 1 < len(words) else ""
         if word in known and after.startswith("="):
             value = after[1:] or (words[number + 2] if number + 2 < len(words) else "VALUE")
-            return f"no blank may be beside '='; write '{word}={value}'"
+            return f"no spaces around '='; write '{word}={value}'"
         if name in known and word.endswith("=") and after and "=" not in after:
-            return f"no blank may be beside '='; write '{word}{after}'"
+            return f"no spaces around '='; write '{word}{after}'"
+        if word == "\\":
+            return "no backslash needed; indent the next line"
         if "=" not in word and (word in _JOINERS or word in matchers):
             advice = "write one matcher a line"
             if word in {"and", "&&", "&", "not", "!"}:
@@ -210,13 +225,7 @@ def _options(
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            hint = "write OPTION=VALUE"
-            if word.startswith(",") or before.endswith(","):
-                hint = "blanks beside a comma need quotes around the value"
-            elif before.partition("=")[0] in options:
-                hint = f"several values have commas between them: '{before},{word}'"
-            elif matcher.name in _FIRST_OPTIONS and not (before or word.startswith("-")):
-                hint = f"did you mean '{_FIRST_OPTIONS[matcher.name]}={word}'?"
+            hint = _without_equals(matcher.name, word, before, options)
             messages.append(f"{word!r} is not an option; {hint} ({takes})")
         elif name not in known:
             hint = did_you_mean(name, known)
@@ -229,6 +238,16 @@ def _options(
     if messages:
         raise InvalidValueError(*messages)
     return options
+
+
+def _without_equals(matcher: str, word: str, before: str, options: Collection[str]) -> str:
+    if word.startswith(",") or before.endswith(","):
+        return "blanks beside a comma need quotes around the value"
+    if before.partition("=")[0] in options:
+        return f"several values have commas between them: '{before},{word}'"
+    if matcher in _FIRST_OPTIONS and not (before or word.startswith("-")):
+        return f"did you mean '{_FIRST_OPTIONS[matcher]}={word}'?"
+    return "write OPTION=VALUE"
 
 
 def _options_of(matchers: Mapping[str, IProtocolMatcher], name: str) -> list[str]:
@@ -260,7 +279,9 @@ def _predicates(
         longest_flow = 1 if datagrams is None else datagrams.longest
         streams = Transport.TCP in transports_of(matcher)
     except OptionError as error:
-        raise InvalidValueError(f"{matcher.name} {error}") from None
+        empty = error.option is not None and options.get(error.option) == ""
+        message = f"{error.option}= has no value" if empty else f"{matcher.name} {error}"
+        raise InvalidValueError(message) from None
     except Exception as error:
         raise _failed(matcher, error) from error
     for one, needs in ((predicate, longest), (datagrams or predicate, longest_flow)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from txmux.interfaces import IProtocolMatcher
 
 _LONGEST_WAY = 20
+_DOTTED = re.compile(r"([a-z]+)[.:/]([\w.-]+)")
 _KEYS = frozenset(itertools.chain.from_iterable(TABLES.values()))
 
 
@@ -206,10 +208,15 @@ class _RulesParser:
             variable = None if self._alone else self._files.variable
             section, problems = expand_section(written, variable)
             self._problems += problems
-            word, _, name = section.header.partition(" ")
+            word, blank, name = section.header.partition(" ")
+            dotted = None if blank else _DOTTED.fullmatch(word)
+            if dotted and {dotted[1]} & {*HEADERS, *SECTION_ALIASES}:
+                word, name = dotted.groups()
             # A misspelt section is read as what it is meant to be, so that it is not reported as missing, too.
             kind = _meant(word)
-            if kind == word:
+            if dotted and name:
+                message = f"a blank is between the words of a header; write [{kind} {name}]"
+            elif kind == word:
                 message = self._header_message(kind, name)
             else:
                 hint = f"; did you mean {kind!r}?" if kind else ""

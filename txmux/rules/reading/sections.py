@@ -12,9 +12,10 @@ from txmux.rules.model import KeyEntry, Section, ValueLine
 from txmux.rules.problems import (
     InvalidValueError,
     Problem,
+    closest,
+    did_you_mean,
     joined,
     nearest,
-    suggestion,
     with_advice,
 )
 from txmux.rules.reading import backend, listener, route, service
@@ -46,6 +47,8 @@ TABLES: Mapping[str, Mapping[str, SectionKey]] = {
 _LIKE_HEADER = re.compile(r"\[[A-Za-z][^\]:]*\]")
 _UNBRACED = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _QUOTES = "'\""
+QUOTES = re.compile("[\u2018-\u201f\u00ab\u00bb]")
+"""Quotes as word processors set them."""
 _LIKE_COMMENT = re.compile(r"\s[#;]")
 
 
@@ -115,8 +118,9 @@ def _unknown(name: str, kind: str) -> str:
         return f"unknown key; {KEY_HINTS[kind][name]}"
     if others:
         return f"unknown key; it belongs in {joined(others)}"
-    near = nearest(name, TABLES[kind])
-    return f"unknown key{suggestion(name, (near,) if near else TABLES[kind])}"
+    near = did_you_mean(name, TABLES[kind])
+    listed = joined(closest(name, TABLES[kind]), "and")
+    return f"unknown key{near or f'; the nearest are {listed}'}"
 
 
 def _like_key(item: ValueLine) -> str:
@@ -130,6 +134,10 @@ def _advice(entry: KeyEntry, item: ValueLine, known: Iterable[str]) -> str:
         return "unindent it if it is a key of its own"
     if item.line != entry.line and _LIKE_HEADER.fullmatch(item.text):
         return "unindent it if it is a header"
+    if QUOTES.search(item.text):
+        return "write plain quotes, or none"
+    if item.text.endswith("\\"):
+        return "no backslash needed; indent the next line"
     if _LIKE_COMMENT.search(item.text):
         return "a comment needs its own line"
     found = _UNBRACED.search(item.text)
@@ -147,6 +155,10 @@ def _values(
     if not items:
         message = f"has no value; write for example '{entry.key} = {key.example}'"
         problems.append(section.problem(message, entry.key))
+    if kind.takes == "one" and entry.repeated_at:
+        message = f"is already at line {entry.line}; keep one of the two"
+        problems.append(section.problem(message, entry.key, line=entry.repeated_at))
+        items = [item for item in items if item.line < entry.repeated_at]
     if kind.takes == "one":
         for item in items[1:]:
             message = f"takes one value; {_advice(entry, item, known) or 'remove this line'}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import attrs
@@ -94,6 +95,10 @@ _UNQUOTED = re.compile(r"[!#-&(-\[\]-~ \t\r\n]*")  # printable ASCII without quo
 _QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<escaped>[^ \t'"\\]|$)|\\.""")
 
 
+_ENDLESS = frozenset({"never", "none", "off", "infinite", "infinity", "unlimited", "forever", "-1"})
+"""Words of other programs for no limit of time."""
+
+
 def duration(text: str) -> float:
     found = _DURATION.fullmatch(text)
     if found is None:
@@ -101,6 +106,8 @@ def duration(text: str) -> float:
         meant = f"{like[1]}{_UNITS[like[2].lower()[:2]]}" if like else text.replace(" ", "")
         meant = f"{text}s" if _DURATION.fullmatch(f"{text}s") else meant
         hint = f"; did you mean {meant!r}?" if _DURATION.fullmatch(meant) else ""
+        if text.casefold() in _ENDLESS:
+            hint = f"; the longest is {_LONGEST_DAYS}d"
         raise InvalidValueError(f"{text!r} is not a duration; {_DURATION_FORMS}{hint}")
     seconds = float(Decimal(found[1]) * _SECONDS[found[2]])
     if seconds > _LONGEST_DAYS * 86400:
@@ -222,13 +229,15 @@ def logged(text: str) -> Logged:
         ) from None
 
 
-def choice(*choices: str) -> Callable[[str], str]:
+def choice(*choices: str, meant: Mapping[str, str] = MappingProxyType({})) -> Callable[[str], str]:
+    """Make the reader of one of several words; `meant` has what others call them."""
+
     def read(text: str) -> str:
         if text in choices:
             return text
-        raise InvalidValueError(
-            f"must be {joined(choices)}, not {text!r}{did_you_mean(text, choices)}"
-        )
+        word = meant.get(text.casefold())
+        hint = f"; write {word}" if word else did_you_mean(text, choices)
+        raise InvalidValueError(f"must be {joined(choices)}, not {text!r}{hint}")
 
     return read
 
@@ -276,6 +285,9 @@ def _networks_meant(text: str) -> str:
         return f"write {_NETWORKS_MEANT[text.lower()]}"
     if len(text.split()) > 1 and not dash:
         return "write commas between networks"
+    if place := re.fullmatch(r"(country|asn|as|geo|geoip)[:=]?([A-Za-z0-9]+)", text, re.IGNORECASE):
+        kind = "asn" if place[2].isdecimal() else "country"
+        return f"write 'geo:{kind}={place[2].upper()}'"
     if re.fullmatch(r"([0-9]{1,3}\.){1,3}\*", text):
         parts = text.split(".")[:-1]
         return f"write {'.'.join([*parts, *['0'] * (4 - len(parts))])}/{8 * len(parts)}"
@@ -403,8 +415,8 @@ def amount(low: int, high: int) -> ValueKind:
     return ValueKind(size(low, high), shape, bounds=(low, high), write=_size_text)
 
 
-def words(*choices: str) -> ValueKind:
-    return ValueKind(choice(*choices), ", ".join(f"`{choice}`" for choice in choices))
+def words(*choices: str, meant: Mapping[str, str] = MappingProxyType({})) -> ValueKind:
+    return ValueKind(choice(*choices, meant=meant), ", ".join(f"`{choice}`" for choice in choices))
 
 
 BOOLEAN = ValueKind(boolean, "boolean")
