@@ -56,9 +56,11 @@ class CheckTests(CheckTestCase):
         out = (
             f"{self.good}:2: warning: [txmux] admin_token: it is not used without 'admin = ADDRESS:PORT'; "
             "add that, or remove this\n"
+            f"{self.good}:2: warning: [txmux] admin_token: it is the path of a file, not the token itself: "
+            f"'{self.good.parent}/token' is created at the start; write for example /var/lib/txmux/token\n"
             f"{self.good}:6: warning: [route b] match: 'any' makes the later [route c] unreachable; "
             "put this route last\n"
-            f"{self.good}: OK, 1 listener, 2 routes, 0 backends, 2 warnings\n"
+            f"{self.good}: OK, 1 listener, 2 routes, 0 backends, 3 warnings\n"
         )
         self.assertEqual(self.run_main("check", self.good), (0, out, ""))
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from tests.support.examples import scaled
 from txmux.interfaces import Peeked
 from txmux.matchers.postgres import postgres
-from txmux.testing import calls_in
+from txmux.testing import calls_in, decided
 
 if TYPE_CHECKING:
     from tests.matchers.all_samples import Facts
@@ -153,3 +156,18 @@ class CostTests(SynchronousTestCase):
                 predicate(peeked)
 
         self.assertLess(calls_in(lambda: ask(4000)), 2.2 * calls_in(lambda: ask(2000)))
+
+
+class PropertyTests(SynchronousTestCase):
+    @settings(max_examples=scaled(100), deadline=None)
+    @given(
+        st.sampled_from([{}, {"user": "a*"}, {"database": "shop"}, {"application": "?sql"}]),
+        st.lists(st.binary(max_size=4) | st.sampled_from([b"user", b"database", b"alice"])),
+        st.integers(0, 60),
+    )
+    def test_any_strings_however_they_are_cut(
+        self, options: dict[str, str], strings: list[bytes], end: int
+    ) -> None:
+        data = startup(*strings)
+        decided(postgres.predicate(options), data)
+        decided(postgres.predicate(options), data[:end])

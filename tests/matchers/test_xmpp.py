@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from tests.support.examples import scaled
 from txmux.interfaces import Peeked
 from txmux.matchers.xmpp import _read_header, xmpp
-from txmux.testing import calls_in, in_pieces
+from txmux.testing import calls_in, decided, in_pieces
 
 if TYPE_CHECKING:
     from tests.matchers.all_samples import Facts
@@ -141,3 +144,18 @@ class CostTests(SynchronousTestCase):
             if length > len("<stream:stream "):
                 self.assertEqual(peeked.parsed(_read_header).searched, length)
         self.assertIs(predicate(Peeked(data, peeked)), MATCH)
+
+
+class PropertyTests(SynchronousTestCase):
+    @settings(max_examples=scaled(100), deadline=None)
+    @given(
+        st.sampled_from([{}, {"to": "*"}, {"to": "example.com,*.example"}]),
+        st.sampled_from(SAMPLES),
+        st.integers(0, 120),
+        st.sampled_from([b"'", b'"', b" to='a'", b">", b"="]),
+    )
+    def test_quotes_anywhere_however_they_are_cut(
+        self, options: dict[str, str], sample: bytes, at: int, sign: bytes
+    ) -> None:
+        data = sample[:at] + sign + sample[at + len(sign) :]
+        decided(xmpp.predicate(options), data)

@@ -77,7 +77,7 @@ class UpgradeTest(UpgradeTestCase):
     def test_connections(self) -> None:
         """Connections go on in the new workers, one or several, and the sockets that listen are the same."""
         for workers in (1, 2):
-            self.assert_upgrades(self.service(f"workers = {workers}"), workers)
+            self.assert_upgrades(self.service(f"workers = {workers}"), 2)
 
     def test_files_replaced(self) -> None:
         """Processes have imported what a reload and an upgrade need, so that files of another version do no harm."""

@@ -224,28 +224,29 @@ class CountingTest(UpgradeTestCase):
         ]
         return [sum(one.value for one in samples if one.name == f"txmux_{name}") for name in _NAMES]
 
-    def counting(self, settings: str = "", more: str = "") -> Upgrading:
+    def counting(self, settings: str = "", more: str = "", workers: int = 2) -> Upgrading:
         self.listening = self.backend()
-        settings += f"\nworkers = 2\nmetrics = unix:{self.folder / 'metrics.sock'}"
+        settings += f"\nworkers = {workers}\nmetrics = unix:{self.folder / 'metrics.sock'}"
         return self.upgrading(self.relaying(self.listening, more), settings)
 
     def test_goes_on(self) -> None:
         """A process goes on with the numbers of another one, and a third with those of both."""
-        mux = self.counting()
-        kept, server = self.relayed(mux, self.listening)
-        self.over(*self.relayed(mux, self.listening))
-        self.wait_for([2, 1, 2, 2])
-        mux.upgrade()
-        self.wait_for([2, 1, 2, 2])
-        kept.sendall(b"more")
-        self.assertEqual(server.recv(10), b"more")
-        self.wait_for([2, 1, 2, 6])
-        self.over(*self.relayed(mux, self.listening))
-        mux.upgrade()
-        self.wait_for([3, 1, 3, 7])
-        self.over(kept, server)
-        self.wait_for([3, 0, 3, 7])
-        mux.stop()
+        for workers in (1, 2):
+            mux = self.counting(workers=workers)
+            kept, server = self.relayed(mux, self.listening)
+            self.over(*self.relayed(mux, self.listening))
+            self.wait_for([2, 1, 2, 2])
+            mux.upgrade()
+            self.wait_for([2, 1, 2, 2])
+            kept.sendall(b"more")
+            self.assertEqual(server.recv(10), b"more")
+            self.wait_for([2, 1, 2, 6])
+            self.over(*self.relayed(mux, self.listening))
+            mux.upgrade()
+            self.wait_for([3, 1, 3, 7])
+            self.over(kept, server)
+            self.wait_for([3, 0, 3, 7])
+            mux.stop()
 
     def wait_for(self, numbers: list[float]) -> None:
         eventually(lambda: self.read() == numbers, f"the metrics are {numbers}")

@@ -85,11 +85,13 @@ def why_not(address: ListenAddress) -> str:
 
 
 def make_own_folder(environment: Mapping[str, str] = os.environ) -> None:
-    """Make the user's own folder for sockets; only the user may open what is in it (XDG Base Directory Specification)."""
+    """Make the folder for sockets in the user's own; only the user may open what is in it (XDG Base Directory Specification)."""
     runtime = environment.get("XDG_RUNTIME_DIR")
     if runtime:
         with suppress(OSError):
-            Path(runtime, "txmux").mkdir(mode=0o700, exist_ok=True)
+            # As root, it may be that of the user who has become root by sudo.
+            if Path(runtime).stat().st_uid == os.geteuid():
+                Path(runtime, "txmux").mkdir(mode=0o700, exist_ok=True)
 
 
 def read_token(path: Path) -> str:

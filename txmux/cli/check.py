@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.detection.registry import installed_matchers
+from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.privileges import missing_privileges, obstacles, own_privileges
@@ -107,6 +108,7 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
     found = [
         *lint(rules),
         *closed_listeners(rules),
+        *token_as_path(rules),
         *missing_privileges(rules, own_privileges()),
         *cut_signatures(rules, matchers),
         *unread,

@@ -17,8 +17,9 @@ class HeaderFirst(WrappingFactory):
 
     To have the header in clear before a TLS handshake, wrap the `twisted.protocols.tls.TLSMemoryBIOFactory`, not what that
     one wraps. A `twisted.protocols.policies.ProtocolWrapper` would not pass on `IHalfCloseableProtocol`: a server that
-    finishes sending would end the whole connection. So the protocol's own `makeConnection` is replaced, for one call; the
-    protocol must not have ``__slots__``.
+    finishes sending would end the whole connection. So the protocol's own `makeConnection` is replaced, for one call, and
+    the header is written before the protocol learns of the connection: nothing can precede it. The protocol must not have
+    ``__slots__``.
 
     Args:
         factory: It needs the methods of a `ClientFactory` if the reactor's ``connectTCP`` or ``connectUNIX`` is called

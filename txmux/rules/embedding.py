@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
+from types import NoneType
+from typing import Any, TypeVar
 
+import attrs
 from twisted.internet.interfaces import IProtocolFactory
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 from txmux.rules.model import (
+    NOWHERE,
     Backend,
     Clients,
     InProcess,
+    Listener,
     Logged,
     NetworkSet,
     Outcome,
     Refusal,
     Route,
+    Server,
 )
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.backend import KEYS as BACKEND_KEYS
 from txmux.rules.reading.endpoints import server
 from txmux.rules.reading.endpointstrings import handover, is_handover
+from txmux.rules.reading.listener import KEYS as LISTENER_KEYS
 from txmux.rules.reading.matching import read_alternative
-from txmux.rules.reading.values import network
+from txmux.rules.reading.values import SectionKey, network
 
 
 def route(
@@ -83,6 +92,85 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
     raise MuxError(
         f"{backend!r} is not a protocol factory, a server such as '127.0.0.1:22', 'close', 'reset' or 'reject'"
     )
+
+
+def from_python(
+    routes: Iterable[Any], listener: Listener | str
+) -> tuple[tuple[Route, ...], Listener]:
+    """Convert what a program has written as a rules file would: durations and servers as texts, routes as pairs.
+
+    Raises:
+        TypeError: Something is neither that nor what it should be.
+    """
+    try:
+        if isinstance(listener, str):
+            listener = Listener(listener)
+        listener = _with_values(listener, LISTENER_KEYS, Listener(""))
+        default, silent = _ready(listener.default), listener.silent
+        lines = tuple(attrs.evolve(line, outcome=_ready(line.outcome)) for line in silent)
+        if default is not listener.default or lines != silent:
+            listener = attrs.evolve(listener, default=default, silent=lines)
+        return tuple(map(_route, routes)), listener
+    except (MuxError, InvalidValueError) as error:
+        raise TypeError(str(error)) from None
+
+
+def _route(made: Any) -> Route:
+    if isinstance(made, tuple) and len(made) == 2:
+        made = route(*made)
+    if not isinstance(made, Route):
+        raise TypeError(f"{made!r} is not a route; make one by txmux.route('ssh', '127.0.0.1:22')")
+    found = made.outcome if made.outcome is None else _ready(made.outcome)
+    return made if found is made.outcome else attrs.evolve(made, outcome=found)
+
+
+def _ready(found: Any) -> Outcome:
+    made = outcome(found)
+    if not isinstance(made, Backend) or made.section is not NOWHERE:
+        return made
+    return _ready_backend(made)
+
+
+def _ready_backend(found: Backend) -> Backend:
+    ready = _with_values(found, BACKEND_KEYS, Backend("", ()))
+    made = (found.servers,) if isinstance(found.servers, (str, Server)) else found.servers
+    servers = tuple(map(_server, made))
+    return ready if servers == found.servers else attrs.evolve(ready, servers=servers)
+
+
+def _server(made: Any) -> Server:
+    if isinstance(made, str):
+        return server(made)
+    if not isinstance(made, Server):
+        raise TypeError(f"{made!r} is not a server; write Server('127.0.0.1:22')")
+    if made.kind:
+        return made
+    read = server(made.text)
+    given = attrs.asdict(made, recurse=False, filter=lambda field, value: value != field.default)
+    return attrs.evolve(read, **{name: value for name, value in given.items() if name != "text"})
+
+
+_Model = TypeVar("_Model", Listener, Backend)
+
+
+def _with_values(made: _Model, keys: Mapping[str, SectionKey], usual: _Model) -> _Model:
+    """Read the texts among a model's values as a rules file has them, and refuse what is not even that."""
+    read: dict[str, Any] = {}
+    for name, key in keys.items():
+        field, kind = key.field or name, key.kind
+        value, default = getattr(made, field, None), getattr(usual, field, None)
+        if isinstance(value, str) and not isinstance(default, str) and not kind.in_context:
+            try:
+                read[field] = (
+                    kind.read(value) if kind.takes == "one" else kind.collect([kind.read(value)])
+                )
+            except InvalidValueError as error:
+                raise TypeError(f"{type(made).__name__}({field}={value!r}): {error}") from None
+        elif isinstance(default, float) and not isinstance(value, (int, float, NoneType)):
+            raise TypeError(
+                f"{type(made).__name__}({field}={value!r}): write seconds, or a text such as '5s'"
+            )
+    return attrs.evolve(made, **read) if read else made
 
 
 # A program may make thousands of routes, and to look for plugins reads the disk.

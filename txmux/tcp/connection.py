@@ -1,4 +1,7 @@
-"""One client's connection, from accept to its line in the access log, through the stages of `txmux.tcp.transitions.TRANSITIONS`."""
+"""One client's connection, from accept to its line in the access log, through the stages of `txmux.tcp.transitions.TRANSITIONS`.
+
+While a client has sent nothing, `Peeking` may have a server connected already (``race``); `Connecting` takes it, or it is dropped.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from txmux.access.admission import Admission
 from txmux.backends.upstreams import Upstreams
 from txmux.net.addresses import text_of
 from txmux.net.tls.terminations import Terminations
-from txmux.rules.model import Listener, Route
+from txmux.rules.model import NOWHERE, Listener, Route
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.io_runtime import IORuntime
@@ -87,6 +87,11 @@ class MuxFactory(ServerFactory):
         terminations: Terminations | None = None,
         reactor: Any = None,
     ) -> None:
+        if not isinstance(settings, Listener) or settings.section is NOWHERE:
+            # Not of a rules file, whose values are read already: a worker does not load what reads them.
+            from txmux.rules.embedding import from_python  # noqa: PLC0415
+
+            routes, settings = from_python(routes, settings)
         if runtime is None:
             if reactor is None:
                 from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it

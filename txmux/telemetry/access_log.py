@@ -126,7 +126,7 @@ def _quoted(text: str) -> str:
 
 
 def _plain_value(text: str | None) -> str:
-    return "-" if text is None else _quoted(text)
+    return "-" if text is None else _quoted(text)  # each connection has another `server_local`
 
 
 _text_value = functools.lru_cache(maxsize=1024)(_plain_value)  # most are the same again and again

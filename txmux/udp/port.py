@@ -61,7 +61,7 @@ _AT_ONCE = 64  # batches before others have their turn
 _WANTED_BUFFER = 4 * 1024 * 1024  # bytes that may wait in the socket, if the system allows it
 _LONG_QUEUE = 2 * 1024 * 1024  # bytes that wait, headers and all: of short datagrams some 2,700
 _NEWCOMERS = 2  # of each `_AT_ONCE` datagrams, who get a flow while the queue is long
-_LONGEST_WAIT = 5.0
+_LONGEST_WAIT = 5.0  # as long as `txmux.processes.workers.pool` waits for it
 """Seconds for which datagrams wait at most for flows of another process: these come within a fraction of one."""
 _MOST_WAITING = 8 * 1024 * 1024  # bytes of them
 _EACH_WAITING = 200  # what a datagram takes beside its own bytes

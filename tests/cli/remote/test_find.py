@@ -42,15 +42,23 @@ class FindTests(RemoteTestCase):
         (self.run_folder / "b.sock").unlink()
         self.assert_asks(self.answering(user / "txmux" / "b.sock"), XDG_RUNTIME_DIR=user)
 
-    def test_several_sockets_are_named_and_none_is_asked(self) -> None:
+    def test_several_sockets_are_those_of_one_service_or_are_named(self) -> None:
         servers = [self.answering(self.run_folder / name) for name in ("b.sock", "a.sock")]
+        for number, server in enumerate(servers):
+            server.others["/api/status"] = {"pid": number}
         code, out, err = self.ask("reload")
         self.assertEqual((code, out), (2, ""))
         self.assertIn(
             f"there are several services: {self.run_folder}/a.sock, {self.run_folder}/b", err
         )
         self.assertIn("--admin", err)
-        self.assertEqual([server.asked for server in servers], [[], []])
+        asked = {one.path for server in servers for one in server.asked}
+        self.assertEqual(asked, {"/api/status"})
+        for server in servers:
+            server.others["/api/status"] = {"pid": 7}
+            server.asked.clear()
+        self.assertEqual(self.ask("reload"), _DONE)
+        self.assertEqual([one.path for one in servers[0].asked], ["/api/status"])
 
     def test_stale_files_do_not_count_beside_running_services(self) -> None:
         for name in ("old.sock", "older.sock"):

@@ -240,8 +240,12 @@ class BackendTests(SynchronousTestCase):
         for server, lines, message in (
             ("source ::1", ("server t 127.0.0.1:2 source 10.0.0.2",), "source: is left out"),
             ("source 10.0.0.1", ("server t 127.0.0.1:2",), "source: is left out"),
-            ("", ("balance uri", "server t 127.0.0.1:2"), "balance uri: has no counterpart"),
-            ("check on-marked-down x", (), "txmux leaves connections alone"),
+            (
+                "",
+                ("balance rdp-cookie(x)", "server t 127.0.0.1:2"),
+                "balance rdp-cookie(x): has no counterpart",
+            ),
+            ("check on-marked-down shutdown-sessions", (), "txmux leaves connections alone"),
         ):
             found = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
             self.assertIn(message, looks(found)[0])

@@ -171,7 +171,7 @@ class FolderTests(SynchronousTestCase):
         no = f"there is no folder '{self.folder}/no'; create it, or correct the path"
         for text, wrong in (
             ("[listen a]\nendpoint = unix:{0}/no/x\n  unix:{0}/x\n", "2: [listen a] endpoint: "),
-            ("[txmux]\nadmin = unix:{0}/x\n  unix:no/y\n", "2: [txmux] admin: "),
+            ("[txmux]\nadmin = unix:{0}/x\n  unix:no/y\n", "3: [txmux] admin: "),
             ("[txmux]\nmetrics = unix:no/y\n", "2: [txmux] metrics: "),
             ("[txmux]\naccess_log = no/log\n", "2: [txmux] access_log: "),
             (
@@ -181,6 +181,12 @@ class FolderTests(SynchronousTestCase):
         ):
             listener = "" if "[listen" in text else "[listen a]\nendpoint = :0\n"
             self.assertEqual(self.stops(text.format(self.folder) + listener), [f"{wrong}{no}"])
+
+    def test_usable(self) -> None:
+        text = "[txmux]\nadmin = 127.0.0.1:1\nadmin_token = token\naccess_log = log\nmetrics = unix:m\n"
+        self.assertEqual(self.stops(text + "[listen a]\nendpoint = :2\n"), [])
+        unused = "[txmux]\nadmin_token = no/token\n[listen a]\nendpoint = :2\n"
+        self.assertEqual(self.stops(unused), [])
 
     def test_folder_in_place_of_a_file(self) -> None:
         told = f"'{self.folder}' is a folder; write the path of a file"
@@ -206,7 +212,7 @@ class FolderTests(SynchronousTestCase):
             raise SkipTest("this machine has the folder")
         self.assertEqual(obstacles(rules), [])
         (found,) = missing_privileges(rules, _USER)
-        self.assertIn("the unit of systemd makes it when it starts the service", str(found))
+        self.assertIn("if a unit of systemd makes it", str(found))
 
     def test_server(self) -> None:
         """Its program may make the folder."""

@@ -34,6 +34,8 @@ class OnResult(Protocol):
 class HealthChecks:
     """Checks the members of a pool, and reports the results; `apply_result` applies them to pools of all processes.
 
+    One process checks for all, so that a server has one connection for it in each interval.
+
     Args:
         clock: For intervals and time limits; the reactor, since they are of many lengths.
     """

@@ -183,9 +183,11 @@ class ServerOverride:
 
     @property
     def held(self) -> MemberState | None:
-        return None if self.state == "ready" else MemberState(self.state)
+        # Another process, perhaps of another version, may have a state that is not known here.
+        return _HELD.get(self.state)
 
 
+_HELD = {state.value: state for state in (MemberState.DRAIN, MemberState.MAINTENANCE)}
 AS_RULED = ServerOverride()  # nothing is overridden
 ServerOverrides = dict[tuple[str, str], ServerOverride]
 """By the name of the backend, and the server as the rules write it; neither need exist now."""

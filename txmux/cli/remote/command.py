@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from txmux.cli.remote.ask import ask
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, UsageError, of_txmux
-from txmux.cli.remote.find import find
+from txmux.cli.remote.find import AdminEndpoint, UnixAddress, find, several_services
 from txmux.errors import printable
 
 if TYPE_CHECKING:
@@ -112,18 +112,38 @@ def reach(arguments: argparse.Namespace) -> Ask:
         NoServiceError: There is none.
         UsageError: There are several, or an argument is malformed.
     """
-    problem = None
-    for place in find(arguments.admin, arguments.rules, arguments.token_file, os.environ):
-        asking = partial(ask, place, seconds=arguments.timeout)
-        if place.rules is None:
-            return asking
-        try:
-            _check_rules(place.rules, asking("GET", "/api/status").get("rules_path", ""))
-        except NoServiceError as error:  # another endpoint of the rules may answer
-            problem = error
-        else:
-            return asking
+    problem: NoServiceError | None = None
+    places = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
+    try:
+        for place in places:
+            asking = partial(ask, place, seconds=arguments.timeout)
+            if place.beside:
+                _check_one_service(place, arguments.timeout)
+            if not place.is_one_of_several:
+                return asking
+            try:
+                served = asking("GET", "/api/status").get("rules_path", "")
+                if place.rules is not None:
+                    _check_rules(place.rules, served)
+            except NoServiceError as error:  # another endpoint of the rules may answer
+                problem = problem or error
+            else:
+                return asking
+    except UsageError:  # such as a token that cannot be read
+        if problem is None:
+            raise
     raise problem or NoServiceError("no endpoint is known")
+
+
+def _check_one_service(place: AdminEndpoint, seconds: float) -> None:
+    """Check that several sockets are those of one service."""
+    others = [place._replace(address=UnixAddress(path)) for path in place.beside]
+    try:
+        found = [ask(one, "GET", "/api/status", seconds=seconds) for one in (place, *others)]
+    except NoServiceError:  # another user's, perhaps
+        found = []
+    if len({status.get("pid") for status in found}) != 1:
+        raise several_services([str(one.address) for one in (place, *others)])
 
 
 def failed(error: NoServiceError | UsageError) -> int:

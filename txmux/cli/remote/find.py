@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -27,12 +27,21 @@ _EVERY = {"": "", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing l
 
 
 class AdminEndpoint(NamedTuple):
-    """Where a service is to be, and what says so, for messages; the rules file where the address does not identify the service."""
+    """Where a service is to be.
+
+    Attributes:
+        named_by: What says so, for messages.
+        rules: The rules file of the service, where the address does not identify it.
+        is_one_of_several: Whether another endpoint follows, for the case that none answers here.
+        beside: Further sockets, which must be those of the same service.
+    """
 
     address: Address
     token: str
     named_by: str
     rules: Path | None = None
+    is_one_of_several: bool = False
+    beside: tuple[Path, ...] = ()
 
 
 def find(
@@ -53,9 +62,10 @@ def find(
         yield AdminEndpoint(address_of(environ["TXMUX_ADMIN"]), token, "TXMUX_ADMIN")
     elif rules is not None:
         yield from _of_rules(rules, token, environ)
-    elif (only := _only_one(environ)) is not None:
-        yield AdminEndpoint(UnixAddress(only), token, "the only socket")
-    elif default.is_file():
+    elif only := _sockets_of_services(environ):
+        first, *others = only
+        yield AdminEndpoint(UnixAddress(first), token, "the only socket", beside=tuple(others))
+    elif _is_file(default):
         yield from _of_rules(default, token, environ)
     else:
         listed = " or ".join(map(str, folders(environ)))
@@ -86,7 +96,7 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[A
                 f"It may have another endpoint: {_NAME_IT}"
             )
         for path in there[:1]:
-            yield AdminEndpoint(UnixAddress(path), token, named_by, rules)
+            yield AdminEndpoint(UnixAddress(path), token, named_by, rules, is_one_of_several=True)
     elif not named:
         raise NoServiceError(
             f"{rules} has 'admin = off', so the service cannot be reached; "
@@ -96,7 +106,14 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[A
         address = address_of(text, rules.parent)
         if isinstance(address, TcpAddress) and keys.token is not None and not token:
             token = _token(keys.token, f"'admin_token' of {rules}")
-        yield AdminEndpoint(address, token, named_by)
+        yield AdminEndpoint(address, token, named_by, is_one_of_several=len(named) > 1)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # another user may see it
+        return False
 
 
 def _may_be_there(path: Path) -> bool:
@@ -108,7 +125,12 @@ def _may_be_there(path: Path) -> bool:
         return False
 
 
-def _only_one(environ: Mapping[str, str]) -> Path | None:
+def several_services(sockets: Iterable[str]) -> UsageError:
+    return UsageError(f"there are several services: {', '.join(sockets)}; {_NAME_IT}")
+
+
+def _sockets_of_services(environ: Mapping[str, str]) -> list[Path]:
+    """Return the sockets at which services listen; one service may have several."""
     found: dict[Path, Path] = {}
     closed: list[Path] = []
     for folder in folders(environ):
@@ -116,22 +138,19 @@ def _only_one(environ: Mapping[str, str]) -> Path | None:
     if len(found) > 1:
         # Files of services that have ended may be among them.
         listening = {real: path for real, path in found.items() if not _is_stale(path)}
-        found = listening or found
-    if len(found) > 1 and not listening:
-        listed = ", ".join(sorted(map(str, found.values())))
-        raise NoServiceError(
-            f"no service listens at any of {listed}; these files are left over from services that have ended; start one, or {_NAME_IT}"
-        )
-    if len(found) > 1:
-        listed = ", ".join(sorted(map(str, found.values())))
-        raise UsageError(f"there are several services: {listed}; {_NAME_IT}")
+        if not listening:
+            listed = ", ".join(sorted(map(str, found.values())))
+            raise NoServiceError(
+                f"no service listens at any of {listed}; these files are left over from services that have ended; start one, or {_NAME_IT}"
+            )
+        found = listening
     if found:
-        return next(iter(found.values()))
+        return sorted(found.values())
     if closed:
         raise NoServiceError(
             f"no permission to look into {closed[0]}, {owner_and_mode(closed[0])}; try as that user"
         )
-    return None
+    return []
 
 
 def _sockets(folder: Path, closed: list[Path]) -> dict[Path, Path]:

@@ -151,7 +151,7 @@ def _misuse(arguments: argparse.Namespace) -> str:
         if not all(
             text.isprintable() for text in (value if isinstance(value, list) else [str(value)])
         ):
-            return f"--{name} has characters in it that cannot be printed"
+            return f"--{name.replace('_', '-')} has characters in it that cannot be printed"
     if arguments.file is not None and given:
         return f"{given[0]} is for running without a rules file; write it into {arguments.file}, or leave the file out"
     if given and not arguments.listen:
@@ -200,7 +200,7 @@ def unknown_option(word: str) -> str:
 def _protocol(name: str) -> str:
     protocols = [matcher.name for matcher in plain_matchers()]
     meant = MEANT.get(name, name)
-    near = nearest(name, [*protocols, *NAMES])
+    near = nearest(name, [*protocols, *(one.replace("_", "-") for one in NAMES)])
     hints = (
         (name in SERVER_FIRST, "its clients wait for the server to speak: write --silent"),
         (meant == "any", "write --default"),

@@ -390,6 +390,7 @@ class KernelSide(MovableSide):
         self.other._update()
 
     def _set_unwritable(self) -> None:
+        # What its peer has sent before that is read first.
         self._unwritable = True
         self._held = b""
         other = self.other

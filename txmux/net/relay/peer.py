@@ -35,7 +35,7 @@ _TCP_CLOSE = 7  # the state, as Linux counts them
 
 
 def unsent(transport: IRelayTransport) -> int:
-    """Count the bytes in a transport's own buffer and in its socket's send queue (SIOCOUTQ of Linux, tcp(7)); 0 is unknown."""
+    """Count the bytes in a transport's own buffer and in its socket's send queue (SIOCOUTQ of Linux, tcp(7)); 0 is unknown. For TLS they are those of TCP."""
     bottom = below_tls(transport)
     handle = bottom.getHandle()
     queued = queued_in(handle) if isinstance(handle, socket.socket) else 0

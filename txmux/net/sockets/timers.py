@@ -57,7 +57,7 @@ class Timers:
         return [timer for queue in self._queues.values() for timer in queue.waiting]
 
     def drop_idle(self) -> None:
-        """Cancel the reactor's calls for lengths without a timer. To be called when the process is quiet."""
+        """Cancel the reactor's calls for lengths without a timer. To be called when the process is quiet, and not at each `cancel`: another timer of the length is likely soon."""
         for delay, queue in list(self._queues.items()):
             if queue.is_idle():
                 del self._queues[delay]

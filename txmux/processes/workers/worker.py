@@ -282,10 +282,14 @@ class Worker:
 
     def process_ended(self, status: int | None) -> None:
         """Restart the process, unless it was stopped or retired; its status is as from `os.waitpid`, if known."""
-        channel, self._channel = self._channel, None
         self.pid = 0
-        if channel is not None:
-            channel.finish()  # its end may be reported before its last lines are read
+        if self._channel is not None:
+            # Its end may be reported before its last lines are read. What they lead to still finds a worker with a channel.
+            try:
+                self._channel.finish()
+            except Exception:  # noqa: BLE001 - it must be replaced, whatever it has written
+                self._log.failure("worker {number}: its last messages", number=self._number + 1)
+        self._channel = None
         self.ready = self.is_confined = False
         self._supervisor.ended(self._number, is_left=self.is_leaving)
         if self._retirement is not None or self._stopped is not None:

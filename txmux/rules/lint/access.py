@@ -108,18 +108,23 @@ def admin_reachable(rules: Rules) -> Iterator[Problem]:
         yield settings.section.problem(message, "admin_token")
 
 
+def token_as_path(rules: Rules) -> Iterator[Problem]:
+    """Find what looks like a token in the place of its file."""
+    section, path = rules.settings.section, rules.settings.admin_token
+    for item in section.items("admin_token"):
+        if path is not None and "/" not in item.text and not path.exists():
+            message = f"it is the path of a file, not the token itself: '{path}' is created at the start; write for example /var/lib/txmux/token"
+            yield section.problem(message, "admin_token")
+
+
 def readable_token(rules: Rules) -> Iterator[Problem]:
-    """Find a token that every user of this machine can read, and what looks like one in place of its file."""
+    """Find a token that every user of this machine can read."""
     path = rules.settings.admin_token
     if path is None or not any(map(is_by_tcp, rules.settings.admin)):
         return
     try:
         mode = path.stat().st_mode
     except OSError:  # it is made at the start, or another user may see it
-        (item,) = rules.settings.section.items("admin_token")
-        if "/" not in item.text:
-            message = f"it is the path of a file, not the token itself: '{path}' is created at the start; write for example /var/lib/txmux/token"
-            yield rules.settings.section.problem(message, "admin_token")
         return
     if mode & stat.S_IROTH:
         message = f"every user of this machine can read '{path}', and control the service by it; 'chmod o= {path}'"

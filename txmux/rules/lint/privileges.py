@@ -21,6 +21,7 @@ from txmux.rules.reading.endpointstrings import (
     split_arguments,
     udp_listen_address,
 )
+from txmux.rules.reading.service import is_by_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +32,8 @@ _NET_BIND_SERVICE = 1 << 10  # capabilities(7)
 _FIRST_UNPRIVILEGED_PORT = 1024
 _ROOT = 0
 _INTERFACES = Path("/sys/class/net")
-_MADE = frozenset(map(Path, ("/run/txmux", "/var/log/txmux", "/var/lib/txmux")))  # by the unit
+_MADE_IN = frozenset(map(Path, ("/run", "/var/run", "/var/log", "/var/lib")))
+"""Where `RuntimeDirectory=` and its like of a unit make folders before it starts."""
 
 
 def _id_of(look_up: Callable[[str], Any], name: str) -> int | None:
@@ -172,11 +174,15 @@ def _paths(rules: Rules) -> Iterator[tuple[Problem, bool]]:
     for listener, number, endpoint in _endpoints(rules):
         if found := _no_socket(endpoint):
             yield listener.section.problem(found[0], "endpoint", number), found[1]
-    named = [*(("admin", one) for one in settings.admin), ("metrics", settings.metrics or "")]
-    for key, endpoint in named:
-        if found := _no_socket(endpoint):
-            yield settings.section.problem(found[0], key), found[1]
-    for key, path in (("admin_token", settings.admin_token), ("access_log", settings.access_log)):
+    for key, endpoints in (("admin", settings.admin), ("metrics", (settings.metrics or "",))):
+        named = [one for one in endpoints if one != "auto"]
+        items = enumerate(settings.section.items(key))
+        numbers = [number for number, item in items if item.text not in {"auto", "off"}]
+        for number, endpoint in zip(numbers, named, strict=False):
+            if found := _no_socket(endpoint):
+                yield settings.section.problem(found[0], key, number), found[1]
+    token = settings.admin_token if any(map(is_by_tcp, settings.admin)) else None
+    for key, path in (("admin_token", token), ("access_log", settings.access_log)):
         if isinstance(path, Path) and (found := _no_file(path)):
             yield settings.section.problem(found[0], key), found[1]
 
@@ -209,7 +215,7 @@ def _no_socket(endpoint: str) -> tuple[str, bool] | None:
     if not path.is_absolute():
         return None
     if _is_missing(path.parent):
-        return _no_folder(path.parent), path.parent in _MADE
+        return _no_folder(path.parent), _is_made(path.parent)
     try:
         if not path.exists() or path.is_socket():
             return None
@@ -225,8 +231,12 @@ def _no_file(path: Path) -> tuple[str, bool] | None:
     if path.is_dir():
         return f"'{path}' is a folder; write the path of a file", False
     if _is_missing(path.parent):
-        return _no_folder(path.parent), path.parent in _MADE
+        return _no_folder(path.parent), _is_made(path.parent)
     return None
+
+
+def _is_made(folder: Path) -> bool:
+    return folder.parent in _MADE_IN
 
 
 def _is_missing(folder: Path) -> bool:
@@ -237,6 +247,6 @@ def _is_missing(folder: Path) -> bool:
 
 
 def _no_folder(folder: Path) -> str:
-    if folder in _MADE:
-        return f"there is no folder '{folder}'; the unit of systemd makes it when it starts the service; otherwise create it"
+    if _is_made(folder):
+        return f"there is no folder '{folder}'; if a unit of systemd makes it when it starts the service, all is well; otherwise create it"
     return f"there is no folder '{folder}'; create it, or correct the path"

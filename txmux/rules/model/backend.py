@@ -64,7 +64,7 @@ class Server:
 
     Attributes:
         text: As the rules file names it, for logs and messages: ``127.0.0.1:22``, ``unix:/run/x.sock``.
-        kind: ``tcp`` or ``udp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records),
+        kind: Empty is by `text`, once a `MuxFactory` or a service has it; else ``tcp`` or ``udp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records),
             ``consul`` (`consul` says whose instances) or ``endpoint`` (`text` is a Twisted client endpoint string).
         host: An IP address, a host name or `LOCAL`.
         port: 1 to 65535.
@@ -77,7 +77,7 @@ class Server:
     """
 
     text: str
-    kind: Literal["tcp", "udp", "unix", "srv", "consul", "endpoint"]
+    kind: Literal["", "tcp", "udp", "unix", "srv", "consul", "endpoint"] = ""
     host: str = ""
     port: int = 0
     path: str = ""
@@ -254,7 +254,9 @@ class Backend:
     @transport.default
     def _transport_of_servers(self) -> Transport:
         for server in self.servers:
-            if server.kind == "udp":
+            # A program may write a text, or none but that of a server: see `txmux.rules.embedding`.
+            text = server if isinstance(server, str) else server.kind or server.text
+            if text.partition(":")[0] == "udp":
                 return Transport.UDP
         return Transport.TCP
 

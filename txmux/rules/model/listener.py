@@ -56,7 +56,8 @@ class Silence:
 
 def silences(silent: Outcome | Iterable[Silence]) -> tuple[Silence, ...]:
     """Make the lines of ``silent =``; one outcome is that of every client."""
-    return (Silence(silent),) if isinstance(silent, Outcome) else tuple(silent)
+    several = isinstance(silent, Iterable) and not isinstance(silent, (Outcome, str))
+    return tuple(silent) if several else (Silence(silent),)  # type: ignore[arg-type]
 
 
 @attrs.frozen

@@ -136,7 +136,8 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
     """Find values that are right by themselves, but not together."""
     by_tcp = [one for one in found.get("admin", ()) if is_by_tcp(one)]
     if by_tcp and "admin_token" not in section.entries:
-        number = [item.text for item in section.items("admin")].index(by_tcp[0])
+        items = enumerate(section.items("admin"))
+        number = next((number for number, item in items if item.text == by_tcp[0]), None)
         message = (
             "a TCP endpoint needs 'admin_token' beside it, since every user of this machine could connect; add for "
             "example 'admin_token = /var/lib/txmux/token', which is made if it is not there, or write unix:/path"
