@@ -164,7 +164,7 @@ class LifeTests(RunTestCase):
         self.assertFalse(pidfile.exists())
 
     def test_log_level(self) -> None:
-        self.write(more="[backend unused]\nserver = 127.0.0.1:1\n")
+        self.write("admin = off", more="[backend unused]\nserver = 127.0.0.1:1\n")
         child = self.own(Child(*COMMAND, self.rules, "--log-level", "warn"))
         child.wait_for(r"\[backend unused\]")
         child.process.terminate()
