@@ -131,7 +131,10 @@ class TutorialTests(TutorialTestCase):
             if seen:
                 # Who runs the tests as root is warned of that.
                 said = re.sub(
-                    r".*start it as root.*\n|, 1 warning$", "", self.type(command), flags=re.MULTILINE
+                    r".*start it as root.*\n|, 1 warning$",
+                    "",
+                    self.type(command),
+                    flags=re.MULTILINE,
                 )
                 self.assertEqual(said, seen)
 
