@@ -47,11 +47,16 @@ class TimedTestCase(SupervisedTestCase):
             self.time.advance(0)
             await deferLater(reactor, 0)
 
-    async def pass_by(self, seconds: int, *workers: Worker) -> None:
-        """Let seconds pass, in each of which these workers have the time to answer."""
+    async def pass_by(self, seconds: int, *workers: Worker, starter: bool = True) -> None:
+        """Let seconds pass, in each of which these workers, and the starter, have the time to answer."""
         for _ in range(seconds):
             self.time.advance(1)
             await self.until(lambda: all(worker._silent == 0 for worker in workers))
+            await self.until(lambda: not starter or self.has_starter_answered())
+
+    def has_starter_answered(self) -> bool:
+        connection = self.supervisor.starter._connection
+        return connection is None or not connection._silent
 
     async def starter_answers(self) -> None:
         starter = self.supervisor.starter
