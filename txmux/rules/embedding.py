@@ -105,7 +105,7 @@ def from_python(
     try:
         if isinstance(listener, str):
             listener = Listener(listener)
-        listener = _with_values(listener, LISTENER_KEYS, Listener(""))
+        listener = _with_values(listener, LISTENER_KEYS, _USUAL_LISTENER)
         default, silent = _ready(listener.default), listener.silent
         lines = tuple(attrs.evolve(line, outcome=_ready(line.outcome)) for line in silent)
         if default is not listener.default or lines != silent:
@@ -132,7 +132,7 @@ def _ready(found: Any) -> Outcome:
 
 
 def _ready_backend(found: Backend) -> Backend:
-    ready = _with_values(found, BACKEND_KEYS, Backend("", ()))
+    ready = _with_values(found, BACKEND_KEYS, _USUAL_BACKEND)
     made = (found.servers,) if isinstance(found.servers, (str, Server)) else found.servers
     servers = tuple(map(_server, made))
     return ready if servers == found.servers else attrs.evolve(ready, servers=servers)
@@ -150,6 +150,7 @@ def _server(made: Any) -> Server:
     return attrs.evolve(read, **{name: value for name, value in given.items() if name != "text"})
 
 
+_USUAL_LISTENER, _USUAL_BACKEND = Listener(""), Backend("", ())
 _Model = TypeVar("_Model", Listener, Backend)
 
 

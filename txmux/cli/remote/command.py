@@ -119,7 +119,7 @@ def reach(arguments: argparse.Namespace) -> Ask:
             asking = partial(ask, place, seconds=arguments.timeout)
             if place.beside:
                 _check_one_service(place, arguments.timeout)
-            if not place.is_one_of_several:
+            if not place.is_a_guess:
                 return asking
             try:
                 served = asking("GET", "/api/status").get("rules_path", "")

@@ -32,7 +32,7 @@ class AdminEndpoint(NamedTuple):
     Attributes:
         named_by: What says so, for messages.
         rules: The rules file of the service, where the address does not identify it.
-        is_one_of_several: Whether another endpoint follows, for the case that none answers here.
+        is_a_guess: Whether it has to answer before it is used: the service may be at the next one instead.
         beside: Further sockets, which must be those of the same service.
     """
 
@@ -40,7 +40,7 @@ class AdminEndpoint(NamedTuple):
     token: str
     named_by: str
     rules: Path | None = None
-    is_one_of_several: bool = False
+    is_a_guess: bool = False
     beside: tuple[Path, ...] = ()
 
 
@@ -96,7 +96,7 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[A
                 f"It may have another endpoint: {_NAME_IT}"
             )
         for path in there[:1]:
-            yield AdminEndpoint(UnixAddress(path), token, named_by, rules, is_one_of_several=True)
+            yield AdminEndpoint(UnixAddress(path), token, named_by, rules, is_a_guess=True)
     elif not named:
         raise NoServiceError(
             f"{rules} has 'admin = off', so the service cannot be reached; "
@@ -106,7 +106,7 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[A
         address = address_of(text, rules.parent)
         if isinstance(address, TcpAddress) and keys.token is not None and not token:
             token = _token(keys.token, f"'admin_token' of {rules}")
-        yield AdminEndpoint(address, token, named_by, is_one_of_several=len(named) > 1)
+        yield AdminEndpoint(address, token, named_by, is_a_guess=len(named) > 1)
 
 
 def _is_file(path: Path) -> bool:

@@ -215,7 +215,7 @@ def _no_socket(endpoint: str) -> tuple[str, bool] | None:
     if not path.is_absolute():
         return None
     if _is_missing(path.parent):
-        return _no_folder(path.parent), _is_made(path.parent)
+        return _without(path.parent)
     try:
         if not path.exists() or path.is_socket():
             return None
@@ -230,9 +230,12 @@ def _no_socket(endpoint: str) -> tuple[str, bool] | None:
 def _no_file(path: Path) -> tuple[str, bool] | None:
     if path.is_dir():
         return f"'{path}' is a folder; write the path of a file", False
-    if _is_missing(path.parent):
-        return _no_folder(path.parent), _is_made(path.parent)
-    return None
+    return _without(path.parent) if _is_missing(path.parent) else None
+
+
+def _without(folder: Path) -> tuple[str, bool]:
+    """Return what is wrong where a folder is missing, and whether a unit of systemd may make it."""
+    return _no_folder(folder), _is_made(folder)
 
 
 def _is_made(folder: Path) -> bool:

@@ -119,8 +119,9 @@ def _unknown(name: str, kind: str) -> str:
     if others:
         return f"unknown key; it belongs in {joined(others)}"
     near = did_you_mean(name, TABLES[kind])
-    listed = joined(closest(name, TABLES[kind]), "and")
-    return f"unknown key{near or f'; the nearest are {listed}'}"
+    if near:
+        return f"unknown key{near}"
+    return f"unknown key; the nearest are {joined(closest(name, TABLES[kind]), 'and')}"
 
 
 def _like_key(item: ValueLine) -> str:
