@@ -580,7 +580,8 @@ class DemoTests(InteropTestCase):
     def test_https(self) -> None:
         command, _ = self.tried["https"]
         self.assertIn("Your connection was recognised as TLS.", self.type(command))
-        self.demo.child.wait_for(r" route=tls .* reason=done .*facts\.sni=localhost")
+        # curl closes without reading the server's goodbye, which may reset the connection.
+        self.demo.child.wait_for(r" route=tls .* reason=(done|client-reset) .*facts\.sni=localhost")
 
     def test_redis(self) -> None:
         command, seen = self.tried["redis"]
