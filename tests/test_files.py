@@ -139,7 +139,7 @@ class LinksTest(SynchronousTestCase):
         leave_unmeasured(self)
         mux = Mux(self.folder, _RULES, "user = nobody")
         self.addCleanup(mux.stop)
-        mux.child.wait_for("workers that serve")
+        mux.child.wait_for("serving with")
         folder = mux.log.parent
         folder.chmod(0o755)
         os.chown(folder, _NOBODY, -1)

@@ -210,7 +210,7 @@ def _txmux(workers: int) -> Service:
         limit="${SECONDS}s",
         unlimited="7d",
         log="output",
-        started=f"workers that serve: {workers}",
+        started=f"serving with {workers} worker",
         reloaded=r"rules reloaded: ",
         reload_signal=signal.SIGHUP,
         upgrade=Instance.upgrade,

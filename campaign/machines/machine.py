@@ -91,7 +91,7 @@ class ShortageTrouble(TroubleCase):
     def test_memory_of_group(self) -> None:
         """The kernel ends a worker that takes more than its control group may have: another one takes its place."""
         mux = self.serve("workers = 2\nrelay = portable")
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         victim = workers_of(mux.child.pid)[0]
         group = self.group("memory")
         (group / "cgroup.procs").write_text(str(victim))
@@ -181,7 +181,7 @@ class ShortageTrouble(TroubleCase):
     def test_processes(self) -> None:
         """No process can be started: a worker that has gone is replaced when one can, and the others serve."""
         mux = self.serve("workers = 2")
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         victim, other = workers_of(mux.child.pid)
         group = self.group("pids")
         (group / "cgroup.procs").write_text(str(starter_of(mux.child.pid)))
@@ -222,7 +222,7 @@ class ShortageTrouble(TroubleCase):
         """It gets no time for seconds: whoever came meanwhile is served."""
         for workers in (1, 2):
             mux = self.serve(f"workers = {workers}")
-            mux.child.wait_for(f"workers that serve: {workers}")
+            mux.child.wait_for(f"serving with {workers} worker")
             with halted(family_of(mux.child.pid)):
                 clients = self.flood(mux, 50 * self.load)
                 time.sleep(self.chance.uniform(1, 4))  # the trouble itself

@@ -169,7 +169,7 @@ protocols: (
 def _txmux(setting: Setting) -> Proxy:
     values = attrs.asdict(setting)
     mux = Mux(setting.folder, _TXMUX.format(**values), "workers = 2\nadmin = off")
-    mux.child.wait_for("workers that serve: 2")
+    mux.child.wait_for("serving with 2 worker")
     return Proxy(mux.child, {ECHO: mux.port, BAD: mux.port})
 
 

@@ -30,7 +30,7 @@ class ProcessTrouble(TroubleCase):
     def test_workers_killed(self) -> None:
         """Each second a worker is killed, at any moment: only its own clients are cut off, and no byte is wrong."""
         mux = self.serve("workers = 3")
-        mux.child.wait_for("workers that serve: 3")
+        mux.child.wait_for("serving with 3 worker")
         before = _Kept.by(mux.child.pid)
         seed = self.chance.randrange(2**32)
         clients = [Checked(mux.port, seed, number, ECHO) for number in range(4)]
@@ -75,7 +75,7 @@ class ProcessTrouble(TroubleCase):
     def test_supervisor_killed(self) -> None:
         """The supervisor is killed: its workers finish what they have, and end; nobody listens any more."""
         mux = self.serve("workers = 2\ndrain_timeout = 10m", is_killed=True)
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         workers = workers_of(mux.child.pid)
         client = self.connect(mux)
         self.assertEqual(client.recv(1), ECHO)

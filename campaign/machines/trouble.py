@@ -85,7 +85,7 @@ class TroubleCase(InteropTestCase):
 
     def worker(self, mux: Mux) -> int:
         """Give the first worker, once it serves."""
-        mux.child.wait_for("workers that serve: ")
+        mux.child.wait_for("serving with ")
         return workers_of(mux.child.pid)[0]
 
     def relays(self) -> list[str]:

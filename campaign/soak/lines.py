@@ -17,7 +17,7 @@ _CAUSES = {
     "it starts": r"txmux \S+, process \d+, rules \S+",
     "its reactor starts": r"Starting reactor\.\.\.",
     "it listens": r"listening on \S+ for (\[listen (public|quic)\]|admin\S*|\[txmux\].*)",
-    "its workers serve": r"workers that serve: 2",
+    "its workers serve": r"serving with 2 worker",
     "a reload": r"rules reloaded: .*",
     "an upgrade": r"upgraded: .*",
     "a reload, for certificates": r"\[route ended\] terminate_tls: the certificates have been read again",

@@ -36,7 +36,7 @@ ENDED = "ended.example.com"
 _SIZE = 2**22
 """Of the file that is downloaded, in bytes."""
 
-_SERVE = "workers that serve: 2"
+_SERVE = "serving with 2 worker"
 _REFUSED = "upgrade failed, the old process keeps serving: "
 _PATIENCE = 180.0
 """Seconds that a change may take on a machine that is busy with much else."""

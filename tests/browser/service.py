@@ -79,7 +79,7 @@ class Watched:
             f"admin = 127.0.0.1:0\nadmin_token = {token}\ndrain_timeout = 0s\n{settings}",
         )
         child = self.mux.child
-        child.wait_for("workers that serve: ")
+        child.wait_for("serving with ")
         self._ends: list[socket.socket | Child] = []
         port = child.wait_for(r"listening on \S+:(\d+) for \[txmux\] admin")[1]
         self.address = f"http://127.0.0.1:{port}/"

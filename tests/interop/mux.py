@@ -118,7 +118,7 @@ class Mux(LoggingTwist):
             found = self.child.wait_for(rf"listening on {place} for \[listen {name}\]")
             if found[1]:
                 self.ports[name] = int(found[1])
-        self.child.wait_for("workers that serve: ")
+        self.child.wait_for("serving with ")
         self.pid = self.child.pid
 
     @property

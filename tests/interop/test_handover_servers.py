@@ -127,7 +127,7 @@ class ExampleTests(InteropTestCase):
 
     def test_each_worker_hands_over(self) -> None:
         mux = self.own(Mux(self.folder, rules_in(self.folder), "workers = 2"))
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         owners = set()
         for _ in range(200):
             page, _ = curl(mux.port, "www.example.com")

@@ -44,7 +44,7 @@ class BareLogTests(InteropTestCase):
             child = subprocess.Popen([*command, str(rules)], stdout=out_file, stderr=err_file)
         try:
             wanted = re.compile(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")
-            ready = "workers that serve: 2" if workers > 1 else "listening on"
+            ready = "serving with 2 worker" if workers > 1 else "listening on"
             eventually(lambda: ready in err.read_text(), "it serves")
             found = wanted.search(err.read_text())
             assert found is not None
@@ -83,7 +83,7 @@ class LogFormatTests(InteropTestCase):
         rules = self.folder / "rules.ini"
         rules.write_text("[listen public]\nendpoint = 127.0.0.1:0\n")
         child = self.own(Child(*twist_command(), *options, "txmux", "--rules", rules))
-        child.wait_for("workers that serve")
+        child.wait_for("serving with")
         child.process.terminate()
         child.wait()
         return child.output.replace("\x1e", "").splitlines()  # RFC 7464
@@ -128,7 +128,7 @@ class StalledLogTests(InteropTestCase):
             os.close(writing)
             with os.fdopen(reading, "rb", buffering=0) as output:
                 said = b""
-                ready = b"workers that serve: " if workers > 1 else b"Starting reactor"
+                ready = b"serving with " if workers > 1 else b"Starting reactor"
                 while ready not in said.replace(b"{count}", b""):
                     said += output.read(2**16)
                 found = re.search(rb"listening on 127\.0\.0\.1:(\d+)|\"127\.0\.0\.1:(\d+)\"", said)

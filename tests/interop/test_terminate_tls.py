@@ -353,7 +353,7 @@ class WorkerTests(InteropTestCase):
             found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
             return found[1].decode() if found else ""
 
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         self.assertEqual(subject(), "old.example")
         authority.issue("new.example").write(path, key=True)
         mux.child.process.send_signal(signal.SIGHUP)

@@ -214,7 +214,7 @@ class WorkersTestCase(InteropTestCase):
     ) -> Mux:
         mux = Mux(self.folder, rules, settings, before=before)
         self.addCleanup(mux.child.end)
-        mux.child.wait_for("workers that serve: ")
+        mux.child.wait_for("serving with ")
         return mux
 
     def backend(self) -> socket.socket:
@@ -328,11 +328,9 @@ class WorkersTestCase(InteropTestCase):
     @contextmanager
     def more_serve(self, mux: Mux) -> Iterator[None]:
         """Wait until the service has said once more how many workers serve."""
-        before = mux.child.output.count("workers that serve")
+        before = mux.child.output.count("serving with")
         yield
-        eventually(
-            lambda: mux.child.output.count("workers that serve") > before, "other workers serve"
-        )
+        eventually(lambda: mux.child.output.count("serving with") > before, "other workers serve")
 
     def kill(self, mux: Mux, pid: int) -> None:
         old = workers_of(mux.child.pid)

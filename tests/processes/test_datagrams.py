@@ -251,7 +251,7 @@ class UpgradeTest(UpgradeTestCase):
         """The flows of the worker that reads datagrams go to the one that does in the new service, whichever each is."""
         load = DatagramLoad(20)
         mux = self.upgrading(_RULES % load.server, "workers = 2\ndrain_timeout = 1s")
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         first, *_ = workers_of(mux.pid)
         os.kill(first, signal.SIGKILL)
         eventually(
@@ -270,7 +270,7 @@ class UpgradeTest(UpgradeTestCase):
             "[route s]\nmatch = ssh\nbackend = close\nunder = t\n",
             "workers = 2\ndrain_timeout = 1s",
         )
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         load.start(mux.ports["u"])
         for _ in range(40):  # of which each worker gets some
             undecided = self.enterContext(socket.create_connection(("127.0.0.1", mux.ports["t"])))

@@ -266,13 +266,11 @@ class ReplacedTest(WorkersTestCase):
         for pid in [*workers] * 4:  # so that each has many
             with halted({*workers} - {pid}):
                 peers += [self.relayed(mux, listening) for _ in range(_SHARED // 8)]
-        served = mux.child.output.count("workers that serve")
+        served = mux.child.output.count("serving with")
         os.kill(replaced, signal.SIGTERM)
         killed = int(mux.child.wait_for(r"worker (\d+) is killed")[1])
         self.assert_gone([killed])
-        eventually(
-            lambda: mux.child.output.count("workers that serve") > served, "two workers serve"
-        )
+        eventually(lambda: mux.child.output.count("serving with") > served, "two workers serve")
         alive = [pair for pair in peers if self.goes_on(*pair)]
         self.assertIn(len(alive), range(1, _SHARED))
         for pair in peers:

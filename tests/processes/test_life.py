@@ -117,7 +117,7 @@ class CrashTest(WorkersTestCase):
         )
         resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, (2**10, 2**10))
         eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two workers again")
-        mux.child.wait_for("(workers that serve: 2(.|\n)*){2}")
+        mux.child.wait_for("(serving with 2 worker(.|\n)*){2}")
 
 
 class StopTest(WorkersTestCase):

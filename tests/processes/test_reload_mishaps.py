@@ -81,7 +81,7 @@ class MishapsTest(WorkersTestCase):
         require_root()
         leave_unmeasured(self)
         self.begin("user = nobody")
-        self.mux.child.wait_for("workers that serve")
+        self.mux.child.wait_for("serving with")
         (helper,) = named(self.mux.child.pid, "helper")
         os.kill(helper, signal.SIGKILL)
         for _ in range(2):

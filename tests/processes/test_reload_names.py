@@ -80,7 +80,7 @@ class NewNamesTest(ReloadingTestCase):
         rules = f"{self.relaying(self.server)}[listen l0]\n{_LIMITED}{more}"
         mux = Mux(self.folder, rules, "workers = 2")
         self.addCleanup(mux.child.end)
-        mux.child.wait_for("workers that serve: ")
+        mux.child.wait_for("serving with ")
         return mux
 
     def rename(self, mux: Mux, number: int) -> None:

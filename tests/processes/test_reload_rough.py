@@ -33,7 +33,7 @@ class RoughTest(ReloadingTestCase):
             listening_inodes(supervisor),
             {pid: open_files(pid) for pid in workers_of(supervisor)},
         )
-        number = int(mux.child.output.count("workers that serve"))
+        number = int(mux.child.output.count("serving with"))
         limits = resource.prlimit(victim, resource.RLIMIT_NOFILE)
         most = max(int(path.name) for path in Path(f"/proc/{victim}/fd").iterdir())
         resource.prlimit(victim, resource.RLIMIT_NOFILE, (most, limits[1]))
@@ -45,7 +45,7 @@ class RoughTest(ReloadingTestCase):
             self.relayed(mux, server)
         self.assertEqual(listening_inodes(supervisor), before[0])
         self.assertEqual([*before[1]], workers_of(supervisor))
-        self.assertEqual(mux.child.output.count("workers that serve"), number)
+        self.assertEqual(mux.child.output.count("serving with"), number)
         self.assertIn("listener other opened", mux.reload())
         for _ in range(9):
             self.relayed(mux, other)
@@ -62,9 +62,7 @@ class RoughTest(ReloadingTestCase):
             os.kill(victim, signal.SIGKILL)
         self.assertIn("listener other opened", mux.reloaded(before))
         eventually(
-            lambda: (
-                len(workers_of(mux.pid)) == 2 and mux.child.output.count("workers that serve") == 2
-            ),
+            lambda: len(workers_of(mux.pid)) == 2 and mux.child.output.count("serving with") == 2,
             "there are two workers again",
         )
         with halted([slow]):  # so that the successor is asked

@@ -140,9 +140,7 @@ class SandboxTests(SandboxCase):
         self.assertEqual(self.privileges(mux), ["1", "1"])
         for pid in workers_of(mux.pid):
             os.kill(pid, signal.SIGKILL)
-        eventually(
-            lambda: mux.child.output.count("workers that serve") > 1, "others have their places"
-        )
+        eventually(lambda: mux.child.output.count("serving with") > 1, "others have their places")
         self.assertEqual(self.subject(mux), "old.example")
         self.assert_confined(mux)
         self.assertEqual(self.privileges(mux), ["1", "1"])

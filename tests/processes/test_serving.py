@@ -51,7 +51,7 @@ class SharingTest(WorkersTestCase):
         count = len(os.sched_getaffinity(0))
         mux = self.start(settings="workers = auto")
         self.addCleanup(mux.stop)
-        mux.child.wait_for(f"workers that serve: {count}$")
+        mux.child.wait_for(f"serving with {count} workers?$")
         self.assertEqual(len(workers_of(mux.child.pid)), count)
 
     def test_unix(self) -> None:

@@ -50,11 +50,11 @@ class StarterTest(WorkersTestCase):
 
     def kill_workers(self, mux: Running, pids: Collection[int], served: int) -> None:
         """End workers, and wait until this many are forked by the starter that there is now, and serve."""
-        before = mux.child.output.count("workers that serve: 2")
+        before = mux.child.output.count("serving with 2 worker")
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         eventually(
-            lambda: mux.child.output.count("workers that serve: 2") > before, "two workers serve"
+            lambda: mux.child.output.count("serving with 2 worker") > before, "two workers serve"
         )
         self.assertEqual(len(workers_of(mux.pid)), served)
         self.assertTrue(all(name_of(pid) for pid in workers_of(mux.pid)))
@@ -107,7 +107,7 @@ class StarterTest(WorkersTestCase):
         finally:
             os.kill(mux.pid, signal.SIGCONT)
         self.accept_from(self.listening, b"x")
-        mux.child.wait_for("(?s)workers that serve: 2.*workers that serve: 2")
+        mux.child.wait_for("(?s)serving with 2 worker.*serving with 2 worker")
         self.assertEqual(len(workers_of(mux.pid)), 2)
 
 

@@ -76,7 +76,7 @@ class KeepingTest(UpgradeTestCase):
     def test_retiring_worker(self) -> None:
         """One that was not decided stayed in a worker which was not needed any more; when it is relayed, it can be moved."""
         mux = self.begin("workers = 3")
-        mux.child.wait_for("workers that serve: 3")
+        mux.child.wait_for("serving with 3 worker")
         clients = self.one_for_each(mux, workers_of(mux.pid))
         mux.reload(("workers = 3", "workers = 2"))
         pairs = [(client, self.decided(client)) for client in clients]
@@ -87,7 +87,7 @@ class KeepingTest(UpgradeTestCase):
     def test_fewer_workers(self) -> None:
         """What a worker relays that is not needed any more goes on in the others, and counts for their limits."""
         mux = self.begin("workers = 2\nmax_connections = 2")
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         workers = workers_of(mux.pid)
         pairs = [(client, self.decided(client)) for client in self.one_for_each(mux, workers)]
         mux.reload(("workers = 2", "workers = 1"))

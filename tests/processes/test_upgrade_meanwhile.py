@@ -83,7 +83,7 @@ class MeanwhileTest(UpgradeTestCase):
     def test_hung_worker_keeps_no_client_waiting(self) -> None:
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), "workers = 2\ndrain_timeout = 1s")
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         hung, _ = workers_of(mux.pid)
         longest, is_over = [0.0], threading.Event()
 

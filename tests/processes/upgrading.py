@@ -147,7 +147,7 @@ class Running(Upgrading):
         )
         command = (*before, sys.executable, "-m", "txmux", "run")
         self.child = Child(*command, "--pidfile", self.pidfile, self.file)
-        self.child.wait_for("workers that serve: ")
+        self.child.wait_for("serving with ")
         found = re.findall(r"listening on \S+:(\d+) for \[listen (\S+)\]", self.child.output)
         self.ports = {name: int(port) for port, name in found}
         self._begin()

@@ -101,7 +101,7 @@ class DroppingTests(SynchronousTestCase):
     def mux(self, settings: str = "", rules: str = _RULES) -> Mux:
         mux = Mux(self.folder, rules, f"user = nobody\n{settings}")
         self.addCleanup(mux.stop)
-        mux.child.wait_for("workers that serve")
+        mux.child.wait_for("serving with")
         return mux
 
     def assert_nobody(self, pid: int, gid: int = _NOBODY.pw_gid) -> None:
@@ -174,7 +174,7 @@ class DroppingTests(SynchronousTestCase):
         """The helper is still root, and ends with the service, however that ends."""
         mux = Mux(self.folder, _RULES, "user = nobody")
         self.addCleanup(mux.child.end)
-        mux.child.wait_for("workers that serve")
+        mux.child.wait_for("serving with")
         (helper,) = named(mux.child.pid, "helper")
         self.assertEqual(ids_of(helper)["Uid"], [0] * 4)
         os.kill(helper, signal.SIGTERM)  # as systemd does it, which means the service
@@ -203,11 +203,11 @@ class DroppingTests(SynchronousTestCase):
         settings, before = "user = nobody\nworkers = 2", python_for_everybody()
         mux = Mux(self.folder, self.secure(path), settings, before=before)
         self.addCleanup(mux.stop)
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         workers = workers_of(mux.child.pid)
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
-        eventually(lambda: mux.child.output.count("workers that serve: 2") > 1, "others serve")
+        eventually(lambda: mux.child.output.count("serving with 2 worker") > 1, "others serve")
         successors = workers_of(mux.child.pid)
         self.assertEqual(set(workers) & set(successors), set())
         for pid in successors:
@@ -335,7 +335,7 @@ class DroppingTests(SynchronousTestCase):
         command = [*python_for_everybody(), *_TWISTD, f"--rundir={self.folder}"]
         child = Child(*command, "txmux", "--rules", rules)
         self.addCleanup(child.end)
-        child.wait_for("workers that serve: 2")
+        child.wait_for("serving with 2 worker")
         found = family_of(child.pid)
         self.assertEqual(len(found), 4)
         for pid in found:

@@ -12,7 +12,7 @@ from txmux.backends.health.checks import apply_result, key_of
 from txmux.backends.pool.balance import affinity_of
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.queue import ClientQueue
-from txmux.backends.pool.server_health import BackendHealth, MemberState
+from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, MemberState
 from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
@@ -79,15 +79,14 @@ def _report_change(
         not checking and bool({before, now} & _OF_CHECKER)
     )
     server, address = member.server.text, member.target.text
-    why = member.why or "an operator asked for it"
+    why = member.why or "by an operator"
     if not quiet:
         tell(server_event(backend, server, address, before.value, now.value, why))
     (_log.debug if quiet else _log.info if now is MemberState.UP else _log.warn)(
-        "backend {backend}: {server} is {state}: {why}",
+        "backend {backend}: {server} is {how}",
         backend=backend,
         server=address,
-        state=now.value,
-        why=why,
+        how=why if now in BY_OPERATOR else f"{now.value}: {why}",
     )
 
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "matchers": "List the installed matchers; with a name, show how to use that one.",
     "reload": "Make a running service read its rules again; nothing changes if they have errors.",
     "run": "Run the service, as a rules file says.",
+    "servers": "List the servers of a running service, what is down or drained first.",
     "status": "Show the state of a running service.",
     "stop": "Stop a running service; its connections may finish.",
     "top": "Watch a running service full-screen, and steer it by keys.",
@@ -44,7 +45,7 @@ COMMANDS = {
 
 _TABLES = {
     **dict.fromkeys(("ban", "close", "drain", "reload", "stop", "unban", "upgrade"), "CHANGES"),
-    **dict.fromkeys(("bans", "connections", "status"), "REPORTS"),
+    **dict.fromkeys(("bans", "connections", "servers", "status"), "REPORTS"),
 }
 """Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""
 

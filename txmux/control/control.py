@@ -20,7 +20,9 @@ from txmux.control.documents import (
     backends_document,
     failed_reload,
     not_served,
+    partly_down,
     routes_document,
+    silent_workers,
     status_document,
 )
 from txmux.control.events import Hub
@@ -137,9 +139,10 @@ class Control:
         """Return the document for ``/api/status``; without `counts` the workers are asked for them."""
         missing = Deferred.fromCoroutine(self.missing())
         traffic, gauges = await self.traffic(counts)
+        served = {} if self.state is None else await self.state.status()
         document = status_document(
             self.rules,
-            {} if self.state is None else await self.state.status(),
+            served,
             started=self.started,
             last_reload=self.last_reload,
             draining=self.is_stopping,
@@ -147,14 +150,18 @@ class Control:
             shut=self.shut(),
             traffic=traffic,
         )
-        attention = [
+        upstreams = self.checked_upstreams()
+        found = [
             *not_served(await missing),
+            *([] if upstreams is None else partly_down(address_states(upstreams))),
             *failed_reload(self.last_reload),
-            *(problem.message for problem in readable_token(self.rules)),
+            *silent_workers(served.get("workers", ())),
             *gauges.attention(time.time()),
-            *self._sharing.problems,
-            *self._lists.problems,
+            *(("token", problem.message) for problem in readable_token(self.rules)),
+            *(("bans", problem) for problem in self._sharing.problems),
+            *(("lists", problem) for problem in self._lists.problems),
         ]
+        attention = [{"what": what, "text": text} for what, text in found]
         bans = {"active": len(self.bans), "shared": self._sharing.state}
         return {**document, **gauges.as_json(), "bans": bans, "attention": attention}
 

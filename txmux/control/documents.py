@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from txmux.control.report import Report
     from txmux.telemetry.counting.snapshot import Counts, RouteTotals, ServerTotals
 
+_MOST_NAMED = 5
 _SECTION = re.compile(r"\[([^\]]+)\]:")
 
 
@@ -84,15 +85,43 @@ def _listener(
     }
 
 
-def not_served(missing: Iterable[str]) -> Iterator[str]:
+Trouble = tuple[str, str]
+"""What needs a person: a word for what it is about, and a sentence."""
+
+
+def not_served(missing: Iterable[str]) -> Iterator[Trouble]:
     for line in missing:
-        yield _SECTION.sub(r"\1:", line, count=1)
+        header = _SECTION.match(line)
+        what = "" if header is None else header[1].partition(" ")[0]
+        named = {"listen": "listener", "backend": "backend"}
+        yield named.get(what, "service"), _SECTION.sub(r"\1:", line, count=1)
 
 
-def failed_reload(last_reload: tuple[float, Report] | None) -> Iterator[str]:
+def partly_down(states: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
+    """Find backends of which some servers get no clients, by their checks or by failed connections, and others do."""
+    by_backend: dict[str, dict[str, bool]] = {}
+    for one in states:
+        servers = by_backend.setdefault(one["backend"], {})
+        is_well = one["state"] not in {"down", "ejected", "probing"}
+        servers[one["server"]] = servers.get(one["server"], False) or is_well
+    for backend, servers in by_backend.items():
+        down = [server for server, is_well in servers.items() if not is_well]
+        if down and len(down) < len(servers):
+            verb = "is" if len(down) == 1 else "are"
+            counted = f"{len(down)} of {len(servers)} servers {verb} down"
+            yield "servers", f"backend {backend}: {counted}: {', '.join(down[:_MOST_NAMED])}"
+
+
+def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
+    for worker in workers:
+        if worker.get("ready", True) and "active" not in worker:
+            yield "worker", f"worker {worker.get('worker', '?')} does not answer"
+
+
+def failed_reload(last_reload: tuple[float, Report] | None) -> Iterator[Trouble]:
     if last_reload is not None and not last_reload[1].ok:
         why = next(iter(last_reload[1].errors), "no reason is known")
-        yield f"the last reload failed, so the rules before it hold: {why}"
+        yield "reload", f"the last reload failed, so the rules before it hold: {why}"
 
 
 def routes_document(rules: Rules, counts: Counts) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
@@ -109,6 +109,36 @@ def connection_counts(status: Mapping[str, Any]) -> str:
     if counts.get("limit"):
         parts.append(f"at most {counts['limit']}")
     return ", ".join(parts)
+
+
+_WORST_FIRST = (
+    "down",
+    "unresolved",
+    "ejected",
+    "probing",
+    "maintenance",
+    "drain",
+    "disabled",
+    "up",
+)
+
+
+def server_state(server: Mapping[str, Any]) -> str:
+    """Write the state of a server; one that nothing checks is not known to be up."""
+    state = str(server["state"])
+    return "not checked" if state == "up" and not server.get("check") else state
+
+
+def worst_first(backends: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return servers with the names of their backends, what is down or drained first."""
+    servers = [(str(one["name"]), server) for one in backends for server in one["servers"]]
+    order = {state: number for number, state in enumerate(_WORST_FIRST)}
+    return sorted(servers, key=lambda one: order.get(one[1]["state"], 0))
+
+
+def troubles(status: Mapping[str, Any]) -> list[str]:
+    """What needs a person; a service of an older version has sentences alone."""
+    return [one if isinstance(one, str) else one["text"] for one in status.get("attention", ())]
 
 
 def rates(status: Mapping[str, Any]) -> str:

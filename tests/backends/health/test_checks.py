@@ -118,9 +118,7 @@ class ScheduleTests(SynchronousTestCase):
             checked = self.refusing(check=Check("tcp", interval=interval))
             checked.advance(3 + 2.1)
             self.assertEqual([member.state for member in checked.members], [MemberState.DOWN] * 2)
-            self.assertEqual(
-                checked.members[0].why, "checks that failed: 3, the last one: connection refused"
-            )
+            self.assertEqual(checked.members[0].why, "3 checks failed; last: connection refused")
             for member in checked.members:
                 times = [d.at for d in checked.attempts if d.server == member.target]
                 self.assertLess(times[2] - times[0], 2.2)
@@ -306,9 +304,7 @@ class FlappingTests(TestCase):
         for answer in (bad, b"", bad, bad):
             await self.check(answer)
         self.assertEqual(self.watched.changes, [down])
-        self.assertEqual(
-            member.why, "checks that failed: 3, the last one: no PONG: -LOADING Redis is loading"
-        )
+        self.assertEqual(member.why, "3 checks failed; last: no PONG: -LOADING Redis is loading")
         for answer in (good, bad, good, good, good):
             await self.check(answer)
         self.assertEqual(self.watched.changes, [down, up])

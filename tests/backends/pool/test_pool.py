@@ -451,7 +451,7 @@ class CheckTests(SynchronousTestCase):
         member = pool.members[0]
         self.assertEqual(self.results(pool, "--+--"), [])
         self.assertEqual(self.results(pool, "-"), ["up -> down"])
-        self.assertEqual(member.why, "checks that failed: 3, the last one: refused")
+        self.assertEqual(member.why, "3 checks failed; last: refused")
         self.assertNotIn(member, {pool.pick() for _ in range(4)})
         self.assertEqual(self.results(pool, "+-+"), [])
         self.assertEqual(self.results(pool, "+"), ["down -> up"])

@@ -158,7 +158,7 @@ class WaitTests(ServiceTestCase):
 class ConnectionTests(ServiceTestCase):
     def test_listed_and_ended_by_id_or_filters(self) -> None:
         mux = self.service("workers = 2")
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         peers = [self.relayed(mux, self.server) for _ in range(4)]
         ports = [client.getsockname()[1] for client, _ in peers]
         listed = json.loads(self.told(0, "connections", "--json"))
@@ -186,7 +186,7 @@ class ExplainTests(ServiceTestCase):
         route = "detect_timeout = 1h\n[route web]\nmatch = http\nbackend = close\n"
         mux = self.service("workers = 2", route)
         self.patch(os, "environ", {**os.environ, "TXMUX_ADMIN": f"unix:{self.sockets}/rules.sock"})
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         self.relayed(mux, self.server)
         with mux.connect() as client:
             client.sendall(b"GE")
@@ -233,7 +233,7 @@ class DrainTests(ServiceTestCase):
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = pool\n{pool}{last}"
         mux = Upgrading(self.folder, rules, "workers = 2\ndrain_timeout = 1s")
         self.addCleanup(mux.kill)
-        mux.child.wait_for("workers that serve: 2")
+        mux.child.wait_for("serving with 2 worker")
         first = self.relayed(mux, self.server)
         self.assertEqual(self.told(0, "drain", name), f"backend pool: 127.0.0.1:{port}: drain\n")
         for _ in range(4):

@@ -265,7 +265,7 @@ _FORMS: dict[str, Any] = {
         "descriptors": {"open": int, "max": int},
         "certificates": [{"route": str, "file": str, "expires": float}],
         "bans": {"active": int, "shared": str | None},
-        "attention": [str],
+        "attention": [{"what": str, "text": str}],
     },
     "Ready": {"ready": bool, "missing": [str], "stale": [str]},
 }

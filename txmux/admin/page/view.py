@@ -20,7 +20,7 @@ from txmux.admin.page.tables import (
 )
 from txmux.admin.page.unrecognised import ago, unrecognised_client
 from txmux.interfaces import Transport
-from txmux.telemetry.formatting import count, duration, rate, size, worker_state
+from txmux.telemetry.formatting import count, duration, rate, size, troubles, worker_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +68,7 @@ class View:
 
     @property
     def attention(self) -> list[str]:
-        listed = [f"{one[:1].upper()}{one[1:]}." for one in self._status.get("attention", ())]
+        listed = [f"{one[:1].upper()}{one[1:]}." for one in troubles(self._status)]
         return [*listed, *self.snapshot.warnings]
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.backends.pool.server_health import MemberState, ServerHealth
+from txmux.backends.pool.server_health import BY_OPERATOR, MemberState, ServerHealth
 from txmux.telemetry.counting.process_counters import ProcessCounters, ServerCounts
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Member:
     def why(self) -> str:
         if self.server.down:
             return "the rules say down"
-        return "an operator asked for it" if self.health.held else self.health.why
+        return BY_OPERATOR[self.health.held] if self.health.held else self.health.why
 
     def weigh(self) -> None:
         self.weight = (self.health.weight or self.server.weight) * self.share

@@ -215,11 +215,9 @@ class BackendPool:
         if is_down:
             health.failed_at.clear()
             health.in_a_row = 0
-            self._change(member, MemberState.UP, f"checks that succeeded: {check.rise}")
+            self._change(member, MemberState.UP, f"{_checks(check.rise)} succeeded")
         else:
-            self._change(
-                member, MemberState.DOWN, f"checks that failed: {check.fall}, the last one: {why}"
-            )
+            self._change(member, MemberState.DOWN, f"{_checks(check.fall)} failed; last: {why}")
         self._report_room()
 
     def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:
@@ -392,3 +390,7 @@ def is_name(server: Server) -> bool:
 def _target(server: Server, address: ResolvedAddress) -> Server:
     kind: Literal["tcp", "udp"] = "udp" if server.kind == "udp" else "tcp"
     return attrs.evolve(server, kind=kind, port=address.port).at(address.host)
+
+
+def _checks(number: int) -> str:
+    return f"{number} check{'' if number == 1 else 's'}"

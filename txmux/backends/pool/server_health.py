@@ -187,7 +187,11 @@ class ServerOverride:
         return _HELD.get(self.state)
 
 
-_HELD = {state.value: state for state in (MemberState.DRAIN, MemberState.MAINTENANCE)}
+BY_OPERATOR = {
+    MemberState.DRAIN: "drained by an operator",
+    MemberState.MAINTENANCE: "in maintenance, by an operator",
+}
+_HELD = {state.value: state for state in BY_OPERATOR}
 AS_RULED = ServerOverride()  # nothing is overridden
 ServerOverrides = dict[tuple[str, str], ServerOverride]
 """By the name of the backend, and the server as the rules write it; neither need exist now."""

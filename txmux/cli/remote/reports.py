@@ -7,12 +7,23 @@ import sys
 import textwrap
 import time
 from datetime import datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from txmux.cli._output import Output, Row
 from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
-from txmux.telemetry.formatting import connection_counts, duration, rates, si_number, worker_state
+from txmux.cli.remote.errors import ServiceRefusedError
+from txmux.telemetry.formatting import (
+    connection_counts,
+    duration,
+    rates,
+    server_state,
+    si_number,
+    troubles,
+    worker_state,
+    worst_first,
+)
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -23,6 +34,8 @@ if TYPE_CHECKING:
 _LABEL = 13  # columns
 _DIGEST = 12  # characters; enough to distinguish versions
 _MOST_ADDRESSES = 8  # of one server
+_MOST_SERVERS = 20
+_SERVER_HEAD = ("backend", "server", "state", "active", "why")
 _STYLES = {"up": "", "drain": "yellow", "maintenance": "yellow", "disabled": "dim"}
 _WORKER_STYLES = {"starts": "yellow", "does not answer": "bold red", "retires": "dim"}
 _HEAD = ("id", "client", "route", "server", "state", "age", "in", "out")
@@ -83,7 +96,8 @@ def _status(ask: Ask, arguments: Namespace) -> Any:
     status = ask("GET", "/api/status")
     if arguments.json:
         return status
-    return {**status, "backends": ask("GET", "/api/backends")}
+    more = {name: ask("GET", f"/api/{name}") for name in ("routes", "backends")}
+    return {**status, **more}
 
 
 def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
@@ -95,17 +109,28 @@ def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
         )
         for number, line in enumerate(folded):
             output.line(f"{'' if number else label:{_LABEL}}{line}", style)
-    for head, rows in (_listeners(status), _workers(status), _resolved_addresses(status)):
+    servers = worst_first(status.get("backends", ()))
+    tables = (
+        _listeners(status),
+        _routes(status),
+        (_SERVER_HEAD, [_server_row(*one) for one in servers[:_MOST_SERVERS]]),
+        _resolved_addresses(status),
+        _workers(status),
+    )
+    for head, rows in tables:
         if rows:
             output.line()
             output.table(rows, head)
+        if head is _SERVER_HEAD and len(servers) > _MOST_SERVERS:
+            output.line(f"and {len(servers) - _MOST_SERVERS} more: txmux servers")
 
 
 # A service of another version may report less, or more: what is missing is left out.
 
 
 def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, str]]:
-    """Each is a label, the value, and its style."""
+    """Each is a label, the value, and its style; what needs a person comes first."""
+    yield from (("attention", line, "bold red") for line in troubles(status))
     yield "txmux", f"{status.get('version', '?')}, process {status.get('pid', '?')}", "bold"
     if status.get("draining"):
         yield "state", f"stops; served{_since(status.get('started'), now)}", "yellow"
@@ -123,7 +148,6 @@ def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, st
         else:
             yield "reload", f"{when}: FAILED, nothing has changed", "bold red"
             yield from (("", line, "red") for line in reload["errors"])
-    yield from (("attention", line, "bold red") for line in status.get("attention", ()))
     yield "connections", connection_counts(status), ""
     if growth := rates(status):
         yield "rates", growth, ""
@@ -144,6 +168,53 @@ def _listeners(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
             cells = ("", str(address), "") if number else (listener["name"], str(address), state)
             rows.append((cells, "yellow" if accepts is False else ""))
     return ("listener", "address", ""), rows
+
+
+def _routes(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
+    """Return the routes with traffic, in the order of the rules."""
+    rows: list[Row] = []
+    for one in status.get("routes", ()):
+        if one.get("matches") or one.get("active"):
+            counts = (
+                si_number(one[name]) for name in ("matches", "active", "bytes_in", "bytes_out")
+            )
+            rows.append(((str(one["name"]), str(one.get("backend") or "-"), *counts), ""))
+    return ("route", "to", "matches", "active", "in", "out"), rows
+
+
+def _server_row(backend: str, server: Mapping[str, Any]) -> Row:
+    state = server_state(server)
+    why = "" if server["state"] == "up" else str(server.get("why") or "")
+    cells = (backend, str(server["server"]), state, str(server.get("active", 0)), why)
+    return cells, _STYLES.get(str(server["state"]), "bold red")
+
+
+def _servers(ask: Ask, arguments: Namespace) -> Any:
+    backends = ask("GET", "/api/backends")
+    if arguments.backend is None:
+        return backends
+    found = [one for one in backends if one["name"] == arguments.backend]
+    if not found:
+        known = ", ".join(str(one["name"]) for one in backends) or "none"
+        why = f"there is no backend {arguments.backend!r} (there are {known})"
+        raise ServiceRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
+    return found
+
+
+def _write_servers(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
+    rows = [_server_row(*one) for one in worst_first(answer)]
+    if rows:
+        Output().table(rows, _SERVER_HEAD)
+    else:
+        Output().line("there are no servers")
+    head, found = _resolved_addresses({"backends": answer})
+    if found:
+        Output().line()
+        Output().table(found, head)
+
+
+def _servers_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("backend", metavar="BACKEND", nargs="?", help="only those of this backend")
 
 
 def _workers(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
@@ -190,5 +261,6 @@ def _time(seconds: float) -> str:
 REPORTS = {
     "bans": RemoteCommand(lambda ask, _: ask("GET", "/api/bans"), _write_bans),
     "connections": RemoteCommand(_connections, _write_connections, 30, _connections_arguments),
+    "servers": RemoteCommand(_servers, _write_servers, 10, _servers_arguments),
     "status": RemoteCommand(_status, _write_status),
 }

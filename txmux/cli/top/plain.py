@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from txmux.cli.top.panes import TABLES, lines_of
 from txmux.cli.top.state import PANES, Pane, Snapshot, TopState
 from txmux.errors import printable
-from txmux.telemetry.formatting import aligned, connection_counts, counted, duration, rates
+from txmux.telemetry.formatting import (
+    aligned,
+    connection_counts,
+    counted,
+    duration,
+    rates,
+    troubles,
+)
 
 _MOST = 20  # rows of each pane; `txmux connections` lists all
 
@@ -55,6 +62,6 @@ def counts_of(snapshot: Snapshot) -> str:
 def attention_of(snapshot: Snapshot) -> Iterator[str]:
     if snapshot.problem:
         yield printable(snapshot.problem)
-    yield from map(printable, snapshot.status.get("attention", ()))
+    yield from map(printable, troubles(snapshot.status))
     for warning in snapshot.warnings:
         yield printable(f"the answer is not complete: {warning}")

@@ -39,6 +39,7 @@ from txmux.serving.store import ListeningSockets, PreparedSockets, close_socket
 from txmux.tcp.io_runtime import IORuntime
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.counters import OWN, Counters
+from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
     import socket
@@ -268,7 +269,9 @@ class Supervisor:
         elif self.transfers.accepting:
             self.pool.let_accept(worker)
         if self.pool.are_ready():
-            self._log.info("workers that serve: {count}", count=len(self.pool.workers))
+            self._log.info(
+                "serving with {workers}", workers=counted(len(self.pool.workers), "worker")
+            )
             self.starter.become_user()
             self._served()
 

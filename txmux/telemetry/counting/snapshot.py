@@ -160,18 +160,18 @@ class Gauges:
         ages = self.stale_ages().items()
         return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
 
-    def attention(self, now: float) -> Iterator[str]:
-        """Yield what needs a person, or soon will."""
+    def attention(self, now: float) -> Iterator[tuple[str, str]]:
+        """Yield what needs a person, or soon will: what it is about, and a sentence."""
         for route, file, until in self.certificates:
             left = until - now
             if left < _SOON:
                 when = f"ends in {duration(left)}" if left > 0 else f"ended {duration(-left)} ago"
-                yield f"the certificate {file} of route {route} {when}"
+                yield "certificate", f"the certificate {file} of route {route} {when}"
         opened, most = self.descriptors
         if most and opened >= _FULL * most:
-            yield f"file descriptors are running out: {opened} of {most} are open"
-        yield from self.troubles
-        yield from self.stale_sentences()
+            yield "descriptors", f"file descriptors are running out: {opened} of {most} are open"
+        yield from (("tls", trouble) for trouble in self.troubles)
+        yield from (("names", sentence) for sentence in self.stale_sentences())
 
     def as_json(self) -> dict[str, Any]:
         opened, most = self.descriptors
