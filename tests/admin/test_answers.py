@@ -102,7 +102,8 @@ class StatusTest(AdminCase):
         sharing: Any = self.running.control._sharing._shared
         sharing._lost_at -= 60
         (told,) = (await self.get("/api/status")).json["attention"]
-        self.assertIn("not all bans of other machines hold here", told)
+        self.assertEqual(told["what"], "bans")
+        self.assertIn("not all bans of other machines hold here", told["text"])
 
     async def test_connections_and_undecided_ones_are_counted(self) -> None:
         servers = PeerFactory()

@@ -213,7 +213,8 @@ class TokenTest(AdminCase):
         for mode, count in ((0o640, 0), (0o644, 1), (0o600, 0)):
             self.token.chmod(mode)
             status = await self.asked("/api/status", authorization)
-            found = [one for one in status["attention"] if "every user of this machine" in one]
+            texts = [one["text"] for one in status["attention"]]
+            found = [one for one in texts if "every user of this machine" in one]
             self.assertEqual(len(found), count)
             warned = [one for one in lint(self.running.control.rules) if one.key == "admin_token"]
             self.assertEqual([one.message for one in warned], found)

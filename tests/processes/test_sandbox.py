@@ -171,8 +171,7 @@ class SandboxTests(SandboxCase):
 
         def attention() -> list[str]:
             self.subject(mux)
-            found: list[str] = get(admin, "/api/status")["attention"]
-            return found
+            return [one["text"] for one in get(admin, "/api/status")["attention"]]
 
         eventually(lambda: any("is not root's" in one for one in attention()), "it is told of")
         self.assertEqual(mux.child.output.count("is not root's"), 1)

@@ -231,8 +231,8 @@ class CrowdSecTest(NetworksCase):
         played.wrong = 500
         await self.after(71, lambda: bool(self.running.control._lists.problems))
         (told,) = (await self.running.control.status())["attention"]
-        self.assertIn(f"crowdsec:{played.url} have not been up to date for ", told)
-        self.assertIn(": it answers 500", told)
+        self.assertIn(f"crowdsec:{played.url} have not been up to date for ", told["text"])
+        self.assertIn(": it answers 500", told["text"])
         played.wrong = None
         await self.after(81, lambda: not self.running.control._lists.problems)
         self.assertEqual((await self.running.control.status())["attention"], [])

@@ -64,12 +64,12 @@ class AttentionTests(SynchronousTestCase):
         self.assertEqual(
             [*gauges.attention(now=day)],
             [
-                "the certificate x.pem of route r ends in 1 d",
-                "the certificate y.pem of route r ended 1 d ago",
-                "file descriptors are running out: 900 of 1000 are open",
-                "it burns",
-                "backend web: a.example:80: addresses 1 min 30 s old: no answer",
-                "backend web: b: no address: why",
+                ("certificate", "the certificate x.pem of route r ends in 1 d"),
+                ("certificate", "the certificate y.pem of route r ended 1 d ago"),
+                ("descriptors", "file descriptors are running out: 900 of 1000 are open"),
+                ("tls", "it burns"),
+                ("names", "backend web: a.example:80: addresses 1 min 30 s old: no answer"),
+                ("names", "backend web: b: no address: why"),
             ],
         )
         self.assertEqual([*Gauges(descriptors=(799, 1000)).attention(day)], [])

@@ -25,7 +25,7 @@ def _page(query: dict[str, str] | None = None, **parts: Any) -> str:
 class PageTests(SynchronousTestCase):
     def test_attention_of_the_service_and_missing_parts_of_the_page(self) -> None:
         page = _page(
-            status={"attention": ["backend web: no server is up"]},
+            status={"attention": [{"what": "backend", "text": "backend web: no server is up"}]},
             warnings=["Not all is shown: worker 1 does not answer."],
         )
         self.assertIn("<li>Backend web: no server is up.</li>", page)
