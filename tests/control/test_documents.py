@@ -13,7 +13,7 @@ from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.taker import Taker
-from txmux.control.documents import _worst
+from txmux.control.documents import _worst, partly_down
 
 DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
 
@@ -162,3 +162,30 @@ class WorstTest(SynchronousTestCase):
         self.assertEqual(_worst("a", self.found("down", "down"))["why"], "it is down")
         told = _worst("a", self.found("ejected", "up", "ejected"))
         self.assertEqual((told["state"], told["why"]), ("ejected", "worker 1, 3: it is ejected"))
+
+
+class PartlyDownTest(SynchronousTestCase):
+    def found(self, *states: str) -> list[str]:
+        rows = (
+            {"backend": "web", "server": f"10.0.0.{number}:80", "state": state}
+            for number, state in enumerate(states, 1)
+        )
+        return [text for _, text in partly_down(rows)]
+
+    def test_named_while_others_serve(self) -> None:
+        self.assertEqual(
+            self.found("up", "down"), ["backend web: 1 of 2 servers is down: 10.0.0.2:80"]
+        )
+        (told,) = self.found("ejected", *["down"] * 6, "drain")
+        self.assertIn("7 of 8 servers are down: 10.0.0.1:80, ", told)
+        self.assertTrue(told.endswith("10.0.0.5:80, and 2 more"))
+
+    def test_all_down_is_told_as_such_and_drained_is_meant(self) -> None:
+        self.assertEqual(self.found("down", "down"), [])
+        self.assertEqual(self.found("up", "drain", "maintenance"), [])
+
+    def test_name_with_one_address_up_serves(self) -> None:
+        rows = [
+            {"backend": "web", "server": "web.test:80", "state": state} for state in ("down", "up")
+        ]
+        self.assertEqual([*partly_down(rows)], [])

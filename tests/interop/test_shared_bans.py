@@ -184,7 +184,9 @@ class SharedBansTest(SharingTestCase):
         status = await one.control.status()
         self.assertEqual(status["bans"], {"active": 1, "shared": "partial"})
         (told,) = status["attention"]
-        self.assertIn(f"{self.url}: bans of other machines that do not hold here: 2; ", told["text"])
+        self.assertIn(
+            f"{self.url}: bans of other machines that do not hold here: 2; ", told["text"]
+        )
 
     async def test_password(self) -> None:
         """With a password from a file, and by a UNIX socket; without it, one line says what Redis says."""

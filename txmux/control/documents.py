@@ -109,7 +109,10 @@ def partly_down(states: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
         if down and len(down) < len(servers):
             verb = "is" if len(down) == 1 else "are"
             counted = f"{len(down)} of {len(servers)} servers {verb} down"
-            yield "servers", f"backend {backend}: {counted}: {', '.join(down[:_MOST_NAMED])}"
+            names = ", ".join(down[:_MOST_NAMED])
+            more = len(down) - _MOST_NAMED
+            others = f", and {more} more" if more > 0 else ""
+            yield "servers", f"backend {backend}: {counted}: {names}{others}"
 
 
 def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:

@@ -28,6 +28,7 @@ _STATUS = {
         {"name": "other", "addresses": ["unix:/run/x.sock"], "accepting": False},
     ],
     "connections": {"active": 12, "undecided": 1, "total": 4711, "limit": 10000},
+    "attention": [{"what": "backend", "text": "backend db has no server up"}],
     "bans": {"active": 1500, "shared": "complete"},
     "rates": {"connections": 12.34, "bytes_in": 1234567.0, "bytes_out": 0.0},
     "last_reload": {"time": _STARTED + 60, "ok": True, "changes": "2 routes new (a, b), 1 changed (c), 1 gone (d); listener x opened; 31 connections keep older rules", "errors": []},
@@ -37,6 +38,7 @@ _STATUS = {
 }  # fmt: skip
 
 _SHOWN = """\
+attention    backend db has no server up
 txmux        1.2.3, process 4711
 state        serves since 2026-11-20 19:40:07 UTC, for 1 d 1 h
 rules        /etc/txmux/rules.ini, generation 3, sha256 b5bb9d8014a0
@@ -51,12 +53,48 @@ public    0.0.0.0:443       accepts
           [::]:443
 other     unix:/run/x.sock  does not accept
 
+route  to  matches  active  in     out
+web    db  12       3       1.5 M  300
+
+backend  server         state        active  why
+db       10.0.0.2:5432  down         0       3 checks failed; last: refused
+web      10.0.0.4:80    maintenance  1       in maintenance, by an operator
+web      10.0.0.1:80    not checked  2
+web      10.0.0.3:80    up           0
+
 worker  pid   state            sandbox  generation  active  undecided  older
 1       4712  serves           yes      3           10      1          4
 2       4713  retires          no       2           2       0          2
 3       4714  starts
 4       4715  does not answer
 """
+
+
+_ROUTES = [
+    {"name": "idle", "backend": "db", "matches": 0, "active": 0, "bytes_in": 0, "bytes_out": 0},
+    {"name": "web", "backend": "db", "matches": 12, "active": 3, "bytes_in": 1500000, "bytes_out": 300},
+]  # fmt: skip
+
+
+def _server(address: str, state: str, **more: object) -> dict[str, object]:
+    return {"server": address, "state": state, "active": 0, **more}
+
+
+_CHECK = {"ok": True}
+_BACKENDS = [
+    {
+        "name": "web",
+        "servers": [
+            _server("10.0.0.1:80", "up", active=2),
+            _server("10.0.0.3:80", "up", check=_CHECK),
+            _server("10.0.0.4:80", "maintenance", active=1, why="in maintenance, by an operator"),
+        ],
+    },
+    {
+        "name": "db",
+        "servers": [_server("10.0.0.2:5432", "down", why="3 checks failed; last: refused")],
+    },
+]
 
 
 class StatusTests(RemoteTestCase):
@@ -71,12 +109,17 @@ class StatusTests(RemoteTestCase):
         self.server = self.answering(document=self.status)
         self.backends: list[object] = []
         self.server.others["/api/backends"] = self.backends
+        self.routes: list[object] = []
+        self.server.others["/api/routes"] = self.routes
 
     def test_shown_in_80_columns(self) -> None:
+        self.backends += _BACKENDS
+        self.routes += _ROUTES
         self.assertEqual(self.ask("status"), (0, _SHOWN, ""))
-        asked, other = self.server.asked
-        self.assertEqual((other.method, other.path), ("GET", "/api/backends"))
-        self.assertEqual((asked.method, asked.path, asked.body), ("GET", "/api/status", None))
+        self.assertEqual(
+            [(asked.method, asked.path, asked.body) for asked in self.server.asked],
+            [("GET", f"/api/{name}", None) for name in ("status", "routes", "backends")],
+        )
         self.assertLessEqual(max(map(len, _SHOWN.splitlines())), 80)
 
     def test_resolved_addresses_down_ones_first_and_limited(self) -> None:
@@ -97,7 +140,7 @@ class StatusTests(RemoteTestCase):
         lines = out.splitlines()
         begin = lines.index("backend  server             found")
         self.assertEqual(
-            [line.split() for line in lines[begin + 1 :]],
+            [line.split() for line in lines[begin + 1 : lines.index("", begin)]],
             [
                 ["web", "consul:web,tag=v1", "10.0.0.10:80", "down"],
                 *([f"10.0.0.{n}:80", "up"] for n in range(1, 8)),
@@ -105,6 +148,28 @@ class StatusTests(RemoteTestCase):
                 ["web", "db.test:80", "none", "not", "found", "yet"],
             ],
         )
+
+    def test_many_servers_are_left_to_their_own_command(self) -> None:
+        servers = [_server(f"10.0.0.{n}:80", "down" if n == 25 else "up") for n in range(1, 26)]
+        self.backends.append({"name": "web", "servers": servers})
+        _, out, _ = self.ask("status")
+        lines = out.splitlines()
+        first = next(
+            number for number, line in enumerate(lines) if line.startswith("backend  server")
+        )
+        self.assertEqual(lines[first + 1].split(), ["web", "10.0.0.25:80", "down", "0"])
+        self.assertEqual(lines[first + 21], "and 5 more: txmux servers")
+        _, out, _ = self.ask("servers", "web")
+        self.assertEqual(len(out.splitlines()), 1 + 25)
+
+    def test_servers_of_an_unknown_backend(self) -> None:
+        self.backends += _BACKENDS
+        code, out, err = self.ask("servers", "wbe")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("there is no backend 'wbe' (there are web, db)", err)
+
+    def test_no_servers(self) -> None:
+        self.assertEqual(self.ask("servers"), (0, "there are no servers\n", ""))
 
     def test_json(self) -> None:
         code, out, _ = self.ask("status", "--json")

@@ -57,7 +57,10 @@ class ScreenTests(SynchronousTestCase):
             self.assertIn(wanted, text)
 
     def test_attention(self) -> None:
-        status = {**STATUS, "attention": [{"what": "backend", "text": "backend web: no server is up"}]}
+        status = {
+            **STATUS,
+            "attention": [{"what": "backend", "text": "backend web: no server is up"}],
+        }
         snapshot = attrs.evolve(
             SNAPSHOT, status=status, problem="nobody there; trying again", warnings=["worker 2"]
         )

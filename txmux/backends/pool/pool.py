@@ -16,6 +16,7 @@ from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.rules.model import Backend, Refusal, Server
 from txmux.rules.model.networks import is_address
 from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.telemetry.formatting import counted
 
 
 class Unavailable(enum.Enum):
@@ -215,9 +216,11 @@ class BackendPool:
         if is_down:
             health.failed_at.clear()
             health.in_a_row = 0
-            self._change(member, MemberState.UP, f"{_checks(check.rise)} succeeded")
+            self._change(member, MemberState.UP, f"{counted(check.rise, 'check')} succeeded")
         else:
-            self._change(member, MemberState.DOWN, f"{_checks(check.fall)} failed; last: {why}")
+            self._change(
+                member, MemberState.DOWN, f"{counted(check.fall, 'check')} failed; last: {why}"
+            )
         self._report_room()
 
     def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:
@@ -390,7 +393,3 @@ def is_name(server: Server) -> bool:
 def _target(server: Server, address: ResolvedAddress) -> Server:
     kind: Literal["tcp", "udp"] = "udp" if server.kind == "udp" else "tcp"
     return attrs.evolve(server, kind=kind, port=address.port).at(address.host)
-
-
-def _checks(number: int) -> str:
-    return f"{number} check{'' if number == 1 else 's'}"
