@@ -100,7 +100,7 @@ class ChecksTest(WorkersTestCase):
             mux.child.wait_for(told)
             eventually(lambda m=mux: self.all_say(m, "no-server"), "all know it")  # type: ignore[misc]
             checked = Checked(port)
-            mux.child.wait_for(rf"backend pool: 127\.0\.0\.1:{port} is up: checks that succeeded")
+            mux.child.wait_for(rf"backend pool: 127\.0\.0\.1:{port} is up: 2 checks succeeded")
             eventually(lambda m=mux: self.all_say(m, "done"), "all know it")  # type: ignore[misc]
             checked.stop()
             mux.child.wait_for(rf"(?s)127\.0\.0\.1:{port} is up.*127\.0\.0\.1:{port} is down")

@@ -86,6 +86,7 @@ def _report_change(
         "backend {backend}: {server} is {how}",
         backend=backend,
         server=address,
+        state=now.value,
         how=why if now in BY_OPERATOR else f"{now.value}: {why}",
     )
 
