@@ -9,8 +9,10 @@ from txmux.telemetry.formatting import (
     count,
     duration,
     rate,
+    server_state,
     si_number,
     size,
+    worst_first,
 )
 
 
@@ -73,3 +75,34 @@ class AttentionTests(SynchronousTestCase):
             ],
         )
         self.assertEqual([*Gauges(descriptors=(799, 1000)).attention(day)], [])
+
+
+class ServerTests(SynchronousTestCase):
+    def test_words_and_order(self) -> None:
+        """A server that nothing checks may be up or not; a drained one is known to be down by its last check."""
+        states = {
+            "a": ("up", None),
+            "b": ("up", True),
+            "c": ("drain", True),
+            "d": ("drain", False),
+            "e": ("drain", None),
+            "f": ("ejected", True),
+            "g": ("down", False),
+        }
+        servers = [
+            {"server": name, "state": state, "check": None if ok is None else {"ok": ok}}
+            for name, (state, ok) in states.items()
+        ]
+        listed = worst_first([{"name": "web", "servers": servers}])
+        self.assertEqual(
+            [(server["server"], server_state(server)) for _, server in listed],
+            [
+                ("g", "down"),
+                ("f", "ejected"),
+                ("d", "drained, and down"),
+                ("c", "drain"),
+                ("e", "drain"),
+                ("a", "not checked"),
+                ("b", "up"),
+            ],
+        )

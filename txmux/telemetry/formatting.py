@@ -116,24 +116,27 @@ _WORST_FIRST = (
     "unresolved",
     "ejected",
     "probing",
+    "drained, and down",
     "maintenance",
     "drain",
     "disabled",
-    "up",
 )
 
 
 def server_state(server: Mapping[str, Any]) -> str:
     """Write the state of a server; one that nothing checks is not known to be up."""
-    state = str(server["state"])
-    return "not checked" if state == "up" and not server.get("check") else state
+    state, check = str(server["state"]), server.get("check")
+    if state == "up" and not check:
+        return "not checked"
+    return "drained, and down" if state == "drain" and check and not check["ok"] else state
 
 
 def worst_first(backends: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return servers with the names of their backends, what is down or drained first."""
     servers = [(str(one["name"]), server) for one in backends for server in one["servers"]]
     order = {state: number for number, state in enumerate(_WORST_FIRST)}
-    return sorted(servers, key=lambda one: order.get(one[1]["state"], 0))
+    well = {"up": len(order), "not checked": len(order)}
+    return sorted(servers, key=lambda one: {**order, **well}.get(server_state(one[1]), 0))
 
 
 def troubles(status: Mapping[str, Any]) -> list[str]:
