@@ -64,7 +64,7 @@ class FlowsTest(AdminCase):
             [(one["datagrams"], one["listeners"][0]["listener"]) for one in told["streams"]],
             [(None, "t"), ([len(_QUERY)], "u")],
         )
-        shown = bytes_explained(told)
+        shown = "\n".join(one.text for one in bytes_explained(told))
         self.assertIn("decision  at datagram 1: ", shown)
         self.assertIn("by route names", shown)
         self.assertIn("no at byte 1", shown)

@@ -4,9 +4,41 @@ from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
+from txmux.admin.page.gather import explanation
 from txmux.processes.workers.worker import Worker
+from txmux.telemetry.formatting import ExplainedRoute
+
+
+class ExplanationTest(SynchronousTestCase):
+    def test_routes_that_were_not_asked_are_folded(self) -> None:
+        rows = [
+            ExplainedRoute(wins=False, name="a", match="http", verdict="no at byte 1", answer="no"),
+            ExplainedRoute(wins=True, name="b", match="ssh", verdict="match", answer="match"),
+            ExplainedRoute(wins=False, name="c", match="2 lines", verdict="", answer="not asked"),
+            ExplainedRoute(wins=False, name="", match="tls", verdict="", answer="not asked"),
+        ]
+        found = explanation(rows, ["decision b"], "listener x")
+        self.assertEqual(
+            found.text.splitlines(),
+            [
+                "listener x",
+                "   route  match  says",
+                "   a      http   no at byte 1",
+                ">  b      ssh    match",
+                "",
+                "decision b",
+            ],
+        )
+        ((title, text),) = found.folded
+        self.assertEqual(
+            (title, text.splitlines()[1:]),
+            ("not asked: 1 route", ["  c      2 lines", "         tls"]),
+        )
+        found = explanation([rows[1], *rows[:1] * 100], [])
+        self.assertEqual([title for title, _ in found.folded], ["no: 100 routes"])
 
 
 class CostTest(AdminCase):

@@ -111,3 +111,29 @@ class MapTests(SynchronousTestCase):
             [health_of(servers) for servers in ([], [up], [up, down], [down, drain], [drain])],
             ["idle", "up", "partly", "down", "drain"],
         )
+        unchecked = MapServer("d", "unchecked")
+        self.assertEqual(
+            [health_of(servers) for servers in ([unchecked], [up, unchecked], [down, unchecked])],
+            ["unchecked", "unchecked", "partly"],
+        )
+
+    def test_partly_down_is_not_folded(self) -> None:
+        routes = [MapRoute(f"r{n}", backend="x", active=1) for n in range(300)]
+        routes[150] = MapRoute("site", backend="web")
+        drawn = draw({"public": "up"}, routes, _SERVERS)
+        self.assertIn(("site", "partly"), [(box.name, box.health) for box in drawn.boxes])
+
+    def test_folded_trouble_has_its_colour_and_the_chosen_route_is_shown(self) -> None:
+        routes = [MapRoute(f"r{n}", backend="db", active=n < 20) for n in range(300)]
+        routes[200] = MapRoute("chosen", backend="x")
+        drawn = draw({"public": "up"}, routes, _SERVERS, chosen="chosen")
+        folded = {box.health for box in drawn.boxes if box.kind == "folded"}
+        self.assertEqual(folded, {"down"})
+        self.assertIn("chosen", [box.name for box in drawn.boxes])
+
+    def test_of_many_servers_those_with_trouble_are_shown(self) -> None:
+        servers = [MapServer(str(n), "down" if n < 8 else "up") for n in range(30)]
+        drawn = draw({"public": "up"}, [MapRoute("r", backend="web")], {"web": servers})
+        named = [(box.name, box.health) for box in drawn.boxes if box.of]
+        shown = [(str(n), "down") for n in range(6)]
+        self.assertEqual(named, [*shown, ("2 more", "down")])

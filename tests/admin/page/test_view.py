@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.admin.page.query import PageQuery
 from txmux.admin.page.unrecognised import dump, line_for, matcher_of
-from txmux.admin.page.view import PageSnapshot, View, render
+from txmux.admin.page.view import PageExplanation, PageSnapshot, View, render
 from txmux.interfaces import Transport
 
 _STATUS: dict[str, Any] = {"listeners": [{"name": "public"}], "rules_path": "rules.ini"}
@@ -32,6 +32,18 @@ class PageTests(SynchronousTestCase):
         self.assertIn("<li>Not all is shown: worker 1 does not answer.</li>", page)
         self.assertIn("Nothing needs attention", _page())
 
+    def test_attention_is_red_before_amber_and_the_rest_is_folded(self) -> None:
+        found = [
+            {"what": "servers", "text": f"backend b{n}: 2 of 4 servers are down"} for n in range(12)
+        ]
+        found.append({"what": "backend", "text": "backend db: no server is up"})
+        page = _page(status={"attention": found})
+        red, amber = page.split('<ul class="attention ')[1:]
+        self.assertTrue(red.startswith('down"><li>Backend db: no server is up.</li></ul>'))
+        self.assertTrue(amber.startswith('partly"><li>Backend b0: 2 of 4 servers are down.</li>'))
+        self.assertIn("<summary>and 2 more</summary><ul><li>Backend b10: 2 of", amber)
+        self.assertNotIn("Nothing needs attention", page)
+
     def test_what_clients_name_is_text(self) -> None:
         evil = "\"><script>alert(1)</script>'"
         parts: dict[str, Any] = {
@@ -39,9 +51,14 @@ class PageTests(SynchronousTestCase):
             "recent": [{"client": evil, "listener": evil, "reason": evil, "first": "3c623e"}],
             "connection": {"id": evil, "facts": {"sni": evil}, "client": evil},
             "warnings": [evil],
-            "explained": evil,
+            "explained": [PageExplanation(evil, [(evil, evil)])],
+            "backends": [{"name": evil, "servers": [{"server": evil, "state": evil, "why": evil}]}],
         }
-        for query in ({}, {"route": evil, "client": evil, "connection": evil}):
+        for query in (
+            {},
+            {"route": evil, "client": evil, "connection": evil},
+            {"servers": evil, "unrecognised": evil, "rules": evil},
+        ):
             page = _page(query, **parts)
             self.assertNotIn(evil, page)
             self.assertNotIn("<script>alert", page)
@@ -74,7 +91,101 @@ class PageTests(SynchronousTestCase):
         finally:
             sys.setprofile(before)
         self.assertLess(calls, 200_000)
-        self.assertIn("100 of 1\N{NARROW NO-BREAK SPACE}000 connections.", page)
+        self.assertIn("50 of 1\N{NARROW NO-BREAK SPACE}000 connections.", page)
+
+
+class PartTests(SynchronousTestCase):
+    def view(self, query: dict[str, str], **parts: Any) -> View:
+        return View(PageSnapshot(1000.0, _STATUS, **parts), PageQuery.of(query))
+
+    def servers(self, query: dict[str, str], **parts: Any) -> list[tuple[str, str]]:
+        return [(row["backend"], row["state"]) for row in self.view(query, **parts).servers.rows]
+
+    def test_servers_with_trouble_come_first_and_those_of_the_route_alone(self) -> None:
+        states = {"a": "up", "b": "maintenance", "c": "down"}
+        backends = [
+            {"name": name, "servers": [{"server": "x", "state": state}]}
+            for name, state in states.items()
+        ]
+        routes = [
+            {"name": "outer", "backend": None},
+            {"name": "inner", "backend": "b", "under": ["outer"]},
+            {"name": "other", "backend": "a"},
+        ]
+        parts: dict[str, Any] = {"backends": backends, "routes": routes}
+        self.assertEqual(
+            self.servers({}, **parts), [("c", "down"), ("b", "maintenance"), ("a", "not checked")]
+        )
+        self.assertEqual(self.servers({"route": "other"}, **parts), [("a", "not checked")])
+        self.assertEqual(self.servers({"route": "outer"}, **parts), [("b", "maintenance")])
+        self.assertEqual(self.servers({"servers": "MAINT"}, **parts), [("b", "maintenance")])
+
+    def test_more_than_fifty_servers_are_folded_and_can_be_searched(self) -> None:
+        servers = [{"server": f"10.0.0.{n}:80", "state": "up"} for n in range(60)]
+        parts: dict[str, Any] = {"backends": [{"name": "web", "servers": servers}]}
+        part = self.view({}, **parts).servers
+        self.assertEqual((len(part.rows), part.more), (50, 10))
+        page = _page({"route": "", "sort": "age_ms"}, **parts)
+        self.assertIn('<a href="./?sort=age_ms&amp;all=servers#servers">Show all 60</a>', page)
+        self.assertIn('<input name="servers" value="" autocomplete="off">', page)
+        self.assertIn('<input type="hidden" name="sort" value="age_ms">', page)
+        self.assertEqual(self.view({"all": "servers"}, **parts).servers.more, 0)
+        part = self.view({"servers": "0.5"}, **parts).servers
+        self.assertEqual((len(part.rows), part.is_searched), (11, True))
+        few: dict[str, Any] = {"backends": [{"name": "web", "servers": servers[:50]}]}
+        self.assertNotIn('name="servers"', _page(**few))
+
+    def test_identical_unrecognised_clients_are_one_row(self) -> None:
+        recent = [
+            {"client": client, "listener": "public", "reason": "no-route", "first": first}
+            for client, first in (
+                ("192.0.2.2:9", "0a"),
+                ("192.0.2.1:8", "0b"),
+                ("192.0.2.1:7", "0a"),
+                ("192.0.2.1:6", "0a"),
+                ("192.0.2.1:5", "0b"),
+            )
+        ]
+        rows = self.view({}, recent=recent).unrecognised.rows
+        self.assertEqual(
+            [(row["client"], row["count"]) for row in rows],
+            [("192.0.2.2:9", "3 times, from 2 addresses"), ("192.0.2.1:8", "2 times")],
+        )
+        found = self.view({"unrecognised": "0B"}, recent=recent).unrecognised
+        self.assertEqual([row["client"] for row in found.rows], ["192.0.2.1:8"])
+
+    def test_facts_of_a_connection_are_for_people(self) -> None:
+        chosen = {"id": "1-1", "age_ms": 243887.9, "idle_ms": 3.2, "bytes_in": 2048, "facts": {}}
+        found = self.view({}, connection=chosen).connection
+        assert found is not None
+        self.assertEqual(
+            found["facts"],
+            [("id", "1-1"), ("age", "4 min 3 s"), ("idle", "3.2 ms"), ("in", "2.0 KiB")],
+        )
+
+    def test_rules_of_a_filter_or_a_search_alone(self) -> None:
+        text = "# all\n[listen public]\n[route a]\nbackend = b\n[route c]\n[backend b]\n"
+        sections = [
+            {"name": name, "line": line, "text": body}
+            for name, line, body in (
+                ("listen public", 2, "[listen public]"),
+                ("route a", 3, "[route a]\nbackend = b"),
+                ("route c", 5, "[route c]"),
+                ("backend b", 6, "[backend b]"),
+            )
+        ]
+        parts: dict[str, Any] = {
+            "rules": [{"file": "r.ini", "text": text, "sections": sections}],
+            "routes": [{"name": "a", "backend": "b"}, {"name": "c", "backend": "close"}],
+        }
+
+        def lines(**query: str) -> list[int]:
+            return [line.number for file in self.view(query, **parts).rules for line in file.lines]
+
+        self.assertEqual(lines(), [1, 2, 3, 4, 5, 6])
+        self.assertEqual(lines(route="a"), [3, 4, 6])
+        self.assertEqual(lines(rules="BACKEND"), [3, 4, 6])
+        self.assertEqual(lines(rules="nothing"), [])
 
 
 class QueryTests(SynchronousTestCase):

@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.admin.page.tables import PER_PAGE
-from txmux.admin.page.view import PageSnapshot
+from txmux.admin.page.view import PageExplanation, PageSnapshot
 from txmux.control.broadcast import Listing
 from txmux.control.documents import rules_document
 from txmux.control.filters import FilterError, Filters, Page
@@ -23,12 +23,13 @@ from txmux.telemetry.formatting import (
     EXPLANATION_COLUMNS,
     ExplainedRoute,
     aligned,
+    counted,
     explained_trace,
     explanation_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
     from txmux.admin.page.query import PageQuery
     from txmux.control.control import Control
@@ -77,7 +78,7 @@ async def gather(control: Control, query: PageQuery) -> PageSnapshot:
         control.rates.history(),
         warnings=warnings,
         connection=await _chosen(control, query["connection"]),
-        explained=await _explained(control, query) if query["explain"] else "",
+        explained=await _explained(control, query) if query["explain"] else (),
     )
 
 
@@ -98,33 +99,57 @@ async def _chosen(control: Control, identity: str) -> dict[str, Any] | None:
         return {"id": identity} if identity else None
     why = explanation_of(found)
     del found["explanation"]
-    return {**found, "explained": "\n".join([*_routes(why.routes), *aligned(why.conclusion)])}
+    return {**found, "explained": explanation(why.routes, aligned(why.conclusion))}
 
 
-async def _explained(control: Control, query: PageQuery) -> str:
+async def _explained(control: Control, query: PageQuery) -> list[PageExplanation]:
     try:
         data = bytes_from_hex("hex", query["explain"])
         client = ip_address(query["from"]) if query["from"] else None
         return bytes_explained(await control.explain(data, query["on"] or None, client))
     except (OptionError, UnknownError) as problem:
-        return str(problem)
+        return [PageExplanation(str(problem))]
     except ValueError:
-        return "from: is not an IP address; write one as 192.0.2.1 or 2001:db8::1"
+        wrong = "from: is not an IP address; write one as 192.0.2.1 or 2001:db8::1"
+        return [PageExplanation(wrong)]
 
 
-def _routes(routes: Sequence[ExplainedRoute]) -> list[str]:
-    return [*aligned([EXPLANATION_COLUMNS, *(one.cells for one in routes)]), ""] if routes else []
+def explanation(
+    routes: Sequence[ExplainedRoute], conclusion: Iterable[str], title: str = ""
+) -> PageExplanation:
+    """Write an explanation, in which routes that were not asked are folded, and of very many those that said no."""
+    kinds: dict[str, list[ExplainedRoute]] = {}
+    kind = ""
+    is_long = len(routes) > PER_PAGE
+    for one in routes:
+        if one.name:  # else it is a line of the route before
+            is_folded = one.answer == "not asked" or (is_long and one.answer == "no")
+            kind = one.answer if is_folded and not one.wins else ""
+        kinds.setdefault(kind, []).append(one)
+    shown = _table(kinds.pop("", ()))
+    folded = []
+    for kind, rows in kinds.items():
+        number = counted(sum(bool(one.name) for one in rows), "route")
+        folded.append((f"{kind}: {number}", "\n".join(_table(rows))))
+    head = [title] if title else []
+    return PageExplanation(
+        "\n".join([*head, *shown, *([""] if shown else []), *conclusion]), folded
+    )
 
 
-def bytes_explained(document: Mapping[str, Any]) -> str:
+def _table(routes: Sequence[ExplainedRoute]) -> list[str]:
+    return [*aligned([EXPLANATION_COLUMNS, *(one.cells for one in routes)])] if routes else []
+
+
+def bytes_explained(document: Mapping[str, Any]) -> list[PageExplanation]:
     """Write what listeners make of bytes, by the document that ``txmux explain --json`` writes."""
-    lines: list[str] = []
+    found = []
     for stream in document["streams"]:
         unit = "byte" if stream["datagrams"] is None else "datagram"
         for one in stream["listeners"]:
-            routes = explained_trace(one, unit)
-            lines += [f"listener {one['listener']}", *_routes(routes), _decision(one, unit), ""]
-    return "\n".join(lines[:-1])
+            title = f"listener {one['listener']}"
+            found.append(explanation(explained_trace(one, unit), [_decision(one, unit)], title))
+    return found
 
 
 def _decision(listener: Mapping[str, Any], unit: str) -> str:

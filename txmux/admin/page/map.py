@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
-Health = Literal["up", "partly", "down", "drain", "idle"]
+Health = Literal["up", "unchecked", "partly", "down", "drain", "idle"]
 
 WIDTH = 1000
 ROW = 26
@@ -18,6 +18,10 @@ _LISTENERS = (8, 190)  # left and right edge of each column
 _ROUTES = (330, 590)
 _BACKENDS = (730, 992)
 _MOST_ROUTES = 24
+_MANY_SERVERS = 24
+_MOST_SERVERS = 6  # of one backend
+_TROUBLE: Sequence[Health] = ("down", "partly", "drain")  # the worst first
+_URGENCY = {health: at for at, health in enumerate((*_TROUBLE, "unchecked", "up", "idle"))}
 _LETTER = 7.3  # width of a letter, in the units of the drawing
 
 CHART_WIDTH = 300
@@ -118,14 +122,15 @@ def draw(
     backends: Mapping[str, Sequence[MapServer]],
     *,
     everything: bool = False,
+    chosen: str = "",
 ) -> Map:
     """Lay out the map.
 
-    Where there are many routes, only the busiest are shown, and those to a backend without a healthy server; the others are folded into
-    rows that say how many they are. What a route names beside the backends has a box of its own.
+    Where there are many routes, only the chosen one, the busiest and those to a backend with a server that is not up are shown; the others
+    are folded into rows that say how many they are. What a route names beside the backends has a box of its own.
     """
     healths = {name: health_of(servers) for name, servers in backends.items()}
-    shown = _shown(routes, healths, everything=everything)
+    shown = _shown(routes, healths, chosen, everything=everything)
     drawing = _Drawing(max((route.flow.weight for route in routes), default=0))
     left = drawing.listeners(listeners, len(shown))
     named = [route.backend for route in shown if isinstance(route, MapRoute) and route.backend]
@@ -140,7 +145,7 @@ def draw(
             drawing.join(source, box, flow or route.flow, box.health)
         if route.backend in right:
             drawing.join(box, right[route.backend], route.flow, box.health)
-    folded = sum(group for group in shown if isinstance(group, int))
+    folded = sum(len(group) for group in shown if isinstance(group, list))
     return Map(drawing.boxes, drawing.lines, drawing.height, folded)
 
 
@@ -148,33 +153,45 @@ def health_of(servers: Iterable[MapServer]) -> Health:
     states = [server.health for server in servers]
     if not states:
         return "idle"
-    up = sum(state in {"up", "partly"} for state in states)
+    up = sum(state in {"up", "unchecked", "partly"} for state in states)
     if up == len(states):
-        return "up"
+        return next((state for state in ("partly", "unchecked") if state in states), "up")
     if up:
         return "partly"
     return "drain" if all(state == "drain" for state in states) else "down"
 
 
 def _shown(
-    routes: Sequence[MapRoute], healths: Mapping[str, Health], *, everything: bool
-) -> list[MapRoute | int]:
-    """Return the routes to show, in their order, and between them how many are left out."""
+    routes: Sequence[MapRoute], healths: Mapping[str, Health], chosen: str, *, everything: bool
+) -> list[MapRoute | list[MapRoute]]:
+    """Return the routes to show, in their order, and between them those that are left out."""
     if everything or len(routes) <= _MOST_ROUTES:
         return [*routes]
-    urgent = [route.name for route in routes if healths.get(route.backend) == "down"]
     busiest = sorted(routes, key=lambda route: (route.flow.weight, route.matches), reverse=True)
-    chosen = {*urgent[:_MOST_ROUTES], *(route.name for route in busiest[: _MOST_ROUTES - 4])}
-    chosen |= {name for route in routes if route.name in chosen for name in route.under}
-    shown: list[MapRoute | int] = []
+    urgent = [
+        route.name
+        for health in _TROUBLE
+        for route in busiest
+        if healths.get(route.backend) == health
+    ]
+    kept = {chosen, *urgent[: _MOST_ROUTES - 4]}
+    kept |= {route.name for route in busiest[: max(_MOST_ROUTES - len(kept), 4)]}
+    kept |= {name for route in routes if route.name in kept for name in route.under}
+    shown: list[MapRoute | list[MapRoute]] = []
     for route in routes:
-        if route.name in chosen:
+        if route.name in kept:
             shown.append(route)
-        elif shown and isinstance(shown[-1], int):
-            shown[-1] += 1
+        elif shown and isinstance(shown[-1], list):
+            shown[-1].append(route)
         else:
-            shown.append(1)
-    return shown
+            shown.append([route])
+    # One route by itself takes no more room than its number.
+    return [row[0] if isinstance(row, list) and len(row) == 1 else row for row in shown]
+
+
+def _worst(routes: Iterable[MapRoute], healths: Mapping[str, Health]) -> Health:
+    found = {healths.get(route.backend) for route in routes}
+    return next((health for health in _TROUBLE if health in found), "idle")
 
 
 def _sources(route: MapRoute, listeners: Mapping[str, Box], routes: Mapping[str, Box]) -> list[Box]:
@@ -233,14 +250,14 @@ class _Drawing:
         }
 
     def routes(
-        self, shown: Iterable[MapRoute | int], healths: Mapping[str, Health]
+        self, shown: Iterable[MapRoute | list[MapRoute]], healths: Mapping[str, Health]
     ) -> dict[str, Box]:
         boxes: dict[str, Box] = {}
         y: float = _TOP
         for route in shown:
-            if isinstance(route, int):
-                named = f"{route} more" if route > 1 else "1 more"
-                self._box("folded", named, y, _ROUTES, health="idle", title=f"{named}: show all")
+            if isinstance(route, list):
+                named, health = f"{len(route)} more", _worst(route, healths)
+                self._box("folded", named, y, _ROUTES, health=health, title=f"{named}: show all")
             else:
                 inner = any(name in boxes for name in route.under)
                 boxes[route.name] = self._box(
@@ -264,26 +281,36 @@ class _Drawing:
         """Put the backends into the third column, with their servers below them."""
         boxes: dict[str, Box] = {}
         y: float = _TOP
-        for name in names:
+        listed = [*names]
+        is_long = sum(len(backends.get(name, ())) for name in listed) > _MANY_SERVERS
+        for name in listed:
             servers = backends.get(name, ())
-            up = sum(server.health == "up" for server in servers)
+            up = sum(server.health in {"up", "unchecked"} for server in servers)
+            is_checked = any(server.health != "unchecked" for server in servers)
             boxes[name] = self._box(
                 "backend",
                 name,
                 y,
                 _BACKENDS,
-                detail=f"{up}/{len(servers)} up" if servers else "",
+                detail=(f"{up}/{len(servers)} up" if is_checked else "not checked")
+                if servers
+                else "",
                 health=healths.get(name, "idle"),
             )
             y += ROW
             if len(servers) > 1 or (servers and servers[0].name != name):
-                y = self._servers(name, servers, y)
+                y = self._servers(name, servers, y, is_long=is_long)
             y += _GAP
         return boxes
 
-    def _servers(self, backend: str, servers: Sequence[MapServer], y: float) -> float:
-        urgent = sorted(servers, key=lambda server: server.health == "up")
-        for server in urgent[:6]:
+    def _servers(
+        self, backend: str, servers: Sequence[MapServer], y: float, *, is_long: bool
+    ) -> float:
+        """Put the servers of a backend below it; in a long drawing, only those with trouble."""
+        listed = sorted(servers, key=lambda server: _URGENCY[server.health])
+        if is_long:
+            listed = [server for server in listed if server.health in _TROUBLE]
+        for server in listed[:_MOST_SERVERS]:
             self._box(
                 "server",
                 server.name,
@@ -295,9 +322,10 @@ class _Drawing:
                 of=backend,
             )
             y += ROW
-        if len(servers) > 6:
-            named = f"{len(servers) - 6} more"
-            self._box("folded", named, y, _BACKENDS, health="idle", inset=16, of=backend)
+        if len(listed) > _MOST_SERVERS:
+            named, health = f"{len(listed) - _MOST_SERVERS} more", listed[_MOST_SERVERS].health
+            health = health if health in _TROUBLE else "idle"
+            self._box("folded", named, y, _BACKENDS, health=health, inset=16, of=backend)
             y += ROW
         return y
 
@@ -312,7 +340,8 @@ class _Drawing:
                 f"M{x1:.0f},{source.middle:.0f} C{x1 + bend:.0f},{source.middle:.0f} "
                 f"{x2 - bend:.0f},{target.middle:.0f} {x2:.0f},{target.middle:.0f}"
             )
-        colour: Health = "idle" if not flow.weight and health in {"up", "partly"} else health
+        is_well = health in {"up", "unchecked", "partly"}
+        colour: Health = "idle" if is_well and not flow.weight else health
         self.lines.append(MapLine(path, self._thickness(flow.weight), colour))
 
     def _thickness(self, weight: float) -> float:

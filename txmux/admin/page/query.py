@@ -10,7 +10,10 @@ import attrs
 FILTERS = ("listener", "route", "backend", "server", "client", "state", "older")
 """The filters of connections, as in ``GET /api/connections``."""
 
-_OTHERS = ("sort", "after", "map", "connection", "explain", "on", "from")
+PARTS = ("servers", "unrecognised", "rules")
+"""Parts with many rows, each searched for the text of its own parameter; ``all`` names the one that is not folded."""
+
+_OTHERS = ("sort", "after", "map", "all", "connection", "explain", "on", "from")
 _LONGEST = 8192
 _MOST_TEXT = 200
 
@@ -27,7 +30,7 @@ class PageQuery:
         return cls(
             {
                 name: arguments[name][: limits.get(name, _MOST_TEXT)]
-                for name in (*FILTERS, *_OTHERS)
+                for name in (*FILTERS, *PARTS, *_OTHERS)
                 if arguments.get(name)
             }
         )
@@ -44,6 +47,16 @@ class PageQuery:
         values = {**self.values, **changed}
         text = urlencode({name: value for name, value in values.items() if value})
         return f"./?{text}" if text else "./"
+
+    def others(self, *names: str) -> dict[str, str]:
+        """Return what a form with these fields has to send along."""
+        left = {*names, "after", "connection", "explain", "on", "from"}
+        return {name: value for name, value in self.values.items() if name not in left}
+
+    def finds(self, part: str, *texts: str) -> bool:
+        """Return whether one of the texts has what a part is searched for."""
+        text = self[part].casefold()
+        return any(text in one.casefold() for one in texts)
 
     def fits(self, **values: str) -> bool:
         return all(self[name] in {"", value} for name, value in values.items())

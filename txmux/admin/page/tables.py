@@ -2,49 +2,95 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 import attrs
 
 from txmux.admin.page.map import Health, MapServer
 from txmux.admin.page.unrecognised import ago
-from txmux.telemetry.formatting import count, duration, size
+from txmux.telemetry.formatting import count, duration, server_state, size, worst_first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from txmux.admin.page.query import PageQuery
 
 _HEALTH: Mapping[str, Health] = {
     "up": "up",
-    "ready": "up",
+    "not checked": "unchecked",
+    "probing": "partly",
     "drain": "drain",
+    "drained, and down": "drain",
     "maintenance": "drain",
-    "down": "down",
-    "ejected": "down",
+    "disabled": "drain",
 }
 _ACTIONS = (("Ready", "ready"), ("Drain", "drain"), ("Maintenance", "maintenance"))
 
 _STEERED = {"drain", "maintenance"}
 _MOST_SHOWN = 5
-PER_PAGE = 100
-_SHORT_RULES = 200  # lines
+_SECOND = 1000  # ms
+PER_PAGE = 50
+_SHORT_RULES = PER_PAGE  # lines
+
+_Row = TypeVar("_Row")
 
 
-def health_of_state(state: str) -> Health:
-    return _HEALTH.get(state, "down")
+@attrs.frozen
+class Folded(Generic[_Row]):
+    """The first rows of a part, how many there are, and whether that is enough for a search."""
+
+    rows: Sequence[_Row]
+    total: int
+    is_searched: bool
+
+    @property
+    def more(self) -> int:
+        return self.total - len(self.rows)
+
+
+def fold(
+    rows: Iterable[_Row],
+    text: Callable[[_Row], str],
+    query: PageQuery,
+    part: str,
+    most: int = PER_PAGE,
+) -> Folded[_Row]:
+    """Keep the rows of a part whose text has what it is searched for; of many, the first, unless all are wanted."""
+    found = [row for row in rows if query.finds(part, text(row))]
+    shown = found if query["all"] == part else found[:most]
+    return Folded(shown, len(found), bool(query[part]) or len(found) > most)
+
+
+def _health_of_server(server: Mapping[str, Any]) -> Health:
+    return _HEALTH.get(server_state(server), "down")
+
+
+def backends_of_route(routes: Iterable[Mapping[str, Any]], name: str) -> set[str]:
+    """Return the names of the backends of a route, or of those below it if it ends TLS."""
+    return {
+        str(one["backend"])
+        for one in routes
+        if one.get("backend") and name in {one["name"], *(one.get("under") or ())}
+    }
 
 
 def server_rows(
-    backends: Sequence[Mapping[str, Any]], query: PageQuery, now: float
-) -> list[dict[str, Any]]:
-    return [
-        _server_row(backend["name"], server, now)
-        for backend in backends
-        for server in backend["servers"]
-        if query.fits(backend=backend["name"], server=server["server"])
+    backends: Sequence[Mapping[str, Any]],
+    routes: Sequence[Mapping[str, Any]],
+    query: PageQuery,
+    now: float,
+) -> Folded[dict[str, Any]]:
+    """Return the servers that fit the filter, what is down or drained first."""
+    of_route = backends_of_route(routes, query["route"]) if query["route"] else None
+    rows = [
+        _server_row(backend, server, now)
+        for backend, server in worst_first(backends)
+        if query.fits(backend=backend, server=server["server"])
+        and (of_route is None or backend in of_route)
     ]
+    texts = ("backend", "name", "state", "why", "found")
+    return fold(rows, lambda row: " ".join(row[name] for name in texts), query, "servers")
 
 
 def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -56,11 +102,11 @@ def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str
         "backend": backend,
         "name": server["server"],
         "found": _resolved_addresses(server),
-        "state": state,
-        "health": health_of_state(state),
+        "state": server_state(server),
+        "health": _health_of_server(server),
         "why": str(server.get("why") or ""),
         "since": ago(now, server.get("since")),
-        "weight": count(server.get("weight", 1)),
+        "weight": f"weight {count(weight)}" if (weight := server.get("weight", 1)) != 1 else "",
         **counts,
         "checks": checks,
         "checks_label": f"{sum(checks)} of the last {len(checks)} checks were good",
@@ -84,7 +130,7 @@ def _last(check: Mapping[str, Any]) -> str:
         return ""
     took = check.get("duration_ms")
     result = str(check.get("result") or ("good" if check["ok"] else "bad"))
-    return f"{result}, {took:.0f} ms" if took is not None else result
+    return f"{result}, {milliseconds(took)}" if took is not None else result
 
 
 def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServer]]:
@@ -92,7 +138,7 @@ def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServ
         backend["name"]: [
             MapServer(
                 server["server"],
-                health_of_state(str(server["state"])),
+                _health_of_server(server),
                 f"{server.get('active', 0)} active" if server.get("active") else "",
             )
             for server in backend["servers"]
@@ -101,8 +147,8 @@ def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServ
     }
 
 
-def _milliseconds(value: float) -> str:
-    return duration(value / 1000)
+def milliseconds(value: float) -> str:
+    return f"{value:.3g} ms" if value < _SECOND else duration(value / _SECOND)
 
 
 _COLUMNS: Sequence[tuple[str, str, Callable[[Any], str] | None]] = (
@@ -111,8 +157,8 @@ _COLUMNS: Sequence[tuple[str, str, Callable[[Any], str] | None]] = (
     ("route", "route", None),
     ("server", "server", None),
     ("state", "state", None),
-    ("age", "age_ms", _milliseconds),
-    ("idle", "idle_ms", _milliseconds),
+    ("age", "age_ms", milliseconds),
+    ("idle", "idle_ms", milliseconds),
     ("in", "bytes_in", size),
     ("out", "bytes_out", size),
 )
@@ -191,20 +237,44 @@ class RulesFile:
 
 
 def files_of(
-    rules: Sequence[Mapping[str, Any]], routes: Sequence[Mapping[str, Any]]
+    rules: Sequence[Mapping[str, Any]], routes: Sequence[Mapping[str, Any]], query: PageQuery
 ) -> list[RulesFile]:
+    """Return the files; with a filter or a search, only the sections that it is about."""
     hits = {f"route {route['name']}": route for route in routes}
-    files = [_file(file, hits) for file in rules]
+    named = _sections_of(routes, query)
+    is_whole = not (named or query["rules"])
+    files = []
+    for file in rules:
+        keeps = {
+            section["name"]
+            for section in file.get("sections", ())
+            if (not named or section["name"] in named)
+            and query.finds("rules", section["name"], str(section.get("text", "")))
+        }
+        if is_whole or keeps:
+            files.append(_file(file, hits, None if is_whole else keeps))
     is_short = sum(len(file.lines) for file in files) <= _SHORT_RULES
-    return [attrs.evolve(file, is_open=is_short) for file in files]
+    return [attrs.evolve(file, is_open=is_short or not is_whole) for file in files]
 
 
-def _file(file: Mapping[str, Any], hits: Mapping[str, Mapping[str, Any]]) -> RulesFile:
+def _sections_of(routes: Sequence[Mapping[str, Any]], query: PageQuery) -> set[str]:
+    kinds = {"listener": "listen", "route": "route", "backend": "backend"}
+    named = {f"{word} {query[kind]}" for kind, word in kinds.items() if query[kind]}
+    return named | {f"backend {one}" for one in backends_of_route(routes, query["route"])}
+
+
+def _file(
+    file: Mapping[str, Any],
+    hits: Mapping[str, Mapping[str, Any]],
+    keeps: Collection[str] | None,
+) -> RulesFile:
     begins = {section["line"]: section["name"] for section in file.get("sections", ())}
-    lines = []
+    lines, within = [], ""
     for number, text in enumerate(file["text"].splitlines(), 1):
         name = begins.get(number, "")
-        lines.append(RulesLine(number, text, _hits(hits.get(name)), name.replace(" ", "-")))
+        within = name or within
+        if keeps is None or within in keeps:
+            lines.append(RulesLine(number, text, _hits(hits.get(name)), name.replace(" ", "-")))
     return RulesFile(file["file"], lines)
 
 

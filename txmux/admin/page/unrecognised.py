@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
-from txmux.telemetry.formatting import duration
+from txmux.telemetry.formatting import count, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from txmux.admin.page.query import PageQuery
 
@@ -23,21 +23,41 @@ _IDENTIFY_NOTHING = frozenset({"any", "random"})  # matchers that identify no pr
 _EVERY_BYTE = 256
 
 
+def identical_clients(ends: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Group clients that no route took, by their listener and first bytes, in the order of the first of each group."""
+    groups: dict[tuple[object, ...], list[Mapping[str, Any]]] = {}
+    for end in ends:
+        if "first" in end:
+            key = (end.get("listener"), end["first"], "datagrams_in" in end)
+            groups.setdefault(key, []).append(end)
+    return [*groups.values()]
+
+
 def unrecognised_client(
-    end: Mapping[str, Any], data: bytes, now: float, query: PageQuery, matcher: str
+    alike: Sequence[Mapping[str, Any]], now: float, query: PageQuery
 ) -> dict[str, Any]:
-    """Describe a client that no route took; `matcher` is a ``match =`` line for its first bytes, if a matcher knows them."""
-    client, listener = str(end.get("client", "")), str(end.get("listener", ""))
-    address = client.rpartition(":")[0].strip("[]")
+    """Describe identical clients that no route took, by the last one."""
+    end, clients = alike[0], [str(one.get("client", "")) for one in alike]
+    client, listener = clients[0], str(end.get("listener", ""))
+    data = bytes.fromhex(end["first"])
+    address, addresses = _address(client), len({*map(_address, clients)})
+    several = f"{count(len(alike))} times" if len(alike) > 1 else ""
     return {
+        "count": f"{several}, from {count(addresses)} addresses" if addresses > 1 else several,
         "client": client,
+        "clients": clients,
+        "data": data,
+        "over": Transport.UDP if "datagrams_in" in end else Transport.TCP,
         "listener": listener,
         "when": ago(now, end.get("ended")),
         "reason": str(end.get("reason", "")),
         "lines": dump(data),
         "explain": query.link(**{"explain": data.hex(), "on": listener, "from": address}),
-        "suggestion": matcher or line_for(data),
     }
+
+
+def _address(client: str) -> str:
+    return client.rpartition(":")[0].strip("[]")
 
 
 def dump(data: bytes) -> list[str]:

@@ -12,23 +12,31 @@ from txmux.admin.page.map import Box, Chart, Health, Map, chart, draw, map_route
 from txmux.admin.page.query import FILTERS, PageQuery
 from txmux.admin.page.tables import (
     PER_PAGE,
+    Folded,
     columns_of,
     files_of,
+    fold,
     map_servers,
+    milliseconds,
     rows_of,
     server_rows,
 )
-from txmux.admin.page.unrecognised import ago, unrecognised_client
-from txmux.interfaces import Transport
-from txmux.telemetry.formatting import count, duration, rate, size, troubles, worker_state
+from txmux.admin.page.unrecognised import (
+    ago,
+    identical_clients,
+    line_for,
+    unrecognised_client,
+)
+from txmux.telemetry.formatting import count, duration, rate, size, worker_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from txmux.control.rates import Moment
+    from txmux.interfaces import Transport
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
-_MOST_UNRECOGNISED = 20
+_MOST_UNRECOGNISED = 10
 
 
 @attrs.frozen
@@ -67,9 +75,14 @@ class View:
     # Now.
 
     @property
-    def attention(self) -> list[str]:
-        listed = [f"{one[:1].upper()}{one[1:]}." for one in troubles(self._status)]
-        return [*listed, *self.snapshot.warnings]
+    def attention(self) -> list[tuple[Health, list[str]]]:
+        """Sentences by how bad it is, the worst first."""
+        levels: dict[Health, list[str]] = {"down": [], "partly": []}
+        for one in self._status.get("attention", ()):
+            level: Health = "partly" if one["what"] == "servers" else "down"
+            levels[level].append(f"{one['text'][:1].upper()}{one['text'][1:]}.")
+        levels["down"] += self.snapshot.warnings
+        return [(level, sentences) for level, sentences in levels.items() if sentences]
 
     @property
     def charts(self) -> list[Chart]:
@@ -120,15 +133,26 @@ class View:
         }
         routes = map_routes(snapshot.routes, snapshot.traffic)
         everything = self.query["map"] == "all"
-        return draw(listeners, routes, map_servers(snapshot.backends), everything=everything)
+        return draw(
+            listeners,
+            routes,
+            map_servers(snapshot.backends),
+            everything=everything,
+            chosen=self.query["route"],
+        )
 
     def of_box(self, box: Box) -> str:
         """Return the page that shows only what belongs to a box of the map."""
         if box.kind == "folded":
+            if box.of:
+                return self.query.link(backend=box.of, server="", after="") + "#servers"
             return self.query.link(map="all") + "#map"
         if box.kind == "server":
             return self.query.link(backend=box.of, server=box.name, after="") + "#connections"
         return self.query.link(**{box.kind: box.name, "after": ""}) + "#connections"
+
+    def is_chosen(self, box: Box) -> bool:
+        return self.query[box.kind] == box.name
 
     # Connections.
 
@@ -148,6 +172,9 @@ class View:
         shown = min(there, PER_PAGE)
         what = "connection" if there == 1 else "connections"
         if self.snapshot.is_cut:
+            active = self._status.get("connections", {}).get("active", 0)
+            if active > there and not (self.query.filters or self.query["after"]):
+                return f"{count(shown)} of {count(active)} {what}."
             return f"The first {count(shown)} {what}; there are more."
         return f"{count(shown)} of {count(there)} {what}." if shown < there else f"{there} {what}."
 
@@ -165,36 +192,36 @@ class View:
         if chosen is None:
             return None
         hidden = {"facts", "explained"}
-        facts = [(name, str(value)) for name, value in chosen.items() if name not in hidden]
+        facts = [_fact(name, value) for name, value in chosen.items() if name not in hidden]
         facts += [(name, str(value)) for name, value in (chosen.get("facts") or {}).items()]
         shown = [(name, value) for name, value in facts if value not in {"", "None"}]
         if facts == [("id", chosen["id"])]:
-            return {"id": chosen["id"], "facts": (), "explained": "", "is_live": False}
-        explained = chosen.get("explained", "")
+            return {"id": chosen["id"], "facts": (), "explained": None, "is_live": False}
+        explained = chosen.get("explained")
         return {"id": chosen["id"], "facts": shown, "explained": explained, "is_live": True}
 
     # Ends.
 
     @property
-    def unrecognised(self) -> list[dict[str, Any]]:
-        """Clients that no route took, the last one first."""
-        return [
-            unrecognised_client(
-                end,
-                data,
-                self.snapshot.now,
-                self.query,
-                self.matcher_of(data, Transport.UDP if "datagrams_in" in end else Transport.TCP),
-            )
-            for end in self._recent
-            if "first" in end or end.get("unrecognised")
-            for data in [bytes.fromhex(end.get("first") or "")]
-        ][:_MOST_UNRECOGNISED]
+    def unrecognised(self) -> Folded[dict[str, Any]]:
+        """Clients that no route took, identical ones once, the last one first."""
+        rows = (
+            unrecognised_client(alike, self.snapshot.now, self.query)
+            for alike in identical_clients(self._recent)
+        )
+
+        def text(row: dict[str, Any]) -> str:
+            return "\n".join([*row["clients"], row["listener"], row["reason"], *row["lines"]])
+
+        found = fold(rows, text, self.query, "unrecognised", _MOST_UNRECOGNISED)
+        for row in found.rows:
+            row["suggestion"] = self.matcher_of(row["data"], row["over"]) or line_for(row["data"])
+        return found
 
     @property
-    def ends(self) -> list[dict[str, str]]:
+    def ends(self) -> Folded[dict[str, str]]:
         """Other connections that did not end as they should, the last one first."""
-        return [
+        rows = (
             {
                 "when": ago(self.snapshot.now, end.get("ended")),
                 **{
@@ -204,7 +231,8 @@ class View:
             }
             for end in self._recent
             if "first" not in end
-        ]
+        )
+        return fold(rows, lambda row: " ".join(row.values()), self.query, "unrecognised")
 
     @property
     def _recent(self) -> list[Mapping[str, Any]]:
@@ -223,11 +251,17 @@ class View:
 
     @property
     def servers(self) -> Any:
-        return server_rows(self.snapshot.backends, self.query, self.snapshot.now)
+        snapshot = self.snapshot
+        return server_rows(snapshot.backends, snapshot.routes, self.query, snapshot.now)
 
     @property
     def rules(self) -> Any:
-        return files_of(self.snapshot.rules, self.snapshot.routes)
+        return files_of(self.snapshot.rules, self.snapshot.routes, self.query)
+
+    @property
+    def rules_are_searched(self) -> bool:
+        lines = sum(file["text"].count("\n") for file in self.snapshot.rules)
+        return bool(self.query["rules"]) or lines > PER_PAGE
 
     @property
     def reload_ok(self) -> bool:
@@ -280,7 +314,25 @@ class PageSnapshot:
     history: Sequence[Moment] = ()
     warnings: Sequence[str] = ()
     connection: Mapping[str, Any] | None = None
-    explained: str = ""
+    explained: Sequence[PageExplanation] = ()
+
+
+@attrs.frozen
+class PageExplanation:
+    """How routes answered: a text, and others below their titles that are shown on request."""
+
+    text: str
+    folded: Sequence[tuple[str, str]] = ()
+
+
+def _fact(name: str, value: object) -> tuple[str, str]:
+    """Write a field of a connection for people, without its unit in the name."""
+    if isinstance(value, (int, float)):
+        if name.endswith("_ms"):
+            return name.removesuffix("_ms"), milliseconds(value)
+        if name.startswith("bytes_"):
+            return name.removeprefix("bytes_"), size(value)
+    return name.replace("_", " "), str(value)
 
 
 @cache
