@@ -144,18 +144,18 @@ check = tcp interval=200ms
 """
 
 
-def many_routes(count: int, server: int) -> str:
+def many_routes(count: int, *servers: int) -> str:
     """Give rules with this many routes, by the names of web sites, to a sixth as many backends.
 
     Args:
         count: How many.
-        server: The port of the server of all backends.
+        servers: The ports of the servers of all backends; several are checked.
     """
+    listed = "".join(f"    127.0.0.1:{port}\n" for port in servers)
+    check = "check = tcp interval=200ms\n" if len(servers) > 1 else ""
     routes = "".join(
         f"[route site-{n}]\nmatch = http host=site-{n}.example\nbackend = pool-{n % (count // 6)}\n"
         for n in range(count)
     )
-    backends = "".join(
-        f"[backend pool-{n}]\nserver = 127.0.0.1:{server}\n" for n in range(count // 6)
-    )
+    backends = "".join(f"[backend pool-{n}]\nserver =\n{listed}{check}" for n in range(count // 6))
     return f"[listen public]\nendpoint = 127.0.0.1:0\n{routes}{backends}"

@@ -210,3 +210,30 @@ class ManyRoutesTests(BrowserCase):
             lambda: len(self.browser.all("svg.map rect.route")) == 300, "all routes are shown"
         )
         self.assert_quiet(watched)
+
+    def test_half_dead_pools(self) -> None:
+        """Servers that are down come first and are named in amber; what is folded is found by a search, also without JavaScript."""
+        browser, ports = self.browser, (self.holding.port, free_port(), free_port())
+        watched = self.own(Watched(self.folder, many_routes(120, *ports)))
+        self.log_in(watched)
+        browser.shows(".attention.partly", "and 14 more")
+        browser.shows(".attention.partly", "Backend pool-0: 2 of 3 servers are down")
+        self.assertEqual(browser.all("#now .fine, .attention.down"), [])
+        self.assertEqual(browser.text("#servers tbody .state .key"), "down")
+        browser.shows("#servers", "Show all 60")
+        edge = browser.run(
+            "const right = (one) => one.getBoundingClientRect().right;"
+            "return right(document.querySelector('#servers'))"
+            " - Math.max(...[...document.querySelectorAll('#servers button')].map(right))"
+        )
+        self.assertGreater(edge, 0)
+        self.assertEqual(browser.faults(), [])
+        browser.tell("Emulation.setScriptExecutionDisabled", value=True)
+        self.addCleanup(browser.tell, "Emulation.setScriptExecutionDisabled", value=False)
+        browser.open(watched.address + "?map=all")
+        browser.find("input[name=servers]").send_keys("pool-7\n")
+        eventually(lambda: len(browser.all("#servers tbody tr")) == 3, "those of pool-7 are shown")
+        self.assertEqual(len(browser.all("svg.map rect.route")), 120)
+        browser.open(watched.address + "?route=site-7&all=servers")
+        self.assertEqual(len(browser.all("#servers tbody tr")), 3)
+        self.assert_quiet(watched)
