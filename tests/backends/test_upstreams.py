@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import attrs
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import servers
@@ -145,6 +145,64 @@ class ChangedTest(SynchronousTestCase):
             new.pool.failed(self.pick(new))
         self.assertEqual(len([e for e in events if "no server is up" in e["log_format"]]), 1)
         self.assertIs(old.pool.members[0].state, MemberState.EJECTED)
+
+    def lines(self, *steps: tuple[Upstream, str, str]) -> list[str]:
+        """Apply results of checks, ``+`` or ``-`` for a server of an upstream, and return what is logged at info or above."""
+        with capturedLogs() as events:
+            for upstream, server, results in steps:
+                for result in results:
+                    upstream.apply_check(f"{server} {server}", ok=result == "+", why="refused")
+        return [
+            f"{event['log_level'].name} {formatEvent(event)}"
+            for event in events
+            if event["log_level"] is not LogLevel.debug
+        ]
+
+    def test_last_server_down(self) -> None:
+        for prefix in ("", "udp:"):
+            one, two = f"{prefix}10.0.0.1:80", f"{prefix}10.0.0.2:80"
+            both = self.change(one, two, check=Check("dns" if prefix else "tcp", fall=1, rise=1))
+            failed = "down: 1 check failed; last: refused"
+            self.assertEqual(
+                self.lines((both, one, "-"), (both, two, "-"), (both, two, "+"), (both, one, "+")),
+                [
+                    f"warn backend b: {one} is {failed}",
+                    f"warn backend b: {two} is {failed}",
+                    "warn backend b: no server is up",
+                    f"info backend b: {two} is up: 1 check succeeded",
+                    "info backend b: 1 server is up again",
+                    f"info backend b: {one} is up: 1 check succeeded",
+                ],
+            )
+
+    def test_last_server_down_over_a_reload(self) -> None:
+        server = "10.0.0.1:80"
+        spare = Backend("spare", servers("10.0.9.1:80"))
+        check = Check("tcp", fall=1, rise=1)
+        old = self.change(server, check=check, fallback=spare)
+        self.assertEqual(
+            self.lines((old, server, "-"))[1:],
+            ["warn backend b: no server is up; clients go to its fallback"],
+        )
+        with capturedLogs() as events:
+            new = self.change(server, check=check, retries=7)
+        self.assertEqual(events, [])
+        self.assertEqual(
+            self.lines((new, server, "+"))[1:], ["info backend b: 1 server is up again"]
+        )
+
+    def test_drained_server_down(self) -> None:
+        server = "10.0.0.1:80"
+        changed = self.change(server, "10.0.0.2:80", check=Check("tcp", fall=1, rise=1))
+        self.upstreams.apply_overrides({("b", server): ServerOverride("drain")})
+        drained = "backend b: 10.0.0.1:80 is drained by an operator"
+        self.assertEqual(
+            self.lines((changed, server, "--++")),
+            [
+                f"warn {drained}, and down: 1 check failed; last: refused",
+                f"info {drained}, and up again",
+            ],
+        )
 
     def test_checks(self) -> None:
         self.change("10.0.0.1:80", check=Check("tcp"))

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from txmux.backends.connect.source import Sources, check_transparent
 from txmux.backends.health.checks import apply_result, key_of
 from txmux.backends.pool.balance import affinity_of
+from txmux.backends.pool.member import SUSPECT
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.queue import ClientQueue
 from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, MemberState
@@ -21,6 +22,7 @@ from txmux.rules.model import NOWHERE, Backend, Handover, InProcess, Refusal
 from txmux.rules.problems import RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
+from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,14 +82,18 @@ def _report_change(
     )
     server, address = member.server.text, member.target.text
     why = member.why or "by an operator"
-    if not quiet:
+    how, is_well = why if now in BY_OPERATOR else f"{now.value}: {why}", now is MemberState.UP
+    if now is before:  # the checks of a drained one
+        is_well = member.health.state is MemberState.UP
+        how += ", and up again" if is_well else ""
+    elif not quiet:
         tell(server_event(backend, server, address, before.value, now.value, why))
-    (_log.debug if quiet else _log.info if now is MemberState.UP else _log.warn)(
+    (_log.debug if quiet else _log.info if is_well else _log.warn)(
         "backend {backend}: {server} is {how}",
         backend=backend,
         server=address,
         state=now.value,
-        how=why if now in BY_OPERATOR else f"{now.value}: {why}",
+        how=how,
     )
 
 
@@ -133,7 +139,8 @@ class Upstream:
             backend_health=backend_health,
             counters=counters,
         )
-        self.pool.on_shortage = self._shortage_began
+        self._checking, self._has_logged_shortage = checking, False
+        self.pool.on_shortage = self._log_shortage
         if not checking:
             self.pool.on_members = self._apply_early
         self.timeouts = Timeouts(
@@ -180,11 +187,31 @@ class Upstream:
             self._early.setdefault(key, []).append(why)
             del self._early[key][: -self.backend.check.fall if self.backend.check else None]
 
-    def _shortage_began(self) -> None:
-        _log.warn(
-            "backend {backend}: no server is up; until one is, clients also try the ejected ones",
-            backend=self.backend.name,
-        )
+    def _log_shortage(self, began: bool) -> None:  # noqa: FBT001 - of a callback
+        """Log what this process has found itself, and not what the one that checks servers logs."""
+        name, states = self.backend.name, [member.state for member in self.pool.members]
+        if not began:
+            if self._checking or self._has_logged_shortage:
+                up = states.count(MemberState.UP)
+                verb = "is" if up == 1 else "are"
+                _log.info(
+                    "backend {backend}: {servers} {verb} up again",
+                    backend=name,
+                    servers=counted(up, "server"),
+                    verb=verb,
+                )
+            self._has_logged_shortage = False
+            return
+        is_ejected = not SUSPECT.isdisjoint(states)
+        self._has_logged_shortage = self._checking or is_ejected
+        if not self._has_logged_shortage:
+            return
+        what = ""
+        if not isinstance(self.fallback, Refusal):
+            what = "; clients go to its fallback"
+        elif is_ejected:
+            what = "; until one is, clients also try the ejected ones"
+        _log.warn("backend {backend}: no server is up{what}", backend=name, what=what)
 
     def _apply_early(self) -> None:
         for key in [key_of(member) for member in self.pool.members]:

@@ -237,7 +237,7 @@ class ResultTests(SynchronousTestCase):
             apply_result(there.pool, key, ok=ok, why=why)
         self.assertEqual(there.changes, here.changes)
         self.assertEqual(
-            sorted(there.changes), ["10.0.0.1:80: up -> down", "10.0.0.2:80: up -> down"]
+            sorted(there.changes), ["10.0.0.1:80: up -> down", "10.0.0.2:80: up -> down", "short"]
         )
 
     def test_removed_member(self) -> None:
@@ -303,11 +303,11 @@ class FlappingTests(TestCase):
         self.assertEqual(self.watched.changes, [])
         for answer in (bad, b"", bad, bad):
             await self.check(answer)
-        self.assertEqual(self.watched.changes, [down])
+        self.assertEqual(self.watched.changes, [down, "short"])
         self.assertEqual(member.why, "3 checks failed; last: no PONG: -LOADING Redis is loading")
         for answer in (good, bad, good, good, good):
             await self.check(answer)
-        self.assertEqual(self.watched.changes, [down, up])
+        self.assertEqual(self.watched.changes, [down, "short", up, "up again"])
 
     async def test_stop_in_the_middle(self) -> None:
         while not self.server.peers:

@@ -28,7 +28,7 @@ SPARE = Backend("spare", servers("10.0.9.1:80"))
 
 
 class Watched:
-    """A pool, its clock, and its changes: ``server: before -> after``, and ``short`` when no server is up any more."""
+    """A pool, its clock, and its changes: ``server: before -> after``, and ``short`` when no server is up any more, ``up again``."""
 
     def __init__(
         self, *of: Server, backend_health: BackendHealth | None = None, **options: Any
@@ -39,7 +39,7 @@ class Watched:
         self.pool = BackendPool(
             backend, self.clock.seconds, self._changed, Random(1), backend_health
         )
-        self.pool.on_shortage = lambda: self.changes.append("short")
+        self.pool.on_shortage = lambda began: self.changes.append("short" if began else "up again")
         self.members = self.pool.members
 
     def _changed(self, member: Member, before: MemberState) -> None:

@@ -417,9 +417,9 @@ class LastResortTests(SynchronousTestCase):
         old = self.shortage(backend_health=backend_health)
         new = Watched(eject=Ejection(1), backend_health=backend_health)
         new.pool.take_over()
-        self.assertEqual(new.changes, ["short"])
         first, second = new.members
         new.pool.connected(new.pick(second))
+        self.assertEqual(new.changes, ["10.0.0.1:80: ejected -> up", "up again"])
         self.assertEqual(first.state, MemberState.UP)
         self.assertIs(old.pick(), old.members[0])
         self.assertIs(old.pick(), old.members[0])

@@ -147,15 +147,10 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def shortage(self) -> None:
         members = self.pool.members
-        is_short = (
-            self.fallback is not SPARE
-            and any(
-                member.state in {MemberState.EJECTED, MemberState.PROBING} for member in members
-            )
-            and not any(member.state is MemberState.UP for member in members)
-        )
-        if is_short and not self.was_short:
-            assert "short" in self.watched.changes
+        is_short = bool(members) and not any(member.state is MemberState.UP for member in members)
+        reported = [one for one in self.watched.changes if one in {"short", "up again"}]
+        if is_short is not self.was_short:
+            assert reported[-1:] == ["short" if is_short else "up again"]
         self.was_short = is_short
         self.watched.changes.clear()
 

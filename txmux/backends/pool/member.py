@@ -59,7 +59,11 @@ class Member:
     def why(self) -> str:
         if self.server.down:
             return "the rules say down"
-        return BY_OPERATOR[self.health.held] if self.health.held else self.health.why
+        health = self.health
+        if health.held is None:
+            return health.why
+        is_down = health.state is MemberState.DOWN and health.held is MemberState.DRAIN
+        return f"{BY_OPERATOR[health.held]}{f', and down: {health.why}' if is_down else ''}"
 
     def weigh(self) -> None:
         self.weight = (self.health.weight or self.server.weight) * self.share
@@ -80,7 +84,7 @@ class Member:
         return not most or self.health.connections < most
 
 
-_SUSPECT = {MemberState.EJECTED, MemberState.PROBING}
+SUSPECT = {MemberState.EJECTED, MemberState.PROBING}
 """States that failed connections lead to, and not checks."""
 
 
@@ -100,7 +104,7 @@ class Tiers:
         for member in members:
             if member.state is MemberState.UP or is_due(member, now):
                 usable.append(member)
-            elif member.state in _SUSPECT:
+            elif member.state in SUSPECT:
                 suspect.append(member)
         return cls(
             _groups(usable),

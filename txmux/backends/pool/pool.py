@@ -34,12 +34,13 @@ class BackendPool:
     A member counts it from `pick` on, so that no limit is exceeded by connections that are being made.
 
     Args:
-        on_change: Called with a member whose state has changed, and the state before; its ``why`` is the cause.
+        on_change: Called with a member whose state has changed, and the state before; its ``why`` is the cause. Also with one that an
+            operator has drained, with the same state, when its checks find it down, or up again.
         backend_health: The health of the same servers, shared with pools of other rules; a new one if not given.
 
     Attributes:
         on_members: Called when a look-up has changed the members.
-        on_shortage: Called when the last member that was up is not, so that ejected ones are used as a last resort.
+        on_shortage: Called with true when the last member that was up is not, and with false when one is up again.
         on_room: Called when there may be room, or none to wait for: see `txmux.backends.pool.queue`.
     """
 
@@ -58,7 +59,7 @@ class BackendPool:
         self._backend_health.add_pool(self)
         self.on_room: Callable[[], None] | None = None
         self.on_members: Callable[[], None] | None = None
-        self.on_shortage: Callable[[], None] | None = None
+        self.on_shortage: Callable[[bool], None] | None = None
         self._seconds = seconds
         self._on_change = on_change
         # A failure at one client's address says nothing about other clients'.
@@ -75,7 +76,9 @@ class BackendPool:
         self._tiers = Tiers()
         # With a fallback, its servers are used instead.
         self._has_last_resort = isinstance(backend.fallback, Refusal)
-        self._in_shortage = self._is_retired = False
+        self._is_retired = False
+        # Names have no members yet.
+        self._in_shortage = bool(self.members) and not self.has_server_up
         self._arrange()
 
     @property
@@ -287,9 +290,10 @@ class BackendPool:
 
     def _change(self, member: Member, state: MemberState, why: str) -> None:
         before, health = member.state, member.health
+        by_checks = MemberState.DOWN in {health.state, state}
         health.state, health.why, health.since = state, why, self._seconds()
         self._arrange()
-        if member.state is not before:
+        if member.state is not before or by_checks:
             self._on_change(member, before)
         self._look_for_shortage()
         for other in self._backend_health.others(self):
@@ -326,9 +330,9 @@ class BackendPool:
         return max(0.0, self._seconds() - since) if since else None
 
     def _look_for_shortage(self) -> None:
-        was, self._in_shortage = self._in_shortage, self._tiers.in_shortage
-        if self._in_shortage and not was and self.on_shortage is not None:
-            self.on_shortage()
+        was, self._in_shortage = self._in_shortage, not self.has_server_up
+        if self._in_shortage is not was and self.on_shortage is not None:
+            self.on_shortage(self._in_shortage)
 
     def _arrange(self) -> None:
         self._tiers = Tiers.arranged(
