@@ -128,9 +128,20 @@ class MisuseTests(CommandTestCase):
             sorted(re.findall(r"^txmux: (--\w+): ", "\n".join(lines), re.MULTILINE)),
             ["--listen", "--ssh", "--tls", "--workers"],
         )
-        self.assertIn(
-            "--tls: 'foo' is not a server; write HOST:PORT, [IPv6]:PORT, unix:/PATH", "".join(lines)
-        )
+        self.assertIn("--tls: 'foo' has no port; write foo:443", lines[-2])
+
+    def test_servers_without_a_port(self) -> None:
+        for words, said in (
+            (["--ssh", "localhost"], "--ssh: 'localhost' has no port; write localhost:22"),
+            (["--ssh", "10.0.0.1"], "--ssh: '10.0.0.1' has no port; write 10.0.0.1:22"),
+            (["--tls", "::1"], "--tls: '::1' has no port; write [::1]:443"),
+            (["--tls", "[::1]"], "--tls: '[::1]' has no port; write [::1]:443"),
+            (["--dns", "ns.example"], "--dns: 'ns.example' has no port; write ns.example:PORT"),
+            (["--default", "web"], "--default: 'web' has no port; write web:PORT"),
+            (["--silent", "localhost"], "--silent: 'localhost' has no port; write localhost:PORT"),
+            (["--default", "clos"], "--default: 'clos' is not a server; did you mean 'close'?"),
+        ):
+            self.assertEqual(self.refused(*_LISTEN, *words), [f"txmux: {said}"])
 
     def test_options_of_other_programs_with_advice(self) -> None:
         for option, said in (

@@ -29,7 +29,7 @@ class RouteTest(SynchronousTestCase):
         for match, backend, message in [
             ([], "close", "needs a match line"),
             ("shh", "close", "did you mean 'ssh'"),
-            ("ssh", "nowhere", "HOST:PORT"),
+            ("ssh", "nowhere", "has no port"),
             ("ssh", 22, "not a protocol factory"),
         ]:
             bad: Any = backend

@@ -58,7 +58,7 @@ class ValuesTests(SynchronousTestCase):
                 _any([("shs", "a:1")])
             ),
             "'ssh' is not a route; make one by txmux.route(": lambda: MuxFactory(_any(["ssh"])),
-            "'nowhere' is not a server": lambda: MuxFactory(
+            "'nowhere' has no port": lambda: MuxFactory(
                 _any([("ssh", Backend("b", _any(("nowhere",))))])
             ),
         }

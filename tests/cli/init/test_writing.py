@@ -27,7 +27,7 @@ _PROGRAMS = ["", "python3", *services._PROGRAMS, *services._WEB]
 _LISTENING = st.builds(
     Listening,
     st.ip_addresses().filter(is_plain),
-    st.integers(1, 65535) | st.sampled_from([*services._PORTS]),
+    st.integers(1, 65535) | st.sampled_from([*services.PORTS]),
     st.sampled_from(_PROGRAMS),
 )
 
@@ -67,7 +67,7 @@ class RecogniseTests(SynchronousTestCase):
             self.assertEqual((service.kind.name, service.by), (name, "greeting"))
 
     def test_matchers_need_no_option(self) -> None:
-        kinds = {*services._PROGRAMS.values(), *services._PORTS.values()}
+        kinds = {*services._PROGRAMS.values(), *services.PORTS.values()}
         kinds |= {kind for _, kind in services._GREETINGS}
         for name in {kind.matcher for kind in kinds} - {""}:
             installed_matchers()[name].predicate({})

@@ -119,7 +119,8 @@ class ServerTests(ReadingTestCase):
         for text, part in {
             "": "an empty text is not a server",
             '""': "'' is not a server; write HOST:PORT",
-            "web": "'web' is not a server; write HOST:PORT",
+            "web/": "'web/' is not a server; write HOST:PORT",
+            "web": "'web' has no port; write web:PORT",
             "127.0.0.300:80": "'127.0.0.300' is not an IP address; write one such as 192.0.2.1 or 2001:db8::1",
             "*:80": "'*' is not a host name; write one such as www.example.com, or an IP address",
             "tcp:a:1:foo=x": "tcp takes no 'foo' (it takes host, port, timeout, bindAddress)",
@@ -169,7 +170,7 @@ class BothTests(ReadingTestCase):
     """What is refused alike where to listen and where to connect."""
 
     def test_slips_get_the_right_form(self) -> None:
-        either = {"127.0.0.1": "127.0.0.1:PORT", "/run/x.sock": "unix:/run/x.sock"}
+        either = {"/run/x.sock": "unix:/run/x.sock"}
         slips: dict[Callable[[str], object], dict[str, str]] = {
             listening: {
                 **either,
@@ -180,8 +181,6 @@ class BothTests(ReadingTestCase):
                 "::1:443": "[::1]:443",
                 ":::443": "[::]:443",
                 "::8443": "[::]:8443",
-                "::1": "[::1]:PORT",
-                "2001:db8::": "[2001:db8::]:PORT",
             },
             server: {
                 **either,
@@ -196,6 +195,9 @@ class BothTests(ReadingTestCase):
             for text, meant in meanings.items():
                 message = self.complaint(read, text)
                 self.assertTrue(message.endswith(f"did you mean {meant!r}?"), message)
+            for text, meant in (("127.0.0.1",) * 2, ("::1", "[::1]"), ("[2001:db8::]",) * 2):
+                message = f"{text!r} has no port; write {meant}:PORT"
+                self.assertEqual(self.complaint(read, text), message)
 
     def test_ports_of_16_bits(self) -> None:
         for text in (

@@ -57,7 +57,7 @@ BAD_FILES = {
         "3: [listen public] silent: there is no [backend Close]; did you mean 'close'? "
         "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject\n"
         "4: [listen public] default: '22' is not an address and port; did you mean '127.0.0.1:22'?\n"
-        "7: [route b] backend: '127.0.0.1' is not an address and port; did you mean '127.0.0.1:PORT'?"
+        "7: [route b] backend: '127.0.0.1' has no port; write 127.0.0.1:PORT"
     ),
     "{listen}[route b]\nmatch = any\nbackend = c\nunder = pulbic,\n   b\n[backend c]": (
         "6: [route b] under: there is no [listen pulbic] and no [route pulbic]; did you mean 'public'?\n"

@@ -75,7 +75,7 @@ _PROGRAMS = {
     "xrdp": _kind("rdp"),
 }
 
-_PORTS = {
+PORTS = {
     **dict.fromkeys((22, 2222), SSH),
     **dict.fromkeys((80, 3000, 8000, 8008, 8080, 8081, 8888), HTTP),
     **dict.fromkeys((443, 465, 636, 853, 990, 993, 995, 4443, 5671, 6443, 8443, 8883, 9443), TLS),
@@ -138,7 +138,7 @@ def recognise(listening: Listening, greeting: bytes = b"") -> FoundService:
             return FoundService(listening, kind, "greeting")
     if listening.program in _PROGRAMS:
         return FoundService(listening, _PROGRAMS[listening.program], "program")
-    kind_of_port = _PORTS.get(listening.port)
+    kind_of_port = PORTS.get(listening.port)
     if listening.program in _WEB:
         return FoundService(listening, TLS if kind_of_port is TLS else HTTP, "program")
     return FoundService(listening, kind_of_port, "port" if kind_of_port else "")

@@ -10,7 +10,8 @@ from txmux.cli.remote.find import DEFAULT_RULES
 from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
 from txmux.errors import MuxError
 from txmux.rules.model.rules import OPTIONS
-from txmux.rules.problems import Problem, RulesError, nearest
+from txmux.rules.problems import Problem, RulesError, did_you_mean, nearest
+from txmux.rules.reading.context import REFUSALS
 from txmux.rules.reading.matching import MEANT, SERVER_FIRST
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ def _misuse(arguments: argparse.Namespace) -> str:
 
 def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:
     """Return a problem in terms of the option that it is about."""
+    from txmux.cli.init.services import PORTS  # noqa: PLC0415 - only for this
+
     if problem.section.startswith("route "):
         option = problem.section.removeprefix("route ")
     else:
@@ -179,9 +182,12 @@ def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:
     message = problem.message
     if message.startswith("there is no [backend "):
         given = {**vars(arguments), **dict(arguments.routes)}[option]
-        message = (
-            f"{given!r} is not a server; write HOST:PORT, [IPv6]:PORT, unix:/PATH, close or reset"
-        )
+        near = did_you_mean(given, REFUSALS)
+        what = "is not a server" if near else f"has no port; write {given}:PORT"
+        message = f"{given!r} {what}{near}"
+    if "' has no port; " in message:
+        usual = next((port for port, one in PORTS.items() if one.matcher == option), "PORT")
+        message = message.replace(", or the name of a [backend]", "").replace(":PORT", f":{usual}")
     if problem.key == "admin" and "'admin_token'" in message:
         message = (
             "over TCP it needs --admin-token FILE, too; the file is created if it does not exist"

@@ -127,13 +127,7 @@ class RulesReading:
         if NAME.fullmatch(text) and not text.replace(".", "").isdigit():
             if self.alone:
                 return Refusal.CLOSE
-            hint = did_you_mean(text, (*self.sections["backend"], *REFUSALS))
-            advice = f"write the name of a backend, HOST:PORT, unix:/path, {joined(list(REFUSALS))}"
-            if text.casefold() in REFUSAL_WORDS:
-                advice = f"to turn clients away, write {joined(list(REFUSALS))}"
-            elif text in self.sections["route"]:
-                advice = f"[route {text}] is a route; write what its 'backend' is"
-            raise InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))
+            raise self._unknown_outcome(text)
         if endpoints.are_several(text):
             raise InvalidValueError(
                 "takes one server; for several write a [backend] with one server a line, and its name here"
@@ -143,6 +137,19 @@ class RulesReading:
                 "takes one backend; put the servers of all of them into one [backend], and write its name here"
             )
         return self._in_short_form(text)
+
+    def _unknown_outcome(self, text: str) -> InvalidValueError:
+        hint = did_you_mean(text, (*self.sections["backend"], *REFUSALS))
+        if not hint and (text == "localhost" or "." in text):
+            return InvalidValueError(
+                f"{text!r} has no port; write {text}:PORT, or the name of a [backend]"
+            )
+        advice = f"write the name of a backend, HOST:PORT, unix:/path, {joined(list(REFUSALS))}"
+        if text.casefold() in REFUSAL_WORDS:
+            advice = f"to turn clients away, write {joined(list(REFUSALS))}"
+        elif text in self.sections["route"]:
+            advice = f"[route {text}] is a route; write what its 'backend' is"
+        return InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))
 
     def _in_short_form(self, text: str) -> Backend:
         known = self._short.get(text)

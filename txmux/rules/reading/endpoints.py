@@ -205,6 +205,8 @@ def _server(text: str) -> Server:
     if kind and (short is None or kind in {*_BUILT_IN, "tls"} or not short["port"].isdecimal()):
         return _endpoint(text, kind, host_like=short is not None)
     if short is None:
+        if _NAME_OF_SERVER.fullmatch(text):
+            raise _without_port(text, text)
         raise InvalidValueError(
             f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
         )
@@ -299,14 +301,18 @@ def _refuse_slips(text: str, any_address: str) -> None:
         meant = f"unix:{text}"
     elif _is_v6(host) and port.isdecimal():
         meant = f"[{host}]:{port}"
-    elif _is_v6(text):
-        meant = f"[{text}]:PORT"
+    elif _is_v6(bare := text[1:-1] if text[:1] + text[-1:] == "[]" else text):
+        raise _without_port(text, f"[{bare}]")
     elif is_address(text):
-        meant = f"{text}:PORT"
+        raise _without_port(text, text)
     if meant:
         raise InvalidValueError(
             f"{text!r} is not an address and port; did you mean {meant!r}?{hint}"
         )
+
+
+def _without_port(text: str, host: str) -> InvalidValueError:
+    return InvalidValueError(f"{text!r} has no port; write {host}:PORT")
 
 
 def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn:
