@@ -42,8 +42,11 @@ from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from txmux.processes.forking import Child
     from txmux.rules.model import Rules
+    from txmux.rules.problems import Problem
 
 __all__ = ["MuxService"]
 
@@ -339,17 +342,17 @@ class MuxService(Service):
         self._privilege.commit()
         self.control.use_rules(rules)
         self._watch.watch_files_of(rules)
-        if rules_changed:
-            self._log_warnings(rules)
-            if rules.settings.drain_removed:
-                supervisor.end_removed(different.routes.gone, different.backends.gone)
+        warnings = lint(rules) if rules_changed else []
+        self._log_warnings([*warnings, *supervisor.ending_certificates()])
+        if rules_changed and rules.settings.drain_removed:
+            supervisor.end_removed(different.routes.gone, different.backends.gone)
         await supervisor.all_serve()
         return Report(
             ok=True, changes=different.described(older) if rules_changed else "nothing changed"
         )
 
-    def _log_warnings(self, rules: Rules) -> None:
-        for warning in lint(rules):
+    def _log_warnings(self, warnings: Iterable[Problem]) -> None:
+        for warning in warnings:
             self._log.warn("{warning}", warning=str(warning))
 
     def _open(self) -> Supervisor:
@@ -375,7 +378,7 @@ class MuxService(Service):
     def _open_all(self) -> Supervisor:
         """Open all sockets; workers are yet to be started."""
         rules, counters = self.control.rules, self.control.counters
-        self._log_warnings(rules)
+        self._log_warnings(lint(rules))
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
         self._privilege.keep(rules, account)
@@ -394,6 +397,7 @@ class MuxService(Service):
         )
         supervisor.version = number_in(self._upgrades.state, rules)
         supervisor.check(account.owner if account else None)
+        self._log_warnings(supervisor.ending_certificates())
         self._upgrades.open(rules)
         return supervisor
 

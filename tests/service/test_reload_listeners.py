@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.backends.connect.tls_case import authority
 from tests.service.reload_case import LISTEN, ReloadCase, greeted
@@ -215,6 +216,29 @@ class FilesTest(ReloadCase):
             await self.logged("\n")
             lines = self.log.read_text().count("\n")
             self.assertEqual((moved.read_text(), lines), (before, 1))
+
+    async def test_certificates_that_end(self) -> None:
+        """The start and each reload log them once, and the status has them."""
+        own = authority().issue("a.example", ends=-1).write(self.folder / "a.pem", key=True)
+        client = authority().issue("c.example", ends=3.5).write(self.folder / "c.pem", key=True)
+        rules = (
+            f"{LISTEN}[route t]\nmatch = tls\nterminate_tls = {own}\nbackend = web\n"
+            f"[backend web]\nserver = 127.0.0.1:1\ntls = yes\ntls_name = web\ntls_client_certificate = {client}\n"
+        )
+        with capturedLogs() as events:
+            await self.run_service(rules)
+            self.assertEqual(await self.change(rules), "nothing changed")
+        lines = [one for event in events if "certificate '" in (one := formatEvent(event) or "")]
+        self.assertEqual(len(lines), 4)
+        self.assertEqual(lines[:2], lines[2:])
+        self.assertIn(
+            f":5: warning: [route t] terminate_tls: the certificate '{own}' ended on", lines[0]
+        )
+        self.assertIn(f"tls_client_certificate: the certificate '{client}' ends in 3 d", lines[1])
+        attention = (await self.running.control.status())["attention"]
+        told = [one["text"] for one in attention if one["what"] == "certificate"]
+        self.assertIn(f"the certificate {own} of route t ended on ", told[0])
+        self.assertIn(f"the certificate {client} of backend web ends in 3 days, on ", told[1])
 
     async def test_certificates(self) -> None:
         """Certificates are read again; if one cannot be used, clients are shown those that were."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DAY = timedelta(days=1)
+_VALID = 60  # days; those that end soon are warned of
 _SIGNS = x509.KeyUsage(
     digital_signature=True,
     content_commitment=False,
@@ -60,7 +61,7 @@ class Identity:
         self,
         *names: str,
         begins: float = -2,
-        ends: float = 2,
+        ends: float = _VALID,
         usage: bool = True,
         units: Sequence[str] = (),
     ) -> Identity:
@@ -109,9 +110,10 @@ class Identity:
 def make_authority(common_name: str = "Test Authority", *names: str) -> Identity:
     """Make a certificate that is its own authority, and may be that of others unless it has names."""
     if names:
-        return _make(common_name, None, -2, 2, [x509.SubjectAlternativeName([*map(_name, names)])])
+        alternative = x509.SubjectAlternativeName([*map(_name, names)])
+        return _make(common_name, None, -2, _VALID, [alternative])
     return _make(
-        common_name, None, -2, 2, [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
+        common_name, None, -2, _VALID, [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
     )
 
 

@@ -61,13 +61,18 @@ class AttentionTests(SynchronousTestCase):
             descriptors=(900, 1000),
             certificates=[("r", "x.pem", 2 * day), ("r", "y.pem", 0), ("r", "z.pem", 16 * day)],
             troubles=["it burns"],
+            to_servers=[("web", "c.pem", day + 7200)],
             stale={("web", "a.example:80"): (90.0, "no answer"), ("web", "b"): (None, "why")},
         )
         self.assertEqual(
             [*gauges.attention(now=day)],
             [
-                ("certificate", "the certificate x.pem of route r ends in 1 d"),
-                ("certificate", "the certificate y.pem of route r ended 1 d ago"),
+                ("certificate", "the certificate x.pem of route r ends in 1 day, on 1970-01-03"),
+                ("certificate", "the certificate y.pem of route r ended on 1970-01-01"),
+                (
+                    "certificate",
+                    "the certificate c.pem of backend web ends in 2 h, on 1970-01-02",
+                ),
                 ("descriptors", "file descriptors are running out: 900 of 1000 are open"),
                 ("tls", "it burns"),
                 ("names", "backend web: a.example:80: addresses 1 min 30 s old: no answer"),

@@ -254,6 +254,14 @@ class Upstreams:
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
         return self._names.stale()
 
+    def certificates(self) -> list[tuple[Backend, tuple[str, float]]]:
+        """Return those that servers are shown: the file, and when it expires, in seconds since 1970."""
+        return [
+            (upstream.backend, upstream.tls.identity.valid_until)
+            for upstream in self._upstreams.values()
+            if upstream.tls is not None and upstream.tls.identity is not None
+        ]
+
     def first_names(self) -> Deferred[None] | None:
         return self._names.first_answer() if self._names.unanswered else None
 

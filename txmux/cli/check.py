@@ -101,7 +101,7 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         rules = load(path, matchers, data)
     except RulesError as error:
         return _Checked(path, None, error.problems)
-    wrong, unread = _unusable_files(rules)
+    wrong, doubtful = _unusable_files(rules)
     wrong += obstacles(rules)
     if wrong:
         return _Checked(path, None, wrong)
@@ -111,14 +111,16 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         *token_as_path(rules),
         *missing_privileges(rules, own_privileges()),
         *cut_signatures(rules, matchers),
-        *unread,
+        *doubtful,
     ]
     forget_lines()
     return _Checked(path, rules, warnings(rules, found), _hints(rules))
 
 
 def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
-    ends = any(route.terminate_tls is not None for route in rules.routes)
+    ends = any(route.terminate_tls is not None for route in rules.routes) or any(
+        text.lower().startswith("ssl:") for one in rules.listeners for text in one.endpoints
+    )
     if not ends and all(backend.tls is None for backend in rules.backends.values()):
         return [], []
     from txmux.net.tls.check import unusable_files  # noqa: PLC0415 - OpenSSL takes a while

@@ -187,7 +187,9 @@ class Control:
     async def _gauges(self) -> Gauges:
         answers = await self._ask("count", gauges=True)
         gauges = Gauges.of(answer for _, answer in answers.answers)
-        return attrs.evolve(gauges, stale=self._stale())
+        shown = [] if self.state is None else self.state.upstreams.certificates()
+        to_servers = [(backend.name, *certificate) for backend, certificate in shown]
+        return attrs.evolve(gauges, stale=self._stale(), to_servers=to_servers)
 
     def _stale(self) -> Mapping[tuple[str, str], tuple[float | None, str]]:
         return {} if self.state is None else self.state.upstreams.stale()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_DAY = 86400
+_SOON = 14 * _DAY
 _SHORT = 10  # below it, one decimal is shown
 
 
@@ -39,6 +42,22 @@ def duration(seconds: float) -> str:
         if parts or number or size == 1:
             parts.append((number, unit))
     return " ".join(f"{number} {unit}" for number, unit in parts[:2] if number or len(parts) == 1)
+
+
+def certificate_end(until: float, now: float) -> str:
+    """Say when a certificate ends, or has ended, if that needs a person; both are in seconds since 1970.
+
+    >>> certificate_end(1796083200, 1795820000)
+    'ends in 3 days, on 2026-12-01'
+    """
+    left = until - now
+    if left >= _SOON:
+        return ""
+    day = f"on {datetime.fromtimestamp(until, timezone.utc):%Y-%m-%d}"
+    if left <= 0:
+        return f"ended {day}"
+    days = int(left / _DAY)
+    return f"ends in {counted(days, 'day') if days else duration(left)}, {day}"
 
 
 def compact_duration(seconds: float) -> str:

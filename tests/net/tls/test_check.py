@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest import mock
 
@@ -82,6 +83,33 @@ class FileTests(SynchronousTestCase):
             ],
         )
 
+    def test_certificates_that_end(self) -> None:
+        for name, days in (("old", -1.5), ("soon", 3.5), ("late", 14.5), ("client", 0.5)):
+            identity = authority().issue(f"{name}.example", ends=days)
+            identity.write(self.folder / f"{name}.pem", key=name != "client")
+            (self.folder / f"{name}.key").write_bytes(identity.key_pem())
+        rules = parse(
+            f"[listen a]\nendpoint = 127.0.0.1:1\n  ssl:2:{self.folder}/late.pem\n"
+            f"  ssl:3:privateKey={self.folder}/old.pem\n"
+            "[route a]\nmatch = tls\nterminate_tls = soon.pem, late.pem,\n  old.pem\nbackend = web\n"
+            "[backend web]\nserver = a.example:443\ntls = yes\n"
+            "tls_client_certificate = client.key, client.pem\n",
+            self.folder / "rules.ini",
+        )
+        wrong, warned = unusable_files(rules)
+        self.assertEqual(wrong, [])
+        now = datetime.now(timezone.utc)
+        old, soon, client = (f"{now + timedelta(days=days):%Y-%m-%d}" for days in (-1.5, 3.5, 0.5))
+        self.assertEqual(
+            self.reported(warned),
+            [
+                f"rules.ini:7: warning: [route a] terminate_tls: the certificate 'soon.pem' ends in 3 days, on {soon}",
+                f"rules.ini:7: warning: [route a] terminate_tls: the certificate 'old.pem' ended on {old}",
+                f"rules.ini:13: warning: [backend web] tls_client_certificate: the certificate 'client.pem' ends in 11 h 59 min, on {client}",
+                f"rules.ini:4: warning: [listen a] endpoint: the certificate 'old.pem' ended on {old}",
+            ],
+        )
+
     def test_forbidden(self) -> None:
         denied = PermissionError(13, "Permission denied")
         with mock.patch("txmux.files._open_at_once", side_effect=denied):
@@ -95,8 +123,9 @@ class FileTests(SynchronousTestCase):
 
     def test_routes_without_file(self) -> None:
         routes = tuple(attrs.evolve(route, section=NOWHERE) for route in self.rules.routes)
-        wrong, _ = unusable_files(attrs.evolve(self.rules, routes=routes))
-        self.assertIn("rules.ini: [route bare] terminate_tls: ", self.reported(wrong)[0])
+        rules = attrs.evolve(self.rules, routes=routes)
+        wrong = self.assertRaises(RulesError, Terminations(Clock()).read_certificates, rules)
+        self.assertIn("rules.ini: [route bare] terminate_tls: ", self.reported(wrong.problems)[0])
         bare = self.rules.routes[1]
         error = self.assertRaises(MuxError, Terminations(Clock()).termination_of, bare)
         self.assertIn("[route bare] terminate_tls: '", str(error))

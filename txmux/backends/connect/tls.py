@@ -64,6 +64,9 @@ class BackendTLS:
 
     Raises:
         TLSFileError: A file is missing, or its content.
+
+    Attributes:
+        identity: The certificate that servers are shown; ``None`` if there is none.
     """
 
     def __init__(self, tls: ServerTLS, *, verified: bool = True) -> None:
@@ -71,7 +74,7 @@ class BackendTLS:
         self._name = tls.name
         self._alpn = tuple(name.encode() for name in tls.alpn)
         self._authorities = read_authorities(tls.ca) if tls.ca is not None else None
-        self._settings = read_identity(tls.certificate) if tls.certificate else {}
+        self.identity = read_identity(tls.certificate) if tls.certificate else None
         # Making a context takes far longer than a handshake, above all with all of the system's authorities.
         self._options = functools.lru_cache(_MOST_OPTIONS)(self._make_options)
 
@@ -103,8 +106,21 @@ class BackendTLS:
             name,
             None if trusted is None else trustRootFromCertificates(map(Certificate, trusted)),
             acceptableProtocols=alpn or None,
-            extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2, **self._settings},
+            extraCertificateOptions={
+                "raiseMinimumTo": TLSVersion.TLSv1_2,
+                **self._identity_options(),
+            },
         )
+
+    def _identity_options(self) -> dict[str, Any]:
+        shown = self.identity
+        if shown is None:
+            return {}
+        return {
+            "certificate": shown.certificate,
+            "privateKey": shown.key,
+            "extraCertChain": [*shown.chain],
+        }
 
     def _explain(self, name: str, why: object, connection: SSL.Connection) -> str:
         chain = connection.get_peer_cert_chain() or []

@@ -1,55 +1,71 @@
-"""Files for TLS that cannot be used, with the lines that name them."""
+"""Files for TLS that cannot be used, and certificates that end, with the lines that name them."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txmux.net.tls.contexts import Contexts
-from txmux.net.tls.errors import TLSFileError, errors
+from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError, ending
 from txmux.net.tls.pem import read_authorities, read_identity
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from txmux.rules.model import Rules, ServerTLS
+    from txmux.rules.model import Rules, Section, TlsEnd
     from txmux.rules.problems import Problem
+
+    _Certificates = Iterable[tuple[str, float]]
 
 
 def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
-    """Read all files for TLS; return what is wrong, and apart from that those only this process may not read."""
-    found = [*errors(rules, lambda _, end: Contexts(end))]
+    """Read all files for TLS; return what is wrong, and warnings: files only this process may not read, and certificates that end."""
+    wrong: list[Problem] = []
+    doubtful: list[Problem] = []
+    for section, key, number, read in _readers(rules):
+        try:
+            doubtful += ending(section, key, read(), number)
+        except TLSFileError as error:  # noqa: PERF203 - all errors are reported
+            problem = section.problem(str(error), error.key, number)
+            (doubtful if error.forbidden else wrong).append(problem)
+    return wrong, doubtful
+
+
+def _readers(
+    rules: Rules,
+) -> Iterator[tuple[Section, str, int | None, Callable[[], _Certificates]]]:
+    for route in rules.routes:
+        if route.terminate_tls is not None:
+            yield route.section, "terminate_tls", None, partial(_of_end, route.terminate_tls)
     for backend in rules.backends.values():
-        of_backend = _of_backend(backend.tls) if backend.tls is not None else ()
-        found += [(one, backend.section.problem(str(one), one.key)) for one in of_backend]
+        tls = backend.tls
+        if tls is not None and tls.ca is not None:
+            yield backend.section, "tls_ca", None, partial(_of_authorities, tls.ca)
+        if tls is not None and tls.certificate:
+            read = partial(_of_identity, tls.certificate, CLIENT_CERTIFICATE)
+            yield backend.section, CLIENT_CERTIFICATE, None, read
     for listener in rules.listeners:
         for number, text in enumerate(listener.endpoints):
-            section, of_endpoint = listener.section, _of_endpoint(text)
-            found += [(one, section.problem(str(one), one.key, number)) for one in of_endpoint]
-    wrong = [problem for error, problem in found if not error.forbidden]
-    return wrong, [problem for error, problem in found if error.forbidden]
+            if text.lower().startswith("ssl:"):
+                yield listener.section, "endpoint", number, partial(_of_endpoint, text)
 
 
-def _of_endpoint(text: str) -> Iterator[TLSFileError]:
-    if not text.lower().startswith("ssl:"):
-        return
+def _of_end(end: TlsEnd) -> _Certificates:
+    return Contexts(end).valid_until
+
+
+def _of_authorities(path: Path) -> _Certificates:
+    read_authorities(path)  # whose ends do not matter to servers with a certificate of another one
+    return ()
+
+
+def _of_identity(paths: Iterable[Path], key: str) -> _Certificates:
+    return [read_identity(paths, key).valid_until]
+
+
+def _of_endpoint(text: str) -> _Certificates:
     given = SERVER["ssl"].check(split_arguments(text))
     key = given.get("privateKey", "server.pem")
-    try:
-        read_identity(map(Path, dict.fromkeys((given.get("certKey", key), key))), "endpoint")
-    except TLSFileError as error:
-        yield error
-
-
-def _of_backend(tls: ServerTLS) -> Iterator[TLSFileError]:
-    try:
-        if tls.ca is not None:
-            read_authorities(tls.ca)
-    except TLSFileError as error:
-        yield error
-    try:
-        if tls.certificate:
-            read_identity(tls.certificate)
-    except TLSFileError as error:
-        yield error
+    return _of_identity(map(Path, dict.fromkeys((given.get("certKey", key), key))), "endpoint")

@@ -57,10 +57,7 @@ class Contexts:
         self._under: dict[str, SSL.Context] = {}
         made = []
         found = read_key_pairs("terminate_tls", end.files)
-        self.valid_until = [
-            (str(pair.path), pair.certificate.to_cryptography().not_valid_after_utc.timestamp())
-            for pair in found
-        ]
+        self.valid_until = [pair.valid_until for pair in found]
         self.content = [
             (number, certificate.to_cryptography().public_bytes(Encoding.DER))
             for number, group in enumerate(

@@ -1,13 +1,19 @@
-"""Errors of TLS; without OpenSSL, which is imported only where rules have TLS."""
+"""Errors of TLS, and certificates that end; without OpenSSL, which is imported only where rules have TLS."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import attrs
 
 from txmux.errors import MuxError
-from txmux.rules.model import NOWHERE, Route, Rules, TlsEnd
+from txmux.rules.model import NOWHERE, Route, Rules, Section, TlsEnd
 from txmux.rules.problems import Problem
+from txmux.telemetry.formatting import certificate_end
+
+CLIENT_CERTIFICATE = "tls_client_certificate"  # the key
 
 
 class HandshakeError(MuxError):
@@ -43,3 +49,17 @@ def errors(
                 yield error, Problem(str(rules.path), 0, header, error.key, str(error))
             else:
                 yield error, route.section.problem(str(error), error.key)
+
+
+def ending(
+    section: Section,
+    key: str,
+    certificates: Iterable[tuple[str, float]],
+    number: int | None = None,
+) -> Iterator[Problem]:
+    """Warn of certificates that have ended or soon end; `certificates` are files and when each expires, in seconds since 1970."""
+    now = time.time()
+    for file, until in certificates:
+        if when := certificate_end(until, now):
+            found = section.problem(f"the certificate '{file}' {when}", key, number)
+            yield attrs.evolve(found, warning=True)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 from OpenSSL import crypto
 
 from txmux.files import read_bytes
-from txmux.net.tls.errors import TLSFileError
+from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +34,12 @@ class KeyPair:
     certificate: crypto.X509
     chain: tuple[crypto.X509, ...]
     key: crypto.PKey
+
+    @property
+    def valid_until(self) -> tuple[str, float]:
+        """The file, and when the certificate expires, in seconds since 1970."""
+        until = self.certificate.to_cryptography().not_valid_after_utc
+        return str(self.path), until.timestamp()
 
 
 @attrs.frozen
@@ -70,8 +76,8 @@ def read_revocations(
     return found
 
 
-def read_identity(paths: Iterable[Path], key: str = "tls_client_certificate") -> dict[str, Any]:
-    """Read a client's certificate, chain and key from several files, as arguments of Twisted's `CertificateOptions`."""
+def read_identity(paths: Iterable[Path], key: str = CLIENT_CERTIFICATE) -> KeyPair:
+    """Read a client's certificate, chain and key from several files."""
     files = [_read(key, path, _PAIR) for path in paths]
     shown = " and ".join(f"'{file.path}'" for file in files)
     certificates = [found for file in files for found in file.certificates]
@@ -79,14 +85,11 @@ def read_identity(paths: Iterable[Path], key: str = "tls_client_certificate") ->
     for found, what in ((certificates, "certificate"), (keys, "private key")):
         if not found:
             raise TLSFileError(key, f"{shown}: no {what} in it; {_name(_PAIR)}")
-    pairs = _pairs(_File(files[0].path, certificates, keys), keys)
+    path = next(file.path for file in files if file.certificates)
+    pairs = _pairs(_File(path, certificates, keys), keys)
     if not pairs:
         raise TLSFileError(key, f"{shown}: {_STRANGERS}; {_name(_PAIR)}")
-    return {
-        "certificate": pairs[0].certificate,
-        "privateKey": pairs[0].key,
-        "extraCertChain": list(pairs[0].chain),
-    }
+    return pairs[0]
 
 
 def read_key_pairs(key: str, paths: Iterable[Path]) -> list[KeyPair]:

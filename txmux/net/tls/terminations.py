@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.errors import MuxError
-from txmux.net.tls.errors import TLSFileError, errors
+from txmux.net.tls.errors import TLSFileError, ending, errors
 from txmux.rules.problems import Problem, RulesError
 
 if TYPE_CHECKING:
@@ -29,6 +29,16 @@ class Terminations:
         problems = [problem for _, problem in errors(rules, self._termination_of)]
         if problems:
             raise RulesError(problems)
+
+    def ending_certificates(self, rules: Rules) -> list[Problem]:
+        return [
+            problem
+            for route in rules.routes
+            if (end := route.terminate_tls) is not None
+            for problem in ending(
+                route.section, "terminate_tls", self._termination_of(route, end).store.valid_until()
+            )
+        ]
 
     def termination_of(self, route: Route) -> Termination:
         assert route.terminate_tls is not None  # noqa: S101 - for other routes it is not called

@@ -19,6 +19,7 @@ from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel.channel import GoneError
+from txmux.net.tls.errors import CLIENT_CERTIFICATE, ending
 from txmux.net.tls.terminations import Terminations
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.privilege import Privilege, open_for_worker
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from txmux.access.across_processes import SharedLimits
     from txmux.processes.workers.starting import Starter
     from txmux.rules.model import Rules
+    from txmux.rules.problems import Problem
 
 __all__ = ["Supervisor", "WorkersError"]
 
@@ -111,6 +113,7 @@ class Supervisor:
         self.transfers = WorkerTransfers(pool, accepting=accepting)
         self._is_started = False
         self._draining_sockets: set[str] = set()
+        self._ending: list[Problem] = []
         self._pending: PendingRules | None = None
         self._catching_up: set[Deferred[None]] = set()
         self.version = 1
@@ -142,10 +145,20 @@ class Supervisor:
         self._files.use(self._rules)
 
     def _check_files(self, rules: Rules, owner: tuple[int, int] | None) -> None:
-        Terminations(self._reactor).read_certificates(rules)
+        terminations = Terminations(self._reactor)
+        terminations.read_certificates(rules)
+        self._ending = terminations.ending_certificates(rules)
         access_log = open_log(rules.settings, owner=owner)
         if access_log is not None:
             access_log.close()
+
+    def ending_certificates(self) -> list[Problem]:
+        shown = [
+            problem
+            for backend, certificate in self.state.upstreams.certificates()
+            for problem in ending(backend.section, CLIENT_CERTIFICATE, [certificate])
+        ]
+        return [*self._ending, *shown]
 
     def start(self) -> None:
         self._limits.extend(self._rules)

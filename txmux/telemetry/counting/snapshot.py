@@ -26,7 +26,7 @@ from txmux.telemetry.counting.counter_groups import (
     undecided,
 )
 from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
-from txmux.telemetry.formatting import duration
+from txmux.telemetry.formatting import certificate_end, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _MATCHES, _DRY, _LAST, _IN, _OUT = (
     ROUTE.at[name] for name in ("matches", "dry run matches", "last match", "bytes in", "bytes out")
 )
-_SOON = 14 * 86400  # seconds
 _FULL = 0.8  # of the descriptors
 
 
@@ -136,6 +135,7 @@ class Gauges:
         stale: By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None``
             if there never were any.
         up: The backend and the server of each server that gets connections.
+        to_servers: Certificates that servers are shown: the backend, the file and when it expires.
     """
 
     generations: int = 1
@@ -146,6 +146,7 @@ class Gauges:
     cluster: bool | None = None
     troubles: Sequence[str] = ()
     stale: Mapping[tuple[str, str], tuple[float | None, str]] = attrs.field(factory=dict)
+    to_servers: Sequence[tuple[str, str, float]] = ()
 
     def stale_ages(self) -> dict[tuple[str, str], str]:
         """Describe, by backend and server, how old the addresses are that cannot be looked up again."""
@@ -162,11 +163,10 @@ class Gauges:
 
     def attention(self, now: float) -> Iterator[tuple[str, str]]:
         """Yield what needs a person, or soon will: what it is about, and a sentence."""
-        for route, file, until in self.certificates:
-            left = until - now
-            if left < _SOON:
-                when = f"ends in {duration(left)}" if left > 0 else f"ended {duration(-left)} ago"
-                yield "certificate", f"the certificate {file} of route {route} {when}"
+        shown = {"route": self.certificates, "backend": self.to_servers}
+        for where, name, file, until in [(k, *one) for k, found in shown.items() for one in found]:
+            if when := certificate_end(until, now):
+                yield "certificate", f"the certificate {file} of {where} {name} {when}"
         opened, most = self.descriptors
         if most and opened >= _FULL * most:
             yield "descriptors", f"file descriptors are running out: {opened} of {most} are open"
