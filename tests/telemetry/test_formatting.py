@@ -98,10 +98,12 @@ class ServerTests(SynchronousTestCase):
             {"server": name, "state": state, "check": None if ok is None else {"ok": ok}}
             for name, (state, ok) in states.items()
         ]
-        listed = worst_first([{"name": "web", "servers": servers}])
+        dead = [{"server": "h", "state": "down"}]
+        listed = worst_first([{"name": "web", "servers": servers}, {"name": "db", "servers": dead}])
         self.assertEqual(
             [(server["server"], server_state(server)) for _, server in listed],
             [
+                ("h", "down"),  # its backend has none that is up
                 ("g", "down"),
                 ("f", "ejected"),
                 ("d", "drained, and down"),

@@ -151,11 +151,17 @@ def server_state(server: Mapping[str, Any]) -> str:
 
 
 def worst_first(backends: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return servers with the names of their backends, what is down or drained first."""
-    servers = [(str(one["name"]), server) for one in backends for server in one["servers"]]
+    """Return servers with the names of their backends, what is down or drained first; of these, first the backends without a server."""
     order = {state: number for number, state in enumerate(_WORST_FIRST)}
     well = {"up": len(order), "not checked": len(order)}
-    return sorted(servers, key=lambda one: {**order, **well}.get(server_state(one[1]), 0))
+    ranked = []
+    for one in backends:
+        ranks = [{**order, **well}.get(server_state(server), 0) for server in one["servers"]]
+        serves = len(order) in ranks
+        for rank, server in zip(ranks, one["servers"], strict=True):
+            ranked.append((rank, serves, str(one["name"]), server))
+    ranked.sort(key=lambda row: row[:2])
+    return [(name, server) for _, _, name, server in ranked]
 
 
 def troubles(status: Mapping[str, Any]) -> list[str]:
