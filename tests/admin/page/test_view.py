@@ -154,6 +154,18 @@ class PartTests(SynchronousTestCase):
         found = self.view({"unrecognised": "0B"}, recent=recent).unrecognised
         self.assertEqual([row["client"] for row in found.rows], ["192.0.2.1:8"])
 
+    def test_how_many_connections_there_are(self) -> None:
+        rows = [{"id": f"1-{n}"} for n in range(51)]
+        status = {**_STATUS, "connections": {"active": 9000}}
+        for query, summary in (
+            ({}, "50 of 9\N{NARROW NO-BREAK SPACE}000 connections."),
+            ({"route": "a"}, "The first 50 connections; there are more."),
+            ({"sort": "age_ms"}, "50 of the first 51 connections, sorted; there are more."),
+        ):
+            snapshot = PageSnapshot(1000.0, status, connections=rows, is_cut=True)
+            view = View(snapshot, PageQuery.of(query))
+            self.assertEqual((query, view.connections_summary), (query, summary))
+
     def test_facts_of_a_connection_are_for_people(self) -> None:
         chosen = {"id": "1-1", "age_ms": 243887.9, "idle_ms": 3.2, "bytes_in": 2048, "facts": {}}
         found = self.view({}, connection=chosen).connection

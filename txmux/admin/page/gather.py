@@ -120,7 +120,7 @@ def explanation(
     """Write an explanation, in which routes that were not asked are folded, and of very many those that said no."""
     kinds: dict[str, list[ExplainedRoute]] = {}
     kind = ""
-    is_long = len(routes) > PER_PAGE
+    is_long = sum(one.answer != "not asked" for one in routes) > PER_PAGE
     for one in routes:
         if one.name:  # else it is a line of the route before
             is_folded = one.answer == "not asked" or (is_long and one.answer == "no")
@@ -148,7 +148,12 @@ def bytes_explained(document: Mapping[str, Any]) -> list[PageExplanation]:
         unit = "byte" if stream["datagrams"] is None else "datagram"
         for one in stream["listeners"]:
             title = f"listener {one['listener']}"
-            found.append(explanation(explained_trace(one, unit), [_decision(one, unit)], title))
+            # The field of the form is called as the option of the command.
+            routes = [
+                route._replace(verdict=route.verdict.replace(" by --from", " in 'from'"))
+                for route in explained_trace(one, unit)
+            ]
+            found.append(explanation(routes, [_decision(one, unit)], title))
     return found
 
 

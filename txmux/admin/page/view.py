@@ -172,6 +172,8 @@ class View:
         shown = min(there, PER_PAGE)
         what = "connection" if there == 1 else "connections"
         if self.snapshot.is_cut:
+            if self.query["sort"]:
+                return f"{count(shown)} of the first {count(there)} {what}, sorted; there are more."
             active = self._status.get("connections", {}).get("active", 0)
             if active > there and not (self.query.filters or self.query["after"]):
                 return f"{count(shown)} of {count(active)} {what}."
