@@ -5,6 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.formatting import (
     aligned,
+    byte_rate,
     compact_duration,
     count,
     duration,
@@ -44,9 +45,14 @@ class AmountTests(SynchronousTestCase):
                 si_number(0),
                 si_number(1234),
                 si_number(5.68e6),
+                si_number(999.7),
                 si_number(7e12),
             ],
-            ["59s", "1h2m", "0", "1.23 k", "5.68 M", "7e+03 G"],
+            ["59s", "1h2m", "0", "1.23 k", "5.68 M", "1 k", "7e+03 G"],
+        )
+        self.assertEqual(
+            [byte_rate(0), byte_rate(333), byte_rate(8010), byte_rate(5.68e6)],
+            ["0 B/s", "333 B/s", "8.01 kB/s", "5.68 MB/s"],
         )
 
     def test_numbers_at_the_right_of_wide_enough_columns(self) -> None:

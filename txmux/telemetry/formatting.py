@@ -66,10 +66,20 @@ def compact_duration(seconds: float) -> str:
 
 def si_number(value: float) -> str:
     for unit in ("", " k", " M"):
-        if abs(value) < 1000:
+        if abs(value) < 999.5:  # 3 digits would write it as 1e+03
             return f"{value:.3g}{unit}"
         value /= 1000
     return f"{value:.3g} G"
+
+
+def byte_rate(per_second: float) -> str:
+    """Write bytes per second.
+
+    >>> byte_rate(8010)
+    '8.01 kB/s'
+    """
+    number = si_number(per_second)
+    return f"{number}{'' if ' ' in number else ' '}B/s"
 
 
 def size(number: float) -> str:
@@ -172,7 +182,9 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
 def rates(status: Mapping[str, Any]) -> str:
     found = status.get("rates") or {}
     return ", ".join(
-        f"{name.replace('_', ' ')} {si_number(value)}/s" for name, value in found.items()
+        f"{name.replace('_', ' ')} "
+        + (byte_rate(value) if name.startswith("bytes") else f"{si_number(value)}/s")
+        for name, value in found.items()
     )
 
 

@@ -45,7 +45,7 @@ rules        /etc/txmux/rules.ini, generation 3, sha256 b5bb9d8014a0
 reload       2026-11-20 19:41:07 UTC: 2 routes new (a, b), 1 changed (c), 1 gone
              (d); listener x opened; 31 connections keep older rules
 connections  12 active, 1 undecided, 4711 so far, at most 10000
-rates        connections 12.3/s, bytes in 1.23 M/s, bytes out 0/s
+rates        connections 12.3/s, bytes in 1.23 MB/s, bytes out 0 B/s
 bans         1500, shared with other machines: complete
 
 listener  address

@@ -11,7 +11,7 @@ from tests.cli.top.answers import BACKENDS, CONNECTIONS, RECENT, ROUTES, STATUS
 
 _SHOWN = """\
 connections: 3 active, 1 undecided, 4711 so far, at most 100
-rates: connections 12.3/s, bytes in 1.23 k/s, bytes out 5.68 M/s
+rates: connections 12.3/s, bytes in 1.23 kB/s, bytes out 5.68 MB/s
 
 connections: 3
 client           listener  route  server         state      age  idle      in     out  id      facts

@@ -27,7 +27,7 @@ from txmux.admin.page.unrecognised import (
     line_for,
     unrecognised_client,
 )
-from txmux.telemetry.formatting import count, duration, rate, size, worker_state
+from txmux.telemetry.formatting import byte_rate, count, duration, rate, size, worker_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +94,7 @@ class View:
         return [
             chart("connections", "Connections a second", times, connections, rate),
             chart("active", "Active connections", times, active, count),
-            chart("bytes", "Bytes a second", times, moved, lambda value: f"{size(value)}/s"),
+            chart("bytes", "Bytes a second", times, moved, byte_rate),
         ]
 
     @property
