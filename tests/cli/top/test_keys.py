@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.top.answers import CONNECTIONS, SNAPSHOT
+from tests.cli.top.answers import CONNECTIONS, SERVER, SNAPSHOT
 from txmux.cli.top.keys import pressed
 from txmux.cli.top.panes import lines_of
 from txmux.cli.top.state import ChangeRequest, ExplainRequest, Snapshot, TopRequest, TopState
@@ -64,14 +66,34 @@ class KeysTests(SynchronousTestCase):
             self.assertEqual((state.mode, sent, state.should_exit), ("browse", [], False))
             self.assertEqual(state.result.message, "nothing was changed")
 
-    def test_server_states(self) -> None:
+    def test_server_states_after_yes_unless_it_is_ready(self) -> None:
+        """The one that is down is the first row."""
         path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
         for key, wanted in (("d", "drain"), ("m", "maintenance"), ("u", "ready")):
-            (ask,) = _all(TopState(), "3", "down", key)[1]
-            self.assertEqual(
-                ask,
-                ChangeRequest(path, {"state": wanted}, f"{wanted}: backend web, unix:/run/a.sock"),
-            )
+            state, sent = _all(TopState(), "3", key)
+            if wanted != "ready":
+                self.assertEqual((state.mode, sent), ("question", []))
+                self.assertEqual(_all(state, "n")[0].result.message, "nothing was changed")
+                sent = _all(state, "y")[1]
+            what = f"{wanted}: backend web, unix:/run/a.sock"
+            self.assertEqual(sent, [ChangeRequest(path, {"state": wanted}, what)])
+
+    def test_last_server_of_a_backend_is_named_so(self) -> None:
+        last = ", its last server that gets new connections? y/n"
+        others: tuple[tuple[list[dict[str, Any]], str], ...] = (
+            ([], last),
+            ([{**SERVER, "server": "b", "state": "drain"}], last),
+            ([{**SERVER, "server": "b"}], "? y/n"),
+        )
+        for more, end in others:
+            servers = [{**SERVER, "server": "a"}, *more]
+            backends = [{"name": "other", "servers": [SERVER]}, {"name": "web", "servers": servers}]
+            snapshot = attrs.evolve(SNAPSHOT, backends=backends)
+            for key, what in (("d", "drain"), ("m", "maintenance")):
+                state = TopState(chosen={"servers": ("web/a", 0)})
+                state = _all(state, "3", key, snapshot=snapshot)[0]
+                shown = [line.plain for line in screen(state, snapshot, 120, 24)]
+                self.assertEqual(shown[-1], f"{what}: backend web, a{end}")
 
     def test_nothing_chosen(self) -> None:
         for keys in ("2x", "2e", "1d", "4m"):
@@ -104,7 +126,7 @@ class KeysTests(SynchronousTestCase):
             before = state
             state, wish = pressed(state, snapshot, key)
             if isinstance(wish, ChangeRequest):
-                is_server = before.pane == "servers" and key in {"d", "m", "u"}
+                is_server = before.pane == "servers" and key == "u"
                 is_answer = before.pending_confirmation == wish and key in {"y", "Y"}
                 self.assertTrue(is_server or is_answer, (key, wish))
         self.assertEqual(len(screen(state, snapshot, 80, 24)), 24)

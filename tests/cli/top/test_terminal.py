@@ -65,15 +65,18 @@ class TopTests(InteropTestCase):
         self.assertEqual(len(shown.splitlines()), 24)
         port = self.server.getsockname()[1]
         self.assertRegex(shown, rf"(?m)^127\.0\.0\.1:\d+ .* ssh +127\.0\.0\.1:{port} +relaying ")
-        self.assertRegex(shown, rf"(?m)^pool +127\.0\.0\.1:{port} +up +3 ")
+        self.assertRegex(shown, rf"(?m)^pool +127\.0\.0\.1:{port} +not checked +3 ")
         self.assertRegex(shown, r"(?m)^ssh +pool +3 ")
 
         screen.type("3d")
+        asked = rf"drain: backend pool, 127\.0\.0\.1:{port}, its last server that gets new"
+        screen.wait_for(rf"^{asked}\s+connections\?\s+y/n$")
+        screen.type("y")
         screen.wait_for(rf"^backend pool: 127\.0\.0\.1:{port}: drain$")
         screen.wait_for(rf"^pool +127\.0\.0\.1:{port} +drain ")
         self.assertEqual(get(self.admin, "/api/backends")[0]["servers"][0]["state"], "drain")
         screen.type("u")
-        screen.wait_for(rf"^pool +127\.0\.0\.1:{port} +up ")
+        screen.wait_for(rf"^pool +127\.0\.0\.1:{port} +not checked ")
 
         mine = f"127.0.0.1:{clients[1].getsockname()[1]}"
         screen.type(f"/client={mine.partition(':')[0]}")

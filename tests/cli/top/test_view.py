@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import re
+
 import attrs
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.top.answers import BACKENDS, CONNECTION, SNAPSHOT, STATUS
+from tests.cli.top.answers import (
+    BACKENDS,
+    CHECK,
+    CONNECTION,
+    RECENT,
+    ROUTES,
+    SERVER,
+    SNAPSHOT,
+    STATUS,
+)
 from txmux.cli.top.plain import text_of
 from txmux.cli.top.state import PANES, Mode, Pane, RequestResult, Snapshot, TopState
 from txmux.cli.top.view import screen, sparkline
@@ -31,6 +42,10 @@ _EXPLAINED = {
         ],
     },
 }
+_ATTENTION = [
+    {"what": "servers", "text": "backend web: 4 of 8 servers are down: s6, s4"},
+    {"what": "certificate", "text": "the certificate site.pem of route site ended 2 d ago"},
+]
 _MODES: list[Mode] = ["browse", "filter", "question", "help", "explanation"]
 
 
@@ -68,6 +83,101 @@ class ScreenTests(SynchronousTestCase):
             self.assertIn("\nnobody there; trying again", told)
             self.assertIn("\nbackend web: no server is up", told)
             self.assertIn("\nthe answer is not complete: worker 2", told)
+
+    def test_trouble_is_first_and_whole(self) -> None:
+        """With more of everything than there is room for."""
+        states = ["up", "drain", "up", "maintenance", "ejected", "up", "down", "disabled"]
+        servers = [{**SERVER, "server": f"s{n}", "state": one} for n, one in enumerate(states)]
+        snapshot = attrs.evolve(
+            SNAPSHOT,
+            status={**STATUS, "attention": _ATTENTION},
+            backends=[{"name": name, "servers": servers} for name in ("web", "api")],
+            connections=[{**CONNECTION, "id": f"1-{number}"} for number in range(100)],
+            routes=[{**ROUTES[0], "name": f"r{number}"} for number in range(100)],
+            recent=[{**RECENT[0], "id": f"1-{number}"} for number in range(100)],
+        )
+        wanted = [("down", 6), ("ejected", 4), ("maintenance", 3), ("drain", 1)]
+        for width, height in ((80, 24), (130, 45), (200, 50)):
+            for pane in PANES:
+                drawn = _drawn(TopState(pane=pane), snapshot, width, height)
+                self.assertNotIn("", [line.strip() for line in drawn])
+                self.assertEqual(drawn[1:3], [one["text"] for one in _ATTENTION])
+                text = "\n".join(drawn)
+                self.assertIn("3 servers: 16, 8 down or drained", text)
+                self.assertIn("2 routes: 100", text)
+                rows = re.findall(r"(web|api) +s(\d) +(\w+)", text)[:8]
+                in_order = [(b, str(n), s) for s, n in wanted for b in ("web", "api")]
+                self.assertEqual(rows, in_order, text)
+
+    @given(
+        st.integers(60, 200),
+        st.integers(20, 60),
+        st.sampled_from(PANES),
+        *(st.integers(0, 30) for _ in range(4)),
+        st.integers(0, 8),
+    )
+    def test_no_row_is_hidden_while_lines_are_blank(
+        self,
+        width: int,
+        height: int,
+        pane: Pane,
+        connections: int,
+        routes: int,
+        servers: int,
+        ends: int,
+        troubles: int,
+    ) -> None:
+        trouble = [{"what": "x", "text": f"t{number}"} for number in range(troubles)]
+        snapshot = attrs.evolve(
+            SNAPSHOT,
+            status={**STATUS, "attention": trouble},
+            connections=[
+                {**CONNECTION, "client": f"c{n}", "id": f"i{n}"} for n in range(connections)
+            ],
+            routes=[{**ROUTES[0], "name": f"r{n}"} for n in range(routes)],
+            backends=[
+                {"name": "b", "servers": [{**SERVER, "server": f"s{n}"} for n in range(servers)]}
+            ],
+            recent=[{**RECENT[0], "client": f"e{n}"} for n in range(ends)],
+        )
+        drawn = _drawn(TopState(pane=pane), snapshot, width, height)
+        text = "\n".join(drawn)
+        shown = [len(set(re.findall(rf"\b{kind}\d+\b", text))) for kind in "crset"]
+        if width < 170 and any(not line.strip() for line in drawn):
+            self.assertEqual(shown, [connections, routes, servers, ends, troubles], text)
+
+    def test_more_attention_than_lines(self) -> None:
+        trouble = [
+            {"what": "x", "text": f"trouble {number} " + 9 * "and so on "} for number in range(30)
+        ]
+        snapshot = attrs.evolve(SNAPSHOT, status={**STATUS, "attention": trouble})
+        modes: tuple[tuple[Mode, int, int], ...] = (("browse", 27, 8), ("help", 28, 6))
+        for mode, hidden, height in modes:
+            drawn = _drawn(TopState(mode=mode), snapshot)
+            self.assertEqual(drawn[1:3], [f"trouble 0{7 * ' and so on'}", "  and so on and so on"])
+            self.assertEqual(drawn[height], f"{hidden} more: txmux status")
+            self.assertTrue(drawn[height + 1].startswith("connections: 3 active"))
+
+    def test_pane_that_is_not_looked_at_shows_its_first_rows(self) -> None:
+        servers = [{**SERVER, "server": f"s{number}"} for number in range(50)]
+        snapshot = attrs.evolve(SNAPSHOT, backends=[{"name": "web", "servers": servers}])
+        state = TopState(chosen={"servers": ("web/s49", 49)})
+        self.assertIn("s0  ", "\n".join(_drawn(state, snapshot)))
+        chosen = "\n".join(_drawn(attrs.evolve(state, pane="servers"), snapshot))
+        self.assertIn("s49", chosen)
+
+    def test_colours_of_servers(self) -> None:
+        states = {"down": "bold red", "drain": "yellow", "up": "green"}
+        well = {**CHECK, "ok": True}
+        servers = [{**SERVER, "server": one, "state": one, "check": well} for one in states]
+        servers.append({**SERVER, "server": "unknown"})
+        snapshot = attrs.evolve(SNAPSHOT, backends=[{"name": "web", "servers": servers}])
+        styles = {
+            line.plain.split()[1]: str(line.style)
+            for line in screen(TopState(), snapshot, 80, 45)
+            if line.plain.startswith("web ")
+        }
+        self.assertEqual(styles, {**states, "unknown": ""})
 
     def test_rows_around_the_chosen_one(self) -> None:
         rows = [{**CONNECTION, "id": f"1-{n}", "client": f"192.0.2.1:{n:05}"} for n in range(900)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 import attrs
@@ -32,8 +32,8 @@ HELP = (
     ("/", "list only some connections: NAME=VALUE, with blanks between several; nothing lists all"),
     ("e, Enter", "explain the decision on the chosen connection"),
     ("x", "end the chosen connection, after a question"),
-    ("d", "drain the chosen server: it gets no new connections"),
-    ("m", "take the chosen server into maintenance: it is not checked either"),
+    ("d", "drain the chosen server, after a question: no new connections"),
+    ("m", "the same, and it is not checked either: maintenance"),
     ("u", "send connections to the chosen server again"),
     ("p, Space", "pause, and continue"),
     ("h, ?", "this help"),
@@ -185,14 +185,29 @@ def _set_server(
         line = _chosen(state, snapshot)
         if state.pane != "servers" or line is None:
             return _refused(state, "choose a server first: 3, then Up and Down")
-        names = [quote(str(line.row[name]), safe="") for name in ("backend", "server")]
-        path = f"/api/backends/{names[0]}/servers/{names[1]}"
-        what = printable(f"{server_state}: backend {line.row['backend']}, {line.row['server']}")
-        return _held(state, line, RequestResult(f"{what} …")), ChangeRequest(
-            path, {"state": server_state}, what
-        )
+        backend, server = str(line.row["backend"]), str(line.row["server"])
+        path = f"/api/backends/{quote(backend, safe='')}/servers/{quote(server, safe='')}"
+        what = f"{server_state}: backend {backend}, {server}"
+        if server_state != "ready" and _is_last(line, lines_of("servers", state, snapshot)):
+            what += ", its last server that gets new connections"
+        request = ChangeRequest(path, {"state": server_state}, printable(what))
+        if server_state == "ready":
+            return _held(state, line, RequestResult(f"{request.what} …")), request
+        return attrs.evolve(
+            _held(state, line, RequestResult()), mode="question", pending_confirmation=request
+        ), None
 
     return act
+
+
+def _is_last(line: PaneLine, servers: Sequence[PaneLine]) -> bool:
+    """Tell whether a server is the only one of its backend that is up."""
+    up = [
+        other.key
+        for other in servers
+        if other.row["backend"] == line.row["backend"] and other.row["state"] == "up"
+    ]
+    return up == [line.key]
 
 
 def _held(state: TopState, line: PaneLine, result: RequestResult) -> TopState:

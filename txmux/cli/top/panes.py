@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.errors import printable
-from txmux.telemetry.formatting import compact_duration, si_number
+from txmux.telemetry.formatting import compact_duration, server_state, si_number, worst_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _STATES = {
     "up": "green",
+    "not checked": "",
     "down": "bold red",
     "ejected": "red",
     "probing": "yellow",
@@ -160,7 +161,7 @@ TABLES: Mapping[Pane, Table] = {
         (
             _word("backend", "backend", 7),
             _word("server", "server", 9),
-            _word("state", "state", 5),
+            PaneColumn("state", server_state, server_state, least=5),
             _number("active", "active"),
             _number("total", "total", may_go=True),
             _number("failed", "failed"),
@@ -170,7 +171,7 @@ TABLES: Mapping[Pane, Table] = {
             _word("why", "why", 10, may_go=True),
         ),
         lambda row: f"{row['backend']}/{row['server']}",
-        lambda row: _STATES.get(row.get("state", ""), ""),
+        lambda row: _STATES.get(server_state(row), "bold red"),
     ),
     "ends": Table(
         "recent ends",
@@ -192,9 +193,8 @@ def _rows(pane: Pane, snapshot: Snapshot) -> Iterator[Mapping[str, Any]]:
     elif pane == "routes":
         yield from ({**row, "now": snapshot.at} for row in snapshot.routes)
     elif pane == "servers":
-        for backend in snapshot.backends:
-            for server in backend["servers"]:
-                yield {**server, "backend": backend["name"], "now": snapshot.at}
+        for backend, server in worst_first(snapshot.backends):
+            yield {**server, "backend": backend, "now": snapshot.at}
     else:
         yield from ({**row, "now": snapshot.at} for row in snapshot.recent)
 
@@ -218,6 +218,11 @@ def lines_of(pane: Pane, state: TopState, snapshot: Snapshot) -> list[PaneLine]:
         )
         for row in rows
     ]
+
+
+def troubled(servers: Sequence[PaneLine]) -> int:
+    """Count the servers that may need a person; those that the rules call down do not."""
+    return sum(line.row.get("state") not in {"up", "disabled"} for line in servers)
 
 
 def position(pane: Pane, state: TopState, lines: Sequence[PaneLine]) -> int:

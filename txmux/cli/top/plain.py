@@ -21,9 +21,9 @@ _MOST = 20  # rows of each pane; `txmux connections` lists all
 
 def text_of(snapshot: Snapshot) -> Iterator[str]:
     yield title_of(snapshot)
+    yield from attention_of(snapshot)
     yield counts_of(snapshot)
     yield f"rates: {rates(snapshot.status) or '-'}"
-    yield from attention_of(snapshot)
     for pane in PANES:
         yield ""
         yield from _pane(pane, snapshot)

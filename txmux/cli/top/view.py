@@ -12,16 +12,16 @@ from rich.text import Text
 
 from txmux.cli._output import explained_style
 from txmux.cli.top.keys import HELP
-from txmux.cli.top.panes import TABLES, PaneColumn, lines_of, position
+from txmux.cli.top.panes import TABLES, PaneColumn, PaneLine, lines_of, position, troubled
 from txmux.cli.top.plain import attention_of, counts_of, title_of
 from txmux.cli.top.state import PANES, Pane, Snapshot, TopState
 from txmux.errors import printable
-from txmux.telemetry.formatting import EXPLANATION_COLUMNS, explanation_of, si_number
+from txmux.telemetry.formatting import EXPLANATION_COLUMNS, byte_rate, explanation_of, si_number
 
 _BARS = "▁▂▃▄▅▆▇█"
 _GAP = 2
-_SHORT = 4  # lines of a pane that is not looked at
-_LEAST = 7  # lines of the one that is
+_SHORT = 4  # lines that a pane has before others have more than they need most
+_HEAD = 2  # lines of a pane that are no rows
 _LABEL = 10
 _MATCH = 2  # the column that is cut if there is little room, and the least that it has
 _LEAST_MATCH = 10
@@ -31,16 +31,20 @@ _RATES = (("connections", "conn"), ("bytes_in", "in"), ("bytes_out", "out"))
 
 def screen(state: TopState, snapshot: Snapshot, width: int, height: int) -> list[Text]:
     """Draw the screen in exactly `height` lines, none wider than `width`."""
-    head = [*head_of(snapshot, width)]
+    title, *totals = head_of(snapshot, width)
     foot = _foot(state, width)
-    room = max(0, height - len(head) - len(foot))
+    room = max(0, height - 1 - len(totals) - len(foot))
+    troubles = [*_troubles(snapshot, width)]
+    first = min(len(troubles), max(2, room // 3), room)
     if state.mode == "help":
-        body = _scrolled([*_help()], state.scrolled, room)
+        body = _scrolled([*_help()], state.scrolled, room - first)
     elif state.mode == "explanation" and state.result.connection is not None:
-        body = _scrolled([*_explanation(state.result.connection, width)], state.scrolled, room)
+        explained = [*_explanation(state.result.connection, width)]
+        body = _scrolled(explained, state.scrolled, room - first)
     else:
-        body = _panes(state, snapshot, width, room)
-    lines = [*head, *body[:room], *[Text()] * (room - len(body)), *foot]
+        first, body = _panes(state, snapshot, width, room, (first, len(troubles)))
+    body = [*_first(troubles, first), *totals, *body][: room + len(totals)]
+    lines = [title, *body, *[Text()] * (room + len(totals) - len(body)), *foot]
     # In a terminal that is too small for all of it, the typed text is visible.
     lines = lines[-height:] if height <= len(foot) else [*lines[: height - len(foot)], *foot]
     return [_fit(line, width) for line in lines]
@@ -54,13 +58,28 @@ def _fit(line: Text, width: int) -> Text:
 
 
 def head_of(snapshot: Snapshot, width: int) -> Iterator[Text]:
-    """Yield the lines above the panes: the service, its numbers and rates, and what needs a person."""
+    """Yield the lines above the panes: the service, its numbers and rates."""
     now = time.strftime("%H:%M:%S", time.localtime(snapshot.at)) if snapshot.at else ""
     room = max(0, width - len(now) - 1)
     yield Text(f"{set_cell_size(title_of(snapshot), room)} {now}", "bold reverse")
     yield Text(counts_of(snapshot))
     yield _rates(snapshot, width)
-    yield from (Text(problem, "bold red") for problem in attention_of(snapshot))
+
+
+def _troubles(snapshot: Snapshot, width: int) -> Iterator[tuple[int, str]]:
+    """Yield the lines of what needs a person, each with the number of its sentence."""
+    for number, sentence in enumerate(attention_of(snapshot)):
+        for line in textwrap.wrap(sentence, max(3, width), subsequent_indent="  "):
+            yield number, line
+
+
+def _first(troubles: Sequence[tuple[int, str]], height: int) -> Iterator[Text]:
+    is_whole = len(troubles) <= height
+    shown = troubles if is_whole else troubles[: max(0, height - 1)]
+    yield from (Text(line, "bold red") for _, line in shown)
+    if height > 0 and not is_whole:
+        hidden = len({number for number, _ in troubles[len(shown) :]})
+        yield Text(f"{hidden} more: txmux status", "bold red")
 
 
 def _rates(snapshot: Snapshot, width: int) -> Text:
@@ -68,12 +87,17 @@ def _rates(snapshot: Snapshot, width: int) -> Text:
     line = Text()
     for name, title in _RATES:
         values = [rates.get(name, 0.0) for rates in snapshot.history]
-        said = f"{title} {si_number(values[-1]) if values else '-'}/s "
+        write = byte_rate if name.startswith("bytes") else _per_second
+        said = f"{title} {write(values[-1]) if values else '-'} "
         said = f"{said:<15}"
         bars = max(0, third - len(said) - 1)
         line.append(said)
         line.append(f"{sparkline(values, bars):<{bars}} ", "cyan")
     return line
+
+
+def _per_second(value: float) -> str:
+    return f"{si_number(value)}/s"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -84,69 +108,93 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def _foot(state: TopState, width: int) -> list[Text]:
-    result = Text(state.result.message, "bold red" if state.result.is_bad else "bold")
+    style = "bold red" if state.result.is_bad else "bold"
+    result = [Text(state.result.message, style)] if state.result.message else []
     if state.mode == "filter":
         asks = f"filter (Enter, Esc): {printable(state.typed)}"
         room = width - 2
         shown = asks if cell_len(asks) <= room else f"…{asks[-max(0, room - 1) :]}"
         line = Text(f"{shown}_", "bold")
-        return [result, line] if state.result.message else [line]
+        return [*result, line]
     if state.mode == "question" and state.pending_confirmation:
-        return [Text(f"{state.pending_confirmation.what}? y/n", "bold yellow")]
+        question = f"{state.pending_confirmation.what}? y/n"
+        return [Text(line, "bold yellow") for line in textwrap.wrap(question, max(1, width))]
     if state.mode in {"help", "explanation"}:
         return [Text("Up, Down: scroll   any other key: back", "reverse")]
     keys = "Tab pane  s sort  / filter  e explain  x end  d drain  u ready  h help  q quit"
     line = Text(keys, "reverse")
     if state.is_paused:
         line = Text("paused, p continues  ", "bold yellow reverse") + line
-    return [result, line]
+    return [*result, line]
 
 
-def _panes(state: TopState, snapshot: Snapshot, width: int, room: int) -> list[Text]:
-    """Stack the panes; the one that is looked at has most of the room."""
-    if width >= _WIDE and room >= 2 * _LEAST:
-        return _side_by_side(state, snapshot, width, room)
-    others = len(PANES) - 1
-    each = max(0, min(_SHORT, (room - _LEAST) // others))
+def _panes(
+    state: TopState, snapshot: Snapshot, width: int, room: int, troubles: tuple[int, int]
+) -> tuple[int, list[Text]]:
+    """Share lines among what needs a person, which wants so many at least and so many in all, and the panes by their needs.
+
+    Return how many the former gets, and the lines of the panes.
+    """
+    wide: list[tuple[Pane, ...]] = [("connections",), ("routes", "servers"), ("ends",)]
+    bands = wide if width >= _WIDE else [(pane,) for pane in PANES]
+    rows = {pane: lines_of(pane, state, snapshot) for pane in PANES}
+    down = troubled(rows["servers"])
+    needs = [_HEAD + max(1, *(len(rows[pane]) for pane in band)) for band in bands]
+    chosen = [state.pane in band for band in bands]
+    least, whole = troubles
+    # What is wanted before more is shared out.
+    stages = (
+        (least, [_SHORT if is_chosen else 1 for is_chosen in chosen]),
+        (least, [_HEAD + down if down and "servers" in band else 0 for band in bands]),
+        (whole, [_SHORT] * len(bands)),
+        (whole, [room // 2 * is_chosen for is_chosen in chosen]),
+        (whole, needs),
+    )
+    heights = [0] * (1 + len(bands))
+    for lines, wanted in stages:
+        room = _share(room, heights, [lines, *map(min, wanted, needs)])
+    heights[1 + chosen.index(True)] += room
     body: list[Text] = []
-    for pane in PANES:
-        height = max(0, room - each * others) if pane == state.pane else each
-        body += _pane(pane, state, snapshot, width, height)
-    return body
+    for band, height in zip(bands, heights[1:], strict=True):
+        if len(band) == 1:
+            body += _pane(band[0], rows[band[0]], state, snapshot, width, height)
+            continue
+        half = width // 2
+        left = _pane(band[0], rows[band[0]], state, snapshot, half - 1, height)
+        right = _pane(band[1], rows[band[1]], state, snapshot, width - half, height)
+        for one, other in zip(left, right, strict=True):
+            line = _fit(one, half - 1)
+            line.append(" " * (half - cell_len(line.plain)))
+            body.append(line + other)
+    return heights[0], body
 
 
-def _side_by_side(state: TopState, snapshot: Snapshot, width: int, room: int) -> list[Text]:
-    """Put routes and servers beside each other, between connections and ends."""
-    low = max(_LEAST, room // 4)
-    above = low if state.pane == "ends" else room // 2
-    below = room - above - low if state.pane == "ends" else low
-    middle = room - above - below
-    left = width // 2
-    routes = _pane("routes", state, snapshot, left - 1, middle)
-    servers = _pane("servers", state, snapshot, width - left, middle)
-    both = []
-    for one, other in zip(routes, servers, strict=True):
-        line = _fit(one, left - 1)
-        line.append(" " * (left - cell_len(line.plain)))
-        both.append(line + other)
-    top = _pane("connections", state, snapshot, width, above)
-    return [*top, *both, *_pane("ends", state, snapshot, width, below)]
+def _share(room: int, heights: list[int], wanted: Sequence[int]) -> int:
+    """Give one line after another to those that want more, and return what is left."""
+    while short := [at for at, most in enumerate(wanted) if heights[at] < most][:room]:
+        for at in short:
+            heights[at] += 1
+        room -= len(short)
+    return room
 
 
-def _pane(pane: Pane, state: TopState, snapshot: Snapshot, width: int, height: int) -> list[Text]:
+def _pane(
+    pane: Pane,
+    lines: Sequence[PaneLine],
+    state: TopState,
+    snapshot: Snapshot,
+    width: int,
+    height: int,
+) -> list[Text]:
     """Draw a pane of exactly this height."""
     if height <= 0:
         return []
-    lines = lines_of(pane, state, snapshot)
-    place = position(pane, state, lines)
-    title = _title(pane, state, snapshot, len(lines))
     is_looked_at = pane == state.pane
-    drawn = [
-        Text(
-            set_cell_size(title, width), "bold black on cyan" if is_looked_at else "bold on grey30"
-        )
-    ]
-    room = height - 2
+    # The others show what is first in them, such as servers that are down.
+    place = position(pane, state, lines) if is_looked_at else 0
+    title = set_cell_size(_title(pane, state, snapshot, lines), width)
+    drawn = [Text(title, "bold black on cyan" if is_looked_at else "bold on grey30")]
+    room = height - (_HEAD if height > _HEAD else 1)
     if room > 0:
         first = min(max(0, place - room // 2), max(0, len(lines) - room))
         shown = lines[first : first + room]
@@ -154,19 +202,23 @@ def _pane(pane: Pane, state: TopState, snapshot: Snapshot, width: int, height: i
         columns, widths = widths_of(
             TABLES[pane].columns, [titles, *(line.cells for line in shown)], width
         )
-        head = _cells(TABLES[pane].columns, columns, widths, titles)
-        drawn.append(Text(head, "bold underline"))
+        if height > _HEAD:
+            head = _cells(TABLES[pane].columns, columns, widths, titles)
+            drawn.append(Text(head, "bold underline"))
         for number, line in enumerate(shown, first):
             style = f"{line.style} reverse" if is_looked_at and number == place else line.style
             text = _cells(TABLES[pane].columns, columns, widths, line.cells)
             drawn.append(Text(set_cell_size(text, width), style))
         if not lines:
             drawn.append(Text("nothing here" if snapshot.at else "waiting for the service", "dim"))
-    return [*drawn, *[Text()] * (height - len(drawn))][:height]
+    return [*drawn, *[Text()] * (height - len(drawn))]
 
 
-def _title(pane: Pane, state: TopState, snapshot: Snapshot, count: int) -> str:
+def _title(pane: Pane, state: TopState, snapshot: Snapshot, lines: Sequence[PaneLine]) -> str:
+    count = len(lines)
     parts = [f"{PANES.index(pane) + 1} {TABLES[pane].title}: {count}"]
+    if pane == "servers" and troubled(lines):
+        parts.append(f"{troubled(lines)} down or drained")
     if pane == "connections":
         active = snapshot.status.get("connections", {}).get("active", 0)
         if not snapshot.filters and active > count:
