@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.control.test_broadcast import WorkersCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
 from txmux.control.overrides import Overrides, ServerState
 from txmux.control.report import UnknownError
@@ -130,13 +131,33 @@ class SteeringTest(SupervisedTestCase):
     def checked_since(self, before: list[int]) -> list[bool]:
         return [len(one.peers) > was for one, was in zip(self.backends, before, strict=True)]
 
+    async def test_ready_server_that_is_down_is_reported_so(self) -> None:
+        await self.begin(f"    127.0.0.1:{free_port()}\ncheck = tcp interval=2s\n")
+        _, _, dead = self.running.control.rules.backends["b"].servers
+
+        async def state() -> str:
+            (backend,) = await self.running.control.backends()
+            return str(backend["servers"][2]["state"])
+
+        while await state() != "down":
+            self.time.advance(0.2)
+            await deferLater(reactor, 0)
+        changes: dict[ServerState, str] = {
+            "drain": "drain",
+            "ready": "ready, but down (3 checks failed; ",
+        }
+        for wanted, told in changes.items():
+            report = await self.running.control.set_server("b", dead.text, state=wanted)
+            self.assertIn(f"backend b: {dead.text}: {told}", report.changes)
+        self.assertEqual(await self.set_server(0, "ready"), f"backend b: {self.servers[0]}: ready")
+
     async def test_unknown_names_and_servers_marked_down(self) -> None:
         await self.begin(
             "[backend c]\nserver = 127.0.0.1:9 down\n[route c]\nmatch = http\nbackend = c\n"
         )
         for backend, server, message in (
             ("bb", "x", "there is no backend 'bb'; did you mean 'b'?"),
-            ("b", "127.0.0.1", "backend b has no server '127.0.0.1'"),
+            ("b", f"{self.servers[0]}0", f"0' (there are {', '.join(self.servers)})"),
         ):
             with self.assertRaises(UnknownError) as raised:
                 await self.running.control.set_server(backend, server, state="drain")

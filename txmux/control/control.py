@@ -35,7 +35,7 @@ from txmux.interfaces import Transport
 from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_token
 from txmux.rules.model import Rules, Server, backends_of
-from txmux.rules.problems import suggestion
+from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.telemetry.access_log import KEPT
 from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals
@@ -330,6 +330,8 @@ class Control:
             self.overrides().with_server(backend, server, time.time(), state, weight)
         )
         changes: list[str] = [] if state is None else [state]
+        if state == "ready":
+            changes = [f"ready{await self._although(backend, server)}"]
         if weight is not None:
             changes.append(f"weight {weight or found.weight}")
         if close_connections:
@@ -341,6 +343,15 @@ class Control:
             late += answers.missing
         changed = ", ".join(changes) or "nothing changed"
         return _report(f"backend {backend}: {server}: {changed}", late)
+
+    async def _although(self, backend: str, server: str) -> str:
+        """Say what else keeps clients from a server that is ready."""
+        for one in await self.backends():
+            for found in one["servers"] if one["name"] == backend else ():
+                if found["server"] == server and found["state"] != "up":
+                    why = f" ({found['why']})" if found["why"] else ""
+                    return f", but {found['state']}{why}"
+        return ""
 
     async def set_listener(self, name: str, *, accepting: bool) -> Report:
         """Accept the clients of a listener, or leave them in the queue of its socket; reloads and upgrades keep it."""
@@ -414,6 +425,6 @@ def _server(rules: Rules, backend: str, server: str) -> Server:
         raise UnknownError(f"there is no backend {backend!r}{suggestion(backend, known)}")
     servers = {one.text: one for one in known[backend].servers}
     if server not in servers:
-        named = suggestion(server, servers)
-        raise UnknownError(f"backend {backend} has no server {server!r}{named}")
+        # All of them: an address that is like another one is no slip of the fingers.
+        raise UnknownError(f"backend {backend} has no server {server!r}{listed(servers)}")
     return servers[server]

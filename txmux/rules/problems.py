@@ -113,8 +113,14 @@ def _distance(word: str, other: str) -> int:
 def suggestion(word: str, known: Iterable[str], there_are: str = "there are") -> str:
     """Return ``; did you mean 'ssh'?`` with the nearest known word, or else ``(there are http, tls)``."""
     words = list(known)
-    listed = [*words[:_MOST_LISTED], *(["…"] if len(words) > _MOST_LISTED else [])]
-    return did_you_mean(word, words) or f" ({there_are} {', '.join(listed) or 'none'})"
+    return did_you_mean(word, words) or listed(words, there_are)
+
+
+def listed(known: Iterable[str], there_are: str = "there are") -> str:
+    """Return `` (there are http, tls)``."""
+    words = list(known)
+    shown = [*words[:_MOST_LISTED], *(["…"] if len(words) > _MOST_LISTED else [])]
+    return f" ({there_are} {', '.join(shown) or 'none'})"
 
 
 def with_advice(message: str, advice: str) -> str:
