@@ -50,7 +50,11 @@ class ChangeTests(RemoteTestCase):
         server.status = 401
         code, _, err = self.ask("stop")
         self.assertEqual(code, 1)
-        self.assertIn("a secret is needed\ngive the secret by TXMUX_ADMIN_TOKEN", err)
+        self.assertIn(f"the service at {server.at} (the only socket) needs a token; pass", err)
+        self.assertIn("; pass --token-file FILE, the file that 'admin_token' of its rules", err)
+        self.assertNotIn("a secret is needed", err)
+        err = self.ask("stop", TXMUX_ADMIN_TOKEN="wrong")[2]
+        self.assertIn(f"this is not the token of the service at {server.at}", err)
         server.status, server.document = 500, {}
         self.assertEqual(self.ask("stop"), (1, "", "HTTP status 500\n"))
 

@@ -338,7 +338,7 @@ class FindTests(ServiceTestCase):
         token = mux.file.with_name("token")
         for endpoint in (f"http://127.0.0.1:{port}", f"tcp:localhost:{port}"):
             told = self.told(1, "status", "--admin", endpoint)
-            self.assertIn("give the secret by TXMUX_ADMIN_TOKEN, --token-file FILE", told)
+            self.assertIn("(--admin) needs a token; pass --token-file FILE", told)
             given = ("--admin", endpoint, "--token-file", token)
             self.assertEqual(self.status(*given)["pid"], mux.pid)
         self.assertEqual(self.status("--rules", mux.file)["pid"], mux.pid)

@@ -132,5 +132,11 @@ def _understood(endpoint: AdminEndpoint, status: int, text: bytes) -> Any:
     errors = [str(line) for line in listed if line] if isinstance(listed, list) else []
     errors = errors or [str(answer.get("error", f"HTTP status {status}"))]
     if status == 401:
-        errors.append("give the secret by TXMUX_ADMIN_TOKEN, --token-file FILE or --rules FILE")
+        # What the service says is for programs that send headers.
+        service = f"the service at {_where(endpoint)}"
+        problem = (
+            f"this is not the token of {service}" if endpoint.token else f"{service} needs a token"
+        )
+        advice = "pass --token-file FILE, the file that 'admin_token' of its rules names"
+        errors = [f"{problem}; {advice}"]
     raise ServiceRefusedError(errors, status, document)
