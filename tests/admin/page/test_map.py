@@ -117,6 +117,16 @@ class MapTests(SynchronousTestCase):
             ["unchecked", "unchecked", "partly"],
         )
 
+    def test_servers_that_nothing_checks_are_not_called_up(self) -> None:
+        for states, detail in (
+            (("unchecked", "unchecked"), "not checked"),
+            (("unchecked", "down"), "1/2 out"),
+            (("up", "down"), "1/2 up"),
+        ):
+            servers = [MapServer(str(at), health) for at, health in enumerate(states)]  # type: ignore[arg-type]
+            drawn = draw({"public": "up"}, [MapRoute("r", backend="x")], {"x": servers})
+            self.assertEqual([box.detail for box in drawn.boxes if box.kind == "backend"], [detail])
+
     def test_partly_down_is_not_folded(self) -> None:
         routes = [MapRoute(f"r{n}", backend="x", active=1) for n in range(300)]
         routes[150] = MapRoute("site", backend="web")

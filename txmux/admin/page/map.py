@@ -161,6 +161,15 @@ def health_of(servers: Iterable[MapServer]) -> Health:
     return "drain" if all(state == "drain" for state in states) else "down"
 
 
+def _how_many(states: Sequence[Health]) -> str:
+    if not states:
+        return ""
+    if "unchecked" not in states:
+        return f"{states.count('up')}/{len(states)} up"
+    out = sum(state in _TROUBLE for state in states)
+    return f"{out}/{len(states)} out" if out else "not checked"
+
+
 def _shown(
     routes: Sequence[MapRoute], healths: Mapping[str, Health], chosen: str, *, everything: bool
 ) -> list[MapRoute | list[MapRoute]]:
@@ -285,16 +294,12 @@ class _Drawing:
         is_long = sum(len(backends.get(name, ())) for name in listed) > _MANY_SERVERS
         for name in listed:
             servers = backends.get(name, ())
-            up = sum(server.health in {"up", "unchecked"} for server in servers)
-            is_checked = any(server.health != "unchecked" for server in servers)
             boxes[name] = self._box(
                 "backend",
                 name,
                 y,
                 _BACKENDS,
-                detail=(f"{up}/{len(servers)} up" if is_checked else "not checked")
-                if servers
-                else "",
+                detail=_how_many([server.health for server in servers]),
                 health=healths.get(name, "idle"),
             )
             y += ROW
