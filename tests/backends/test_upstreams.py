@@ -175,6 +175,22 @@ class ChangedTest(SynchronousTestCase):
                 ],
             )
 
+    def test_names_without_an_address(self) -> None:
+        with capturedLogs() as events:
+            backend = Backend("b", servers("db.example:80"))
+            pool = Upstreams(self.clock, self.clock, _dial).upstream_of(backend).pool
+            pool.take_over()
+            for hosts in ([], ["10.0.0.1"], [], ["10.0.0.2", "10.0.0.3"]):
+                addresses = [ResolvedAddress(host, 80) for host in hosts]
+                pool.set_addresses(pool.backend.servers[0], addresses)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "backend b: no server is up",
+                "backend b: 2 servers are up again",
+            ],
+        )
+
     def test_last_server_down_over_a_reload(self) -> None:
         server = "10.0.0.1:80"
         spare = Backend("spare", servers("10.0.9.1:80"))

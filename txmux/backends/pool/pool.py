@@ -76,9 +76,8 @@ class BackendPool:
         self._tiers = Tiers()
         # With a fallback, its servers are used instead.
         self._has_last_resort = isinstance(backend.fallback, Refusal)
-        self._is_retired = False
-        # Names have no members yet.
-        self._in_shortage = bool(self.members) and not self.has_server_up
+        self._is_retired = self._is_resolved = False
+        self._in_shortage = self._is_short()
         self._arrange()
 
     @property
@@ -248,6 +247,7 @@ class BackendPool:
             member.rank = (server.backup, priorities.index(address.priority))
             members.append(member)
         self._members[server] = members
+        self._is_resolved |= bool(members)
         self._leaving = [
             member
             for member in (*before, *self._leaving)
@@ -330,9 +330,14 @@ class BackendPool:
         return max(0.0, self._seconds() - since) if since else None
 
     def _look_for_shortage(self) -> None:
-        was, self._in_shortage = self._in_shortage, not self.has_server_up
+        was, self._in_shortage = self._in_shortage, self._is_short()
         if self._in_shortage is not was and self.on_shortage is not None:
             self.on_shortage(self._in_shortage)
+
+    def _is_short(self) -> bool:
+        # A name has no members until its first look-up.
+        is_known = self._is_resolved or bool(self.members)
+        return is_known and not self.has_server_up
 
     def _arrange(self) -> None:
         self._tiers = Tiers.arranged(
