@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Mapping
 
+from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
@@ -13,6 +15,7 @@ from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.errors import ListenError
 from txmux.rules.model import Listener
+from txmux.serving.endpoints import listen_error
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets, close_socket
 
@@ -24,6 +27,17 @@ def inodes(sockets: Mapping[str, socket.socket]) -> dict[str, int]:
 def is_refused(name: object) -> bool:
     with socket.socket() as client:
         return bool(client.connect_ex(name))  # type: ignore[arg-type]
+
+
+class WhyTests(SynchronousTestCase):
+    def test_permission_denied(self) -> None:
+        denied = CannotListenError("", 0, PermissionError(errno.EACCES, "Permission denied"))
+        for endpoint, hint in (
+            ("127.0.0.1:80", "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"),
+            ("unix:/etc/x.sock", "let the user that txmux runs as write to its folder"),
+        ):
+            (address,) = listen_addresses(Listener("a", (endpoint,)))
+            self.assertTrue(str(listen_error(address, denied)).endswith(f"denied; {hint}"))
 
 
 class StoreTest(SynchronousTestCase):

@@ -167,6 +167,10 @@ def listen_error(address: ListenAddress, cause: BaseException | None) -> ListenE
     """Return in one line why an endpoint could not listen, and a remedy."""
     key = "" if address.setting else "endpoint "
     why = _why_not(cause)
+    if address.text.startswith("unix:"):
+        why = why.replace(
+            _HINTS[errno.EACCES], "let the user that txmux runs as write to its folder"
+        )
     if address.text.startswith("udp:"):
         why = why.replace("ss -ltnp", "ss -lunp")
     return ListenError(f"{address.section} {key}{address.text}: cannot listen: {why}")

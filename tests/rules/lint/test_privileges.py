@@ -8,6 +8,7 @@ import pwd
 import socket
 from pathlib import Path
 from unittest import SkipTest
+from unittest.mock import patch
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -55,29 +56,42 @@ class LowPortTests(SynchronousTestCase):
         self.assertEqual(self.found(":443", 443), [])
 
 
-class AccessLogTests(SynchronousTestCase):
+class FileTests(SynchronousTestCase):
+    """Files and sockets that the service creates in folders that are there."""
+
     def setUp(self) -> None:
         self.folder = make_folder(self)
         (self.folder / "there").touch()
 
-    def found(self, name: str, privileges: Privileges) -> list[str]:
-        text = f"[txmux]\naccess_log = {name}\n[listen a]\nendpoint = :0\n"
+    def found(self, line: str, privileges: Privileges) -> list[str]:
+        text = f"[txmux]\n{line}\n[listen a]\nendpoint = :0\n"
         problems = missing_privileges(parse(text, self.folder / "x.ini"), privileges)
-        start = f"{self.folder}/x.ini:2: warning: [txmux] access_log: "
-        return [str(problem).removeprefix(start) for problem in problems]
+        return [str(problem).removeprefix(f"{self.folder}/x.ini:") for problem in problems]
 
     def test_usable(self) -> None:
         for name in ("there", "new", "-", "off"):
-            self.assertEqual(self.found(name, _USER), [])
+            self.assertEqual(self.found(f"access_log = {name}", _USER), [])
 
     def test_unusable(self) -> None:
         folder, user = self.folder, Privileges(1000, may=lambda *_: False)
-        advice = "let the user that txmux runs as write"
-        for name, message in {
-            "there": f"user 1000 may not write to '{folder}/there'; {advice} to it",
-            "new": f"user 1000 may not create files in '{folder}'; {advice} there",
+        advice = "let the user that txmux runs as"
+        create = f"user 1000 may not create {{}} in '{folder}'; {advice} write there"
+        files, tcp = create.format("files"), "admin = 127.0.0.1:1\nadmin_token = "
+        for line, message in {
+            "access_log = there": f"2: warning: [txmux] access_log: user 1000 may not write to '{folder}/there'; {advice} write to it",
+            "access_log = new": f"2: warning: [txmux] access_log: {files}",
+            f"{tcp}there": f"3: warning: [txmux] admin_token: user 1000 may not read '{folder}/there'; {advice} read it",
+            f"{tcp}new": f"3: warning: [txmux] admin_token: {files}",
+            f"admin = unix:{folder}/new": f"2: warning: [txmux] admin: {create.format('sockets')}",
         }.items():
-            self.assertEqual(self.found(name, user), [message])
+            self.assertEqual(self.found(line, user), [message])
+
+    def test_folder_of_another_user(self) -> None:
+        """Nothing in it can be seen."""
+        with patch.object(Path, "stat", side_effect=PermissionError):
+            user = Privileges(1000, may=lambda *_: False)
+            (said,) = self.found(f"access_log = {self.folder}/in/log", user)
+        self.assertIn("may not create files in", said)
 
 
 class AccountTests(SynchronousTestCase):

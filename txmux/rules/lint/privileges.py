@@ -26,11 +26,12 @@ from txmux.rules.reading.service import is_by_tcp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from txmux.rules.model import Listener, Rules
+    from txmux.rules.model import Listener, Rules, Section
 
 _NET_BIND_SERVICE = 1 << 10  # capabilities(7)
 _FIRST_UNPRIVILEGED_PORT = 1024
 _ROOT = 0
+_CREATE = os.W_OK | os.X_OK
 _INTERFACES = Path("/sys/class/net")
 _MADE_IN = frozenset(map(Path, ("/run", "/var/run", "/var/log", "/var/lib")))
 """Where `RuntimeDirectory=` and its like of a unit make folders before it starts."""
@@ -84,7 +85,7 @@ def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
     """Find what the rules need and the process may not have: warnings in the order of files and lines."""
     found = [
         *_low_ports(rules, privileges),
-        *_access_log(rules, privileges),
+        *_unwritable(rules, privileges),
         *_accounts(rules, privileges),
         *_folders_of_servers(rules),
         *_interfaces(rules, privileges),
@@ -122,20 +123,24 @@ def _port(text: str) -> int:
     return int(SERVER[kind].check(arguments).get("port", 0)) if kind in SERVER else 0
 
 
-def _access_log(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
-    path = rules.settings.access_log
-    if not isinstance(path, Path):
-        return
-    folder, user = path.parent, privileges.user
-    if path.exists() and not path.is_dir() and not privileges.may(path, os.W_OK):
-        message = (
-            f"user {user} may not write to '{path}'; let the user that txmux runs as write to it"
-        )
-    elif not path.exists() and folder.is_dir() and not privileges.may(folder, os.W_OK | os.X_OK):
-        message = f"user {user} may not create files in '{folder}'; let the user that txmux runs as write there"
-    else:
-        return
-    yield rules.settings.section.problem(message, "access_log")
+def _unwritable(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
+    """Find files that the service may not write to, read or create, though their folders are there."""
+    settings, user, may = rules.settings, privileges.user, privileges.may
+    advice = "let the user that txmux runs as"
+    for key, path in _files(rules):
+        mode, verb = (os.W_OK, "write to") if key == "access_log" else (os.R_OK, "read")
+        folder, is_there = path.parent, os.path.exists(path)  # noqa: PTH110 - as in _no_file
+        if is_there and path.is_file() and not may(path, mode):
+            message = f"user {user} may not {verb} '{path}'; {advice} {verb} it"
+            yield settings.section.problem(message, key)
+        elif not is_there and not _is_missing(folder) and not may(folder, _CREATE):
+            message = f"user {user} may not create files in '{folder}'; {advice} write there"
+            yield settings.section.problem(message, key)
+    for section, key, number, path in _sockets(rules):
+        folder = path.parent
+        if not _is_missing(folder) and not may(folder, _CREATE):
+            message = f"user {user} may not create sockets in '{folder}'; {advice} write there"
+            yield section.problem(message, key, number)
 
 
 def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
@@ -170,21 +175,43 @@ def _folders_of_servers(rules: Rules) -> Iterator[Problem]:
 
 def _paths(rules: Rules) -> Iterator[tuple[Problem, bool]]:
     """Find paths that cannot be made, each with whether the unit of systemd makes its folder before the service starts."""
+    for section, key, number, path in _sockets(rules):
+        if found := _no_socket(path):
+            yield section.problem(found[0], key, number), found[1]
+    for key, path in _files(rules):
+        if found := _no_file(path):
+            yield rules.settings.section.problem(found[0], key), found[1]
+
+
+def _files(rules: Rules) -> Iterator[tuple[str, Path]]:
+    """Yield the files that the service creates, with their keys."""
     settings = rules.settings
-    for listener, number, endpoint in _endpoints(rules):
-        if found := _no_socket(endpoint):
-            yield listener.section.problem(found[0], "endpoint", number), found[1]
+    if settings.admin_token is not None and any(map(is_by_tcp, settings.admin)):
+        yield "admin_token", settings.admin_token
+    if isinstance(settings.access_log, Path):
+        yield "access_log", settings.access_log
+
+
+def _sockets(rules: Rules) -> Iterator[tuple[Section, str, int, Path]]:
+    """Yield the UNIX sockets that the service creates. A relative path starts where the service does, so it is left out."""
+    settings = rules.settings
+    named = [
+        (listener.section, "endpoint", number, endpoint)
+        for listener, number, endpoint in _endpoints(rules)
+    ]
     for key, endpoints in (("admin", settings.admin), ("metrics", (settings.metrics or "",))):
-        named = [one for one in endpoints if one != "auto"]
         items = enumerate(settings.section.items(key))
         numbers = [number for number, item in items if item.text not in {"auto", "off"}]
-        for number, endpoint in zip(numbers, named, strict=False):
-            if found := _no_socket(endpoint):
-                yield settings.section.problem(found[0], key, number), found[1]
-    token = settings.admin_token if any(map(is_by_tcp, settings.admin)) else None
-    for key, path in (("admin_token", token), ("access_log", settings.access_log)):
-        if isinstance(path, Path) and (found := _no_file(path)):
-            yield settings.section.problem(found[0], key), found[1]
+        given = [one for one in endpoints if one != "auto"]
+        named += [
+            (settings.section, key, number, endpoint)
+            for number, endpoint in zip(numbers, given, strict=False)
+        ]
+    for section, key, number, endpoint in named:
+        if endpoint.lower().startswith("unix:"):
+            path = Path(SERVER["unix"].check(split_arguments(endpoint))["address"])
+            if path.is_absolute():
+                yield section, key, number, path
 
 
 def _interfaces(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
@@ -207,13 +234,8 @@ def _endpoints(rules: Rules) -> Iterator[tuple[Listener, int, str]]:
             yield listener, number, endpoint
 
 
-def _no_socket(endpoint: str) -> tuple[str, bool] | None:
-    """Return why there can be no UNIX socket of an endpoint, and whether systemd makes its folder. A relative path starts where the service does."""
-    if not endpoint.lower().startswith("unix:"):
-        return None
-    path = Path(SERVER["unix"].check(split_arguments(endpoint))["address"])
-    if not path.is_absolute():
-        return None
+def _no_socket(path: Path) -> tuple[str, bool] | None:
+    """Return why a UNIX socket cannot be made, and whether systemd makes its folder."""
     if _is_missing(path.parent):
         return _without(path.parent)
     try:
@@ -228,7 +250,7 @@ def _no_socket(endpoint: str) -> tuple[str, bool] | None:
 
 
 def _no_file(path: Path) -> tuple[str, bool] | None:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - where this user may not look, it raises nothing
         return f"'{path}' is a folder; write the path of a file", False
     return _without(path.parent) if _is_missing(path.parent) else None
 
