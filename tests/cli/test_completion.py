@@ -2,13 +2,52 @@ from __future__ import annotations
 
 import sys
 
-from tests.cli.support import CommandTestCase
+from tests.cli.remote.answering import RemoteTestCase
 from txmux.cli import COMMANDS
 from txmux.cli.completion import SHELLS
 
+_BACKENDS = [
+    {"name": "web", "servers": [{"server": "10.0.0.5:8443"}, {"server": "10.0.0.6:8443"}]},
+    {"name": "other", "servers": [{"server": "10.0.0.5:8443"}]},
+]
 
-class CompletionTests(CommandTestCase):
+
+class CompletionTests(RemoteTestCase):
     """The scripts; that shells take them is told by the tests with real shells."""
+
+    def names(self, kind: str, *words: str) -> list[str]:
+        code, out, _ = self.ask("completion", "bash", "--names", kind, "txmux", *words)
+        self.assertEqual(code, 0)
+        return out.splitlines()
+
+    def test_names_of_the_service_that_the_line_selects(self) -> None:
+        server = self.answering(self.folder / "a.sock")
+        server.others = {
+            "/api/backends": _BACKENDS,
+            "/api/routes": [{"name": "site"}],
+            "/api/status": {"listeners": [{"name": "public"}]},
+        }
+        servers = ["10.0.0.5:8443", "10.0.0.6:8443"]
+        targets = ["web", *(f"web/{one}" for one in servers), "other", f"other/{servers[0]}"]
+        for kind, wanted in (
+            ("backends", ["web", "other"]),
+            ("servers", servers),
+            ("targets", targets),
+            ("routes", ["site"]),
+            ("listeners", ["public"]),
+        ):
+            given = ("drain", "--admin", server.at, "--close", "we")
+            self.assertEqual(self.names(kind, *given), wanted)
+
+    def test_no_names_and_no_error_without_a_service(self) -> None:
+        words = ("completion", "bash", "--names", "backends", "txmux", "drain")
+        self.assertEqual(self.ask(*words), (0, "", ""))
+        self.answering(document=b"<html>")
+        self.assertEqual(self.ask(*words), (0, "", ""))
+        for document in ([{"backend": "a"}], ["a"], 5):
+            self.assertEqual(self.ask(*words, "--admin", self.folder / "none.sock"), (0, "", ""))
+            server = self.answering(self.folder / f"{document!r}.sock"[-9:], document=document)
+            self.assertEqual(self.ask(*words, "--admin", server.at), (0, "", ""))
 
     def test_script_of_each_shell_has_all_commands(self) -> None:
         for shell in SHELLS:

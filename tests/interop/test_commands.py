@@ -16,6 +16,7 @@ from tests.interop.children import (
     output_of,
     run,
 )
+from tests.interop.mux import Mux
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.screen import Screen
 from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
@@ -86,6 +87,15 @@ class InitTests(ScenarioTestCase):
 
 
 _PROMPT = "ready>"
+_POOL = """
+[route secure-shell]
+match = ssh
+backend = pool
+[backend pool]
+server =
+    127.0.0.1:1
+    127.0.0.2:2
+"""
 
 
 class CompletionTests(InteropTestCase):
@@ -97,8 +107,13 @@ class CompletionTests(InteropTestCase):
         self.rules.touch()
         program = self.folder / "bin" / "txmux"
         program.parent.mkdir(exist_ok=True)
-        program.write_text('#!/bin/sh\necho "given:$*:"\n')
+        names = f"{sys.executable} -m txmux"
+        program.write_text(
+            f'#!/bin/sh\ncase "$*" in *" --names "*) exec {names} "$@";; esac\necho "given:$*:"\n'
+        )
         program.chmod(0o755)
+        self.admin = self.folder / "admin.sock"
+        self.own(Mux(self.folder, _POOL, f"admin = unix:{self.admin}"))
 
     def script(self, shell: str, name: str) -> Path:
         path = self.folder / shell / name
@@ -111,7 +126,9 @@ class CompletionTests(InteropTestCase):
         require_program(command[0])
         # Fish has a folder of its own among temporary files.
         folders = f"HOME={self.folder} TMPDIR={self.folder} PATH={self.folder / 'bin'}:$PATH"
-        screen = self.own(Screen(self.folder, 100, shell=f"{folders} {shlex.join(command)}"))
+        environment = f"{folders} TXMUX_ADMIN=unix:{self.admin}"
+        screen = self.own(Screen(self.folder, 100, shell=f"{environment} {shlex.join(command)}"))
+        nobody = f"--admin unix:{self.folder}/nobody.sock"
         screen.wait_for(_PROMPT)
         for line in prepare:
             screen.type(f"{line}\n")
@@ -123,6 +140,15 @@ class CompletionTests(InteropTestCase):
             ("run --memc\t127.0.0.1:1", "run --memcached 127.0.0.1:1"),
             (f"check {self.folder}/a-ru\t", f"check {self.rules}"),
             (f"status --rules {self.folder}/a-ru\t", f"status --rules {self.rules}"),
+            ("matchers teams\t", "matchers teamspeak"),
+            ("servers po\t", "servers pool"),
+            ("drain --close pool/127.0.0.1:\t", "drain --close pool/127.0.0.1:1"),
+            ("connections --backend po\t", "connections --backend pool"),
+            ("close --server 127.0.0.2:\t", "close --server 127.0.0.2:2"),
+            ("top --listener pu\t", "top --listener public"),
+            ("top --route secure-\t", "top --route secure-shell"),
+            (f"drain {nobody} po\t", f"drain {nobody} po"),
+            (f"servers --admin unix:{self.admin} po\t", f"servers --admin unix:{self.admin} pool"),
         ):
             screen.type(f"txmux {begun}\n")
             screen.wait_for(rf"^given:{whole} ?:\n{_PROMPT}$")

@@ -22,6 +22,7 @@ _STATES = {
     "probing": "yellow",
     "unresolved": "red",
     "drain": "yellow",
+    "drained, and down": "yellow",
     "maintenance": "yellow",
     "disabled": "dim",
     "peeking": "yellow",
