@@ -26,7 +26,7 @@ HELP = (
     ("Up, Down, k, j", "choose another row; Page Up, Page Down, Home, End"),
     (
         "s, S",
-        "sort by the next column, or the one before; after the last one as the service lists them",
+        "sort by the next column, or the one before; after the last one as at first",
     ),
     ("r", "sort the other way round"),
     ("/", "list only some connections: NAME=VALUE, with blanks between several; nothing lists all"),
