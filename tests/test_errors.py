@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import crypto
+from twisted.internet import error
 from twisted.internet.address import UNIXAddress
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
@@ -34,7 +35,7 @@ from txmux.backends.names.consul import _refusal, instances_in, next_index
 from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
 from txmux.cli.run.program import as_text
-from txmux.errors import MuxError, printable
+from txmux.errors import MuxError, cause_of, printable
 from txmux.net.addresses import text_of
 from txmux.net.http import HttpResponse, _reason
 from txmux.rules.model.settings import Store
@@ -167,3 +168,21 @@ class NamedTests(SynchronousTestCase):
             self.assertEqual(found, whole)
         else:
             self.assertEqual(found, f"{whole[:most]}…")
+
+
+class CauseTests(SynchronousTestCase):
+    """`cause_of`: each cause once, as the system calls it."""
+
+    def test_each_kind(self) -> None:
+        for problem, cause in {
+            error.ConnectionRefusedError(111, "Connection refused"): "connection refused",
+            error.ConnectError(2): "no such file or directory",
+            error.ConnectBindError(99, "IPv6 is off"): "IPv6 is off",
+            error.ConnectionDone(): "the connection was closed",
+            error.ConnectionLost("reset"): "the connection was lost",
+            error.TimeoutError(): "timed out",
+            OSError(113, "No route to host"): "no route to host",
+            MuxError("CrowdSec is away"): "CrowdSec is away",
+            KeyError(): "KeyError",
+        }.items():
+            self.assertEqual(cause_of(problem), cause)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["ListenError", "MuxError", "OptionError", "printable"]
+import os
+from typing import Any
+
+__all__ = ["ListenError", "MuxError", "OptionError", "cause_of", "printable"]
+
+_OF_TWISTED = {
+    "ConnectionDone": "the connection was closed",
+    "ConnectionLost": "the connection was lost",
+    "TimeoutError": "timed out",
+}
+"""For errors whose own text names no cause."""
 
 
 def printable(text: str, most: int | None = None) -> str:
@@ -20,6 +30,20 @@ def printable(text: str, most: int | None = None) -> str:
 
 def _escaped(character: str) -> str:
     return character if character.isprintable() else repr(character)[1:-1]
+
+
+def cause_of(problem: Any) -> str:
+    """Return why a connection failed, in the system's words, such as ``connection refused``.
+
+    Twisted's text says it twice, with its number: "Connection was refused by other side: 111: Connection refused."
+    """
+    number: Any = getattr(problem, "osError", None) or getattr(problem, "errno", None)
+    said = problem.args[0] if hasattr(problem, "osError") else getattr(problem, "strerror", None)
+    if said or isinstance(number, int):
+        text = str(said or os.strerror(number))
+        return text[:1].lower() + text[1:] if text[1:2].islower() else text
+    kind = type(problem).__name__
+    return _OF_TWISTED.get(kind) or str(problem).rstrip(".") or kind
 
 
 class MuxError(Exception):

@@ -22,7 +22,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from txmux.errors import MuxError, printable
+from txmux.errors import MuxError, cause_of, printable
 from txmux.version import __version__
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def get(
             raise
         raise ResponseTimeoutError(f"no answer within {seconds:g} s") from None
     except (ConnectError, DNSLookupError) as error:
-        raise NotConnectedError(str(error).rstrip(".")) from None
+        raise NotConnectedError(cause_of(error)) from None
     except RequestFailedError:
         if endpoints.is_too_long:
             raise RequestFailedError(f"its headers are longer than {_LONGEST_HEAD} bytes") from None
@@ -130,7 +130,7 @@ async def _ask(
 
 def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
     reasons = [reason for reason in error.reasons if not reason.check(ResponseDone)]
-    text = reasons[0].getErrorMessage().rstrip(".") if reasons else "it has ended early"
+    text = cause_of(reasons[0].value) if reasons else "it has ended early"
     return printable(text, _LONGEST_REASON)
 
 

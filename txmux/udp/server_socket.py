@@ -15,6 +15,7 @@ from txmux.backends.connect.dial import LOCAL_ERRORS, NO_PORT, no_address
 from txmux.backends.connect.source import PortRange, SourceAddress, Sources
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
+from txmux.errors import cause_of
 from txmux.net.addresses import address_in
 from txmux.net.sockets.client import IN_USE
 from txmux.net.sockets.poller import READ
@@ -144,7 +145,6 @@ class ServerSocket:
         except (OSError, ConnectBindError) as problem:
             if server is not None:
                 server.close()
-            why = str(problem) if isinstance(problem, ConnectBindError) else problem.strerror
             # The system says EAGAIN where it has no port left for a socket of UDP.
             lacks_port = isinstance(problem, BlockingIOError)
             is_own = (
@@ -154,7 +154,7 @@ class ServerSocket:
                 "backend {backend}: no way to {server}: {why}",
                 backend=self.upstream.backend.name,
                 server=target.text,
-                why=NO_PORT if lacks_port else why,
+                why=NO_PORT if lacks_port else cause_of(problem),
             )
             return "error" if is_own else "connect-refused"
         self._member, self.sock = member, server

@@ -214,7 +214,7 @@ class TroubleTests(ConsulCase):
         self.assertRegex(
             line,
             r"^warn: cannot find the addresses of consul:web, it keeps those it had: 1; Consul at http://127\.0\.0\.1:\d+: "
-            r"Connection was refused",
+            r"connection refused",
         )
         self.consul.listen()
         self.consul.register("web", [Instance(81)])

@@ -281,7 +281,7 @@ class TroubleTests(LookupTestCase):
     async def test_nobody_there_fails_at_once(self) -> None:
         await self.server.stop()
         why = await self.failure(self.lookup.host(HOST))
-        self.assertEqual(why, "the name server 127.0.0.1: Connection refused")
+        self.assertEqual(why, "the name server 127.0.0.1: connection refused")
 
     async def test_no_route(self) -> None:
         lookup = Lookup(self.time, [("255.255.255.255", 53)], self.resolv_conf, self.hosts)
@@ -402,7 +402,7 @@ class OtherReactorTests(LookupTestCase):
         waiting = Deferred.fromCoroutine(self.failure(self.lookup.host(HOST)))
         while not waiting.called:
             self.other.iterate(0.1)
-        self.assertIn("Connection refused", await waiting)
+        self.assertIn("connection refused", await waiting)
 
     async def test_spurious_read(self) -> None:
         self.zone[HOST] = a("10.0.0.1")

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from txmux.access.lists.current import PLACES, Packed, pack, varying_of
 from txmux.access.lists.geo import GeoDatabaseError, read_geo_database
-from txmux.errors import MuxError
+from txmux.errors import MuxError, cause_of
 from txmux.files import read_list, state_at
 from txmux.net.turns import Turns
 from txmux.rules.model import IPNetwork, NetworkSet, Rules
@@ -251,7 +251,7 @@ class ListUpdates:
             one.since = self._reactor.seconds()
 
     def _failed(self, failure: Failure, name: str, one: _WatchedList) -> None:
-        self._note(one, failure.getErrorMessage() or type(failure.value).__name__)
+        self._note(one, cause_of(failure.value))
         self._log.failure("networks of {name} cannot be brought up to date", failure, name=name)
 
     def stop(self) -> None:

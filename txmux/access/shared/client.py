@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-untyped]
 
-from txmux.errors import MuxError
+from txmux.errors import MuxError, cause_of
 from txmux.files import read_bytes
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class RedisConnection:
             return
         if not self._is_reported:
             self._is_reported = True
-            self._down(failure.getErrorMessage() or type(failure.value).__name__)
+            self._down(cause_of(failure.value))
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST)
         # Not all machines come back in one moment.
         self._again = self._reactor.callLater(wait * random.uniform(0.8, 1.2), self.start)  # nosec B311  # noqa: S311 - not for secrets
@@ -264,7 +264,7 @@ class RedisClient:
         if isinstance(failure.value, FirstError):
             failure = failure.value.subFailure
         if not self._stopped:
-            self._lost(failure.getErrorMessage() or type(failure.value).__name__)
+            self._lost(cause_of(failure.value))
 
     def stop(self) -> Deferred[Any]:
         """Disconnect for good, and cancel running calls."""

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from txredisapi import ScriptDoesNotExist  # type: ignore[import-untyped]
 
 from txmux.access.shared.client import RedisClient
-from txmux.errors import printable
+from txmux.errors import cause_of, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -369,7 +369,7 @@ class SharedRates:
 
     def _refused(self, failure: Any, epoch: int) -> None:
         if epoch == self._epoch:
-            self._pause(failure.getErrorMessage() or type(failure.value).__name__)
+            self._pause(cause_of(failure.value))
 
     def _pause(self, why: str) -> None:
         self._down()

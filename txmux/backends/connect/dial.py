@@ -14,6 +14,7 @@ from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.python.failure import Failure
 
+from txmux.errors import cause_of
 from txmux.net.sockets.client import DatagramClient, SocketConnector
 from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.net.sockets.plainsocket import SocketOption, reset_on_close
@@ -115,8 +116,8 @@ def reason_of(failure: Failure) -> str:
     # The error of a connection that is lost as it is made wraps another failure.
     args = getattr(failure.value, "args", ())
     inner = args[0] if args and isinstance(args[0], Failure) else failure
-    message = inner.getErrorMessage()
-    return NO_PORT if os.strerror(errno.EADDRNOTAVAIL) in message else message
+    cause = cause_of(inner.value)
+    return NO_PORT if os.strerror(errno.EADDRNOTAVAIL).lower() in cause.lower() else cause
 
 
 def _break_off(connector: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -13,6 +12,7 @@ from twisted.python.failure import Failure
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.dial import LOCAL_ERRORS, Dial
 from txmux.backends.health.probes import Probe, UnhealthyError, probe, shown
+from txmux.errors import cause_of
 from txmux.net.addresses import ip_address_of
 from txmux.net.header_first import HeaderFirst
 from txmux.rules.model import Backend, Check, Server, ServerTLS
@@ -200,8 +200,7 @@ def _result_of(failure: Failure) -> CheckResult:
     problem: Any = failure.value
     number = getattr(problem, "osError", None) or getattr(problem, "errno", None)
     if isinstance(number, int):
-        why = getattr(problem, "strerror", None) or os.strerror(number)
-        return CheckResult(None if number in LOCAL_ERRORS else False, why[:1].lower() + why[1:])
+        return CheckResult(None if number in LOCAL_ERRORS else False, cause_of(problem))
     if failure.check(error.ConnectionLost):
         return CheckResult(ok=False, why="connection reset")
     # The rest is of servers whose endpoint strings have TLS of their own; by name, since OpenSSL takes a while to import.
@@ -210,7 +209,7 @@ def _result_of(failure: Failure) -> CheckResult:
     if failure.check("OpenSSL.SSL.Error") and problem.args:
         reasons = ", ".join(reason for *_, reason in problem.args[0])
         return CheckResult(ok=False, why=f"the TLS handshake failed: {reasons}")
-    return CheckResult(ok=False, why=failure.getErrorMessage() or repr(problem))
+    return CheckResult(ok=False, why=cause_of(problem))
 
 
 class ProbeTarget:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import secrets
 import socket
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from twisted.names import dns
 from twisted.protocols.basic import Int16StringReceiver
 from zope.interface import implementer
 
-from txmux.errors import MuxError
+from txmux.errors import MuxError, cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -146,7 +145,7 @@ class _UdpQuery:
 
     def _fail(self, number: int | None) -> None:
         self.close()
-        self.answer.errback(_QueryError(os.strerror(number or errno.ECONNREFUSED)))
+        self.answer.errback(_QueryError(cause_of(OSError(number or errno.ECONNREFUSED, ""))))
 
     def close(self) -> None:
         self._reactor.removeReader(self)
@@ -200,7 +199,7 @@ class NameServers:
                     left.remove(address)
                 if isinstance(answer, _FailureAnswerError):
                     problem = ServerFailureError
-                why = f"the name server {address[0]}: {answer}"
+                why = f"the name server {address[0]}: {cause_of(answer)}"
         raise problem(why)
 
     async def _try(
