@@ -126,7 +126,7 @@ class LinksTest(SynchronousTestCase):
         listed.unlink()
         self.link(listed, self.secret)
         refused = self.assertRaises(OpenerError, opener.read_rules)
-        self.assertIn("'list', is not root's", str(refused))
+        self.assertIn("the link 'list' in the path is not root's", str(refused))
         self.assertRaises(OSError, watched.read)
         self.link(self.folder / "way", listed, 0)
         listed.unlink()

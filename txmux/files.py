@@ -133,7 +133,7 @@ def open_safely(path: Path, flags: int = os.O_RDONLY) -> tuple[int, bool]:
                 os.close(there)
                 links += 1
                 if status.st_uid or links > _LINKS:
-                    raise OSError(errno.ELOOP, f"a link on the way, {name!r}, is not root's")
+                    raise OSError(errno.ELOOP, f"the link {name!r} in the path is not root's")
                 ahead += reversed(target.parts)  # one that begins with / begins there
             elif ahead:
                 os.close(folder)

@@ -195,7 +195,7 @@ class MuxService(Service):
         )
         changes = await self._upgrades.upgrade(listeners, supervisor.transfers, state)
         if not self._upgrades.has_successor:
-            raise UpgradeError("the new process has ended at once")
+            raise UpgradeError("the new process exited at once")
         return changes
 
     def _exit_when_drained(self) -> None:

@@ -103,7 +103,7 @@ class StatusTest(AdminCase):
         sharing._lost_at -= 60
         (told,) = (await self.get("/api/status")).json["attention"]
         self.assertEqual(told["what"], "bans")
-        self.assertIn("not all bans of other machines hold here", told["text"])
+        self.assertIn("bans of other machines may be missing here", told["text"])
 
     async def test_connections_and_undecided_ones_are_counted(self) -> None:
         servers = PeerFactory()

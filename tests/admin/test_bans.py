@@ -39,7 +39,7 @@ class BansTest(LiveCase):
         self.assertTrue(begun <= told["since"] <= time.time())
         self.assertEqual(round(told["until"] - told["since"]), 3600)
         gone = await self.post("/api/bans/remove", {"network": "127.0.0.0/8"})
-        self.assertEqual(gone.json["changes"], "127.0.0.0/8 is not banned any more")
+        self.assertEqual(gone.json["changes"], "127.0.0.0/8 is no longer banned")
         self.assertEqual((await self.get("/api/bans")).json, [])
         self.assertTrue(await self.is_let_in())
 
@@ -87,4 +87,4 @@ class BansTest(LiveCase):
         await self.ban("192.0.2.0/24")
         told = await self.post("/api/bans/remove", {"network": "192.0.2.7"})
         self.assertEqual(told.status, 404)
-        self.assertEqual(told.json["error"], "192.0.2.7 is not banned; 192.0.2.0/24 is, unban that")
+        self.assertEqual(told.json["error"], "192.0.2.7 is not banned; 192.0.2.0/24 is: unban that")

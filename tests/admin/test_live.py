@@ -79,7 +79,11 @@ class ConnectionsTest(LiveCase):
         for client in clients:
             await client.is_lost()
         self.assertTrue(any("2 connections ended" in str(event) for event in logs))
-        for body, name in (({}, "say which"), ({"backend": 1}, "backend: "), ({"x": "y"}, "x: ")):
+        for body, name in (
+            ({}, "give at least one"),
+            ({"backend": 1}, "backend: "),
+            ({"x": "y"}, "x: "),
+        ):
             told = await self.post("/api/connections/close", body)
             self.assertEqual((body, told.status), (body, 400))
             self.assertTrue(told.error.startswith(name), told.error)
@@ -112,7 +116,7 @@ class ServersTest(LiveCase):
     async def test_unknown_names_and_invalid_fields(self) -> None:
         path = f"/api/backends/b/servers/{self.server}"
         for where, body, status, message in (
-            (path, {}, 400, "say what"),
+            (path, {}, 400, "nothing to change"),
             (path, {"state": "up"}, 400, "state: must be 'ready', 'drain' or 'maintenance'"),
             (path, {"weight": 0}, 400, "weight: "),
             (path, {"weight": True}, 400, "weight: "),

@@ -294,7 +294,7 @@ class ToldTest(SynchronousTestCase):
         old.clock.advance(12)
         new.upstreams.restore(old.as_json())
         self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
-        self.assertIn("connections that failed", new.pool.members[0].why)
+        self.assertIn("connections failed", new.pool.members[0].why)
         new.clock.advance(17.9)
         self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.2:80"})
         new.clock.advance(0.2)

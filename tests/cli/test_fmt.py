@@ -44,7 +44,7 @@ class FmtTests(CommandTestCase):
         code, out, err = self.run_main("fmt", "--check", self.path)
         self.assertEqual((code, err), (1, ""))
         self.assertEqual(self.path.read_text(), UGLY)
-        self.assertTrue(out.startswith(f"--- {self.path}\n+++ {self.path} (laid out)\n@@ "), out)
+        self.assertTrue(out.startswith(f"--- {self.path}\n+++ {self.path} (formatted)\n@@ "), out)
         self.assertIn("\n-endpoint=:8443\n+endpoint = :8443\n", out)
         self.assertEqual(self.of_input(UGLY, "--check")[0], 1)
 
@@ -112,7 +112,7 @@ class FmtTests(CommandTestCase):
         with patch("os.fsync", side_effect=wrong):
             code, out, err = self.run_main("fmt", self.path)
         self.assertEqual((code, out), (1, ""))
-        told = f"txmux: {self.path} cannot be written: No space left on device; it is as it was."
+        told = f"txmux: {self.path} cannot be written: No space left on device; it is unchanged."
         self.assertTrue(err.startswith(told), err)
         self.assertEqual(self.path.read_text(), UGLY)
         self.assertEqual([*self.folder.iterdir()], [self.path])

@@ -308,7 +308,7 @@ class AskedAddressTests(InteropTestCase):
             self.assertEqual(client.recv(10), b"")
         [line] = self.mux.take(1)
         self.assertEqual((line["reason"], line["server"]), ("error", f"{{local}}:{self.there}"))
-        self.mux.child.wait_for("this client has asked for no IP address")
+        self.mux.child.wait_for("so it asked for no IP address")
 
     def test_address_without_server(self) -> None:
         self.serve()

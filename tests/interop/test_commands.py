@@ -238,7 +238,7 @@ class BanningUsersTests(InteropTestCase):
         self.assertIn("tried passwords", out)
         self.assertNotIn("192.0.2.8", out)
         found = self.ask(*member, "unban", *by, "192.0.2.7")
-        self.assertEqual(found, (0, "192.0.2.7 is not banned any more\n", ""))
+        self.assertEqual(found, (0, "192.0.2.7 is no longer banned\n", ""))
 
     def test_token(self) -> None:
         """By TCP, who knows the token may; who does not, or may not read its file, is told how it is given."""

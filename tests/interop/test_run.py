@@ -288,7 +288,7 @@ class OptionsTests(RunTestCase):
         pidfile = self.folder / "pid"
         words = ("--user", "nobody", "--pidfile", pidfile)
         child = self.begin_by_options(*words, before=python_for_everybody())
-        child.wait_for("is user nobody from now on")
+        child.wait_for("switched to user nobody")
         client = self.assert_serves()
         eventually(pidfile.exists, "the pidfile is there")
         self.assertNotEqual(Path(f"/proc/{child.pid}").stat().st_uid, 0)

@@ -63,7 +63,7 @@ class KeepClientsOutTests(ScenarioTestCase):
         self.server = socket.create_server(("127.0.0.1", 22))
         self.addCleanup(self.server.close)
         self.mux = self.own(Example(self.rules / "rules.ini"))
-        self.mux.child.wait_for("sends its bans")
+        self.mux.child.wait_for("receiving its bans")
 
     def start_crowdsec(self, folder: Path) -> Path:
         """Run its Local API, which neither reads logs nor tells anybody else, and give its configuration."""

@@ -185,7 +185,7 @@ class SharedBansTest(SharingTestCase):
         self.assertEqual(status["bans"], {"active": 1, "shared": "partial"})
         (told,) = status["attention"]
         self.assertIn(
-            f"{self.url}: bans of other machines that do not hold here: 2; ", told["text"]
+            f"{self.url}: bans of other machines that do not apply here: 2; ", told["text"]
         )
 
     async def test_password(self) -> None:

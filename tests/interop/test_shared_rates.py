@@ -181,7 +181,7 @@ class SharedRatesTest(TestCase):
                 self.let_in.clear()
                 await self.come(machines, 1000, 0.02)
                 self.assertEqual(len(self.let_in), 20)
-                told = [one for one in events if "own until it does" in one["log_format"]]
+                told = [one for one in events if "alone until it does" in one["log_format"]]
             finally:
                 os.kill(self.redis.child.pid, signal.SIGCONT)
             await self.up(*machines)

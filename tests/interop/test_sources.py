@@ -167,7 +167,7 @@ class ManyPortsTests(_Case):
         mux = self.own(Mux(self.folder, rules, _AT_ONCE, before=self.network.command))
         talkers = self.network.python(_TALKERS, str(_PORTS + 1))
         self.own(talkers).wait_for("said")
-        mux.child.wait_for(f"no way to udp:10.1.0.9:9001: .*{told}")
+        mux.child.wait_for(f"cannot connect to udp:10.1.0.9:9001: .*{told}")
 
 
 # Sends a datagram from each of as many ports as it is told, which are not those that the system hands out, and is the server, too.

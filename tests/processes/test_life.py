@@ -41,7 +41,7 @@ class CrashTest(WorkersTestCase):
             self.assertEqual(client.recv(1), b"")
         mux.take(40)
         mux.child.wait_for(
-            r"worker 1 was ended by signal 9 \(SIGKILL\); another one is started at once"
+            r"worker 1 was killed by signal 9 \(SIGKILL\); another one is started at once"
         )
         eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two workers again")
         self.assertEqual({*pids} & {*workers_of(mux.child.pid)}, set())

@@ -196,7 +196,7 @@ class NamesTest(ReloadCase):
             await self.all_lead_to(self.first)
             self.assertEqual(await self.stale(), [])
         said = [eventAsText(event) for event in events if "log_format" in event]
-        for text in ("cannot find the addresses of", "are found again"):
+        for text in ("cannot find the addresses of", "are known again"):
             self.assertEqual(len([one for one in said if text in one]), 1, said)
 
     async def stale(self) -> list[str]:

@@ -58,7 +58,7 @@ class PredecessorTests(SynchronousTestCase):
                 own.shutdown(socket.SHUT_WR)
                 far.close()
                 error = self.assertRaises(MuxError, Predecessor, end)
-            self.assertRegex(str(error), "^the old process has handed nothing over: .+$")
+            self.assertRegex(str(error), "^the old process handed nothing over: .+$")
             self.assertEqual(near.recv(1), b"")
 
 

@@ -83,7 +83,7 @@ class FailureTest(TestCase):
     async def test_import_error(self) -> None:
         """A broken installation: what Python says is told."""
         why = await self.why("import txmux_of_which_half_is_missing")
-        self.assertIn("the new process ended by itself with exit status 1", why)
+        self.assertIn("the new process exited with status 1", why)
         self.assertIn("ModuleNotFoundError: No module named 'txmux_of_which_half_is_missing'", why)
         self.assertEqual(self.old.done, [])
 
@@ -113,9 +113,9 @@ class FailureTest(TestCase):
         lets_go = f"{_READS}stream.close(); end.close()\nimport time; time.sleep(100)"
         again = ["pause", "accept"]
         cases: tuple[tuple[str, str, list[str]], ...] = (
-            ("raise SystemExit(3)", "ended by itself with exit status 3", []),
-            ("import os; os.kill(os.getpid(), 11)", "was ended by signal 11 (SIGSEGV)", []),
-            (lets_go, "was ended by signal 9 (SIGKILL)", []),
+            ("raise SystemExit(3)", "exited with status 3", []),
+            ("import os; os.kill(os.getpid(), 11)", "was killed by signal 11 (SIGSEGV)", []),
+            (lets_go, "was killed by signal 9 (SIGKILL)", []),
             (_READY, "cannot serve: the other process is gone", again),
             (f"{_READY}answer(error='no')\nstream.read()", "cannot serve: no", again),
         )
@@ -145,7 +145,7 @@ class FailureTest(TestCase):
         running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
         upgrade.give_up()
         failure: Any = await self.assertFailure(running, UpgradeError)
-        self.assertEqual(str(failure), "the new process was ended by signal 9 (SIGKILL)")
+        self.assertEqual(str(failure), "the new process was killed by signal 9 (SIGKILL)")
 
 
 class OldVersionTest(TestCase):

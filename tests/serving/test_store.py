@@ -58,7 +58,7 @@ class StoreTest(SynchronousTestCase):
             self.assertIn(
                 f"cannot listen: 127.0.0.1:{port}, where the service listens now", str(problem)
             )
-            self.assertIn("stop and start the service", str(problem))
+            self.assertIn("restart the service", str(problem))
         self.assertEqual(inodes(self.store.sockets()), before)
 
     def test_several(self) -> None:
@@ -91,7 +91,7 @@ class StoreTest(SynchronousTestCase):
                 ListenError, store.prepare, [self.listener(f"127.0.0.1:{port}")]
             )
             self.assertIn("where the service listens now", str(problem))
-            self.assertIn("stop and start the service", str(problem))
+            self.assertIn("restart the service", str(problem))
             self.assertEqual(inodes(store.sockets()), before)
 
     def test_one_family(self) -> None:

@@ -152,7 +152,7 @@ class FileLogTest(SynchronousTestCase):
                 log.write(a_record())
             log.close()
         told = [e for e in events if e.get("log_namespace", "").endswith("FileAccessLog")]
-        self.assertEqual(len([e for e in told if "until this is mended" in e["log_format"]]), 1)
+        self.assertEqual(len([e for e in told if "until this is fixed" in e["log_format"]]), 1)
 
     def test_new_file_is_private(self) -> None:
         os.umask(before := os.umask(0))

@@ -146,7 +146,7 @@ class FullDiskTest(SynchronousTestCase):
         self.assertEqual(path.read_text().splitlines(), [line] * 5)
         told = [event for event in events if "access log" in event.get("log_format", "")]
         self.assertEqual(len(told), 2)
-        self.assertIn("until this is mended", told[0]["log_format"])
+        self.assertIn("until this is fixed", told[0]["log_format"])
         self.assertEqual(told[1]["count"], 3)
 
     def test_elsewhere(self) -> None:

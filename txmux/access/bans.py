@@ -260,10 +260,10 @@ class ServiceBans:
         ban = bans.get(network)
         if ban is None or ban.until <= self._now():
             wider = bans.wider(network)
-            hint = "" if wider is None else f"; {written(wider)} is, unban that"
+            hint = "" if wider is None else f"; {written(wider)} is: unban that"
             raise BanError(f"{written(network)} is not banned{hint}")
         late = await self._change([(network, None)])
-        return self._changed(network, None, "is not banned any more", late)
+        return self._changed(network, None, "is no longer banned", late)
 
     def _changed(self, network: IPNetwork, ban: Ban | None, how: str, late: Sequence[str]) -> str:
         if self.publish is not None:

@@ -80,7 +80,9 @@ def _listeners(counts: Counts) -> Iterator[Metric]:
         "Datagrams that came from clients (in), went to them (out), were dropped (lost), or were longer than can be taken (cut).",
         "listener way",
     )
-    sources = _gauge("sources_tracked", "Sources of clients in the tables of limits.", "listener")
+    sources = _gauge(
+        "sources_tracked", "Sources of clients that are remembered for limits.", "listener"
+    )
     detect = _histogram("detect_seconds", "Time from accept to the decision.", "listener")
     duration = _histogram("duration_seconds", "Time from accept to the end.", "listener")
     for one in counts.listeners:
@@ -196,14 +198,14 @@ def _service(counts: Counts) -> Iterator[Metric]:
         family = make(name, text)
         family.add_metric((), value)
         yield family
-    cluster = _gauge("cluster_up", "Whether Redis answers, by which limits are shared.")
+    cluster = _gauge("cluster_up", "Whether the Redis that shares limits answers.")
     if gauges.cluster is not None:
         cluster.add_metric((), gauges.cluster)
     yield cluster
     build = _gauge("build_info", "Versions of txmux and of Python.", "version python")
     build.add_metric([__version__, platform.python_version()], 1)
     yield build
-    rules = _gauge("rules_info", "The SHA-256 of the rules that hold.", "sha")
+    rules = _gauge("rules_info", "The SHA-256 of the current rules.", "sha")
     if counts.rules:
         rules.add_metric([counts.rules], 1)
     yield rules

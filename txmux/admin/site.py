@@ -82,8 +82,8 @@ class Site:
         except RefusedError as refused:
             answer = self._refusal(refused, method, path, headers)
         except Exception:  # noqa: BLE001 - one request must not end the service
-            self._log.failure("a request cannot be answered: {method}", method=method[:10])
-            message = "this request made txmux fail; its log says how"
+            self._log.failure("a request failed: {method}", method=method[:10])
+            message = "internal error; txmux's log has the details"
             answer = ApiAnswer.refusal(RefusedError(500, message))
         return answer
 

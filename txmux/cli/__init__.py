@@ -24,7 +24,7 @@ COMMANDS = {
     "bans": "List the bans of a running service.",
     "check": "Report all errors and warnings in rules files, one per line; nothing is started.",
     "close": "End connections of a running service, by ID or by filters.",
-    "completion": "Write the script with which a shell completes these commands.",
+    "completion": "Write the script that completes these commands in a shell.",
     "connections": "List the connections of a running service.",
     "convert": "Write the configuration of sslh, HAProxy, nginx or Traefik as a rules file.",
     "drain": "Stop sending new clients to a backend's servers, or to one of them.",
@@ -32,14 +32,14 @@ COMMANDS = {
     "fmt": "Rewrite rules files in one plain form; comments and meaning stay.",
     "init": "Write a first rules file, from what listens on this machine.",
     "matchers": "List the installed matchers; with a name, show how to use that one.",
-    "reload": "Make a running service read its rules again; nothing changes if they have errors.",
-    "run": "Run the service, as a rules file says.",
+    "reload": "Reload the rules of a running service; nothing changes if they have errors.",
+    "run": "Run the service, from a rules file or from options.",
     "servers": "List the servers of a running service, what is down or drained first.",
     "status": "Show the state of a running service.",
     "stop": "Stop a running service; its connections may finish.",
-    "top": "Watch a running service full-screen, and steer it by keys.",
+    "top": "Watch and control a running service, full-screen.",
     "unban": "Lift a ban of a running service.",
-    "upgrade": "Move a running service into a new process that runs what is installed now.",
+    "upgrade": "Upgrade a running service to the installed version, in a new process.",
 }
 """The commands, and what each does."""
 

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="program",
         choices=("sslh", "haproxy", "nginx", "traefik"),
-        help="whose configuration it is; by default what it looks like",
+        help="the program whose configuration it is; by default it is guessed",
     )
     parser.add_argument(
         "--entrypoint",

@@ -72,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sources.add_argument(
         "--connection",
         metavar="ID",
-        help="a live connection, as 'txmux connections' lists it: how its decision came about",
+        help="the ID of a live connection, as 'txmux connections' lists it",
     )
     parser.add_argument("--listener", metavar="NAME", help="only for this listener")
     parser.add_argument(
@@ -87,7 +87,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         dest="now",
         type=_moment,
-        help="for 'during': when it is said, as 2026-11-20T14:30 here or 2026-11-20T14:30+00:00; by default now",
+        help="the time for 'during': 2026-11-20T14:30 here or 2026-11-20T14:30+00:00; by default now",
     )
     command.configure(parser, seconds=10)
 

@@ -68,7 +68,7 @@ def _lay_out(path: str, *, check: bool) -> bool:
         raise RulesError(problems)
     text = laid_out(source.text)
     if meaning(text) != meaning(source.text):
-        message = "cannot be laid out without changing what it means; please report this file"
+        message = "cannot be formatted without changing its meaning; please report this file"
         raise RulesError([Problem(source.path, 0, "", "", message)])
     changed = text.encode() != data
     if check:
@@ -93,7 +93,7 @@ def _read(path: str) -> bytes:
 
 def _difference(source: SourceFile, old: str, new: str) -> Iterable[str]:
     before, after = (list(io.StringIO(text, newline="\n")) for text in (old, new))
-    for line in difflib.unified_diff(before, after, source.path, f"{source.path} (laid out)"):
+    for line in difflib.unified_diff(before, after, source.path, f"{source.path} (formatted)"):
         yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
 
 
@@ -118,7 +118,7 @@ def _replace(path: Path, data: bytes) -> None:
             with suppress(OSError):
                 Path(made).unlink()
         raise MuxError(
-            f"{path} cannot be written: {error.strerror}; it is as it was. Write to the standard output by "
+            f"{path} cannot be written: {error.strerror}; it is unchanged. Write to the standard output by "
             f"'txmux fmt - < {path}', or do this as its owner"
         ) from None
 

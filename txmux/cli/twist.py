@@ -46,7 +46,7 @@ class Options(usage.Options):
     longdesc = "Puts many protocols on one port, told apart by what the client says first."
     optParameters = [  # noqa: RUF012 - usage.Options reads it
         ["rules", "r", None, "The rules file."],
-        ["pidfile", None, None, "A file that has the process ID while clients are served."],
+        ["pidfile", None, None, "A file for the process ID."],
         ["demo-port", None, 8443, "The port of the demo; 0 is any that is free.", _port],
     ]
     optFlags = [  # noqa: RUF012

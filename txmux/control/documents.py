@@ -124,7 +124,7 @@ def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
 def failed_reload(last_reload: tuple[float, Report] | None) -> Iterator[Trouble]:
     if last_reload is not None and not last_reload[1].ok:
         why = next(iter(last_reload[1].errors), "no reason is known")
-        yield "reload", f"the last reload failed, so the rules before it hold: {why}"
+        yield "reload", f"the last reload failed, the previous rules are in force: {why}"
 
 
 def routes_document(rules: Rules, counts: Counts) -> list[dict[str, Any]]:

@@ -83,9 +83,9 @@ class ListeningSockets:
             if key.startswith("tcp:") and key.rpartition(":")[2] == port:
                 return OSError(
                     errno.EADDRINUSE,
-                    f"{key.removeprefix('tcp:')}, where the service listens now, is in the way: the system does not let one "
-                    "socket take over from another that overlaps it; stop and start the service, or remove the old endpoint by one reload "
-                    "and add the new one by the next, between which clients are refused",
+                    f"{key.removeprefix('tcp:')}, where the service listens now, overlaps it, and the system allows no two "
+                    "such sockets: restart the service, or remove the old endpoint in one reload "
+                    "and add the new one in the next; clients in between are refused",
                 )
         return problem
 

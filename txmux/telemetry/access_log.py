@@ -205,7 +205,7 @@ class FileAccessLog:
 
     def _fail(self, problem: str) -> None:
         self._log.error(
-            "access log {path}: {problem}; lines are lost until this is mended",
+            "access log {path}: {problem}; lines are lost until this is fixed",
             path=self._path,
             problem=problem,
         )

@@ -151,7 +151,7 @@ class ServerSocket:
                 isinstance(problem, ConnectBindError) or lacks_port or problem.errno in LOCAL_ERRORS
             )
             (_log.warn if is_own else _log.debug)(
-                "backend {backend}: no way to {server}: {why}",
+                "backend {backend}: cannot connect to {server}: {why}",
                 backend=self.upstream.backend.name,
                 server=target.text,
                 why=NO_PORT if lacks_port else cause_of(problem),
@@ -260,7 +260,7 @@ class ServerSocket:
             self._flow.end("connect-refused")
             return
         _log.debug(
-            "backend {backend}: {server} has no such port",
+            "backend {backend}: {server}: nothing listens at that port",
             backend=self.upstream.backend.name,
             server=self._target(member).text,
         )

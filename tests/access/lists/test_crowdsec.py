@@ -211,7 +211,7 @@ class CrowdSecTests(TestCase):
         self.key.write_text("other\n")
         self.assertEqual(
             await self.told(),
-            [f"it refuses the key in '{self.key}'; make one by 'cscli bouncers add'"],
+            [f"it rejects the key in '{self.key}'; create one with 'cscli bouncers add'"],
         )
         for content, expected in (
             ("", f"there is no key in '{self.key}'; write it as the only line"),

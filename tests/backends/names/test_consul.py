@@ -213,14 +213,14 @@ class TroubleTests(ConsulCase):
         [line] = self.said()
         self.assertRegex(
             line,
-            r"^warn: cannot find the addresses of consul:web, it keeps those it had: 1; Consul at http://127\.0\.0\.1:\d+: "
+            r"^warn: cannot find the addresses of consul:web, keeping the 1 known ones; Consul at http://127\.0\.0\.1:\d+: "
             r"connection refused",
         )
         self.consul.listen()
         self.consul.register("web", [Instance(81)])
         await self.asks_again()
         await self.found(pool, "127.0.0.1:81")
-        self.assertEqual(self.said(), ["info: the addresses of consul:web are found again"])
+        self.assertEqual(self.said(), ["info: the addresses of consul:web are known again"])
         # It may have another state, so that its first question has no index.
         self.assertEqual(self.consul.asked[-1], {})
 
@@ -258,7 +258,7 @@ class TroubleTests(ConsulCase):
         pool = self.consul_pool()
         await self.rests()
         [line] = self.said()
-        self.assertIn("it has none yet; ", line)
+        self.assertIn("none is known yet; ", line)
         self.assertIn("answers 403 (ACL not found); see 'consul_token'", line)
         self.consul_pool(consul_token=Path("/nowhere/token"))
         await self.until(lambda: len(self.logs) > self.said_before)
@@ -305,7 +305,9 @@ class TroubleTests(ConsulCase):
         pool = self.consul_pool()
         await self.found(pool, "127.0.0.1:80")
         [line] = self.said()
-        self.assertIn("left out, which have a name in place of an IP address: db.example.com", line)
+        self.assertIn(
+            "left out, which have a host name instead of an IP address: db.example.com", line
+        )
 
     async def test_something_else(self) -> None:
         self.consul.broken = 200, "<html>"
@@ -352,7 +354,7 @@ class ConsulDnsTests(NamesTestCase):
         await self.next_look_up()
         said: list[str] = []
         await self.until(lambda: said.extend(self.said()) or said)  # type: ignore[func-returns-value]
-        self.assertIn(f"cannot find the addresses of {_NAME}, it keeps those it had: 2", said[0])
+        self.assertIn(f"cannot find the addresses of {_NAME}, keeping the 2 known ones", said[0])
         self.assertEqual(len(pool.members), 2)
 
 

@@ -136,7 +136,7 @@ class FailureTests(NamesTestCase):
             await self.next_look_up()
         (said,) = self.said()
         self.assertIn(
-            f"warn: cannot find the addresses of {HOST}, it keeps those it had: 1; {why}", said
+            f"warn: cannot find the addresses of {HOST}, keeping the 1 known ones; {why}", said
         )
         self.assertEqual((pool.given, self.texts(pool)), (given, ["10.0.0.1:80"]))
 
@@ -184,7 +184,7 @@ class FailureTests(NamesTestCase):
             await self.next_look_up()
             await self.found(pool, f"{address}:80")
             await self.next_look_up()
-            self.assertEqual(self.said(), [f"info: the addresses of {HOST} are found again"])
+            self.assertEqual(self.said(), [f"info: the addresses of {HOST} are known again"])
 
     async def test_other_reason(self) -> None:
         """Each new reason is logged once, whatever came between; how old the addresses are is told, until they are found again."""
@@ -225,14 +225,14 @@ class FailureTests(NamesTestCase):
         await self.until(lambda: not self.lookup.open)
         self.assertEqual(self.texts(pool), [])
         (first, last) = self.said()
-        self.assertIn("it keeps those it had: 1; there is no such name", first)
-        self.assertIn("gives up those it had, which are 12 s old; there is no such name", last)
+        self.assertIn("keeping the 1 known ones; there is no such name", first)
+        self.assertIn("dropping the known ones, which are 12 s old; there is no such name", last)
 
     async def test_never_found(self) -> None:
         self.pool()
         await self.next_look_up()
         (said,) = self.said()
-        self.assertIn(f"cannot find the addresses of {HOST}, it has none yet; ", said)
+        self.assertIn(f"cannot find the addresses of {HOST}, none is known yet; ", said)
 
     async def test_one_family(self) -> None:
         self.zone[HOST] = a("127.0.0.1", ttl=5) + aaaa("::1", ttl=5)
@@ -367,7 +367,7 @@ class ServiceTests(NamesTestCase):
         self.pool(service())
         self.assertEqual(await self.next_look_up(), 1)
         (said,) = self.said()
-        self.assertIn("it has none yet", said)
+        self.assertIn("none is known yet", said)
         self.assertIn("one.test: there is no such name", said)
 
     async def test_hundreds(self) -> None:

@@ -56,7 +56,7 @@ class InitTests(CommandTestCase):
         path.write_text("mine")
         code, _, err = self.run_main("init", "-o", path)
         self.assertEqual((code, path.read_text()), (1, "mine"))
-        self.assertIn("is there already; name another file, or write over it by --force", err)
+        self.assertIn("exists already; name another file, or overwrite it with --force", err)
         self.assertEqual(self.run_main("init", "--force", "-o", path)[0], 0)
         self.assertEqual(self.run_main("check", path)[0], 0)
         code, _, err = self.run_main("init", "-o", self.folder / "none" / "rules.ini")
@@ -98,4 +98,4 @@ class InitTests(CommandTestCase):
         with patch.object(init, "_PROC", self.folder):
             code, out, err = self.run_main("init")
         self.assertEqual((code, out), (1, ""))
-        self.assertIn("can be seen on Linux alone", err)
+        self.assertIn("needs Linux with /proc", err)

@@ -173,7 +173,7 @@ class ConnectionTests(ServiceTestCase):
         identity = next(one["id"] for one in listed if one["client"].endswith(f":{ports[0]}"))
         self.assertEqual(self.told(0, "close", identity), "ended: 1 connection\n")
         self.assertEqual(mux.take_one()["reason"], "killed")
-        self.assertIn("no live connection of this ID", self.told(1, "close", identity))
+        self.assertIn("no live connection has this ID", self.told(1, "close", identity))
         self.answers(*peers[1])
         self.assertIn("older: ", self.told(2, "close", "--older", "soon"))
         self.assertEqual(self.told(0, "close", "--client", "127.0.0.0/8"), "ended: 3 connections\n")
@@ -205,7 +205,7 @@ class ExplainTests(ServiceTestCase):
         told = self.told(1, "explain", "--connection", "5f3a-1")
         self.assertEqual(
             told,
-            "there is no live connection of this ID; the access log has those that have ended\n",
+            "there is no live connection has this ID; the access log has those that have ended\n",
         )
         mux.stop()
 
@@ -299,7 +299,7 @@ class UpgradeTests(ServiceTestCase):
             "    os.write(2, b'half of it is missing\\n')\n    os._exit(5)\n"
         )
         told = self.told(1, "upgrade")
-        self.assertIn("exit status 5", told)
+        self.assertIn("exited with status 5", told)
         self.assertIn("half of it is missing", told)
         (folder / "sitecustomize.py").unlink()
         self.assertEqual(self.status()["pid"], mux.pid)

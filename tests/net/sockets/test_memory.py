@@ -90,14 +90,18 @@ class MemoryTest(SynchronousTestCase):
                 self.memory.lacks(ended=1)
                 self.assertTrue(self.memory.is_enough())
                 self.system.now += 0.5
-            self.assertEqual((said(events, "no memory"), said(events, "again")), (1, 0))
+            self.assertEqual(
+                (said(events, "out of memory"), said(events, "available again")), (1, 0)
+            )
             self.system.now += 0.5
             self.memory.is_enough()
             self.memory.is_enough()
-            self.assertEqual((said(events, "no memory"), said(events, "again")), (1, 1))
+            self.assertEqual(
+                (said(events, "out of memory"), said(events, "available again")), (1, 1)
+            )
             self.assertEqual(events[-1]["count"], 3)
             self.memory.lacks()
-            self.assertEqual(said(events, "no memory"), 2)
+            self.assertEqual(said(events, "out of memory"), 2)
 
     def test_main_loop(self) -> None:
         ends: list[BaseException | None] = [MemoryError(), MemoryError(), None, KeyError()]
@@ -160,7 +164,7 @@ class ShortTest(TestCase):
             silent.send(b"x")
             await second.has(1)
             await self.port.stopListening()
-        self.assertEqual((said(events, "no memory"), said(events, "cannot accept")), (1, 0))
+        self.assertEqual((said(events, "out of memory"), said(events, "cannot accept")), (1, 0))
 
     async def test_server(self) -> None:
         client = PeerClientFactory()

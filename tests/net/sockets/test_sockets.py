@@ -296,7 +296,7 @@ class SocketsTest(TestCase):
             await self.factory.peer(3)
             self.assertEqual(len([e for e in events if "cannot accept" in e["log_format"]]), 1)
             await self.port.stopListening()
-        self.assertEqual(len([e for e in events if "no client waits" in e["log_format"]]), 1)
+        self.assertEqual(len([e for e in events if "no client is waiting" in e["log_format"]]), 1)
         del clients
 
     async def test_stops_twice(self) -> None:

@@ -196,7 +196,7 @@ class ContextTests(StoreCase):
         error = self.assertRaises(TLSFileError, Contexts, TlsEnd((path,)))
         self.assertEqual(
             str(error),
-            f"'{path}': OpenSSL does not take the certificate: ee key too small; "
+            f"'{path}': OpenSSL rejects the certificate: ee key too small; "
             "get one with a stronger key or signature",
         )
 
@@ -288,9 +288,7 @@ class StoreTests(StoreCase):
         self.assertEqual(name_of(shown(store.context())), "a.example")
         self.clock.advance(1)
         self.assertEqual(name_of(shown(store.context())), "b.example")
-        self.assertEqual(
-            self.logged(), ["[route site] terminate_tls: the certificates have been read again"]
-        )
+        self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
 
     def test_put_in_its_place(self) -> None:
         """So is one that is put in its place, even by a link, with the time and the size of the old one."""
@@ -316,7 +314,7 @@ class StoreTests(StoreCase):
         self.assertEqual(
             line,
             f"[route site] terminate_tls: '{path}': no private key for its certificate; name a PEM file with "
-            "a certificate and its key; clients get the certificates that were read before",
+            "a certificate and its key; clients still get the previous certificates",
         )
         path.unlink()
         self.clock.advance(1)
@@ -326,9 +324,7 @@ class StoreTests(StoreCase):
         path.write_bytes(good)
         self.clock.advance(1)
         store.context()
-        self.assertEqual(
-            self.logged(), ["[route site] terminate_tls: the certificates have been read again"]
-        )
+        self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
 
     def test_authorities_are_watched(self) -> None:
         ca = authority().write(self.folder / "ca.pem")

@@ -19,12 +19,12 @@ INSIDE = f"[route x]\nmatch = any\nunder = end\n{TO}"
 FILES = {
     # PROXY headers
     "accept_proxy_from = 0.0.0.0/0, ::/0": (
-        "3: [listen public] accept_proxy_from: every IPv4 and IPv6 client may say which address it has, and so "
-        "pass all that goes by addresses; name the proxies in front of txmux only"
+        "3: [listen public] accept_proxy_from: every IPv4 and IPv6 client can claim any address, and so pass every "
+        "check of addresses; name only the proxies in front of txmux"
     ),
     "accept_proxy_from = 10.0.0.0/8, 0.0.0.0/1\n  128.0.0.0/1": (
-        "3: [listen public] accept_proxy_from: every IPv4 client may say which address it has, and so "
-        "pass all that goes by addresses; name the proxies in front of txmux only"
+        "3: [listen public] accept_proxy_from: every IPv4 client can claim any address, and so pass every "
+        "check of addresses; name only the proxies in front of txmux"
     ),
     "accept_proxy_from = 10.0.0.0/8\nproxy_timeout = 1s": "",
     "proxy_timeout = 1s": (
@@ -32,13 +32,13 @@ FILES = {
     ),
     # TLS for nothing
     TLS: (
-        "5: [route end] terminate_tls: nothing is inside of this TLS, so all clients go to 'default' or "
+        "5: [route end] terminate_tls: no route is under this one, so all clients go to 'default' or "
         "'silent'; add routes with 'under = end', or a backend"
     ),
     TLS + TO: "",
     TLS + INSIDE: "",
     f"[route end]\nmatch = ssh\n  tls\nterminate_tls = a.pem\n{INSIDE}": (
-        "4: [route end] match: 'ssh' is never TLS, which is to be ended here; match tls, or remove this line"
+        "4: [route end] match: 'ssh' is never TLS, but this route terminates TLS; match tls, or remove this line"
     ),
     f"[route end]\nmatch = not ssh\nterminate_tls = a.pem\n{TO}": "",
     f"[route end]\nmatch = any\nterminate_tls = a.pem\n{TO}": "",

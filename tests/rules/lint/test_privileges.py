@@ -215,7 +215,7 @@ class FolderTests(SynchronousTestCase):
             left.bind(str(self.folder / "socket"))
             text = f"[listen a]\nendpoint = unix:{self.folder}/file\n  unix:{self.folder}/socket\n"
             (found,) = self.stops(text)
-        told = "/file' is there already, and is not a socket; move it away, or write another path"
+        told = "/file' exists, and is not a socket; move it away, or write another path"
         self.assertTrue(found.endswith(told), found)
 
     def test_folder_that_the_unit_makes(self) -> None:

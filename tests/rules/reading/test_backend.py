@@ -188,7 +188,7 @@ class MistakeTests(BackendTestCase):
             f"10 source: '[2001:db8::1]:1' is IPv6, but no address here is; add one, {alone}",
             "10 source: 'unix:/x' is a UNIX socket, which needs no local address; "
             f"remove this, {alone}",
-            "10 source: 'tcp:h:1:timeout=4' is left to Twisted, which knows nothing of this; "
+            "10 source: 'tcp:h:1:timeout=4' is opened by Twisted, which does not support this; "
             f"write it as HOST:PORT, {alone}",
             servers=servers,
         )

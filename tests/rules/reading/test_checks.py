@@ -99,7 +99,7 @@ class CheckTests(ReadingTestCase):
             "tcp sni=a": "sni: is sent with TLS only; add tls=yes, or remove this",
             "tcp sni=a tls=no": "sni: is sent with TLS only; add tls=yes, or remove this",
             "tcp port=0": "port: must be a whole number from 1 to 65535, not '0'",
-            "send=x": "send= needs the answer it hopes for; add expect=TEXT",
+            "send=x": "send= needs the answer to look for; add expect=TEXT",
             r"send=\q expect=": (
                 r"send: \q is not an escape; there are \r \n \t \0 \xNN, and \\ for a backslash"
                 "\n"

@@ -385,7 +385,7 @@ class DatagramTests(ReadingTestCase):
 
 _TO = "handover:/run/x.sock"
 _ROUTE = f"[route ssh]\nmatch = ssh\nbackend = {_TO}\n"
-_USELESS = "so that no other program could use the socket"
+_USELESS = "so no other program could use the socket"
 
 
 class HandoverTests(ReadingTestCase):
@@ -423,18 +423,18 @@ class HandoverTests(ReadingTestCase):
         )
         self.refuses(
             f"{self.listen}default = b\n[backend b]\nserver = a:1\nfallback = {_TO}\n",
-            "6 fallback: what the client said has been read for this backend by then, and cannot be given back; name a server",
+            "6 fallback: the client's bytes have been read by then, and cannot be put back into its socket; name a server",
         )
 
     def test_nothing_where_tls_ends(self) -> None:
         ends = "[route web]\nmatch = tls\nterminate_tls = cert.pem\n"
         self.refuses(
             f"{self.listen}{ends}backend = {_TO}\n",
-            f"6 backend: TLS ends here, {_USELESS}; name a server",
+            f"6 backend: this route terminates TLS, {_USELESS}; name a server",
         )
         self.refuses(
             f"{self.listen}{ends}{_ROUTE}under = web\n",
-            f"8 backend: [route web] ends TLS, {_USELESS}; "
+            f"8 backend: [route web] terminates TLS, {_USELESS}; "
             "name a server, or put it under a listener",
         )
         self.refuses(

@@ -61,7 +61,7 @@ BAD_FILES = {
     ),
     "{listen}[route b]\nmatch = any\nbackend = c\nunder = pulbic,\n   b\n[backend c]": (
         "6: [route b] under: there is no [listen pulbic] and no [route pulbic]; did you mean 'public'?\n"
-        "7: [route b] under: [route b] ends no TLS, so nothing is inside of it; "
+        "7: [route b] under: [route b] does not terminate TLS, so no route can be under it; "
         "add 'terminate_tls' there, or name a listener\n"
         "8: [backend c] server: is missing; write for example 'server = 127.0.0.1:22'"
     ),

@@ -27,8 +27,8 @@ class LookTests(SynchronousTestCase):
     def test_look_comments_are_errors(self) -> None:
         text = "# LOOK: line 3: a\n[a]\nk = 1\n  ; LOOK: b\n  2\n# look: c\n#  LOOK at d\nl = # LOOK: e\n"
         found = [
-            "rules.ini:1: LOOK: line 3: a; see to that, then remove this line",
-            "rules.ini:4: LOOK: b; see to that, then remove this line",
+            "rules.ini:1: LOOK: line 3: a; fix that, then remove this line",
+            "rules.ini:4: LOOK: b; fix that, then remove this line",
         ]
         self.assertEqual(problems(text), found)
         (section,) = read_ini(text, "rules.ini")[0]

@@ -174,7 +174,7 @@ class UnderTests(RouteTestCase):
         self.refuses(
             f"[route a]\n{PLAIN}under = b\n  outr\n  public\n[route b]\n{PLAIN}[route outer]\n{TLS}"
             f"[route public]\n{TLS}",
-            "6 [route a] under: [route b] ends no TLS, so nothing is inside of it; add 'terminate_tls' there, "
+            "6 [route a] under: [route b] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, "
             "or name a listener",
             "7 [route a] under: there is no [listen outr] and no [route outr]; did you mean 'outer'?",
             "8 [route a] under: 'public' is a listener, and a route that ends TLS, too; "

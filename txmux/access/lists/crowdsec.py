@@ -106,11 +106,11 @@ class CrowdSec:
             self._skip = min(2**self._failed // 2, _LONGEST_WAIT) - 1
             was_reported, self.problem = bool(self.problem), str(problem)
             if not was_reported:
-                message = "CrowdSec at {url}: {problem}; the bans stay as they are, retrying"
+                message = "CrowdSec at {url}: {problem}; keeping the bans known so far, retrying"
                 self._log.error(message, url=self._url, problem=problem)
             return
         if self.problem or not self._is_known:
-            self._log.info("CrowdSec at {url} sends its bans", url=self._url)
+            self._log.info("CrowdSec at {url}: receiving its bans", url=self._url)
         self._is_known, self.problem = True, ""
         self._failed = self._skip = 0
 
@@ -131,7 +131,7 @@ class CrowdSec:
             raise _AwayError(f"no answer in {_PATIENCE:g} s") from None
         if answer.status in {401, 403}:
             raise _AwayError(
-                f"it refuses the key in '{self._key}'; make one by 'cscli bouncers add'"
+                f"it rejects the key in '{self._key}'; create one with 'cscli bouncers add'"
             )
         if answer.status != 200:
             raise _AwayError(f"it answers {answer.status}")

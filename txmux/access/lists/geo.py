@@ -51,7 +51,7 @@ class GeoDatabase:
         try:
             self._readers = [_reader(path) for path in self._paths]
         except GeoDatabaseError as problem:
-            self._log.error("{problem}; what was in it before holds", problem=problem)
+            self._log.error("{problem}; keeping its previous contents", problem=problem)
         self._found.clear()
 
     def find(self, address: IPAddress) -> Found:
@@ -92,7 +92,7 @@ def read_geo_database(path: Path, data: bytes) -> Any:
         import maxminddb  # noqa: PLC0415 - optional: `txmux[geo]`
     except ImportError:
         raise GeoDatabaseError(
-            "networks of places need the package maxminddb; run: pip install 'txmux[geo]'"
+            "geo: and as: networks need the package maxminddb; run: pip install 'txmux[geo]'"
         ) from None
     try:
         # Read as a whole: a mapped file that is truncated would end the process.

@@ -106,13 +106,13 @@ class NetworksFile:
             return None
         self.text = text
         self.problem = ""
-        self._log.info("{path}: networks now: {count}", path=str(self.path), count=len(networks))
+        self._log.info("{path}: {count} networks", path=str(self.path), count=len(networks))
         return pack(networks)
 
     def _is_wrong(self, problem: str) -> None:
         if problem != self.problem:
             self.problem = problem
-            message = "{problem}; its networks are as before, correct it"
+            message = "{problem}; keeping its previous networks, correct it"
             self._log.error(message, problem=problem)
 
 
@@ -252,7 +252,7 @@ class ListUpdates:
 
     def _failed(self, failure: Failure, name: str, one: _WatchedList) -> None:
         self._note(one, cause_of(failure.value))
-        self._log.failure("networks of {name} cannot be brought up to date", failure, name=name)
+        self._log.failure("cannot update the networks of {name}", failure, name=name)
 
     def stop(self) -> None:
         for one in self._watched.values():

@@ -165,7 +165,7 @@ class SharedBans:
         self._state = "lost"
         self._stop_gathering()
         if self._reasons.is_new(why):
-            message = "{store}: {why}; bans and limits are this machine's own until it is back"
+            message = "{store}: {why}; bans and limits apply to this machine alone until it is back"
             self._log.error(message, store=self._store.text, why=printable(why, _LONGEST_WHY))
 
     def _check_connection(self) -> None:
@@ -197,11 +197,11 @@ class SharedBans:
         seconds = self._reactor.seconds() - self._lost_at
         if self._state != "complete" and seconds >= self._times.lost:
             problems["lost"] = (
-                f"{store}: not all bans of other machines hold here, since it cannot be reached"
-                f" for {duration(seconds)}; see the log for why"
+                f"{store}: bans of other machines may be missing here: unreachable for {duration(seconds)}; "
+                "see the log for why"
             )
         if count := len(self._left_out):
-            text = f"bans of other machines that do not hold here: {count}"
+            text = f"bans of other machines that do not apply here: {count}"
             problems["full"] = f"{store}: {text}; {FULL}"
         return problems
 

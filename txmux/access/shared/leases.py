@@ -365,7 +365,7 @@ class SharedRates:
         elif late > 0:
             self._check_latency_in(late)
         else:
-            self._pause("it does not answer in 20 ms")
+            self._pause("no answer within 20 ms")
 
     def _refused(self, failure: Any, epoch: int) -> None:
         if epoch == self._epoch:
@@ -377,7 +377,7 @@ class SharedRates:
             return
         if not self._is_reported:
             self._is_reported = True
-            message = "{store}: {why}; limits are this machine's own until it does"
+            message = "{store}: {why}; limits apply to this machine alone until it does"
             self._log.warn(message, store=self._text(), why=printable(why, _LONGEST_WHY))
         self._again = self._reactor.callLater(self._wait, self._try)
         self._wait = min(2 * self._wait, _LONGEST)

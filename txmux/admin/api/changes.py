@@ -51,7 +51,7 @@ def _reported(report: Report, status: int, message: str = "") -> ApiAnswer:
 
 @RESOURCES.change(
     "/api/backends/{backend}/servers/{server}",
-    "take a server out of use, or back",
+    "drain a server, put it into maintenance, or undo that",
     takes=body(
         {
             "state": _STATES,
@@ -69,7 +69,7 @@ async def _set_server(query: Query) -> ApiAnswer:
     weight = 0 if by_rules else whole_number(body, "weight", 1, _MOST_WEIGHT)
     closing = boolean(body, "close_connections") or False
     if state is None and weight is None and not closing:
-        raise RefusedError(400, 'say what is to change: {"state": "drain"} for example')
+        raise RefusedError(400, 'nothing to change; send for example {"state": "drain"}')
     try:
         report = await query.control.set_server(
             query.names["backend"],
@@ -92,7 +92,7 @@ async def _set_listener(query: Query) -> ApiAnswer:
     check_names(query.body, ("accepting",))
     accepting = boolean(query.body, "accepting")
     if accepting is None:
-        raise RefusedError(400, 'accepting: say which: {"accepting": false} for example')
+        raise RefusedError(400, 'accepting: is missing; send for example {"accepting": false}')
     try:
         report = await query.control.set_listener(query.names["name"], accepting=accepting)
     except UnknownError as problem:

@@ -82,14 +82,14 @@ async def _close_one(query: Query) -> ApiAnswer:
 
 @RESOURCES.change(
     "/api/connections/close",
-    "end all connections that the filters mean",
+    "end all connections that match the filters",
     ref("Closed"),
     takes=body(_FILTERS, minProperties=1),
 )
 async def _close(query: Query) -> ApiAnswer:
     words = query.body
     if not words:
-        raise RefusedError(400, 'say which, by one filter at least: {"backend": "web"} for example')
+        raise RefusedError(400, 'give at least one filter, for example {"backend": "web"}')
     for name, value in words.items():
         if not isinstance(value, str):
             raise RefusedError(400, f"{name}: must be a text, as in a query")
@@ -119,5 +119,5 @@ def _identity(query: Query) -> str:
 
 def _not_found() -> RefusedError:
     return RefusedError(
-        404, "there is no live connection of this ID; the access log has those that have ended"
+        404, "no live connection has this ID; the access log has those that have ended"
     )

@@ -1,4 +1,4 @@
-"""What a service reports: its health, status, routes, backends, ends, events and rules, and what listeners make of bytes."""
+"""What a service reports: its health, status, routes, backends, ends, events and rules, and how listeners decide on given bytes."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ async def _is_ready(query: Query) -> ApiAnswer:
     return ApiAnswer.json(answer, 503 if missing else 200)
 
 
-@RESOURCES.get("/api/routes", "what routes have taken", [ref("Route")])
+@RESOURCES.get("/api/routes", "the routes, with their counters", [ref("Route")])
 async def _routes(query: Query) -> ApiAnswer:
     return ApiAnswer.json(await query.control.routes())
 
 
-@RESOURCES.get("/api/backends", "how servers are", [ref("Backend")])
+@RESOURCES.get("/api/backends", "the backends, with the state of their servers", [ref("Backend")])
 async def _backends(query: Query) -> ApiAnswer:
     listing = await query.control.backends()
     return ApiAnswer.json(listing, headers=incomplete(listing.missing))
@@ -78,7 +78,7 @@ async def _events(query: Query) -> ApiAnswer:
 
 @RESOURCES.post(
     "/api/explain",
-    "what listeners make of bytes",
+    "how listeners decide on given bytes",
     ref("Explanation"),
     takes=body(
         dict.fromkeys(("listener", "hex", "text", "from"), str),

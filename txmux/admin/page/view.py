@@ -277,7 +277,7 @@ class View:
             return "Loaded at the start, not reloaded since."
         when = ago(self.snapshot.now, last.get("time"))
         if not last.get("ok"):
-            return f"The last reload, {when}, failed; the rules before it hold."
+            return f"The last reload, {when}, failed; the previous rules are in force."
         return f"Reloaded {when}: {last.get('changes') or 'nothing changed'}."
 
     @property

@@ -108,7 +108,7 @@ def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] 
 
 def no_address() -> error.ConnectBindError:
     return error.ConnectBindError(
-        errno.EADDRNOTAVAIL, "this client has asked for no IP address: it has come by a UNIX socket"
+        errno.EADDRNOTAVAIL, "this client came by a UNIX socket, so it asked for no IP address"
     )
 
 

@@ -173,7 +173,7 @@ class ConsulFinder:
     def _trouble(self, count: int, named: tuple[str, ...]) -> str:
         if named:
             return (
-                f"instances of {self._service.name} are left out, which have a name in place of an IP address: "
+                f"instances of {self._service.name} are left out, which have a host name instead of an IP address: "
                 f"{', '.join(named[:3])}"
             )
         return "" if count else f"Consul has no instance of {self._service.name} to lead clients to"

@@ -187,7 +187,7 @@ class NameServers:
             LookupFailedError: No server has an answer; the message says why the last one has none.
         """
         left = list(servers)
-        why = "there is no name server"
+        why = "no name server is configured"
         problem = LookupFailedError
         for seconds in _PATIENCE:
             is_first = seconds == _PATIENCE[0]

@@ -297,7 +297,7 @@ class _LookedUpName:
             return 0.0
         # After any other error the name is looked up again.
         if not failure.check(MuxError) and not self._failures:
-            self._log.failure("looking up {name} went wrong", failure, name=self._label)
+            self._log.failure("looking up {name} failed", failure, name=self._label)
         self.why = why = failure.getErrorMessage()
         self._log_change(
             _Outcome.FAILED,
@@ -313,10 +313,10 @@ class _LookedUpName:
         if self.addresses and age is not None and age >= self._resolve.keep:
             self.addresses = ()
             self._reasons.clear()
-            return f"gives up those it had, which are {age:.0f} s old"
+            return f"dropping the known ones, which are {age:.0f} s old"
         count = len(self.addresses)
-        none = "it has none yet" if age is None else "it has none"
-        return f"it keeps those it had: {count}" if count else none
+        none = "none is known yet" if age is None else "none is known"
+        return f"keeping the {count} known ones" if count else none
 
     def _bounded(self, seconds: float) -> float:
         return max(_SHORTEST, min(seconds, self._resolve.interval))
@@ -331,7 +331,7 @@ class _LookedUpName:
         if trouble:
             self._log.warn("{trouble}", trouble=trouble)
         elif is_new:
-            self._log.info("the addresses of {name} are found again", name=self._label)
+            self._log.info("the addresses of {name} are known again", name=self._label)
 
 
 def _name_of(server: Server) -> tuple[object, ...]:

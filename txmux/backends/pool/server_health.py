@@ -21,7 +21,7 @@ class MemberState(enum.Enum):
     DOWN = "down"  # its checks fail
     EJECTED = "ejected"  # connections to it failed, so it gets none for a while
     PROBING = "probing"  # after that, one connection tries it
-    DISABLED = "disabled"  # the rules say down
+    DISABLED = "disabled"  # marked down in the rules
     DRAIN = "drain"  # an operator has stopped new connections
     MAINTENANCE = "maintenance"  # the same, and no checks either
 

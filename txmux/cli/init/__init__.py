@@ -32,9 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="where to; by default standard output"
     )
-    parser.add_argument(
-        "--force", action="store_true", help="write over the file if there is one already"
-    )
+    parser.add_argument("--force", action="store_true", help="overwrite an existing file")
     parser.add_argument(
         "--listen",
         metavar="ENDPOINT",
@@ -54,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = listening(_PROC)
     except OSError as error:
         raise MuxError(
-            f"{error.filename}: {error.strerror}; what listens here can be seen on Linux alone, where /proc is mounted"
+            f"{error.filename}: {error.strerror}; this needs Linux with /proc mounted"
         ) from None
     others = [one for one in found if one.program != OWN_PROGRAM]
     said = greetings(others) if arguments.probe else {}
@@ -92,7 +90,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
             file.write(text)
     except FileExistsError:
         raise MuxError(
-            f"{path} is there already; name another file, or write over it by --force"
+            f"{path} exists already; name another file, or overwrite it with --force"
         ) from None
     except OSError as error:
         raise MuxError(f"{path} cannot be written: {error.strerror}") from None

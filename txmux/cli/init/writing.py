@@ -53,9 +53,9 @@ def rules_text(
     routes, silent, rest = _sorted(services)
     lines = [
         "# Rules for txmux, begun by `txmux init` with what listens on this machine.",
-        "# Servers were connected to, and what they said was read."
+        "# It connected to the servers, and read what they said."
         if probed
-        else "# No server was connected to.",
+        else "# It connected to no server.",
         "#",
         "# What to do next:",
         "#   - read this file: is each route right, and may everybody who reaches txmux reach that server?",

@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser, *, seconds: float) -> None:
         "--rules",
         metavar="FILE",
         type=Path,
-        help="the service's rules file, whose 'admin' is taken",
+        help="the service's rules file, for its 'admin'",
     )
     parser.add_argument(
         "--token-file",

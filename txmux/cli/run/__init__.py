@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LEVELS = ("debug", "info", "warn", "error", "critical")
 """The names of the log levels, the least important first."""
 
-_ADVICE = "say what to do: txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22"
+_ADVICE = "nothing to run; write txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22"
 _COMMON = {"--log-level", "--pidfile"}
 _USAGE = 2
 
@@ -54,9 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="info",
         help="how much is logged: debug, info, warn, error or critical; by default info",
     )
-    parser.add_argument(
-        "--pidfile", metavar="FILE", help="a file that has the process ID while clients are served"
-    )
+    parser.add_argument("--pidfile", metavar="FILE", help="a file for the process ID")
     options = parser.add_argument_group(
         "without a rules file",
         "A SERVER is HOST:PORT, [IPv6]:PORT, udp:HOST:PORT or unix:/PATH; or close, or reset.",

@@ -190,7 +190,7 @@ class Channel(Protocol):
         """Ignore all that comes from now on: after an invalid message the next one may mean anything."""
         self._is_ignoring = True
         self._log.error(
-            "another process sends what is not a message, so the channel to it is closed: {why}",
+            "closing the channel to another process, which sent an invalid message: {why}",
             why=repr(problem),
         )
         self.break_off()
@@ -365,7 +365,7 @@ class Liveness:
         self._is_asking = False
         if answer is not None and answer.check(AnswerTimeoutError):
             _log.warn(
-                "the process that connections came from does not answer: places at servers that it keeps are free from now on; "
+                "the process that handed connections over does not answer: the server slots that it holds are released; "
                 "if it is halted, end it (kill -KILL), or continue it (kill -CONT)"
             )
             self._channel.break_off()
@@ -405,7 +405,7 @@ class LogForwarder:
     def _report_lost(self) -> None:
         lost, self._lost = self._lost, 0
         if lost:
-            text = f"the parent process took no lines for a while; {lost} are lost"
+            text = f"the supervisor read no log lines for a while; {lost} were lost"
             self._channel.send("log", level="warn", text=text)
 
     def _send(self, event: LogEvent, level: Any, namespace: str) -> None:

@@ -214,4 +214,4 @@ def _stop_end() -> None:
 
 def _log_end() -> None:
     _end.clear()
-    _log.info("no client waits to be accepted now")
+    _log.info("no client is waiting to be accepted any longer")

@@ -93,14 +93,14 @@ class Memory:
         if is_new:
             with suppress(MemoryError):
                 _log.error(
-                    "there is no memory left: connections that need some are ended, and new clients wait: "
+                    "out of memory: connections that need more are ended, and new clients wait: "
                     "raise the limit (LimitAS=, ulimit -v) or set max_connections"
                 )
 
     def _log_end(self) -> None:
         self._since = None
         count, self._ended = self._ended, 0
-        _log.info("there is memory again; connections ended without: {count}", count=count)
+        _log.info("memory is available again; connections ended meanwhile: {count}", count=count)
 
 
 MEMORY = Memory()  # the reserve of this process

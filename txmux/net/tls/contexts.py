@@ -157,7 +157,7 @@ def _show(context: SSL.Context, pair: KeyPair) -> None:
         why = problem.args[0][-1][-1] if problem.args and problem.args[0] else problem
         raise TLSFileError(
             "terminate_tls",
-            f"'{pair.path}': OpenSSL does not take the certificate: {why}; get one with a stronger key or signature",
+            f"'{pair.path}': OpenSSL rejects the certificate: {why}; get one with a stronger key or signature",
         ) from None
 
 

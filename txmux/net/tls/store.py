@@ -76,7 +76,7 @@ class CertificateStore:
         if contexts.content != self._contexts.content:
             self._contexts = contexts
         self._log.info(
-            "[route {route}] terminate_tls: the certificates have been read again",
+            "[route {route}] terminate_tls: certificates reloaded",
             route=self._route,
         )
 
@@ -85,7 +85,7 @@ class CertificateStore:
         try:
             self.use_contexts(Contexts(self._end), states)
         except TLSFileError as problem:
-            self.trouble = f"[route {self._route}] {problem.key}: {problem}; clients get the certificates that were read before"
+            self.trouble = f"[route {self._route}] {problem.key}: {problem}; clients still get the previous certificates"
             self._log.error("{trouble}", trouble=self.trouble)
 
     def _states(self) -> object:

@@ -68,7 +68,7 @@ class Account:
             os.setuid(self.uid)
         except OSError as problem:
             raise AccountError(
-                f"[txmux] user: the system does not let this process become {self.user!r}: {problem.strerror}"
+                f"[txmux] user: cannot switch to user {self.user!r}: {problem.strerror}"
             ) from problem
         with suppress(PermissionError):
             os.setuid(0)

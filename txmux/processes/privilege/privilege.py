@@ -96,10 +96,10 @@ class Privilege:
 
     def given_up(self, user: str) -> None:
         """Log the change of user, and what that user cannot do."""
-        self._log.info("the process is user {user} from now on", user=user)
+        self._log.info("switched to user {user}", user=user)
         if not os.access(sys.executable, os.X_OK):
             self._log.warn(
-                "user {user} cannot run {python}: no worker can be started later, and there can be no upgrade; "
+                "user {user} cannot run {python}: workers cannot be restarted, and upgrades will fail; "
                 "install Python and txmux where that user may run them",
                 user=user,
                 python=sys.executable,

@@ -119,7 +119,7 @@ def confine(sandbox: Sandbox) -> bool:
     except OSError as problem:
         if sandbox == "yes":
             raise SandboxError(
-                f"[txmux] sandbox: the system does not let this process have one: {problem.strerror}; write sandbox = auto"
+                f"[txmux] sandbox: cannot create one: {problem.strerror}; write sandbox = auto"
             ) from problem
         _log.warn("no sandbox: {why}", why=problem.strerror)
         return False

@@ -418,7 +418,7 @@ class Supervisor:
                 able += worker.can_return
         if rules.settings.workers > most:
             problems.append(
-                "workers: old ones do not answer; they are replaced in a few seconds, reload then"
+                "workers: old ones do not answer; they will be replaced in a few seconds, reload again then"
             )
         if problems:
             # Most report the same problem.
@@ -521,7 +521,7 @@ class Supervisor:
             self._limits.none_come()
         lost = self.counters.ended(number + 1)
         if lost:
-            self._log.warn("connections that have ended with a worker: {lost}", lost=lost)
+            self._log.warn("connections that ended with a worker: {lost}", lost=lost)
 
     def start_failed(self, worker: Worker, message: str) -> None:
         """Fail the start, or the reload, for which a worker could not start."""

@@ -51,7 +51,7 @@ class Predecessor:
         except (*_NO_MESSAGE, OSError) as problem:
             for descriptor in descriptors:
                 os.close(descriptor)
-            raise MuxError(f"the old process has handed nothing over: {problem!r}") from problem
+            raise MuxError(f"the old process handed nothing over: {problem!r}") from problem
         os.dup2(stderr, _STDERR)
         os.close(stderr)
         self.sockets: Mapping[str, socket.socket] = {

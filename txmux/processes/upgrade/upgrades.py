@@ -344,7 +344,7 @@ def _check_transferable(listeners: Iterable[Listener]) -> None:
             if not address.is_plain:
                 raise UpgradeError(
                     f"[listen {listener.name}] endpoint {address.text}: an endpoint of type {address.kind!r} cannot be handed "
-                    "to another process; write ADDRESS:PORT, :PORT, unix: or systemd:, or start txmux anew"
+                    "to another process; write ADDRESS:PORT, :PORT, unix: or systemd:, or restart txmux"
                 )
 
 

@@ -35,5 +35,5 @@ def how_ended(status: int | None) -> str:
         return "ended"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return f"was ended by signal {number} ({signal.Signals(number).name})"
-    return f"ended by itself with exit status {os.waitstatus_to_exitcode(status)}"
+        return f"was killed by signal {number} ({signal.Signals(number).name})"
+    return f"exited with status {os.waitstatus_to_exitcode(status)}"

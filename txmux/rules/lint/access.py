@@ -34,8 +34,8 @@ def proxy_listeners(rules: Rules) -> Iterator[Problem]:
         everyone = [family for family, every in _EVERY_ADDRESS.items() if some and not every - some]
         if everyone:
             message = (
-                f"every {' and '.join(everyone)} client may say which address it has, and so pass all that goes by "
-                "addresses; name the proxies in front of txmux only"
+                f"every {' and '.join(everyone)} client can claim any address, and so pass every check of addresses; "
+                "name only the proxies in front of txmux"
             )
             yield section.problem(message, "accept_proxy_from")
         only_networks = senders is not None and not getattr(senders, "by_unix", False)
@@ -58,7 +58,7 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
         inner = rules.routes_of(route)
         if not inner and route.outcome is None:
             message = (
-                "nothing is inside of this TLS, so all clients go to 'default' or 'silent'; "
+                "no route is under this one, so all clients go to 'default' or 'silent'; "
                 f"add routes with 'under = {route.name}', or a backend"
             )
             yield route.section.problem(message, "terminate_tls")
@@ -82,9 +82,7 @@ def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
     # What answers a client's request for TLS sees the handshake after that.
     converses = getattr(line.predicate, "exchanges", None) is not None
     if first is not None and _HANDSHAKE not in first and not converses:
-        return (
-            f"{line.text!r} is never TLS, which is to be ended here; match tls, or remove this line"
-        )
+        return f"{line.text!r} is never TLS, but this route terminates TLS; match tls, or remove this line"
     patterns = line.options.get("alpn", "")
     if line.name != "tls" or not patterns or tls.alpn:
         return ""
@@ -127,7 +125,7 @@ def readable_token(rules: Rules) -> Iterator[Problem]:
     except OSError:  # it is made at the start, or another user may see it
         return
     if mode & stat.S_IROTH:
-        message = f"every user of this machine can read '{path}', and control the service by it; 'chmod o= {path}'"
+        message = f"every user of this machine can read '{path}', and so control the service; run 'chmod o= {path}'"
         yield rules.settings.section.problem(message, "admin_token")
 
 

@@ -244,7 +244,7 @@ def _no_socket(path: Path) -> tuple[str, bool] | None:
     except OSError:
         return None  # another user may see it
     return (
-        f"'{path}' is there already, and is not a socket; move it away, or write another path",
+        f"'{path}' exists, and is not a socket; move it away, or write another path",
         False,
     )
 

@@ -63,7 +63,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         *_consul(found),
     ]
     if isinstance(found.get("fallback"), Handover):
-        message = "what the client said has been read for this backend by then, and cannot be given back; name a server"
+        message = "the client's bytes have been read by then, and cannot be put back into its socket; name a server"
         messages.append(("fallback", message))
     messages += _of_clients(section, found)
     for key, message in messages:
@@ -156,7 +156,7 @@ def _not_from(source: Sequence[str], server: Server) -> str:
     if server.kind == "unix":
         return "is a UNIX socket, which needs no local address; remove this"
     if server.kind == "endpoint":
-        return "is left to Twisted, which knows nothing of this; write it as HOST:PORT"
+        return "is opened by Twisted, which does not support this; write it as HOST:PORT"
     if "client" in source or not is_address(server.host):
         return ""
     version, *others = (

@@ -47,7 +47,7 @@ def check(text: str) -> Check:
     if "sni" in found and not found.get("tls"):
         raise InvalidValueError("sni: is sent with TLS only; add tls=yes, or remove this")
     if kind == "exchange" and not expect:
-        raise InvalidValueError("send= needs the answer it hopes for; add expect=TEXT")
+        raise InvalidValueError("send= needs the answer to look for; add expect=TEXT")
     if kind == "dns" and not found.get("name"):
         raise InvalidValueError(
             "needs a name to ask for; write for example dns name=www.example.com"

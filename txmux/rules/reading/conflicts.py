@@ -313,11 +313,11 @@ def misplaced(
 
 def _why_not_inside_tls(route: Route, ends: Mapping[str, Route]) -> str:
     if route.terminate_tls is not None:
-        return "TLS ends here, so that no other program could use the socket; name a server"
+        return "this route terminates TLS, so no other program could use the socket; name a server"
     over = next((name for name in route.under if name in ends), "")
     if over:
         return (
-            f"[route {over}] ends TLS, so that no other program could use the socket; name a server, "
+            f"[route {over}] terminates TLS, so no other program could use the socket; name a server, "
             "or put it under a listener"
         )
     return ""

@@ -83,7 +83,7 @@ def read_ini(
         elif line.kind is LineKind.ITEM:
             reader.item(line.number, line.text)
         elif found := _LOOK.match(line.text):
-            message = f"{found[1]}; see to that, then remove this line"
+            message = f"{found[1]}; fix that, then remove this line"
             reader.problems.append(Problem(path, line.number, "", "", message))
     reader.finish()
     return reader.sections, reader.problems

@@ -201,7 +201,7 @@ def _under(reading: RulesReading, text: str) -> str:
         return text
     if text in routes:
         raise InvalidValueError(
-            f"[route {text}] ends no TLS, so nothing is inside of it; add 'terminate_tls' there, or name a listener"
+            f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"
         )
     last = text.rsplit(maxsplit=1)[-1].strip("[]")
     known = [*dict.fromkeys((*listeners, *over))]

@@ -55,7 +55,7 @@ def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
         return text
     if kind != "unix":
         raise InvalidValueError(
-            f"an endpoint of type {kind!r} cannot be had here; write unix:/path or ADDRESS:PORT"
+            f"an endpoint of type {kind!r} is not possible here; write unix:/path or ADDRESS:PORT"
         )
     named = SERVER[kind].check(arguments)
     # Absolute, since the service may go to another folder.
@@ -140,7 +140,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         number = next((number for number, item in items if item.text == by_tcp[0]), None)
         message = (
             "a TCP endpoint needs 'admin_token' beside it, since every user of this machine could connect; add for "
-            "example 'admin_token = /var/lib/txmux/token', which is made if it is not there, or write unix:/path"
+            "example 'admin_token = /var/lib/txmux/token', which is created if it does not exist, or write unix:/path"
         )
         yield section.problem(message, "admin", number)
     if "group" in section.entries and "user" not in section.entries:

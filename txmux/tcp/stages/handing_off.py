@@ -47,8 +47,8 @@ class HandingOff(Stage):
         client.record.backend = self._destination.name
         if not client.is_previewed:
             _log.warn(
-                "[{listener}] {client}: this connection is not one of TCP alone, so it is not handed over to {path}; "
-                "lead such clients elsewhere",
+                "[{listener}] {client}: not a plain TCP connection, cannot hand over its socket to {path}; "
+                "route such clients elsewhere",
                 listener=client.record.listener,
                 client=client.record.client,
                 path=self._destination.path,

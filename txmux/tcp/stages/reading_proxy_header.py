@@ -100,7 +100,7 @@ class ReadingProxyHeader(Stage):
 
     def _too_late(self) -> Outcome:
         seconds = self._client.configuration.settings.proxy_timeout
-        return self._refuse(f"there was no header in {seconds:g} s: see accept_proxy_from")
+        return self._refuse(f"no header within {seconds:g} s: see accept_proxy_from")
 
     def _refuse(self, problem: str) -> Outcome:
         self._client.record.facts["proxy_error"] = printable(problem)
