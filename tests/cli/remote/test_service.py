@@ -205,7 +205,7 @@ class ExplainTests(ServiceTestCase):
         told = self.told(1, "explain", "--connection", "5f3a-1")
         self.assertEqual(
             told,
-            "there is no live connection has this ID; the access log has those that have ended\n",
+            "no live connection has this ID; the access log has those that have ended\n",
         )
         mux.stop()
 
@@ -281,7 +281,7 @@ class UpgradeTests(ServiceTestCase):
         text = mux.file.read_text()
         mux.file.write_text(f"{text}colour = blue\n")
         told = self.told(1, "upgrade")
-        self.assertIn("the new process ended by itself with exit status 78\n", told)
+        self.assertIn("the new process exited with status 78\n", told)
         self.assertIn(self.ask("check", mux.file).stdout.decode(), told)
         mux.file.write_text(text)
         self.assertEqual(self.status()["pid"], mux.pid)
