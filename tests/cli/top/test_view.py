@@ -151,7 +151,7 @@ class ScreenTests(SynchronousTestCase):
             {"what": "x", "text": f"trouble {number} " + 9 * "and so on "} for number in range(30)
         ]
         snapshot = attrs.evolve(SNAPSHOT, status={**STATUS, "attention": trouble})
-        modes: tuple[tuple[Mode, int, int], ...] = (("browse", 27, 8), ("help", 28, 6))
+        modes: tuple[tuple[Mode, int, int], ...] = (("browse", 26, 10), ("help", 28, 6))
         for mode, hidden, height in modes:
             drawn = _drawn(TopState(mode=mode), snapshot)
             self.assertEqual(drawn[1:3], [f"trouble 0{7 * ' and so on'}", "  and so on and so on"])

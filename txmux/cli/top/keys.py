@@ -172,10 +172,8 @@ def _end(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | No
     if state.pane != "connections" or line is None:
         return _refused(state, "choose a connection first: 1, then Up and Down")
     what = printable(f"end connection {line.key} from {line.row.get('client')}")
-    ask = ChangeRequest(f"/api/connections/{quote(line.key, safe='')}/close", {}, what)
-    return attrs.evolve(
-        _held(state, line, RequestResult()), mode="question", pending_confirmation=ask
-    ), None
+    path = f"/api/connections/{quote(line.key, safe='')}/close"
+    return _ask(state, line, ChangeRequest(path, {}, what))
 
 
 def _set_server(
@@ -193,9 +191,7 @@ def _set_server(
         request = ChangeRequest(path, {"state": server_state}, printable(what))
         if server_state == "ready":
             return _held(state, line, RequestResult(f"{request.what} …")), request
-        return attrs.evolve(
-            _held(state, line, RequestResult()), mode="question", pending_confirmation=request
-        ), None
+        return _ask(state, line, request)
 
     return act
 
@@ -208,6 +204,11 @@ def _is_last(line: PaneLine, servers: Sequence[PaneLine]) -> bool:
         if other.row["backend"] == line.row["backend"] and other.row["state"] == "up"
     ]
     return up == [line.key]
+
+
+def _ask(state: TopState, line: PaneLine, request: ChangeRequest) -> tuple[TopState, None]:
+    held = _held(state, line, RequestResult())
+    return attrs.evolve(held, mode="question", pending_confirmation=request), None
 
 
 def _held(state: TopState, line: PaneLine, result: RequestResult) -> TopState:

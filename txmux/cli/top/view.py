@@ -139,15 +139,17 @@ def _panes(
     bands = wide if width >= _WIDE else [(pane,) for pane in PANES]
     rows = {pane: lines_of(pane, state, snapshot) for pane in PANES}
     down = troubled(rows["servers"])
-    needs = [_HEAD + max(1, *(len(rows[pane]) for pane in band)) for band in bands]
+    needs = [
+        max(_need(rows[pane], is_chosen=pane == state.pane) for pane in band) for band in bands
+    ]
     chosen = [state.pane in band for band in bands]
     least, whole = troubles
     # What is wanted before more is shared out.
     stages = (
         (least, [_SHORT if is_chosen else 1 for is_chosen in chosen]),
         (least, [_HEAD + down if down and "servers" in band else 0 for band in bands]),
-        (whole, [_SHORT] * len(bands)),
         (whole, [room // 2 * is_chosen for is_chosen in chosen]),
+        (whole, [_SHORT] * len(bands)),
         (whole, needs),
     )
     heights = [0] * (1 + len(bands))
@@ -167,6 +169,11 @@ def _panes(
             line.append(" " * (half - cell_len(line.plain)))
             body.append(line + other)
     return heights[0], body
+
+
+def _need(lines: Sequence[PaneLine], *, is_chosen: bool) -> int:
+    """Of an empty pane the title says enough."""
+    return _HEAD + max(1, len(lines)) if lines or is_chosen else 1
 
 
 def _share(room: int, heights: list[int], wanted: Sequence[int]) -> int:
