@@ -244,6 +244,39 @@ txmux log_level = debug | unknown key; remove it; the option is --log-level
 match tls sni= | sni= has no value
 match tls \\ | no backslash needed; indent the next line
 match tls sni=\u201ca\u201d | write plain quotes, or none
+backend healthCheck = on | unknown key; write 'check = tcp interval=2s' or
+backend timeout_connect = 5s | unknown key; write connect_timeout
+backend timeout_server = 5s | unknown key; write idle_timeout
+backend fall = 3 | unknown key; write 'check = tcp interval=2s' or
+backend backup = yes | unknown key; write it after the server: 'server = 127.0.0.1:8443 backup'
+backend ip_hash = yes | unknown key; write 'balance = source-hash'
+listen timeout_client = 5s | unknown key; write 'idle_timeout' in a [backend NAME]
+listen tls = yes | unknown key; TLS is ended by 'terminate_tls = CERTIFICATE.pem, KEY.pem'
+route priority = 3 | unknown key; remove it; routes are asked in the order of the file
+route entryPoints = web | unknown key; write 'under = NAME'
+txmux admin_port = 8440 | unknown key; write 'admin = 127.0.0.1:8440'
+match tls sni = a | no spaces around '='; write 'sni=a'
+match mariadb | its clients wait for the server to speak
+match nntp | its clients wait for the server to speak
+match sftp | write 'ssh'
+match scp | write 'ssh'
+match nfs | write 'sunrpc program=nfs'
+match rpc | write 'sunrpc'
+match ts3 | write 'teamspeak'
+match steam | write 'source-engine'
+match amqps | write 'tls'
+match jabber | write 'xmpp'
+match h2 | write 'tls alpn=h2'
+match wg | write 'wireguard'
+match pgsql | write 'postgres'
+match valkey | write 'redis'
+match cifs | write 'smb'
+match shadowsocks | write 'random'
+match stratum | write 'jsonrpc'
+match cql | write 'cassandra'
+match sqlserver | write 'tds'
+match bedrock | write 'raknet'
+match text | write 'payload text=HELLO'
 match ftps | write 'tls' if TLS comes first; else the server speaks first
 match docker | write 'http', or 'tls' if the daemon has certificates
 match hex | write 'payload hex=00ff'

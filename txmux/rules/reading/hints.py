@@ -58,84 +58,144 @@ _RATES = "write 'connection_rate_per_source = 20/s burst=40'"
 _IN_A_ROUTE = "write 'from' or 'not_from', or move it to [listen NAME]"
 _CHECKS = "write 'check = tcp interval=2s' or 'check = http path=/health'"
 _EJECTS = "write 'eject = failures=3 within=10s for=10s'"
+_AFTER_IT = "write it after the server: 'server = 127.0.0.1:8443"
+_ADMIN = "write 'admin = 127.0.0.1:8440'"
+_IDLE = "write 'idle_timeout' in a [backend NAME]"
+_CHECK_WORDS = """
+    active_health_check check_interval check_timeout check_uri fall health_check health_path health_uri healthcheck httpchk inter
+    interval rise
+"""
+
+
+def _each(words: str, hint: str) -> dict[str, str]:
+    return dict.fromkeys(words.split(), hint)
+
 
 KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     "txmux": {
+        **_each("admin_address admin_bind admin_listen admin_port api dashboard stats", _ADMIN),
         "chroot": "remove it; 'user' takes the privilege from the service",
         "daemon": "remove it; systemd or another supervisor runs txmux in the background",
+        **_each("debug log_level loglevel verbose", "remove it; the option is --log-level"),
+        **_each("dns nameserver nameservers", "write resolvers"),
+        "error_log": "remove it; the service's log goes to standard error",
         "foreground": "remove it; txmux always runs in the foreground",
-        "inetd": "remove it; a socket of systemd is 'endpoint = systemd:domain=INET:index=0' in [listen NAME]",
-        **dict.fromkeys(("log", "logfile"), "write 'access_log = FILE'"),
-        **dict.fromkeys(
-            ("log_level", "loglevel", "verbose"), "remove it; the option is --log-level"
+        **_each(
+            "grace_period graceful_timeout hard_stop_after shutdown_timeout", "write drain_timeout"
         ),
+        "inetd": "remove it; a socket of systemd is 'endpoint = systemd:domain=INET:index=0' in [listen NAME]",
+        **_each("bind listen port", f"write '{_LISTEN}' in [listen NAME]"),
+        **_each("log log_file logfile", "write 'access_log = FILE'"),
+        "log_format": "write access_log_format",
         "maxconn": "write max_connections",
+        **_each("metrics_port prometheus", "write 'metrics = 127.0.0.1:9443'"),
         "mode": _TRANSPORT,
-        **dict.fromkeys(("nbproc", "nbthread", "processes", "threads"), "write workers"),
-        "worker_processes": "write workers",
+        **_each("nbproc nbthread processes threads worker_processes", "write workers"),
         "pidfile": "remove it; the option is --pidfile",
         "timeout": "write 'detect_timeout' in [listen NAME] for recognising clients",
+        **_each("client_timeout timeout_client timeout_server", _IDLE),
         "transparent": "write 'source = client' in a [backend NAME]",
     },
     "listen": {
-        **dict.fromkeys(("address", "bind", "host", "listen", "port"), f"write '{_LISTEN}'"),
-        **dict.fromkeys(("accept_proxy", "proxy_protocol"), "write 'accept_proxy_from = NETWORKS'"),
-        **dict.fromkeys(("allowlist", "whitelist"), "write allow"),
-        **dict.fromkeys(("ban", "blacklist", "blocklist"), _BANS),
-        **dict.fromkeys(("certificate", "ssl", "ssl_certificate"), f"TLS is ended by {_HERE}"),
-        **dict.fromkeys(("default_backend", "fallback"), "write 'default'"),
-        **dict.fromkeys(("is_udp", "udp"), "write 'endpoint = udp:PORT'"),
+        **_each("address bind host listen port", f"write '{_LISTEN}'"),
+        **_each("accept_proxy proxy_protocol", "write 'accept_proxy_from = NETWORKS'"),
+        **_each("allow_from allowlist whitelist", "write allow"),
+        **_each("ban blacklist blocklist", _BANS),
+        **_each("bandwidth", "write upload_rate or download_rate in a [backend NAME]"),
+        **_each(
+            "cert certificate crt key ssl ssl_certificate tls tls_cert", f"TLS is ended by {_HERE}"
+        ),
+        **_each("client_timeout read_timeout timeout_client", _IDLE),
+        **_each("country geoip", "write 'allow = geo:country=DE'"),
+        **_each("default_backend fallback", "write 'default'"),
+        **_each("inspect_delay preread_timeout timeout", "write 'detect_timeout'"),
+        **_each("is_udp udp", "write 'endpoint = udp:PORT'"),
+        "log_format": "write 'access_log_format' in [txmux]",
         "maxconn": "write max_connections",
         "mode": _TRANSPORT,
-        **dict.fromkeys(("on_timeout", "on-timeout"), "write 'silent'"),
+        "name": "the name is in the header, [listen NAME]",
+        **_each("on_timeout", "write 'silent'"),
         "protocol": "write a [route NAME] with 'match = PROTOCOL'",
-        **dict.fromkeys(("limit_conn", "max_conn_per_ip"), "write max_connections_per_source"),
-        **dict.fromkeys(("limit", "limit_req", "max_rate", "rate", "rate_limit"), _RATES),
+        **_each("connlimit limit_conn max_conn_per_ip", "write max_connections_per_source"),
+        **_each("conn_rate limit limit_req max_rate rate rate_limit", _RATES),
         "proxy_pass": "write 'default' for all clients, or 'backend' in a [route NAME]",
-        **dict.fromkeys(("route", "routes"), _BELONGS),
-        "timeout": "write 'detect_timeout'",
+        **_each("reuseport tcp_nodelay", "remove it; txmux does so where it helps"),
+        **_each("route routes", _BELONGS),
+        **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
+        "sni": "write 'match = tls sni=www.example.com' in a [route NAME]",
+        "transparent": "write 'source = client' in a [backend NAME]",
     },
     "route": {
-        **dict.fromkeys(("allow", "deny"), _IN_A_ROUTE),
-        "acl": "write the condition as 'match', such as 'match = tls sni=www.example.com'",
-        **dict.fromkeys(
-            ("certificate", "ssl_certificate", "tls_cert", "tls_certificate"), _ENDS_TLS
+        **_each("allow deny", _IN_A_ROUTE),
+        **_each(
+            "acl condition if rule when", "write 'match', as in 'match = tls sni=www.example.com'"
         ),
+        "action": "write 'backend = close', or a server",
+        **_each("allowlist ip source_ip src whitelist", "write 'from = NETWORKS'"),
+        **_each("blacklist blocklist", "write 'not_from = NETWORKS'"),
+        **_each("certificate ssl_certificate tls_cert tls_certificate", _ENDS_TLS),
         "default": "'default' is of a [listen NAME]",
+        **_each("entrypoint entrypoints listen listener listeners", "write 'under = NAME'"),
         "host": "write it as an option of the matcher: 'match = http host=www.example.com'",
-        **dict.fromkeys(("listen", "listener"), "write 'under = NAME'"),
         "name": "the name is in the header, [route NAME]",
+        **_each("order priority weight", "remove it; routes are asked in the order of the file"),
         "path": "write it as an option of the matcher: 'match = http path=/api/*'",
-        **dict.fromkeys(("protocol", "type"), "write 'match'"),
-        **dict.fromkeys(("proxy_pass", "target", "to"), "write 'backend'"),
-        "sni": "write it as an option of the matcher: 'match = tls sni=www.example.com'",
-        "sni_hostnames": "write it as an option of the matcher: 'match = tls sni=www.example.com'",
-        "src": "write 'from = NETWORKS'",
+        **_each("protocol type", "write 'match'"),
+        **_each("destination forward proxy_pass service target to upstream url", "write 'backend'"),
+        **_each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
+        "regex": "write it as a matcher: 'match = regex pattern=^HELLO'",
+        **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
+        **_each(
+            "sni sni_hostnames",
+            "write it as an option of the matcher: 'match = tls sni=www.example.com'",
+        ),
+        "timeout": "write 'detect_timeout' in [listen NAME], or 'idle_timeout' in [backend NAME]",
         "tls": "write 'match = tls', and 'terminate_tls = CERTIFICATE.pem, KEY.pem' if it ends here",
         "use_backend": "write 'backend', and the condition as 'match'",
     },
     "backend": {
-        **dict.fromkeys(("address", "host", "port", "url"), "write 'server = HOST:PORT'"),
-        **dict.fromkeys(("check_interval", "health_check", "healthcheck", "inter"), _CHECKS),
-        **dict.fromkeys(("hash", "lb_policy", "load_balancing", "strategy"), "write balance"),
-        **dict.fromkeys(("max_fails", "observe", "outlier_detection"), _EJECTS),
-        **dict.fromkeys(("max_rate", "proxy_download_rate"), "write upload_rate or download_rate"),
+        "accept_proxy": "write 'accept_proxy_from = NETWORKS' in [listen NAME]",
+        **_each("address host port upstream upstreams url", "write 'server = HOST:PORT'"),
+        "backup": f"{_AFTER_IT} backup'",
+        "down": f"{_AFTER_IT} down'",
+        "weight": f"{_AFTER_IT} weight=3'",
+        **_each("ca ca_file cafile", "write tls_ca"),
+        **_each("cert client_cert crt", "write tls_client_certificate"),
+        **_each(_CHECK_WORDS, _CHECKS),
+        **_each(
+            "algorithm hash lb lb_policy load_balancing method scheduler strategy", "write balance"
+        ),
+        **_each("dial_timeout proxy_connect_timeout timeout_connect", "write connect_timeout"),
+        "dns": "write resolvers",
+        **_each("fail_timeout max_fails observe outlier_detection", _EJECTS),
+        **_each("max_rate proxy_download_rate", "write upload_rate or download_rate"),
         "proxy_upload_rate": "write upload_rate",
-        **dict.fromkeys(("sticky", "stick-table", "stick_table"), "write 'balance = source-hash'"),
-        "weight": "write it after the server: 'server = 127.0.0.1:8443 weight=3'",
+        **_each(
+            "affinity cookie ip_hash persistence session_affinity stick_table sticky",
+            "write 'balance = source-hash'",
+        ),
+        **_each("least_conn leastconn", "write 'balance = least-connections'"),
         "maxconn": "write max_connections",
         "mode": _TRANSPORT,
-        "option": "write for example 'check = http path=/health'",
+        **_each("option", "write for example 'check = http path=/health'"),
+        **_each("proxy_bind transparent usesrc", "write 'source = ADDRESS', or 'source = client'"),
+        **_each("proxy_next_upstream redispatch", "write retries"),
         "proxy_responses": "write answers",
-        **dict.fromkeys(("proxy_timeout", "udp_timeout"), "write idle_timeout"),
-        **dict.fromkeys(("proxy_ssl", "ssl"), "write 'tls = yes'"),
-        **dict.fromkeys(("send_proxy", "send-proxy"), "write 'proxy_protocol = v1'"),
-        **dict.fromkeys(("send_proxy_v2", "send-proxy-v2"), "write 'proxy_protocol = v2'"),
+        **_each(
+            "proxy_timeout read_timeout send_timeout server_timeout timeout_server timeout_tunnel udp_timeout",
+            "write idle_timeout",
+        ),
+        **_each("proxy_ssl ssl", "write 'tls = yes'"),
+        **_each("proxy_ssl_name server_name sni", "write tls_name"),
+        **_each("send_proxy", "write 'proxy_protocol = v1'"),
+        **_each("send_proxy_v2", "write 'proxy_protocol = v2'"),
         "timeout": "connect_timeout, idle_timeout and max_duration say what it means",
-        **dict.fromkeys(("tls_verify", "verify"), _VERIFIED),
+        **_each(
+            "insecure_skip_verify tls_skip_verify tls_verify verify verify_hostname", _VERIFIED
+        ),
     },
 }
-"""By kind of section and unknown key: what to do."""
+"""By kind of section and unknown key, in small letters and with ``_`` for ``-``: what to do."""
 
 _STANDS_FOR = {
     "listen": {"endpoint": {"address", "bind", "host", "listen", "port"}},

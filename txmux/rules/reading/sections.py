@@ -114,8 +114,9 @@ def wrong_transport(section: Section, kind: str) -> Iterator[Problem]:
 
 def _unknown(name: str, kind: str) -> str:
     others = [HEADERS[other] for other in TABLES if name in TABLES[other]]
-    if name in KEY_HINTS[kind]:
-        return f"unknown key; {KEY_HINTS[kind][name]}"
+    word = name.casefold().replace("-", "_")
+    if word in KEY_HINTS[kind]:
+        return f"unknown key; {KEY_HINTS[kind][word]}"
     if others:
         return f"unknown key; it belongs in {joined(others)}"
     near = did_you_mean(name, TABLES[kind])
