@@ -130,7 +130,7 @@ class MisuseTests(CommandTestCase):
         )
         self.assertIn("--tls: 'foo' has no port; write foo:443", lines[-2])
 
-    def test_servers_without_a_port(self) -> None:
+    def test_servers_without_a_port_or_a_listener(self) -> None:
         for words, said in (
             (["--ssh", "localhost"], "--ssh: 'localhost' has no port; write localhost:22"),
             (["--ssh", "10.0.0.1"], "--ssh: '10.0.0.1' has no port; write 10.0.0.1:22"),
@@ -139,9 +139,17 @@ class MisuseTests(CommandTestCase):
             (["--dns", "ns.example"], "--dns: 'ns.example' has no port; write ns.example:PORT"),
             (["--default", "web"], "--default: 'web' has no port; write web:PORT"),
             (["--silent", "localhost"], "--silent: 'localhost' has no port; write localhost:PORT"),
+            (["--quic", "10.0.0.1:443"], "--quic: it is for UDP; add --listen udp:PORT"),
             (["--default", "clos"], "--default: 'clos' is not a server; did you mean 'close'?"),
         ):
             self.assertEqual(self.refused(*_LISTEN, *words), [f"txmux: {said}"])
+        for listen, said in (
+            ("udp:443", "--ssh: it is for TCP; add --listen :PORT"),
+            ("localhost", "--listen: 'localhost' has no port; write 127.0.0.1:PORT"),
+            ("0.0.0.0", "--listen: '0.0.0.0' has no port; write 0.0.0.0:PORT"),
+        ):
+            lines = self.refused("--listen", listen, "--ssh", "10.0.0.1:22")
+            self.assertEqual(lines, [f"txmux: {said}"])
 
     def test_options_of_other_programs_with_advice(self) -> None:
         for option, said in (

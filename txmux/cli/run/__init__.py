@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from txmux.cli.remote.find import DEFAULT_RULES
 from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import MuxError
+from txmux.interfaces import Transport
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import Problem, RulesError, did_you_mean, nearest
 from txmux.rules.reading.context import REFUSALS
@@ -177,7 +179,7 @@ def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:
         option = problem.section.removeprefix("route ")
     else:
         option = {"endpoint": "listen", "admin_token": "admin-token"}.get(problem.key, problem.key)
-    message = problem.message
+    message = _other_transport(option, arguments) or problem.message
     if message.startswith("there is no [backend "):
         given = {**vars(arguments), **dict(arguments.routes)}[option]
         near = did_you_mean(given, REFUSALS)
@@ -191,6 +193,18 @@ def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:
             "over TCP it needs --admin-token FILE, too; the file is created if it does not exist"
         )
     return f"--{option}: {message}"
+
+
+def _other_transport(option: str, arguments: argparse.Namespace) -> str:
+    """Return what to add where no listener has the transport of an option's protocol."""
+    if option not in dict(arguments.routes):
+        return ""
+    udp = any(one.startswith("udp:") for one in arguments.listen)
+    tcp = not all(one.startswith("udp:") for one in arguments.listen)
+    over = transports_of(installed_matchers()[option])
+    if (udp and Transport.UDP in over) or (tcp and Transport.TCP in over):
+        return ""
+    return f"it is for {'UDP; add --listen udp:PORT' if tcp else 'TCP; add --listen :PORT'}"
 
 
 def unknown_option(word: str) -> str:

@@ -70,6 +70,8 @@ def listening(text: str) -> str:
             SERVER[kind.lower()].check(arguments)
         return text
     short = _SHORT.fullmatch(text)
+    if text == "localhost":
+        raise _without_port(text, "127.0.0.1")
     if short is None:
         raise InvalidValueError(
             f"{text!r} is not an endpoint; write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT"
