@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from typing import Any
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux import Backend, Listener, MuxFactory, Refusal, Server
+from txmux import Backend, Listener, MuxFactory, Refusal, Server, route
 from txmux.rules.embedding import from_python
-from txmux.rules.model.listener import Rate
+from txmux.rules.model import Clients
+from txmux.rules.model.listener import Rate, Silence
+from txmux.rules.model.networks import Senders
 
 
 class ValuesTests(SynchronousTestCase):
@@ -43,6 +47,27 @@ class ValuesTests(SynchronousTestCase):
         (route,), _ = from_python(routes, Listener("a"))
         self.assertEqual(route.name, "ssh")
 
+    def test_networks_are_read(self) -> None:
+        inside, outside = ip_address("10.1.2.3"), ip_address("192.0.2.1")
+        for texts in (["10.0.0.0/8", "::1"], "10.0.0.0/8", [ip_network("10.0.0.0/8")]):
+            made = self.settings(
+                accept_proxy_from=texts,
+                clients=Clients(_any(texts)),
+                silent=[Silence(Refusal.RESET, Clients(excluded=_any(texts)))],
+            )
+            assert made.accept_proxy_from is not None
+            self.assertIn(inside, made.accept_proxy_from)
+            self.assertNotIn(outside, made.accept_proxy_from)
+            self.assertEqual([made.clients.serves(one) for one in (inside, outside)], [True, False])
+            self.assertFalse(made.silent[0].clients.serves(inside))
+            plain = attrs.evolve(route("ssh", "close"), clients=Clients(excluded=_any(texts)))
+            (limited,), _ = from_python([plain], "a")
+            self.assertFalse(limited.clients.serves(inside))
+        senders = self.settings(accept_proxy_from=["unix", "::1"]).accept_proxy_from
+        assert isinstance(senders, Senders)
+        self.assertTrue(senders.by_unix)
+        self.assertFalse(self.settings(clients=Clients(_any([]))).clients.serves(inside))
+
     def test_anything_else_is_an_error_at_once(self) -> None:
         makers: dict[str, Callable[[], object]] = {
             "Listener(detect_timeout='soon'): 'soon' is not a duration": lambda: MuxFactory(
@@ -58,6 +83,16 @@ class ValuesTests(SynchronousTestCase):
                 _any([("shs", "a:1")])
             ),
             "'ssh' is not a route; make one by txmux.route(": lambda: MuxFactory(_any(["ssh"])),
+            "'10.0.0.1/8' is an address inside a network": lambda: MuxFactory(
+                [], Listener("a", accept_proxy_from=_any(["10.0.0.1/8"]))
+            ),
+            "5 is not a network; write it as '10.0.0.0/8'": lambda: MuxFactory(
+                [], Listener("a", clients=Clients(_any([5])))
+            ),
+            "5 is not networks": lambda: MuxFactory([], Listener("a", accept_proxy_from=_any(5))),
+            "'10.0.0.0/8' does not say which clients": lambda: MuxFactory(
+                [], Listener("a", clients=_any("10.0.0.0/8"))
+            ),
             "'nowhere' has no port": lambda: MuxFactory(
                 _any([("ssh", Backend("b", _any(("nowhere",))))])
             ),

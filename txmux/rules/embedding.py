@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network
 from types import NoneType
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from txmux.rules.model import (
     Route,
     Server,
 )
+from txmux.rules.model.networks import Senders, UnixClients, Varying
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.backend import KEYS as BACKEND_KEYS
 from txmux.rules.reading.endpoints import server
@@ -106,10 +108,17 @@ def from_python(
         if isinstance(listener, str):
             listener = Listener(listener)
         listener = _with_values(listener, LISTENER_KEYS, _USUAL_LISTENER)
-        default, silent = _ready(listener.default), listener.silent
-        lines = tuple(attrs.evolve(line, outcome=_ready(line.outcome)) for line in silent)
-        if default is not listener.default or lines != silent:
-            listener = attrs.evolve(listener, default=default, silent=lines)
+        lines = (
+            attrs.evolve(line, outcome=_ready(line.outcome), clients=_clients(line.clients))
+            for line in listener.silent
+        )
+        listener = attrs.evolve(
+            listener,
+            default=_ready(listener.default),
+            silent=tuple(lines),
+            clients=_clients(listener.clients),
+            accept_proxy_from=_network_set(listener.accept_proxy_from),
+        )
         return tuple(map(_route, routes)), listener
     except (MuxError, InvalidValueError) as error:
         raise TypeError(str(error)) from None
@@ -121,7 +130,39 @@ def _route(made: Any) -> Route:
     if not isinstance(made, Route):
         raise TypeError(f"{made!r} is not a route; make one by txmux.route('ssh', '127.0.0.1:22')")
     found = made.outcome if made.outcome is None else _ready(made.outcome)
-    return made if found is made.outcome else attrs.evolve(made, outcome=found)
+    clients = _clients(made.clients)
+    if found is made.outcome and clients is made.clients:
+        return made
+    return attrs.evolve(made, outcome=found, clients=clients)
+
+
+def _clients(made: Any) -> Clients:
+    if not isinstance(made, Clients):
+        raise TypeError(
+            f"{made!r} does not say which clients; write Clients(allowed=['10.0.0.0/8'])"
+        )
+    allowed, excluded = _network_set(made.allowed), _network_set(made.excluded)
+    if allowed is made.allowed and excluded is made.excluded:
+        return made
+    return Clients(allowed, excluded)
+
+
+def _network_set(made: Any) -> NetworkSet | None:
+    """Convert texts, which no address would ever be found in; `unix` is clients of UNIX sockets."""
+    if made is None or isinstance(made, NetworkSet):
+        return made
+    found = [made] if isinstance(made, str) else made
+    if not isinstance(found, Iterable):
+        raise TypeError(f"{made!r} is not networks; write them as ['10.0.0.0/8', '192.0.2.1']")
+    return Senders(map(_sender, found))
+
+
+def _sender(one: Any) -> Any:
+    if isinstance(one, str):
+        return UnixClients.UNIX if one == UnixClients.UNIX.value else network(one)
+    if not isinstance(one, (IPv4Network, IPv6Network, NetworkSet, Varying, UnixClients)):
+        raise TypeError(f"{one!r} is not a network; write it as '10.0.0.0/8'")
+    return one
 
 
 def _ready(found: Any) -> Outcome:
