@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
@@ -158,17 +158,25 @@ class AutomaticTest(AdminCase):
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertFalse(path.exists() or self.socket.exists())
 
-    async def test_no_folder_is_a_warning_with_the_reason(self) -> None:
+    async def warned(self, settings: str) -> str:
         # A service of this machine may have made the system's.
         system = self.folder / "system"
         self.patch(listen_addresses, "_SYSTEM_FOLDER", system)
         with capturedLogs() as events:
-            await self.auto()
+            await self.start(settings, resolve_admin_auto=True)
         (line,) = [event for event in events if "txmux status" in event.get("log_format", "")]
         self.assertEqual(line["log_level"], LogLevel.warn)
         for folder in (self.runtime, system, self.own / "txmux"):
             self.assertIn(f"{folder} does not exist", line["why"])
+        return str(formatEvent(line))
+
+    async def test_no_folder_is_a_warning_with_the_reason(self) -> None:
+        self.assertIn("'txmux status' will not work: ", await self.warned("admin = auto"))
         self.assertEqual(self.running._endpoints.sockets(), {})
+
+    async def test_no_folder_beside_another_endpoint(self) -> None:
+        told = await self.warned(f"admin = unix:{self.socket}")
+        self.assertIn(f"'txmux status' need --rules {self.file}: ", told)
 
     async def test_other_service_of_the_same_name_keeps_its_socket(self) -> None:
         self.runtime.mkdir()

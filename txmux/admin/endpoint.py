@@ -18,6 +18,7 @@ from txmux.admin.listen_addresses import (
     why_not,
 )
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
+from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.service import is_by_tcp
 from txmux.serving.endpoints import stop_listening
 from txmux.serving.store import ListeningSockets, PreparedSockets, close_socket
@@ -90,11 +91,23 @@ class AdminEndpoints:
     def open(self, rules: Rules) -> None:
         """Open all at the start; see `prepare`."""
         self.prepare(rules).commit()
+        automatic = automatic_addresses(rules.path)
         wanted = self._is_automatic and "auto" in rules.settings.admin
-        if wanted and "admin" not in self._settings.values():
+        if not wanted or any(self.store.has(address.key) for address in automatic):
+            return
+        why = ", ".join(filter(None, map(why_not, automatic)))
+        from_options = str(rules.path) == OPTIONS
+        if "admin" in self._settings.values():
+            named_by = "--admin ENDPOINT" if from_options else f"--rules {rules.path}"
             self._log.warn(
-                "commands such as 'txmux status' will not work: {why}; create a folder for their socket, or set 'admin' in [txmux]",
-                why=", ".join(filter(None, map(why_not, automatic_addresses(rules.path)))),
+                "commands such as 'txmux status' need {option}: {why}", option=named_by, why=why
+            )
+        else:
+            way = "give --admin" if from_options else "set 'admin' in [txmux] to"
+            self._log.warn(
+                "commands such as 'txmux status' will not work: {why}; {way} unix:/PATH, where a socket can be made",
+                why=why,
+                way=way,
             )
 
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
