@@ -56,11 +56,11 @@ other     unix:/run/x.sock  does not accept
 route  to  matches  active  in     out
 web    db  12       3       1.5 M  300
 
-backend  server         state        active  why
-db       10.0.0.2:5432  down         0       3 checks failed; last: refused
-web      10.0.0.4:80    maintenance  1       in maintenance, by an operator
-web      10.0.0.1:80    not checked  2
-web      10.0.0.3:80    up           0
+backend  server         state        active  failed  why
+db       10.0.0.2:5432  down         0       0       3 checks failed; last: refused
+web      10.0.0.4:80    drain        1       0       drained by an operator
+web      10.0.0.1:80    not checked  2       17
+web      10.0.0.3:80    up           0       0
 
 worker  pid   state            sandbox  generation  active  undecided  older
 1       4712  serves           yes      3           10      1          4
@@ -85,9 +85,9 @@ _BACKENDS = [
     {
         "name": "web",
         "servers": [
-            _server("10.0.0.1:80", "up", active=2),
+            _server("10.0.0.1:80", "up", active=2, failed=17),
             _server("10.0.0.3:80", "up", check=_CHECK),
-            _server("10.0.0.4:80", "maintenance", active=1, why="in maintenance, by an operator"),
+            _server("10.0.0.4:80", "drain", active=1, why="drained by an operator"),
         ],
     },
     {
@@ -157,7 +157,7 @@ class StatusTests(RemoteTestCase):
         first = next(
             number for number, line in enumerate(lines) if line.startswith("backend  server")
         )
-        self.assertEqual(lines[first + 1].split(), ["web", "10.0.0.25:80", "down", "0"])
+        self.assertEqual(lines[first + 1].split(), ["web", "10.0.0.25:80", "down", "0", "0"])
         self.assertEqual(lines[first + 21], "and 5 more: txmux servers")
         _, out, _ = self.ask("servers", "web")
         self.assertEqual(len(out.splitlines()), 1 + 25)

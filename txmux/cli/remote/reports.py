@@ -35,7 +35,7 @@ _LABEL = 13  # columns
 _DIGEST = 12  # characters; enough to distinguish versions
 _MOST_ADDRESSES = 8  # of one server
 _MOST_SERVERS = 20
-_SERVER_HEAD = ("backend", "server", "state", "active", "why")
+_SERVER_HEAD = ("backend", "server", "state", "active", "failed", "why")
 _STYLES = {"up": "", "drain": "yellow", "maintenance": "yellow", "disabled": "dim"}
 _WORKER_STYLES = {"starts": "yellow", "does not answer": "bold red", "retires": "dim"}
 _HEAD = ("id", "client", "route", "server", "state", "age", "in", "out")
@@ -185,7 +185,8 @@ def _routes(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
 def _server_row(backend: str, server: Mapping[str, Any]) -> Row:
     state = server_state(server)
     why = "" if server["state"] == "up" else str(server.get("why") or "")
-    cells = (backend, str(server["server"]), state, str(server.get("active", 0)), why)
+    counts = (str(server.get(name, 0)) for name in ("active", "failed"))
+    cells = (backend, str(server["server"]), state, *counts, why)
     return cells, _STYLES.get(str(server["state"]), "bold red")
 
 
