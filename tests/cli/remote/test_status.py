@@ -57,7 +57,7 @@ route  to  matches  active  in     out
 web    db  12       3       1.5 M  300
 
 backend  server         state        active  failed  why
-db       10.0.0.2:5432  down         0       0       3 checks failed; last: refused
+db       10.0.0.2:5432  down         0       0       3 checks failed; last: tls
 web      10.0.0.4:80    drain        1       0       drained by an operator
 web      10.0.0.1:80    not checked  2       17
 web      10.0.0.3:80    up           0       0
@@ -92,7 +92,7 @@ _BACKENDS = [
     },
     {
         "name": "db",
-        "servers": [_server("10.0.0.2:5432", "down", why="3 checks failed; last: refused")],
+        "servers": [_server("10.0.0.2:5432", "down", why="3 checks failed; last: tls")],
     },
 ]
 
