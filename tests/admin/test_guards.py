@@ -179,6 +179,9 @@ class TokenTest(AdminCase):
         page = await self.ask("GET", "/", {"Accept": "text/html"}, to=self.port)
         self.assertEqual(page.status, 401)
         self.assertIn(b'<form method="post" action="/login">', page.body)
+        self.assertIn(b'href="static/page.css"', page.body)
+        self.assertIn("style-src 'self'", page.headers["content-security-policy"])
+        self.assertEqual(await self.status_of("/static/page.css"), 200)
         # With 'no-referrer', browsers send the form with 'Origin: null'.
         self.assertEqual(page.headers["referrer-policy"], "same-origin")
         form = {**FORM, "Origin": "http://localhost"}

@@ -71,7 +71,12 @@ class PageTests(BrowserCase):
         self.browser.find("#token").send_keys("wrong")
         self.browser.click("button")
         self.browser.shows("[role=alert]", "that is not the token")
-        self.assertEqual(self.browser.faults(), [])
+        backs = []
+        for scheme in ("light", "dark"):
+            self.browser.look_like(375, scheme)
+            self.assertEqual(self.browser.faults(), [])
+            backs.append(self.browser.run("return getComputedStyle(document.body).backgroundColor"))
+        self.assertEqual(backs, ["rgb(251, 251, 250)", "rgb(18, 22, 27)"])
         self.browser.complaints()  # of the refusals
 
     def test_map_and_connections(self) -> None:
@@ -205,10 +210,8 @@ class ManyRoutesTests(BrowserCase):
         self.browser.look_like(375, "dark")
         self.browser.open(watched.address)
         self.assertEqual(self.browser.faults(), [])
-        self.browser.click("svg.map a[aria-label*='show all']")
-        eventually(
-            lambda: len(self.browser.all("svg.map rect.route")) == 300, "all routes are shown"
-        )
+        self.browser.click("ul.boxes .folded a")
+        eventually(lambda: len(self.browser.all("ul.boxes .route")) == 300, "all routes are shown")
         self.assert_quiet(watched)
 
     def test_half_dead_pools(self) -> None:

@@ -11,6 +11,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.web.http import HTTPChannel, Request
 from typing_extensions import override
 
+from txmux.admin.encoding import encoded
 from txmux.admin.guard import Caller, RefusedError, network_of
 from txmux.admin.resource import AnswerStream, ApiAnswer
 from txmux.admin.site import Site, headers_of
@@ -77,6 +78,7 @@ class _AdminRequest(Request):
             )
         if answer.status == _TOO_MANY:
             await self.channel.be_slowed()
+        answer = await encoded(answer, self.method.decode("latin-1"), headers)
         if not self._disconnected:
             self._send(answer)
 
@@ -85,7 +87,8 @@ class _AdminRequest(Request):
         for name, value in headers_of(answer).items():
             self.setHeader(name, value)
         if answer.stream is None:
-            self.setHeader("Content-Length", str(len(answer.body)))
+            if answer.status != 304:
+                self.setHeader("Content-Length", str(len(answer.body)))
             self.write(answer.body)
         elif self.method != b"HEAD":
             answer.stream(AnswerStream(self))

@@ -19,7 +19,8 @@ _STATUS: dict[str, Any] = {"listeners": [{"name": "public"}], "rules_path": "rul
 
 def _page(query: dict[str, str] | None = None, **parts: Any) -> str:
     status = {**_STATUS, **parts.pop("status", {})}
-    return render(View(PageSnapshot(1000.0, status, **parts), PageQuery.of(query or {})))
+    view = View(PageSnapshot(1000.0, status, **parts), PageQuery.of(query or {}))
+    return "".join(render(view))
 
 
 class PageTests(SynchronousTestCase):

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from html import escape
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
+from txmux.admin.encoding import digest
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import HTML, ApiAnswer, Query, Resources, needs
+from txmux.net.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -20,7 +26,7 @@ _TYPES = {
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
 }
 
-_LOGIN_POLICY = "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+_LOGIN_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 _LOGIN_HEADERS = {
     "Content-Security-Policy": _LOGIN_POLICY,
     # Without it, browsers send the form with 'Origin: null', as a page from elsewhere.
@@ -28,18 +34,26 @@ _LOGIN_HEADERS = {
 }
 _FORM = """<!DOCTYPE html>
 <html lang="en">
+<head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>txmux</title>
-<main>
+<title>txmux: log in</title>
+<link rel="icon" href="static/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="static/page.css">
+</head>
+<body>
+<main class="login">
+<section>
 <h1>txmux</h1>
 WRONG<form method="post" action="/login">
-<p><label for="token">Token, from the file that <code>admin_token</code> names:</label></p>
+<p><label for="token">Token, from the file that <code>admin_token</code> names</label></p>
 <p><input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
 <button>Log in</button></p>
 </form>
+</section>
 </main>
+</body>
 </html>
 """
 
@@ -49,7 +63,7 @@ RESOURCES = Resources()
 @RESOURCES.get("/")
 async def _page(query: Query) -> ApiAnswer:
     try:
-        from txmux.admin.page.view import render  # noqa: PLC0415 - of the extra
+        from txmux.admin.page.view import render, render_parts  # noqa: PLC0415 - of the extra
     except ImportError:
         raise needs("the page") from None
     from txmux.admin.page.gather import gather  # noqa: PLC0415 - only with the page
@@ -59,10 +73,34 @@ async def _page(query: Query) -> ApiAnswer:
 
     page_query = PageQuery.of({name: values[-1] for name, values in query.parameters.items()})
     view = View(await gather(query.control, page_query), page_query, matcher_of)
-    return ApiAnswer(render(view).encode(), HTML, headers={"Content-Security-Policy": _POLICY})
+    if "have" in query.parameters:
+        return await _changed(render_parts(view), query.parameters["have"][-1].split())
+    page = await _joined(render(view))
+    return ApiAnswer(page.encode(), HTML, headers={"Content-Security-Policy": _POLICY})
 
 
-@RESOURCES.get("/static/{name}")
+async def _joined(pieces: Iterable[str]) -> str:
+    turns, page = Turns(), []
+    for piece in pieces:
+        page.append(piece)
+        await turns.pause()
+    return "".join(page)
+
+
+async def _changed(parts: Iterable[tuple[str, Iterable[str]]], have: Collection[str]) -> ApiAnswer:
+    """Give the parts of the page that it does not have yet, each with the tag by which it says so later."""
+    changed = {}
+    for name, pieces in parts:
+        part = await _joined(pieces)
+        tag = f"{name}.{await digest(part.encode())}"
+        if tag not in have:
+            changed[name] = {"tag": tag, "html": part}
+    return ApiAnswer.json(changed)
+
+
+@RESOURCES.get(
+    "/static/{name}", is_open=True
+)  # nothing of the service: the login page has them, too
 async def _static(query: Query) -> ApiAnswer:
     name = query.names["name"]
     if name not in _TYPES:

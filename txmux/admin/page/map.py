@@ -78,7 +78,7 @@ class MapServer:
 class Box:
     """A rectangle with text.
 
-    A click filters by its `name`; pointers and screen readers get the `title`; a server is `of` a backend.
+    A click filters by its `name`; pointers and screen readers get the `title`; a server is `of` a backend, and a route leads `to` one.
     """
 
     kind: str
@@ -91,6 +91,7 @@ class Box:
     width: float
     title: str
     of: str = ""
+    to: str = ""
 
     @property
     def middle(self) -> float:
@@ -114,6 +115,15 @@ class Map:
     lines: Sequence[MapLine]
     height: float
     folded: int
+
+    @property
+    def columns(self) -> list[tuple[str, list[Box]]]:
+        """The boxes for a list in place of the drawing, where that would be too wide."""
+        ends = {"listeners": _LISTENERS, "routes": _ROUTES, "backends and servers": _BACKENDS}
+        return [
+            (title, [box for box in self.boxes if left <= box.x < right])
+            for title, (left, right) in ends.items()
+        ]
 
 
 def draw(
@@ -231,12 +241,13 @@ class _Drawing:
         inset: float = 0,
         title: str = "",
         of: str = "",
+        to: str = "",
     ) -> Box:
         x, end = column[0] + inset, column[1]
         room = int((end - x - 20) / _LETTER) - (len(detail) + 2 if detail else 0)
         label = name if len(name) <= room else name[: max(room - 1, 1)] + "…"
         full = f"{kind} {name}: {detail}" if detail else f"{kind} {name}"
-        box = Box(kind, name, label, detail, health, x, y, end - x, title or full, of)
+        box = Box(kind, name, label, detail, health, x, y, end - x, title or full, of, to)
         self.boxes.append(box)
         self.height = max(self.height, y + ROW + _GAP)
         return box
@@ -277,6 +288,7 @@ class _Drawing:
                     detail=f"{route.active} active" if route.active else "",
                     health=healths.get(route.backend, "up" if route.matches else "idle"),
                     inset=20 if inner else 0,
+                    to=route.backend,
                 )
             y += ROW + 4
         return boxes

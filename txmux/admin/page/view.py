@@ -30,7 +30,7 @@ from txmux.admin.page.unrecognised import (
 from txmux.telemetry.formatting import byte_rate, count, duration, rate, size, worker_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from txmux.control.rates import Moment
     from txmux.interfaces import Transport
@@ -338,15 +338,26 @@ def _fact(name: str, value: object) -> tuple[str, str]:
 
 
 @cache
-def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
+def _template() -> jinja2.Template:
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("txmux.admin.page", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # A block by itself has what a template imports only so.
+    templates.globals["parts"] = templates.get_template("parts.html").module
+    return templates.get_template("page.html")
 
 
-def render(view: View) -> str:
-    return _templates().get_template("page.html").render(page=view)
+def render(view: View) -> Iterator[str]:
+    """Write the page, piece by piece."""
+    return _template().generate(page=view)
+
+
+def render_parts(view: View) -> Iterator[tuple[str, Iterator[str]]]:
+    """Write the parts that change: the name of each, and its pieces."""
+    template = _template()
+    for name, write in template.blocks.items():
+        yield name, write(template.new_context({"page": view}))

@@ -2,10 +2,12 @@
 "use strict";
 
 const PERIOD = 2000; // ms
+const SHORTEST = 60; // seconds of a chart
 const said = document.getElementById("said");
 const live = document.getElementById("live");
 const charts = new Map();
-const shown = new Map([...document.querySelectorAll("[data-live]")].map((part) => [part, part.innerHTML])); // as they came
+const shown = new Map([...document.querySelectorAll("[data-live]")].map((part) => [part, part.innerHTML.trim()])); // as they came
+const tags = new Map(); // of what is shown, by the part
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -20,15 +22,24 @@ function drawChart(figure) {
   const axis = { stroke: colour("--dim"), grid: { stroke: colour("--edge"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   const chart = new uPlot({
     width: figure.clientWidth, height: 110, legend: { show: false }, cursor: { y: false },
-    scales: { y: { range: (_, low, high) => [0, high || 1] } },
-    axes: [{ ...axis, space: 70, values: (_, marks) => marks.map(clock) }, { ...axis, size: 46, space: 24, values: (_, marks) => marks.map(short) }],
+    scales: { x: { range: (_, first, last) => [Math.min(first, last - SHORTEST), last] }, y: { range: (_, low, high) => [0, roundUp(high)] } },
+    axes: [
+      { ...axis, size: 22, space: 60, incrs: [10, 20, 30, 60, 120, 300], values: (_, marks, at, space, step) => marks.map((mark) => clock(mark, step)) },
+      { ...axis, size: 46, splits: (_, at, low, high) => high > 1 ? [0, high / 2, high] : [0, high], values: (_, marks) => marks.map(short) },
+    ],
     series: [{}, { stroke: colour("--link"), width: 1.5, fill: colour("--link") + "22", points: { show: false } }],
   }, data, figure);
   charts.set(name, chart);
 }
 
-function clock(seconds) {
-  return new Date(seconds * 1000).toTimeString().slice(0, 8);
+function clock(seconds, step) {
+  return new Date(seconds * 1000).toTimeString().slice(0, step < 60 ? 8 : 5);
+}
+
+// The end of an axis: round, and so is its half.
+function roundUp(value) {
+  const power = 10 ** Math.floor(Math.log10(value || 1));
+  return power * [1, 2, 4, 10].find((times) => times * power >= (value || 1));
 }
 
 function short(value) {
@@ -60,19 +71,24 @@ function busy(part) {
 }
 
 async function update() {
-  const answer = await fetch(location.pathname + location.search, { credentials: "same-origin", cache: "no-store" });
+  const query = new URLSearchParams(location.search);
+  query.set("have", [...tags.values()].join(" "));
+  const answer = await fetch(`${location.pathname}?${query}`, { credentials: "same-origin", cache: "no-store" });
   if (answer.status === 401) { location.reload(); return; }
   if (!answer.ok) throw new Error("the service answers " + answer.status);
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  for (const part of document.querySelectorAll("[data-live]")) {
-    const next = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
-    if (!next || shown.get(part) === next.innerHTML || busy(part)) continue;
+  for (const [name, { tag, html }] of Object.entries(await answer.json())) {
+    const part = document.querySelector(`[data-live="${name}"]`);
+    if (!part || busy(part)) continue; // it comes again, since its tag is not kept
+    tags.set(name, tag);
+    const next = document.createElement("template");
+    next.innerHTML = html.trim();
+    if (shown.get(part) === next.innerHTML) continue;
     shown.set(part, next.innerHTML);
     const open = [...part.querySelectorAll("details")].map((one) => one.open);
-    part.replaceChildren(...next.childNodes);
+    part.replaceChildren(next.content);
     part.querySelectorAll("details").forEach((one, number) => { if (open[number]) one.open = true; });
     show(part);
-    if (part.dataset.live === "now") drawCharts();
+    if (name === "now") drawCharts();
   }
 }
 

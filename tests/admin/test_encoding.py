@@ -1,0 +1,127 @@
+"""Answers by gzip, and answers that their client has already, over a real socket."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.admin.asking import LISTEN, AdminCase, Told, request
+from txmux.admin.encoding import takes_gzip
+
+GZIP = {"Accept-Encoding": "gzip"}
+LONG = "/api/openapi.json"
+
+
+class GzipTest(AdminCase):
+    async def test_long_answers_are_sent_by_gzip_to_clients_that_take_it(self) -> None:
+        await self.start(rules=LISTEN + "# a long line\n" * 20_000)
+        for path in (LONG, "/api/rules", "/", "/static/page.css", "/metrics"):
+            plain, packed = await self.ask("GET", path), await self.ask("GET", path, GZIP)
+            self.assertNotIn("content-encoding", plain.headers)
+            self.assertEqual(packed.headers["content-encoding"], "gzip")
+            self.assertEqual(packed.headers["vary"], plain.headers["vary"], "Accept-Encoding")
+            self.assertEqual(packed.headers["content-type"], plain.headers["content-type"])
+            self.assertLess(len(packed.body), len(plain.body) / 2)
+            if path not in {"/", "/metrics"}:  # which have times
+                self.assertEqual(gzip.decompress(packed.body), plain.body)
+
+    async def test_short_answers_and_streams_are_not(self) -> None:
+        await self.start()
+        short = await self.ask("GET", "/healthz", GZIP)
+        self.assertEqual(short.json, {"ok": True})
+        self.assertEqual(short.headers["vary"], "Accept-Encoding")
+        peer = await self.connect()
+        peer.send(request("GET", "/api/events", GZIP))
+        self.write_rules(rules=f"{LISTEN}default = close\n")
+        await self.running.reload()
+        await peer.has(1)
+        self.assertNotIn(b"Content-Encoding", bytes(peer.received))
+        self.assertNotIn(b"ETag", bytes(peer.received))
+
+    async def test_head_has_the_headers_of_get(self) -> None:
+        await self.start()
+        told = await self.ask("GET", LONG, GZIP)
+        peer = await self.connect()
+        peer.send(request("HEAD", LONG, GZIP))
+        await peer.is_lost()
+        head = bytes(peer.received)
+        self.assertTrue(head.endswith(b"\r\n\r\n"))
+        for name in ("Content-Encoding", "Content-Length", "ETag", "Vary"):
+            self.assertIn(f"{name}: {told.headers[name.lower()]}".encode().lower(), head.lower())
+
+
+class UnchangedTest(AdminCase):
+    async def of(self, path: str, *tags: str) -> Told:
+        return await self.ask("GET", path, {"If-None-Match": ", ".join(tags), **GZIP})
+
+    async def test_what_a_client_has_is_not_sent(self) -> None:
+        await self.start()
+        tag = (await self.get("/api/rules")).headers["etag"]
+        for tags in ((tag,), ('"x"', tag), (tag.removeprefix("W/"),), ("*",)):
+            told = await self.of("/api/rules", *tags)
+            self.assertEqual((told.status, told.body), (304, b""), tags)
+            self.assertEqual(told.headers["etag"], tag)
+            self.assertEqual(told.headers["cache-control"], "no-store")
+            self.assertEqual(told.headers["vary"], "Accept-Encoding")
+        self.assertEqual((await self.of("/api/rules", 'W/"x"')).status, 200)
+        self.write_rules(rules=f"{LISTEN}default = close\n")
+        await self.running.reload()
+        told = await self.of("/api/rules", tag)
+        self.assertEqual(told.status, 200)
+        self.assertNotEqual(told.headers["etag"], tag)
+
+    async def test_same_connection_goes_on(self) -> None:
+        await self.start()
+        tag = (await self.get(LONG)).headers["etag"]
+        peer = await self.connect()
+        again = request("GET", LONG, {"If-None-Match": tag, "Connection": "keep-alive"})
+        peer.send(again + request("GET", "/healthz"))
+        await peer.is_lost()
+        first, _, second = bytes(peer.received).partition(b"\r\n\r\n")
+        self.assertTrue(first.startswith(b"HTTP/1.1 304 "))
+        self.assertEqual(Told.of(second).json, {"ok": True})
+
+    async def test_refusals_and_changes_have_no_tag(self) -> None:
+        await self.start()
+        for told in (await self.of("/nowhere", "*"), await self.post("/api/reload")):
+            self.assertNotEqual(told.status, 304)
+            self.assertNotIn("etag", told.headers)
+
+    async def test_page_asks_for_the_parts_that_it_does_not_have(self) -> None:
+        await self.start(use=self.virtual())
+        first = (await self.get("/?have=")).json
+        page = (await self.get("/")).body.decode()
+        self.assertEqual(
+            [*first], ["now", "map", "connections", "unrecognised", "servers", "rules"]
+        )
+        for part in first.values():
+            self.assertIn(part["html"].split("\n")[0], page)
+        tags = "+".join(part["tag"] for part in first.values())
+        self.assertEqual((await self.get(f"/?have={tags}")).json, {})
+        self.write_rules(rules=f"{LISTEN}[route a]\nmatch = ssh\nbackend = 127.0.0.1:1\n")
+        await self.running.reload()
+        changed = (await self.get(f"/?have={tags}")).json
+        self.assertLessEqual({"map", "rules"}, set(changed))
+        self.assertNotIn("connections", changed)
+        self.assertIn("1 route new", json.dumps(changed["rules"]))
+
+
+class TakesGzipTests(SynchronousTestCase):
+    def test_weights_and_names(self) -> None:
+        for accepted, takes in (
+            ("", False),
+            ("gzip", True),
+            ("GZIP;Q=1.0", True),
+            ("deflate, gzip;q=0.5", True),
+            ("gzip;q=0", False),
+            ("gzip ; q=0.000, *", False),
+            ("*;q=0.1", True),
+            ("identity, *;q=0", False),
+            ("x-gzip", True),
+            ("br, identity", False),
+            ("gzip;q=nonsense", True),
+            (",;,", False),
+        ):
+            self.assertEqual((accepted, takes_gzip(accepted)), (accepted, takes))
