@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -11,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux import Backend, Listener, MuxFactory, Refusal, Server, route
 from txmux.rules.embedding import from_python
-from txmux.rules.model import Clients
+from txmux.rules.model import Check, Clients, ServerTLS
 from txmux.rules.model.listener import Rate, Silence
 from txmux.rules.model.networks import Senders
 
@@ -99,6 +100,48 @@ class ValuesTests(SynchronousTestCase):
         }
         for told, make in makers.items():
             self.assertIn(told, str(self.assertRaises(TypeError, make)))
+
+    def test_listeners_and_backends(self) -> None:
+        """Each value is read as in a rules file, or refused with what is right."""
+        listener: dict[str, tuple[Any, object]] = {
+            "silent": (["127.0.0.1:22"], 1),
+            "race": ("yes", True),
+            "first": ("x", "must be client or server"),
+            "max_connections": (-1, "write a whole number"),
+            "peek_limit": (1.5, "write a whole number"),
+            "proxy_timeout": (None, "write seconds, or a text such as '5s'"),
+            "capture": (1, "write True or False"),
+            "connection_rate_per_source": (5, "write a txmux.rules.model.Rate, or a text"),
+        }
+        for name, (value, right) in listener.items():
+            self.assert_read(partial(self.settings, **{name: value}), name, right)
+        backend: dict[str, tuple[Any, object]] = {
+            "balance": ("ip_hash", "write source-hash"),
+            "proxy_protocol": (True, "write a text, such as 'off'"),
+            "idle_timeout": ("never", "the longest is 3650d"),
+            "fallback": ("reset", Refusal.RESET),
+            "tls": (True, ServerTLS()),
+            "check": ("tcp", Check("tcp")),
+        }
+        for name, (value, right) in backend.items():
+            self.assert_read(partial(self.outcome, **{name: value}), name, right)
+
+    def assert_read(self, make: Callable[[], object], name: str, right: object) -> None:
+        if isinstance(right, str):
+            self.assertIn(right, str(self.assertRaises(TypeError, make)))
+            return
+        found = getattr(make(), name)
+        self.assertEqual(len(found) if name == "silent" else found, right)
+
+    def outcome(self, **values: Any) -> object:
+        (route,), _ = from_python([("ssh", Backend("b", _any("a:1"), **values))], Listener("a"))
+        return route.outcome
+
+    def test_options_of_servers(self) -> None:
+        self.assertEqual(self.servers(Backend("b", (Server("a:1", "tcp"),))), [("a", 1, 1)])
+        for options in ({"weight": "3"}, {"weight": 0}, {"backup": "yes"}, {"down": 1}):
+            made = Server("a:1", **_any(options))
+            self.assertRaises(TypeError, self.servers, Backend("b", (made,)))
 
 
 def _any(value: Any) -> Any:

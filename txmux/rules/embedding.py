@@ -16,15 +16,21 @@ from txmux.errors import MuxError
 from txmux.rules.model import (
     NOWHERE,
     Backend,
+    Check,
     Clients,
+    Ejection,
     InProcess,
+    Keepalive,
     Listener,
     Logged,
     NetworkSet,
     Outcome,
+    Rate,
     Refusal,
+    Resolve,
     Route,
     Server,
+    ServerTLS,
 )
 from txmux.rules.model.networks import Senders, UnixClients, Varying
 from txmux.rules.problems import InvalidValueError
@@ -33,7 +39,7 @@ from txmux.rules.reading.endpoints import server
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.listener import KEYS as LISTENER_KEYS
 from txmux.rules.reading.matching import read_alternative
-from txmux.rules.reading.values import SectionKey, network
+from txmux.rules.reading.values import SectionKey, ValueKind, network
 
 
 def route(
@@ -107,6 +113,8 @@ def from_python(
     try:
         if isinstance(listener, str):
             listener = Listener(listener)
+        if not isinstance(listener, Listener):
+            raise TypeError(f"{listener!r} is not a listener; write Listener('NAME')")
         listener = _with_values(listener, LISTENER_KEYS, _USUAL_LISTENER)
         lines = (
             attrs.evolve(line, outcome=_ready(line.outcome), clients=_clients(line.clients))
@@ -175,16 +183,25 @@ def _ready(found: Any) -> Outcome:
 def _ready_backend(found: Backend) -> Backend:
     ready = _with_values(found, BACKEND_KEYS, _USUAL_BACKEND)
     made = (found.servers,) if isinstance(found.servers, (str, Server)) else found.servers
-    servers = tuple(map(_server, made))
-    return ready if servers == found.servers else attrs.evolve(ready, servers=servers)
+    servers, fallback = tuple(map(_server, made)), _ready(ready.fallback)
+    if servers == found.servers and fallback is ready.fallback:
+        return ready
+    return attrs.evolve(ready, servers=servers, fallback=fallback)
 
 
 def _server(made: Any) -> Server:
     if isinstance(made, str):
         return server(made)
-    if not isinstance(made, Server):
+    if not isinstance(made, Server) or not isinstance(made.text, str):
         raise TypeError(f"{made!r} is not a server; write Server('127.0.0.1:22')")
-    if made.kind:
+    for field in attrs.fields(Server):
+        value = getattr(made, field.name)
+        if isinstance(field.default, int) and type(value) is not type(field.default):
+            right = _NUMBER if type(field.default) is int else _BOOLEAN
+            raise TypeError(f"Server({made.text!r}, {field.name}={value!r}): {right}")
+    if made.weight < 1:
+        raise TypeError(f"Server({made.text!r}, weight={made.weight}): write down=True")
+    if made.kind and (made.host or made.kind not in {"tcp", "udp"}):
         return made
     read = server(made.text)
     given = attrs.asdict(made, recurse=False, filter=lambda field, value: value != field.default)
@@ -193,26 +210,60 @@ def _server(made: Any) -> Server:
 
 _USUAL_LISTENER, _USUAL_BACKEND = Listener(""), Backend("", ())
 _Model = TypeVar("_Model", Listener, Backend)
+_NUMBER, _BOOLEAN = "write a whole number", "write True or False"
+_SECONDS = "write seconds, or a text such as '5s'"
+_CLASSES: Mapping[str, type] = {
+    "check": Check,
+    "connection_rate_per_source": Rate,
+    "eject": Ejection,
+    "keepalive": Keepalive,
+    "resolve": Resolve,
+    "tls": ServerTLS,
+}
+"""The values that are neither texts nor numbers, where they are not ``None``."""
 
 
 def _with_values(made: _Model, keys: Mapping[str, SectionKey], usual: _Model) -> _Model:
     """Read the texts among a model's values as a rules file has them, and refuse what is not even that."""
     read: dict[str, Any] = {}
-    for name, key in keys.items():
-        field, kind = key.field or name, key.kind
-        value, default = getattr(made, field, None), getattr(usual, field, None)
-        if isinstance(value, str) and not isinstance(default, str) and not kind.in_context:
-            try:
-                read[field] = (
-                    kind.read(value) if kind.takes == "one" else kind.collect([kind.read(value)])
-                )
-            except InvalidValueError as error:
-                raise TypeError(f"{type(made).__name__}({field}={value!r}): {error}") from None
-        elif isinstance(default, float) and not isinstance(value, (int, float, NoneType)):
-            raise TypeError(
-                f"{type(made).__name__}({field}={value!r}): write seconds, or a text such as '5s'"
-            )
+    kinds = {key.field or name: key.kind for name, key in keys.items()}
+    for field in attrs.fields_dict(type(made)):
+        value, default, kind = getattr(made, field), getattr(usual, field), kinds.get(field)
+        if value is default or field in {"servers", "silent"}:
+            continue
+        try:
+            found = _converted(field, value, default, kind)
+        except InvalidValueError as error:
+            raise TypeError(f"{type(made).__name__}({field}={value!r}): {error}") from None
+        if found is not value:
+            read[field] = found
     return attrs.evolve(made, **read) if read else made
+
+
+def _converted(field: str, value: Any, default: object, kind: ValueKind | None) -> Any:
+    if isinstance(value, str) and kind is not None and not kind.in_context:
+        value = kind.read(value) if kind.takes == "one" else kind.collect([kind.read(value)])
+    elif isinstance(default, (bool, int, float, str)):
+        _check(value, default)
+    if field == "tls" and isinstance(value, bool):
+        return ServerTLS() if value else None
+    needed = _CLASSES.get(field)
+    if needed is not None and not isinstance(value, (needed, NoneType)):
+        raise InvalidValueError(f"write a txmux.rules.model.{needed.__name__}, or a text")
+    return value
+
+
+def _check(value: object, default: object) -> None:
+    """Refuse what has not the type of the default, which is a plain one."""
+    if isinstance(default, str):
+        is_right, right = isinstance(value, str), f"write a text, such as {default!r}"
+    elif isinstance(default, bool):
+        is_right, right = isinstance(value, bool), _BOOLEAN
+    else:
+        types, right = ((int, float), _SECONDS) if isinstance(default, float) else (int, _NUMBER)
+        is_right = isinstance(value, types) and not isinstance(value, bool) and value >= 0
+    if not is_right:
+        raise InvalidValueError(right)
 
 
 # A program may make thousands of routes, and to look for plugins reads the disk.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -57,7 +57,8 @@ class Silence:
 def silences(silent: Outcome | Iterable[Silence]) -> tuple[Silence, ...]:
     """Make the lines of ``silent =``; one outcome is that of every client."""
     several = isinstance(silent, Iterable) and not isinstance(silent, (Outcome, str))
-    return tuple(silent) if several else (Silence(silent),)  # type: ignore[arg-type]
+    lines: Iterable[Any] = silent if several else (silent,)  # type: ignore[assignment]
+    return tuple(one if isinstance(one, Silence) else Silence(one) for one in lines)
 
 
 @attrs.frozen
