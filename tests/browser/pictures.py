@@ -1,15 +1,23 @@
-"""Makes the pictures of the page in the docs: ``python -m tests.browser.pictures``."""
+"""Makes the pictures in the docs, of the page and of commands: ``python -m tests.browser.pictures``."""
 
 from __future__ import annotations
 
+import io
+import re
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.text import Text
+
 from tests.browser.driving import Browser
 from tests.browser.service import Holding, Watched, three_routes
 from tests.interop.children import eventually
+from tests.interop.screen import Screen
 from tests.interop.servers import start_redis
 from tests.support.ports import free_port
 
@@ -17,10 +25,81 @@ _IMAGES = Path(__file__).parent.parent.parent / "docs/images"
 _SECONDS = 40
 """Of traffic, for the charts."""
 
-_SHORT_PATH = r"""
+_PATH = "/etc/txmux/rules.ini"
+_SHORT_PATH = rf"""
 const about = document.querySelector(".about");
-about.textContent = about.textContent.replace(/\S+rules.ini/, "/etc/txmux/rules.ini");
+about.textContent = about.textContent.replace(/\S+rules.ini/, "{_PATH}");
 """
+
+
+_SVG = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+"""Without fonts from elsewhere, which no browser would load for a picture."""
+
+_RULES = """\
+[listen public]
+endpoint = :443
+[route ssh]
+match = ssh
+backend = 127.0.0.1:22
+[route blog]
+match = http host=blog.example.com
+backend = 127.0.0.1:8081
+[route site]
+match = http host=www.example.com,example.com
+backend = 127.0.0.1:8080
+[route redis]
+match = redis
+from = 10.0.0.0/8
+backend = 127.0.0.1:6379
+"""
+_EXPLAIN = (
+    r"txmux explain rules.ini --from 192.0.2.1 --text 'GET / HTTP/1.1\r\nHost: www.example.com\r\n'"
+)
+_TXMUX = f"'{sys.executable}' -m txmux"
+
+
+def picture_of_terminal(name: str, title: str, text: str, width: int) -> None:
+    """Draw what a terminal shows."""
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
+    console.print(Text.from_ansi(text.rstrip()))
+    svg = console.export_svg(title=title, code_format=_SVG, unique_id=name)
+    (_IMAGES / f"{name}.svg").write_text("".join(f"{line.rstrip()}\n" for line in svg.splitlines()))
+
+
+def explained(folder: Path) -> None:
+    (folder / "rules.ini").write_text(_RULES)
+    screen = Screen(folder, 100, 16, f"PS1='$ ' ENV= sh -c 'cd {folder}; exec sh'")
+    try:
+        screen.type(f'txmux() {{ {_TXMUX} "$@"; }}; unset COLUMNS LINES; clear\n')
+        screen.wait_for(r"^\$$")
+        screen.type(f"{_EXPLAIN}\n")
+        screen.wait_for("^learnt")
+        picture_of_terminal("explain", "txmux explain", screen.coloured.removesuffix("$ \n"), 100)
+    finally:
+        screen.end()
+
+
+def talk(watched: Watched, seconds: int) -> None:
+    for number in range(seconds):
+        for _ in range(number % 7):
+            watched.say("public", b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
+        watched.say("office", b"PING\r\n" * (50 + 20 * (number % 5)))
+        time.sleep(1)
+
+
+def shown_by_top(folder: Path, watched: Watched) -> None:
+    screen = Screen(folder, 110, 30)
+    token = folder / "token"
+    token.write_text(watched.token)
+    try:
+        screen.type(f"{_TXMUX} top --admin {watched.address} --token-file {token}\n")
+        talk(watched, 20)
+        screen.wait_for(" relaying ")
+        path = f"{folder}\\S*"
+        shown = re.sub(path, lambda one: _PATH.ljust(len(one[0])), screen.coloured)
+        picture_of_terminal("top", "txmux top", shown, 110)
+    finally:
+        screen.end()
 
 
 def main() -> None:
@@ -33,11 +112,7 @@ def main() -> None:
         stack.callback(watched.end)
         browser = Browser()
         stack.callback(browser.end)
-        for number in range(_SECONDS):
-            for _ in range(number % 7):
-                watched.say("public", b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
-            watched.say("office", b"PING\r\n" * (50 + 20 * (number % 5)))
-            time.sleep(1)
+        talk(watched, _SECONDS)
         watched.say("public", b"EHLO there\r\n")
         browser.look_like(1100, "light", 900)
         browser.open(watched.address)
@@ -46,11 +121,13 @@ def main() -> None:
         eventually(lambda: bool(browser.all("figure .uplot")), "the charts are drawn")
         _IMAGES.mkdir(exist_ok=True)
         for scheme in ("light", "dark"):
-            browser.look_like(1100, scheme, 900)
+            browser.look_like(1100, scheme, 870)
             browser.open(watched.address)
             eventually(lambda: bool(browser.all("figure .uplot")), "the charts are drawn")
             browser.run(_SHORT_PATH)
             (_IMAGES / f"page-{scheme}.png").write_bytes(browser.picture())
+        explained(folder)
+        shown_by_top(folder, watched)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,11 @@ class Screen:
     def text(self) -> str:
         return self._tmux("capture-pane", "-p")
 
+    @property
+    def coloured(self) -> str:
+        """Its text, with escape sequences for colours."""
+        return self._tmux("capture-pane", "-p", "-e")
+
     def wait_for(self, pattern: str) -> str:
         """Wait until it shows something that this regular expression finds, and give all of it."""
         shown = ""

@@ -42,7 +42,7 @@ class ForwardingTest(TestCase):
         messages: list[dict[str, Any]] = [*map(json.loads, received.splitlines())]
         (told,) = [message["text"] for message in messages if message["kind"] == "log"]
         lines = sum(message["kind"] == "access" for message in messages)
-        self.assertRegex(told, rf"\b{count + 1 - lines} are lost")
+        self.assertRegex(told, rf"\b{count + 1 - lines} were lost")
         self.assertEqual(channel.backlog(), 0)
         channel.close()
         await deferLater(reactor, 0)
