@@ -206,7 +206,7 @@ class ManyRoutesTests(BrowserCase):
         for number in range(120):
             host = f"site-{number % 17}.example"
             watched.say("public", f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-        self.browser.shows("#connections", "50 of 120 connections.")
+        self.browser.shows("#connections", "25 of 120 connections.")
         self.browser.look_like(375, "dark")
         self.browser.open(watched.address)
         self.assertEqual(self.browser.faults(), [])

@@ -92,7 +92,7 @@ class PageTests(SynchronousTestCase):
         finally:
             sys.setprofile(before)
         self.assertLess(calls, 200_000)
-        self.assertIn("50 of 1\N{NARROW NO-BREAK SPACE}000 connections.", page)
+        self.assertIn("25 of 1\N{NARROW NO-BREAK SPACE}000 connections.", page)
 
 
 class PartTests(SynchronousTestCase):
@@ -125,7 +125,7 @@ class PartTests(SynchronousTestCase):
         servers = [{"server": f"10.0.0.{n}:80", "state": "up"} for n in range(60)]
         parts: dict[str, Any] = {"backends": [{"name": "web", "servers": servers}]}
         part = self.view({}, **parts).servers
-        self.assertEqual((len(part.rows), part.more), (50, 10))
+        self.assertEqual((len(part.rows), part.more), (25, 35))
         page = _page({"route": "", "sort": "age_ms"}, **parts)
         self.assertIn('<a href="./?sort=age_ms&amp;all=servers#servers">Show all 60</a>', page)
         self.assertIn('<input name="servers" value="" autocomplete="off">', page)
@@ -159,13 +159,22 @@ class PartTests(SynchronousTestCase):
         rows = [{"id": f"1-{n}"} for n in range(51)]
         status = {**_STATUS, "connections": {"active": 9000}}
         for query, summary in (
-            ({}, "50 of 9\N{NARROW NO-BREAK SPACE}000 connections."),
-            ({"route": "a"}, "The first 50 connections; there are more."),
-            ({"sort": "age_ms"}, "50 of the first 51 connections, sorted; there are more."),
+            ({}, "25 of 9\N{NARROW NO-BREAK SPACE}000 connections."),
+            ({"route": "a"}, "The first 25 connections; there are more."),
+            ({"sort": "age_ms"}, "25 of the first 51 connections, sorted; there are more."),
         ):
             snapshot = PageSnapshot(1000.0, status, connections=rows, is_cut=True)
             view = View(snapshot, PageQuery.of(query))
             self.assertEqual((query, view.connections_summary), (query, summary))
+            self.assertEqual(len(view.connections), 25)
+        self.assertEqual(view.next_page, "./?sort=age_ms&all=connections")
+        for query, number in (
+            ({"all": "connections", "sort": "age_ms"}, 51),
+            ({"all": "connections"}, 25),
+        ):
+            view = View(snapshot, PageQuery.of(query))
+            self.assertEqual((query, len(view.connections)), (query, number))
+        self.assertEqual(view.next_page, "./?all=connections&after=1-24")
 
     def test_facts_of_a_connection_are_for_people(self) -> None:
         chosen = {"id": "1-1", "age_ms": 243887.9, "idle_ms": 3.2, "bytes_in": 2048, "facts": {}}

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
-from txmux.admin.page.tables import PER_PAGE
+from txmux.admin.page.tables import MOST_ROWS
 from txmux.admin.page.view import PageExplanation, PageSnapshot
 from txmux.control.broadcast import Listing
 from txmux.control.documents import rules_document
@@ -47,7 +47,7 @@ async def gather(control: Control, query: PageQuery) -> PageSnapshot:
     now = time.time()
     # It takes longest, where there are many connections.
     counts = await control.counts()
-    limit = _MOST_SORTED if query["sort"] else PER_PAGE + 1
+    limit = _MOST_SORTED if query["sort"] else MOST_ROWS + 1
     warnings = []
     try:
         page = Page.read({"limit": str(limit), "after": query["after"]})
@@ -120,7 +120,7 @@ def explanation(
     """Write an explanation, in which routes that were not asked are folded, and of very many those that said no."""
     kinds: dict[str, list[ExplainedRoute]] = {}
     kind = ""
-    is_long = sum(one.answer != "not asked" for one in routes) > PER_PAGE
+    is_long = sum(one.answer != "not asked" for one in routes) > MOST_ROWS
     for one in routes:
         if one.name:  # else it is a line of the route before
             is_folded = one.answer == "not asked" or (is_long and one.answer == "no")

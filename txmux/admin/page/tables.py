@@ -30,15 +30,17 @@ _ACTIONS = (("Ready", "ready"), ("Drain", "drain"), ("Maintenance", "maintenance
 _STEERED = {"drain", "maintenance"}
 _MOST_SHOWN = 5
 _SECOND = 1000  # ms
-PER_PAGE = 50
-_SHORT_RULES = PER_PAGE  # lines
+MOST_ROWS = 50
+"""Of a part; of more, the first `_FEWER_ROWS` are shown."""
+
+_FEWER_ROWS = 25
 
 _Row = TypeVar("_Row")
 
 
 @attrs.frozen
 class Folded(Generic[_Row]):
-    """The first rows of a part, how many there are, and whether that is enough for a search."""
+    """The first rows of a part, how many there are, and whether these are enough for a search."""
 
     rows: Sequence[_Row]
     total: int
@@ -49,16 +51,25 @@ class Folded(Generic[_Row]):
         return self.total - len(self.rows)
 
 
+def rows_shown(there: int, query: PageQuery, part: str, most: int = MOST_ROWS) -> int:
+    return there if there <= most or query["all"] == part else min(most, _FEWER_ROWS)
+
+
+def connections_shown(there: int, query: PageQuery) -> int:
+    # Only the sorted ones are all there; of others the next page is asked for.
+    return rows_shown(there, query, "connections" if query["sort"] else "none")
+
+
 def fold(
     rows: Iterable[_Row],
     text: Callable[[_Row], str],
     query: PageQuery,
     part: str,
-    most: int = PER_PAGE,
+    most: int = MOST_ROWS,
 ) -> Folded[_Row]:
     """Keep the rows of a part whose text has what it is searched for; of many, the first, unless all are wanted."""
     found = [row for row in rows if query.finds(part, text(row))]
-    shown = found if query["all"] == part else found[:most]
+    shown = found[: rows_shown(len(found), query, part, most)]
     return Folded(shown, len(found), bool(query[part]) or len(found) > most)
 
 
@@ -110,7 +121,7 @@ def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str
         **counts,
         "checks": checks,
         "checks_label": f"{sum(checks)} of the last {len(checks)} checks were good",
-        "last_check": _last(check),
+        "last_check": _last(check, str(server.get("why") or "")),
         "path": f"api/backends/{quote(backend, safe='')}/servers/{quote(server['server'], safe='')}",
         "actions": [(label, to) for label, to in _ACTIONS if to != steered],
     }
@@ -125,12 +136,13 @@ def _resolved_addresses(server: Mapping[str, Any]) -> str:
     return ", ".join(found[:_MOST_SHOWN]) + (f" and {count(more)} more" if more > 0 else "")
 
 
-def _last(check: Mapping[str, Any]) -> str:
+def _last(check: Mapping[str, Any], why: str) -> str:
     if not check or check.get("ok") is None:
         return ""
     took = check.get("duration_ms")
     result = str(check.get("result") or ("good" if check["ok"] else "bad"))
-    return f"{result}, {milliseconds(took)}" if took is not None else result
+    parts = [] if why.endswith(result) else [result]  # which is beside it already
+    return ", ".join(parts if took is None else [*parts, milliseconds(took)])
 
 
 def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServer]]:
@@ -196,7 +208,7 @@ def columns_of(query: PageQuery) -> list[PageColumn]:
 
 
 def rows_of(connections: Iterable[Mapping[str, Any]], query: PageQuery) -> list[ConnectionRow]:
-    """Return the connections in the requested order, at most `PER_PAGE`."""
+    """Return the connections in the requested order; of many, the first."""
     chosen = query["sort"].lstrip("-")
     listed = list(connections)
     numbers = {key: write is not None for _, key, write in _COLUMNS}
@@ -205,7 +217,8 @@ def rows_of(connections: Iterable[Mapping[str, Any]], query: PageQuery) -> list[
         listed.sort(
             key=lambda one: one.get(chosen) or nothing, reverse=query["sort"].startswith("-")
         )
-    return [_connection_row(connection, query) for connection in listed[:PER_PAGE]]
+    shown = listed[: connections_shown(len(listed), query)]
+    return [_connection_row(connection, query) for connection in shown]
 
 
 def _connection_row(connection: Mapping[str, Any], query: PageQuery) -> ConnectionRow:
@@ -253,7 +266,7 @@ def files_of(
         }
         if is_whole or keeps:
             files.append(_file(file, hits, None if is_whole else keeps))
-    is_short = sum(len(file.lines) for file in files) <= _SHORT_RULES
+    is_short = sum(len(file.lines) for file in files) <= MOST_ROWS
     return [attrs.evolve(file, is_open=is_short or not is_whole) for file in files]
 
 

@@ -11,9 +11,10 @@ import jinja2
 from txmux.admin.page.map import Box, Chart, Health, Map, chart, draw, map_routes
 from txmux.admin.page.query import FILTERS, PageQuery
 from txmux.admin.page.tables import (
-    PER_PAGE,
+    MOST_ROWS,
     Folded,
     columns_of,
+    connections_shown,
     files_of,
     fold,
     map_servers,
@@ -169,7 +170,7 @@ class View:
         there = len(self.snapshot.connections)
         if not there:
             return "None match this filter." if self.query.filters else "None now."
-        shown = min(there, PER_PAGE)
+        shown = connections_shown(there, self.query)
         what = "connection" if there == 1 else "connections"
         if self.snapshot.is_cut:
             if self.query["sort"]:
@@ -182,11 +183,14 @@ class View:
 
     @property
     def next_page(self) -> str:
-        """The link to the next page; empty on the last one, and if they are sorted."""
+        """The link to the next page, or to all of those that are sorted; empty on the last one."""
         connections = self.snapshot.connections
-        if self.query["sort"] or len(connections) <= PER_PAGE:
+        shown = connections_shown(len(connections), self.query)
+        if shown == len(connections):
             return ""
-        return self.query.link(after=str(connections[PER_PAGE - 1]["id"]))
+        if self.query["sort"]:
+            return self.query.link(all="connections")
+        return self.query.link(after=str(connections[shown - 1]["id"]))
 
     @property
     def connection(self) -> dict[str, Any] | None:
@@ -263,7 +267,7 @@ class View:
     @property
     def rules_are_searched(self) -> bool:
         lines = sum(file["text"].count("\n") for file in self.snapshot.rules)
-        return bool(self.query["rules"]) or lines > PER_PAGE
+        return bool(self.query["rules"]) or lines > MOST_ROWS
 
     @property
     def reload_ok(self) -> bool:
