@@ -29,10 +29,11 @@ from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load
 from txmux.access.across_processes import SharedLimits
 from txmux.cli import twist
-from txmux.errors import ListenError
+from txmux.errors import ListenError, MuxError
 from txmux.processes.workers import process
 from txmux.processes.workers import worker as worker_module
 from txmux.processes.workers.pool import WorkersError
+from txmux.rules.lint.privileges import obstacles
 from txmux.rules.model import Listener, Rules, Settings
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
@@ -127,6 +128,22 @@ class ServiceTest(SupervisedTestCase):
             self.service(
                 f"{TWO}access_log = {self.folder}\n[listen x]\nendpoint = :0\n"
             ).startService()
+
+    def test_check_agrees(self) -> None:
+        """What keeps the service from starting is an error of the check."""
+        missing = self.folder / "no"
+        for settings, endpoint in (
+            (f"access_log = {missing}/log", "127.0.0.1:0"),
+            (f"access_log = {self.folder}", "127.0.0.1:0"),
+            (f"admin = unix:{missing}/socket", "127.0.0.1:0"),
+            (f"admin = 127.0.0.1:0\nadmin_token = {missing}/token", "127.0.0.1:0"),
+            (f"metrics = unix:{missing}/socket", "127.0.0.1:0"),
+            ("", f"unix:{missing}/socket"),
+        ):
+            service = self.service(f"[txmux]\n{settings}\n[listen x]\nendpoint = {endpoint}\n")
+            (problem,) = obstacles(service.control.rules)
+            self.assertFalse(problem.warning, problem)
+            self.assertRaises(MuxError, service.startService)
 
     async def test_no_such_program(self) -> None:
         """Where no process can be started of which workers are forked, the reactor stops, and the service tells why."""
