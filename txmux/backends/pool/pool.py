@@ -182,7 +182,7 @@ class BackendPool:
         if eject is not None and 0 < eject.unanswered <= health.unanswered:
             if health.state is MemberState.UP and (eject.lone or not self._is_last_usable(member)):
                 health.out_until = self._seconds() + eject.seconds
-                why = f"{health.unanswered} flows in a row unanswered"
+                why = f"{counted(health.unanswered, 'flow')} in a row unanswered"
                 self._change(member, MemberState.EJECTED, why)
             health.unanswered = 0
         self.abandoned(member)
@@ -273,9 +273,9 @@ class BackendPool:
         if state is MemberState.PROBING:
             why = "probe connection failed"
         elif len(failed_at) >= eject.failures and now - failed_at[0] <= eject.within:
-            why = f"{eject.failures} connections failed within {eject.within:g} s"
+            why = f"{counted(eject.failures, 'connection')} failed within {eject.within:g} s"
         elif member.health.in_a_row >= eject.failures:  # however long each has waited
-            why = f"{eject.failures} connections in a row failed"
+            why = f"{counted(eject.failures, 'connection')} in a row failed"
         else:
             if len(failed_at) >= eject.failures:
                 failed_at.popleft()
