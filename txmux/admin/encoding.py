@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from txmux.admin.resource import ApiAnswer
 
-_LEVEL = 1
+_LEVEL = 1  # 230 KB of the page become 20 KB in 0.5 ms; level 6 makes 17 KB of it in 2 ms
 _WORTH = 1000  # bytes; what is shorter fits into one packet anyhow
 _PIECE = 65536  # bytes between two pauses for the reactor
 _GZIP = 16 + zlib.MAX_WBITS
@@ -30,30 +30,30 @@ async def encoded(answer: ApiAnswer, method: str, headers: Mapping[str, str]) ->
     """Return what is sent for an answer to a request with these headers."""
     if answer.stream is not None or not answer.body:
         return answer
+    turns = Turns()
     added = {**answer.headers, "Vary": "Accept-Encoding"}
     if method in {"GET", "HEAD"} and answer.status == 200:
         # Weak, since it is the same with gzip and without.
-        added["ETag"] = tag = f'W/"{await digest(answer.body)}"'
+        added["ETag"] = tag = f'W/"{await digest(answer.body, turns)}"'
         if _is_among(tag, headers.get("if-none-match", "")):
             return attrs.evolve(answer, body=b"", status=304, headers=added)
     body = answer.body
     if len(body) >= _WORTH and takes_gzip(headers.get("accept-encoding", "")):
         added["Content-Encoding"] = "gzip"
-        body = await _gzip(body)
+        body = await _gzip(body, turns)
     return attrs.evolve(answer, body=body, headers=added)
 
 
-async def digest(data: bytes) -> str:
-    turns, found = Turns(), hashlib.blake2b(digest_size=12)
+async def digest(data: bytes, turns: Turns) -> str:
+    found = hashlib.blake2b(digest_size=12)
     for piece in _pieces(data):
         found.update(piece)
         await turns.pause()
     return found.hexdigest()
 
 
-async def _gzip(data: bytes) -> bytes:
-    turns, packing = Turns(), zlib.compressobj(_LEVEL, wbits=_GZIP)
-    packed = []
+async def _gzip(data: bytes, turns: Turns) -> bytes:
+    packing, packed = zlib.compressobj(_LEVEL, wbits=_GZIP), []
     for piece in _pieces(data):
         packed.append(packing.compress(piece))
         await turns.pause()

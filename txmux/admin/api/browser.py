@@ -71,36 +71,40 @@ async def _page(query: Query) -> ApiAnswer:
     from txmux.admin.page.unrecognised import matcher_of  # noqa: PLC0415 - as above
     from txmux.admin.page.view import View  # noqa: PLC0415 - as above
 
+    turns = Turns()
     page_query = PageQuery.of({name: values[-1] for name, values in query.parameters.items()})
-    view = View(await gather(query.control, page_query), page_query, matcher_of)
-    if "have" in query.parameters:
-        return await _changed(render_parts(view), query.parameters["have"][-1].split())
-    page = await _joined(render(view))
+    have = query.parameters.get("have")
+    snapshot = await gather(query.control, page_query, is_update=have is not None)
+    view = View(snapshot, page_query, matcher_of)
+    if have is not None:
+        return await _update(render_parts(view), have[-1].split(), turns)
+    page = await _joined(render(view), turns)
     return ApiAnswer(page.encode(), HTML, headers={"Content-Security-Policy": _POLICY})
 
 
-async def _joined(pieces: Iterable[str]) -> str:
-    turns, page = Turns(), []
+async def _update(
+    parts: Iterable[tuple[str, Iterable[str]]], have: Collection[str], turns: Turns
+) -> ApiAnswer:
+    """Give the parts of the page that it does not have yet, each with the tag by which it says so later."""
+    changed = {}
+    for name, pieces in parts:
+        part = await _joined(pieces, turns)
+        tag = f"{name}.{await digest(part.encode(), turns)}"
+        if tag not in have:
+            changed[name] = {"tag": tag, "html": part}
+    return ApiAnswer.json(changed)
+
+
+async def _joined(pieces: Iterable[str], turns: Turns) -> str:
+    page = []
     for piece in pieces:
         page.append(piece)
         await turns.pause()
     return "".join(page)
 
 
-async def _changed(parts: Iterable[tuple[str, Iterable[str]]], have: Collection[str]) -> ApiAnswer:
-    """Give the parts of the page that it does not have yet, each with the tag by which it says so later."""
-    changed = {}
-    for name, pieces in parts:
-        part = await _joined(pieces)
-        tag = f"{name}.{await digest(part.encode())}"
-        if tag not in have:
-            changed[name] = {"tag": tag, "html": part}
-    return ApiAnswer.json(changed)
-
-
-@RESOURCES.get(
-    "/static/{name}", is_open=True
-)  # nothing of the service: the login page has them, too
+# Nothing of the service is in these, and the login page needs them.
+@RESOURCES.get("/static/{name}", is_open=True)
 async def _static(query: Query) -> ApiAnswer:
     name = query.names["name"]
     if name not in _TYPES:

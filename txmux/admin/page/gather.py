@@ -43,7 +43,8 @@ _LOOKS_APART = 2.0  # seconds between two looks
 _MEASURED = 30.0  # seconds over which is measured
 
 
-async def gather(control: Control, query: PageQuery) -> PageSnapshot:
+async def gather(control: Control, query: PageQuery, *, is_update: bool = False) -> PageSnapshot:
+    """Ask for all of the page, or for an update without the text of the rules and the explanation, which stay as they are."""
     now = time.time()
     # It takes longest, where there are many connections.
     counts = await control.counts()
@@ -74,11 +75,11 @@ async def gather(control: Control, query: PageQuery) -> PageSnapshot:
         connections,
         len(connections) == limit,
         recent,
-        rules_document(control.rules),
+        () if is_update else rules_document(control.rules),
         control.rates.history(),
         warnings=warnings,
         connection=await _chosen(control, query["connection"]),
-        explained=await _explained(control, query) if query["explain"] else (),
+        explained=await _explained(control, query) if query["explain"] and not is_update else (),
     )
 
 
