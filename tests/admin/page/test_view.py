@@ -136,6 +136,17 @@ class PartTests(SynchronousTestCase):
         few: dict[str, Any] = {"backends": [{"name": "web", "servers": servers[:50]}]}
         self.assertNotIn('name="servers"', _page(**few))
 
+    def test_last_check_is_written_without_what_is_beside_it(self) -> None:
+        for ok, why, shown in (
+            (True, "", "1.5 ms"),
+            (False, "3 checks failed; last: refused", "1.5 ms"),
+            (False, "", "refused, 1.5 ms"),
+        ):
+            check = {"ok": ok, "result": "healthy" if ok else "refused", "duration_ms": 1.5}
+            server = {"server": "x", "state": "up", "why": why, "check": check}
+            (row,) = self.view({}, backends=[{"name": "b", "servers": [server]}]).servers.rows
+            self.assertEqual(row["last_check"], shown)
+
     def test_identical_unrecognised_clients_are_one_row(self) -> None:
         recent = [
             {"client": client, "listener": "public", "reason": "no-route", "first": first}

@@ -141,7 +141,9 @@ def _last(check: Mapping[str, Any], why: str) -> str:
         return ""
     took = check.get("duration_ms")
     result = str(check.get("result") or ("good" if check["ok"] else "bad"))
-    parts = [] if why.endswith(result) else [result]  # which is beside it already
+    # A good one has its colour, and the cause may be beside it already.
+    is_known = took is not None and (check["ok"] or why.endswith(result))
+    parts = [] if is_known else [result]
     return ", ".join(parts if took is None else [*parts, milliseconds(took)])
 
 
