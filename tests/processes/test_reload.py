@@ -183,7 +183,7 @@ class ReturningTest(ReloadingTestCase):
             Running(
                 self.folder,
                 self.relaying(server, "detect_timeout = 10m"),
-                f"workers = 3\nadmin = unix:{admin}",
+                f"workers = 3\nadmin = off\n  unix:{admin}",
             )
         )
         silent = self.one_for_each(mux, workers_of(mux.pid))  # who is undecided cannot be moved
