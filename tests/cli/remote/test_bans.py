@@ -27,6 +27,10 @@ class BansTests(RemoteTestCase):
         self.assertIn("DURATION", err)
         self.assertEqual([one for one in server.asked if one.method == "POST"], [])
 
+    def test_reason_is_not_required(self) -> None:
+        _, _, err = self.ask("ban")
+        self.assertTrue(err.endswith(" are required: ADDRESS|NETWORK\n"), err)
+
     def test_unban_and_its_refusal(self) -> None:
         server = self.answering(document={"error": "192.0.2.7 is not banned"}, status=404)
         self.assertEqual(self.ask("unban", "192.0.2.7"), (1, "", "192.0.2.7 is not banned\n"))

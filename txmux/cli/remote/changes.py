@@ -46,7 +46,9 @@ def _ban_arguments(parser: ArgumentParser) -> None:
         nargs="?",
         help="for how long: 30m, 1h, 2d; without it, until 'txmux unban' lifts it",
     )
-    parser.add_argument("reason", metavar="REASON", nargs="*", help="why, for 'txmux bans'")
+    parser.add_argument(
+        "reason", metavar="REASON", nargs="*", default=[], help="why, for 'txmux bans'"
+    )
 
 
 def _ban(ask: Ask, arguments: Namespace) -> Any:
