@@ -126,6 +126,7 @@ class KeysTest(SynchronousTestCase):
             ("metrics = none", "'none' is not an endpoint"),
             (f"admin = ssl:9\n{TOKEN}", "an endpoint of type 'ssl' is not possible here"),
             (f"admin = systemd:domain=INET:index=0\n{TOKEN}", "'systemd' is not possible here"),
+            ("admin = 8440", "did you mean '127.0.0.1:8440'?"),
             ("admin = /run/a.sock", "did you mean 'unix:/run/a.sock'?"),
             ("admin = unix:", "unix needs its 'address'"),
             (f"admin = unix:{'x' * 100}", "the path of a UNIX socket has at most 107"),

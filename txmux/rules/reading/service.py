@@ -47,6 +47,10 @@ def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
         raise InvalidValueError(
             f"{text!r} is not an endpoint; write {joined(words)}, unix:/path or ADDRESS:PORT"
         )
+    if text.isdecimal():
+        raise InvalidValueError(
+            f"{text!r} is not an address and port; did you mean '127.0.0.1:{text}'?"
+        )
     if short_form(listening(text)) is not None:
         return text
     arguments = split_arguments(text)
