@@ -176,12 +176,13 @@ class PartlyDownTest(SynchronousTestCase):
         self.assertEqual(
             self.found("up", "down"), ["backend web: 1 of 2 servers is down: 10.0.0.2:80"]
         )
-        (told,) = self.found("ejected", *["down"] * 6, "drain")
+        (told,) = self.found("ejected", *["down"] * 6, "up")
         self.assertIn("7 of 8 servers are down: 10.0.0.1:80, ", told)
         self.assertTrue(told.endswith("10.0.0.5:80, and 2 more"))
 
     def test_all_down_is_told_as_such_and_drained_is_meant(self) -> None:
         self.assertEqual(self.found("down", "down"), [])
+        self.assertEqual(self.found("down", "drain"), [])
         self.assertEqual(self.found("up", "drain", "maintenance"), [])
 
     def test_name_with_one_address_up_serves(self) -> None:

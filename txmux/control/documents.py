@@ -99,14 +99,12 @@ def not_served(missing: Iterable[str]) -> Iterator[Trouble]:
 
 def partly_down(states: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
     """Find backends of which some servers get no clients, by their checks or by failed connections, and others do."""
-    by_backend: dict[str, dict[str, bool]] = {}
+    by_backend: dict[str, dict[str, set[str]]] = {}
     for one in states:
-        servers = by_backend.setdefault(one["backend"], {})
-        is_well = one["state"] not in {"down", "ejected", "probing"}
-        servers[one["server"]] = servers.get(one["server"], False) or is_well
+        by_backend.setdefault(one["backend"], {}).setdefault(one["server"], set()).add(one["state"])
     for backend, servers in by_backend.items():
-        down = [server for server, is_well in servers.items() if not is_well]
-        if down and len(down) < len(servers):
+        down = [name for name, found in servers.items() if found <= {"down", "ejected", "probing"}]
+        if down and any("up" in found for found in servers.values()):
             verb = "is" if len(down) == 1 else "are"
             counted = f"{len(down)} of {len(servers)} servers {verb} down"
             names = ", ".join(down[:_MOST_NAMED])
