@@ -231,7 +231,7 @@ class SenderTest(EndpointCase):
             await self.closed(never)
         whys = [event["log_format"].partition(": ")[2] for event in events]
         self.assertEqual(
-            whys, ["no socket was taken: {why}", "no socket was taken: there was no message"]
+            whys, ["no socket was received: {why}", "no socket was received: there was no message"]
         )
 
     async def test_silent_senders_are_closed_at_the_end(self) -> None:

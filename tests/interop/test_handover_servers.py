@@ -175,4 +175,6 @@ class TwistWebTests(InteropTestCase):
         as_nobody = ("--reuid=nobody", "--clear-groups", "/usr/bin/python3", "-c", program)
         done = run("setpriv", *as_nobody, self.socket)
         self.assertEqual((done.returncode, done.stderr), (0, b""))
-        self.web.wait_for(r"no socket was taken: process \d+ of user \d+ may not send sockets here")
+        self.web.wait_for(
+            r"no socket was received: process \d+ of user \d+ may not send sockets here"
+        )

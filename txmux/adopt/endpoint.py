@@ -199,7 +199,7 @@ class _Port:
                 return
             except OSError as problem:
                 _log.warn(
-                    "{port}: clients wait, since none can be taken: {why}",
+                    "{port}: cannot receive clients, which wait: {why}",
                     port=self,
                     why=problem.strerror,
                 )
@@ -226,7 +226,7 @@ class _Port:
         except BlockingIOError:
             raise
         except (NotGivenError, OSError) as problem:
-            _log.warn("{port}: no socket was taken: {why}", port=self, why=str(problem))
+            _log.warn("{port}: no socket was received: {why}", port=self, why=str(problem))
             return
         try:
             self._serve(client, handed_over)
@@ -270,7 +270,7 @@ class _Sender:
         reactor.addReader(self)
 
     def _too_late(self) -> None:
-        _log.warn("{port}: no socket was taken: there was no message", port=self._port)
+        _log.warn("{port}: no socket was received: there was no message", port=self._port)
         self.end()
 
     def end(self) -> None:

@@ -224,4 +224,4 @@ class ServiceLog:
 
 
 def _log_lost_lines(lost: int) -> None:
-    _log.warn("this log was not read for a while; {count} lines are lost", count=lost)
+    _log.warn("this log was not read for a while; {count} lines were lost", count=lost)

@@ -236,7 +236,7 @@ class Refusals:
             self._logged_at = now
             counted, self._counted = self._counted, {}
             _log.warn(
-                "[{listener}] flows are refused, by {why}{whose}; this is logged once a minute",
+                "[{listener}] refused flows, by reason: {why}{whose}; this is logged once a minute",
                 listener=configuration.settings.name,
                 why=", ".join(f"{name}: {count}" for name, count in counted.items()),
                 whose=whose,

@@ -136,7 +136,7 @@ FILES = {
         "5: [listen l] race: has no effect with 'first = server', which sends every client to 'default'; remove one of the two"
     ),
     "{listen}first = server\ndefault = h:1\n[route a]\nmatch = ssh\n{to}[route b]\nmatch = tls\nunder = l\n{to}": (
-        "3: [listen l] first: nothing is asked of [route a], [route b]: every client goes to 'default' at once; remove one of the two"
+        "3: [listen l] first: no client reaches [route a], [route b]: every one goes to 'default' at once; remove one of the two"
     ),
     "{listen}race = yes\ndefault = h:1\nsilent = reset\n[route a]\nmatch = ssh\n{to}": (
         "3: [listen l] race: 'silent' has no server to connect to; name one there"

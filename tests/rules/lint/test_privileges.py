@@ -226,7 +226,7 @@ class FolderTests(SynchronousTestCase):
             raise SkipTest("this machine has the folder")
         self.assertEqual(obstacles(rules), [])
         (found,) = missing_privileges(rules, _USER)
-        self.assertIn("if a unit of systemd makes it", str(found))
+        self.assertIn("create it, unless a unit of systemd does so", str(found))
 
     def test_server(self) -> None:
         """Its program may make the folder."""

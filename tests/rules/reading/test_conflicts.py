@@ -439,8 +439,8 @@ class HandoverTests(ReadingTestCase):
         )
         self.refuses(
             f"{self.listen}default = {_TO}\n{ends}",
-            "6 terminate_tls: clients that no route takes inside of TLS go where [listen a] leads them, which hands "
-            "over sockets, which no other program could use here; add 'backend'",
+            "6 terminate_tls: clients that no route takes inside TLS go to 'silent' or 'default' of [listen a], which hands "
+            "over sockets: no other program could use these; add 'backend'",
         )
         self.read(f"{self.listen}default = {_TO}\n{ends}backend = 127.0.0.1:80\n{_ROUTE}")
         self.read(f"{self.listen}{ends}{_ROUTE}")
@@ -503,7 +503,7 @@ class EmbeddingTests(SynchronousTestCase):
         runtime = IORuntime(Clock())
         made = MuxFactory([tls, route("ssh", _TO)], Listener("m"), runtime=runtime)
         self.assertTrue(made.configuration.hands_over)
-        with self.assertRaisesRegex(MuxError, "no other program could use here; add 'backend'"):
+        with self.assertRaisesRegex(MuxError, "no other program could use these; add 'backend'"):
             MuxFactory([tls], Listener("m", default=Handover("x")), runtime=runtime)
 
     def test_refused_as_in_files(self) -> None:

@@ -64,7 +64,7 @@ def _is_dns_answer(answer: bytes) -> bool:
         return False
     code = answer[3] & 0x0F
     if code not in _DNS_FINE:
-        raise UnhealthyError(f"the answer of DNS has the code {code}")
+        raise UnhealthyError(f"DNS response code {code}")
     return True
 
 

@@ -196,7 +196,7 @@ class _Two:
     def add_pattern(self, pattern: str, entry: MapEntry) -> None:
         sides = split(pattern.removeprefix("*"), self._sign)
         if sides is None:
-            why = "it is not plain which of the variables it is about"
+            why = "it is not clear which variable it is about"
             self._lost(entry.line, f"~{pattern}: is left out: {why}")
         else:
             self._add(f"~{pattern}", (f"{sides[0]}$", f"^{sides[1]}"), entry, regular=True)
@@ -365,7 +365,7 @@ class Parts:
             and self.before[-1] not in _ESCAPE.sub(r"\1", found[1])
         ):
             return pattern
-        raise InexpressibleError("it is not plain which of the variables it is about")
+        raise InexpressibleError("it is not clear which variable it is about")
 
 
 def split(pattern: str, sign: str) -> tuple[str, str] | None:

@@ -273,5 +273,5 @@ def _is_missing(folder: Path) -> bool:
 
 def _no_folder(folder: Path) -> str:
     if _is_made(folder):
-        return f"there is no folder '{folder}'; if a unit of systemd makes it when it starts the service, all is well; otherwise create it"
+        return f"there is no folder '{folder}'; create it, unless a unit of systemd does so when it starts the service"
     return f"there is no folder '{folder}'; create it, or correct the path"

@@ -30,7 +30,7 @@ def server_first(rules: Rules) -> Iterator[Problem]:
         bypassed = (route for route in rules.routes_of(listener) if _is_bypassed(route, rules))
         never = [f"[route {route.name}]" for route in bypassed]
         if never:
-            message = f"nothing is asked of {', '.join(never)}: every client goes to 'default' at once; remove one of the two"
+            message = f"no client reaches {', '.join(never)}: every one goes to 'default' at once; remove one of the two"
             yield section.problem(message, "first")
 
 

@@ -361,8 +361,8 @@ def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Prob
     for route in ends.values():
         if route.outcome is None and _comes_to(route, listener, ends):
             yield route.section.problem(
-                f"clients that no route takes inside of TLS go where [listen {listener.name}] leads them, which hands over "
-                "sockets, which no other program could use here; add 'backend'",
+                f"clients that no route takes inside TLS go to 'silent' or 'default' of [listen {listener.name}], which hands "
+                "over sockets: no other program could use these; add 'backend'",
                 "terminate_tls",
             )
 
