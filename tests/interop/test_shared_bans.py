@@ -370,7 +370,7 @@ def _told(events: Sequence[Any]) -> list[str]:
     return [
         str(one["why"])
         for one in events
-        if "bans and limits are this machine's own" in one["log_format"]
+        if "bans and limits apply to this machine alone" in one["log_format"]
     ]
 
 
