@@ -32,8 +32,8 @@ _RULES = """
 A rules file says where txmux listens, how it recognises clients, and which servers they go to. It is an INI file: sections in brackets, a `key = value` a line,
 further values of a key on indented lines, and comments after `#` at the beginning of a line.
 
-A client's first bytes are shown to the routes in the order of the file. Each says match, no or undecided. The first that does not say no decides: a match
-wins, and while an earlier route is undecided, txmux waits for more bytes. If all say no, `default` of the listener applies, and to a client that sends nothing
+A client's first bytes are shown to the routes in the order of the file. Each says match, no or undecided. The first match
+wins; while an earlier route is undecided, txmux waits for more bytes. If all say no, `default` of the listener applies, and to a client that sends nothing
 within `detect_timeout`, its `silent`. So the same bytes reach the same server, however the network cuts them into packets.
 
 `txmux check` lists every mistake of a file, `txmux fmt` formats it, and `txmux explain` shows which route takes some bytes, and why.
