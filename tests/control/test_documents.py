@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.task import deferLater
@@ -149,6 +149,14 @@ class WorkersTest(WorkersCase):
         (route,) = await self.running.control.routes()
         self.assertEqual((route["matches"], route["bytes_in"]), (len(clients), 11 * len(clients)))
 
+    async def test_server_ejected_by_a_worker_needs_attention(self) -> None:
+        port = await self.begin(backend="server = 127.0.0.1:1\neject = failures=1 for=60s\n")
+        with capturedLogs():
+            while not (told := (await self.running.control.status())["attention"]):
+                await self.client(port)
+        text = "backend b: 1 of 2 servers is down: 127.0.0.1:1"
+        self.assertEqual(told, [{"what": "servers", "text": text}])
+
 
 class WorstTest(SynchronousTestCase):
     def found(self, *states: str) -> Sequence[tuple[int | None, dict[str, Any]]]:
@@ -166,11 +174,21 @@ class WorstTest(SynchronousTestCase):
 
 class PartlyDownTest(SynchronousTestCase):
     def found(self, *states: str) -> list[str]:
-        rows = (
-            {"backend": "web", "server": f"10.0.0.{number}:80", "state": state}
-            for number, state in enumerate(states, 1)
-        )
-        return [text for _, text in partly_down(rows)]
+        return self.told({(f"10.0.0.{at}:80", ""): state for at, state in enumerate(states, 1)})
+
+    def told(self, *workers: Mapping[tuple[str, str], str]) -> list[str]:
+        """Of each worker, the states by server and address."""
+        answers = [
+            (
+                number,
+                [
+                    {"backend": "web", "server": server, "address": address, "state": state}
+                    for (server, address), state in states.items()
+                ],
+            )
+            for number, states in enumerate(workers)
+        ]
+        return [text for _, text in partly_down(answers)]
 
     def test_named_while_others_serve(self) -> None:
         self.assertEqual(
@@ -186,7 +204,9 @@ class PartlyDownTest(SynchronousTestCase):
         self.assertEqual(self.found("up", "drain", "maintenance"), [])
 
     def test_name_with_one_address_up_serves(self) -> None:
-        rows = [
-            {"backend": "web", "server": "web.test:80", "state": state} for state in ("down", "up")
-        ]
-        self.assertEqual([*partly_down(rows)], [])
+        self.assertEqual(self.told({("web.test:80", "a"): "down", ("web.test:80", "b"): "up"}), [])
+
+    def test_down_for_one_of_the_workers(self) -> None:
+        up = {("a:80", ""): "up", ("b:80", ""): "up"}
+        told = self.told(up, {**up, ("b:80", ""): "ejected"}, up)
+        self.assertEqual(told, ["backend web: 1 of 2 servers is down: b:80"])

@@ -135,9 +135,12 @@ class Control:
             return [self.why_idle()]
         return await self.state.missing()
 
-    async def status(self, counts: Counts | None = None) -> dict[str, Any]:
-        """Return the document for ``/api/status``; without `counts` the workers are asked for them."""
+    async def status(
+        self, counts: Counts | None = None, addresses: Answers | None = None
+    ) -> dict[str, Any]:
+        """Return the document for ``/api/status``; the workers are asked for what is not given."""
         missing = Deferred.fromCoroutine(self.missing())
+        asking = Deferred.fromCoroutine(self.addresses(addresses))
         traffic, gauges = await self.traffic(counts)
         served = {} if self.state is None else await self.state.status()
         document = status_document(
@@ -150,10 +153,9 @@ class Control:
             shut=self.shut(),
             traffic=traffic,
         )
-        upstreams = self.checked_upstreams()
         found = [
             *not_served(await missing),
-            *([] if upstreams is None else partly_down(address_states(upstreams))),
+            *partly_down((await asking).answers),
             *failed_reload(self.last_reload),
             *silent_workers(served.get("workers", ())),
             *gauges.attention(time.time()),
@@ -268,8 +270,14 @@ class Control:
     async def routes(self, counts: Counts | None = None) -> list[dict[str, Any]]:
         return routes_document(self.rules, counts or await self.counts())
 
-    async def backends(self, counts: Counts | None = None) -> Listing:
-        asking = Deferred.fromCoroutine(self._ask("addresses"))
+    async def addresses(self, known: Answers | None = None) -> Answers:
+        """Return the state of each address of each server in all workers."""
+        return known or await self._ask("addresses")
+
+    async def backends(
+        self, counts: Counts | None = None, addresses: Answers | None = None
+    ) -> Listing:
+        asking = Deferred.fromCoroutine(self.addresses(addresses))
         counts, answers = counts or await self.counts(), await asking
         checked = [] if self.state is None else address_states(self.state.upstreams)
         document = backends_document(self.rules, counts, self.overrides(), answers.answers, checked)

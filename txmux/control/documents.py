@@ -97,14 +97,20 @@ def not_served(missing: Iterable[str]) -> Iterator[Trouble]:
         yield named.get(what, "service"), _SECTION.sub(r"\1:", line, count=1)
 
 
-def partly_down(states: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
-    """Find backends of which some servers get no clients, by their checks or by failed connections, and others do."""
+def partly_down(found: Iterable[tuple[int, Iterable[Mapping[str, Any]]]]) -> Iterator[Trouble]:
+    """Find backends of which some servers get no clients, by their checks or by failed connections of a worker, and others do."""
+    worst: dict[tuple[str, str, str], str] = {}
+    for one in (one for _, rows in found for one in rows):
+        key = one["backend"], one["server"], one["address"]
+        worst[key] = max(worst.get(key, "up"), one["state"], key=_WORST_LAST.index)
     by_backend: dict[str, dict[str, set[str]]] = {}
-    for one in states:
-        by_backend.setdefault(one["backend"], {}).setdefault(one["server"], set()).add(one["state"])
+    for (backend, server, _), state in worst.items():
+        by_backend.setdefault(backend, {}).setdefault(server, set()).add(state)
     for backend, servers in by_backend.items():
-        down = [name for name, found in servers.items() if found <= {"down", "ejected", "probing"}]
-        if down and any("up" in found for found in servers.values()):
+        down = [
+            name for name, states in servers.items() if states <= {"down", "ejected", "probing"}
+        ]
+        if down and any("up" in states for states in servers.values()):
             verb = "is" if len(down) == 1 else "are"
             counted = f"{len(down)} of {len(servers)} servers {verb} down"
             names = ", ".join(down[:_MOST_NAMED])

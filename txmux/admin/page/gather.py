@@ -46,8 +46,8 @@ _MEASURED = 30.0  # seconds over which is measured
 async def gather(control: Control, query: PageQuery, *, is_update: bool = False) -> PageSnapshot:
     """Ask for all of the page, or for an update without the text of the rules and the explanation, which stay as they are."""
     now = time.time()
-    # It takes longest, where there are many connections.
-    counts = await control.counts()
+    # The counts take longest, where there are many connections.
+    counts, addresses = await _all(control.counts(), control.addresses())
     limit = _MOST_SORTED if query["sort"] else MOST_ROWS + 1
     warnings = []
     try:
@@ -58,9 +58,9 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         warnings.append(f"The filter cannot be read: {problem}.")
     connections, status, routes, backends, recent = await _all(
         listing,
-        control.status(counts),
+        control.status(counts, addresses),
         control.routes(counts),
-        control.backends(counts),
+        control.backends(counts, addresses),
         control.recent_failures(),
     )
     missing = dict.fromkeys([*connections.missing, *backends.missing, *recent.missing])
