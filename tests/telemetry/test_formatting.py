@@ -90,7 +90,7 @@ class AttentionTests(SynchronousTestCase):
 
 class ServerTests(SynchronousTestCase):
     def test_words_and_order(self) -> None:
-        """A server that nothing checks may be up or not; a drained one is known to be down by its last check."""
+        """A server that nothing checks may be up or not; a drained one is down when its checks have failed often enough, as the reason tells."""
         states = {
             "a": ("up", None),
             "b": ("up", True),
@@ -104,6 +104,8 @@ class ServerTests(SynchronousTestCase):
             {"server": name, "state": state, "check": None if ok is None else {"ok": ok}}
             for name, (state, ok) in states.items()
         ]
+        servers[3]["why"] = "drained by an operator, and down: 2 checks failed; last: timed out"
+        servers[4]["check"] = {"ok": False}  # the first of two
         dead = [{"server": "h", "state": "down"}]
         listed = worst_first([{"name": "web", "servers": servers}, {"name": "db", "servers": dead}])
         self.assertEqual(

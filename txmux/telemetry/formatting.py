@@ -152,12 +152,16 @@ _WORST_FIRST = (
 )
 
 
+AND_DOWN = ", and down"  # in the reason of a drained server
+
+
 def server_state(server: Mapping[str, Any]) -> str:
     """Write the state of a server; one that nothing checks is not known to be up."""
     state, check = str(server["state"]), server.get("check")
     if state == "up" and not check:
         return "not checked"
-    return "drained, and down" if state == "drain" and check and not check["ok"] else state
+    is_down = state == "drain" and AND_DOWN in str(server.get("why"))
+    return f"drained{AND_DOWN}" if is_down else state
 
 
 def worst_first(backends: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -10,6 +10,7 @@ import attrs
 
 from txmux.backends.pool.server_health import BY_OPERATOR, MemberState, ServerHealth
 from txmux.telemetry.counting.process_counters import ProcessCounters, ServerCounts
+from txmux.telemetry.formatting import AND_DOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,7 +64,7 @@ class Member:
         if health.held is None:
             return health.why
         is_down = health.state is MemberState.DOWN and health.held is MemberState.DRAIN
-        return f"{BY_OPERATOR[health.held]}{f', and down: {health.why}' if is_down else ''}"
+        return f"{BY_OPERATOR[health.held]}{f'{AND_DOWN}: {health.why}' if is_down else ''}"
 
     def weigh(self) -> None:
         self.weight = (self.health.weight or self.server.weight) * self.share
