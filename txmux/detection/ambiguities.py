@@ -32,45 +32,45 @@ AMBIGUITIES = (
     Ambiguity(
         "grpc",
         "http",
-        "gRPC is HTTP/2, which http knows by its preface; behind http, a grpc route would never be asked.",
+        "gRPC is HTTP/2, which http knows by its preface; after http, a grpc route would never be asked.",
     ),
     Ambiguity(
         "grpc",
         "http2",
-        "gRPC is HTTP/2, which http2 knows by its preface; behind http2, a grpc route would never be asked.",
+        "gRPC is HTTP/2, which http2 knows by its preface; after http2, a grpc route would never be asked.",
     ),
     Ambiguity(
         "http2",
         "http",
-        "http takes HTTP/2 with its preface, too; behind http, an http2 route would never be asked.",
+        "http takes HTTP/2 with its preface, too; after http, an http2 route would never be asked.",
     ),
     Ambiguity(
         "icecast",
         "http",
-        "A source of Icecast sends a request of HTTP; behind http, an icecast route would never be asked.",
+        "A source of Icecast sends a request of HTTP; after http, an icecast route would never be asked.",
     ),
     Ambiguity(
         "cassandra",
         "rtmp",
-        "The OPTIONS with which a client of Cassandra begins in version 3 is a possible time of RTMP; behind rtmp, such a "
-        "client would be taken for one, and in front of it one client of RTMP in 500 goes astray.",
+        "The OPTIONS with which a client of Cassandra begins in version 3 is a possible time of RTMP; after rtmp, such a "
+        "client would be taken for one, and before it one client of RTMP in 500 goes astray.",
     ),
     Ambiguity(
         "smpp",
         "kafka",
         "The bind of an SMPP transceiver has the form of a Produce request of Kafka without a client id, which nearly no "
-        "client sends first; behind kafka, an smpp route would lose its transceivers.",
+        "client sends first; after kafka, an smpp route would lose its transceivers.",
     ),
     Ambiguity(
         "socks5",
         "modbus",
-        "A request of Modbus with the number 1281 begins with a whole greeting of SOCKS 5; behind modbus, such a greeting "
+        "A request of Modbus with the number 1281 begins with a whole greeting of SOCKS 5; after modbus, such a greeting "
         "would wait for more.",
     ),
     Ambiguity(
         "socks5",
         "mongodb",
-        "The hello of a MongoDB client begins as a whole greeting of SOCKS 5 if it has exactly 261 bytes; behind mongodb, each client "
+        "The hello of a MongoDB client begins as a whole greeting of SOCKS 5 if it has exactly 261 bytes; after mongodb, each client "
         "of SOCKS 5 that offers no password would wait.",
         always="MongoDB clients whose hello has exactly 261 bytes, which their appName and platform decide, go to socks5; "
         "give them another appName, or a listener of their own.",
@@ -92,8 +92,8 @@ DATAGRAM_AMBIGUITIES = (
     Ambiguity(
         "rtp",
         "random",
-        "Most of a packet of RTP looks random, and all of it if it is SRTP; behind random, calls would go where tunnels do, and in "
-        "front of it one tunnel in 600 goes astray.",
+        "Most of a packet of RTP looks random, and all of it if it is SRTP; after random, calls would go where tunnels do, and before "
+        "it one tunnel in 600 goes astray.",
     ),
 )
 """The pairs over UDP; those above are over TCP."""

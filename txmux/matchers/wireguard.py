@@ -75,7 +75,7 @@ class WireguardMatcher:
         ),
         Option(
             "reserved",
-            "the three bytes behind the type, as numbers or in base64 (0,0,0)",
+            "the three bytes after the type, as numbers or in base64 (0,0,0)",
             "197,20,8",
         ),
     )
