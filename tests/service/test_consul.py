@@ -115,4 +115,4 @@ class ConsulTests(AdminCase):
             sys.executable, ["-m", "txmux", "check", "--connect", str(self.file)]
         )
         self.assertEqual(code, 1)
-        self.assertIn("consul:web: no address was found for it", out.decode())
+        self.assertIn("consul:web: no address: Consul has no instance of web", out.decode())

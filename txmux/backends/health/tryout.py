@@ -15,6 +15,8 @@ from txmux.errors import MuxError
 from txmux.rules.model import Backend, Check, Rules, backends_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
 
@@ -44,7 +46,10 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
     looked_up = upstreams.first_names()
     if looked_up is not None:
         await looked_up
-    tries = [_try(upstream, connect, reactor) for upstream in health if upstream is not None]
+    unresolved = {key: f"no address: {why}" for key, (_, why) in upstreams.stale().items()}
+    tries = [
+        _try(upstream, unresolved, connect, reactor) for upstream in health if upstream is not None
+    ]
     for several in await gatherResults([Deferred.fromCoroutine(one) for one in tries]):
         found += several
     await upstreams.stop()
@@ -59,7 +64,9 @@ def _upstream(backend: Backend, upstreams: Upstreams, found: list[Tried]) -> Ups
         return None
 
 
-async def _try(upstream: Upstream, connect: Any, reactor: Any) -> list[Tried]:
+async def _try(
+    upstream: Upstream, unresolved: Mapping[tuple[str, str], str], connect: Any, reactor: Any
+) -> list[Tried]:
     backend, pool = upstream.backend, upstream.pool
     members = [
         member
@@ -68,7 +75,11 @@ async def _try(upstream: Upstream, connect: Any, reactor: Any) -> list[Tried]:
     ]
     known = {member.server for member in pool.members}
     found = [
-        Tried(backend, server.text, "no address was found for it")
+        Tried(
+            backend,
+            server.text,
+            unresolved.get((backend.name, server.text), "no address was found for it"),
+        )
         for server in backend.servers
         if server not in known
     ]

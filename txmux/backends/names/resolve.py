@@ -285,10 +285,10 @@ class _LookedUpName:
                 name=self._label,
                 addresses=", ".join(address.host for address in found.addresses),
             )
+        self.why = "" if self.addresses else found.trouble
         self._on_end(self.addresses)
         self._failures = 0
         self.found_at = self._reactor.seconds()
-        self.why = "" if self.addresses else found.trouble
         self._log_change(_Outcome.IN_PART if found.trouble else _Outcome.FOUND, found.trouble)
         return self._bounded(found.ttl)
 
