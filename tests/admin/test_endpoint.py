@@ -110,6 +110,9 @@ class AutomaticTest(AdminCase):
         patched = mock.patch.dict(os.environ, environment)
         patched.start()
         self.addCleanup(patched.stop)
+        # A service of this machine may have made that of the system.
+        self.system = self.folder / "system"
+        self.patch(listen_addresses, "_SYSTEM_FOLDER", self.system)
         self.file = self.folder / "edge.rules.ini"
 
     async def auto(self) -> None:
@@ -159,14 +162,11 @@ class AutomaticTest(AdminCase):
         self.assertFalse(path.exists() or self.socket.exists())
 
     async def warned(self, settings: str) -> str:
-        # A service of this machine may have made the system's.
-        system = self.folder / "system"
-        self.patch(listen_addresses, "_SYSTEM_FOLDER", system)
         with capturedLogs() as events:
             await self.start(settings, resolve_admin_auto=True)
         (line,) = [event for event in events if "txmux status" in event.get("log_format", "")]
         self.assertEqual(line["log_level"], LogLevel.warn)
-        for folder in (self.runtime, system, self.own / "txmux"):
+        for folder in (self.runtime, self.system, self.own / "txmux"):
             self.assertIn(f"{folder} does not exist", line["why"])
         return str(formatEvent(line))
 
@@ -198,9 +198,9 @@ class AutomaticTest(AdminCase):
     def test_order_of_the_folders(self) -> None:
         environment = {"RUNTIME_DIRECTORY": "/a:/b", "XDG_RUNTIME_DIR": "/c"}
         self.assertEqual(
-            list(map(str, folders(environment))), ["/a", "/b", "/run/txmux", "/c/txmux"]
+            list(map(str, folders(environment))), ["/a", "/b", str(self.system), "/c/txmux"]
         )
-        self.assertEqual(list(map(str, folders({}))), ["/run/txmux"])
+        self.assertEqual(list(map(str, folders({}))), [str(self.system)])
 
 
 class TokenFileTest(SynchronousTestCase):
