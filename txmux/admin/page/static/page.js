@@ -21,7 +21,7 @@ function drawChart(figure) {
   still.style.display = "none";
   const axis = { stroke: colour("--dim"), grid: { stroke: colour("--edge"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   const chart = new uPlot({
-    width: figure.clientWidth, height: 110, legend: { show: false }, cursor: { y: false },
+    width: figure.clientWidth, height: 104, padding: [8, 12, 0, 0], legend: { show: false }, cursor: { y: false },
     scales: { x: { range: (_, first, last) => [Math.min(first, last - SHORTEST), last] }, y: { range: (_, low, high) => [0, roundUp(high)] } },
     axes: [
       { ...axis, size: 22, space: 60, incrs: [10, 20, 30, 60, 120, 300], values: (_, marks, at, space, step) => marks.map((mark) => clock(mark, step)) },
