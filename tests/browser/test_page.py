@@ -12,6 +12,22 @@ from tests.support.ports import free_port
 
 EVIL = "\"><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
+_SCROLLED = """
+return [...document.querySelectorAll("main *:not(.unseen)")].filter((one) =>
+    one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).overflowX !== "visible").map((one) => one.outerHTML.slice(0, 100));
+"""
+"""What is wider than its room, so that it is cut off or has to be scrolled."""
+_CHARTS = """
+return [...charts.values()].map((one) => [
+    one.axes.map((axis) => axis._values.filter((text) => text !== null && text !== "").length),
+    one.root.getBoundingClientRect().bottom - one.over.getBoundingClientRect().bottom,
+]);
+"""
+"""Of each chart: how many labels its axes have, and what is below its lines."""
+_UPDATES = """
+return performance.getEntriesByType("resource").filter((one) => one.name.includes("have=")).map((one) => one.encodedBodySize);
+"""
+
 
 class BrowserCase(InteropTestCase):
     browser: ClassVar[Browser]
@@ -192,10 +208,39 @@ class PageTests(BrowserCase):
         for width in (375, 1024, 1920):
             for scheme in ("light", "dark"):
                 self.browser.look_like(width, scheme)
-                self.go()
-                self.assertEqual((width, scheme, self.browser.faults()), (width, scheme, []))
-                wide = self.browser.run("return document.documentElement.scrollWidth")
-                self.assertEqual(wide, width)
+                for query in ("", "?explain=5353482d322e30&map=all"):
+                    self.go(query)
+                    self.assertEqual((width, scheme, self.browser.faults()), (width, scheme, []))
+                    wide = self.browser.run("return document.documentElement.scrollWidth")
+                    self.assertEqual(wide, width)
+
+    def test_all_is_within_the_width_of_a_phone(self) -> None:
+        self.watched.say("public", b"EHLO there\r\n" * 4)
+        self.watched.say("public", b"SSH-2.0-x\r\n")
+        self.watched.say("office", b"PING\r\n")
+        self.browser.look_like(375, "light")
+        self.go("?explain=5353482d322e30")
+        self.browser.shows("#unrecognised", "no-server")
+        self.browser.click("#connections tbody a")
+        self.browser.shows(".chosen", "decision")
+        self.browser.click("#unrecognised summary")
+        self.assertIn("no-server", self.browser.find("#unrecognised table").text)
+        self.assertEqual(self.browser.run(_SCROLLED), [])
+        shown = [one.text for one in self.browser.all("ul.boxes li")]
+        self.assertLessEqual({"public", "ssh → ssh down", "web partly 1/2 up"}, set(shown))
+        self.assertFalse(self.browser.find("svg.map").is_displayed())
+
+    def test_charts_have_labels_and_no_blank_strip(self) -> None:
+        eventually(lambda: len(self.browser.all("figure .uplot")) == 3, "the charts are drawn")
+        for labels, below in self.browser.run(_CHARTS):
+            self.assertTrue(all(count >= 2 for count in labels), labels)
+            self.assertLess(below, 30)
+
+    def test_only_what_has_changed_is_fetched(self) -> None:
+        eventually(lambda: len(self.browser.run(_UPDATES)) >= 2, "the page is updated")
+        first, second, *_ = self.browser.run(_UPDATES)
+        self.assertLess(second, first * 0.7)
+        self.assertLess(first, 10_000)
 
 
 class ManyRoutesTests(BrowserCase):

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import Child, InteropTestCase, eventually, first_of, run
 from tests.packaging.building import CHECKOUT
 from tests.packaging.roots import relayed, require_long, root_of
+from txmux.cli.remote.find import DEFAULT_RULES
 
 _RULES = """
 [txmux]
@@ -54,6 +55,15 @@ class ContainerfileTests(SynchronousTestCase):
         for name in " ".join(copied).split():
             self.assertTrue((CHECKOUT / name).exists(), name)
             self.assertIn(f"\n!{name}\n", ignored)
+
+    def test_health_is_that_of_the_service_whose_rules_are_run(self) -> None:
+        """Without an argument, commands ask the only socket, or else the endpoints that the default rules name."""
+        written = (CHECKOUT / "Containerfile").read_text()
+        run, check = (
+            json.loads(re.findall(rf"^{word}\b.*?(\[.*\])$", written, re.MULTILINE)[0])
+            for word in ("CMD", "HEALTHCHECK")
+        )
+        self.assertEqual(([DEFAULT_RULES], check), ([Path(*run)], ["txmux", "status"]))
 
 
 class ImageTests(InteropTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -63,6 +64,18 @@ class PageTests(SynchronousTestCase):
             page = _page(query, **parts)
             self.assertNotIn(evil, page)
             self.assertNotIn("<script>alert", page)
+
+    def test_regions_have_names_of_their_own(self) -> None:
+        rules = [{"file": "rules.ini", "text": "[txmux]", "sections": []}]
+        connections = [{"id": "1-1", "client": "192.0.2.1:1", "age_ms": 1, "state": "relaying"}]
+        recent = [{"client": "192.0.2.1:2", "listener": "public", "reason": "refused"}]
+        backends = [{"name": "b", "servers": [{"server": "10.0.0.1:80", "state": "up"}]}]
+        page = _page(rules=rules, connections=connections, recent=recent, backends=backends)
+        names = re.findall(r'role="region" aria-label="([^"]+)"', page)
+        titles = re.findall(r'<section id="(\w+)" aria-labelledby="\1-title"', page)
+        self.assertEqual((len(names), len(titles)), (4, 6))
+        both = [*(one.lower() for one in names), *titles]
+        self.assertEqual(sorted(both), sorted(set(both)))
 
     def test_cost(self) -> None:
         """With 300 routes and 9,000 connections, of which the service lists a thousand, the page takes less than 200,000 calls."""

@@ -167,6 +167,13 @@ class FindTests(RemoteTestCase):
         (found,) = find(None, None, None, {}, self.rules("admin = unix:own.sock\n    off"))
         self.assertEqual(str(found.address), str(self.folder / "own.sock"))
         self.assertEqual(server.asked, [])
+        token = self.write("token", "secret-of-this-test")
+        listed = f"admin =\n    off\n    127.0.0.1:8440\n    [::1]:8440\nadmin_token = {token}"
+        endpoints = [*find(None, None, None, {}, self.rules(listed))]
+        self.assertEqual(
+            [(str(one.address), one.token) for one in endpoints],
+            [(address, "secret-of-this-test") for address in ("127.0.0.1:8440", "[::1]:8440")],
+        )
 
     def test_missing_socket_of_the_rules_is_named(self) -> None:
         self.answering(self.run_folder / "other.sock")
