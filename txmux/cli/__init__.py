@@ -20,7 +20,7 @@ from txmux import __version__
 from txmux.errors import MuxError
 
 COMMANDS = {
-    "ban": "Ban an address or a network from a running service, for a while.",
+    "ban": "Ban an address or a network for a while.",
     "bans": "List the bans of a running service.",
     "check": "Report all errors and warnings in rules files, one per line; nothing is started.",
     "close": "End connections of a running service, by ID or by filters.",
@@ -29,7 +29,7 @@ COMMANDS = {
     "convert": "Write the configuration of sslh, HAProxy, nginx or Traefik as a rules file.",
     "drain": "Stop sending new clients to a backend's servers, or to one of them.",
     "explain": "Show what each route says about a client's first bytes, at which byte, and which route wins.",
-    "fmt": "Rewrite rules files in one plain form; comments and meaning stay.",
+    "fmt": "Format rules files; their comments and meaning stay.",
     "init": "Write a first rules file, from what listens on this machine.",
     "matchers": "List the installed matchers; with a name, show how to use that one.",
     "reload": "Reload the rules of a running service; nothing changes if they have errors.",
@@ -97,7 +97,7 @@ def make_parser(
     """
     parser = argparse.ArgumentParser(
         prog="txmux",
-        description="Many protocols on one TCP or UDP port: the service, and what goes with it.",
+        description="Many protocols on one TCP or UDP port: the service, and its tools.",
     )
     parser.add_argument("--version", action="version", version=f"txmux {__version__}")
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")

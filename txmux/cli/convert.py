@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=_point,
-        help="an entry point of Traefik that the file does not have, as in websecure=:443; again for each of them",
+        help="an entry point of Traefik that the file does not have, such as websecure=:443; may be given several times",
     )
 
 

@@ -30,7 +30,7 @@ _AT_ONCE = 32
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="where to; by default standard output"
+        "-o", "--output", metavar="FILE", help="where to write; by default standard output"
     )
     parser.add_argument("--force", action="store_true", help="overwrite an existing file")
     parser.add_argument(

@@ -117,7 +117,7 @@ def _drain_arguments(parser: ArgumentParser) -> None:
         action="store_const",
         const="maintenance",
         default="drain",
-        help="treat them as down: they are not checked either",
+        help="also stop checking them",
     )
     states.add_argument(
         "--ready",
@@ -128,7 +128,7 @@ def _drain_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--close", action="store_true", help="also end their connections")
     parser.add_argument(
-        "--wait", action="store_true", help="wait until the servers have no connections left"
+        "--wait", action="store_true", help="wait until the servers have no connections"
     )
 
 

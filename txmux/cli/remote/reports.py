@@ -64,7 +64,11 @@ def _connections_arguments(parser: ArgumentParser) -> None:
     )
     add_filters(parser)
     parser.add_argument(
-        "--limit", metavar="NUMBER", type=int, default=1000, help="the most; by default 1000"
+        "--limit",
+        metavar="NUMBER",
+        type=int,
+        default=1000,
+        help="at most this many; by default 1000",
     )
     parser.add_argument("--after", metavar="ID", help="continue after this ID")
 

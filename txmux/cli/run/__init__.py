@@ -65,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--listen",
         metavar="ENDPOINT",
         action="append",
-        help="where clients come in: ADDRESS:PORT, [IPv6]:PORT, or :PORT for every address; udp: in front is for UDP, as in udp:443; may be given several times",
+        help="where to listen: ADDRESS:PORT, [IPv6]:PORT, or :PORT for every address; udp: in front is for UDP, as in udp:443; may be given several times",
     )
     options.add_argument(
         "--default", metavar="SERVER", help="for clients that no protocol fits; by default close"

@@ -23,11 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "words",
         metavar="FILTER=VALUE",
         nargs="*",
-        help="which connections are listed, written as in the API",
+        help="which connections to list, written as in the API",
     )
     command.add_filters(parser)
     parser.add_argument(
-        "--once", action="store_true", help="write what there is now as plain text, and end"
+        "--once", action="store_true", help="write the current state as plain text, and exit"
     )
     command.configure(parser, seconds=5)
 
