@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
@@ -57,3 +57,27 @@ class CostTest(AdminCase):
         self.assertEqual(told.status, 200)
         kinds = ["count", "connections", "addresses", "recent", "status", "missing"]
         self.assertEqual(asked, Counter(kinds))
+
+    async def test_few_at_a_time(self) -> None:
+        """Dozens of browsers do not keep the supervisor from hearing its workers, which it would take for dead."""
+        ask, making, most = Worker.ask, 0, 0
+
+        def counting(worker: Worker, kind: str, **values: Any) -> Deferred[Any]:
+            nonlocal making, most
+            answer = ask(worker, kind, **values)
+            if kind == "recent":
+                making += 1
+                most = max(most, making)
+                answer.addBoth(ended)
+            return answer
+
+        def ended(result: Any) -> Any:
+            nonlocal making
+            making -= 1
+            return result
+
+        await self.start()
+        self.patch(Worker, "ask", counting)
+        asking = [Deferred.fromCoroutine(self.ask("GET", "/")) for _ in range(8)]
+        self.assertEqual({told.status for told in await gatherResults(asking)}, {200})
+        self.assertLessEqual(most, 2)
