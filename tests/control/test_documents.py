@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,6 +15,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.taker import Taker
 from txmux.control.documents import _worst, partly_down
+from txmux.processes.workers.worker import Worker
 
 DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
 
@@ -156,6 +158,21 @@ class WorkersTest(WorkersCase):
                 await self.client(port)
         text = "backend b: 1 of 2 servers is down: 127.0.0.1:1"
         self.assertEqual(told, [{"what": "servers", "text": text}])
+
+
+class StatusTest(LiveCase):
+    async def test_asks_all_at_once(self) -> None:
+        """A worker that hangs delays the status once."""
+        await self.begin()
+        asked = []
+
+        def ask(_: Worker, kind: str, **__: Any) -> Deferred[Any]:
+            asked.append(kind)
+            return Deferred()
+
+        self.patch(Worker, "ask", ask)
+        Deferred.fromCoroutine(self.running.control.status()).addErrback(lambda _: None).cancel()
+        self.assertEqual(sorted(asked), ["addresses", "count", "missing", "status"])
 
 
 class WorstTest(SynchronousTestCase):

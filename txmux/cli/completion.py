@@ -68,7 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.names:
         kind, *words = arguments.names
         for name in dict.fromkeys(_names(kind, words)):
-            print(name)
+            if name.isprintable():  # a shell would write the rest to the terminal as it is
+                print(name)
     else:
         print(script_for(arguments.shell))
     return 0

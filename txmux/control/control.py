@@ -141,8 +141,9 @@ class Control:
         """Return the document for ``/api/status``; the workers are asked for what is not given."""
         missing = Deferred.fromCoroutine(self.missing())
         asking = Deferred.fromCoroutine(self.addresses(addresses))
+        serving = Deferred.fromCoroutine(self._served())
         traffic, gauges = await self.traffic(counts)
-        served = {} if self.state is None else await self.state.status()
+        served = await serving
         document = status_document(
             self.rules,
             served,
@@ -166,6 +167,9 @@ class Control:
         attention = [{"what": what, "text": text} for what, text in found]
         bans = {"active": len(self.bans), "shared": self._sharing.state}
         return {**document, **gauges.as_json(), "bans": bans, "attention": attention}
+
+    async def _served(self) -> dict[str, Any]:
+        return {} if self.state is None else await self.state.status()
 
     def record_reload(self, report: Report) -> None:
         self.last_reload = (time.time(), report)
