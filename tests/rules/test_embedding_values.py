@@ -50,7 +50,12 @@ class ValuesTests(SynchronousTestCase):
 
     def test_networks_are_read(self) -> None:
         inside, outside = ip_address("10.1.2.3"), ip_address("192.0.2.1")
-        for texts in (["10.0.0.0/8", "::1"], "10.0.0.0/8", [ip_network("10.0.0.0/8")]):
+        for texts in (
+            ["10.0.0.0/8", "::1"],
+            "10.0.0.0/8",
+            "::1, 10.0.0.0/8",
+            [ip_network("10.0.0.0/8")],
+        ):
             made = self.settings(
                 accept_proxy_from=texts,
                 clients=Clients(_any(texts)),
@@ -119,6 +124,10 @@ class ValuesTests(SynchronousTestCase):
             "balance": ("ip_hash", "write source-hash"),
             "proxy_protocol": (True, "write a text, such as 'off'"),
             "idle_timeout": ("never", "the longest is 3650d"),
+            "max_duration": (True, "write seconds, or a text such as '5s'"),
+            "download_idle_timeout": ("5s", 5.0),
+            "upload_rate": (b"1M", "write a whole number"),
+            "download_rate": (None, None),
             "fallback": ("reset", Refusal.RESET),
             "tls": (True, ServerTLS()),
             "check": ("tcp", Check("tcp")),

@@ -159,7 +159,7 @@ def _network_set(made: Any) -> NetworkSet | None:
     """Convert texts, which no address would ever be found in; `unix` is clients of UNIX sockets."""
     if made is None or isinstance(made, NetworkSet):
         return made
-    found = [made] if isinstance(made, str) else made
+    found = map(str.strip, made.split(",")) if isinstance(made, str) else made
     if not isinstance(found, Iterable):
         raise TypeError(f"{made!r} is not networks; write them as ['10.0.0.0/8', '192.0.2.1']")
     return Senders(map(_sender, found))
@@ -212,6 +212,7 @@ _USUAL_LISTENER, _USUAL_BACKEND = Listener(""), Backend("", ())
 _Model = TypeVar("_Model", Listener, Backend)
 _NUMBER, _BOOLEAN = "write a whole number", "write True or False"
 _SECONDS = "write seconds, or a text such as '5s'"
+_NUMBERS = {"float | None": 0.0, "int | None": 0}  # by the type of a field without a default
 _CLASSES: Mapping[str, type] = {
     "check": Check,
     "connection_rate_per_source": Rate,
@@ -227,10 +228,12 @@ def _with_values(made: _Model, keys: Mapping[str, SectionKey], usual: _Model) ->
     """Read the texts among a model's values as a rules file has them, and refuse what is not even that."""
     read: dict[str, Any] = {}
     kinds = {key.field or name: key.kind for name, key in keys.items()}
-    for field in attrs.fields_dict(type(made)):
+    for field, attribute in attrs.fields_dict(type(made)).items():
         value, default, kind = getattr(made, field), getattr(usual, field), kinds.get(field)
         if value is default or field in {"servers", "silent"}:
             continue
+        if default is None:
+            default = _NUMBERS.get(str(attribute.type))
         try:
             found = _converted(field, value, default, kind)
         except InvalidValueError as error:
