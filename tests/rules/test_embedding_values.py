@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux import Backend, Listener, MuxFactory, Refusal, Server, route
 from txmux.rules.embedding import from_python
-from txmux.rules.model import Check, Clients, ServerTLS
+from txmux.rules.model import Check, Clients, Ejection, Keepalive, ServerTLS
 from txmux.rules.model.listener import Rate, Silence
 from txmux.rules.model.networks import Senders
 
@@ -117,6 +117,7 @@ class ValuesTests(SynchronousTestCase):
             "proxy_timeout": (None, "write seconds, or a text such as '5s'"),
             "capture": (1, "write True or False"),
             "connection_rate_per_source": (5, "write a txmux.rules.model.Rate, or a text"),
+            "keepalive": (Keepalive(_any("60")), "Keepalive(idle='60'): write a whole number"),
         }
         for name, (value, right) in listener.items():
             self.assert_read(partial(self.settings, **{name: value}), name, right)
@@ -129,9 +130,14 @@ class ValuesTests(SynchronousTestCase):
             "upload_rate": (b"1M", "write a whole number"),
             "download_rate": (None, None),
             "fallback": ("reset", Refusal.RESET),
-            "tls": (True, ServerTLS()),
+            "tls": (ServerTLS(alpn=_any("h2")), "ServerTLS(alpn='h2'): write a tuple"),
+            "source": (["192.0.2.1"], "write a tuple"),
+            "eject": (Ejection(seconds=_any("9s")), "Ejection(seconds='9s'): write seconds"),
             "check": ("tcp", Check("tcp")),
         }
+        rate = partial(self.settings, connection_rate_per_source=Rate(10, _any("5")))
+        self.assert_read(rate, "", "Rate(burst='5'): write a whole number")
+        self.assert_read(partial(self.outcome, tls=True), "tls", ServerTLS())
         for name, (value, right) in backend.items():
             self.assert_read(partial(self.outcome, **{name: value}), name, right)
 

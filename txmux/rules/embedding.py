@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
-from types import NoneType
 from typing import Any, TypeVar
 
 import attrs
@@ -194,11 +193,7 @@ def _server(made: Any) -> Server:
         return server(made)
     if not isinstance(made, Server) or not isinstance(made.text, str):
         raise TypeError(f"{made!r} is not a server; write Server('127.0.0.1:22')")
-    for field in attrs.fields(Server):
-        value = getattr(made, field.name)
-        if isinstance(field.default, int) and type(value) is not type(field.default):
-            right = _NUMBER if type(field.default) is int else _BOOLEAN
-            raise TypeError(f"Server({made.text!r}, {field.name}={value!r}): {right}")
+    _check_fields(made)
     if made.weight < 1:
         raise TypeError(f"Server({made.text!r}, weight={made.weight}): write down=True")
     if made.kind and (made.host or made.kind not in {"tcp", "udp"}):
@@ -210,9 +205,12 @@ def _server(made: Any) -> Server:
 
 _USUAL_LISTENER, _USUAL_BACKEND = Listener(""), Backend("", ())
 _Model = TypeVar("_Model", Listener, Backend)
-_NUMBER, _BOOLEAN = "write a whole number", "write True or False"
-_SECONDS = "write seconds, or a text such as '5s'"
-_NUMBERS = {"float | None": 0.0, "int | None": 0}  # by the type of a field without a default
+_WHOLE, _SECONDS = "write a whole number", "write seconds, or a text such as '5s'"
+_PLAIN: Mapping[str, object] = {
+    "float": 0.0,
+    "int": 0,
+    "str": "",
+}  # by the type of a field, which may have no default
 _CLASSES: Mapping[str, type] = {
     "check": Check,
     "connection_rate_per_source": Rate,
@@ -228,14 +226,13 @@ def _with_values(made: _Model, keys: Mapping[str, SectionKey], usual: _Model) ->
     """Read the texts among a model's values as a rules file has them, and refuse what is not even that."""
     read: dict[str, Any] = {}
     kinds = {key.field or name: key.kind for name, key in keys.items()}
-    for field, attribute in attrs.fields_dict(type(made)).items():
+    for attribute in attrs.fields(type(made)):
+        field = attribute.name
         value, default, kind = getattr(made, field), getattr(usual, field), kinds.get(field)
         if value is default or field in {"servers", "silent"}:
             continue
-        if default is None:
-            default = _NUMBERS.get(str(attribute.type))
         try:
-            found = _converted(field, value, default, kind)
+            found = _converted(attribute, value, kind)
         except InvalidValueError as error:
             raise TypeError(f"{type(made).__name__}({field}={value!r}): {error}") from None
         if found is not value:
@@ -243,27 +240,46 @@ def _with_values(made: _Model, keys: Mapping[str, SectionKey], usual: _Model) ->
     return attrs.evolve(made, **read) if read else made
 
 
-def _converted(field: str, value: Any, default: object, kind: ValueKind | None) -> Any:
+def _converted(field: attrs.Attribute[Any], value: Any, kind: ValueKind | None) -> Any:
     if isinstance(value, str) and kind is not None and not kind.in_context:
         value = kind.read(value) if kind.takes == "one" else kind.collect([kind.read(value)])
-    elif isinstance(default, (bool, int, float, str)):
-        _check(value, default)
-    if field == "tls" and isinstance(value, bool):
+    else:
+        _check(value, field)
+    if field.name == "tls" and isinstance(value, bool):
         return ServerTLS() if value else None
-    needed = _CLASSES.get(field)
-    if needed is not None and not isinstance(value, (needed, NoneType)):
-        raise InvalidValueError(f"write a txmux.rules.model.{needed.__name__}, or a text")
+    needed = _CLASSES.get(field.name)
+    if needed is not None and value is not None:
+        if not isinstance(value, needed):
+            raise InvalidValueError(f"write a txmux.rules.model.{needed.__name__}, or a text")
+        _check_fields(value)
     return value
 
 
-def _check(value: object, default: object) -> None:
-    """Refuse what has not the type of the default, which is a plain one."""
-    if isinstance(default, str):
-        is_right, right = isinstance(value, str), f"write a text, such as {default!r}"
-    elif isinstance(default, bool):
-        is_right, right = isinstance(value, bool), _BOOLEAN
-    else:
-        types, right = ((int, float), _SECONDS) if isinstance(default, float) else (int, _NUMBER)
+def _check_fields(made: Any) -> None:
+    for field in attrs.fields(type(made)):
+        value = getattr(made, field.name)
+        try:
+            _check(value, field)
+        except InvalidValueError as error:
+            raise TypeError(f"{type(made).__name__}({field.name}={value!r}): {error}") from None
+
+
+def _check(value: object, field: attrs.Attribute[Any]) -> None:
+    """Refuse what has not the type of a field, if that is a plain one."""
+    default: object = field.default
+    usual: object = _PLAIN.get(str(field.type).removesuffix(" | None"), default)
+    is_right, right = True, ""
+    if value is default:
+        return
+    if isinstance(usual, str):
+        example = f", such as {default!r}" if isinstance(default, str) and default else ""
+        is_right, right = isinstance(value, str), f"write a text{example}"
+    elif isinstance(usual, tuple):
+        is_right, right = isinstance(value, tuple), "write a tuple"
+    elif isinstance(usual, bool):
+        is_right, right = isinstance(value, bool), "write True or False"
+    elif isinstance(usual, (int, float)):
+        types, right = (int, _WHOLE) if isinstance(usual, int) else ((int, float), _SECONDS)
         is_right = isinstance(value, types) and not isinstance(value, bool) and value >= 0
     if not is_right:
         raise InvalidValueError(right)
