@@ -133,13 +133,12 @@ class PluginTest(SynchronousTestCase):
             f"the plugin module {self.name}.broken in {broken} (broken_package 1.5) cannot be used: "
             "ValueError: first second; matchers in it are missing until it is repaired or uninstalled",
         )
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])  # the problem is all that is said
 
     def test_exit_at_import(self) -> None:
         self.write("leaving", "import sys\nsys.exit('bye')\n")
         (problem,) = self.found().problems
         self.assertIn("SystemExit: bye", str(problem))
-        self.flushLoggedErrors(SystemExit)
 
     def test_broken_later(self) -> None:
         path = self.write("stale", _module("Stale", "stale"))
@@ -150,7 +149,6 @@ class PluginTest(SynchronousTestCase):
         self.assertEqual(list(found), [])
         (problem,) = found.problems
         self.assertIn(f"{path} cannot be used: ModuleNotFoundError: No module", str(problem))
-        self.flushLoggedErrors(ModuleNotFoundError)
 
     def test_repaired_meanwhile(self) -> None:
         flag = self.folder / "flag"
@@ -161,7 +159,6 @@ class PluginTest(SynchronousTestCase):
         )
         self.assertEqual(self.found(), Registry({}))
         self.assertEqual(list(self.found()), ["slow"])
-        self.flushLoggedErrors(OSError)
 
     def test_no_name(self) -> None:
         self.write("odd", _module("Odd", 5))

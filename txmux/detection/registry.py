@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from twisted import plugin as plugin_finder
 from twisted import plugins
 from twisted.plugin import CachedPlugin, getCache
 from twisted.python.modules import getModule
@@ -187,7 +190,8 @@ def _find(package: ModuleType) -> Registry:
         module.name: Path(module.filePath.path)
         for module in getModule(package.__name__).iterModules()
     }
-    dropins = getCache(package)
+    with _tracebacks_off():
+        dropins = getCache(package)
     problems = [
         _failed(name, file, error)
         for name, file in files.items()
@@ -213,6 +217,18 @@ def _find(package: ModuleType) -> Registry:
     problems += (_claimed(name, claims) for name, claims in found.items() if len(claims) > 1)
     usable = {name: claims[0].matcher for name, claims in found.items() if len(claims) == 1}
     return Registry(dict(sorted(usable.items())), tuple(problems))
+
+
+@contextmanager
+def _tracebacks_off() -> Iterator[None]:
+    """Keep `getCache` from logging a traceback of each module that cannot be imported: a `PluginProblem` says why."""
+    module: Any = plugin_finder
+    log = module.log
+    module.log = SimpleNamespace(err=lambda *_: None, msg=log.msg)
+    try:
+        yield
+    finally:
+        module.log = log
 
 
 def _itself(matcher: IProtocolMatcher) -> IProtocolMatcher:
