@@ -6,9 +6,12 @@ import ast
 import json
 import re
 import runpy
+import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from unittest.mock import patch
 
 import attrs
 from twisted.python.reflect import namedAny
@@ -124,6 +127,23 @@ class CodeBlockTests(SynchronousTestCase):
             self.assertTrue(IProtocolMatcher.providedBy(made[name]))
             rules = f"[route a]\nmatch = {name}\nbackend = close\n" + _LISTENER
             self.assertEqual(len(parse(rules, "x", {name: made[name]}).routes), 1)
+
+    def test_pages_of_a_matcher_run_in_order(self) -> None:
+        """The blocks of the page are one program, whose matchers pass the tests that are shown."""
+        page = _ROOT / "docs/how-to/write-a-matcher.md"
+        module: Any = ModuleType("txmux_page")
+        for block in _blocks(page, "python"):
+            exec(block, vars(module))
+        tests: dict[str, Any] = {}
+        modules = dict.fromkeys(("txmux_finger", "txmux_quake"), module)
+        with patch.dict(sys.modules, modules):
+            for block in _blocks(page, "text"):
+                if "def test_" in block:
+                    exec(block, tests)
+        shown = [tests[name] for name in tests if name.startswith("test_")]
+        self.assertEqual(len(shown), 3)
+        for test in shown:
+            test()
 
     def test_links_inside_the_project(self) -> None:
         for page in _PAGES:
