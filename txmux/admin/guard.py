@@ -18,6 +18,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
+from txmux.net.addresses import text_of
 from txmux.rules.model.networks import unmapped
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _IPV6_PREFIX = 64  # bits that all addresses of one client may have in common
 
 
 class RefusedError(MuxError):
-    """A request is refused: an HTTP status, why, and what would be right, for the client."""
+    """A request is refused: an HTTP status, why, and what would be right, for the client; `summary` is for a log that has the errors already."""
 
     def __init__(
         self,
@@ -45,8 +46,10 @@ class RefusedError(MuxError):
         message: str,
         errors: Sequence[str] = (),
         headers: Mapping[str, str] | None = None,
+        summary: str = "",
     ) -> None:
         super().__init__(message)
+        self.summary = summary
         self.status = status
         self.errors = errors
         self.headers = dict(headers or {})
@@ -237,7 +240,7 @@ class Caller:
         if not isinstance(here, (IPv4Address, IPv6Address)):
             return cls._by_unix(transport.getHandle())
         peer = transport.getPeer()
-        return cls(str(peer.host), f"{peer.host}, port {peer.port}", str(here.host), here.port)
+        return cls(str(peer.host), text_of(peer), str(here.host), here.port)
 
     @classmethod
     def _by_unix(cls, handle: socket.socket) -> Caller:

@@ -144,7 +144,7 @@ class Site:
         try:
             answer = await resource.handle(query)
         except RefusedError as refused:
-            reasons = "; ".join(refused.errors) or str(refused)
+            reasons = refused.summary or "; ".join(refused.errors) or str(refused)
             audit(query.caller, what, refused.status, f"refused: {reasons}")
             raise
         audit(query.caller, what, answer.status, answer.result)
@@ -195,8 +195,8 @@ _audit_log = Logger()
 def audit(caller: Caller, what: str, status: int, result: str) -> None:
     level = _audit_log.info if status < 400 else _audit_log.warn
     level(
-        "admin: {caller} asked for {what}: {result}",
-        caller=caller.name,
+        "admin: {what} by {caller}: {result}",
         what=printable(what),
+        caller=caller.name,
         result=printable("; ".join(result.splitlines())),
     )

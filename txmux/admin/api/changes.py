@@ -45,7 +45,8 @@ async def _stop(query: Query) -> ApiAnswer:
 def _reported(report: Report, status: int, message: str = "") -> ApiAnswer:
     if not report.ok:
         why = report.errors[0]
-        raise RefusedError(status, f"{message}: {why}" if message else why, report.errors)
+        text = f"{message}: {why}" if message else why
+        raise RefusedError(status, text, report.errors, summary=message)
     return ApiAnswer.done(report.changes)
 
 
