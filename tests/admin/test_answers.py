@@ -57,7 +57,9 @@ class StatusTest(AdminCase):
         await self.start("max_connections = 7")
         status = (await self.get("/api/status")).json
         self.assertLess(abs(time.time() - status.pop("started")), 60)
-        self.assertEqual(status.pop("connections")["limit"], 7)
+        connections = status.pop("connections")
+        self.assertEqual(connections["limit"], 7)
+        self.assertEqual(connections["unrouted"], {"ended": 0, "bytes_in": 0, "bytes_out": 0})
         wanted = {
             "version": __version__,
             "pid": os.getpid(),
@@ -132,6 +134,21 @@ class StatusTest(AdminCase):
         rates = (await self.get("/api/status")).json["rates"]
         self.assertEqual(rates, {"connections": 1.5, "bytes_in": 7.5, "bytes_out": 0.0})
 
+    async def test_unrouted_ones_are_counted(self) -> None:
+        servers = PeerFactory()
+        port = listen(self, servers)
+        rules = LED.replace("[route", f"default = 127.0.0.1:{port}\n[route").replace("any", "ssh")
+        await self.start(rules=rules.replace("PORT", str(port)))
+        for number, sent in enumerate((b"SSH-2.0-a\r\n", b"hello")):
+            client = await connect(self, self.port)
+            client.send(sent)
+            await servers.heard(len(sent), number)
+            client.transport.abortConnection()
+        connections = (await self.get("/api/status")).json["connections"]
+        while connections["active"]:
+            connections = (await self.get("/api/status")).json["connections"]
+        self.assertEqual(connections["unrouted"], {"ended": 1, "bytes_in": 5, "bytes_out": 0})
+
 
 class ChangesTest(AdminCase):
     async def test_reload_is_answered_logged_and_in_the_status(self) -> None:
@@ -162,7 +179,8 @@ class ChangesTest(AdminCase):
         last = (await self.get("/api/status")).json["last_reload"]
         self.assertEqual((last["ok"], last["errors"]), (False, [error]))
         (line,) = [event for event in events if event["log_namespace"] == "txmux.admin.site"]
-        self.assertIn("refused: ", line["result"])
+        # The service's own line has the errors.
+        self.assertEqual(line["result"], "refused: the rules are not reloaded")
         self.assertEqual(line["log_level"].name, "warn")
 
     async def test_refused_upgrade_has_the_reason(self) -> None:

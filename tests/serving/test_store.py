@@ -108,11 +108,15 @@ class StoreTest(SynchronousTestCase):
         port, path = free_port(), self.folder / "x.sock"
         self.store.open([self.listener(f"127.0.0.1:{port}", f"unix:{path}")])
         before = inodes(self.store.sockets())
+        self.assertEqual([*self.store.addresses.values()], [f"127.0.0.1:{port}", f"unix:{path}"])
         again = self.listener(f"unix:{path}:mode=600", f"tcp:{port}:interface=127.0.0.1", name="y")
         prepared = self.store.prepare([again])
         self.assertEqual(prepared.opened, [])
         self.assertEqual(prepared.commit(), {})
         self.assertEqual(inodes(self.store.sockets()), before)
+        shown = self.store.addresses
+        self.store.close()
+        self.assertEqual(self.store.addresses, shown)  # for the status of a service that stops
 
     def test_any_port(self) -> None:
         """Each line that asks for any port gets one of its own, and keeps it."""

@@ -38,7 +38,7 @@ from txmux.rules.model import Rules, Server, backends_of
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.telemetry.access_log import KEPT
-from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals
+from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals, unrouted
 from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Control:
             started=self.started,
             last_reload=self.last_reload,
             draining=self.is_stopping,
-            sockets=self._sockets.sockets(),
+            sockets=self._sockets,
             shut=self.shut(),
             traffic=traffic,
         )
@@ -221,7 +221,9 @@ class Control:
     async def traffic(self, counts: Counts | None = None) -> tuple[Traffic, Gauges]:
         """Return totals and rates over all listeners, and the state of the processes."""
         gauges = await self._gauges() if counts is None else counts.gauges
-        return self.rates.until_now(self._totals()[0]), gauges
+        traffic = self.rates.until_now(self._totals()[0])
+        names = (listener.name for listener in self.rules.listeners)
+        return attrs.evolve(traffic, unrouted=unrouted(self.counters, names)), gauges
 
     async def sample(self) -> None:
         """Record the counters for the rates in `status` and the history; called every few seconds."""

@@ -12,17 +12,16 @@ from txmux.rules.model import Listener, Outcome, Refusal, Route, Rules, Section,
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.serving.store import shown
 from txmux.version import __version__
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from txmux.backends.upstreams import Upstreams
     from txmux.control.overrides import Overrides
     from txmux.control.rates import Traffic
     from txmux.control.report import Report
+    from txmux.serving.store import ListeningSockets
     from txmux.telemetry.counting.snapshot import Counts, RouteTotals, ServerTotals
 
 _MOST_NAMED = 5
@@ -36,14 +35,14 @@ def status_document(
     started: float,
     last_reload: tuple[float, Report] | None,
     draining: bool,
-    sockets: Mapping[str, socket.socket],
+    sockets: ListeningSockets,
     shut: Collection[str],
     traffic: Traffic,
 ) -> dict[str, Any]:
     """Build the document for ``/api/status``; `shut` are the listeners that do not accept."""
     path = str(rules.path)
     # During grace the sockets are still there.
-    is_closed = draining and not sockets
+    is_closed = draining and not sockets.sockets()
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -51,13 +50,16 @@ def status_document(
         "generation": served.get("generation", 0),
         "workers": [*served.get("workers", ())],
         "listeners": [
-            _listener(listener, sockets, accepting=not is_closed and listener.name not in shut)
+            _listener(
+                listener, sockets.addresses, accepting=not is_closed and listener.name not in shut
+            )
             for listener in rules.listeners
         ],
         "connections": {
             "active": served.get("active", 0),
             "undecided": served.get("undecided", 0),
             "total": traffic.total,
+            "unrouted": dict(traffic.unrouted),
             "limit": rules.settings.max_connections,
         },
         "rates": dict(traffic.rates),
@@ -68,19 +70,13 @@ def status_document(
     }
 
 
-def _listener(
-    listener: Listener, sockets: Mapping[str, socket.socket], *, accepting: bool
-) -> dict[str, Any]:
+def _listener(listener: Listener, opened: Mapping[str, str], *, accepting: bool) -> dict[str, Any]:
     addresses = listen_addresses(listener)
-    opened = [sockets.get(address.key) for address in addresses]
     return {
         "name": listener.name,
         "endpoints": [address.text for address in addresses],
         # Twisted alone knows those that are not plain.
-        "addresses": [
-            shown(address.key, one) if one else address.text
-            for address, one in zip(addresses, opened, strict=True)
-        ],
+        "addresses": [opened.get(address.key, address.text) for address in addresses],
         "accepting": accepting,
     }
 

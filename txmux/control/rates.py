@@ -17,10 +17,11 @@ _MOMENTS = 120  # ten minutes, as `txmux.admin.endpoint` takes samples
 
 @attrs.frozen
 class Traffic:
-    """The traffic of all listeners: the clients that have connected, and counts per second by name, empty while unknown."""
+    """The traffic of all listeners: the clients that have connected, counts per second by name, empty while unknown, and what no route took."""
 
     total: int
     rates: Mapping[str, float]
+    unrouted: Mapping[str, int] = attrs.field(factory=dict)
 
 
 @attrs.frozen

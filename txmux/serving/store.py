@@ -29,12 +29,16 @@ class ListeningSockets:
     """Keeps sockets open over reloads and restarts of workers.
 
     The kernel's queue of waiting clients belongs to the socket object. Queued clients are kept while some process has the object open.
+
+    Attributes:
+        addresses: Those of the sockets, as they are shown, by the keys; kept when all are closed.
     """
 
     def __init__(self, reactor: Any) -> None:
         self.open_address: Callable[[ListenAddress], socket.socket] = lambda address: open_address(
             address, reactor
         )
+        self.addresses: dict[str, str] = {}
         self._sockets: dict[str, socket.socket] = {}
         self._adopted: dict[str, socket.socket] = {}
 
@@ -137,10 +141,11 @@ class PreparedSockets:
         Close the ports that accept from those first, then each by `close_socket`.
         """
         store = self._store
+        store.addresses = {key: shown(key, opened) for key, opened in self.sockets.items()}
         for address in self.opened:
             _log.info(
                 "listening on {address} for {section}",
-                address=shown(address.key, self.sockets[address.key]),
+                address=store.addresses[address.key],
                 section=address.section,
             )
         for address in self._addresses:

@@ -42,7 +42,9 @@ class ConnectionsTests(RemoteTestCase):
 
     def test_empty_list(self) -> None:
         self.answering(document=[])
-        self.assertEqual(self.ask("connections"), (0, "there is no such connection\n", ""))
+        self.assertEqual(self.ask("connections"), (0, "there are no connections\n", ""))
+        filtered = (0, "there is no such connection\n", "")
+        self.assertEqual(self.ask("connections", "--route", "a"), filtered)
         self.assertEqual(self.ask("connections", "--json"), (0, "[]\n", ""))
 
     def test_filters_as_options_or_words(self) -> None:

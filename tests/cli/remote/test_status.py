@@ -27,7 +27,13 @@ _STATUS = {
         {"name": "public", "addresses": ["0.0.0.0:443", "[::]:443"], "accepting": True},
         {"name": "other", "addresses": ["unix:/run/x.sock"], "accepting": False},
     ],
-    "connections": {"active": 12, "undecided": 1, "total": 4711, "limit": 10000},
+    "connections": {
+        "active": 12,
+        "undecided": 1,
+        "total": 4711,
+        "unrouted": {"ended": 4000, "bytes_in": 20, "bytes_out": 5000},
+        "limit": 10000,
+    },
     "attention": [{"what": "backend", "text": "backend db has no server up"}],
     "bans": {"active": 1500, "shared": "complete"},
     "rates": {"connections": 12.34, "bytes_in": 1234567.0, "bytes_out": 0.0},
@@ -53,8 +59,9 @@ public    0.0.0.0:443       accepts
           [::]:443
 other     unix:/run/x.sock  does not accept
 
-route  to  matches  active  in     out
-web    db  12       3       1.5 M  300
+route  to        matches  active  in     out
+web    db        12       3       1.5 M  300
+-      no route  4.01 k   8       20     5 k
 
 backend  server         state        active  failed  why
 db       10.0.0.2:5432  down         0       0       3 checks failed; last: tls
@@ -62,9 +69,9 @@ web      10.0.0.4:80    drain        1       0       drained by an operator
 web      10.0.0.1:80    not checked  2       17
 web      10.0.0.3:80    up           0       0
 
-worker  pid   state            sandbox  generation  active  undecided  older
-1       4712  serves           yes      3           10      1          4
-2       4713  retires          no       2           2       0          2
+worker  pid   state            sandbox  rules  active  undecided  older rules
+1       4712  serves           yes      3      10      1          4
+2       4713  retires          no       2      2       0          2
 3       4714  starts
 4       4715  does not answer
 """

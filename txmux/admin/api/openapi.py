@@ -257,7 +257,12 @@ _FORMS: dict[str, Any] = {
             }
         ],
         "listeners": [{"name": str, "accepting": bool}],
-        "connections": {"active": int, "undecided": int, "limit": int},
+        "connections": {
+            "active": int,
+            "undecided": int,
+            "unrouted": {"ended": int, "bytes_in": int, "bytes_out": int},
+            "limit": int,
+        },
         "last_reload": _or_null({"time": float, "ok": bool, "changes": str, "errors": [str]}),
         "draining": bool,
         "rules_path": str,

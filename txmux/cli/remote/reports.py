@@ -86,8 +86,10 @@ def _connections(ask: Ask, arguments: Namespace) -> Any:
     return answer
 
 
-def _write_connections(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
-    _write_list([_cells(one) for one in answer], _HEAD, "there is no such connection")
+def _write_connections(answer: Sequence[Mapping[str, Any]], arguments: Namespace) -> None:
+    is_filtered = read_filters(arguments.words, arguments) or arguments.after is not None
+    nothing = "there is no such connection" if is_filtered else "there are no connections"
+    _write_list([_cells(one) for one in answer], _HEAD, nothing)
 
 
 def _cells(one: Mapping[str, Any]) -> list[str]:
@@ -183,7 +185,21 @@ def _routes(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
                 si_number(one[name]) for name in ("matches", "active", "bytes_in", "bytes_out")
             )
             rows.append(((str(one["name"]), str(one.get("backend") or "-"), *counts), ""))
+    rows += _unrouted(status)
     return ("route", "to", "matches", "active", "in", "out"), rows
+
+
+def _unrouted(status: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield the row of the clients that no route took."""
+    connections = status.get("connections", {})
+    ended = connections.get("unrouted")
+    if ended is None:
+        return
+    routed = sum(one.get("active", 0) for one in status.get("routes", ()))
+    active = max(0, connections["active"] - connections["undecided"] - routed)
+    if ended["ended"] or active:
+        numbers = (ended["ended"] + active, active, ended["bytes_in"], ended["bytes_out"])
+        yield ("-", "no route", *map(si_number, numbers)), ""
 
 
 def _server_row(backend: str, server: Mapping[str, Any]) -> Row:
@@ -230,7 +246,8 @@ def _workers(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
         sandbox = {True: "yes", False: "no"}.get(worker.get("sandbox"), "")
         number, pid, *counted = (str(worker.get(name, "")) for name in ("worker", "pid", *counts))
         rows.append(((number, pid, state, sandbox, *counted), _WORKER_STYLES.get(state, "")))
-    return ("worker", "pid", "state", "sandbox", *counts), rows
+    head = ("worker", "pid", "state", "sandbox", "rules", "active", "undecided", "older rules")
+    return head, rows
 
 
 def _resolved_addresses(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:

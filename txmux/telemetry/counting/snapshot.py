@@ -331,3 +331,14 @@ def totals(counters: Counters, listeners: Iterable[str]) -> tuple[int, int, int,
         for name in ("accepted", "bytes in", "bytes out")
     )
     return accepted, sum(map(live, found)), bytes_in, bytes_out
+
+
+def unrouted(counters: Counters, listeners: Iterable[str]) -> dict[str, int]:
+    """Add up, over listeners, the ended connections that no route took, and the bytes of all such."""
+    keys = [ROUTE.key(name, NO_ROUTE) for name in listeners]
+    found = [RouteTotals("", NO_ROUTE, None, counters.cells(key)) for key in keys]
+    return {
+        "ended": sum(sum(one.ended.values()) for one in found),
+        "bytes_in": sum(one.bytes_in for one in found),
+        "bytes_out": sum(one.bytes_out for one in found),
+    }
