@@ -204,7 +204,8 @@ class WorkersTest(WorkersCase):
         server = f"127.0.0.1:{self.server}"
         with capturedLogs():
             report = await self.running.control.set_server("b", server, state="drain")
-            self.assertEqual((report.ok, report.changes), (True, f"backend b: {server}: drain"))
+            told = f"backend b: {server}: drain; no server of b gets new clients now"
+            self.assertEqual((report.ok, report.changes), (True, told))
             for _ in range(10):
                 await self.refused(port)
             self.write(self.text().replace("workers = 2", "workers = 3"))

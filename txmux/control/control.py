@@ -343,9 +343,8 @@ class Control:
         late = await self._override(
             self.overrides().with_server(backend, server, time.time(), state, weight)
         )
-        changes: list[str] = [] if state is None else [state]
-        if state == "ready":
-            changes = [f"ready{await self._although(backend, server)}"]
+        but = "" if state is None else await self._but(backend, server, state)
+        changes = [state + (but if state == "ready" else "")] if state else []
         if weight is not None:
             changes.append(f"weight {weight or found.weight}")
         if close_connections:
@@ -356,16 +355,26 @@ class Control:
             changes.append(f"{counted(count, 'connection')} ended")
             late += answers.missing
         changed = ", ".join(changes) or "nothing changed"
+        if state != "ready":
+            changed += but
         return _report(f"backend {backend}: {server}: {changed}", late)
 
-    async def _although(self, backend: str, server: str) -> str:
-        """Say what else keeps clients from a server that is ready."""
-        for one in await self.backends():
-            for found in one["servers"] if one["name"] == backend else ():
-                if found["server"] == server and found["state"] != "up":
-                    why = f" ({found['why']})" if found["why"] else ""
-                    return f", but {found['state']}{why}"
-        return ""
+    async def _but(self, backend: str, server: str, state: ServerState) -> str:
+        """Say what else keeps clients from a server that is ready; or that no other server of the backend gets new ones."""
+        states = {
+            found["server"]: found
+            for one in await self.backends()
+            if one["name"] == backend
+            for found in one["servers"]
+        }
+        if state != "ready":
+            is_last = all(one["state"] not in {"up", "probing"} for one in states.values())
+            return f"; no server of {backend} gets new clients now" if is_last else ""
+        found = states.get(server)
+        if found is None or found["state"] == "up":
+            return ""
+        why = f" ({found['why']})" if found["why"] else ""
+        return f", but {found['state']}{why}"
 
     async def set_listener(self, name: str, *, accepting: bool) -> Report:
         """Accept the clients of a listener, or leave them in the queue of its socket; reloads and upgrades keep it."""

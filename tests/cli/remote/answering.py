@@ -35,6 +35,7 @@ class Answering(ThreadingMixIn, TCPServer):
     Attributes:
         headers: Further ones of the answer.
         others: Answers to some paths.
+        first: What they answer before that.
         asked: The requests so far.
         at: The path.
     """
@@ -49,6 +50,7 @@ class Answering(ThreadingMixIn, TCPServer):
         self.document, self.status = document, status
         self.headers: dict[str, str] = {}
         self.others: dict[str, object] = {}
+        self.first: dict[str, list[object]] = {}
         self.asked: list[Asked] = []
         self.at = str(address)
         super().__init__(str(address) if is_path else address, _Handler)  # type: ignore[arg-type]
@@ -78,6 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append(Asked(self.command, self.path, dict(self.headers), body))
         document = self.server.document
         document = self.server.others.get(self.path, document)
+        if first := self.server.first.get(self.path):
+            document = first.pop(0)
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
         self.send_response(self.server.status)
         for name, value in {"Content-Length": str(len(data)), **self.server.headers}.items():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 from tests.cli.remote.answering import RemoteTestCase
+from txmux.cli.remote import changes
 
 _BACKENDS = [
     {"name": "other", "servers": [{"server": "10.0.0.9:1", "state": "up"}]},
@@ -88,5 +89,10 @@ class DrainTests(RemoteTestCase):
 
     def test_wait_only_for_servers_that_drain_and_exist(self) -> None:
         self.assertEqual(self.ask("drain", "--wait", "--ready", "web")[0], 2)
+        busy = {"server": "10.0.0.5:8443", "state": "drain", "active": 1}
+        self.server.first = {"/api/backends": [[{"name": "web", "servers": [busy]}]] * 3}
+        told = "waiting for 1 connection to end; see them: txmux connections --backend web\n"
         self.server.others["/api/backends"] = [{"name": "web", "servers": []}]
+        self.patch(changes, "_PERIOD", 0)
+        self.assertEqual(self.ask("drain", "--wait", "web/10.0.0.5:8443"), (0, "done\n", told))
         self.assertEqual(self.ask("drain", "--wait", "web/10.0.0.5:8443"), (0, "done\n", ""))

@@ -137,7 +137,11 @@ class WaitTests(ServiceTestCase):
                 end.close()
             mux.take_one()
         self.assertEqual(child.wait(), 0)
-        self.assertEqual(child.output, f"backend {name}: {name}: drain\n")
+        waits = (
+            rf"waiting for [12] connections? to end; see them: txmux connections --backend {name}\n"
+        )
+        drained = f"backend {name}: {name}: drain; no server of {name} gets new clients now\n"
+        self.assertRegex(child.output, rf"\A{waits}{drained}\Z")
         mux.stop()
 
     def test_stop_ends_with_the_service(self) -> None:
@@ -235,26 +239,30 @@ class DrainTests(ServiceTestCase):
         self.addCleanup(mux.kill)
         mux.child.wait_for("serving with 2 worker")
         first = self.relayed(mux, self.server)
-        self.assertEqual(self.told(0, "drain", name), f"backend pool: 127.0.0.1:{port}: drain\n")
+        none = "; no server of pool gets new clients now\n"
+        told = self.told(0, "drain", name)
+        self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: drain{none}")
         for _ in range(4):
             self.relayed(mux, other)
         self.answers(*first)
         told = self.told(0, "drain", "--maintenance", "--close", name)
-        self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: maintenance, 1 connection ended\n")
+        ended = f"maintenance, 1 connection ended{none}"
+        self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: {ended}")
         self.assertEqual(mux.take_one()["reason"], "killed")
         self.assertEqual(
             self.told(0, "drain", "--ready", name), f"backend pool: 127.0.0.1:{port}: ready\n"
         )
         self.answers(*self.relayed(mux, self.server))
         self.assertIn("there is no backend 'pol/x' (there are ", self.told(1, "drain", "pol/x"))
-        for state, options in (("drain", []), ("ready", ["--ready"])):
+        for state, options in ((f"drain{none.strip()}", []), ("ready", ["--ready"])):
             told = self.told(0, "drain", *options, "pool")
             self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: {state}\n")
         self.assertIn("(there are pool, ", self.told(1, "drain", "pol"))
         self.assertIn("has no server 'x'", self.told(1, "drain", "pool/x"))
         name = f"unix:{self.folder}/last.sock"
         for named in (name, f"{name}/{name}"):
-            self.assertEqual(self.told(0, "drain", named), f"backend {name}: {name}: drain\n")
+            told = self.told(0, "drain", named)
+            self.assertTrue(told.startswith(f"backend {name}: {name}: drain; no server of "), told)
         mux.stop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -144,7 +145,11 @@ def _drain(ask: Ask, arguments: Namespace) -> Any:
     servers = [server] if server else servers
     body = {"state": arguments.state, "close_connections": arguments.close}
     done = _done(ask, [path + quote(one, safe="") for one in servers], body)
-    if arguments.wait:
+    if arguments.wait and (left := _active(ask("GET", "/api/backends"), backend, servers)):
+        print(
+            f"waiting for {counted(left, 'connection')} to end; see them: txmux connections --backend {backend}",
+            file=sys.stderr,
+        )
         _wait_until(lambda: not _active(ask("GET", "/api/backends"), backend, servers))
     return done[0] if server else done
 
