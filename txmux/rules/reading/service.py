@@ -265,7 +265,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "max_connections": SectionKey(CONNECTIONS, example="10000", meaning=
         "connections of all listeners together; `0` means no limit. Further clients are closed at once"),
     "drain_timeout": SectionKey(_ANY_DURATION, meaning=
-        "when the service stops: how long existing connections may continue"),
+        "when the service stops: how long existing connections may continue. Those left are ended one after another in its second half"),
     "drain_removed": SectionKey(BOOLEAN, meaning=
         "after a reload: whether connections of removed routes and backends get `drain_timeout` to end; otherwise they continue"),
     "access_log": SectionKey(_ACCESS_LOG, example="/var/log/txmux.log", meaning=
