@@ -98,7 +98,7 @@ class OptionsTest(TestCase):
             status, said = self.exits(service.startService)
         self.assertEqual(status, 1)
         self.assertIn(f"127.0.0.1:{port}: cannot listen: Address already in use", said)
-        self.assertTrue(said.endswith("; the port is chosen by --demo-port\n"), said)
+        self.assertTrue(said.endswith("; --demo-port chooses another one\n"), said)
 
     def test_errors_found_at_the_start_have_exit_code_78(self) -> None:
         self.rules.write_text(

@@ -230,6 +230,20 @@ class FailureTests(RunTestCase):
         self.assertEqual(status, 1)
         self.assertRegex(said, r"\A\[listen public\] endpoint .*Address already in use[^\n]*\n\Z")
 
+    def test_same_rules_run_already(self) -> None:
+        child = self.start(settings=f"admin = unix:{self.folder}/admin.sock\n    off")
+        child.wait_for("serving with 1 worker")
+        status, said = self.failure(self.rules)
+        running = f"txmux: these rules run already (process {child.process.pid}); to apply changes: txmux reload --rules {self.rules}\n"
+        self.assertEqual((status, said), (1, running))
+
+    def test_missing_folder_is_said_as_by_check(self) -> None:
+        self.write(f"access_log = {self.folder}/no/log")
+        status, said = self.failure(self.rules)
+        self.assertEqual(status, 1)
+        told = f"there is no folder '{self.folder}/no'; create it, or correct the path"
+        self.assertEqual(said, f"{self.rules}:3: [txmux] access_log: {told}\n")
+
 
 class OptionsTests(RunTestCase):
     """Without a rules file."""

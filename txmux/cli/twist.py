@@ -115,7 +115,9 @@ class _StoppingService(MultiService):
 
 
 def _stop(error: MuxError, status: int, advice: str = "") -> NoReturn:
-    sys.stderr.write(f"{error}{advice}\n")
+    # The demo's addresses differ in nothing but the family.
+    text = f"{str(error).splitlines()[0]}{advice}" if advice else error
+    sys.stderr.write(f"{text}\n")
     sys.exit(status)
 
 
@@ -154,7 +156,7 @@ def makeService(options: Options) -> IService:
                 program["logFile"] = ServiceLog(_log_file(options, program["logFile"]), reactor)
             if program.get("logFormat") == "json" and not _wants_format(sys.argv):
                 program["fileLogObserverFactory"] = textFileLogObserver
-    top = _StoppingService("; the port is chosen by --demo-port" if options["demo"] else "")
+    top = _StoppingService("; --demo-port chooses another one" if options["demo"] else "")
     service: Any
     if options["demo"]:
         from txmux.cli.demo import demo_service  # noqa: PLC0415

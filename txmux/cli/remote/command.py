@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -133,6 +134,19 @@ def reach(arguments: argparse.Namespace) -> Ask:
         if problem is None:
             raise
     raise problem or NoServiceError("no endpoint is known")
+
+
+def running_service(rules: Path) -> int | None:
+    """Return the process that serves a rules file, if one answers."""
+    try:
+        for place in find(None, rules, None, {**os.environ, "TXMUX_ADMIN": ""}):
+            with suppress(NoServiceError, ServiceRefusedError), of_txmux():
+                status = ask(place, "GET", "/api/status", seconds=1)
+                if os.path.realpath(status["rules_path"]) == os.path.realpath(rules):
+                    return int(status["pid"])
+    except (NoServiceError, UsageError):
+        pass
+    return None
 
 
 def _check_one_service(place: AdminEndpoint, seconds: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from txmux.cli.remote.find import DEFAULT_RULES
 from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
 from txmux.detection.registry import installed_matchers, transports_of
-from txmux.errors import MuxError
+from txmux.errors import ListenError, MuxError
 from txmux.interfaces import Transport
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import Problem, RulesError, did_you_mean, nearest
@@ -19,6 +19,8 @@ from txmux.rules.reading.matching import MEANT, SERVER_FIRST
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    from txmux.rules.model import Rules
 
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
@@ -129,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
             for problem in error.problems:
                 print(f"txmux: {_option_problem(problem, arguments)}", file=sys.stderr)
             return _USAGE
-        print(error, file=sys.stderr)
+        print(error if rules is None or text else _why_not(rules, error), file=sys.stderr)
         if not text and arguments.file is None and not Path(path).exists():
             print(f"txmux: {_ADVICE}", file=sys.stderr)
         return status_of(error)
@@ -137,6 +139,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     print(laid_out(text), end="")
     return 0
+
+
+def _why_not(rules: Rules, error: MuxError) -> str:
+    """Return why the service cannot start: what `txmux check` would say, or that it runs already."""
+    from txmux.cli.remote.command import running_service  # noqa: PLC0415 - a service that starts needs neither
+    from txmux.rules.lint.privileges import obstacles  # noqa: PLC0415
+
+    if isinstance(error, ListenError) and (running := running_service(rules.path)):
+        again = f"txmux reload --rules {rules.path}"
+        return f"txmux: these rules run already (process {running}); to apply changes: {again}"
+    return "\n".join(map(str, obstacles(rules))) or str(error)
 
 
 def unknown(words: Sequence[str]) -> str:
