@@ -295,10 +295,10 @@ class DatagramTests(ReadingTestCase):
             f"{_UDP}default = 127.0.0.1:1\n[listen t]\nendpoint = :1\nsilent = udp:h:1\n"
             "[route r]\nmatch = any\nunder = t\nbackend = udp:h:2\n"
             "[backend b]\nserver = udp:h:1\nfallback = h:1\n",
-            "3 default: the servers of '127.0.0.1:1' are for TCP, but [listen u] is for UDP; use another backend",
-            "6 silent: the servers of 'udp:h:1' are for UDP, but [listen t] is for TCP; use another backend",
-            "10 backend: its servers are for UDP, but [listen t] is for TCP; use another backend",
-            "13 fallback: the servers of 'h:1' are for TCP, but this backend is for UDP; use another backend",
+            "3 default: the servers of '127.0.0.1:1' are for TCP, but [listen u] is for UDP; write udp:127.0.0.1:1, or use another backend",
+            "6 silent: the servers of 'udp:h:1' are for UDP, but [listen t] is for TCP; write h:1, or use another backend",
+            "10 backend: its servers are for UDP, but [listen t] is for TCP; write h:2, or use another backend",
+            "13 fallback: the servers of 'h:1' are for TCP, but this backend is for UDP; write udp:h:1, or use another backend",
         )
         self.refuses(
             "[listen t]\nendpoint = :1\n[route r]\nmatch = any\nbackend = udp:h:2\n",
@@ -349,7 +349,7 @@ class DatagramTests(ReadingTestCase):
                     f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}"
                     "[route s]\nunder = r\nmatch = any\nbackend = udp:h:1\n"
                 ),
-                "11 backend: its servers are for UDP, but [route r] is for TCP; use another backend",
+                "11 backend: its servers are for UDP, but [route r] is for TCP; write h:1, or use another backend",
             ),
         ):
             self.refuses(text, told)

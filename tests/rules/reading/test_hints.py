@@ -77,12 +77,20 @@ class SectionTests(ReadingTestCase):
             ("backend", "backend b"),
         ):
             for key, meant in KEY_HINTS[kind].items():
-                told = self.complaints(f"{self.listen}[{header}]\n{key} = 1\n")
+                told = self.complaints(f"{self.listen}[{header}]\n{key} = 443\n")
                 self.assertIn(f"4 {key}: unknown key; {meant}", told)
         for key in KEY_HINTS["txmux"]:
             told = self.complaints(f"{self.listen}[txmux]\n{key} = 1\n")
             self.assertEqual(len(told), 1, told)
         self.refuses("[listen a]\nport = 443\n", "2 port: unknown key; write 'endpoint = :443'")
+        self.refuses(
+            "[listen a]\nlisten = 127.0.0.1:8443\n",
+            "2 listen: unknown key; write 'endpoint = 127.0.0.1:8443'",
+        )
+        self.refuses(
+            f"{self.listen}[route r]\nmatch = any\nbackend = h:1\nlistener = a\n",
+            "6 listener: unknown key; 'under = NAME' limits a route to one listener; without it, it is for all",
+        )
         self.refuses(
             f"{self.listen}[route r]\nsni = a.example\nproxy_pass = h:1\n",
             "4 sni: unknown key; write it as an option of the matcher: "
@@ -253,7 +261,7 @@ backend ip_hash = yes | unknown key; write 'balance = source-hash'
 listen timeout_client = 5s | unknown key; write 'idle_timeout' in a [backend NAME]
 listen tls = yes | unknown key; TLS is ended by 'terminate_tls = CERTIFICATE.pem, KEY.pem'
 route priority = 3 | unknown key; remove it; routes are asked in the order of the file
-route entryPoints = web | unknown key; write 'under = NAME'
+route entryPoints = web | unknown key; 'under = NAME' limits
 txmux admin_port = 8440 | unknown key; write 'admin = 127.0.0.1:8440'
 match tls sni = a | no spaces around '='; write 'sni=a'
 match mariadb | its clients wait for the server to speak

@@ -13,6 +13,7 @@ from txmux.rules.model.networks import is_address, unmapped
 from txmux.rules.problems import InvalidValueError, Problem, joined
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import (
+    PREFIX,
     SERVER,
     is_for_datagrams,
     split_arguments,
@@ -206,7 +207,7 @@ def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> 
         for key, outcome in destinations:
             other = _server_of_another(outcome, listener.transport)
             if other:
-                message = f"{other}, but [listen {listener.name}] is for {listener.transport.value.upper()}; use another backend"
+                message = f"{other}, but [listen {listener.name}] is for {listener.transport.value.upper()}; {_other_server(outcome)}"
                 yield listener.section.problem(message, key)
     transports = {listener.transport for listener in of.values()}
     ends = {route.name for route in routes if route.terminate_tls}
@@ -233,7 +234,7 @@ def _of_route(
         yield "terminate_tls", message
         return
     if other:
-        message = f"its servers are for {_word(own)}, but {other} is for {_word(owners[other])}; use another backend"
+        message = f"its servers are for {_word(own)}, but {other} is for {_word(owners[other])}; {_other_server(route.outcome)}"
         yield "backend", message
         return
     if is_nowhere and not route.under:
@@ -272,7 +273,9 @@ def mixed_fallback(
 ) -> Iterator[Problem]:
     other = _server_of_another(fallback, transport)
     if other:
-        message = f"{other}, but this backend is for {transport.value.upper()}; use another backend"
+        message = (
+            f"{other}, but this backend is for {transport.value.upper()}; {_other_server(fallback)}"
+        )
         yield section.problem(message, "fallback")
 
 
@@ -280,6 +283,16 @@ def _server_of_another(outcome: Outcome | None, transport: Transport) -> str:
     if isinstance(outcome, Backend) and outcome.servers and outcome.transport != transport:
         return f"the servers of {outcome.name!r} are for {outcome.transport.value.upper()}"
     return ""
+
+
+def _other_server(outcome: Outcome | None) -> str:
+    """Return what to write in place of an outcome: a server without a [backend] may be one of the other transport."""
+    named = outcome.name if isinstance(outcome, Backend) else ""
+    server = outcome.servers[0] if isinstance(outcome, Backend) and outcome.servers else None
+    if server is None or server.text != named or server.kind not in {"tcp", "udp"}:
+        return "use another backend"
+    other = server.text.removeprefix(PREFIX) if server.kind == "udp" else f"{PREFIX}{server.text}"
+    return f"write {other}, or use another backend"
 
 
 _PLAIN = frozenset({"tcp", "tcp6", "systemd"})

@@ -50,6 +50,7 @@ _HERE = "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
 _TRANSPORT = "remove it; a [listen] with 'endpoint = udp:PORT' is for UDP, any other for TCP"
 _ENDS_TLS = "write 'terminate_tls = CERTIFICATE.pem, KEY.pem'"
 _BELONGS = "a route names its listeners: 'under' in [route NAME]; without it, it belongs to all"
+_UNDER = "'under = NAME' limits a route to one listener; without it, it is for all"
 _VERIFIED = (
     "remove it; the name in the certificate is always verified, 'tls_ca = FILE' names an authority"
 )
@@ -135,7 +136,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("blacklist blocklist", "write 'not_from = NETWORKS'"),
         **_each("certificate ssl_certificate tls_cert tls_certificate", _ENDS_TLS),
         "default": "'default' is of a [listen NAME]",
-        **_each("entrypoint entrypoints listen listener listeners", "write 'under = NAME'"),
+        **_each("entrypoint entrypoints listen listener listeners", _UNDER),
         "host": "write it as an option of the matcher: 'match = http host=www.example.com'",
         "name": "the name is in the header, [route NAME]",
         **_each("order priority weight", "remove it; routes are asked in the order of the file"),
@@ -257,6 +258,12 @@ _URL = re.compile(
 )
 _PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ssh": "22"}
 _TLS = frozenset({"https", "wss", "tls", "ssl"})
+
+
+def with_own_value(hint: str, value: str) -> str:
+    """Return the hint for an unknown key, with the endpoint that was written."""
+    endpoint = f":{value}" if value.isdecimal() else value
+    return hint.replace(_LISTEN, f"endpoint = {endpoint}") if ":" in endpoint else hint
 
 
 def stands_for(kind: str, key: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from txmux.rules.problems import (
 )
 from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.endpointstrings import is_for_datagrams
-from txmux.rules.reading.hints import KEY_HINTS, stands_for
+from txmux.rules.reading.hints import KEY_HINTS, stands_for, with_own_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -58,7 +58,7 @@ def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, A
     known = tuple(keys)
     for name in section.entries:
         if name not in keys:
-            reading.problems.append(section.problem(_unknown(name, kind), name))
+            reading.problems.append(section.problem(_unknown(name, kind, section), name))
     found: dict[str, Any] = {}
     for name, key in keys.items():
         if name in section.entries:
@@ -112,11 +112,11 @@ def wrong_transport(section: Section, kind: str) -> Iterator[Problem]:
                 yield section.problem("is for UDP; remove it", name)
 
 
-def _unknown(name: str, kind: str) -> str:
+def _unknown(name: str, kind: str, section: Section) -> str:
     others = [HEADERS[other] for other in TABLES if name in TABLES[other]]
     word = name.casefold().replace("-", "_")
     if word in KEY_HINTS[kind]:
-        return f"unknown key; {KEY_HINTS[kind][word]}"
+        return f"unknown key; {with_own_value(KEY_HINTS[kind][word], section.items(name)[0].text)}"
     if others:
         return f"unknown key; it belongs in {joined(others)}"
     near = did_you_mean(name, TABLES[kind])
