@@ -142,13 +142,22 @@ class ProgramTests(CheckTestCase):
             ("rules.ini", "to run the service with that file: txmux run rules.ini"),
             (str(good), f"to run the service with that file: txmux run '{good}'"),
             ("chekc", "there is no command 'chekc'; did you mean 'check'? (there are "),
+            ("--vesion", "'--vesion' is not an option; did you mean '--version'?"),
+            ("--ssh", "'--ssh' is not an option here; to run the service: txmux run --ssh --more"),
         ):
             code, out, err = self.run_main(word, "--more")
             self.assertEqual((code, out), (2, ""))
             self.assertIn(advice, err)
 
+    def test_unknown_option_with_a_suggestion(self) -> None:
+        for option, meant in (("--admin-token", "--token-file"), ("--jsno", "--json")):
+            code, _, err = self.run_main("status", option, "x")
+            self.assertEqual(code, 2)
+            self.assertIn(f"unrecognized arguments: {option} x; did you mean '{meant}'?\n", err)
+
     def test_wrong_usage(self) -> None:
-        commands = f"name a command: {', '.join(COMMANDS)}\n"
+        commands = "txmux: name a command\n"
+        self.assertTrue(all(f"  {name}" in self.run_main()[2] for name in COMMANDS))
         for arguments, message in (((), commands), (("chekc",), ""), (("check",), "FILE")):
             code, out, err = self.run_main(*arguments)
             self.assertEqual((code, out), (2, ""))

@@ -356,7 +356,12 @@ class WrongTests(ServiceTestCase):
         self.assertEqual(err.count(f"{self.rules}:"), 2)
 
     def test_wrong_usage(self) -> None:
-        for arguments in ((), ("--text", "x", "--hex", "00"), ("--text", "x", "--from", "here")):
+        code, out, err = self.run_main("explain", self.rules)
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn(
+            "txmux: give the client's first bytes by --text, --hex, --file or --pcap (--file -", err
+        )
+        for arguments in (("--text", "x", "--hex", "00"), ("--text", "x", "--from", "here")):
             code, out, err = self.run_main("explain", self.rules, *arguments)
             self.assertEqual((code, out), (2, ""))
             self.assertIn("usage: txmux explain", err)

@@ -100,11 +100,19 @@ class ExplainTests(ExplainTestCase):
         self.assertIn("decision  at datagram 1: route vpn, to udp:127.0.0.1:1194", out)
 
     def test_bytes_for_both_kinds_of_listeners(self) -> None:
-        out = self.explain("--text", "SSH-2.0-x")
-        self.assertIn("listener stream: 9 bytes: SSH-2.0-x", out)
-        self.assertIn("listener flow: a datagram of 9 bytes: SSH-2.0-x", out)
-        self.assertIn("decision  at byte 4: route ssh", out)
+        out = self.explain("--text", "hello")
+        self.assertIn("listener stream: 5 bytes: hello", out)
+        self.assertIn("listener flow: a datagram of 5 bytes: hello", out)
+        self.assertIn("decision  at byte 1: default, close", out)
         self.assertIn("decision  at datagram 1: default, to backend any-vpn (udp:", out)
+
+    def test_listener_for_udp_is_one_line_if_only_a_route_over_tcp_matches(self) -> None:
+        out = self.explain("--text", "SSH-2.0-x")
+        self.assertIn("decision  at byte 4: route ssh", out)
+        flow = "listener flow: as a datagram: default, to backend any-vpn (udp:127.0.0.1:51820); see --listener flow\n"
+        self.assertTrue(out.endswith(f"\n\n{flow}"), out)
+        out = self.explain("--text", "SSH-2.0-x", "--listener", "flow")
+        self.assertIn("decision  at datagram 1: default", out)
 
     def test_several_datagrams_only_for_a_flow(self) -> None:
         out = self.explain("--from", "192.0.2.1", "--hex", DTLS[2].hex(), "--hex", "00")

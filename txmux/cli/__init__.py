@@ -124,12 +124,15 @@ def _command(name: str) -> Any:
 def _run(words: list[str]) -> int:
     parser = make_parser(words[:1], words)  # options before a command end the program
     if not words:
-        parser.error(f"name a command: {', '.join(COMMANDS)}")
+        parser.print_help(sys.stderr)
+        parser.exit(2, "\ntxmux: name a command\n")
     if words[0] not in COMMANDS and not _is_own(words[0]):
         parser.error(_unknown(words))
     arguments, others = parser.parse_known_args(words)
     if others:
-        advice = arguments.unknown(others) if arguments.unknown else ""
+        advice = (arguments.unknown and arguments.unknown(others)) or _nearest_option(
+            others[0].partition("=")[0], arguments.parser._option_string_actions
+        )
         problem = f"unrecognized arguments: {shlex.join(others)}"
         arguments.parser.error(f"{problem}; {advice}" if advice else problem)
     try:
@@ -145,12 +148,22 @@ def _is_own(word: str) -> bool:
     )
 
 
+def _nearest_option(word: str, known: Collection[str]) -> str:
+    from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
+
+    if word == "--admin-token" and "--token-file" in known:
+        word = "--token-file"
+    return did_you_mean(word, known).removeprefix("; ") if word.startswith("--") else ""
+
+
 def _unknown(words: Sequence[str]) -> str:
     from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
 
     word = words[0]
     if word in {"-r", "--rules"}:
         return f"to run the service with a rules file: txmux run {shlex.join(words[1:2]) or 'FILE'}"
+    if word.startswith("-") and (near := did_you_mean(word, ("--help", "--version"))):
+        return f"{word!r} is not an option{near}"
     if word.startswith("-"):
         return f"{word!r} is not an option here; to run the service: txmux run {shlex.join(words)}"
     if Path(word).suffix or os.sep in word or Path(word).exists():

@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="a rules file; with --connection, that of the service",
     )
-    sources = parser.add_mutually_exclusive_group(required=True)
+    sources = parser.add_mutually_exclusive_group()
     again = "; again for each further datagram of a flow"
     sources.add_argument(
         "--text",
@@ -115,15 +115,32 @@ def run(arguments: argparse.Namespace) -> int:
     output = Output()
     if not traces:
         output.line(f"{arguments.pcap}: {_nothing(listeners)} in it")
+    is_taken = arguments.pcap is None and any(
+        traced_outcome(sample, trace).by == "route"
+        for sample, of_sample in traces
+        for trace in of_sample
+        if sample.datagrams is None
+    )
     for number, (sample, of_sample) in enumerate(traces):
         for place, trace in enumerate(of_sample):
             if number or place:
                 output.line()
-            write(output, sample, trace)
+            outcome = traced_outcome(sample, trace)
+            if is_taken and sample.datagrams is not None and outcome.by != "route":
+                name = trace.listener.name
+                output.line(f"listener {name}: as a datagram: {outcome}; see --listener {name}")
+            else:
+                write(output, sample, trace)
     return 0
 
 
 def _misuse(arguments: argparse.Namespace) -> str:
+    sources = ("text", "hex", "file", "pcap", "connection")
+    if all(getattr(arguments, name) is None for name in sources):
+        return (
+            "give the client's first bytes by --text, --hex, --file or --pcap (--file - is what is piped in), "
+            "or a live connection by --connection"
+        )
     if arguments.connection is None:
         if arguments.rules_file is None:
             return "name a rules FILE, or a live connection by --connection"

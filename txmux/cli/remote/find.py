@@ -20,7 +20,7 @@ _NAME_IT = "name the service by --admin ENDPOINT, --rules FILE or TXMUX_ADMIN"
 
 _ARGUMENT = re.compile(r"((?:\\.|[^\\:=])*)(=?)((?:\\.|[^\\:])*)(?::|$)", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_EXAMPLES = "write for example unix:/run/txmux/rules.sock or tcp:9000:interface=127.0.0.1"
+_EXAMPLES = "write for example unix:/run/txmux/rules.sock or 127.0.0.1:9000"
 _LOOPBACK = {"tcp": "127.0.0.1", "tcp6": "::1"}
 _EVERY = {"": "", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
 """Where a service that listens on all addresses can be reached from here."""
@@ -269,7 +269,8 @@ def address_of(text: str, folder: Path | None = None) -> Address:
         return UnixAddress(base / text)
     elif found := re.fullmatch(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:]*)):(?P<port>\d+)", text):
         return _tcp_at(found["ipv6"] or found["host"] or "127.0.0.1", found["port"], text)
-    raise UsageError(f"{text!r} is not an endpoint of txmux; {_EXAMPLES}")
+    example = f"write 127.0.0.1:{text}" if text.isdecimal() else _EXAMPLES
+    raise UsageError(f"{text!r} is not an endpoint of txmux; {example}")
 
 
 def _words(text: str) -> tuple[list[str], dict[str, str]]:
