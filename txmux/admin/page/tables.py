@@ -35,6 +35,7 @@ MOST_ROWS = 50
 
 _FEWER_ROWS = 25
 
+_Found = TypeVar("_Found")
 _Row = TypeVar("_Row")
 
 
@@ -61,15 +62,17 @@ def connections_shown(there: int, query: PageQuery) -> int:
 
 
 def fold(
-    rows: Iterable[_Row],
+    found: Sequence[_Found],
+    row_of: Callable[[_Found], _Row],
     text: Callable[[_Row], str],
     query: PageQuery,
     part: str,
     most: int = MOST_ROWS,
 ) -> Folded[_Row]:
-    """Keep the rows of a part whose text has what it is searched for; of many, the first, unless all are wanted."""
-    found = [row for row in rows if query.finds(part, text(row))]
-    shown = found[: rows_shown(len(found), query, part, most)]
+    """Keep what of a part has the text that it is searched for; of many, the first, unless all are wanted. Only the shown rows are made."""
+    if query[part]:
+        found = [one for one in found if query.finds(part, text(row_of(one)))]
+    shown = [*map(row_of, found[: rows_shown(len(found), query, part, most)])]
     return Folded(shown, len(found), bool(query[part]) or len(found) > most)
 
 
@@ -94,14 +97,18 @@ def server_rows(
 ) -> Folded[dict[str, Any]]:
     """Return the servers that fit the filter, what is down or drained first."""
     of_route = backends_of_route(routes, query["route"]) if query["route"] else None
-    rows = [
-        _server_row(backend, server, now)
+    found = [
+        (backend, server)
         for backend, server in worst_first(backends)
         if query.fits(backend=backend, server=server["server"])
         and (of_route is None or backend in of_route)
     ]
     texts = ("backend", "name", "state", "why", "found")
-    return fold(rows, lambda row: " ".join(row[name] for name in texts), query, "servers")
+
+    def text(row: dict[str, Any]) -> str:
+        return " ".join(row[name] for name in texts)
+
+    return fold(found, lambda one: _server_row(*one, now), text, query, "servers")
 
 
 def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str, Any]:

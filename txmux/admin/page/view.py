@@ -211,15 +211,15 @@ class View:
     @property
     def unrecognised(self) -> Folded[dict[str, Any]]:
         """Clients that no route took, identical ones once, the last one first."""
-        rows = (
-            unrecognised_client(alike, self.snapshot.now, self.query)
-            for alike in identical_clients(self._recent)
-        )
+
+        def row_of(alike: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+            return unrecognised_client(alike, self.snapshot.now, self.query)
 
         def text(row: dict[str, Any]) -> str:
             return "\n".join([*row["clients"], row["listener"], row["reason"], *row["lines"]])
 
-        found = fold(rows, text, self.query, "unrecognised", _MOST_UNRECOGNISED)
+        alike = identical_clients(self._recent)
+        found = fold(alike, row_of, text, self.query, "unrecognised", _MOST_UNRECOGNISED)
         for row in found.rows:
             row["suggestion"] = self.matcher_of(row["data"], row["over"]) or line_for(row["data"])
         return found
@@ -227,18 +227,17 @@ class View:
     @property
     def ends(self) -> Folded[dict[str, str]]:
         """Other connections that did not end as they should, the last one first."""
-        rows = (
-            {
-                "when": ago(self.snapshot.now, end.get("ended")),
-                **{
-                    name: str(end.get(name) or "-")
-                    for name in ("client", "listener", "route", "server", "reason")
-                },
-            }
-            for end in self._recent
-            if "first" not in end
-        )
-        return fold(rows, lambda row: " ".join(row.values()), self.query, "unrecognised")
+
+        def row_of(end: Mapping[str, Any]) -> dict[str, str]:
+            names = ("client", "listener", "route", "server", "reason")
+            values = {name: str(end.get(name) or "-") for name in names}
+            return {"when": ago(self.snapshot.now, end.get("ended")), **values}
+
+        def text(row: dict[str, str]) -> str:
+            return " ".join(row.values())
+
+        ends = [end for end in self._recent if "first" not in end]
+        return fold(ends, row_of, text, self.query, "unrecognised")
 
     @property
     def _recent(self) -> list[Mapping[str, Any]]:
