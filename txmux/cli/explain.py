@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="a rules file; with --connection, that of the service",
     )
-    sources = parser.add_mutually_exclusive_group()
+    sources = parser.add_mutually_exclusive_group(required=True)
     again = "; again for each further datagram of a flow"
     sources.add_argument(
         "--text",
@@ -90,6 +90,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the time for 'during': 2026-11-20T14:30 here or 2026-11-20T14:30+00:00; by default now",
     )
     command.configure(parser, seconds=10)
+    parser.usage = parser.format_usage().removeprefix("usage: ").strip()
+    sources.required = False  # `_misuse` says more
 
 
 def run(arguments: argparse.Namespace) -> int:
