@@ -354,9 +354,7 @@ class Control:
             count = sum(count for _, count in answers.answers)
             changes.append(f"{counted(count, 'connection')} ended")
             late += answers.missing
-        changed = ", ".join(changes) or "nothing changed"
-        if state != "ready":
-            changed += but
+        changed = (", ".join(changes) or "nothing changed") + ("" if state == "ready" else but)
         return _report(f"backend {backend}: {server}: {changed}", late)
 
     async def _but(self, backend: str, server: str, state: ServerState) -> str:

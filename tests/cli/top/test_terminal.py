@@ -72,7 +72,9 @@ class TopTests(InteropTestCase):
         asked = rf"drain: backend pool, 127\.0\.0\.1:{port}, its last server that gets new"
         screen.wait_for(rf"^{asked}\s+connections\?\s+y/n$")
         screen.type("y")
-        screen.wait_for(rf"^backend pool: 127\.0\.0\.1:{port}: drain$")
+        screen.wait_for(
+            rf"^backend pool: 127\.0\.0\.1:{port}: drain; no server of pool gets new clients now$"
+        )
         screen.wait_for(rf"^pool +127\.0\.0\.1:{port} +drain ")
         self.assertEqual(get(self.admin, "/api/backends")[0]["servers"][0]["state"], "drain")
         screen.type("u")
