@@ -48,8 +48,7 @@ attention    backend db has no server up
 txmux        1.2.3, process 4711
 state        serves since 2026-11-20 19:40:07 UTC, for 1 d 1 h
 rules        /etc/txmux/rules.ini, generation 3, sha256 b5bb9d8014a0
-reload       2026-11-20 19:41:07 UTC: 2 routes new (a, b), 1 changed (c), 1 gone
-             (d); listener x opened; 31 connections keep older rules
+reload       2026-11-20 19:41:07 UTC: 2 routes new (a, b), 1 changed (c), 1 gone (d); listener x opened; 31 connections keep older rules
 connections  12 active, 1 undecided, 4711 so far, at most 10000
 rates        connections 12.3/s, bytes in 1.23 MB/s, bytes out 0 B/s
 bans         1500, shared with other machines: complete
@@ -119,7 +118,7 @@ class StatusTests(RemoteTestCase):
         self.routes: list[object] = []
         self.server.others["/api/routes"] = self.routes
 
-    def test_shown_in_80_columns(self) -> None:
+    def test_shown(self) -> None:
         self.backends += _BACKENDS
         self.routes += _ROUTES
         self.assertEqual(self.ask("status"), (0, _SHOWN, ""))
@@ -127,7 +126,6 @@ class StatusTests(RemoteTestCase):
             [(asked.method, asked.path, asked.body) for asked in self.server.asked],
             [("GET", f"/api/{name}", None) for name in ("status", "routes", "backends")],
         )
-        self.assertLessEqual(max(map(len, _SHOWN.splitlines())), 80)
 
     def test_resolved_addresses_down_ones_first_and_limited(self) -> None:
         many = [{"address": f"10.0.0.{n}:80", "state": "up"} for n in range(1, 12)]
@@ -195,10 +193,7 @@ class StatusTests(RemoteTestCase):
         _, out, _ = self.ask("status")
         told = (
             "reload       2026-11-20 19:40:07 UTC: FAILED, nothing has changed\n"
-            + 2 * (
-                "             /etc/txmux/rules.ini:12: [route redis] match: unknown matcher\n"
-                "             'redsi'; did you mean 'redis'?\n"
-            )
+            + 2 * f"             {error}\n"
         )  # fmt: skip
         self.assertIn(told, out)
         self.assertIn(
@@ -213,14 +208,21 @@ class StatusTests(RemoteTestCase):
         )
         self.assertEqual(self.ask("status"), (0, told, ""))
 
-    def test_terminal_colours_without_control_characters(self) -> None:
-        self.status["rules_path"] = "/etc/\x1b[2Jrules.ini"
+    def on_terminal(self) -> str:
         out = Terminal()
         with patch.dict(
             "os.environ", {**self.environ, "TERM": "xterm", "NO_COLOR": ""}, clear=True
         ):
             code, _, _ = self.run_main("status", out=out)
         self.assertEqual(code, 0)
-        shown = out.getvalue()
+        return out.getvalue()
+
+    def test_terminal_of_80_columns(self) -> None:
+        folded = "1 changed (c), 1 gone\n             (d); listener x opened;"
+        self.assertIn(folded, self.on_terminal())
+
+    def test_terminal_colours_without_control_characters(self) -> None:
+        self.status["rules_path"] = "/etc/\x1b[2Jrules.ini"
+        shown = self.on_terminal()
         self.assertIn("/etc/\\x1b[2Jrules.ini", shown)
         self.assertRegex(shown, "\x1b\\[1;31m.*does not answer")

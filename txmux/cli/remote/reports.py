@@ -108,7 +108,7 @@ def _status(ask: Ask, arguments: Namespace) -> Any:
 
 def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
     output = Output()
-    columns = shutil.get_terminal_size().columns
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for label, text, style in _lines(status, time.time()):
         folded = textwrap.wrap(
             text, columns - _LABEL, break_long_words=False, break_on_hyphens=False
