@@ -161,21 +161,23 @@ class AutomaticTest(AdminCase):
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertFalse(path.exists() or self.socket.exists())
 
-    async def warned(self, settings: str) -> str:
+    async def told(self, settings: str, level: Any) -> str:
         with capturedLogs() as events:
             await self.start(settings, resolve_admin_auto=True)
         (line,) = [event for event in events if "txmux status" in event.get("log_format", "")]
-        self.assertEqual(line["log_level"], LogLevel.warn)
+        self.assertEqual(line["log_level"], level)
         for folder in (self.runtime, self.system, self.own / "txmux"):
             self.assertIn(f"{folder} does not exist", line["why"])
         return str(formatEvent(line))
 
     async def test_no_folder_is_a_warning_with_the_reason(self) -> None:
-        self.assertIn("'txmux status' will not work: ", await self.warned("admin = auto"))
+        self.assertIn(
+            "'txmux status' will not work: ", await self.told("admin = auto", LogLevel.warn)
+        )
         self.assertEqual(self.running._endpoints.sockets(), {})
 
     async def test_no_folder_beside_another_endpoint(self) -> None:
-        told = await self.warned(f"admin = unix:{self.socket}")
+        told = await self.told(f"admin = unix:{self.socket}", LogLevel.info)
         self.assertIn(f"'txmux status' need --rules {self.file}: ", told)
 
     async def test_other_service_of_the_same_name_keeps_its_socket(self) -> None:

@@ -99,7 +99,7 @@ class AdminEndpoints:
         from_options = str(rules.path) == OPTIONS
         if "admin" in self._settings.values():
             named_by = "--admin ENDPOINT" if from_options else f"--rules {rules.path}"
-            self._log.warn(
+            self._log.info(
                 "commands such as 'txmux status' need {option}: {why}", option=named_by, why=why
             )
         else:
