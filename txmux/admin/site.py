@@ -12,6 +12,7 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
+from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from txmux.admin.api import bans, browser, changes, connections, metrics, openapi, reports
@@ -44,6 +45,10 @@ ADMIN: Sequence[Resource] = (
 )
 """What the endpoint ``admin`` has."""
 
+_MOST_READING = 4
+"""Requests that are answered at the same time, but for changes, health and what needs no token. Work for dozens would fill a turn of the
+reactor for so many seconds that the supervisor took its workers, whose answers wait, for dead."""
+
 _METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
 )
@@ -71,6 +76,7 @@ class Site:
         self._resources = [(_pattern(one.path), one) for one in resources]
         self._guard = self.guard = guard
         self._is_admin = is_admin
+        self._reading = DeferredSemaphore(_MOST_READING)
 
     async def answer(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, caller: Caller
@@ -136,10 +142,15 @@ class Site:
         allow = ", ".join(["GET", "HEAD", *allowed[1:]] if "GET" in allowed else allowed)
         raise RefusedError(405, f"use {' or '.join(allowed)} for this path", (), {"Allow": allow})
 
-    @staticmethod
-    async def _handle(query: Query, resource: Resource, path: str) -> ApiAnswer:
-        if not resource.is_change:
+    async def _handle(self, query: Query, resource: Resource, path: str) -> ApiAnswer:
+        if resource in reports.HEALTH or resource.is_open:
             return await resource.handle(query)
+        if not resource.is_change:
+            await self._reading.acquire()
+            try:
+                return await resource.handle(query)
+            finally:
+                self._reading.release()
         what = f"{resource.method} {unquote(path)}"
         try:
             answer = await resource.handle(query)

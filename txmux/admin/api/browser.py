@@ -5,9 +5,6 @@ from __future__ import annotations
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
-
-from twisted.internet.defer import DeferredSemaphore
 
 from txmux.admin.encoding import digest
 from txmux.admin.guard import RefusedError
@@ -16,8 +13,6 @@ from txmux.net.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-
-    from txmux.control.control import Control
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -62,11 +57,6 @@ WRONG<form method="post" action="/login">
 </html>
 """
 
-_MOST_AT_ONCE = 2
-"""Pages that are made at the same time. Of dozens, the pieces of each turn would keep the supervisor from hearing its workers."""
-
-_making: WeakKeyDictionary[Control, DeferredSemaphore] = WeakKeyDictionary()
-
 RESOURCES = Resources()
 
 
@@ -83,18 +73,13 @@ async def _page(query: Query) -> ApiAnswer:
 
     page_query = PageQuery.of({name: values[-1] for name, values in query.parameters.items()})
     have = query.parameters.get("have")
-    making = _making.setdefault(query.control, DeferredSemaphore(_MOST_AT_ONCE))
-    await making.acquire()
-    try:
-        turns = Turns()
-        snapshot = await gather(query.control, page_query, is_update=have is not None)
-        view = View(snapshot, page_query, matcher_of)
-        if have is not None:
-            return await _update(render_parts(view), have[-1].split(), turns)
-        page = await _joined(render(view), turns)
-        return ApiAnswer(page.encode(), HTML, headers={"Content-Security-Policy": _POLICY})
-    finally:
-        making.release()
+    turns = Turns()
+    snapshot = await gather(query.control, page_query, is_update=have is not None)
+    view = View(snapshot, page_query, matcher_of)
+    if have is not None:
+        return await _update(render_parts(view), have[-1].split(), turns)
+    page = await _joined(render(view), turns)
+    return ApiAnswer(page.encode(), HTML, headers={"Content-Security-Policy": _POLICY})
 
 
 async def _update(
