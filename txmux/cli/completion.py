@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from txmux.errors import MuxError
 
 SHELLS = ("bash", "zsh", "fish")  # the shells that there is a script for
 
+_PLAIN = re.compile(r"[\w@%+=:,./\[\]{}-]+")  # bash inserts names unquoted: $(…) would be run
 _FILES = {"FILE", "PATH"}  # arguments that are called so are completed with names of files
 _PATIENCE = 1.0  # seconds to wait for a service, as somebody waits for the word
 
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.names:
         kind, *words = arguments.names
         for name in dict.fromkeys(_names(kind, words)):
-            if name.isprintable():  # a shell would write the rest to the terminal as it is
+            if _PLAIN.fullmatch(name):
                 print(name)
     else:
         print(script_for(arguments.shell))
