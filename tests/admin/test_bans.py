@@ -74,9 +74,9 @@ class BansTest(LiveCase):
     async def test_invalid_bans_are_refused_with_advice(self) -> None:
         for body, message in (
             ({}, "network is missing"),
-            ({"network": "x"}, "network: 'x' is not an address"),
-            ({"network": "192.0.2.1/24"}, "network: '192.0.2.1/24' is not an address"),
-            ({"network": "::/0"}, "network: this would ban all clients"),
+            ({"network": "x"}, "network: 'x' is not a network; write it as"),
+            ({"network": "192.0.2.1/24"}, "; write '192.0.2.0/24' for the network"),
+            ({"network": "::/0"}, "network: this would ban all clients; POST {"),
             ({"network": "192.0.2.1", "seconds": 0}, "seconds: must be a whole number"),
             ({"network": "192.0.2.1", "reason": "a\nb"}, "reason: must be one line"),
             ({"network": "192.0.2.1", "time": 1}, "time: there is no such field"),

@@ -141,6 +141,11 @@ class ProgramTests(CheckTestCase):
         for word, advice in (
             ("rules.ini", "to run the service with that file: txmux run rules.ini"),
             (str(good), f"to run the service with that file: txmux run '{good}'"),
+            ("undrain", "there is no command 'undrain'; write: txmux drain --ready --more\n"),
+            (
+                "restart",
+                "; write: txmux reload for new rules, or txmux upgrade for a new version\n",
+            ),
             ("chekc", "there is no command 'chekc'; did you mean 'check'? (there are "),
             ("--vesion", "'--vesion' is not an option; did you mean '--version'?"),
             ("--ssh", "'--ssh' is not an option here; to run the service: txmux run --ssh --more"),

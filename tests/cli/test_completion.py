@@ -9,6 +9,7 @@ from txmux.cli.completion import SHELLS
 _BACKENDS = [
     {"name": "web", "servers": [{"server": "10.0.0.5:8443"}, {"server": "10.0.0.6:8443"}]},
     {"name": "other", "servers": [{"server": "10.0.0.5:8443"}]},
+    {"name": "127.0.0.1:1", "servers": [{"server": "127.0.0.1:1"}]},
 ]
 
 
@@ -28,10 +29,11 @@ class CompletionTests(RemoteTestCase):
             "/api/status": {"listeners": [{"name": "public"}]},
         }
         servers = ["10.0.0.5:8443", "10.0.0.6:8443"]
-        targets = ["web", *(f"web/{one}" for one in servers), "other", f"other/{servers[0]}"]
+        alone = "127.0.0.1:1"
+        targets = ["web", *(f"web/{one}" for one in servers), "other", f"other/{servers[0]}", alone]
         for kind, wanted in (
-            ("backends", ["web", "other"]),
-            ("servers", servers),
+            ("backends", ["web", "other", alone]),
+            ("servers", [*servers, alone]),
             ("targets", targets),
             ("routes", ["site"]),
             ("listeners", ["public"]),
@@ -55,6 +57,8 @@ class CompletionTests(RemoteTestCase):
             self.assertEqual((code, said), (0, ""))
             for command in COMMANDS:
                 self.assertIn(command, script)
+            self.assertNotIn("bash_completion/", script)
+            self.assertNotIn("zsh_completion/", script)
 
     def test_unknown_shell_names_the_known_ones(self) -> None:
         code, _, said = self.run_main("completion", "ksh")

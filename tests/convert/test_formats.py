@@ -74,6 +74,11 @@ class RefusedTests(SynchronousTestCase):
         self.assertIn("no listener that txmux could have; line 2: endpoint = ", str(error))
         self.assertIn("99999", str(error))
 
+    def test_rules_of_txmux(self) -> None:
+        for text in ("[listen l]\nendpoint = :1\n", "\n[route r]\nbackend = 127.0.0.1:1\n"):
+            error = self.assertRaises(ConvertError, converted, text)
+            self.assertIn("this is a rules file of txmux already", str(error))
+
 
 _PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "come-from-other-programs.md"
 

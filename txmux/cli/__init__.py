@@ -49,6 +49,18 @@ _TABLES = {
 }
 """Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""
 
+_MEANT = {
+    **dict.fromkeys(("enable", "ready", "undrain"), "drain --ready {}"),
+    "disable": "drain {}",
+    "maintenance": "drain --maintenance {}",
+    "kill": "close {}",
+    "restart": "reload for new rules, or txmux upgrade for a new version",
+    "start": "run {}",
+    "list": "connections",
+    "show": "status",
+}
+"""What people of other programs call these commands."""
+
 _PIPE_CLOSED = 128 + 13  # SIGPIPE
 _INTERRUPTED = 128 + 2  # SIGINT
 
@@ -162,12 +174,15 @@ def _unknown(words: Sequence[str]) -> str:
     word = words[0]
     if word in {"-r", "--rules"}:
         return f"to run the service with a rules file: txmux run {shlex.join(words[1:2]) or 'FILE'}"
-    if word.startswith("-") and (near := did_you_mean(word, ("--help", "--version"))):
-        return f"{word!r} is not an option{near}"
     if word.startswith("-"):
-        return f"{word!r} is not an option here; to run the service: txmux run {shlex.join(words)}"
+        near = did_you_mean(word, ("--help", "--version"))
+        run = f" here; to run the service: txmux run {shlex.join(words)}"
+        return f"{word!r} is not an option{near or run}"
     if Path(word).suffix or os.sep in word or Path(word).exists():
         return f"{word!r} is not a command; to run the service with that file: txmux run {shlex.quote(word)}"
+    if word in _MEANT:
+        write = _MEANT[word].format(shlex.join(words[1:])).rstrip()
+        return f"there is no command {word!r}; write: txmux {write}"
     return f"there is no command {word!r}{did_you_mean(word, COMMANDS)} (there are {', '.join(COMMANDS)})"
 
 

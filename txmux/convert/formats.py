@@ -40,6 +40,9 @@ _LOOKS: Mapping[Program, re.Pattern[bytes]] = {
 }
 """What is in the files of a program."""
 
+_OWN = re.compile(rb"^[ \t]*\[(listen|route|backend)[ \t]+[A-Za-z0-9._-]+\]", re.MULTILINE)
+"""What is in rules files of txmux."""
+
 _PLAIN = {
     "-": "\xad\u2010\u2011\u2012\u2013\u2014\u2015\u2212",
     '"': "\u201c\u201d\u201e\xab\xbb",
@@ -91,6 +94,10 @@ def convert(
     typographic = list(_typographic(data))
     for line, message in typographic:
         draft.look(line, message)
+    if _OWN.search(data):
+        raise ConvertError(
+            f"{path}: this is a rules file of txmux already; to check it: txmux check {path}"
+        )
     try:
         chosen = program or _guess(data, path)
         _check_points(entry_points, chosen)

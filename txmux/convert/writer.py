@@ -143,6 +143,7 @@ class Draft:
         self._files = [path]
         self._warnings: set[tuple[int, str]] = set()
         self.notes: list[str] = []
+        self._line_of: dict[str, int] = {}  # by the note
         self.has_looks = False
         self._sections: list[DraftSection] = []
         self._headers: set[str] = set()
@@ -208,7 +209,9 @@ class Draft:
         if (line, mark + message) not in self._warnings:
             self._warnings.add((line, mark + message))
             notes = section.notes if section else self.notes
-            notes.append(f"{mark}{self.where(line)}: {message}")
+            note = f"{mark}{self.where(line)}: {message}"
+            self._line_of[note] = line
+            notes.append(note)
 
     def finish(self) -> str:
         """Return the text; what the parser refuses is in comments. At least a listener is left."""
@@ -286,7 +289,7 @@ class Draft:
                 ]
 
     def _lines(self) -> Iterator[tuple[str, _Source | None]]:
-        for note in self.notes:
+        for note in sorted(self.notes, key=lambda note: self._line_of.get(note, 0)):
             yield f"# {note}", None
         order = sorted(self._sections, key=lambda s: _ORDER.index(s.header.partition(" ")[0]))
         for number, section in enumerate(order):

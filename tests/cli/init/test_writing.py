@@ -119,6 +119,9 @@ class WritingTests(SynchronousTestCase):
             "\n# python3 at 127.0.0.1:9999: not recognised.\n# [route service-9999]\n", text
         )
         self.assertEqual(parse(text, "x").routes, ())
+        self.assertIn("--probe", text.splitlines()[-1])
+        for found in ([], [recognise(at(9999)), recognise(at(22, "sshd"))]):
+            self.assertNotIn("--probe", written(*found))
 
     def test_suggestions_are_valid_rules(self) -> None:
         text = written(

@@ -49,10 +49,21 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(
             found.warnings,
             (
-                "x.cfg:3: LOOK: listen y: is left out; mode http, which txmux cannot serve",
+                (
+                    "x.cfg:3: LOOK: listen y: is left out; mode http, which txmux cannot serve: "
+                    "it chooses a server once for each connection, not for each request; if that is enough, "
+                    "write 'mode tcp' (rules by hdr(host) and path stay) and convert again"
+                ),
                 "x.cfg:5: listen z: is left out; it is disabled",
             ),
         )
+        self.assertIn("# LOOK: line 3: listen y", found.text)
+        later = converted(
+            "defaults\n    errorfile 503 /x\nfrontend y\n    mode http\nlisten x\n    bind :1\n"
+        )
+        first, second, *_ = later.text.splitlines()
+        self.assertTrue(first.startswith("# line 2: errorfile"), first)
+        self.assertTrue(second.startswith("# LOOK: line 3: frontend y"), second)
         error = self.assertRaises(
             ConvertError, converted, "defaults\n    mode http\nlisten x\n    bind :1"
         )

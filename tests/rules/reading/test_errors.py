@@ -104,7 +104,7 @@ BAD_FILES = {
         "4: [listen public] backlog: is already at line 3; keep one of the two"
     ),
     "{listen}[route b]\nmatch = any\nbackend = close\nserver = a:1\nmax_connections = 1\nbogus = 1": (
-        "6: [route b] server: unknown key; it belongs in [backend NAME]\n"
+        "6: [route b] server: unknown key; write 'backend = a:1'\n"
         "7: [route b] max_connections: unknown key; it belongs in [txmux], [listen NAME] or [backend NAME]\n"
         "8: [route b] bogus: unknown key; the nearest are log, from and under"
     ),

@@ -95,7 +95,11 @@ class SectionTests(ReadingTestCase):
             f"{self.listen}[route r]\nsni = a.example\nproxy_pass = h:1\n",
             "4 sni: unknown key; write it as an option of the matcher: "
             "'match = tls sni=www.example.com'",
-            "5 proxy_pass: unknown key; write 'backend'",
+            "5 proxy_pass: unknown key; write 'backend = h:1'",
+        )
+        self.refuses(
+            f"{self.listen}[route r]\nmatch = any\nserver = 127.0.0.1:28001\n",
+            "5 server: unknown key; write 'backend = 127.0.0.1:28001'",
         )
 
     def test_none_is_a_key_here(self) -> None:
@@ -220,7 +224,8 @@ class ValueTests(ReadingTestCase):
         rules.write_text(
             f"{self.listen}[route r]\nmatch = tls\nterminate_tls = a.pem b.pem\nbackend = close\n"
         )
-        with self.assertRaisesRegex(RulesError, "; write commas between several files$"):
+        told = r"b.pem': No such file or directory; write 'a.pem, b.pem'$"
+        with self.assertRaisesRegex(RulesError, told):
             load(rules, MATCHERS)
 
     def test_values_of_options_alone(self) -> None:

@@ -168,10 +168,19 @@ class ProblemTests(SynchronousTestCase):
         )
 
     def test_blank_after_a_comma(self) -> None:
-        hint = "blanks beside a comma need quotes around the value (tls takes sni=, alpn=)"
-        for line, word in (("tls sni=a, b", "b"), ("tls sni=a ,b", ",b"), ("tls sni=a , b", ",")):
-            self.assertEqual(self.complaints(line)[0], f"{word!r} is not an option; {hint}")
-        self.assertEqual(len(self.complaints("tls sni=a, b, c")), 2)
+        for line, right in (
+            ("tls sni=a, b", "sni=a,b"),
+            ("tls sni=a ,b", "sni=a,b"),
+            ("tls sni=a , b, c alpn=h2", "sni=a,b,c"),
+            ("tls host=a, b", "sni=a,b"),
+        ):
+            told = f"no spaces beside ','; write '{right}' (tls takes sni=, alpn=)"
+            self.refuses(line, told)
+        (told,) = self.complaints("payload text=a, b")
+        self.assertIn("blanks beside a comma need quotes around the value", told)
+
+    def test_option_of_another_matcher(self) -> None:
+        self.refuses("tls host=a", "unknown option 'host'; write sni=a (tls takes sni=, alpn=)")
 
     def test_malformed_plugin(self) -> None:
         fake: Any = FakeMatcher

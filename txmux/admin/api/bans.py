@@ -13,6 +13,7 @@ from txmux.admin.guard import RefusedError
 from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, text, whole_number
 from txmux.control.connection_row import Positive
 from txmux.net.turns import Turns
+from txmux.rules.reading.values import no_network
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _LONGEST = 10 * 366 * 86400  # seconds
 _LONGEST_REASON = 200
+_ALL = (
+    'network: this would ban all clients; POST {"accepting": false} to /api/listeners/NAME instead'
+)
 _OFTEN = 100  # bans that are written between two pauses
 
 RESOURCES = Resources()
@@ -46,7 +50,7 @@ async def _ban(query: Query) -> ApiAnswer:
     check_names(body, ("network", "seconds", "reason"))
     network = _network(body)
     if not network.prefixlen:
-        raise RefusedError(400, "network: this would ban all clients; stop accepting instead")
+        raise RefusedError(400, _ALL)
     seconds = whole_number(body, "seconds", 1, _LONGEST)
     reason = text(body, "reason") or ""
     if len(reason) > _LONGEST_REASON or not reason.isprintable():
@@ -79,7 +83,4 @@ def _network(body: Mapping[str, Any]) -> IPNetwork:
     try:
         return banned_network(written)
     except ValueError:
-        shown = repr(written[:60])
-        raise RefusedError(
-            400, f"network: {shown} is not an address or a network; write for example 192.0.2.0/24"
-        ) from None
+        raise RefusedError(400, f"network: {no_network(written[:60])}") from None

@@ -66,8 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     _write(Path(arguments.output), text, force=arguments.force)
     routes = sum(service.kind is not None for service in services)
+    probe = "" if routes or arguments.probe or not services else "; --probe asks them what they are"
     print(
-        f"{arguments.output}: written; {len(services)} servers listen here, {routes} of them recognised. "
+        f"{arguments.output}: written; {len(services)} servers listen here, {routes} of them recognised{probe}. "
         f"Read it, and then: txmux check {arguments.output}",
         file=sys.stderr,
     )

@@ -74,6 +74,8 @@ def rules_text(
     for service, kind in routes:
         lines += ["", f"# {_described(service)}", *_route(service, kind)]
     lines += _suggested([*silent[1:], *rest])
+    if not (probed or routes or silent) and rest:
+        lines += ["", "# Nothing is recognised; with --probe, txmux init asks the servers, too."]
     return "".join(f"{line}\n" for line in lines)
 
 

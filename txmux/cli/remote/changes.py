@@ -55,20 +55,26 @@ def _ban_arguments(parser: ArgumentParser) -> None:
 def _ban(ask: Ask, arguments: Namespace) -> Any:
     body: dict[str, Any] = {"network": arguments.network}
     if arguments.duration is not None:
-        body["seconds"] = _seconds(arguments.duration)
+        body["seconds"] = _seconds(arguments.duration, arguments.reason)
     if arguments.reason:
         body["reason"] = " ".join(arguments.reason)
     return ask("POST", "/api/bans", body)
 
 
-def _seconds(text: str) -> int:
-    from txmux.rules.problems import InvalidValueError  # noqa: PLC0415 - only bans with an end need it
+def _seconds(text: str, reason: Sequence[str]) -> int:
+    from txmux.rules.problems import InvalidValueError, with_advice  # noqa: PLC0415 - only bans with an end need it
     from txmux.rules.reading.values import positive_duration  # noqa: PLC0415 - as above
 
     try:
         return max(1, round(positive_duration(text)))
     except InvalidValueError as error:
-        raise UsageError(f"DURATION {error}; a reason comes after it") from None
+        message = str(error)
+        if reason:  # maybe with the unit, as in '5 minutes'
+            try:
+                positive_duration(f"{text} {reason[0]}")
+            except InvalidValueError as other:
+                message = str(other) if "did you mean" in str(other) else message
+        raise UsageError(with_advice(f"DURATION {message}", "a reason comes after it")) from None
 
 
 def _unban_arguments(parser: ArgumentParser) -> None:

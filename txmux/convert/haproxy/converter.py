@@ -135,7 +135,8 @@ class _Haproxy:
             message = f"{proxy.kind} {proxy.name}: is left out; for statistics see metrics in [txmux], and 'txmux top'"
             self._draft.warn(proxy.number, message)
         else:
-            message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve"
+            why = _ONCE if proxy.mode == "http" else ""
+            message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve{why}"
             self._draft.look(proxy.number, message)
         return False
 
@@ -155,6 +156,12 @@ class _Haproxy:
         reason = _REASONS.get(line.name) or _REASONS.get(" ".join(line.words[:2]), "")
         report = self._draft.look if _decides(line, mode) else self._draft.warn
         report(line, f"has no counterpart{reason and f'; {reason}'}", section)
+
+
+_ONCE = (
+    ": it chooses a server once for each connection, not for each request; "
+    "if that is enough, write 'mode tcp' (rules by hdr(host) and path stay) and convert again"
+)
 
 
 def _is_own_pages(proxy: Proxy) -> bool:

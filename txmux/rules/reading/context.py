@@ -87,8 +87,10 @@ class RulesReading:
             try:
                 check_file(path, what)
             except InvalidValueError as error:
-                hint = "write commas between several files" if len(text.split()) > 1 else ""
-                raise InvalidValueError(with_advice(str(error), hint)) from None
+                paths, message = text.split(), str(error)
+                if len(paths) > 1 and all("." in one or "/" in one for one in paths):
+                    message = f"{message.partition('; ')[0]}; write '{', '.join(paths)}'"
+                raise InvalidValueError(message) from None
         return path
 
     def secret(self, text: str) -> Path:

@@ -45,6 +45,7 @@ def foreign_format(text: str) -> str:
 
 
 _LISTEN = "endpoint = :443"
+_BACKEND = "write 'backend'"
 _HERE = "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
 
 _TRANSPORT = "remove it; a [listen] with 'endpoint = udp:PORT' is for UDP, any other for TCP"
@@ -142,7 +143,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("order priority weight", "remove it; routes are asked in the order of the file"),
         "path": "write it as an option of the matcher: 'match = http path=/api/*'",
         **_each("protocol type", "write 'match'"),
-        **_each("destination forward proxy_pass service target to upstream url", "write 'backend'"),
+        **_each("destination forward proxy_pass server service target to upstream url", _BACKEND),
         **_each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
         "regex": "write it as a matcher: 'match = regex pattern=^HELLO'",
         **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
@@ -202,7 +203,7 @@ _STANDS_FOR = {
     "listen": {"endpoint": {"address", "bind", "host", "listen", "port"}},
     "route": {
         "match": {"acl", "host", "path", "protocol", "sni", "sni_hostnames", "tls", "type"},
-        "backend": {"proxy_pass", "target", "to", "use_backend"},
+        "backend": {"proxy_pass", "server", "target", "to", "use_backend"},
     },
     "backend": {"server": {"address", "host", "port", "url"}},
 }
@@ -261,8 +262,10 @@ _TLS = frozenset({"https", "wss", "tls", "ssl"})
 
 
 def with_own_value(hint: str, value: str) -> str:
-    """Return the hint for an unknown key, with the endpoint that was written."""
+    """Return the hint for an unknown key, with the endpoint or the server that was written."""
     endpoint = f":{value}" if value.isdecimal() else value
+    if hint == _BACKEND and ":" in value:
+        return f"write 'backend = {value}'"
     return hint.replace(_LISTEN, f"endpoint = {endpoint}") if ":" in endpoint else hint
 
 

@@ -122,6 +122,9 @@ _FIRST_OPTIONS = {
 }
 """The option of which people write the value alone."""
 
+_ALIASES = {**dict.fromkeys(("host", "hostname", "server_name"), "sni"), "sni": "host"}
+"""By the option of another matcher: what it may be called here."""
+
 _WAITS = (
     "its clients wait for the server to speak, so no byte identifies them: "
     "name its backend with 'silent =' in [listen]"
@@ -182,6 +185,12 @@ def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[
             return f"no spaces around '='; write '{word}={value}'"
         if name in known and word.endswith("=") and after and "=" not in after:
             return f"no spaces around '='; write '{word}{after}'"
+        whole = _joined_at_commas(words[number:])
+        if whole != word and name not in {"text", "pattern"}:
+            right = _ALIASES.get(name, "")
+            if right in known:
+                whole = whole.replace(name, right, 1)
+            return f"no spaces beside ','; write '{whole}'"
         if word == "\\":
             return "no backslash needed; indent the next line"
         if "=" not in word and (word in _JOINERS or word in matchers):
@@ -190,6 +199,15 @@ def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[
                 advice += ", any of which is enough; exclude clients with an earlier route"
             return f"{word!r} is not an option; {advice}"
     return ""
+
+
+def _joined_at_commas(words: Sequence[str]) -> str:
+    whole, *others = words
+    for other in others:
+        if "=" in other or not (whole.endswith(",") or other.startswith(",")):
+            break
+        whole += other
+    return whole
 
 
 def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alternative:
@@ -228,7 +246,8 @@ def _options(
             hint = _without_equals(matcher.name, word, before, options)
             messages.append(f"{word!r} is not an option; {hint} ({takes})")
         elif name not in known:
-            hint = did_you_mean(name, known)
+            right = _ALIASES.get(name, "")
+            hint = f"; write {right}={value}" if right in known else did_you_mean(name, known)
             messages.append(f"unknown option {name!r}{hint} ({takes})")
         elif name in options:
             messages.append(f"option {name!r} is given twice; keep one")

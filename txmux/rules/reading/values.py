@@ -259,7 +259,7 @@ def network(text: str) -> IPNetwork:
     try:
         found = ipaddress.ip_network(text)
     except ValueError:
-        raise InvalidValueError(_no_network(text)) from None
+        raise InvalidValueError(no_network(text)) from None
     mapped = getattr(found.network_address, "ipv4_mapped", None)
     if mapped is not None and found.prefixlen >= 96:
         raise InvalidValueError(
@@ -268,7 +268,7 @@ def network(text: str) -> IPNetwork:
     return found
 
 
-def _no_network(text: str) -> str:
+def no_network(text: str) -> str:
     try:
         inside = ipaddress.ip_interface(text)
     except ValueError:
