@@ -10,6 +10,7 @@ from txmux.admin.api.openapi import Schema, body, ref, schema_of
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import JSON, ApiAnswer, Query, Resources, only_values
 from txmux.control.filters import EVERY, FilterError, Filters, Page, is_identity
+from txmux.control.report import UnknownError
 from txmux.net.turns import Turns
 from txmux.telemetry.formatting import counted
 from txmux.telemetry.record import STATES
@@ -44,6 +45,8 @@ async def _list(query: Query) -> ApiAnswer:
     except FilterError as problem:
         raise RefusedError(400, str(problem)) from None
     listing = await query.control.connections(filters, page)
+    if not listing and not page.after:
+        await _check_names(query, filters)
     headers = incomplete(listing.missing)
     if len(listing) == page.limit:
         following = urlencode({**words, "after": listing[-1]["id"]})
@@ -97,7 +100,17 @@ async def _close(query: Query) -> ApiAnswer:
         filters = Filters.read(words)
     except FilterError as problem:
         raise RefusedError(400, str(problem)) from None
-    return _closed(await query.control.end_connections(filters))
+    count = await query.control.end_connections(filters)
+    if not count:
+        await _check_names(query, filters)
+    return _closed(count)
+
+
+async def _check_names(query: Query, filters: Filters) -> None:
+    try:
+        await query.control.check_names(filters)
+    except UnknownError as problem:
+        raise RefusedError(404, str(problem)) from None
 
 
 def _closed(count: int) -> ApiAnswer:

@@ -22,8 +22,12 @@ _NOT_TXMUX = "what answers is not txmux; name another endpoint"
 _MOST = 1000  # connections to list; more would cost the service time, and are not read
 
 
-def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:
+def fetch_snapshot(
+    ask: Callable[..., Any], filters: Mapping[str, str], *, is_lenient: bool = False
+) -> Snapshot:
+    """Ask for all that is shown; `is_lenient` about filters, a name that does not exist is a problem beside the rest."""
     warnings: list[str] = []
+    problems: list[str] = []
 
     def get(path: str) -> Any:
         return ask("GET", path, warn=warnings.append)
@@ -34,6 +38,15 @@ def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snaps
             raise NoServiceError(_NOT_TXMUX)
         return found
 
+    def connections() -> Any:
+        try:
+            return listed(f"/api/connections?{query}")
+        except ServiceRefusedError as error:
+            if not is_lenient:
+                raise
+            problems.append(str(error))  # a reload took the name away, maybe: the rest goes on
+            return []
+
     query = urlencode({**filters, "limit": str(_MOST)})
     status = get("/api/status")
     if not isinstance(status, dict):
@@ -42,8 +55,9 @@ def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snaps
         status=status,
         routes=listed("/api/routes"),
         backends=listed("/api/backends"),
-        connections=listed(f"/api/connections?{query}"),
+        connections=connections(),
         recent=listed("/api/recent"),
+        problem="".join(problems),
         warnings=tuple(dict.fromkeys(warnings)),
         filters=filters,
         at=time.time(),
@@ -87,7 +101,7 @@ class Polling:
 
     def _snapshot(self) -> Snapshot:
         try:
-            found = fetch_snapshot(self._ask, self._filters)
+            found = fetch_snapshot(self._ask, self._filters, is_lenient=True)
         except (NoServiceError, ServiceRefusedError) as problem:
             why = f"trying again: {printable(' '.join(str(problem).splitlines()))}"
             return attrs.evolve(self._last, problem=why)
