@@ -49,7 +49,7 @@ _TABLES = {
 }
 """Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""
 
-_MEANT = {
+_MEANT = {  # what other programs call these commands
     **dict.fromkeys(("enable", "ready", "undrain"), "drain --ready {}"),
     "disable": "drain {}",
     "maintenance": "drain --maintenance {}",
@@ -59,7 +59,6 @@ _MEANT = {
     "list": "connections",
     "show": "status",
 }
-"""What people of other programs call these commands."""
 
 _PIPE_CLOSED = 128 + 13  # SIGPIPE
 _INTERRUPTED = 128 + 2  # SIGINT

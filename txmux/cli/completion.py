@@ -16,12 +16,6 @@ from txmux.errors import MuxError
 SHELLS = ("bash", "zsh", "fish")  # the shells that there is a script for
 
 _PLAIN = re.compile(r"[\w@%+=:,./\[\]{}-]+")  # bash inserts names unquoted: $(…) would be run
-_FOLDERS = {
-    "/bash_completion/": "/bash-completion/completions/",
-    "/zsh_completion": "/zsh/site-functions",
-}
-"""Folders that shtab writes into the comments of a script, and those that shells read."""
-
 _FILES = {"FILE", "PATH"}  # arguments that are called so are completed with names of files
 _PATIENCE = 1.0  # seconds to wait for a service, as somebody waits for the word
 
@@ -101,8 +95,9 @@ def script_for(shell: str) -> str:
         elif (name, action.dest) == ("matchers", "name"):
             action.choices = [*installed_matchers()]
     script: str = shtab.complete(parser, shell)
-    for folder, ours in _FOLDERS.items():
-        script = script.replace(folder, ours)
+    # The folders that the shells read.
+    script = script.replace("/bash_completion/", "/bash-completion/completions/")
+    script = script.replace("/zsh_completion", "/zsh/site-functions")
     return script.rstrip() + (_BASH_END if shell == "bash" else "")
 
 
@@ -139,11 +134,10 @@ def _names(kind: str, words: Sequence[str]) -> Iterator[str]:
 
 def _targets(ask: command.Ask) -> Iterator[str]:
     for backend in ask("GET", "/api/backends"):
-        yield backend["name"]
+        name = backend["name"]
+        yield name
         yield from (
-            f"{backend['name']}/{one['server']}"
-            for one in backend["servers"]
-            if one["server"] != backend["name"]
+            f"{name}/{one['server']}" for one in backend["servers"] if one["server"] != name
         )
 
 

@@ -34,7 +34,7 @@ from txmux.detection.explain import explain_in_steps
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_token
-from txmux.rules.model import Backend, Rules, Server, backends_of
+from txmux.rules.model import Rules, Server, backends_of
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.telemetry.access_log import KEPT
@@ -42,7 +42,7 @@ from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals,
 from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from txmux.backends.upstreams import Upstreams
     from txmux.rules.model.networks import IPAddress
@@ -246,19 +246,17 @@ class Control:
         rows.sort(key=_order)
         return Listing(rows[: page.limit], [line for part in found for line in part.missing])
 
-    async def check_names(self, filters: Filters) -> None:
-        """Raise `UnknownError` for a name that is neither in the rules nor in connections of older ones."""
-        for what, names in (
-            ("listener", (one.name for one in self.rules.listeners)),
-            ("route", (one.name for one in self.rules.routes)),
-            ("backend", (one.name for one in _backends(self.rules))),
-        ):
-            name, known = getattr(filters, what), [*names]
-            if name is None or name == NONE or name in known:
-                continue
-            found = await self.connections(Filters(**{what: name}), Page(1))
-            if not found and not found.missing:
-                raise UnknownError(f"there is no {what} {name!r}{suggestion(name, known)}")
+    async def unknown_name(self, filters: Filters) -> str:
+        """Return which name is neither in the rules nor in connections of older ones; empty if there is none."""
+        backends = backends_of([*self.rules.backends.values(), *self.rules.outcomes()])
+        parts: tuple[Iterable[Any], ...] = (self.rules.listeners, self.rules.routes, backends)
+        for what, ones in zip(("listener", "route", "backend"), parts, strict=True):
+            name, known = getattr(filters, what), [one.name for one in ones]
+            if name not in {None, NONE, *known}:
+                found = await self.connections(Filters(**{what: name}), Page(1))
+                if not found and not found.missing:
+                    return f"there is no {what} {name!r}{suggestion(name, known)}"
+        return ""
 
     async def connection(self, identity: str) -> dict[str, Any] | None:
         """Report one connection by its ID, with the explanation of its decision; ``None`` if it has ended."""
@@ -454,12 +452,8 @@ def _report(changes: str, late: Sequence[str]) -> Report:
     return Report(ok=True, changes="; ".join([changes, *(f"not yet: {one}" for one in late)]))
 
 
-def _backends(rules: Rules) -> Iterator[Backend]:
-    return backends_of([*rules.backends.values(), *rules.outcomes()])
-
-
 def _server(rules: Rules, backend: str, server: str) -> Server:
-    known = {one.name: one for one in _backends(rules)}
+    known = {one.name: one for one in backends_of([*rules.backends.values(), *rules.outcomes()])}
     if backend not in known:
         raise UnknownError(f"there is no backend {backend!r}{suggestion(backend, known)}")
     servers = {one.text: one for one in known[backend].servers}

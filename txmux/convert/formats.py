@@ -40,8 +40,7 @@ _LOOKS: Mapping[Program, re.Pattern[bytes]] = {
 }
 """What is in the files of a program."""
 
-_OWN = re.compile(rb"^[ \t]*\[(listen|route|backend)[ \t]+[A-Za-z0-9._-]+\]", re.MULTILINE)
-"""What is in rules files of txmux."""
+_OWN_RULES = re.compile(rb"^[ \t]*\[(listen|route|backend)[ \t]+[A-Za-z0-9._-]+\]", re.MULTILINE)
 
 _PLAIN = {
     "-": "\xad\u2010\u2011\u2012\u2013\u2014\u2015\u2212",
@@ -94,10 +93,8 @@ def convert(
     typographic = list(_typographic(data))
     for line, message in typographic:
         draft.look(line, message)
-    if _OWN.search(data):
-        raise ConvertError(
-            f"{path}: this is a rules file of txmux already; to check it: txmux check {path}"
-        )
+    if _OWN_RULES.search(data):
+        raise ConvertError(f"{path}: this is a rules file of txmux already")
     try:
         chosen = program or _guess(data, path)
         _check_points(entry_points, chosen)

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 10 * 366 * 86400  # seconds
 _LONGEST_REASON = 200
-_ALL = (
-    'network: this would ban all clients; POST {"accepting": false} to /api/listeners/NAME instead'
-)
+_ALL = 'this would ban all clients; POST {"accepting": false} to /api/listeners/NAME instead'
 _OFTEN = 100  # bans that are written between two pauses
 
 RESOURCES = Resources()
@@ -50,7 +48,7 @@ async def _ban(query: Query) -> ApiAnswer:
     check_names(body, ("network", "seconds", "reason"))
     network = _network(body)
     if not network.prefixlen:
-        raise RefusedError(400, _ALL)
+        raise RefusedError(400, f"network: {_ALL}")
     seconds = whole_number(body, "seconds", 1, _LONGEST)
     reason = text(body, "reason") or ""
     if len(reason) > _LONGEST_REASON or not reason.isprintable():

@@ -10,7 +10,6 @@ from txmux.admin.api.openapi import Schema, body, ref, schema_of
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import JSON, ApiAnswer, Query, Resources, only_values
 from txmux.control.filters import EVERY, FilterError, Filters, Page, is_identity
-from txmux.control.report import UnknownError
 from txmux.net.turns import Turns
 from txmux.telemetry.formatting import counted
 from txmux.telemetry.record import STATES
@@ -107,10 +106,8 @@ async def _close(query: Query) -> ApiAnswer:
 
 
 async def _check_names(query: Query, filters: Filters) -> None:
-    try:
-        await query.control.check_names(filters)
-    except UnknownError as problem:
-        raise RefusedError(404, str(problem)) from None
+    if problem := await query.control.unknown_name(filters):
+        raise RefusedError(404, problem)
 
 
 def _closed(count: int) -> ApiAnswer:

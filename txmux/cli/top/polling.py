@@ -25,9 +25,7 @@ _MOST = 1000  # connections to list; more would cost the service time, and are n
 def fetch_snapshot(
     ask: Callable[..., Any], filters: Mapping[str, str], *, is_lenient: bool = False
 ) -> Snapshot:
-    """Ask for all that is shown; `is_lenient` about filters, a name that does not exist is a problem beside the rest."""
     warnings: list[str] = []
-    problems: list[str] = []
 
     def get(path: str) -> Any:
         return ask("GET", path, warn=warnings.append)
@@ -38,26 +36,24 @@ def fetch_snapshot(
             raise NoServiceError(_NOT_TXMUX)
         return found
 
-    def connections() -> Any:
-        try:
-            return listed(f"/api/connections?{query}")
-        except ServiceRefusedError as error:
-            if not is_lenient:
-                raise
-            problems.append(str(error))  # a reload took the name away, maybe: the rest goes on
-            return []
-
     query = urlencode({**filters, "limit": str(_MOST)})
     status = get("/api/status")
     if not isinstance(status, dict):
         raise NoServiceError(_NOT_TXMUX)
+    connections, problem = [], ""
+    try:
+        connections = listed(f"/api/connections?{query}")
+    except ServiceRefusedError as error:  # a reload took the name away, maybe
+        if not is_lenient:
+            raise
+        problem = str(error)
     return Snapshot(
         status=status,
         routes=listed("/api/routes"),
         backends=listed("/api/backends"),
-        connections=connections(),
+        connections=connections,
         recent=listed("/api/recent"),
-        problem="".join(problems),
+        problem=problem,
         warnings=tuple(dict.fromkeys(warnings)),
         filters=filters,
         at=time.time(),

@@ -135,8 +135,7 @@ class _Haproxy:
             message = f"{proxy.kind} {proxy.name}: is left out; for statistics see metrics in [txmux], and 'txmux top'"
             self._draft.warn(proxy.number, message)
         else:
-            why = _ONCE if proxy.mode == "http" else ""
-            message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve{why}"
+            message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve{_ONCE if proxy.mode == 'http' else ''}"
             self._draft.look(proxy.number, message)
         return False
 

@@ -88,7 +88,7 @@ class RulesReading:
                 check_file(path, what)
             except InvalidValueError as error:
                 paths, message = text.split(), str(error)
-                if len(paths) > 1 and all("." in one or "/" in one for one in paths):
+                if len(paths) > 1 and all("." in one.rpartition("/")[2] for one in paths):
                     message = f"{message.partition('; ')[0]}; write '{', '.join(paths)}'"
                 raise InvalidValueError(message) from None
         return path

@@ -178,19 +178,18 @@ def _hint(name: str, rest: Sequence[str], known: Mapping[str, IProtocolMatcher])
 def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[str]) -> str:
     """Return the one thing that makes the words after a matcher wrong; empty if each has a problem of its own."""
     for number, word in enumerate(words):
-        name, _, value = word.partition("=")
+        name, equals, value = word.partition("=")
         after = words[number + 1] if number + 1 < len(words) else ""
         if word in known and after.startswith("="):
             value = after[1:] or (words[number + 2] if number + 2 < len(words) else "VALUE")
             return f"no spaces around '='; write '{word}={value}'"
         if name in known and word.endswith("=") and after and "=" not in after:
             return f"no spaces around '='; write '{word}{after}'"
-        whole = _joined_at_commas(words[number:])
-        if whole != word and name not in {"text", "pattern"}:
-            right = _ALIASES.get(name, "")
-            if right in known:
-                whole = whole.replace(name, right, 1)
-            return f"no spaces beside ','; write '{whole}'"
+        beside = word.endswith(",") or after.startswith(",")
+        if equals and beside and after and "=" not in after and name not in {"text", "pattern"}:
+            right = next((one for one in (name, _ALIASES.get(name)) if one in known), name)
+            values = re.sub(" ?, ?", ",", " ".join([value, *words[number + 1 :]]))
+            return f"no spaces beside ','; write '{right}={values.partition(' ')[0]}'"
         if word == "\\":
             return "no backslash needed; indent the next line"
         if "=" not in word and (word in _JOINERS or word in matchers):
@@ -199,15 +198,6 @@ def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[
                 advice += ", any of which is enough; exclude clients with an earlier route"
             return f"{word!r} is not an option; {advice}"
     return ""
-
-
-def _joined_at_commas(words: Sequence[str]) -> str:
-    whole, *others = words
-    for other in others:
-        if "=" in other or not (whole.endswith(",") or other.startswith(",")):
-            break
-        whole += other
-    return whole
 
 
 def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alternative:
