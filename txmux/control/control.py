@@ -26,7 +26,7 @@ from txmux.control.documents import (
     status_document,
 )
 from txmux.control.events import Hub
-from txmux.control.filters import EVERY, NONE, Filters, Page, connection_sort_key
+from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.overrides import Overrides, ServerState, ServiceState
 from txmux.control.rates import Rates, Traffic
 from txmux.control.report import Report, UnknownError
@@ -42,7 +42,7 @@ from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals,
 from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from txmux.backends.upstreams import Upstreams
     from txmux.rules.model.networks import IPAddress
@@ -245,18 +245,6 @@ class Control:
         rows = [row for part in found for row in part]
         rows.sort(key=_order)
         return Listing(rows[: page.limit], [line for part in found for line in part.missing])
-
-    async def unknown_name(self, filters: Filters) -> str:
-        """Return which name is neither in the rules nor in connections of older ones; empty if there is none."""
-        backends = backends_of([*self.rules.backends.values(), *self.rules.outcomes()])
-        parts: tuple[Iterable[Any], ...] = (self.rules.listeners, self.rules.routes, backends)
-        for what, ones in zip(("listener", "route", "backend"), parts, strict=True):
-            name, known = getattr(filters, what), [one.name for one in ones]
-            if name not in {None, NONE, *known}:
-                found = await self.connections(Filters(**{what: name}), Page(1))
-                if not found and not found.missing:
-                    return f"there is no {what} {name!r}{suggestion(name, known)}"
-        return ""
 
     async def connection(self, identity: str) -> dict[str, Any] | None:
         """Report one connection by its ID, with the explanation of its decision; ``None`` if it has ended."""

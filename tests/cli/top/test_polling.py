@@ -5,22 +5,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError
-from txmux.cli.top.polling import Polling, fetch_snapshot
+from txmux.cli.remote.errors import NoServiceError
+from txmux.cli.top.polling import Polling
 from txmux.cli.top.state import ChangeRequest, RequestResult
-
-
-class SnapshotTests(SynchronousTestCase):
-    def test_filter_by_a_name_that_is_gone(self) -> None:
-        def ask(_: str, path: str, **__: object) -> Any:
-            if path.startswith("/api/connections?"):
-                raise ServiceRefusedError(["there is no route 'a'"], 404, {})
-            return {} if path == "/api/status" else [{"path": path}]
-
-        found = fetch_snapshot(ask, {"route": "a"}, is_lenient=True)
-        self.assertEqual((found.problem, found.connections), ("there is no route 'a'", []))
-        self.assertEqual(found.routes, [{"path": "/api/routes"}])
-        self.assertRaises(ServiceRefusedError, fetch_snapshot, ask, {"route": "a"})
 
 
 class WishTests(SynchronousTestCase):

@@ -44,8 +44,6 @@ async def _list(query: Query) -> ApiAnswer:
     except FilterError as problem:
         raise RefusedError(400, str(problem)) from None
     listing = await query.control.connections(filters, page)
-    if not listing and not page.after:
-        await _check_names(query, filters)
     headers = incomplete(listing.missing)
     if len(listing) == page.limit:
         following = urlencode({**words, "after": listing[-1]["id"]})
@@ -99,15 +97,7 @@ async def _close(query: Query) -> ApiAnswer:
         filters = Filters.read(words)
     except FilterError as problem:
         raise RefusedError(400, str(problem)) from None
-    count = await query.control.end_connections(filters)
-    if not count:
-        await _check_names(query, filters)
-    return _closed(count)
-
-
-async def _check_names(query: Query, filters: Filters) -> None:
-    if problem := await query.control.unknown_name(filters):
-        raise RefusedError(404, problem)
+    return _closed(await query.control.end_connections(filters))
 
 
 def _closed(count: int) -> ApiAnswer:

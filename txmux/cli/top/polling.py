@@ -22,9 +22,7 @@ _NOT_TXMUX = "what answers is not txmux; name another endpoint"
 _MOST = 1000  # connections to list; more would cost the service time, and are not read
 
 
-def fetch_snapshot(
-    ask: Callable[..., Any], filters: Mapping[str, str], *, is_lenient: bool = False
-) -> Snapshot:
+def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:
     warnings: list[str] = []
 
     def get(path: str) -> Any:
@@ -40,20 +38,12 @@ def fetch_snapshot(
     status = get("/api/status")
     if not isinstance(status, dict):
         raise NoServiceError(_NOT_TXMUX)
-    connections, problem = [], ""
-    try:
-        connections = listed(f"/api/connections?{query}")
-    except ServiceRefusedError as error:  # a reload took the name away, maybe
-        if not is_lenient:
-            raise
-        problem = str(error)
     return Snapshot(
         status=status,
         routes=listed("/api/routes"),
         backends=listed("/api/backends"),
-        connections=connections,
+        connections=listed(f"/api/connections?{query}"),
         recent=listed("/api/recent"),
-        problem=problem,
         warnings=tuple(dict.fromkeys(warnings)),
         filters=filters,
         at=time.time(),
@@ -97,7 +87,7 @@ class Polling:
 
     def _snapshot(self) -> Snapshot:
         try:
-            found = fetch_snapshot(self._ask, self._filters, is_lenient=True)
+            found = fetch_snapshot(self._ask, self._filters)
         except (NoServiceError, ServiceRefusedError) as problem:
             why = f"trying again: {printable(' '.join(str(problem).splitlines()))}"
             return attrs.evolve(self._last, problem=why)
