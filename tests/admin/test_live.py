@@ -100,7 +100,7 @@ class ServersTest(LiveCase):
                 {"state": "drain", "close_connections": True},
             )
         self.assertEqual(told.status, 200)
-        ended = "drain, 1 connection ended; no server of b gets new clients now"
+        ended = " is drained, 1 connection ended; no server of b gets new clients now"
         self.assertTrue(told.json["changes"].endswith(ended))
         await client.is_lost()
         ready = await self.get("/readyz")

@@ -220,6 +220,16 @@ class ChangedTest(SynchronousTestCase):
             ],
         )
 
+    def test_ready_again(self) -> None:
+        server = "10.0.0.1:80"
+        changed = self.change(server, check=Check("tcp", fall=1, rise=1))
+        self.lines((changed, server, "-+"))
+        self.upstreams.apply_overrides({("b", server): ServerOverride("drain")})
+        with capturedLogs() as events:
+            self.upstreams.apply_overrides({})
+        line = formatEvent(events[0])
+        self.assertEqual(line, f"backend b: {server} is ready again, by an operator")
+
     def test_checks(self) -> None:
         self.change("10.0.0.1:80", check=Check("tcp"))
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)

@@ -60,7 +60,7 @@ class SteeringTest(SupervisedTestCase):
         port = await self.begin()
         self.assertEqual(await self.led(port, 3), [1, 2])
         told = await self.set_server(1, "drain")
-        self.assertEqual(told, f"backend b: {self.servers[1]}: drain")
+        self.assertEqual(told, f"backend b: {self.servers[1]} is drained")
         self.assertEqual(await self.led(port, 3), [3, 0])
         self.assertEqual(len(await self.running.control.connections()), 6)
         await self.set_server(1, "ready")
@@ -70,7 +70,7 @@ class SteeringTest(SupervisedTestCase):
         port = await self.begin()
         await self.led(port, 3)
         told = await self.set_server(1, "maintenance", close_connections=True)
-        self.assertTrue(told.endswith("maintenance, 2 connections ended"), told)
+        self.assertTrue(told.endswith(" is in maintenance, 2 connections ended"), told)
         while len(rows := await self.running.control.connections()) > 1:
             await deferLater(reactor, 0)
         self.assertEqual(rows[0]["server"], self.servers[0])
@@ -143,13 +143,15 @@ class SteeringTest(SupervisedTestCase):
             self.time.advance(0.2)
             await deferLater(reactor, 0)
         changes: dict[ServerState, str] = {
-            "drain": "drain",
-            "ready": "ready, but down (3 checks failed; ",
+            "drain": "is drained",
+            "ready": "is ready, but down (3 checks failed; ",
         }
         for wanted, told in changes.items():
             report = await self.running.control.set_server("b", dead.text, state=wanted)
-            self.assertIn(f"backend b: {dead.text}: {told}", report.changes)
-        self.assertEqual(await self.set_server(0, "ready"), f"backend b: {self.servers[0]}: ready")
+            self.assertIn(f"backend b: {dead.text} {told}", report.changes)
+        self.assertEqual(
+            await self.set_server(0, "ready"), f"backend b: {self.servers[0]} was ready already"
+        )
 
     async def test_unknown_names_and_servers_marked_down(self) -> None:
         await self.begin(
@@ -204,7 +206,7 @@ class WorkersTest(WorkersCase):
         server = f"127.0.0.1:{self.server}"
         with capturedLogs():
             report = await self.running.control.set_server("b", server, state="drain")
-            told = f"backend b: {server}: drain; no server of b gets new clients now"
+            told = f"backend b: {server} is drained; no server of b gets new clients now"
             self.assertEqual((report.ok, report.changes), (True, told))
             for _ in range(10):
                 await self.refused(port)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.telemetry.counting.snapshot import Gauges
@@ -100,12 +102,13 @@ class ServerTests(SynchronousTestCase):
             "f": ("ejected", True),
             "g": ("down", False),
         }
-        servers = [
+        servers: list[dict[str, Any]] = [
             {"server": name, "state": state, "check": None if ok is None else {"ok": ok}}
             for name, (state, ok) in states.items()
         ]
         servers[3]["why"] = "drained by an operator, and down: 2 checks failed; last: timed out"
         servers[4]["check"] = {"ok": False}  # the first of two
+        servers.append({"server": "i", "state": "up", "check": None, "checked": True})
         dead = [{"server": "h", "state": "down"}]
         listed = worst_first([{"name": "web", "servers": servers}, {"name": "db", "servers": dead}])
         self.assertEqual(
@@ -119,5 +122,6 @@ class ServerTests(SynchronousTestCase):
                 ("e", "drain"),
                 ("a", "not checked"),
                 ("b", "up"),
+                ("i", "checking"),  # its first check has no result yet
             ],
         )

@@ -81,8 +81,10 @@ def _report_change(
         not checking and bool({before, now} & _OF_CHECKER)
     )
     server, address = member.server.text, member.target.text
-    why = member.why or "by an operator"
+    is_ready_again = before in BY_OPERATOR and now is MemberState.UP  # its reason is an older one
+    why = "by an operator" if is_ready_again else member.why or "by an operator"
     how, is_well = why if now in BY_OPERATOR else f"{now.value}: {why}", now is MemberState.UP
+    how = f"ready again, {why}" if is_ready_again else how
     if now is before:  # the checks of a drained one
         is_well = member.health.state is MemberState.UP
         how += ", and up again" if is_well else ""

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from txmux.access.bans import Bans, Change, ServiceBans, rows_of
 from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
+from txmux.backends.pool.server_health import AS_RULED
 from txmux.control.broadcast import PATIENCE, Answers, Askable, Listing, broadcast
 from txmux.control.documents import (
     address_states,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.counters import Counters
 
 _MOST_WEIGHT = 65535
+
+_STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"}
 
 _ENDING = 20.0  # seconds that a worker has to end connections
 
@@ -340,13 +343,18 @@ class Control:
             return Report.refused(
                 f"weight: must be from 1 to {_MOST_WEIGHT}, or 0 for that of the rules, not {weight}"
             )
+        overrides = self.overrides()
+        had = overrides.servers.get((backend, server), AS_RULED).state
         late = await self._override(
-            self.overrides().with_server(backend, server, time.time(), state, weight)
+            overrides.with_server(backend, server, time.time(), state, weight)
         )
         but = "" if state is None else await self._but(backend, server, state)
-        changes = [state + (but if state == "ready" else "")] if state else []
+        changes = []
+        if state:
+            is_now = f"was {_STATES[state]} already" if state == had else f"is {_STATES[state]}"
+            changes.append(is_now + (but if state == "ready" else ""))
         if weight is not None:
-            changes.append(f"weight {weight or found.weight}")
+            changes.append(f"has weight {weight or found.weight}")
         if close_connections:
             answers = await self._ask(
                 "close_server", seconds=_ENDING, backend=backend, server=server
@@ -354,8 +362,9 @@ class Control:
             count = sum(count for _, count in answers.answers)
             changes.append(f"{counted(count, 'connection')} ended")
             late += answers.missing
-        changed = (", ".join(changes) or "nothing changed") + ("" if state == "ready" else but)
-        return _report(f"backend {backend}: {server}: {changed}", late)
+        changed = (", ".join(changes) or "is as before") + ("" if state == "ready" else but)
+        name = backend if server == backend else f"{backend}: {server}"
+        return _report(f"backend {name} {changed}", late)
 
     async def _but(self, backend: str, server: str, state: ServerState) -> str:
         """Say what else keeps clients from a server that is ready; or that no other server of the backend gets new ones."""

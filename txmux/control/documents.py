@@ -123,7 +123,8 @@ def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
 
 def failed_reload(last_reload: tuple[float, Report] | None) -> Iterator[Trouble]:
     if last_reload is not None and not last_reload[1].ok:
-        why = next(iter(last_reload[1].errors), "no reason is known")
+        why, *others = last_reload[1].errors or ["no reason is known"]
+        why += f"; and {len(others)} more" if others else ""
         yield "reload", f"the last reload failed, the previous rules are in force: {why}"
 
 
@@ -257,9 +258,10 @@ def backends_document(
                 {**_worst(address, seen), "check": checks.get((*key, address))}
                 for address, seen in addresses.get(key, {}).items()
             ]
-            servers.append(
-                _server(server, here, totals.get(key), overrides, key, stale.get(key, ""))
+            found_server = _server(
+                server, here, totals.get(key), overrides, key, stale.get(key, "")
             )
+            servers.append({**found_server, "checked": backend.check is not None})
         listed.append({"name": backend.name, "servers": servers})
     return listed
 

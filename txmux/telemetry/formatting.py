@@ -156,10 +156,10 @@ AND_DOWN = ", and down"  # in the reason of a drained server
 
 
 def server_state(server: Mapping[str, Any]) -> str:
-    """Write the state of a server; one that nothing checks is not known to be up."""
+    """Write the state of a server; one without a check, or before its first, is not known to be up."""
     state, check = str(server["state"]), server.get("check")
     if state == "up" and not check:
-        return "not checked"
+        return "checking" if server.get("checked") else "not checked"
     is_down = state == "drain" and AND_DOWN in str(server.get("why"))
     return f"drained{AND_DOWN}" if is_down else state
 
@@ -167,7 +167,7 @@ def server_state(server: Mapping[str, Any]) -> str:
 def worst_first(backends: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return servers with the names of their backends, what is down or drained first; of these, first the backends without a server."""
     order = {state: number for number, state in enumerate(_WORST_FIRST)}
-    well = {"up": len(order), "not checked": len(order)}
+    well = {"up": len(order), "checking": len(order), "not checked": len(order)}
     ranked = []
     for one in backends:
         ranks = [{**order, **well}.get(server_state(server), 0) for server in one["servers"]]

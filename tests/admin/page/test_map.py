@@ -113,13 +113,22 @@ class MapTests(SynchronousTestCase):
         )
         unchecked = MapServer("d", "unchecked")
         self.assertEqual(
-            [health_of(servers) for servers in ([unchecked], [up, unchecked], [down, unchecked])],
-            ["unchecked", "unchecked", "partly"],
+            [
+                health_of(servers)
+                for servers in (
+                    [unchecked],
+                    [up, unchecked],
+                    [down, unchecked],
+                    [up, MapServer("e", "checking")],
+                )
+            ],
+            ["unchecked", "unchecked", "partly", "checking"],
         )
 
     def test_servers_that_nothing_checks_are_not_called_up(self) -> None:
         for states, detail in (
             (("unchecked", "unchecked"), "not checked"),
+            (("checking", "checking"), "checking"),
             (("unchecked", "down"), "1/2 out"),
             (("up", "down"), "1/2 up"),
         ):

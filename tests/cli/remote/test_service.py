@@ -140,7 +140,7 @@ class WaitTests(ServiceTestCase):
         waits = (
             rf"waiting for [12] connections? to end; see them: txmux connections --backend {name}\n"
         )
-        drained = f"backend {name}: {name}: drain; no server of {name} gets new clients now\n"
+        drained = f"backend {name} is drained; no server of {name} gets new clients now\n"
         self.assertRegex(child.output, rf"\A{waits}{drained}\Z")
         mux.stop()
 
@@ -241,28 +241,32 @@ class DrainTests(ServiceTestCase):
         first = self.relayed(mux, self.server)
         none = "; no server of pool gets new clients now\n"
         told = self.told(0, "drain", name)
-        self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: drain{none}")
+        self.assertEqual(told, f"backend pool: 127.0.0.1:{port} is drained{none}")
         for _ in range(4):
             self.relayed(mux, other)
         self.answers(*first)
         told = self.told(0, "drain", "--maintenance", "--close", name)
-        ended = f"maintenance, 1 connection ended{none}"
-        self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: {ended}")
+        ended = f"is in maintenance, 1 connection ended{none}"
+        self.assertEqual(told, f"backend pool: 127.0.0.1:{port} {ended}")
         self.assertEqual(mux.take_one()["reason"], "killed")
         self.assertEqual(
-            self.told(0, "drain", "--ready", name), f"backend pool: 127.0.0.1:{port}: ready\n"
+            self.told(0, "drain", "--ready", name), f"backend pool: 127.0.0.1:{port} is ready\n"
         )
         self.answers(*self.relayed(mux, self.server))
         self.assertIn("there is no backend 'pol/x' (there are ", self.told(1, "drain", "pol/x"))
-        for state, options in ((f"drain{none.strip()}", []), ("ready", ["--ready"])):
+        for state, options in (
+            (f"is drained{none.strip()}", []),
+            ("is ready", ["--ready"]),
+            ("was ready already", ["--ready"]),
+        ):
             told = self.told(0, "drain", *options, "pool")
-            self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: {state}\n")
+            self.assertEqual(told, f"backend pool: 127.0.0.1:{port} {state}\n")
         self.assertIn("(there are pool, ", self.told(1, "drain", "pol"))
         self.assertIn("has no server 'x'", self.told(1, "drain", "pool/x"))
         name = f"unix:{self.folder}/last.sock"
-        for named in (name, f"{name}/{name}"):
+        for named, state in ((name, "is drained"), (f"{name}/{name}", "was drained already")):
             told = self.told(0, "drain", named)
-            self.assertTrue(told.startswith(f"backend {name}: {name}: drain; no server of "), told)
+            self.assertTrue(told.startswith(f"backend {name} {state}; no server of "), told)
         mux.stop()
 
 

@@ -73,7 +73,7 @@ class TopTests(InteropTestCase):
         screen.wait_for(rf"^{asked}\s+connections\?\s+y/n$")
         screen.type("y")
         screen.wait_for(
-            rf"^backend pool: 127\.0\.0\.1:{port}: drain; no server of pool gets new clients now$"
+            rf"^backend pool: 127\.0\.0\.1:{port} is drained; no server of pool gets new clients now$"
         )
         screen.wait_for(rf"^pool +127\.0\.0\.1:{port} +drain ")
         self.assertEqual(get(self.admin, "/api/backends")[0]["servers"][0]["state"], "drain")

@@ -221,6 +221,7 @@ _FORMS: dict[str, Any] = {
             {
                 "server": str,
                 **_SERVER_STATE,
+                "checked": bool,
                 "backup": bool,
                 "active": int,
                 "total": int,

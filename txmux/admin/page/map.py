@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
-Health = Literal["up", "unchecked", "partly", "down", "drain", "idle"]
+Health = Literal["up", "unchecked", "checking", "partly", "down", "drain", "idle"]
 
 WIDTH = 1000
 ROW = 26
@@ -21,7 +21,10 @@ _MOST_ROUTES = 24
 _MANY_SERVERS = 24
 _MOST_SERVERS = 6  # of one backend
 _TROUBLE: Sequence[Health] = ("down", "partly", "drain")  # the worst first
-_URGENCY = {health: at for at, health in enumerate((*_TROUBLE, "unchecked", "up", "idle"))}
+_WELL = {"up", "unchecked", "checking", "partly"}
+_URGENCY = {
+    health: at for at, health in enumerate((*_TROUBLE, "unchecked", "checking", "up", "idle"))
+}
 _LETTER = 7.3  # width of a letter, in the units of the drawing
 
 CHART_WIDTH = 300
@@ -163,9 +166,9 @@ def health_of(servers: Iterable[MapServer]) -> Health:
     states = [server.health for server in servers]
     if not states:
         return "idle"
-    up = sum(state in {"up", "unchecked", "partly"} for state in states)
+    up = sum(state in _WELL for state in states)
     if up == len(states):
-        return next((state for state in ("partly", "unchecked") if state in states), "up")
+        return next((one for one in ("partly", "unchecked", "checking") if one in states), "up")
     if up:
         return "partly"
     return "drain" if all(state == "drain" for state in states) else "down"
@@ -174,10 +177,11 @@ def health_of(servers: Iterable[MapServer]) -> Health:
 def _how_many(states: Sequence[Health]) -> str:
     if not states:
         return ""
-    if "unchecked" not in states:
+    if not {"unchecked", "checking"} & {*states}:
         return f"{states.count('up')}/{len(states)} up"
     out = sum(state in _TROUBLE for state in states)
-    return f"{out}/{len(states)} out" if out else "not checked"
+    well = "checking" if "checking" in states else "not checked"
+    return f"{out}/{len(states)} out" if out else well
 
 
 def _shown(
@@ -357,7 +361,7 @@ class _Drawing:
                 f"M{x1:.0f},{source.middle:.0f} C{x1 + bend:.0f},{source.middle:.0f} "
                 f"{x2 - bend:.0f},{target.middle:.0f} {x2:.0f},{target.middle:.0f}"
             )
-        is_well = health in {"up", "unchecked", "partly"}
+        is_well = health in _WELL
         colour: Health = "idle" if is_well and not flow.weight else health
         self.lines.append(MapLine(path, self._thickness(flow.weight), colour))
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _HEALTH: Mapping[str, Health] = {
     "up": "up",
     "not checked": "unchecked",
+    "checking": "checking",
     "probing": "partly",
     "drain": "drain",
     "drained, and down": "drain",

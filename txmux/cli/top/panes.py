@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _STATES = {
     "up": "green",
     "not checked": "",
+    "checking": "",
     "down": "bold red",
     "ejected": "red",
     "probing": "yellow",
