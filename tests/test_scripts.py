@@ -75,6 +75,12 @@ class ScriptTests(SynchronousTestCase):
                 f"{script}: cannot run 'no-such-python': set PYTHON to a Python 3.10 or newer\n",
             )
 
+    def test_help_of_the_demo_is_its_own(self) -> None:
+        command = [self.folder / "script/demo", "--help"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        self.assertTrue(told.startswith("Usage: script/demo [--demo-port PORT]\n"), told)
+        self.assertFalse((self.folder / ".venv").exists())
+
     def test_old_interpreter_is_refused_first(self) -> None:
         old = self.folder / "old"
         old.write_text(_TOO_OLD)

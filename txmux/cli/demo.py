@@ -19,7 +19,7 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface import implementer
 
 from txmux.rules.embedding import route
@@ -149,18 +149,25 @@ def hints(port: int) -> str:
 class _DemoPage(Resource):
     isLeaf = True
 
-    def render_GET(self, request: Request) -> bytes:
+    def render_GET(self, request: Request) -> int:
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         host: Any = request.getHost()
         rows = "\n".join(f"  {command}\n      {seen}" for command, seen in examples(host.port))
         saw = f"{request.method.decode()} of {request.clientproto.decode()}"
         if request.isSecure():
             saw = "ClientHello of TLS"
-        return (
+        page = (
             f"Your connection was recognised as {'TLS' if request.isSecure() else 'HTTP'}.\n\n"
             f"txmux read its first bytes, saw the {saw}, and handed it,\n"
             f"those bytes included, to this page. The same port, {host.port}, also answers:\n\n{rows}\n"
-        ).encode()
+        )
+        # Without a length, the client reads until the end: one that closes before TLS's goodbye resets the connection.
+        request.clientproto = b"HTTP/1.0"
+        request.setHeader(b"connection", b"close")
+        request.channel.persistent = False
+        request.write(page.encode())
+        request.finish()
+        return NOT_DONE_YET
 
 
 class PageSite(Site):
