@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.originals import client_hello
 from txmux.admin.page.query import PageQuery
 from txmux.admin.page.unrecognised import dump, line_for, matcher_of
 from txmux.admin.page.view import PageExplanation, PageSnapshot, View, render
@@ -242,6 +243,21 @@ class QueryTests(SynchronousTestCase):
         self.assertEqual(query.link(route="", after=""), "./")
 
 
+_HOSTILE = (
+    b"*",
+    b".a",
+    b"~a",
+    b"a,b",
+    b"a path=/",
+    b'"a"',
+    b"a;b",
+    b"$HOME",
+    b"${A}",
+    b"a\\",
+    b"\xe9",
+)
+
+
 class UnrecognisedTests(SynchronousTestCase):
     def test_line_matches_plain_text_as_text_and_the_rest_in_hex(self) -> None:
         self.assertEqual(line_for(b"HELO-there"), "match = payload text=HELO-the")
@@ -250,8 +266,15 @@ class UnrecognisedTests(SynchronousTestCase):
     def test_matcher_is_suggested_only_for_bytes_that_it_knows(self) -> None:
         for data, line in (
             (b"SSH-2.0-x\r\n", "match = ssh"),
-            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "match = http"),
+            (b"GET / HTTP/1.1\r\n\r\n", "match = http"),
+            (
+                b"GET / HTTP/1.1\r\nHost: a-b.Example.com:80\r\n\r\n",
+                "match = http host=a-b.Example.com",
+            ),
+            *((b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host, "match = http") for host in _HOSTILE),
             (bytes.fromhex("1603010200010001fc0303"), "match = tls"),
+            (client_hello("www.example.com"), "match = tls sni=www.example.com"),
+            (client_hello("*.example.com"), "match = tls"),
             (b"\x05\x01\x00", "match = socks5"),
             (b"HELO-there", ""),
             (b"", ""),

@@ -18,6 +18,7 @@ from tests.cli.top.answers import (
     SNAPSHOT,
     STATUS,
 )
+from txmux.cli.top.keys import HELP
 from txmux.cli.top.plain import text_of
 from txmux.cli.top.state import PANES, Mode, Pane, RequestResult, Snapshot, TopState
 from txmux.cli.top.view import screen, sparkline
@@ -157,6 +158,15 @@ class ScreenTests(SynchronousTestCase):
             self.assertEqual(drawn[1:3], [f"trouble 0{7 * ' and so on'}", "  and so on and so on"])
             self.assertEqual(drawn[height], f"{hidden} more: txmux status")
             self.assertTrue(drawn[height + 1].startswith("connections: 3 active"))
+
+    def test_help_is_folded_and_has_every_word(self) -> None:
+        for width in (40, 80):
+            drawn = _drawn(TopState(mode="help"), SNAPSHOT, width, 60)
+            text = " ".join(" ".join(drawn).split())
+            for keys, what in HELP:
+                self.assertIn(what.rpartition(" ")[2], text)
+                self.assertIn(keys, text)
+            self.assertEqual([line[-6:] for line in drawn[4:] if line.endswith("…")], ["=5m …"])
 
     def test_pane_that_is_not_looked_at_shows_its_first_rows(self) -> None:
         servers = [{**SERVER, "server": f"s{number}"} for number in range(50)]

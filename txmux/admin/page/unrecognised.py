@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ _PRINTABLE = range(0x20, 0x7F)
 
 _IDENTIFY_NOTHING = frozenset({"any", "random"})  # matchers that identify no protocol
 _EVERY_BYTE = 256
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
 
 
 def identical_clients(ends: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -94,7 +96,21 @@ def matcher_of(data: bytes, over: Transport = Transport.TCP) -> str:
         for name, predicate in _predicates(over).items()
         if _matches(predicate, peeked)
     ]
-    return f"match = {min(known)[1]}" if known else ""
+    if not known:
+        return ""
+    name = min(known)[1]
+    return f"match = {name}{_name_asked_for(name, _predicates(over)[name], peeked)}"
+
+
+def _name_asked_for(matcher: str, predicate: Predicate, peeked: Any) -> str:
+    """Return the option for the name that the client asks for, unless that could mean anything else in a rule."""
+    known = {option.name for option in installed_matchers()[matcher].options}
+    try:
+        facts = predicate.learnt(peeked) if hasattr(predicate, "learnt") else {}
+    except Exception:  # noqa: BLE001 - as below
+        return ""
+    names = ((name, facts[name]) for name in ("sni", "host") if name in known and name in facts)
+    return next((f" {name}={value}" for name, value in names if _HOST_NAME.fullmatch(value)), "")
 
 
 def _matches(predicate: Predicate, peeked: Peeked) -> bool:

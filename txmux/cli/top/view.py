@@ -23,6 +23,7 @@ _GAP = 2
 _SHORT = 4  # lines that a pane has before others have more than they need most
 _HEAD = 2  # lines of a pane that are no rows
 _LABEL = 10
+_KEYS = 18  # columns of the help before what they do
 _MATCH = 2  # the column that is cut if there is little room, and the least that it has
 _LEAST_MATCH = 10
 _WIDE = 170  # columns that are enough for two panes side by side
@@ -37,7 +38,7 @@ def screen(state: TopState, snapshot: Snapshot, width: int, height: int) -> list
     troubles = [*_troubles(snapshot, width)]
     first = min(len(troubles), max(2, room // 3), room)
     if state.mode == "help":
-        body = _scrolled([*_help()], state.scrolled, room - first)
+        body = _scrolled([*_help(width)], state.scrolled, room - first)
     elif state.mode == "explanation" and state.result.connection is not None:
         explained = [*_explanation(state.result.connection, width)]
         body = _scrolled(explained, state.scrolled, room - first)
@@ -305,14 +306,15 @@ def _scrolled(lines: Sequence[Text], scrolled: int, room: int) -> list[Text]:
     return [*lines[first : first + room]]
 
 
-def _help() -> Iterator[Text]:
+def _help(width: int) -> Iterator[Text]:
     yield Text()
     for keys, what in HELP:
-        yield Text(f"  {keys:<16}", "bold") + Text(what, "not bold")
+        for number, part in enumerate(textwrap.wrap(what, max(20, width - _KEYS))):
+            yield Text(f"  {'' if number else keys:<{_KEYS - 2}}", "bold") + Text(part, "not bold")
     yield Text()
-    yield Text(
-        "  Filters are those of 'txmux connections': route=ssh, client=192.0.2.0/24, older=5m …"
-    )
+    filters = "Filters are those of 'txmux connections': route=ssh, client=192.0.2.0/24, older=5m …"
+    for part in textwrap.wrap(filters, max(20, width - 2)):
+        yield Text(f"  {part}")
 
 
 def _explanation(one: Mapping[str, Any], width: int) -> Iterator[Text]:
