@@ -76,7 +76,7 @@ class ScriptTests(SynchronousTestCase):
             )
 
     def test_help_of_the_demo_is_its_own(self) -> None:
-        command = [self.folder / "script/demo", "--help"]
+        command = [str(self.folder / "script/demo"), "--help"]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         self.assertTrue(told.startswith("Usage: script/demo [--demo-port PORT]\n"), told)
         self.assertFalse((self.folder / ".venv").exists())

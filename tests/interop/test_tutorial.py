@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SECTION = re.compile(r"^## (.*)\n", re.MULTILINE)
 # What is another one each time: times, names of connections and ports, how much a client of this version says, how long it took.
 _CHANGING = re.compile(
-    r"\d{4}-\d\d-\d\dT[\d:.+Z]+|\bid=\S+|(?<=127\.0\.0\.1:)\d{5}\b|\b(bytes_\w+|\w+_ms|facts\.\w+)=\S+|(?<=process )\d+|OpenSSH_\S.*"
+    r"\d{4}-\d\d-\d\dT[\d:.+Z]+|\bid=\S+|(?<=127\.0\.0\.1:)\d{5}\b|\b(bytes_\w+|\w+_ms|facts\.\w+)=\S+|(?<=process )\d+|(?<=unix:)\S+(?=/txmux/)|OpenSSH_\S.*"
 )
 
 
@@ -62,7 +62,8 @@ class TutorialTestCase(ScenarioTestCase):
     def begin(cls, command: str, folder: str = "") -> Child:
         """Type a command that stays."""
         there = cls.folder / folder
-        return cls.share(Child(cls.shell, "-c", f"cd {there} && exec {cls.meant(command)}"))
+        line = f"export XDG_RUNTIME_DIR={cls.folder}; cd {there} && exec {cls.meant(command)}"
+        return cls.share(Child(cls.shell, "-c", line))
 
     @classmethod
     def meant(cls, command: str) -> str:

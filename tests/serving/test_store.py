@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 
 from twisted.internet.error import CannotListenError
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
@@ -60,6 +61,20 @@ class StoreTest(SynchronousTestCase):
             )
             self.assertIn("restart the service", str(problem))
         self.assertEqual(inodes(self.store.sockets()), before)
+
+    def test_end_of_a_socket_is_logged_as_its_beginning(self) -> None:
+        kept = self.listener("127.0.0.1:0", name="kept")
+        self.store.open([kept, self.listener("127.0.0.1:0", name="moved")])
+        former = next(text for key, text in self.store.addresses.items() if "moved" in key)
+        with capturedLogs() as events:
+            self.store.open([kept, self.listener(f"unix:{self.folder}/a.sock", name="moved")])
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                f"listening on unix:{self.folder}/a.sock for [listen moved]",
+                f"no longer listening on {former} for [listen moved]",
+            ],
+        )
 
     def test_several(self) -> None:
         """All that cannot be opened are named, each in a line, and nothing new is left open."""

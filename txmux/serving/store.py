@@ -39,6 +39,7 @@ class ListeningSockets:
             address, reactor
         )
         self.addresses: dict[str, str] = {}
+        self._sections: dict[str, str] = {}
         self._sockets: dict[str, socket.socket] = {}
         self._adopted: dict[str, socket.socket] = {}
 
@@ -141,12 +142,20 @@ class PreparedSockets:
         Close the ports that accept from those first, then each by `close_socket`.
         """
         store = self._store
+        addresses, sections = store.addresses, store._sections
+        store._sections = {address.key: address.section for address in self._addresses}
         store.addresses = {key: shown(key, opened) for key, opened in self.sockets.items()}
         for address in self.opened:
             _log.info(
                 "listening on {address} for {section}",
                 address=store.addresses[address.key],
                 section=address.section,
+            )
+        for key in (key for key in store._sockets if key not in self.sockets):
+            _log.info(
+                "no longer listening on {address} for {section}",
+                address=addresses[key],
+                section=sections[key],
             )
         for address in self._addresses:
             if address not in self.opened and address.kind not in {"systemd", "udp"}:

@@ -166,7 +166,7 @@ class ScreenTests(SynchronousTestCase):
             for keys, what in HELP:
                 self.assertIn(what.rpartition(" ")[2], text)
                 self.assertIn(keys, text)
-            self.assertEqual([line[-6:] for line in drawn[4:] if line.endswith("…")], ["=5m …"])
+            self.assertEqual(sum(line.endswith("…") for line in drawn[4:]), 1)
 
     def test_pane_that_is_not_looked_at_shows_its_first_rows(self) -> None:
         servers = [{**SERVER, "server": f"s{number}"} for number in range(50)]
