@@ -138,7 +138,7 @@ class StalledLogTests(InteropTestCase):
                     served = sum(threads.map(lambda _: self.served(port), range(_CLIENTS)))
                 self.assertEqual(served, _CLIENTS)
                 # It is read at last; what workers have yet to hand on may not be lost.
-                while b" are lost" not in said and len(_TOLD.findall(said)) < _CLIENTS:
+                while b" were lost" not in said and len(_TOLD.findall(said)) < _CLIENTS:
                     self.assertTrue(select.select([output], [], [], PATIENCE)[0], said[-2000:])
                     said += output.read(2**20)
                 process.send_signal(signal.SIGTERM)
@@ -147,7 +147,7 @@ class StalledLogTests(InteropTestCase):
         self.assertNotIn(b"Traceback", said)
         lines = len(_TOLD.findall(said))
         if form == "text":
-            lost = re.findall(rb"for a while; (\d+) (?:lines )?are lost", said)
+            lost = re.findall(rb"for a while; (\d+) (?:lines )?were lost", said)
             self.assertEqual(lines + sum(map(int, lost)), _CLIENTS)
             for line in said.splitlines():
                 self.assertTrue(line.startswith(b"20"), line)
