@@ -16,11 +16,11 @@ _HEAD = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^]]*\] (?:worker \d: )?(.*)$")
 _CAUSES = {
     "it starts": r"txmux \S+, process \d+, rules \S+",
     "its reactor starts": r"Starting reactor\.\.\.",
-    "it listens": r"listening on \S+ for (\[listen (public|quic)\]|admin\S*|\[txmux\].*)",
+    "it listens": r"(no longer )?listening on \S+ for (\[listen (public|quic)\]|admin\S*|\[txmux\].*)",
     "its workers serve": r"serving with 2 worker",
     "a reload": r"rules reloaded: .*",
     "an upgrade": r"upgraded: .*",
-    "a reload, for certificates": r"\[route ended\] terminate_tls: the certificates have been read again",
+    "a reload, for certificates": r"\[route ended\] terminate_tls: certificates reloaded",
     "an upgrade that takes too long": r"upgrade failed, the old process keeps serving: .* was not ready within 60 s.*",
     "a process that was too late": r"the supervisor process has ended; worker \d is shutting down",
     "connections that cannot move": r"draining connections: \d+, for up to 120 s; a second signal closes them at once",
