@@ -152,6 +152,7 @@ class LeakTest(MuxTestCase):
             server.close()
         while _Server.open:
             await self.turn()
+        await self.turn()  # what has ended is freed with its turn
 
     async def test_nothing_is_left(self) -> None:
         """After all of them there are as many descriptors, timers and objects as before."""
