@@ -216,8 +216,10 @@ def _servers(ask: Ask, arguments: Namespace) -> Any:
         return backends
     found = [one for one in backends if one["name"] == arguments.backend]
     if not found:
-        known = ", ".join(str(one["name"]) for one in backends) or "none"
-        why = f"there is no backend {arguments.backend!r} (there are {known})"
+        from txmux.rules.problems import listed  # noqa: PLC0415 - only a wrong name needs it
+
+        known = listed(str(one["name"]) for one in backends)
+        why = f"there is no backend {arguments.backend!r}{known}"
         raise ServiceRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
     return found
 
