@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -12,11 +15,15 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.backends.pool.pools import Watched, servers
 from tests.support.peers import reactor
 from tests.support.ports import free_port
-from txmux.backends.connect.client import ProxyClientFactory
-from txmux.backends.connect.dial import reason_of
+from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
+from txmux.backends.connect.dial import dial, reason_of
 from txmux.net.header_first import HeaderFirst
+from txmux.net.sockets import plainsocket
+from txmux.net.sockets.poller import Poller, is_available
+from txmux.rules.reading.endpoints import server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,3 +70,52 @@ class ItselfTest(TestCase):
             with self.assertRaises(TwistedRefused) as caught:
                 await waiting
             self.assertIn("nothing listens there", str(caught.exception))
+
+
+class CongestionTest(TestCase):
+    """Congestion control of connections to servers."""
+
+    skip = None if hasattr(socket, "TCP_CONGESTION") else "it needs Linux"
+
+    def options(self, to: str, congestion: str = "auto", default: str = "bbr") -> object:
+        file = Path(self.mktemp())
+        file.write_text(f"{default}\n")
+        self.patch(plainsocket, "_SYSTEM_CONGESTION", file)
+        return Watched(*servers(to), congestion=congestion).members[0].options
+
+    def test_chosen(self) -> None:
+        reno = ((socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno"),)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("127.0.0.1", 9))  # a machine without a network has no other address
+            with contextlib.suppress(OSError):
+                probe.connect(("192.0.2.1", 9))
+            own = probe.getsockname()[0]
+        for near in ("127.0.0.1:80", "127.1.2.3:80", "[::1]:80", f"{own}:80"):
+            self.assertEqual(self.options(near), reno)
+            self.assertEqual(self.options(near, default="cubic"), ())
+            self.assertEqual(self.options(near, "system"), ())
+        for near in ("192.0.2.1:80", "[2001:db8::1]:80", "unix:/run/x.sock", "{local}:80"):
+            self.assertEqual(self.options(near), ())
+        self.assertEqual(self.options("192.0.2.1:80", "reno", "cubic"), reno)
+
+    def test_no_known_default(self) -> None:
+        self.patch(plainsocket, "_SYSTEM_CONGESTION", Path(self.mktemp()))
+        self.assertEqual(Watched(*servers("127.0.0.1:80")).members[0].options, ())
+
+    async def test_connected(self) -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        options = self.options("127.0.0.1:80")
+        for poller in (None, Poller.for_reactor(reactor) if is_available() else None):
+            connected: Deferred[ProxyClient] = Deferred()
+            factory = ProxyClientFactory(connected.callback, connected.errback)
+            to = server(f"127.0.0.1:{listening.getsockname()[1]}")
+            dial(reactor, to, factory, 60, clock=reactor, poller=poller, member_options=options)  # type: ignore[arg-type]
+            end = await connected
+            its: Any = end.transport.getHandle()
+            name = its.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+            self.assertEqual(name.rstrip(b"\0"), b"reno")
+            lost: Deferred[None] = Deferred()
+            end.connectionLost = lambda *_, lost=lost: lost.callback(None)  # type: ignore[method-assign]
+            end.transport.abortConnection()
+            await lost

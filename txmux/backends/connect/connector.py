@@ -152,7 +152,7 @@ class BackendConnector:
         upstream, target = self._upstream, member.target_for(self.local)
         timeout = upstream.backend.connect_timeout
         factory: Any = client
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"member_options": member.options} if member.options else {}
         if upstream.tls is not None:
             factory = upstream.tls.wrap(factory, member.name or target.host, self.alpn)
         if upstream.tls is not None or target.kind == "endpoint" or self.requests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import encodings.idna  # noqa: F401 - host names need it, and without free descriptors it cannot be imported
 import errno
 import functools
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 from txmux.errors import cause_of
 from txmux.net.sockets.client import DatagramClient, SocketConnector
 from txmux.net.sockets.descriptors import SHORTAGE
-from txmux.net.sockets.plainsocket import SocketOption, reset_on_close
+from txmux.net.sockets.plainsocket import SocketOption, reset_on_close, set_options
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix
 from txmux.net.sockets.transport import sockaddr
@@ -49,15 +50,16 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     *,
     clock: IReactorTime,
     poller: Poller | None = None,
-    options: Sequence[SocketOption] = (),
+    options: tuple[SocketOption, ...] = (),
+    member_options: tuple[SocketOption, ...] = (),
     eager: bool = False,
     sources: Sequence[SourceAddress] = (),
 ) -> Callable[[], None]:
     """Start to connect to a server; returns what cancels the attempt, while no outcome has been reported.
 
     The factory's ``clientConnectionFailed`` gets failures. Without a poller, plain sockets are the reactor's; Twisted's own
-    get their `options` from their owner. An eager client has bytes to send at once. The addresses in `sources` are tried in
-    order; they need plain sockets, which notice that an address has no port left.
+    get their `options` from their owner; `member_options` are those for the server. An eager client has bytes to send at once. The addresses in
+    `sources` are tried in order; they need plain sockets, which notice that an address has no port left.
     """
     if sources and poller is None and is_available():
         poller = Poller.for_reactor(reactor)
@@ -67,7 +69,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         if "%" in server.host:
             place = sockaddr(server.host, server.port)
         connecting = SocketConnector(poller, clock, family, place, factory)
-        connecting.connect(timeout, options=options, eager=eager, sources=sources)
+        connecting.connect(timeout, options=options + member_options, eager=eager, sources=sources)
         return connecting.disconnect
     if server.kind == "udp":
         datagrams = DatagramClient(Poller.for_reactor(reactor), server.host, server.port, factory)
@@ -78,6 +80,8 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     bind_address = (sources[0].address, sources[0].next_port()) if sources else None
     if server.kind == "tcp" and name is not None:
         connector = connect_tcp(reactor, server.host, server.port, factory, timeout, bind_address)
+        with contextlib.suppress(OSError, AttributeError):  # it has failed already
+            set_options(connector.transport.socket, member_options)
         return functools.partial(_break_off, connector)
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
         HostnameEndpoint,

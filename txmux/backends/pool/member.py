@@ -15,6 +15,7 @@ from txmux.telemetry.formatting import AND_DOWN
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Server
 
 
@@ -41,6 +42,7 @@ class Member:
     share: int = 1  # among the addresses of the name; multiplies the weight
     health: ServerHealth = attrs.field(factory=ServerHealth)
     counts: ServerCounts = attrs.field(factory=lambda: ProcessCounters().server("", ""))
+    options: tuple[SocketOption, ...] = ()  # of sockets connected to it, beside the listener's
     seed: int = attrs.field(init=False)  # in the choice by a hash; the same on every machine
 
     def __attrs_post_init__(self) -> None:

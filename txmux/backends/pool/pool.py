@@ -13,6 +13,7 @@ import attrs
 from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.server_health import BackendHealth, MemberState
+from txmux.net.sockets.plainsocket import congestion_options
 from txmux.rules.model import Backend, Refusal, Server
 from txmux.rules.model.networks import is_address
 from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -387,6 +388,8 @@ class BackendPool:
         member = Member(
             server, target, server.host, server.weight, rank, health=health, counts=counts
         )
+        if target.kind == "tcp":
+            member.options = congestion_options(self.backend.congestion, target.host)
         member.weigh()
         return member
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from txmux.net.sockets.descriptors import DESCRIPTORS
@@ -15,9 +17,13 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: for no time at all
-SocketOption: TypeAlias = tuple[int, int, int]  # level, name and value, as setsockopt() takes them
+SocketOption: TypeAlias = tuple[
+    int, int, int | bytes
+]  # level, name and value, as setsockopt() takes them
 NO_KEEPALIVE: tuple[SocketOption, ...] = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),)
 _IDLE = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # macOS
+_CONGESTION = getattr(socket, "TCP_CONGESTION", None)
+_SYSTEM_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
 
 class LeanSocket(socket.socket):
@@ -69,6 +75,38 @@ def socket_options(listener: Listener) -> tuple[SocketOption, ...]:
     if keepalive is None:
         return NO_KEEPALIVE
     return keepalive_options(keepalive.idle, keepalive.interval, keepalive.count)
+
+
+def congestion_options(algorithm: str, host: str) -> tuple[SocketOption, ...]:
+    """Return the option by which a socket connected to `host` uses a congestion control algorithm, as a backend's rules name it."""
+    if algorithm == "auto":
+        algorithm = "reno" if _is_paced() and is_on_this_machine(host) else "system"
+    if algorithm == "system" or _CONGESTION is None:
+        return ()
+    return ((socket.IPPROTO_TCP, _CONGESTION, algorithm.encode()),)
+
+
+def _is_paced() -> bool:
+    # BBR sends by timers, which cost more than the sending where nothing needs to be kept from congestion.
+    try:
+        return _SYSTEM_CONGESTION.read_text().startswith("bbr")
+    except OSError:
+        return False
+
+
+def is_on_this_machine(host: str) -> bool:
+    """Return whether an IP address is a loopback address or another one of this machine's own."""
+    try:
+        address = ipaddress.ip_address(host)
+        if address.is_loopback:
+            return True
+        # A connection to an own address comes from the same one. Nothing is sent.
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))
+            return bool(ipaddress.ip_address(probe.getsockname()[0]) == address)
+    except (OSError, ValueError):
+        return False
 
 
 def set_options(its: socket.socket, options: Iterable[SocketOption]) -> None:

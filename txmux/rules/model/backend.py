@@ -195,6 +195,8 @@ class Backend:
         transport: What its servers are spoken to by.
         proxy_tlvs: The fields beside the addresses in the header of the PROXY protocol, version 2.
         source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
+        congestion: The congestion control algorithm of connections to servers; ``system`` is the system's default, and ``auto``, too, but
+            for servers on this machine one that does not pace.
         check: ``None`` means no check.
         eject: ``None`` is never.
         resolve: How their names are looked up again.
@@ -222,6 +224,7 @@ class Backend:
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
     proxy_tlvs: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
+    congestion: str = "auto"
     connect_timeout: float = 5.0
     retries: int = 2
     idle_timeout: float = attrs.field()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from txmux.rules.model import Backend, Handover, Resolve, Section, Server, ServerTLS
@@ -34,6 +36,7 @@ from txmux.rules.reading.values import (
 )
 
 _PORTS_END = 1 << 16
+_ALLOWED_CONGESTION = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 _TLS_FIELDS = {
     "tls_name": "name",
     "tls_ca": "ca",
@@ -226,12 +229,20 @@ def _resolve(text: str) -> Resolve:
     return Resolve(seconds, math.inf if keep is None else keep)
 
 
+def _congestion(text: str) -> str:
+    known = ["auto", "system"]
+    with contextlib.suppress(OSError):  # it is not Linux
+        known += sorted(_ALLOWED_CONGESTION.read_text().split())
+    return values.choice(*known)(text)
+
+
 _FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")
 _SERVER = ValueKind(endpoints.server, "one a line", "lines")
 _TLVS = ValueKind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
 _SOURCE = ValueKind(
     _source, "list of addresses, each with an optional range of ports, or `client`", "list"
 )
+_CONGESTION = ValueKind(_congestion, "`auto`, `system` or an algorithm")
 _MAX_DURATION = ValueKind(values.positive_duration_or_none, "duration or `none`")
 _CHECK = ValueKind(check, "[check](#checks)")
 _EJECT = ValueKind(
@@ -259,6 +270,8 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses. Only with `proxy_protocol = v2`"),
     "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings"),
+    "congestion": SectionKey(_CONGESTION, example="system", streams_only="is for TCP; remove it", meaning=
+        "the congestion control of connections to the servers: `system` is Linux's default, and other words are algorithms that it lets every program use (`sysctl net.ipv4.tcp_allowed_congestion_control`). `auto` is the default, too, but where that is `bbr`, servers on this machine (a loopback address, or another of its own) get `reno`, since pacing what crosses no network [costs CPU time](../explanation/performance.md#where-the-time-goes)"),
     "connect_timeout": SectionKey(DURATION, streams_only="is for TCP; write unanswered_timeout", meaning=
         "how long one attempt to connect may take, including the TLS handshake"),
     "retries": SectionKey(number(0, 1000), meaning=
