@@ -7,17 +7,14 @@ import os
 import shutil
 import tempfile
 import unittest
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 from tests.support.endings import allow_endings
 from tests.support.leaks import Guard
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 _FOLDER = Path(__file__).parent
 

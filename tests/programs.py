@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING
 from unittest import SkipTest
 
+from twisted.internet.defer import Deferred
 from twisted.internet.utils import getProcessOutputAndValue
-
-if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
 
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Where servers are; an ordinary user's PATH does not have them."""

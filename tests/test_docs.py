@@ -7,10 +7,11 @@ import json
 import re
 import runpy
 import sys
+from collections.abc import Collection, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args
 from unittest.mock import patch
 
 import attrs
@@ -24,15 +25,11 @@ from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import IProtocolMatcher, Transport
 from txmux.rules.reading import sections
 from txmux.rules.reading.parser import parse
+from txmux.rules.reading.values import SectionKey
 from txmux.telemetry.access_log import as_json, as_text
 from txmux.telemetry.reasons import EndReason
 from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.proxyprotocol import fields
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
-    from txmux.rules.reading.values import SectionKey
 
 _ROOT = Path(__file__).parent.parent
 _PAGES = [

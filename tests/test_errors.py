@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,9 +43,6 @@ from txmux.rules.model.settings import Store
 from txmux.rules.problems import Problem
 from txmux.rules.reading.networks import read_lines
 from txmux.wire.facts import printable as fact
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _EVIL = (
     "x\r\n2026-11-22T00:00:00.000Z info  all is well\x1b[2J\x1b]0;mine\x07\x9b1m\u202e\u2028\x00"

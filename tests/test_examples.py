@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -14,9 +14,6 @@ from tests.interop.mux import pool_rules
 from tests.programs import require_program
 from txmux.rules.reading.layout import laid_out
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import itertools
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.support import CommandTestCase
 from txmux.cli import check
 from txmux.rules.lint.privileges import Privileges
+from txmux.rules.model import Rules
 from txmux.rules.reading.parser import load
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Rules
 
 kubernetes_validate: Any = import_module("kubernetes_validate")
 yaml: Any = import_module("yaml")

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,9 +19,6 @@ from txmux.admin.listen_addresses import make_token
 from txmux.files import open_log, remove_own_socket
 from txmux.net.sockets.unixpath import bind
 from txmux.processes.supervisor.pidfile import name_process, unname_process
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _NOBODY = 65534
 _ROUNDS = 1000

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import collections
 import gc
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
@@ -16,11 +18,6 @@ from txmux.net.relay.relay import Relay
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.rules.embedding import outcome, route
 from txmux.tcp.connection import MuxProtocol
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from twisted.python.failure import Failure
 
 CONNECTIONS = 2_000
 AT_ONCE = 200

@@ -8,16 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from pathlib import Path
 
 _RULES = """\
 [txmux]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -14,8 +15,6 @@ from tests.interop.mux import Mux, Twist, pool_rules, twist_command
 from txmux.net.relay.kernel import is_supported
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     _Base = InteropTestCase
 else:
     _Base = object

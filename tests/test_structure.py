@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 import functools
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PACKAGE = Path(txmux.__file__).parent
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from campaign.bytes.loops import READ
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from campaign.bytes.loops import Loop
-    from campaign.bytes.talks import Talk
+from campaign.bytes.loops import READ, Loop
+from campaign.bytes.talks import Talk
 
 ENTRIES = ("few", "rated")
 """The ways in where a client comes again: one connection at a time is allowed, or one an hour."""

@@ -11,23 +11,19 @@ import argparse
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import attrs
 
 from campaign.bytes.clients import Job
 from campaign.bytes.crew import Crew
 from campaign.bytes.plans import Mix
+from campaign.bytes.talks import Seen
+from tests.interop.children import Started
 from tests.interop.mux import Mux
 from tests.interop.servers import start_haproxy, start_nginx_stream, start_sslh
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from campaign.bytes.talks import Seen
-    from tests.interop.children import Started
 
 KINDS = {
     "looks complete": "broken off, but looks complete",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 
 import attrs
 
@@ -13,17 +14,9 @@ from campaign.bytes import headers
 from campaign.bytes.again import ENTRIES, Again
 from campaign.bytes.loops import WRITE, Loop
 from campaign.bytes.places import NAME, OUTSIDE, Places
-from campaign.bytes.plans import plan
+from campaign.bytes.plans import Mix, Plan, plan
 from campaign.bytes.talks import CLIENT, Seen, Talk
-from campaign.bytes.wires import Nested, Plain, Secure, break_off
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from multiprocessing.connection import Connection
-
-    from campaign.bytes.plans import Mix, Plan
-    from campaign.bytes.wires import Wire
-
+from campaign.bytes.wires import Nested, Plain, Secure, Wire, break_off
 
 Entry = tuple[str, int] | str
 """An address, or the path of a UNIX socket."""

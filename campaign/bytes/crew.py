@@ -7,21 +7,17 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-from campaign.bytes.clients import come
+from campaign.bytes.clients import Job, come
 from campaign.bytes.places import Places
 from campaign.bytes.servers import serve
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from multiprocessing.connection import Connection
-
-    from campaign.bytes.clients import Job
-    from campaign.bytes.talks import Seen
+from campaign.bytes.talks import Seen
 
 PROCESSES = 2
 """Of clients; as many serve."""

@@ -7,16 +7,14 @@ import random
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import attrs
 
 from campaign.bytes.headers import address_of, trial_at
 from campaign.bytes.loops import READ, Loop
 from campaign.bytes.streams import Stream
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FLOWS = 24
 """Clients at a time."""

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import attrs
 
 from campaign.bytes.headers import MOST_TRIALS, trial_at
-from campaign.bytes.plans import ORDERLY, UNFINISHED, Ending, plan
-from campaign.bytes.talks import RACES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from campaign.bytes.plans import Mix, Plan
-    from campaign.bytes.talks import Seen
-    from campaign.bytes.troubles import Losses
+from campaign.bytes.plans import ORDERLY, UNFINISHED, Ending, Mix, Plan, plan
+from campaign.bytes.talks import RACES, Seen
+from campaign.bytes.troubles import Losses
 
 _MOST_DEFECTS = 30  # of one round, since the first ones tell enough
 

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import functools
+import random
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 
+from campaign.budget import Budget
 from campaign.bytes.changing import all_at_once
 from campaign.bytes.clients import Job
 from campaign.bytes.crew import Crew
 from campaign.bytes.datagrams import Counts, Datagrams
 from campaign.bytes.judging import Verdict, judge
 from campaign.bytes.plans import PATIENCE, plan
-from campaign.bytes.rounds import HANG, SERVERS, TROUBLE, DatagramService, Service, choose
+from campaign.bytes.rounds import HANG, SERVERS, TROUBLE, DatagramService, Round, Service, choose
 from campaign.report import Report
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable
-
-    from campaign.budget import Budget
-    from campaign.bytes.rounds import Round
 
 T = TypeVar("T", bound=Service)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import enum
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import attrs
 
 from campaign.bytes.streams import HEADER_SIZE, MOST_AT_ONCE
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MOST = 2**26
 """Bytes of the longest streams."""

@@ -9,27 +9,22 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 import attrs
 from typing_extensions import override
 
 from campaign.bytes.again import ENTRIES
 from campaign.bytes.changing import Changing
-from campaign.bytes.places import NAME, OUTSIDE, WAYS
+from campaign.bytes.clients import Entry
+from campaign.bytes.places import NAME, OUTSIDE, WAYS, Places
 from campaign.bytes.plans import Mix
 from campaign.bytes.troubles import Troubles
 from tests.interop.children import eventually
 from tests.processes.running import is_gone, workers_of
 from tests.processes.upgrading import Upgrading
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from campaign.bytes.clients import Entry
-    from campaign.bytes.places import Places
 
 RELOAD, UPGRADE, WORKERS, SERVERS = "reloads", "upgrades", "other numbers of workers", "servers"
 TROUBLE, HANG = "killed and halted processes", "hung processes"

@@ -6,24 +6,17 @@ import contextlib
 import functools
 import random
 import socket
-from typing import TYPE_CHECKING
+from multiprocessing.connection import Connection
+
+from OpenSSL import SSL
 
 from campaign.bytes import headers
 from campaign.bytes.loops import READ, Loop
-from campaign.bytes.places import WAYS
-from campaign.bytes.plans import plan
+from campaign.bytes.places import WAYS, Places, Way
+from campaign.bytes.plans import Mix, plan
 from campaign.bytes.streams import HEADER_SIZE, Header
 from campaign.bytes.talks import SERVER, Seen, Talk
-from campaign.bytes.wires import Plain, Secure, break_off
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
-    from OpenSSL import SSL
-
-    from campaign.bytes.places import Places, Way
-    from campaign.bytes.plans import Mix
-    from campaign.bytes.wires import Wire
+from campaign.bytes.wires import Plain, Secure, Wire, break_off
 
 _GOING = 0.25  # seconds from one change of the pool to the next
 

@@ -6,18 +6,13 @@ import random
 import select
 import socket
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-from campaign.bytes.loops import READ, WRITE
+from campaign.bytes.loops import READ, WRITE, Loop
 from campaign.bytes.plans import ORDERLY, UNFINISHED, Ending, Part, Plan
 from campaign.bytes.streams import HEADER_SIZE, Header, Stream
-from campaign.bytes.wires import break_off
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from campaign.bytes.loops import Loop
-    from campaign.bytes.wires import Wire
+from campaign.bytes.wires import Wire, break_off
 
 CLIENT, SERVER = 0, 1
 RACES = ("race", "hush")

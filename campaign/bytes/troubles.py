@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
 from campaign.bytes.headers import MOST_TRIALS, trial_at
-from campaign.bytes.plans import ORDERLY
+from campaign.bytes.plans import ORDERLY, Plan
+from campaign.bytes.talks import Seen
 from tests.interop.children import eventually
 from tests.processes.running import is_gone, name_of, named, open_files, pids_of, workers_of
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable, Iterable
-
-    from campaign.bytes.plans import Plan
-    from campaign.bytes.talks import Seen
 
 _TIME_WAIT = "06"  # as /proc/net/tcp has it
 _SLACK = 3.0  # seconds in which an end may be late to begin, or to hear

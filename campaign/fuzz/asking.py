@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import functools
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from tests.matchers.all_samples import all_samples, for_streams
 from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
-from txmux.interfaces import Transport
+from txmux.interfaces import IProtocolMatcher, Predicate, Transport
 from txmux.testing import with_example
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from txmux.interfaces import IProtocolMatcher, Predicate
 
 
 def _lines(matcher: IProtocolMatcher) -> Iterator[tuple[str, Mapping[str, str]]]:

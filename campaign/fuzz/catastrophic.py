@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
+from txmux.interfaces import Predicate
 from txmux.matchers.regex import regex
-
-if TYPE_CHECKING:
-    from txmux.interfaces import Predicate
 
 PATTERNS = (
     *("(a+)+b", "(a|aa)+b", "(a*)*b", "(a|a?)+b", "(a|b|ab)*c", "([a-z]+)*1", "(.*a){20}b"),

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tests.convert
 from campaign.fuzz.files import no_files
 from campaign.fuzz.target import Target, see
 from tests.convert.converting import converted
+from txmux.convert.formats import Program
 from txmux.convert.writer import ConvertError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from txmux.convert.formats import Program
 
 _TESTS = Path(tests.convert.__path__[0])
 _LEAST = 60

@@ -9,24 +9,19 @@ from __future__ import annotations
 import base64
 import gc
 import json
+import random
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from time import process_time
-from typing import TYPE_CHECKING
 
 import attrs
 
 from campaign.fuzz.asking import of_datagrams, of_streams, samples_of
 from campaign.fuzz.catastrophic import predicate, streams
 from campaign.fuzz.changing import changed
-from txmux.interfaces import Datagrams, Peeked, Verdict
+from txmux.interfaces import Datagrams, Peeked, Predicate, Verdict
 from txmux.testing import in_pieces, steps_in
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable, Iterator, Mapping
-
-    from txmux.interfaces import Predicate
 
 SIZE = 32 * 1024
 _KEPT = Path(__file__).with_name("corpus") / "dearest.json"

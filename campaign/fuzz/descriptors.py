@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 import gc
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from campaign.fuzz.target import see
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["leaving_none_open"]
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from tests.convert.converting import matchers
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _READING = frozenset({"open", "os.listdir", "os.scandir"})
 _CODE = (".py", ".pyc", ".so")

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from campaign.fuzz.target import cuttings
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Iterator
-
-    from txmux.net.channel.channel import Channel
+from txmux.net.channel.channel import Channel
 
 _MOST = 8  # descriptors of a message
 

@@ -10,19 +10,15 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
+from campaign.budget import Budget
 from campaign.fuzz import corpus, costs, target
 from campaign.fuzz.asking import of_streams
 from campaign.report import Report
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from campaign.budget import Budget
 
 _LONGEST_INPUT = 10  # seconds that one input may take, with all that counts coverage
 _NEVER = 10**6

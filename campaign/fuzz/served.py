@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock
@@ -15,9 +16,6 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.net.sockets import poller
 from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TEXT = """\
 [listen web]

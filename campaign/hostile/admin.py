@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from campaign.hostile.attack import Attack, crowd, flood
+from campaign.hostile.attack import Attack, Target, crowd, flood
 from campaign.hostile.configurations import TOKEN
-
-if TYPE_CHECKING:
-    from campaign.hostile.attack import Target
 
 
 def request(

@@ -6,21 +6,17 @@ import contextlib
 import ctypes
 import mmap
 import multiprocessing
+import random
 import resource
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import attrs
 
 from benchmarks.flood import BIND_ADDRESS_NO_PORT, Flood
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable, Iterator
-
-    from campaign.hostile.victims import Papers
+from campaign.hostile.victims import Papers
 
 BAD = "127.0.0.2"
 TICK = 0.01  # seconds

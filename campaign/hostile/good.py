@@ -9,15 +9,12 @@ import socket
 import ssl
 import statistics
 import time
-from typing import TYPE_CHECKING
 
 import attrs
 
 from campaign.hostile.admin import AUTHORIZED, request
 from campaign.hostile.server import PING, PONG
-
-if TYPE_CHECKING:
-    from campaign.hostile.victims import Victim
+from campaign.hostile.victims import Victim
 
 GOOD = "127.0.0.1"
 PAUSE = 0.01

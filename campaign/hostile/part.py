@@ -13,15 +13,16 @@ import sys
 import tempfile
 import time
 import unittest
+from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
 from benchmarks.children import BenchmarkError
 from benchmarks.flood import process
+from campaign.budget import Budget
 from campaign.hostile import admin, plain, secure
 from campaign.hostile.attack import Attack, Target, under
 from campaign.hostile.good import PATIENCE, GoodClient, Served
@@ -30,11 +31,6 @@ from campaign.hostile.server import serve
 from campaign.hostile.victims import OTHERS, OURS, Peer, Victim, running
 from campaign.report import Report
 from tests.interop.namespaces import Namespace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from campaign.budget import Budget
 
 ATTACKS = (*plain.ATTACKS, *secure.ATTACKS, *admin.ATTACKS)
 

@@ -6,12 +6,9 @@ import itertools
 import socket
 import struct
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from campaign.hostile.attack import Attack, Target, come, crowd, flood, paced, reset
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SOURCES = 100_000
 HIDDEN = "10.9.0.0/16"

@@ -8,19 +8,16 @@ import io
 import json
 import socket
 import struct
+from collections.abc import Callable, Iterator
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from campaign.hostile.admin import AUTHORIZED, request
 from campaign.hostile.configurations import TOKEN
 from campaign.hostile.plain import hello, records
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from campaign.hostile.victims import Victim
+from campaign.hostile.victims import Victim
 
 _JSON = "Content-Type: application/json"
 _SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"

@@ -6,7 +6,7 @@ import contextlib
 import select
 import time
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,12 +15,9 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
 from benchmarks.flood import garbage
-from campaign.hostile.attack import Attack, come, flood, paced, reset
+from campaign.hostile.attack import Attack, Target, come, flood, paced, reset
 from campaign.hostile.plain import hello, records
 from tests.support.updating import UpdatingClient
-
-if TYPE_CHECKING:
-    from campaign.hostile.attack import Target
 
 _DAY = timedelta(days=1)
 _AT_ONCE = 20

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import select
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import socket
+import socket
 
 PING, PONG = b"PING\n", b"PONG\n"
 _WEB = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n" + PONG

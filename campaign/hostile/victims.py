@@ -6,8 +6,8 @@ import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -16,9 +16,6 @@ from benchmarks.servers import find_program
 from campaign.hostile.configurations import HAPROXY, NGINX, SSLH, TOKEN, TXMUX
 from tests.support.certificates import Identity, make_authority
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 SERVICES = ("PLAIN", "PROXIED", "TLS", "MUTUAL", "WEB", "ADMIN", "METRICS")
 """What they are asked for: clients told by their first bytes, PROXY headers taken, TLS ended, TLS with certificates of clients, HTTP led by its

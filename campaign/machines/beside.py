@@ -17,9 +17,9 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -33,9 +33,6 @@ from tests.support.echo import EchoServer
 from tests.support.peers import make_stalled_port
 from tests.support.ports import free_port
 from tests.support.undone import Undone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 PATIENCE = 15.0
 """Seconds after which nobody waits any more."""

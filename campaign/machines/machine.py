@@ -8,20 +8,16 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from campaign.machines.trouble import BAD, ECHO, TroubleCase, count_sockets, sorted_files
 from tests.interop.children import PATIENCE, Child, eventually, output_of
+from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace
 from tests.processes.running import family_of, halted, is_gone, open_files, starter_of, workers_of
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.interop.mux import Mux
 
 _ROOM = 2 * 2**20
 _INFINITE = resource.RLIM_INFINITY

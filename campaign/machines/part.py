@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
-from typing import TYPE_CHECKING
 from unittest import TestResult
 
+from campaign.budget import Budget
 from campaign.machines.clocks import ClockTrouble
 from campaign.machines.machine import ShortageTrouble
 from campaign.machines.processes import ProcessTrouble
 from campaign.machines.servers import ServerTrouble
 from campaign.machines.trouble import TroubleCase
 from campaign.report import Report
-
-if TYPE_CHECKING:
-    import random
-
-    from campaign.budget import Budget
 
 CASES = (ServerTrouble, ShortageTrouble, ProcessTrouble, ClockTrouble)
 

@@ -6,8 +6,8 @@ import contextlib
 import os
 import resource
 import signal
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -17,9 +17,6 @@ from tests.interop.children import Child, eventually
 from tests.interop.mux import Mux
 from tests.processes.running import family_of, is_gone
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
 
 
 @attrs.frozen

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
 
 import attrs
 from typing_extensions import override
@@ -14,12 +13,10 @@ from typing_extensions import override
 from campaign.machines.checked import Checked
 from campaign.machines.trouble import ECHO, TroubleCase, sorted_files
 from tests.interop.children import eventually
+from tests.interop.mux import Mux
 from tests.processes.running import is_gone, resident, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.load import Load
-
-if TYPE_CHECKING:
-    from tests.interop.mux import Mux
 
 _GROWTH = 4 * 2**20
 

@@ -6,18 +6,14 @@ import contextlib
 import socket
 import struct
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from campaign.machines.trouble import BAD, TroubleCase, count_sockets
 from tests.interop.children import PATIENCE
+from tests.interop.mux import Mux
 from tests.processes.running import resident
 from tests.support.peers import make_stalled_port
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.interop.mux import Mux
 
 _FLOOD = 2**30
 _GROWTH = 8 * 2**20

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.processes.running import family_of, workers_of
 from tests.support.echo import EchoServer
-
-if TYPE_CHECKING:
-    import socket
 
 ECHO, BAD = b"E", b"B"
 """What clients begin with that are led to the server that answers, and to the one that is in trouble."""

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import attrs
@@ -18,9 +18,6 @@ from campaign.networks.everywhere import NETWORK, ONLY_TCP
 from tests.interop.children import run
 from tests.interop.namespaces import Namespace
 from tests.support.undone import Undone
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _ROOT = Path(__file__).parents[2]
 

@@ -15,8 +15,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -28,9 +28,6 @@ from campaign.networks.peers import ALL, PEERS, Job, started
 from campaign.networks.site import PORT, FileServers
 from tests.programs import require_program
 from tests.support.undone import Undone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 STRAIGHT = "no proxy"
 """The machine between both cables leads packets on, to one server for each program."""

@@ -7,7 +7,7 @@ import re
 import select
 import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from campaign.networks.cables import Servers, pull_out
 from campaign.networks.conditions import CONDITIONS
@@ -17,9 +17,6 @@ from campaign.networks.peers import COUNT, IDLE, INTERVAL, Job, started
 from campaign.networks.site import PASSED, PORT, make_folder
 from tests.interop.children import eventually, output_of
 from tests.support.undone import Undone
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PATIENCE = 15.0
 """Seconds that are waited for an end."""

@@ -10,24 +10,19 @@ import socketserver
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING
 
 import attrs
 from typing_extensions import override
 
 from campaign.networks.conditions import CONDITIONS
 from campaign.networks.path import MUX, SERVER, Path
-from tests.interop.children import eventually, output_of
+from tests.interop.children import Child, eventually, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate
 from tests.support.undone import Undone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.interop.children import Child
 
 _RULES = """
 [listen asked]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import attrs
 
 from tests.interop.children import Child
+from tests.interop.namespaces import Namespace
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    from tests.interop.namespaces import Namespace
 
 _BURST = "32kb"
 _LONGEST_QUEUE = "300ms"

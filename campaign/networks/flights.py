@@ -7,8 +7,8 @@ import json
 import shutil
 import ssl
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING
 
 from campaign.networks.conditions import CONDITIONS
 from campaign.networks.path import CLIENT, MUX, Path
@@ -19,9 +19,6 @@ from tests.matchers.test_corpus import routes, streams, taker
 from tests.programs import require_program
 from tests.support.undone import Undone
 from txmux.detection.detector import Detector
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _FIRST_PORT = 20_000
 _SENT = 4

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import heapq
 import random
 import time
-from typing import TYPE_CHECKING, Generic, TypeVar
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from campaign.budget import Budget
 from campaign.networks import again, cables, flights, plugged
 from campaign.networks.conditions import CONDITIONS
 from campaign.networks.transfers import Transfers
 from campaign.report import Report
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Iterator
-
-    from campaign.budget import Budget
 
 RELAYS = ("kernel", "portable")
 _NETWORKS = tuple(name for name in CONDITIONS if name not in {"some loss", "brisk", "late"})

@@ -5,17 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
+from campaign.networks.conditions import Condition
 from tests.interop.children import Child, output_of
 from tests.interop.namespaces import Namespace
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    from campaign.networks.conditions import Condition
-    from tests.support.undone import Undone
+from tests.support.undone import Undone
 
 MUX, CLIENT = "192.0.2.1", "192.0.2.2"
 """The addresses of txmux and of the clients on the first cable."""

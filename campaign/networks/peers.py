@@ -5,23 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path as FilePath
 
 import attrs
 
-from campaign.networks.path import MUX, SERVER
+from campaign.networks.path import MUX, SERVER, Path
 from campaign.networks.site import PASSED
-from tests.interop.children import output_of
+from tests.interop.children import Started, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import start_haproxy, start_nginx_stream, start_sslh
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path as FilePath
-
-    from campaign.networks.path import Path
-    from tests.interop.children import Started
 
 WAIT = 5
 """Seconds that a client may take for its first bytes."""

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
 
 from campaign.networks.path import MUX
-from campaign.networks.site import ENDED, PASSED, PORT
+from campaign.networks.site import ENDED, PASSED, PORT, FileServers, Site
 from tests.interop.children import Child
 from tests.interop.datagrams.tunnels import exchange
 from tests.interop.quic.case import require_curl
 from tests.interop.quic.content import content
 from tests.support.certificates import make_authority
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from campaign.networks.site import FileServers, Site
 
 _IN_TUNNEL = 300_000
 _LINES = 20

@@ -7,12 +7,13 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from campaign.networks.path import MUX, SERVER
-from tests.interop.children import Child
+from campaign.networks.path import Path as NetworkPath
+from tests.interop.children import Child, Started
 from tests.interop.datagrams.tunnels import EchoServer, OpenVpn, WireGuard
-from tests.interop.mux import Mux
+from tests.interop.mux import Mux, Record
 from tests.interop.quic.case import Server
 from tests.interop.servers import (
     make_certificate,
@@ -23,16 +24,9 @@ from tests.interop.servers import (
     start_sshd,
 )
 from tests.support.ports import free_port
+from tests.support.undone import Undone
 
-if TYPE_CHECKING:
-    from typing import TypeVar
-
-    from campaign.networks.path import Path as NetworkPath
-    from tests.interop.children import Started
-    from tests.interop.mux import Record
-    from tests.support.undone import Undone
-
-    T = TypeVar("T", bound=Started)
+T = TypeVar("T", bound=Started)
 
 PORT = 443
 _LONG = 3600.0

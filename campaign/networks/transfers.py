@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import attrs
 
@@ -12,9 +12,6 @@ from campaign.networks.path import Path
 from campaign.networks.programs import PROGRAMS
 from campaign.networks.site import Site
 from tests.support.undone import Undone
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 CANNOT = {("tiny", "curl, HTTP/3")}
 """Programs that refuse a network themselves: QUIC asks for packets of 1,200 bytes (RFC 9000, section 14), and curl wants them whole."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 _HEAD = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^]]*\] (?:worker \d: )?(.*)$")
 """A line of the log, as ``--log-format=text`` has it."""

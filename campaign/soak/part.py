@@ -11,10 +11,10 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
+from campaign.budget import Budget
 from campaign.report import Report
 from campaign.soak.lines import causes_of, strange
 from campaign.soak.reloads import Reloads
@@ -22,9 +22,6 @@ from campaign.soak.service import Soaked
 from campaign.soak.state import State, growth, look
 from campaign.soak.traffic import Traffic
 from tests.interop.children import eventually
-
-if TYPE_CHECKING:
-    from campaign.budget import Budget
 
 _ROUND = 60.0
 """Seconds from the beginning of a round to that of the next one, if the machine is not too busy."""

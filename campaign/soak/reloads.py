@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from typing_extensions import Self
 
-if TYPE_CHECKING:
-    from campaign.soak.service import Soaked
+from campaign.soak.service import Soaked
 
 
 class Reloads:

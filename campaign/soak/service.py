@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from campaign.soak.state import INSIDE, make_told
 from tests.interop.children import eventually, output_of
@@ -23,11 +25,6 @@ from tests.interop.servers import (
 from tests.processes.running import is_gone
 from tests.processes.upgrading import Upgrading
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import ExitStack
-
 
 SITE = "www.example.com"
 """Whose TLS goes through to the server."""

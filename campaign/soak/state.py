@@ -7,17 +7,14 @@ import json
 import os
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import attrs
 
 from tests.interop.children import eventually
 from tests.processes.running import family_of, is_gone
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 INSIDE = Path(__file__).parent / "inside"
 """Of what each process tells about itself; see there."""

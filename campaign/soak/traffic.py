@@ -6,19 +6,14 @@ import asyncio
 import random
 import threading
 from collections import Counter
+from collections.abc import Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from campaign.soak.service import ENDED, SITE
+from campaign.soak.service import ENDED, SITE, Soaked
 from tests.interop.children import Child, output_of, run
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import client, configuration
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from campaign.soak.service import Soaked
 
 _PAUSE = 0.5
 """Seconds between two things that one says who stays."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.admission import Admission, Refused, Tally
+from txmux.access.per_source import Permit
 from txmux.rules.model import Clients, Listener, NetworkSet, Rate
 from txmux.wire.proxyprotocol.header import Address
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
-
-    from txmux.access.per_source import Permit
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 OTHER = IPv4Address("TCP", "192.0.2.2", 40000)

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import math
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.access.bans import Ban, Banned, Bans, banned_network, rows_of
-
-if TYPE_CHECKING:
-    from txmux.access.bans import Change
-    from txmux.rules.model import IPNetwork
+from txmux.access.bans import Ban, Banned, Bans, Change, banned_network, rows_of
+from txmux.rules.model import IPNetwork
 
 _ADDRESSES = ("192.0.2.7", "192.0.2.8", "192.0.3.7", "2001:db8::7", "2001:db8:1::7")
 _SOME = [

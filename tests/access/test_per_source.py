@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access import per_source as module
-from txmux.access.per_source import PerSource, SourceLimits, SourceTable, source_of
+from txmux.access.per_source import Permit, PerSource, SourceLimits, SourceTable, source_of
 from txmux.rules.model import Listener, Rate
-
-if TYPE_CHECKING:
-    from txmux.access.per_source import Permit
-
 
 SECOND = 10**9
 

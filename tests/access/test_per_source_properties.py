@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 import attrs
 from hypothesis import settings
@@ -15,10 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.access.test_per_source import SECOND, memory
 from tests.support.examples import scaled
 from txmux.access import per_source as module
-from txmux.access.per_source import PerSource, SourceLimits, SourceTable, source_of
-
-if TYPE_CHECKING:
-    from txmux.access.per_source import Permit
+from txmux.access.per_source import Permit, PerSource, SourceLimits, SourceTable, source_of
 
 
 @attrs.define

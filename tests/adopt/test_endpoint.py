@@ -6,11 +6,12 @@ import select
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import capturedLogs
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -25,9 +26,6 @@ from txmux.adopt import AdoptedTransport, AdoptingEndpoint
 from txmux.rules.embedding import route
 from txmux.rules.model import Listener
 from txmux.tcp.listener import MuxFactory
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
 
 SSH = b"SSH-2.0-test\r\n"
 

@@ -8,7 +8,7 @@ import math
 import sys
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
 import attrs
@@ -23,12 +23,8 @@ from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.server_health import MemberState, ServerOverride
 from txmux.backends.upstream import Upstream
-from txmux.backends.upstreams import Upstreams
+from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Rules, ServerTLS, Settings
-
-if TYPE_CHECKING:
-    from txmux.backends.upstreams import PreparedUpstreams
-
 
 ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
 

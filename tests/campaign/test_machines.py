@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
@@ -12,9 +11,7 @@ from typing_extensions import override
 from campaign.budget import Budget
 from campaign.machines import clocks, machine, part, processes, servers
 from campaign.machines.beside import TROUBLES, cell, table
-
-if TYPE_CHECKING:
-    from campaign.machines.trouble import TroubleCase
+from campaign.machines.trouble import TroubleCase
 
 
 class ShortTests(SynchronousTestCase):

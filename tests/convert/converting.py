@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import functools
 from textwrap import dedent
-from typing import TYPE_CHECKING
 
-from txmux.convert.formats import Conversion, convert
+from txmux.convert.formats import Conversion, Program, convert
 from txmux.convert.writer import ConvertError
 from txmux.detection.registry import installed_matchers
-from txmux.rules.model import Refusal
+from txmux.rules.model import Listener, Outcome, Refusal, Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from txmux.convert.formats import Program
-    from txmux.rules.model import Listener, Outcome, Rules
 
 matchers = functools.cache(installed_matchers)  # looking for them takes longer than a conversion
 

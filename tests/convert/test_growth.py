@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, matchers
-from txmux.convert.formats import convert
+from txmux.convert.formats import Program, convert
 from txmux.testing import steps_in
-
-if TYPE_CHECKING:
-    from txmux.convert.formats import Program
 
 _SIZES = (12, 24, 48)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 from hypothesis import given
@@ -13,9 +14,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.detection.detector import Detector
 from txmux.interfaces import Exchange, Peeked, Verdict
 from txmux.rules.model import Alternative, Clients, NetworkSet, Refusal, Route
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from datetime import datetime
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 import attrs
 from hypothesis import given, settings
@@ -18,9 +18,6 @@ from txmux.interfaces import Peeked, Verdict
 from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Refusal, Route
 from txmux.rules.reading.route import period
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 @attrs.frozen

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
 
 import attrs
 from hypothesis import given
@@ -17,9 +17,6 @@ from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Transport, Verdict
 from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Refusal, Route
 from txmux.rules.model.networks import Clients, NetworkSet
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @attrs.frozen

@@ -6,8 +6,9 @@ import importlib
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,20 +23,13 @@ from txmux.detection.registry import (
     installed_matchers,
     transports_of,
 )
-from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Transport, Verdict
+from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Predicate, Transport, Verdict
 from txmux.matchers.tls import tls
 from txmux.rules.model import Alternative, Refusal, Route
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.matching import read_alternative
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Prefix
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import ModuleType
-
-    from txmux.interfaces import Predicate
-
 
 _MATCHER = """\
 from txmux.matchers.regex import RegexMatcher

@@ -10,13 +10,11 @@ import socket
 import sys
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.interop.children import PATIENCE, Child, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Change = tuple[str, str]
 """A regular expression for text of the rules, and what takes its place."""

@@ -7,18 +7,13 @@ import itertools
 import os
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-from unittest import SkipTest
+from unittest import SkipTest, TestCase
 
 from tests.interop.children import Child, T, eventually, output_of, run
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from unittest import TestCase
-
-    from tests.support.undone import Cleans
+from tests.support.undone import Cleans
 
 _ROOT = Path(__file__).parent.parent.parent
 _numbers = itertools.count()

@@ -6,16 +6,11 @@ import contextlib
 import socket
 import ssl
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
 
-from tests.interop.children import PATIENCE
+from tests.interop.children import PATIENCE, InteropTestCase
 from tests.processes.running import halted
 from tests.support.ports import stop_listening
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-
-    from tests.interop.children import InteropTestCase
 
 HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tests.interop.children import InteropTestCase
-from tests.interop.mux import LoggingTwist
+from tests.interop.mux import LoggingTwist, Record
 from tests.interop.namespaces import Namespace, mounted
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tests.interop.mux import Record
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

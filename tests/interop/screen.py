@@ -6,13 +6,10 @@ import contextlib
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.interop.children import eventually, output_of, run
 from tests.processes.running import family_of, is_gone, pids_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Screen:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from tests.interop.children import Child, output_of
 from tests.programs import require_program
-from tests.support.certificates import make_authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from tests.support.certificates import Identity
 
 
 @attrs.frozen

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 _SHIM = """
 import mmap

@@ -7,16 +7,13 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 from unittest import SkipTest
 
 from tests.interop.children import Child, eventually, first_of, run
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    import subprocess
 
 _ROOT = Path(__file__).parents[2]
 TARGETS = ("default", "basic", "sysinit", "shutdown", "network-online", "multi-user", "sockets")

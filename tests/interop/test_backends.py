@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
@@ -19,6 +19,7 @@ from tests.backends.connect.tls_case import TLSCase, authority
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Mux, pool_rules
 from tests.interop.servers import (
+    RedisServer,
     make_certificate,
     start_nginx,
     start_postgres,
@@ -26,7 +27,7 @@ from tests.interop.servers import (
     start_sshd,
 )
 from tests.processes.running import pids_of
-from tests.support.certificates import make_authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.mux import server_at
 from tests.support.peers import reactor
 from tests.support.ports import free_port
@@ -36,13 +37,6 @@ from txmux.backends.health.probes import probe
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.checks import check as read_check
 from txmux.tcp.io_runtime import IORuntime
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.interop.servers import RedisServer
-    from tests.support.certificates import Identity
-
 
 _SITE = """
 server {{

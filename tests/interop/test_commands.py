@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 from unittest import SkipTest
 
 from tests.interop.children import (
@@ -23,11 +24,6 @@ from tests.interop.servers import make_certificate, start_nginx, start_redis, st
 from tests.programs import require_program
 from tests.service.test_privileges import python_for_everybody
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
 
 _SITES = """
 server {{

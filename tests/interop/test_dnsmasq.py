@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.backends.pool.pools import servers
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
-from tests.interop.mux import Mux, pool_rules
+from tests.interop.mux import Mux, Record, pool_rules
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.servers import start_dnsmasq
 from tests.processes.running import halted, workers_of
@@ -23,12 +23,6 @@ from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend, Server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.interop.mux import Record
-
 
 # Says which of its addresses was connected to.
 _NAMED = """

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import Mux, twist_command
@@ -13,10 +13,6 @@ from tests.interop.servers import start_sshd
 from tests.processes.running import is_gone
 from tests.processes.upgrading import Upgrading
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    import subprocess
-
 
 _EXAMPLES = Path(__file__).parents[2] / "examples/handover"
 _TAKEN_AT = "clients are taken at"

@@ -14,9 +14,10 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import attrs
 
@@ -26,9 +27,6 @@ from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import Named, client_hello
 from tests.interop.scenario import EXAMPLES
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _FILES = EXAMPLES / "keepalived"
 _SHARED = ("192.0.2.10", 443)

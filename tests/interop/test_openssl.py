@@ -7,17 +7,14 @@ import select
 import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeVar
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of, run
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate
 from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.dtls import dtls
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
 
 T = TypeVar("T")
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tests.interop.children import Child, InteropTestCase, output_of, run
 from tests.interop.mux import Mux
-from tests.interop.servers import make_certificate, start_postgres
+from tests.interop.servers import Certificate, make_certificate, start_postgres
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    import subprocess
-
-    from tests.interop.servers import Certificate
 
 _LISTEN = """
 [listen db]

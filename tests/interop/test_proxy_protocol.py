@@ -7,25 +7,32 @@ import json
 import re
 import socket
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 from unittest import SkipTest
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually, has_ipv6, output_of, run
-from tests.interop.mux import Mux, pool_rules
-from tests.interop.servers import make_certificate, start_haproxy, start_nginx, start_nginx_stream
+from tests.interop.children import (
+    PATIENCE,
+    Child,
+    InteropTestCase,
+    eventually,
+    has_ipv6,
+    output_of,
+    run,
+)
+from tests.interop.mux import Mux, Record, pool_rules
+from tests.interop.servers import (
+    Certificate,
+    make_certificate,
+    start_haproxy,
+    start_nginx,
+    start_nginx_stream,
+)
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
 from txmux.wire.proxyprotocol.decode import Decoded, decode
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import ProxyHeader, Tlv
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.interop.children import Child
-    from tests.interop.mux import Record
-    from tests.interop.servers import Certificate
-
 
 _HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
 

@@ -5,24 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
 from unittest import SkipTest
 
 from OpenSSL import SSL
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
-from tests.interop.mux import Mux
+from tests.interop.mux import Mux, Record
 from tests.interop.servers import make_certificate
 from tests.matchers.searching import order
 from tests.programs import require_program
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from tests.interop.mux import Record
-
 
 # With such a timeout no client reaches its route only because an earlier one has given up waiting.
 _LISTEN = """\

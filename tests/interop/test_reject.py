@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, ClassVar
+import subprocess
+from pathlib import Path
+from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, run
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
 
 _RULES = """
 [listen public]

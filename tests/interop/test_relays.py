@@ -6,16 +6,13 @@ import csv
 import json
 import os
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import start_redis, start_sshd
 from tests.support.ports import free_port
 from txmux.net.relay.kernel import is_supported
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _LISTENERS = "".join(
     f"[listen {name}]\nendpoint = 127.0.0.1:0\n" for name in ("ssh", "tcp", "unix", "iperf3")

@@ -6,9 +6,11 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 from unittest import SkipTest
 
 from tests.interop.children import (
@@ -27,11 +29,6 @@ from tests.programs import require_program
 from tests.service.test_privileges import python_for_everybody
 from tests.support.echo import EchoServer
 from txmux.cli.demo import examples, hints
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Sequence
-
 
 COMMAND = (sys.executable, "-m", "txmux", "run")
 _LINE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (?:info |warn |error|critical) "

@@ -6,7 +6,8 @@ import contextlib
 import json
 import shutil
 import socket
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of, run
 from tests.interop.mux import Twist
@@ -14,14 +15,8 @@ from tests.interop.namespaces import Namespace
 from tests.interop.originals import Named, client_hello
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
-from tests.support.certificates import make_authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.places import country, system, write_places
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.support.certificates import Identity
-
 
 _PUBLIC, _CLIENT, _LISTED = "192.0.2.1", "203.0.113.7", "198.51.100.7"
 _HELLO = b"SSH-2.0-test\r\n"

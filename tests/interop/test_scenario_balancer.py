@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Twist
@@ -17,9 +17,6 @@ from tests.interop.originals import client_hello
 from tests.interop.scenario import EXAMPLES
 from tests.processes.running import is_gone
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _FILES = EXAMPLES / "balancer"
 _SERVERS = ("192.0.2.21", "192.0.2.22")

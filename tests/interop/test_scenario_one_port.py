@@ -7,7 +7,8 @@ import re
 import shlex
 import socket
 import ssl
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
@@ -21,10 +22,6 @@ from tests.interop.servers import (
     start_sshd,
 )
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 _CLIENT = "203.0.113.7"
 _DENIED = "198.51.100.7"

@@ -7,9 +7,11 @@ import re
 import socket
 import ssl
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of
+from tests.interop.mux import Record
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import (
     make_certificate,
@@ -19,12 +21,6 @@ from tests.interop.servers import (
     start_nginx,
     start_sshd,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.interop.mux import Record
-
 
 _SERVER = """
 server {{

@@ -6,18 +6,19 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from tests.interop.children import PATIENCE, InteropTestCase, output_of, run
 from tests.interop.mux import Mux
-from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
+from tests.interop.servers import (
+    RedisServer,
+    make_certificate,
+    start_nginx,
+    start_redis,
+    start_sshd,
+)
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.interop.servers import RedisServer
-
 
 _SITE = """
 server {{

@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
@@ -17,10 +18,10 @@ from twisted.trial.unittest import TestCase
 from tests.access.shared.machine import Machine
 from tests.interop.children import output_of
 from tests.interop.namespaces import Namespace
-from tests.interop.servers import start_redis
+from tests.interop.servers import RedisServer, start_redis
 from tests.processes.running import halted
 from tests.programs import require_program
-from tests.support.certificates import make_authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
@@ -29,12 +30,6 @@ from txmux.access import bans
 from txmux.access.bans import Ban, banned_network, written
 from txmux.access.shared.bans import SharedBans, SharingTimes
 from txmux.rules.model.settings import Store
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tests.interop.servers import RedisServer
-    from tests.support.certificates import Identity
 
 _RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 

@@ -5,30 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.interop.children import output_of
 from tests.interop.servers import start_redis
 from tests.support.folders import make_folder
-from tests.support.peers import PeerFactory, connect, reactor
+from tests.support.peers import Peer, PeerFactory, connect, reactor
 from txmux import EmbeddedService
 from txmux.access.shared import leases
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.python.failure import Failure
-
-    from tests.support.peers import Peer
 
 _RULES = """\
 [txmux]

@@ -13,8 +13,10 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Mux
@@ -23,11 +25,6 @@ from tests.interop.servers import files_site, start_nginx, start_redis, start_ss
 from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port, stop_listening
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
 
 _RULES = """
 [route ssh]

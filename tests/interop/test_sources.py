@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
-from tests.interop.children import InteropTestCase, leave_unmeasured, output_of, run
+from tests.interop.children import Child, InteropTestCase, leave_unmeasured, output_of, run
 from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
 from txmux.backends.connect.source import transparent_hints
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server
-
-if TYPE_CHECKING:
-    from tests.interop.children import Child
 
 # Tells each client who it is, and lets the connections stand until it is ended.
 _SERVER = """
@@ -72,7 +68,6 @@ async def main(_, source, client, *targets):
                 print(text, await attempt(sources, server(text), who), flush=True)
             except Exception as error:
                 print(text, "failed:", error, flush=True)
-
 from twisted.internet.defer import ensureDeferred
 react(lambda *all: ensureDeferred(main(*all)), sys.argv[1:])
 """

@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 from hashlib import sha256
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from OpenSSL import SSL
 
@@ -27,10 +28,6 @@ from tests.support.certificates import Identity, make_authority
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
 from tests.support.updating import UpdatingClient
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 _NGINX = """
 server {{

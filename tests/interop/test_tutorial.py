@@ -7,17 +7,14 @@ import re
 import shlex
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tests.interop.children import Child, eventually, run
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.servers import start_sshd
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 _PAGES = Path(__file__).parents[2] / "docs/tutorial"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -6,19 +6,16 @@ import json
 import re
 import shutil
 import socket
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 from unittest import SkipTest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, run
 from tests.interop.systemd import Systemd
 from tests.processes.running import listening_inode
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
-
 
 _RULES = """
 [txmux]

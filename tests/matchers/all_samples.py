@@ -20,18 +20,14 @@ from __future__ import annotations
 import pkgutil
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from tests import matchers
 from txmux.detection.registry import installed_matchers, transports_of
-from txmux.interfaces import Transport, Verdict
+from txmux.interfaces import IProtocolMatcher, Transport, Verdict
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from txmux.interfaces import IProtocolMatcher
-
-    Facts = tuple[tuple[str, bytes | tuple[bytes, ...], dict[str, str]], ...]
+Facts = tuple[tuple[str, bytes | tuple[bytes, ...], dict[str, str]], ...]
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 CONFIGURED = frozenset({"any", "payload", "regex"})

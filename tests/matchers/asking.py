@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from txmux.detection.registry import datagram_predicate
-from txmux.interfaces import Datagrams, Peeked
-from txmux.testing import decided, facts, flow_decided
-
-if TYPE_CHECKING:
-    from txmux.interfaces import IProtocolMatcher, Predicate, Verdict
-    from txmux.testing import Decided
+from txmux.interfaces import Datagrams, IProtocolMatcher, Peeked, Predicate, Verdict
+from txmux.testing import Decided, decided, facts, flow_decided
 
 
 def verdicts_of(matcher: IProtocolMatcher) -> Callable[..., Decided]:

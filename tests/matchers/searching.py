@@ -16,17 +16,13 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.matchers.all_samples import CONFIGURED, all_samples, for_streams
 from tests.matchers.asking import over_udp
 from txmux.detection.registry import installed_matchers, transports_of
-from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
+from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
 
-if TYPE_CHECKING:
-    from txmux.interfaces import Predicate
-
-    Pair = tuple[str, str]
+Pair = tuple[str, str]
 
 TABLE = Path(__file__).parents[2] / "txmux/detection/overlaps.py"
 _PAGE = Path(__file__).parents[2] / "docs/reference/matchers.md"

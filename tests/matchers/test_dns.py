@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of, over_udp
 from txmux.interfaces import Peeked
 from txmux.matchers.dns import dns
 from txmux.testing import facts
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
 
 IN = b"\0\1\0\1"
 NAME = b"\3www\7example\3com\0"

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 from tests.support.examples import scaled
 from tests.wire.dtls_builder import V10, V12, V13, dtls_body, fragment, hello_datagrams, record
 from tests.wire.hello_builder import alpn, extension, server_name, versions
 from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.dtls import dtls
 from txmux.testing import flow_decided, steps_in
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
 
 BODY = dtls_body(server_name("www.Example.com"), alpn(b"coap"), extension(21, bytes(40)))
 (WHOLE,) = hello_datagrams(BODY)

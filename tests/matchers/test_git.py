@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from tests.matchers.all_samples import MATCH, NO
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
+from tests.matchers.all_samples import MATCH, NO, Facts
 
 
 def pkt_line(text: bytes) -> bytes:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import MATCH, NO
+from tests.matchers.all_samples import MATCH, NO, Facts
 from tests.matchers.http_samples import LINE_END, PREFACE, REQUEST, said, with_fields
 from tests.support.examples import scaled
 from tests.wire import http2_builder as h2
@@ -17,9 +16,6 @@ from txmux.interfaces import Peeked
 from txmux.matchers.http import http
 from txmux.testing import calls_in, facts, in_pieces, steps_in
 from txmux.wire.http_head import METHODS, MOST_FIELDS, Stage, parse_request
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
 
 # The first two are recorded from curl 7.88.1 and Wget 1.21.3.
 SAMPLES = (

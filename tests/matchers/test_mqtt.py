@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 from txmux.interfaces import Peeked
 from txmux.matchers.mqtt import mqtt
 from txmux.testing import calls_in, decided, in_pieces
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
 
 
 def sized(data: bytes) -> bytes:

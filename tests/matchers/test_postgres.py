@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 from tests.support.examples import scaled
 from txmux.interfaces import Peeked
 from txmux.matchers.postgres import postgres
 from txmux.testing import calls_in, decided
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
 
 
 def startup(*strings: bytes, minor: int = 0, end: bytes = b"\0") -> bytes:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
+from tests.matchers.all_samples import Facts
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 SAMPLES = (

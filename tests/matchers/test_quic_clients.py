@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import encode_quic_retry, pull_quic_header
+from aioquic.tls import SessionTicket
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import make_authority
@@ -16,9 +16,6 @@ from tests.wire.quic_builder import V1, V2, connection, sent
 from txmux.interfaces import Verdict
 from txmux.matchers.quic import quic
 from txmux.testing import flow_decided
-
-if TYPE_CHECKING:
-    from aioquic.tls import SessionTicket
 
 
 def verdict(*datagrams: bytes, **options: str) -> Verdict:

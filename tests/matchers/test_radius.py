@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
+from tests.matchers.all_samples import Facts
 
 # Recorded from radclient of FreeRADIUS 3.2.1: for access, accounting, and the status of the server.
 DATAGRAMS = (

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
+from tests.matchers.all_samples import Facts
 
 MAGIC = bytes.fromhex("00ffff00fefefefefdfdfdfd12345678")
 GUID = bytes(range(8))

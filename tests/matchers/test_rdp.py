@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from tests.matchers.all_samples import MATCH, NEED_MORE, NO
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 
 NEGOTIATION = bytes.fromhex("01 00 0800 0b000000")
 

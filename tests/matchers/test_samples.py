@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,7 +16,7 @@ from tests.matchers.all_samples import CONFIGURED, all_samples, for_streams, sam
 from tests.matchers.asking import over_udp
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import OptionError
-from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
+from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
 from txmux.testing import (
     check_datagrams,
     check_matcher,
@@ -26,9 +26,6 @@ from txmux.testing import (
     flow_decided,
     with_example,
 )
-
-if TYPE_CHECKING:
-    from txmux.interfaces import Predicate
 
 _BUILT_IN = [path.stem for path in Path(txmux.matchers.__path__[0]).glob("[a-z]*.py")]
 

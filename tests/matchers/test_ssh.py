@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from tests.matchers.all_samples import MATCH, NEED_MORE, NO
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 
 OPENSSH = b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n"
 # As OpenSSH, Paramiko, PuTTY and Go's library send it.

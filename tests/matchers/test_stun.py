@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import MATCH, NO
+from tests.matchers.all_samples import MATCH, NO, Facts
 from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
 from txmux.matchers.stun import stun
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
 
 # The beginning of the request of RFC 5769, section 2.1; Allocate and ConnectionBind made by hand after RFC 8656 and
 # RFC 6062.

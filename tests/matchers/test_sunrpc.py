@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from tests.matchers.all_samples import MATCH, NO
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
+from tests.matchers.all_samples import MATCH, NO, Facts
 
 # Recorded from nfs-ls of libnfs 4.0.0, with NFS 4 and with NFS 3, whose first call is to mountd; and from rpcinfo -p of rpcbind
 # 1.2.6.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import MATCH, NO
+from tests.matchers.all_samples import MATCH, NO, Facts
 from tests.wire.hello_builder import (
     alpn,
     client_hello,
@@ -19,9 +17,6 @@ from tests.wire.hello_builder import (
 from txmux.interfaces import Peeked
 from txmux.matchers.tls import tls
 from txmux.testing import facts
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
 
 SNI, ALPN, VERSIONS = server_name("www.Example.com"), alpn(b"h2", b"http/1.1"), versions(0x0304)
 PADDING = extension(21, b"\x00" * 50)

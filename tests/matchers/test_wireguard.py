@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from binascii import a2b_base64
 from hashlib import blake2s
-from typing import TYPE_CHECKING
 
-from tests.matchers.all_samples import MATCH, NO
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
-
+from tests.matchers.all_samples import MATCH, NO, Facts
 
 SERVER = "xEtrz95nxyJyxDoV+O9hAoMipEUDeppRYGhLQWJgtnY="
 OTHER = "zMjVJdmOqZ4LUlS4cKk47MoQELvP0CXqiU/j+pM4qkE="

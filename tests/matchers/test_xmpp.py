@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import MATCH, NEED_MORE, NO
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 from tests.support.examples import scaled
 from txmux.interfaces import Peeked
 from txmux.matchers.xmpp import _read_header, xmpp
 from txmux.testing import calls_in, decided, in_pieces
-
-if TYPE_CHECKING:
-    from tests.matchers.all_samples import Facts
 
 # The first is recorded from Twisted Words 26.10; the second is that of RFC 6120, section 4.2.
 WORDS = (

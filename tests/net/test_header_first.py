@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet import defer, error, ssl
 from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.certificates import make_authority
@@ -18,10 +20,6 @@ from tests.support.ports import free_port
 from tests.wire.proxyprotocol.vectors import IPV4
 from txmux.net.header_first import HeaderFirst
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IConnector
-    from twisted.python.failure import Failure
 
 HEADER = encode_v2(IPV4)
 GREETING = b"greeting"

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Generator
 
 from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
 from txmux.net.turns import Turns
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 
 class TurnsTest(TestCase):

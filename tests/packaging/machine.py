@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import subprocess
+from pathlib import Path
 
 from tests.interop.children import run
 from tests.interop.systemd import TARGETS, FirstProcess, missing
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
 
 _BEGIN = """
 set -eu

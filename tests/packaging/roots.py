@@ -7,15 +7,12 @@ import hashlib
 import os
 import shutil
 import socket
+import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 from unittest import SkipTest
 
 from tests.interop.children import Child, InteropTestCase, run
 from tests.programs import require_program
-
-if TYPE_CHECKING:
-    import subprocess
 
 _MIRROR = "http://deb.debian.org/debian"
 _PLACE = Path(f"/tmp/txmux-roots-{os.getuid()}")

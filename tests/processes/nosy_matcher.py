@@ -6,17 +6,15 @@ import errno
 import os
 import subprocess
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.logger import Logger
 
 from txmux.files import read_bytes
 from txmux.interfaces import Verdict
 from txmux.wire.plain import PlainMatcher
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _FOLDER = Path(os.environ.get("NOSY_FOLDER", "."))
 _SECRET = _FOLDER / "secret"

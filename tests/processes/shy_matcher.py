@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from typing_extensions import override
 
 from txmux.errors import OptionError
+from txmux.interfaces import Predicate
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from txmux.interfaces import Predicate
 
 _GET_NAME = 16  # prctl(2)
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from zope.interface import implementer
 
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Option, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from txmux.interfaces import Peeked, Predicate
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 
 
 @attrs.frozen

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import attrs
 from twisted.internet import reactor as _reactor
+from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from twisted.trial.unittest import TestCase
-    from twisted.web.server import Request
 
 _PATH = re.compile(r"/v1/health/service/([^/]+)")
 _WAIT = re.compile(r"([1-9][0-9]*)s")

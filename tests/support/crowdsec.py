@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from twisted.internet.interfaces import IListeningPort
+from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.support.peers import reactor
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IListeningPort
-    from twisted.trial.unittest import TestCase
 
 KEY = "a0b1c2d3e4f5"
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
 from txmux.udp import ancillary
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.trial.unittest import TestCase
 
 Address = tuple[str, int]
 

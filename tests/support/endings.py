@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet import reactor as any_reactor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _reactor: Any = any_reactor
 

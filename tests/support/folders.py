@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 
 def make_folder(test: SynchronousTestCase) -> Path:

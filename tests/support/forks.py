@@ -17,14 +17,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from txmux.processes.forking import Child, environment, name_process
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 _PACKET = 2**17  # bytes
 _BIN = Path(sys.executable).parent

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.base import DelayedCall
+from twisted.internet.task import Clock
 
 from txmux.net.relay.relay import Relay
-
-if TYPE_CHECKING:
-    from twisted.internet.task import Clock
 
 _LOOK = Relay._end_when_taken.__name__
 

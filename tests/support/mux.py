@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Literal
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -10,20 +11,13 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.support.looks import is_looked_for, look_again
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from txmux.rules.embedding import route
-from txmux.rules.model import Backend, Listener, Refusal, Server
+from txmux.rules.model import Backend, Listener, Refusal, Route, Server
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-
-    from tests.support.peers import Peer
-    from txmux.rules.model import Route
-    from txmux.telemetry.record import ConnectionRecord
-
+from txmux.telemetry.record import ConnectionRecord
 
 _PATIENCE = 50.0  # seconds
 _PAUSE = 0.01  # seconds, in which a relay's virtual time goes on by one of up to a second

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import select
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.support.ports import listen_tcp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IAddress
-    from twisted.python.failure import Failure
-    from twisted.trial.unittest import TestCase
-
-    from tests.support.undone import Cleans
+from tests.support.undone import Cleans
 
 reactor: Any = _reactor
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
@@ -11,15 +11,13 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import HandshakeCompleted, StreamDataReceived
 from aioquic.quic.packet import pull_quic_header
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
+from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import make_authority
 from tests.support.peers import reactor
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
-    from twisted.trial.unittest import TestCase
 
 Address = tuple[str, int]
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import attrs
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
 
 from tests.support.peers import Peer, connect
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from twisted.internet.defer import Deferred
-    from twisted.trial.unittest import TestCase
 
 
 def client_context(ca: Path | None, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:

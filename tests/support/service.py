@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
@@ -10,10 +10,8 @@ from twisted.trial.unittest import TestCase
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux import EmbeddedService
+from txmux.rules.model import Rules
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Rules
 
 
 class ServiceTestCase(TestCase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
@@ -11,9 +11,7 @@ from tests.support.folders import make_folder
 from tests.support.forks import starter
 from tests.support.peers import reactor
 from txmux import MuxService, load
-
-if TYPE_CHECKING:
-    from txmux.processes.supervisor.supervisor import Supervisor
+from txmux.processes.supervisor.supervisor import Supervisor
 
 
 class SupervisedTestCase(TestCase):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from twisted.trial.unittest import TestCase
 
 MOST = 65536
 

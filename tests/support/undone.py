@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from typing_extensions import Self
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Cleans(Protocol):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, PeerFactory, reactor
 from txmux.rules.embedding import route
-from txmux.rules.model import Ejection
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Backend
-    from txmux.telemetry.record import ConnectionRecord
+from txmux.rules.model import Backend, Ejection
+from txmux.telemetry.record import ConnectionRecord
 
 AT_ONCE = Ejection(failures=1, within=10.0, seconds=10.0, lone=True)
 

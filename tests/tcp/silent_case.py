@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, close, listen
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Backend
-    from txmux.telemetry.record import ConnectionRecord
+from txmux.rules.model import Backend
+from txmux.telemetry.record import ConnectionRecord
 
 GREETING = b"220 mail.example ESMTP\r\n"
 

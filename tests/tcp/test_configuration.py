@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 from twisted.internet.protocol import Factory
@@ -11,16 +11,10 @@ from twisted.internet.task import Clock
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.tcp.stages.handshaking_case import TerminationCase
-from txmux.net.tls.terminations import Terminations
+from txmux.net.tls.terminations import PreparedTerminations, Terminations
 from txmux.rules.embedding import outcome, route
-from txmux.rules.model import Rules, Settings
+from txmux.rules.model import Route, Rules, Settings
 from txmux.tcp.configuration import Configuration
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from txmux.net.tls.terminations import PreparedTerminations
-    from txmux.rules.model import Route
 
 
 class GenerationTest(MuxTestCase):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close, reactor
@@ -20,13 +21,8 @@ from tests.tcp.stages import (
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from tests.wire.proxyprotocol.vectors import V1, V2
 from txmux.rules.embedding import outcome, route
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Route
 from txmux.rules.reading.endpoints import server as server_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from txmux.rules.model import Route
 
 SSH = b"SSH-2.0-test\r\n"
 HTTP = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

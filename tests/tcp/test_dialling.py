@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer
 from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name
 from tests.wire.proxyprotocol.vectors import DESTINATION, SOURCE
 from txmux.rules.embedding import route
@@ -14,9 +15,6 @@ from txmux.tcp.connection import MuxProtocol
 from txmux.wire.proxyprotocol.decode import Decoded, decode
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import ProxyHeader, Tlv, TlvType
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
 
 SENDERS = NetworkSet([ip_network("127.0.0.1")])
 HELLO = records(client_hello(server_name("www.Example.com"), alpn(b"h2", b"http/1.1")))

@@ -5,19 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer
 from txmux.errors import MuxError
 from txmux.net.relay.kernel import is_supported
 from txmux.rules.embedding import route
+from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.listener import MuxFactory
-from txmux.tcp.moving import Unpacking, packed
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
-    from txmux.tcp.connection import MuxProtocol
-    from txmux.tcp.moving import MovedConnection, Sockets
+from txmux.tcp.moving import MovedConnection, Sockets, Unpacking, packed
 
 
 class MovingTest(MuxTestCase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,9 +12,6 @@ from txmux.tcp.connection import _STEPS, MuxProtocol
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import CHOICES, TRANSITIONS, Ended, TurnedAway
 from txmux.telemetry.record import STATES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _OUTCOMES = {outcome.__name__: outcome for row in TRANSITIONS.values() for outcome in row}
 

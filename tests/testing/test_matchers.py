@@ -5,18 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.testing.matchers import HELLO, KEY, OPTION, Greeting, Matcher
 from txmux.errors import OptionError
-from txmux.interfaces import Exchange, Peeked, Verdict
+from txmux.interfaces import Exchange, IProtocolMatcher, Peeked, Verdict
 from txmux.testing import check_matcher, decided, with_example
-
-if TYPE_CHECKING:
-    from txmux.interfaces import IProtocolMatcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 

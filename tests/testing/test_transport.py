@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
@@ -13,6 +13,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -22,9 +23,6 @@ from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.portable import PortableSide
 from txmux.net.relay.relay import Relay
 from txmux.testing import WaterMarkTransport
-
-if TYPE_CHECKING:
-    from twisted.python.failure import Failure
 
 
 class _Log(Protocol):

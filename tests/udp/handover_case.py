@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
 from tests.support.peers import reactor
 from tests.udp.test_relaying import FlowCase
+from txmux.rules.model import Listener, Route
 from txmux.tcp.listener import MuxFactory
 from txmux.udp.flows import Flows, flows_of, listen
 from txmux.udp.handover import adopt_flows, end_flows, hand_over_flows
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from txmux.rules.model import Listener, Route
-    from txmux.udp.port import DatagramPort
+from txmux.udp.port import DatagramPort
 
 
 class There:

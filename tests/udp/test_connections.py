@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from tests.support.datagrams import Talker, turn
 from tests.udp.test_migration import WG_ANSWER, WG_DATA, WG_FIRST
@@ -10,9 +11,6 @@ from tests.udp.test_migration import answer as answering
 from tests.udp.test_relaying import LISTEN, FlowCase, MovingCase
 from tests.wire.hello_builder import client_hello, extension, server_name, versions
 from tests.wire.quic_builder import SOURCE, crypto, cut, initial, other_version, zero_rtt
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _RULES = f"""{LISTEN}%s
 [route a]

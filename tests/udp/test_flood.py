@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import skipUnless
 
 from twisted.trial.unittest import TestCase
@@ -17,10 +17,7 @@ from tests.support.peers import reactor
 from tests.udp.test_relaying import FlowCase
 from txmux.net.sockets.poller import Poller
 from txmux.udp import ancillary
-from txmux.udp.port import DatagramPort
-
-if TYPE_CHECKING:
-    from txmux.udp.port import Key
+from txmux.udp.port import DatagramPort, Key
 
 _SOURCES = 20_000
 _MOST = 300

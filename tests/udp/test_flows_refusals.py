@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -12,11 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.datagrams import Talker
 from tests.udp.test_relaying import FlowCase
 from txmux.net.addresses import address_in
+from txmux.telemetry.reasons import EndReason, LimitName
 from txmux.udp.flows import Refusals
-
-if TYPE_CHECKING:
-    from txmux.telemetry.reasons import EndReason, LimitName
-    from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address
 
 
 class LineTests(FlowCase):

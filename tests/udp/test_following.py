@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +20,6 @@ from tests.wire.quic_builder import initial
 from txmux.udp import ancillary, following
 from txmux.udp.following import Following
 from txmux.wire.proxyprotocol.decode import decode_datagram
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def source_port(datagram: bytes) -> int:

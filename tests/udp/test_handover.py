@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail
 
@@ -14,9 +15,6 @@ from tests.udp.handover_case import HandoverCase, There
 from txmux.errors import MuxError
 from txmux.udp.flow import Flow
 from txmux.udp.handover import adopt_flows, hand_over_flows
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def _connected(port: int) -> int:

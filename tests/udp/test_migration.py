@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,9 +28,6 @@ from txmux.udp.migration import (
     MigratingPath,
     Migration,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 HOME, OTHER, THIRD = "192.0.2.1:1000", "192.0.2.1:2000", "198.51.100.9:3000"
 ID = bytes(range(100, 108))

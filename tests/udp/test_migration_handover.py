@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +11,6 @@ from hypothesis import strategies as st
 from tests.udp.test_migration import HOME, OTHER, SHORT, THIRD, RoamingTestCase, answer
 from txmux.udp import migration
 from txmux.udp.migration import LONGEST_ACK, MINUTE, PATIENCE, SILENCE, Migration
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class RecallTests(RoamingTestCase):

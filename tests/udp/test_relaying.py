@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
@@ -13,9 +13,6 @@ from tests.udp.test_migration import FIRST, SHORT, answer
 from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.udp import ancillary, migration
 from txmux.udp import flow as flow_module
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 LISTEN = """
 [txmux]

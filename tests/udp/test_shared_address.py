@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +15,6 @@ from tests.udp.test_migration import answer
 from tests.wire.quic_builder import SOURCE, initial
 from txmux.udp.connection_ids import HEAD, ConnectionIds
 from txmux.udp.shared_address import RECENT, REORDERED, SharedAddress
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _PATIENCE = 0.03
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from campaign.fuzz.served import serving
+from campaign.fuzz.served import Reactor, serving
 from campaign.fuzz.target import Target, cuttings, see
 from campaign.fuzz.targets.api import administered
 from txmux.admin.guard import AdminGuard
 from txmux.admin.http import AdminClients
 from txmux.admin.site import ADMIN, Site
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from campaign.fuzz.served import Reactor
 
 _TOKEN = "a-secret-that-nobody-guesses"
 _ANSWER = re.compile(rb"HTTP/\d\.\d (\d{3}) [^\r\n]*\r\n")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import json
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPConnection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 from campaign.fuzz.target import Target, see
@@ -22,9 +23,6 @@ from txmux.cli.top.plain import text_of
 from txmux.cli.top.polling import fetch_snapshot
 from txmux.cli.top.state import TopState
 from txmux.cli.top.view import screen
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PLACE = AdminEndpoint(TcpAddress("127.0.0.1", 1), "", "--admin")
 _WIDTH, _HEIGHT = 80, 30

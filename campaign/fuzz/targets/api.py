@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import math
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 
-from campaign.fuzz.served import RULES, serving
+from campaign.fuzz.served import RULES, Reactor, serving
 from campaign.fuzz.target import Target
 from txmux.admin.guard import AdminGuard, Caller
 from txmux.admin.resource import FORM, JSON
@@ -23,12 +23,9 @@ from txmux.control.overrides import ServiceState
 from txmux.control.report import Report
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
+from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import OWN, Counters
-
-if TYPE_CHECKING:
-    from campaign.fuzz.served import Reactor
-    from txmux.serving.serving import Serving
 
 _CALLER = Caller("uid 0", "UID 0")
 

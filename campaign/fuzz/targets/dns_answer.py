@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -21,9 +22,6 @@ from txmux.backends.names.question import (
     _response_code,
 )
 from txmux.rules.model import Server
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _NAME = b"example.com"
 _NUMBER = 0x1234

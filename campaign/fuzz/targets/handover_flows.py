@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import base64
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from campaign.fuzz.descriptors import leaving_none_open
 from campaign.fuzz.files import no_files
 from campaign.fuzz.messages import hear, line
-from campaign.fuzz.served import serving
+from campaign.fuzz.served import Reactor, serving
 from campaign.fuzz.target import Target
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.serving.serving import Serving
 from txmux.udp.flows import flows_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from campaign.fuzz.served import Reactor
-    from txmux.serving.serving import Serving
 
 _PLACE = "udp:127.0.0.1:443"
 _LATER = 3600.0  # seconds

@@ -11,16 +11,14 @@ import os
 import pwd
 import socket
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from campaign.fuzz.descriptors import leaving_none_open
 from campaign.fuzz.target import Target, joined, see, split
 from txmux.processes.privilege.helper import Helper
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _MOST_PACKETS = 8
 _PACKET = 1 << 16

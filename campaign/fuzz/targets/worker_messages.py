@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from campaign.fuzz.descriptors import leaving_none_open
 from campaign.fuzz.files import no_files
 from campaign.fuzz.messages import hear, line
-from campaign.fuzz.served import RULES, serving
+from campaign.fuzz.served import RULES, Reactor, serving
 from campaign.fuzz.target import Target
 from txmux.net.channel.channel import Channel
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.process import WorkerProcess
 from txmux.processes.workers.worker import Worker
-
-if TYPE_CHECKING:
-    from campaign.fuzz.served import Reactor
-    from txmux.serving.serving import Serving
+from txmux.serving.serving import Serving
 
 _NOT_HERE = ("start", "count_in")
 """These have a target of their own, `worker_start`, with the descriptors that they need."""

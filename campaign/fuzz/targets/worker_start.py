@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import os
 import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import attrs
@@ -30,9 +31,6 @@ from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry.counting.process_counters import CounterLayout, keys_of
 from txmux.telemetry.sharedmemory import make
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 _LARGE = 1 << 24
 _SIZES = {b"e": 0, b"s": 1 << 12}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +20,6 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux.access.lists.crowdsec import CrowdSec, Decisions, seconds_in
 from txmux.access.lists.current import unpack
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def decision(value: str, duration: str = "4h", **others: str) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -18,13 +19,8 @@ from txmux import files
 from txmux.access.lists.current import unpack
 from txmux.access.lists.updates import ListUpdates, NetworksFile, WatchedFile
 from txmux.files import use_helper
+from txmux.rules.model import Rules
 from txmux.rules.reading.parser import load
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from txmux.rules.model import Rules
-
 
 _LONG_AGO = 1_000_000_000
 

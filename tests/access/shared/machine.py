@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from txmux.access.bans import Ban, Bans, ServiceBans, banned_network, written
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from txmux.access.bans import Change
+from txmux.access.bans import Ban, Bans, Change, ServiceBans, banned_network, written
 
 
 class Machine:

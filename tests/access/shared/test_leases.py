@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -11,10 +12,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.shared.leases import Leases, SharedCounts
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 _RATE, _BURST = 20, 40
 _INTERVAL = 1_000_000_000 // _RATE  # nanoseconds

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone
@@ -24,9 +25,6 @@ from txmux.net.header_first import HeaderFirst
 from txmux.net.sockets import plainsocket
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.rules.reading.endpoints import server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class ReasonTest(SynchronousTestCase):

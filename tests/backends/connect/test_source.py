@@ -6,8 +6,9 @@ import errno
 import itertools
 import socket
 import sys
+from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectBindError, ConnectError
@@ -28,14 +29,9 @@ from txmux.backends.connect.source import (
 )
 from txmux.errors import MuxError
 from txmux.net.sockets.poller import Poller
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Server
 from txmux.rules.reading.endpoints import server
 from txmux.wire.proxyprotocol.header import Address
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from txmux.rules.model import Server
 
 
 def client(host: str) -> Address:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from OpenSSL import SSL, crypto
 from twisted.internet.defer import Deferred
@@ -27,9 +28,6 @@ from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.poller import Poller
 from txmux.net.tls.errors import HandshakeError, TLSFileError
 from txmux.rules.model import ServerTLS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class _Greeter(Protocol):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import Identity, make_authority
@@ -19,9 +20,6 @@ from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.poller import Poller
 from txmux.net.tls.errors import HandshakeError
 from txmux.rules.model import ServerTLS
-
-if TYPE_CHECKING:
-    from twisted.python.failure import Failure
 
 
 @cache

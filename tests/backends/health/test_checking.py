@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet import error, ssl
 from twisted.internet.task import deferLater
@@ -17,6 +18,7 @@ from tests.interop.servers import make_certificate
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
+from txmux.backends.connect.dial import Dial
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import (
     LONGEST_ANSWER,
@@ -27,19 +29,12 @@ from txmux.backends.health.checking import (
 )
 from txmux.backends.health.probes import probe
 from txmux.backends.pool.member import Member
-from txmux.rules.model import Backend, Check, ServerTLS
+from txmux.rules.model import Backend, Check, Server, ServerTLS
 from txmux.rules.reading.checks import check as read_check
 from txmux.rules.reading.endpoints import server
 from txmux.tcp.io_runtime import IORuntime
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from txmux.backends.connect.dial import Dial
-    from txmux.rules.model import Server
-
 
 WELL = CheckResult(ok=True)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet import error
 from twisted.internet.task import deferLater
@@ -17,14 +18,8 @@ from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends.health.checks import HealthChecks, apply_result, key_of
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.server_health import MemberState
-from txmux.rules.model import Check
+from txmux.rules.model import Check, Server
 from txmux.tcp.io_runtime import IORuntime
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from txmux.rules.model import Server
-
 
 REFUSED = Failure(error.ConnectionRefusedError(111, "Connection refused"))
 

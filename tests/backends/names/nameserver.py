@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import DeferredList, maybeDeferred
@@ -17,11 +18,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from txmux.backends.names.question import ServerAddress
+from txmux.backends.names.question import ServerAddress
 
 SILENCE = -1  # instead of a response code: no answer at all
 HANG_UP = -3  # instead of a response code: the TCP connection is closed

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
@@ -14,13 +15,9 @@ from tests.backends.names.nameserver import NameServerTestCase
 from tests.backends.pool.pools import servers
 from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceAnswer
 from txmux.backends.names.resolve import NameResolver
+from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend, Server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from txmux.backends.pool.member import ResolvedAddress
 
 HOST = "host.test"
 SERVICE = "_ssh._tcp.host.test"

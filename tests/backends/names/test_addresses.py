@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,9 +10,7 @@ from tests.backends.names.resolve_case import FAR, service
 from tests.backends.pool.pools import servers
 from txmux.backends.names.addresses import AddressFinder
 from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceAnswer, ServiceRecord
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Server
+from txmux.rules.model import Server
 
 
 class ScriptedLookup(Lookup):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from tests.backends.names.nameserver import (
     GARBAGE,
     HANG_UP,
     SILENCE,
+    NameServer,
     NameServerTestCase,
     a,
     aaaa,
@@ -35,12 +37,6 @@ from txmux.backends.names.lookup import (
     listed_addresses,
 )
 from txmux.backends.names.question import LookupFailedError
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from tests.backends.names.nameserver import NameServer
-
 
 HOST = "host.test"
 

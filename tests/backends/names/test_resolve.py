@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.names import dns
@@ -21,10 +21,7 @@ from txmux.backends.names.addresses import MOST_ADDRESSES
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool, Unavailable
 from txmux.backends.pool.server_health import MemberState
-from txmux.rules.model import Backend, Resolve
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Server
+from txmux.rules.model import Backend, Resolve, Server
 
 
 class AnswerTests(NamesTestCase):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.task import Clock
@@ -11,11 +11,8 @@ from twisted.internet.task import Clock
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.server_health import BackendHealth, MemberState
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Server
 from txmux.rules.reading.endpoints import server
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Server
 
 
 def servers(*texts: str, **options: Any) -> tuple[Server, ...]:

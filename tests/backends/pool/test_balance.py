@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.pool.balance import affinity_of, balancer
+from txmux.backends.pool.balance import Balancer, affinity_of, balancer
 from txmux.backends.pool.member import Member
 from txmux.rules.model import Balance, Server
 from txmux.rules.reading.endpoints import server
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from txmux.backends.pool.balance import Balancer
 
 KINDS: tuple[Balance, ...] = get_args(Balance)
 PICKS = 10_000

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.queue import ClientQueue
+from txmux.backends.pool.queue import ClientQueue, Waiter
 from txmux.rules.model import Ejection
-
-if TYPE_CHECKING:
-    from txmux.backends.pool.queue import Waiter
 
 
 class QueueTests(SynchronousTestCase):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from textwrap import indent
-from typing import TYPE_CHECKING
 
 from tests.convert.converting import converted, rules_of
+from txmux.convert.formats import Conversion
 from txmux.rules.model import Backend
-
-if TYPE_CHECKING:
-    from txmux.convert.formats import Conversion
 
 BACKENDS = """
 backend a

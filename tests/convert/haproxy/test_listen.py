@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of
 from tests.convert.haproxy.pieces import backend, frontend
 from txmux.convert.writer import ConvertError
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Backend
+from txmux.rules.model import Backend
 
 
 class BindTests(SynchronousTestCase):

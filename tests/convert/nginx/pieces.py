@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tests.convert.converting import converted, rules_of
-from txmux.rules.model import Backend
-
-if TYPE_CHECKING:
-    from txmux.convert.formats import Conversion
-    from txmux.rules.model import Outcome
+from txmux.convert.formats import Conversion
+from txmux.rules.model import Backend, Outcome
 
 _GROUPS = "".join(
     f"upstream {name} {{ server 127.0.0.{n}:9; }}\n" for n, name in enumerate("abcd", 1)

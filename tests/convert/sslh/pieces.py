@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tests.convert.converting import converted, rules_of
-
-if TYPE_CHECKING:
-    from txmux.convert.formats import Conversion
-
+from txmux.convert.formats import Conversion
 
 LISTEN = 'listen: ( { host: "0.0.0.0"; port: "443"; } );\n'
 _SSH = '{ name: "ssh"; host: "localhost"; port: "22"; }'

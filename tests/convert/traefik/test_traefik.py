@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from textwrap import indent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
 from hypothesis import given
@@ -13,12 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, attempt, converted, looks, matchers, rules_of
 from tests.support.folders import make_folder
-from txmux.convert.formats import convert
+from txmux.convert.formats import Conversion, convert
 from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
-
-if TYPE_CHECKING:
-    from txmux.convert.formats import Conversion
 
 _SERVICES = """\
   services:

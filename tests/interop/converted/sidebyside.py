@@ -10,23 +10,18 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent, indent
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.originals import HTTP, Named
 from tests.interop.servers import nginx_stream
 from tests.support.ports import free_port
-from txmux.convert.formats import convert, convert_command_line
+from txmux.convert.formats import Conversion, Program, convert, convert_command_line
 from txmux.detection.registry import installed_matchers
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from txmux.convert.formats import Conversion, Program
-
 
 _DEFAULTS = """\
 defaults

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from tests.interop.children import Child, InteropTestCase
 from tests.interop.converted.sidebyside import HaproxyTestCase
@@ -13,14 +13,8 @@ from tests.interop.originals import HALF_HELLO, HELLO, HTTP, Named, client_hello
 from tests.interop.servers import make_certificate
 from tests.processes.running import family_of
 from tests.support.ports import free_port
-from txmux.convert.formats import convert
+from txmux.convert.formats import Conversion, convert
 from txmux.detection.registry import installed_matchers
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from txmux.convert.formats import Conversion
-
 
 _COUNT = 40
 _AT_ONCE = 100

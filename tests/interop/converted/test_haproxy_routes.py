@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from tests.interop.children import PATIENCE, eventually, run
 from tests.interop.converted.sidebyside import HaproxyTestCase
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class FirstBytesTests(HaproxyTestCase):

@@ -5,17 +5,14 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from textwrap import indent
-from typing import TYPE_CHECKING
 
 from tests.interop.children import PATIENCE, eventually
 from tests.interop.converted.sidebyside import HaproxyTestCase, heard
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def _answering(

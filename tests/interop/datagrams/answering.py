@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
-from tests.interop.children import Child, eventually, run
+from tests.interop.children import Child, Started, eventually, run
 from tests.interop.datagrams.program import PORT, Program, Responder, assert_in, assert_same, say
+from tests.interop.mux import Record
 from tests.interop.servers import DNSMASQ, start_dnsmasq
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.interop.children import Started
-    from tests.interop.mux import Record
 
 _RADIUS = """\
 prefix = /usr

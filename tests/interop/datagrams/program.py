@@ -5,17 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
-from tests.interop.children import output_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    from tests.interop.children import Started
-    from tests.interop.mux import Record
-    from tests.interop.namespaces import Namespace
+from tests.interop.children import Started, output_of
+from tests.interop.mux import Record
+from tests.interop.namespaces import Namespace
 
 PORT = 443
 """The one port of UDP that all clients come to."""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from tests.interop.children import Child, run
+from tests.interop.children import Child, Started, run
 from tests.interop.datagrams.program import PORT, Program, assert_in, say
+from tests.interop.mux import Record
 from tests.interop.servers import make_certificate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.interop.children import Started
-    from tests.interop.mux import Record
 
 
 class Dtls(Program):

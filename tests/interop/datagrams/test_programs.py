@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, eventually, output_of, run
 from tests.interop.datagrams import answering, secured, tunnels
-from tests.interop.datagrams.program import PORT
-from tests.interop.mux import Mux
+from tests.interop.datagrams.program import PORT, Program
+from tests.interop.mux import Mux, Record
 from tests.interop.namespaces import Namespace, cable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.interop.datagrams.program import Program
-    from tests.interop.mux import Record
 
 _PROGRAMS: dict[str, type[Program]] = {
     "calls": answering.Calls,

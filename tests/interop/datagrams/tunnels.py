@@ -10,22 +10,18 @@ import random
 import socketserver
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tests.interop.children import Child, output_of
+from tests.interop.children import Child, Started, output_of
 from tests.interop.datagrams.program import PORT, Program, assert_in, say
+from tests.interop.mux import Record
+from tests.interop.namespaces import Namespace
 from tests.support.certificates import make_authority
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.interop.children import Started
-    from tests.interop.mux import Record
-    from tests.interop.namespaces import Namespace
 
 HERE, THERE, ELSEWHERE = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 """Where the service is, where clients in the other namespace are, and where they move to."""

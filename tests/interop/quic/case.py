@@ -6,21 +6,17 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from unittest import SkipTest
 
 from tests.interop.children import Child, InteropTestCase
-from tests.interop.mux import Mux
+from tests.interop.mux import Mux, Record
 from tests.interop.quic.content import content
+from tests.interop.quic.h3_client import H3Client
 from tests.interop.servers import Certificate, make_certificate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-
-    from tests.interop.mux import Record
-    from tests.interop.quic.h3_client import H3Client
 
 _Test = TypeVar("_Test")
 

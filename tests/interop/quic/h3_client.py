@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from aioquic._buffer import Buffer
@@ -18,16 +20,10 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
 from aioquic.quic.packet import pull_quic_header
-from aioquic.tls import Epoch
+from aioquic.tls import Epoch, SessionTicket
 
 from tests.interop.quic.h3_server import have_no_more_ids
 from tests.wire.quic_builder import cut, initial
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import AsyncIterator
-
-    from aioquic.tls import SessionTicket
 
 PATIENCE = 60.0
 """Seconds that an answer may take; far more than it does take."""

@@ -10,20 +10,18 @@ import asyncio
 import json
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import serve
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
+from aioquic.tls import SessionTicket
 
 from tests.interop.quic.content import content
-
-if TYPE_CHECKING:
-    from aioquic.quic.connection import QuicConnection
-    from aioquic.tls import SessionTicket
 
 _LONG_WINDOW = 16 * 1024 * 1024
 

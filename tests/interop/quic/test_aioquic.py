@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+from aioquic.tls import SessionTicket
 
 from tests.interop.children import eventually
 from tests.interop.quic.case import QuicCase, on_asyncio
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import PATIENCE, client, configuration
-
-if TYPE_CHECKING:
-    from aioquic.tls import SessionTicket
 
 V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
 MIB = 1024 * 1024

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
+
+from aioquic.tls import SessionTicket
 
 from tests.interop.quic.case import QuicCase, on_asyncio
 from tests.interop.quic.h3_client import H3Client, configuration, one_socket
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from aioquic.tls import SessionTicket
 
 V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
 NAMES = ("site", "shop", "blog")

@@ -12,8 +12,10 @@ from zope.interface import directlyProvides
 
 from tests.net.relay.wiring import (
     LeanTcpWiring,
+    Sides,
     TcpWiring,
     UnixWiring,
+    Wiring,
     kernel_sides,
     portable_sides,
 )
@@ -25,12 +27,10 @@ from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.peer import unsent
 from txmux.net.relay.relay import Relay
+from txmux.rules.model import Keepalive
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase as _Base
-
-    from tests.net.relay.wiring import Sides, Wiring
-    from txmux.rules.model import Keepalive
 else:
     _Base = object
 

@@ -6,13 +6,16 @@ import random
 import socket
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import Clock
 
-from tests.net.relay.schedules import LONGEST
+from tests.net.relay.reactors import PrivateReactor
+from tests.net.relay.schedules import LONGEST, Schedule, Step, Who
+from tests.net.relay.wiring import Sides, Wiring
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.net.relay.ends import End
@@ -20,14 +23,6 @@ from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.relay import Relay
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.transport import SocketTransport
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.net.relay.reactors import PrivateReactor
-    from tests.net.relay.schedules import Schedule, Step, Who
-    from tests.net.relay.wiring import Sides, Wiring
-
 
 _SENT = memoryview(random.Random(4).randbytes(LONGEST + 2**20))  # all that a peer may send
 _BREAK_OFF = struct.pack("ii", 1, 0)  # SO_LINGER of socket(7): close sends a reset

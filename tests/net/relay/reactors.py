@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.selectreactor import SelectReactor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class PrivateReactor:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from tests.net.relay.contract import KernelCase, LeanCase, OrderContract, ResetContract, UnixCase
-from tests.net.relay.wiring import LeanUnixWiring
+from tests.net.relay.wiring import LeanUnixWiring, Wiring
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.peers import reactor
 from txmux.net.relay import kernel
+from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.kernel import KernelSide
+from txmux.net.relay.relay import Relay
 from txmux.net.sockets.memory import MEMORY
 from txmux.net.sockets.poller import Poller
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.net.relay.wiring import Wiring
-    from txmux.net.relay.interface import Timeouts
-    from txmux.net.relay.relay import Relay
 
 
 class KernelRelayTest(KernelCase, OrderContract, ResetContract, TestCase):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -22,12 +24,6 @@ from tests.support.peers import reactor
 from txmux.net.relay import kernel, marks
 from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Mark, MarkGuard
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hypothesis.strategies import SearchStrategy
-
 
 _SKIP = None if is_supported() else "these need Linux"
 _SMALL_LEVEL, _SMALL_RUN = 2**15, 2**17

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock, deferLater
@@ -16,16 +16,13 @@ from tests.net.relay.contract import (
     ResetContract,
     UnixCase,
 )
+from tests.net.relay.wiring import Sides
 from tests.support.peers import reactor
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.portable import RelayRates
 from txmux.net.relay.relay import Relay
 from txmux.testing import WaterMarkTransport
-
-if TYPE_CHECKING:
-    from tests.net.relay.wiring import Sides
-    from txmux.net.relay.ends import End
 
 
 class PortableRelayTest(PortableCase, OrderContract, ResetContract, TestCase):

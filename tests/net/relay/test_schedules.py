@@ -13,20 +13,20 @@ from tests.net.relay.schedules import Schedule, Step, schedules
 from tests.net.relay.wiring import (
     LeanTcpWiring,
     LeanUnixWiring,
+    Sides,
     TcpWiring,
     UnixWiring,
+    Wiring,
     kernel_sides,
     portable_sides,
 )
 from tests.support.examples import scaled
 from txmux.net.relay import kernel
+from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult
 from txmux.net.relay.kernel import PipePool, is_supported
 
 if TYPE_CHECKING:
-    from tests.net.relay.wiring import Sides, Wiring
-    from txmux.net.relay.ends import End
-
     _Base = SynchronousTestCase
 else:
     _Base = object

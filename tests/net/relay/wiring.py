@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import itertools
 import socket
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import ClientFactory, ServerFactory
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.support.ports import free_port, listen_tcp
+from txmux.net.relay.ends import End
 from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.portable import PortableSide
+from txmux.net.relay.relay import RelaySide
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from twisted.internet.interfaces import IListeningPort
-    from twisted.internet.protocol import ClientFactory, ServerFactory
-    from twisted.trial.unittest import SynchronousTestCase
-
-    from txmux.net.relay.ends import End
-    from txmux.net.relay.relay import RelaySide
-
-    Sides = tuple[RelaySide, RelaySide]
+Sides = tuple[RelaySide, RelaySide]
 
 
 def portable_sides(client: End, server: End) -> Sides:

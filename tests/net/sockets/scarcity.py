@@ -6,14 +6,12 @@ import errno
 import os
 import select
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
-
-if TYPE_CHECKING:
-    from twisted.trial.unittest import SynchronousTestCase
-
-    from txmux.net.sockets.poller import Poller
 
 
 class ScarceEpoll:

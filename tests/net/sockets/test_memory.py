@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.task import deferLater
-from twisted.logger import capturedLogs
+from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import listen_beside
@@ -14,11 +15,6 @@ from txmux.net.sockets.descriptors import Descriptors
 from txmux.net.sockets.memory import MEMORY, Memory, OutOfMemory, keep_running
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix, gate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from twisted.logger import LogEvent
 
 
 class _System:

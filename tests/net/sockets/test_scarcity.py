@@ -7,8 +7,9 @@ import errno
 import functools
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
@@ -33,9 +34,6 @@ from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.poller import READ, WRITE, Poller
 from txmux.net.sockets.reactorsockets import gate
 from txmux.net.sockets.transport import SocketTransport
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class _Full(dict[int, Any]):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
+from tests.support.certificates import Identity
 from txmux.net.tls.contexts import is_allowed
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.route import allowed_client
-
-if TYPE_CHECKING:
-    from tests.support.certificates import Identity
 
 _ID = "spiffe://example.org/ns/prod/sa/api"
 

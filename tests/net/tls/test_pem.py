@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
-from tests.support.certificates import make_authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.folders import make_folder
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_key_pairs, read_revocations
-
-if TYPE_CHECKING:
-    from tests.support.certificates import Identity
 
 _WANTED = "name a PEM file with a certificate and its key"
 

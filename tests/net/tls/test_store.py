@@ -7,8 +7,9 @@ import itertools
 import os
 import ssl
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -26,9 +27,6 @@ from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.store import CertificateStore
 from txmux.rules.model import TlsEnd
 from txmux.rules.reading.route import allowed_client
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class StoreCase(SynchronousTestCase):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,15 +13,10 @@ from tests.matchers.all_samples import all_samples, for_streams
 from tests.rules.fakes import MATCHERS
 from txmux.detection.registry import installed_matchers
 from txmux.errors import OptionError
-from txmux.interfaces import Peeked, Verdict
+from txmux.interfaces import IProtocolMatcher, Peeked, Verdict
 from txmux.rules.lint.coverage import HOST_OPTIONS, CoverageIndex, read_line
+from txmux.rules.model import Alternative
 from txmux.rules.reading.matching import read_alternative
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.model import Alternative
 
 _NO_BARE_LINE = frozenset({"payload", "regex"})
 _FEW_VALUES = frozenset({"method", "version"})

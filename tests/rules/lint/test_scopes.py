@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,10 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.model.test_networks import ADDRESSES, NETWORKS, networks
 from txmux.rules.lint.scopes import EVERYONE, WITH_ADDRESS, ClientSet, set_of
-from txmux.rules.model import Clients, NetworkSet
-
-if TYPE_CHECKING:
-    from txmux.rules.model import IPAddress
+from txmux.rules.model import Clients, IPAddress, NetworkSet
 
 SETS = st.one_of(st.none(), st.lists(NETWORKS, max_size=4).map(NetworkSet))
 

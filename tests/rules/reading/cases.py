@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
+from txmux.interfaces import IProtocolMatcher
+from txmux.rules.model import Backend, Rules
 from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.model import Backend, Rules
 
 
 class ReadingTestCase(SynchronousTestCase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import attrs
 from twisted.internet.task import Clock
@@ -21,9 +21,6 @@ from txmux.rules.reading.conflicts import conflicts
 from txmux.rules.reading.ini import read_ini
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def found(*endpoints: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from random import Random
+from typing import Any
 
 import attrs
 from hypothesis import given
@@ -18,10 +20,6 @@ from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading.endpoints import listening, server, short_form
 from txmux.rules.reading.endpointstrings import split_arguments
 from txmux.rules.reading.parser import load, parse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from random import Random
 
 
 class ListeningTests(ReadingTestCase):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,10 +20,6 @@ from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading import files
 from txmux.rules.reading.files import expand, read_source
 from txmux.rules.reading.parser import is_as_read, load, read_again
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 LISTEN = "[listen public]\nendpoint = :443\n"
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.cases import ReadingTestCase
 from txmux.rules.lint.warnings import lint
-from txmux.rules.model import Backend, Keepalive, NetworkSet, Rate, Refusal, Senders, UnixClients
+from txmux.rules.model import (
+    Backend,
+    Keepalive,
+    Listener,
+    NetworkSet,
+    Outcome,
+    Rate,
+    Refusal,
+    Senders,
+    UnixClients,
+)
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Listener, Outcome
 
 
 def _name(outcome: Outcome) -> str:

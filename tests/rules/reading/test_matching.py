@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,9 +17,6 @@ from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading.matching import MEANT, SERVER_FIRST, read_alternative
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @implementer(IProtocolMatcher)

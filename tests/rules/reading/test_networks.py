@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
 from tests.support.folders import make_folder
 from txmux.rules.lint.warnings import lint
-from txmux.rules.model import NetworkSet
+from txmux.rules.model import IPAddress, NetworkSet, Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from txmux.rules.model import IPAddress, Rules
 
 LISTEN = "[listen a]\nendpoint = :1\n"
 

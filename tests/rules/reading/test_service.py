@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 from hypothesis import given
@@ -13,14 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.cases import ReadingTestCase
 from txmux.rules.lint.warnings import lint
+from txmux.rules.model import Settings
 from txmux.rules.model.settings import Store
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.service import address_of, is_by_tcp
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Settings
 
 
 def read(lines: str) -> Settings:

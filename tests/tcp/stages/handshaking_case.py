@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import attrs
 
 from tests.backends.connect.tls_case import authority
 from tests.support.folders import make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
+from tests.support.peers import Peer
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.rules.embedding import route
-from txmux.rules.model import TlsEnd
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.support.peers import Peer
-    from txmux.rules.model import Route
+from txmux.rules.model import Route, TlsEnd
 
 SSH = b"SSH-2.0-test\r\n"
 

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import gc
 import ssl
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import attrs
 
 from tests.support.mux import backend_at
-from tests.support.peers import PeerFactory, make_stalled_port
+from tests.support.peers import Peer, PeerFactory, make_stalled_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.net.tls.transport import TLSTransport
 from txmux.rules.embedding import outcome, route
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.support.peers import Peer
 
 
 def _flush_handshake(peer: SecurePeer, flush: Callable[[], None]) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tests.support.mux import CLOSE, backend_at
+from tests.support.peers import Peer
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.rules.embedding import route
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
 
 
 class LevelTests(TerminationCase):

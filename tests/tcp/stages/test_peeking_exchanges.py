@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import close
+from tests.support.peers import Peer, close
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.rules.embedding import route
 from txmux.rules.model import Refusal
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
 
 SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 GSSENC_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x30"

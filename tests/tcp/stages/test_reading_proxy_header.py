@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -24,12 +26,6 @@ from txmux.rules.model import Clients, NetworkSet, Senders, UnixClients
 from txmux.tcp.stages.reading_proxy_header import is_sender
 from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, SslInfo, Tlv, TlvType
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from twisted.internet.interfaces import IAddress
-
 
 SENDERS = NetworkSet([ip_network("127.0.0.1")])
 LINE = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"

@@ -6,8 +6,8 @@ import contextlib
 import itertools
 import socket
 import time
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
 
 import attrs
 from hypothesis import given, settings
@@ -25,9 +25,6 @@ from txmux.tcp.listener import MuxFactory
 from txmux.wire.proxyprotocol.decode import Decoded, decode, parse_ssl
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Address, Command, InvalidHeader, ProxyHeader, TlvType
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PATIENCE = 180.0
 CUTS = st.lists(st.floats(0, 1), max_size=4)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.support.mux import backend_at
 from tests.support.peers import close
 from tests.tcp.stages.test_reading_proxy_header import LINE, IntroducedTestCase
 from tests.wire.proxyprotocol.vectors import SIGNATURE
 from txmux.rules.embedding import route
-
-if TYPE_CHECKING:
-    from txmux.telemetry.record import ConnectionRecord
+from txmux.telemetry.record import ConnectionRecord
 
 
 class RefusedTest(IntroducedTestCase):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -14,9 +14,6 @@ from tests.net.relay.test_other_transports import certificate
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, make_stalled_port
 from txmux.rules.embedding import outcome, route
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
 
 
 class _Factory(ServerFactory):
