@@ -46,16 +46,21 @@ class Goal:
         return reached.middle <= self.limit
 
 
+_BULK = ("bulk.cpu", "bulk.cpu4", "other.cpu", "other.cpu4")
+
 BAR = (
-    Goal("bulk.cpu", 0.8, "haproxy"),
-    Goal("bulk.rate", 1.0, "haproxy"),
-    Goal("small.cpu", 1.1, "haproxy"),
-    Goal("connection.cpu", 2.3, "haproxy"),
-    Goal("memory.idle", 8),
+    *(Goal(key, 0.75, "haproxy") for key in _BULK),
+    Goal("bulk.rate", 1.2, "haproxy"),
+    Goal("stream.cpu", 1.3, "haproxy"),
+    Goal("small.cpu", 1.15, "haproxy"),
+    Goal("connection.cpu", 1.7, "haproxy"),
+    Goal("tls.full", 1.6, "haproxy"),
+    Goal("memory.idle", 4),
     Goal("memory.undecided", 12),
     Goal("held", 9000),
     Goal("start.cpu", 500),
     Goal("start.memory", 45),
+    Goal("workers.memory", 65),
     Goal("large.check", 3),
     Goal("large.start", 4),
     Goal("large.memory", 100),
@@ -69,8 +74,18 @@ BAR = (
     Goal("udp.up", 5.0, "nginx"),
     Goal("udp.down", 5.0, "nginx"),
     Goal("udp.question", 1.5, "nginx"),
-    Goal("udp.flow", 1.5, "nginx"),
+    Goal("udp.flow", 2.8, "nginx"),
     Goal("udp.memory", 4),
     Goal("udp.held", 9000),
 )
-STRETCH = (Goal("connection.cpu", 1.8, "haproxy"), Goal("memory.idle", 0.5, "nginx"))
+STRETCH = (
+    *(Goal(key, 0.55, "haproxy") for key in _BULK),
+    Goal("bulk.rate", 1.4, "haproxy"),
+    Goal("stream.cpu", 1.1, "haproxy"),
+    Goal("small.cpu", 1.08, "haproxy"),
+    Goal("connection.cpu", 1.45, "haproxy"),
+    Goal("tls.full", 1.4, "haproxy"),
+    Goal("memory.idle", 3.3),
+    Goal("workers.memory", 58),
+    Goal("udp.flow", 2.2, "nginx"),
+)

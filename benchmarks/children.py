@@ -102,9 +102,9 @@ class Child:
         """Give the CPU time of all its processes so far, see `cpu_time`, in seconds."""
         return sum(map(cpu_time, self.started()))
 
-    def memory(self) -> int:
-        """Give the resident memory of all its processes, in bytes."""
-        return sum(map(resident, self.started()))
+    def memory(self, *, shared: bool = True) -> int:
+        """Give the resident memory of all its processes, in bytes; what they share counts for each, or else once."""
+        return sum(map(resident if shared else proportional, self.started()))
 
     def settled(self) -> float:
         """Wait until it has nothing to do, and give the CPU time that all its processes took, in seconds.
@@ -180,6 +180,16 @@ def resident(pid: int) -> int:
     """Give the resident memory of a process, in bytes (proc(5))."""
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    return 0
+
+
+def proportional(pid: int) -> int:
+    """Give the resident memory of a process, in bytes, its part alone of what it shares with others (proc(5), `Pss`)."""
+    with contextlib.suppress(OSError):
+        found = re.search(
+            r"^Pss: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
+        )
+        return int(found[1]) * 1024 if found else 0
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,14 +38,41 @@ def described(proxies: Iterable[Proxy]) -> dict[str, str]:
         "date": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(),
         "CPU": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{_system()}, kernel {platform.release()}",
+        "congestion control": _congestion(),
         "peers": ", ".join(_version(command) for command in programs.values()),
         "load": ", ".join(_version(command) for command in tools if command[0]),
     }
     if ours:
         known["txmux"] = (
-            f"{version('txmux')}, on Python {platform.python_version()} and Twisted {version('twisted')}"
+            f"{version('txmux')}, on Python {platform.python_version()} ({_optimised()}) and Twisted {version('twisted')}"
         )
     return {what: which for what, which in known.items() if which}
+
+
+def congestion_controls() -> tuple[str, str]:
+    """Give the system's congestion control, and another one that it allows: one paces what it sends, one does not; empty if there is none."""
+    folder = Path("/proc/sys/net/ipv4")
+    try:
+        default = (folder / "tcp_congestion_control").read_text().strip()
+        allowed = (folder / "tcp_allowed_congestion_control").read_text().split()
+    except OSError:
+        return "", ""
+    paces = default.startswith("bbr")
+    return default, next((one for one in allowed if one.startswith("bbr") is not paces), "")
+
+
+def _congestion() -> str:
+    default, other = congestion_controls()
+    return f"{default}; the other one is {other}" if other else default
+
+
+def _optimised() -> str:
+    """Tell by what this Python's own code is optimised, as far as its `configure` was told."""
+    given = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    known = (("PGO", "--enable-optimizations"), ("LTO", "--with-lto"))
+    return "configured " + ", ".join(
+        f"{'with' if option in given else 'without'} {name}" for name, option in known
+    )
 
 
 def _processor() -> str:

@@ -22,6 +22,8 @@ __all__ = ["MEASURES"]
 
 MEASURES = (
     Measure("bulk", bulk.FIGURES, bulk.measure),
+    Measure("bulk-other", bulk.OTHER, bulk.other),
+    Measure("stream", bulk.STREAM, bulk.stream),
     Measure("small", small.FIGURES, small.measure),
     Measure("connection", connection.FIGURES, connection.measure),
     Measure("tls", tls.FIGURES, tls.measure),
@@ -33,6 +35,7 @@ MEASURES = (
     Measure("udp-questions", datagrams.QUESTIONS, datagrams.questions),
     Measure("udp-held", datagrams.HELD, datagrams.held),
     Measure("start", start.FIGURES, start.measure),
+    Measure("workers", start.WORKERS, start.workers, rounds=1),
     Measure("large", large.FIGURES, large.measure, ours=True),
     Measure("detection", detection.FIGURES, detection.measure, ours=True),
 )
