@@ -6,14 +6,12 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    FileState: TypeAlias = tuple[int, int, int, int]
+FileState: TypeAlias = tuple[int, int, int, int]
 
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _LINKS = 40  # as in the kernel

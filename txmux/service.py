@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -21,6 +22,7 @@ from txmux.control.control import Control
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError
+from txmux.processes.forking import Child
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
@@ -35,18 +37,12 @@ from txmux.processes.upgrade.upgrades import Upgrades
 from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, unchangeable
 from txmux.rules.lint.warnings import lint
-from txmux.rules.problems import RulesError
+from txmux.rules.model import Rules
+from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
 from txmux.serving.endpoints import check_servers
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from txmux.processes.forking import Child
-    from txmux.rules.model import Rules
-    from txmux.rules.problems import Problem
 
 __all__ = ["MuxService"]
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from ipaddress import ip_network
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
 from txmux.errors import MuxError, printable
+from txmux.rules.model import IPAddress, IPNetwork
 from txmux.rules.model.networks import unmapped
 from txmux.wire.jsontext import time_of
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-
-    from txmux.rules.model import IPAddress, IPNetwork
 
 _LONGEST_REASON = 200
 _AT_ONCE = 1000  # bans that are forgotten in one go: about a millisecond

@@ -9,6 +9,7 @@ import itertools
 import mmap
 import secrets
 from array import array
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,8 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from txmux.access.shared.leases import Leases
     from txmux.rules.model import IPAddress, Listener
     from txmux.telemetry.reasons import LimitName

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,18 +19,16 @@ from txmux.admin.listen_addresses import (
     why_not,
 )
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
+from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.service import is_by_tcp
 from txmux.serving.endpoints import stop_listening
+from txmux.serving.listen_addresses import ListenAddress
 from txmux.serving.store import ListeningSockets, PreparedSockets, close_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from txmux.admin.http import AdminClients
     from txmux.control.control import Control
-    from txmux.rules.model import Rules
-    from txmux.serving.listen_addresses import ListenAddress
 
 PREFIX = "admin "  # begins the keys of these sockets among all that are handed to another process
 _SAMPLING = 5.0  # seconds between two samples of the counters, for the rates

@@ -10,21 +10,18 @@ import pwd
 import socket
 import struct
 from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.net.addresses import text_of
 from txmux.rules.model.networks import unmapped
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from twisted.internet.interfaces import IAddress
 
 _MOST_FAILURES = 10
 _PERIOD = 60.0  # seconds

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from typing_extensions import override
 
@@ -15,11 +17,6 @@ from txmux.admin.encoding import encoded
 from txmux.admin.guard import Caller, RefusedError, network_of
 from txmux.admin.resource import AnswerStream, ApiAnswer
 from txmux.admin.site import Site, headers_of
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IDelayedCall
-    from twisted.python.failure import Failure
-
 
 _MOST_CONNECTIONS = 64
 _LONGEST_BODY = 65536  # bytes

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
 from txmux.files import held_folder, make_by_helper, read_secret
+from txmux.rules.model import Rules
 from txmux.serving.listen_addresses import ListenAddress, identity, is_in_use
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from txmux.rules.model import Rules
 
 _BACKLOG = 1024
 """More than are served at a time: further clients retry with backoff, starting at 1 s."""

@@ -7,6 +7,7 @@ txmux; nothing that a client sends is ever in one.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -21,8 +22,6 @@ from prometheus_client.registry import Collector
 from txmux.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from txmux.telemetry.counting.snapshot import Counts, Observed
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

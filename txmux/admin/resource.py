@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -13,8 +14,6 @@ from txmux.net.sockets.transport import waiting
 from txmux.rules.problems import joined, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-
     from txmux.control.control import Control
 
     _Handler = Callable[["Query"], Awaitable["ApiAnswer"]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
@@ -22,8 +23,6 @@ from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
     from txmux.control.control import Control
 
 METRICS: Sequence[Resource] = (*reports.HEALTH, *metrics.RESOURCES)

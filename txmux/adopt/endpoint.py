@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -22,18 +23,13 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.adopt.receiving import HandedOver, NotGivenError, receive
 from txmux.files import remove_own_socket
 from txmux.net.sockets.handoff import TAKEN
 from txmux.net.sockets.unixpath import bind
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from twisted.python.failure import Failure
-
 
 __all__ = ["AdoptedTransport", "AdoptingEndpoint"]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from txmux.detection.registry import installed_matchers
+from txmux.interfaces import IProtocolMatcher
 from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
@@ -20,11 +23,7 @@ from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
     from txmux.backends.health.tryout import Tried
-    from txmux.interfaces import IProtocolMatcher
 
 _STANDARD_INPUT = "<stdin>"
 

@@ -6,7 +6,7 @@ import socket
 import struct
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -18,18 +18,15 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface import implementer
 
+from txmux.net.relay.ends import IRelayTransport
 from txmux.rules.embedding import route
 from txmux.rules.model import InProcess, Listener, Rules, Settings
 from txmux.serving.embedded import EmbeddedService
-
-if TYPE_CHECKING:
-    from twisted.web.http import Request
-
-    from txmux.net.relay.ends import IRelayTransport
 
 IDENTIFICATION = b"SSH-2.0-txmux_demo\r\n"  # RFC 4253, section 4.2
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import io
 import os
 import stat
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
 from txmux.files import read_own
@@ -18,11 +19,6 @@ from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import SourceFile, source_of
 from txmux.rules.reading.layout import laid_out, meaning
 from txmux.rules.reading.parser import errors_alone
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable
-
 
 _STANDARD_INPUT = "<stdin>"
 _DIFFERENT = 1

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
+from collections.abc import Iterable, Iterator
 from importlib.metadata import distributions
-from typing import TYPE_CHECKING
 
 from txmux.cli._output import Output
 from txmux.detection.registry import installed_matchers, transports_of
+from txmux.interfaces import IProtocolMatcher, Option
+from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import split_words
 from txmux.telemetry.formatting import counted
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Iterator
-
-    from txmux.interfaces import IProtocolMatcher, Option
-    from txmux.rules.model import Alternative
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

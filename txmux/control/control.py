@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from txmux.interfaces import Transport
 from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_token
 from txmux.rules.model import Rules, Server, backends_of
+from txmux.rules.model.networks import IPAddress
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.telemetry.access_log import KEPT
@@ -43,10 +45,7 @@ from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals,
 from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-
     from txmux.backends.upstreams import Upstreams
-    from txmux.rules.model.networks import IPAddress
     from txmux.serving.store import ListeningSockets
     from txmux.telemetry.counting.counters import Counters
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from txmux.backends.pool.server_health import AS_RULED
@@ -15,8 +16,6 @@ from txmux.serving.listen_addresses import listen_addresses
 from txmux.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-
     from txmux.backends.upstreams import Upstreams
     from txmux.control.overrides import Overrides
     from txmux.control.rates import Traffic

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from txmux.telemetry.events import Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from twisted.internet.interfaces import IDelayedCall
 
     from txmux.backends.upstreams import Upstreams

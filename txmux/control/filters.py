@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import attrs
 
 from txmux.errors import MuxError
+from txmux.rules.model import IPNetwork
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.values import network, positive_duration
 from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from txmux.rules.model import IPNetwork
 
 NONE = "-"
 """Stands for a missing value, as in the access log: ``route=-`` matches connections that no route took."""

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from heapq import nsmallest
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from txmux.backends.pool.server_health import MemberState
+from txmux.backends.upstream import Upstream
 from txmux.control.connection_row import row_of
 from txmux.control.documents import address_states
 from txmux.control.explaining import explain_connection
 from txmux.control.filters import Filters, connection_sort_key
 from txmux.net.relay.kernel import SPLICED
 from txmux.net.turns import Turns
+from txmux.tcp.configuration import Configuration
+from txmux.tcp.served import Served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-
-    from txmux.backends.upstream import Upstream
     from txmux.serving.serving import Serving
-    from txmux.tcp.configuration import Configuration
-    from txmux.tcp.served import Served
 
 _OFTEN = 32  # connections between two looks at the clock
 

@@ -6,6 +6,7 @@ Conditions only say what a client is, never what it is not: the last result is f
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -14,8 +15,6 @@ import attrs
 from txmux.convert.terms import Condition, InexpressibleError, Term, conjunction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
-
     from txmux.convert.writer import Report
 
 T = TypeVar("T")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import attrs
 
@@ -14,11 +15,7 @@ from txmux.convert.nginx.converter import convert_nginx
 from txmux.convert.sslh.converter import Machine, convert_arguments, convert_sslh
 from txmux.convert.traefik.converter import convert_traefik
 from txmux.convert.writer import ConvertError, Draft
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from txmux.interfaces import IProtocolMatcher
+from txmux.interfaces import IProtocolMatcher
 
 Program = Literal["sslh", "haproxy", "nginx", "traefik"]
 PROGRAMS: tuple[Program, ...] = ("sslh", "haproxy", "nginx", "traefik")

@@ -5,16 +5,12 @@ from __future__ import annotations
 import fnmatch
 import re
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
+from txmux.interfaces import IProtocolMatcher
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import split_words
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from txmux.interfaces import IProtocolMatcher
 
 _PIECE = re.compile(rb"(\\[ -~])|\\?([^ -~])", re.DOTALL)
 _FLAGS = re.compile(r"\(\?([aimsx]+)\)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,8 +10,6 @@ import attrs
 from txmux.convert.matching import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from txmux.convert.decision_list import DecisionList
     from txmux.convert.terms import Networks, Term
     from txmux.convert.writer import Draft, DraftSection

@@ -11,16 +11,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.errors import MuxError
+from txmux.interfaces import IProtocolMatcher
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from txmux.interfaces import IProtocolMatcher
 
 _LOOK = "# LOOK:"
 _ORDER = ("txmux", "listen", "route", "backend")

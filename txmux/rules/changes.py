@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import attrs
 
 from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-
-    from txmux.rules.problems import Problem
+from txmux.rules.problems import Problem
 
 _FOR_GOOD = ("user", "group", "relay", "sandbox")
 """Keys of ``[txmux]`` that hold until the process ends."""

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
 
 from txmux.access.admission import Admission, Counter, Tally
 from txmux.access.per_source import PerSource, SourceLimits
 from txmux.errors import ListenError
 from txmux.net.sockets.poller import after_turn
 from txmux.rules.changes import changes, unchangeable
+from txmux.rules.model import Listener, Rules
 from txmux.rules.problems import RulesError
 from txmux.serving.endpoints import check_servers
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets, close_socket
+from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.access_log import open_log
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IListeningPort
-
-    from txmux.rules.model import Listener, Rules
-    from txmux.tcp.listener import MuxFactory
 
 __all__ = ["EmbeddedService"]
 

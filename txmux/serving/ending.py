@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IDelayedCall
+
 from txmux.net.addresses import address_in
+from txmux.rules.model import Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-
-    from twisted.internet.interfaces import IDelayedCall
-
-    from txmux.rules.model import Rules
     from txmux.tcp.listener import MuxFactory
     from txmux.tcp.served import Served
 

@@ -5,26 +5,24 @@ from __future__ import annotations
 import errno
 import select
 import socket
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.errors import ListenError
 from txmux.net.addresses import text_of
+from txmux.rules.model import Listener, Server
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
-    from twisted.python.failure import Failure
-
-    from txmux.rules.model import Listener, Server
     from txmux.tcp.connection import MuxProtocol
     from txmux.tcp.listener import MuxFactory
 

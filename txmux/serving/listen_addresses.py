@@ -7,12 +7,13 @@ import ipaddress
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from txmux.net.sockets.plainsocket import SocketOption, set_options, socket_options
 from txmux.net.sockets.unixpath import bind
+from txmux.rules.model import Listener, Rules
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import (
     SERVER,
@@ -21,9 +22,6 @@ from txmux.rules.reading.endpointstrings import (
     split_arguments,
     udp_listen_address,
 )
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Listener, Rules
 
 
 @attrs.frozen

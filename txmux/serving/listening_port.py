@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from txmux.net.sockets.plainsocket import SocketOption, socket_options
+from txmux.rules.model import Listener
 from txmux.serving.endpoints import ForwardingFactory, stop_listening
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from twisted.internet.defer import Deferred
-
-    from txmux.rules.model import Listener
     from txmux.tcp.listener import MuxFactory
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IListeningPort
 
 from txmux.serving.endpoints import stop_listening
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from twisted.internet.interfaces import IListeningPort
-
     from txmux.serving.listening_port import ListeningPort
     from txmux.tcp.listener import MuxFactory
     from txmux.udp.port import DatagramPort

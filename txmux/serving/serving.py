@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping
 from socket import SOCK_DGRAM
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IListeningPort
 
 from txmux.access.admission import Admission
+from txmux.access.bans import Row
+from txmux.access.loops import LoopDetector
+from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.server_health import overrides_from_json
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.errors import MuxError
@@ -24,19 +30,9 @@ from txmux.serving.status import connection_counts, log_draining, log_dry_runs, 
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Collection, Iterable, Mapping
-
-    from twisted.internet.interfaces import IListeningPort
-
-    from txmux.access.bans import Row
-    from txmux.access.loops import LoopDetector
-    from txmux.backends.names.resolve import NameResolver
-    from txmux.tcp.served import Served
-    from txmux.telemetry.access_log import AccessLog
-    from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.tcp.served import Served
+from txmux.telemetry.access_log import AccessLog
+from txmux.telemetry.counting.process_counters import ProcessCounters
 
 __all__ = ["PreparedServing", "Serving"]
 

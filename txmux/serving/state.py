@@ -22,13 +22,12 @@ sources      the rate buckets of each listener, in base64: see `SourceTable.buck
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from txmux.backends.pool.server_health import MemberState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from txmux.access.per_source import PerSource
     from txmux.tcp.listener import MuxFactory
 

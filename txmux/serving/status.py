@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -9,8 +10,6 @@ from twisted.logger import Logger
 from txmux.rules.model import Backend, Outcome, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-
     from txmux.backends.upstreams import Upstreams
     from txmux.tcp.listener import MuxFactory
     from txmux.tcp.served import Served

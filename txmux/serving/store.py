@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.logger import Logger
@@ -14,13 +15,9 @@ from txmux.errors import ListenError
 from txmux.files import remove_socket
 from txmux.net.addresses import text_of
 from txmux.net.sockets.transport import address_of
+from txmux.rules.model import Listener
 from txmux.serving.endpoints import listen_error
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from txmux.rules.model import Listener
 
 _log = Logger()
 

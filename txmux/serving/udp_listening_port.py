@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from twisted.internet.defer import Deferred
 from typing_extensions import override
 
 import txmux.udp.handover  # noqa: F401 - when it is needed, a newer version may have been installed
+from txmux.rules.model import Listener
 from txmux.serving.endpoints import stop_listening
 from txmux.serving.listening_port import ListeningPort
+from txmux.tcp.listener import MuxFactory
 from txmux.udp.flows import flows_of
-
-if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-
-    from txmux.rules.model import Listener
-    from txmux.tcp.listener import MuxFactory
 
 
 class UDPListeningPort(ListeningPort):

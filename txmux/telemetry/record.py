@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import attrs
 
-from txmux.telemetry.reasons import EndReason  # noqa: TC001 - types of fields are looked up
+from txmux.telemetry.reasons import EndReason
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),

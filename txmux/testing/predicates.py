@@ -8,14 +8,12 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from txmux.interfaces import Datagrams, Exchange, Key, Peeked, Predicate, Verdict
 
-if TYPE_CHECKING:
-    from types import FrameType
-
-    Sample: TypeAlias = Peeked | bytes | Sequence[bytes]
+Sample: TypeAlias = Peeked | bytes | Sequence[bytes]
 
 _SHOWN, _SHOWN_OF_SEVERAL = 120, 60
 _LONGEST_FACT = 255

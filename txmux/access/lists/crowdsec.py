@@ -6,9 +6,11 @@ Source: CrowdSec, Local API, ``GET /v1/decisions/stream``: first with ``startup=
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import attrs
 from twisted.logger import Logger
@@ -20,11 +22,6 @@ from txmux.files import read_secret
 from txmux.net.http import NotConnectedError, ResponseTimeoutError, get
 from txmux.rules.model import IPNetwork, NetworkSet
 from txmux.wire.jsontext import parse_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
 
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s|us|µs|ns)")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}

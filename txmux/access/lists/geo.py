@@ -6,7 +6,9 @@ Source: MaxMind DB File Format Specification 2.0, as the package maxminddb reads
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -15,9 +17,6 @@ from txmux.errors import MuxError
 from txmux.files import read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from txmux.rules.model import IPAddress
 
     Found = frozenset[tuple[str, str | int]]

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txmux.access.lists.current import PLACES, Packed, pack, varying_of
 from txmux.access.lists.geo import GeoDatabaseError, read_geo_database
 from txmux.errors import MuxError, cause_of
-from txmux.files import read_list, state_at
+from txmux.files import FileState, read_list, state_at
 from txmux.net.turns import Turns
 from txmux.rules.model import IPNetwork, NetworkSet, Rules
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
 from txmux.telemetry.formatting import duration
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
-
-    from twisted.python.failure import Failure
-
-    from txmux.files import FileState
 
 _FILES = 4.0
 """Seconds between two looks at a file: a change holds within 10 s, also in a worker that is busy."""

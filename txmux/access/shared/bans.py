@@ -10,28 +10,24 @@ from __future__ import annotations
 import json
 import math
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txmux.access.bans import FULL, Ban, Change, ServiceBans, banned_network, written
 from txmux.access.shared.client import RedisClient
 from txmux.errors import printable
+from txmux.rules.model import IPNetwork
+from txmux.rules.model.settings import Store
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.outage import OutageReasons
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from twisted.internet.interfaces import IDelayedCall
-
-    from txmux.rules.model import IPNetwork
-    from txmux.rules.model.settings import Store
 
 _CHANNEL = "txmux:bans"
 _PREFIX = "txmux:ban:"

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Coroutine
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-untyped]
 
 from txmux.errors import MuxError, cause_of
 from txmux.files import read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from pathlib import Path
-
-    from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
-    from twisted.python.failure import Failure
-
     from txmux.rules.model.settings import Store
 
 _PATIENCE = 5.0  # seconds to connect and to authenticate in

@@ -14,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from txredisapi import ScriptDoesNotExist  # type: ignore[import-untyped]
 
@@ -25,11 +28,6 @@ from txmux.access.shared.client import RedisClient
 from txmux.errors import cause_of, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from twisted.internet.interfaces import IDelayedCall
-
     from txmux.rules.model.settings import Store
 
 _SLOW = 0.02

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Mapping
+from typing import Any
 
 from txmux.access.bans import Ban, BanError, banned_network
 from txmux.admin.api.openapi import body, ref
@@ -13,12 +14,8 @@ from txmux.admin.guard import RefusedError
 from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, text, whole_number
 from txmux.control.connection_row import Positive
 from txmux.net.turns import Turns
+from txmux.rules.model import IPNetwork
 from txmux.rules.reading.values import no_network
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
-
-    from txmux.rules.model import IPNetwork
 
 _LONGEST = 10 * 366 * 86400  # seconds
 _LONGEST_REASON = 200

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from txmux.admin.encoding import digest
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import HTML, ApiAnswer, Query, Resources, needs
 from txmux.net.turns import Turns
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

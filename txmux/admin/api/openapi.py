@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Iterable, Mapping
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -19,8 +20,6 @@ from txmux.telemetry.record import ConnectionRecord
 from txmux.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from txmux.admin.resource import Resource
 
 _CONNECTION = {f"{one.name}{'?' * one.is_optional}": one.type for one in FIELDS}

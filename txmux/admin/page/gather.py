@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -11,6 +12,7 @@ from weakref import WeakKeyDictionary
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
+from txmux.admin.page.query import PageQuery
 from txmux.admin.page.tables import MOST_ROWS
 from txmux.admin.page.view import PageExplanation, PageSnapshot
 from txmux.control.broadcast import Listing
@@ -29,9 +31,6 @@ from txmux.telemetry.formatting import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Mapping, Sequence
-
-    from txmux.admin.page.query import PageQuery
     from txmux.control.control import Control
 
 _MOST_SORTED = 1000

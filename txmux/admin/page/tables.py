@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -12,8 +13,6 @@ from txmux.admin.page.unrecognised import ago
 from txmux.telemetry.formatting import count, duration, server_state, size, worst_first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-
     from txmux.admin.page.query import PageQuery
 
 _HEALTH: Mapping[str, Health] = {

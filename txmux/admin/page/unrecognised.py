@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,6 @@ from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
 from txmux.telemetry.formatting import count, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from txmux.admin.page.query import PageQuery
 
 _ROW = 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,11 @@ from txmux.admin.page.unrecognised import (
     line_for,
     unrecognised_client,
 )
+from txmux.interfaces import Transport
 from txmux.telemetry.formatting import byte_rate, count, duration, rate, size, worker_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from txmux.control.rates import Moment
-    from txmux.interfaces import Transport
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
 _MOST_UNRECOGNISED = 10

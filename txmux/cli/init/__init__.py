@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from txmux.cli.init.listening import Listening, listening
 from txmux.cli.init.services import recognise
 from txmux.cli.init.writing import OWN_PROGRAM, endpoint, rules_text
 from txmux.errors import MuxError
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-
 
 _PROC = Path("/proc")
 _FIRST_UNPRIVILEGED = "sys/net/ipv4/ip_unprivileged_port_start"

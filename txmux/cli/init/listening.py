@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import attrs
 
 from txmux.rules.model.networks import unmapped
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 _LISTEN = "0A"  # TCP_LISTEN in linux/include/net/tcp_states.h
 

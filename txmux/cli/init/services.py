@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import attrs
 
-if TYPE_CHECKING:
-    from txmux.cli.init.listening import Listening
+from txmux.cli.init.listening import Listening
 
 
 @attrs.frozen

@@ -6,18 +6,15 @@ import errno
 import json
 import socket
 import sys
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError
 from txmux.cli.remote.find import AdminEndpoint, UnixAddress, is_for_group, owner_and_mode
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 
 _LONGEST = 1 << 26  # bytes of an answer: whatever it is that answers, it does not fill the memory
 

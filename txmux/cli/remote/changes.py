@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from txmux.cli._output import Output
-from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
+from txmux.cli.remote.command import Ask, RemoteCommand, add_filters, read_filters
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError, UsageError
 from txmux.telemetry.formatting import counted
-
-if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-    from collections.abc import Callable, Mapping, Sequence
-
-    from txmux.cli.remote.command import Ask
 
 _PERIOD = 0.5  # seconds between two polls of the service while waiting
 _STOPS = "the service is shutting down; existing connections get 'drain_timeout' to finish"

@@ -6,21 +6,20 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from txmux.cli.remote.ask import ask
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, UsageError, of_txmux
 from txmux.cli.remote.find import AdminEndpoint, UnixAddress, find, several_services
 from txmux.errors import printable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+Ask = Callable[..., Any]
 
-    Ask = Callable[..., Any]
-    """Asks one question: see `txmux.cli.remote.ask.ask`, from the method on."""
+"""Asks one question: see `txmux.cli.remote.ask.ask`, from the method on."""
 
 _BAD_REQUEST = 400
 

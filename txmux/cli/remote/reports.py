@@ -6,13 +6,15 @@ import shutil
 import sys
 import textwrap
 import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from txmux.cli._output import Output, Row
-from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
+from txmux.cli.remote.command import Ask, RemoteCommand, add_filters, read_filters
 from txmux.cli.remote.errors import ServiceRefusedError
 from txmux.telemetry.formatting import (
     connection_counts,
@@ -24,12 +26,6 @@ from txmux.telemetry.formatting import (
     worker_state,
     worst_first,
 )
-
-if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from txmux.cli.remote.command import Ask
 
 _LABEL = 13  # columns
 _DIGEST = 12  # characters; enough to distinguish versions

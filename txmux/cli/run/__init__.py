@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from txmux.cli.remote.find import DEFAULT_RULES
 from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import ListenError, MuxError
 from txmux.interfaces import Transport
+from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import Problem, RulesError, did_you_mean, nearest
 from txmux.rules.reading.context import REFUSALS
 from txmux.rules.reading.matching import MEANT, SERVER_FIRST
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-
-    from txmux.rules.model import Rules
-
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
 """The names of the log levels, the least important first."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txmux.cli.remote import command
 from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
 from txmux.cli.top.plain import text_of
 from txmux.cli.top.polling import fetch_snapshot
+from txmux.cli.top.state import Snapshot
 from txmux.errors import MuxError
-
-if TYPE_CHECKING:
-    import argparse
-
-    from txmux.cli.top.state import Snapshot
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 
+from txmux.cli.top.state import Pane, Snapshot, TopState
 from txmux.errors import printable
 from txmux.telemetry.formatting import compact_duration, server_state, si_number, worst_first
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from txmux.cli.top.state import Pane, Snapshot, TopState
 
 _STATES = {
     "up": "green",

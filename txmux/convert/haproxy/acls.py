@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.matching import regex_text, searched
 from txmux.convert.terms import ALWAYS, NEVER, SILENT, Condition, InexpressibleError, Term
+from txmux.rules.model import IPNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
     from txmux.convert.haproxy.binds import BindContext, SideFiles
-    from txmux.rules.model import IPNetwork
 
 
 _LONGEST = 65536

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from txmux.convert.haproxy.binds import address
 from txmux.convert.haproxy.checks import add_check
 from txmux.convert.haproxy.lines import duration, seconds
 from txmux.convert.haproxy.servers import BackendDraft, ServerLine, add_servers
 from txmux.convert.values import bracketed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from txmux.convert.writer import ConfigLine
+from txmux.convert.writer import ConfigLine
 
 _BALANCE = {
     "roundrobin": "round-robin",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ import attrs
 from txmux.convert.values import bracketed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
     from txmux.convert.writer import ConfigLine, Draft, DraftSection, Origin
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -11,14 +11,9 @@ from txmux.convert.haproxy.lines import Proxy, duration, seconds
 from txmux.convert.haproxy.servers import BackendDraft, ServerLine, header
 from txmux.convert.matching import escaped, option
 from txmux.convert.values import milliseconds
+from txmux.convert.writer import ConfigLine, DraftSection
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.checks import check
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from txmux.convert.writer import ConfigLine, DraftSection
-
 
 _INTER = "2s"
 _LOST = {

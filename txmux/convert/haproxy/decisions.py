@@ -7,6 +7,7 @@ condition go first, to where they would come later, and what is left is for thos
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -29,13 +30,12 @@ from txmux.convert.terms import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
     from txmux.convert.haproxy.binds import BindContext
     from txmux.convert.writer import ConfigLine
 
     Lost = Callable[[ConfigLine, str], None]
-    Acls = Mapping[str, Condition | InexpressibleError]
+
+Acls = Mapping[str, Condition | InexpressibleError]
 
 
 @attrs.frozen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import attrs
 
@@ -32,11 +32,7 @@ from txmux.convert.terms import (
     conjunction,
     negated,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from txmux.convert.writer import ConfigLine, DraftSection
+from txmux.convert.writer import ConfigLine, DraftSection
 
 _EVERYBODY = ["0.0.0.0/0", "::/0", "unix"]
 _PLACE = re.compile(r"\bdst(_port)?\b")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -23,13 +23,8 @@ from txmux.convert.terms import (
     negated,
 )
 from txmux.convert.values import without
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from txmux.convert.writer import ConfigLine
-    from txmux.rules.model.networks import IPNetwork
-
+from txmux.convert.writer import ConfigLine
+from txmux.rules.model.networks import IPNetwork
 
 _TEST = re.compile(r"(?:src|sc[0-2]?)_(?P<what>conn_cur|conn_rate)(?:\((?P<args>[^()]*)\))?")
 _STORED = re.compile(r"conn_rate\((?P<period>[^()]*)\)")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.haproxy.acls import read_acl
 from txmux.convert.haproxy.backends import fill_backend
+from txmux.convert.haproxy.binds import BindContext, SideFiles
 from txmux.convert.haproxy.decisions import (
+    Acls,
     ClientDecisions,
     RuleCondition,
     Tests,
@@ -19,17 +21,10 @@ from txmux.convert.haproxy.decisions import (
     read_question,
 )
 from txmux.convert.haproxy.limits import read_limits, tracking
+from txmux.convert.haproxy.lines import Proxy
 from txmux.convert.haproxy.servers import BackendDraft, only_server
 from txmux.convert.terms import InexpressibleError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from txmux.convert.haproxy.binds import BindContext, SideFiles
-    from txmux.convert.haproxy.decisions import Acls
-    from txmux.convert.haproxy.lines import Proxy
-    from txmux.convert.writer import ConfigLine, Draft, DraftSection
-
+from txmux.convert.writer import ConfigLine, Draft, DraftSection
 
 OPEN = ", and so the clients that it keeps out come in"
 _REFUSING = frozenset({"reject", "silent-drop"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,8 +16,6 @@ from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from txmux.convert.haproxy.lines import Proxy
     from txmux.convert.writer import ConfigLine, DraftSection
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.haproxy.lines import Config, Proxy, duration
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from txmux.convert.writer import ConfigLine, Draft
-
+from txmux.convert.writer import ConfigLine, Draft
 
 _KEYS = {
     "gid": "group",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from txmux.convert.nginx.upstreams import (
@@ -17,8 +18,6 @@ from txmux.convert.routes import CLOSE
 from txmux.convert.terms import InexpressibleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from txmux.convert.nginx.reader import Directive
     from txmux.convert.nginx.variables import Variables
     from txmux.convert.writer import Draft, DraftSection

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import operator
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,10 @@ from txmux.convert.patterns import (
     written,
 )
 from txmux.convert.terms import Condition, InexpressibleError, Term, conjunction
+from txmux.rules.model.networks import IPNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
     from txmux.convert.writer import Report
-    from txmux.rules.model.networks import IPNetwork
 
 
 def look_up(

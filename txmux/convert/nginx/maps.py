@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -12,14 +14,11 @@ from txmux.convert.decision_list import DecidedCase, DecisionList, group_by_resu
 from txmux.convert.patterns import python_regex
 from txmux.convert.terms import InexpressibleError, Term
 from txmux.convert.values import without
+from txmux.rules.model.networks import IPNetwork
 
 if TYPE_CHECKING:
-    import re
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
     from txmux.convert.nginx.reader import Directive
     from txmux.convert.writer import Report
-    from txmux.rules.model.networks import IPNetwork
 
 
 _MOST_NETWORKS = 1000

@@ -5,18 +5,15 @@ from __future__ import annotations
 import glob
 import re
 import tempfile
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.writer import ConfigLine, ConvertError, Draft
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    Token = tuple[str, int, bool]
+Token = tuple[str, int, bool]
 
 _ESCAPED = re.compile(r"\\([\"'\\trn])")
 _CONTROLS = {"t": "\t", "r": "\r", "n": "\n"}

@@ -6,6 +6,7 @@ Checks are those of nginx_tcp_proxy_module, nginx_upstream_check_module and ngx_
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,6 @@ from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
     from txmux.convert.nginx.reader import Directive
     from txmux.convert.writer import DraftSection, Origin
 

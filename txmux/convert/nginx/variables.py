@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,8 +14,6 @@ from txmux.convert.nginx.values import Value, Variable, joined, shown, value_of
 from txmux.convert.terms import InexpressibleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from txmux.convert.nginx.reader import Directive
     from txmux.convert.writer import Report
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import deque
+from collections.abc import Iterable
 from functools import reduce
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -20,11 +20,7 @@ from txmux.convert.terms import (
     conjunction,
     negated,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from txmux.rules.model.networks import IPNetwork
+from txmux.rules.model.networks import IPNetwork
 
 _TOKEN = re.compile(r'\s*(\|\||&&|[!(),]|[A-Za-z]+|`[^`]*`|"(?:\\.|[^"\\])*")')
 _MOST_DEPTH = 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ from txmux.convert.terms import InexpressibleError
 from txmux.convert.values import whole_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from txmux.convert.traefik.reader import Node
     from txmux.convert.writer import Draft, DraftSection
 

@@ -15,20 +15,17 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txmux.errors import MuxError
 from txmux.processes.forking import Child, ignore_signals, name_process, spawn
 from txmux.processes.privilege.helper import Helper
 from txmux.rules.model import Files
 from txmux.rules.model.rules import OPTIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from txmux.serving.listen_addresses import ListenAddress
+from txmux.serving.listen_addresses import ListenAddress
 
 _PACKET = 65536  # bytes
 _PATIENCE = 10.0  # seconds that an answer may take; the supervisor blocks meanwhile

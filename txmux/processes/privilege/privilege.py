@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.files import use_helper
+from txmux.processes.privilege.account import Account
+from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
+from txmux.processes.supervisor.pidfile import PidFile
+from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.parser import load, read_again
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from txmux.processes.privilege.account import Account
-    from txmux.processes.privilege.helper import Helper
-    from txmux.processes.supervisor.pidfile import PidFile
-    from txmux.rules.model import Rules
     from txmux.serving.store import ListeningSockets
 
 __all__ = ["KEY", "READS_BY", "Privilege", "open_for_worker", "read_by_helper"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from txmux.access.across_processes import SharedLimits
+from txmux.rules.model import Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-
-    from txmux.rules.model import Rules
     from txmux.telemetry.counting.counters import Counters
 
 __all__ = ["ServiceLimits"]

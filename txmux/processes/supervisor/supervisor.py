@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from base64 import b64encode
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from socket import SOCK_DGRAM
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import NameResolver
@@ -33,7 +37,9 @@ from txmux.processes.workers.pool import (
     failures,
 )
 from txmux.processes.workers.worker import Worker
+from txmux.rules.model import Rules
 from txmux.rules.packing import pack
+from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import are_plain
 from txmux.serving.state import TransferState, build_state, found_by_checks, merged, restore_sources
 from txmux.serving.store import ListeningSockets, PreparedSockets, close_socket
@@ -43,16 +49,8 @@ from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.formatting import counted
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-
-    from twisted.internet.interfaces import IDelayedCall
-    from twisted.python.failure import Failure
-
     from txmux.access.across_processes import SharedLimits
     from txmux.processes.workers.starting import Starter
-    from txmux.rules.model import Rules
-    from txmux.rules.problems import Problem
 
 __all__ = ["Supervisor", "WorkersError"]
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - this is what it raises
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.processes.upgrade.upgrade import ENDS, VERSION
 from txmux.wire.jsontext import parse_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from twisted.internet.interfaces import IReactorTime
 
 __all__ = ["IncomingTransfer"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,6 @@ import attrs
 from txmux.control.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from txmux.control.control import Control
     from txmux.processes.supervisor.supervisor import Supervisor
     from txmux.rules.model import Rules

@@ -13,14 +13,17 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
@@ -28,11 +31,6 @@ from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.workers.restarting import how_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-
-    from twisted.internet.interfaces import IProcessTransport
-    from twisted.python.failure import Failure
-
     from txmux.admin.endpoint import AdminEndpoints
     from txmux.processes.upgrade.worker_transfers import WorkerTransfers
     from txmux.serving.state import TransferState

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from twisted.logger import Logger
 
 from txmux.admin.endpoint import PREFIX, AdminEndpoints
 from txmux.control.report import Report
+from txmux.errors import MuxError
 from txmux.net.channel.channel import ChannelError
 from txmux.processes.privilege.privilege import KEY, Privilege
 from txmux.processes.supervisor.notify import Notifier, sockets_from_store
@@ -21,17 +24,13 @@ from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 from txmux.processes.upgrade.predecessor import IncomingTransfer, Predecessor
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.workers.messages import sockets_of
+from txmux.rules.model import Listener, Rules
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets, close_socket
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-    from txmux.errors import MuxError
     from txmux.processes.supervisor.limits import ServiceLimits
     from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-    from txmux.rules.model import Listener, Rules
     from txmux.serving.state import TransferState
     from txmux.telemetry.counting.counters import Counters
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -9,9 +11,6 @@ from twisted.logger import Logger
 from txmux.net.channel.channel import ChannelError, GoneError
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-
     from txmux.processes.workers.pool import WorkerPool
     from txmux.processes.workers.worker import Worker
 

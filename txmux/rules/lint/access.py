@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import stat
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import set_of
 from txmux.rules.model import Clients, NetworkSet, Rules, TlsEnd
+from txmux.rules.problems import Problem
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.values import network
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from txmux.rules.problems import Problem
-
 
 _HANDSHAKE = 0x16  # how every record of a TLS client begins that is not spoken to yet (RFC 8446, section 5.1)
 _HTTP2 = frozenset({"http2", "grpc"})

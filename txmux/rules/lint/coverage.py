@@ -11,18 +11,17 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
+from txmux.rules.model import Alternative, Route
 from txmux.rules.reading.values import split_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from txmux.interfaces import Predicate
-    from txmux.rules.model import Alternative, Route
 
 T = TypeVar("T")
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from txmux.detection.registry import transports_of
 from txmux.interfaces import IProtocolMatcher, Peeked, Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.lint.coverage import HOST_OPTIONS, lines_of
+from txmux.rules.model import Rules
 from txmux.rules.model.networks import is_address
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from txmux.rules.model import Rules
-    from txmux.rules.problems import Problem
-
+from txmux.rules.problems import Problem
 
 _WORDS = re.compile(rb"[A-Za-z0-9 ]*")
 """Text that many protocols may begin with."""

@@ -6,13 +6,15 @@ import grp
 import os
 import pwd
 import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from txmux.rules.lint.warnings import warnings
+from txmux.rules.model import Listener, Rules, Section
 from txmux.rules.problems import Problem
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import (
@@ -22,11 +24,6 @@ from txmux.rules.reading.endpointstrings import (
     udp_listen_address,
 )
 from txmux.rules.reading.service import is_by_tcp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from txmux.rules.model import Listener, Rules, Section
 
 _NET_BIND_SERVICE = 1 << 10  # capabilities(7)
 _FIRST_UNPRIVILEGED_PORT = 1024

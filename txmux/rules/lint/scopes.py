@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -9,8 +10,6 @@ from zlib import crc32
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from txmux.rules.model import Clients, Listener, NetworkSet, Route, Rules
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from txmux.interfaces import Transport
 from txmux.rules.lint.scopes import ClientSet, scopes, set_of
 from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Silence
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from txmux.rules.problems import Problem
+from txmux.rules.problems import Problem
 
 
 def server_first(rules: Rules) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ Only what is certain is reported. A wrong warning would teach readers to ignore 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -17,13 +17,8 @@ from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
 from txmux.rules.lint.silence import lines_of_the_other, server_first, silence, silent_clients
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
+from txmux.rules.problems import Problem
 from txmux.rules.reading.sections import QUOTES, split_list
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from txmux.rules.problems import Problem
-
 
 _HELLO = 2048  # with a key share of ML-KEM, as browsers send it, and some room
 _HEAD = 1024

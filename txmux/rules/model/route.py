@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,6 @@ from txmux.rules.model.section import NOWHERE, Section
 from txmux.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
     from zoneinfo import ZoneInfo
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
 from txmux.rules.model.backend import Backend, Outcome, Server
+from txmux.rules.model.listener import Listener
+from txmux.rules.model.route import Route
+from txmux.rules.model.settings import Settings
+from txmux.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from txmux.rules.model.listener import Listener
-    from txmux.rules.model.route import Route
-    from txmux.rules.model.settings import Settings
-    from txmux.transport import Transport
 
 _TEXT = instance_of(str)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux.rules.model import (
@@ -26,9 +28,6 @@ from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, 
 from txmux.rules.reading.values import NAME, ValueKind, file_path, network, split_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
-
     from txmux.interfaces import IProtocolMatcher
 
 REFUSALS = {refusal.value: refusal for refusal in Refusal}

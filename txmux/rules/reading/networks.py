@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -12,9 +14,6 @@ from txmux.rules.problems import InvalidValueError, Problem, suggestion
 from txmux.rules.reading.values import network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from txmux.rules.reading.files import FileReader
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from txmux.detection.registry import installed_matchers
+from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
 from txmux.rules.reading import backend, listener, route, service
@@ -21,11 +23,6 @@ from txmux.rules.reading.hints import SECTION_ALIASES, foreign_format
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport
 from txmux.rules.reading.values import NAME
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from txmux.interfaces import IProtocolMatcher
 
 _LONGEST_WAY = 20
 _DOTTED = re.compile(r"([a-z]+)[.:/]([\w.-]+)")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -19,14 +20,10 @@ from txmux.rules.problems import (
     with_advice,
 )
 from txmux.rules.reading import backend, listener, route, service
+from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.endpointstrings import is_for_datagrams
 from txmux.rules.reading.hints import KEY_HINTS, stands_for, with_own_value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from txmux.rules.reading.context import RulesReading
-    from txmux.rules.reading.values import SectionKey, ValueKind
+from txmux.rules.reading.values import SectionKey, ValueKind
 
 HEADERS = {
     "txmux": "[txmux]",

@@ -6,8 +6,10 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from txmux.rules.model import Section, Settings
@@ -17,6 +19,7 @@ from txmux.rules.reading import values
 from txmux.rules.reading.context import CONSUL, RESOLVERS, SECRET, RulesReading
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
@@ -26,13 +29,6 @@ from txmux.rules.reading.values import (
     with_defaults,
     words,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from txmux.rules.reading.files import SourceFile
-
 
 _TCP = frozenset({"tcp", "tcp6"})
 _WORDS = frozenset({"auto", "off", "none", "on", "no", "yes", "true", "false"})
