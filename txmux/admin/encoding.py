@@ -10,14 +10,11 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.admin.resource import ApiAnswer
 from txmux.net.turns import Turns
-
-if TYPE_CHECKING:
-    from txmux.admin.resource import ApiAnswer
 
 _LEVEL = 1  # 230 KB of the page become 20 KB in 0.5 ms; level 6 makes 17 KB of it in 2 ms
 _WORTH = 1000  # bytes; what is shorter fits into one packet anyhow

@@ -18,6 +18,7 @@ from txmux.admin.listen_addresses import (
     read_token,
     why_not,
 )
+from txmux.control.control import Control
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
 from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
@@ -28,7 +29,6 @@ from txmux.serving.store import ListeningSockets, PreparedSockets, close_socket
 
 if TYPE_CHECKING:
     from txmux.admin.http import AdminClients
-    from txmux.control.control import Control
 
 PREFIX = "admin "  # begins the keys of these sockets among all that are handed to another process
 _SAMPLING = 5.0  # seconds between two samples of the counters, for the rates

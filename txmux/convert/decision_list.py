@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain, combinations
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import attrs
 
 from txmux.convert.terms import Condition, InexpressibleError, Term, conjunction
-
-if TYPE_CHECKING:
-    from txmux.convert.writer import Report
+from txmux.convert.writer import Report
 
 T = TypeVar("T")
 U = TypeVar("U")

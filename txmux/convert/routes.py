@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.convert.decision_list import DecisionList
 from txmux.convert.matching import refusal
-
-if TYPE_CHECKING:
-    from txmux.convert.decision_list import DecisionList
-    from txmux.convert.terms import Networks, Term
-    from txmux.convert.writer import Draft, DraftSection
+from txmux.convert.terms import Networks, Term
+from txmux.convert.writer import Draft, DraftSection
 
 CLOSE = "close"
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import gcd, lcm
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from txmux.rules.model.networks import IPNetwork
+from txmux.rules.model.networks import IPNetwork
 
 _MOST_WEIGHT = 65535
 

@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Iterable
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 
 from txmux.detection.detector import is_keepalive_only
+from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
 from txmux.interfaces import Verdict
 from txmux.rules.model import (
     Backend,
@@ -22,9 +23,6 @@ from txmux.rules.model import (
     Route,
     Silence,
 )
-
-if TYPE_CHECKING:
-    from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
 
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 

@@ -9,17 +9,15 @@ import io
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.files import read_bytes
+from txmux.rules.model import IPAddress
 
-if TYPE_CHECKING:
-    from txmux.rules.model import IPAddress
-
-    Found = frozenset[tuple[str, str | int]]
+Found = frozenset[tuple[str, str | int]]
 
 _MOST_CACHED = 10_000
 

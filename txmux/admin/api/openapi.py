@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Mapping
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from txmux.admin.resource import Resource
 from txmux.control.connection_row import FIELDS, Positive
 from txmux.telemetry.record import ConnectionRecord
 from txmux.version import __version__
-
-if TYPE_CHECKING:
-    from txmux.admin.resource import Resource
 
 _CONNECTION = {f"{one.name}{'?' * one.is_optional}": one.type for one in FIELDS}
 _RECORD = get_type_hints(ConnectionRecord)

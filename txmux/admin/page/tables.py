@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import attrs
 
 from txmux.admin.page.map import Health, MapServer
+from txmux.admin.page.query import PageQuery
 from txmux.admin.page.unrecognised import ago
 from txmux.telemetry.formatting import count, duration, server_state, size, worst_first
-
-if TYPE_CHECKING:
-    from txmux.admin.page.query import PageQuery
 
 _HEALTH: Mapping[str, Health] = {
     "up": "up",
@@ -286,9 +284,7 @@ def _sections_of(routes: Sequence[Mapping[str, Any]], query: PageQuery) -> set[s
 
 
 def _file(
-    file: Mapping[str, Any],
-    hits: Mapping[str, Mapping[str, Any]],
-    keeps: Collection[str] | None,
+    file: Mapping[str, Any], hits: Mapping[str, Mapping[str, Any]], keeps: Collection[str] | None
 ) -> RulesFile:
     begins = {section["line"]: section["name"] for section in file.get("sections", ())}
     lines, within = [], ""

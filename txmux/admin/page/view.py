@@ -23,12 +23,7 @@ from txmux.admin.page.tables import (
     rows_of,
     server_rows,
 )
-from txmux.admin.page.unrecognised import (
-    ago,
-    identical_clients,
-    line_for,
-    unrecognised_client,
-)
+from txmux.admin.page.unrecognised import ago, identical_clients, line_for, unrecognised_client
 from txmux.interfaces import Transport
 from txmux.telemetry.formatting import byte_rate, count, duration, rate, size, worker_state
 

@@ -44,10 +44,7 @@ def configure(parser: argparse.ArgumentParser, *, seconds: float) -> None:
         help="the service's admin endpoint, as 'admin' of its rules: a UNIX socket or a TCP port",
     )
     parser.add_argument(
-        "--rules",
-        metavar="FILE",
-        type=Path,
-        help="the service's rules file, for its 'admin'",
+        "--rules", metavar="FILE", type=Path, help="the service's rules file, for its 'admin'"
     )
     parser.add_argument(
         "--token-file",

@@ -24,10 +24,7 @@ from txmux.errors import printable
 HELP = (
     ("Tab, 1 to 4", "go to another pane"),
     ("Up, Down, k, j", "choose another row; Page Up, Page Down, Home, End"),
-    (
-        "s, S",
-        "sort by the next column, or the one before; after the last one as at first",
-    ),
+    ("s, S", "sort by the next column, or the one before; after the last one as at first"),
     ("r", "sort the other way round"),
     ("/", "list only some connections: NAME=VALUE, with blanks between several; nothing lists all"),
     ("e, Enter", "explain the decision on the chosen connection"),

@@ -5,17 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.convert.haproxy.binds import BindContext, SideFiles
 from txmux.convert.matching import regex_text, searched
 from txmux.convert.terms import ALWAYS, NEVER, SILENT, Condition, InexpressibleError, Term
 from txmux.rules.model import IPNetwork
-
-if TYPE_CHECKING:
-    from txmux.convert.haproxy.binds import BindContext, SideFiles
-
 
 _LONGEST = 65536
 _WITHIN = 256

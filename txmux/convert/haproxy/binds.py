@@ -6,15 +6,11 @@ import errno
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.values import bracketed
-
-if TYPE_CHECKING:
-    from txmux.convert.writer import ConfigLine, Draft, DraftSection, Origin
-
+from txmux.convert.writer import ConfigLine, Draft, DraftSection, Origin
 
 _LARGEST = 1 << 20
 

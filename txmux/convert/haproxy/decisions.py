@@ -8,11 +8,11 @@ condition go first, to where they would come later, and what is left is for thos
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.haproxy.acls import PREDEFINED, read_acl
+from txmux.convert.haproxy.binds import BindContext
 from txmux.convert.terms import (
     ALWAYS,
     NEVER,
@@ -28,12 +28,9 @@ from txmux.convert.terms import (
     negated,
     of_networks_only,
 )
+from txmux.convert.writer import ConfigLine
 
-if TYPE_CHECKING:
-    from txmux.convert.haproxy.binds import BindContext
-    from txmux.convert.writer import ConfigLine
-
-    Lost = Callable[[ConfigLine, str], None]
+Lost = Callable[[ConfigLine, str], None]
 
 Acls = Mapping[str, Condition | InexpressibleError]
 
@@ -99,11 +96,7 @@ def read_question(words: Sequence[str], acls: Acls, bind: BindContext) -> RuleCo
     return RuleCondition(groups, unless=words[0] == "unless")
 
 
-def _tests(
-    group: Sequence[tuple[bool, Sequence[str]]],
-    acls: Acls,
-    bind: BindContext,
-) -> Tests:
+def _tests(group: Sequence[tuple[bool, Sequence[str]]], acls: Acls, bind: BindContext) -> Tests:
     passed, failed = ALWAYS, NEVER
     for negative, test in group:
         one = _test(test, acls, bind)

@@ -75,12 +75,7 @@ class FrontendRoutes:
         return found
 
     def _decide_if(
-        self,
-        line: ConfigLine,
-        start: int,
-        acls: Acls,
-        yes: ClientDecisions,
-        no: ClientDecisions,
+        self, line: ConfigLine, start: int, acls: Acls, yes: ClientDecisions, no: ClientDecisions
     ) -> ClientDecisions:
         question = self.question(line, start, acls)
         if question is None:
@@ -110,12 +105,7 @@ class FrontendRoutes:
                 )
         return self._by_content(self.proxy, acls, found)
 
-    def _by_content(
-        self,
-        proxy: Proxy,
-        acls: Acls,
-        accepted: ClientDecisions,
-    ) -> ClientDecisions:
+    def _by_content(self, proxy: Proxy, acls: Acls, accepted: ClientDecisions) -> ClientDecisions:
         found = accepted
         for line in reversed(proxy.all("tcp-request", "content")):
             if len(line.words) > 2 and line.words[2] in DECIDING and not self.limits(line, proxy):

@@ -5,20 +5,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.haproxy.binds import address, ports, unix_path
+from txmux.convert.haproxy.lines import Proxy
 from txmux.convert.values import bracketed
+from txmux.convert.writer import ConfigLine, DraftSection
 from txmux.rules.model import LOCAL
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
-
-if TYPE_CHECKING:
-    from txmux.convert.haproxy.lines import Proxy
-    from txmux.convert.writer import ConfigLine, DraftSection
-
 
 SPEAKS: Mapping[str, str] = {"send-proxy": "v1", "send-proxy-v2": "v2"}
 PARAMETERS = frozenset(

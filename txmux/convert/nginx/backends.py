@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from txmux.convert.nginx.reader import Directive
 from txmux.convert.nginx.upstreams import (
     UpstreamGroup,
     add_members,
@@ -14,13 +14,10 @@ from txmux.convert.nginx.upstreams import (
     split_group,
 )
 from txmux.convert.nginx.values import DirectiveScope, Value, duration, plain, shown
+from txmux.convert.nginx.variables import Variables
 from txmux.convert.routes import CLOSE
 from txmux.convert.terms import InexpressibleError
-
-if TYPE_CHECKING:
-    from txmux.convert.nginx.reader import Directive
-    from txmux.convert.nginx.variables import Variables
-    from txmux.convert.writer import Draft, DraftSection
+from txmux.convert.writer import Draft, DraftSection
 
 _FAR = 3
 """Servers that txmux tries by itself."""
@@ -140,10 +137,7 @@ class Backends:
             section.look(scope.line("proxy_ssl"), message)
         scope.add_files(section, "tls_ca", "proxy_ssl_trusted_certificate")
         scope.add_files(
-            section,
-            "tls_client_certificate",
-            "proxy_ssl_certificate",
-            "proxy_ssl_certificate_key",
+            section, "tls_client_certificate", "proxy_ssl_certificate", "proxy_ssl_certificate_key"
         )
 
 

@@ -7,7 +7,6 @@ import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -28,10 +27,8 @@ from txmux.convert.patterns import (
     written,
 )
 from txmux.convert.terms import Condition, InexpressibleError, Term, conjunction
+from txmux.convert.writer import Report
 from txmux.rules.model.networks import IPNetwork
-
-if TYPE_CHECKING:
-    from txmux.convert.writer import Report
 
 
 def look_up(

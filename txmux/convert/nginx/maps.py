@@ -6,20 +6,16 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.decision_list import DecidedCase, DecisionList, group_by_result
+from txmux.convert.nginx.reader import Directive
 from txmux.convert.patterns import python_regex
 from txmux.convert.terms import InexpressibleError, Term
 from txmux.convert.values import without
+from txmux.convert.writer import Report
 from txmux.rules.model.networks import IPNetwork
-
-if TYPE_CHECKING:
-    from txmux.convert.nginx.reader import Directive
-    from txmux.convert.writer import Report
-
 
 _MOST_NETWORKS = 1000
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.decision_list import DecidedCase, DecisionList, always
+from txmux.convert.nginx.backends import Backends
 from txmux.convert.nginx.maps import admission
+from txmux.convert.nginx.reader import Directive
 from txmux.convert.nginx.values import DirectiveScope, Value
 from txmux.convert.nginx.variables import ListenContext, Variables
 from txmux.convert.routes import CLOSE, RouteWriter
 from txmux.convert.terms import InexpressibleError, Term
 from txmux.convert.values import bracketed
-
-if TYPE_CHECKING:
-    from txmux.convert.nginx.backends import Backends
-    from txmux.convert.nginx.reader import Directive
-    from txmux.convert.writer import Draft, DraftSection
-
+from txmux.convert.writer import Draft, DraftSection
 
 _EVERYBODY = "0.0.0.0/0, ::/0"
 _BY_CLIENT = frozenset({"$binary_remote_addr", "$remote_addr"})

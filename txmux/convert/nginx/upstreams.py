@@ -8,21 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.matching import escaped, option
+from txmux.convert.nginx.reader import Directive
 from txmux.convert.nginx.values import Variable, duration, value_of
 from txmux.convert.terms import InexpressibleError
 from txmux.convert.values import milliseconds, whole_weights
+from txmux.convert.writer import DraftSection, Origin
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
-
-if TYPE_CHECKING:
-    from txmux.convert.nginx.reader import Directive
-    from txmux.convert.writer import DraftSection, Origin
-
 
 _ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:/\s]+):(?P<port>[0-9]+)")
 _BALANCE = {

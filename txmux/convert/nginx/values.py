@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.convert.nginx.reader import Directive
 from txmux.convert.terms import InexpressibleError
-
-if TYPE_CHECKING:
-    from txmux.convert.nginx.reader import Directive
-    from txmux.convert.writer import DraftSection
+from txmux.convert.writer import DraftSection
 
 
 @attrs.frozen

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.decision_list import DecisionList, always
 from txmux.convert.nginx.lookups import ADDRESS, NAME, PROTOCOLS, VERSION, look_up
 from txmux.convert.nginx.maps import MapEntry, ParsedMap, by_network, read_map
+from txmux.convert.nginx.reader import Directive
 from txmux.convert.nginx.values import Value, Variable, joined, shown, value_of
 from txmux.convert.terms import InexpressibleError
-
-if TYPE_CHECKING:
-    from txmux.convert.nginx.reader import Directive
-    from txmux.convert.writer import Report
-
+from txmux.convert.writer import Report
 
 _PREREAD = {
     "ssl_preread_server_name": NAME,

@@ -143,10 +143,7 @@ def _certificates(files: list[Node]) -> list[Node]:
 
 
 def _datagrams(
-    files: list[Node],
-    points: list[EntryPoint],
-    routers: Mapping[str, Node],
-    routes: RouteWriter,
+    files: list[Node], points: list[EntryPoint], routers: Mapping[str, Node], routes: RouteWriter
 ) -> None:
     services = {name.lower(): node for name, node in _named(files, "udp", "services")}
     routing = DatagramRouting(routes, Services(services, {}, routes.draft, "udp:"))

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.decision_list import DecidedCase, DecisionList
 from txmux.convert.routes import CLOSE, RouteWriter
 from txmux.convert.terms import ALWAYS, Condition, InexpressibleError, Term, conjunction
+from txmux.convert.traefik.reader import Node
 from txmux.convert.traefik.rules import network, read_rule
 from txmux.convert.traefik.services import Services, duration
-
-if TYPE_CHECKING:
-    from txmux.convert.traefik.reader import Node
-    from txmux.convert.writer import DraftSection
+from txmux.convert.writer import DraftSection
 
 _ADDRESS = re.compile(r"(?P<host>.*):(?P<port>[0-9]+)(?:/(?P<kind>tcp|udp))?")
 _EVERYTHING = re.compile(r"HostSNI\([`\"]\*[`\"]\)", re.IGNORECASE)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.terms import InexpressibleError
+from txmux.convert.traefik.reader import Node
 from txmux.convert.values import whole_weights
-
-if TYPE_CHECKING:
-    from txmux.convert.traefik.reader import Node
-    from txmux.convert.writer import Draft, DraftSection
+from txmux.convert.writer import Draft, DraftSection
 
 _NUMBER = re.compile(r"-?[0-9]+")
 _TIME = re.compile(r"([0-9.]+)(ms|s|m|h)")
@@ -43,11 +40,7 @@ class Services:
     """Backends, made at first use; the prefix of servers is ``udp:`` if they are for datagrams."""
 
     def __init__(
-        self,
-        services: dict[str, Node],
-        transports: dict[str, Node],
-        draft: Draft,
-        prefix: str = "",
+        self, services: dict[str, Node], transports: dict[str, Node], draft: Draft, prefix: str = ""
     ) -> None:
         self._prefix = prefix
         self._services = services

@@ -13,15 +13,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import product
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
+from txmux.interfaces import Predicate
 from txmux.rules.model import Alternative, Route
 from txmux.rules.reading.values import split_words
-
-if TYPE_CHECKING:
-    from txmux.interfaces import Predicate
 
 T = TypeVar("T")
 

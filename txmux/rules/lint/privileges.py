@@ -240,10 +240,7 @@ def _no_socket(path: Path) -> tuple[str, bool] | None:
             return None
     except OSError:
         return None  # another user may see it
-    return (
-        f"'{path}' exists, and is not a socket; move it away, or write another path",
-        False,
-    )
+    return (f"'{path}' exists, and is not a socket; move it away, or write another path", False)
 
 
 def _no_file(path: Path) -> tuple[str, bool] | None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 import attrs
 
-if TYPE_CHECKING:
-    from txmux.rules.model import Clients, Listener, NetworkSet, Route, Rules
-
+from txmux.rules.model import Clients, Listener, NetworkSet, Route, Rules
 
 _Span = tuple[int, int]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import (
     Backend,
     IPNetwork,
@@ -26,9 +27,6 @@ from txmux.rules.reading.files import FileReader, check_file
 from txmux.rules.reading.hints import REFUSAL_WORDS
 from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, geo_region
 from txmux.rules.reading.values import NAME, ValueKind, file_path, network, split_words
-
-if TYPE_CHECKING:
-    from txmux.interfaces import IProtocolMatcher
 
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes other than backends, by their words."""

@@ -6,16 +6,12 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from txmux.rules.model import GeoRegion, IPNetwork, NetworkSet, Settings, Varying
 from txmux.rules.problems import InvalidValueError, Problem, suggestion
+from txmux.rules.reading.files import FileReader
 from txmux.rules.reading.values import network
-
-if TYPE_CHECKING:
-    from txmux.rules.reading.files import FileReader
-
 
 _COMMENT = re.compile("[#;]")
 _MOST_PROBLEMS = 5
