@@ -33,8 +33,7 @@ def admin_addresses(
         free = [one for one in automatic_addresses(rules.path) if one.key not in keys]
         if (address := find(free)) is not None:
             yield "admin", address
-    for address in named:
-        yield "admin", address
+    yield from (("admin", address) for address in named)
     if metrics is not None:
         yield "metrics", _named("metrics", metrics)
 

@@ -87,9 +87,8 @@ def _examples(matcher: IProtocolMatcher) -> Iterator[Alternative]:
 
 def _word(option: Option) -> str:
     word = f"{option.name}={option.example}"
-    if split_words(word) == [word]:
-        return word
-    return f"{option.name}={shlex.quote(option.example)}"
+    is_one_word = split_words(word) == [word]
+    return word if is_one_word else f"{option.name}={shlex.quote(option.example)}"
 
 
 def _origins(matchers: Iterable[IProtocolMatcher]) -> dict[str, str]:

@@ -270,9 +270,7 @@ def _common_part(a: str, b: str) -> list[str] | None:
     if a.startswith("~") or b.startswith("~") or "?" in a + b:
         return None
     first, second = a.split("*"), b.split("*")
-    if len(first) != 2 or len(second) != 2:
-        return None
-    return _around(first, second)
+    return _around(first, second) if len(first) == len(second) == 2 else None
 
 
 def _around(first: list[str], second: list[str]) -> list[str]:

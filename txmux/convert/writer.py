@@ -295,8 +295,7 @@ class Draft:
             mark = "# " if section.dropped else ""
             source = None if section.dropped else section
             yield f"{mark}[{section.header}]", (source, "", None) if source else None
-            for note in section.notes:
-                yield f"# {note}", None
+            yield from ((f"# {note}", None) for note in section.notes)
             for key, items in section.entries.items():
                 for n, item in enumerate(items):
                     value = _DOLLAR.sub("$$", item.text)

@@ -9,6 +9,7 @@ from zope.interface import implementer
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
+from txmux.wire.http_head import host_without_port
 from txmux.wire.predicates import begins_with
 
 _COMMANDS = (b"git-upload-pack ", b"git-receive-pack ", b"git-upload-archive ")
@@ -16,7 +17,6 @@ _SHORTEST = 4 + min(map(len, _COMMANDS)) + 1
 _LONGEST = 0x1FFF
 _HEX = re.compile(rb"[0-9A-Fa-f]{0,4}")
 _HOST = b"host="
-_AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
 
 
 @attrs.define
@@ -53,7 +53,7 @@ class _GitRequest:
             self.path = path.decode("utf-8", "ignore")
         host, nul, _ = rest.partition(b"\0")
         if host.startswith(_HOST) and (nul or whole):
-            self.host = _without_port(host.removeprefix(_HOST).decode("latin-1")).lower()
+            self.host = host_without_port(host.removeprefix(_HOST).decode("latin-1")).lower()
         elif whole or (rest and begins_with(host, _HOST) is Verdict.NO) or (nul and not host):
             self.host = ""
 
@@ -132,8 +132,3 @@ def _parse(data: bytes, earlier: _GitRequest | None) -> _GitRequest:
     request = _GitRequest()
     request.read(data)
     return request
-
-
-def _without_port(authority: str) -> str:
-    found = _AUTHORITY.fullmatch(authority)
-    return (found[1] or found[2] or "") if found else authority

@@ -59,11 +59,8 @@ def _read_v3(cursor: Cursor) -> None:
         raise MalformedError
     cursor.literal(bytes((_OCTETS,)))
     cursor.take(read_length(cursor, 0, len(cursor.data)))
-    _enter(cursor, cursor.data[cursor.at] if cursor.left and _is_scoped(cursor) else _SEQUENCE)
-
-
-def _is_scoped(cursor: Cursor) -> bool:
-    return cursor.data[cursor.at] in {_SEQUENCE, _OCTETS}
+    is_scoped = cursor.left and cursor.data[cursor.at] in {_SEQUENCE, _OCTETS}
+    _enter(cursor, cursor.data[cursor.at] if is_scoped else _SEQUENCE)
 
 
 def _enter(cursor: Cursor, tag: int) -> None:

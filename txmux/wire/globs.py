@@ -79,9 +79,7 @@ class Globs:
         Returns:
             The key, if all patterns are names or have their only wildcard in front, as ``*.example.com``; else ``None``.
         """
-        if self._under is None:
-            return None
-        return Key(read, self._exact, self._under)
+        return None if self._under is None else Key(read, self._exact, self._under)
 
     def could_match_prefix(self, prefix: str) -> bool:
         """Return whether a name that begins with `prefix` might still match; only a ``False`` is certain."""

@@ -269,9 +269,7 @@ def _resolved_addresses(status: Mapping[str, Any]) -> tuple[tuple[str, ...], lis
 
 
 def _since(started: float | None, now: float) -> str:
-    if not started:
-        return ""
-    return f" since {_time(started)}, for {duration(int(now - started))}"
+    return f" since {_time(started)}, for {duration(int(now - started))}" if started else ""
 
 
 def _time(seconds: float) -> str:

@@ -313,8 +313,7 @@ def _help(width: int) -> Iterator[Text]:
             yield Text(f"  {'' if number else keys:<{_KEYS - 2}}", "bold") + Text(part, "not bold")
     yield Text()
     filters = "Filters are those of 'txmux connections': route=ssh, client=192.0.2.0/24, older=5m …"
-    for part in textwrap.wrap(filters, max(20, width - 2)):
-        yield Text(f"  {part}")
+    yield from (Text(f"  {part}") for part in textwrap.wrap(filters, max(20, width - 2)))
 
 
 def _explanation(one: Mapping[str, Any], width: int) -> Iterator[Text]:

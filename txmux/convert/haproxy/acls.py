@@ -338,10 +338,6 @@ def _cookies(test: Criterion) -> Condition:
     return PREDEFINED["RDP_COOKIE"]
 
 
-def _source(test: Criterion) -> Condition:
-    return (Term(allowed=frozenset(map(_network, test.values))),)
-
-
 _READERS: Mapping[str, Callable[[Criterion], Condition]] = {
     "always_true": lambda _: ALWAYS,
     "always_false": lambda _: NEVER,
@@ -357,7 +353,7 @@ _READERS: Mapping[str, Callable[[Criterion], Condition]] = {
     "req_proto_http": _http,
     "req_ssl_hello_type": _hello_type,
     "req_ssl_ver": _version,
-    "src": _source,
+    "src": lambda test: (Term(allowed=frozenset(map(_network, test.values))),),
 }
 """What reads the tests that are none of a text."""
 

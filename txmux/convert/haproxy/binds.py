@@ -178,8 +178,7 @@ def _of_line(line: ConfigLine) -> Iterator[Bind]:
         flag = rest.pop(0)
         flags[flag] = (*flags.get(flag, ()), rest.pop(0) if flag in _VALUES and rest else "")
     for text in line.value.split(",") if len(line.words) > 1 else ():
-        for one in _each_port(text):
-            yield Bind(line, one, flags)
+        yield from (Bind(line, one, flags) for one in _each_port(text))
 
 
 def _each_port(text: str) -> list[str]:

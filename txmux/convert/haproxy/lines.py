@@ -204,9 +204,7 @@ def duration(text: str) -> str:
     if found is None or found[2] not in {None, "us"}:
         return text
     number = int(found[1])
-    if found[2] == "us":
-        return f"{-(-number // 1000)}ms"
-    return milliseconds(number)
+    return f"{-(-number // 1000)}ms" if found[2] == "us" else milliseconds(number)
 
 
 def seconds(text: str) -> float:

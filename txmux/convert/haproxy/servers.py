@@ -239,9 +239,7 @@ def _server_address(text: str, clients_port: int | None) -> tuple[str, str]:
             return "", "it has no port of its own, and its clients come to more than one"
         offset = int(port) if port.removeprefix("+").removeprefix("-").isdecimal() else 0
         port = str(clients_port + offset)
-    if host in _ANY_HOST:
-        return f"{LOCAL}:{port}", ""
-    return f"{bracketed(host)}:{port}", ""
+    return f"{LOCAL if host in _ANY_HOST else bracketed(host)}:{port}", ""
 
 
 _FIXED = re.compile(r"str\((?P<name>[^()]*)\)")

@@ -264,8 +264,7 @@ def names(patterns: list[str]) -> Iterable[Term]:
     others = [name for name in patterns if not name.startswith("~")]
     for at in range(0, len(others), _MOST_IN_LINE):
         yield tls(sni=",".join(others[at : at + _MOST_IN_LINE]))
-    for pattern in regular:
-        yield tls(sni=pattern)
+    yield from (tls(sni=pattern) for pattern in regular)
 
 
 def offered(text: str, line: int, lost: Report) -> str:

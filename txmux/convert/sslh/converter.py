@@ -127,9 +127,7 @@ def _in_file(value: Any, line: Callable[[int], int]) -> Any:
         return Setting(_in_file(value.value, line), line(value.line))
     if isinstance(value, Mapping):
         return {name: _in_file(one, line) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_in_file(one, line) for one in value]
-    return value
+    return [_in_file(one, line) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 class _Sslh:

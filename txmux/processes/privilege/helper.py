@@ -84,8 +84,7 @@ def _absolute(paths: Iterable[Path | None]) -> Iterator[str]:
 def _addresses(rules: Rules) -> Iterator[ListenAddress]:
     for listener in rules.listeners:
         yield from listen_addresses(listener)
-    for _, address in admin_addresses(rules, lambda _: None):
-        yield address
+    yield from (address for _, address in admin_addresses(rules, lambda _: None))
     if "auto" in rules.settings.admin:
         yield from automatic_addresses(rules.path)
 

@@ -356,9 +356,7 @@ def holds_container() -> bool:
 
     That is so for the first process of the namespace (pid_namespaces(7)), and for the child of a small init.
     """
-    if os.getpid() == 1:
-        return True
-    return os.getppid() == 1 and _name_of_first() in _INITS
+    return os.getpid() == 1 or (os.getppid() == 1 and _name_of_first() in _INITS)
 
 
 @cache

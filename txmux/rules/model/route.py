@@ -115,9 +115,8 @@ class Alternative:
         """Return the line for listeners of a transport; ``None`` if its matcher is not for that."""
         if transport is Transport.TCP:
             return self if self.streams else None
-        if self.datagrams is None:
-            return None
-        return attrs.evolve(self, predicate=self.datagrams)
+        over = self.datagrams
+        return None if over is None else attrs.evolve(self, predicate=over)
 
 
 @attrs.frozen

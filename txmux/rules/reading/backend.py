@@ -69,8 +69,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         message = "the client's bytes have been read by then, and cannot be put back into its socket; name a server"
         messages.append(("fallback", message))
     messages += _of_clients(section, found)
-    for key, message in messages:
-        yield section.problem(message, key)
+    yield from (section.problem(message, key) for key, message in messages)
     for line, item in enumerate(section.items("server")):
         for message in _of_server(item.text, found):
             yield section.problem(message, "server", line)

@@ -271,9 +271,7 @@ def with_own_value(hint: str, value: str) -> str:
 
 def stands_for(kind: str, key: str) -> Iterator[str]:
     """Yield the keys that an unknown one of a section stands for, so that they are not missed, too."""
-    for right, others in _STANDS_FOR.get(kind, {}).items():
-        if key in others:
-            yield right
+    return (right for right, others in _STANDS_FOR.get(kind, {}).items() if key in others)
 
 
 def strays_after_server(words: Sequence[str]) -> Iterator[tuple[str, str]]:

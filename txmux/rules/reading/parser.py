@@ -246,8 +246,7 @@ class _RulesParser:
 
     def _named(self, kind: str) -> Iterator[tuple[str, Section]]:
         for name, sections in self._sections[kind].items():
-            for section in sections:
-                yield name, section
+            yield from ((name, section) for section in sections)
 
     def _settings(self) -> Settings:
         # A second [txmux] is an error already, whichever file it is in.
