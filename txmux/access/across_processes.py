@@ -87,7 +87,7 @@ class SharedTally(Tally):
 
     def take(self) -> bool:
         if not self.limit:
-            self.add()
+            self._counter.count = self._counts[self._worker] = self._counter.count + 1
             return True
         with self._lock:
             free = sum(self._counts) < self.limit

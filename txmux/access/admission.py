@@ -123,6 +123,11 @@ class Admission:
         self._tallies = (service or Tally(), listener or Tally(settings.max_connections))
         self._asks_who = self._clients.limited or per_source is not None
 
+    @property
+    def asks_who(self) -> bool:
+        """Whether clients are admitted by their addresses."""
+        return self._asks_who or self.banned.any
+
     def enter(self, client: Address | None, peer: IAddress) -> Permit | None:
         """Admit a client. An admitted one has to `leave`.
 

@@ -77,9 +77,35 @@ class Detector(Generic[R]):
         return Detection(self, client, now)
 
     def start_flow_detection(
-        self, client: IPv4Address | IPv6Address | None = None, now: float | None = None
+        self,
+        client: IPv4Address | IPv6Address | None = None,
+        now: float | None = None,
+        peeked: Datagrams | None = None,
     ) -> FlowDetection[R]:
-        return FlowDetection(self, client, now)
+        """The same for a flow; `peeked` has what was read in its first datagram already."""
+        return FlowDetection(self, client, now, peeked)
+
+    def decide_at_once(self, peeked: Datagrams) -> Decision[R] | None:
+        """Decide about a flow by its first datagram alone, as `FlowDetection` would; ``None`` if it takes that.
+
+        Most flows are of protocols whose first datagram is a whole message, at listeners for anyone at any time.
+        """
+        plan = self._plans.get(peeked.data[0]) if peeked.data else None
+        if plan is None or plan.dry_runs:
+            return None
+        for position, predicates in enumerate(plan.unconditional):
+            if predicates is None:
+                return None
+            for predicate in predicates:
+                try:
+                    verdict = predicate(peeked)
+                except Exception:  # noqa: BLE001 - a plugin's, to be reported by the one that takes more
+                    return None
+                if verdict is _NEED_MORE:
+                    return None
+                if verdict is _MATCH:
+                    return Decision(plan.routes[position], _learnt(plan.learners, position, peeked))
+        return None
 
     def plan(self, first_byte: int | None) -> Plan[R]:
         # `None` is an empty datagram.
@@ -290,8 +316,10 @@ class FlowDetection(_RouteScan[R]):
         detector: Detector[R],
         client: IPv4Address | IPv6Address | None = None,
         now: float | None = None,
+        peeked: Datagrams | None = None,
     ) -> None:
         super().__init__(detector, client, now)
+        self._peeked = peeked
         self._seen = 0
         self.ignored = 0  # keepalives, which do not count
 

@@ -75,6 +75,7 @@ class Plan(Generic[R]):
         keyed: For each route, whether its names can rule it out before it is tried; see `named`.
         plain: For each route its predicate, if that alone answers for it, whatever the client's address and the name
             that it asks for. Most routes are so, and take the fast path.
+        unconditional: The same of routes with several predicates, one of which has to match.
     """
 
     def __init__(self, routes: Iterable[R]) -> None:
@@ -86,6 +87,10 @@ class Plan(Generic[R]):
         self._index = _index_of(self.routes)
         self.keyed = [False] * len(self.routes) if self._index is None else self._index.keyed
         self._next_other = _next_false(self.keyed)
+        self.unconditional = [
+            None if keyed else _unconditional_predicates(route)
+            for route, keyed in zip(self.routes, self.keyed, strict=True)
+        ]
         self.plain = [
             None if keyed else _plain_predicate(route)
             for route, keyed in zip(self.routes, self.keyed, strict=True)
@@ -154,10 +159,15 @@ def first_bytes(route: RouteLike) -> frozenset[int] | None:
 
 
 def _plain_predicate(route: RouteLike) -> Predicate | None:
+    predicates = _unconditional_predicates(route)
+    return predicates[0] if predicates is not None and len(predicates) == 1 else None
+
+
+def _unconditional_predicates(route: RouteLike) -> list[Predicate] | None:
     limited = route.clients.limited or route.during or route.dry_run
-    if limited or len(route.alternatives) != 1 or route.alternatives[0].negated:
+    if limited or any(alternative.negated for alternative in route.alternatives):
         return None
-    return route.alternatives[0].predicate
+    return [alternative.predicate for alternative in route.alternatives]
 
 
 def _keys(route: RouteLike) -> list[Key]:

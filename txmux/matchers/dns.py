@@ -11,7 +11,7 @@ from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, T
 from txmux.wire import Cursor, MalformedError, ShortError, verdict_of
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
-from txmux.wire.messages import Message, message_in, patterns_of
+from txmux.wire.messages import Message, parser, patterns_of
 from txmux.wire.sizes import option_size
 
 _HEADER = 12
@@ -174,14 +174,14 @@ class _DnsDatagram(Message):
 
 
 def _learnt_of_datagram(peeked: Peeked, /) -> dict[str, str]:
-    found = message_in(peeked, _read_datagram)
+    found = peeked.parsed(_parse_datagram)
     if found is None:
         return {}
     return {"name": printable(found["name"].lower() or "."), "type": found["type"]}
 
 
 def _datagram_name(peeked: Peeked) -> str:
-    found = message_in(peeked, _read_datagram)
+    found = peeked.parsed(_parse_datagram)
     return "" if found is None else found["name"].lower()
 
 
@@ -209,6 +209,9 @@ def _read_datagram(cursor: Cursor) -> dict[str, str]:
         _pass_record(cursor)
     cursor.end()
     return {"name": name, "type": _TYPE_NAMES.get(kind) or f"TYPE{kind}"}
+
+
+_parse_datagram = parser(_read_datagram)
 
 
 def _name_in(data: bytes) -> tuple[str, int]:

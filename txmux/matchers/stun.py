@@ -33,6 +33,7 @@ _TRANSACTION = 12
 _MOST = 0x3FFF
 _CLASS, _INDICATION = 0x110, 0x010
 _CHANNELS = range(0x40, 0x50)
+_DATAGRAM_FIRST = frozenset({*range((_MOST >> 8) + 1), *_CHANNELS})
 _USERNAME, _FINGERPRINT = 0x0006, 0x8028
 _LONGEST_USERNAME = 513
 _MOST_ATTRIBUTES = 64
@@ -141,7 +142,7 @@ class _StunStream:
 
 
 def _read_datagram(cursor: Cursor) -> dict[str, str]:
-    first = cursor.one_of({*range((_MOST >> 8) + 1), *_CHANNELS})
+    first = cursor.one_of(_DATAGRAM_FIRST)
     if first in _CHANNELS:
         cursor.take(1)
         size = cursor.number(2, 1, 0xFFFF)

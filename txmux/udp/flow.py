@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from base64 import b64decode, b64encode
+from ipaddress import ip_address
 from struct import error as StructError  # noqa: N812
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,10 @@ import attrs
 
 from txmux.backends.upstream import Destination, Upstream
 from txmux.detection.detector import Decision, FlowDetection, is_keepalive_only
+from txmux.interfaces import Datagrams
 from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Logged, fewer
+from txmux.rules.model.networks import unmapped
 from txmux.tcp.served import note_decision
 from txmux.telemetry.access_log import CAPTURED
 from txmux.telemetry.reasons import ConnectFailure, EndReason, understood
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
     from txmux.access.per_source import Permit
     from txmux.backends.pool.member import Member
+    from txmux.rules.model import IPAddress
     from txmux.tcp.configuration import CompiledRoute, Configuration
     from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.udp.connection_ids import ConnectionIds
@@ -58,6 +63,7 @@ class Flow:
     """
 
     __slots__ = (
+        "_client",
         "_counted",
         "_counted_before",
         "_detection",
@@ -72,7 +78,6 @@ class Flow:
         "admitted",
         "bytes_in",
         "bytes_out",
-        "client",
         "configuration",
         "datagrams_in",
         "datagrams_out",
@@ -102,13 +107,13 @@ class Flow:
         key: Key,
         configuration: Configuration,
         record: ConnectionRecord,
-        client: Address,
+        client: Address | None,
         permit: Permit | None,
     ) -> None:
         self.live = live
         self.port = port
         self.key = key
-        self.client = client
+        self._client = client
         self.configuration = configuration
         self.record = record
         self.permit = permit
@@ -129,10 +134,6 @@ class Flow:
         self.held: tuple[bytes, ...] = ()
         self._layer = configuration.top
         self._detection: FlowDetection[CompiledRoute] | None = None
-        if self._layer.detector.routes:
-            detection = self._begin_detection()
-            if detection.can_decide() or detection.has_routes_for_client():
-                self._detection = detection
         self._rejection_reason: EndReason = "no-route"
         self._server_socket: ServerSocket | None = None
         self._following: Following | None = None
@@ -140,6 +141,13 @@ class Flow:
         # While it is suspended: its queue, and the reason with which it has to end afterwards.
         self._suspended_queue: TimeoutQueue | None = None
         self._pending_end_reason: EndReason | None = None
+
+    @property
+    def client(self) -> Address:
+        """Its real address; made for those who ask, as most flows end without."""
+        if self._client is None:
+            self._client = address_of_peer(self.key[0])
+        return self._client
 
     # As a `Served`.
 
@@ -230,6 +238,15 @@ class Flow:
                 return False
         return True
 
+    def open(self, data: memoryview) -> None:
+        """Take its first datagram, by which most flows are decided."""
+        if self.proxy_header is not None:
+            self.take(data, 0)
+            return
+        self.bytes_in, self.datagrams_in = len(data), 1
+        self.held = (bytes(data),)
+        self._look()
+
     def _take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
         if self._is_stray and begins_tunnel(data, size):
             self.end(self._rejection_reason if self.state == "closing" else "done")
@@ -285,7 +302,7 @@ class Flow:
 
     def move_to(self, port: DatagramPort, key: Key, client: Address) -> None:
         before = self.port, self.key
-        self.port, self.key, self.client = port, key, client
+        self.port, self.key, self._client = port, key, client
         port.enter(key, self)
         before[0].forget(before[1], self)
         if self._server_socket is not None:
@@ -293,17 +310,29 @@ class Flow:
 
     # The decision.
 
-    def _begin_detection(self) -> FlowDetection[CompiledRoute]:
+    def _begin_detection(
+        self, peeked: Datagrams | None = None
+    ) -> FlowDetection[CompiledRoute] | None:
+        """Return what looks at several datagrams; ``None`` if no route can take the client."""
+        detector = self._layer.detector
         host = self.client.host if self._layer.depends_on_client else None
-        return self._layer.detector.start_flow_detection(host, self.record.time)
+        detection = detector.start_flow_detection(host, self.record.time, peeked)
+        return detection if detector.decides_always or detection.has_routes_for_client() else None
 
     def _look(self) -> None:
-        detection = self._detection
+        decision, detection = None, self._detection
         try:
             if detection is None:
-                self._route(self._layer.default, "no-route")
-            elif (decision := detection.feed(self.held)) is not None:
+                peeked = Datagrams(self.held[:1])
+                decision = self._layer.detector.decide_at_once(peeked)
+                if decision is None:
+                    self._detection = detection = self._begin_detection(peeked)
+            if detection is not None:
+                decision = detection.feed(self.held)
+            if decision is not None:
                 self._decided(decision)
+            elif detection is None:
+                self._route(self._layer.default, "no-route")
             elif detection.ignored == len(self.held):
                 # A phone keeps its address open before it registers, and the registration has to decide.
                 self.count_lost(len(self.held))
@@ -408,9 +437,12 @@ class Flow:
 
     def time_is_over(self) -> None:
         """End it, or decide about it: its time without a datagram is over."""
-        if self.state != "peeking" or self._detection is None:
+        detection = self._detection or (
+            self._begin_detection() if self.state == "peeking" else None
+        )
+        if detection is None:
             self._too_late()
-        elif (decision := self._detection.finish()).route is None and is_keepalive_only(self.held):
+        elif (decision := detection.finish()).route is None and is_keepalive_only(self.held):
             self.end("no-route")
         else:
             self._decided(decision)
@@ -614,6 +646,17 @@ class Flow:
     def _rejoin(self, seconds: float, times: tuple[float, float], *, is_unanswered: bool) -> None:
         queue = self.live.table.queue(seconds, is_spare=is_unanswered, is_final=is_unanswered)
         self.live.rejoin(self, queue, *times)
+
+
+def address_of_peer(peer: tuple[Any, ...]) -> Address:
+    return Address(host_and_text(peer[0])[0], peer[1])
+
+
+@functools.lru_cache(maxsize=1024)
+def host_and_text(text: str) -> tuple[IPAddress, str]:
+    """Return a client's address, and how it is written before a port."""
+    host = unmapped(ip_address(text))
+    return host, f"[{host}]" if host.version == 6 else str(host)
 
 
 def _remembered_for(reason: EndReason) -> float:

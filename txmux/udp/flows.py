@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import resource
 import time
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,12 +13,11 @@ from twisted.logger import Logger
 from txmux.access.admission import Refused
 from txmux.access.per_source import Permit, source_of
 from txmux.net.addresses import address_in
-from txmux.rules.model.networks import unmapped
 from txmux.tcp.listener import MuxFactory, new_id
 from txmux.telemetry.record import ConnectionRecord
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
-from txmux.udp.flow import Flow
+from txmux.udp.flow import Flow, address_of_peer, host_and_text
 from txmux.udp.live_flows import LiveFlows
 from txmux.udp.port import DatagramPort, Key
 from txmux.wire.facts import printable
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Hashable, Mapping
 
-    from txmux.rules.model import IPAddress
     from txmux.tcp.configuration import Configuration
     from txmux.telemetry.reasons import EndReason, LimitName
 
@@ -43,7 +39,6 @@ _LIMITS: Mapping[LimitName | None, LimitName] = {
 }
 """Limits that are called otherwise for flows."""
 
-_LEAST_LONG = bytes([LONG_HEADER])  # the first byte of datagrams that open a QUIC connection
 _QUIET = 60.0  # seconds until the same refusals are logged again
 _MOST_LINES = 1000  # of the access log, in that time
 
@@ -70,13 +65,6 @@ def _most_by_descriptors() -> float:
     return math.inf if limit == resource.RLIM_INFINITY else max(1, int(_PART * limit))
 
 
-@functools.lru_cache(maxsize=1024)
-def _host_of(text: str) -> tuple[IPAddress, str]:
-    """Return a client's address, and how it is written before a port."""
-    host = unmapped(ip_address(text))
-    return host, f"[{host}]" if host.version == 6 else str(host)
-
-
 class Flows:
     """Begins the flows of one listener, by whichever of its ports they have come."""
 
@@ -101,14 +89,15 @@ class Flows:
         """Begin a flow, unless the client is not let in."""
         configuration = self._factory.configuration
         peer, local = key
-        host, text = _host_of(peer[0])
-        client, client_text = Address(host, peer[1]), f"{text}:{peer[1]}"
-        local_text = ancillary.endpoint_text(*port.local_address(local))
+        host, text = host_and_text(peer[0])
+        client_text = f"{text}:{peer[1]}"
+        client: Address | None = None
+        local_text = port.local_text(local)
         header: ProxyHeader | None = None
         permit: Permit | None = None
         refused: Refused | None = None
         senders = configuration.settings.accept_proxy_from
-        if senders is not None and client.host in senders:
+        if senders is not None and host in senders:
             found = decode_datagram(ancillary.first(data, size))
             if found is None:
                 refused = Refused("proxy-header")
@@ -119,11 +108,14 @@ class Flows:
                     client_text = str(client)
         if refused is None:
             try:
-                permit = self._let_in(configuration, client, port)
+                permit = self._let_in(configuration, client, port, peer)
             except Refused as problem:
                 refused = problem
         if refused is not None and not self._refusals.count(
-            configuration, refused.reason, _LIMITS.get(refused.limit, refused.limit), client
+            configuration,
+            refused.reason,
+            _LIMITS.get(refused.limit, refused.limit),
+            client or address_of_peer(peer),
         ):
             return None
         name = configuration.settings.name
@@ -132,7 +124,7 @@ class Flows:
         flow.proxy_header = header
         if header is not None:  # the client is known by the proxy's address alone
             record.facts = {name: printable(text) for name, text in header_facts(header).items()}
-        elif bytes(data[:1]) >= _LEAST_LONG:
+        elif data and data[0] >= LONG_HEADER:
             flow.ids = ConnectionIds.from_first(ancillary.first(data, size))
         configuration.counts.accepted()
         self._factory.opened(flow)
@@ -143,10 +135,12 @@ class Flows:
         return flow
 
     def _let_in(
-        self, configuration: Configuration, client: Address, port: DatagramPort
+        self, configuration: Configuration, client: Address | None, port: DatagramPort, peer: Any
     ) -> Permit | None:
         """Let a client in, or raise `Refused`; it may end a spare flow to make room, but only if it is let in."""
         admission, live = configuration.admission, self.live
+        if client is None and admission.asks_who:
+            client = address_of_peer(peer)
         permit = admission.enter(client, port.host)
         most: float | None = configuration.settings.max_flows
         if most is None:

@@ -40,8 +40,8 @@ class LiveFlows:
         self._rings_at = math.inf
 
     def enter(self, flow: Any, seconds: float, *, is_spare: bool, is_final: bool = False) -> None:
-        now = self.seconds()
-        self.table.enter(flow, self.table.queue(seconds, is_spare=is_spare, is_final=is_final), now)
+        now, table = self.seconds(), self.table
+        table.enter(flow, table.queue(seconds, is_spare=is_spare, is_final=is_final), now)
         if now + seconds < self._rings_at:
             self._ring_at(now + seconds, now)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         def may_open(self, datagram: bytes, /) -> bool: ...
         def flow_for_unknown_id(self, head: bytes, /) -> PortFlow: ...
         def take(self, data: memoryview, size: int, /) -> bool: ...
+        def open(self, data: memoryview, /) -> None: ...
 
     class PortListener(Protocol):
         """The flows of a listener, as its port sees them."""
@@ -128,6 +129,7 @@ class DatagramPort(WatchedPort):
         # Another process may have had the socket, and counted these.
         _, self._dropped = ancillary.queue_of(bound)
         self._name = name
+        self._local_text = ancillary.endpoint_text(*name[:2])
         form = IPv6Address if bound.family == socket.AF_INET6 else IPv4Address
         self.host: IAddress = form("UDP", name[0], name[1])
         self._to = to
@@ -335,17 +337,22 @@ class DatagramPort(WatchedPort):
             if self.is_accepting and self.lets_in
             else None
         )
-        first, rest = (data, data[:0]) if count == 1 else (data[:size], data[size:])
-        if flow is None or not flow.take(first, 0):
+        if flow is None:
             self._to.count_lost(count)
-        elif rest:
-            self._sort(key, rest, size)
+        elif count == 1:
+            flow.open(data)
+        else:
+            flow.open(data[:size])
+            self._sort(key, data[size:], size)
 
     def send(self, key: Key, data: Any, size: int) -> int:
         """Send datagrams to the client of a flow, from the address that it has sent to; returns how many were dropped."""
         peer, local = key
-        control = ancillary.answer_from(local)
-        return send(self._socket, data, size, control, peer)
+        return send(self._socket, data, size, ancillary.answer_from(local) if local else (), peer)
+
+    def local_text(self, local: bytes) -> str:
+        """Return the local address with its port, by the second part of a key."""
+        return ancillary.endpoint_text(*self.local_address(local)) if local else self._local_text
 
 
 def _runs(

@@ -38,11 +38,12 @@ if TYPE_CHECKING:
 
         live: LiveFlows
         record: ConnectionRecord
-        client: Address
         port: DatagramPort
         key: Key
         held: tuple[bytes, ...]
 
+        @property
+        def client(self) -> Address: ...
         def server_chosen(self, upstream: Upstream, server: str | None, /) -> None: ...
         def server_answered(self, upstream: Upstream, /) -> None: ...
         def from_server(self, data: memoryview, size: int, /) -> None: ...
@@ -96,7 +97,8 @@ class ServerSocket:
     def choose_server(self, *, may_wait: bool = True) -> None:
         """Choose a server, and send it what is held; after a look-up of names, if that may be waited for."""
         upstream, flow = self.upstream, self._flow
-        found = upstream.pool.pick(upstream.affinity(flow.client, flow.record.facts))
+        # Most backends ask for nothing of the client's, and have one address.
+        found = upstream.pool.pick(self._affinity() if upstream.depends_on_client else "")
         looked_up = None
         if found is Unavailable.NO_SERVER and may_wait:
             # Only those that come as the service starts ever wait for a name.
@@ -107,6 +109,9 @@ class ServerSocket:
             return
         self._go_to(found, "limit" if found is Unavailable.FULL else "no-server")
 
+    def _affinity(self) -> str:
+        return self.upstream.affinity(self._flow.client, self._flow.record.facts)
+
     def _names_are_known(self) -> None:
         if self._flow is not None:
             self.choose_server(may_wait=False)
@@ -115,7 +120,8 @@ class ServerSocket:
         """Go to a server, or to the next one that there is a way to."""
         flow = self._flow
         while isinstance(found, Member):
-            target = self._target(found)
+            is_fixed = not self.upstream.depends_on_local_address
+            target = found.target if is_fixed else self._target(found)
             cause = self._open(found, target)
             if cause is not None:
                 found = self._next(found, cause)
@@ -137,10 +143,11 @@ class ServerSocket:
         try:
             if self.upstream.depends_on_local_address and target.depends_on_client:
                 raise no_address()
-            server = _new_socket(_IPV6 if ":" in target.host else _IPV4, _DATAGRAMS)
+            host, port = target.host, target.port
+            server = _new_socket(_IPV6 if ":" in host else _IPV4, _DATAGRAMS)
             if sources is not None:
-                _bind_to_source(server, sources, target.host, flow.client)
-            server.connect(sockaddr(target.host, target.port))
+                _bind_to_source(server, sources, host, flow.client)
+            server.connect(sockaddr(host, port) if "%" in host else (host, port))
             live.poller.watch(server.fileno(), READ, self._ready)
         except (OSError, ConnectBindError) as problem:
             if server is not None:
@@ -241,7 +248,7 @@ class ServerSocket:
         self._tried[member] = cause
         member.counts.failed(cause)
         pool = self.upstream.pool
-        affinity = self.upstream.affinity(self._flow.client, self._flow.record.facts)
+        affinity = self._affinity()
         again = len(self._tried) <= self.upstream.backend.retries
         if cause == "error":  # this machine's trouble says nothing of the server
             pool.abandoned(member)

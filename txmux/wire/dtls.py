@@ -127,6 +127,9 @@ class DtlsOpening:
         )
 
 
+_REFUSED = DtlsOpening(refused=True, datagrams=1)
+
+
 def parse_dtls(datagrams: tuple[bytes, ...], earlier: DtlsOpening | None) -> DtlsOpening:
     """Read the first datagrams of a DTLS client, 1.0 to 1.3 (RFC 6347, RFC 9147); for `Datagrams.parsed_all`.
 
@@ -136,6 +139,9 @@ def parse_dtls(datagrams: tuple[bytes, ...], earlier: DtlsOpening | None) -> Dtl
         datagrams: Those so far.
         earlier: The answer for fewer datagrams of the same flow.
     """
+    first = datagrams[0]
+    if earlier is None and first and first[0] != _HANDSHAKE:
+        return _REFUSED
     opening = DtlsOpening() if earlier is None else copied(earlier)
     for datagram in datagrams[opening._datagrams :]:
         if opening.refused or opening.hello.hello:

@@ -37,13 +37,20 @@ class Message:
     facts: Collection[str] = ()
     key: Key | None = None
     longest: int = attrs.field(default=1, init=False)
+    _parse: Callable[[bytes, Any], Mapping[str, str] | None] = attrs.field(
+        init=False, eq=False, repr=False
+    )
+
+    @_parse.default
+    def _parser(self) -> Callable[[bytes, Any], Mapping[str, str] | None]:
+        return parser(self.read)
 
     @property
     def first_bytes(self) -> frozenset[int] | None:
         return _first_bytes(self.read)
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        found = message_in(peeked, self.read)
+        found: Mapping[str, str] | None = peeked.parsed(self._parse)
         if found is None:
             return Verdict.NO
         for name, globs in self.patterns.items():
@@ -58,26 +65,11 @@ class Message:
         return _fact_reader(self.read, tuple(self.facts)) if self.facts else None
 
 
-def message_in(
-    peeked: Peeked, read: Callable[[Cursor], Mapping[str, str]]
-) -> Mapping[str, str] | None:
-    """Return what a reader finds in the first datagram, which is read once for all predicates.
-
-    Args:
-        peeked: The datagrams.
-        read: As for `Message`.
-
-    Returns:
-        What the reader returns; ``None`` if the datagram is not such a message.
-    """
-    found: Mapping[str, str] | None = peeked.parsed(_parser(read))
-    return found
-
-
 @cache
-def _parser(
+def parser(
     read: Callable[[Cursor], Mapping[str, str]],
 ) -> Callable[[bytes, Any], Mapping[str, str] | None]:
+    # One for each reader, so that a datagram is read once for all predicates of a protocol.
     def parse(data: bytes, _earlier: object) -> Mapping[str, str] | None:
         try:
             return read(Cursor(data))
@@ -91,7 +83,7 @@ def _parser(
 def _fact_reader(
     read: Callable[[Cursor], Mapping[str, str]], names: tuple[str, ...]
 ) -> Callable[[Peeked], dict[str, str]]:
-    parse = _parser(read)
+    parse = parser(read)
 
     def facts_from(peeked: Peeked, /) -> dict[str, str]:
         found = peeked.parsed(parse)

@@ -99,16 +99,22 @@ class BackendPool:
         probe_at = self._tiers.probe_at
         if probe_at < math.inf and self._seconds() >= probe_at:
             self._arrange()
-        members = self._eligible(tried)
+        tiers = self._tiers.usable
+        members = tiers[0] if tiers and not tried and not self._limited else self._eligible(tried)
         if not members:
             return Unavailable.NO_SERVER if members is None else Unavailable.FULL
         most = self.backend.max_connections
         if most and self._backend_health.connections >= most:
             return Unavailable.FULL
         member = members[0] if len(members) == 1 else self._pick(members, affinity)
-        member.health.connections += 1
+        health = member.health
+        health.connections += 1
         self._backend_health.connections += 1
-        if member.state is MemberState.EJECTED and is_due(member, self._seconds()):
+        if (
+            health.state is not MemberState.UP
+            and member.state is MemberState.EJECTED
+            and is_due(member, self._seconds())
+        ):
             self._change(
                 member, MemberState.PROBING, "ejection expired; probing with one connection"
             )
@@ -354,11 +360,13 @@ class BackendPool:
     def _report_room(self) -> None:
         if self.on_room is not None:
             self.on_room()
-        if self._backend_health.is_shared:
-            for other in self._backend_health.others(self):
+        health = self._backend_health
+        if len(health.pools) > 1:
+            for other in health.others(self):
                 if other.on_room is not None:
                     other.on_room()
-        self._backend_health.call_freed()
+        if health.to_call:
+            health.call_freed()
 
     def take_over(self) -> None:
         """Start to choose servers; until then, pools of older rules did."""

@@ -100,9 +100,9 @@ class BackendHealth:
         self._overrides = dict(overrides or {})
         self.connections = 0
         self._known: WeakValueDictionary[tuple[str, str], ServerHealth] = WeakValueDictionary()
-        self._pools: list[ref[_PoolOfHealth]] = []
+        self.pools: list[ref[_PoolOfHealth]] = []
         self._recalled: dict[tuple[str, str], ServerHealth] = {}
-        self._to_call: deque[Callable[[], None]] = deque()
+        self.to_call: deque[Callable[[], None]] = deque()
         self._level = 0
 
     def health_of(self, key: tuple[str, str]) -> ServerHealth:
@@ -134,7 +134,7 @@ class BackendHealth:
             health.expected += more
             health.connections += more
             self.connections += more
-        for known in self._pools:
+        for known in self.pools:
             pool = known()
             if pool is not None and pool.on_room is not None:
                 pool.on_room()
@@ -145,31 +145,27 @@ class BackendHealth:
         for key, health in self._known.items():
             if key[0] == server:
                 health.held, health.weight = held, weight
-        for known in self._pools:
+        for known in self.pools:
             pool = known()
             if pool is not None:
                 pool.override_changed(server, before)
 
     def call_when_freed(self, free: Callable[[], None]) -> None:
         """Call something when there is one connection less than now, and no other has taken its slot."""
-        if not self._to_call:
+        if not self.to_call:
             self._level = self.connections
-        self._to_call.append(free)
+        self.to_call.append(free)
 
     def call_freed(self) -> None:
-        while self._to_call and self.connections < self._level:
+        while self.to_call and self.connections < self._level:
             self._level -= 1
-            self._to_call.popleft()()
+            self.to_call.popleft()()
 
     def add_pool(self, pool: _PoolOfHealth) -> None:
-        self._pools.append(ref(pool, self._pools.remove))
-
-    @property
-    def is_shared(self) -> bool:
-        return len(self._pools) > 1
+        self.pools.append(ref(pool, self.pools.remove))
 
     def others(self, pool: _PoolOfHealth) -> list[_PoolOfHealth]:
-        found = (known() for known in self._pools)
+        found = (known() for known in self.pools)
         return [other for other in found if other is not None and other is not pool]
 
 

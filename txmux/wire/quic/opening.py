@@ -140,6 +140,9 @@ class QuicOpening:
         return frames
 
 
+_REFUSED = QuicOpening(refused=True, datagrams=1)
+
+
 class _TooManyError(Exception):
     """There are more packets than a client sends."""
 
@@ -155,7 +158,7 @@ def parse_opening(datagrams: tuple[bytes, ...], earlier: QuicOpening | None) -> 
         earlier: The answer for fewer datagrams of the same flow.
     """
     if earlier is None and not may_open(datagrams[0]):
-        return QuicOpening(refused=True, datagrams=1)
+        return _REFUSED
     opening = QuicOpening() if earlier is None else copied(earlier)
     for datagram in datagrams[opening._datagrams :]:
         if opening.refused or opening.hello.hello or opening.hello.malformed:
