@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.mux import Mux, Twist, pool_rules, twist_command
+from tests.processes.running import family_of, workers_of
 from txmux.net.relay.kernel import is_supported
 
 if TYPE_CHECKING:
@@ -39,9 +40,11 @@ class _Mux(Mux, _OnReactor):
         super().__init__(folder, rules, settings)
 
     def cpu(self) -> float:
-        _, _, fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")
-        user, system = map(int, fields.split()[11:13])
-        return (user + system) / os.sysconf("SC_CLK_TCK")
+        ticks = 0
+        for pid in family_of(self.child.pid):
+            _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+            ticks += sum(map(int, fields.split()[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class ReactorTests(_Base):
@@ -132,6 +135,13 @@ class ReactorTests(_Base):
 
 class EpollTests(ReactorTests, InteropTestCase):
     reactor = "epoll"
+
+    def test_one_epoll_object(self) -> None:
+        mux = self.start("auto")
+        self.check_many(mux)
+        (worker,) = workers_of(mux.child.pid)
+        links = [os.path.realpath(link) for link in Path(f"/proc/{worker}/fd").iterdir()]
+        self.assertEqual(sum(link.endswith("[eventpoll]") for link in links), 1)
 
 
 class PollTests(ReactorTests, InteropTestCase):

@@ -86,4 +86,4 @@ def end(made: Serving | None, reactor: Reactor) -> None:
     for reader in reactor.getReaders():
         with suppress(Exception):  # what has ended already
             reader.connectionLost(Failure(ConnectionDone()))
-    poller._pollers.pop(reactor, None)  # it would keep the reactor
+    poller.POLLERS.pop(reactor, None)  # it would keep the reactor

@@ -11,7 +11,7 @@ from twisted.internet.selectreactor import SelectReactor
 
 
 class PrivateReactor:
-    """A reactor that is not installed: ``epoll``, ``poll``, ``select`` or ``asyncio``. It waits for nothing."""
+    """A reactor that is not installed: ``epoll``, ``poll``, ``select``, ``asyncio`` or that of ``workers``. It waits for nothing."""
 
     reactor: Any
     turn: Callable[[], None]
@@ -27,6 +27,10 @@ class PrivateReactor:
             from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 - Linux has it
 
             self.reactor = EPollReactor()
+        elif kind == "workers":
+            from txmux.net.sockets.reactor import SocketReactor  # noqa: PLC0415 - Linux has it
+
+            self.reactor = SocketReactor()
         elif kind == "poll":
             from twisted.internet.pollreactor import PollReactor  # noqa: PLC0415 - not everywhere
 

@@ -262,7 +262,7 @@ class PauseTest(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.was_set = _make_small(self)
-        private = PrivateReactor("epoll")
+        private = PrivateReactor("workers")
         self.addCleanup(private.close)
         sides = functools.partial(kernel_sides, private.reactor)
         self.player = _Pausing(private, LeanTcpWiring(private.reactor), sides, _clear_pipes)

@@ -172,7 +172,9 @@ class KernelUnixTest(KernelTest):
 
 
 class KernelLeanTest(KernelTest):
-    """The kernel relay between sockets that the reactor does not serve."""
+    """The kernel relay between sockets that the reactor of workers serves beside its own."""
+
+    reactor = "workers"
 
     def make_wiring(self) -> Wiring:
         return LeanTcpWiring(self.private.reactor)

@@ -1,12 +1,10 @@
-"""What happens to sockets that the system cannot watch, and how long a poller keeps its reactor."""
+"""What happens to sockets that the system cannot watch."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,42 +154,6 @@ class FirstTest(SynchronousTestCase):
             poller.doRead()
             poller.unwatch(ours.fileno())
             self.assertEqual((set(seen), descriptors()), ({WRITE}, before))
-
-
-class BudgetTest(TestCase):
-    """How long a poller keeps the reactor."""
-
-    timeout = 180
-    sockets = 40
-    work = 0.002
-
-    async def test_turns(self) -> None:
-        """Sockets that make work without end leave the reactor its turn after some milliseconds, and all get theirs."""
-        poller = Poller.for_reactor(reactor)
-        calls: list[int] = []
-
-        def busy(number: int, _events: int) -> None:
-            calls.append(number)
-            until = time.perf_counter() + self.work
-            while time.perf_counter() < until:
-                pass
-
-        pairs = [socket.socketpair() for _ in range(self.sockets)]
-        for number, (ours, theirs) in enumerate(pairs):
-            self.addCleanup(ours.close)
-            self.addCleanup(theirs.close)
-            poller.watch(ours.fileno(), WRITE, functools.partial(busy, number))
-            self.addCleanup(poller.unwatch, ours.fileno())
-        most = turns = 0
-        while len(set(calls)) < self.sockets:
-            before = len(calls)
-            await deferLater(reactor, 0)
-            most = max(most, len(calls) - before)
-            turns += 1
-            self.assertLess(turns, 2 * self.sockets)
-        # In 5 ms three begin; a timer may see two turns of the poller.
-        self.assertLessEqual(most, 6)
-        self.assertLessEqual(max(map(calls.count, calls)), 2)
 
 
 class MemoryTest(TestCase):

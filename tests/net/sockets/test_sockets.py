@@ -356,36 +356,6 @@ class PollerTest(TestCase):
         later(lambda: done.callback(None))
         await done
 
-    def test_descriptor_of_another(self) -> None:
-        """Who gets the descriptor of one that is closed in the same batch is not told what that one was ready for."""
-        poller = Poller(reactor)
-        fresh, its_peer = socket.socketpair()
-        gone = [socket.socketpair() for _ in range(2)]
-        for _, peer in gone:
-            peer.close()
-        ends = {end.fileno(): end for end, _ in gone}
-        served: list[int] = []
-        reported: list[int] = []
-
-        def close_other(descriptor: int) -> None:
-            served.append(descriptor)
-            poller.unwatch(descriptor)
-            (other,) = ends.keys() - {descriptor}
-            poller.closing(other)
-            ends[other].close()
-            os.dup2(fresh.fileno(), other)
-            poller.watch(other, 0, reported.append)
-
-        for descriptor in ends:
-            poller.watch(descriptor, 0, lambda _, which=descriptor: close_other(which))  # type: ignore[misc]
-        poller.doRead()
-        self.assertEqual(reported, [])
-        (other,) = ends.keys() - {*served}
-        poller.closing(other)
-        os.close(other)
-        for one in (fresh, its_peer, ends[served[0]]):
-            one.close()
-
     def test_stops_meanwhile(self) -> None:
         """Who stops to read while others of the same batch are served is not told of what has come."""
         poller = Poller(reactor)

@@ -1,13 +1,13 @@
 """One epoll object for all sockets that are served beside the reactor, and that is itself one reader in it.
 
-One wake-up of any reactor then serves a whole batch of sockets, without what the reactor does for each (epoll(7)).
+One wake-up of any reactor then serves a whole batch of sockets, without what the reactor does for each (epoll(7)). Workers have a
+reactor that shares its epoll object instead, see `txmux.net.sockets.reactor`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import select
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -19,18 +19,16 @@ from zope.interface import implementer
 from txmux.net.sockets.memory import MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.python.failure import Failure
 
 FINISHED, WRITE, ERROR = 0x2000, 4, 8  # EPOLLRDHUP, EPOLLOUT and EPOLLERR
 READ, TROUBLE = 1 | FINISHED, ERROR | 16  # EPOLLIN with EPOLLRDHUP, and EPOLLERR with EPOLLHUP
-_ROUNDS = 8  # polls of the epoll object before the reactor has its turn
-_BATCH = 256
-_LONGEST = 0.005  # seconds after which the reactor has its turn in any case: timers, signals, other descriptors
+BATCH = 32  # sockets that are served before the reactor has its turn: timers, signals, other descriptors
 
 _log = Logger()
-_pollers: WeakKeyDictionary[Any, Poller] = WeakKeyDictionary()
+POLLERS: WeakKeyDictionary[Any, Poller] = WeakKeyDictionary()
 
 
 def is_available() -> bool:
@@ -56,15 +54,15 @@ class Poller:
         self._soon: deque[Callable[[], None]] = deque()
         self._last: list[Callable[[], None]] = []
         self._polling = False
-        # What is left of a batch, the next one last. A closed descriptor is removed, or its event would go to the socket that gets
-        # its number next. After a handler that took too long, the epoll object would report the same ones first again.
-        self._left: dict[int, int] = {}
+        # Descriptors that a handler has begun to watch, or to watch for something else: their events of this batch are
+        # those of a socket that had the number before, or of what nobody waits for any more.
+        self._outdated: set[int] = set()
 
     @classmethod
     def for_reactor(cls, reactor: Any) -> Poller:
-        poller = _pollers.get(reactor)
+        poller = POLLERS.get(reactor)
         if poller is None:
-            poller = _pollers[reactor] = cls(reactor)
+            poller = POLLERS[reactor] = cls(reactor)
         return poller
 
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
@@ -80,7 +78,7 @@ class Poller:
             return
         if before != events:
             self._epoll.modify(descriptor, events)
-            self._left.pop(descriptor, None)  # a paused port must not accept a client
+            self._outdated.add(descriptor)  # a paused port must not accept a client
         self._handlers[descriptor] = handler
         self._events[descriptor] = events
 
@@ -91,12 +89,12 @@ class Poller:
             self._events[descriptor] = events
             if self._epoll is None:
                 self._open_epoll()
+            self._outdated.add(descriptor)
             self._epoll.register(descriptor, events)
         except (OSError, MemoryError):
             self._handlers.pop(descriptor, None)
             self._events.pop(descriptor, None)
-            if self._epoll is not None:
-                self._stop_if_unused()
+            self._stop_if_unused()
             raise
 
     def _open_epoll(self) -> None:
@@ -115,7 +113,6 @@ class Poller:
     def unwatch(self, descriptor: int) -> None:
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]
-            self._left.pop(descriptor, None)
             self._epoll.unregister(descriptor)
             if not self._handlers:
                 self._stop_if_unused()
@@ -124,12 +121,11 @@ class Poller:
         """Stop watching a descriptor that is closed next: closing takes it out of the epoll object."""
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]
-            self._left.pop(descriptor, None)
             if not self._handlers:
                 self._stop_if_unused()
 
     def _stop_if_unused(self) -> None:
-        if not self._handlers and not self._polling:
+        if not self._handlers and not self._polling and self._epoll is not None:
             self.reactor.removeReader(self)
             self._epoll.close()
             self._epoll = None
@@ -164,45 +160,42 @@ class Poller:
         return -1 if self._epoll is None else self._epoll.fileno()
 
     def doRead(self) -> None:
-        """Serve the sockets that are ready, for some milliseconds at most; never raises, or the reactor would not ask again."""
-        try:
-            self._serve_ready()
-        except Exception as problem:  # noqa: BLE001 - out of memory, even to log that; what is ready is reported again
-            _report(problem, "sockets could not be served")
-
-    def _serve_ready(self) -> None:
-        self._polling = True
-        until = time.monotonic() + _LONGEST
-        poll = self._epoll.poll
-        try:
-            for _ in range(_ROUNDS):
-                if not self._left:
-                    self._left = dict(reversed(poll(0, _BATCH)))
-                if not self._left or not self._serve(until):
-                    break
-            self._finish()
-        finally:
-            self._polling = False
+        self.serve_ready(0)
         if not self._handlers:
             self._stop_if_unused()
 
-    def _serve(self, until: float) -> bool:
-        handlers, soon, now = self._handlers, self._soon, time.monotonic
-        left = self._left
-        while left:
-            descriptor, events = left.popitem()
-            handler = handlers.get(descriptor)
-            if handler is None:
+    def serve_ready(self, timeout: float | None) -> None:
+        """Serve a batch of what is ready; never raises, or a reactor would not ask again."""
+        try:
+            batch = self._epoll.poll(timeout, BATCH)
+            self._polling = True
+            self._serve(batch)
+            if self._last:
+                self._finish()
+        except Exception as problem:  # noqa: BLE001 - out of memory, even to log that; what is ready is reported again
+            _report(problem, "sockets could not be served")
+        finally:
+            self._polling = False
+
+    def _serve(self, batch: Sequence[tuple[int, int]]) -> None:
+        handlers, soon, outdated = self._handlers, self._soon, self._outdated
+        outdated.clear()
+        for descriptor, events in batch:
+            if descriptor in outdated:
                 continue
+            handler = handlers.get(descriptor)
             try:
-                handler(events)
+                if handler is not None:
+                    handler(events)
+                else:
+                    self._serve_other(descriptor, events)
             except Exception as problem:  # noqa: BLE001 - one socket's failure must not affect the others
                 _report(problem, "a socket's handler raised")
             if soon:
                 self._call_all_soon()
-            if now() > until:
-                return False
-        return True
+
+    def _serve_other(self, descriptor: int, events: int) -> None:
+        pass  # it has been closed in this batch
 
     def logPrefix(self) -> str:
         return "sockets"

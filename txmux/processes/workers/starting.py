@@ -140,7 +140,7 @@ class Starter:
             return fail(StarterError("the process that starts workers has ended"))
         from twisted.internet import reactor  # noqa: PLC0415 - it is there
 
-        kind = type(reactor).__module__
+        kind = _reactor_of_workers(type(reactor).__module__)
         return self._connection.fork(number, channel, reactor=kind, sandbox=sandbox)
 
     def _has_ended(self) -> None:
@@ -269,6 +269,10 @@ class _Connection(FileDescriptor):
         self._lost = None
         self.stopReading()
         self.connectionLost(Failure(ConnectionDone()))
+
+
+def _reactor_of_workers(module: str) -> str:
+    return "txmux.net.sockets.reactor" if module == "twisted.internet.epollreactor" else module
 
 
 def _modules_for(rules: Rules) -> Iterator[str]:

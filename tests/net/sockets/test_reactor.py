@@ -1,0 +1,166 @@
+"""Turns of a reactor that serves a `Poller`: that of workers, and any other with the poller as a reader."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.net.relay.reactors import PrivateReactor
+from txmux.net.sockets.poller import BATCH, READ, WRITE, Poller, is_available
+
+
+@implementer(IReadDescriptor)
+class _Reader:
+    """What Twisted's reactors serve by themselves."""
+
+    def __init__(self, descriptor: int, ready: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        self._ready = ready
+        self.lost: list[object] = []
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def doRead(self) -> None:
+        self._ready()
+
+    def logPrefix(self) -> str:
+        return "reader"
+
+    def connectionLost(self, reason: object) -> None:
+        self.lost.append(reason)
+
+
+class WorkersReactorTest(SynchronousTestCase):
+    """The reactor of workers."""
+
+    skip = None if is_available() else "these need Linux"
+    kind = "workers"
+
+    def setUp(self) -> None:
+        private = PrivateReactor(self.kind)
+        self.addCleanup(private.close)
+        self.reactor, self.turn = private.reactor, private.turn
+        self.poller = Poller.for_reactor(self.reactor)
+        self.served: list[int] = []
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        pair = socket.socketpair()
+        for one in pair:
+            self.addCleanup(one.close)
+        return pair
+
+    def ready(self) -> int:
+        """Make a descriptor with something to read."""
+        ours, theirs = self.pair()
+        theirs.send(b"x")
+        return ours.fileno()
+
+    def serve(self, descriptor: int, _events: int) -> None:
+        self.served.append(descriptor)
+
+    def test_turns(self) -> None:
+        """Sockets that are always ready leave timers and other descriptors their turn, and all get theirs."""
+        ends = [self.pair()[0] for _ in range(3 * BATCH)]
+        for end in ends:
+            descriptor = end.fileno()
+            self.poller.watch(descriptor, WRITE, functools.partial(self.serve, descriptor))
+            self.addCleanup(self.poller.unwatch, descriptor)
+        readings: list[int] = []
+        self.reactor.addReader(_Reader(self.ready(), lambda: readings.append(1)))
+        for number in range(1, 9):
+            timed: list[int] = []
+            self.reactor.callLater(0, timed.append, 1)
+            self.turn()
+            self.assertEqual(timed, [1])
+            self.assertLessEqual(len(self.served), number * BATCH)
+        self.assertGreater(len(readings), 1)
+        counts = [self.served.count(end.fileno()) for end in ends]
+        self.assertLessEqual(max(counts) - min(counts), 1)
+
+    def test_calls_after(self) -> None:
+        """Calls of handlers, readers and timers come soon, those for the end of the turn last; an error affects no other."""
+        calls: list[str] = []
+
+        def fail(*_: object) -> None:
+            self.poller.after_turn(functools.partial(calls.append, "last"))
+            self.poller.call_soon(functools.partial(calls.append, "soon"))
+            raise ValueError
+
+        def read() -> None:
+            self.reactor.removeReader(reader)
+            self.poller.call_soon(functools.partial(calls.append, "reader"))
+
+        def handle(_: int) -> None:
+            self.poller.unwatch(descriptor)
+            fail()
+
+        descriptor = self.ready()
+        reader = _Reader(self.ready(), read)
+        self.reactor.addReader(reader)
+        self.poller.watch(descriptor, READ, handle)
+        while len(calls) < 3:
+            self.turn()
+        self.assertEqual(sorted(calls), ["last", "reader", "soon"])
+        self.assertLess(calls.index("soon"), calls.index("last"))
+        self.reactor.callLater(0, fail)
+        while len(calls) < 5:
+            self.turn()
+        self.assertEqual(sorted(calls[3:]), ["last", "soon"])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+
+    def test_number_of_another(self) -> None:
+        """Who gets the descriptor of one that is closed in the same batch is not told what that one was ready for."""
+        for before, after in (("watch", "watch"), ("watch", "read"), ("read", "watch")):
+            with self.subTest(before=before, after=after):
+                self.check_number(before, after)
+
+    def check_number(self, before: str, after: str) -> None:
+        fresh, _ = self.pair()
+        ends = [self.ready(), self.ready()]
+        told: list[int] = []
+        kept: dict[int, Any] = {}
+
+        def close_other(descriptor: int) -> None:
+            (other,) = {*ends} - {descriptor}
+            for one in ends:
+                if before == "read":
+                    self.reactor.removeReader(kept[one])
+                else:
+                    self.poller.unwatch(one)
+            os.dup2(fresh.fileno(), other)
+            if after == "read":
+                kept[other] = _Reader(other, lambda: told.append(other))
+                self.reactor.addReader(kept[other])
+            else:
+                self.poller.watch(other, READ, told.append)
+            self.served.append(other)
+
+        for end in ends:
+            if before == "read":
+                kept[end] = _Reader(end, functools.partial(close_other, end))
+                self.reactor.addReader(kept[end])
+            else:
+                self.poller.watch(end, READ, lambda _, end=end: close_other(end))  # type: ignore[misc]
+        del self.served[:]
+        while not self.served:
+            self.turn()
+        self.turn()
+        self.assertEqual(told, [])
+        if after == "read":
+            self.reactor.removeReader(kept[self.served[0]])
+        else:
+            self.poller.unwatch(self.served[0])
+
+
+class AnyReactorTest(WorkersReactorTest):
+    """Another reactor, with the poller as a reader."""
+
+    kind = "epoll"

@@ -1,0 +1,57 @@
+"""The reactor of workers: Twisted's for epoll(7), with the sockets of its `Poller` in the same epoll object.
+
+An event of theirs then takes neither a second epoll object nor what Twisted does for each event.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.main import installReactor
+from twisted.python import log
+from typing_extensions import override
+
+from txmux.net.sockets.poller import POLLERS, Poller
+
+__all__ = ["SocketReactor", "install"]
+
+
+class SocketReactor(EPollReactor):
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._sockets: _SharingPoller | None = (
+            None  # `_add` is called before there is an epoll object
+        )
+        super().__init__()
+        self._sockets = POLLERS[self] = _SharingPoller(self)
+        self.doIteration = self._sockets.serve_ready  # type: ignore[method-assign]  # one call less
+
+    def _add(self, xer: Any, *rest: Any) -> None:
+        descriptor = xer.fileno()
+        if self._sockets is not None and descriptor not in self._selectables:
+            self._sockets.is_new(descriptor)
+        super()._add(xer, *rest)
+
+
+class _SharingPoller(Poller):
+    def __init__(self, reactor: SocketReactor) -> None:
+        super().__init__(reactor)
+        self._epoll = reactor._poller
+        self.is_new = self._outdated.add
+
+    @override
+    def _serve_other(self, descriptor: int, events: int) -> None:
+        reactor = self.reactor
+        selectable = reactor._selectables.get(descriptor)
+        if selectable is not None:
+            log.callWithLogger(selectable, reactor._doReadOrWrite, selectable, descriptor, events)
+
+    @override
+    def _stop_if_unused(self) -> None:
+        pass  # Twisted closes the epoll object
+
+
+def install() -> None:
+    installReactor(SocketReactor())
