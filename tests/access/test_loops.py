@@ -114,7 +114,7 @@ class LoopTests(MuxTestCase):
             self.assertEqual(self.records[0].facts["hops"], str(MOST_HOPS))
             said = [event for event in events if "come back" in event["log_format"]]
             self.assertEqual(len(said), 1)
-            self.assertFalse(any(self.factory.runtime.loop_detector._slots))
+            self.assertFalse(any(self.factory.runtime.loop_detector.slots))
 
     async def test_loop_through_unanswered_tls_ends(self) -> None:
         await self.connect(self.looping(tls=ServerTLS("a.example")), b"x")

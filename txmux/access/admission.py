@@ -128,12 +128,12 @@ class Admission:
         """Whether clients are admitted by their addresses."""
         return self._asks_who or self.banned.any
 
-    def enter(self, client: Address | None, peer: IAddress) -> Permit | None:
+    def enter(self, client: Address | None, peer: IAddress | None) -> Permit | None:
         """Admit a client. An admitted one has to `leave`.
 
         Args:
             client: Its real address, if a trusted proxy has sent it.
-            peer: The address that its connection comes from.
+            peer: The address that its connection comes from; ``None`` if that is known to be `client`, or does not matter.
 
         Returns:
             What counts it for its source, if that is counted; to `settle` when it has been recognised.
@@ -143,7 +143,7 @@ class Admission:
         """
         permit = None
         if self._asks_who or self.banned.any:
-            permit = self._check(client or ip_address_of(peer))
+            permit = self._check(client or (ip_address_of(peer) if peer else None))
         for number, tally in enumerate(self._tallies):
             if not tally.take():
                 for taken in self._tallies[:number]:

@@ -34,12 +34,12 @@ class LoopDetector:
     def __init__(self, memory: memoryview | None = None) -> None:
         if memory is None:
             memory = memoryview(mmap.mmap(-1, self.SIZE))  # costs nothing where nothing is written
-        self._slots = memory.cast("Q")
+        self.slots = memory.cast("Q")  # by port; 0 if no connection of this service has it
         self.ports: set[int] = set()  # the known ports at which clients arrive
 
     def hops_of(self, client: ITransport) -> int:
         peer: Any = client.getPeer()
-        slot = self._slots[peer.port] if isinstance(peer, _WITH_PORT) else 0
+        slot = self.slots[peer.port] if isinstance(peer, _WITH_PORT) else 0
         if slot and slot >> 8 == _checksum(peer, client.getHost()):
             return slot & 0xFF
         return 0
@@ -51,12 +51,12 @@ class LoopDetector:
             return 0
         host: Any = server.getHost()
         count = min(self.hops_of(client) + 1, 0xFF)
-        self._slots[host.port] = _checksum(host, peer) << 8 | count
+        self.slots[host.port] = _checksum(host, peer) << 8 | count
         return int(host.port)
 
     def forget(self, noted: int) -> None:
         if noted:
-            self._slots[noted] = 0
+            self.slots[noted] = 0
 
 
 def _checksum(one: IAddress, other: IAddress) -> int:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from txmux.wire.proxyprotocol.header import Address
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
+_SHORT = 2.0  # seconds
 _OF_CHECKER = {MemberState.DOWN, MemberState.DRAIN, MemberState.MAINTENANCE}
 """States that the process that checks servers sets and reports to the others."""
 
@@ -112,6 +113,7 @@ class Upstream:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
 
     Attributes:
+        is_plain: Whether its connections are made and relayed without more ado, and all their time limits are longer than some seconds.
         depends_on_client: Whether anything depends on the client's identity.
         depends_on_local_address: Whether a server depends on the address that the client has connected to.
     """
@@ -170,6 +172,13 @@ class Upstream:
             or self.sources is not None
         )
         self.depends_on_local_address = any(server.depends_on_client for server in backend.servers)
+        limits = backend.max_duration, backend.upload_idle_timeout, backend.download_idle_timeout
+        unusual = self.tls, self.queue, self.rates, self.sources, self._affinity, *limits
+        self.is_plain = (
+            all(one is None for one in unusual)
+            and not (self.depends_on_local_address or backend.proxy_tlvs)
+            and min(backend.idle_timeout, backend.half_close_timeout) > _SHORT
+        )
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:
         if self._affinity is None:

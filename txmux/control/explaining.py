@@ -10,24 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.detection.explain import excluded_by, explain
 from txmux.rules.tracing import Trace, TracedSample, trace_json
-from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.stages.peeking import Peeking
-from txmux.tcp.stages.relaying import Relaying
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from ipaddress import IPv4Address, IPv6Address
 
-    from txmux.tcp.configuration import CompiledRoute, Configuration
+    from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.served import Served
 
 
 def explain_connection(one: Served) -> dict[str, Any]:
-    stage = one.stage if isinstance(one, MuxProtocol) else None
-    if isinstance(stage, Peeking):
-        return _undecided(one, stage)
     record = one.record
-    was_moved_here = isinstance(stage, Relaying) and stage.was_moved_here
+    if one.state == "peeking":
+        stage = getattr(one, "stage", None)  # unless it is a usual one
+        top = one.configuration.top
+        return _undecided(one, stage.layer if isinstance(stage, Peeking) else top)
+    was_moved_here = getattr(one, "was_moved_here", False)
     explanation: dict[str, Any] = {
         "listener": record.listener,
         "from": str(client) if (client := _client(one)) else None,
@@ -42,16 +41,14 @@ def explain_connection(one: Served) -> dict[str, Any]:
     return explanation
 
 
-def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
+def _undecided(one: Served, layer: RuleLayer) -> dict[str, Any]:
     listener, record = one.configuration.settings, one.record
     client = _client(one)
     sample = TracedSample(one.received, client, now=record.time)
-    found = explain(
-        stage.layer.detector.routes, one.received, client, listener.peek_limit, record.time
-    )
+    found = explain(layer.detector.routes, one.received, client, listener.peek_limit, record.time)
     traced = trace_json(sample, Trace(listener, found))
     levels = one.configuration.inside.items()
-    inside = next((name for name, level in levels if level is stage.layer), None)
+    inside = next((name for name, level in levels if level is layer), None)
     return {
         "listener": record.listener,
         "from": traced["from"],

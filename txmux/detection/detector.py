@@ -76,6 +76,10 @@ class Detector(Generic[R]):
         """Start with a new client; without an address it is outside of every network, without a time of all times."""
         return Detection(self, client, now)
 
+    def converses(self, data: bytes) -> bool:
+        """Return whether requests at the beginning of a stream may have to be answered before it is decided."""
+        return bool(self.plan(data[0]).exchanges)
+
     def start_flow_detection(
         self,
         client: IPv4Address | IPv6Address | None = None,
@@ -85,13 +89,13 @@ class Detector(Generic[R]):
         """The same for a flow; `peeked` has what was read in its first datagram already."""
         return FlowDetection(self, client, now, peeked)
 
-    def decide_at_once(self, peeked: Datagrams) -> Decision[R] | None:
-        """Decide about a flow by its first datagram alone, as `FlowDetection` would; ``None`` if it takes that.
+    def decide_at_once(self, peeked: Peeked) -> Decision[R] | None:
+        """Decide by the first bytes or datagram alone, as detection would; ``None`` if it takes that.
 
-        Most flows are of protocols whose first datagram is a whole message, at listeners for anyone at any time.
+        Most clients begin with as much as it takes, at listeners for anyone at any time.
         """
         plan = self._plans.get(peeked.data[0]) if peeked.data else None
-        if plan is None or plan.dry_runs:
+        if plan is None or plan.dry_runs or plan.exchanges or len(peeked.data) >= self.peek_limit:
             return None
         for position, predicates in enumerate(plan.unconditional):
             if predicates is None:

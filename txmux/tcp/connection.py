@@ -19,7 +19,7 @@ from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
-from txmux.tcp.served import note_decision
+from txmux.tcp.served import count_bytes, note_decision, note_end
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
 from txmux.tcp.stages.handing_off import HandingOff
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.interface import RelayedBytes
     from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.io_runtime import IORuntime
+    from txmux.tcp.lean import LeanConnection
     from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
@@ -90,9 +91,10 @@ class MuxProtocol(End, Client):
     decided_after = 0
     refusal_reason: EndReason | None = None
     unrecognised: bytes | None = None
+    was_moved_here = False  # another process has relayed it until then
     _may_connect = False  # a descriptor is reserved for a further socket
     _is_out_of_memory = False
-    _counted_in = _counted_out = 0
+    counted_in = counted_out = 0
 
     def __init__(
         self,
@@ -284,6 +286,17 @@ class MuxProtocol(End, Client):
             return ToRejecting(reason)
         return ToClosing(how, reason)
 
+    def expand(self) -> MuxProtocol:
+        """Return the connection itself; see `LeanConnection.expand`."""
+        return self
+
+    def take_over(self, lean: LeanConnection) -> None:
+        """Go on in place of a usual connection; `advance` is next."""
+        self._accepted_at = lean.accepted_at
+        for name in _TAKEN_OVER:
+            setattr(self, name, getattr(lean, name))
+        self._may_connect = lean.record.connect_ms is None
+
     # Moving to another process.
 
     def suspend(self) -> tuple[MovedConnection, Sockets] | None:
@@ -339,6 +352,7 @@ class MuxProtocol(End, Client):
     ) -> None:
         """Continue where another process stopped; `here` is the server, if the rules of this process have it."""
         runtime, record = self.runtime, self.record
+        self.was_moved_here = True
         now = runtime.clock.seconds()
         self._accepted_at = now - moved.age_at(now)
         self.logged = moved.logged
@@ -347,8 +361,8 @@ class MuxProtocol(End, Client):
         self.counted = runtime.counters.route(record.listener, record.route or "")
         self.configuration.counts.adopted(self.counted)
         # The other process has counted what was relayed until now.
-        self._counted_in = record.bytes_in + moved.relay.client.received
-        self._counted_out = record.bytes_out + moved.relay.server.received
+        self.counted_in = record.bytes_in + moved.relay.client.received
+        self.counted_out = record.bytes_out + moved.relay.server.received
         server = ProxyClient()
         for end, connected in zip((self, server), sockets, strict=True):
             runtime.transport(connected).set_protocol(end)
@@ -360,14 +374,7 @@ class MuxProtocol(End, Client):
     # The end.
 
     def count_bytes(self) -> None:
-        if self.counted is not None and self.record.detect_ms is not None:
-            relayed = self.stage.relayed()
-            self.configuration.counts.relayed(
-                self.counted,
-                relayed.bytes_in - self._counted_in,
-                relayed.bytes_out - self._counted_out,
-            )
-            self._counted_in, self._counted_out = relayed.bytes_in, relayed.bytes_out
+        count_bytes(self)
 
     def end(self, reason: AbortReason) -> None:
         """End it at once, in whatever state it is."""
@@ -389,15 +396,8 @@ class MuxProtocol(End, Client):
         record = self.record
         if record.reason is not None:
             return
-        record.reason = reason = "error" if self._is_out_of_memory else reason
-        record.duration_ms = self.elapsed_ms()
-        counted, self.counted = self.counted, None
         try:
-            if counted is not None:
-                bytes_in = record.bytes_in - self._counted_in
-                bytes_out = record.bytes_out - self._counted_out
-                self.configuration.counts.relayed(counted, bytes_in, bytes_out)
-                self.configuration.counts.connection_ended(counted, record, reason)
+            note_end(self, "error" if self._is_out_of_memory else reason)
             self.runtime.loop_detector.forget(self.hop)
             self.stage.leave()
         finally:  # if there is no memory for that, it must not count for ever
@@ -408,6 +408,18 @@ class MuxProtocol(End, Client):
             self._owner.closed(self)
 
 
+_TAKEN_OVER = (
+    "admitted",
+    "counted",
+    "counted_in",
+    "counted_out",
+    "decided_after",
+    "last_received_at",
+    "logged",
+    "permit",
+    "received",
+    "refusal_reason",
+)
 _STEPS: Mapping[Node, Callable[..., Stage | Outcome | None]] = {
     "introduction": ReadingProxyHeader,
     "admission": MuxProtocol._admit,

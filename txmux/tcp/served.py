@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import secrets
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from txmux.access.per_source import Permit
     from txmux.net.relay.interface import RelayedBytes
     from txmux.rules.model import Logged
     from txmux.tcp.configuration import Configuration
+    from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address
@@ -18,13 +23,18 @@ class Served(Protocol):
     """A client's connection or flow."""
 
     record: ConnectionRecord
-    configuration: Configuration
     logged: Logged  # whether it gets a line, or only if there is something to look into
     admitted: bool
     permit: Permit | None  # counts it for its source, if that is limited
-    unrecognised: bytes | None  # its first bytes, if no route took it
     decided_after: int  # bytes of the client that had come when it was routed
     refusal_reason: EndReason | None  # the reason that the log gives if it was routed to a refusal
+
+    @property
+    def configuration(self) -> Configuration: ...
+
+    @property
+    def unrecognised(self) -> bytes | None:
+        """Its first bytes, if no route took it."""
 
     @property
     def state(self) -> ConnectionState: ...
@@ -44,6 +54,24 @@ class Served(Protocol):
     def end(self, reason: AbortReason, /) -> None: ...
 
 
+class Counted(Served, Protocol):
+    """A client's connection."""
+
+    counted: RouteCounts | None  # the counters of its route; ``None`` once it is over
+    counted_in: int  # bytes that are in the counters already
+    counted_out: int
+
+
+def _make_ids() -> Iterator[str]:
+    # The prefix is not made at import: workers are forked from a process that has imported this.
+    prefix = secrets.token_hex(4)
+    for number in itertools.count(1):
+        yield f"{prefix}-{number:x}"
+
+
+new_id = _make_ids().__next__
+
+
 def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
     """Record that a client is routed, and the reason if it is to a refusal; only the first call counts."""
     record = served.record
@@ -56,3 +84,27 @@ def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
         served.configuration.counts.decided(record)
     if served.permit is not None:
         served.permit.settle()
+
+
+def count_bytes(served: Counted) -> None:
+    """Count what a connection has relayed since it was counted last."""
+    if served.counted is not None and served.record.detect_ms is not None:
+        relayed = served.relayed()
+        more_in, more_out = (
+            relayed.bytes_in - served.counted_in,
+            relayed.bytes_out - served.counted_out,
+        )
+        served.configuration.counts.relayed(served.counted, more_in, more_out)
+        served.counted_in, served.counted_out = relayed.bytes_in, relayed.bytes_out
+
+
+def note_end(served: Counted, reason: EndReason) -> None:
+    """Record how a connection has ended, and count it."""
+    record, counted = served.record, served.counted
+    record.reason, record.duration_ms, served.counted = reason, served.elapsed_ms(), None
+    if counted is not None:
+        counts = served.configuration.counts
+        counts.relayed(
+            counted, record.bytes_in - served.counted_in, record.bytes_out - served.counted_out
+        )
+        counts.connection_ended(counted, record, reason)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.connect.dial import Dial
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.net.tls.termination import Termination
@@ -64,6 +65,7 @@ class ToBackend(NamedTuple):
 
     upstream: Upstream
     preconnection: Preconnection | None = None
+    attempt: tuple[Member, Dial] | None = None  # a server that has been chosen, and what dials it
 
 
 class Connected(NamedTuple):

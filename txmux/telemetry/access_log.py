@@ -58,21 +58,20 @@ def as_text(record: ConnectionRecord) -> str:
     """
     # A fact comes last and is never confused with a field: its name is marked.
     facts = "".join([f" facts.{name}={_text_value(value)}" for name, value in record.facts.items()])
+    datagrams = ""
+    if record.datagrams_in is not None:
+        datagrams = f" datagrams_in={record.datagrams_in} datagrams_out={record.datagrams_out}"
+    detect, connect, duration = record.detect_ms, record.connect_ms, record.duration_ms
     return (
         f"time={_moment(record.time)} id={record.id} listener={record.listener}"
         f" client={_quoted(record.client)} local={_text_value(record.local)}"
         f" route={_text_value(record.route)} backend={_text_value(record.backend)}"
         f" server={_text_value(record.server)} server_local={_plain_value(record.server_local)}"
-        f" bytes_in={record.bytes_in} bytes_out={record.bytes_out}{_datagrams(record)}"
-        f" detect_ms={_tenths(record.detect_ms)} connect_ms={_tenths(record.connect_ms)}"
-        f" duration_ms={_tenths(record.duration_ms)} reason={record.reason or '-'}{facts}"
+        f" bytes_in={record.bytes_in} bytes_out={record.bytes_out}{datagrams}"
+        f" detect_ms={'-' if detect is None else f'{detect:.1f}'}"
+        f" connect_ms={'-' if connect is None else f'{connect:.1f}'}"
+        f" duration_ms={'-' if duration is None else f'{duration:.1f}'} reason={record.reason or '-'}{facts}"
     )
-
-
-def _datagrams(record: ConnectionRecord) -> str:
-    if record.datagrams_in is None:
-        return ""
-    return f" datagrams_in={record.datagrams_in} datagrams_out={record.datagrams_out}"
 
 
 def as_json(record: ConnectionRecord) -> str:
@@ -115,10 +114,6 @@ def _millisecond(number: int) -> str:
 @functools.lru_cache(maxsize=4)
 def _second(number: int) -> str:
     return datetime.fromtimestamp(number, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _tenths(milliseconds: float | None) -> str:
-    return "-" if milliseconds is None else f"{milliseconds:.1f}"
 
 
 def _quoted(text: str) -> str:

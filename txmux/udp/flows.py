@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from txmux.access.admission import Refused
 from txmux.access.per_source import Permit, source_of
 from txmux.net.addresses import address_in
-from txmux.tcp.listener import MuxFactory, new_id
+from txmux.tcp.served import new_id
 from txmux.telemetry.record import ConnectionRecord
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
     from txmux.tcp.configuration import Configuration
+    from txmux.tcp.listener import MuxFactory
     from txmux.telemetry.reasons import EndReason, LimitName
 
 _PART = 0.7  # of the descriptors that there may be

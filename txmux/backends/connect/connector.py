@@ -94,6 +94,17 @@ class BackendConnector:
         else:
             self._on_failed("no-server")
 
+    def start_with(self, member: Member, dial: Dial) -> None:
+        """Start with a server that the pool has chosen already, and with another way to dial it."""
+        usual, self._dial = self._dial, dial
+
+        def once(*args: Any, **options: Any) -> Callable[[], None]:
+            self._dial = usual
+            return dial(*args, **options)
+
+        self._dial = once
+        self._try(member)
+
     def is_like(self, other: BackendConnector) -> bool:
         return (
             self._upstream is other._upstream

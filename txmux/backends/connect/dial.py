@@ -7,16 +7,14 @@ import encodings.idna  # noqa: F401 - host names need it, and without free descr
 import errno
 import functools
 import os
-import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet import error
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.python.failure import Failure
 
 from txmux.errors import cause_of
-from txmux.net.sockets.client import DatagramClient, SocketConnector
+from txmux.net.sockets.client import DatagramClient, SocketConnector, socket_name
 from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.net.sockets.plainsocket import SocketOption, reset_on_close, set_options
 from txmux.net.sockets.poller import Poller, is_available
@@ -63,7 +61,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     """
     if sources and poller is None and is_available():
         poller = Poller.for_reactor(reactor)
-    name = _socket_name(server.kind, server.host, server.port, server.path)
+    name = socket_name(server.kind, server.host, server.port, server.path)
     if poller is not None and name is not None:
         family, place = name
         if "%" in server.host:
@@ -97,17 +95,6 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     connection = endpoint.connect(factory).addTimeout(timeout, reactor, _timed_out)
     connection.addErrback(lambda failure: factory.clientConnectionFailed(None, failure))
     return connection.cancel  # type: ignore[no-any-return]
-
-
-@functools.lru_cache(maxsize=1024)
-def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] | None:
-    if kind == "unix":
-        return socket.AF_UNIX, path
-    if kind == "tcp" and isIPAddress(host):
-        return socket.AF_INET, (host, port)
-    if kind == "tcp" and isIPv6Address(host):
-        return socket.AF_INET6, (host, port)
-    return None
 
 
 def no_address() -> error.ConnectBindError:

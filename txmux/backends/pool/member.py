@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.backends.pool.server_health import BY_OPERATOR, MemberState, ServerHealth
+from txmux.net.sockets.client import socket_name
 from txmux.telemetry.counting.process_counters import ProcessCounters, ServerCounts
 from txmux.telemetry.formatting import AND_DOWN
 
@@ -43,10 +44,16 @@ class Member:
     health: ServerHealth = attrs.field(factory=ServerHealth)
     counts: ServerCounts = attrs.field(factory=lambda: ProcessCounters().server("", ""))
     options: tuple[SocketOption, ...] = ()  # of sockets connected to it, beside the listener's
+    place: tuple[int, tuple[str, int]] | None = attrs.field(
+        init=False
+    )  # the TCP family and address
     seed: int = attrs.field(init=False)  # in the choice by a hash; the same on every machine
 
     def __attrs_post_init__(self) -> None:
         digest = blake2b(self.target.text.encode(), digest_size=8).digest()
+        target = self.target
+        is_literal = target.kind == "tcp" and "%" not in target.host
+        self.place = socket_name("tcp", target.host, target.port, "") if is_literal else None
         self.seed = int.from_bytes(digest, "big")
 
     @property

@@ -181,7 +181,7 @@ class KernelSide(MovableSide):
 
     def _watch(self, events: int) -> None:
         try:
-            self._poller.watch(self._descriptor, events, self._ready)
+            self._poller.watch(self._descriptor, events, self.ready)
         except OSError as problem:
             # No event would ever come, so it ends; later, since the caller does not expect it.
             self._events = _UNWATCHED
@@ -205,7 +205,7 @@ class KernelSide(MovableSide):
             self._mark.socket_closed()
         super().connection_lost(reason)
 
-    def _ready(self, events: int) -> None:
+    def ready(self, events: int) -> None:
         try:
             self._serve(events)
         except MemoryError:
@@ -280,7 +280,7 @@ class KernelSide(MovableSide):
         except BlockingIOError:
             sent = 0
         except OSError:
-            other._set_unwritable()
+            other.set_unwritable()
             return False
         if sent < count:
             other._hold(bytes(_VIEW[sent:count]))
@@ -340,7 +340,7 @@ class KernelSide(MovableSide):
             except BlockingIOError:
                 pass
             except OSError:
-                self._set_unwritable()
+                self.set_unwritable()
                 return
         if sent < len(data):
             self._hold(data[sent:])
@@ -359,7 +359,7 @@ class KernelSide(MovableSide):
             self.other._update()
             return False
         except OSError:
-            self._set_unwritable()
+            self.set_unwritable()
             return False
         return True
 
@@ -370,7 +370,7 @@ class KernelSide(MovableSide):
             except BlockingIOError:
                 return
             except OSError:
-                self._set_unwritable()
+                self.set_unwritable()
                 return
             if sent < len(self._held):
                 self._held = memoryview(self._held)[sent:]
@@ -389,7 +389,7 @@ class KernelSide(MovableSide):
         self._update()
         self.other._update()
 
-    def _set_unwritable(self) -> None:
+    def set_unwritable(self) -> None:
         # What its peer has sent before that is read first.
         self._unwritable = True
         self._held = b""
@@ -401,6 +401,10 @@ class KernelSide(MovableSide):
             self._end(LOST)
         else:
             self._update()
+
+    def lost(self) -> None:
+        """Record that the peer has broken the connection off, as a failed read has shown."""
+        self._end(LOST)
 
     def _shut(self) -> None:
         self._half_closing = False

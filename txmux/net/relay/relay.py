@@ -443,6 +443,11 @@ class Relay:
         dues = [self._last_received_at(side) + own for side, own in self._directions()]
         return min([self._last_byte_at() + limit, *dues])
 
+    def check_peers(self) -> None:
+        """See now, and not first after some time, whether a peer is lost."""
+        self._stop_watching()
+        self._timer_rang()
+
     def _timer_rang(self) -> None:
         self._timer = None
         self._call_or_abort(self._check_peers_and_timers)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from twisted.internet import error
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.python.failure import Failure
 
@@ -33,12 +34,36 @@ that is a simultaneous open (RFC 9293, section 3.5) with itself, and succeeds.
 
 IN_USE = "all ports of all addresses in source are in use towards this server"
 _NO_PORT = {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
-_UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
+UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 _AGAIN = 0.02  # seconds between two tries at a UNIX socket whose queue is full
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
 
 _address_of = functools.lru_cache(maxsize=256)(address_of)  # servers are few
+
+
+def prepare(
+    unconnected: socket.socket, options: Sequence[SocketOption] = (), *, eager: bool = True
+) -> None:
+    """Set the options of a TCP socket that is about to be connected, by a client that is eager if it has bytes to send at once."""
+    unconnected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for option in options:
+        unconnected.setsockopt(*option)
+    if eager and _QUICKACK is not None:
+        # The acknowledgement that ends the handshake goes with the first bytes.
+        unconnected.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)
+
+
+@functools.lru_cache(maxsize=1024)
+def socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] | None:
+    """Return the family and the address of a server, as ``socket.connect()`` takes it; ``None`` if that is to be looked up."""
+    if kind == "unix":
+        return socket.AF_UNIX, path
+    if kind == "tcp" and isIPAddress(host):
+        return socket.AF_INET, (host, port)
+    if kind == "tcp" and isIPv6Address(host):
+        return socket.AF_INET6, (host, port)
+    return None
 
 
 class Binding(Protocol):
@@ -89,7 +114,7 @@ class SocketConnector:
                 number, why = self._connect_from(source, options, eager=eager)
                 if number not in _NO_PORT:
                     break
-            if number not in _UNDER_WAY:
+            if number not in UNDER_WAY:
                 self._fail(number, why)
             elif self._is_connected():
                 self._connected()
@@ -100,6 +125,11 @@ class SocketConnector:
                 raise
             MEMORY.lacks()
             self._end(OUT_OF_MEMORY)
+
+    def take_over(self, connecting: socket.socket, timeout: float) -> None:
+        """Wait for a socket whose connection another owner has begun to make."""
+        self._socket = connecting
+        self._wait(errno.EINPROGRESS, timeout)
 
     def _connect_from(
         self, source: Binding, options: Sequence[SocketOption], *, eager: bool
@@ -119,7 +149,7 @@ class SocketConnector:
     ) -> tuple[int, str]:
         try:
             if self._family != socket.AF_UNIX:
-                self._set_options(options, eager=eager)
+                prepare(self._socket, options, eager=eager)
             if source is not None:
                 source.bind(self._socket)
             number = self._socket.connect_ex(self._name)
@@ -127,20 +157,11 @@ class SocketConnector:
             if problem.errno == errno.EADDRINUSE:
                 return problem.errno, IN_USE
             return problem.errno or errno.EINVAL, problem.strerror or str(problem)
-        if number in _UNDER_WAY:
+        if number in UNDER_WAY:
             return number, ""
         if number == errno.EADDRNOTAVAIL and source is not None:
             return number, IN_USE
         return number, os.strerror(number)
-
-    def _set_options(self, options: Sequence[SocketOption], *, eager: bool) -> None:
-        set_option = self._socket.setsockopt
-        set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for option in options:
-            set_option(*option)
-        if eager and _QUICKACK is not None:
-            # The acknowledgement that ends the handshake goes with the first bytes.
-            set_option(socket.IPPROTO_TCP, _QUICKACK, 0)
 
     def disconnect(self) -> None:
         self._stop_waiting()

@@ -20,6 +20,7 @@ from txmux.wire.client_hello import parse_client_hello
 if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.connect.connector import BackendConnector
+    from txmux.backends.connect.dial import Dial
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
     from txmux.tcp.preconnection import Preconnection
@@ -87,6 +88,7 @@ class Connecting(Stage):
 
     _upstream: Upstream
     _preconnection: Preconnection | None = None
+    _attempt: tuple[Member, Dial] | None = None
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _paused = False
 
@@ -110,7 +112,10 @@ class Connecting(Stage):
         if preconnection is not None:
             preconnection.drop()
         self._connector = connector
-        connector.start()
+        if self._attempt is not None:
+            connector.start_with(*self._attempt)
+        else:
+            connector.start()
         return None
 
     def _break_loop(self, hops: int) -> Outcome:

@@ -95,10 +95,6 @@ class Relaying(Stage):
     # Moving to another process.
 
     @property
-    def was_moved_here(self) -> bool:
-        return self._moved is not None
-
-    @property
     def keeps_slot(self) -> bool:
         """Whether the connection still counts for its server's limit after it has moved to another process."""
         is_limited = self._upstream is not None and self._upstream.pool.is_limited
