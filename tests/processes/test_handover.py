@@ -68,7 +68,8 @@ class HandoverTest(HandoverCase):
         server.transport.pauseProducing()
         client.send(b"x" * 2**23)
         port = f":{client.transport.getHost().port}"
-        (first,) = (one for one in self.old.connections if one.record.client.endswith(port))
+        found = (one for one in self.old.connections if one.record.client.endswith(port))
+        first = next(found).expand()
         while not self.held(first):
             await self.turn()
         sizes: list[int] = []
@@ -150,7 +151,7 @@ class HandoverTest(HandoverCase):
 
     async def test_connection_that_ends_while_suspended_is_not_moved(self) -> None:
         peers = await self.relayed(2)
-        one, other = self.old.connections
+        one, other = (connection.expand() for connection in [*self.old.connections])
         channel = self.adopting()
         self.before_adopting(lambda _: one.stage.abort("killed"))
         self.assertEqual(await self.hand(channel), 1)
@@ -218,6 +219,8 @@ class HandoverTest(HandoverCase):
         """One with which something goes wrong in the new process ends there, with a line in the log; the rest of its batch goes on."""
         for where, what in ((IORuntime, "transport"), (Relay, "_set_timers")):
             peers = await self.relayed(3)
+            for one in [*self.old.connections]:
+                one.expand()
             before, kind = len(self.records), cast("Any", where)
             as_it_is, calls = getattr(kind, what), iter([True])
 

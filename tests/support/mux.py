@@ -12,10 +12,12 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.looks import is_looked_for, look_again
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from txmux.net.relay.peer import queued_in
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, Refusal, Route, Server
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.io_runtime import IORuntime
+from txmux.tcp.lean import LeanConnection
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.record import ConnectionRecord
 
@@ -148,9 +150,13 @@ class MuxTestCase(TestCase):
 
     async def taken(self) -> None:
         """Wait until the system knows that both peers of each relay have all they were sent; until then, none of them is idle."""
-        relays: list[Any] = [connection.stage.relay for connection in self.factory.connections]
-        while any(side.unsent() for one in relays for side in (one._client, one._server)):
+        while any(map(_unsent_of, self.factory.connections)):
             await self.turn()
+
+    def only(self) -> Any:
+        """Return the only connection, as a fuller one if it is not."""
+        (connection,) = self.factory.connections
+        return connection.expand()
 
     async def logged(self, count: int = 1) -> ConnectionRecord:
         await self.until_logged(count)
@@ -215,6 +221,14 @@ class MuxTestCase(TestCase):
     def assert_story(self, record: ConnectionRecord, **wanted: Any) -> None:
         story = attrs.asdict(record, recurse=False)
         self.assertEqual({name: story[name] for name in wanted}, wanted)
+
+
+def _unsent_of(connection: Any) -> int:
+    """Count what the peers of a relayed connection have yet to take."""
+    if isinstance(connection, LeanConnection):
+        return sum(map(queued_in, filter(None, (connection.client, connection.server))))
+    relay = connection.stage.relay
+    return int(relay._client.unsent() + relay._server.unsent())
 
 
 CLOSE, RESET = Refusal.CLOSE, Refusal.RESET

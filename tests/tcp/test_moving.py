@@ -33,7 +33,7 @@ class MovingTest(MuxTestCase):
     on_the_way = 0.0
 
     def suspend(self) -> tuple[MuxProtocol, MovedConnection, Sockets]:
-        (connection,) = self.old.connections
+        connection = next(iter(self.old.connections)).expand()
         suspended = connection.suspend()
         assert suspended is not None
         return connection, *suspended
@@ -145,7 +145,7 @@ class MovingTest(MuxTestCase):
     async def test_undecided_connection_cannot_be_moved(self) -> None:
         port = self.mux([route("ssh", backend_at(1))])
         client = await self.connect_read(port, b"SS")
-        (connection,) = self.factory.connections
+        connection = self.only()
         self.assertIsNone(connection.suspend())
         client.close()
         await self.logged()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,31 +18,24 @@ from txmux.rules.model import NOWHERE, Listener, Route
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.io_runtime import IORuntime
+from txmux.tcp.lean import LeanPath, Sweep
+from txmux.tcp.served import new_id
 from txmux.tcp.stage import OVER
 from txmux.telemetry.access_log import AccessLog, should_log
 from txmux.telemetry.record import ConnectionRecord
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from twisted.internet.interfaces import IAddress, IListeningPort
 
+    from txmux.tcp.lean import LeanConnection
     from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
     from txmux.tcp.served import Served
     from txmux.telemetry.reasons import AbortReason
 
 _log = Logger()
-
-
-def _make_ids() -> Iterator[str]:
-    # The prefix is not made at import: workers are forked from a process that has imported this.
-    prefix = secrets.token_hex(4)
-    for number in itertools.count(1):
-        yield f"{prefix}-{number:x}"
-
-
-new_id = _make_ids().__next__
 
 
 class MuxFactory(ServerFactory):
@@ -109,6 +100,8 @@ class MuxFactory(ServerFactory):
             terminations or Terminations(runtime.reactor),
         )
         self.connections: set[Any] = set()
+        self._lean: LeanPath | None = None
+        self.sweep = Sweep(runtime.clock, self.connections)
         self.flows: object = None
         self._access_log = access_log
         self._left: list[tuple[Configuration, int]] = []
@@ -123,6 +116,18 @@ class MuxFactory(ServerFactory):
         name = configuration.settings.name
         record = ConnectionRecord(time.time(), new_id(), name, text_of(addr))
         return MuxProtocol(self, configuration, self.runtime, record)
+
+    def serve(self, client: socket.socket, name: Any, host: IAddress | None) -> bool:
+        """Serve a client of plain TCP that has been accepted; see `LeanPath.serve`."""
+        path = self._lean
+        if path is None or path.configuration is not self.configuration:
+            path = self._lean = LeanPath(self, self.configuration)
+        return path.is_open and path.serve(client, name, host)
+
+    def replace(self, lean: LeanConnection, full: MuxProtocol) -> None:
+        """Record that a connection goes on as another object."""
+        self.connections.discard(lean)
+        self.connections.add(full)
 
     def change(self, configuration: Configuration) -> None:
         """Accept the next clients under other rules; existing connections keep theirs."""
@@ -197,18 +202,20 @@ class MuxFactory(ServerFactory):
             if self._left:
                 self._ended(connection.configuration)
             if not self.connections:
+                self.sweep.stop()
                 self.runtime.clock.drop_idle()
         self.runtime.descriptors.connection_ended()
         if connection.admitted:
             connection.configuration.admission.leave(connection.permit)
-        is_logged = should_log(connection.record, connection.logged)
+        record, logged = connection.record, connection.logged
+        is_logged = logged is True or should_log(record, logged)
         if self.runtime.events.has_listener and is_logged:
-            self.runtime.events.ended(connection.record)
-        if is_logged and not connection.record.is_clean:
-            self.runtime.recent.add(connection.record, connection.unrecognised)
+            self.runtime.events.ended(record)
+        if is_logged and record.reason != "done" and not record.is_clean:
+            self.runtime.recent.add(record, connection.unrecognised)
         if self._access_log is not None and is_logged:
             try:
-                self._access_log.write(connection.record)
+                self._access_log.write(record)
             except Exception:  # noqa: BLE001 - a log of the embedding program must not keep the service from ending
                 _log.failure("the access log raised; the line is lost")
         if self._emptied is not None and not self.connections:

@@ -190,7 +190,7 @@ class WaitingTest(MuxTestCase):
     async def test_stops_reading_a_client_that_sends_too_much(self) -> None:
         client = await self.wait(peek_limit=1000)
         client.send(bytes(32 * 1024 * 1024))
-        (connection,) = self.factory.connections
+        connection = self.only()
         while connection.transport in reactor.getReaders():
             await self.turn()
         self.assertLess(connection.record.bytes_in, 256 * 1024)

@@ -78,7 +78,7 @@ class RelayedTest(MuxTestCase):
         port = self.mux([route("any", backend_at(self.backend_port()))], **settings)
         client = await self.connect(port, b"x")
         server = await self.backend.heard(1)
-        (connection,) = self.factory.connections
+        connection = self.only()
         transports: list[Any] = [connection.transport, connection.stage.relay._server.transport]
         found = []
         for transport in transports:
@@ -131,7 +131,7 @@ class RelayedTest(MuxTestCase):
     async def closing(self) -> Any:
         """Refuse a client that the transport still has something to write to."""
         client = await self.connect_read(self.mux([route("ssh", "close")]), b"SS")
-        (connection,) = self.factory.connections
+        connection = self.only()
         client.transport.pauseProducing()
         connection.transport.write(bytes(8 * 1024 * 1024))
         client.send(b"H-")

@@ -164,15 +164,11 @@ class HandOverTest(MuxTestCase):
         client = await self.handed(_Factory(Produces))
         client.transport.pauseProducing()
         client.finish()
-        while not self.factory.connections or not self._only().transport.disconnecting:
+        while not self.factory.connections or not self.only().transport.disconnecting:
             await self.turn()
         client.transport.resumeProducing()
         await client.is_lost()
         self.assertEqual(len(client.received), 16 * 1024 * 1024)
-
-    def _only(self) -> Any:
-        (connection,) = self.factory.connections
-        return connection
 
     async def test_start_tls_makes_the_transport_one_of_tls(self) -> None:
         client, server = await self.served()

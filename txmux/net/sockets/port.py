@@ -106,6 +106,9 @@ class SocketPort(WatchedPort):
         every = self._family != socket.AF_UNIX and name[0] in _EVERY_ADDRESS
         self._host = None if every else address_of(self._family, name)
         self._factory = factory
+        # A factory may serve plain TCP itself, without protocols and transports.
+        is_tcp = self._family != socket.AF_UNIX
+        self._serve = getattr(factory, "serve", None) if is_tcp else None
         label = str(name) if self._family == socket.AF_UNIX else f"port {name[1]}"
         self._pause = AcceptPause(
             poller.reactor, descriptors, label, listening.fileno, self.startReading
@@ -166,7 +169,10 @@ class SocketPort(WatchedPort):
                     self._wait(os.strerror(problem.errno))
                 # Any other error is of a client that has left again.
                 return
-            self._connect(accepted, peer)
+            try:
+                self._connect(accepted, peer)
+            except OSError as problem:  # it cannot be watched
+                self._wait(os.strerror(problem.errno or errno.ENOMEM))
             if not self._is_open or self._pause.is_on:  # a protocol may have paused or closed it
                 return
             if monotonic() >= until:
@@ -174,6 +180,8 @@ class SocketPort(WatchedPort):
 
     def _connect(self, accepted: socket.socket, name: Any) -> None:
         accepted.setblocking(False)  # noqa: FBT003
+        if self._serve is not None and self._serve(accepted, name, self._host):
+            return
         peer = address_of(
             self._family, (host_of(name), *name[1:]) if self._family == socket.AF_INET6 else name
         )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from txmux.access.admission import Admission
     from txmux.tcp.connection import MuxProtocol
+    from txmux.tcp.lean import Stream
     from txmux.tcp.listener import MuxFactory
 
     _Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
@@ -55,7 +56,7 @@ _PATIENCE = 10.0
 _log = Logger()
 
 
-async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[LeasedSlots]) -> int:
+async def hand_over(connections: Iterable[Stream], channels: Iterable[LeasedSlots]) -> int:
     """Move all connections that can be moved to other processes, which get a share each; return how many were."""
     batches = _batches(list(connections))
     moved = await gatherResults(
@@ -65,11 +66,12 @@ async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[Lease
     return sum(moved)
 
 
-def _batches(connections: Iterable[MuxProtocol]) -> Iterator[list[_Suspended]]:
+def _batches(connections: Iterable[Stream]) -> Iterator[list[_Suspended]]:
     """Suspend connections, one batch at a time, when a process is ready to take it."""
     batch: list[_Suspended] = []
     held = 0
-    for connection in connections:
+    for one in connections:
+        connection = one.expand()
         suspended = connection.suspend()
         if suspended is None:
             continue

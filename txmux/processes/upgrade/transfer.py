@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
 from txmux.processes.workers.messages import sockets_of
-from txmux.tcp.connection import MuxProtocol
+from txmux.tcp.lean import Stream
 
 if TYPE_CHECKING:
     import socket
@@ -119,7 +119,7 @@ class ConnectionTransfer:
             self._quiet.callback(None)
 
     async def _hand_over_flows(self, to: Sequence[LeasedSlots]) -> int:
-        flows = [one for one in self._serving.connections() if not isinstance(one, MuxProtocol)]
+        flows = [one for one in self._serving.connections() if not isinstance(one, Stream)]
         # Another process may have the flows already, on their way to others: then only that one knows when all have arrived.
         ports = self._serving.listening_ports
         owns_flows = ports.owns_flows
@@ -147,7 +147,7 @@ class ConnectionTransfer:
             # First, since datagrams wait nowhere for long.
             moved = await self._hand_over_flows(all_slots)
             connections = self._serving.connections()
-            streams = [one for one in connections if isinstance(one, MuxProtocol)]
+            streams = [one for one in connections if isinstance(one, Stream)]
             return moved + await hand_over(streams, all_slots)
         finally:
             self._giving -= 1
