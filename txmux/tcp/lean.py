@@ -149,6 +149,7 @@ class LeanConnection:
         "_member",
         "_name",
         "_path",
+        "_place",
         "_upstream",
         "accepted_at",
         "client",
@@ -170,6 +171,10 @@ class LeanConnection:
 
     admitted = True
     unrecognised = None
+    server: socket.socket
+    _upstream: Upstream
+    _member: Member
+    _place: tuple[int, tuple[str, int]]  # the server's family and address
 
     def __init__(
         self, path: LeanPath, client: socket.socket, name: tuple[Any, ...], host: IAddress | None
@@ -178,7 +183,6 @@ class LeanConnection:
         settings = configuration.settings
         self._path, self.runtime = path, path.runtime
         self.client, self._name, self._host = client, name, host
-        self.server: socket.socket | None = None
         if host is None or host is not path.host:
             path.host = self.host()
             path.host_text = text_of(path.host)
@@ -191,8 +195,8 @@ class LeanConnection:
         self.refusal_reason: EndReason | None = None
         self.finished: socket.socket | None = None
         self._detection: Detection[CompiledRoute] | None = None
-        self._upstream: Upstream | None = None
-        self._member: Member | None = None
+        # Until the client is routed, a server chosen, and its socket opened.
+        self._upstream = self._member = self.server = None  # type: ignore[assignment]
         self._full: MuxProtocol | None = None
         self._has_options = False
         self.decided_after = self.counted_in = self.counted_out = 0
@@ -258,21 +262,22 @@ class LeanConnection:
     def _read(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
         try:
             data = self.client.recv(_FULL)
-            self.record.bytes_in += len(data)
-            if not data and self.received:
-                self.expand()  # and the end is reported again
-            elif not data:  # a port scan, or a balancer's check
-                self._over("client-gone")
-            else:
-                self.received += data
-                self.last_received_at = self._path.seconds()
-                self._detect()
         except BlockingIOError:
-            pass
+            return
         except OSError:
+            data = self.received = b""
+        if data:
+            self.record.bytes_in += len(data)
+            self.received += data
+            self.last_received_at = self._path.seconds()
+            try:
+                self._detect()
+            except Exception as problem:  # noqa: BLE001 - it ends this connection alone
+                self._break_off(problem)
+        elif self.received:
+            self.expand()  # and the end is reported again
+        else:  # it broke; or it was a port scan, or a balancer's check
             self._over("client-gone")
-        except Exception as problem:  # noqa: BLE001 - it ends this connection alone
-            self._break_off(problem)
 
     def _detect(self) -> None:
         detection, detector = self._detection, self._path.detector
@@ -318,11 +323,10 @@ class LeanConnection:
             return
         self._member = member
         place = member.place
-        path = self._path
-        if place is None or place[1][1] in path.runtime.loop_detector.ports:
-            self._continue_by(path.configuration.dial)
+        if place is None or place[1][1] in self.runtime.loop_detector.ports:
+            self._continue_by(self.configuration.dial)
             return
-        family, name = place
+        self._place = family, name = place
         try:
             server = self.server = open_socket(family, _KIND)
             prepare(server, member.options)
@@ -336,14 +340,12 @@ class LeanConnection:
 
     def _greet(self) -> None:
         """Send the server what the client has sent, which shows whether it is connected."""
-        server, member, upstream, data = self.server, self._member, self._upstream, self.received
-        assert server is not None and member is not None and member.place is not None  # noqa: S101, PT018
-        assert upstream is not None  # noqa: S101 - it is being connected
+        server, upstream, data = self.server, self._upstream, self.received
         if upstream.backend.proxy_protocol != "off":
             local = ip_address_of(self.host())
             data = proxy_header(upstream.backend, self.address, local) + data
         own = server.getsockname()
-        if own[:2] == member.place[1]:
+        if own[:2] == self._place[1]:
             self._fail(errno.ECONNREFUSED, OWN_PEER)
             return
         try:
@@ -356,7 +358,6 @@ class LeanConnection:
             self._connected(own, data[sent:])
 
     def _wait(self) -> None:
-        assert self.server is not None and self._upstream is not None  # noqa: S101, PT018
         if self._upstream.backend.connect_timeout <= MARGIN:
             self.expand()
             return
@@ -369,7 +370,6 @@ class LeanConnection:
         self.expand()
 
     def _server_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
-        assert self.server is not None  # noqa: S101 - it is watched
         try:
             number = self.server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
@@ -385,16 +385,14 @@ class LeanConnection:
         def dial(*_: object, **_options: object) -> NoReturn:
             raise getConnectError((number, why))
 
-        server, self.server = self.server, None
-        if server is not None:
-            self._path.poller.closing(server.fileno())
-            reset_on_close(server)
-            server.close()
+        if self.server is not None:
+            self._path.poller.closing(self.server.fileno())
+            reset_on_close(self.server)
+            self.server.close()
         self._continue_by(dial)
 
     def _connected(self, own: tuple[Any, ...], unsent: bytes) -> None:
         upstream, member, record = self._upstream, self._member, self.record
-        assert upstream is not None and member is not None and self.server is not None  # noqa: S101, PT018
         record.server = member.target.text
         record.server_local = (
             f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(self.server.family, own))
@@ -524,15 +522,12 @@ class LeanConnection:
     def _continue_by(self, dial: Dial) -> None:
         """Continue as a connection whose server is dialled by a function, at this try."""
         upstream, member = self._upstream, self._member
-        assert upstream is not None and member is not None  # noqa: S101, PT018
         self._make_full().advance(ToBackend(upstream, None, (member, dial)), "routing")
 
     def _go_on_dialling(
         self, _server: Server, factory: Any, timeout: float, **_: Any
     ) -> Callable[[], None]:
-        assert self.server is not None and self._member is not None  # noqa: S101, PT018
-        assert self._member.place is not None  # noqa: S101 - it is being connected there
-        family, name = self._member.place
+        family, name = self._place
         waited = self.elapsed_ms() - (self.record.detect_ms or 0.0)
         connector = SocketConnector(self._path.poller, self.runtime.clock, family, name, factory)
         connector.take_over(self.server, max(0.0, timeout - waited / 1000))
@@ -543,8 +538,6 @@ class LeanConnection:
     ) -> tuple[EndReceiver, EndReceiver]:
         """Continue as a relayed connection, with bytes that a peer is still to be sent; return the client's side and the server's."""
         upstream, member, client, server = self._upstream, self._member, self.client, self.server
-        assert upstream is not None and member is not None and server is not None  # noqa: S101, PT018
-        assert member.place is not None  # noqa: S101 - it was connected there
         self._set_options()
         path, finished = self._path, self.finished
         now = path.seconds()
@@ -556,7 +549,7 @@ class LeanConnection:
         age, timeouts = now - self.accepted_at, upstream.timeouts
         moved = MovedConnection(self.record, age, self.logged, timeouts, relay)
         end, full = ProxyClient(), self._make_full(reading=False)
-        family, name = member.place
+        family, name = self._place
         transport = SocketTransport(path.poller, server, family, address_of(family, name))
         transport.set_protocol(end)
         full.advance(MovedHere(upstream, member, end, None, moved, None), "accepted")
