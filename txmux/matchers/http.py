@@ -121,16 +121,21 @@ class _HttpPredicate:
         )
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
-        if peeked.startswith(PREFACE):
+        if peeked.data.startswith(PREFACE):
             # Decoding a header section costs more than its facts are worth to a route that can do without.
             request = _http2_request(peeked.parsed(parse_opening) if self._asks else Opening())
         else:
             request = peeked.parsed(parse_request)
         if request.stage is _REFUSED:
             return {}
-        method = request.method if request.stage > _METHOD else ""
-        facts = {"method": method, "host": request.host, "version": request.version}
-        return {name: printable(value) for name, value in facts.items() if value}
+        facts = {}
+        if request.method and request.stage > _METHOD:
+            facts["method"] = printable(request.method)
+        if request.host:
+            facts["host"] = printable(request.host)
+        if request.version:
+            facts["version"] = request.version
+        return facts
 
 
 def _http2_request(opening: Opening) -> Request:
