@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.interface import RelayedBytes
     from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.io_runtime import IORuntime
-    from txmux.tcp.lean import LeanConnection
+    from txmux.tcp.served import Counted
     from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
@@ -74,9 +74,9 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 class ConnectionOwner(Protocol):
     """The listener that a connection belongs to."""
 
-    def opened(self, connection: MuxProtocol, /) -> None: ...
+    def opened(self, connection: Counted, /) -> None: ...
 
-    def closed(self, connection: MuxProtocol, /) -> None:
+    def closed(self, connection: Counted, /) -> None:
         """Record that one is over, whether `opened` was called for it or not."""
 
 
@@ -109,7 +109,7 @@ class MuxProtocol(End, Client):
         self.runtime = runtime
         self.record = record
         self.counted = configuration.counts.unrouted
-        self._accepted_at = runtime.clock.seconds()
+        self.accepted_at = runtime.clock.seconds()
 
     # What is known of the client, and of the connection.
 
@@ -142,7 +142,7 @@ class MuxProtocol(End, Client):
 
     @override
     def elapsed_ms(self) -> float:
-        return (self.runtime.clock.seconds() - self._accepted_at) * 1000
+        return (self.runtime.clock.seconds() - self.accepted_at) * 1000
 
     def truncated(self) -> None:
         """Record that its TLS, which is terminated here, has no proper end; `TLSTransport` calls this."""
@@ -290,12 +290,11 @@ class MuxProtocol(End, Client):
         """Return the connection itself; see `LeanConnection.expand`."""
         return self
 
-    def take_over(self, lean: LeanConnection) -> None:
+    def take_over(self, usual: Counted) -> None:
         """Go on in place of a usual connection; `advance` is next."""
-        self._accepted_at = lean.accepted_at
         for name in _TAKEN_OVER:
-            setattr(self, name, getattr(lean, name))
-        self._may_connect = lean.record.connect_ms is None
+            setattr(self, name, getattr(usual, name))
+        self._may_connect = usual.record.connect_ms is None
 
     # Moving to another process.
 
@@ -354,7 +353,7 @@ class MuxProtocol(End, Client):
         runtime, record = self.runtime, self.record
         self.was_moved_here = True
         now = runtime.clock.seconds()
-        self._accepted_at = now - moved.age_at(now)
+        self.accepted_at = now - moved.age_at(now)
         self.logged = moved.logged
         self.permit = self.configuration.admission.adopt(address_in(record.client))
         self.admitted = True
@@ -409,6 +408,7 @@ class MuxProtocol(End, Client):
 
 
 _TAKEN_OVER = (
+    "accepted_at",
     "admitted",
     "counted",
     "counted_in",

@@ -12,7 +12,7 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 from twisted.internet.error import getConnectError
 from twisted.logger import Logger
@@ -32,7 +32,7 @@ from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_optio
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.rules.model import fewer
-from txmux.tcp.connection import MuxProtocol
+from txmux.tcp.connection import ConnectionOwner, MuxProtocol
 from txmux.tcp.moving import MovedConnection
 from txmux.tcp.served import count_bytes, new_id, note_decision, note_end
 from txmux.tcp.stages.relaying import Relaying
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.ends import EndReceiver
     from txmux.rules.model import Server
     from txmux.tcp.configuration import CompiledRoute, Configuration
-    from txmux.tcp.listener import MuxFactory
+    from txmux.tcp.io_runtime import IORuntime
     from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
@@ -68,6 +68,15 @@ _AT_ONCE = 1000  # connections that are looked at in one turn of the reactor
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
+class LeanOwner(ConnectionOwner, Protocol):
+    """The listener that usual connections belong to."""
+
+    runtime: IORuntime
+    sweep: Sweep
+
+    def replace(self, lean: LeanConnection, full: MuxProtocol, /) -> None: ...
+
+
 class LeanPath:
     """What all usual connections of a listener have in common under one configuration.
 
@@ -75,7 +84,7 @@ class LeanPath:
         is_open: Whether the listener may have any.
     """
 
-    def __init__(self, owner: MuxFactory, configuration: Configuration) -> None:
+    def __init__(self, owner: LeanOwner, configuration: Configuration) -> None:
         settings, top = configuration.settings, configuration.top
         self.owner, self.configuration, self.runtime = owner, configuration, owner.runtime
         self.poller: Any = owner.runtime.poller

@@ -57,6 +57,7 @@ class Served(Protocol):
 class Counted(Served, Protocol):
     """A client's connection."""
 
+    accepted_at: float  # by the runtime's clock
     counted: RouteCounts | None  # the counters of its route; ``None`` once it is over
     counted_in: int  # bytes that are in the counters already
     counted_out: int
