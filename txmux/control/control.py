@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
@@ -16,6 +16,7 @@ from txmux.access.bans import Bans, Change, ServiceBans, rows_of
 from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.backends.pool.server_health import AS_RULED
+from txmux.backends.upstreams import Upstreams
 from txmux.control.broadcast import PATIENCE, Answers, Askable, Listing, broadcast
 from txmux.control.documents import (
     address_states,
@@ -40,14 +41,11 @@ from txmux.rules.model import Rules, Server, backends_of
 from txmux.rules.model.networks import IPAddress
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
+from txmux.serving.store import ListeningSockets
 from txmux.telemetry.access_log import KEPT
+from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals, unrouted
 from txmux.telemetry.formatting import counted
-
-if TYPE_CHECKING:
-    from txmux.backends.upstreams import Upstreams
-    from txmux.serving.store import ListeningSockets
-    from txmux.telemetry.counting.counters import Counters
 
 _MOST_WEIGHT = 65535
 

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from txmux.backends.upstreams import Upstreams
+from txmux.control.broadcast import Askable
+from txmux.control.report import Report
 from txmux.telemetry.events import Sampling
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
-
-    from txmux.backends.upstreams import Upstreams
-    from txmux.control.broadcast import Askable
-    from txmux.control.report import Report
 
     Follower = Callable[[dict[str, Any] | None], object]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -15,10 +15,8 @@ from txmux.backends.pool.server_health import (
     overrides_as_json,
     overrides_from_json,
 )
-
-if TYPE_CHECKING:
-    from txmux.backends.upstreams import Upstreams
-    from txmux.control.broadcast import Askable
+from txmux.backends.upstreams import Upstreams
+from txmux.control.broadcast import Askable
 
 ServerState = Literal["ready", "drain", "maintenance"]
 

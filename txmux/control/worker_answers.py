@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from heapq import nsmallest
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
@@ -15,11 +15,9 @@ from txmux.control.explaining import explain_connection
 from txmux.control.filters import Filters, connection_sort_key
 from txmux.net.relay.kernel import SPLICED
 from txmux.net.turns import Turns
+from txmux.serving.serving import Serving
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.served import Served
-
-if TYPE_CHECKING:
-    from txmux.serving.serving import Serving
 
 _OFTEN = 32  # connections between two looks at the clock
 

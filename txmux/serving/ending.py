@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
 from txmux.net.addresses import address_in
 from txmux.rules.model import Rules
-
-if TYPE_CHECKING:
-    from txmux.tcp.listener import MuxFactory
-    from txmux.tcp.served import Served
+from txmux.tcp.listener import MuxFactory
+from txmux.tcp.served import Served
 
 _STEPS = 100
 """The most steps in which connections are ended one after another."""

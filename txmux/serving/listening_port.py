@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -11,9 +11,7 @@ from twisted.internet.defer import Deferred
 from txmux.net.sockets.plainsocket import SocketOption, socket_options
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import ForwardingFactory, stop_listening
-
-if TYPE_CHECKING:
-    from txmux.tcp.listener import MuxFactory
+from txmux.tcp.listener import MuxFactory
 
 
 @attrs.define

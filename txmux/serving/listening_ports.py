@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 
 from txmux.serving.endpoints import stop_listening
+from txmux.serving.listening_port import ListeningPort
+from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
-    from txmux.serving.listening_port import ListeningPort
-    from txmux.tcp.listener import MuxFactory
     from txmux.udp.port import DatagramPort
 
 __all__ = ["ListeningPorts"]

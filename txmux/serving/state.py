@@ -25,10 +25,10 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from txmux.access.per_source import PerSource
 from txmux.backends.pool.server_health import MemberState
 
 if TYPE_CHECKING:
-    from txmux.access.per_source import PerSource
     from txmux.tcp.listener import MuxFactory
 
 __all__ = [

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.logger import Logger
 
+from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Outcome, Rules
-
-if TYPE_CHECKING:
-    from txmux.backends.upstreams import Upstreams
-    from txmux.tcp.listener import MuxFactory
-    from txmux.tcp.served import Served
+from txmux.tcp.listener import MuxFactory
+from txmux.tcp.served import Served
 
 __all__ = ["connection_counts", "log_draining", "log_dry_runs", "missing_in"]
 

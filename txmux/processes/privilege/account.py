@@ -6,14 +6,11 @@ import grp
 import os
 import pwd
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.errors import MuxError
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Rules, Settings
+from txmux.rules.model import Rules, Settings
 
 __all__ = ["Account", "AccountError", "account_of"]
 

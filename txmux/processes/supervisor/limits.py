@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txmux.access.across_processes import SharedLimits
 from txmux.rules.model import Rules
-
-if TYPE_CHECKING:
-    from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.counters import Counters
 
 __all__ = ["ServiceLimits"]
 

@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from socket import SOCK_DGRAM
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet import defer
@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmux.access.across_processes import SharedLimits
 from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
@@ -36,6 +37,7 @@ from txmux.processes.workers.pool import (
     check_as_read,
     failures,
 )
+from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
 from txmux.rules.packing import pack
@@ -47,10 +49,6 @@ from txmux.tcp.io_runtime import IORuntime
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.formatting import counted
-
-if TYPE_CHECKING:
-    from txmux.access.across_processes import SharedLimits
-    from txmux.processes.workers.starting import Starter
 
 __all__ = ["Supervisor", "WorkersError"]
 

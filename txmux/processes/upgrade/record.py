@@ -7,19 +7,17 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
+from txmux.control.control import Control
 from txmux.control.report import Report
+from txmux.processes.supervisor.supervisor import Supervisor
+from txmux.rules.model import Rules
+from txmux.serving.state import TransferState
 
-if TYPE_CHECKING:
-    from txmux.control.control import Control
-    from txmux.processes.supervisor.supervisor import Supervisor
-    from txmux.rules.model import Rules
-    from txmux.serving.state import TransferState
-
-    LastReload = tuple[float, Report] | None
+LastReload = tuple[float, Report] | None
 
 __all__ = ["collect_state", "last_reload_in", "number_in"]
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
@@ -25,16 +25,14 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmux.admin.endpoint import AdminEndpoints
 from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
 from txmux.processes.privilege.privilege import KEY, READS_BY
+from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.restarting import how_ended
-
-if TYPE_CHECKING:
-    from txmux.admin.endpoint import AdminEndpoints
-    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-    from txmux.serving.state import TransferState
-    from txmux.telemetry.counting.counters import Counters
+from txmux.serving.state import TransferState
+from txmux.telemetry.counting.counters import Counters
 
 ENDS = "TXMUX_PREDECESSOR"
 """The environment variable with the descriptor that leads the new process to the old one."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -19,20 +19,18 @@ from txmux.control.report import Report
 from txmux.errors import MuxError
 from txmux.net.channel.channel import ChannelError
 from txmux.processes.privilege.privilege import KEY, Privilege
+from txmux.processes.supervisor.limits import ServiceLimits
 from txmux.processes.supervisor.notify import Notifier, sockets_from_store
 from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 from txmux.processes.upgrade.predecessor import IncomingTransfer, Predecessor
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
+from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.messages import sockets_of
 from txmux.rules.model import Listener, Rules
 from txmux.serving.listen_addresses import listen_addresses
+from txmux.serving.state import TransferState
 from txmux.serving.store import ListeningSockets, close_socket
-
-if TYPE_CHECKING:
-    from txmux.processes.supervisor.limits import ServiceLimits
-    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-    from txmux.serving.state import TransferState
-    from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.counters import Counters
 
 __all__ = ["Upgrades"]
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.logger import Logger
 
 from txmux.net.channel.channel import ChannelError, GoneError
-
-if TYPE_CHECKING:
-    from txmux.processes.workers.pool import WorkerPool
-    from txmux.processes.workers.worker import Worker
+from txmux.processes.workers.pool import WorkerPool
+from txmux.processes.workers.worker import Worker
 
 __all__ = ["WorkerTransfers"]
 
