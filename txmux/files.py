@@ -6,12 +6,14 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 FileState: TypeAlias = tuple[int, int, int, int]
+
+RUN = Path("/run/txmux")  # where services that have no folder of their own put their sockets
 
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _LINKS = 40  # as in the kernel
@@ -240,3 +242,11 @@ def _open_by_own_links(path: str, flags: int) -> int:
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def socket_folders(environ: Mapping[str, str]) -> list[Path]:
+    """Return the folders where a service makes the socket of ``admin = auto``, the first choice first."""
+    named = [*environ.get("RUNTIME_DIRECTORY", "").split(":"), str(RUN)]
+    if environ.get("XDG_RUNTIME_DIR"):
+        named.append(os.path.join(environ["XDG_RUNTIME_DIR"], "txmux"))  # noqa: PTH118
+    return [Path(name) for name in dict.fromkeys(named) if name]

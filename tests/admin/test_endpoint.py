@@ -15,10 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.asking import AdminCase
 from tests.support.folders import make_folder
 from tests.support.forks import starter
-from txmux import MuxService, load
-from txmux.admin import listen_addresses
-from txmux.admin.listen_addresses import folders, read_token
+from txmux import MuxService, files, load
+from txmux.admin.listen_addresses import read_token
 from txmux.errors import ListenError, MuxError
+from txmux.files import socket_folders
 from txmux.rules.problems import RulesError
 
 
@@ -112,7 +112,7 @@ class AutomaticTest(AdminCase):
         self.addCleanup(patched.stop)
         # A service of this machine may have made that of the system.
         self.system = self.folder / "system"
-        self.patch(listen_addresses, "_SYSTEM_FOLDER", self.system)
+        self.patch(files, "RUN", self.system)
         self.file = self.folder / "edge.rules.ini"
 
     async def auto(self) -> None:
@@ -200,9 +200,9 @@ class AutomaticTest(AdminCase):
     def test_order_of_the_folders(self) -> None:
         environment = {"RUNTIME_DIRECTORY": "/a:/b", "XDG_RUNTIME_DIR": "/c"}
         self.assertEqual(
-            list(map(str, folders(environment))), ["/a", "/b", str(self.system), "/c/txmux"]
+            list(map(str, socket_folders(environment))), ["/a", "/b", str(self.system), "/c/txmux"]
         )
-        self.assertEqual(list(map(str, folders({}))), [str(self.system)])
+        self.assertEqual(list(map(str, socket_folders({}))), [str(self.system)])
 
 
 class TokenFileTest(SynchronousTestCase):

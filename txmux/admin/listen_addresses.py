@@ -9,14 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from txmux.errors import MuxError
-from txmux.files import held_folder, make_by_helper, read_secret
+from txmux.files import held_folder, make_by_helper, read_secret, socket_folders
 from txmux.rules.model import Rules
 from txmux.serving.listen_addresses import ListenAddress, identity, is_in_use
 
 _BACKLOG = 1024
 """More than are served at a time: further clients retry with backoff, starting at 1 s."""
 _NAMED_MODE, _OWN_MODE = "660", "600"
-_SYSTEM_FOLDER = Path("/run/txmux")
 
 _TOKEN_BYTES = 32
 _SHORTEST_TOKEN = 16
@@ -53,19 +52,10 @@ def automatic_addresses(rules: Path) -> list[ListenAddress]:
     """In the order in which ``admin = auto`` tries them; most of their folders do not exist."""
     name = Path(str(rules).strip("<>")).with_suffix(".sock").name
     addresses = []
-    for folder in folders():
+    for folder in socket_folders(os.environ):
         path = str(folder / name).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
         addresses.append(_listen_address("admin", f"unix:{path}:mode={_OWN_MODE}"))
     return addresses
-
-
-def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    found = [Path(text) for text in environment.get("RUNTIME_DIRECTORY", "").split(":") if text]
-    found.append(_SYSTEM_FOLDER)
-    own = environment.get("XDG_RUNTIME_DIR")
-    if own:
-        found.append(Path(own) / "txmux")
-    return list(dict.fromkeys(found))
 
 
 def why_not(address: ListenAddress) -> str:

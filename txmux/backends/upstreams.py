@@ -13,7 +13,7 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.server_health import HealthRegistry, ServerOverrides
 from txmux.backends.upstream import Destination, Upstream, read_backend_tls
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, Outcome, Rules, backends_of
+from txmux.rules.model import Backend, Outcome, Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
@@ -115,7 +115,7 @@ class Upstreams:
     def add_backends(self, rules: Rules) -> None:
         """Make the upstreams of all backends of the rules; a `RulesError` names all files that cannot be used."""
         problems: list[Problem] = []
-        for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
+        for backend in rules.every_backend():
             try:
                 self.upstream_of(backend)
             except RulesError as error:  # noqa: PERF203 - all errors are reported
@@ -130,7 +130,7 @@ class Upstreams:
         only abandoned if it has ``problems``.
         """
         prepared = self._prepared = PreparedUpstreams(self)
-        for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
+        for backend in rules.every_backend():
             try:
                 upstream = self.upstream_of(backend)
                 if backend.tls is not None and upstream not in prepared.made:

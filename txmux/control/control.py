@@ -37,7 +37,7 @@ from txmux.detection.explain import explain_in_steps
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_token
-from txmux.rules.model import Rules, Server, backends_of
+from txmux.rules.model import Rules, Server
 from txmux.rules.model.networks import IPAddress
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
@@ -447,7 +447,7 @@ def _report(changes: str, late: Sequence[str]) -> Report:
 
 
 def _server(rules: Rules, backend: str, server: str) -> Server:
-    known = {one.name: one for one in backends_of([*rules.backends.values(), *rules.outcomes()])}
+    known = {one.name: one for one in rules.every_backend()}
     if backend not in known:
         raise UnknownError(f"there is no backend {backend!r}{suggestion(backend, known)}")
     servers = {one.text: one for one in known[backend].servers}

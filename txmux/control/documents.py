@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from txmux.backends.pool.server_health import AS_RULED
-from txmux.rules.model import Listener, Outcome, Refusal, Route, Rules, Section, Server, backends_of
+from txmux.rules.model import Listener, Outcome, Refusal, Route, Rules, Section, Server
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
 from txmux.serving.listen_addresses import listen_addresses
@@ -94,13 +94,11 @@ def not_served(missing: Iterable[str]) -> Iterator[Trouble]:
 
 def partly_down(found: Iterable[tuple[int, Iterable[Mapping[str, Any]]]]) -> Iterator[Trouble]:
     """Find backends of which some servers get no clients, by their checks or by failed connections of a worker, and others do."""
-    worst: dict[tuple[str, str, str], str] = {}
-    for one in (one for _, rows in found for one in rows):
-        key = one["backend"], one["server"], one["address"]
-        worst[key] = max(worst.get(key, "up"), one["state"], key=_WORST_LAST.index)
     by_backend: dict[str, dict[str, set[str]]] = {}
-    for (backend, server, _), state in worst.items():
-        by_backend.setdefault(backend, {}).setdefault(server, set()).add(state)
+    for (backend, server), addresses in _by_address(found).items():
+        reported = ([row["state"] for _, row in seen] for seen in addresses.values())
+        states = {max(one, key=_WORST_LAST.index) for one in reported}
+        by_backend.setdefault(backend, {})[server] = states
     for backend, servers in by_backend.items():
         down = [
             name for name, states in servers.items() if states <= {"down", "ejected", "probing"}
@@ -234,11 +232,7 @@ def backends_document(
     checked: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Report each backend and its servers, in the order of the rules."""
-    addresses: dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]] = {}
-    for worker, rows in found:
-        for one in rows:
-            of = addresses.setdefault((one["backend"], one["server"]), {})
-            of.setdefault(one["address"], []).append((worker, one))
+    addresses = _by_address(found)
     checks = {
         (one["backend"], one["server"], one["address"]): one["check"]
         for one in checked
@@ -247,9 +241,7 @@ def backends_document(
     totals = {(one.backend, one.server): one for one in counts.servers}
     stale = counts.gauges.stale_ages()
     listed = []
-    for backend in {
-        one.name: one for one in backends_of([*rules.backends.values(), *rules.outcomes()])
-    }.values():
+    for backend in {one.name: one for one in rules.every_backend()}.values():
         servers = []
         for server in backend.servers:
             key = (backend.name, server.text)
@@ -263,6 +255,18 @@ def backends_document(
             servers.append({**found_server, "checked": backend.check is not None})
         listed.append({"name": backend.name, "servers": servers})
     return listed
+
+
+def _by_address(
+    found: Iterable[tuple[int | None, Iterable[Mapping[str, Any]]]],
+) -> dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]]:
+    """Collect what processes report of each address of a server."""
+    addresses: dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]] = {}
+    for worker, rows in found:
+        for one in rows:
+            of = addresses.setdefault((one["backend"], one["server"]), {})
+            of.setdefault(one["address"], []).append((worker, one))
+    return addresses
 
 
 def _worst(address: str, seen: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
-from txmux.cli.remote import find
+from txmux import files
 
 DONE = {"ok": True, "changes": "nothing changed", "errors": []}
 
@@ -99,7 +99,7 @@ class RemoteTestCase(CommandTestCase):
         super().setUp()
         self.run_folder = self.folder / "run"
         self.run_folder.mkdir()
-        self.patch(find, "RUN", self.run_folder)
+        self.patch(files, "RUN", self.run_folder)
         self.environ = {"PATH": "/usr/bin:/bin"}
 
     def answering(

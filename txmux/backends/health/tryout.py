@@ -12,7 +12,7 @@ from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, Check, Rules, backends_of
+from txmux.rules.model import Backend, Check, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
     upstreams = Upstreams(reactor, reactor, connect, checking=False)
     upstreams.start()
     backends: list[Backend] = []
-    for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
+    for backend in rules.every_backend():
         if backend not in backends:  # short forms of one server are equal
             backends.append(backend)
     health = [_upstream(backend, upstreams, found) for backend in backends]

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from txmux.cli.remote.errors import NoServiceError, UsageError
+from txmux.files import socket_folders
 
 DEFAULT_RULES = Path("/etc/txmux/rules.ini")  # of a service for which no file is named
-RUN = Path("/run/txmux")  # where services that have no folder of their own put their sockets
 
 _NAME_IT = "name the service by --admin ENDPOINT, --rules FILE or TXMUX_ADMIN"
 
@@ -68,19 +68,11 @@ def find(
     elif _is_file(default):
         yield from _of_rules(default, token, environ)
     else:
-        listed = " or ".join(map(str, folders(environ)))
+        listed = " or ".join(map(str, socket_folders(environ)))
         raise NoServiceError(
             f"there is no socket of a service in {listed}; start it, or {_NAME_IT}; "
             "if it runs, look for 'txmux status' in its log"
         )
-
-
-def folders(environ: Mapping[str, str]) -> list[Path]:
-    """Return the folders where a service makes the socket of ``admin = auto``, the first choice first."""
-    named = [*environ.get("RUNTIME_DIRECTORY", "").split(":"), str(RUN)]
-    if environ.get("XDG_RUNTIME_DIR"):
-        named.append(os.path.join(environ["XDG_RUNTIME_DIR"], "txmux"))  # noqa: PTH118
-    return [Path(name) for name in dict.fromkeys(named) if name]
 
 
 def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[AdminEndpoint]:
@@ -88,7 +80,9 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[A
     named_by = f"'admin' of {rules}"
     named = [text for text in keys.admin if text not in {"auto", "off"}]
     if "off" not in keys.admin:
-        candidates = [folder / rules.with_suffix(".sock").name for folder in folders(environ)]
+        candidates = [
+            folder / rules.with_suffix(".sock").name for folder in socket_folders(environ)
+        ]
         there = [path for path in candidates if _may_be_there(path)]
         if not there and not named:
             raise NoServiceError(
@@ -133,7 +127,7 @@ def _sockets_of_services(environ: Mapping[str, str]) -> list[Path]:
     """Return the sockets at which services listen; one service may have several."""
     found: dict[Path, Path] = {}
     closed: list[Path] = []
-    for folder in folders(environ):
+    for folder in socket_folders(environ):
         found.update(_sockets(folder, closed))
     if len(found) > 1:
         # Files of services that have ended may be among them.

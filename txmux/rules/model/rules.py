@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
-from txmux.rules.model.backend import Backend, Outcome, Server
+from txmux.rules.model.backend import Backend, Outcome, Server, backends_of
 from txmux.rules.model.listener import Listener
 from txmux.rules.model.route import Route
 from txmux.rules.model.settings import Settings
@@ -85,6 +85,10 @@ class Rules:
             found += [*(line.outcome for line in listener.silent), listener.default]
         found += [backend.fallback for backend in self.backends.values()]
         return iter(found)
+
+    def every_backend(self) -> Iterator[Backend]:
+        """Yield the backends that clients may be forwarded to, those of short forms and fallbacks included, each once."""
+        return backends_of([*self.backends.values(), *self.outcomes()])
 
     def servers(self) -> Iterator[Server]:
         """Yield every server that a connection may be forwarded to."""

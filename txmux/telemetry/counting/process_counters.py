@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs.validators import deep_mapping, ge, instance_of
 
-from txmux.rules.model.backend import backends_of
 from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     BLOCKS,
@@ -233,7 +232,7 @@ def keys_of(rules: Rules) -> Iterator[str]:
         yield ROUTE.key(listener.name, NO_ROUTE)
         for route in routes_of(rules, listener):
             yield ROUTE.key(listener.name, route.name)
-    for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
+    for backend in rules.every_backend():
         yield BACKEND.key(backend.name)
         for server in backend.servers:
             yield SERVER.key(backend.name, server.text)

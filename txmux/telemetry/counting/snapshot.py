@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.rules.model.backend import backends_of
 from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     CONNECT,
@@ -251,10 +250,7 @@ def counts_of(counters: Counters, rules: Rules) -> Counts:
         for listener in rules.listeners
         for name in (*(route.name for route in routes_of(rules, listener)), NO_ROUTE)
     ]
-    backends = {
-        backend.name: backend
-        for backend in backends_of([*rules.backends.values(), *rules.outcomes()])
-    }
+    backends = {backend.name: backend for backend in rules.every_backend()}
     servers = [(name, server.text) for name, one in backends.items() for server in one.servers]
     reading = counters.read()
     process = reading.cells(PROCESS.key())
