@@ -37,7 +37,8 @@ class _LiveConnection(NamedTuple):
     idle_ms: float
     bytes_in: int
     bytes_out: int
-    datagrams: tuple[int, int] | None
+    datagrams_in: int | None
+    datagrams_out: int | None
     version: int
 
 
@@ -48,48 +49,24 @@ def _logged(*names: str) -> Iterator[RowField]:
         yield RowField(name, types[name], meaning, attrgetter(f"record.{name}"))
 
 
+_AGE = "milliseconds since the client was accepted"
+_IDLE = "milliseconds since a byte came from either side, or else since it was accepted"
 _BYTES = "bytes from the client and to it until now"
 _DATAGRAMS = "the same in datagrams. Only a flow of [UDP](rules.md#udp) has these two"
+_WORKER = "the number of its worker; `null` where there are no workers"
 _VERSION = "the version of the rules under which it was accepted; kept in an upgrade"
 
 FIELDS = (
     *_logged("id", "listener", "client", "local", "route", "backend", "server"),
     RowField("state", STATES, "[see below](#states)", lambda live: live.state),
-    RowField(
-        "age_ms",
-        float,
-        "milliseconds since the client was accepted",
-        lambda live: round(live.age_ms, 1),
-    ),
-    RowField(
-        "idle_ms",
-        float,
-        "milliseconds since a byte came from either side, or else since it was accepted",
-        lambda live: round(max(0.0, live.idle_ms), 1),
-    ),
+    RowField("age_ms", float, _AGE, lambda live: round(live.age_ms, 1)),
+    RowField("idle_ms", float, _IDLE, lambda live: round(max(0.0, live.idle_ms), 1)),
     RowField("bytes_in", int, _BYTES, lambda live: live.bytes_in),
     RowField("bytes_out", int, _BYTES, lambda live: live.bytes_out),
-    RowField(
-        "datagrams_in",
-        int,
-        _DATAGRAMS,
-        lambda live: live.datagrams and live.datagrams[0],
-        is_optional=True,
-    ),
-    RowField(
-        "datagrams_out",
-        int,
-        _DATAGRAMS,
-        lambda live: live.datagrams and live.datagrams[1],
-        is_optional=True,
-    ),
+    RowField("datagrams_in", int, _DATAGRAMS, attrgetter("datagrams_in"), is_optional=True),
+    RowField("datagrams_out", int, _DATAGRAMS, attrgetter("datagrams_out"), is_optional=True),
     RowField("generation", int, _VERSION, lambda live: live.version),
-    RowField(
-        "worker",
-        Positive | None,
-        "the number of its worker; `null` where there are no workers",
-        lambda _: None,  # the supervisor knows it
-    ),
+    RowField("worker", Positive | None, _WORKER, lambda _: None),  # the supervisor knows it
     *_logged("facts"),
 )
 
@@ -99,6 +76,7 @@ def row_of(one: Served) -> dict[str, Any]:
     idle = age
     if relayed.last_at:
         idle = min(age, (one.runtime.clock.seconds() - relayed.last_at) * 1000)
+    datagrams_in, datagrams_out = relayed.datagrams or (None, None)
     live = _LiveConnection(
         one.record,
         one.state,
@@ -106,7 +84,8 @@ def row_of(one: Served) -> dict[str, Any]:
         idle,
         relayed.bytes_in,
         relayed.bytes_out,
-        relayed.datagrams,
+        datagrams_in,
+        datagrams_out,
         one.configuration.version,
     )
     found = ((field, field.value(live)) for field in FIELDS)
