@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
 _MOST_WEIGHT = 65535
+_WEIGHT = Annotated[int, 1, _MOST_WEIGHT]
 
 RESOURCES = Resources()
 
@@ -54,12 +55,7 @@ def _reported(report: Report, status: int, message: str = "") -> ApiAnswer:
     "/api/backends/{backend}/servers/{server}",
     "drain a server, put it into maintenance, or undo that",
     takes=body(
-        {
-            "state": _STATES,
-            "weight": Annotated[int, 1, _MOST_WEIGHT] | None,
-            "close_connections": bool,
-        },
-        minProperties=1,
+        {"state": _STATES, "weight": _WEIGHT | None, "close_connections": bool}, minProperties=1
     ),
 )
 async def _set_server(query: Query) -> ApiAnswer:

@@ -206,13 +206,14 @@ class Form:
 
 _CHAIN_FILES = ("extraCertChain", "dhParameters")
 _OF_SOCKETS = ("timeout", "bindAddress")
+_HOST_PORT, _PORT, _PATH = ("host", "port"), ("port",), ("path",)
 
 SERVER: Mapping[str, Form] = {
-    "tcp": Form("tcp:443", ("port", "interface", "backlog"), ("port",)),
+    "tcp": Form("tcp:443", ("port", "interface", "backlog"), _PORT),
     "tcp6": Form(
         "tcp6:443",
         ("port", "backlog", "interface"),
-        ("port",),
+        _PORT,
         checks={**_LISTEN, "interface": _version_6},
     ),
     "unix": Form("unix:/run/x.sock", ("address", "mode", "backlog", "lockfile"), ("address",)),
@@ -225,7 +226,7 @@ SERVER: Mapping[str, Form] = {
     "ssl": Form(
         "ssl:443:privateKey=/etc/key.pem:certKey=/etc/chain.pem",
         ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", *_CHAIN_FILES),
-        ("port",),
+        _PORT,
     ),
     "tls": Form("tls:/etc/pems:443", ("path", "port", "backlog", "interface"), ("path",)),
 }
@@ -233,33 +234,24 @@ SERVER: Mapping[str, Form] = {
 
 CLIENT: Mapping[str, Form] = {
     "tcp": Form(
-        "tcp:HOST:PORT",
-        ("host", "port"),
-        ("host", "port"),
-        _OF_SOCKETS,
-        checks=_CONNECT,
-        fills_gaps=True,
+        "tcp:HOST:PORT", _HOST_PORT, _HOST_PORT, _OF_SOCKETS, checks=_CONNECT, fills_gaps=True
     ),
     "ssl": Form(
         "ssl:HOST:PORT:hostname=HOST",
-        ("host", "port"),
-        ("host", "port"),
+        _HOST_PORT,
+        _HOST_PORT,
         (*_OF_SOCKETS, "privateKey", "certKey", "caCertsDir", "hostname"),
         checks=_CONNECT,
         fills_gaps=True,
     ),
     "tls": Form(
         "tls:HOST:PORT",
-        ("host", "port", *_OF_SOCKETS, "certificate", "privateKey", "trustRoots", "endpoint"),
-        ("host", "port"),
+        (*_HOST_PORT, *_OF_SOCKETS, "certificate", "privateKey", "trustRoots", "endpoint"),
+        _HOST_PORT,
         checks=_CONNECT,
     ),
     "unix": Form(
-        "unix:/run/x.sock",
-        ("path",),
-        ("path",),
-        ("lockfile", "timeout"),
-        checks={"path": socket_path},
+        "unix:/run/x.sock", _PATH, _PATH, ("lockfile", "timeout"), checks={"path": socket_path}
     ),
 }
 """The kinds of client endpoint that come with Twisted."""

@@ -12,21 +12,8 @@ from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError, did_you_mean, with_advice
 from txmux.rules.reading.values import split_words
 
-SERVER_FIRST = frozenset(
-    (
-        "mysql",
-        "mariadb",
-        "smtp",
-        "lmtp",
-        "imap",
-        "pop3",
-        "nntp",
-        "managesieve",
-        "ftp",
-        "vnc",
-        "nats",
-    )
-)
+_MAIL_FIRST = ("smtp", "lmtp", "imap", "pop3", "managesieve")
+SERVER_FIRST = frozenset((*_MAIL_FIRST, "mysql", "mariadb", "nntp", "ftp", "vnc", "nats"))
 """Protocols in which the client waits for the server, so that nothing of it can be recognised."""
 
 MEANT = {
