@@ -48,9 +48,7 @@ _MOST_READING = 4
 """Requests that are answered at the same time, but for changes, health and what needs no token. Work for dozens would fill a turn of the
 reactor for so many seconds that the supervisor took its workers, whose answers wait, for dead."""
 
-_METHODS = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
-)
+_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
 
 _HEADERS = {
     "Cache-Control": "no-store",

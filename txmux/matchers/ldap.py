@@ -12,20 +12,18 @@ from txmux.wire.ber import read_length
 from txmux.wire.messages import Message
 
 _SEQUENCE, _INTEGER, _SEARCH = 0x30, 0x02, 0x63
-_REQUESTS = frozenset(
-    {
-        0x60,  # bind
-        0x42,  # unbind
-        _SEARCH,
-        0x66,  # modify
-        0x68,  # add
-        0x4A,  # delete
-        0x6C,  # modify DN
-        0x6E,  # compare
-        0x50,  # abandon
-        0x77,  # extended, as StartTLS
-    }
-)
+_REQUESTS = {
+    0x60,  # bind
+    0x42,  # unbind
+    _SEARCH,
+    0x66,  # modify
+    0x68,  # add
+    0x4A,  # delete
+    0x6C,  # modify DN
+    0x6E,  # compare
+    0x50,  # abandon
+    0x77,  # extended, as StartTLS
+}
 _SHORTEST_MESSAGE = 3 + 2
 _LONGEST_MESSAGE = 10 << 20
 _LONGEST_HEADER = 1 + 5 + 2 + 4 + 1 + 5

@@ -7,15 +7,13 @@ and attributes that fill it, at least one.
 from txmux.wire.cursor import Cursor
 from txmux.wire.messages import MessageMatcher
 
-_REQUESTS = frozenset(
-    {
-        1,  # access
-        4,  # accounting
-        12,  # status of the server
-        40,  # disconnect
-        43,  # change of authorization
-    }
-)
+_REQUESTS = {
+    1,  # access
+    4,  # accounting
+    12,  # status of the server
+    40,  # disconnect
+    43,  # change of authorization
+}
 _HEADER = 20
 _LONGEST = 4096
 _SHORTEST_ATTRIBUTE = 2

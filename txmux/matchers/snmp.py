@@ -11,18 +11,16 @@ from txmux.wire.messages import MessageMatcher
 
 _SEQUENCE, _INTEGER, _OCTETS = 0x30, 0x02, 0x04
 _VERSIONS = {0: "1", 1: "2c", 3: "3"}
-_PDUS = frozenset(
-    {
-        0xA0,  # get
-        0xA1,  # get the next one
-        0xA3,  # set
-        0xA4,  # trap of version 1
-        0xA5,  # get many
-        0xA6,  # inform
-        0xA7,  # trap
-        0xA8,  # report
-    }
-)
+_PDUS = {
+    0xA0,  # get
+    0xA1,  # get the next one
+    0xA3,  # set
+    0xA4,  # trap of version 1
+    0xA5,  # get many
+    0xA6,  # inform
+    0xA7,  # trap
+    0xA8,  # report
+}
 _NOT_V1, _ONLY_V1 = frozenset({0xA5, 0xA6, 0xA7, 0xA8}), frozenset({0xA4})
 _LONGEST_NUMBER = 5
 _LONGEST_COMMUNITY = 255

@@ -52,12 +52,10 @@ _VERSIONS = {300: "ssl3", 301: "1.0", 302: "1.1", 303: "1.2,1.3"}
 
 _SECURED = {"ssl_fc_alpn": "alpn", "ssl_fc_has_sni": "sni", "ssl_fc_sni": "sni"}
 _PLAIN_METHODS = frozenset({"", "bool", "int", "ip"})
-_TRUE_OR_FALSE = frozenset(
-    {
-        *("rdp_cookie_cnt", "req.proto_http", "req.rdp_cookie_cnt", "req_proto_http"),
-        *("ssl_fc", "ssl_fc_has_sni"),
-    }
-)
+_TRUE_OR_FALSE = {
+    *("rdp_cookie_cnt", "req.proto_http", "req.rdp_cookie_cnt", "req_proto_http"),
+    *("ssl_fc", "ssl_fc_has_sni"),
+}
 """What is a test without a value, too."""
 
 

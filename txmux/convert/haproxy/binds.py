@@ -94,18 +94,24 @@ class BindContext:
 
 
 _ADDRESS = re.compile(r"(?:(?:ipv[46]|tcp[46]?)@)?(?P<host>.*):(?P<port>[^:]*)")
-_VALUES = frozenset(
-    {
-        *("alpn", "backlog", "ca-file", "ciphers", "ciphersuites", "crl-file", "crt", "crt-list"),
-        *("ecdhe", "gid", "group", "id", "interface", "level", "maxconn", "mode", "mss", "name"),
-        *("ca-sign-file", "namespace", "nbconn", "nice", "npn", "process", "proto", "shards"),
-        *("ssl-max-ver", "ssl-min-ver", "tcp-ut", "thread", "uid", "user", "verify"),
-    }
-)
+_VALUES = {
+    *("alpn", "backlog", "ca-file", "ciphers", "ciphersuites", "crl-file", "crt", "crt-list"),
+    *("ecdhe", "gid", "group", "id", "interface", "level", "maxconn", "mode", "mss", "name"),
+    *("ca-sign-file", "namespace", "nbconn", "nice", "npn", "process", "proto", "shards"),
+    *("ssl-max-ver", "ssl-min-ver", "tcp-ut", "thread", "uid", "user", "verify"),
+}
 _ANY = frozenset({"", "*", "0.0.0.0"})  # noqa: S104 - it is compared
-_UNDERSTOOD = frozenset(
-    {"accept-proxy", "v4v6", "v6only", "name", "id", "backlog", "maxconn", "defer-accept", "mode"}
-)
+_UNDERSTOOD = {
+    "accept-proxy",
+    "v4v6",
+    "v6only",
+    "name",
+    "id",
+    "backlog",
+    "maxconn",
+    "defer-accept",
+    "mode",
+}
 _OF_TLS = frozenset({"alpn", "ca-file", "crt", "crt-list", "ssl", "ssl-min-ver", "verify"})
 _MOST_PORTS = 200
 _NARROWING = {

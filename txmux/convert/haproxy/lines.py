@@ -13,12 +13,10 @@ from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import values
 
 _PROXIES = frozenset({"frontend", "backend", "listen"})
-_OTHERS = frozenset(
-    {
-        *("acme", "cache", "crt-store", "dynamic-update", "fcgi-app", "http-errors", "log-forward"),
-        *("log-profile", "mailers", "peers", "program", "resolvers", "ring", "traces", "userlist"),
-    }
-)
+_OTHERS = {
+    *("acme", "cache", "crt-store", "dynamic-update", "fcgi-app", "http-errors", "log-forward"),
+    *("log-profile", "mailers", "peers", "program", "resolvers", "ring", "traces", "userlist"),
+}
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _PIECE = re.compile(
     r"""(?P<blank>[ \t\r\f\v]+)|(?P<comment>\#.*)|'(?P<strong>[^']*)'

@@ -22,34 +22,28 @@ PARAMETERS = frozenset(
 )
 """Those that are read here."""
 
-_FLAGS = frozenset(
-    {
-        *("agent-check", "allow-0rtt", "backup", "check", "check-send-proxy", "check-ssl"),
-        *("check-via-socks4", "disabled", "enabled", "force-sslv3", "force-tlsv10", "force-tlsv11"),
-        *("force-tlsv12", "force-tlsv13", "non-stick", "send-proxy", "send-proxy-v2"),
-        *("send-proxy-v2-ssl", "send-proxy-v2-ssl-cn", "ssl", "stick", "tfo", "tls-tickets"),
-    }
-)
+_FLAGS = {
+    *("agent-check", "allow-0rtt", "backup", "check", "check-send-proxy", "check-ssl"),
+    *("check-via-socks4", "disabled", "enabled", "force-sslv3", "force-tlsv10", "force-tlsv11"),
+    *("force-tlsv12", "force-tlsv13", "non-stick", "send-proxy", "send-proxy-v2"),
+    *("send-proxy-v2-ssl", "send-proxy-v2-ssl-cn", "ssl", "stick", "tfo", "tls-tickets"),
+}
 _OUTSIDE = {
     "namespace": "it is in another network namespace",
     "socks4": "it is reached by a SOCKS proxy",
 }
 _KEYS = {"weight": "weight", "maxconn": "max_connections"}
-_ELSEWHERE = frozenset(
-    {
-        *("addr", "agent-check", "check", "check-alpn", "check-proto", "check-send-proxy"),
-        *("check-sni", "check-ssl", "check-via-socks4", "fall", "inter", "port", "rise"),
-        *("source", "track"),
-    }
-)
+_ELSEWHERE = {
+    *("addr", "agent-check", "check", "check-alpn", "check-proto", "check-send-proxy"),
+    *("check-sni", "check-ssl", "check-via-socks4", "fall", "inter", "port", "rise"),
+    *("source", "track"),
+}
 """What `haproxy_checks` and `haproxy_backends` look at."""
 
-_UNDERSTOOD = frozenset(
-    {
-        *(*_KEYS, *PARAMETERS, *_ELSEWHERE, "backup", "disabled", "enabled", "id", "init-addr"),
-        *("on-marked-down", "resolvers", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"),
-    }
-)
+_UNDERSTOOD = {
+    *(*_KEYS, *PARAMETERS, *_ELSEWHERE, "backup", "disabled", "enabled", "id", "init-addr"),
+    *("on-marked-down", "resolvers", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"),
+}
 PLACES = {"dispatch": 1, "server": 2, "server-template": 3}
 """Lines with the address of a server, and which word that is."""
 

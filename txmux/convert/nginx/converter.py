@@ -22,33 +22,29 @@ _STREAMS = frozenset({"stream", "tcp"})
 _BLOCKS = frozenset({"geo", "limit_conn_zone", "map", "server", "split_clients", "upstream"})
 """What may be in a file that is included in ``stream``."""
 
-_UNDERSTOOD = frozenset(
-    {
-        *("allow", "deny", "health_check", "health_check_timeout", "limit_conn"),
-        *("limit_conn_dry_run", "listen", "pass", "preread_buffer_size", "preread_timeout"),
-        *("proxy_bind", "proxy_connect_timeout", "proxy_download_rate", "proxy_next_upstream"),
-        *("proxy_next_upstream_timeout", "proxy_next_upstream_tries", "proxy_pass"),
-        *("proxy_protocol", "proxy_ssl", "proxy_ssl_certificate", "proxy_ssl_certificate_key"),
-        *("proxy_ssl_ciphers", "proxy_ssl_conf_command", "proxy_ssl_name", "proxy_ssl_protocols"),
-        *("proxy_ssl_trusted_certificate", "proxy_ssl_verify", "proxy_ssl_verify_depth"),
-        *("proxy_timeout", "proxy_upload_rate", "resolver", "resolver_timeout", "return", "set"),
-        *("set_real_ip_from", "ssl_alpn", "ssl_certificate", "ssl_certificate_key"),
-        *("ssl_client_certificate", "ssl_handshake_timeout", "ssl_preread", "ssl_protocols"),
-        "ssl_verify_client",
-    }
-)
+_UNDERSTOOD = {
+    *("allow", "deny", "health_check", "health_check_timeout", "limit_conn"),
+    *("limit_conn_dry_run", "listen", "pass", "preread_buffer_size", "preread_timeout"),
+    *("proxy_bind", "proxy_connect_timeout", "proxy_download_rate", "proxy_next_upstream"),
+    *("proxy_next_upstream_timeout", "proxy_next_upstream_tries", "proxy_pass"),
+    *("proxy_protocol", "proxy_ssl", "proxy_ssl_certificate", "proxy_ssl_certificate_key"),
+    *("proxy_ssl_ciphers", "proxy_ssl_conf_command", "proxy_ssl_name", "proxy_ssl_protocols"),
+    *("proxy_ssl_trusted_certificate", "proxy_ssl_verify", "proxy_ssl_verify_depth"),
+    *("proxy_timeout", "proxy_upload_rate", "resolver", "resolver_timeout", "return", "set"),
+    *("set_real_ip_from", "ssl_alpn", "ssl_certificate", "ssl_certificate_key"),
+    *("ssl_client_certificate", "ssl_handshake_timeout", "ssl_preread", "ssl_protocols"),
+    "ssl_verify_client",
+}
 _OF_PROCESS = {"user": ("user", "group"), "worker_processes": ("workers",)}
-_QUIET = frozenset(
-    {
-        *("limit_conn_log_level", "limit_conn_status", "map_hash_bucket_size", "map_hash_max_size"),
-        *("preread_by_lua_no_postpone", "proxy_half_close", "proxy_ssl_server_name"),
-        *("proxy_ssl_session_reuse", "server_names_hash_bucket_size", "server_name"),
-        *("server_names_hash_max_size", "proxy_responses"),
-        *("ssl_prefer_server_ciphers", "ssl_session_cache", "ssl_session_tickets"),
-        *("ssl_session_timeout", "ssl_trusted_certificate", "variables_hash_bucket_size"),
-        *("variables_hash_max_size", "log_format", "open_log_file_cache", "proxy_requests"),
-    }
-)
+_QUIET = {
+    *("limit_conn_log_level", "limit_conn_status", "map_hash_bucket_size", "map_hash_max_size"),
+    *("preread_by_lua_no_postpone", "proxy_half_close", "proxy_ssl_server_name"),
+    *("proxy_ssl_session_reuse", "server_names_hash_bucket_size", "server_name"),
+    *("server_names_hash_max_size", "proxy_responses"),
+    *("ssl_prefer_server_ciphers", "ssl_session_cache", "ssl_session_tickets"),
+    *("ssl_session_timeout", "ssl_trusted_certificate", "variables_hash_bucket_size"),
+    *("variables_hash_max_size", "log_format", "open_log_file_cache", "proxy_requests"),
+}
 """What needs no counterpart: txmux does so anyway, or has nothing that this would be about."""
 
 _WARNED = {

@@ -237,9 +237,7 @@ def _add_minimum(section: DraftSection, protocols: Directive) -> None:
 
 _PORTS = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:]*):)?(?P<first>[0-9]+)(?:-(?P<last>[0-9]+))?")
 _MOST_PORTS = 256
-_QUIET = frozenset(
-    {"bind", "default_server", "deferred", "ipv6only", "multipath", "reuseport", "tcp"}
-)
+_QUIET = {"bind", "default_server", "deferred", "ipv6only", "multipath", "reuseport", "tcp"}
 _TUNING = frozenset({"accept_filter", "fastopen", "rcvbuf", "sndbuf"})
 _EVERY = frozenset({"", "*", "0.0.0.0"})  # noqa: S104 - it is read
 

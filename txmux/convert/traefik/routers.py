@@ -17,9 +17,11 @@ from txmux.convert.writer import DraftSection
 _ADDRESS = re.compile(r"(?P<host>.*):(?P<port>[0-9]+)(?:/(?P<kind>tcp|udp))?")
 _EVERYTHING = re.compile(r"HostSNI\([`\"]\*[`\"]\)", re.IGNORECASE)
 _READ = frozenset({"alpnprotocols", "clientauth", "preferserverciphersuites"})
-_USUAL = frozenset(
-    {("maxversion", "VersionTLS13"), ("minversion", "VersionTLS12"), ("minversion", "VersionTLS13")}
-)
+_USUAL = {
+    ("maxversion", "VersionTLS13"),
+    ("minversion", "VersionTLS12"),
+    ("minversion", "VersionTLS13"),
+}
 _WHY = {
     "ciphersuites": "txmux chooses the ciphers",
     "curvepreferences": "txmux chooses the curves",

@@ -122,9 +122,7 @@ def _at_host(text: str, parts: SplitResult) -> Store | None:
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
 _MOST_WORKERS = 1000
-_NO_PATHS = frozenset(
-    {"none", "on", "off", "no", "yes", "stdout", "stderr", "syslog", "true", "false"}
-)
+_NO_PATHS = {"none", "on", "off", "no", "yes", "stdout", "stderr", "syslog", "true", "false"}
 
 
 def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
