@@ -206,11 +206,8 @@ def _server(made: Any) -> Server:
 _USUAL_LISTENER, _USUAL_BACKEND = Listener(""), Backend("", ())
 _Model = TypeVar("_Model", Listener, Backend)
 _WHOLE, _SECONDS = "write a whole number", "write seconds, or a text such as '5s'"
-_PLAIN: Mapping[str, object] = {
-    "float": 0.0,
-    "int": 0,
-    "str": "",
-}  # by the type of a field, which may have no default
+# By the type of a field, which may have no default.
+_PLAIN: Mapping[str, object] = {"float": 0.0, "int": 0, "str": ""}
 _CLASSES: Mapping[str, type] = {
     "check": Check,
     "connection_rate_per_source": Rate,

@@ -74,23 +74,22 @@ def _word(title: str, name: str, least: int = 6, *, may_go: bool = False) -> Pan
     return PaneColumn(title, text, lambda row: row.get(name), least=least, may_go=may_go)
 
 
-def _number(title: str, name: str, *, may_go: bool = False) -> PaneColumn:
-    def count(row: Mapping[str, Any]) -> Any:
-        return row.get(name) or 0
+def _amount(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda row: row.get(name) or 0
 
+
+def _number(title: str, name: str, *, may_go: bool = False) -> PaneColumn:
+    amount = _amount(name)
     return PaneColumn(
-        title, lambda row: si_number(count(row)), count, is_number=True, may_go=may_go
+        title, lambda row: si_number(amount(row)), amount, is_number=True, may_go=may_go
     )
 
 
 def _age(title: str, name: str) -> PaneColumn:
-    def milliseconds(row: Mapping[str, Any]) -> Any:
-        return row.get(name) or 0
-
-    def text(row: Mapping[str, Any]) -> str:
-        return compact_duration(milliseconds(row) / 1000)
-
-    return PaneColumn(title, text, milliseconds, is_number=True)
+    amount = _amount(name)
+    return PaneColumn(
+        title, lambda row: compact_duration(amount(row) / 1000), amount, is_number=True
+    )
 
 
 def _ago(title: str, name: str, *, may_go: bool = False) -> PaneColumn:

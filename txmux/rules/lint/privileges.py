@@ -167,7 +167,7 @@ def _folders_of_servers(rules: Rules) -> Iterator[Problem]:
         for number, server in enumerate(backend.servers):
             folder = Path(server.path).parent
             if server.kind == "unix" and _is_missing(folder):
-                yield backend.section.problem(_no_folder(folder), "server", number)
+                yield backend.section.problem(_no_folder(folder)[0], "server", number)
 
 
 def _paths(rules: Rules) -> Iterator[tuple[Problem, bool]]:
@@ -234,7 +234,7 @@ def _endpoints(rules: Rules) -> Iterator[tuple[Listener, int, str]]:
 def _no_socket(path: Path) -> tuple[str, bool] | None:
     """Return why a UNIX socket cannot be made, and whether systemd makes its folder."""
     if _is_missing(path.parent):
-        return _without(path.parent)
+        return _no_folder(path.parent)
     try:
         if not path.exists() or path.is_socket():
             return None
@@ -246,16 +246,7 @@ def _no_socket(path: Path) -> tuple[str, bool] | None:
 def _no_file(path: Path) -> tuple[str, bool] | None:
     if os.path.isdir(path):  # noqa: PTH112 - where this user may not look, it raises nothing
         return f"'{path}' is a folder; write the path of a file", False
-    return _without(path.parent) if _is_missing(path.parent) else None
-
-
-def _without(folder: Path) -> tuple[str, bool]:
-    """Return what is wrong where a folder is missing, and whether a unit of systemd may make it."""
-    return _no_folder(folder), _is_made(folder)
-
-
-def _is_made(folder: Path) -> bool:
-    return folder.parent in _MADE_IN
+    return _no_folder(path.parent) if _is_missing(path.parent) else None
 
 
 def _is_missing(folder: Path) -> bool:
@@ -265,7 +256,9 @@ def _is_missing(folder: Path) -> bool:
         return False  # another user may see it
 
 
-def _no_folder(folder: Path) -> str:
-    if _is_made(folder):
-        return f"there is no folder '{folder}'; create it, unless a unit of systemd does so when it starts the service"
-    return f"there is no folder '{folder}'; create it, or correct the path"
+def _no_folder(folder: Path) -> tuple[str, bool]:
+    """Return what is wrong where a folder is missing, and whether a unit of systemd may make it."""
+    is_made = folder.parent in _MADE_IN
+    by_unit = "unless a unit of systemd does so when it starts the service"
+    advice = by_unit if is_made else "or correct the path"
+    return f"there is no folder '{folder}'; create it, {advice}", is_made

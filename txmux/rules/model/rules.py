@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import attrs
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
@@ -14,10 +14,6 @@ from txmux.rules.model.listener import Listener
 from txmux.rules.model.route import Route
 from txmux.rules.model.settings import Settings
 from txmux.transport import Transport
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 _TEXT = instance_of(str)
 

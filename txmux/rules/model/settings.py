@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 import attrs
 
 from txmux.rules.model.section import NOWHERE, Section
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @attrs.frozen
