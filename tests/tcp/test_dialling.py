@@ -9,6 +9,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name
 from tests.wire.proxyprotocol.vectors import DESTINATION, SOURCE
+from txmux.net.tls.termination import AgreedTLS
 from txmux.rules.embedding import route
 from txmux.rules.model import NetworkSet
 from txmux.tcp.connection import MuxProtocol
@@ -158,9 +159,10 @@ class OwnFieldsTest(AnnouncedTestCase):
         self.assertEqual(received[28:31], b"\x03\x00\x04")
 
     async def test_terminated_tls_precedes_what_is_inside(self) -> None:
-        name, spoken = Tlv(TlvType.AUTHORITY, b"outer"), Tlv(TlvType.ALPN, b"spoken")
-        ssl = Tlv(TlvType.SSL, bytes([1, 0, 0, 0, 0]))
-        self.patch(MuxProtocol, "tls_fields", (name, spoken, ssl))
+        agreed = AgreedTLS("TLSv1.3", "TLS_AES_256_GCM_SHA384", sni="outer", alpn=b"spoken")
+        self.patch(MuxProtocol, "agreed_tls", agreed)
+        name, spoken, ssl = agreed.fields()
+        self.assertEqual((name.value, spoken.value), (b"outer", b"spoken"))
         port = self.announcing("ssl", "authority", match="tls")
         self.assertEqual(await self.reported(port, HELLO), (name, ssl))
         port = self.announcing("alpn", match="tls")

@@ -58,8 +58,8 @@ def connector_for(
     if client.replays:
         connector.requests = client.replays
     if upstream.tls is not None:
-        agreed = (tlv.value for tlv in client.tls_fields if tlv.type == TlvType.ALPN)
-        connector.alpn = tuple(agreed)
+        agreed = client.agreed_tls
+        connector.alpn = (agreed.alpn,) if agreed is not None and agreed.alpn else ()
     return connector
 
 
@@ -91,7 +91,7 @@ def _header_for(client: Client, backend: Backend) -> bytes:
 
 def _own_fields(client: Client, backend: Backend) -> Iterator[Tlv]:
     names = backend.proxy_tlvs
-    known = client.tls_fields
+    known = () if client.agreed_tls is None else client.agreed_tls.fields()
     if not known and not {"authority", "alpn"}.isdisjoint(names):
         limit = client.configuration.settings.peek_limit
         known = tuple(_fields_of(parse_client_hello(client.received[:limit], None)))

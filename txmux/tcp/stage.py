@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import Exchange
     from txmux.net.relay.ends import IRelayTransport
+    from txmux.net.tls.termination import AgreedTLS
     from txmux.tcp.configuration import Configuration
     from txmux.tcp.io_runtime import IORuntime
     from txmux.tcp.preconnection import Preconnection
@@ -45,7 +46,7 @@ class Client(Protocol):
     source: Address | None = None  # the client's address, if a PROXY protocol header says so
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
-    tls_fields: tuple[Tlv, ...] = ()  # about the client's TLS, if it was terminated here
+    agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
     preconnection: Preconnection | None = None  # a connection to the server of silent clients
     is_previewed: bool = False  # whether `received` is still in its socket, too
     hop: int = 0  # what `LoopDetector.note` returned for its connection to a server

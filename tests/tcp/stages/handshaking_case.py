@@ -60,7 +60,7 @@ class TerminationCase(MuxTestCase):
         peer = await connect_tls(self, port, self.peer(name, **settings))
         await peer.ready()
         # A client is ready before its last message has come.
-        while not all(connection.tls_fields for connection in self.factory.connections):
+        while not all(connection.agreed_tls for connection in self.factory.connections):
             await self.turn()
         return peer
 

@@ -13,8 +13,12 @@ from zope.interface import implementer
 
 from txmux.net.tls.contexts import NOT_ALLOWED, NoCommonProtocolError, alternative_names
 from txmux.net.tls.transport import Distrusted, TLSTransport
+from txmux.wire.proxyprotocol.encode import encode_ssl
+from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from txmux.net.tls.store import CertificateStore
 
 
@@ -58,9 +62,33 @@ class AgreedTLS:
         }
         return {name: value for name, value in values.items() if value}
 
+    def fields(self) -> tuple[Tlv, ...]:
+        """Write it as fields of a PROXY protocol header (section 2.2)."""
+        # Names of the DNS are ASCII; whatever else is there would be no UTF-8, as the field wants it.
+        name = self.sni if self.sni and self.sni.isascii() else None
+        values = {TlvType.AUTHORITY: name, TlvType.ALPN: self.alpn}
+        inner = {
+            TlvType.SSL_VERSION: self.version,
+            TlvType.SSL_CIPHER: self.cipher,
+            TlvType.SSL_CN: self.common_name,
+        }
+        did, unverified = SslClient.SSL, 1
+        if self.certificate is not None:
+            did, unverified = did | SslClient.CERT_CONN | SslClient.CERT_SESS, 0
+        ssl = SslInfo(did, unverified, tuple(_fields(inner)))
+        return (*_fields(values), encode_ssl(ssl))
+
     def _names(self) -> str:
         found = alternative_names(self.certificate) if self.certificate is not None else ()
         return ", ".join(f"{kind}:{name}" for kind, name in found)
+
+
+def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:
+    return [
+        Tlv(kind, value.encode() if isinstance(value, str) else value)
+        for kind, value in values.items()
+        if value
+    ]
 
 
 @implementer(IOpenSSLServerConnectionCreator)

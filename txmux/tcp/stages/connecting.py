@@ -36,7 +36,7 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 def lacks_hello(client: Client, upstream: Upstream) -> bool:
     """Return whether a backend is to be sent what is in a ClientHello that has begun, but has not come in full."""
     names = upstream.backend.proxy_tlvs
-    if client.has_finished or client.tls_fields:
+    if client.has_finished or client.agreed_tls is not None:
         return False
     settings, received = client.configuration.settings, client.received
     if {"authority", "alpn"}.isdisjoint(names) or not received.startswith(_HELLO):

@@ -13,15 +13,11 @@ from zope.interface import implementer
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended, TLSEstablished
 from txmux.wire.facts import printable
-from txmux.wire.proxyprotocol.encode import encode_ssl
-from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from twisted.python.failure import Failure
 
-    from txmux.net.tls.termination import AgreedTLS, Termination
+    from txmux.net.tls.termination import Termination
     from txmux.tcp.configuration import RuleLayer
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
@@ -62,7 +58,7 @@ class Handshaking(Stage):
         agreed = self._termination.agreed(tls)
         inner: Any = tls
         client.transport, inner.wrappedProtocol = inner, client
-        client.tls_fields = _as_fields(agreed)
+        client.agreed_tls = agreed
         record = client.record
         record.facts = {**record.facts, **{k: printable(v) for k, v in agreed.facts().items()}}
         # From here on what is inside of TLS is counted.
@@ -88,28 +84,3 @@ class Handshaking(Stage):
     def _too_late(self) -> None:
         self._cause = "the TLS handshake took longer than detect_timeout"
         self._client.transport.abortConnection()
-
-
-def _as_fields(agreed: AgreedTLS) -> tuple[Tlv, ...]:
-    """Write what was agreed on as fields of a PROXY protocol header (section 2.2)."""
-    # Names of the DNS are ASCII; whatever else is there would be no UTF-8, as the field wants it.
-    name = agreed.sni if agreed.sni and agreed.sni.isascii() else None
-    values = {TlvType.AUTHORITY: name, TlvType.ALPN: agreed.alpn}
-    inner = {
-        TlvType.SSL_VERSION: agreed.version,
-        TlvType.SSL_CIPHER: agreed.cipher,
-        TlvType.SSL_CN: agreed.common_name,
-    }
-    did, unverified = SslClient.SSL, 1
-    if agreed.certificate is not None:
-        did, unverified = did | SslClient.CERT_CONN | SslClient.CERT_SESS, 0
-    ssl = SslInfo(did, unverified, tuple(_fields(inner)))
-    return (*_fields(values), encode_ssl(ssl))
-
-
-def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:
-    return [
-        Tlv(kind, value.encode() if isinstance(value, str) else value)
-        for kind, value in values.items()
-        if value
-    ]
