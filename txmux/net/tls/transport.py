@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from OpenSSL import SSL
 from OpenSSL.SSL import SENT_SHUTDOWN, Error, WantReadError, ZeroReturnError
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -26,8 +26,18 @@ Distrusted = tuple[int, "x509.Certificate"]
 
 _RECORD = 2**14  # the most plaintext that a record has (RFC 8446, section 5.1)
 _PIECE = 2**15  # the most ciphertext that is taken at once: a record and more (section 5.2)
+# What pyOpenSSL calls itself: its own methods allocate a buffer a call, and raise an exception where there is nothing yet.
+_lib: Any = SSL._lib  # type: ignore[attr-defined]
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+_BUFFER = _ffi.new("char[]", _PIECE)
 _MOST_UNREAD = 2**16
 """Bytes that OpenSSL answers by itself, as to a KeyUpdate (section 4.6.3), while the client reads nothing."""
+
+
+def _expect_more(connection: Any, result: int) -> None:
+    """Raise the error of a result, unless OpenSSL waits for more bytes of the peer."""
+    if _lib.SSL_get_error(connection._ssl, result) != _lib.SSL_ERROR_WANT_READ:
+        connection._raise_ssl_error(connection._ssl, result)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -49,6 +59,31 @@ class TLSTransport(TLSMemoryBIOProtocol):
     _tlsConnection: Any
     _has_finished = False
     _unread = 0
+
+    def accept(self, transport: Any, received: bytes) -> None:
+        """Make the connection for a client of which the first bytes have come. Twisted starts the handshake without them."""
+        self._tlsConnection = self.factory._creatorCallable(self)
+        self._appSendBuffer: list[bytes] = []
+        self.connected, self.transport = 1, transport
+        self.factory.registerProtocol(self)
+        self.dataReceived(received)
+
+    def _checkHandshakeStatus(self) -> None:
+        if self._aborted:
+            return
+        connection = self._tlsConnection
+        result = _lib.SSL_do_handshake(connection._ssl)
+        if result == 1:
+            self._handshakeDone = True
+            if IHandshakeListener.providedBy(self.wrappedProtocol):
+                self.wrappedProtocol.handshakeCompleted()
+            return
+        try:
+            _expect_more(connection, result)
+        except Error:
+            self._tlsShutdownFinished(Failure())
+        else:
+            self._flushSendBIO()
 
     def _write(self, data: bytes) -> None:
         """Encrypt all of it, and send it in one go. Twisted's sends each record by itself."""
@@ -76,11 +111,11 @@ class TLSTransport(TLSMemoryBIOProtocol):
             self.transport.write(data)
 
     def _encrypted(self) -> bytes:
-        data = b""
-        with contextlib.suppress(WantReadError):  # there is nothing
-            data = self._tlsConnection.bio_read(_PIECE)
-            while len(data) % _PIECE == 0:
-                data += self._tlsConnection.bio_read(_PIECE)
+        bio, data = self._tlsConnection._from_ssl, b""
+        while (count := _lib.BIO_read(bio, _BUFFER, _PIECE)) > 0:
+            data += _ffi.buffer(_BUFFER, count)[:]
+            if count < _PIECE:
+                break
         return data
 
     def _answer(self) -> None:
@@ -99,11 +134,11 @@ class TLSTransport(TLSMemoryBIOProtocol):
             return
         pieces: list[bytes] = []
         end: Callable[[], None] | None = None
+        connection = self._tlsConnection
         try:
-            while True:
-                pieces.append(self._tlsConnection.recv(_RECORD))
-        except WantReadError:
-            pass
+            while (count := _lib.SSL_read(connection._ssl, _BUFFER, _RECORD)) > 0:
+                pieces.append(_ffi.buffer(_BUFFER, count)[:])
+            _expect_more(connection, count)
         except ZeroReturnError:
             end = self._finished
         except Error:
@@ -118,7 +153,6 @@ class TLSTransport(TLSMemoryBIOProtocol):
     def _finished(self) -> None:
         self._has_finished = True
         if self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
-            self._shutdownTLS()
             # Both have sent the end: with TLS inside of TLS, the outer one may still be broken off, which cuts nothing.
             self._reason = self._reason or connectionDone
             self._tlsShutdownFinished(None)

@@ -48,8 +48,7 @@ class Handshaking(Stage):
             below.protocol = tls
         hello, client.received = client.received, b""
         has_finished, client.has_finished = client.has_finished, False
-        tls.makeConnection(below)
-        tls.dataReceived(hello)
+        tls.accept(below, hello)
         if has_finished:
             tls.readConnectionLost()
 
