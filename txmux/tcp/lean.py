@@ -26,7 +26,7 @@ from txmux.interfaces import Peeked
 from txmux.net.addresses import ip_address_of, text_of
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.peer import patience, unanswered_by
-from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, prepare
+from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer, prepare
 from txmux.net.sockets.memory import MEMORY
 from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
@@ -354,7 +354,7 @@ class LeanConnection:
             local = ip_address_of(self.host())
             data = proxy_header(upstream.backend, self.address, local) + data
         own = server.getsockname()
-        if own[:2] == self._place[1]:
+        if own[1] == self._place[1][1] and is_own_peer(server):
             self._fail(errno.ECONNREFUSED, OWN_PEER)
             return
         try:

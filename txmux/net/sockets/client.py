@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -64,6 +65,13 @@ def socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] |
     if kind == "tcp" and isIPv6Address(host):
         return socket.AF_INET6, (host, port)
     return None
+
+
+def is_own_peer(connected: socket.socket) -> bool:
+    """Return whether a socket is connected to itself; see `OWN_PEER`."""
+    with contextlib.suppress(OSError):  # it is not connected yet
+        return bool(connected.getpeername() == connected.getsockname())
+    return False
 
 
 class Binding(Protocol):
