@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.detection.test_detector import name_of
+from tests.detection.test_detector import Raises, name_of
 from txmux.detection.detector import Decision, Detector, is_limit_reached
 from txmux.detection.explain import explain
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Transport, Verdict
@@ -194,6 +194,32 @@ class FlowTests(SynchronousTestCase):
             return detection.finish()
 
         self.assertEqual(decide(one_by_one), decide(sorted(batches)))
+
+
+class AtOnceTests(SynchronousTestCase):
+    def test_decides_by_one_datagram_where_routes_are_for_anyone(self) -> None:
+        detector = Detector([asks("a", Nth(1, ord("y")), Nth(1)), asks("b", Nth(1, ord("z")))])
+        for first in b"xyz":
+            peeked = Datagrams((bytes([first]),))
+            self.assertIsNone(detector.decide_at_once(peeked))  # nothing is known of this byte yet
+            decision = detector.start_flow_detection().feed(peeked.datagrams)
+            self.assertEqual(detector.decide_at_once(peeked), decision)
+        self.assertEqual(name_of(decision), "b")
+
+    def test_leaves_all_else_to_the_whole_way(self) -> None:
+        inside = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
+        negated = Alternative("not", Nth(1, ord("y")), negated=True)
+        for one in (
+            asks("more", Nth(2)),
+            asks("limited", Nth(1), clients=inside),
+            asks("dry", Nth(1), dry_run=True),
+            asks("raises", Raises()),
+            Route("negated", (negated,), Refusal.CLOSE),
+            asks("other", Nth(1, ord("y"))),
+        ):
+            detector = Detector([one])
+            detector.plan(ord("x"))
+            self.assertIsNone(detector.decide_at_once(Datagrams((b"x",))), one.name)
 
 
 class ExplainTests(SynchronousTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+import types
 from pathlib import Path
 from typing import Any
 from unittest import skipUnless
@@ -50,6 +51,7 @@ def _burst() -> int:
 
 class _Listener:
     seconds = staticmethod(time.monotonic)
+    paths = types.MappingProxyType[Any, Any]({})
 
     def __init__(self) -> None:
         self.begun = self.dropped = self.shed_count = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from base64 import b64decode, b64encode
 from ipaddress import ip_address
 from struct import error as StructError  # noqa: N812
@@ -95,6 +96,7 @@ class Flow:
         "queue",
         "record",
         "refusal_reason",
+        "runtime",
         "shared_address",
         "state",
         "unrecognised",
@@ -111,6 +113,7 @@ class Flow:
         permit: Permit | None,
     ) -> None:
         self.live = live
+        self.runtime: Any = live.runtime
         self.port = port
         self.key = key
         self._client = client
@@ -152,10 +155,6 @@ class Flow:
     # As a `Served`.
 
     @property
-    def runtime(self) -> Any:
-        return self.live.runtime
-
-    @property
     def address(self) -> Address | None:
         return self.client
 
@@ -174,9 +173,7 @@ class Flow:
         if self._counted is not None and self.record.detect_ms is not None:
             now = (self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out)
             before, self._counted_before = self._counted_before, now
-            counts = self.configuration.counts
-            counts.relayed(self._counted, now[0] - before[0], now[1] - before[1])
-            counts.datagrams(now[2] - before[2], now[3] - before[3])
+            self.configuration.counts.relayed(self._counted, *map(operator.sub, now, before))
 
     # From the client.
 
@@ -357,7 +354,8 @@ class Flow:
         self._counted = route.counts
         route.counts.matched(record)
         record.route = route.name
-        self.logged = fewer(self.logged, route.log)
+        if route.log is not self.logged:
+            self.logged = fewer(self.logged, route.log)
         self._route(route.destination, "denied")
 
     def _route(self, destination: Destination, reason: EndReason) -> None:
@@ -487,7 +485,8 @@ class Flow:
         if server_socket is None or server_socket.sock is None:
             self.count_lost(len(self.held))
         if server_socket is not None:
-            if self.logged:
+            # Only where a line is written is the system asked.
+            if self.logged is True or (self.logged and not record.is_clean):
                 record.server_local = server_socket.local_address()
             server_socket.end(is_unanswered=reason == "unanswered")
         self.held = ()

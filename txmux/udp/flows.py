@@ -73,6 +73,7 @@ class Flows:
         self._factory = factory
         self.live = live = LiveFlows(factory)
         self.seconds = live.seconds
+        self.paths = live.migration.paths
         self._descriptors = factory.runtime.descriptors
         self._most = 0.0
         self._refusals = Refusals(self.seconds)

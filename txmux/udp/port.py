@@ -20,7 +20,7 @@ from txmux.udp.connection_ids import HEAD
 from txmux.udp.shared_address import Beside, SharedAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from txmux.net.sockets.poller import Poller
 
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
         @property
         def seconds(self) -> Callable[[], float]: ...
+
+        @property
+        def paths(self) -> Mapping[Any, Any]: ...
 
         def attach(self) -> None: ...
         def detach(self) -> None: ...
@@ -194,10 +197,10 @@ class DatagramPort(WatchedPort):
 
     def enter(self, key: Key, flow: PortFlow) -> None:
         at = self.flows.get(key)
-        if isinstance(at, SharedAddress):
-            at.add(flow)
-        elif at is None:
+        if at is None:
             self.flows[key] = flow
+        elif isinstance(at, SharedAddress):
+            at.add(flow)
         else:
             self.flows[key] = SharedAddress(self._to.seconds, at, flow)
 
@@ -261,7 +264,10 @@ class DatagramPort(WatchedPort):
             flow = flows.get(key)
             data = buffer[:length]
             if flow is None:
-                self._first(key, data, size)
+                if self._waiting is None and not self._to.paths:
+                    self._begin(key, data, size)
+                else:
+                    self._first(key, data, size)
             elif not flow.from_client(data, size):
                 self._sort(key, data, size)
             if not self._is_reading:

@@ -215,8 +215,11 @@ class ServerSocket:
         if server is None:
             flow.count_lost(ancillary.datagrams_in(len(data), size))
             return
+        lost = 0
         try:
-            if self._header:
+            if not size and not self._header:
+                server.send(data)
+            elif self._header:
                 lost = sum(
                     send(server, part, its_size)
                     for part, its_size in self._with_headers(data, size)
@@ -226,6 +229,8 @@ class ServerSocket:
         except ConnectionRefusedError:
             lost = 0 if is_held else ancillary.datagrams_in(len(data), size)
             self._refused()
+        except OSError:
+            lost = 1
         if lost:
             flow.count_lost(lost)  # which may have ended
 

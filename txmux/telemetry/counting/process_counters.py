@@ -122,17 +122,19 @@ class ListenerCounts(_Counts):
         cells[_BYTES + 1 + bisect_left(_BYTES_BOUNDS, said)] += 1
         cells[_BYTES] += said
 
-    def relayed(self, route: RouteCounts, bytes_in: int, bytes_out: int) -> None:
+    def relayed(
+        self, route: RouteCounts, bytes_in: int, bytes_out: int, came: int = 0, went: int = 0
+    ) -> None:
+        """Count bytes, and for a flow the datagrams of both sides."""
         if bytes_in > 0:
             self.cells[_IN] += bytes_in
             route.cells[_ROUTE_IN] += bytes_in
         if bytes_out > 0:
             self.cells[_OUT] += bytes_out
             route.cells[_ROUTE_OUT] += bytes_out
-
-    def datagrams(self, came: int, went: int) -> None:
-        self.cells[_DATAGRAMS_IN] += came
-        self.cells[_DATAGRAMS_OUT] += went
+        if came or went:
+            self.cells[_DATAGRAMS_IN] += came
+            self.cells[_DATAGRAMS_OUT] += went
 
     def lost(self, count: int) -> None:
         self.cells[_LOST] += count
