@@ -6,8 +6,9 @@ import base64
 import fcntl
 import os
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from attrs.validators import deep_mapping, instance_of
@@ -17,12 +18,8 @@ from txmux.access.admission import Admission, Counter, Tally
 from txmux.access.loops import LoopDetector
 from txmux.access.per_source import PerSource, SourceLimits, SourceTable
 from txmux.errors import MuxError
+from txmux.rules.model import Listener, Rules
 from txmux.telemetry.sharedmemory import grow, make, mapped
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-
-    from txmux.rules.model import Listener, Rules
 
 _SIZE = 8  # of a number, in bytes
 # The columns that belong to no process: connections in transit, and expected ones.

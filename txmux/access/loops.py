@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zlib import crc32
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress, ITransport
 
 from txmux.net.addresses import text_of
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, ITransport
 
 MOST_HOPS = 8
 """How often a connection may return to this service. Rules that forward it to another listener do so once or twice."""

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IDelayedCall
+
 from txmux.backends.upstreams import Upstreams
 from txmux.control.broadcast import Askable
 from txmux.control.report import Report
 from txmux.telemetry.events import Sampling
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
-
     Follower = Callable[[dict[str, Any] | None], object]
 
 _BEAT = 5.0

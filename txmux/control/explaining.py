@@ -6,17 +6,16 @@ how many bytes at most, and in which order routes were asked, from which it foll
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from txmux.detection.explain import excluded_by, explain
 from txmux.rules.tracing import Trace, TracedSample, trace_json
+from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.tcp.stages.peeking import Peeking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from ipaddress import IPv4Address, IPv6Address
-
-    from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.served import Served
 
 

@@ -18,6 +18,7 @@ While the new process works on one batch, the old one prepares the next; more wo
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,15 +26,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
+from txmux.access.admission import Admission
 from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError, Liveness
 from txmux.processes.workers.messages import close, sockets_of
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, Unpacking, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from txmux.access.admission import Admission
     from txmux.tcp.connection import MuxProtocol
     from txmux.tcp.lean import Stream
     from txmux.tcp.listener import MuxFactory

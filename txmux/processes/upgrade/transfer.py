@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,9 +20,6 @@ from txmux.processes.workers.messages import sockets_of
 from txmux.tcp.lean import Stream
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Sequence
-
     from txmux.serving.serving import Serving
     from txmux.tcp.listener import MuxFactory
     from txmux.udp.port import DatagramPort

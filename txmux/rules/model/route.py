@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -16,7 +17,6 @@ from txmux.rules.model.section import NOWHERE, Section
 from txmux.transport import Transport
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from zoneinfo import ZoneInfo
 
     from txmux.interfaces import Predicate
