@@ -76,7 +76,7 @@ class FileTests(SynchronousTestCase):
         )
         x, y = rules_of(found).listeners
         self.assertEqual(
-            (x.max_connections, x.backlog, y.max_connections, y.backlog), (1, 1024, 1, 2)
+            (x.max_connections, x.backlog, y.max_connections, y.backlog), (1, 65535, 1, 2)
         )
 
     def test_the_rest_is_reported_once(self) -> None:

@@ -53,7 +53,7 @@ class ListenTests(SynchronousTestCase):
     def test_different_parameters_make_listeners(self) -> None:
         found = server("listen 444 backlog=99; listen 445 so_keepalive=30m::10; proxy_pass a;")
         listeners = rules_of(found).listeners
-        self.assertEqual([one.backlog for one in listeners], [1024, 99, 1024])
+        self.assertEqual([one.backlog for one in listeners], [65535, 99, 65535])
         self.assertEqual(listeners[2].keepalive, Keepalive(idle=1800, count=10))
         self.assertEqual(
             rules_of(server("listen 444 so_keepalive=off; proxy_pass a;")).listeners[1].keepalive,

@@ -121,7 +121,7 @@ class Listener:
     max_connections_per_source: int = 0
     max_undecided_per_source: int = 0
     connection_rate_per_source: Rate | None = None
-    backlog: int = 1024
+    backlog: int = 65535  # the system takes less: `somaxconn`
     keepalive: Keepalive | None = attrs.field(factory=Keepalive)
     freebind: bool = False
     tls_strict: bool = False
