@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +18,7 @@ from txmux.rules.model import Logged, Settings, fewer
 from txmux.telemetry.access_log import (
     AccessLogError,
     FileAccessLog,
+    MergingLog,
     ServiceAccessLog,
     as_json,
     as_text,
@@ -202,3 +204,61 @@ class StandardOutputTests(SynchronousTestCase):
         with os.fdopen(read, encoding="utf-8") as lines:
             found = [json.loads(line)["reason"] for line in lines]
         self.assertEqual(found, ["done", "silent"])
+
+
+class MergingTest(SynchronousTestCase):
+    """Clients that leave without a byte share lines, and no others do."""
+
+    def setUp(self) -> None:
+        self.path = make_folder(self) / "log"
+        self.clock = Clock()
+        settings = Settings(access_log=self.path, access_log_format="json")
+        log = open_log(settings, clock=self.clock)
+        assert isinstance(log, MergingLog)
+        self.log = log
+        self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
+        self.addCleanup(log.close)
+
+    def leave(self, *ports: int, host: str = "192.0.2.1", **settings: Any) -> None:
+        for port in ports:
+            self.log.write(
+                a_record(**{"client": f"{host}:{port}", "reason": "client-gone", **settings})
+            )
+
+    def new_lines(self) -> list[tuple[str, int | None]]:
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        os.truncate(self.path, 0)
+        return [(line["client"], line.get("count")) for line in lines]
+
+    def test_storm(self) -> None:
+        self.leave(1, 2, 3)
+        self.leave(7, host="192.0.2.2")
+        self.leave(8, listener="other")
+        alone = [("192.0.2.1:1", None), ("192.0.2.2:7", None), ("192.0.2.1:8", None)]
+        self.assertEqual(self.new_lines(), alone)
+        self.clock.advance(1)
+        self.leave(4, 5)
+        self.assertEqual(self.new_lines(), [("192.0.2.1:3", 2)])
+        self.clock.advance(1)
+        self.assertEqual(self.new_lines(), [("192.0.2.1:5", 2)])
+        self.clock.advance(1)
+        self.leave(6, 7)
+        self.clock.advance(1)
+        self.assertEqual(self.new_lines(), [("192.0.2.1:6", None), ("192.0.2.1:7", None)])
+
+    def test_others(self) -> None:
+        self.leave(1, 2, bytes_in=1)
+        self.leave(3, 4, reason="silent")
+        self.assertEqual(
+            [port for port, _ in self.new_lines()], [f"192.0.2.1:{n}" for n in (1, 2, 3, 4)]
+        )
+
+    def test_close(self) -> None:
+        self.leave(1, 2, 3)
+        self.log.close()
+        self.assertEqual(self.new_lines(), [("192.0.2.1:1", None), ("192.0.2.1:3", 2)])
+
+    def test_count_comes_before_facts(self) -> None:
+        record = a_record(facts={"sni": "x"})
+        self.assertIn(" reason=done count=3 facts.sni=x", as_text(record, 3))
+        self.assertEqual([*json.loads(as_json(record, 3))][-3:], ["reason", "count", "facts"])

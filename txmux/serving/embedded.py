@@ -82,7 +82,11 @@ class EmbeddedService(Service):
             return
         rules = self.rules
         self._check(rules)
-        serving = Serving(rules, open_log(rules.settings, after_turn(self._reactor)), self._reactor)
+        serving = Serving(
+            rules,
+            open_log(rules.settings, after_turn(self._reactor), clock=self._reactor),
+            self._reactor,
+        )
         try:
             self._sockets.open(rules.listeners)
             serving.listen_all(rules, self._sockets.sockets(), {}, self._admission(rules))
@@ -161,7 +165,7 @@ class EmbeddedService(Service):
         sockets = self._sockets.prepare(rules.listeners)
         access_log = None
         try:
-            access_log = open_log(rules.settings, after_turn(self._reactor))
+            access_log = open_log(rules.settings, after_turn(self._reactor), clock=self._reactor)
             prepared = serving.prepare(rules, sockets.sockets, self._admission(rules), access_log)
         except Exception:
             sockets.abandon()

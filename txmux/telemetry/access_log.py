@@ -22,10 +22,13 @@ from txmux.telemetry.lines import LineWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
     from txmux.rules.model import Logged, Settings
     from txmux.telemetry.record import ConnectionRecord
 
 _LAST = 1.0  # seconds that a slow reader has at the end
+_MERGED = 1.0  # seconds whose clients that left without a byte share a line
 
 _PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
 KEPT = 200  # the most connections that are stored
@@ -50,8 +53,8 @@ class AccessLog(Protocol):
     def close(self) -> None: ...
 
 
-def as_text(record: ConnectionRecord) -> str:
-    """Write a record as ``key=value`` pairs on one line; absent values are ``-``.
+def as_text(record: ConnectionRecord, count: int = 1) -> str:
+    """Write a record as ``key=value`` pairs on one line; absent values are ``-``. It may stand for `count` connections.
 
     A value with blanks, quotes or anything unprintable in it is written as a JSON string, so that what a
     client sent can neither break the line nor pretend to be another field.
@@ -70,12 +73,17 @@ def as_text(record: ConnectionRecord) -> str:
         f" bytes_in={record.bytes_in} bytes_out={record.bytes_out}{datagrams}"
         f" detect_ms={'-' if detect is None else f'{detect:.1f}'}"
         f" connect_ms={'-' if connect is None else f'{connect:.1f}'}"
-        f" duration_ms={'-' if duration is None else f'{duration:.1f}'} reason={record.reason or '-'}{facts}"
+        f" duration_ms={'-' if duration is None else f'{duration:.1f}'} reason={record.reason or '-'}"
+        f"{f' count={count}' if count > 1 else ''}{facts}"
     )
 
 
-def as_json(record: ConnectionRecord) -> str:
-    return _to_json(fields_of(record))
+def as_json(record: ConnectionRecord, count: int = 1) -> str:
+    fields = fields_of(record)
+    if count > 1:
+        facts = fields.pop("facts")
+        fields.update(count=count, facts=facts)
+    return _to_json(fields)
 
 
 def fields_of(record: ConnectionRecord) -> dict[str, Any]:
@@ -138,8 +146,8 @@ class ServiceAccessLog:
     def __init__(self, form: Literal["text", "json"] = "text") -> None:
         self._format = _FORMATS[form]
 
-    def write(self, record: ConnectionRecord) -> None:
-        _access.info("{line}", line=self._format(record))
+    def write(self, record: ConnectionRecord, count: int = 1) -> None:
+        _access.info("{line}", line=self._format(record, count))
 
     def reopen(self) -> None:
         pass  # the owner of the service's log does that
@@ -184,9 +192,9 @@ class FileAccessLog:
     def _open(self) -> int:
         return open_log_file(self._path, self._owner)
 
-    def write(self, record: ConnectionRecord) -> None:
+    def write(self, record: ConnectionRecord, count: int = 1) -> None:
         """Append one line. A disk that is full costs lines, never connections."""
-        self._lines.append(f"{self._format(record)}\n".encode())
+        self._lines.append(f"{self._format(record, count)}\n".encode())
         if self._later is None:
             self._flush()
         elif len(self._lines) == 1:
@@ -270,19 +278,72 @@ class StandardOutputLog(FileAccessLog):
         super().close()
 
 
+class MergingLog:
+    """Writes one line a second for each address whose clients leave without a byte, after an ordinary one for the first.
+
+    In a storm, a line for each would cost more than all else.
+    """
+
+    def __init__(self, log: ServiceAccessLog | FileAccessLog, clock: IReactorTime) -> None:
+        self._log = log
+        self._clock = clock
+        self._alarm: IDelayedCall | None = None
+        # Of each listener and address: how many clients have no line yet, and the last one's record.
+        self._left: dict[tuple[str, str], tuple[int, ConnectionRecord]] = {}
+
+    def write(self, record: ConnectionRecord) -> None:
+        if record.bytes_in or record.reason != "client-gone":
+            self._log.write(record)
+            return
+        source = record.listener, record.client.rpartition(":")[0]
+        known = self._left.get(source)
+        if known is None:
+            self._log.write(record)
+        self._left[source] = (0 if known is None else known[0] + 1), record
+        if self._alarm is None:
+            self._alarm = self._clock.callLater(_MERGED, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._write_left()
+        if self._left:
+            self._alarm = self._clock.callLater(_MERGED, self._ring)
+
+    def _write_left(self) -> None:
+        self._left = {source: left for source, left in self._left.items() if left[0]}
+        for source, (count, record) in self._left.items():
+            self._left[source] = 0, record
+            self._log.write(record, count)
+
+    def reopen(self) -> None:
+        self._log.reopen()
+
+    def close(self) -> None:
+        self._write_left()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._log.close()
+
+
 def open_log(
     settings: Settings,
     later: Callable[[Callable[[], None]], None] | None = None,
     owner: tuple[int, int] | None = None,
+    clock: IReactorTime | None = None,
 ) -> AccessLog | None:
-    """Open the access log that the settings ask for, if any; see `FileAccessLog`."""
+    """Open the access log that the settings ask for, if any; see `FileAccessLog`, and `MergingLog` if there is a clock."""
+    form = settings.access_log_format
+    log: ServiceAccessLog | FileAccessLog
     if settings.access_log is None:
         return None
     if settings.access_log == "-":
-        return ServiceAccessLog(settings.access_log_format)
-    if settings.access_log == "stdout":
-        return StandardOutputLog(settings.access_log_format, later)
-    return FileAccessLog(settings.access_log, settings.access_log_format, later, owner)
+        log = ServiceAccessLog(form)
+    elif settings.access_log == "stdout":
+        log = StandardOutputLog(form, later)
+    else:
+        log = FileAccessLog(settings.access_log, form, later, owner)
+    return log if clock is None else MergingLog(log, clock)
 
 
 @attrs.define

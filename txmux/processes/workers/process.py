@@ -168,7 +168,10 @@ class WorkerProcess:
             admission = self._admission(rules)
             account = account_of(rules)
             access_log = open_log(
-                rules.settings, after_turn(self._reactor), account.owner if account else None
+                rules.settings,
+                after_turn(self._reactor),
+                account.owner if account else None,
+                self._reactor,
             )
             serving = self._serving = Serving(
                 rules,
@@ -221,7 +224,7 @@ class WorkerProcess:
         limits.use(other.limits)
         rules = other.rules
         with ExitStack() as undo:
-            access_log = open_log(rules.settings, after_turn(self._reactor))
+            access_log = open_log(rules.settings, after_turn(self._reactor), clock=self._reactor)
             if access_log is not None:
                 undo.callback(access_log.close)
             prepared = serving.prepare(
