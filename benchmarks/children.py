@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import multiprocessing
 import os
 import re
 import signal
@@ -325,3 +326,15 @@ def _is_there(protocol: str, port: int, state: str) -> bool:
     rows = Path(f"/proc/net/{protocol}").read_text().splitlines()[1:]
     fields = (row.split() for row in rows)
     return any(row[1].endswith(f":{port:04X}") and row[3] == state for row in fields)
+
+
+@contextlib.contextmanager
+def process(target: Callable[[], object]) -> Iterator[None]:
+    """Run something beside."""
+    forked = multiprocessing.get_context("fork").Process(target=target, daemon=True)
+    forked.start()
+    try:
+        yield
+    finally:
+        forked.kill()
+        forked.join()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import multiprocessing
 import os
 import random
 import resource
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from benchmarks.children import BenchmarkError, Child, eventually, free_ports, is_listening
+from benchmarks.children import BenchmarkError, Child, eventually, free_ports, is_listening, process
 from benchmarks.measures.latency import percentiles
 
 if TYPE_CHECKING:
@@ -193,18 +192,6 @@ def good_times(port: int, seconds: float) -> list[float]:
     finally:
         gc.enable()
     return found
-
-
-@contextlib.contextmanager
-def process(target: Callable[[], object]) -> Iterator[None]:
-    """Run something beside."""
-    forked = multiprocessing.get_context("fork").Process(target=target, daemon=True)
-    forked.start()
-    try:
-        yield
-    finally:
-        forked.kill()
-        forked.join()
 
 
 @contextlib.contextmanager

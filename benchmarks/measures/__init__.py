@@ -15,6 +15,7 @@ from benchmarks.measures import (
     scaling,
     small,
     start,
+    storm,
     tls,
 )
 
@@ -30,6 +31,7 @@ MEASURES = (
     Measure("memory", memory.FIGURES, memory.measure, rounds=1),
     Measure("held", held.FIGURES, held.measure, rounds=1),
     Measure("latency", latency.FIGURES, latency.measure),
+    Measure("storm", storm.FIGURES, storm.measure),
     Measure("scaling", scaling.FIGURES, scaling.measure),
     Measure("udp-bulk", datagrams.BULK, datagrams.bulk),
     Measure("udp-questions", datagrams.QUESTIONS, datagrams.questions),

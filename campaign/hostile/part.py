@@ -20,8 +20,7 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks.children import BenchmarkError
-from benchmarks.flood import process
+from benchmarks.children import BenchmarkError, process
 from campaign.budget import Budget
 from campaign.hostile import admin, plain, secure
 from campaign.hostile.attack import Attack, Target, under
