@@ -30,8 +30,9 @@ from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.control.report import Report
 from txmux.processes import forking
+from txmux.processes.forking import spawn
 from txmux.processes.workers import starting
-from txmux.processes.workers.starting import Starter, installed_code, start_early
+from txmux.processes.workers.starting import STARTER, Starter, installed_code
 
 _ENDED = "the process that starts workers has ended"
 
@@ -115,7 +116,7 @@ class StarterTest(WorkersTestCase):
 class StartingTest(SynchronousTestCase):
     def test_halted_starter_is_killed_at_the_stop(self) -> None:
         self.patch(forking, "_PATIENCE", 0.1)
-        child = start_early()
+        child = spawn(STARTER)
         os.kill(child.pid, signal.SIGSTOP)
         Starter(reactor, child, lambda: None).close()
         self.assertRaises(ProcessLookupError, os.kill, child.pid, 0)

@@ -18,6 +18,7 @@ from typing import Any
 
 from txmux import __version__
 from txmux.errors import MuxError
+from txmux.net.tls.deferred import import_reactor_without_tls
 
 COMMANDS = {
     "ban": "Ban an address or a network for a while.",
@@ -133,6 +134,8 @@ def _command(name: str) -> Any:
 
 
 def _run(words: list[str]) -> int:
+    if words[:1] == ["run"]:
+        import_reactor_without_tls()
     parser = make_parser(words[:1], words)  # options before a command end the program
     if not words:
         parser.print_help(sys.stderr)

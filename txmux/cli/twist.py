@@ -16,13 +16,12 @@ from twisted.logger import textFileLogObserver
 from twisted.python import usage
 
 from txmux.cli import COMMANDS, open_closed_streams
-from txmux.cli.run.program import read_rules, status_of
+from txmux.cli.run.program import read_rules, start_early, status_of
 from txmux.errors import MuxError
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
 from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.processes.forking import can_fork, name_process
-from txmux.processes.workers.starting import start_early
 from txmux.telemetry.lines import ServiceLog
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class Options(usage.Options):
         except MuxError as error:
             _stop(error, os.EX_CONFIG)
         # `twist` has no reactor yet, unless --reactor names one. `twistd` may change user, folder and more before it starts the service.
-        self.starter = start_early() if is_twist and can_fork() else None
+        self.starter = start_early(self.rules) if is_twist and can_fork() else None
         name_process("supervisor")
 
 

@@ -1,4 +1,4 @@
-"""A reactor without OpenSSL, until somebody wants TLS of it."""
+"""Twisted without asyncio, and a reactor without OpenSSL, until somebody uses them."""
 
 from __future__ import annotations
 
@@ -70,19 +70,62 @@ reactor.callLater(300, reactor.stop)
 reactor.run()
 """
 
+_ASYNCIO = """\
+import sys
+from txmux.net.tls.deferred import import_reactor_without_tls
+
+import_reactor_without_tls()
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.compat import cookielib
+
+async def add():
+    return 1 + await succeed(1)
+
+Deferred.fromCoroutine(add()).addCallback(print)
+assert not {"asyncio", "http.cookiejar", "http.client", "ssl"} & set(sys.modules)
+import asyncio
+
+async def convert():
+    return await Deferred.fromCoroutine(add()).asFuture(asyncio.get_running_loop())
+
+print(asyncio.run(convert()), asyncio.__file__ is not None, cookielib.CookieJar.__name__)
+"""
+
+_AT_ONCE = """\
+import sys
+from txmux.net.tls.deferred import _AsyncIO
+
+sys.modules["asyncio"] = _AsyncIO("asyncio")
+from asyncio import iscoroutine, run
+
+print(run.__module__, type(sys.modules["asyncio"]).__name__)
+"""
+
 
 class DeferredTest(SynchronousTestCase):
     """Programs that begin without TLS."""
 
-    def test_used_later(self) -> None:
-        """OpenSSL is not imported with the reactor; connections with TLS, from the start or later, work all the same."""
-        folder = make_folder(self)
-        pem = authority().issue("localhost").write(folder / "server.pem", key=True)
+    def output(self, program: str, *arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", _PROGRAM, str(pem)],
+            [sys.executable, "-W", "ignore", "-c", program, *arguments],
             capture_output=True,
             text=True,
             timeout=600,
             check=False,
         )
-        self.assertEqual((done.stdout, done.stderr), ("answer hello\nanswer hello\n", ""))
+        self.assertEqual(done.stderr, "")
+        return done.stdout
+
+    def test_asyncio(self) -> None:
+        """Coroutines are run without asyncio, which can be used later, as can what Twisted has of the HTTP client."""
+        self.assertEqual(self.output(_ASYNCIO), "2\n2 True CookieJar\n")
+
+    def test_asyncio_at_once(self) -> None:
+        """A Twisted that needs more of asyncio at once has it imported."""
+        self.assertEqual(self.output(_AT_ONCE), "asyncio.runners module\n")
+
+    def test_used_later(self) -> None:
+        """OpenSSL is not imported with the reactor; connections with TLS, from the start or later, work all the same."""
+        folder = make_folder(self)
+        pem = authority().issue("localhost").write(folder / "server.pem", key=True)
+        self.assertEqual(self.output(_PROGRAM, str(pem)), "answer hello\nanswer hello\n")

@@ -16,10 +16,10 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, printable
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
-from txmux.net.tls.deferred import import_reactor_without_tls
-from txmux.processes.forking import name_process
+from txmux.processes.forking import Child, name_process, spawn
 from txmux.processes.privilege.privilege import read_by_helper
-from txmux.processes.workers.starting import start_early
+from txmux.processes.privilege.sandbox import folders_of_python
+from txmux.processes.workers.starting import STARTER, modules_for, reactor_of_workers
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.lines import ServiceLog
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Rules
 
-_SHARED = ("twisted.internet.default", "txmux.admin.http", "txmux.admin.site", "txmux.service")
-"""What the supervisor imports, beside what its workers do too."""
+_ADMIN = ("txmux.admin.http", "txmux.admin.site")
 
 _log = Logger(namespace="txmux")
 
@@ -54,16 +53,22 @@ def status_of(error: MuxError) -> int:
     return os.EX_CONFIG if isinstance(error, RulesError) else 1
 
 
+def start_early(rules: Rules) -> Child:
+    """Start the process that forks workers, while this one has no reactor, so that both share the memory of what is imported."""
+    reactor = reactor_of_workers(import_module("twisted.internet.default").install.__module__)
+    admin = _ADMIN if rules.settings.admin else ()
+    for module in (reactor, "txmux.service", STARTER, *admin, *modules_for(rules)):
+        import_module(module)
+    folders_of_python()  # it looks at every module
+    return spawn(STARTER)
+
+
 def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) -> int:
     """Serve until the process is stopped, and return the exit status.
 
     SIGINT, by which a person ends it, ends the process as a shell expects.
     """
-    import_reactor_without_tls()
-    # All that both run is imported before the starter is forked, so that they share its memory.
-    for module in _SHARED:
-        import_module(module)
-    starter = start_early()
+    starter = start_early(rules)
     name_process("supervisor")
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
+from txmux.processes.privilege import landlock
 from txmux.serving.listen_addresses import are_plain
 
 if TYPE_CHECKING:
@@ -88,8 +89,6 @@ def sandbox_of(rules: Rules) -> Sandbox:
     setting = rules.settings.sandbox
     if setting == "off":
         return "off"
-    from txmux.processes.privilege import landlock  # noqa: PLC0415 - not every system has it
-
     if setting == "yes":
         if not landlock.abi():
             raise SandboxError(
@@ -108,8 +107,6 @@ def confine(sandbox: Sandbox) -> bool:
     """
     if sandbox == "off":
         return False
-    from txmux.processes.privilege import landlock  # noqa: PLC0415 - as above
-
     try:
         landlock.give_up_privileges()
         read = [*_SYSTEM, _OWN, *folders_of_python(), *_of_tls()]

@@ -41,9 +41,8 @@ from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.process import run
 from txmux.wire.jsontext import parse_json
 
-__all__ = ["MODULE", "main"]
+__all__ = ["main"]
 
-MODULE = __name__
 _PACKET = 65536  # bytes
 _STDERR = 2
 
@@ -87,7 +86,7 @@ def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
         except AccountError as problem:
             sys.stderr.write(f"{problem}\n")
             return False
-    elif do == "import":
+    elif do == "import" and not sys.modules.keys() >= {*question["modules"]}:
         for name in question["modules"]:
             import_module(name)
         folders_of_python.cache_clear()

@@ -34,22 +34,17 @@ if TYPE_CHECKING:
 
     from txmux.processes.privilege.sandbox import Sandbox
 
-__all__ = ["Starter", "StarterError", "start_early"]
+__all__ = ["STARTER", "Starter", "StarterError", "modules_for", "reactor_of_workers"]
 
 _PACKET = 65536  # bytes
 _MOST_SILENT = 10
 """Seconds without an answer after which the process is killed: imports may take long on a busy machine."""
 _STDERR = 2
-_MODULE = "txmux.processes.workers.starter"
+STARTER = "txmux.processes.workers.starter"
 
 
 class StarterError(MuxError):
     """No worker can be forked now."""
-
-
-def start_early() -> Child:
-    """Start the process while this one has no reactor, so that both share the memory of imported modules."""
-    return spawn(_MODULE)
 
 
 class Starter:
@@ -89,7 +84,7 @@ class Starter:
         """
         self._rules, self._ended, self._lost = rules, ended, lost
         try:
-            self._connect(self._child or spawn(_MODULE))
+            self._connect(self._child or spawn(STARTER))
         except OSError as problem:
             raise StarterError(f"no worker can be started: {problem.strerror}") from problem
         self._child = None
@@ -130,7 +125,7 @@ class Starter:
     def use(self, rules: Rules) -> None:
         """Import the modules that these rules need before workers are forked."""
         self._rules = rules
-        modules = [*_modules_for(rules)]
+        modules = [*modules_for(rules)]
         if self._connection is not None and modules:
             self._connection.send(do="import", modules=modules)
 
@@ -140,7 +135,7 @@ class Starter:
             return fail(StarterError("the process that starts workers has ended"))
         from twisted.internet import reactor  # noqa: PLC0415 - it is there
 
-        kind = _reactor_of_workers(type(reactor).__module__)
+        kind = reactor_of_workers(type(reactor).__module__)
         return self._connection.fork(number, channel, reactor=kind, sandbox=sandbox)
 
     def _has_ended(self) -> None:
@@ -161,7 +156,7 @@ class Starter:
             self._is_outdated()
         else:
             try:
-                self._connect(spawn(_MODULE))
+                self._connect(spawn(STARTER))
             except (OSError, MuxError) as problem:
                 why = getattr(problem, "strerror", None) or str(problem)
         if why is not None:
@@ -271,11 +266,11 @@ class _Connection(FileDescriptor):
         self.connectionLost(Failure(ConnectionDone()))
 
 
-def _reactor_of_workers(module: str) -> str:
+def reactor_of_workers(module: str) -> str:
     return "txmux.net.sockets.reactor" if module == "twisted.internet.epollreactor" else module
 
 
-def _modules_for(rules: Rules) -> Iterator[str]:
+def modules_for(rules: Rules) -> Iterator[str]:
     """Yield the modules that only some rules need, and that do not import a reactor: each worker installs its own."""
     backends = [
         one for one in (*rules.backends.values(), *rules.outcomes()) if isinstance(one, Backend)
