@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, globalLogBeginner
 from zope.interface import implementer
 
+from txmux.cli import COLLECTING
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, printable
 from txmux.net.sockets.memory import keep_running
@@ -60,6 +62,7 @@ def start_early(rules: Rules) -> Child:
     for module in (reactor, "txmux.service", STARTER, *admin, *modules_for(rules)):
         import_module(module)
     folders_of_python()  # it looks at every module
+    gc.set_threshold(*COLLECTING)
     return spawn(STARTER)
 
 
