@@ -162,6 +162,17 @@ class HandoverTest(HandoverCase):
         await self.logged(2)
         self.assertEqual({record.reason for record in self.records}, {"killed", "done"})
 
+    async def test_connection_that_ends_before_its_turn_is_not_moved(self) -> None:
+        peers = await self.relayed(2)
+        both = [*self.old.connections]
+        await self.end_all(peers[:1])
+        await self.logged(1)
+        self.assertEqual(await self.hand_these(both, self.adopting()), 1)
+        self.assertEqual(self.old.connections, set())
+        await self.end_all(peers)
+        await self.logged(2)
+        self.assertEqual([record.reason for record in self.records], ["done"] * 2)
+
     def transfer(self) -> tuple[ConnectionTransfer, Channel]:
         doors = SimpleNamespace(awaited=None, flows_are_here=lambda _: None)  # no ports of UDP
         serving: Any = SimpleNamespace(

@@ -70,6 +70,8 @@ def _batches(connections: Iterable[Stream]) -> Iterator[list[_Suspended]]:
     batch: list[_Suspended] = []
     held = 0
     for one in connections:
+        if one.record.reason is not None:
+            continue  # it has ended meanwhile
         connection = one.expand()
         suspended = connection.suspend()
         if suspended is None:
