@@ -10,7 +10,7 @@ from typing import Any
 from zlib import crc32
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -304,6 +304,11 @@ class LeanTest(SynchronousTestCase):
         finally:
             world.close()
 
+    @example(
+        Features(settings=(("detect_timeout", 0.5),)),
+        _STREAMS[1],
+        [("client", "send", 2), ("mux", "advance", 1), ("mux", "look", 0)],
+    )
     @settings(deadline=None, max_examples=scaled(300))
     @given(features=_FEATURES, stream=st.sampled_from(_STREAMS), steps=_STEPS)
     def test_nobody_can_tell(self, features: Features, stream: bytes, steps: Any) -> None:

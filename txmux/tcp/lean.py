@@ -95,17 +95,14 @@ class LeanPath:
         self.host: IAddress | None = None  # of the last client
         self.host_text = ""
         # Otherwise a client that has not sent anything when it is accepted has timers from then on.
-        self.can_wait = (
-            not top.race
-            and all(silent.after is None for silent in top.silent)
-            and settings.detect_timeout > MARGIN
-        )
+        self.can_wait = not top.race and all(silent.after is None for silent in top.silent)
         self.is_open = (
             self.poller is not None
             and settings.accept_proxy_from is None
             and not configuration.hands_over
             and not top.server_first
             and top.detector.decides_always
+            and settings.detect_timeout > MARGIN
         )
 
     def serve(self, client: socket.socket, name: tuple[Any, ...], host: IAddress | None) -> bool:
