@@ -85,6 +85,16 @@ class PerSourceTest(MuxTestCase):
         await self.gone(await self.client(port), 5)
         await self.assert_refused(port)
 
+    async def test_refused_client_counts_once_for_the_rate(self) -> None:
+        port = self.mux(connection_rate_per_source=Rate(1.0, 4), max_connections=1)
+        first = await self.client(port)
+        await self.admitted(1)
+        await self.assert_refused(port)
+        await self.assert_refused(port)
+        await self.gone(first, 3)
+        await self.client(port)
+        await self.admitted(1)
+
     async def test_proxied_clients_count_by_their_own_addresses(self) -> None:
         port = self.mux(
             max_connections_per_source=1, accept_proxy_from=NetworkSet([ip_network("127.0.0.0/8")])

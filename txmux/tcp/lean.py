@@ -103,6 +103,7 @@ class LeanPath:
             and not top.server_first
             and top.detector.decides_always
             and settings.detect_timeout > MARGIN
+            and settings.connection_rate_per_source is None  # a refused client would be asked twice
         )
 
     def serve(self, client: socket.socket, name: tuple[Any, ...], host: IAddress | None) -> bool:
