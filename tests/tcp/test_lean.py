@@ -6,7 +6,9 @@ import errno
 import re
 import socket
 import struct
+from itertools import product
 from typing import Any
+from unittest.mock import Mock
 from zlib import crc32
 
 import attrs
@@ -16,6 +18,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.relay.reactors import PrivateReactor
+from tests.net.sockets.scarcity import make_scarce
 from tests.support.examples import scaled
 from tests.support.mux import ListLog, server_at
 from txmux.control.connection_row import row_of
@@ -334,6 +337,38 @@ class LeanTest(SynchronousTestCase):
         (record,) = world.log.records
         self.assertEqual((record.reason, record.bytes_out), ("connect-refused", 0))
         self.assertEqual(world.client.received, b"")
+
+    def test_shortage(self) -> None:
+        """A connection that cannot become the fuller one ends, and nothing of it is left."""
+        parts = "MuxProtocol", "SocketTransport", "ProxyClient", "MovedHere"
+        for part, step in product(parts, (("server", "reset", 0), ("mux", "end", 0))):
+            world = _World(Features(), _STREAMS[0], lean=True)
+            self.addCleanup(world.close)
+            world.step("client", "send", 16)
+            (upstream,) = world.factory.upstreams.all()
+            self.assertEqual(upstream.pool.connections, 1)
+            patched = self.patch(lean, part, Mock(side_effect=MemoryError))
+            world.step(*step)
+            patched.restore()
+            world.finish()
+            story = world.story()
+            self.assertEqual([record.reason for record in world.log.records], ["error"])
+            self.assertEqual((story["left"], story["reserved"], story["calls"]), (0, 0, 0))
+            self.assertEqual(upstream.pool.connections, 0)
+            self.assertEqual(world.client.end, "ECONNRESET")
+
+    def test_unwatched(self) -> None:
+        """Without memory of the system for its sockets, a connection ends, and the port waits before it accepts another."""
+        world = _World(Features(), _STREAMS[0], lean=True)
+        self.addCleanup(world.close)
+        poller: Any = world.factory.runtime.poller
+        make_scarce(self, poller).room = 0
+        world.client.send(16)
+        world.turn()
+        self.assertEqual([record.reason for record in world.log.records], ["error"])
+        self.assertFalse(world.port._is_reading)
+        world.port.startReading()
+        world.finish()
 
     def test_usual_connection_stays_one(self) -> None:
         """As long as nothing unusual happens to it; a question changes nothing."""

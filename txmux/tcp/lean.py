@@ -92,6 +92,7 @@ class LeanPath:
         self.detector, self.asks_who = top.detector, top.depends_on_client
         self.detect_timeout = settings.detect_timeout
         self.patience = patience(settings.keepalive)
+        self.trouble: OSError | None = None  # that a socket could not be watched
         self.host: IAddress | None = None  # of the last client
         self.host_text = ""
         # Otherwise a client that has not sent anything when it is accepted has timers from then on.
@@ -135,6 +136,9 @@ class LeanPath:
         if sweep.timer is None:
             sweep.begin()
         connection.read_first()
+        trouble, self.trouble = self.trouble, None
+        if trouble is not None:
+            raise trouble
         return True
 
 
@@ -248,7 +252,10 @@ class LeanConnection:
 
     def end(self, reason: AbortReason) -> None:
         if self.record.reason is None:
-            self.expand().end(reason)
+            try:
+                self.expand().end(reason)
+            except MemoryError as problem:  # there was not enough for the fuller one
+                self._break_off(problem)
 
     # The client's first bytes.
 
@@ -275,9 +282,9 @@ class LeanConnection:
             data = self.received = b""
         if data:
             self.record.bytes_in += len(data)
-            self.received += data
             self.last_received_at = self._path.seconds()
             try:
+                self.received += data
                 self._detect()
             except Exception as problem:  # noqa: BLE001 - it ends this connection alone
                 self._break_off(problem)
@@ -374,7 +381,10 @@ class LeanConnection:
 
     def _stir(self, events: int) -> None:  # noqa: ARG002 - whatever it is
         """The client has sent more, or has left, while its server is being connected."""
-        self.expand()
+        try:
+            self.expand()
+        except MemoryError as problem:
+            self._break_off(problem)
 
     def _server_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
         try:
@@ -555,11 +565,14 @@ class LeanConnection:
         relay = RelayState(of_client, of_server, now - self.last_received_at, None)
         age, timeouts = now - self.accepted_at, upstream.timeouts
         moved = MovedConnection(self.record, age, self.logged, timeouts, relay)
-        end, full = ProxyClient(), self._make_full(reading=False)
-        family, name = self._place
+        end, (family, name) = ProxyClient(), self._place
         transport = SocketTransport(path.poller, server, family, address_of(family, name))
         transport.set_protocol(end)
-        full.advance(MovedHere(upstream, member, end, None, moved, None), "accepted")
+        begun = MovedHere(upstream, member, end, None, moved, None)
+        full = self._make_full(
+            reading=False
+        )  # last: until then there may lack memory, and it ends as it is
+        full.advance(begun, "accepted")
         return full.receiver, end.receiver
 
     def _side_of(self, peer: socket.socket) -> Any:
@@ -568,12 +581,12 @@ class LeanConnection:
 
     def _make_full(self, *, reading: bool = True) -> MuxProtocol:
         path, family = self._path, self.client.family
-        full = self._full = MuxProtocol(path.owner, path.configuration, self.runtime, self.record)
+        full = MuxProtocol(path.owner, path.configuration, self.runtime, self.record)
         full.take_over(self)
         transport = SocketTransport(path.poller, self.client, family, self.peer(), self._host)
         transport.set_protocol(full)
         path.owner.replace(self, full)
-        self.counted = None
+        self._full, self.counted = full, None
         if reading:
             transport.startReading()
         return full
@@ -583,6 +596,8 @@ class LeanConnection:
     def _break_off(self, problem: Exception) -> None:
         if isinstance(problem, MemoryError):
             MEMORY.lacks(ended=1)
+        elif isinstance(problem, OSError):
+            self._path.trouble = problem
         else:
             _log.failure("{id} could not continue", id=self.record.id)
         if self._full is not None:
