@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txmux.backends.connect.source import Sources, check_transparent
 from txmux.backends.health.checks import apply_result, key_of
 from txmux.backends.pool.balance import affinity_of
-from txmux.backends.pool.member import SUSPECT
+from txmux.backends.pool.member import SUSPECT, Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.queue import ClientQueue
 from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, MemberState
@@ -23,16 +26,10 @@ from txmux.rules.problems import RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
 from txmux.telemetry.formatting import counted
+from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IReactorTime
-
     from txmux.backends.connect.tls import BackendTLS
-    from txmux.backends.pool.member import Member
-    from txmux.wire.proxyprotocol.header import Address
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
 _SHORT = 2.0  # seconds

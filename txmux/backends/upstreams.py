@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 
+from txmux.backends.connect.dial import Dial
 from txmux.backends.health.checks import HealthChecks
 from txmux.backends.names.resolve import NameResolver
+from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import HealthRegistry, ServerOverrides
 from txmux.backends.upstream import Destination, Upstream, read_backend_tls
 from txmux.errors import MuxError
@@ -18,13 +22,7 @@ from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from twisted.internet.interfaces import IReactorTime
-
-    from txmux.backends.connect.dial import Dial
     from txmux.backends.connect.tls import BackendTLS
-    from txmux.backends.pool.member import Member
 
     Publish = Callable[[str, str, bool, str], None]
 

@@ -10,18 +10,16 @@ import contextlib
 import functools
 import itertools
 import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from itertools import compress
-from typing import TYPE_CHECKING, Generic
+from typing import Generic
 
 import attrs
 from twisted.logger import Logger
 
 from txmux.detection.plan import AlternativeLike, Plan, R, RouteLike, first_bytes
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Exchange, Peeked, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-    from ipaddress import IPv4Address, IPv6Address
 
 
 @attrs.frozen

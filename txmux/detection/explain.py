@@ -7,8 +7,10 @@ that counts bytes here counts datagrams.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Generic, Literal
 
 import attrs
 
@@ -21,10 +23,6 @@ from txmux.detection.detector import (
 )
 from txmux.detection.plan import AlternativeLike, R, RouteLike
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
-    from ipaddress import IPv4Address, IPv6Address
 
 
 @attrs.frozen

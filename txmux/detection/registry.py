@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import attrs
 from twisted import plugin as plugin_finder
@@ -20,10 +20,6 @@ from zope.interface import implementer
 
 from txmux.errors import MuxError
 from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Predicate, Transport, Verdict
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
 
 _ALL = frozenset(Transport)
 _TCP_ONLY = frozenset({Transport.TCP})

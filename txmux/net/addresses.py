@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import TYPE_CHECKING
 
 from twisted.internet import address
+from twisted.internet.interfaces import IAddress
 
 from txmux.errors import printable
 from txmux.net.sockets.transport import host_of
 from txmux.rules.model.networks import IPAddress, unmapped
 from txmux.wire.proxyprotocol.header import Address
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
 
 
 def ip_address_of(peer: IAddress) -> Address | None:

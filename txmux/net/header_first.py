@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, ITransport
 from twisted.protocols.policies import WrappingFactory
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, ITransport
 
 
 class HeaderFirst(WrappingFactory):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IStreamC
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, RequestTransmissionFailed, ResponseDone, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
@@ -24,11 +26,6 @@ from zope.interface import implementer
 
 from txmux.errors import MuxError, cause_of, printable
 from txmux.version import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from twisted.python.failure import Failure
 
 _TO_CONNECT = 5.0  # seconds
 _LONGEST_HEAD = 1 << 16  # bytes before the body: interim answers, the status line and all headers

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,9 +17,6 @@ from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.reading.conflicts import has_handover, misplaced
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from ipaddress import IPv4Address, IPv6Address
-
     from txmux.access.admission import Admission
     from txmux.backends.connect.dial import Dial
     from txmux.backends.upstream import Destination

@@ -5,21 +5,29 @@ While a client has sent nothing, `Peeking` may have a server connected already (
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.access.admission import Admission, Refused
+from txmux.access.per_source import Permit
 from txmux.backends.connect.client import ProxyClient
+from txmux.backends.pool.member import Member
+from txmux.backends.upstream import Destination, Upstream
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.ends import End
+from txmux.net.relay.interface import RelayedBytes
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
+from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
-from txmux.tcp.served import count_bytes, note_decision, note_end
+from txmux.tcp.served import Counted, count_bytes, note_decision, note_end
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
 from txmux.tcp.stages.handing_off import HandingOff
@@ -48,25 +56,14 @@ from txmux.tcp.transitions import (
     TurnedAway,
 )
 from txmux.telemetry.access_log import CAPTURED
+from txmux.telemetry.counting.process_counters import RouteCounts
+from txmux.telemetry.reasons import AbortReason, EndReason
+from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
+from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from twisted.internet.interfaces import IAddress, IDelayedCall
-    from twisted.python.failure import Failure
-
-    from txmux.access.per_source import Permit
-    from txmux.backends.pool.member import Member
-    from txmux.backends.upstream import Destination, Upstream
-    from txmux.net.relay.interface import RelayedBytes
-    from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.io_runtime import IORuntime
-    from txmux.tcp.served import Counted
-    from txmux.telemetry.counting.process_counters import RouteCounts
-    from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.record import ConnectionRecord, ConnectionState
-    from txmux.wire.proxyprotocol.header import Address
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 

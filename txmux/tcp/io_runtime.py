@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from txmux.access.bans import Banned
 from txmux.access.lists.current import Lists
 from txmux.access.loops import LoopDetector
 from txmux.backends.connect.dial import dial
 from txmux.errors import MuxError
+from txmux.net.relay.ends import End, IRelayTransport
+from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.kernel import KernelSide, has_plain_socket, is_supported
 from txmux.net.relay.portable import PortableSide, RelayRates
 from txmux.net.relay.relay import Relay, RelaySide
@@ -23,19 +28,13 @@ from txmux.net.sockets.port import SocketPort
 from txmux.net.sockets.reactorsockets import SharedUNIXPort, gate
 from txmux.net.sockets.timers import Timers
 from txmux.net.sockets.transport import SocketTransport, address_of
+from txmux.rules.model import Keepalive, Rules
 from txmux.telemetry.access_log import Recent
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import Events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-
     from txmux.access.shared.leases import SharedRates
-    from txmux.net.relay.ends import End, IRelayTransport
-    from txmux.net.relay.interface import RelayResult, Timeouts
-    from txmux.rules.model import Keepalive, Rules
 
 _NOWHERE: dict[int, Any] = {
     socket.AF_INET: ("0.0.0.0", 0),  # noqa: S104 - nothing listens there

@@ -10,20 +10,26 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 from twisted.internet.error import getConnectError
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from txmux.access.admission import Refused
+from txmux.access.per_source import Permit
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import proxy_header
+from txmux.backends.connect.dial import Dial
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
+from txmux.detection.detector import Decision, Detection
 from txmux.interfaces import Peeked
 from txmux.net.addresses import ip_address_of, text_of
+from txmux.net.relay.ends import EndReceiver
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.peer import patience, unanswered_by
 from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer, prepare
@@ -31,30 +37,20 @@ from txmux.net.sockets.memory import MEMORY
 from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
-from txmux.rules.model import fewer
+from txmux.rules.model import Server, fewer
+from txmux.tcp.configuration import CompiledRoute, Configuration
 from txmux.tcp.connection import ConnectionOwner, MuxProtocol
 from txmux.tcp.moving import MovedConnection
 from txmux.tcp.served import count_bytes, new_id, note_decision, note_end
 from txmux.tcp.stages.relaying import Relaying
 from txmux.tcp.transitions import Admitted, Detected, MovedHere, ToBackend
-from txmux.telemetry.record import ConnectionRecord
+from txmux.telemetry.counting.process_counters import RouteCounts
+from txmux.telemetry.reasons import AbortReason, EndReason
+from txmux.telemetry.record import ConnectionRecord, ConnectionState
+from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-
-    from txmux.access.per_source import Permit
-    from txmux.backends.connect.dial import Dial
-    from txmux.detection.detector import Decision, Detection
-    from txmux.net.relay.ends import EndReceiver
-    from txmux.rules.model import Server
-    from txmux.tcp.configuration import CompiledRoute, Configuration
     from txmux.tcp.io_runtime import IORuntime
-    from txmux.telemetry.counting.process_counters import RouteCounts
-    from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.record import ConnectionState
-    from txmux.wire.proxyprotocol.header import Address
 
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _MORE = getattr(socket, "MSG_MORE", 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
@@ -18,22 +21,13 @@ from txmux.rules.model import NOWHERE, Listener, Route
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.io_runtime import IORuntime
-from txmux.tcp.lean import LeanPath, Sweep
-from txmux.tcp.served import new_id
+from txmux.tcp.lean import LeanConnection, LeanPath, Sweep
+from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
+from txmux.tcp.served import Served, new_id
 from txmux.tcp.stage import OVER
 from txmux.telemetry.access_log import AccessLog, should_log
+from txmux.telemetry.reasons import AbortReason
 from txmux.telemetry.record import ConnectionRecord
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterable
-
-    from twisted.internet.interfaces import IAddress, IListeningPort
-
-    from txmux.tcp.lean import LeanConnection
-    from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
-    from txmux.tcp.served import Served
-    from txmux.telemetry.reasons import AbortReason
 
 _log = Logger()
 

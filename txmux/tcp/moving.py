@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,8 +14,6 @@ from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.telemetry.record import ConnectionRecord, check_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
     from txmux.rules.model import Logged
 
 _LONGEST = 60.0

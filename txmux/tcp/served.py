@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from txmux.access.per_source import Permit
     from txmux.net.relay.interface import RelayedBytes
     from txmux.rules.model import Logged

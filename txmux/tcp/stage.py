@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import attrs
@@ -12,8 +13,6 @@ from txmux.rules.model import Refusal
 from txmux.tcp.transitions import Ended, Outcome, TurnedAway
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 

@@ -7,11 +7,10 @@ an outcome are what the next stage or choice is made of. `txmux.tcp.connection.M
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from twisted.internet.interfaces import IDelayedCall
 
     from txmux.backends.connect.client import ProxyClient

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -20,8 +21,6 @@ from txmux.files import open_log as open_log_file
 from txmux.telemetry.lines import LineWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txmux.rules.model import Logged, Settings

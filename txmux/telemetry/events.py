@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from txmux.telemetry.access_log import fields_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txmux.telemetry.record import ConnectionRecord

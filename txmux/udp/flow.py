@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import functools
 import operator
+import socket
 from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
 from struct import error as StructError  # noqa: N812
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from txmux.access.per_source import Permit
+from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
 from txmux.detection.detector import Decision, FlowDetection, is_keepalive_only
 from txmux.interfaces import Datagrams
 from txmux.net.relay.interface import RelayedBytes
-from txmux.rules.model import Logged, fewer
+from txmux.rules.model import IPAddress, Logged, fewer
 from txmux.rules.model.networks import unmapped
 from txmux.tcp.served import note_decision
 from txmux.telemetry.access_log import CAPTURED
+from txmux.telemetry.counting.process_counters import RouteCounts
 from txmux.telemetry.reasons import ConnectFailure, EndReason, understood
 from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState
 from txmux.udp import ancillary
+from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow_ids import begins_tunnel, continues_tunnel, may_move
 from txmux.udp.following import Following
+from txmux.udp.port import DatagramPort, Key
 from txmux.udp.server_socket import ServerSocket
 from txmux.udp.shared_address import ACKNOWLEDGED, SharedAddress
 from txmux.wire.proxyprotocol.decode import decode_datagram
@@ -32,17 +39,8 @@ from txmux.wire.proxyprotocol.header import LARGEST_HEADER, Address, ProxyHeader
 from txmux.wire.quic.header import LONG_HEADER, opens_connection
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Iterator, Mapping
-
-    from txmux.access.per_source import Permit
-    from txmux.backends.pool.member import Member
-    from txmux.rules.model import IPAddress
     from txmux.tcp.configuration import CompiledRoute, Configuration
-    from txmux.telemetry.counting.process_counters import RouteCounts
-    from txmux.udp.connection_ids import ConnectionIds
     from txmux.udp.live_flows import LiveFlows
-    from txmux.udp.port import DatagramPort, Key
     from txmux.udp.table import TimeoutQueue
 
 MOST_HELD = 4

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import resource
+import socket
 import time
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,6 +16,7 @@ from txmux.access.admission import Refused
 from txmux.access.per_source import Permit, source_of
 from txmux.net.addresses import address_in
 from txmux.tcp.served import new_id
+from txmux.telemetry.reasons import EndReason, LimitName
 from txmux.telemetry.record import ConnectionRecord
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
@@ -27,12 +30,8 @@ from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 from txmux.wire.quic.header import LONG_HEADER
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Hashable, Mapping
-
     from txmux.tcp.configuration import Configuration
     from txmux.tcp.listener import MuxFactory
-    from txmux.telemetry.reasons import EndReason, LimitName
 
 _PART = 0.7  # of the descriptors that there may be
 _LIMITS: Mapping[LimitName | None, LimitName] = {

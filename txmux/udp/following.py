@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
 from txmux.access.admission import Refused
+from txmux.access.per_source import Permit
 from txmux.rules.model.networks import unmapped
 from txmux.udp import ancillary
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from txmux.access.per_source import Permit
     from txmux.tcp.configuration import Configuration
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.live_flows import LiveFlows

@@ -15,26 +15,24 @@ from __future__ import annotations
 import os
 import socket
 from base64 import b64decode
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txmux.backends.pool.member import Member
+from txmux.backends.upstream import Upstream
 from txmux.telemetry.reasons import understood
 from txmux.telemetry.record import ConnectionRecord, check_types
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow
 from txmux.udp.flows import flows_of
+from txmux.udp.port import DatagramPort, Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-
-    from twisted.internet.defer import Deferred
-
-    from txmux.backends.pool.member import Member
-    from txmux.backends.upstream import Upstream
     from txmux.tcp.listener import MuxFactory
-    from txmux.udp.port import DatagramPort, Key
 
     Found = tuple[Upstream, Member | None]
     Find = Callable[[str, str], tuple[MuxFactory, DatagramPort] | None]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IDelayedCall
+
 from txmux.errors import MuxError
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.udp import ancillary
@@ -12,8 +14,6 @@ from txmux.udp.migration import Migration
 from txmux.udp.table import FlowTable, TimeoutQueue
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
-
     from txmux.tcp.listener import MuxFactory
 
 

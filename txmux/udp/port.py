@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -13,6 +14,7 @@ from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
+from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import WatchedPort
 from txmux.net.sockets.transport import host_of
 from txmux.udp import ancillary
@@ -20,9 +22,6 @@ from txmux.udp.connection_ids import HEAD
 from txmux.udp.shared_address import Beside, SharedAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from txmux.net.sockets.poller import Poller
 
     class PortFlow(Beside, Protocol):
         """A flow, as its port sees it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -20,18 +21,16 @@ from txmux.net.addresses import address_in
 from txmux.net.sockets.client import IN_USE
 from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import sockaddr
+from txmux.rules.model import Server
+from txmux.telemetry.reasons import ConnectFailure, EndReason
 from txmux.udp import ancillary
 from txmux.udp.port import DatagramPort, Key, send
+from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
     from txmux.backends.upstream import Upstream
-    from txmux.rules.model import Server
-    from txmux.telemetry.reasons import ConnectFailure, EndReason
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.live_flows import LiveFlows
-    from txmux.wire.proxyprotocol.header import Address
 
     class SocketOwner(Protocol):
         """A flow, as its server socket sees it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from errno import ECONNREFUSED
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,6 @@ from txmux.net.sockets.client import OWN_PEER
 from txmux.net.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from txmux.interfaces import Exchange
 
     _Callbacks = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]

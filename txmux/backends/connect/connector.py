@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet import error
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -15,20 +18,15 @@ from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.net.header_first import HeaderFirst
 from txmux.net.tls.errors import HandshakeError
+from txmux.rules.model import Backend
+from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader, Tlv
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
     from txmux.backends.pool.queue import Waiter
     from txmux.backends.upstream import Upstream
     from txmux.interfaces import Exchange
-    from txmux.rules.model import Backend
-    from txmux.telemetry.reasons import ConnectFailure
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 

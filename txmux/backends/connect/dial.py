@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet import error
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from txmux.errors import cause_of
@@ -22,8 +23,6 @@ from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix
 from txmux.net.sockets.transport import sockaddr
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
-
     from txmux.backends.connect.source import SourceAddress
     from txmux.rules.model import Server
 

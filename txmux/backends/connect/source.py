@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections import deque
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from random import randrange
 from typing import TYPE_CHECKING
@@ -17,13 +18,11 @@ from twisted.internet.error import ConnectBindError
 
 from txmux.errors import MuxError
 from txmux.net.sockets.transport import sockaddr
+from txmux.rules.model import Backend, Server
 from txmux.rules.model.backend import split_source
 from txmux.rules.model.networks import is_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from txmux.rules.model import Backend, Server
     from txmux.wire.proxyprotocol.header import Address
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # ip(7), ipv6(7)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from cryptography import x509
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import extract_patterns, verify_hostname, verify_ip_address
@@ -32,14 +34,8 @@ from txmux.errors import printable
 from txmux.net.tls.errors import HandshakeError
 from txmux.net.tls.pem import read_authorities, read_identity
 from txmux.net.tls.transport import TLSTransport
+from txmux.rules.model import ServerTLS
 from txmux.rules.model.networks import is_address
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from cryptography import x509
-
-    from txmux.rules.model import ServerTLS
 
 _LONGEST_NAMES = 500  # characters, of all names in a certificate
 _MOST_OPTIONS = 256  # names times protocols; more than any backend has, unless names come and go

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -20,8 +21,6 @@ from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from txmux.backends.pool.member import Member
 
     Wrap = Callable[[Any, str], Any]

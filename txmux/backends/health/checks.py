@@ -7,18 +7,17 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from txmux.backends.connect.dial import Dial
 from txmux.backends.health.checking import ProbeTarget
+from txmux.rules.model import Check
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
-    from txmux.backends.connect.dial import Dial
     from txmux.backends.health.checking import CheckResult, CheckRun, Wrap
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.pool import BackendPool
-    from txmux.rules.model import Check
 
 _SOON = 3.0  # seconds within which a new server is first checked, also with a long interval
 _KEPT = 50  # checks of a server whose results are stored

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from txmux.rules.model import Check
 
 _DNS_ID, _DNS_HEADER = b"tx", 12

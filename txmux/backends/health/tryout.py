@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
+from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
+from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.rules.model import Backend, Check, Rules
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from txmux.backends.pool.member import Member
-    from txmux.backends.upstream import Upstream
 
 
 @attrs.frozen

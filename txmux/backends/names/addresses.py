@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -12,11 +12,7 @@ from twisted.names import dns
 from txmux.backends.names.lookup import HostAnswer, Lookup, all_settled, has_route
 from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from txmux.rules.model import Server
+from txmux.rules.model import Server
 
 MOST_ADDRESSES = 1000  # of one name; of more, the same ones are taken each time
 

@@ -5,26 +5,23 @@ from __future__ import annotations
 import ipaddress
 from contextlib import suppress
 from hashlib import blake2b
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
 
 from txmux.backends.names.addresses import FoundAddresses
+from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError, printable
 from txmux.files import read_secret
 from txmux.net.http import HttpResponse, RequestFailedError, get
+from txmux.rules.model import Backend, ConsulService
 from txmux.rules.model.networks import is_address
 from txmux.wire.jsontext import MISSHAPEN, parse_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from txmux.backends.names.lookup import Lookup
-    from txmux.rules.model import Backend, ConsulService
 
 _MOST_WAIT = 600.0  # the longest wait of a query in Consul, in seconds
 _GRACE = 10.0  # seconds for an answer in addition to its wait for a change

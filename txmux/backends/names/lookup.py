@@ -6,13 +6,16 @@ import ipaddress
 import math
 import socket
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.names import dns, hosts
+from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
 from txmux.backends.names.question import (
@@ -22,13 +25,6 @@ from txmux.backends.names.question import (
     ServerFailureError,
 )
 from txmux.rules.model.networks import is_address
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from twisted.internet.interfaces import IDelayedCall
-    from twisted.python.failure import Failure
-
 
 _MOST_QUERIES = 8  # for one name, when servers answer only with another name
 _GRACE = 1.0  # seconds to wait for the addresses of the other family, which may never come

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import attrs
 from twisted.internet import defer
@@ -16,14 +17,10 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import Factory
 from twisted.names import dns
 from twisted.protocols.basic import Int16StringReceiver
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.errors import MuxError, cause_of
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
-
-    from twisted.python.failure import Failure
 
 ServerAddress = tuple[str, int]  # the IP address and the port of a name server
 _PATIENCE = (1.0, 3.0)

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import BackendPool, is_name
 from txmux.errors import MuxError
+from txmux.rules.model import Backend, Resolve, Server
 from txmux.telemetry.outage import OutageReasons
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from twisted.internet.interfaces import IDelayedCall
-    from twisted.python.failure import Failure
-
     from txmux.backends.names.addresses import FoundAddresses
     from txmux.backends.names.lookup import Lookup
     from txmux.backends.names.question import ServerAddress
-    from txmux.rules.model import Backend, Resolve, Server
 
 _Addresses = tuple[ResolvedAddress, ...]
 _SHORTEST = 1.0  # the shortest time between two look-ups of a name, in seconds

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
     from ipaddress import IPv4Address, IPv6Address
     from random import Random
 

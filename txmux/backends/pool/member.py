@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,11 @@ import attrs
 
 from txmux.backends.pool.server_health import BY_OPERATOR, MemberState, ServerHealth
 from txmux.net.sockets.client import socket_name
+from txmux.net.sockets.plainsocket import SocketOption
 from txmux.telemetry.counting.process_counters import ProcessCounters, ServerCounts
 from txmux.telemetry.formatting import AND_DOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Server
 
 

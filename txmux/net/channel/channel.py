@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import socket
 import sys
 from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import (
     ILogObserver,
@@ -20,19 +23,13 @@ from twisted.logger import (
     eventAsText,
     textFileLogObserver,
 )
+from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.errors import MuxError
 from txmux.net.channel.descriptorstream import MOST, DescriptorStream, close_all
 from txmux.wire.jsontext import parse_json
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Sequence
-
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-    from twisted.python.failure import Failure
 
 
 class ChannelError(MuxError):

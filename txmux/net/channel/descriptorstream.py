@@ -6,17 +6,14 @@ import array
 import os
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import attrs
 from twisted.internet import main
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IProtocol
 from twisted.python.failure import Failure
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from twisted.internet.interfaces import IProtocol
 
 MOST = 253  # descriptors that one system call takes (SCM_MAX_FD, unix(7))
 _AT_ONCE = 2**18  # bytes of one read

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from twisted.internet import interfaces
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.net.sockets.transport import SocketTransport
-
-if TYPE_CHECKING:
-    from twisted.python.failure import Failure
 
 
 class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces.IPushProducer):

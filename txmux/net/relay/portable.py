@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet import interfaces
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import directlyProvides, implementer, providedBy
 
@@ -14,11 +17,6 @@ from txmux.net.relay.relay import RelaySide
 from txmux.net.sockets.transport import below_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-    from twisted.python.failure import Failure
-
     from txmux.net.relay.ends import End, IRelayTransport
 
 

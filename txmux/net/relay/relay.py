@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet import tcp
 from twisted.internet.error import ConnectionClosed, ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, SideState, Timeouts
 from txmux.net.relay.peer import UnansweredBytes, keepalive_of, patience
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
+from txmux.rules.model import Keepalive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet import tcp
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-    from twisted.python.failure import Failure
-
-    from txmux.rules.model import Keepalive
     from txmux.telemetry.reasons import RelayReason
 
     OnOver = Callable[[RelayResult], None]

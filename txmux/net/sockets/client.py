@@ -7,24 +7,20 @@ import errno
 import functools
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.plainsocket import SocketOption, open_socket, reset_on_close
 from txmux.net.sockets.poller import READ, WRITE, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, sockaddr
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-
 
 OWN_PEER = "nothing listens there, and the connection was to itself"
 """Why a connection is refused whose local address is also that of its server.

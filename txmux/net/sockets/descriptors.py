@@ -6,6 +6,7 @@ import errno
 import resource
 import select
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,6 @@ from twisted.logger import Logger
 from txmux.net.sockets.memory import MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 

@@ -6,18 +6,14 @@ import array
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import attrs
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmux.net.sockets.plainsocket import open_socket
 from txmux.net.sockets.poller import READ, Poller
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
 
 TAKEN = b"taken"  # the answer of the other process when it has the socket
 MOST = 65536  # bytes that a message has at most

@@ -6,14 +6,13 @@ import contextlib
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from txmux.net.sockets.descriptors import DESCRIPTORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from txmux.rules.model import Listener
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: for no time at all

@@ -9,19 +9,16 @@ from __future__ import annotations
 import contextlib
 import select
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.net.sockets.memory import MEMORY
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from twisted.python.failure import Failure
 
 FINISHED, WRITE, ERROR = 0x2000, 4, 8  # EPOLLRDHUP, EPOLLOUT and EPOLLERR
 READ, TROUBLE = 1 | FINISHED, ERROR | 16  # EPOLLIN with EPOLLRDHUP, and EPOLLERR with EPOLLHUP

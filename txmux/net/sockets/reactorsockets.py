@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any
+import socket
+from typing import Any
 
 from twisted.internet import main, tcp, unix
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.posixbase import PosixReactorBase
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.net.sockets.descriptors import AT_ONCE, AcceptPause, Descriptors
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-
-if TYPE_CHECKING:
-    import socket
-
-    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-    from twisted.python.failure import Failure
 
 
 class _Sparing(tcp.Connection):

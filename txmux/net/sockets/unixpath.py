@@ -7,12 +7,9 @@ import os
 import socket
 import stat
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from txmux.files import held_folder
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def bind(opened: socket.socket, path: Path, mode: int) -> None:

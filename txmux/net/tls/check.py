@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,14 +10,11 @@ from typing import TYPE_CHECKING
 from txmux.net.tls.contexts import Contexts
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError, ending
 from txmux.net.tls.pem import read_authorities, read_identity
+from txmux.rules.model import Rules, Section, TlsEnd
+from txmux.rules.problems import Problem
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from txmux.rules.model import Rules, Section, TlsEnd
-    from txmux.rules.problems import Problem
-
     _Certificates = Iterable[tuple[str, float]]
 
 

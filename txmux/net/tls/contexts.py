@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -11,12 +12,8 @@ from OpenSSL import SSL, crypto
 
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import KeyPair, read_authorities, read_key_pairs, read_revocations
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from txmux.rules.model import TlsEnd
-    from txmux.rules.model.route import AllowedClient
+from txmux.rules.model import TlsEnd
+from txmux.rules.model.route import AllowedClient
 
 # Of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2).
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import attrs
 from cryptography import x509
@@ -16,10 +18,6 @@ from OpenSSL import crypto
 
 from txmux.files import read_bytes
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 _PAIR = "a certificate and its key"
 _STRANGERS = "the private key does not belong to the certificate"

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
+from OpenSSL import SSL
 from twisted.logger import Logger
 
 from txmux.files import state_at
 from txmux.net.tls.contexts import Contexts
 from txmux.net.tls.errors import TLSFileError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from OpenSSL import SSL
-
-    from txmux.rules.model import TlsEnd
+from txmux.rules.model import TlsEnd
 
 _PAUSE = 1.0  # seconds between two looks at the files, at least
 _PAUSE_OF_HELPER = 5.0  # the same where the helper has to look at them, while all clients wait

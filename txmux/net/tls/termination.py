@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,8 +18,6 @@ from txmux.wire.proxyprotocol.encode import encode_ssl
 from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from txmux.net.tls.store import CertificateStore
 
 

@@ -8,6 +8,7 @@ import attrs
 
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError, ending, errors
+from txmux.rules.model import Route, Rules, TlsEnd
 from txmux.rules.problems import Problem, RulesError
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from txmux.net.tls.contexts import Contexts
     from txmux.net.tls.termination import Termination
-    from txmux.rules.model import Route, Rules, TlsEnd
 
 
 class Terminations:

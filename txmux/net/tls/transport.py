@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.SSL import SENT_SHUTDOWN, Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
@@ -15,11 +17,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.net.sockets.transport import below_tls, waiting
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from cryptography import x509
 
 Distrusted = tuple[int, "x509.Certificate"]
 """OpenSSL's number of the reason (``X509_V_ERR_*``), and the certificate that it is about."""

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.processes.privilege import landlock
+from txmux.rules.model import Rules
 from txmux.serving.listen_addresses import are_plain
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from txmux.rules.model import Rules
 
 __all__ = ["Sandbox", "SandboxError", "confine", "folders_of_python", "sandbox_of"]
 

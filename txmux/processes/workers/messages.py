@@ -7,18 +7,16 @@ import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 from attrs.validators import deep_iterable, ge, instance_of
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
 from txmux.errors import MuxError
+from txmux.rules.model import Rules
 from txmux.rules.packing import unpack
 from txmux.serving.listen_addresses import listen_addresses
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Rules
 
 __all__ = ["InvalidMessageError", "Opened", "Prepare", "Start", "named", "read", "sockets_of"]
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
 from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.rules.model import Rules
 from txmux.rules.reading.parser import is_as_read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-
-    from twisted.python.failure import Failure
-
     from txmux.processes.workers.worker import Worker
-    from txmux.rules.model import Rules
 
 __all__ = ["WorkerPool", "WorkersError", "check_as_read", "failures"]
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import weakref
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
+from txmux.access.across_processes import SharedLimits
+from txmux.access.admission import Admission
 from txmux.backends.names.resolve import NameResolver
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.errors import MuxError
@@ -27,19 +31,12 @@ from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
 from txmux.processes.supervisor.signals import SignalWatch
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.messages import Opened, Prepare, Start, close, named, read, sockets_of
+from txmux.rules.model import Listener, Rules
 from txmux.serving.endpoints import open_ports
 from txmux.serving.serving import PreparedServing, Serving
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters
 from txmux.telemetry.lines import ServiceLog
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Mapping, Sequence
-
-    from txmux.access.across_processes import SharedLimits
-    from txmux.access.admission import Admission
-    from txmux.rules.model import Listener, Rules
 
 __all__ = ["WorkerProcess", "run"]
 

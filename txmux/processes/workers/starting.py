@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import attrs
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -28,10 +30,6 @@ from txmux.serving.listen_addresses import are_plain
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from twisted.internet.interfaces import IDelayedCall
-
     from txmux.processes.privilege.sandbox import Sandbox
 
 __all__ = ["STARTER", "Starter", "StarterError", "modules_for", "reactor_of_workers"]

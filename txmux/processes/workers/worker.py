@@ -5,27 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
 from txmux.processes.workers.restarting import BackOff, how_ended
 from txmux.telemetry.counting.counters import OWN, Counters
+from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IDelayedCall
-    from twisted.python.failure import Failure
-
     from txmux.processes.privilege.sandbox import Sandbox
     from txmux.processes.workers.starting import Starter
-    from txmux.telemetry.counting.process_counters import ProcessCounters
 
 __all__ = ["Worker"]
 

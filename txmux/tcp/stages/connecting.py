@@ -10,21 +10,21 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from txmux.access.loops import MOST_HOPS
+from txmux.backends.connect.client import ProxyClient
+from txmux.backends.connect.connector import BackendConnector
+from txmux.backends.connect.dial import Dial
+from txmux.backends.pool.member import Member
 from txmux.net.addresses import text_of
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
+from txmux.tcp.preconnection import Preconnection
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Connected, Outcome, Routed, ToBackend, TurnedAway
+from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
 
 if TYPE_CHECKING:
-    from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.connect.connector import BackendConnector
-    from txmux.backends.connect.dial import Dial
-    from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
-    from txmux.tcp.preconnection import Preconnection
-    from txmux.telemetry.reasons import ConnectFailure
     from txmux.telemetry.record import ConnectionState
 
 _WITH_PORT = IPv4Address, IPv6Address

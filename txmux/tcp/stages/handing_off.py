@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.net.sockets.handoff import Failure as HandoffFailure
@@ -17,8 +18,6 @@ from txmux.tcp.transitions import Ended, Outcome, TurnedAway
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
-    from twisted.python.failure import Failure
-
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
     from txmux.wire.proxyprotocol.header import Address

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
@@ -15,8 +16,6 @@ from txmux.tcp.transitions import Ended, TLSEstablished
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
-    from twisted.python.failure import Failure
-
     from txmux.net.tls.termination import Termination
     from txmux.tcp.configuration import RuleLayer
     from txmux.telemetry.reasons import AbortReason, EndReason

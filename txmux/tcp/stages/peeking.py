@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
+from twisted.internet.interfaces import IDelayedCall
 from typing_extensions import override
 
 from txmux.access.loops import MOST_HOPS
 from txmux.backends.upstream import Upstream
+from txmux.detection.detector import Decision
+from txmux.interfaces import Exchange
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
 from txmux.tcp.configuration import CompiledRoute, RuleLayer, Silent
@@ -17,10 +20,6 @@ from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
-
-    from txmux.detection.detector import Decision
-    from txmux.interfaces import Exchange
     from txmux.telemetry.record import ConnectionState
 
 _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules do not say

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.net.addresses import ip_address_of, text_of
@@ -19,9 +21,6 @@ from txmux.wire.proxyprotocol.fields import header_facts
 from txmux.wire.proxyprotocol.header import Address, Command, InvalidHeader, ProxyHeader
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IDelayedCall
-    from twisted.python.failure import Failure
-
     from txmux.telemetry.record import ConnectionState
 
 _START_OF_V2 = 16  # has the length of the rest

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from twisted.internet import error
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import directlyProvides, providedBy
 
+from txmux.rules.model import InProcess
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from twisted.python.failure import Failure
-
-    from txmux.rules.model import InProcess
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from twisted.internet.interfaces import ISSLTransport
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.interfaces import Peeked
@@ -15,8 +16,6 @@ from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended
 
 if TYPE_CHECKING:
-    from twisted.python.failure import Failure
-
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
 

@@ -7,6 +7,7 @@ stay right when a process is killed.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
 import attrs
@@ -14,8 +15,6 @@ import attrs
 from txmux.telemetry.reasons import ConnectFailure, CountedReason, LimitName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     Cells = Sequence[int] | memoryview[int]
 
 CELL = 8  # bytes of a cell

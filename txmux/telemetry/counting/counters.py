@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import weakref
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -30,8 +31,6 @@ from txmux.telemetry.counting.process_counters import (
 from txmux.telemetry.sharedmemory import grow, make
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
     from txmux.rules.model import Rules
 
     _Named = dict[str, dict[str, int]]

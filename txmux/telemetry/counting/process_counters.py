@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -23,13 +24,11 @@ from txmux.telemetry.counting.counter_groups import (
     ROUTE,
     SERVER,
 )
+from txmux.telemetry.reasons import ConnectFailure, EndReason, LimitName
 from txmux.telemetry.sharedmemory import mapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
     from txmux.rules.model import Listener, Route, Rules
-    from txmux.telemetry.reasons import ConnectFailure, EndReason, LimitName
     from txmux.telemetry.record import ConnectionRecord
 
 

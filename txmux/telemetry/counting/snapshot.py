@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -28,8 +29,6 @@ from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
 from txmux.telemetry.formatting import certificate_end, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
     from txmux.rules.model import Rules
     from txmux.telemetry.counting.counters import Counters, CountersReading
 
