@@ -193,6 +193,8 @@ class LeanConnection:
         if host is None or host is not path.host:
             path.host = self.host()
             path.host_text = text_of(path.host)
+            if host is None:  # which may be another port than the listener's
+                path.runtime.loop_detector.ports.add(getattr(path.host, "port", 0))
         text = f"{name[0]}:{name[1]}" if len(name) == 2 else text_of(self.peer())
         self.record = ConnectionRecord(time.time(), new_id(), settings.name, text, path.host_text)
         self.logged = settings.log
@@ -428,7 +430,7 @@ class LeanConnection:
     def _carry(self, source: socket.socket, sink: socket.socket, events: int) -> None:
         try:
             if events & ERROR or source is self.finished:
-                self._side_of(source).ready(events)
+                self._expand_side(source).ready(events)
             else:
                 self._pass_on(source, sink, events & FINISHED)
         except Exception as problem:  # noqa: BLE001 - it ends this connection alone
@@ -440,7 +442,7 @@ class LeanConnection:
         except BlockingIOError:
             return
         except OSError:
-            self._side_of(source).lost()
+            self._expand_side(source).lost()
             return
         if not count:
             self._peer_finished(source, sink)
@@ -457,7 +459,7 @@ class LeanConnection:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._side_of(sink).set_unwritable()
+            self._expand_side(sink).set_unwritable()
             return
         if sent < count or count == _FULL:  # the sink is slow, or much comes
             self._expand_relaying(sink, bytes(_VIEW[sent:count]))
@@ -571,7 +573,7 @@ class LeanConnection:
         full.advance(begun, "accepted")
         return full.receiver, end.receiver
 
-    def _side_of(self, peer: socket.socket) -> Any:
+    def _expand_side(self, peer: socket.socket) -> Any:
         client, server = self._expand_relaying()
         return client if peer is self.client else server
 
@@ -614,11 +616,13 @@ class LeanConnection:
                 connected.close()
         if record.connect_ms is None:
             path.runtime.descriptors.reserved -= 1
-        note_end(self, reason)
-        if member is not None and self._upstream is not None:
-            pool = self._upstream.pool
-            (pool.abandoned if record.connect_ms is None else pool.released)(member)
-        path.owner.closed(self)
+        try:
+            note_end(self, reason)
+        finally:  # if there is no memory for that, it must not count for ever
+            if member is not None:
+                pool = self._upstream.pool
+                (pool.abandoned if record.connect_ms is None else pool.released)(member)
+            path.owner.closed(self)
 
 
 Stream: TypeAlias = MuxProtocol | LeanConnection
