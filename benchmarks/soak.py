@@ -106,12 +106,12 @@ class Txmux:
         return {self._process.pid, *descendants(self._process.pid)}
 
     def has_logged(self, count: int) -> bool:
-        """Wait until so many lines are logged."""
+        """Wait until so many connections are logged."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            with self.log.open("rb") as log:
-                lines = sum(1 for _ in log)
-            if lines >= count:
+            with self.log.open() as log:
+                logged = sum(json.loads(line).get("count", 1) for line in log)
+            if logged >= count:
                 return True
             time.sleep(0.1)
         return False

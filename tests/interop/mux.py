@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +67,15 @@ class LoggingTwist(Twist, ABC):
         """Give all lines of the access log so far, or those of one listener."""
 
     def take(self, count: int = 1, listener: str = "") -> list[Record]:
-        """Wait for this many lines of the access log that were not taken before, and no more, of one listener or all."""
+        """Wait for the lines of this many connections in the access log that were not taken before, and no more, of one listener or all."""
         taken = self._taken.get(listener, 0)
         eventually(
-            lambda: len(self.lines(listener)) >= taken + count,
-            f"the access log has {count} new lines",
+            lambda: _connections(self.lines(listener)[taken:]) >= count,
+            f"the access log has {count} new connections",
         )
         lines = self.lines(listener)[taken:]
         self._taken[listener] = taken + len(lines)
-        if len(lines) != count:
+        if _connections(lines) != count:
             found = [(line["route"], line["reason"]) for line in lines]
             raise AssertionError(f"{count} connections were expected, and logged were {found}")
         return lines
@@ -87,6 +87,10 @@ class LoggingTwist(Twist, ABC):
         """Wait for the one new line of the access log, and give some of it."""
         line = self.take_one(listener)
         return tuple(line[name] for name in names)
+
+
+def _connections(lines: Iterable[Record]) -> int:
+    return sum(line.get("count", 1) for line in lines)
 
 
 class Mux(LoggingTwist):
