@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from txmux.backends.connect.tls import BackendTLS
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
-_SHORT = 2.0  # seconds
+MARGIN = 2.0
+"""Seconds: a plain connection may learn of a deadline so late, so no time limit of its backend is as short."""
 _OF_CHECKER = {MemberState.DOWN, MemberState.DRAIN, MemberState.MAINTENANCE}
 """States that the process that checks servers sets and reports to the others."""
 
@@ -174,7 +175,7 @@ class Upstream:
         self.is_plain = (
             all(one is None for one in unusual)
             and not (self.depends_on_local_address or backend.proxy_tlvs)
-            and min(backend.idle_timeout, backend.half_close_timeout) > _SHORT
+            and min(backend.idle_timeout, backend.half_close_timeout) > MARGIN
         )
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:

@@ -25,12 +25,13 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import proxy_header
 from txmux.backends.connect.dial import Dial
 from txmux.backends.pool.member import Member
-from txmux.backends.upstream import Upstream
+from txmux.backends.upstream import MARGIN, Upstream
 from txmux.detection.detector import Decision, Detection
 from txmux.interfaces import Peeked
 from txmux.net.addresses import ip_address_of, text_of
 from txmux.net.relay.ends import EndReceiver
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
+from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
 from txmux.net.relay.peer import patience, unanswered_by
 from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer, prepare
 from txmux.net.sockets.memory import MEMORY
@@ -53,12 +54,8 @@ if TYPE_CHECKING:
     from txmux.tcp.io_runtime import IORuntime
 
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-_MORE = getattr(socket, "MSG_MORE", 0)
-_BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent before the next read
-_VIEW, _FULL = memoryview(_BUFFER), len(_BUFFER)
-_PERIOD = 1.0  # seconds between two looks at a connection
-MARGIN = 2 * _PERIOD
-"""Seconds before a deadline at which a connection is expanded; the fuller one has timers of its own."""
+_PERIOD = MARGIN / 2
+"""Seconds between two looks at a connection, which is expanded `MARGIN` before a deadline: the fuller one has timers of its own."""
 _AT_ONCE = 1000  # connections that are looked at in one turn of the reactor
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
@@ -131,10 +128,10 @@ class LeanPath:
         sweep = self.owner.sweep
         if sweep.timer is None:
             sweep.begin()
+        self.trouble = None  # of an earlier one
         connection.read_first()
-        trouble, self.trouble = self.trouble, None
-        if trouble is not None:
-            raise trouble
+        if self.trouble is not None:
+            raise self.trouble
         return True
 
 
@@ -273,7 +270,7 @@ class LeanConnection:
 
     def _read(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
         try:
-            data = self.client.recv(_FULL)
+            data = self.client.recv(FULL)
         except BlockingIOError:
             return
         except OSError:
@@ -348,7 +345,7 @@ class LeanConnection:
         if number in UNDER_WAY:
             self._greet()
         else:
-            self._fail(number, os.strerror(number))
+            self._fail(number)
 
     def _greet(self) -> None:
         """Send the server what the client has sent, which shows whether it is connected."""
@@ -365,7 +362,7 @@ class LeanConnection:
         except BlockingIOError:
             self._wait()
         except OSError as problem:
-            self._fail(problem.errno or errno.EINVAL, os.strerror(problem.errno or errno.EINVAL))
+            self._fail(problem.errno or errno.EINVAL)
         else:
             self._connected(own, data[sent:])
 
@@ -388,17 +385,17 @@ class LeanConnection:
         try:
             number = self.server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
-                self._fail(number, os.strerror(number))
+                self._fail(number)
             else:
                 self._greet()
         except Exception as problem:  # noqa: BLE001 - it ends this connection alone
             self._break_off(problem)
 
-    def _fail(self, number: int, why: str) -> None:
+    def _fail(self, number: int, why: str = "") -> None:
         """Leave it to the fuller connection to log that, and to try the next server."""
 
         def dial(*_: object, **_options: object) -> NoReturn:
-            raise getConnectError((number, why))
+            raise getConnectError((number, why or os.strerror(number)))
 
         if self.server is not None:
             self._path.poller.closing(self.server.fileno())
@@ -438,7 +435,7 @@ class LeanConnection:
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, end_is_near: int) -> None:
         try:
-            count = source.recv_into(_BUFFER)
+            count = source.recv_into(BUFFER)
         except BlockingIOError:
             return
         except OSError:
@@ -453,16 +450,16 @@ class LeanConnection:
         else:
             self.record.bytes_out += count
         # The last bytes wait for the end in the kernel, and leave with it in one packet.
-        more = end_is_near and count < _FULL
+        more = end_is_near and count < FULL
         try:
-            sent = sink.send(_VIEW[:count], _MORE if more else 0)
+            sent = sink.send(VIEW[:count], MORE if more else 0)
         except BlockingIOError:
             sent = 0
         except OSError:
             self._expand_side(sink).set_unwritable()
             return
-        if sent < count or count == _FULL:  # the sink is slow, or much comes
-            self._expand_relaying(sink, bytes(_VIEW[sent:count]))
+        if sent < count or count == FULL:  # the sink is slow, or much comes
+            self._expand_relaying(sink, bytes(VIEW[sent:count]))
         elif more:
             self._pass_on(source, sink, end_is_near)
 
@@ -509,7 +506,7 @@ class LeanConnection:
 
     def _set_options(self) -> None:
         """Set those options of the server's socket that do not matter in the first second."""
-        if not self._has_options and self.server is not None:
+        if not self._has_options:
             self._has_options = True
             with suppress(OSError):  # it broke; reading finds out
                 set_options(self.server, self.configuration.options)
@@ -527,7 +524,6 @@ class LeanConnection:
         elif record.connect_ms is not None:
             self._expand_relaying()
         elif member is None:
-            assert upstream is not None  # noqa: S101 - it has been chosen
             self._make_full().advance(ToBackend(upstream), "routing")
         else:
             self._continue_by(self._go_on_dialling)
@@ -567,9 +563,8 @@ class LeanConnection:
         transport = SocketTransport(path.poller, server, family, address_of(family, name))
         transport.set_protocol(end)
         begun = MovedHere(upstream, member, end, None, moved, None)
-        full = self._make_full(
-            reading=False
-        )  # last: until then there may lack memory, and it ends as it is
+        # Last, since it ends as it is if memory runs out until then.
+        full = self._make_full(reading=False)
         full.advance(begun, "accepted")
         return full.receiver, end.receiver
 
@@ -638,8 +633,7 @@ class Sweep:
         self.timer: IDelayedCall | None = None
 
     def begin(self) -> None:
-        if self.timer is None:
-            self.timer = self._clock.callLater(_PERIOD, self._look, [])
+        self.timer = self._clock.callLater(_PERIOD, self._look, [])
 
     def stop(self) -> None:
         if self.timer is not None:

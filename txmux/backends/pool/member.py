@@ -43,9 +43,7 @@ class Member:
     health: ServerHealth = attrs.field(factory=ServerHealth)
     counts: ServerCounts = attrs.field(factory=lambda: ProcessCounters().server("", ""))
     options: tuple[SocketOption, ...] = ()  # of sockets connected to it, beside the listener's
-    place: tuple[int, tuple[str, int]] | None = attrs.field(
-        init=False
-    )  # the TCP family and address
+    place: tuple[int, tuple[str, int]] | None = attrs.field(init=False)  # family, and TCP address
     seed: int = attrs.field(init=False)  # in the choice by a hash; the same on every machine
 
     def __attrs_post_init__(self) -> None:

@@ -113,13 +113,13 @@ class PipePool:
             self._idle.pop().close()
 
 
-_BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or buffered before the next read
-_VIEW = memoryview(_BUFFER)
-_FULL = len(_BUFFER)
+BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or buffered before the next read
+VIEW = memoryview(BUFFER)
+FULL = len(BUFFER)
 _FEW = 16 * 1024  # bytes for which a pipe is not worth its cost
 _MUCH = 16  # times in a row that few must come before no pipe is used
 _SPLICE = 1 | 2  # SPLICE_F_MOVE and SPLICE_F_NONBLOCK of splice(2)
-_MORE = getattr(socket, "MSG_MORE", 0)
+MORE = getattr(socket, "MSGMORE", 0)
 _UNWATCHED = -1
 _TURN = 2**20  # bytes that one side moves before other sockets are served
 
@@ -254,7 +254,7 @@ class KernelSide(MovableSide):
 
     def _receive(self, end_is_near: int) -> bool:
         try:
-            count = self._socket.recv_into(_BUFFER)
+            count = self._socket.recv_into(BUFFER)
         except BlockingIOError:
             return False
         except OSError:
@@ -271,19 +271,19 @@ class KernelSide(MovableSide):
         self.received += count
         relay = self.relay
         self.last_byte_at = relay.seconds()
-        self._much = _MUCH if count == _FULL else 0
+        self._much = _MUCH if count == FULL else 0
         # The last bytes wait for the end in the kernel, and leave with it in one packet.
-        flags = _MORE if end_is_near and not self._much else 0
+        flags = MORE if end_is_near and not self._much else 0
         other = self.other
         try:
-            sent = other._socket.send(_VIEW[:count], flags)
+            sent = other._socket.send(VIEW[:count], flags)
         except BlockingIOError:
             sent = 0
         except OSError:
             other.set_unwritable()
             return False
         if sent < count:
-            other._hold(bytes(_VIEW[sent:count]))
+            other._hold(bytes(VIEW[sent:count]))
             return False
         return bool(flags)
 

@@ -21,9 +21,8 @@ class SocketReactor(EPollReactor):
     """See the module."""
 
     def __init__(self) -> None:
-        self._sockets: _SharingPoller | None = (
-            None  # `_add` is called before there is an epoll object
-        )
+        # Twisted calls `_add` before there is an epoll object.
+        self._sockets: _SharingPoller | None = None
         super().__init__()
         self._sockets = POLLERS[self] = _SharingPoller(self)
         self.doIteration = self._sockets.serve_ready  # type: ignore[method-assign]  # one call less
