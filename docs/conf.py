@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"I[A-Z]\w+|<InterfaceClass .*"),
     (
         r"py:.*",
-        r"Deferred|Failure|Iterable|Mapping|MakeSides|OnOver|Logged|Path|(txmux\.net\.relay\.relay\.)?RelaySide|(txmux\.rules\.model\.section\.)?Section|Store|(txmux\.interfaces\.)?T|TLSMinimum|(txmux\.rules\.model\.networks\.)?Varying|ZoneInfo|(txmux\.access\.bans\.)?Banned",
+        r"(txmux\.[\w.]+\.)?(Banned|Deferred|Failure|Iterable|Logged|MakeSides|Mapping|OnOver|Path|RelaySide|Section|Store|T|TLSMinimum|Varying|ZoneInfo)",
     ),
 ]
 
