@@ -99,6 +99,9 @@ class CodeBlockTests(SynchronousTestCase):
     def test_shown_examples_are_the_files(self) -> None:
         languages = ("ini", "python")
         shown = {block for page in _PAGES for name in languages for block in _blocks(page, name)}
+        for page in _PAGES:
+            included = re.findall(r"^```{literalinclude} (\S+)$", page.read_text(), re.MULTILINE)
+            shown |= {(page.parent / path).read_text() for path in included}
         told = "".join(page.read_text() for page in _PAGES)
         for file in sorted(_ROOT.glob("examples/**/*.*")):
             name = str(file.relative_to(_ROOT))
