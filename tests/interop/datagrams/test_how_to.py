@@ -18,7 +18,9 @@ from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import client, configuration
 from tests.interop.servers import make_certificate, start_nginx
 
-_DOCUMENT = Path(__file__).parents[3] / "docs" / "how-to" / "http3-and-wireguard.md"
+_ROOT = Path(__file__).parents[3]
+_DOCUMENT = _ROOT / "docs" / "how-to" / "http3-and-wireguard.md"
+_RULES = _ROOT / "examples" / "http3-and-wireguard.ini"
 _OFFICE = "192.0.2.20"
 _HERE, _CLIENT = "198.51.100.1", "198.51.100.2"
 
@@ -77,9 +79,8 @@ class HowToTests(InteropTestCase):
         namespace.ip(f"link set {interface} up")
 
     def write_rules(self, *keys: str) -> Path:
-        [rules] = re.findall(r"^```ini\n(.*?)^```$", self.text, re.DOTALL | re.MULTILINE)
         own = iter(keys)
-        rules = re.sub(r"(?<=wireguard key=).*", lambda _: next(own), rules)
+        rules = re.sub(r"(?<=wireguard key=).*", lambda _: next(own), _RULES.read_text())
         file = self.folder / "http3-and-wireguard.ini"
         file.write_text(rules)
         return file
