@@ -54,7 +54,7 @@ class MarkTest(SynchronousTestCase):
         self.mark = Mark(self.source, MarkGuard(self.clock))
 
     def set(self) -> None:
-        self.mark.bytes_came(LONGEST_RUN, self.clock.seconds())
+        self.mark.bytes_came(LONGEST_RUN)
         self.assertTrue(self.mark.is_set)
 
     def assert_cleared(self) -> None:
@@ -63,15 +63,15 @@ class MarkTest(SynchronousTestCase):
 
     def test_run_sets_mark_and_leaves_buffer(self) -> None:
         room = _room(self.source)
-        self.mark.bytes_came(RUN - 1, 0.0)
+        self.mark.bytes_came(RUN - 1)
         self.assert_cleared()
-        self.mark.bytes_came(1, 0.0)
+        self.mark.bytes_came(1)
         self.assertEqual((_level(self.source), _room(self.source)), (min(LEVEL, room // 4), room))
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_small_buffer(self) -> None:
         self.patch(marks, "_LEAST", _room(self.source))
-        self.mark.bytes_came(LONGEST_RUN, 0.0)
+        self.mark.bytes_came(LONGEST_RUN)
         self.assert_cleared()
 
     def test_unix(self) -> None:
@@ -79,19 +79,44 @@ class MarkTest(SynchronousTestCase):
         for end in ends:
             self.addCleanup(end.close)
         mark = Mark(ends[0], MarkGuard(self.clock))
-        mark.bytes_came(LONGEST_RUN, 0.0)
+        mark.bytes_came(LONGEST_RUN)
         self.assertFalse(mark.is_set)
         self.assertEqual((_level(ends[0]), self.clock.getDelayedCalls()), (1, []))
 
+    def pause(self) -> None:
+        self.clock.pump([PAUSE, PAUSE])
+        self.assert_cleared()
+
     def test_slow(self) -> None:
-        for piece in range(100):
-            self.mark.bytes_came(RUN // 8, piece * 4 * PAUSE)
+        """Who pauses soon below a mark has to send twice as much for the next, up to a limit."""
+        needed = RUN
+        while needed < 2 * LONGEST_RUN:
+            self.mark.bytes_came(min(needed, LONGEST_RUN) - 1)
+            self.assertFalse(self.mark.is_set)
+            self.mark.bytes_came(1)
+            self.assertTrue(self.mark.is_set)
+            self.mark.bytes_came(2 * LEVEL - 1)
+            self.pause()
+            needed *= 2
+
+    def test_pause_after_much_has_come_by_a_mark(self) -> None:
+        """A fast sender has its mark again at once, however often it has been slow before."""
+        for _ in range(3):
+            self.set()
+            self.pause()
+        self.set()
+        self.mark.bytes_came(2 * LEVEL)
+        self.pause()
+        self.mark.bytes_came(LEVEL)
+        self.assertTrue(self.mark.is_set)
+        self.mark.sender_answered()
+        self.mark.bytes_came(RUN)
         self.assert_cleared()
 
     def test_pause_removes_mark_after_two_looks(self) -> None:
         self.set()
         self.clock.advance(PAUSE)
-        self.mark.bytes_came(1, self.clock.seconds())
+        self.mark.bytes_came(1)
         self.clock.advance(PAUSE)
         self.assertTrue(self.mark.is_set)
         self.clock.advance(PAUSE)
@@ -100,14 +125,14 @@ class MarkTest(SynchronousTestCase):
     def test_no_pause(self) -> None:
         self.set()
         for _ in range(50):
-            self.mark.bytes_came(1, self.clock.seconds())
+            self.mark.bytes_came(1)
             self.clock.advance(PAUSE)
         self.assertTrue(self.mark.is_set)
 
     def test_shared_timer(self) -> None:
         self.set()
         other = Mark(self.source, self.mark._guard)
-        other.bytes_came(RUN, 0.0)
+        other.bytes_came(RUN)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.mark.socket_closed()
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
@@ -120,7 +145,7 @@ class MarkTest(SynchronousTestCase):
         def call_later(*_arguments: object) -> None:
             raise MemoryError
 
-        self.mark.bytes_came(1, 0.0)
+        self.mark.bytes_came(1)
         self.patch(self.clock, "callLater", call_later)
         self.clock.advance(PAUSE)
         self.assert_cleared()
@@ -128,10 +153,10 @@ class MarkTest(SynchronousTestCase):
 
     def test_answered(self) -> None:
         """Who is answered while there is a mark loses it, and has to send twice as much for the next."""
-        for needed in (RUN, 2 * RUN, 4 * RUN, LONGEST_RUN, LONGEST_RUN):
-            self.mark.bytes_came(needed - 1, 0.0)
+        for needed in (*(RUN << power for power in range(8)), LONGEST_RUN):
+            self.mark.bytes_came(needed - 1)
             self.assertFalse(self.mark.is_set)
-            self.mark.bytes_came(1, 0.0)
+            self.mark.bytes_came(1)
             self.assertTrue(self.mark.is_set)
             self.mark.sender_answered()
             self.assert_cleared()
@@ -140,16 +165,16 @@ class MarkTest(SynchronousTestCase):
         self.set()
         self.clock.pump([PAUSE, PAUSE])
         self.mark.sender_answered()
-        self.mark.bytes_came(RUN, 0.0)
+        self.mark.bytes_came(RUN)
         self.assert_cleared()
 
     def test_conversation(self) -> None:
         """However much comes, there is no mark while each message is answered before the run is long enough."""
         for _ in range(100):
-            self.mark.bytes_came(RUN - 1, 0.0)
+            self.mark.bytes_came(RUN - 1)
             self.mark.sender_answered()
         self.assert_cleared()
-        self.mark.bytes_came(RUN, 0.0)
+        self.mark.bytes_came(RUN)
         self.assertTrue(self.mark.is_set)
 
     def test_closed(self) -> None:

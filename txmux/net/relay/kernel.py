@@ -308,8 +308,8 @@ class KernelSide(MovableSide):
             moved += count
             self.received += count
             SPLICED.count += count
-            self.last_byte_at = now = relay.seconds()
-            mark.bytes_came(count, now)
+            self.last_byte_at = relay.seconds()
+            mark.bytes_came(count)
             if not self.other._drain(pipe):
                 return
             if count < _FEW:

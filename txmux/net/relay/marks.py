@@ -2,6 +2,9 @@
 
 The mark is `SO_RCVLOWAT` (socket(7)), which poll and epoll heed for TCP. The kernel reports an end, an error and a
 full window in any case, but not a sender that pauses below the mark. For those there is one timer for all marks.
+
+How fast a sender must be depends on the machine, so each mark is a trial: if the sender paused before it had reached it twice,
+the next one is set after twice as many bytes. A fast sender that only did not get its CPU core has it again at once.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ if TYPE_CHECKING:
 LEVEL = 2**20  # bytes below which a marked socket is not reported; fewer where its buffer is small
 RUN = 8 * LEVEL
 """Bytes that come in a run before there is a mark: more than most messages that wait for an answer."""
-LONGEST_RUN = 64 * LEVEL
-"""The same for a sender that has been answered although its bytes came in runs."""
+LONGEST_RUN = 1024 * LEVEL
+"""The same for a sender that has often paused below a mark, or has been answered although its bytes came in runs."""
 PAUSE = 0.001
 """Seconds without a byte after which a sender pauses. What it has sent below the mark waits for twice as long at most."""
 
@@ -69,7 +72,7 @@ class MarkGuard:
 class Mark:
     """The mark of one TCP socket, set while much comes from its peer in a run."""
 
-    __slots__ = ("_guard", "_needed", "_paused", "_rested", "_run", "_since", "_source", "is_set")
+    __slots__ = ("_guard", "_needed", "_paused", "_rested", "_run", "_source", "is_set")
 
     def __init__(self, source: socket.socket, guard: MarkGuard) -> None:
         self._source = source
@@ -78,22 +81,14 @@ class Mark:
         self._rested = False  # when the guard looked last
         self._paused = False  # while there was a mark, and has not been answered yet
         self._needed = RUN
-        self._run = 0
-        self._since = 0.0
+        self._run = 0  # bytes since the mark was set or removed
 
-    def bytes_came(self, count: int, now: float) -> None:
+    def bytes_came(self, count: int) -> None:
         self._rested = False
-        if self.is_set:
-            return
-        if not self._run:
-            self._since = now
         self._run += count
-        if self._run >= self._needed:
-            # One that is slower seldom reaches the mark before it seems to pause.
-            in_time = now - self._since <= 2 * PAUSE * self._needed / LEVEL
+        if self._run >= self._needed and not self.is_set:
             self._run = 0
-            if in_time:
-                self._set()
+            self._set()
 
     def _set(self) -> None:
         if self._source.family == socket.AF_UNIX:
@@ -110,13 +105,15 @@ class Mark:
         return rested
 
     def sender_paused(self) -> None:
+        has_worked = self._run >= 2 * LEVEL
+        self._needed = LEVEL if has_worked else min(2 * self._needed, LONGEST_RUN)
         self.clear()
         self._paused = True
 
     def sender_answered(self) -> None:
         """Remove the mark: the sender may have waited for the answer. If a mark has slowed it down, the next needs more."""
         if self.is_set or self._paused:
-            self._needed = min(2 * self._needed, LONGEST_RUN)
+            self._needed = min(2 * max(self._needed, RUN), LONGEST_RUN)
             self._paused = False
         self.clear()
 
