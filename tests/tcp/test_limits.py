@@ -85,8 +85,8 @@ class PerSourceTest(MuxTestCase):
         await self.gone(await self.client(port), 5)
         await self.assert_refused(port)
 
-    async def test_refused_client_counts_once_for_the_rate(self) -> None:
-        port = self.mux(connection_rate_per_source=Rate(1.0, 4), max_connections=1)
+    async def test_refused_client_does_not_count_for_the_rate(self) -> None:
+        port = self.mux(connection_rate_per_source=Rate(1.0, 2), max_connections=1)
         first = await self.client(port)
         await self.admitted(1)
         await self.assert_refused(port)

@@ -141,32 +141,30 @@ class Admission:
         Raises:
             Refused: It is not let in.
         """
-        permit = None
+        host = None
         if self._asks_who or self.banned.any:
-            permit = self._check(client or (ip_address_of(peer) if peer else None))
+            client = client or (ip_address_of(peer) if peer else None)
+            host = None if client is None else client.host
+            if not self._clients.serves(host) or (host is not None and host in self.banned):
+                raise Refused("denied")
         for number, tally in enumerate(self._tallies):
             if not tally.take():
                 for taken in self._tallies[:number]:
                     taken.give_back()
-                if permit is not None:
-                    permit.release()
                 raise Refused("limit", _TALLIES[number])
+        if host is None or self.per_source is None:
+            return None
+        # Last, so that no refused client uses what its source may have.
+        permit = self.per_source.enter(source_of(host))
+        if permit is None:
+            for tally in self._tallies:
+                tally.give_back()
+            raise Refused("limit", self.per_source.reached)
         return permit
 
     def serves(self, client: Address) -> bool:
         """Return whether an address may connect, apart from the limits."""
         return self._clients.serves(client.host) and client.host not in self.banned
-
-    def _check(self, client: Address | None) -> Permit | None:
-        host = None if client is None else client.host
-        if not self._clients.serves(host) or (host is not None and host in self.banned):
-            raise Refused("denied")
-        if client is None or self.per_source is None:
-            return None
-        permit = self.per_source.enter(source_of(client.host))
-        if permit is None:
-            raise Refused("limit", self.per_source.reached)
-        return permit
 
     def adopt(self, client: Address | None) -> Permit | None:
         """Count a client that another process has admitted. It has to `leave`, too.
