@@ -24,7 +24,7 @@ from tests.support.mux import ListLog, server_at
 from txmux.control.connection_row import row_of
 from txmux.net.sockets.plainsocket import LeanSocket
 from txmux.rules.embedding import route
-from txmux.rules.model import Backend, Listener, Silence
+from txmux.rules.model import Backend, Listener, Rate, Silence
 from txmux.tcp import lean
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.lean import LeanConnection
@@ -135,7 +135,9 @@ class _World:
             self.factory.serve = lambda *_: False  # type: ignore[method-assign]
         with socket.create_server(("127.0.0.1", 0)) as opened:
             self.port: Any = self.factory.listen(opened)
-            self.client = _Peer(socket.create_connection(opened.getsockname()), stream)
+            self.where = opened.getsockname()
+        self.client = _Peer(socket.create_connection(self.where), stream)
+        self.others: list[_Peer] = []
         self.servers: list[_Peer] = []
         self.rows: list[Any] = []
         self.kinds: set[type] = set()
@@ -164,7 +166,7 @@ class _World:
         self.turn()
 
     def _ask(self, what: str, number: int) -> None:
-        connections = [*self.factory.connections]
+        connections = sorted(self.factory.connections, key=lambda one: int(one.record.id[9:], 16))
         self.kinds.update(map(type, connections))
         if what == "advance":
             self.clock.advance(number / 2)
@@ -173,6 +175,9 @@ class _World:
                 one.expand()
         elif what == "end":
             self.factory.abort("killed")
+        elif what == "another":
+            self.others.append(_Peer(socket.create_connection(self.where), _STREAMS[number]))
+            self.others[-1].send(100)
         else:
             for one in connections:
                 one.count_bytes()
@@ -183,9 +188,10 @@ class _World:
 
     def finish(self) -> None:
         """Let the client leave, and then, when nothing more comes, the servers; what still waits for something has time enough."""
-        self.client.read(2**30)
-        if self.client.socket.fileno() >= 0:
-            self.client.close()
+        for client in (self.client, *self.others):
+            client.read(2**30)
+            if client.socket.fileno() >= 0:
+                client.close()
         for _ in range(_MANY_TURNS):
             self.turn()
             for server in self.servers:
@@ -219,10 +225,10 @@ class _World:
         peers = [
             # A reset discards what is on its way.
             (_told(bytes(one.received))[: 1 if one.end == "ECONNRESET" else 3], one.end)
-            for one in (self.client, *self.servers)
+            for one in (self.client, *self.others, *self.servers)
         ]
         return {
-            "records": records,
+            "records": sorted(records),
             "peers": peers,
             "counted": counted,
             "rows": self.rows,
@@ -237,7 +243,7 @@ class _World:
     def close(self) -> None:
         self.port.stopListening()
         self.turn()
-        for one in (self.client, *self.servers):
+        for one in (self.client, *self.others, *self.servers):
             one.socket.close()
         self.listening.close()
         self.private.close()
@@ -263,6 +269,7 @@ _STEPS = st.lists(
         ),
         st.tuples(st.just("mux"), st.just("advance"), st.sampled_from([1, 2, 3, 7, 20, 200])),
         st.tuples(st.just("mux"), st.sampled_from(["look", "expand", "end"]), st.just(0)),
+        st.tuples(st.just("mux"), st.just("another"), st.sampled_from(range(len(_STREAMS)))),
     ),
     max_size=12,
 )
@@ -276,9 +283,12 @@ _FEATURES = st.builds(
         st.sampled_from(
             [
                 ("detect_timeout", 3.0),
+                ("detect_timeout", 1.0),
                 ("peek_limit", 8),
                 ("max_connections_per_source", 1),
                 ("max_undecided_per_source", 1),
+                ("max_connections", 1),
+                ("connection_rate_per_source", Rate(0.1, 2)),
                 ("log", "errors"),
                 ("silent", (Silence(Backend("other", (server_at(9),)), after=1.0),)),
             ]
@@ -311,6 +321,11 @@ class LeanTest(SynchronousTestCase):
         Features(settings=(("detect_timeout", 0.5),)),
         _STREAMS[1],
         [("client", "send", 2), ("mux", "advance", 1), ("mux", "look", 0)],
+    )
+    @example(
+        Features(settings=(("max_connections", 1), ("connection_rate_per_source", Rate(0.1, 2)))),
+        _STREAMS[1],
+        [("mux", "another", 0)],
     )
     @settings(deadline=None, max_examples=scaled(300))
     @given(features=_FEATURES, stream=st.sampled_from(_STREAMS), steps=_STEPS)

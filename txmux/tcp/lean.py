@@ -88,16 +88,17 @@ class LeanPath:
         self.trouble: OSError | None = None  # that a socket could not be watched
         self.host: IAddress | None = None  # of the last client
         self.host_text = ""
-        # Otherwise a client that has not sent anything when it is accepted has timers from then on.
-        self.can_wait = not top.race and all(silent.after is None for silent in top.silent)
+        # Otherwise a client that is not decided when it is accepted has timers from then on, or one that has sent nothing.
+        self.can_wait = settings.detect_timeout > MARGIN
+        self.can_be_silent = (
+            self.can_wait and not top.race and all(silent.after is None for silent in top.silent)
+        )
         self.is_open = (
             self.poller is not None
             and settings.accept_proxy_from is None
             and not configuration.hands_over
             and not top.server_first
             and top.detector.decides_always
-            and settings.detect_timeout > MARGIN
-            and settings.connection_rate_per_source is None  # a refused client would be asked twice
         )
 
     def serve(self, client: socket.socket, name: tuple[Any, ...], host: IAddress | None) -> bool:
@@ -259,11 +260,12 @@ class LeanConnection:
         self._read(0)
         if self.record.detect_ms is not None or self.record.reason or self._full:
             return
-        if not (self.received or self._path.can_wait):
+        path = self._path
+        if not (path.can_wait if self.received else path.can_be_silent):
             self.expand()
             return
         try:
-            self._path.poller.watch(self.client.fileno(), READ, self._read)
+            path.poller.watch(self.client.fileno(), READ, self._read)
         except (OSError, MemoryError):
             self._over("error")
             raise
