@@ -215,8 +215,9 @@ class KeyTests(PageTestCase):
             "route": "match = any\nbackend = NAME\n",
             "backend": "server = 127.0.0.1:1\n",
         }
-        if name == "tls_minimum":
-            text[kind] += "terminate_tls = x.pem\n"
+        of_tls = {"tls_minimum": "minimum", "tls_client": "client"}
+        if name in of_tls:
+            text[kind] += "terminate_tls = x.pem\ntls_client_ca = x.pem\n"
         if sections.TABLES[kind][name].datagrams_only:
             text["listen"] = "endpoint = udp:127.0.0.1:0\n"
             text["backend"] = "server = udp:127.0.0.1:1\n"
@@ -229,8 +230,8 @@ class KeyTests(PageTestCase):
             "route": rules.routes[0],
             "backend": rules.backends["NAME"],
         }
-        if name == "tls_minimum":
-            return models[kind].terminate_tls.minimum
+        if name in of_tls:
+            return getattr(models[kind].terminate_tls, of_tls[name])
         return getattr(models[kind], sections.TABLES[kind][name].field or name, None)
 
 

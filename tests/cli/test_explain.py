@@ -12,7 +12,9 @@ import attrs
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
+from tests.backends.connect.tls_case import authority
 from tests.cli.support import ExplainTestCase, Terminal
+from tests.support.certificates import make_authority
 from txmux.cli import explain
 from txmux.interfaces import IProtocolMatcher, Peeked, Predicate, Verdict
 from txmux.rules.model import InProcess
@@ -61,6 +63,57 @@ class HandoverTests(ExplainTestCase):
     def test_json_without_a_server(self) -> None:
         decision = self.explain_json("--text", "SSH-")["decision"]
         self.assertEqual((decision["to"], decision["servers"]), ("handover:/run/x.sock", []))
+
+
+class CertificateTests(ExplainTestCase):
+    text = (
+        "[listen a]\nendpoint = :1\n[route end]\nmatch = tls\nterminate_tls = site.pem\ntls_client_ca = ca.pem\n"
+        "tls_client = optional\nbackend = 127.0.0.1:1\n"
+        "[route bad]\nmatch = any\nunder = end\nclient_cert = revoked\nbackend = close\n"
+        "[route staff]\nmatch = any\nunder = end\nclient_cert = san=*.example\nbackend = 127.0.0.1:2\n"
+    )
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = self.folder
+        authority().issue("a.example").write(folder / "site.pem", key=True)
+        authority().write(folder / "ca.pem")
+
+    def test_decision_inside_tls_by_a_certificate(self) -> None:
+        folder = self.folder
+        shown = {
+            name: str(identity.write(folder / f"{name}.pem"))
+            for name, identity in (
+                ("good", authority().issue("b.example", usage=False)),
+                ("old", authority().issue("b.example", ends=-1, usage=False)),
+                ("foreign", make_authority("Stranger").issue("b.example", usage=False)),
+            )
+        }
+        for options, to in (
+            ((), "default, to 127.0.0.1:1"),
+            (("--client-cert", "none"), "default, to 127.0.0.1:1"),
+            (("--client-cert", "revoked"), "route bad, close"),
+            (("--client-cert", shown["good"]), "route staff, to 127.0.0.1:2"),
+            (("--client-cert", shown["old"]), "default, to 127.0.0.1:1"),
+            (("--client-cert", shown["foreign"]), "default, to 127.0.0.1:1"),
+        ):
+            told = self.explain("--inside", "end", *options, "--text", "x")
+            self.assertIn(to, told.partition("decision")[2], options)
+        told = self.explain("--inside", "end", "--text", "x")
+        self.assertIn("not asked: 'client_cert' does not fit the certificate", told)
+
+    def test_wrong(self) -> None:
+        for options, told in (
+            (("--client-cert", "none"), "name the route that terminates it by --inside"),
+            (
+                ("--inside", "ned"),
+                "there is no [route ned] that terminates TLS; did you mean 'end'?",
+            ),
+            (("--inside", "end", "--client-cert", "x.pem"), "cannot read 'x.pem'"),
+        ):
+            code, _, error = self.run_main("explain", self.rules, *options, "--text", "x")
+            self.assertEqual(code, 1)
+            self.assertIn(told, error)
 
 
 class TextTests(ServiceTestCase):

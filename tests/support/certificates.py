@@ -84,6 +84,11 @@ class Identity:
             units,
         )
 
+    def authorise(self, common_name: str, ends: float = _VALID) -> Identity:
+        """Make the certificate of an authority below this one."""
+        extensions = [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
+        return _make(common_name, self, -2, ends, extensions)
+
     def revoke(self, *revoked: Identity, ends: float = 1) -> bytes:
         """Make the list of certificates that this one has revoked, in PEM.
 

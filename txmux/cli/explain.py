@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import attrs
 
 from txmux.cli._output import Output, explained_style
 from txmux.cli.pcap import Datagram, Segment, client_flows, client_streams, read_packets
@@ -20,9 +23,20 @@ from txmux.detection.explain import explain
 from txmux.errors import MuxError, OptionError
 from txmux.interfaces import Transport
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
-from txmux.rules.model import Backend, Listener, Rules, Silence
+from txmux.rules.model import (
+    NO_CERTIFICATE,
+    REVOKED,
+    Backend,
+    FoundCertificate,
+    Listener,
+    Route,
+    Rules,
+    Silence,
+    TlsEnd,
+)
 from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import did_you_mean
+from txmux.rules.reading.conflicts import comes_to
 from txmux.rules.reading.parser import load
 from txmux.rules.tracing import (
     Trace,
@@ -89,6 +103,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_moment,
         help="the time for 'during': 2026-11-20T14:30 here or 2026-11-20T14:30+00:00; by default now",
     )
+    parser.add_argument(
+        "--inside",
+        metavar="ROUTE",
+        help="the bytes are what is inside of the TLS that this route terminates",
+    )
+    parser.add_argument(
+        "--client-cert",
+        metavar="CERT",
+        help="with --inside, for 'client_cert': a PEM file with the client's certificate, or revoked, or none, as by default",
+    )
     command.configure(parser, seconds=10)
     parser.usage = parser.format_usage().removeprefix("usage: ").strip()
     sources.required = False  # `_misuse` says more
@@ -103,12 +127,14 @@ def run(arguments: argparse.Namespace) -> int:
         return _of_connection(arguments)
     rules = load(arguments.rules_file)
     listeners = _listeners(rules, arguments.listener)
+    listeners, end, certificate = _inside(rules, listeners, arguments)
+    traced = partial(_trace, rules, end, certificate)
     try:
         samples = _samples(arguments, listeners)
     except OSError as error:
         raise MuxError(f"{error.filename} cannot be read: {error.strerror}") from None
     traces = [
-        (sample, [_trace(rules, listener, sample) for listener in _serving(listeners, sample)])
+        (sample, [traced(listener, sample) for listener in _serving(listeners, sample)])
         for sample in samples
     ]
     if arguments.json:
@@ -150,8 +176,8 @@ def _misuse(arguments: argparse.Namespace) -> str:
             return (
                 "--admin, --rules and --token-file are for --connection; write the rules file alone"
             )
-    elif arguments.listener or arguments.client or arguments.now is not None:
-        return "--listener, --from and --at are for bytes, not for --connection"
+    elif arguments.listener or arguments.client or arguments.inside or arguments.now is not None:
+        return "--listener, --from, --at and --inside are for bytes, not for --connection"
     elif arguments.rules_file and arguments.rules:
         return "the rules file is given twice; keep one"
     return ""
@@ -261,11 +287,84 @@ def _read(name: str, limit: int) -> bytes:
         return file.read(limit)
 
 
-def _trace(rules: Rules, listener: Listener, sample: TracedSample) -> Trace:
-    routes = rules.routes_over(listener, listener.transport)
+def _trace(
+    rules: Rules,
+    end: Route | None,
+    certificate: FoundCertificate | None,
+    listener: Listener,
+    sample: TracedSample,
+) -> Trace:
+    routes = rules.routes_over(end or listener, listener.transport)
     received = sample.data if sample.datagrams is None else sample.datagrams
-    found = explain(routes, received, sample.client, listener.peek_limit, sample.now)
+    found = explain(
+        routes,
+        received,
+        sample.client,
+        listener.peek_limit,
+        sample.now,
+        certificate,
+    )
     return Trace(listener, found)
+
+
+def _inside(
+    rules: Rules, listeners: tuple[Listener, ...], arguments: argparse.Namespace
+) -> tuple[tuple[Listener, ...], Route | None, FoundCertificate | None]:
+    """Return the listeners as they are inside of a route's TLS, if one is named, and what the client has shown there."""
+    name, certificate = arguments.inside, arguments.client_cert
+    if name is None and certificate is not None:
+        raise MuxError(
+            "a certificate is shown in TLS; name the route that terminates it by --inside"
+        )
+    if name is None:
+        return listeners, None, None
+    ends = {route.name: route for route in rules.routes if route.terminate_tls is not None}
+    if name not in ends:
+        hint = did_you_mean(name, ends)
+        known = f" (there are {', '.join(ends)})" if ends else ""
+        raise MuxError(f"there is no [route {name}] that terminates TLS{hint}{known}")
+    end = ends[name]
+    found = [
+        attrs.evolve(
+            listener,
+            first="client",
+            default=end.outcome or listener.default,
+            silent=(Silence(end.outcome),) if end.outcome else listener.silent,
+        )
+        for listener in listeners
+        if comes_to(end, listener, ends)
+    ]
+    if not found:
+        raise MuxError(f"no client of this listener comes to [route {name}]; leave out --listener")
+    return tuple(found), end, _certificate(rules, end, certificate or "none")
+
+
+def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None:
+    """Read what a client of a route shows; ``None`` if it is not asked for a certificate."""
+    asking = [end]
+    for route in asking:
+        tls = route.terminate_tls
+        if tls is not None and tls.client_ca is not None:
+            found = _shown(tls, text)
+            if tls.client == "required" and "any" not in found.kinds and text != "none":
+                raise MuxError(
+                    f"--client-cert: the handshake fails, since [route {route.name}] wants a valid certificate, and this is {found}"
+                )
+            return found
+        asking += [one for one in rules.routes if one.name in route.under and one not in asking]
+    if text != "none":
+        raise MuxError(f"--client-cert: [route {end.name}] asks clients for no certificate")
+    return None
+
+
+def _shown(tls: TlsEnd, text: str) -> FoundCertificate:
+    if text in {"none", "revoked"}:
+        return NO_CERTIFICATE if text == "none" else REVOKED
+    from txmux.net.tls.client_certificates import ClientVerification  # noqa: PLC0415 - OpenSSL takes a while
+    from txmux.net.tls.pem import read_authorities  # noqa: PLC0415 - the same
+
+    first, *chain = read_authorities(Path(text), "--client-cert")
+    return ClientVerification(tls).judge(first, chain)
 
 
 def write(output: Output, sample: TracedSample, trace: Trace) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
-from txmux.detection.explain import excluded_by, explain
+from txmux.detection.explain import ExcludingKey, excluded_by, explain
 from txmux.rules.tracing import Trace, TracedSample, trace_json
 from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.tcp.stages.peeking import Peeking
@@ -44,7 +44,14 @@ def _undecided(one: Served, layer: RuleLayer) -> dict[str, Any]:
     listener, record = one.configuration.settings, one.record
     client = _client(one)
     sample = TracedSample(one.received, client, now=record.time)
-    found = explain(layer.detector.routes, one.received, client, listener.peek_limit, record.time)
+    found = explain(
+        layer.detector.routes,
+        one.received,
+        client,
+        listener.peek_limit,
+        record.time,
+        _certificate(one),
+    )
     traced = trace_json(sample, Trace(listener, found))
     levels = one.configuration.inside.items()
     inside = next((name for name, level in levels if level is layer), None)
@@ -61,6 +68,11 @@ def _undecided(one: Served, layer: RuleLayer) -> dict[str, Any]:
 
 def _client(one: Served) -> IPv4Address | IPv6Address | None:
     return one.address.host if one.address else None
+
+
+def _certificate(one: Served) -> object:
+    tls = getattr(one, "agreed_tls", None)  # unless it is a usual one
+    return None if tls is None else tls.found
 
 
 def _by(one: Served) -> str | None:
@@ -84,7 +96,8 @@ def _answers(one: Served) -> Iterator[dict[str, Any]]:
             continue
         is_asked = one.decided_after > 0
         for route in level.detector.routes:
-            yield _answer(route, client, record.time, inside, route.name == won, is_asked=is_asked)
+            excluded = excluded_by(route, client, record.time, _certificate(one))
+            yield _answer(route, excluded, inside, is_won=route.name == won, is_asked=is_asked)
             is_asked = is_asked and route.name != won
 
 
@@ -101,14 +114,12 @@ def _outer(configuration: Configuration, route: str | None, names: list[str]) ->
 
 def _answer(
     route: CompiledRoute,
-    client: IPv4Address | IPv6Address | None,
-    now: float,
+    excluded: ExcludingKey | None,
     inside: str | None,
-    is_won: bool,  # noqa: FBT001 - of the caller's making
     *,
+    is_won: bool,
     is_asked: bool,
 ) -> dict[str, Any]:
-    excluded = excluded_by(route, client, now)
     says = "not asked"
     if is_won:
         says = "match"

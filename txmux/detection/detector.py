@@ -60,7 +60,8 @@ class Detector(Generic[R]):
         self.depends_on_client = any(route.clients.limited for route in self.routes)
         # Whether some route can take clients from anywhere, at any time.
         self.decides_always = any(
-            not (route.dry_run or route.clients.limited or route.during) for route in self.routes
+            not (route.dry_run or route.clients.limited or route.client_cert or route.during)
+            for route in self.routes
         )
         self.would_have_taken = {route.name: 0 for route in self.routes if route.dry_run}
         self._plans: dict[int | None, Plan[R]] = {}
@@ -69,10 +70,13 @@ class Detector(Generic[R]):
         self._reported: set[str] = set()
 
     def start_detection(
-        self, client: IPv4Address | IPv6Address | None = None, now: float | None = None
+        self,
+        client: IPv4Address | IPv6Address | None = None,
+        now: float | None = None,
+        certificate: object = None,
     ) -> Detection[R]:
         """Start with a new client; without an address it is outside of every network, without a time of all times."""
-        return Detection(self, client, now)
+        return Detection(self, client, now, certificate)
 
     def converses(self, data: bytes) -> bool:
         """Return whether requests at the beginning of a stream may have to be answered before it is decided."""
@@ -139,6 +143,7 @@ class _RouteScan(Generic[R]):
 
     __slots__ = (
         "_broken",
+        "_certificate",
         "_client",
         "_detector",
         "_now",
@@ -153,10 +158,12 @@ class _RouteScan(Generic[R]):
         detector: Detector[R],
         client: IPv4Address | IPv6Address | None = None,
         now: float | None = None,
+        certificate: object = None,
     ) -> None:
         self._detector = detector
         self._client = client
         self._now = now
+        self._certificate = certificate
         self._plan: Plan[R] | None = None
         self._position = 0  # all routes of the plan before this one are NO
         self._peeked: Peeked | None = None
@@ -229,8 +236,10 @@ class _RouteScan(Generic[R]):
         return facts
 
     def _serves(self, route: R) -> bool:
-        return route.clients.serves(self._client) and (
-            not route.during or serves_at(route, self._now)
+        return (
+            route.clients.serves(self._client)
+            and (route.client_cert is None or route.client_cert.holds(self._certificate))
+            and (not route.during or serves_at(route, self._now))
         )
 
     def _ask(self, route: R, peeked: Peeked) -> Verdict:

@@ -42,6 +42,10 @@ class PredicateAnswer:
     error: str = ""
 
 
+ExcludingKey = Literal["from", "not_from", "client_cert", "during"]
+"""A key by which a client is none of a route's."""
+
+
 @attrs.frozen
 class RouteAnswer(Generic[R]):
     """The verdict of a route and its lines.
@@ -51,7 +55,7 @@ class RouteAnswer(Generic[R]):
     """
 
     route: R
-    excluded_by: Literal["from", "not_from", "during"] | None = None
+    excluded_by: ExcludingKey | None = None
     answer: PredicateAnswer | None = None
     lines: tuple[PredicateAnswer, ...] = ()
 
@@ -77,6 +81,7 @@ def explain(
     client: IPv4Address | IPv6Address | None = None,
     peek_limit: int = 32 * 1024,
     now: float | None = None,
+    certificate: object = None,
 ) -> Explanation[R]:
     """Explain what becomes of a client that has sent some bytes, or some datagrams.
 
@@ -86,8 +91,9 @@ def explain(
         client: Its address; ``None`` for a client that is outside of every network.
         peek_limit: The most bytes that matchers see.
         now: The time, in seconds since 1970; ``None`` is outside of all times.
+        certificate: What its TLS has shown of its certificate; ``None`` if it was not asked for one.
     """
-    steps = explain_in_steps(routes, received, client, peek_limit, now)
+    steps = explain_in_steps(routes, received, client, peek_limit, now, certificate)
     try:
         while True:
             next(steps)
@@ -102,34 +108,37 @@ def explain_in_steps(
     client: IPv4Address | IPv6Address | None = None,
     peek_limit: int = 32 * 1024,
     now: float | None = None,
+    certificate: object = None,
 ) -> Generator[None, None, Explanation[R]]:
     """Explain with a rest after each route, since thousands of them take a while. Otherwise as `explain`."""
     detector = Detector(routes, peek_limit)
     start: Any = detector.start_detection
     view: Any = Peeked
     held: Any = ()
+    known: Any = (client, now, certificate)
 
     def is_known(count: int) -> bool:
-        return start(client, now).feed(held[:count]) is not None
+        return start(*known).feed(held[:count]) is not None
 
     if isinstance(received, bytes):
         held, limit = received[:peek_limit], peek_limit
     else:
         start, view, limit = detector.start_flow_detection, Datagrams, MOST_DATAGRAMS
+        known = (client, now)
         for datagram in received:
             held = (*held, datagram)
             if is_limit_reached(held, peek_limit):
                 break
         while len(held) > 1 and is_keepalive_only(held[:1]) and not is_known(1):
             held = held[1:]
-    detection = start(client, now)
+    detection = start(*known)
     decision = (detection.feed(held) if held else None) or detection.finish()
     seen = _Seen(cache(lambda count: view(held[:count])), len(held), limit)
     decided_at = _first(is_known, len(held))
     answers = []
     for route in detector.routes:
         yield
-        answers.append(_route_answer(route, client, now, seen))
+        answers.append(_route_answer(route, excluded_by(route, client, now, certificate), seen))
     return Explanation(tuple(answers), decided_at, decision)
 
 
@@ -150,10 +159,7 @@ def _first(known: Callable[[int], bool], length: int) -> int | None:
     return bisect_left(range(1, length), x=True, key=known) + 1
 
 
-def _route_answer(
-    route: R, client: IPv4Address | IPv6Address | None, now: float | None, seen: _Seen
-) -> RouteAnswer[R]:
-    excluded = excluded_by(route, client, now)
+def _route_answer(route: R, excluded: ExcludingKey | None, seen: _Seen) -> RouteAnswer[R]:
     if excluded is not None:
         return RouteAnswer(route, excluded)
     lines = tuple(_answer(alternative, seen) for alternative in route.alternatives)
@@ -161,10 +167,15 @@ def _route_answer(
 
 
 def excluded_by(
-    route: RouteLike, client: IPv4Address | IPv6Address | None, now: float | None
-) -> Literal["from", "not_from", "during"] | None:
+    route: RouteLike,
+    client: IPv4Address | IPv6Address | None,
+    now: float | None,
+    certificate: object = None,
+) -> ExcludingKey | None:
     if not route.clients.serves(client):
         return "not_from" if route.clients.excludes(client) else "from"
+    if route.client_cert is not None and not route.client_cert.holds(certificate):
+        return "client_cert"
     return None if serves_at(route, now) else "during"
 
 

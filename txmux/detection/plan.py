@@ -38,6 +38,12 @@ class ClientsLike(Protocol):
     def serves(self, address: IPv4Address | IPv6Address | None, /) -> bool: ...
 
 
+class CertificatesLike(Protocol):
+    """Some certificates of clients; ``None`` is a client that was not asked for one."""
+
+    def holds(self, found: Any, /) -> bool: ...
+
+
 class ServingTimes(Protocol):
     """Some moments, in seconds since 1970."""
 
@@ -55,6 +61,9 @@ class RouteLike(Protocol):
 
     @property
     def clients(self) -> ClientsLike: ...
+
+    @property
+    def client_cert(self) -> CertificatesLike | None: ...
 
     @property
     def during(self) -> Sequence[ServingTimes]: ...
@@ -164,7 +173,7 @@ def _plain_predicate(route: RouteLike) -> Predicate | None:
 
 
 def _unconditional_predicates(route: RouteLike) -> list[Predicate] | None:
-    limited = route.clients.limited or route.during or route.dry_run
+    limited = route.clients.limited or route.client_cert or route.during or route.dry_run
     if limited or any(alternative.negated for alternative in route.alternatives):
         return None
     return [alternative.predicate for alternative in route.alternatives]

@@ -280,6 +280,8 @@ def _explained(
 def _exclusion(key: str, client: str | None) -> str:
     if key == "during":
         return "'during' does not name the time when it came"
+    if key == "client_cert":
+        return "'client_cert' does not fit the certificate"
     if client is None:
         return "it is only for some networks; give the client's address by --from"
     return f"'{key}' {'names' if key == 'not_from' else 'does not name'} {client}"

@@ -115,6 +115,15 @@ def names(text: str, known: Collection[str] = ()) -> Globs:
     return _compiled(patterns, None, _regex)
 
 
+def whole_name(text: str) -> Globs:
+    """Read one pattern in which commas are literal, as those of a distinguished name; otherwise as `names`."""
+    if text.startswith("~"):
+        return _regular(_unanchored(text[1:]), None)
+    if not text:
+        raise ValueError("'' is empty; write a pattern such as CN=alice,*")
+    return _compiled([text], None, _regex)
+
+
 def hosts(text: str) -> Globs:
     """Read patterns of host names: without case, and without the dot that may end them.
 

@@ -80,7 +80,7 @@ class Handshake:
     def __init__(self, context: SSL.Context, client: ssl.SSLContext, **options: Any) -> None:
         self._server = SSL.Connection(context, None)
         self._server.set_accept_state()
-        self._server.set_app_data(SimpleNamespace())
+        self._server.set_app_data(SimpleNamespace(distrusted=None))
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = client.wrap_bio(self._incoming, self._outgoing, **options)
 

@@ -12,7 +12,9 @@ from txmux.rules.reading.parser import parse
 
 LISTEN = "[listen public]\nendpoint = :443\n"
 TLS = "[route end]\nmatch = tls\nterminate_tls = a.pem\n"
+ASKS = f"{TLS}tls_client_ca = ca.pem\ntls_client = optional\n"
 TO = "backend = 127.0.0.1:1\n"
+OTHER = "backend = 127.0.0.1:2\n"
 INSIDE = f"[route x]\nmatch = any\nunder = end\n{TO}"
 
 # Each begins after a listener of two lines.
@@ -79,6 +81,23 @@ FILES = {
         "7: [route x] match: 'payload offset=40000 text=x' never decides: it looks at 40001 bytes, but 'peek_limit' "
         "is 32768 ([listen public]); raise that, or look at fewer"
     ),
+    # certificates of clients
+    f"{ASKS}{INSIDE}client_cert = any\n[route y]\nmatch = any\nunder = end\n{OTHER}": "",
+    f"{ASKS}{INSIDE}client_cert = any\n[route y]\nmatch = any\nunder = end\n{OTHER}client_cert = san=x any": (
+        "9: [route x] match: 'any' makes the later [route y] unreachable; put this route last"
+    ),
+    f"{ASKS}{INSIDE}client_cert = revoked\n[route y]\nmatch = any\nunder = end\n{OTHER}client_cert = none": "",
+    f"{ASKS}{INSIDE}client_cert = none\n[route y]\nmatch = any\nunder = end\n{OTHER}client_cert = revoked": (
+        "9: [route x] match: 'any' makes the later [route y] unreachable; put this route last"
+    ),
+    f"{TLS}tls_client_ca = ca.pem\n{INSIDE}client_cert = none": (
+        "11: [route x] client_cert: no such client gets here, since [route end] wants a valid certificate; add 'tls_client = optional' there"
+    ),
+    f"{ASKS}{TO}{INSIDE}client_cert = san=x": (
+        "8: [route end] backend: clients that 'client_cert', 'from' and 'not_from' of [route x] keep away come to the same "
+        "server if they match no route under this one; keep them out by an earlier route under this one, or use another server"
+    ),
+    f"{ASKS}{TO}{INSIDE}client_cert = none": "",
     # times
     f"[route a]\nmatch = ssh\nduring = mon\n{TO}[route b]\nmatch = ssh\n{TO}": "",
     f"[route a]\nmatch = ssh\nduring = mon\n{TO}[route b]\nmatch = ssh\nduring = tue\n{TO}": "",

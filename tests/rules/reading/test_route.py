@@ -23,7 +23,7 @@ from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading import route
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.parser import load, parse
-from txmux.rules.reading.route import period
+from txmux.rules.reading.route import certificate_condition, period
 
 LISTEN = "[listen public]\nendpoint = :443\n"
 TLS = "match = tls\nterminate_tls = a.pem\n"
@@ -68,6 +68,52 @@ class KeyTests(RouteTestCase):
             f"6 [route a] tls_client_crl: {told}",
             f"7 [route a] allow_client: {told}",
         )
+
+    def test_certificates_that_are_known(self) -> None:
+        asks = f"[route a]\n{TLS}tls_client_ca = ca.pem\ntls_client = optional\n"
+        text = f"{asks}[route b]\n{PLAIN}under = a\nclient_cert = any,  san=*.X.example,issuer=CN=Ours,O=One\n  fingerprint={'AB:' * 32}".rstrip(
+            ":"
+        )
+        first, second = self.read(text).routes
+        assert first.terminate_tls is not None
+        assert second.client_cert is not None
+        self.assertEqual(first.terminate_tls.client, "optional")
+        words = {"any", "san=*.x.example", "issuer=CN=Ours,O=One", f"fingerprint={'ab' * 32}"}
+        self.assertEqual(second.client_cert.words, words)
+        # Inside of TLS in TLS, the outer one may have asked.
+        inner = f"[route b]\n{TLS}under = a\n[route c]\n{PLAIN}under = b\nclient_cert = any"
+        self.assertEqual(len(self.read(asks + inner).routes), 3)
+
+    def test_certificates_that_cannot_be_known(self) -> None:
+        deaf = f"[route a]\n{TLS}"
+        known = "a client's certificate is known only in routes under one with 'terminate_tls' and 'tls_client_ca'; add"
+        mute = "never holds: [route a] asks clients for no certificate; add 'tls_client_ca' there"
+        either = "'none' and 'revoked' are for clients without a valid certificate, so the rest never holds; write a route for each"
+        outside = "never holds: [listen public] knows no certificates, which are shown inside of TLS; name a route with 'tls_client_ca' instead"
+        for before, under, words, message in (
+            (deaf, "", "any", f"{known} 'under' with the name of such a route"),
+            (f"{deaf}tls_client_ca = x\n", "", "any", f"{known} 'under = a'"),
+            (deaf, "under = a\n", "any", mute),
+            (f"{deaf}tls_client_ca = x\n", "under = a, public\n", "any", outside),
+            (f"{deaf}tls_client_ca = x\n", "under = a\n", "none san=x", either),
+            (f"{deaf}tls_client_ca = x\n", "under = a\n", "any\n  revoked", either),
+        ):
+            text = f"{before}[route b]\n{PLAIN}{under}client_cert = {words}"
+            line = 3 + text[: text.index("client_cert =")].count("\n")
+            self.refuses(text, f"{line} [route b] client_cert: {message}")
+
+    def test_bad_certificates(self) -> None:
+        for text, told in {
+            "cn=alice": "unknown 'cn=alice' (possible are any, none, revoked, subject=, san=, issuer=, fingerprint=)",
+            "subjct=x": "unknown 'subjct=x'; did you mean 'subject'?",
+            "valid": "unknown 'valid'",
+            "fingerprint=ab": "fingerprint: 'ab' is not 64 hex digits; write what 'openssl x509 -noout -fingerprint -sha256' says",
+            f"fingerprint={'ab' * 20}": "is SHA-1",
+            "subject=": "subject: '' is empty",
+            "san=a,,b": "has an empty item",
+            "issuer=~(": "issuer: ",
+        }.items():
+            self.assertIn(told, self.complaint(certificate_condition, text), text)
 
     def test_all_keys(self) -> None:
         (route,) = self.read(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from txmux.admin.resource import Resource
 from txmux.control.connection_row import FIELDS, Positive
+from txmux.detection.explain import ExcludingKey
 from txmux.telemetry.record import ConnectionRecord
 from txmux.version import __version__
 
@@ -35,7 +36,7 @@ _ROUTE_ANSWER = {
     "at": int | None,
     "needs_up_to": int | None,
     "error": str | None,
-    "excluded_by": Literal["from", "not_from", "during"] | None,
+    "excluded_by": ExcludingKey | None,
     "dry_run": bool,
     "lines": [_LINE],
 }

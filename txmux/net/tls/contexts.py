@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
+from txmux.net.tls.client_certificates import ClientVerification
 from txmux.net.tls.errors import TLSFileError
-from txmux.net.tls.pem import KeyPair, read_authorities, read_key_pairs, read_revocations
+from txmux.net.tls.pem import KeyPair, read_key_pairs
 from txmux.rules.model import TlsEnd
-from txmux.rules.model.route import AllowedClient
 
 # Of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2).
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _MINIMUM = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 # What a client could make the server work hard with, or choose badly.
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
-
-_MODE = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-_REFUSED = 47
-"""X509_V_ERR_PERMITTED_VIOLATION: OpenSSL has no special alert for it, and sends ``certificate_unknown`` (RFC 8446, section 6.2)."""
-
-NOT_ALLOWED = -1
-"""In place of OpenSSL's number of a reason: a certificate has been verified, but no line of ``allow_client`` fits it."""
 
 
 class NoCommonProtocolError(SSL.Error):
@@ -45,11 +37,9 @@ class Contexts:
     """
 
     def __init__(self, end: TlsEnd) -> None:
-        authorities, revoked = [], []
-        if end.client_ca is not None:
-            authorities = read_authorities(end.client_ca, "tls_client_ca")
-        if end.client_crl is not None:
-            revoked = read_revocations(end.client_crl)
+        self.clients = ClientVerification(end) if end.client_ca is not None else None
+        authorities = self.clients.authorities if self.clients else []
+        revoked = self.clients.revoked if self.clients else []
         self._exact: dict[str, SSL.Context] = {}
         self._under: dict[str, SSL.Context] = {}
         made = []
@@ -64,7 +54,7 @@ class Contexts:
         ]
         self.content += [(-1, one.public_bytes(Encoding.DER)) for one in revoked]
         for names, pairs in _by_names(found).items():
-            context = _make_context(pairs, end, authorities, revoked)
+            context = _make_context(pairs, end, self.clients)
             made.append(context)
             for name in names:
                 known = self._under if name.startswith("*.") else self._exact
@@ -106,10 +96,7 @@ def _names_of(certificate: x509.Certificate) -> frozenset[str]:
 
 
 def _make_context(
-    pairs: Sequence[KeyPair],
-    end: TlsEnd,
-    authorities: Iterable[crypto.X509],
-    revoked: Iterable[x509.CertificateRevocationList],
+    pairs: Sequence[KeyPair], end: TlsEnd, clients: ClientVerification | None
 ) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_MINIMUM[end.minimum])
@@ -122,23 +109,8 @@ def _make_context(
     context.set_session_id(b"txmux")
     if end.alpn:
         context.set_alpn_select_callback(_first_of([name.encode() for name in end.alpn]))
-    if end.client_ca is not None:
-        verify = partial(_verified, end.allow_client)
-        context.set_verify(_MODE, verify)
-        _send_fitting_alert(context)
-        # A session would admit its client after the certificate, or the revocation list, has expired.
-        context.set_options(SSL.OP_NO_TICKET)
-        store: Any = context.get_cert_store()
-        # Every authority in the file is trusted, also one below another.
-        flags = crypto.X509StoreFlags.PARTIAL_CHAIN
-        if end.client_crl is not None:
-            flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
-        store.set_flags(flags)
-        for one in revoked:
-            store.add_crl(one)
-        for authority in authorities:
-            store.add_cert(authority)
-            context.add_client_ca(authority)
+    if clients is not None:
+        clients.ask_in(context)
     for pair in pairs:
         _show(context, pair)
     return context
@@ -169,83 +141,3 @@ def _first_of(protocols: Sequence[bytes]) -> Callable[[SSL.Connection, list[byte
         )
 
     return choose
-
-
-def _verified(
-    allowed: Sequence[AllowedClient],
-    connection: SSL.Connection,
-    certificate: crypto.X509,
-    number: int,
-    depth: int,
-    ok: int,
-) -> bool:
-    """Return whether a client's certificate is accepted; if it is not, the transport gets the reason."""
-    if ok and (depth or not allowed):
-        return True
-    shown = certificate.to_cryptography()
-    if ok and is_allowed(shown, allowed):
-        return True
-    connection.get_app_data().distrusted = (NOT_ALLOWED if ok else number, shown)
-    return False
-
-
-def _send_fitting_alert(context: SSL.Context) -> None:
-    """Send a fitting alert where OpenSSL would send ``internal_error``: pyOpenSSL's callback cannot return a reason."""
-    openssl: Any = SSL
-    lib = openssl._lib
-    inner: Any = context._verify_callback
-
-    def verify(ok: int, store: Any) -> int:
-        accepted: int = inner(ok, store)
-        if not accepted and lib.X509_STORE_CTX_get_error(store) == lib.X509_V_OK:
-            lib.X509_STORE_CTX_set_error(store, _REFUSED)
-        return accepted
-
-    context._verify_callback = outer = openssl._ffi.callback(
-        "int (*)(int, X509_STORE_CTX *)", verify
-    )
-    lib.SSL_CTX_set_verify(context._context, _MODE, outer)
-
-
-_KINDS: tuple[tuple[type[Any], str], ...] = (
-    (x509.DNSName, "DNS"),
-    (x509.UniformResourceIdentifier, "URI"),
-    (x509.RFC822Name, "email"),
-    (x509.IPAddress, "IP"),
-)
-_SPIFFE = "spiffe://"
-
-
-def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) -> bool:
-    names = _names(certificate)
-    return any(
-        all(any(map(globs.matches, names[kind])) for kind, globs in one.patterns.items())
-        for one in allowed
-    )
-
-
-def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
-    """Return kind and text of each subjectAltName (RFC 5280, section 4.2.1.6); empty if unreadable."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return []
-    return [
-        (kind, str(name.value)) for name in found for one, kind in _KINDS if isinstance(name, one)
-    ]
-
-
-def _names(certificate: x509.Certificate) -> dict[str, list[str]]:
-    found = alternative_names(certificate)
-    uris = [name for kind, name in found if kind == "URI"]
-    return {
-        "cn": _in_subject(certificate, x509.NameOID.COMMON_NAME),
-        "ou": _in_subject(certificate, x509.NameOID.ORGANIZATIONAL_UNIT_NAME),
-        "san": [name.lower() for _, name in found],
-        # A certificate with several URIs has no SPIFFE ID (X.509-SVID, section 2).
-        "spiffe": uris if len(uris) == 1 and uris[0].startswith(_SPIFFE) else [],
-    }
-
-
-def _in_subject(certificate: x509.Certificate, kind: x509.ObjectIdentifier) -> list[str]:
-    return [str(one.value) for one in certificate.subject.get_attributes_for_oid(kind)]

@@ -12,8 +12,15 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from txmux.net.tls.contexts import NOT_ALLOWED, NoCommonProtocolError, alternative_names
+from txmux.net.tls.client_certificates import (
+    NOT_ALLOWED,
+    ClientVerification,
+    alternative_names,
+    readable,
+)
+from txmux.net.tls.contexts import NoCommonProtocolError
 from txmux.net.tls.transport import Distrusted, TLSTransport
+from txmux.rules.model import FoundCertificate
 from txmux.wire.proxyprotocol.encode import encode_ssl
 from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 
@@ -23,24 +30,43 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class AgreedTLS:
-    """The TLS of a client, ended here, in OpenSSL's words; its certificate has been verified."""
+    """The TLS of a client, ended here, in OpenSSL's words.
+
+    Attributes:
+        certificate: The client's, if it has been verified.
+        found: What is known of its certificate; ``None`` if it was not asked for one.
+        distrusted: What is wrong with one that it has shown.
+        is_resumed: Whether it has shown that in an earlier connection.
+    """
 
     version: str
     cipher: str
     sni: str | None = None
     alpn: bytes | None = None
     certificate: x509.Certificate | None = None
+    found: FoundCertificate | None = None
+    distrusted: Distrusted | None = None
+    is_resumed: bool = False
 
     @classmethod
-    def from_connection(cls, connection: SSL.Connection) -> AgreedTLS:
+    def from_connection(
+        cls, connection: SSL.Connection, distrusted: Distrusted | None = None
+    ) -> AgreedTLS:
         sni = connection.get_servername()
-        shown = connection.get_peer_certificate()
+        clients: ClientVerification | None = connection.get_context().get_app_data()
+        found, shown = None, None
+        if clients is not None:
+            found, distrusted = clients.found(connection, distrusted)
+            shown = connection.get_peer_certificate() if distrusted is None else None
         return cls(
             connection.get_protocol_version_name(),
             connection.get_cipher_name() or "",
             sni.decode("latin-1").lower().removesuffix(".") if sni else None,
             connection.get_alpn_proto_negotiated() or None,
-            shown.to_cryptography() if shown is not None else None,
+            readable(shown) if shown is not None else None,
+            found,
+            distrusted,
+            bool(SSL._lib.SSL_session_reused(connection._ssl)),  # type: ignore[attr-defined]
         )
 
     @property
@@ -58,6 +84,8 @@ class AgreedTLS:
             "tls_alpn": self.alpn.decode("latin-1") if self.alpn else None,
             "tls_client": self.certificate.subject.rfc4514_string() if self.certificate else None,
             "tls_client_names": self._names(),
+            "client_cert": str(self.found or ""),
+            "client_cert_error": self.distrusted and _distrust(*self.distrusted),
         }
         return {name: value for name, value in values.items() if value}
 
@@ -73,7 +101,11 @@ class AgreedTLS:
         }
         did, unverified = SslClient.SSL, 1
         if self.certificate is not None:
-            did, unverified = did | SslClient.CERT_CONN | SslClient.CERT_SESS, 0
+            unverified = 0
+        elif self.distrusted is not None:
+            unverified = max(1, self.distrusted[0])
+        if self.certificate is not None or self.distrusted is not None:
+            did |= SslClient.CERT_SESS | (SslClient.SSL if self.is_resumed else SslClient.CERT_CONN)
         ssl = SslInfo(did, unverified, tuple(_fields(inner)))
         return (*_fields(values), encode_ssl(ssl))
 
@@ -107,7 +139,7 @@ class Termination:
 
     @staticmethod
     def agreed(transport: TLSTransport) -> AgreedTLS:
-        return AgreedTLS.from_connection(transport.getHandle())
+        return AgreedTLS.from_connection(transport.getHandle(), transport.distrusted)
 
     @staticmethod
     def cause_of(problem: object, transport: TLSTransport) -> str:
@@ -156,7 +188,9 @@ def cause_of(problem: object, distrusted: Distrusted | None = None) -> str:
     return _WORDS.get(reason, f"the TLS handshake failed: {reason}")
 
 
-def _distrust(number: int, certificate: x509.Certificate) -> str:
+def _distrust(number: int, certificate: x509.Certificate | None) -> str:
+    if certificate is None:
+        return "the client's certificate cannot be read"
     whose = f"the certificate of {certificate.subject.rfc4514_string()!r}"
     issuer = certificate.issuer.rfc4514_string()
     if number in _UNKNOWN_AUTHORITY:

@@ -18,8 +18,8 @@ from zope.interface import implementer
 
 from txmux.net.sockets.transport import below_tls, waiting
 
-Distrusted = tuple[int, "x509.Certificate"]
-"""OpenSSL's number of the reason (``X509_V_ERR_*``), and the certificate that it is about."""
+Distrusted = tuple[int, "x509.Certificate | None"]
+"""OpenSSL's number of the reason (``X509_V_ERR_*``), and the certificate that it is about; ``None`` if that cannot be read."""
 
 _RECORD = 2**14  # the most plaintext that a record has (RFC 8446, section 5.1)
 _PIECE = 2**15  # the most ciphertext that is taken at once: a record and more (section 5.2)

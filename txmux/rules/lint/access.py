@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import set_of
-from txmux.rules.model import Clients, NetworkSet, Rules, TlsEnd
+from txmux.rules.model import Clients, NetworkSet, Route, Rules, TlsEnd
 from txmux.rules.problems import Problem
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.values import network
@@ -58,6 +58,8 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
                 f"add routes with 'under = {route.name}', or a backend"
             )
             yield route.section.problem(message, "terminate_tls")
+        if route.terminate_tls.client == "required":
+            yield from _turned_away_before(route, inner)
         for _, number, line in lines_of([route]):
             if message := _never_ends(line, route.terminate_tls):
                 yield route.section.problem(message, "match", number)
@@ -69,6 +71,13 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
                     f"add 'alpn = h2, http/1.1' to [route {route.name}]"
                 )
                 yield other.section.problem(message, "match", number)
+
+
+def _turned_away_before(route: Route, inner: Iterable[Route]) -> Iterator[Problem]:
+    for other in inner if route.terminate_tls and route.terminate_tls.client_ca else ():
+        if other.client_cert and other.under == (route.name,) and "none" in other.client_cert.words:
+            message = f"no such client gets here, since [route {route.name}] wants a valid certificate; add 'tls_client = optional' there"
+            yield other.section.problem(message, "client_cert")
 
 
 def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:

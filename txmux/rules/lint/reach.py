@@ -130,6 +130,9 @@ class _ReachabilityCheck:
         for other, before, why in pairs:
             for owner in plain[other]:
                 same = (owner.route.outcome, owner.route.terminate_tls) == effect
+                one, two = owner.route.client_cert, later.route.client_cert
+                if one is not None and two is not None and one.excludes(two):
+                    continue
                 if not same and owner.clients & later.clients:
                     message = f"'{later.line.name}' {before} the '{other}' of {_at(owner.route, owner.number)}: {why}"
                     self._misplaced.setdefault((later.route.name, later.number), message)
@@ -193,6 +196,9 @@ def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[s
             for other in others:
                 during, own = other.route.during, owner.route.during
                 if during and not (own and set(own) <= set(during)):
+                    continue
+                certificates = other.route.client_cert
+                if certificates and not certificates.covers(owner.route.client_cert):
                     continue
                 rest = left - other.clients
                 if rest != left:

@@ -81,10 +81,10 @@ def _without_clients(rules: Rules) -> Iterator[Problem]:
 def _open_to_all(rules: Rules) -> Iterator[Problem]:
     """Find backends that routes deny to some clients, but that ``silent`` or ``default`` gives them."""
     for scope in scopes(rules):
-        owner, keeps = scope.owner, "'from' or 'not_from'"
+        owner, keeps = scope.owner, "'from' or 'not_from' here"
         outcomes: list[tuple[str, int | None, Outcome | None, str, ClientSet]]
         if isinstance(owner, Listener):
-            keeps = "'allow' or 'deny'"
+            keeps = "'allow' or 'deny' here"
             outcomes = [
                 ("silent", number, line.outcome, "say nothing", clients)
                 for number, (line, clients) in enumerate(silent_clients(owner, scope.clients))
@@ -92,14 +92,16 @@ def _open_to_all(rules: Rules) -> Iterator[Problem]:
             outcomes.append(("default", None, owner.default, "match no route", scope.clients))
         else:
             condition = "match no route under this one"
+            if any(route.client_cert for route in rules.routes_of(owner)):
+                keeps = "an earlier route under this one"
             outcomes = [("backend", None, owner.outcome, condition, scope.clients)]
         for key, number, outcome, condition, clients in outcomes:
             guards = _guards(rules, scope, outcome, clients)
             if guards:
                 names = " and ".join(f"[route {route.name}]" for route in guards)
                 message = (
-                    f"clients that 'from' and 'not_from' of {names} keep away come to the same server if they {condition}; "
-                    f"keep them out by {keeps} here, or use another server"
+                    f"clients that {_kept_by(guards)} of {names} keep away come to the same server if they {condition}; "
+                    f"keep them out by {keeps}, or use another server"
                 )
                 yield owner.section.problem(message, key, number)
 
@@ -116,8 +118,14 @@ def _guards(
     ]
     served = NO_CLIENTS
     for route in routes:
-        served |= set_of(route.clients)
+        if route.client_cert is None or "any" not in route.client_cert.words:
+            served |= set_of(route.clients)
     return routes if (clients & WITH_ADDRESS) - served else []
+
+
+def _kept_by(guards: Iterable[Route]) -> str:
+    certificates = any(route.client_cert is not None for route in guards)
+    return "'from' and 'not_from'" if not certificates else "'client_cert', 'from' and 'not_from'"
 
 
 def _servers(outcome: Outcome | None) -> set[object]:

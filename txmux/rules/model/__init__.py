@@ -14,6 +14,13 @@ from txmux.rules.model.backend import (
     ServerTLS,
     backends_of,
 )
+from txmux.rules.model.client_certificate import (
+    NO_CERTIFICATE,
+    REVOKED,
+    AllowedClient,
+    CertificateCondition,
+    FoundCertificate,
+)
 from txmux.rules.model.listener import Keepalive, Listener, Logged, Rate, Silence, fewer
 from txmux.rules.model.networks import (
     Clients,
@@ -26,7 +33,7 @@ from txmux.rules.model.networks import (
     Varying,
 )
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
-from txmux.rules.model.route import AllowedClient, Alternative, Period, Route, TlsEnd, TLSMinimum
+from txmux.rules.model.route import Alternative, Period, Route, TlsEnd, TLSMinimum
 from txmux.rules.model.rules import Files, Rules
 from txmux.rules.model.section import NOWHERE, KeyEntry, Section, ValueLine
 from txmux.rules.model.settings import Settings
@@ -34,16 +41,20 @@ from txmux.rules.model.settings import Settings
 __all__ = [
     "LOCAL",
     "NOWHERE",
+    "NO_CERTIFICATE",
+    "REVOKED",
     "AllowedClient",
     "Alternative",
     "Backend",
     "Balance",
+    "CertificateCondition",
     "Check",
     "CheckKind",
     "Clients",
     "ConsulService",
     "Ejection",
     "Files",
+    "FoundCertificate",
     "GeoRegion",
     "Handover",
     "IPAddress",

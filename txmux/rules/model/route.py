@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from txmux.rules.model.backend import Backend, Outcome
+from txmux.rules.model.client_certificate import AllowedClient, CertificateCondition
 from txmux.rules.model.listener import Listener, Logged
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.model.outcomes import Handover
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from txmux.interfaces import Predicate
-    from txmux.wire.globs import Globs
 
 WEEK = frozenset(range(7))
 MIDNIGHT = 24 * 60
@@ -58,19 +57,6 @@ TLSMinimum = Literal["1.2", "1.3"]
 
 
 @attrs.frozen
-class AllowedClient:
-    """Client certificates that are accepted; made by `txmux.rules.reading.route.allowed_client`.
-
-    Attributes:
-        text: As it is written; those with the same text are the same.
-        patterns: Patterns by the kind of name, ``cn``, ``ou``, ``san`` or ``spiffe``: of each kind, a certificate needs a name that fits.
-    """
-
-    text: str
-    patterns: Mapping[str, Globs] = attrs.field(eq=False)
-
-
-@attrs.frozen
 class TlsEnd:
     """TLS that is ended here.
 
@@ -79,10 +65,11 @@ class TlsEnd:
             that name no other one's host. At least one.
         alpn: The protocols that are offered, in the order of preference; empty is no ALPN.
         client_ca: A PEM file with the certificates that those of clients are verified by; ``None`` asks clients
-            for none, otherwise they need one.
+            for none.
         minimum: The oldest version that is spoken.
         allow_client: The accepted certificates among those of `client_ca`; one entry that matches is enough. Empty accepts all.
         client_crl: A PEM file with the lists of certificates that the authorities have revoked (RFC 5280, section 5).
+        client: Whether a client needs a verified certificate, or is served without one, too.
     """
 
     files: tuple[Path, ...]
@@ -91,6 +78,7 @@ class TlsEnd:
     minimum: TLSMinimum = "1.2"
     allow_client: tuple[AllowedClient, ...] = ()
     client_crl: Path | None = None
+    client: Literal["required", "optional"] = "required"
 
 
 @attrs.frozen
@@ -129,6 +117,7 @@ class Route:
         outcome: The outcome for its clients. If it terminates TLS, only those that no route under it takes, or that say nothing inside
             of TLS; ``None`` is then the listener's outcome for such clients.
         clients: ``from =`` and ``not_from =``: the clients that it serves.
+        client_cert: The certificates of the clients that it serves; ``None`` is whatever they show.
         during: The only times at which it serves anyone, of which one is enough; empty is always.
         terminate_tls: The TLS that it terminates; ``None`` is none. The routes under it see what is inside.
         under: Names of the listeners, and of routes that end TLS, that it belongs to; empty is every listener.
@@ -141,6 +130,7 @@ class Route:
     alternatives: tuple[Alternative, ...]
     outcome: Outcome | None
     clients: Clients = EVERY_CLIENT
+    client_cert: CertificateCondition | None = None
     during: tuple[Period, ...] = ()
     terminate_tls: TlsEnd | None = None
     under: tuple[str, ...] = ()

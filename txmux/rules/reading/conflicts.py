@@ -295,6 +295,39 @@ def _other_server(outcome: Outcome | None) -> str:
     return f"write {other}, or use another backend"
 
 
+def unknown_certificates(routes: Sequence[Route]) -> Iterator[Problem]:
+    """Find routes whose ``client_cert`` never holds: no client is asked for a certificate, or the conditions exclude each other."""
+    # By what is written, since files that cannot be read leave nothing else.
+    ends = {one.name: one for one in routes if "terminate_tls" in one.section.entries}
+    for route in routes:
+        condition = route.client_cert
+        if condition is None:
+            continue
+        over = [*filter(None, (_asks_nobody(name, ends) for name in route.under))]
+        if condition.is_contradictory:
+            message = "'none' and 'revoked' are for clients without a valid certificate, so the rest never holds; write a route for each"
+            yield route.section.problem(message, "client_cert")
+        elif over:
+            yield route.section.problem(f"never holds: {over[0]}", "client_cert")
+        elif not route.under:
+            asking = [one.name for one in ends.values() if "tls_client_ca" in one.section.entries]
+            name = f"'under = {asking[0]}'" if asking else "'under' with the name of such a route"
+            message = f"a client's certificate is known only in routes under one with 'terminate_tls' and 'tls_client_ca'; add {name}"
+            yield route.section.problem(message, "client_cert")
+
+
+def _asks_nobody(name: str, ends: Mapping[str, Route], *inner: str) -> str:
+    """Return what is wrong if clients of a listener or route come without being asked for a certificate."""
+    end = ends.get(name)
+    if end is None:
+        return f"[listen {name}] knows no certificates, which are shown inside of TLS; name a route with 'tls_client_ca' instead"
+    if "tls_client_ca" in end.section.entries or name in inner:
+        return ""
+    if end.under and not any(_asks_nobody(one, ends, name, *inner) for one in end.under):
+        return ""
+    return f"[route {name}] asks clients for no certificate; add 'tls_client_ca' there"
+
+
 _PLAIN = frozenset({"tcp", "tcp6", "systemd"})
 """The endpoint strings whose clients have a plain TCP socket."""
 
@@ -372,7 +405,7 @@ def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
 def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Problem]:
     """Find routes that end TLS and leave clients to a listener that hands over their sockets."""
     for route in ends.values():
-        if route.outcome is None and _comes_to(route, listener, ends):
+        if route.outcome is None and comes_to(route, listener, ends):
             yield route.section.problem(
                 f"clients that no route takes inside TLS go to 'silent' or 'default' of [listen {listener.name}], which hands "
                 "over sockets: no other program could use these; add 'backend'",
@@ -380,7 +413,7 @@ def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Prob
             )
 
 
-def _comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bool:
+def comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bool:
     """Return whether clients of a listener come to a route that ends TLS, at once or inside of others."""
     ways = [route]
     for way in ways:

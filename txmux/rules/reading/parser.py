@@ -15,7 +15,14 @@ from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
 from txmux.rules.reading import backend, listener, route, service
-from txmux.rules.reading.conflicts import conflicts, loops, misplaced, unshareable, wrong_transports
+from txmux.rules.reading.conflicts import (
+    conflicts,
+    loops,
+    misplaced,
+    unknown_certificates,
+    unshareable,
+    wrong_transports,
+)
 from txmux.rules.reading.context import REFUSALS, RulesReading, finding
 from txmux.rules.reading.endpoints import missing_files
 from txmux.rules.reading.files import FileReader, SourceFile, expand_section, read_source, source_of
@@ -173,6 +180,7 @@ class _RulesParser:
         self._problems += loops(listeners, routes)
         self._problems += wrong_transports(listeners, routes)
         self._problems += misplaced(listeners, routes, settings.relay)
+        self._problems += () if self._alone else unknown_certificates(routes)
         opened = [same[0] for same in self._sections["listen"].values()]
         own = [same[0] for same in self._sections["txmux"].values()]
         self._problems += conflicts([*opened, *own])

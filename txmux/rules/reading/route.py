@@ -8,9 +8,17 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from txmux.errors import OptionError
-from txmux.rules.model import Clients, Refusal, Route, Section, TlsEnd
+from txmux.rules.model import (
+    AllowedClient,
+    CertificateCondition,
+    Clients,
+    Refusal,
+    Route,
+    Section,
+    TlsEnd,
+)
 from txmux.rules.model.networks import EVERY_CLIENT
-from txmux.rules.model.route import MIDNIGHT, WEEK, AllowedClient, Period
+from txmux.rules.model.route import MIDNIGHT, WEEK, Period
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, suggestion, with_advice
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, PEMS, RulesReading
 from txmux.rules.reading.matching import read_alternative
@@ -24,7 +32,7 @@ from txmux.rules.reading.values import (
     with_defaults,
     words,
 )
-from txmux.wire.globs import Globs, names, option_globs
+from txmux.wire.globs import Globs, names, option_globs, whole_name
 
 _SCHEME = "spiffe://"
 _KINDS = ("cn", "ou", "san", "spiffe")
@@ -66,6 +74,59 @@ def _patterns(kind: str, text: str) -> Globs:
     found = option_globs({kind: text.lower() if kind == "san" else text}, kind, names)
     assert found is not None  # noqa: S101 - it was given
     return found
+
+
+_STATES = ("any", "none", "revoked")
+_NAMES = ("subject", "san", "issuer", "fingerprint")
+# Several conditions may have commas between them; other commas are a part of what stands there.
+_COMMA = re.compile(rf",(?=(?:{'|'.join(_NAMES)})=)")
+
+
+def certificate_condition(text: str) -> CertificateCondition:
+    """Read one line of ``client_cert =``: ``any``, ``none``, ``revoked``, and words ``KIND=PATTERN``."""
+    parts = [one for word in split_words(text) for one in _COMMA.split(word.rstrip(","))]
+    words = {part for part in parts if part in _STATES}
+    patterns: list[tuple[str, Globs]] = []
+    messages = []
+    for part in parts:
+        kind, equals, pattern = part.partition("=")
+        if part in _STATES:
+            continue
+        if not equals or kind not in _NAMES:
+            known = [*_STATES, *(f"{one}=" for one in _NAMES)]
+            hint = did_you_mean(kind, (*_STATES, *_NAMES))
+            messages.append(f"unknown {part!r}{hint} (possible are {', '.join(known)})")
+            continue
+        if kind == "fingerprint":
+            pattern = _fingerprints(pattern, messages)
+        elif kind == "san":
+            pattern = pattern.lower()
+        try:
+            read = whole_name if kind in {"subject", "issuer"} else names
+            found = option_globs({kind: pattern}, kind, read) if pattern or not messages else None
+        except OptionError as error:
+            messages.append(str(error))
+            continue
+        if found is not None:
+            patterns.append((kind, found))
+            words |= {"any", f"{kind}={pattern}"}
+    if messages:
+        raise InvalidValueError(*messages)
+    if "revoked" in words:
+        words.add("none")
+    return CertificateCondition(frozenset(words), tuple(patterns))
+
+
+def _fingerprints(text: str, messages: list[str]) -> str:
+    plain = [one.strip().replace(":", "").lower() for one in text.split(",")]
+    for one in plain:
+        if not re.fullmatch("[0-9a-f]{64}", one):
+            what = "is SHA-1" if re.fullmatch("[0-9a-f]{40}", one) else "is not 64 hex digits"
+            messages.append(
+                f"fingerprint: {one!r} {what}; write what 'openssl x509 -noout -fingerprint -sha256' says"
+            )
+            return ""
+    return ",".join(plain)
 
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -145,9 +206,10 @@ _TLS_FIELDS = {
     "tls_client_ca": "client_ca",
     "tls_client_crl": "client_crl",
     "allow_client": "allow_client",
+    "tls_client": "client",
     "tls_minimum": "minimum",
 }
-_OF_CLIENTS = ("tls_client_crl", "allow_client")
+_OF_CLIENTS = ("tls_client_crl", "allow_client", "tls_client")
 
 
 def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
@@ -231,6 +293,20 @@ _MATCH = ValueKind(
 )
 _DURING = ValueKind(period, "one a line", "lines")
 _ALLOW_CLIENT = ValueKind(allowed_client, "one a line", "lines")
+_CLIENT_CERT = ValueKind(
+    certificate_condition, "one a line", "lines", collect=CertificateCondition.of
+)
+_TLS_CLIENT = words(
+    "required",
+    "optional",
+    meant={
+        "optional_no_ca": "optional",
+        "request": "optional",
+        "none": "optional",
+        "on": "required",
+        "require": "required",
+    },
+)
 _UNDER = ValueKind(_under, "list of names", "list", in_context=True)
 
 # fmt: off
@@ -252,13 +328,17 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference: `h2, http/1.1`. Without it, none is negotiated"),
     "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", meaning=
-        "for `terminate_tls`: a PEM file with authorities; a client has to show a certificate of one of them"),
+        "for `terminate_tls`: a PEM file with authorities; clients are asked for a certificate of one of them"),
+    "tls_client": SectionKey(_TLS_CLIENT, default="required", example="optional", meaning=
+        "with `tls_client_ca`: whether clients without a valid certificate are turned away, or go on for [`client_cert`](#client_cert) to decide"),
     "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", meaning=
         "with `tls_client_ca`: a PEM file with the certificate revocation list of each of these authorities; revoked certificates are refused"),
     "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", meaning=
         "with `tls_client_ca`: which of these certificates are [let in, by their names](#allow_client); one line that fits is enough"),
     "tls_minimum": SectionKey(words("1.2", "1.3"), default="1.2", example="1.3", meaning=
         "for `terminate_tls`: the oldest version of TLS that is accepted"),
+    "client_cert": SectionKey(_CLIENT_CERT, example="san=*.staff.example.com", meaning=
+        "under a route with `tls_client_ca`: the route serves only clients with [such a certificate](#client_cert), or without one. All that is written has to hold"),
     "log": SectionKey(LOG, meaning=
         "which of its connections get a line in the access log, as for a listener. If the two differ, the one with fewer lines counts"),
     "dry_run": SectionKey(BOOLEAN, meaning=

@@ -56,6 +56,8 @@ class Handshaking(Stage):
         agreed = self._termination.agreed(tls)
         inner: Any = tls
         client.transport, inner.wrappedProtocol = inner, client
+        if agreed.found is None and client.agreed_tls is not None:
+            agreed = attrs.evolve(agreed, found=client.agreed_tls.found)  # shown further out
         client.agreed_tls = agreed
         record = client.record
         record.facts = {**record.facts, **{k: printable(v) for k, v in agreed.facts().items()}}

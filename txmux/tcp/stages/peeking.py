@@ -47,7 +47,10 @@ class Peeking(Stage):
         self._deadline = timer
         address = client.address if layer.depends_on_client else None
         host = address.host if address else None
-        self._detection = detection = layer.detector.start_detection(host, client.record.time)
+        tls = client.agreed_tls
+        self._detection = detection = layer.detector.start_detection(
+            host, client.record.time, None if tls is None else tls.found
+        )
         self._silent = silent = layer.silent_for(host) or _CLOSE
         can_decide = layer.detector.decides_always or detection.can_decide()
         if silent is _CLOSE and not can_decide:

@@ -1,0 +1,89 @@
+"""What is known of a client's certificate, and which certificates a rule is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from txmux.wire.globs import Globs
+
+
+@attrs.frozen
+class AllowedClient:
+    """Client certificates that are accepted; made by `txmux.rules.reading.route.allowed_client`.
+
+    Attributes:
+        text: As it is written; those with the same text are the same.
+        patterns: Patterns by the kind of name, ``cn``, ``ou``, ``san`` or ``spiffe``: of each kind, a certificate needs a name that fits.
+    """
+
+    text: str
+    patterns: Mapping[str, Globs] = attrs.field(eq=False)
+
+
+@attrs.frozen
+class FoundCertificate:
+    """What a client's TLS showed of its certificate.
+
+    Attributes:
+        kinds: ``any`` for one that was verified, otherwise ``none``, with ``revoked`` if it is.
+        names: Of one that was verified: its ``subject``, ``issuer``, ``san`` and ``fingerprint``.
+    """
+
+    kinds: frozenset[str]
+    names: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+
+    def __str__(self) -> str:
+        if "any" not in self.kinds:
+            return "revoked" if "revoked" in self.kinds else "none"
+        # A certificate may have an empty subject, if it has other names (RFC 5280, section 4.2.1.6).
+        named = (name for kind in ("subject", "san", "fingerprint") for name in self.names[kind])
+        return next(filter(None, named))
+
+
+NO_CERTIFICATE = FoundCertificate(frozenset({"none"}))
+REVOKED = FoundCertificate(frozenset({"none", "revoked"}))
+
+
+@attrs.frozen
+class CertificateCondition:
+    """The value of ``client_cert``: conditions that all have to hold.
+
+    Attributes:
+        words: As they are written, and what follows from them: ``any`` from a name, ``none`` from ``revoked``. A condition
+            with fewer of them holds wherever this one does.
+        patterns: The kinds of names, and what they have to match.
+    """
+
+    words: frozenset[str]
+    patterns: tuple[tuple[str, Globs], ...] = attrs.field(default=(), eq=False)
+
+    @classmethod
+    def of(cls, conditions: Iterable[CertificateCondition]) -> CertificateCondition:
+        """Join several."""
+        made = tuple(conditions)
+        words = frozenset[str]().union(*(one.words for one in made))
+        return cls(words, tuple(pattern for one in made for pattern in one.patterns))
+
+    @property
+    def is_contradictory(self) -> bool:
+        return self.excludes(self)
+
+    def excludes(self, other: CertificateCondition) -> bool:
+        """Return whether certainly no client fits both."""
+        return {"any", "none"} <= self.words | other.words
+
+    def covers(self, other: CertificateCondition | None) -> bool:
+        """Return whether it holds wherever another one does; ``None`` is no condition."""
+        return other is not None and self.words <= other.words
+
+    def holds(self, found: FoundCertificate | None) -> bool:
+        """Return whether a client fits; ``None`` is one that was not asked for a certificate."""
+        return (
+            found is not None
+            and found.kinds.issuperset(self.words & {"any", "none", "revoked"})
+            and all(any(map(globs.matches, found.names[kind])) for kind, globs in self.patterns)
+        )
