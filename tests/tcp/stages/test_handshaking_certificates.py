@@ -8,11 +8,13 @@ from typing import Any
 
 import attrs
 from cryptography.hazmat.primitives import hashes, serialization
+from OpenSSL import crypto
 
 from tests.backends.connect.tls_case import authority
 from tests.support.certificates import Identity, make_authority
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
+from txmux.net.tls.client_certificates import ClientVerification
 from txmux.rules.model import Backend, Route
 from txmux.rules.reading.route import allowed_client, certificate_condition
 from txmux.telemetry.record import ConnectionRecord
@@ -77,6 +79,13 @@ class CertificateTests(TerminationCase):
         await self.until_logged(count + 1)
         return self.records[-1], kept
 
+    def clients(self) -> ClientVerification:
+        (route,) = self.factory.configuration.top.detector.routes
+        assert route.termination is not None
+        found = route.termination.store._contexts.clients
+        assert found is not None
+        return found
+
     async def test_resumed_certificate_that_has_expired_since_is_none(self) -> None:
         """So is one of an authority between that has, and of one whose list of revoked ones has."""
         between = authority().authorise("Between", ends=10)
@@ -96,11 +105,7 @@ class CertificateTests(TerminationCase):
                 first, session = await self.record(port, context)
                 again, session = await self.record(port, context, session)
                 self.assertEqual((first.route, again.route), ("any", "any"))
-                (route,) = self.factory.configuration.top.detector.routes
-                assert route.termination is not None
-                clients = route.termination.store._contexts.clients
-                assert clients is not None
-                clients._store.set_time(datetime.now(timezone.utc) + timedelta(days=days))
+                self.clients()._store.set_time(datetime.now(timezone.utc) + timedelta(days=days))
                 expired, _ = await self.record(port, context, session)
                 self.assertEqual((expired.route, expired.facts["client_cert"]), ("none", "none"))
 
@@ -205,6 +210,24 @@ class CertificateTests(TerminationCase):
             refused = await self.assert_logged(reason="tls-failed")
             self.assertEqual(refused.facts["tls_error"], "the client's certificate cannot be read")
             self.records.clear()
+
+    async def test_forged_certificate_is_not_revoked_though_it_names_one_that_is(self) -> None:
+        encoded = bytearray(self.bad.certificate.public_bytes(serialization.Encoding.DER))
+        encoded[-1] ^= 1  # of the signature
+        forged = self.folder / "forged.pem"
+        forged.write_text(ssl.DER_cert_to_PEM_cert(encoded) + self.bad.key_pem().decode())
+        for version in _VERSIONS:
+            session, context = None, self.context(None, version)
+            context.load_cert_chain(forged)
+            port = self.asking(self.when("revoked"), self.when("none"))
+            for _ in range(2):
+                record, session = await self.record(port, context, session)
+                self.assertEqual((record.route, record.facts["client_cert"]), ("none", "none"))
+        clients = self.clients()
+        shown = crypto.load_certificate(crypto.FILETYPE_PEM, forged.read_bytes())
+        self.assertEqual(str(clients.judge(shown, ())), "none")
+        shown = crypto.X509.from_cryptography(self.bad.certificate)
+        self.assertEqual(str(clients.judge(shown, ())), "revoked")
 
     async def test_tls_inside_tls_keeps_what_the_outer_one_showed(self) -> None:
         outer = self.tls_route(client_ca=self.ca, client="optional")

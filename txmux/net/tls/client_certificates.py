@@ -160,6 +160,7 @@ def _verified_by(
     try:
         crypto.X509StoreContext(store, certificate, chain).verify_certificate()
     except crypto.X509StoreContextError as problem:
+        _LIB.ERR_clear_error()
         number: int = problem.errors[0]
         return number
     return 0
@@ -194,6 +195,7 @@ def _wrap_callback(context: SSL.Context, mode: int) -> None:
         ssl = _LIB.X509_STORE_CTX_get_ex_data(store, index)
         distrusted = _OPENSSL.Connection._reverse_mapping[ssl].get_app_data().distrusted
         if distrusted is not None:
+            _LIB.ERR_clear_error()  # what is left there becomes an error of what is called next
             _LIB.X509_STORE_CTX_set_error(store, max(distrusted[0], 0))
         return accepted
 
