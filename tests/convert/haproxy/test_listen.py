@@ -70,8 +70,6 @@ class BindTests(SynchronousTestCase):
     def test_bind_with_inexpressible_tls_is_left_out(self) -> None:
         for words in (
             "ssl",
-            "ssl crt /x verify optional ca-file /ca",
-            "ssl crt /x crl-file /crl",
             "ssl crt-list /no/such",
             "ssl crt /x strict-sni",
         ):
@@ -81,6 +79,16 @@ class BindTests(SynchronousTestCase):
             "default_backend a", bind="bind :444 ssl crt /x verify required ca-file /ca"
         )
         self.assertIn("tls_client_ca = /ca\n", found.text)
+
+    def test_certificates_of_clients_that_need_none(self) -> None:
+        """Unless HAProxy is told to take those that are not valid, it refuses them."""
+        asks = "bind :444 ssl crt /x verify optional ca-file /ca crl-file /crl"
+        for more, warned in (("", 1), (" ca-ignore-err all crt-ignore-err all", 0)):
+            found = frontend("default_backend a", bind=asks + more)
+            self.assertIn(
+                "tls_client_ca = /ca\ntls_client_crl = /crl\ntls_client = optional\n", found.text
+            )
+            self.assertEqual((len(found.warnings), looks(found)), (warned, []))
 
     def test_tls_defaults_of_global(self) -> None:
         found = converted(

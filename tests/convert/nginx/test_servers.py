@@ -252,6 +252,17 @@ class LeadingTests(SynchronousTestCase):
             self.assertEqual(found.text.count(line), 2)
         self.assertIn("detect_timeout = 60s\n", found.text)
 
+    def test_certificates_of_clients_that_need_none(self) -> None:
+        found = stream(
+            "server { listen 1 ssl; ssl_certificate /c.pem; ssl_certificate_key /k.pem; ssl_crl /crl.pem;"
+            " ssl_client_certificate /ca.pem; ssl_verify_client optional; proxy_pass a; }"
+        )
+        self.assertIn(
+            "tls_client_ca = /ca.pem\ntls_client_crl = /crl.pem\ntls_client = optional\n",
+            found.text,
+        )
+        self.assertEqual(len(found.warnings), 1)
+
     def test_other_tls_is_reported(self) -> None:
         certificate = "ssl_certificate /c.pem; ssl_certificate_key /k.pem;"
         for text, told, warned in (
@@ -259,7 +270,7 @@ class LeadingTests(SynchronousTestCase):
             (f"{certificate} ssl_protocols TLSv1.1 TLSv1.2;", 0, 1),
             (f"{certificate} ssl_verify_client optional;", 0, 1),
             (f"{certificate} ssl_ciphers HIGH;", 0, 1),
-            (f"{certificate} ssl_crl /x.pem;", 1, 0),
+            (f"{certificate} ssl_crl /x.pem;", 0, 0),
             (f"{certificate} ssl_preread on;", 1, 0),
             ("", 1, 0),
         ):

@@ -159,7 +159,8 @@ class RouterTests(SynchronousTestCase):
             "tls:\n  certificates: [{certFile: /b.pem, keyFile: /b.key}]\n"
             "  stores: {default: {defaultCertificate: {certFile: /a.pem, keyFile: /a.key}}}\n"
             "  options: {strict: {minVersion: VersionTLS13, alpnProtocols: [x], "
-            "clientAuth: {clientAuthType: RequireAndVerifyClientCert, caFiles: [/ca.pem]}}, asks: {clientAuth: {clientAuthType: RequestClientCert}}}\n"
+            "clientAuth: {clientAuthType: RequireAndVerifyClientCert, caFiles: [/ca.pem]}}, asks: {clientAuth: {clientAuthType: RequestClientCert}}, "
+            "given: {clientAuth: {clientAuthType: VerifyClientCertIfGiven, caFiles: [/ca.pem]}}}\n"
         )
         found = points("HostSNI(`a.example`) -> a tls: {}", more=more)
         self.assertIn(
@@ -171,6 +172,9 @@ class RouterTests(SynchronousTestCase):
         self.assertEqual(
             len(looks(points("HostSNI(`a.example`) -> a tls: {options: asks}", more=more))), 1
         )
+        found = points("HostSNI(`a.example`) -> a tls: {options: given}", more=more)
+        self.assertIn("tls_client_ca = /ca.pem\ntls_client = optional\n", found.text)
+        self.assertEqual(len(found.warnings), 1)
 
     def test_other_tls_options_are_warned_of(self) -> None:
         for option, word in (

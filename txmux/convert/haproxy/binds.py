@@ -21,12 +21,16 @@ class Secured:
 
     Attributes:
         alpn: The protocols that are spoken, the preferred first.
-        client_ca: The file of the authorities of clients; empty if they need no certificate.
+        client_ca: The file of the authorities of clients; empty if they are not asked for a certificate.
+        client_crl: That of the certificates that these have revoked.
+        client: ``optional`` if clients without a certificate are served, too.
     """
 
     certificates: tuple[str, ...]
     alpn: tuple[str, ...] = ()
     client_ca: str = ""
+    client_crl: str = ""
+    client: str = ""
     minimum: str = ""
 
 
@@ -97,7 +101,18 @@ _ADDRESS = re.compile(r"(?:(?:ipv[46]|tcp[46]?)@)?(?P<host>.*):(?P<port>[^:]*)")
 _VALUES = {
     *("alpn", "backlog", "ca-file", "ciphers", "ciphersuites", "crl-file", "crt", "crt-list"),
     *("ecdhe", "gid", "group", "id", "interface", "level", "maxconn", "mode", "mss", "name"),
-    *("ca-sign-file", "namespace", "nbconn", "nice", "npn", "process", "proto", "shards"),
+    *(
+        "ca-ignore-err",
+        "ca-sign-file",
+        "crt-ignore-err",
+        "namespace",
+        "nbconn",
+        "nice",
+        "npn",
+        "process",
+        "proto",
+        "shards",
+    ),
     *("ssl-max-ver", "ssl-min-ver", "tcp-ut", "thread", "uid", "user", "verify"),
 }
 _ANY = frozenset({"", "*", "0.0.0.0"})  # noqa: S104 - it is compared
@@ -112,7 +127,10 @@ _UNDERSTOOD = {
     "defer-accept",
     "mode",
 }
-_OF_TLS = frozenset({"alpn", "ca-file", "crt", "crt-list", "ssl", "ssl-min-ver", "verify"})
+_OF_TLS = frozenset(
+    {"alpn", "ca-file", "crl-file", "crt", "crt-list", "ssl", "ssl-min-ver", "verify"}
+)
+_IGNORED = frozenset({"ca-ignore-err", "crt-ignore-err"})
 _MOST_PORTS = 200
 _NARROWING = {
     "accept-netscaler-cip": "its clients begin with a header that txmux does not know",
@@ -121,7 +139,6 @@ _NARROWING = {
     "interface": "it would listen on every interface",
     "namespace": "it is in another network namespace",
     "ca-sign-file": "it makes certificates by itself",
-    "crl-file": "certificates of clients may have been revoked",
     "strict-sni": "clients of other names are turned away; name those that are served in match = tls sni=",
     "transparent": "it listens on addresses of others",
     "uid": "the permissions of the socket",
@@ -202,8 +219,6 @@ def lost(bind: Bind) -> list[str]:
     why = [f"{flag}: {reason}" for flag, reason in _NARROWING.items() if flag in bind.flags]
     if "ssl" in bind.flags and not {"crt", "crt-list"} & bind.flags.keys():
         why.append("ssl: it names no certificate")
-    if "ssl" in bind.flags and bind.last("verify") == "optional":
-        why.append("verify optional: a client shows a certificate, or is turned away")
     return why
 
 
@@ -215,10 +230,14 @@ def bind_context(bind: Bind, files: SideFiles) -> BindContext:
         named = [*bind.flags.get("crt", ())]
         for path in bind.flags.get("crt-list", ()):
             named += [line.split()[0] for line in files.lines(path)]
+        verify = bind.last("verify")
+        asks = verify in {"required", "optional"}
         secured = Secured(
             tuple(dict.fromkeys(file for path in named for file in files.certificates(path))),
             tuple(filter(None, bind.last("alpn").split(","))),
-            bind.last("ca-file") if bind.last("verify") == "required" else "",
+            bind.last("ca-file") if asks else "",
+            bind.last("crl-file") if asks else "",
+            verify if verify == "optional" and bind.last("ca-file") else "",
             bind.last("ssl-min-ver").removeprefix("TLSv"),
         )
     return BindContext(files, secured, host.replace("*", ""), port)
@@ -232,6 +251,13 @@ def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -
     if "accept-proxy" in flags and unix_path(bind.address):
         section.add("accept_proxy_from", "unix", line.number)
     known = _UNDERSTOOD | (_OF_TLS if "ssl" in flags else frozenset())
+    if bind.last("verify") == "optional":
+        known |= _IGNORED
+        if not flags.keys() >= _IGNORED:
+            section.warn(
+                line,
+                "verify optional: HAProxy refuses a certificate that is not valid, and txmux takes it for none",
+            )
     unknown = [flag for flag in flags if flag not in known]
     if unknown:
         section.warn(line, f"no counterpart of {', '.join(unknown)}")

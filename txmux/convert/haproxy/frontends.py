@@ -90,6 +90,8 @@ class Frontend(FrontendRoutes):
         for key, value in (
             ("alpn", ", ".join(secured.alpn)),
             ("tls_client_ca", secured.client_ca),
+            ("tls_client_crl", secured.client_crl),
+            ("tls_client", secured.client),
             ("tls_minimum", secured.minimum),
         ):
             if value:

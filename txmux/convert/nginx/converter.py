@@ -32,8 +32,8 @@ _UNDERSTOOD = {
     *("proxy_ssl_trusted_certificate", "proxy_ssl_verify", "proxy_ssl_verify_depth"),
     *("proxy_timeout", "proxy_upload_rate", "resolver", "resolver_timeout", "return", "set"),
     *("set_real_ip_from", "ssl_alpn", "ssl_certificate", "ssl_certificate_key"),
-    *("ssl_client_certificate", "ssl_handshake_timeout", "ssl_preread", "ssl_protocols"),
-    "ssl_verify_client",
+    *("ssl_client_certificate", "ssl_handshake_timeout", "ssl_crl", "ssl_preread"),
+    *("ssl_protocols", "ssl_verify_client"),
 }
 _OF_PROCESS = {"user": ("user", "group"), "worker_processes": ("workers",)}
 _QUIET = {

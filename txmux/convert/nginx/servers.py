@@ -157,15 +157,25 @@ class ServerBlock:
         alpn = scope.get("ssl_alpn")
         if alpn:
             section.add("alpn", ", ".join(alpn.parameters), alpn)
-        verify = scope.text("ssl_verify_client", "off")
-        if verify == "on":
-            scope.add_files(section, "tls_client_ca", "ssl_client_certificate")
-        elif verify != "off":
-            message = f"ssl_verify_client {verify}: txmux asks for a certificate only where it has to be shown"
-            section.warn(scope.line("ssl_verify_client"), message)
+        self._client_certificates(section)
         protocols = scope.get("ssl_protocols")
         if protocols:
             _add_minimum(section, protocols)
+
+    def _client_certificates(self, section: DraftSection) -> None:
+        scope = self._scope
+        verify = scope.text("ssl_verify_client", "off")
+        if verify == "off":
+            return
+        scope.add_files(section, "tls_client_ca", "ssl_client_certificate")
+        asks = "tls_client_ca" in section.entries
+        if asks:
+            scope.add_files(section, "tls_client_crl", "ssl_crl")
+        if verify != "on":
+            if asks:
+                section.add("tls_client", "optional", scope.line("ssl_verify_client"))
+            message = f"ssl_verify_client {verify}: a certificate that is not valid is none for txmux, and its client is served"
+            section.warn(scope.line("ssl_verify_client"), message)
 
     def _proxied(self, section: DraftSection) -> None:
         trusted = self._scope.all("set_real_ip_from")

@@ -210,9 +210,13 @@ class Routing:
         if options.get("minVersion").text == "VersionTLS13":
             route.add("tls_minimum", "1.3", options.get("minVersion").line)
         client_auth = options.get("clientAuth", "clientAuthType")
-        if client_auth.text == "RequireAndVerifyClientCert":
+        if client_auth.text in {"RequireAndVerifyClientCert", "VerifyClientCertIfGiven"}:
             authorities = options.get("clientAuth", "caFiles").each()
             self.services.add_files(route, "tls_client_ca", authorities)
+            if client_auth.text == "VerifyClientCertIfGiven":
+                route.add("tls_client", "optional", client_auth.line)
+                message = "VerifyClientCertIfGiven: Traefik refuses a certificate that is not valid, and txmux takes it for none"
+                self.routes.draft.warn(client_auth.line, message, route)
         elif client_auth.text not in {"", "NoClientCert"}:
             message = f"{client_auth.text}: txmux asks for a certificate only where it has to be shown and verified"
             route.look(client_auth.line, message)
