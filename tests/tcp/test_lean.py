@@ -222,9 +222,10 @@ class _World:
             for number, cell in enumerate(cells)
             if cell and not (name.startswith(ROUTE.kind) and number == ROUTE.at["last match"])
         }
+        killed = any(record.reason == "killed" for record in self.log.records)
         peers = [
-            # A reset discards what is on its way.
-            (_told(bytes(one.received))[: 1 if one.end == "ECONNRESET" else 3], one.end)
+            # A reset discards what is on its way, as an operator's end does.
+            (_told(bytes(one.received))[: 1 if killed or one.end == "ECONNRESET" else 3], one.end)
             for one in (self.client, *self.others, *self.servers)
         ]
         return {

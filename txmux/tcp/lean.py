@@ -10,13 +10,13 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from twisted.internet.error import getConnectError
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from txmux.access.admission import Refused
@@ -32,15 +32,16 @@ from txmux.net.addresses import ip_address_of, text_of
 from txmux.net.relay.ends import EndReceiver
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
-from txmux.net.relay.peer import patience, unanswered_by
+from txmux.net.relay.peer import unanswered_by
 from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer, prepare
 from txmux.net.sockets.memory import MEMORY
 from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.rules.model import Server, fewer
-from txmux.tcp.configuration import CompiledRoute, Configuration
-from txmux.tcp.connection import ConnectionOwner, MuxProtocol
+from txmux.tcp.configuration import CompiledRoute
+from txmux.tcp.connection import MuxProtocol
+from txmux.tcp.lean_path import LeanPath
 from txmux.tcp.moving import MovedConnection
 from txmux.tcp.served import count_bytes, new_id, note_decision, note_end
 from txmux.tcp.stages.relaying import Relaying
@@ -50,90 +51,9 @@ from txmux.telemetry.reasons import AbortReason, EndReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.proxyprotocol.header import Address
 
-if TYPE_CHECKING:
-    from txmux.tcp.io_runtime import IORuntime
-
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-_PERIOD = MARGIN / 2
-"""Seconds between two looks at a connection, which is expanded `MARGIN` before a deadline: the fuller one has timers of its own."""
-_AT_ONCE = 1000  # connections that are looked at in one turn of the reactor
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
-
-
-class LeanOwner(ConnectionOwner, Protocol):
-    """The listener that usual connections belong to."""
-
-    runtime: IORuntime
-    sweep: Sweep
-
-    def replace(self, lean: LeanConnection, full: MuxProtocol, /) -> None: ...
-
-
-class LeanPath:
-    """What all usual connections of a listener have in common under one configuration.
-
-    Attributes:
-        is_open: Whether the listener may have any.
-    """
-
-    def __init__(self, owner: LeanOwner, configuration: Configuration) -> None:
-        settings, top = configuration.settings, configuration.top
-        self.owner, self.configuration, self.runtime = owner, configuration, owner.runtime
-        self.poller: Any = owner.runtime.poller
-        self.seconds = owner.runtime.clock.seconds
-        self.detector, self.asks_who = top.detector, top.depends_on_client
-        self.detect_timeout = settings.detect_timeout
-        self.patience = patience(settings.keepalive)
-        self.trouble: OSError | None = None  # that a socket could not be watched
-        self.host: IAddress | None = None  # of the last client
-        self.host_text = ""
-        # Otherwise a client that is not decided when it is accepted has timers from then on, or one that has sent nothing.
-        self.can_wait = settings.detect_timeout > MARGIN
-        self.can_be_silent = (
-            self.can_wait and not top.race and all(silent.after is None for silent in top.silent)
-        )
-        self.is_open = (
-            self.poller is not None
-            and settings.accept_proxy_from is None
-            and not configuration.hands_over
-            and not top.server_first
-            and top.detector.decides_always
-        )
-
-    def serve(self, client: socket.socket, name: tuple[Any, ...], host: IAddress | None) -> bool:
-        """Serve an accepted client; false, and nothing is done, if it is refused or is no usual one.
-
-        Args:
-            client: A socket that does not block.
-            name: The client's address, as ``accept()`` returns it.
-            host: The address that it has connected to; ``None`` if only its socket knows.
-
-        Raises:
-            OSError: The socket cannot be watched. The connection has ended.
-        """
-        runtime, configuration = self.runtime, self.configuration
-        if runtime.events.has_listener or runtime.loop_detector.slots[name[1]]:
-            return False
-        connection = LeanConnection(self, client, name, host)
-        admission = configuration.admission
-        try:
-            address = connection.address if admission.asks_who else None
-            connection.permit = admission.enter(address, None)
-        except Refused:  # which is told of there
-            return False
-        configuration.counts.accepted()
-        runtime.descriptors.client_accepted()
-        runtime.descriptors.reserved += 1
-        self.owner.opened(connection)
-        sweep = self.owner.sweep
-        if sweep.timer is None:
-            sweep.begin()
-        self.trouble = None  # of an earlier one
-        connection.read_first()
-        if self.trouble is not None:
-            raise self.trouble
-        return True
 
 
 class LeanConnection:
@@ -172,6 +92,7 @@ class LeanConnection:
         "refusal_reason",
         "runtime",
         "server",
+        "state",
     )
 
     admitted = True
@@ -200,6 +121,7 @@ class LeanConnection:
         self.counted: RouteCounts | None = configuration.counts.unrouted
         self.permit: Permit | None = None
         self.refusal_reason: EndReason | None = None
+        self.state: ConnectionState = "peeking"
         self.finished: socket.socket | None = None
         self._detection: Detection[CompiledRoute] | None = None
         # Until the client is routed, a server chosen, and its socket opened.
@@ -210,15 +132,6 @@ class LeanConnection:
         self.accepted_at = self.last_received_at = self._checked_at = path.seconds()
 
     # What others ask of it.
-
-    @property
-    def state(self) -> ConnectionState:
-        record = self.record
-        if self._full is not None or record.reason is not None:
-            return "over" if self._full is None else self._full.state
-        if record.detect_ms is None:
-            return "peeking"
-        return "connecting" if record.connect_ms is None else "relaying"
 
     @property
     def address(self) -> Address | None:
@@ -239,8 +152,6 @@ class LeanConnection:
         return (self._path.seconds() - self.accepted_at) * 1000
 
     def relayed(self) -> RelayedBytes:
-        if self._full is not None:
-            return self._full.relayed()
         return RelayedBytes(self.record.bytes_in, self.record.bytes_out, self.last_received_at)
 
     def count_bytes(self) -> None:
@@ -258,7 +169,7 @@ class LeanConnection:
     def read_first(self) -> None:
         """Read what has come with the client: it is seldom silent, and then has to be watched."""
         self._read(0)
-        if self.record.detect_ms is not None or self.record.reason or self._full:
+        if self.state != "peeking":
             return
         path = self._path
         if not (path.can_wait if self.received else path.can_be_silent):
@@ -326,7 +237,7 @@ class LeanConnection:
     # A server.
 
     def _connect(self, upstream: Upstream) -> None:
-        self._upstream = upstream
+        self.state, self._upstream = "connecting", upstream
         self.record.backend = upstream.backend.name
         member = upstream.pool.pick()
         if not isinstance(member, Member):
@@ -412,7 +323,7 @@ class LeanConnection:
             f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(self.server.family, own))
         )
         record.connect_ms = connect_ms = self.elapsed_ms() - (record.detect_ms or 0.0)
-        self.received = b""
+        self.state, self.received = "relaying", b""
         path = self._path
         path.runtime.descriptors.reserved -= 1
         upstream.counts.connected(connect_ms)
@@ -484,17 +395,15 @@ class LeanConnection:
             self._break_off(problem)
 
     def _look(self, now: float) -> None:
-        record, upstream = self.record, self._upstream
-        if self._full is not None or record.reason is not None:
-            return
-        if upstream is None:
+        state, upstream = self.state, self._upstream
+        if state == "peeking":
             if now - self.accepted_at >= self._path.detect_timeout - MARGIN:
                 self.expand()
-        elif record.connect_ms is None:
-            waited = now - self.accepted_at - (record.detect_ms or 0.0) / 1000
+        elif state == "connecting":
+            waited = now - self.accepted_at - (self.record.detect_ms or 0.0) / 1000
             if waited >= upstream.backend.connect_timeout - MARGIN:
                 self.expand()
-        else:
+        elif state == "relaying":
             self._set_options()
             quiet = now - self.last_received_at
             if self.finished is not None or quiet >= upstream.timeouts.idle - MARGIN:
@@ -517,16 +426,15 @@ class LeanConnection:
         """Return the `MuxProtocol` that goes on in place of this connection, from the same stage."""
         if self._full is not None:
             return self._full
-        record, upstream, member = self.record, self._upstream, self._member
-        if record.detect_ms is None:
+        if self.state == "peeking":
             full = self._make_full()
             clock, left = self.runtime.clock, self._path.detect_timeout - self.elapsed_ms() / 1000
             deadline = clock.callLater(max(0.0, left), full.detection_over)
             full.advance(Admitted(self.configuration.top, deadline), "admission")
-        elif record.connect_ms is not None:
+        elif self.state == "relaying":
             self._expand_relaying()
-        elif member is None:
-            self._make_full().advance(ToBackend(upstream), "routing")
+        elif self._member is None:
+            self._make_full().advance(ToBackend(self._upstream), "routing")
         else:
             self._continue_by(self._go_on_dialling)
         assert self._full is not None  # noqa: S101 - each of these has made it
@@ -581,7 +489,7 @@ class LeanConnection:
         transport = SocketTransport(path.poller, self.client, family, self.peer(), self._host)
         transport.set_protocol(full)
         path.owner.replace(self, full)
-        self._full, self.counted = full, None
+        self._full, self.counted, self.state = full, None, "over"
         if reading:
             transport.startReading()
         return full
@@ -604,21 +512,22 @@ class LeanConnection:
         self._over("error")
 
     def _over(self, reason: EndReason) -> None:
-        path, record, member = self._path, self.record, self._member
-        if record.reason is not None:
+        path, member, state = self._path, self._member, self.state
+        if state == "over":
             return
+        self.state = "over"
         for connected in (self.client, self.server):
             if connected is not None:
                 path.poller.closing(connected.fileno())
                 connected.close()
-        if record.connect_ms is None:
+        if state != "relaying":
             path.runtime.descriptors.reserved -= 1
         try:
             note_end(self, reason)
         finally:  # if there is no memory for that, it must not count for ever
             if member is not None:
                 pool = self._upstream.pool
-                (pool.abandoned if record.connect_ms is None else pool.released)(member)
+                (pool.released if state == "relaying" else pool.abandoned)(member)
             path.owner.closed(self)
 
 
@@ -626,28 +535,39 @@ Stream: TypeAlias = MuxProtocol | LeanConnection
 """A client's connection, of either kind."""
 
 
-class Sweep:
-    """Looks at each of the usual connections of a listener once a second, as long as there are some."""
+def serve(
+    path: LeanPath, client: socket.socket, name: tuple[Any, ...], host: IAddress | None
+) -> bool:
+    """Serve an accepted client; false, and nothing is done, if it is refused or is no usual one.
 
-    def __init__(self, clock: IReactorTime, connections: Collection[object]) -> None:
-        self._clock = clock
-        self._connections = connections
-        self.timer: IDelayedCall | None = None
+    Args:
+        path: That of the listener; it is open.
+        client: A socket that does not block.
+        name: The client's address, as ``accept()`` returns it.
+        host: The address that it has connected to; ``None`` if only its socket knows.
 
-    def begin(self) -> None:
-        self.timer = self._clock.callLater(_PERIOD, self._look, [])
-
-    def stop(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
-    def _look(self, left: list[LeanConnection]) -> None:
-        left = left or [one for one in self._connections if isinstance(one, LeanConnection)]
-        these, left = left[:_AT_ONCE], left[_AT_ONCE:]
-        self.timer = None
-        if these:
-            self.timer = self._clock.callLater(0 if left else _PERIOD, self._look, left)
-        now = self._clock.seconds()
-        for one in these:
-            one.look(now)
+    Raises:
+        OSError: The socket cannot be watched. The connection has ended.
+    """
+    runtime, configuration = path.runtime, path.configuration
+    if runtime.events.has_listener or runtime.loop_detector.slots[name[1]]:
+        return False
+    connection = LeanConnection(path, client, name, host)
+    admission = configuration.admission
+    try:
+        address = connection.address if admission.asks_who else None
+        connection.permit = admission.enter(address, None)
+    except Refused:  # the fuller one is refused again, and logs it
+        return False
+    configuration.counts.accepted()
+    runtime.descriptors.client_accepted()
+    runtime.descriptors.reserved += 1
+    path.owner.opened(connection)
+    sweep = path.owner.sweep
+    if sweep.timer is None:
+        sweep.begin()
+    path.trouble = None  # of an earlier one
+    connection.read_first()
+    if path.trouble is not None:
+        raise path.trouble
+    return True

@@ -21,10 +21,12 @@ from txmux.rules.model import NOWHERE, Listener, Route
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.io_runtime import IORuntime
-from txmux.tcp.lean import LeanConnection, LeanPath, Sweep
+from txmux.tcp.lean import LeanConnection, serve
+from txmux.tcp.lean_path import LeanPath
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
-from txmux.tcp.served import Served, new_id
+from txmux.tcp.served import Counted, Served, new_id
 from txmux.tcp.stage import OVER
+from txmux.tcp.sweep import Sweep
 from txmux.telemetry.access_log import AccessLog, should_log
 from txmux.telemetry.reasons import AbortReason
 from txmux.telemetry.record import ConnectionRecord
@@ -95,7 +97,7 @@ class MuxFactory(ServerFactory):
         )
         self.connections: set[Any] = set()
         self._lean: LeanPath | None = None
-        self.sweep = Sweep(runtime.clock, self.connections)
+        self.sweep = Sweep(runtime.clock, self.connections, LeanConnection)
         self.flows: object = None
         self._access_log = access_log
         self._left: list[tuple[Configuration, int]] = []
@@ -112,13 +114,13 @@ class MuxFactory(ServerFactory):
         return MuxProtocol(self, configuration, self.runtime, record)
 
     def serve(self, client: socket.socket, name: Any, host: IAddress | None) -> bool:
-        """Serve a client of plain TCP that has been accepted; see `LeanPath.serve`."""
+        """Serve a client of plain TCP that has been accepted; see `txmux.tcp.lean.serve`."""
         path = self._lean
         if path is None or path.configuration is not self.configuration:
             path = self._lean = LeanPath(self, self.configuration)
-        return path.is_open and path.serve(client, name, host)
+        return path.is_open and serve(path, client, name, host)
 
-    def replace(self, lean: LeanConnection, full: MuxProtocol) -> None:
+    def replace(self, lean: Counted, full: MuxProtocol) -> None:
         """Record that a connection goes on as another object."""
         self.connections.discard(lean)
         self.connections.add(full)
