@@ -31,8 +31,6 @@ from txmux.files import remove_own_socket
 from txmux.net.sockets.handoff import TAKEN
 from txmux.net.sockets.unixpath import bind
 
-__all__ = ["AdoptedTransport", "AdoptingEndpoint"]
-
 _PATIENCE = 5.0  # seconds that a sender has for its message
 _PAUSE = 1.0  # seconds until clients are accepted again that could not be
 _AT_ONCE = 64  # senders that are accepted before others have their turn

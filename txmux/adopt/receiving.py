@@ -17,8 +17,6 @@ from txmux.errors import MuxError, printable
 from txmux.net.sockets.handoff import MOST
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
-__all__ = ["HandedOver", "NotGivenError", "receive"]
-
 _MOST_DESCRIPTORS = (
     253  # that one message can have (unix(7)), so that none stays in the system unseen
 )

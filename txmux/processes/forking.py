@@ -20,8 +20,6 @@ from typing import Any
 
 from txmux.net.tls.deferred import import_reactor_without_tls
 
-__all__ = ["Child", "can_fork", "exit_after", "ignore_signals", "name_process", "spawn"]
-
 
 def environment() -> dict[str, str]:
     """Return an environment in which another Python process imports from where this one does, and from nowhere else."""

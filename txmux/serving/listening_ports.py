@@ -15,8 +15,6 @@ from txmux.tcp.listener import MuxFactory
 if TYPE_CHECKING:
     from txmux.udp.port import DatagramPort
 
-__all__ = ["ListeningPorts"]
-
 
 class ListeningPorts:
     """The ports by the keys of their addresses.

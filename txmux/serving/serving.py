@@ -34,8 +34,6 @@ from txmux.tcp.served import Served
 from txmux.telemetry.access_log import AccessLog
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
-__all__ = ["PreparedServing", "Serving"]
-
 
 class Serving:
     """Serves the clients of listening ports, under rules that may change.

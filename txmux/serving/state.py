@@ -31,15 +31,6 @@ from txmux.backends.pool.server_health import MemberState
 if TYPE_CHECKING:
     from txmux.tcp.listener import MuxFactory
 
-__all__ = [
-    "TransferState",
-    "build_state",
-    "found_by_checks",
-    "merged",
-    "restore_sources",
-    "sources_of",
-]
-
 TransferState: TypeAlias = "dict[str, Any]"
 
 _VERSION = 1

@@ -12,8 +12,6 @@ from txmux.rules.model import Backend, Outcome, Rules
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.served import Served
 
-__all__ = ["connection_counts", "log_draining", "log_dry_runs", "missing_in"]
-
 _log = Logger()
 
 

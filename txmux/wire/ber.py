@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from txmux.wire.cursor import Cursor, MalformedError
 
-__all__ = ["read_length"]
-
 _INDEFINITE = 0x80
 
 

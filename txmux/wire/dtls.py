@@ -11,8 +11,6 @@ from txmux.wire.client_hello import HelloReader
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, Fragment, reassemble
 
-__all__ = ["DtlsOpening", "parse_dtls"]
-
 _record_header = Struct(">BHHIHH")  # type, version, epoch, the sequence number in two parts, length
 _HANDSHAKE = 22
 _RECORD_VERSIONS = frozenset({0xFEFF, 0xFEFD})

@@ -14,21 +14,6 @@ from txmux.wire.client_hello import VERSIONS, HelloReader
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
 
-__all__ = [
-    "ECH",
-    "SNI",
-    "HelloOpening",
-    "HelloOptions",
-    "ServerNames",
-    "hello_facts",
-    "hello_options",
-    "name_in",
-    "server_name",
-    "server_names",
-    "verdict_on",
-]
-
-
 SNI = Option(
     "sni",
     "globs of the requested server name; 'none' is a hello without one",

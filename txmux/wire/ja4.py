@@ -8,8 +8,6 @@ import struct
 
 from txmux.wire.whole_hello import WholeHello
 
-__all__ = ["fingerprint", "fingerprint_of"]
-
 _GREASE = frozenset(0x0A0A + 0x1010 * digit for digit in range(16))
 _SERVER_NAME, _ALPN, _SIGNATURE_ALGORITHMS, _SUPPORTED_VERSIONS = 0, 16, 13, 43
 _VERSIONS = {0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x0300: "s3", 0x0002: "s2"}

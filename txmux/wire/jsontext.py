@@ -6,8 +6,6 @@ import json
 import math
 from typing import Any
 
-__all__ = ["MISSHAPEN", "parse_json", "time_of"]
-
 MISSHAPEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """The exceptions of reading values of unexpected types: a list as an object, or an infinite number."""
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 from txmux.wire.cursor import MalformedError
 
-__all__ = ["LONGEST_STREAM", "MOST_FRAGMENTS", "Fragment", "reassemble"]
-
 Fragment = tuple[int, bytes]
 """The offset of a fragment in the stream, and its bytes."""
 

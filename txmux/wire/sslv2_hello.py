@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from txmux.wire.cursor import Cursor, MalformedError
 
-__all__ = ["FIRST_BYTES", "read_sslv2_beginning", "read_sslv2_hello"]
-
 _FIXED = 9
 _LEAST, _MOST = _FIXED + 3 + 16, 0x1FF
 FIRST_BYTES = frozenset({0x80, 0x81})

@@ -9,8 +9,6 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-__all__ = ["WholeHello", "is_grease", "read_whole"]
-
 _BEGINNING = struct.Struct(">BHHBBHH32xB").unpack_from
 _BEGINNING_SIZE = 44
 _NUMBER = struct.Struct(">H").unpack_from

@@ -14,8 +14,6 @@ from typing_extensions import override
 
 from txmux.net.sockets.poller import POLLERS, Poller
 
-__all__ = ["SocketReactor", "install"]
-
 
 class SocketReactor(EPollReactor):
     """See the module."""

@@ -12,8 +12,6 @@ import attrs
 from txmux.errors import MuxError
 from txmux.rules.model import Rules, Settings
 
-__all__ = ["Account", "AccountError", "account_of"]
-
 _NO_ID = 2**32 - 1
 
 

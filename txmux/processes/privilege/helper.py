@@ -29,8 +29,6 @@ from txmux.rules.reading.parser import load
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
 from txmux.wire.jsontext import parse_json
 
-__all__ = ["Helper", "Named"]
-
 
 @attrs.define
 class Named:

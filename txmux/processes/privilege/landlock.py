@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
-__all__ = ["abi", "give_up_privileges", "restrict"]
-
 # linux/landlock.h; the numbers of the calls are those of all architectures but alpha
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _VERSION = 1

@@ -27,8 +27,6 @@ from txmux.rules.reading.parser import load, read_again
 if TYPE_CHECKING:
     from txmux.serving.store import ListeningSockets
 
-__all__ = ["KEY", "READS_BY", "Privilege", "open_for_worker", "read_by_helper"]
-
 KEY = "opener:"
 """The key of the helper's connection among the sockets for a new process. Versions that do not know it close it."""
 

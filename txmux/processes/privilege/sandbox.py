@@ -16,8 +16,6 @@ from txmux.processes.privilege import landlock
 from txmux.rules.model import Rules
 from txmux.serving.listen_addresses import are_plain
 
-__all__ = ["Sandbox", "SandboxError", "confine", "folders_of_python", "sandbox_of"]
-
 Sandbox = Literal["auto", "yes", "off"]
 
 _SYSTEM = (

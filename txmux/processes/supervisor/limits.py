@@ -9,8 +9,6 @@ from txmux.access.across_processes import SharedLimits
 from txmux.rules.model import Rules
 from txmux.telemetry.counting.counters import Counters
 
-__all__ = ["ServiceLimits"]
-
 _MOST_WORKERS = 16
 """The least number of workers for which there is room."""
 

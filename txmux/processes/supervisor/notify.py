@@ -15,8 +15,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-__all__ = ["Notifier", "sockets_from_store"]
-
 _PREFIX = "txmux."
 _LONGEST_NAME = 255
 _PATIENCE = 5.0  # seconds that systemd has to take a message

@@ -50,8 +50,6 @@ from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.formatting import counted
 
-__all__ = ["Supervisor", "WorkersError"]
-
 _STARTING = 60.0
 """Seconds that workers may take to serve."""
 

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     _Taken: TypeAlias = tuple[set[int], bool]
     _Offered: TypeAlias = tuple[MuxFactory, MovedConnection, Sockets]
 
-__all__ = ["LeasedSlots"]
-
 _BATCH = 25
 """Connections in a batch: more are suspended for longer, fewer cost more messages."""
 _UNDER_WAY = 2

@@ -18,8 +18,6 @@ from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.processes.upgrade.upgrade import ENDS, VERSION
 from txmux.wire.jsontext import parse_json
 
-__all__ = ["IncomingTransfer"]
-
 _PATIENCE = 10.0
 """Seconds for the first message, which was sent before this process started."""
 _STDERR = 2

@@ -19,8 +19,6 @@ from txmux.serving.state import TransferState
 
 LastReload = tuple[float, Report] | None
 
-__all__ = ["collect_state", "last_reload_in", "number_in"]
-
 
 async def collect_state(
     supervisor: Supervisor, control: Control, *, again: bool = False

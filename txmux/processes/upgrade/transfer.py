@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from txmux.tcp.listener import MuxFactory
     from txmux.udp.port import DatagramPort
 
-__all__ = ["UNCOLLECTED", "ConnectionTransfer"]
-
 _MANY = 20_000
 """New objects for which a garbage collection takes over 5 ms, which clients would notice."""
 _FEW = 250_000

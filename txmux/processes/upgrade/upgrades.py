@@ -32,8 +32,6 @@ from txmux.serving.state import TransferState
 from txmux.serving.store import ListeningSockets, close_socket
 from txmux.telemetry.counting.counters import Counters
 
-__all__ = ["Upgrades"]
-
 _log = Logger()
 
 _RELOADS = 180.0

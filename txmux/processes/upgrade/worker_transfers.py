@@ -12,8 +12,6 @@ from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.processes.workers.pool import WorkerPool
 from txmux.processes.workers.worker import Worker
 
-__all__ = ["WorkerTransfers"]
-
 _PROMPT = 1.0
 """Seconds that a worker may take to answer; one that hangs accepts no clients either."""
 _PATIENCE = 10.0

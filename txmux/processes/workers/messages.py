@@ -18,8 +18,6 @@ from txmux.rules.model import Rules
 from txmux.rules.packing import unpack
 from txmux.serving.listen_addresses import listen_addresses
 
-__all__ = ["InvalidMessageError", "Opened", "Prepare", "Start", "named", "read", "sockets_of"]
-
 T = TypeVar("T")
 
 

@@ -20,9 +20,6 @@ from txmux.rules.reading.parser import is_as_read
 if TYPE_CHECKING:
     from txmux.processes.workers.worker import Worker
 
-__all__ = ["WorkerPool", "WorkersError", "check_as_read", "failures"]
-
-
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
 
 

@@ -38,8 +38,6 @@ from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters
 from txmux.telemetry.lines import ServiceLog
 
-__all__ = ["WorkerProcess", "run"]
-
 _PATIENCE = 5.0
 """Seconds that a file may take to be opened: less than the time after which a hanging worker is replaced."""
 

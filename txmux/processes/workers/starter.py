@@ -41,8 +41,6 @@ from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.process import run
 from txmux.wire.jsontext import parse_json
 
-__all__ = ["main"]
-
 _PACKET = 65536  # bytes
 _STDERR = 2
 

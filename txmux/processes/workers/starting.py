@@ -32,8 +32,6 @@ from txmux.wire.jsontext import parse_json
 if TYPE_CHECKING:
     from txmux.processes.privilege.sandbox import Sandbox
 
-__all__ = ["STARTER", "Starter", "StarterError", "modules_for", "reactor_of_workers"]
-
 _PACKET = 65536  # bytes
 _MOST_SILENT = 10
 """Seconds without an answer after which the process is killed: imports may take long on a busy machine."""

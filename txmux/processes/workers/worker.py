@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from txmux.processes.privilege.sandbox import Sandbox
     from txmux.processes.workers.starting import Starter
 
-__all__ = ["Worker"]
-
 _MOST_SILENT = 10
 """Seconds without an answer after which a worker that serves is replaced."""
 _MOST_SILENT_STARTING = 60

@@ -8,8 +8,6 @@ from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import varint
 from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, Fragment
 
-__all__ = ["read_frames"]
-
 _ACK, _ACK_ECN, _CRYPTO, _CLOSE = 0x02, 0x03, 0x06, 0x1C
 _MOST_OTHERS = 32
 _skip = re.compile(rb"[\x00\x01]*").match  # PADDING and PING, of which there may be thousands

@@ -10,21 +10,6 @@ import attrs
 
 from txmux.wire.cursor import MalformedError
 
-__all__ = [
-    "LEAST_TO_NEGOTIATE",
-    "LONGEST_ID",
-    "LONG_HEADER",
-    "SHORTEST_FIRST_ID",
-    "VERSIONS",
-    "LongHeader",
-    "Packet",
-    "Version",
-    "may_open",
-    "opens_connection",
-    "read_long_header",
-    "varint",
-]
-
 LEAST_TO_NEGOTIATE = 1200
 """Bytes of a datagram of a version that a server does not know, for it to offer others (RFC 9000, section 6.1)."""
 

@@ -17,8 +17,6 @@ from cryptography.hazmat.primitives.ciphers.modes import ECB
 from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import VERSIONS, LongHeader
 
-__all__ = ["ClientKeys"]
-
 _SAMPLE_AFTER, _SAMPLE = 4, 16
 _TAG = 16
 _ECB = ECB()  # nosec B305  # noqa: S305 - of a single block, as in the RFC

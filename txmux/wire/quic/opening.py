@@ -25,8 +25,6 @@ from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, Fragment, reas
 if TYPE_CHECKING:
     from txmux.wire.quic.initial import ClientKeys
 
-__all__ = ["OTHER_VERSION", "QuicOpening", "parse_opening"]
-
 OTHER_VERSION = "other"
 """The name of all versions whose Initial packets cannot be read."""
 
