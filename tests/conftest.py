@@ -1,7 +1,5 @@
 """What holds for all tests, and which of them only `script/test --all` runs."""
 
-from __future__ import annotations
-
 import gc
 import os
 import shutil

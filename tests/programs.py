@@ -1,7 +1,5 @@
 """Real clients and servers for the tests: where they are, and what to do when they are not there."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from unittest import SkipTest

@@ -1,7 +1,5 @@
 """The benchmark: what it makes of its figures, and a run on a small scale."""
 
-from __future__ import annotations
-
 import math
 import os
 import random

@@ -1,7 +1,5 @@
 """Which tests `script/test --changed` runs."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

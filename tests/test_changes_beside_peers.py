@@ -1,7 +1,5 @@
 """What clients notice of changes, beside peers: a run on a small scale, and what is published of a whole one."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

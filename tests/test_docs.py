@@ -1,7 +1,5 @@
 """The documentation says what the code does, and its files and programs are without errors."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

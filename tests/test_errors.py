@@ -1,7 +1,5 @@
 """What others have written is told in lines of ours, and commands no terminal."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable, Iterator

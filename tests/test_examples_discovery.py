@@ -1,7 +1,5 @@
 """The examples of discovery do what they say."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

@@ -1,7 +1,5 @@
 """The manifests for Kubernetes are right by its schemas, and agree with each other and with the rules in them."""
 
-from __future__ import annotations
-
 import itertools
 from importlib import import_module
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The alerts and the dashboard of the examples ask for what there is."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

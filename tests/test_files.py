@@ -1,7 +1,5 @@
 """Files that root opens for somebody who may write to the folders that they are in."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What root does by path, while whoever may write to a folder on the way swaps links in."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Tests that fail and pass again, as `.ci/run` treats them."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The manual pages, as the programs that show them see them."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

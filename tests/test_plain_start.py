@@ -1,7 +1,5 @@
 """What a service imports that needs none of the larger libraries."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -1,7 +1,5 @@
 """The example of a package with a matcher is built, installed, found and used."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

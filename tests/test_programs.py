@@ -1,7 +1,5 @@
 """A missing program skips a test, or fails it where all must be there."""
 
-from __future__ import annotations
-
 import os
 from unittest import SkipTest
 

@@ -1,7 +1,5 @@
 """Every reactor of this system runs the service, with either relay."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

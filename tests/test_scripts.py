@@ -1,7 +1,5 @@
 """The scripts in ``script/``: what they need, and what they say when it is not there."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The soak on a small scale: connections of every kind, again and again, leave nothing behind."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

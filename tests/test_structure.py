@@ -1,7 +1,5 @@
 """What stays pure in the house. Who may import whom stands in the architecture page, and `test_docs` compares."""
 
-from __future__ import annotations
-
 import ast
 import functools
 from collections.abc import Iterator

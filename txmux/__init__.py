@@ -1,7 +1,5 @@
 """txmux: many protocols on one port, told apart by what the client says first."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,5 @@
 """The errors that txmux raises; each message tells its reader what to change."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Opens files that this process may not open itself, through a helper process that may."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -1,7 +1,5 @@
 """The transports, TCP and UDP. It imports nothing, since rules and plugins import it."""
 
-from __future__ import annotations
-
 import enum
 
 __all__ = ["Transport"]

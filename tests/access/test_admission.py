@@ -1,7 +1,5 @@
 """Who is let in."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address, ip_network
 from typing import Any
 

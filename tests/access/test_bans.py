@@ -1,7 +1,5 @@
 """Tests of bans: what is kept of them, and who is banned."""
 
-from __future__ import annotations
-
 import json
 import math
 from ipaddress import ip_address, ip_network

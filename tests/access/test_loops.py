@@ -1,7 +1,5 @@
 """Connections to servers that turn out to be this very service."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """Limits for each source of clients."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address
 
 from twisted.internet.task import Clock

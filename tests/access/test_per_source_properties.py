@@ -1,7 +1,5 @@
 """Limits for each source of clients, compared with a simple model."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address
 
 import attrs

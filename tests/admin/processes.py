@@ -1,7 +1,5 @@
 """Asking a service that is a process of its own."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import socket

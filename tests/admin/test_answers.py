@@ -1,7 +1,5 @@
 """What a running service answers, over its own socket."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import time

@@ -1,7 +1,5 @@
 """Clients that are slow, send too much, or come in hundreds harm nobody."""
 
-from __future__ import annotations
-
 import socket
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Answers by gzip, and answers that their client has already, over a real socket."""
 
-from __future__ import annotations
-
 import gzip
 import json
 

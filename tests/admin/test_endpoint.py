@@ -1,7 +1,5 @@
 """Where the service itself is reached, over its life."""
 
-from __future__ import annotations
-
 import os
 import socket
 import stat

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from tests.admin.asking import AdminCase
 from tests.support.datagrams import Talker
 from txmux.admin.page.gather import bytes_explained

@@ -1,7 +1,5 @@
 """Who may ask for what: each guard, over real sockets."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

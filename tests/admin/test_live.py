@@ -1,7 +1,5 @@
 """Connections, servers and listeners over the API."""
 
-from __future__ import annotations
-
 import json
 import re
 

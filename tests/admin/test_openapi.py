@@ -1,7 +1,5 @@
 """The description of the API, compared with the API; `tests.test_docs` compares it with the documentation."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

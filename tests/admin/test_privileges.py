@@ -1,7 +1,5 @@
 """The endpoints of a service that root has started and that is nobody's by then."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil

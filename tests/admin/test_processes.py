@@ -1,7 +1,5 @@
 """The API of services that are processes of their own: with workers, over upgrades, and at the end."""
 
-from __future__ import annotations
-
 import socket
 import time
 from functools import partial

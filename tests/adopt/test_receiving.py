@@ -1,7 +1,5 @@
 """Receiving a client's socket, and refusing whatever else comes."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """The backends of a process: under changed rules, checked by another process, and handed over."""
 
-from __future__ import annotations
-
 import gc
 import json
 import math

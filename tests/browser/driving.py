@@ -1,7 +1,5 @@
 """Chromium, driven by its own driver."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,7 +1,5 @@
 """Makes the pictures in the docs, of the page and of commands: ``python -m tests.browser.pictures``."""
 
-from __future__ import annotations
-
 import io
 import re
 import sys

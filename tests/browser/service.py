@@ -1,7 +1,5 @@
 """A service with an endpoint for browsers, and real clients of it."""
 
-from __future__ import annotations
-
 import selectors
 import socket
 import threading

@@ -1,7 +1,5 @@
 """The page in Chromium, with real clients, servers and workers behind it."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from tests.browser.driving import Browser

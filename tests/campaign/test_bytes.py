@@ -1,7 +1,5 @@
 """The campaign of byte truth, in short."""
 
-from __future__ import annotations
-
 import socket
 from typing import NoReturn
 

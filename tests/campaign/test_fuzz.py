@@ -1,7 +1,5 @@
 """The short form of the fuzzing: what is kept, and what chance alone makes of it; atheris is not needed."""
 
-from __future__ import annotations
-
 import random
 import traceback
 

@@ -1,7 +1,5 @@
 """The part of the campaign by hostile clients, on a small scale."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from campaign.budget import Budget

@@ -1,7 +1,5 @@
 """The short form of the campaign's part with bad servers and machines."""
 
-from __future__ import annotations
-
 import math
 import random
 

@@ -1,7 +1,5 @@
 """The part ``networks`` in short: a bad path, a bad interface, a pulled cable, one of the tests again."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

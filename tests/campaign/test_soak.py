@@ -1,7 +1,5 @@
 """The machinery of the soak: one round, with one reload and one upgrade under all clients."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from campaign.budget import Budget

@@ -1,7 +1,5 @@
 """`txmux check --connect`, as a process of its own: it runs the reactor."""
 
-from __future__ import annotations
-
 import json
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """``txmux run`` without a file: which rules its options mean, and which do not go together."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

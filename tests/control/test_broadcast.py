@@ -1,7 +1,5 @@
 """What a service with workers tells of its connections, and how they are ended."""
 
-from __future__ import annotations
-
 import os
 import signal
 from functools import partial

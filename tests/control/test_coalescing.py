@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Servers and listeners that an operator takes out of use, and back."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import given

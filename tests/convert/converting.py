@@ -1,7 +1,5 @@
 """What the tests of the conversion share."""
 
-from __future__ import annotations
-
 import functools
 from textwrap import dedent
 

@@ -1,7 +1,5 @@
 """Tests of what holds for the configurations of all programs."""
 
-from __future__ import annotations
-
 import re
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What it takes to convert a configuration: twice as much takes twice as long. Steps are counted, not seconds."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import attrs

@@ -1,7 +1,5 @@
 """Tests of patterns that fit what two others fit."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

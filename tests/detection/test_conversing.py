@@ -1,7 +1,5 @@
 """Clients that wait for an answer before they go on: who is answered, when, and that cuts do not matter."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any

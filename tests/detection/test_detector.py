@@ -1,7 +1,5 @@
 """The promise of detection: priority, not timing; and the same bytes, the same route."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Explaining agrees with deciding, and says of each route when it knew."""
 
-from __future__ import annotations
-
 from ipaddress import IPv4Address
 
 import attrs

@@ -1,7 +1,5 @@
 """The same promise for datagrams: priority, not timing; and the same datagrams, the same route."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 

@@ -1,7 +1,5 @@
 """Short cuts: they cost no route its chance, and make thousands of routes cost little more than ten."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Finding the installed matchers, and telling what is wrong with plugins."""
 
-from __future__ import annotations
-
 import importlib
 import shutil
 import sys

@@ -3,8 +3,6 @@
 ``twist`` ends itself with the signal that stopped it, so nothing that is left for the exit of Python is ever done.
 """
 
-from __future__ import annotations
-
 import runpy
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Servers that say who they are, to be served by another program and by txmux with its converted configuration."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import ssl

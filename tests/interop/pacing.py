@@ -1,7 +1,5 @@
 """A server's slow door: what is copied through it is under way for as long as a test wants."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

@@ -1,7 +1,5 @@
 """An example as it is: in a network of its own, which has every address and port that the file names."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A real terminal, which tmux is, for programs that are used by keys."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

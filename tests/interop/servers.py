@@ -1,7 +1,5 @@
 """Real servers on free ports of 127.0.0.1, each with its configuration in a folder of the tests."""
 
-from __future__ import annotations
-
 import os
 import pwd
 from pathlib import Path

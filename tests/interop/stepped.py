@@ -1,7 +1,5 @@
 """A time of day that tests set, for the programs of Python that they start."""
 
-from __future__ import annotations
-
 import os
 import struct
 from pathlib import Path

@@ -1,7 +1,5 @@
 """systemd itself, as the first process of namespaces of its own, with the units of the examples."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Servers and listeners at addresses that mislead: local ports, loops, and the addresses of one link."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import sys

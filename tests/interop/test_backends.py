@@ -1,7 +1,5 @@
 """Backends of real servers behind the whole service: pools of which some die or hang, TLS to them, and checks."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """The time of day is set while connections are open."""
 
-from __future__ import annotations
-
 import socket
 
 from tests.interop.children import PATIENCE, InteropTestCase

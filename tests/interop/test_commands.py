@@ -1,7 +1,5 @@
 """Commands as people use them: ``txmux init`` with real servers, completion in real shells, and bans by other users."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

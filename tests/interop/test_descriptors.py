@@ -1,7 +1,5 @@
 """A service that runs out of descriptors or memory waits, says so, and goes on; and sockets that are inherited."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Pools of servers that are known by name only, and the names that a real name server has."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable
 

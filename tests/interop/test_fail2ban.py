@@ -1,7 +1,5 @@
 """The filter for fail2ban finds those who were turned away, and nobody else, in what the service really writes."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import shutil

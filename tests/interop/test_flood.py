@@ -1,7 +1,5 @@
 """One source that floods txmux takes nothing from others. How fast they are served then, ``benchmarks/flood.py`` measures."""
 
-from __future__ import annotations
-
 import re
 import resource
 import select

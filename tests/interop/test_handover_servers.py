@@ -1,7 +1,5 @@
 """Real servers that txmux hands sockets to: the examples, OpenSSH started as by inetd, and ``twist web``."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What a service writes to its standard output and its own log: in which form, and when nobody reads it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

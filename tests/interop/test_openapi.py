@@ -1,7 +1,5 @@
 """The API of a live service, asked by `schemathesis` for all that its description allows, and much that it does not."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

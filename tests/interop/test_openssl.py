@@ -1,7 +1,5 @@
 """OpenSSL's own client and server through txmux, a hello that comes a byte at a time, and what it says first over DTLS."""
 
-from __future__ import annotations
-
 import contextlib
 import select
 import socket

@@ -1,7 +1,5 @@
 """psql reaches the server of its name through one port, by TLS that goes all the way."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 from typing import ClassVar

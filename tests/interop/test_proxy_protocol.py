@@ -1,7 +1,5 @@
 """PROXY protocol headers to and from nginx and HAProxy, of clouds, and through a chain of three txmux: all know the real clients."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -1,7 +1,5 @@
 """Clients of all kinds: each reaches its route on a port that all share, in the order of the reference."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """What real clients tell their users when they are rejected."""
 
-from __future__ import annotations
-
 import ssl
 import subprocess
 from pathlib import Path

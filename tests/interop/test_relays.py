@@ -1,7 +1,5 @@
 """Much at once through each relay: OpenSSH's copies, Redis' pipelines, and iperf3 both ways at the same time."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

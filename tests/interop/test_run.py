@@ -1,7 +1,5 @@
 """``txmux run`` and ``twist txmux``: from the start, or its failure, to the end, as a first process and as a demo."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

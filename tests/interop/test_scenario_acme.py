@@ -1,7 +1,5 @@
 """`acme/`: pebble is the authority, lego or certbot asks it for certificates, and it looks at them through txmux's ports."""
 
-from __future__ import annotations
-
 import json
 import socket
 import ssl

@@ -1,7 +1,5 @@
 """Examples of who is let in: `keep-clients-out` with CrowdSec and places, `client-certificates`, and `shared-limits` of two machines."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

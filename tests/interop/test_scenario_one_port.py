@@ -1,7 +1,5 @@
 """Examples with one port for many: `ssh-https.ini`, `inside-tls.ini`, `https-and-tunnel.ini`, `first-bytes.ini`, `server-speaks-first.ini`."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Examples with several servers or services: `load-balancer.ini`, `chain`, and `tcp-proxy` as rules and as a program."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import socket

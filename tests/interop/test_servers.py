@@ -1,7 +1,5 @@
 """nginx, OpenSSH and Redis through txmux, with their own clients or curl."""
 
-from __future__ import annotations
-
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor

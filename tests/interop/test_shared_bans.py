@@ -1,7 +1,5 @@
 """Bans of several machines that a real Redis leads together, also over TLS. The supervisors of the machines are in this process."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os

@@ -1,7 +1,5 @@
 """Rates of sources that two machines share by a real Redis. The machines are services of this process."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

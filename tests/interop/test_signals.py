@@ -3,8 +3,6 @@
 With ``TXMUX_LONG=1``, files are of 1 GiB instead of 100 MiB, and there are twenty reloads.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

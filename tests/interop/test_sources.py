@@ -1,7 +1,5 @@
 """Connections from chosen addresses, in networks of their own, with real servers that see whom they come from."""
 
-from __future__ import annotations
-
 import sys
 
 from tests.interop.children import Child, InteropTestCase, leave_unmeasured, output_of, run

@@ -1,7 +1,5 @@
 """A peer that does not read stops the other one, at next to no memory; and clients that break off at once."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import select

@@ -1,7 +1,5 @@
 """TLS that ends in txmux: curl, OpenSSL, OpenSSH and Redis behind one name on one port."""
 
-from __future__ import annotations
-
 import re
 import select
 import signal

@@ -1,7 +1,5 @@
 """The tutorials, *Your first port* and *Your first UDP port*: what they say to type is typed, and what they say comes, comes."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """The units of the examples: without errors, and run by systemd itself."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

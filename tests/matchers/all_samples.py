@@ -15,8 +15,6 @@
 - ``UNUSABLE``: options that are an error, and a part of its message.
 """
 
-from __future__ import annotations
-
 import pkgutil
 from functools import cache
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Questions to a matcher, for tests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from txmux.detection.registry import datagram_predicate

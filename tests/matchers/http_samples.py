@@ -1,7 +1,5 @@
 """HTTP requests, and asking the `http` matcher about them."""
 
-from __future__ import annotations
-
 from tests.matchers.asking import verdicts_of
 from txmux.matchers.http import http
 

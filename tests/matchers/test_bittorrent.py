@@ -1,7 +1,5 @@
 """The `bittorrent` matcher: the first twenty bytes."""
 
-from __future__ import annotations
-
 # The reserved bytes of libtorrent (extensions, DHT, fast) and of qBittorrent; hash and peer as BEP 3 and BEP 20 say.
 SAMPLES = (
     b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x05"

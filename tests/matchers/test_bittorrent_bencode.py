@@ -1,7 +1,5 @@
 """Dictionaries of BitTorrent."""
 
-from __future__ import annotations
-
 import contextlib
 
 from hypothesis import given

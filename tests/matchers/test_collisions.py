@@ -1,7 +1,5 @@
 """Which matchers take the bytes and datagrams of which other protocols."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from importlib.util import find_spec

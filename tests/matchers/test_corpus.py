@@ -1,7 +1,5 @@
 """All matchers on one port, in the order of the reference, and the first flights of public captures."""
 
-from __future__ import annotations
-
 import functools
 import json
 from pathlib import Path

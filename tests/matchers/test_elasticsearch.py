@@ -1,7 +1,5 @@
 """The `elasticsearch` matcher: the header."""
 
-from __future__ import annotations
-
 # The first is from nDPI's tests/cfgs/default/pcap/elasticsearch.pcap. The handshakes are made by hand after TcpHeader.java: of
 # Elasticsearch 8.11, and of OpenSearch 2.0 with compression.
 SAMPLES = (

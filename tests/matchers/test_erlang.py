@@ -1,7 +1,5 @@
 """The `erlang` matcher: the first message between nodes."""
 
-from __future__ import annotations
-
 
 def framed(message: bytes) -> bytes:
     return len(message).to_bytes(2, "big") + message

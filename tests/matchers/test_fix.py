@@ -1,7 +1,5 @@
 """The `fix` matcher."""
 
-from __future__ import annotations
-
 
 def logon(version: bytes, *fields: bytes) -> bytes:
     """Write a Logon, with the length of its body and its checksum."""

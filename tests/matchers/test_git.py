@@ -1,7 +1,5 @@
 """The `git` matcher: without options the command decides."""
 
-from __future__ import annotations
-
 from tests.matchers.all_samples import MATCH, NO, Facts
 
 

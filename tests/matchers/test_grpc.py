@@ -1,7 +1,5 @@
 """The `grpc` matcher: the content type of the first request decides."""
 
-from __future__ import annotations
-
 from tests.wire import http2_builder as h2
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE
 

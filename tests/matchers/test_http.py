@@ -1,7 +1,5 @@
 """The `http` matcher: without options the request line decides."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from hypothesis import given, settings

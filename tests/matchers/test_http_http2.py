@@ -1,7 +1,5 @@
 """The options of the `http` matcher, with HTTP/2."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO

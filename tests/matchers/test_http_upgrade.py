@@ -1,7 +1,5 @@
 """The option ``upgrade=`` of the `http` matcher, and requests with very many fields."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO

@@ -1,7 +1,5 @@
 """The `icecast` matcher: requests of sources."""
 
-from __future__ import annotations
-
 # Recorded from ezstream 1.0.2 (libshout 2.4.6), which asks for TLS first if it may; the others are made by hand as FFmpeg,
 # and programs for ICE/1.0, begin.
 SAMPLES = (

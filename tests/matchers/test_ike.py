@@ -1,7 +1,5 @@
 """The `ike` matcher."""
 
-from __future__ import annotations
-
 from tests.matchers.all_samples import MATCH, NO
 
 # Recorded from ike-scan 1.9.5: version 1, version 2, aggressive mode, and version 1 at port 4500.

@@ -1,7 +1,5 @@
 """The `iperf3` matcher."""
 
-from __future__ import annotations
-
 # The first is recorded from iperf 3.12, the others are made as it makes them.
 SAMPLES = (
     b"7bf6iz6sdmpw42tk4idlacqpi7enezcmsxzr\x00",

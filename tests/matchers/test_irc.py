@@ -1,7 +1,5 @@
 """The `irc` matcher: the first line."""
 
-from __future__ import annotations
-
 # The first is recorded from Twisted 26.10's IRCClient; then what irssi and WeeChat, mIRC, and a web gateway send.
 SAMPLES = (
     b"NICK alice\r\nUSER alice foo bar :None\r\n",

@@ -1,7 +1,5 @@
 """The `jdwp` matcher."""
 
-from __future__ import annotations
-
 # Recorded from jdb of OpenJDK 17.0.15.
 SAMPLES = (b"JDWP-Handshake",)
 DECIDED_AT = 14

@@ -1,7 +1,5 @@
 """The `kafka` matcher."""
 
-from __future__ import annotations
-
 
 def request(
     key: int, version: int, client: bytes | None, *, body: bytes = b"", id_: int = 0

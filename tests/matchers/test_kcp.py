@@ -1,7 +1,5 @@
 """The `kcp` matcher."""
 
-from __future__ import annotations
-
 import struct
 
 from tests.matchers.all_samples import MATCH, NO

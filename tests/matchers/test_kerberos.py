@@ -1,7 +1,5 @@
 """The `kerberos` matcher: length, tags, version and type."""
 
-from __future__ import annotations
-
 # Recorded from kinit of MIT Kerberos 1.20.1; the second is made of it, as a TGS-REQ with lengths of two bytes begins.
 SAMPLES = (
     bytes.fromhex(

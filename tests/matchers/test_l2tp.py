@@ -1,7 +1,5 @@
 """The `l2tp` matcher."""
 
-from __future__ import annotations
-
 # Recorded from xl2tpd 1.3.18; then version 3, made by hand after RFC 3931.
 DATAGRAMS = (
     bytes.fromhex(

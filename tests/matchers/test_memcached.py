@@ -1,7 +1,5 @@
 """The `memcached` matcher."""
 
-from __future__ import annotations
-
 
 def binary(opcode: int, key: bytes = b"", extras: bytes = b"") -> bytes:
     body = extras + key

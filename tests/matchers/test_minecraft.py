@@ -1,7 +1,5 @@
 """The `minecraft` matcher."""
 
-from __future__ import annotations
-
 from tests.matchers.all_samples import MATCH, NO, Facts
 
 

@@ -1,7 +1,5 @@
 """The `mongodb` matcher."""
 
-from __future__ import annotations
-
 
 def message(opcode: int, body: bytes, request: int = 1, answered: int = 0) -> bytes:
     numbers = (16 + len(body), request, answered, opcode)

@@ -1,7 +1,5 @@
 """The `mqtt` matcher: without options the name and version of the protocol decide."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts

@@ -1,7 +1,5 @@
 """The `ntp` matcher."""
 
-from __future__ import annotations
-
 # Recorded from ntpdate of NTPsec 1.2.2 and chronyd 4.3; an SNTP client in its shortest form, by hand.
 DATAGRAMS = (
     bytes.fromhex(

@@ -1,7 +1,5 @@
 """The `opcua` matcher: the Hello."""
 
-from __future__ import annotations
-
 # Recorded from asyncua 2.1.0; the second is made by hand after the specification, with the largest address.
 SAMPLES = (
     bytes.fromhex("48454c46 40000000 00000000 ffffff7f ffffff7f 00000000 00000000 20000000")

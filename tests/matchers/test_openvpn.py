@@ -1,7 +1,5 @@
 """The `openvpn` matcher: the three resets, with and without what protects them."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.asking import datagram_verdicts_of

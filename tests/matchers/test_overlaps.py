@@ -1,7 +1,5 @@
 """Which streams and datagrams two matchers match, and whom a matcher holds though it is another's, by search."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """The `postgres` matcher: without options every first packet will do."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """The `postgres` matcher with ``sni=``: what follows when the client's request for TLS is granted."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """The `pptp` matcher: the request that starts the control connection."""
 
-from __future__ import annotations
-
 # Recorded from pptp 1.10.0 of Debian.
 SAMPLES = (
     (

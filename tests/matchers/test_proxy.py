@@ -1,7 +1,5 @@
 """The `proxy` matcher: the line of text."""
 
-from __future__ import annotations
-
 from tests.matchers.all_samples import Facts
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

@@ -1,7 +1,5 @@
 """The matcher `quic`."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import subprocess

@@ -1,7 +1,5 @@
 """The matcher `quic` and a real client: aioquic, in memory."""
 
-from __future__ import annotations
-
 import ssl
 
 from aioquic._buffer import Buffer

@@ -1,7 +1,5 @@
 """The `radius` matcher."""
 
-from __future__ import annotations
-
 from tests.matchers.all_samples import Facts
 
 # Recorded from radclient of FreeRADIUS 3.2.1: for access, accounting, and the status of the server.

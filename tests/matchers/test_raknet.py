@@ -1,7 +1,5 @@
 """The `raknet` matcher."""
 
-from __future__ import annotations
-
 from tests.matchers.all_samples import Facts
 
 MAGIC = bytes.fromhex("00ffff00fefefefefdfdfdfd12345678")

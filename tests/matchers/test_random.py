@@ -1,7 +1,5 @@
 """The `random` matcher: what looks random."""
 
-from __future__ import annotations
-
 import base64
 import zlib
 from random import Random

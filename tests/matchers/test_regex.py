@@ -1,7 +1,5 @@
 """The `regex` matcher as a rules file uses it."""
 
-from __future__ import annotations
-
 import warnings
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """The `rtp` matcher."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of

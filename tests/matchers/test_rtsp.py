@@ -1,7 +1,5 @@
 """The `rtsp` matcher: the first request line decides."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.matchers.rtsp import rtsp

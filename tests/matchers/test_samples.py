@@ -1,7 +1,5 @@
 """Every matcher, by what its test file has of clients and of others; `tests/matchers/all_samples.py` says what that is."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The `smb` matcher."""
 
-from __future__ import annotations
-
 
 def packet(message: bytes) -> bytes:
     return len(message).to_bytes(4, "big") + message

@@ -1,7 +1,5 @@
 """The `socks5` matcher: a number of methods, and the methods."""
 
-from __future__ import annotations
-
 SAMPLES = (
     # curl 7.88.1: --proxy socks5://, without and with a user name; netcat-openbsd 1.219: -X 5.
     b"\x05\x02\x00\x01",

@@ -1,7 +1,5 @@
 """The `srt` matcher."""
 
-from __future__ import annotations
-
 # Recorded from srt-live-transmit 1.5.1; then a rendezvous, made by hand after the draft.
 DATAGRAMS = (
     bytes.fromhex(

@@ -1,7 +1,5 @@
 """The `stun` matcher: type, length and magic cookie."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 

@@ -1,7 +1,5 @@
 """The `teamspeak` matcher."""
 
-from __future__ import annotations
-
 INIT = b"TS3INIT1" + bytes.fromhex("0065 0000 88 063bece9")
 # Made by hand, as the paper of ReSpeak has it: the first packet, and the third.
 DATAGRAMS = (

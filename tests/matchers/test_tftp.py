@@ -1,7 +1,5 @@
 """The `tftp` matcher."""
 
-from __future__ import annotations
-
 # Recorded from curl 7.88.1, and from tftp-hpa 5.2: to read, and to write.
 DATAGRAMS = (
     bytes.fromhex(

@@ -1,7 +1,5 @@
 """The `thrift` matcher: the beginning of the call."""
 
-from __future__ import annotations
-
 # Recorded from thrift 0.25.0 of PyPI: the binary and the compact protocol, and both in frames. Then made by hand after the
 # specification: oneway calls, and a sequence number and a name of two bytes.
 SAMPLES = (

@@ -1,7 +1,5 @@
 """The `tls` matcher: without options six bytes decide."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NO, Facts

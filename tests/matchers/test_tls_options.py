@@ -1,7 +1,5 @@
 """Those options of the `tls` matcher that are about more than names and versions."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NO

@@ -1,7 +1,5 @@
 """The `tns` matcher."""
 
-from __future__ import annotations
-
 
 def connect(version: int, oldest: int, data: bytes, flags: int = 0) -> bytes:
     versions = version.to_bytes(2, "big") + oldest.to_bytes(2, "big")

@@ -1,7 +1,5 @@
 """The `wireguard` matcher."""
 
-from __future__ import annotations
-
 from binascii import a2b_base64
 from hashlib import blake2s
 

@@ -1,7 +1,5 @@
 """The `xmpp` matcher: without options the name of the first tag decides."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """The `zabbix` matcher: the header."""
 
-from __future__ import annotations
-
 # Recorded from zabbix_sender 6.0.14, and from zabbix_utils 2.0.4: its sender, the same with compression, and its getter.
 # The last is made by hand after the documentation: a large packet.
 SAMPLES = (

@@ -1,7 +1,5 @@
 """The `zeromq` matcher: the signature."""
 
-from __future__ import annotations
-
 # Recorded from pyzmq 27 (libzmq 4.3.5), which then waits; then as ZMTP leaves the length open.
 SAMPLES = (
     bytes.fromhex("ff00000000000000017f"),

@@ -1,7 +1,5 @@
 """The `zookeeper` matcher."""
 
-from __future__ import annotations
-
 
 def connect_request(
     *,

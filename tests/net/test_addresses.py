@@ -1,7 +1,5 @@
 """Addresses of clients are those that Python reads in the same text."""
 
-from __future__ import annotations
-
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 

@@ -1,7 +1,5 @@
 """Tests of one request over HTTP."""
 
-from __future__ import annotations
-
 import socket
 from typing import Any
 

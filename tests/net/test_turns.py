@@ -1,7 +1,5 @@
 """Long work in pieces."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Generator
 

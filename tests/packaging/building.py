@@ -1,7 +1,5 @@
 """Builds the packages, and runs what is in them far from the checkout."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

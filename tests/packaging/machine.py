@@ -1,7 +1,5 @@
 """A machine to install packages on: a copy of a root folder, in namespaces of its own, with systemd as first process."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

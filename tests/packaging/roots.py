@@ -1,7 +1,5 @@
 """Root folders of fresh systems, as debootstrap makes them, and programs that run in copies of them."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """A Debian with nothing but Python: what README and docs say works there."""
 
-from __future__ import annotations
-
 import shutil
 import socket
 from typing import ClassVar

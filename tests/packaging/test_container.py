@@ -1,7 +1,5 @@
 """The image of the Containerfile, built by buildah, and run as container engines do."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

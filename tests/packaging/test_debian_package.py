@@ -1,7 +1,5 @@
 """The Debian package: built, installed, started, upgraded, removed and purged."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The wheel on each Python that it is for, in fresh systems that bring these."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import ClassVar
 from unittest import SkipTest

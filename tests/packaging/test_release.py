@@ -1,7 +1,5 @@
 """``script/release``, in a clone of the checkout."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

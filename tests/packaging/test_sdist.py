@@ -1,7 +1,5 @@
 """The source package is whole: whoever packs txmux for a distribution needs nothing else."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import zipfile

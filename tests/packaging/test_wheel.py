@@ -1,7 +1,5 @@
 """What is installed from the wheel is whole, and Twisted finds the plugins in it."""
 
-from __future__ import annotations
-
 import shutil
 import sysconfig
 import tempfile

@@ -1,7 +1,5 @@
 """Flows of datagrams through a service: each asks, waits for its answer, and asks again."""
 
-from __future__ import annotations
-
 import heapq
 import select
 import socket

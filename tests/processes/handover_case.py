@@ -1,7 +1,5 @@
 """A test case with connections that go from one listener to another; both are in one process, with a channel between them."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections.abc import Callable, Collection, Iterable

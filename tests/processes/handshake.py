@@ -1,7 +1,5 @@
 """The client's side of a TLS handshake, of which a test sends the pieces when it wants to."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 from collections.abc import Callable

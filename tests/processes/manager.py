@@ -1,7 +1,5 @@
 """A stand-in for systemd: what services tell it, and what it keeps for them."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

@@ -1,7 +1,5 @@
 """A plugin that tries to do what the sandbox forbids, whenever a client comes. The tests copy it to where plugins are looked for."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A test case with services whose rules are read again."""
 
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A service with its workers, as a child process."""
 
-from __future__ import annotations
-
 import os
 import resource
 import shutil

@@ -1,7 +1,5 @@
 """A plugin that the second worker does not take. The tests copy it to where plugins are looked for."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Long streams through a service, each byte of which is known, and short connections beside them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import random

@@ -1,7 +1,5 @@
 """What supervisor and workers tell each other."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource

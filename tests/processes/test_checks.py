@@ -1,7 +1,5 @@
 """Checks of servers, which one process makes for all workers."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

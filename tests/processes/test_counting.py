@@ -1,7 +1,5 @@
 """Counters of a service with workers, of which one is killed and all get other rules."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Flows of UDP while a service stops, and those that somebody ends."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -5,8 +5,6 @@ The long form, with 200 reloads and 20 upgrades while 500 flows talk, and figure
     TXMUX_RELOADS=200 TXMUX_UPGRADES=20 TXMUX_FLOWS=500 python -m pytest -s tests/processes/test_datagrams_load.py
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """A worker's log, when the supervisor takes nothing for a while."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

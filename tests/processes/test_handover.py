@@ -1,7 +1,5 @@
 """Connections go on in another process; here, both are in one, with a channel between them."""
 
-from __future__ import annotations
-
 import gc
 import socket
 import weakref

@@ -1,7 +1,5 @@
 """The limits of several processes while a connection is on its way from one to another."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """What becomes of connections when a process ends, or can do less than it should, while they move to another one."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """A worker that an intruder has taken over asks what opens files for workers, or sends its supervisor what is no message."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

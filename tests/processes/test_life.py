@@ -1,7 +1,5 @@
 """Workers that crash, that are stopped, and that lose their supervisor."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal

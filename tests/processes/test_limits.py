@@ -1,7 +1,5 @@
 """Limits for sources that hold for several processes together."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import os

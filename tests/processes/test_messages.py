@@ -1,7 +1,5 @@
 """What a worker is told of rules and of memory, if it cannot be."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

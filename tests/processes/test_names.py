@@ -1,7 +1,5 @@
 """Names of servers, which the supervisor looks up for all workers."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

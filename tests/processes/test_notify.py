@@ -1,7 +1,5 @@
 """What systemd is told, and keeps."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

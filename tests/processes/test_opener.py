@@ -1,7 +1,5 @@
 """The helper that keeps the privilege."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

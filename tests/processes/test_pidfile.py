@@ -1,7 +1,5 @@
 """The file that names the process."""
 
-from __future__ import annotations
-
 import os
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Flows of UDP among the workers of a pool, as the supervisor moves them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.defer import Deferred

@@ -1,7 +1,5 @@
 """What a process is given at its start by the one that it takes the place of."""
 
-from __future__ import annotations
-
 import json
 import socket
 

@@ -1,7 +1,5 @@
 """Other rules while workers serve."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """Reloads when the rules file, or what it names, is not what it was."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """Reloads that something comes in between: a worker that cannot, or is killed, and clients that are half-way."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal

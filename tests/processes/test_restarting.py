@@ -1,7 +1,5 @@
 """How soon a worker is started again."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """What a process that has clients cannot do any more, whatever code runs in it; and what it can, all the same."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

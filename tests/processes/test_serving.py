@@ -1,7 +1,5 @@
 """Workers share what comes in, the log and the limits."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

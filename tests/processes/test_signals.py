@@ -1,7 +1,5 @@
 """Signals that come at the worst moments."""
 
-from __future__ import annotations
-
 import gc
 import os
 import re

@@ -1,7 +1,5 @@
 """What stops the start of a service."""
 
-from __future__ import annotations
-
 import atexit
 import json
 import os

@@ -1,7 +1,5 @@
 """The process of which workers are forked ends: they go on, and others come."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import signal

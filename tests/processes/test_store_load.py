@@ -1,7 +1,5 @@
 """The supervisor is killed while clients come, and systemd starts the service again with the sockets that it has kept."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

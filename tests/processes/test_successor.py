@@ -1,7 +1,5 @@
 """A new process that does not come to serve."""
 
-from __future__ import annotations
-
 import socket
 import sys
 from collections.abc import Sequence

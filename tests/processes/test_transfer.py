@@ -1,7 +1,5 @@
 """What a worker tells of its flows of UDP to the one that goes on with them."""
 
-from __future__ import annotations
-
 import gc
 import socket
 import weakref

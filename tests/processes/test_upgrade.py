@@ -1,7 +1,5 @@
 """The program is started again, and goes on with what the old process did."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

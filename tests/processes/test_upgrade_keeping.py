@@ -1,7 +1,5 @@
 """Connections of older rules, and of processes that serve no more, go on in a new process, too."""
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Callable, Sequence

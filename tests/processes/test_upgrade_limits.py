@@ -1,7 +1,5 @@
 """Limits hold while connections are on their way to a new process."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal

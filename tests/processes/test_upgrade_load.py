@@ -1,7 +1,5 @@
 """Upgrades under load: nobody is turned away, nobody is cut off, and no byte is lost or doubled."""
 
-from __future__ import annotations
-
 import os
 import statistics
 import sys

@@ -1,7 +1,5 @@
 """Reloads and upgrades that are asked for while there is one of the other kind."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal

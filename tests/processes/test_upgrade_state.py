@@ -1,7 +1,5 @@
 """A new process goes on with what the old one has found out and counted."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

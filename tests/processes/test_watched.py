@@ -1,7 +1,5 @@
 """Workers are asked whether they do their work, and replaced if they do not answer."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """A test case with real workers, and a clock of their supervisor that the test moves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from twisted.internet.task import deferLater

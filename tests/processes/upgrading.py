@@ -1,7 +1,5 @@
 """A service that is upgraded: the processes, one after another."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

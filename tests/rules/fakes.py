@@ -1,7 +1,5 @@
 """Matchers that recognise nothing, but show what the rules file told them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import attrs

@@ -1,7 +1,5 @@
 """What is told of a change of the rules."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.changes import changes, unchangeable

@@ -1,7 +1,5 @@
 """Making routes in Python, and what the package offers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.protocol import ServerFactory

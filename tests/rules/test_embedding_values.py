@@ -1,7 +1,5 @@
 """What programs write as a rules file would, and what they are told of anything else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address, ip_network

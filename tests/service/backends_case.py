@@ -1,7 +1,5 @@
 """A test case with a service, and its servers and clients."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

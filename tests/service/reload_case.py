@@ -1,7 +1,5 @@
 """A service that is run from a file, which changes."""
 
-from __future__ import annotations
-
 import gc
 import os
 

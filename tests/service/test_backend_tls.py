@@ -1,7 +1,5 @@
 """Backends of a whole service to which TLS is spoken."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.ssl import CertificateOptions

@@ -1,7 +1,5 @@
 """Backends of a whole service: pools that are shared, and names."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.error import CannotListenError

@@ -1,7 +1,5 @@
 """Services whose servers Consul tells: what clients, operators and commands see of them."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """Networks that change while the service runs, and what becomes of those who may not come in any more."""
 
-from __future__ import annotations
-
 import gc
 import os
 from collections.abc import Callable

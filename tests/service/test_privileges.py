@@ -1,7 +1,5 @@
 """Root gives up its privileges once it listens. What it was must not come back."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Other rules while the service runs."""
 
-from __future__ import annotations
-
 import os
 import socket
 from pathlib import Path

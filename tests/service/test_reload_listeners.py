@@ -1,7 +1,5 @@
 """Other listeners, and other files beside the rules, while the service runs."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """Reloads leave nothing behind that takes memory."""
 
-from __future__ import annotations
-
 import gc
 from collections import Counter
 from typing import Any

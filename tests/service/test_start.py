@@ -1,7 +1,5 @@
 """Listening, and what stops the start."""
 
-from __future__ import annotations
-
 import gc
 import os
 import socket

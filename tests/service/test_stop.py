@@ -1,7 +1,5 @@
 """Draining, signals, and what is told at the end."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import signal

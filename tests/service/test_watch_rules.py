@@ -1,7 +1,5 @@
 """``watch_rules``: rules that are reloaded when their files change."""
 
-from __future__ import annotations
-
 import os
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tests of ending the connections of clients that may not come in any more."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Listening sockets without a reactor."""
 
-from __future__ import annotations
-
 import errno
 import socket
 

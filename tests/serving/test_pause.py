@@ -1,7 +1,5 @@
 """A service that does not accept for a while."""
 
-from __future__ import annotations
-
 from twisted.internet.task import deferLater
 
 from tests.support.peers import PeerFactory, connect, listen, reactor

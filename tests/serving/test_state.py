@@ -1,7 +1,5 @@
 """What one process tells the next beside the sockets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase

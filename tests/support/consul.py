@@ -4,8 +4,6 @@ It is strict: what its documentation does not allow, or advises against, is kept
 https://developer.hashicorp.com/consul/api-docs/health and …/api-docs/features/blocking
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

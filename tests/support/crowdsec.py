@@ -1,7 +1,5 @@
 """A CrowdSec that a test plays: its Local API as documented."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A server that gives back what it is sent, in threads of the tests."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

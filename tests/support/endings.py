@@ -1,7 +1,5 @@
 """Time for connections to end, before trial looks at what a test has left in the reactor."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

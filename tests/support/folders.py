@@ -1,7 +1,5 @@
 """Folders for the files of a test."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

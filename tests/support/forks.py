@@ -3,8 +3,6 @@
 The process of which they are forked is a child of the tests' own. It waits, and imports nothing before the first program is wanted.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource

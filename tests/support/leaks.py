@@ -3,8 +3,6 @@
 Tests of one class may share servers, which belong to the class: it is compared when it has ended, and so is each module.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import os

@@ -1,7 +1,5 @@
 """Clients that come again and again while something happens to a service."""
 
-from __future__ import annotations
-
 import socket
 import threading
 

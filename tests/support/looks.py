@@ -1,7 +1,5 @@
 """The looks of relays at whether a peer has taken all that it was sent, where a test moves the clock."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.base import DelayedCall

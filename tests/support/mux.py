@@ -1,7 +1,5 @@
 """A test case with a multiplexer in it: listeners, backends, the log, and time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """A database of places that a test writes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

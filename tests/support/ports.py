@@ -1,7 +1,5 @@
 """Ports that nobody has, and the end of those that somebody has."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import itertools

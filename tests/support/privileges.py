@@ -1,7 +1,5 @@
 """What an ordinary user may not do."""
 
-from __future__ import annotations
-
 from unittest import SkipTest
 
 from txmux.backends.connect.source import check_transparent

@@ -1,7 +1,5 @@
 """What the kernel has on its way, for tests whose next step expects it to have come."""
 
-from __future__ import annotations
-
 import fcntl
 import socket
 import termios

@@ -1,7 +1,5 @@
 """A client of TLS, in as many layers as a test wants, that can do what careful and careless ones do."""
 
-from __future__ import annotations
-
 import contextlib
 import ssl
 from pathlib import Path

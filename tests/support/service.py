@@ -1,7 +1,5 @@
 """A test case that serves the text of a rules file in its own process."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.defer import Deferred

@@ -1,7 +1,5 @@
 """A test case that runs a whole service: the supervisor is this process, and its workers are others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.defer import Deferred

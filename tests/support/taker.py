@@ -1,7 +1,5 @@
 """A server that is given sockets, played by a test."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections.abc import Awaitable, Callable

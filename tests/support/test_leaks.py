@@ -1,7 +1,5 @@
 """What tests leave behind is found, and told by its name."""
 
-from __future__ import annotations
-
 import socket
 import sys
 import threading

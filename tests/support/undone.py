@@ -1,7 +1,5 @@
 """What is undone at the end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol

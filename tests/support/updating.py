@@ -1,7 +1,5 @@
 """A client of TLS 1.3 that wants other keys again and again. By OpenSSL itself, since neither Python nor pyOpenSSL can."""
 
-from __future__ import annotations
-
 import ctypes
 import ctypes.util
 import select

@@ -1,7 +1,5 @@
 """A test case with clients of one backend that has several servers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.support.mux import MuxTestCase

@@ -1,7 +1,5 @@
 """A test case with servers that speak first."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

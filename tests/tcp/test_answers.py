@@ -1,7 +1,5 @@
 """What clients are told that are turned away, in their own protocols."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """What connections need of the rules, while these change."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

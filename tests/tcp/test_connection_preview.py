@@ -1,7 +1,5 @@
 """Listeners that leave clients' bytes in their sockets, since one may be handed over."""
 
-from __future__ import annotations
-
 import socket
 import struct
 from collections.abc import Iterable

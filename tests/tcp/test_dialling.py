@@ -1,7 +1,5 @@
 """What backends are told of clients beside their addresses."""
 
-from __future__ import annotations
-
 from ipaddress import ip_network
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A usual connection and the fuller one that it may become: whatever happens, nobody can tell them apart."""
 
-from __future__ import annotations
-
 import errno
 import re
 import socket

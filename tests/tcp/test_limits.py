@@ -1,7 +1,5 @@
 """Limits for each source of clients, over real sockets."""
 
-from __future__ import annotations
-
 from ipaddress import ip_network
 
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol

@@ -1,7 +1,5 @@
 """Connections that are relayed go on in another process; here, behind another listener."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import socket

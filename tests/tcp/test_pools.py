@@ -1,7 +1,5 @@
 """Backends with several servers, of which some fail: real sockets, and a clock that the test moves."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

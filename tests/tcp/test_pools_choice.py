@@ -1,7 +1,5 @@
 """Which of several servers gets a client: by shares, and by what checks have found."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

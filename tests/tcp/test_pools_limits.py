@@ -1,7 +1,5 @@
 """Backends that take only some clients at a time, or some data."""
 
-from __future__ import annotations
-
 import select
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The race: the server that silence leads to is connected while the client has said nothing yet."""
 
-from __future__ import annotations
-
 import tempfile
 from ipaddress import ip_network
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The table of a connection's stages is whole, and says no more than the code does."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Matchers that break the contract, each in one way."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`check_datagrams` finds what is wrong with a matcher for UDP."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The suite for matchers finds what it is there to find."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What is counted of a predicate's work."""
 
-from __future__ import annotations
-
 import gc
 
 from twisted.trial.unittest import SynchronousTestCase

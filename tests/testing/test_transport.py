@@ -1,7 +1,5 @@
 """The transport without a network does what real ones do."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost

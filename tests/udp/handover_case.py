@@ -1,7 +1,5 @@
 """A test case with a second process that takes flows over, as far as a test's own process can be one."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What goes with a datagram beside its bytes."""
 
-from __future__ import annotations
-
 import socket
 
 from hypothesis import given

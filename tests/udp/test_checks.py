@@ -1,7 +1,5 @@
 """Checks of servers of UDP."""
 
-from __future__ import annotations
-
 import socket
 
 from twisted.internet.protocol import Factory, Protocol

@@ -1,7 +1,5 @@
 """The connection IDs of one client."""
 
-from __future__ import annotations
-
 import json
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Datagrams from very many addresses, of which nobody knows whether they are real."""
 
-from __future__ import annotations
-
 import socket
 import time
 import types

@@ -1,7 +1,5 @@
 """Flows that are decided by their first datagram in one pass, beside the same ones that go the whole way."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Clients that are not let in."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Flows that follow their clients, through sockets."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections.abc import Iterator

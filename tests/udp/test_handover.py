@@ -1,7 +1,5 @@
 """Flows that go on in another process."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """QUIC connections of one address that go on in another process, each for itself."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.support.datagrams import Talker, turn

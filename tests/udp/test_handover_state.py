@@ -1,7 +1,5 @@
 """Flows of which much is known, and that go on in another process."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.support.datagrams import Talker, turn

@@ -1,7 +1,5 @@
 """Flows that move to another address of their client, and those who would like to have them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from hypothesis import given

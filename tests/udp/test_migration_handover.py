@@ -1,7 +1,5 @@
 """Flows that move, before and after another process goes on with them: nobody gains by the change."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """QUIC through a service, both ends by aioquic."""
 
-from __future__ import annotations
-
 import hashlib
 
 from tests.backends.pool.test_balance import order

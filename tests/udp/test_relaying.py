@@ -1,7 +1,5 @@
 """Datagrams of clients to servers, and back."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What servers see of clients, and which of them get flows."""
 
-from __future__ import annotations
-
 import select
 import socket
 from ipaddress import ip_address

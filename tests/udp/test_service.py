@@ -1,7 +1,5 @@
 """Flows while the service changes."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

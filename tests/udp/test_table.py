@@ -1,7 +1,5 @@
 """Which flows end next, and which makes room."""
 
-from __future__ import annotations
-
 import math
 
 import attrs

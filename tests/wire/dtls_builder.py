@@ -1,7 +1,5 @@
 """Put together the datagrams with which a DTLS client begins (RFC 6347, sections 4.1 and 4.2.2)."""
 
-from __future__ import annotations
-
 import itertools
 
 from tests.wire.hello_builder import client_hello, sized

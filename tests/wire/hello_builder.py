@@ -3,8 +3,6 @@
 The format is that of RFC 8446, sections 4.1.2, 4.2 and 5.1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from txmux.wire.client_hello import HelloReader, parse_client_hello

@@ -3,8 +3,6 @@
 The format is that of RFC 9113, sections 3.4, 4.1 and 6; header sections are encoded by the `hpack` package.
 """
 
-from __future__ import annotations
-
 from hpack import Encoder
 
 from txmux.wire.http2_opening import PREFACE

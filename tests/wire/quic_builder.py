@@ -1,7 +1,5 @@
 """Put together the packets with which a QUIC client begins, by another implementation than the one that is tested."""
 
-from __future__ import annotations
-
 import itertools
 
 from aioquic.buffer import encode_uint_var

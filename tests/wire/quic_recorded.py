@@ -1,7 +1,5 @@
 """First datagrams of QUIC clients, recorded on loopback."""
 
-from __future__ import annotations
-
 # Chromium 156 asks for www.example.com by HTTP/3. Its hello of 1,987 bytes, with a key for ML-KEM, is in 20 pieces; the first
 # datagram has its beginning and its end, the second one what is between.
 CHROMIUM = (

@@ -1,7 +1,5 @@
 """Packets of RFC 9001, RFC 9369 and draft-ietf-quic-tls-29: the client's Initial of appendix A.2, and what servers say to it."""
 
-from __future__ import annotations
-
 VERSION_1 = bytes.fromhex(
     "c000000001088394c8f03e5157080000449e7b9aec34d1b1c98dd7689fb8ec11d242b123dc9bd8bab936b47d"
     "92ec356c0bab7df5976d27cd449f63300099f3991c260ec4c60d17b31f8429157bb35a1282a643a8d2262cad"

@@ -1,7 +1,5 @@
 """Reading a ClientHello."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.hello_builder import (

@@ -1,7 +1,5 @@
 """Reading a ClientHello out of records of every size, and those of real clients."""
 
-from __future__ import annotations
-
 import ssl
 
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """Reading what an HTTP/2 client says up to its first request."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """The JA4 fingerprint of a TLS client."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

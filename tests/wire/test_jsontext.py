@@ -1,7 +1,5 @@
 """JSON that others have written."""
 
-from __future__ import annotations
-
 import json
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Protocols whose first datagram is one message."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.errors import OptionError

@@ -1,7 +1,5 @@
 """The predicates and the plain matcher that authors of plugins begin with."""
 
-from __future__ import annotations
-
 import re
 
 from hypothesis import given, settings

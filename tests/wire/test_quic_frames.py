@@ -1,7 +1,5 @@
 """The frames of Initial packets, and the stream that is put together from them."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Sequence

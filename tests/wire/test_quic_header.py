@@ -1,7 +1,5 @@
 """Which datagrams may open a QUIC connection at an address that has said something before."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Options that are a number of bytes."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.errors import OptionError

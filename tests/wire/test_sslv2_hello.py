@@ -1,7 +1,5 @@
 """TLS clients that begin in the format of SSL 2.0."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Parsers that wait for something, while bytes come that do not bring it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A hello that has come whole is read in one go, to the same result."""
 
-from __future__ import annotations
-
 import ssl
 import struct
 from functools import partial

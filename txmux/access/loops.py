@@ -1,7 +1,5 @@
 """Finds connections to servers that turn out to be this service itself."""
 
-from __future__ import annotations
-
 import mmap
 from typing import Any
 from zlib import crc32

@@ -5,8 +5,6 @@ none: tokens and cookies are in headers, and pages of other sites are answered 4
 may take the text of the rules for one; the page, which has it beside what clients have sent, asks again only for its other parts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping

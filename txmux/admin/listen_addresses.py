@@ -1,7 +1,5 @@
 """The listen addresses of the admin endpoints, and the token for TCP."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Receives one socket with the facts about its client, and refuses anything else."""
 
-from __future__ import annotations
-
 import array
 import os
 import socket

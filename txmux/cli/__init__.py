@@ -5,8 +5,6 @@ returns the program's exit code; one may have ``configure_more(parser, words)``,
 `txmux.cli.remote.changes` and `txmux.cli.remote.reports`. Only the module of the command that is run is imported: some of them need much.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import os

@@ -1,7 +1,5 @@
 """`txmux completion`: what a shell needs to complete the words of these commands."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

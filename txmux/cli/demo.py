@@ -1,7 +1,5 @@
 """The demo's small servers, as far as a first look needs them."""
 
-from __future__ import annotations
-
 import socket
 import struct
 from datetime import datetime, timedelta, timezone

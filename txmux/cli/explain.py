@@ -1,7 +1,5 @@
 """`txmux explain`: the verdict of each route on some bytes, and the winner; or those on a live connection."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """`txmux fmt FILE`: a rules file in its one plain form."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import io

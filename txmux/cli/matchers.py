@@ -1,7 +1,5 @@
 """`txmux matchers`: the matchers that are installed, and how each is used."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """The first bytes of clients, read from captures: pcap and pcapng files, by `dpkt`, which is optional."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterable, Iterator
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Sends a request to all workers and collects their answers."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 

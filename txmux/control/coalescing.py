@@ -1,7 +1,5 @@
 """Merges concurrent requests into one run."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 

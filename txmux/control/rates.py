@@ -1,7 +1,5 @@
 """How fast numbers grow, now and over the last minutes."""
 
-from __future__ import annotations
-
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """Reloads the rules when the contents of their files change."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Handles requests about the connections and counters of a worker."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from heapq import nsmallest
 from operator import itemgetter

@@ -1,7 +1,5 @@
 """Which program a configuration is for, and what converts it."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence

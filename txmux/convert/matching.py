@@ -1,7 +1,5 @@
 """The contents of ``match =`` lines: words, regular expressions and names, as txmux writes them."""
 
-from __future__ import annotations
-
 import fnmatch
 import re
 import shlex

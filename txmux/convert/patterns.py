@@ -1,7 +1,5 @@
 """Regular expressions that are looked for anywhere in a text, as patterns of names in txmux."""
 
-from __future__ import annotations
-
 import re
 import warnings
 

@@ -1,7 +1,5 @@
 """Decisions of a listener as routes, ``default`` and ``silent``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import attrs

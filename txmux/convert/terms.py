@@ -1,7 +1,5 @@
 """Conditions as txmux can have them: alternatives, each with one matcher and with networks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from itertools import product

@@ -1,7 +1,5 @@
 """Values of any program, as txmux writes them: addresses, networks, times and weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import gcd, lcm

@@ -3,8 +3,6 @@
 Pairs with a reason share real clients. Of the others, a search has found bytes that no known client sends.
 """
 
-from __future__ import annotations
-
 import attrs
 
 from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS

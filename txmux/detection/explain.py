@@ -4,8 +4,6 @@ The decision itself is made by `Detector`, so it cannot differ from what the ser
 that counts bytes here counts datagrams.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cache

@@ -3,8 +3,6 @@
 ``python -m tests.matchers.searching`` has found them, and has written this file.
 """
 
-from __future__ import annotations
-
 # fmt: off
 OVERLAPS: dict[tuple[str, str], str] = {
     ("tls", "mongodb"): "160300000101000000000000d4070000",

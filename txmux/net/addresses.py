@@ -1,7 +1,5 @@
 """Addresses of sockets as txmux shows and compares them."""
 
-from __future__ import annotations
-
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET, AF_INET6, inet_pton
 

@@ -1,7 +1,5 @@
 """Long work in small pieces, so that the process's connections do not wait for it."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from time import perf_counter
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Forks small processes before this one has a reactor or a thread, and names processes."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

@@ -1,7 +1,5 @@
 """Rules as bytes, so that another process of the same version need not parse their text."""
 
-from __future__ import annotations
-
 import copyreg
 import io
 import pickle  # nosec B403 - see `unpack`

@@ -1,7 +1,5 @@
 """The errors and warnings of a rules file, with hints how to fix them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 

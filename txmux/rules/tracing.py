@@ -1,7 +1,5 @@
 """What listeners do with given bytes, as values and as JSON. Pure."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Ends connections: gradually at a stop, those of removed routes, and those of denied clients."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice

@@ -1,7 +1,5 @@
 """Where listeners listen, what makes two such addresses the same, and how their sockets are opened without a reactor."""
 
-from __future__ import annotations
-
 import errno
 import ipaddress
 import socket

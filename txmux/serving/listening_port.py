@@ -1,7 +1,5 @@
 """A listening port and the listener it belongs to."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Reports on how a process serves: its connections, what is missing, and dry runs."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A UDP listening port and the listener it belongs to."""
 
-from __future__ import annotations
-
 from twisted.internet.defer import Deferred
 from typing_extensions import override
 

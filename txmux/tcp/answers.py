@@ -1,7 +1,5 @@
 """The short answers, each in the client's own protocol, that a client gets when it is turned away. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import attrs

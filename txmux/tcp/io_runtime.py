@@ -1,7 +1,5 @@
 """What all connections of a process share: its clock, its poller, and which ports, transports and relays it uses."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import time

@@ -1,7 +1,5 @@
 """How a service is shown to people: lengths of time, amounts, rates and explanations, for the commands, the page and messages. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Writes lines to a descriptor without ever waiting for the reader."""
 
-from __future__ import annotations
-
 import os
 import select
 import socket

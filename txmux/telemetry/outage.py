@@ -1,7 +1,5 @@
 """Which reasons of an outage are logged."""
 
-from __future__ import annotations
-
 _MOST = 10
 
 

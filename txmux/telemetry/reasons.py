@@ -1,7 +1,5 @@
 """Why a connection ended, in the words of the access log; its reference explains each."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 AbortReason = Literal["drained", "killed", "denied"]  # why a connection is ended from outside

@@ -1,7 +1,5 @@
 """Memory shared by several processes: a file without a name that each of them maps."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import sys

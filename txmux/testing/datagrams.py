@@ -1,7 +1,5 @@
 """The contract of a matcher for UDP as a suite of checks, for the authors of plugins."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial

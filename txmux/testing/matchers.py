@@ -1,7 +1,5 @@
 """The contract of a matcher as a suite of checks, for the authors of plugins."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 

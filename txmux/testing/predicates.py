@@ -1,7 +1,5 @@
 """Ask a predicate about a sample in every way that a network could deliver it."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import itertools

@@ -1,7 +1,5 @@
 """A transport without a network, which behaves as real ones do when their peer is slow, finishes or disconnects."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable
 from typing import Any

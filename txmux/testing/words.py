@@ -1,7 +1,5 @@
 """Checks the name and the options of a matcher, and what it makes of their values."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import itertools

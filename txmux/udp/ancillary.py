@@ -1,7 +1,5 @@
 """Ancillary data of datagrams: the address they were sent to, and the length of each of several that came at once."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import socket

@@ -11,8 +11,6 @@ where the rest of the tunnel went.
 An ID is written here with the letter of its protocol before it, so that those of two protocols are never taken for each other.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from txmux.wire.cursor import MalformedError

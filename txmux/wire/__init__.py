@@ -10,8 +10,6 @@ Authors of plugins may use what this package offers itself, and all that its mod
 A parser is given to `txmux.interfaces.Peeked.parsed`, so that all matchers share its result.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,5 @@
 """Lengths in BER, the encoding of LDAP and Kerberos."""
 
-from __future__ import annotations
-
 from txmux.wire.cursor import Cursor, MalformedError
 
 _INDEFINITE = 0x80

@@ -1,7 +1,5 @@
 """The first message of a TLS client, read as far as it has come."""
 
-from __future__ import annotations
-
 import functools
 from struct import Struct
 

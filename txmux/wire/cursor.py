@@ -1,7 +1,5 @@
 """Reads binary fields from the beginning of a stream, of which only a part may have come."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """The first datagrams of a DTLS client, read as far as they have come."""
 
-from __future__ import annotations
-
 import contextlib
 from struct import Struct
 

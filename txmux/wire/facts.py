@@ -1,7 +1,5 @@
 """Makes values of matchers safe for the access log."""
 
-from __future__ import annotations
-
 import re
 
 __all__ = ["printable"]

@@ -1,7 +1,5 @@
 """Comma-separated patterns of names, as the options ``sni=``, ``host=``, ``software=`` … take them."""
 
-from __future__ import annotations
-
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Mapping

@@ -1,7 +1,5 @@
 """The options that matchers compare with a ClientHello, and the facts of one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """The header section of an HTTP/2 request; a module of its own, since hpack takes long to import."""
 
-from __future__ import annotations
-
 import re
 
 from hpack import Decoder, HPACKError

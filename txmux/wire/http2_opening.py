@@ -1,7 +1,5 @@
 """An HTTP/2 client up to its first request, read as far as it has come."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import attrs

@@ -1,7 +1,5 @@
 """The head of the first HTTP/1 request of a stream and its field ``Upgrade``, read as far as they have come."""
 
-from __future__ import annotations
-
 import enum
 import itertools
 import re

@@ -1,7 +1,5 @@
 """The JA4 fingerprint of a TLS client."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import struct

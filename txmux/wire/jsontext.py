@@ -1,7 +1,5 @@
 """JSON (RFC 8259) from untrusted peers. Pure."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

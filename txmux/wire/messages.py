@@ -1,7 +1,5 @@
 """Matchers of protocols whose clients begin with a datagram that is one whole message."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import cache

@@ -1,7 +1,5 @@
 """Matchers without options, written as data."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Collection, Mapping
 

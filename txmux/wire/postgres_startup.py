@@ -1,7 +1,5 @@
 """The beginning of a PostgreSQL client, read as far as it has come: its first packet, and the TLS that it may ask for."""
 
-from __future__ import annotations
-
 import re
 
 import attrs

@@ -1,7 +1,5 @@
 """Predicates for what most protocols begin with: a few bytes, a pattern, or some binary fields."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """Reassembles a stream whose fragments arrive in any order, in datagrams."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from txmux.wire.cursor import MalformedError

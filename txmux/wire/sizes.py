@@ -1,7 +1,5 @@
 """Options of matchers that are a number of bytes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

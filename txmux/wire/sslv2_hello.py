@@ -1,7 +1,5 @@
 """The first message of a TLS client in the format of SSL 2.0, which old clients sent for compatibility."""
 
-from __future__ import annotations
-
 from txmux.wire.cursor import Cursor, MalformedError
 
 _FIXED = 9

@@ -4,8 +4,6 @@ That takes a fifth of the time of a reader that can stop anywhere. Whatever is o
 knows what is wrong (RFC 8446, sections 4.1.2, 4.2 and 5.1).
 """
 
-from __future__ import annotations
-
 import struct
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Queries to a CrowdSec that the test plays, and what its decisions mean."""
 
-from __future__ import annotations
-
 import contextlib
 from ipaddress import ip_address
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tests of sets of networks in messages."""
 
-from __future__ import annotations
-
 import json
 from ipaddress import IPv4Network, IPv6Network
 

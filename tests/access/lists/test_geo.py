@@ -1,7 +1,5 @@
 """Tests of where addresses are, by databases that the test writes."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Files of networks: when they are read again, and what is reported if they are not up to date."""
 
-from __future__ import annotations
-
 import errno
 import os
 import time

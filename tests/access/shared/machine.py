@@ -1,7 +1,5 @@
 """Machines that share bans, in one process, each with a clock of its own."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 

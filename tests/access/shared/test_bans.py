@@ -1,7 +1,5 @@
 """Tests of what other machines tell of bans, whatever stands in the store."""
 
-from __future__ import annotations
-
 import json
 import math
 from ipaddress import ip_network

@@ -1,7 +1,5 @@
 """Tests of a connection that is made again whenever it is gone."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.defer import Deferred

@@ -1,7 +1,5 @@
 """Leases of tokens and shared counts, with a Redis that the test plays, and a clock that it moves."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """What the page says, without a service."""
 
-from __future__ import annotations
-
 import re
 import sys
 from typing import Any

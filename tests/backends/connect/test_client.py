@@ -1,7 +1,5 @@
 """Servers that are asked again what their client has been answered already."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.error import ConnectionLost

@@ -1,7 +1,5 @@
 """What is said of a server that could not be reached."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Where connections to servers come from."""
 
-from __future__ import annotations
-
 import errno
 import itertools
 import socket

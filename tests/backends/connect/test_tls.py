@@ -1,7 +1,5 @@
 """TLS to servers: what is agreed on, and why it is not."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import threading

@@ -1,7 +1,5 @@
 """Single checks, over real sockets: plain, with a PROXY header or TLS, and at another port."""
 
-from __future__ import annotations
-
 import errno
 import functools
 import socket

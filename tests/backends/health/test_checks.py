@@ -1,7 +1,5 @@
 """When servers are checked, and what comes of the results."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from random import Random

@@ -1,7 +1,5 @@
 """Tests of what checks ask, and what they make of answers."""
 
-from __future__ import annotations
-
 import time
 from copy import deepcopy
 from typing import Any

@@ -1,7 +1,5 @@
 """A name server for tests, on a free port, whose answers can be changed at any time."""
 
-from __future__ import annotations
-
 import socket
 from collections import Counter
 from collections.abc import Callable

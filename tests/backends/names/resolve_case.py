@@ -1,7 +1,5 @@
 """A test case with names that are kept up to date, from a real name server."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tests of which addresses of a name are taken, and in which order."""
 
-from __future__ import annotations
-
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Pools whose servers are services of Consul, with a stand-in that speaks its API."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from random import Random

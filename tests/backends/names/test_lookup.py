@@ -1,7 +1,5 @@
 """One look-up of a name, with a real name server: answers, trouble, and the system's files."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Coroutine
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pools whose servers have names or SRV records, with a real name server, here or in another process."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.defer import Deferred

@@ -1,7 +1,5 @@
 """Pools for tests, with a clock that stands still until it is moved."""
 
-from __future__ import annotations
-
 from random import Random
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tests of the balancers: who is chosen, and how often."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Pools: who may be chosen, addresses that come and go, and what connections and checks change."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """What holds of a pool after whatever has happened."""
 
-from __future__ import annotations
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (

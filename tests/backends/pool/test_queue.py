@@ -1,7 +1,5 @@
 """Tests of the queue before a backend that is full."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

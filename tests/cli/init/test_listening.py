@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address

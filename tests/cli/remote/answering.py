@@ -1,7 +1,5 @@
 """What answers the commands in their tests: HTTP over a UNIX socket or TCP, with answers that are given."""
 
-from __future__ import annotations
-
 import json
 import socket
 import threading

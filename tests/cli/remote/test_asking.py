@@ -1,7 +1,5 @@
 """Tests of what a command asks, what it writes, and its exit code."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

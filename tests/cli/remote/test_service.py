@@ -1,7 +1,5 @@
 """The commands, and services that they ask."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

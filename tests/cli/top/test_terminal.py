@@ -1,7 +1,5 @@
 """``txmux top`` in a real terminal, which tmux is, before a real service."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pty

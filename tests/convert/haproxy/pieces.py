@@ -1,7 +1,5 @@
 """Pieces of an haproxy.cfg, and what becomes of them."""
 
-from __future__ import annotations
-
 from textwrap import indent
 
 from tests.convert.converting import converted, rules_of

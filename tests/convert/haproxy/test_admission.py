@@ -1,7 +1,5 @@
 """Whom the rules of an ``haproxy.cfg`` let in, and whose PROXY headers count."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address
 
 from twisted.trial.unittest import SynchronousTestCase

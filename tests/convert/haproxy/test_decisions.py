@@ -1,7 +1,5 @@
 """Who is led where by HAProxy, and by the rules that are made of it."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of, silent_of

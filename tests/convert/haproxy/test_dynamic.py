@@ -1,7 +1,5 @@
 """Backends whose names depend on the client, servers that rules choose, and limits of sources."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase

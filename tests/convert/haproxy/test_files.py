@@ -1,7 +1,5 @@
 """What becomes of whole files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from unittest import SkipTest
 

@@ -1,7 +1,5 @@
 """What becomes of binds, backends and whole files of HAProxy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase

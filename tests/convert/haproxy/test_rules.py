@@ -1,7 +1,5 @@
 """What becomes of HAProxy's acls and conditions."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks, rules_of

@@ -1,7 +1,5 @@
 """What becomes of decisions on TLS that has ended, and of tests that read files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from textwrap import indent
 

@@ -1,7 +1,5 @@
 """How the servers of an ``haproxy.cfg`` are spoken to, and what its section ``global`` becomes."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of

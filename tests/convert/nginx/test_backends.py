@@ -1,7 +1,5 @@
 """Tests of what is made of upstreams, and of how their servers are connected."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks, rules_of

@@ -1,7 +1,5 @@
 """Tests of whole files, and of what they include."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 from unittest.mock import patch

@@ -1,7 +1,5 @@
 """Tests of what is made of a ``map``."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Tests of where nginx listens, and whom it lets in."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Pieces of an sslh.cfg, and what becomes of them."""
 
-from __future__ import annotations
-
 from tests.convert.converting import converted, rules_of
 from txmux.convert.formats import Conversion
 

@@ -1,7 +1,5 @@
 """Command lines of sslh, and ``/etc/default/sslh``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """What becomes of whole files."""
 
-from __future__ import annotations
-
 import builtins
 import importlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where an ``sslh.cfg`` listens, and what else stands at its top."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of

@@ -1,7 +1,5 @@
 """Whom an ``sslh.cfg`` leads where."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of

@@ -1,7 +1,5 @@
 """Tests of what is made of Traefik's UDP routers."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of

@@ -1,7 +1,5 @@
 """Tests of what is made of Traefik's TCP routers."""
 
-from __future__ import annotations
-
 import importlib
 from textwrap import indent
 from typing import Any

@@ -1,7 +1,5 @@
 """Patterns for streams, feature by feature."""
 
-from __future__ import annotations
-
 import re
 import warnings
 

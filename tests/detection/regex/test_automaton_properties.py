@@ -1,7 +1,5 @@
 """Any pattern for streams, against `re` and brute force."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from itertools import product

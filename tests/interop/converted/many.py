@@ -3,8 +3,6 @@
 A line that begins with ``stop`` has it stop them all.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One configuration at a time, served by the program that it is for, and by txmux with what it becomes."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Frontends that chance has written, served by HAProxy and by txmux: whatever has no ``# LOOK:`` is served alike."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Mapping

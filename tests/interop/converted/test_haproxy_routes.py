@@ -1,7 +1,5 @@
 """HAProxy that leads clients by first bytes, names, networks, maps and counters, beside txmux."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Mapping
 

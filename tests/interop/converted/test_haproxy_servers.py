@@ -1,7 +1,5 @@
 """HAProxy that checks servers, chooses among them and shares their limits, beside txmux."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import time

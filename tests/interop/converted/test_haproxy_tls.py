@@ -1,7 +1,5 @@
 """HAProxy that ends TLS, beside txmux."""
 
-from __future__ import annotations
-
 from tests.interop.converted.sidebyside import HaproxyTestCase
 from tests.interop.servers import make_certificate
 

@@ -1,7 +1,5 @@
 """nginx that looks into the first message of TLS, beside txmux."""
 
-from __future__ import annotations
-
 from tests.interop.converted.sidebyside import NginxTestCase
 
 

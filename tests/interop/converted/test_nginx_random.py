@@ -1,7 +1,5 @@
 """Maps that chance has written, served by nginx and by txmux: whatever has no ``# LOOK:`` is served alike."""
 
-from __future__ import annotations
-
 import random
 from concurrent.futures import ThreadPoolExecutor
 

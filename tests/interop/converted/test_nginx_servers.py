@@ -1,7 +1,5 @@
 """nginx that lets clients in, chooses servers and connects to them, beside txmux."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 from functools import partial

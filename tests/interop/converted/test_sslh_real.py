@@ -1,7 +1,5 @@
 """sslh beside txmux: files, command lines, and the variables of its start script."""
 
-from __future__ import annotations
-
 from tests.interop.converted.sidebyside import SslhTestCase
 from tests.interop.originals import Named
 

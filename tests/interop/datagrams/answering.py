@@ -1,7 +1,5 @@
 """One question and one answer: clients of RADIUS, SNMP, CoAP, NTP, SIP, syslog, DNS and TFTP."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

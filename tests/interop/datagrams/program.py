@@ -1,7 +1,5 @@
 """A program that clients reach by datagrams: its server, the route to it, and its client."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """DTLS by name, and media: OpenSSL, coturn, and iperf3."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """What the how-to *HTTP/3 and WireGuard on one port* says, with its rules, its commands and real servers."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

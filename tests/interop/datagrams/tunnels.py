@@ -1,7 +1,5 @@
 """Tunnels between two networks: WireGuard, OpenVPN, and what begins one of IPsec."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """What tests of QUIC have in common: servers for several names, and a service in front of them."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

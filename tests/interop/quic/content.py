@@ -1,7 +1,5 @@
 """What the servers of these tests give, so that clients can tell from which one it is, and whether it is whole."""
 
-from __future__ import annotations
-
 import hashlib
 
 

@@ -1,7 +1,5 @@
 """An HTTP/3 client on asyncio, whose first packets can be cut and shuffled."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import ssl

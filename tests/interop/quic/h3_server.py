@@ -3,8 +3,6 @@
 ``/close`` has it close the connection without an answer. It runs until it is ended.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

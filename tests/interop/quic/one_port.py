@@ -1,7 +1,5 @@
 """A NAT with one port, as a program: whoever speaks has it, until another one does. It runs until it is ended."""
 
-from __future__ import annotations
-
 import selectors
 import socket
 import sys

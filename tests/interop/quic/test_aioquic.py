@@ -1,7 +1,5 @@
 """QUIC and HTTP/3 with aioquic at both ends, through a service."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Connections of HTTP/3 go on while txmux is reloaded and upgraded under them, and while their client moves."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import ClassVar
 

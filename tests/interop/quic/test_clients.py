@@ -1,7 +1,5 @@
 """HTTP/3 clients that are not aioquic: Chromium, curl, and the client of ngtcp2."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Clients whose NAT gives them another port or address while they speak HTTP/3."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """Several connections of aioquic on one UDP socket, each to the server that it names."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from typing import ClassVar

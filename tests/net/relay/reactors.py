@@ -1,7 +1,5 @@
 """Reactors beside the one that runs the tests; whoever has one turns it by hand."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """What two peers may do, in an order that hypothesis makes up."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import attrs

@@ -1,7 +1,5 @@
 """The kernel relay keeps the relays' contract."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

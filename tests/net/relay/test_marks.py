@@ -1,7 +1,5 @@
 """A mark saves wake-ups, and nobody's bytes wait below it."""
 
-from __future__ import annotations
-
 import functools
 import socket
 from collections.abc import Callable

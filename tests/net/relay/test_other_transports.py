@@ -1,7 +1,5 @@
 """The portable relay on transports other than plain TCP."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

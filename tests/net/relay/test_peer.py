@@ -1,7 +1,5 @@
 """Peers that bytes are on their way to, and that do not answer."""
 
-from __future__ import annotations
-
 import socket
 import struct
 from typing import Any

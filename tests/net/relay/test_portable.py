@@ -1,7 +1,5 @@
 """The portable relay keeps the relays' contract, held to a rate or not."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.error import ConnectionDone

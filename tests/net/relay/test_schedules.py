@@ -1,7 +1,5 @@
 """Whatever two peers do and in whatever order, a relay carries every byte, and leaves nothing behind."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, ClassVar
 
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """How the two ends of a relay come to be, accepted by a port and connected by a client, and its sides."""
 
-from __future__ import annotations
-
 import itertools
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """An epoll object that takes only some descriptors more, as that of a system that lacks memory."""
 
-from __future__ import annotations
-
 import errno
 import os
 import select

@@ -1,7 +1,5 @@
 """How many clients may be accepted."""
 
-from __future__ import annotations
-
 import os
 import socket
 

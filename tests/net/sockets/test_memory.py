@@ -1,7 +1,5 @@
 """What happens when memory runs out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Turns of a reactor that serves a `Poller`: that of workers, and any other with the poller as a reader."""
 
-from __future__ import annotations
-
 import functools
 import os
 import socket

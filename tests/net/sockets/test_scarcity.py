@@ -1,7 +1,5 @@
 """What happens to sockets that the system cannot watch."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import socket

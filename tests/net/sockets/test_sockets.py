@@ -1,7 +1,5 @@
 """Ports, clients and transports on a poller."""
 
-from __future__ import annotations
-
 import errno
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Timers that share the reactor's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Files that cannot be used, told with their lines."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest import mock

@@ -1,7 +1,5 @@
 """Whose certificates ``allow_client`` lets in."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority

@@ -1,7 +1,5 @@
 """Twisted without asyncio, and a reactor without OpenSSL, until somebody uses them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

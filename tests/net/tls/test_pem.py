@@ -1,7 +1,5 @@
 """What is read from PEM files, and what is wrong with them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from unittest import mock
 

@@ -1,7 +1,5 @@
 """Certificates that follow their files, and which is for whom."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

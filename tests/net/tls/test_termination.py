@@ -1,7 +1,5 @@
 """Why handshakes failed, where clients of tests cannot be brought to do so."""
 
-from __future__ import annotations
-
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 

@@ -1,7 +1,5 @@
 """Warnings about PROXY headers, TLS that is ended here, and what stands under it."""
 
-from __future__ import annotations
-
 import re
 from textwrap import dedent
 

@@ -1,7 +1,5 @@
 """Tests of which lines cover others: whatever is said to be covered, really is."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

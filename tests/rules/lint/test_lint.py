@@ -1,7 +1,5 @@
 """Files with what is hardly meant, and exactly what is said of them; and files of which nothing is said."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from textwrap import dedent

@@ -1,7 +1,5 @@
 """Options that match nothing, or other clients than they seem to."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.detection.registry import installed_matchers

@@ -1,7 +1,5 @@
 """Tests of what rules ask of the system."""
 
-from __future__ import annotations
-
 import grp
 import os
 import pwd

@@ -1,7 +1,5 @@
 """Tests of sets of clients."""
 
-from __future__ import annotations
-
 from ipaddress import ip_network
 
 from hypothesis import given

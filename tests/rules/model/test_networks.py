@@ -1,7 +1,5 @@
 """Tests of sets of networks."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address, ip_network
 
 from hypothesis import given

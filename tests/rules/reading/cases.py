@@ -1,7 +1,5 @@
 """Reading rules from a text, and what is said of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Tests of the keys of ``[backend NAME]``: what they mean, and what is said of mistakes."""
 
-from __future__ import annotations
-
 import ipaddress
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tests of ``check``, ``upload_rate`` and ``download_rate``."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """Tests of what sections have against each other: ports, loops, transports, and sockets that are handed over."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import attrs

@@ -1,7 +1,5 @@
 """Tests of servers that are services of Consul, and of where Consul is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import urlsplit
 

@@ -1,7 +1,5 @@
 """Tests of the places to listen on and to connect to."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from random import Random
 from typing import Any

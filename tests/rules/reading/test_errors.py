@@ -1,7 +1,5 @@
 """Bad files, and exactly what is said of them."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS

@@ -1,7 +1,5 @@
 """Tests of reading rules files and those they include."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """What is said of what people write by habit who come from sslh, HAProxy or nginx."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS

@@ -1,7 +1,5 @@
 """Tests of the form of rules files."""
 
-from __future__ import annotations
-
 import configparser
 import io
 

@@ -1,7 +1,5 @@
 """Tests of the one plain form of rules files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import attrs

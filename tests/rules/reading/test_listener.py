@@ -1,7 +1,5 @@
 """Tests of the section ``[listen NAME]``."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address, ip_network
 
 from twisted.trial.unittest import SynchronousTestCase

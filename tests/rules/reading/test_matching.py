@@ -1,7 +1,5 @@
 """Tests of the lines of ``match =``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Tests of networks that stand in files of their own."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Sequence

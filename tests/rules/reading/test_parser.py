@@ -1,7 +1,5 @@
 """Tests of what rules files mean."""
 
-from __future__ import annotations
-
 import json
 from ipaddress import ip_network
 from pathlib import Path

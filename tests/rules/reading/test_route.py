@@ -1,7 +1,5 @@
 """Tests of the section ``[route NAME]``: times, TLS that ends here, and routes under each other."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

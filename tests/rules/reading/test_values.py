@@ -1,7 +1,5 @@
 """Tests of the kinds of values."""
 
-from __future__ import annotations
-
 import shlex
 from ipaddress import ip_network
 from pathlib import Path

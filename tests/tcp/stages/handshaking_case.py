@@ -1,7 +1,5 @@
 """A test case that ends TLS."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

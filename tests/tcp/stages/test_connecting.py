@@ -1,7 +1,5 @@
 """What happens while a server is being connected."""
 
-from __future__ import annotations
-
 import errno
 import socket
 import tempfile

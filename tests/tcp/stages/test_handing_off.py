@@ -1,7 +1,5 @@
 """Clients whose sockets are handed over to another process."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import socket

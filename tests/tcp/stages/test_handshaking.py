@@ -1,7 +1,5 @@
 """TLS that ends here: the plaintext that is relayed, and what is left in the end."""
 
-from __future__ import annotations
-
 import gc
 import ssl
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Where clients are led from inside of TLS that ends here."""
 
-from __future__ import annotations
-
 from tests.support.mux import CLOSE, backend_at
 from tests.support.peers import Peer
 from tests.support.secure import SecurePeer, client_context, connect_tls

@@ -1,7 +1,5 @@
 """The handshake of TLS that ends here: what is agreed on, and what can go wrong."""
 
-from __future__ import annotations
-
 import ssl
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What happens while a client has not been recognised."""
 
-from __future__ import annotations
-
 import socket
 import struct
 import time

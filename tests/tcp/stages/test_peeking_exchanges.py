@@ -1,7 +1,5 @@
 """PostgreSQL clients whose request for TLS is answered here, so that its server name can decide."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.protocol import Protocol, ServerFactory

@@ -1,7 +1,5 @@
 """Listeners whose server speaks first: a plain TCP proxy, and what silence leads to by and by."""
 
-from __future__ import annotations
-
 from ipaddress import ip_network
 
 import attrs

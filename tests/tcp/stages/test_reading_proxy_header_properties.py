@@ -1,7 +1,5 @@
 """Whatever a header says, and however it is cut, the backend is told the same, and gets the client's bytes."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import socket

@@ -1,7 +1,5 @@
 """PROXY protocol headers that are missing, wrong or late, and the time that detection has."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.support.mux import backend_at

@@ -1,7 +1,5 @@
 """How connections that have a server are relayed and logged."""
 
-from __future__ import annotations
-
 import gc
 import socket
 from typing import Any

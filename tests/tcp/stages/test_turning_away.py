@@ -1,7 +1,5 @@
 """Turning clients away with an answer in their own protocol."""
 
-from __future__ import annotations
-
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.ports import free_port
 from txmux.rules.embedding import route

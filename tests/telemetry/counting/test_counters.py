@@ -1,7 +1,5 @@
 """Counters of several processes, without the processes."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Counters that another program goes on with."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What holds for any header, and for any bytes."""
 
-from __future__ import annotations
-
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

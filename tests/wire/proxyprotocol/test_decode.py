@@ -1,7 +1,5 @@
 """Tests of reading headers: what is taken, what is refused and at which byte."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.proxyprotocol.vectors import (

@@ -1,7 +1,5 @@
 """Tests of writing headers."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.proxyprotocol.vectors import (

@@ -1,7 +1,5 @@
 """The fields of headers: what they tell, and which go on."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Tests of the values that headers are made of."""
 
-from __future__ import annotations
-
 from ipaddress import IPv6Address
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,7 +1,5 @@
 """Tests of the checksum."""
 
-from __future__ import annotations
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.wire.proxyprotocol.header import crc32c

@@ -1,7 +1,5 @@
 """Headers and their bytes, made from the specification."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address
 
 from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader, Tlv, TlvType

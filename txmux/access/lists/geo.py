@@ -3,8 +3,6 @@
 Source: MaxMind DB File Format Specification 2.0, as the package maxminddb reads it.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from contextlib import suppress

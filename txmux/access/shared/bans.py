@@ -5,8 +5,6 @@ leaves a key that says so, for a machine that was away meanwhile. All times in t
 counts, however far the clocks of machines are apart. So what a Redis without its data does not know is written again.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -1,7 +1,5 @@
 """``/api/bans``: lists, sets and lifts bans."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -1,7 +1,5 @@
 """What browsers ask for: ``/``, the page, which needs the extra ``txmux[admin]``, its files, and ``/login``."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from html import escape
 from importlib.resources import files

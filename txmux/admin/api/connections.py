@@ -1,7 +1,5 @@
 """``/api/connections``: lists live connections, and ends them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from urllib.parse import urlencode

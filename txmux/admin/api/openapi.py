@@ -1,7 +1,5 @@
 """The API for programs that read such descriptions (OpenAPI 3.1): made from the resources and the types of their answers."""
 
-from __future__ import annotations
-
 import types
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints

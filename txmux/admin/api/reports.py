@@ -1,7 +1,5 @@
 """What a service reports: its health, status, routes, backends, ends, events and rules, and how listeners decide on given bytes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address

@@ -1,7 +1,5 @@
 """The map of listeners, routes and servers, laid out for a drawing."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal

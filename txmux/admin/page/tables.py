@@ -1,7 +1,5 @@
 """The tables of the page: servers, connections, and the rules with the hits of each route."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote

@@ -1,7 +1,5 @@
 """Tries each server of all backends once, before the service starts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """All addresses of a server's name, in a stable order."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """The instances of a service, from blocking queries to Consul's HTTP API."""
 
-from __future__ import annotations
-
 import ipaddress
 from contextlib import suppress
 from hashlib import blake2b

@@ -1,7 +1,5 @@
 """Queries to name servers (RFC 1035, section 4, and RFC 6891): over UDP, and again over TCP if the answer is too long."""
 
-from __future__ import annotations
-
 import errno
 import secrets
 import socket

@@ -1,7 +1,5 @@
 """The servers of a backend, address by address: which of them are up, and the choice of one for a connection."""
 
-from __future__ import annotations
-
 import enum
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Clients that wait because their backend is full."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import OrderedDict

@@ -1,7 +1,5 @@
 """The health of servers, and an operator's overrides, shared by the pools of all configurations."""
 
-from __future__ import annotations
-
 import enum
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping

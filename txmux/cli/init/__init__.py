@@ -1,7 +1,5 @@
 """`txmux init`: a first rules file, from what listens on this machine."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import socket

@@ -1,7 +1,5 @@
 """The TCP ports of this machine on which a program listens, from proc(5)."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Which protocol a server of this machine speaks, by its program, its greeting, or its port."""
 
-from __future__ import annotations
-
 import re
 
 import attrs

@@ -1,7 +1,5 @@
 """Writes a rules file for the servers of a machine."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """One question to a running service, over HTTP."""
 
-from __future__ import annotations
-
 import errno
 import json
 import socket

@@ -1,7 +1,5 @@
 """The commands that ask a running service for a change: `CHANGES`, one line each."""
 
-from __future__ import annotations
-
 import sys
 import time
 from argparse import ArgumentParser, Namespace

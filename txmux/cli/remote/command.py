@@ -1,7 +1,5 @@
 """What the commands that ask a running service have in common: which service, which connections, and the exit code."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

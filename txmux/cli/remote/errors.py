@@ -1,7 +1,5 @@
 """Errors of commands that talk to a running service."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The commands that report what a running service does: `REPORTS`, one line each."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """`txmux run`: the service, by a rules file or by options alone."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Rules that are options of `txmux run`, in place of a file."""
 
-from __future__ import annotations
-
 import argparse
 import pkgutil
 import shlex

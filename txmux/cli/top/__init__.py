@@ -1,7 +1,5 @@
 """`txmux top`: a running service, on the whole screen."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """What keys do: of a state and a key they make the next state, and maybe a request to the service. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 

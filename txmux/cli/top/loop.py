@@ -1,7 +1,5 @@
 """The loop of `txmux top`: keys and answers come in, the screen goes out."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Mapping

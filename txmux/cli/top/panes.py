@@ -1,7 +1,5 @@
 """The rows of the panes: the answers of the service, sorted as the user chose. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`txmux top --once`: the answers of the service as plain text, and the lines above the panes. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from txmux.cli.top.panes import TABLES, lines_of

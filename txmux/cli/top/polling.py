@@ -1,7 +1,5 @@
 """Polls the service each second, and sends the user's requests, in threads."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

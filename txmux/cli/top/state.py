@@ -1,7 +1,5 @@
 """What `txmux top` shows: the answers of the service, and the state of the screen. Values alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """The terminal: raw while the screen is shown and always restored, its signals, and its keys."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

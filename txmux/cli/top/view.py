@@ -1,7 +1,5 @@
 """The screen: lines of a given size, made of the answers of the service and the state of the screen. Pure."""
 
-from __future__ import annotations
-
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The backends of an ``haproxy.cfg``: how servers are chosen and connected."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from txmux.convert.haproxy.binds import address

@@ -1,7 +1,5 @@
 """The ``bind`` lines of an ``haproxy.cfg``, as endpoints, and files beside it."""
 
-from __future__ import annotations
-
 import errno
 import re
 from collections.abc import Iterable, Iterator, Mapping

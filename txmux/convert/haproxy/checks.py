@@ -1,7 +1,5 @@
 """The health checks of an ``haproxy.cfg`` (its configuration manual, chapters 4 and 5.2) as ``check``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """The TCP part of an ``haproxy.cfg``, of HAProxy 1.5 to 3.x, as rules."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 

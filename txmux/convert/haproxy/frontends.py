@@ -1,7 +1,5 @@
 """The frontends of an ``haproxy.cfg``: where they listen, and where clients go."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

@@ -3,8 +3,6 @@
 See its configuration manual, sections 4.2 and 7.3.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence

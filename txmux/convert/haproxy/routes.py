@@ -1,7 +1,5 @@
 """Routes from the rules of the frontends of an ``haproxy.cfg``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from itertools import groupby

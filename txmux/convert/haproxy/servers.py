@@ -1,7 +1,5 @@
 """The ``server`` lines of an ``haproxy.cfg``: addresses, TLS and PROXY protocol headers."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The section ``global`` of an ``haproxy.cfg``: the process, and the defaults that it sets for other sections."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 

@@ -1,7 +1,5 @@
 """The destinations of ``proxy_pass``, with the other ``proxy_...`` directives, as backends."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """The ``stream`` block of an ``nginx.conf``, of nginx 1.9 to 1.29, as rules."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import attrs

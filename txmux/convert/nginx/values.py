@@ -1,7 +1,5 @@
 """What directives of nginx take: times, sizes, texts with variables; what holds in a ``server`` block."""
 
-from __future__ import annotations
-
 import re
 
 import attrs

@@ -1,7 +1,5 @@
 """The variables of a ``stream`` block, and what they are for each client."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import attrs

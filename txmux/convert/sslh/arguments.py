@@ -1,7 +1,5 @@
 """The command line of sslh, of 1.9 to 2.x, and Debian's ``/etc/default/sslh``, as the settings that a file would have."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import shlex

@@ -1,7 +1,5 @@
 """An ``sslh.cfg``, of sslh 1.17 to 2.x, as rules."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product

@@ -1,7 +1,5 @@
 """The TCP and UDP routers of Traefik's files, of Traefik 2 and 3, as rules."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 

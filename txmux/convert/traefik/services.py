@@ -1,7 +1,5 @@
 """The services that routers lead to, as backends."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """A pattern that is matched against the first bytes of a stream."""
 
-from __future__ import annotations
-
 import sys
 from math import inf
 

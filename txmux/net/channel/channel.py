@@ -1,7 +1,5 @@
 """Messages between processes: JSON objects over a pair of sockets, one a line."""
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import json

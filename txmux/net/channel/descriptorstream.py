@@ -1,7 +1,5 @@
 """A stream of bytes to another process, some of which have descriptors with them."""
 
-from __future__ import annotations
-
 import array
 import os
 import socket

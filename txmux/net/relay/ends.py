@@ -1,7 +1,5 @@
 """The two ends of a connection that txmux is between, and the receiver of its events."""
 
-from __future__ import annotations
-
 import socket
 from typing import Literal, Protocol
 

@@ -1,7 +1,5 @@
 """Memory reserved for when there is none: ending connections, and logging it, takes some."""
 
-from __future__ import annotations
-
 import errno
 import mmap
 import time

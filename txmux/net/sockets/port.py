@@ -1,7 +1,5 @@
 """Ports that a `Poller` watches: what those of connections and of datagrams share, and the one that accepts connections."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

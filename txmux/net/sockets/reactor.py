@@ -3,8 +3,6 @@
 An event of theirs then takes neither a second epoll object nor what Twisted does for each event.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor

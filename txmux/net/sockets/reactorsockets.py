@@ -1,7 +1,5 @@
 """Sockets that the reactor serves itself: Twisted's ports and transports, which spare descriptors and memory as ours do."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

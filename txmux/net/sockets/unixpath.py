@@ -1,7 +1,5 @@
 """The files of listening UNIX sockets."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

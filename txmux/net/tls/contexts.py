@@ -1,7 +1,5 @@
 """OpenSSL's contexts to terminate TLS: the certificate for each client, and which client certificates are allowed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 

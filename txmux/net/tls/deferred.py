@@ -5,8 +5,6 @@ Twisted's reactors import pyOpenSSL, cryptography and service-identity if they a
 name that only its own HTTP client uses, Twisted imports 60 modules of Python: a tenth of the CPU time of a start, and 4 MiB.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Coroutine
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Errors of TLS, and certificates that end; without OpenSSL, which is imported only where rules have TLS."""
 
-from __future__ import annotations
-
 import errno
 import time
 from collections.abc import Callable, Iterable, Iterator

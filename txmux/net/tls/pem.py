@@ -1,7 +1,5 @@
 """Reads PEM files (RFC 7468): certificates, and the keys of some."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

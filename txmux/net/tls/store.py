@@ -1,7 +1,5 @@
 """The certificates of a route that terminates TLS, read again when their files change."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Callable
 from pathlib import Path

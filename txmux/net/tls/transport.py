@@ -1,7 +1,5 @@
 """A TLS transport that can be half-closed, and that never makes a broken stream look like a whole one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The user that the process becomes after opening what takes privileges."""
 
-from __future__ import annotations
-
 import grp
 import os
 import pwd

@@ -3,8 +3,6 @@
 By the system calls themselves, since the C library has no functions for them.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import stat

@@ -1,7 +1,5 @@
 """The sandbox of processes that serve clients."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator, Sequence

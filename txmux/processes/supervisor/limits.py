@@ -1,7 +1,5 @@
 """The limits of a service, counted over all its processes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reports the state of the service to systemd, which keeps its sockets (sd_notify(3), systemd's FILE_DESCRIPTOR_STORE)."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -1,7 +1,5 @@
 """The file with the ID of the process that serves."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Handles signals while the reactor runs."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """The version of the rules and the last reload in the state for the successor."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -1,7 +1,5 @@
 """Moves clients and connections between all workers of this process and those of another one."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """A worker: a process that accepts clients, detects what they speak, and relays."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """Restart delays, and descriptions of exit statuses."""
 
-from __future__ import annotations
-
 import os
 import signal
 

@@ -21,8 +21,6 @@ packet      from        contents
 ==========  ==========  =================================================================================
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import os

@@ -1,7 +1,5 @@
 """Warnings about forged client addresses, TLS termination, and the admin endpoint."""
 
-from __future__ import annotations
-
 import ipaddress
 import stat
 from collections.abc import Iterable, Iterator

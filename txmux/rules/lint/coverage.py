@@ -6,8 +6,6 @@ no option that the other has not, each with a pattern that fits at least as many
 that come with txmux; what the options of others mean, only their authors know.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict

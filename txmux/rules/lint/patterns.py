@@ -1,7 +1,5 @@
 """Warnings about ``match =`` lines that match no client, others than they seem to, or more than a matcher would."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 

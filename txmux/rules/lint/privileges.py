@@ -1,7 +1,5 @@
 """The privileges that a rules file needs, and whether this process has them; opens nothing."""
 
-from __future__ import annotations
-
 import grp
 import os
 import pwd

@@ -1,7 +1,5 @@
 """Warnings about routes and lines without clients, because earlier ones take them all."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache

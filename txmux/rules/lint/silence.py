@@ -1,7 +1,5 @@
 """Warnings about server-first listeners, silent clients, and matchers for the other transport."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from txmux.interfaces import Transport

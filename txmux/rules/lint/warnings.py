@@ -3,8 +3,6 @@
 Only what is certain is reported. A wrong warning would teach readers to ignore the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import attrs

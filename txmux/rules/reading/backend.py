@@ -1,7 +1,5 @@
 """The section ``[backend NAME]``: its servers, which of them is chosen, and how they are reached."""
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import math

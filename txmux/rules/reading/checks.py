@@ -1,7 +1,5 @@
 r"""The value of ``check``: ``http path=/health expect=2xx``, ``send="PING\r\n" expect=+PONG interval=5s``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

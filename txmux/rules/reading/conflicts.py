@@ -1,7 +1,5 @@
 """Contradictions between sections: addresses taken twice, loops, transports, and sockets that cannot be handed over."""
 
-from __future__ import annotations
-
 import ipaddress
 import itertools
 import posixpath

@@ -1,7 +1,5 @@
 """The URL of Consul, and its services as servers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """Values that refer to other files, other sections or matchers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

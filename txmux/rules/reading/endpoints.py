@@ -1,7 +1,5 @@
 """Endpoints of listeners and servers: short forms and Twisted's strings, checked without opening anything."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache

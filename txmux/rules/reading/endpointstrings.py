@@ -4,8 +4,6 @@ Twisted checks such a string only while it makes the endpoint, which reads certi
 sockets. Here nothing is opened, so that a rules file can be checked anywhere.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The files that rules are read from, and the variables of the environment in them."""
 
-from __future__ import annotations
-
 import codecs
 import glob
 import os

@@ -1,7 +1,5 @@
 """Words of sslh, HAProxy and nginx that operators write by habit, and what to write instead."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -6,8 +6,6 @@ more, where `configparser` overlooks text after the ``]``; and a colon behind a 
 `configparser` makes it part of the key. And it reports every problem of a file, not the first.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import sys

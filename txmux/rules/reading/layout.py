@@ -1,7 +1,5 @@
 """The standard layout of a rules file, as ``txmux fmt`` writes it: the same rules and comments, in the same order."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

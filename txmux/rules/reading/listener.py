@@ -1,7 +1,5 @@
 """The section ``[listen NAME]``: endpoints, admission, and detection."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from typing import Any

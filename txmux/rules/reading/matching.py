@@ -1,7 +1,5 @@
 """The lines of ``match =``: ``[not] MATCHER [option=value]…``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Networks: those of files, which are read once, and those of a service or a database."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from collections.abc import Iterator

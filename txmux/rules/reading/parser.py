@@ -1,7 +1,5 @@
 """From the text of a rules file to `Rules`, or to all that is wrong in it."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Mapping

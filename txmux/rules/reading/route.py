@@ -1,7 +1,5 @@
 """The section ``[route NAME]``: which clients go to which backend, and how routes are nested."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The kinds of sections, and how a table of keys reads the values of one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain

@@ -1,7 +1,5 @@
 """The section ``[txmux]``: settings of the whole service."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

@@ -1,7 +1,5 @@
 """The kinds of values that keys take: each function reads one text, or raises `InvalidValueError`."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import shlex

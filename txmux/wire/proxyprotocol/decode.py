@@ -1,7 +1,5 @@
 """Decodes PROXY protocol headers from the first bytes of a stream, however the network cuts them."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import struct

@@ -1,7 +1,5 @@
 """Encodes PROXY protocol headers."""
 
-from __future__ import annotations
-
 import struct
 from ipaddress import IPv4Address, IPv6Address
 

@@ -1,7 +1,5 @@
 """The fields of a version 2 header, as facts, and those that are passed to the next server."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 from txmux.wire.proxyprotocol.decode import parse_ssl

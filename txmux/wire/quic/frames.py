@@ -1,7 +1,5 @@
 """The frames that may be in an Initial packet."""
 
-from __future__ import annotations
-
 import re
 
 from txmux.wire.cursor import MalformedError

@@ -1,7 +1,5 @@
 """The headers of QUIC packets that can be read without a key."""
 
-from __future__ import annotations
-
 import enum
 from struct import Struct
 from struct import error as StructError  # noqa: N812

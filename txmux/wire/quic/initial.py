@@ -3,8 +3,6 @@
 It is protected by keys that depend on nothing but the first connection ID (RFC 9001, section 5).
 """
 
-from __future__ import annotations
-
 import hmac
 from functools import lru_cache
 
