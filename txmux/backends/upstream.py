@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from txmux.backends.connect.source import Sources, check_transparent
 from txmux.backends.health.checks import apply_result, key_of
 from txmux.backends.pool.balance import affinity_of
+from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import SUSPECT, Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.queue import ClientQueue
@@ -26,6 +27,7 @@ from txmux.rules.problems import RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
 from txmux.telemetry.formatting import counted
+from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ MARGIN = 2.0
 """Seconds: a plain connection may learn of a deadline so late, so no time limit of its backend is as short."""
 _OF_CHECKER = {MemberState.DOWN, MemberState.DRAIN, MemberState.MAINTENANCE}
 """States that the process that checks servers sets and reports to the others."""
+
+_WAITED_FOR = {"connect-refused", "connect-timeout", "no-server"}
+"""Why a client got no server where another try may succeed."""
 
 _log = Logger()
 
@@ -141,8 +146,10 @@ class Upstream:
             backend_health=backend_health,
             counters=counters,
         )
-        self._checking, self._has_logged_shortage = checking, False
+        self._checking = checking
+        self._has_logged_shortage = self._has_logged_limit = False
         self.pool.on_shortage = self._log_shortage
+        self.pool.line.clock = clock
         if not checking:
             self.pool.on_members = self._apply_early
         self.timeouts = Timeouts(
@@ -182,6 +189,27 @@ class Upstream:
         if self._affinity is None:
             return ""
         return self._affinity(None if client is None else client.host, facts)
+
+    def hold(
+        self, client: HeldClient, cause: ConnectFailure, tried: Collection[Member] = ()
+    ) -> ConnectFailure | None:
+        """Let a client wait that got no server; return why it may not."""
+        line = self.pool.line
+        if cause not in _WAITED_FOR or not line.may_wait(client):
+            return cause
+        if not client.is_trying and len(line) >= self.backend.hold_limit:
+            if not self._has_logged_limit:
+                _log.warn(
+                    "backend {backend}: {most} clients wait for a server, which is its 'hold_limit'; further ones are refused",
+                    backend=self.backend.name,
+                    most=self.backend.hold_limit,
+                )
+            self._has_logged_limit = True
+            return "limit"
+        if not len(line):
+            self._has_logged_limit = False
+        line.add(client, is_short=not self.pool.has_untried(tried))
+        return None
 
     def has_server(self, key: str) -> bool:
         return any(key_of(member) == key for member in self.pool.members)

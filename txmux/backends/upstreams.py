@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -16,8 +17,9 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import HealthRegistry, ServerOverrides
 from txmux.backends.upstream import Destination, Upstream, read_backend_tls
+from txmux.backends.wake import Waker
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, Outcome, Rules
+from txmux.rules.model import Backend, Outcome, Rules, Wake
 from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
@@ -57,6 +59,8 @@ class Upstreams:
         self._checking = checking
         self._upstreams: dict[Backend, Upstream] = {}
         self.known = HealthRegistry()
+        self._waker = Waker(reactor, self.wake_of)
+        self.known.on_waiting = self._waker.report
         self.tell: Callable[[dict[str, Any]], object] | None = None
         self._checks: dict[Upstream, HealthChecks] = {}
         self._prepared: PreparedUpstreams | None = None
@@ -82,8 +86,18 @@ class Upstreams:
                 self._start_upstream(upstream)
         return upstream
 
-    def apply_overrides(self, orders: ServerOverrides) -> None:
+    def apply_overrides(
+        self, orders: ServerOverrides, held: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """Apply an operator's overrides: of servers, and of backends whose clients wait until a time; see `HoldLine`."""
         self.known.apply_overrides(orders)
+        self.known.hold(held)
+
+    def wake_of(self, backend: str) -> Wake | None:
+        """Return what starts the servers of a backend, unless an operator lets its clients wait, who may have stopped them."""
+        if self.known.is_held(backend):
+            return None
+        return next((one.wake for one in self._upstreams if one.name == backend), None)
 
     def all(self) -> list[Upstream]:
         return [*self._upstreams.values()]
@@ -201,6 +215,7 @@ class Upstreams:
         self._users -= 1
         if self._users:
             return succeed(None)
+        self._waker.stop()
         for checks in self._checks.values():
             checks.stop()
         self._checks.clear()

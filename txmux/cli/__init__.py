@@ -30,9 +30,11 @@ COMMANDS = {
     "drain": "Stop sending new clients to a backend's servers, or to one of them.",
     "explain": "Show what each route says about a client's first bytes, at which byte, and which route wins.",
     "fmt": "Format rules files; their comments and meaning stay.",
+    "hold": "Let new clients of a backend wait, while you restart its server.",
     "init": "Write a first rules file, from what listens on this machine.",
     "matchers": "List the installed matchers; with a name, show how to use that one.",
     "reload": "Reload the rules of a running service; nothing changes if they have errors.",
+    "release": "Let the clients that wait by 'txmux hold' go on.",
     "run": "Run the service, from a rules file or from options.",
     "servers": "List the servers of a running service, what is down or drained first.",
     "status": "Show the state of a running service.",
@@ -44,7 +46,10 @@ COMMANDS = {
 """The commands, and what each does."""
 
 _TABLES = {
-    **dict.fromkeys(("ban", "close", "drain", "reload", "stop", "unban", "upgrade"), "CHANGES"),
+    **dict.fromkeys(
+        ("ban", "close", "drain", "hold", "release", "reload", "stop", "unban", "upgrade"),
+        "CHANGES",
+    ),
     **dict.fromkeys(("bans", "connections", "servers", "status"), "REPORTS"),
 }
 """Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""

@@ -20,6 +20,8 @@ _PATIENCE = 1.0  # seconds to wait for a service while somebody is typing
 _FILTERED = ("close", "connections", "top")
 _OF_SERVICE = {
     ("drain", "name"): "targets",
+    ("hold", "backend"): "backends",
+    ("release", "backend"): "backends",
     ("servers", "backend"): "backends",
     **{
         (name, filter_): f"{filter_}s"

@@ -1,5 +1,6 @@
 """The operator's interface to a running service: reports and changes over all its workers."""
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import itemgetter
@@ -35,7 +36,7 @@ from txmux.detection.explain import explain_in_steps
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_token
-from txmux.rules.model import Rules, Server
+from txmux.rules.model import Backend, Rules, Server
 from txmux.rules.model.networks import IPAddress
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
@@ -43,7 +44,7 @@ from txmux.serving.store import ListeningSockets
 from txmux.telemetry.access_log import KEPT
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals, unrouted
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import counted, duration
 
 _MOST_WEIGHT = 65535
 
@@ -378,6 +379,25 @@ class Control:
         why = f" ({found['why']})" if found["why"] else ""
         return f", but {found['state']}{why}"
 
+    async def hold(self, backend: str, seconds: float = math.inf) -> Report:
+        """Let new clients of a backend wait, although servers may be up, until `release` or for some seconds; reloads and upgrades keep it."""
+        _backend(self.rules, backend)
+        now = time.time()
+        late = await self._override(self.overrides().with_hold(backend, now, now + seconds))
+        end = "until it is released" if seconds == math.inf else f"for {duration(seconds)}"
+        return _report(f"backend {backend}: new clients wait, {end}", late)
+
+    async def release(self, backend: str) -> Report:
+        """Let the clients that wait by `hold` go on, as their servers are up."""
+        known = {one.name for one in self.rules.every_backend()}
+        overrides, now = self.overrides(), time.time()
+        if backend not in known | overrides.held.keys():
+            _backend(self.rules, backend)
+        was_held = overrides.held.get(backend, 0.0) > now
+        late = await self._override(overrides.with_hold(backend, now, 0.0))
+        how = "its clients go on" if was_held else "was not held"
+        return _report(f"backend {backend}: {how}", late)
+
     async def set_listener(self, name: str, *, accepting: bool) -> Report:
         """Accept the clients of a listener, or leave them in the queue of its socket; reloads and upgrades keep it."""
         transport = self._check_listener(name)
@@ -444,11 +464,15 @@ def _report(changes: str, late: Sequence[str]) -> Report:
     return Report(ok=True, changes="; ".join([changes, *(f"not yet: {one}" for one in late)]))
 
 
-def _server(rules: Rules, backend: str, server: str) -> Server:
+def _backend(rules: Rules, name: str) -> Backend:
     known = {one.name: one for one in rules.every_backend()}
-    if backend not in known:
-        raise UnknownError(f"there is no backend {backend!r}{suggestion(backend, known)}")
-    servers = {one.text: one for one in known[backend].servers}
+    if name not in known:
+        raise UnknownError(f"there is no backend {name!r}{suggestion(name, known)}")
+    return known[name]
+
+
+def _server(rules: Rules, backend: str, server: str) -> Server:
+    servers = {one.text: one for one in _backend(rules, backend).servers}
     if server not in servers:
         # All of them: an address that is like another one is no slip of the fingers.
         raise UnknownError(f"backend {backend} has no server {server!r}{listed(servers)}")

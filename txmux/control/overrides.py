@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from txmux.access.lists.current import Lists
 from txmux.backends.pool.server_health import (
     AS_RULED,
     ServerOverrides,
+    held_until,
     overrides_as_json,
     overrides_from_json,
 )
@@ -23,20 +25,34 @@ ServerState = Literal["ready", "drain", "maintenance"]
 
 @attrs.frozen
 class Overrides:
-    """All overrides; the listeners in `shut` leave clients in the queues of their sockets. They outlast reloads, upgrades and workers."""
+    """All overrides. They outlast reloads, upgrades and workers.
+
+    Attributes:
+        shut: Listeners that leave clients in the queues of their sockets.
+        held: Backends whose clients wait, and until when, in seconds since 1970; infinite is until they are released.
+    """
 
     servers: ServerOverrides = attrs.field(factory=ServerOverrides)
     shut: frozenset[str] = frozenset()
+    held: Mapping[str, float] = attrs.field(factory=dict)
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Overrides:
         """Read the result of `as_json`, of this version of txmux or another."""
         return cls(
-            overrides_from_json(values.get("servers", ())), frozenset(values.get("shut", ()))
+            overrides_from_json(values.get("servers", ())),
+            frozenset(values.get("shut", ())),
+            held_until(values),
         )
 
     def as_json(self) -> dict[str, Any]:
-        return {"servers": overrides_as_json(self.servers), "shut": sorted(self.shut)}
+        return {
+            "servers": overrides_as_json(self.servers),
+            "shut": sorted(self.shut),
+            "held": {
+                name: None if until == math.inf else until for name, until in self.held.items()
+            },
+        }
 
     def with_server(
         self, backend: str, server: str, now: float, state: ServerState | None, weight: int | None
@@ -54,6 +70,11 @@ class Overrides:
 
     def with_listener(self, name: str, *, accepting: bool) -> Overrides:
         return attrs.evolve(self, shut=self.shut - {name} if accepting else self.shut | {name})
+
+    def with_hold(self, backend: str, now: float, until: float) -> Overrides:
+        """Let the clients of a backend wait until a time; 0 releases them. Holds that are over are left out."""
+        held = {**self.held, backend: until}
+        return attrs.evolve(self, held={name: end for name, end in held.items() if end > now})
 
 
 @attrs.define(eq=False)
@@ -77,4 +98,6 @@ class ServiceState:
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply overrides to the checks of this process; the caller sends them to the workers."""
         self.overrides = overrides
-        self.upstreams.apply_overrides(overrides_from_json(overrides.get("servers", ())))
+        self.upstreams.apply_overrides(
+            overrides_from_json(overrides.get("servers", ())), held_until(overrides)
+        )

@@ -63,7 +63,31 @@ async def get(
     address: str | None = None,
     body_seconds: float | None = None,
 ) -> HttpResponse:
-    """Request a resource by GET (RFC 9110, section 9.3.1); for ``https``, the certificate of the host is verified.
+    """Request a resource by GET; see `request`."""
+    return await request(
+        reactor,
+        "GET",
+        url,
+        headers,
+        seconds=seconds,
+        most=most,
+        address=address,
+        body_seconds=body_seconds,
+    )
+
+
+async def request(
+    reactor: Any,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    seconds: float,
+    most: int,
+    address: str | None = None,
+    body_seconds: float | None = None,
+) -> HttpResponse:
+    """Make a request without a body (RFC 9110, section 9.3); for ``https``, the certificate of the host is verified.
 
     `address` is an IP address or the path of a UNIX socket; without it, the host is looked up. The seconds are for all, or
     for what precedes the body if that has `body_seconds` of its own. `most` are the bytes of the body.
@@ -81,7 +105,7 @@ async def get(
         if body_seconds is not None:
             deadline.reset(body_seconds)
 
-    requesting = Deferred.fromCoroutine(_ask(agent, url, sent, most, begins))
+    requesting = Deferred.fromCoroutine(_ask(agent, method, url, sent, most, begins))
     deadline: IDelayedCall = reactor.callLater(seconds, requesting.cancel)
     try:
         return await requesting
@@ -103,10 +127,15 @@ async def get(
 
 
 async def _ask(
-    agent: Agent, url: str, headers: Headers, most: int, begins: Callable[[], None]
+    agent: Agent,
+    method: str,
+    url: str,
+    headers: Headers,
+    most: int,
+    begins: Callable[[], None],
 ) -> HttpResponse:
     try:
-        response: Any = await agent.request(b"GET", url.encode(), headers)
+        response: Any = await agent.request(method.encode(), url.encode(), headers)
         begins()
         body = _Body(most)
         response.deliverBody(body)

@@ -15,7 +15,7 @@ from txmux.access.admission import Admission
 from txmux.access.bans import Row
 from txmux.access.loops import LoopDetector
 from txmux.backends.names.resolve import NameResolver
-from txmux.backends.pool.server_health import overrides_from_json
+from txmux.backends.pool.server_health import held_until, overrides_from_json
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.errors import MuxError
 from txmux.net.tls.terminations import PreparedTerminations, Terminations
@@ -81,6 +81,8 @@ class Serving:
             names=names,
             counters=runtime.counters,
         )
+        self._shared = shared
+        self._share(rules)
         self._upstreams.add_backends(rules)
         runtime.prepare_rules(rules, use=True)
         self._denied = DeniedClients(reactor, self._all)
@@ -93,6 +95,9 @@ class Serving:
         self.version = 1
         self.overrides: Mapping[str, Any] = {}
         self.admission: Callable[[Listener], Admission] | None = None
+
+    def _share(self, rules: Rules) -> None:
+        self._upstreams.known.share(max(1, rules.settings.workers) if self._shared else 1)
 
     def add(self, listener: Listener, admission: Admission) -> MuxFactory:
         factory = self._make(self._rules, listener, admission, self.version)
@@ -246,6 +251,7 @@ class Serving:
         prepared.upstreams.commit()
         prepared.terminations.commit()
         self._rules, self.version = prepared.rules, prepared.version
+        self._share(prepared.rules)
         self.runtime.use_rules(prepared.rules)
         for factory, configuration in prepared.configurations.items():
             log_dry_runs(factory)
@@ -369,7 +375,9 @@ class Serving:
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply an operator's overrides; see `txmux.control.overrides`."""
         self.overrides = overrides
-        self._upstreams.apply_overrides(overrides_from_json(overrides.get("servers", ())))
+        self._upstreams.apply_overrides(
+            overrides_from_json(overrides.get("servers", ())), held_until(overrides)
+        )
         self.listening_ports.shut(overrides.get("shut", ()))
 
     def ban(self, rows: Iterable[Row]) -> None:

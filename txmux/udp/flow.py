@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 MOST_HELD = 4
 """Datagrams that are held for a server that is not known yet, or that may be replaced by another one."""
 
+_MOST_WAITING = 16  # the same while it waits until a server is up
+
 _REMEMBERED = 30.0
 """Seconds for which a client without a server is remembered, so that the routes decide about it once."""
 _TRIED_AGAIN = 1.0  # the same if no server could be reached, since one may be back soon
@@ -290,7 +292,10 @@ class Flow:
 
     def _may_hold(self, data: memoryview) -> bool:
         held = sum(map(len, self.held)) + len(data)
-        return len(self.held) < MOST_HELD and held <= self.configuration.settings.peek_limit
+        server_socket = self._server_socket
+        is_waiting = server_socket is not None and server_socket.is_waiting
+        most = _MOST_WAITING if is_waiting else MOST_HELD
+        return len(self.held) < most and held <= self.configuration.settings.peek_limit
 
     def count_lost(self, count: int) -> None:
         self.configuration.counts.lost(count)
@@ -387,6 +392,12 @@ class Flow:
             self.state = "relaying"
         seconds = upstream.backend.unanswered_timeout
         self.live.enter(self, seconds, is_spare=True, is_final=True)
+
+    def waits(self, upstream: Upstream) -> None:
+        """Record that no server is up: it ends when it has waited too long, or sends nothing for a long time."""
+        self.state = "connecting"
+        backend = upstream.backend
+        self.live.enter(self, max(backend.hold, backend.idle_timeout) + 1, is_spare=True)
 
     def server_answered(self, upstream: Upstream) -> None:
         self.held = ()

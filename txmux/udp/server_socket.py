@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from txmux.backends.connect.connector import proxy_header
 from txmux.backends.connect.dial import LOCAL_ERRORS, NO_PORT, no_address
 from txmux.backends.connect.source import PortRange, SourceAddress, Sources
+from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.errors import cause_of
@@ -28,6 +29,8 @@ from txmux.udp.port import DatagramPort, Key, send
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
     from txmux.backends.upstream import Upstream
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.live_flows import LiveFlows
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
         @property
         def client(self) -> Address: ...
         def server_chosen(self, upstream: Upstream, server: str | None, /) -> None: ...
+        def elapsed_ms(self) -> float: ...
+        def waits(self, upstream: Upstream, /) -> None: ...
         def server_answered(self, upstream: Upstream, /) -> None: ...
         def from_server(self, data: memoryview, size: int, /) -> None: ...
         def no_server_left(self, upstream: Upstream, cause: ConnectFailure, /) -> None: ...
@@ -60,6 +65,7 @@ _new_socket: Callable[[int, int], socket.socket] = socket.SocketType  # type: ig
 _DATAGRAMS = int(socket.SOCK_DGRAM) | int(socket.SOCK_NONBLOCK)
 _AT_ONCE = 16  # batches of a server before others have their turn
 _TRY_EACH = 8  # wake-ups
+_SETTLED = 0.2  # seconds without a refusal after which a server takes what a flow has sent it
 _MANY = 16  # batches after which a server's datagrams are worth being put together
 
 
@@ -72,7 +78,9 @@ class ServerSocket:
         "_flow",
         "_has_more",
         "_header",
+        "_held",
         "_member",
+        "_settling",
         "_tried",
         "_wakes",
         "is_answered",
@@ -89,6 +97,8 @@ class ServerSocket:
         self._batches = self._wakes = self._dropped = 0
         self._has_more = False
         self._header = b""
+        self._held: HeldClient | None = None
+        self._settling: IDelayedCall | None = None
         self.is_answered = False  # whether the server has answered
 
     # To a server.
@@ -132,7 +142,56 @@ class ServerSocket:
                 if self.sock is not opened:  # refused: all that is held has gone to another one
                     break
             return
-        flow.no_server_left(self.upstream, next(reversed(self._tried.values()), otherwise))
+        self._hold(next(reversed(self._tried.values()), otherwise))
+
+    # Waiting for a server.
+
+    @property
+    def is_waiting(self) -> bool:
+        return self._held is not None and self._held.is_waiting
+
+    def _hold(self, cause: ConnectFailure) -> None:
+        """Wait for a server, or give up."""
+        upstream, flow = self.upstream, self._flow
+        if self._held is None:
+            came_at = flow.live.seconds() - flow.elapsed_ms() / 1000
+            self._held = HeldClient(
+                came_at, upstream.backend.hold, self._try_again, lambda: self._give_up(cause)
+            )
+        why = upstream.hold(self._held, cause, self._tried)
+        if why is None:
+            self._tried = {}
+            flow.waits(upstream)
+        else:
+            self._give_up(why)
+
+    def _give_up(self, why: ConnectFailure) -> None:
+        self._flow.no_server_left(self.upstream, why)
+
+    def _try_again(self) -> bool:
+        pool, held = self.upstream.pool, self._held
+        found = pool.pick_in_turn(self._affinity() if self.upstream.depends_on_client else "")
+        if found is Unavailable.NO_SERVER and self.upstream.backend.hold:
+            return False
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        self._go_to(found, "limit" if found is Unavailable.FULL else "no-server")
+        if held is not None and held.is_trying:
+            clock = self._flow.live.runtime.clock
+            self._settling = clock.callLater(_SETTLED, self._leave_line, is_connected=True)
+        return True
+
+    def _leave_line(self, *, is_connected: bool = False) -> None:
+        settling, self._settling, held = self._settling, None, self._held
+        if settling is not None and settling.active():
+            settling.cancel()
+        if held is not None and held.since >= 0:
+            flow = self._flow
+            facts = {**flow.record.facts, "held": held.waited(flow.live.seconds())}
+            flow.record.facts = facts
+            self.upstream.pool.line.remove(held, is_connected=is_connected)
+            held.since = -1.0
 
     def _open(self, member: Member, target: Server) -> ConnectFailure | None:
         """Make a socket for a server; returns why not."""
@@ -253,14 +312,17 @@ class ServerSocket:
         member.counts.failed(cause)
         pool = self.upstream.pool
         affinity = self._affinity()
+        is_in_turn = self._held is not None and self._held.is_trying
         again = len(self._tried) <= self.upstream.backend.retries
         if cause == "error":  # this machine's trouble says nothing of the server
             pool.abandoned(member)
-        elif again:
+        elif again and not is_in_turn:
             return pool.retry(member, affinity, self._tried)
         else:
             pool.failed(member)
-        return pool.pick(affinity, self._tried) if again else Unavailable.NO_SERVER
+        if not again:
+            return Unavailable.NO_SERVER
+        return (pool.pick_in_turn if is_in_turn else pool.pick)(affinity, self._tried)
 
     def _refused(self) -> None:
         """Try the next server, unless this one has answered before."""
@@ -320,6 +382,7 @@ class ServerSocket:
         self._batches += 1
         if not self.is_answered:
             self.is_answered = True
+            self._leave_line(is_connected=True)
             if self._member is not None:
                 self.upstream.pool.connected(self._member)
             self._flow.server_answered(self.upstream)
@@ -342,6 +405,8 @@ class ServerSocket:
 
     def suspend(self) -> None:
         """Read nothing of the server; what it says waits in the socket."""
+        if self.is_waiting:
+            self._leave_line()
         if self.sock is not None:
             # It may stay open in another process, so that closing it here would not end the watch.
             self._flow.live.poller.unwatch(self.sock.fileno())
@@ -349,6 +414,8 @@ class ServerSocket:
     def resume(self) -> None:
         if self.sock is not None:
             self._flow.live.poller.watch(self.sock.fileno(), READ, self._ready)
+        elif self._held is not None:
+            self._hold("no-server")
 
     def restore(
         self, member: Member, sock: socket.socket, fields: Mapping[str, Any], *, is_answered: bool
@@ -373,6 +440,7 @@ class ServerSocket:
 
     def end(self, *, is_unanswered: bool = False) -> None:
         """Close the socket, and report to the pool whether the server had time to answer and did not."""
+        self._leave_line()
         if self.sock is not None:
             self._close(self.sock)
         member, self._member, self.sock = self._member, None, None

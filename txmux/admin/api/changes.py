@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Annotated
 
 from txmux.admin.api.openapi import body
@@ -15,6 +17,7 @@ from txmux.admin.resource import (
     choice,
     whole_number,
 )
+from txmux.control.connection_row import Positive
 from txmux.control.report import Report, UnknownError
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 _STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
 _MOST_WEIGHT = 65535
+_LONGEST = 366 * 86400  # seconds
 _WEIGHT = Annotated[int, 1, _MOST_WEIGHT]
 
 RESOURCES = Resources()
@@ -78,6 +82,31 @@ async def _set_server(query: Query) -> ApiAnswer:
     except UnknownError as problem:
         raise RefusedError(404, str(problem)) from None
     return _reported(report, 409)
+
+
+@RESOURCES.change(
+    "/api/backends/{backend}/hold",
+    "let new clients of a backend wait, until it is released or for some seconds",
+    takes=body({"seconds": Positive}),
+)
+async def _hold(query: Query) -> ApiAnswer:
+    check_names(query.body, ("seconds",))
+    seconds = whole_number(query.body, "seconds", 1, _LONGEST)
+    return await _of_backend(
+        query.control.hold(query.names["backend"], math.inf if seconds is None else seconds)
+    )
+
+
+@RESOURCES.change("/api/backends/{backend}/release", "let the clients that wait by `hold` go on")
+async def _release(query: Query) -> ApiAnswer:
+    return await _of_backend(query.control.release(query.names["backend"]))
+
+
+async def _of_backend(changing: Awaitable[Report]) -> ApiAnswer:
+    try:
+        return _reported(await changing, 409)
+    except UnknownError as problem:
+        raise RefusedError(404, str(problem)) from None
 
 
 @RESOURCES.change(

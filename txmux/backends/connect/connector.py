@@ -64,6 +64,7 @@ class BackendConnector:
     _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
     _stop_dialling: Callable[[], None] | None = attrs.field(default=None, init=False)
     _waiter: Waiter | None = attrs.field(default=None, init=False)
+    _is_in_turn: bool = attrs.field(default=False, init=False)
     _missing: str = attrs.field(default="", init=False)
     affinity: str = attrs.field(default="", init=False)  # the key of the choice by a hash
     alpn: tuple[bytes, ...] = attrs.field(default=(), init=False)  # offered if the rules name none
@@ -91,6 +92,16 @@ class BackendConnector:
             looked_up.addCallback(lambda _: self._pick_first(lambda: None))
         else:
             self._on_failed("no-server")
+
+    def start_in_turn(self) -> bool:
+        """Start for the client whose turn it is in the line of the pool; false if no server is up."""
+        self._is_in_turn = True
+        found = self._upstream.pool.pick_in_turn(self.affinity)
+        if isinstance(found, Member):
+            self._try(found)
+        elif found is Unavailable.FULL:
+            self._wait()
+        return found is not Unavailable.NO_SERVER
 
     def start_with(self, member: Member, dial: Dial) -> None:
         """Start with a server that the pool has chosen already, and with another way to dial it."""
@@ -135,7 +146,7 @@ class BackendConnector:
             self._on_failed(self._last_cause("limit"))
 
     def _has_turn(self) -> bool:
-        found = self._upstream.pool.pick(self.affinity, self.tried)
+        found = self._pick()
         if found is Unavailable.FULL:
             return False
         self._waiter = None
@@ -148,6 +159,11 @@ class BackendConnector:
     def _waited_too_long(self) -> None:
         self._waiter = None
         self._on_failed(self._last_cause("limit"))
+
+    def _pick(self) -> Member | Unavailable:
+        pool = self._upstream.pool
+        pick = pool.pick_in_turn if self._is_in_turn else pool.pick
+        return pick(self.affinity, self.tried)
 
     def _last_cause(self, otherwise: ConnectFailure) -> ConnectFailure:
         return next(reversed(self.tried.values()), otherwise)
@@ -219,7 +235,8 @@ class BackendConnector:
         member.counts.failed(cause)
         found = self._next(member, cause)
         is_last = not isinstance(found, Member)
-        (_log.warn if is_last else _log.debug)(
+        # One that waits tries the same server again and again.
+        (_log.warn if is_last and not self._is_in_turn else _log.debug)(
             "backend {backend}: cannot connect to {server}: {why}",
             backend=self._upstream.backend.name,
             server=member.target_for(self.local).text,
@@ -242,11 +259,11 @@ class BackendConnector:
         again = len(self.tried) <= self._upstream.backend.retries
         if cause == "error":  # a failure of this machine says nothing about the server
             pool.abandoned(member)
-        elif again:
+        elif again and not self._is_in_turn:
             return pool.retry(member, self.affinity, self.tried)
         else:
             pool.failed(member)
-        return pool.pick(self.affinity, self.tried) if again else Unavailable.NO_SERVER
+        return self._pick() if again else Unavailable.NO_SERVER
 
 
 def proxy_header(

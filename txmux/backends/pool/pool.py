@@ -9,6 +9,7 @@ from typing import Literal
 import attrs
 
 from txmux.backends.pool.balance import balancer
+from txmux.backends.pool.hold import HoldLine
 from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.net.sockets.plainsocket import congestion_options
@@ -74,7 +75,8 @@ class BackendPool:
         self._leaving: list[Member] = []
         self._tiers = Tiers()
         # With a fallback, its servers are used instead.
-        self._has_last_resort = isinstance(backend.fallback, Refusal)
+        self._has_last_resort = isinstance(backend.fallback, Refusal) or backend.hold > 0
+        self._is_in_turn = False
         self._is_retired = self._is_resolved = False
         self._in_shortage = self._is_short()
         self._arrange()
@@ -117,6 +119,28 @@ class BackendPool:
                 member, MemberState.PROBING, "ejection expired; probing with one connection"
             )
         return member
+
+    def pick_in_turn(
+        self, affinity: str = "", tried: Collection[Member] = ()
+    ) -> Member | Unavailable:
+        """Choose a member for a client of the `line`, whatever that blocks."""
+        if not self.line.blocks:
+            return self.pick(affinity, tried)
+        self._is_in_turn = True
+        self._arrange()
+        try:
+            return self.pick(affinity, tried)
+        finally:
+            self._is_in_turn = False
+            self._arrange()
+
+    def has_untried(self, tried: Collection[Member]) -> bool:
+        """Return whether a server is up that a connection has not tried."""
+        return any(one.state is MemberState.UP and one not in tried for one in self.members)
+
+    @property
+    def line(self) -> HoldLine:
+        return self._backend_health.line
 
     def seconds_until_probe(self) -> float:
         return max(0.0, self._tiers.probe_at - self._seconds())
@@ -345,9 +369,10 @@ class BackendPool:
         return is_known and not self.has_server_up
 
     def _arrange(self) -> None:
-        self._tiers = Tiers.arranged(
-            self.members, self._seconds(), has_last_resort=self._has_last_resort
-        )
+        tiers = Tiers.arranged(self.members, self._seconds(), has_last_resort=self._has_last_resort)
+        if self.line.blocks and not self._is_in_turn:
+            tiers = Tiers(in_shortage=tiers.in_shortage)
+        self._tiers = tiers
 
     def _uncount(self, member: Member) -> None:
         member.health.connections -= 1

@@ -1,6 +1,7 @@
 """The health of servers, and an operator's overrides, shared by the pools of all configurations."""
 
 import enum
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -8,6 +9,8 @@ from typing import Any, Literal, Protocol
 from weakref import WeakValueDictionary, ref
 
 import attrs
+
+from txmux.backends.pool.hold import HoldLine
 
 _MOST_RECALLED = 10_000  # servers; a process has more only if names change repeatedly
 
@@ -93,7 +96,9 @@ class BackendHealth:
     """
 
     def __init__(
-        self, overrides: Mapping[str, tuple[MemberState | None, int | None]] | None = None
+        self,
+        overrides: Mapping[str, tuple[MemberState | None, int | None]] | None = None,
+        on_waiting: Callable[[bool], object] = lambda _: None,
     ) -> None:
         self._overrides = dict(overrides or {})
         self.connections = 0
@@ -102,6 +107,7 @@ class BackendHealth:
         self._recalled: dict[tuple[str, str], ServerHealth] = {}
         self.to_call: deque[Callable[[], None]] = deque()
         self._level = 0
+        self.line = HoldLine(self.pools, on_waiting)
 
     def health_of(self, key: tuple[str, str]) -> ServerHealth:
         health = self._known.get(key)
@@ -206,12 +212,21 @@ def overrides_from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
     }
 
 
+def held_until(overrides: Mapping[str, Any]) -> dict[str, float]:
+    """Return until when clients of backends wait, in seconds since 1970: infinite without an end, for which JSON has no number."""
+    held = overrides.get("held", {})
+    return {name: math.inf if until is None else float(until) for name, until in held.items()}
+
+
 class HealthRegistry:
     """The `BackendHealth` of each backend, which lasts as long as it has a pool, and the overrides of all, which stay."""
 
     def __init__(self) -> None:
         self._backend_health: WeakValueDictionary[str, BackendHealth] = WeakValueDictionary()
         self._overrides: ServerOverrides = {}
+        self._held: Mapping[str, float] = {}
+        self.processes = 1
+        self.on_waiting: Callable[[str, bool], object] = lambda _backend, _waiting: None
 
     def health_of(self, backend: str) -> BackendHealth:
         found = self._backend_health.get(backend)
@@ -221,7 +236,11 @@ class HealthRegistry:
                 for (its_backend, server), override in self._overrides.items()
                 if its_backend == backend
             }
-            found = self._backend_health[backend] = BackendHealth(overrides)
+            found = self._backend_health[backend] = BackendHealth(
+                overrides, lambda waiting: self.on_waiting(backend, waiting)
+            )
+            found.line.processes = self.processes
+            found.line.hold_until(self._held.get(backend, 0.0))
         return found
 
     def get_health(self, backend: str) -> BackendHealth | None:
@@ -235,6 +254,22 @@ class HealthRegistry:
                 counts.setdefault(fields["backend"], {})[key] = int(fields["connections"])
         for backend, backend_health in self._backend_health.items():
             backend_health.expect(counts.get(backend, {}))
+
+    def share(self, processes: int) -> None:
+        """Divide the rate at which held clients go on among so many processes."""
+        self.processes = processes
+        for backend_health in self._backend_health.values():
+            backend_health.line.processes = processes
+
+    def hold(self, backends: Mapping[str, float]) -> None:
+        """Let the clients of these backends wait until a time, in seconds since 1970, and release those of all others."""
+        self._held = backends
+        for backend, backend_health in self._backend_health.items():
+            backend_health.line.hold_until(backends.get(backend, 0.0))
+
+    def is_held(self, backend: str) -> bool:
+        backend_health = self._backend_health.get(backend)
+        return backend_health is not None and backend_health.line.is_held
 
     def apply_overrides(self, overrides: ServerOverrides) -> None:
         before, self._overrides = self._overrides, overrides

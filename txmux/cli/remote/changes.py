@@ -145,13 +145,19 @@ def _drain(ask: Ask, arguments: Namespace) -> Any:
     servers = [server] if server else servers
     body = {"state": arguments.state, "close_connections": arguments.close}
     done = _done(ask, [path + quote(one, safe="") for one in servers], body)
-    if arguments.wait and (left := _active(ask("GET", "/api/backends"), backend, servers)):
+    if arguments.wait:
+        _wait_until_free(ask, backend, servers)
+    return done[0] if server else done
+
+
+def _wait_until_free(ask: Ask, backend: str, servers: Sequence[str]) -> None:
+    """Wait until servers have no connections."""
+    if left := _active(ask("GET", "/api/backends"), backend, servers):
         print(
             f"waiting for {counted(left, 'connection')} to end; see them: txmux connections --backend {backend}",
             file=sys.stderr,
         )
         _wait_until(lambda: not _active(ask("GET", "/api/backends"), backend, servers))
-    return done[0] if server else done
 
 
 def _done(ask: Ask, paths: Sequence[str], body: Mapping[str, object]) -> list[Mapping[str, Any]]:
@@ -200,6 +206,37 @@ def _backend(backends: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, A
     return max(named, key=lambda one: len(one["name"]))
 
 
+# hold and release
+
+
+def _hold_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("backend", metavar="BACKEND", help="whose new clients wait")
+    parser.add_argument(
+        "--for",
+        dest="duration",
+        metavar="DURATION",
+        help="for how long at most: 30s, 5m; without it, until 'txmux release'",
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="wait until its servers have no connections"
+    )
+
+
+def _hold(ask: Ask, arguments: Namespace) -> Any:
+    name = arguments.backend
+    seconds = None if arguments.duration is None else _seconds(arguments.duration, ())
+    body = {} if seconds is None else {"seconds": seconds}
+    answer = ask("POST", f"/api/backends/{quote(name, safe='')}/hold", body)
+    if arguments.wait:
+        servers = [one["server"] for one in _backend(ask("GET", "/api/backends"), name)["servers"]]
+        _wait_until_free(ask, name, servers)
+    return answer
+
+
+def _release_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("backend", metavar="BACKEND", help="whose clients go on")
+
+
 # reload, stop and upgrade
 
 
@@ -239,6 +276,13 @@ CHANGES = {
     "ban": RemoteCommand(_ban, _write_changes, arguments=_ban_arguments),
     "close": RemoteCommand(_close, _write_closed, 60, _close_arguments),
     "drain": RemoteCommand(_drain, _write_changes, 60, _drain_arguments),
+    "hold": RemoteCommand(_hold, _write_changes, 60, _hold_arguments),
+    "release": RemoteCommand(
+        lambda ask, given: ask("POST", f"/api/backends/{quote(given.backend, safe='')}/release"),
+        _write_changes,
+        60,
+        _release_arguments,
+    ),
     "reload": RemoteCommand(lambda ask, _: ask("POST", "/api/reload"), _write_reload, 120),
     "stop": RemoteCommand(_stop, _write_stop, arguments=_stop_arguments),
     "unban": RemoteCommand(

@@ -21,6 +21,7 @@ from txmux.access.across_processes import SharedLimits
 from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
+from txmux.backends.wake import Waker
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel.channel import GoneError
@@ -124,6 +125,7 @@ class Supervisor:
             counters=counters.column(OWN),
             names=self._names,
         )
+        self._waker = Waker(reactor, upstreams.wake_of)
         self.state = ServiceState(pool.all, self._status, pool.missing, upstreams)
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
@@ -177,6 +179,10 @@ class Supervisor:
 
     def _publish(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
         self.pool.tell("check", backend=backend, key=key, ok=ok, why=why)
+
+    def clients_wait(self, number: int, backend: str, *, waiting: bool) -> None:
+        """Start the servers of a backend while clients of a worker wait: once, however many workers have some."""
+        self._waker.report(backend, waiting, number)
 
     def sandbox(self) -> Sandbox:
         return sandbox_of(self._rules)
@@ -510,6 +516,7 @@ class Supervisor:
     def ended(self, number: int, *, is_left: bool) -> None:
         """Forget the connections of a worker that has ended; `is_left` means that none were left or on their way."""
         self.pool.share_datagrams()
+        self._waker.process_ended(number)
         self._limits.clear(number + 1)
         if not is_left:
             self._limits.none_come()
@@ -557,6 +564,7 @@ class Supervisor:
         checks = self.state.upstreams.stop() if self._is_started else succeed(None)
         await gatherResults([checks, Deferred.fromCoroutine(self.leave())])
         self.pool.watch_no_more()
+        self._waker.stop()
         self._is_started = False
         self.starter.close()
 

@@ -176,6 +176,7 @@ class WorkerProcess:
                 loop_detector=limits.loop_detector,
                 counters=self._counters,
             )
+            serving.upstreams.known.on_waiting = self._report_waiting
             # Later messages are newer than the start message, however long opening the ports takes.
             serving.ban(start.state.get("banned", ()))
             self.channel.handlers["ban"] = serving.ban
@@ -189,6 +190,9 @@ class WorkerProcess:
             close(opened.sockets.values())  # each was duplicated
         serving.restore(start.state)
         self.begin(serving, ConnectionTransfer(serving, self._reactor))
+
+    def _report_waiting(self, backend: str, waiting: bool) -> None:  # noqa: FBT001 - a message's field
+        self.channel.send("waiting", backend=backend, waiting=waiting)
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
         assert self._limits is not None  # noqa: S101 - it serves

@@ -54,6 +54,7 @@ class _Supervisor(Protocol):
     def ended(self, number: int, /, *, is_left: bool) -> None: ...
     def start_failed(self, worker: Worker, message: str, /) -> None: ...
     def replace(self, worker: Worker, /) -> None: ...
+    def clients_wait(self, number: int, backend: str, /, *, waiting: bool) -> None: ...
 
 
 class Worker:
@@ -326,6 +327,7 @@ class Worker:
             "log": self._logged,
             "access": self._accessed,
             "event": self._happened,
+            "waiting": self._clients_wait,
             "replace": lambda: self._supervisor.replace(self),
         }
 
@@ -351,6 +353,9 @@ class Worker:
     def _happened(self, event: dict[str, Any]) -> None:
         if self._sink is not None:
             self._sink(event)
+
+    def _clients_wait(self, backend: str, *, waiting: bool) -> None:
+        self._supervisor.clients_wait(self._number, backend, waiting=waiting)
 
     def _accessed(self, line: str) -> None:
         _access.info("{line}", line=line)

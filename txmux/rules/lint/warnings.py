@@ -48,6 +48,7 @@ def lint(rules: Rules) -> list[Problem]:
         *_unused_backends(rules),
         *_idle_servers(rules),
         *_idle_queues(rules),
+        *_idle_holds(rules),
         *_servers_twice(rules),
         *_empty_includes(rules),
         *_typographic_quotes(rules),
@@ -189,6 +190,14 @@ def _idle_queues(rules: Rules) -> Iterator[Problem]:
         if "queue_timeout" in backend.section.entries and not backend.queue:
             message = "no client ever waits without 'queue', which says how many can; add that"
             yield backend.section.problem(message, "queue_timeout")
+
+
+def _idle_holds(rules: Rules) -> Iterator[Problem]:
+    """Find what is for clients that wait; `hold_limit` is also for those of ``txmux hold``."""
+    for backend in rules.backends.values():
+        if backend.wake is not None and not backend.hold:
+            message = "no client ever waits without 'hold', so nothing is sent; add for example hold = 60s"
+            yield backend.section.problem(message, "wake")
 
 
 def closed_listeners(rules: Rules) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from txmux.rules.model.backend import (
     Resolve,
     Server,
     ServerTLS,
+    Wake,
     backends_of,
 )
 from txmux.rules.model.client_certificate import (
@@ -83,6 +84,7 @@ __all__ = [
     "UnixClients",
     "ValueLine",
     "Varying",
+    "Wake",
     "backends_of",
     "fewer",
 ]

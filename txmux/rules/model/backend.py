@@ -185,6 +185,28 @@ class ServerTLS:
 
 
 @attrs.frozen
+class Wake:
+    """What is sent to start the servers of a backend for a client that waits.
+
+    Attributes:
+        method: ``wol`` is a magic packet, any other word the method of an HTTP request.
+        target: The MAC address, as 12 hexadecimal digits, or the URL.
+        broadcast: Where the magic packet goes: an IP address, and a port of UDP.
+    """
+
+    method: Literal["wol", "GET", "POST"]
+    target: str
+    broadcast: tuple[str, int] = ("", 9)
+
+    def __str__(self) -> str:
+        """Describe it for a log: a URL may have a secret behind its host."""
+        if self.method == "wol":
+            return f"magic packet for {self.target} to {self.broadcast[0]}"
+        scheme, _, rest = self.target.partition("://")
+        return f"{self.method} {scheme}://{rest.partition('/')[0].partition('?')[0]}"
+
+
+@attrs.frozen
 class Backend:
     """A group of servers, and the settings of connections to it. Times are seconds, rates bytes per second.
 
@@ -205,6 +227,9 @@ class Backend:
         download_idle_timeout: The same from the server.
         max_connections: 0 means no limit.
         queue: How many clients may wait when `max_connections` is reached, here or for all servers.
+        hold: How long clients wait while no server is up.
+        hold_limit: How many may wait so.
+        wake: What is sent while one does; ``None`` is nothing.
         upload_rate: From the client; ``None`` means no limit.
         download_rate: To the client; ``None`` means no limit.
         fallback: The outcome for clients when no server can be reached.
@@ -239,6 +264,9 @@ class Backend:
     max_connections: int = 0
     queue: int = 0
     queue_timeout: float = 5.0
+    hold: float = 0.0
+    hold_limit: int = 1000
+    wake: Wake | None = None
     upload_rate: int | None = None
     download_rate: int | None = None
     fallback: Outcome = Refusal.CLOSE

@@ -3,11 +3,13 @@
 import contextlib
 import ipaddress
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from txmux.rules.model import Backend, Handover, Resolve, Section, Server, ServerTLS
+from txmux.rules.model import Backend, Handover, Resolve, Section, Server, ServerTLS, Wake
 from txmux.rules.model.backend import split_source
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean
@@ -233,6 +235,52 @@ def _congestion(text: str) -> str:
     return values.choice(*known)(text)
 
 
+def _wake(text: str) -> Wake:
+    """Read what starts a server: ``wol MAC BROADCAST`` or ``http GET|POST URL``."""
+    kind, *rest = split_words(text) or [""]
+    if kind == "wol" and len(rest) == 2:
+        return _magic_packet(*rest)
+    if kind == "http" and len(rest) == 2 and rest[0] in {"GET", "POST"}:
+        return Wake("POST" if rest[0] == "POST" else "GET", _wake_url(rest[1]))
+    hint = did_you_mean(kind, ("wol", "http"))
+    raise InvalidValueError(f"{text!r} wakes nothing; {_WAKES}{hint}")
+
+
+def _magic_packet(mac: str, place: str) -> Wake:
+    digits = re.sub("[:.-]", "", mac).lower()
+    if not _MAC.fullmatch(mac) or len(digits) != 12:
+        raise InvalidValueError(
+            f"{mac!r} is not a MAC address; write it as 00:11:22:33:44:55 ('ip neighbour' shows those of a network)"
+        )
+    host, _, port = place.partition(":")
+    try:
+        address = ipaddress.IPv4Address(host)
+    except ValueError:
+        raise InvalidValueError(
+            f"{place!r} is not an IPv4 address; write the broadcast address of the server's network, such as 192.168.1.255"
+        ) from None
+    number = values.whole_number(1, _PORTS_END - 1, "the port")(port) if ":" in place else 9
+    return Wake("wol", ":".join(re.findall("..", digits)), (str(address), number))
+
+
+def _wake_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        port = 0
+    host = "" if port == 0 else parts.hostname
+    if not host or parts.scheme not in {"http", "https"} or not text.isascii():
+        raise InvalidValueError(f"{text!r} is not a URL; {_WAKES}")
+    if parts.username is not None:
+        raise InvalidValueError("takes no user and password in the URL; remove them")
+    return text.partition("#")[0]
+
+
+_MAC = re.compile("[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}([.][0-9A-Fa-f]{4}){2}")
+_WAKES = (
+    "write for example 'wol 00:11:22:33:44:55 192.168.1.255' or 'http POST https://10.0.0.2/start'"
+)
 _FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")
 _SERVER = ValueKind(endpoints.server, "one a line", "lines")
 _TLVS = ValueKind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
@@ -254,6 +302,8 @@ _RESOLVE = ValueKind(
 )
 _TLS_NAME = ValueKind(host_name, "host name or address")
 _RATE = ValueKind(values.rate, "rate")
+_HOLD = ValueKind(values.duration, "duration, `0s` for none")
+_WAKE = ValueKind(_wake, "`wol MAC BROADCAST`, or `http POST URL` or `http GET URL`")
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
@@ -311,6 +361,12 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "how many further clients wait for room under these limits, here or `max_connections=` of the servers. Waiting clients are served in the order in which they came, before new ones; one that waits for a full server does not delay those that can use another"),
     "queue_timeout": SectionKey(DURATION, streams_only="is for TCP: datagrams do not wait; remove it", meaning=
         "how long each of them waits at most"),
+    "hold": SectionKey(_HOLD, default="0s", example="60s", meaning=
+        "how long clients [wait](#clients-that-wait-for-a-server) while no server is up, before they are refused or go to the `fallback`"),
+    "hold_limit": SectionKey(number(1, 1_000_000), meaning=
+        "how many clients wait so at most; further ones are refused"),
+    "wake": SectionKey(_WAKE, example="wol 00:11:22:33:44:55 192.168.1.255", meaning=
+        "what is sent [to start the server](#clients-that-wait-for-a-server) when the first client waits, and every 30 seconds while one does"),
     "upload_rate": SectionKey(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
         "the most bytes per second that one client can send"),
     "download_rate": SectionKey(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=

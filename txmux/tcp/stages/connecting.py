@@ -13,13 +13,14 @@ from txmux.access.loops import MOST_HOPS
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.connect.dial import Dial
+from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.net.addresses import text_of
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
 from txmux.tcp.preconnection import Preconnection
 from txmux.tcp.stage import Client, Stage
-from txmux.tcp.transitions import Connected, Outcome, Routed, ToBackend, TurnedAway
+from txmux.tcp.transitions import Connected, Ended, Outcome, Routed, ToBackend, TurnedAway
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _WITH_PORT = IPv4Address, IPv6Address
 _HELLO = b"\x16"  # the first byte of a TLS record with a handshake message
+
+_WITH_REQUEST = 0.1  # seconds in which the end of a request may follow its bytes
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
@@ -90,6 +93,8 @@ class Connecting(Stage):
     _preconnection: Preconnection | None = None
     _attempt: tuple[Member, Dial] | None = None
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
+    _held: HeldClient | None = attrs.field(default=None, init=False)
+    _cause: ConnectFailure = attrs.field(default="no-server", init=False)
     _paused = False
 
     @override
@@ -138,6 +143,8 @@ class Connecting(Stage):
         if self._connector is not None:
             self._connector.cancel()
             self._connector = None  # it knows this stage, too
+        if self._held is not None:
+            self._leave_line(self._held)
         if self._paused and not self._client.has_finished:
             # The next stage does not know that it was stopped.
             self._client.transport.resumeProducing()
@@ -151,8 +158,15 @@ class Connecting(Stage):
                 client.transport.pauseProducing()
 
     @override
-    def on_finished(self) -> None:
+    def on_finished(self) -> Outcome | None:
+        held, client = self._held, self._client
+        now = client.runtime.clock.seconds()
+        # A half-close comes with a request. One that closes later is tired of waiting: TCP shows no difference.
+        if held is not None and held.is_waiting and now - held.since > _WITH_REQUEST:
+            client.transport.loseConnection()
+            return Ended("client-gone")
         self._stand_by()
+        return None
 
     def _stand_by(self) -> bool:
         """Stop reading, but notice if the client leaves, since it may wait for long; return whether the transport can do that."""
@@ -170,17 +184,59 @@ class Connecting(Stage):
         record.server_local = text_of(host) if isinstance(host, _WITH_PORT) else None
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
         self._upstream.counts.connected(record.connect_ms)
-        if connector.tried:
+        if connector.tried and self._held is None:
             self._note_tried(connector)
-        held = self._preconnection.take_held() if self._preconnection is not None else None
-        client.advance(Connected(self._upstream, member, server, held))
+        if self._held is not None:
+            self._upstream.pool.line.remove(self._held, is_connected=True)
+        early = self._preconnection.take_held() if self._preconnection is not None else None
+        client.advance(Connected(self._upstream, member, server, early))
 
     def _failed(self, cause: ConnectFailure) -> None:
         connector, self._connector = self._connector, None
-        tried = [] if connector is None else self._note_tried(connector)
+        is_again = self._held is not None and self._held.is_trying
+        tried = [] if connector is None or is_again else self._note_tried(connector)
         if tried and isinstance(self._upstream.fallback, Refusal):
             self._client.record.server = tried[-1]
-        self._client.advance(Routed(self._upstream.fallback, cause))
+        members = () if connector is None else connector.tried.keys()
+        why = self._upstream.hold(self._place_in_line(), cause, members)
+        if why is not None:
+            self._refuse(why)
+        elif cause != "no-server":
+            self._cause = cause
+
+    def _refuse(self, why: ConnectFailure) -> None:
+        self._client.advance(Routed(self._upstream.fallback, why))
+
+    # Waiting for a server.
+
+    def _place_in_line(self) -> HeldClient:
+        if self._held is None:
+            client = self._client
+            came_at = client.runtime.clock.seconds() - client.elapsed_ms() / 1000
+            self._held = HeldClient(
+                came_at, self._upstream.backend.hold, self._try_again, self._waited_too_long
+            )
+        return self._held
+
+    def _try_again(self) -> bool:
+        connector = connector_for(self._client, self._upstream, self._connected, self._failed)
+        self._connector = connector
+        if connector.start_in_turn():
+            return True
+        self._connector = None
+        if self._upstream.backend.hold:
+            return False
+        self._refuse(self._cause)
+        return True
+
+    def _waited_too_long(self) -> None:
+        self._refuse(self._cause)
+
+    def _leave_line(self, held: HeldClient) -> None:
+        if held.since >= 0:
+            client = self._client
+            client.record.facts["held"] = held.waited(client.runtime.clock.seconds())
+        self._upstream.pool.line.remove(held)
 
     def _note_tried(self, connector: BackendConnector) -> list[str]:
         tried = {

@@ -1,0 +1,168 @@
+"""Tests of the line of clients that wait for a server."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections import Counter
+from functools import partial
+from weakref import ref
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.backends.pool.hold import HeldClient, HoldLine
+
+
+class LineTests(SynchronousTestCase):
+    """Who goes on, when, and how fast."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.is_up = False
+        self.refuses = False
+        self.went: list[tuple[str, float]] = []
+        self.waiting: list[bool] = []
+        self.line = HoldLine([], self.waiting.append)
+        self.line.clock = self.clock
+
+    def join(self, name: str, seconds: float = 60.0, came_at: float | None = None) -> HeldClient:
+        def turn() -> bool:
+            if not self.is_up:
+                return False
+            if self.refuses:
+                self.line.add(client, is_short=True)
+            else:
+                self.line.remove(client, is_connected=True)
+                self.went.append((name, self.clock.seconds()))
+            return True
+
+        late = partial(self.went.append, (f"{name} too late", 0.0))
+        at = self.clock.seconds() if came_at is None else came_at
+        client = HeldClient(at, seconds, turn, late)
+        self.line.add(client, is_short=True)
+        return client
+
+    def pass_time(self, seconds: float) -> list[str]:
+        for _ in range(round(seconds * 100)):
+            self.clock.advance(0.01)
+        return [name for name, _ in self.went]
+
+    def test_in_the_order_in_which_they_came(self) -> None:
+        for number in (3, 1, 2):
+            self.join(str(number), came_at=float(number))
+        self.assertEqual(self.pass_time(1), [])
+        self.is_up = True
+        self.assertEqual(self.pass_time(1), ["1", "2", "3"])
+        self.assertEqual(
+            (len(self.line), self.line.blocks, self.clock.getDelayedCalls()), (0, False, [])
+        )
+        self.assertEqual(self.waiting, [True, False])
+
+    def test_at_most_a_hundred_a_second(self) -> None:
+        for number in range(500):
+            self.join(str(number))
+        self.pass_time(1)
+        self.is_up = True
+        names = self.pass_time(10)
+        self.assertEqual(names, [str(number) for number in range(500)])
+        times = [at for _, at in self.went]
+        most = max(sum(first <= at < first + 1 for at in times) for first in times)
+        self.assertLessEqual(most, 100)
+        self.assertLess(times[-1] - times[0], 6)
+
+    def test_processes_share_the_rate(self) -> None:
+        self.line.processes = 4
+        for number in range(100):
+            self.join(str(number))
+        self.is_up = True
+        self.pass_time(10)
+        counted = Counter(int(at) for _, at in self.went)
+        self.assertLessEqual(max(counted.values()), 26)
+        self.assertEqual(len(self.went), 100)
+
+    def test_server_that_refuses_is_tried_by_the_first_alone(self) -> None:
+        for name in "abc":
+            self.join(name)
+        self.is_up = self.refuses = True
+        turns = Counter[str]()
+        before = HoldLine.add
+
+        def count(line: HoldLine, client: HeldClient, *, is_short: bool) -> None:
+            turns[str(client.came_at)] += 1
+            before(line, client, is_short=is_short)
+
+        self.patch(HoldLine, "add", count)
+        self.assertEqual(self.pass_time(10), [])
+        self.assertEqual(len(turns), 1)
+        self.assertLess(turns["0.0"], 40)
+        self.refuses = False
+        self.assertEqual(self.pass_time(1), ["a", "b", "c"])
+
+    def test_end_of_the_wait(self) -> None:
+        self.join("a", 5.0)
+        self.join("b", 9.0)
+        self.assertEqual(self.pass_time(4.9), [])
+        self.assertEqual(self.pass_time(0.2), ["a too late"])
+        self.assertEqual(self.pass_time(4), ["a too late", "b too late"])
+        self.assertEqual((len(self.line), self.clock.getDelayedCalls()), (0, []))
+
+    def test_one_that_leaves(self) -> None:
+        clients = [self.join(name) for name in "abc"]
+        self.line.remove(clients[1])
+        self.line.remove(clients[1])
+        self.assertEqual(len(self.line), 2)
+        self.is_up = True
+        self.assertEqual(self.pass_time(1), ["a", "c"])
+
+    def test_those_that_left_are_forgotten(self) -> None:
+        self.join("a")
+        gone = [ref(self.join(str(number))) for number in range(10_000)]
+        for one in gone:
+            client = one()
+            if client is not None:
+                self.line.remove(client)
+            del client
+        gc.collect()
+        self.assertLess(sum(one() is not None for one in gone), 200)
+
+    def test_operator_holds_and_releases(self) -> None:
+        self.is_up = True
+        self.line.hold_until(math.inf)
+        self.assertTrue(self.line.blocks)
+        for name in "ab":
+            self.join(name, 0.0)
+        self.join("c", 5.0)
+        self.assertEqual(self.pass_time(100), [])
+        self.line.hold_until(0.0)
+        self.assertTrue(self.line.blocks)  # until those that came before are gone
+        self.assertEqual(self.pass_time(1), ["a", "b", "c"])
+        self.assertFalse(self.line.blocks)
+
+    def test_released_ones_get_their_time_anew(self) -> None:
+        self.line.hold_until(math.inf)
+        self.join("a", 5.0)
+        self.pass_time(7)
+        self.line.hold_until(0.0)
+        self.assertEqual(self.pass_time(4.9), [])
+        self.assertEqual(self.pass_time(0.2), ["a too late"])
+
+    def test_hold_with_an_end(self) -> None:
+        self.is_up = True
+        self.line.hold_until(time.time() + 3600)
+        self.join("a", 0.0)
+        self.assertEqual(self.pass_time(1), [])
+        self.line.hold_until(time.time() - 1)
+        self.assertFalse(self.line.is_held)
+        self.assertEqual(self.pass_time(1), ["a"])
+
+    def test_who_may_wait(self) -> None:
+        client = HeldClient(0.0, 0.0, lambda: True, lambda: None)
+        self.assertFalse(self.line.may_wait(client))
+        self.line.hold_until(math.inf)
+        self.assertTrue(self.line.may_wait(client))
+        self.line.hold_until(0.0)
+        self.assertFalse(self.line.may_wait(client))
+        self.join("a")
+        self.assertTrue(self.line.may_wait(client))  # behind those that came before it

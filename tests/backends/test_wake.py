@@ -1,0 +1,103 @@
+"""What is sent to start a server for which clients wait."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, eventAsText
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from tests.support.peers import listen, reactor
+from tests.support.ports import free_port
+from txmux.backends.wake import Waker
+from txmux.rules.model import Wake
+
+
+class WakeTests(TestCase):
+    timeout = 60
+
+    def waker(self, wake: Wake | None, clock: Any = reactor) -> Waker:
+        waker = Waker(clock, lambda name: wake if name == "db" else None)
+        self.addCleanup(waker.stop)
+        return waker
+
+    def receiver(self) -> tuple[socket.socket, Wake]:
+        receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(receiver.close)
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(10)
+        return receiver, Wake("wol", "00:11:22:33:44:ff", receiver.getsockname())
+
+    def test_magic_packet_at_once_and_every_thirty_seconds_while_a_client_waits(self) -> None:
+        receiver, wake = self.receiver()
+        clock = Clock()
+        waker = self.waker(wake, clock)
+        packet = b"\xff" * 6 + bytes.fromhex("0011223344ff") * 16
+
+        def sent() -> int:
+            receiver.settimeout(0)
+            count = 0
+            try:
+                while True:
+                    self.assertEqual(receiver.recv(1000), packet)
+                    count += 1
+            except BlockingIOError:
+                return count
+
+        waker.report("other", waiting=True)
+        self.assertEqual(sent(), 0)
+        waker.report("db", waiting=True, process=1)
+        waker.report("db", waiting=True, process=2)
+        self.assertEqual(sent(), 1)
+        clock.advance(29.9)
+        self.assertEqual(sent(), 0)
+        clock.advance(0.2)
+        self.assertEqual(sent(), 1)
+        waker.report("db", waiting=False, process=1)
+        clock.advance(30)
+        self.assertEqual(sent(), 1)
+        waker.process_ended(2)
+        waker.report("other", waiting=False)
+        clock.advance(100)
+        self.assertEqual((sent(), clock.getDelayedCalls()), (0, []))
+
+    async def asked(self, path: str) -> tuple[list[Any], str]:
+        """Wake by an HTTP request; give the requests, and what is logged."""
+        requests: list[Any] = []
+
+        class Start(Resource):
+            isLeaf = True
+
+            def render(self, request: Any) -> bytes:
+                requests.append((request.method, request.uri, request.content.read()))
+                request.setResponseCode(200 if request.uri.startswith(b"/start") else 500)
+                return b"started"
+
+        port = listen(self, Site(Start()))
+        waker = self.waker(Wake("POST", f"http://127.0.0.1:{port}{path}"))
+        with capturedLogs() as events:
+            waker.report("db", waiting=True)
+            sending = waker._sending["db"]
+            await sending
+        own = [event for event in events if event["log_namespace"].startswith("txmux")]
+        return requests, "\n".join(map(eventAsText, own))
+
+    async def test_http_request(self) -> None:
+        requests, logged = await self.asked("/start?token=secret")
+        self.assertEqual(requests, [(b"POST", b"/start?token=secret", b"")])
+        self.assertIn("sent POST http://127.0.0.1:", logged)
+        self.assertNotIn("secret", logged)
+
+    async def test_failures_are_logged(self) -> None:
+        _, logged = await self.asked("/stop")
+        self.assertIn("cannot wake its server", logged)
+        self.assertIn("the answer is 500", logged)
+        waker = self.waker(Wake("GET", f"http://127.0.0.1:{free_port()}/"))
+        with capturedLogs() as events:
+            waker.report("db", waiting=True)
+            await waker._sending["db"]
+        self.assertIn("connection refused", "\n".join(map(eventAsText, events)))

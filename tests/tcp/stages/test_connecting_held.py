@@ -1,0 +1,162 @@
+"""Clients that wait until a server is up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tests.support.mux import RESET, MuxTestCase, backend_at
+from tests.support.peers import Peer, close, reactor
+from tests.support.ports import free_port
+from txmux.rules.embedding import route
+
+
+class HeldTests(MuxTestCase):
+    def hold(self, *, fallback: Any = RESET, **settings: Any) -> int:
+        self.server = free_port()
+        settings = {"hold": 60.0, "retries": 0, **settings}
+        self.held = backend_at(self.server, fallback=fallback, **settings)
+        return self.mux([route("any", self.held)])
+
+    async def waiting(self, count: int) -> None:
+        await self.until_so(lambda: len(self.line) == count)
+
+    @property
+    def line(self) -> Any:
+        return self.factory.upstreams.upstream_of(self.held).pool.line
+
+    async def come_up(self, count: int) -> list[Peer]:
+        listening = reactor.listenTCP(self.server, self.backend, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        while len(self.backend.peers) < count:
+            self.time.advance(0.05)
+            await self.turn()
+        return self.backend.peers
+
+    async def test_clients_wait_for_a_server_and_none_of_their_bytes_is_lost(self) -> None:
+        port = self.hold()
+        first = await self.connect(port, b"ab")
+        await self.waiting(1)
+        second = await self.connect(port, b"x")
+        await self.waiting(2)
+        first.send(b"cd")
+        self.assertEqual([one.state for one in self.factory.connections], ["connecting"] * 2)
+        self.time.advance(10)
+        await self.turn(3)
+        peers = await self.come_up(2)
+        await peers[0].has(4)
+        await peers[1].has(1)
+        self.assertEqual([bytes(peer.received) for peer in peers], [b"abcd", b"x"])
+        close(first, second, *peers)
+        await self.until_logged(2)
+        for record in self.records:
+            self.assert_story(record, reason="done", server=f"127.0.0.1:{self.server}")
+            self.assertRegex(record.facts["held"], r"1[0-9]\.[0-9]s")
+        self.assertEqual(len(self.line), 0)
+
+    async def test_refused_as_ever_when_the_time_is_over(self) -> None:
+        client = await self.connect(self.hold(hold=5.0), b"x")
+        await self.waiting(1)
+        for _ in range(51):
+            self.time.advance(0.1)
+            await self.turn(2)
+        record = await self.assert_ended(client, reason="connect-refused")
+        self.assertTrue(client.was_reset())
+        self.assertRegex(record.facts["held"], r"5\.[0-9]s")
+        self.assertEqual(record.facts["tried"], f"127.0.0.1:{self.server} connect-refused")
+
+    async def test_fallback_comes_after_the_wait(self) -> None:
+        other = backend_at(self.backend_port())
+        client = await self.connect(self.hold(hold=1.0, fallback=other), b"x")
+        await self.waiting(1)
+        self.assertEqual(self.backend.peers, [])
+        self.time.advance(1.0)
+        peer = await self.backend.heard(1)
+        close(client, peer)
+        await self.assert_logged(reason="done")
+
+    async def test_more_than_the_limit_are_refused(self) -> None:
+        port = self.hold(hold_limit=1)
+        client = await self.connect(port, b"x")
+        await self.waiting(1)
+        other = await self.connect(port, b"x")
+        await self.assert_ended(other, reason="limit")
+        client.transport.abortConnection()
+        await self.until_logged(2)
+
+    async def test_client_that_leaves_is_forgotten(self) -> None:
+        for number, leave in enumerate(["abortConnection", "loseConnection"], start=1):
+            client = await self.connect(self.hold(), b"x")
+            await self.waiting(1)
+            self.time.advance(1.0)
+            getattr(client.transport, leave)()
+            record = await self.logged(number)
+            self.assertEqual((record.reason, len(self.line)), ("client-gone", 0))
+            self.assertEqual(record.facts["held"], "1.0s")
+
+    async def test_client_that_ends_its_request_gets_its_answer(self) -> None:
+        client = await self.connect(self.hold(), b"x")
+        client.finish()
+        await self.waiting(1)
+        await self.until_so(lambda: self.only().has_finished)
+        self.time.advance(1.0)
+        (peer,) = await self.come_up(1)
+        await peer.has(1)
+        peer.send(b"answer")
+        await client.has(6)
+        close(client, peer)
+        await self.assert_logged(reason="done")
+
+    async def test_no_more_than_the_peek_limit_is_kept(self) -> None:
+        self.server = free_port()
+        self.held = backend_at(self.server, hold=60.0)
+        port = self.mux([route("any", self.held)], peek_limit=1024)
+        client = await self.connect(port, b"x")
+        await self.waiting(1)
+        sent = bytes(range(256)) * 8192
+        client.send(sent)
+        await self.seen(1024)
+        await self.turn(10)
+        (connection,) = self.factory.connections
+        self.assertLess(connection.record.bytes_in, 300_000)
+        (peer,) = await self.come_up(1)
+        await peer.has(1 + len(sent))
+        self.assertEqual(bytes(peer.received), b"x" + sent)
+        close(client, peer)
+        await self.assert_logged(reason="done")
+
+    async def test_operator_lets_clients_wait_although_a_server_is_up(self) -> None:
+        self.held = backend_at(self.backend_port())
+        port = self.mux([route("any", self.held)])
+        before = await self.connect(port, b"a")
+        await self.backend.heard(1)
+        self.factory.upstreams.apply_overrides({}, {"backend": math.inf})
+        client = await self.connect(port, b"b")
+        await self.waiting(1)
+        self.time.advance(600)
+        before.send(b"c")
+        await self.backend.peers[0].has(2)  # those that are there go on
+        self.assertEqual(len(self.backend.peers), 1)
+        self.factory.upstreams.apply_overrides({}, {})
+        self.time.advance(0.1)
+        peer = await self.backend.heard(1, 1)
+        self.assertEqual(len(self.line), 0)
+        close(before, client, *self.backend.peers)
+        self.assertEqual(bytes(peer.received), b"b")
+        await self.until_logged(2)
+
+    async def test_released_to_a_server_that_is_down(self) -> None:
+        self.held = backend_at(free_port())
+        port = self.mux([route("any", self.held)])
+        self.factory.upstreams.apply_overrides({}, {"backend": math.inf})
+        client = await self.connect(port, b"b")
+        await self.waiting(1)
+        self.factory.upstreams.apply_overrides({}, {})
+        self.time.advance(0.2)
+        await self.assert_ended(client, reason="connect-refused")
+
+    async def test_backend_without_hold_is_as_before(self) -> None:
+        self.held = backend_at(free_port())
+        client = await self.connect(self.mux([route("any", self.held)]), b"x")
+        record = await self.assert_ended(client, reason="connect-refused")
+        self.assertNotIn("held", record.facts)

@@ -1,0 +1,62 @@
+"""Flows that wait until a server is up."""
+
+from __future__ import annotations
+
+import math
+import socket
+from typing import Any
+
+from tests.support.datagrams import Talker, turn
+from tests.support.ports import free_port
+from tests.udp.test_relaying import FlowCase
+
+
+class HoldTests(FlowCase):
+    def hold(self, lines: str = "hold = 60s") -> tuple[Talker, int, int]:
+        place = free_port(kind=socket.SOCK_DGRAM)
+        port = self.begin(place, backend=lines)
+        return Talker.listening(self), place, port
+
+    @property
+    def flow(self) -> Any:
+        [factory] = self.running.factories
+        [flow] = factory.connections
+        return flow
+
+    async def waits(self) -> None:
+        while not ([*self.running.factories[0].connections] and self.flow.state == "connecting"):
+            await turn()
+
+    async def test_sixteen_datagrams_are_kept_for_the_server(self) -> None:
+        client, place, port = self.hold()
+        client.say(b"0", port)
+        await self.waits()
+        for number in range(1, 20):
+            client.say(b"%d" % number, port)
+        while self.flow.datagrams_in < 20:
+            await turn()
+        server = Talker.listening(self, port=place, answer=lambda data: b"<" + data)
+        await client.hears(16)
+        self.assertEqual(server.heard, [b"%d" % number for number in range(16)])
+        self.assertEqual(self.datagrams("lost"), 4)
+        self.assertEqual(await client.asks(b"later", port), b"<later")
+        line = await self.assert_stopped(server=f"udp:127.0.0.1:{place}", reason="killed")
+        self.assertIn("held", line["facts"])
+
+    async def test_end_of_the_wait(self) -> None:
+        client, _, port = self.hold("hold = 300ms")
+        client.say(b"x", port)
+        await self.waits()
+        line = await self.assert_ended(reason="connect-refused")
+        self.assertEqual(line["facts"]["held"], "0.3s")  # type: ignore[index]
+
+    async def test_operator_lets_flows_wait(self) -> None:
+        server, client, port = self.served()
+        upstreams = self.running.factories[0].upstreams
+        upstreams.apply_overrides({}, {"b": math.inf})
+        client.say(b"ab", port)
+        await self.waits()
+        self.assertEqual(server.heard, [])
+        upstreams.apply_overrides({}, {})
+        await client.hears(1)
+        self.assertEqual(client.heard, [b"ba"])

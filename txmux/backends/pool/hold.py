@@ -1,0 +1,228 @@
+"""Clients that wait until a server of their backend is up, or until an operator lets them go on."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+_RATE = 100.0  # clients a second that go on, of all processes together
+_TICK = 0.05  # seconds between two looks at the servers, while a client waits
+_SPARE = 100  # places in the heap of clients that have left
+_FIRST_RETRY, _LAST_RETRY = 0.1, 0.5
+"""Seconds until the first of the line tries again a server that has refused it: longer each time, so that a restart is not noticed late."""
+
+
+class _Pool(Protocol):
+    def rearrange(self) -> None: ...
+
+
+@attrs.define(eq=False)
+class HeldClient:
+    """One client's place in the line, which it keeps until it is connected or leaves.
+
+    Attributes:
+        came_at: Its order.
+        seconds: How long it may wait for a server; 0 is only while an operator holds the backend.
+        turn: Called when it is its turn. It returns whether it tries a server, or has left the line.
+        too_late: Called when it has waited too long.
+    """
+
+    came_at: float
+    seconds: float
+    turn: Callable[[], bool]
+    too_late: Callable[[], None]
+    number: int = attrs.field(default=0, init=False)  # for those that came at the same moment
+    since: float = attrs.field(default=-1.0, init=False)
+    is_waiting: bool = attrs.field(default=False, init=False)
+    is_trying: bool = attrs.field(default=False, init=False)
+    timer: IDelayedCall | None = attrs.field(default=None, init=False)
+
+    def waited(self, now: float) -> str:
+        """Return for how long it has waited, for the log."""
+        return f"{now - self.since:.1f}s"
+
+
+class HoldLine:
+    """The clients of one backend that wait, of all configurations, in the order in which they came.
+
+    While no server is known to accept connections, the first of the line tries alone. Once it is connected, the others
+    follow at most so fast that a server that has just come up can take them; new clients go to the end of the line.
+
+    Args:
+        pools: Of all configurations, as weak references.
+        on_waiting: Called when the first client waits, and when none does any more.
+
+    Attributes:
+        clock: Set before a client waits.
+        processes: How many processes share the rate.
+        blocks: Whether clients outside of the line get no server.
+    """
+
+    clock: IReactorTime
+
+    def __init__(
+        self,
+        pools: Iterable[Callable[[], _Pool | None]],
+        on_waiting: Callable[[bool], object] = lambda _: None,
+    ) -> None:
+        self._pools, self._on_waiting = pools, on_waiting
+        self.processes = 1
+        self.blocks = False
+        self._until = 0.0  # seconds since 1970; 0 is not held, infinite until released
+        self._released_at = -math.inf
+        self._waiting: list[tuple[float, int, HeldClient]] = []  # a heap, also with some that left
+        self._numbers = itertools.count()
+        self._count = self._trying = 0
+        self._is_short = self._flows = False
+        self._retry, self._retry_at = _FIRST_RETRY, 0.0
+        self._credit, self._counted_at = 0.0, -math.inf
+        self._timer: IDelayedCall | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    # An operator's hold.
+
+    @property
+    def is_held(self) -> bool:
+        if self._until and time.time() >= self._until:
+            self.hold_until(0.0)
+        return self._until > 0
+
+    def hold_until(self, until: float) -> None:
+        """Let clients wait until a time, in seconds since 1970; 0 releases them."""
+        was, self._until = self._until, until
+        self._is_short |= until > 0
+        if was and not until:
+            self._flows = False
+            if self._count:
+                self._released_at = self.clock.seconds()
+        self._look()
+
+    # The line.
+
+    def may_wait(self, client: HeldClient) -> bool:
+        """Return whether a client that got no server may wait for one."""
+        if self.is_held:
+            return True
+        if client.seconds:
+            return client.since < 0 or self._left(client) > 0
+        return self.blocks and not client.is_trying
+
+    def add(self, client: HeldClient, *, is_short: bool) -> None:
+        """Let a client wait, or wait again after its turn; `is_short` means that no server is left that it could try."""
+        now = self.clock.seconds()
+        if client.is_trying:
+            client.is_trying = False
+            self._trying -= 1
+            self._flows = False
+            self._retry = min(_LAST_RETRY, 1.5 * self._retry)
+        else:
+            client.since, client.number = now, next(self._numbers)
+            self._is_short &= self._count > 0
+            self._count += 1
+            self._set_timer(client)
+        if not self._flows:
+            self._retry_at = now + self._retry
+        self._push(client)
+        self._is_short |= is_short or self.is_held
+        self._look()
+        if self._count == 1 and client.since == now:
+            self._on_waiting(True)  # noqa: FBT003 - of a callback
+
+    def _push(self, client: HeldClient) -> None:
+        client.is_waiting = True
+        heapq.heappush(self._waiting, (client.came_at, client.number, client))
+
+    def remove(self, client: HeldClient, *, is_connected: bool = False) -> None:
+        """Remove a client that is connected, refused or gone; nothing happens if it is not in the line."""
+        if not (client.is_waiting or client.is_trying):
+            return
+        if client.is_trying:
+            self._trying -= 1
+            if is_connected:
+                self._flows, self._retry = True, _FIRST_RETRY
+        client.is_waiting = client.is_trying = False
+        if client.timer is not None:
+            client.timer.cancel()
+            client.timer = None
+        self._count -= 1
+        if not self._count:
+            self._is_short = self._flows = False
+            self._retry = _FIRST_RETRY
+        if len(self._waiting) > 2 * self._count + _SPARE:
+            self._waiting = [entry for entry in self._waiting if entry[2].is_waiting]
+            heapq.heapify(self._waiting)
+        self._look()
+        if not self._count:
+            self._on_waiting(False)  # noqa: FBT003 - of a callback
+
+    def _left(self, client: HeldClient) -> float:
+        """Return for how many seconds a client may still wait: anew once an operator has released it."""
+        return max(client.since, self._released_at) + client.seconds - self.clock.seconds()
+
+    def _set_timer(self, client: HeldClient) -> None:
+        if client.seconds:
+            client.timer = self.clock.callLater(client.seconds, self._is_late, client)
+
+    def _is_late(self, client: HeldClient) -> None:
+        client.timer = None
+        left = client.seconds if self.is_held else self._left(client)
+        if left > 0:
+            client.timer = self.clock.callLater(left, self._is_late, client)
+        elif client.is_waiting:  # one that tries a server may still succeed
+            self.remove(client)
+            client.too_late()
+
+    # Their turns.
+
+    def _look(self) -> None:
+        """Block clients outside of the line, or let them in; and see to it that those in the line have their turns."""
+        blocks = self._until > 0 or (self._count > 0 and self._is_short)
+        if blocks is not self.blocks:
+            self.blocks = blocks
+            for pool in filter(None, (known() for known in self._pools)):
+                pool.rearrange()
+        if self._count and self._timer is None:
+            self._timer = self.clock.callLater(_TICK, self._tick)
+        elif not self._count and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self.clock.seconds()
+        most = max(1.0, _TICK * _RATE / self.processes)
+        passed, self._counted_at = now - self._counted_at, now
+        self._credit = min(most, self._credit + passed * _RATE / self.processes)
+        if not self.is_held:
+            while self._credit >= 1 and self._may_try(now) and (client := self._next()):
+                client.is_waiting, client.is_trying = False, True
+                self._trying += 1
+                if not client.turn():
+                    client.is_trying = False
+                    self._trying -= 1
+                    self._is_short = True
+                    self._push(client)
+                    break
+                self._credit -= 1
+        self._look()
+
+    def _may_try(self, now: float) -> bool:
+        return self._flows or (not self._trying and now >= self._retry_at)
+
+    def _next(self) -> HeldClient | None:
+        while self._waiting:
+            client = heapq.heappop(self._waiting)[2]
+            if client.is_waiting:
+                return client
+        return None
