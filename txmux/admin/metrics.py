@@ -148,6 +148,9 @@ def _backends(counts: Counts) -> Iterator[Metric]:
         "For how long the name of a server could not be looked up again.",
         "backend server",
     )
+    held = _gauge("backend_clients_held", "Clients that wait until a server is up.", "backend")
+    for name in dict.fromkeys(one.backend for one in counts.servers):
+        held.add_metric([name], counts.gauges.held.get(name, 0))
     for key, (age, _) in counts.gauges.stale.items():
         if age is not None:
             stale.add_metric(key, age)

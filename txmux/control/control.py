@@ -20,6 +20,7 @@ from txmux.control.broadcast import PATIENCE, Answers, Askable, Listing, broadca
 from txmux.control.documents import (
     address_states,
     backends_document,
+    clients_that_wait,
     failed_reload,
     not_served,
     partly_down,
@@ -157,6 +158,7 @@ class Control:
             *not_served(await missing),
             *partly_down((await asking).answers),
             *failed_reload(self.last_reload),
+            *clients_that_wait(self.overrides(), gauges.held),
             *silent_workers(served.get("workers", ())),
             *gauges.attention(time.time()),
             *(("token", problem.message) for problem in readable_token(self.rules)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -13,6 +14,7 @@ from txmux.rules.model import Listener, Outcome, Refusal, Route, Rules, Section,
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
 from txmux.serving.listen_addresses import listen_addresses
+from txmux.telemetry.formatting import counted, duration
 from txmux.version import __version__
 
 if TYPE_CHECKING:
@@ -105,11 +107,28 @@ def partly_down(found: Iterable[tuple[int, Iterable[Mapping[str, Any]]]]) -> Ite
         ]
         if down and any("up" in states for states in servers.values()):
             verb = "is" if len(down) == 1 else "are"
-            counted = f"{len(down)} of {len(servers)} servers {verb} down"
+            share = f"{len(down)} of {len(servers)} servers {verb} down"
             names = ", ".join(down[:_MOST_NAMED])
             more = len(down) - _MOST_NAMED
             others = f", and {more} more" if more > 0 else ""
-            yield "servers", f"backend {backend}: {counted}: {names}{others}"
+            yield "servers", f"backend {backend}: {share}: {names}{others}"
+
+
+def clients_that_wait(overrides: Overrides, held: Mapping[str, int]) -> Iterator[Trouble]:
+    """Find backends whose clients wait: since an operator wants that, or since no server is up."""
+    now = time.time()
+    for name, until in overrides.held.items():
+        if until > now:
+            left = "" if until == math.inf else f", for {duration(until - now)} more"
+            waiting = counted(held.get(name, 0), "client")
+            yield (
+                "hold",
+                f"backend {name}: held by an operator{left}: {waiting} wait; txmux release {name}",
+            )
+    for name, count in held.items():
+        if overrides.held.get(name, 0.0) <= now:
+            wait = "waits" if count == 1 else "wait"
+            yield "hold", f"backend {name}: {counted(count, 'client')} {wait} for a server"
 
 
 def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
@@ -253,7 +272,10 @@ def backends_document(
                 server, here, totals.get(key), overrides, key, stale.get(key, "")
             )
             servers.append({**found_server, "checked": backend.check is not None})
-        listed.append({"name": backend.name, "servers": servers})
+        until = overrides.held.get(backend.name, 0.0)
+        hold = {"until": None if until == math.inf else until} if until > time.time() else None
+        waiting = counts.gauges.held.get(backend.name, 0)
+        listed.append({"name": backend.name, "hold": hold, "held": waiting, "servers": servers})
     return listed
 
 

@@ -204,6 +204,8 @@ _FORMS: dict[str, Any] = {
     },
     "Backend": {
         "name": str,
+        "hold": _or_null({"until": float | None}),
+        "held": int,
         "servers": [
             {
                 "server": str,

@@ -93,6 +93,7 @@ def server_rows(
 ) -> Folded[dict[str, Any]]:
     """Return the servers that fit the filter, what is down or drained first."""
     of_route = backends_of_route(routes, query["route"]) if query["route"] else None
+    held = {one["name"] for one in backends if one.get("hold")}
     found = [
         (backend, server)
         for backend, server in worst_first(backends)
@@ -104,13 +105,20 @@ def server_rows(
     def text(row: dict[str, Any]) -> str:
         return " ".join(row[name] for name in texts)
 
-    return fold(found, lambda one: _server_row(*one, now), text, query, "servers")
+    return fold(
+        found, lambda one: _server_row(*one, now, is_held=one[0] in held), text, query, "servers"
+    )
 
 
-def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str, Any]:
+def _server_row(
+    backend: str, server: Mapping[str, Any], now: float, *, is_held: bool
+) -> dict[str, Any]:
     state, check = str(server["state"]), server.get("check") or {}
     checks = [bool(one) for one in check.get("history", ())]  # oldest first
     counts = {name: count(server.get(name, 0)) for name in ("active", "total", "failed")}
+    path = f"api/backends/{quote(backend, safe='')}"
+    its_path = f"{path}/servers/{quote(server['server'], safe='')}"
+    hold = "Release" if is_held else "Hold"
     steered = state if state in _STEERED else "ready"
     return {
         "backend": backend,
@@ -125,8 +133,14 @@ def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str
         "checks": checks,
         "checks_label": f"{sum(checks)} of the last {len(checks)} checks were good",
         "last_check": _last(check, str(server.get("why") or "")),
-        "path": f"api/backends/{quote(backend, safe='')}/servers/{quote(server['server'], safe='')}",
-        "actions": [(label, to) for label, to in _ACTIONS if to != steered],
+        "actions": [
+            *(
+                (label, its_path, {"state": to}, f"{label} {backend} {server['server']}", "")
+                for label, to in _ACTIONS
+                if to != steered
+            ),
+            (hold, f"{path}/{hold.lower()}", {}, f"{hold} clients of {backend}", ""),
+        ],
     }
 
 

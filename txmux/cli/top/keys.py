@@ -30,6 +30,7 @@ HELP = (
     ("d", "drain the chosen server, after a question: no new connections"),
     ("m", "the same, and it is not checked either: maintenance"),
     ("u", "send connections to the chosen server again"),
+    ("w", "let new clients of its backend wait, after a question; or let them go on"),
     ("p, Space", "pause, and continue"),
     ("h, ?", "this help"),
     ("q, Control-C", "quit"),
@@ -191,6 +192,21 @@ def _set_server(
     return act
 
 
+def _hold(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | None]:
+    """Let the clients of the chosen server's backend wait, or release them."""
+    line = _chosen(state, snapshot)
+    if state.pane != "servers" or line is None:
+        return _refused(state, "choose a server first: 3, then Up and Down")
+    backend = str(line.row["backend"])
+    is_held = any(one.get("hold") for one in snapshot.backends if one["name"] == backend)
+    how = "release" if is_held else "hold"
+    path = f"/api/backends/{quote(backend, safe='')}/{how}"
+    request = ChangeRequest(path, {}, printable(f"{how} clients of backend {backend}"))
+    if is_held:
+        return _held(state, line, RequestResult(f"{request.what} …")), request
+    return _ask(state, line, request)
+
+
 def _is_last(line: PaneLine, servers: Sequence[PaneLine]) -> bool:
     """Tell whether a server is the only one of its backend that is up."""
     up = [
@@ -221,4 +237,5 @@ _ACTIONS: dict[str, Callable[[TopState, Snapshot], tuple[TopState, TopRequest | 
     "d": _set_server("drain"),
     "m": _set_server("maintenance"),
     "u": _set_server("ready"),
+    "w": _hold,
 }

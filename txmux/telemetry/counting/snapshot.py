@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,7 @@ class Gauges:
         stale: By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None``
             if there never were any.
         up: The backend and the server of each server that gets connections.
+        held: How many clients wait for a server, by backend.
         to_servers: Certificates that servers are shown: the backend, the file and when it expires.
     """
 
@@ -145,6 +147,7 @@ class Gauges:
     troubles: Sequence[str] = ()
     stale: Mapping[tuple[str, str], tuple[float | None, str]] = attrs.field(factory=dict)
     to_servers: Sequence[tuple[str, str, float]] = ()
+    held: Mapping[str, int] = attrs.field(factory=dict)
 
     def stale_ages(self) -> dict[tuple[str, str], str]:
         """Describe, by backend and server, how old the addresses are that cannot be looked up again."""
@@ -197,6 +200,9 @@ class Gauges:
             for found in _all(answers, "certificates")
             for route, file, until in found
         }
+        held: Counter[str] = Counter()
+        for waiting in _all(answers, "held"):
+            held.update(waiting)
         shared = [one for one in _all(answers, "cluster") if one is not None]
         return cls(
             max(1, len(generations)),
@@ -210,6 +216,7 @@ class Gauges:
             list(
                 dict.fromkeys(trouble for found in _all(answers, "troubles") for trouble in found)
             ),
+            held=held,
         )
 
 
