@@ -50,6 +50,7 @@ NAMES = frozenset(
         "backend_connections_active",
         "backend_connect_failures_total",
         "backend_server_up",
+        "backend_server_weight",
         "limit_refused_total",
         "sources_tracked",
         "relay_spliced_bytes_total",

@@ -176,7 +176,16 @@ class StatusTest(LiveCase):
 class WorstTest(SynchronousTestCase):
     def found(self, *states: str) -> Sequence[tuple[int | None, dict[str, Any]]]:
         return [
-            (number, {"state": state, "why": f"it is {state}", "since": 1.0, "weight": 1})
+            (
+                number,
+                {
+                    "state": state,
+                    "why": f"it is {state}",
+                    "since": 1.0,
+                    "weight": 1,
+                    "effective_weight": 1,
+                },
+            )
             for number, state in enumerate(states, 1)
         ]
 

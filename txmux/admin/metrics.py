@@ -140,6 +140,11 @@ def _backends(counts: Counts) -> Iterator[Metric]:
         "backend server cause",
     )
     is_up = _gauge("backend_server_up", "Whether a server gets clients.", "backend server")
+    weight = _gauge(
+        "backend_server_weight",
+        "The weight of a server now, less while it starts slowly; 0 while it gets no clients.",
+        "backend server",
+    )
     check = _gauge(
         "backend_check_seconds", "How long the last check of a server took.", "backend server"
     )
@@ -160,9 +165,10 @@ def _backends(counts: Counts) -> Iterator[Metric]:
         for cause in _SERVER_CAUSES:
             failures.add_metric([*labels, cause], one.failed[cause])
         is_up.add_metric(labels, (one.backend, one.server) in counts.gauges.up)
+        weight.add_metric(labels, counts.gauges.up.get((one.backend, one.server), 0))
         if one.check_seconds is not None:
             check.add_metric(labels, one.check_seconds)
-    yield from (connect, active, failures, is_up, check, stale)
+    yield from (connect, active, failures, is_up, weight, check, stale)
 
 
 def _service(counts: Counts) -> Iterator[Metric]:

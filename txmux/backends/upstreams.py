@@ -15,7 +15,8 @@ from txmux.backends.connect.dial import Dial
 from txmux.backends.health.checks import HealthChecks
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
-from txmux.backends.pool.server_health import HealthRegistry, ServerOverrides
+from txmux.backends.pool.pool import is_name
+from txmux.backends.pool.server_health import HealthRegistry, ServerHealth, ServerOverrides
 from txmux.backends.upstream import Destination, Upstream, read_backend_tls
 from txmux.backends.wake import Waker
 from txmux.errors import MuxError
@@ -195,12 +196,19 @@ class Upstreams:
     def restore(self, servers: Iterable[dict[str, Any]]) -> None:
         """Take over the state of servers from another process, for backends that this one has, too."""
         now = self._clock.seconds()
+        restored: dict[str, list[ServerHealth | None]] = {}
         for fields in servers:
             with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
                 backend_health = self.known.get_health(fields.get("backend", ""))
                 if backend_health is not None:
-                    backend_health.restore((fields["server"], fields["target"]), fields, now)
+                    key = fields["server"], fields["target"]
+                    health = backend_health.restore(key, fields, now)
+                    restored.setdefault(fields["backend"], []).append(health)
         for upstream in self._upstreams.values():
+            known = restored.get(upstream.backend.name, [])
+            for member in upstream.pool.members if known else ():
+                if member.health not in known and not is_name(member.server):
+                    member.health.came_at = None  # it is new in the rules, which have changed
             upstream.pool.take_over()
 
     def start(self) -> None:

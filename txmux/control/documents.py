@@ -235,7 +235,8 @@ def address_states(upstreams: Upstreams) -> list[dict[str, Any]]:
             "state": member.state.value,
             "why": member.why,
             "since": None if (age := upstream.pool.since(member)) is None else now - age,
-            "weight": member.weight,
+            "weight": member.full_weight,
+            "effective_weight": upstream.pool.effective_weight(member),
             "check": upstreams.last_check(upstream, member),
         }
         for upstream in upstreams.all()
@@ -304,6 +305,7 @@ def _worst(address: str, seen: Sequence[tuple[int | None, Mapping[str, Any]]]) -
         "why": f"{where}{worst['why']}",
         "since": worst["since"],
         "weight": worst["weight"],
+        "effective_weight": worst["effective_weight"],
     }
 
 
@@ -322,7 +324,7 @@ def _server(
         "state": UNRESOLVED,
         "why": "its name has no address yet",
         "since": None,
-        "weight": server.weight,
+        "effective_weight": server.weight,
         "check": None,
     }
     since = order.since if order.held is not None and not server.down else state["since"]
@@ -332,6 +334,7 @@ def _server(
         "why": "; ".join(filter(None, [state["why"] if best or not stale else "", stale])),
         "since": since,
         "weight": order.weight or server.weight,
+        "effective_weight": state["effective_weight"],
         "backup": server.backup,
         "active": totals.active if totals else 0,
         "total": totals.total if totals else 0,

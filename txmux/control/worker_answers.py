@@ -143,7 +143,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         "troubles": serving.terminations.troubles(),
         "cluster": None if shared is None or not shared.is_in_use else shared.is_up,
         "held": {one.backend.name: held for one in upstreams if (held := len(one.pool.line))},
-        "up": sorted({found for one in upstreams for found in _up(one)}),
+        "up": [found for one in upstreams for found in _up(one)],
     }
 
 
@@ -155,7 +155,10 @@ def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, floa
                     yield route.name, file, until
 
 
-def _up(upstream: Upstream) -> Iterator[tuple[str, str]]:
+def _up(upstream: Upstream) -> Iterator[tuple[str, str, float]]:
+    weights: dict[str, float] = {}
     for member in upstream.pool.members:
         if member.state is MemberState.UP:
-            yield upstream.backend.name, member.server.text
+            text, weight = member.server.text, upstream.pool.effective_weight(member)
+            weights[text] = weights.get(text, 0) + weight
+    yield from ((upstream.backend.name, text, weight) for text, weight in weights.items())

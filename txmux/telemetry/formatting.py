@@ -162,6 +162,13 @@ def server_state(server: Mapping[str, Any]) -> str:
     return f"drained{AND_DOWN}" if is_down else state
 
 
+def slow_start(server: Mapping[str, Any]) -> str:
+    """Describe the weight of a server that starts slowly; empty if none does."""
+    weight = server.get("weight", 1)
+    now = server.get("effective_weight", weight)
+    return f"starting slowly: weight {now:g} of {weight}" if now < weight else ""
+
+
 def worst_first(backends: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return servers with the names of their backends, what is down or drained first; of these, first the backends without a server."""
     order = {state: number for number, state in enumerate(_WORST_FIRST)}

@@ -146,6 +146,7 @@ _SERVER_STATE = {
     "why": str,
     "since": float | None,
     "weight": int,
+    "effective_weight": float,
     "check": _or_null(
         {"ok": bool, "last": float, "duration_ms": float, "result": str, "history": [bool]}
     ),

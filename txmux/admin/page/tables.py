@@ -9,7 +9,7 @@ import attrs
 from txmux.admin.page.map import Health, MapServer
 from txmux.admin.page.query import PageQuery
 from txmux.admin.page.unrecognised import ago
-from txmux.telemetry.formatting import count, duration, server_state, size, worst_first
+from txmux.telemetry.formatting import count, duration, server_state, size, slow_start, worst_first
 
 _HEALTH: Mapping[str, Health] = {
     "up": "up",
@@ -120,6 +120,8 @@ def _server_row(
     its_path = f"{path}/servers/{quote(server['server'], safe='')}"
     hold = "Release" if is_held else "Hold"
     steered = state if state in _STEERED else "ready"
+    full = server.get("weight", 1)
+    weight = slow_start(server) or (f"weight {count(full)}" if full != 1 else "")
     return {
         "backend": backend,
         "name": server["server"],
@@ -128,7 +130,7 @@ def _server_row(
         "health": _health_of_server(server),
         "why": str(server.get("why") or ""),
         "since": ago(now, server.get("since")),
-        "weight": f"weight {count(weight)}" if (weight := server.get("weight", 1)) != 1 else "",
+        "weight": weight,
         **counts,
         "checks": checks,
         "checks_label": f"{sum(checks)} of the last {len(checks)} checks were good",

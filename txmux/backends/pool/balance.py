@@ -38,7 +38,7 @@ def _smooth(members: Sequence[Member], _: str = "", /) -> Member:
     All get credit by their weights, and the one with most pays for all. nginx published this "smooth weighted
     round-robin" in 2012; of weights 5, 1, 1 it makes a a b a c a a.
     """
-    total = 0
+    total = 0.0
     best = members[0]
     most = -math.inf
     for member in members:
@@ -53,6 +53,9 @@ def _smooth(members: Sequence[Member], _: str = "", /) -> Member:
 
 def _least_connections(members: Sequence[Member], _: str, /) -> Member:
     loads = [member.health.connections / member.weight for member in members]
+    if any(member.weight < member.full_weight for member in members):
+        # With this connection counted, since else a server that has just come would get all that follow one another.
+        loads = [(member.health.connections + 1) / member.weight for member in members]
     least = min(loads)
     if loads.count(least) == 1:
         return members[loads.index(least)]
@@ -69,7 +72,7 @@ class _Random:
     def __init__(self, random: Random) -> None:
         self._random = random.random
         self._members: Sequence[Member] = ()
-        self._ends: list[int] = []
+        self._ends: list[float] = []
 
     def pick(self, members: Sequence[Member], _: str, /) -> Member:
         if members is not self._members:

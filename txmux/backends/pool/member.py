@@ -18,6 +18,9 @@ from txmux.telemetry.formatting import AND_DOWN
 if TYPE_CHECKING:
     from txmux.rules.model import Server
 
+_LEAST_PART = 0.01
+"""Of its weight, for a server that has just come."""
+
 
 @attrs.frozen
 class ResolvedAddress:
@@ -37,7 +40,7 @@ class Member:
     server: Server
     target: Server  # with an IP address for a name; its text is for logs; see target_for
     name: str  # its host name, which TLS verifies; empty if there is none
-    weight: int = 1
+    weight: float = 1  # less than the full one while it starts slowly
     rank: tuple[bool, int] = (False, 0)  # it is used only when none of a lower rank is up
     share: int = 1  # among the addresses of the name; multiplies the weight
     health: ServerHealth = attrs.field(factory=ServerHealth)
@@ -72,8 +75,16 @@ class Member:
         is_down = health.state is MemberState.DOWN and health.held is MemberState.DRAIN
         return f"{BY_OPERATOR[health.held]}{f'{AND_DOWN}: {health.why}' if is_down else ''}"
 
-    def weigh(self) -> None:
-        self.weight = (self.health.weight or self.server.weight) * self.share
+    @property
+    def full_weight(self) -> int:
+        return (self.health.weight or self.server.weight) * self.share
+
+    def ramp(self, now: float, slow_start: float) -> float:
+        """Return the part of its weight that it has: it grows evenly from when it came until `slow_start` seconds later."""
+        came_at = self.health.came_at
+        if not came_at or now - came_at >= slow_start:
+            return 1
+        return max(_LEAST_PART, (now - came_at) / slow_start)
 
     def target_for(self, local: str) -> Server:
         if not local or not self.server.depends_on_client:

@@ -18,6 +18,9 @@ from txmux.rules.model.networks import is_address
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.formatting import counted
 
+_STEPS = 100  # in which the share of a server grows
+_START = 10.0  # seconds in which the first addresses of a name count as those of the start
+
 
 class Unavailable(enum.Enum):
     """Why no member was chosen for a connection."""
@@ -79,6 +82,12 @@ class BackendPool:
         self._is_in_turn = False
         self._is_retired = self._is_resolved = False
         self._in_shortage = self._is_short()
+        # Before its rules are in use, it must not change what the pool of the current ones has.
+        self._is_current = not self._backend_health.others(self)
+        self._start_until = self._seconds() + _START if self._is_current else 0.0
+        self._answered: set[Server] = set()
+        if self._is_current:
+            self._note_new(is_start=True)
         self._arrange()
 
     @property
@@ -96,8 +105,8 @@ class BackendPool:
     def pick(self, affinity: str = "", tried: Collection[Member] = ()) -> Member | Unavailable:
         """Choose a member for a connection that has tried some already; `affinity` is for the choice by a hash."""
         # Most backends have no ejected server, so that most connections need not ask for the time.
-        probe_at = self._tiers.probe_at
-        if probe_at < math.inf and self._seconds() >= probe_at:
+        arrange_at = self._arrange_at
+        if arrange_at < math.inf and self._seconds() >= arrange_at:
             self._arrange()
         tiers = self._tiers.usable
         members = tiers[0] if tiers and not tried and not self._limited else self._eligible(tried)
@@ -272,10 +281,16 @@ class BackendPool:
             self._restore_if_unchecked(member)
             member.name = address.name or server.host
             member.share = max(1, address.weight)
-            member.weigh()
             member.rank = (server.backup, priorities.index(address.priority))
             members.append(member)
         self._members[server] = members
+        for member in before:
+            if member not in members:
+                member.health.came_at = None
+        if self._is_current:
+            is_first = server not in self._answered and self._seconds() < self._start_until
+            self._note_new(is_start=is_first)
+        self._answered.add(server)
         self._is_resolved |= bool(members)
         self._leaving = [
             member
@@ -321,6 +336,8 @@ class BackendPool:
         before, health = member.state, member.health
         by_checks = MemberState.DOWN in {health.state, state}
         health.state, health.why, health.since = state, why, self._seconds()
+        if state is MemberState.UP:
+            health.came_at = health.since
         self._arrange()
         if member.state is not before or by_checks:
             self._on_change(member, before)
@@ -335,12 +352,11 @@ class BackendPool:
     def override_changed(self, server: str, previous_state: MemberState | None) -> None:
         """Apply an operator's override, which has been stored; `previous_state` is that of the override before."""
         for member in self.members:
-            member.weigh()
             if member.server.text != server:
                 continue
             is_lifted = previous_state is not None and member.health.held is None
             if is_lifted and member.state is MemberState.UP:  # up again from now on
-                member.health.since = self._seconds()
+                member.health.came_at = member.health.since = self._seconds()
             if not self._is_retired:
                 # The state before this change: that of the rules, else of the previous override, else the server's own.
                 before = previous_state or member.health.state
@@ -368,11 +384,34 @@ class BackendPool:
         is_known = self._is_resolved or bool(self.members)
         return is_known and not self.has_server_up
 
+    def ramp(self, member: Member) -> float:
+        """Return the part of its weight that a member has now: 1, or less while it starts slowly."""
+        return member.ramp(self._seconds(), self.backend.slow_start)
+
+    def effective_weight(self, member: Member) -> float:
+        return round(member.full_weight * self.ramp(member), 2)
+
     def _arrange(self) -> None:
-        tiers = Tiers.arranged(self.members, self._seconds(), has_last_resort=self._has_last_resort)
+        now, slow_start = self._seconds(), self.backend.slow_start
+        step_at = math.inf
+        for member in self.members:
+            ramp = member.ramp(now, slow_start)
+            member.weight = member.full_weight * ramp
+            if ramp < 1:
+                step_at = now + slow_start / _STEPS
+        tiers = Tiers.arranged(self.members, now, has_last_resort=self._has_last_resort)
         if self.line.blocks and not self._is_in_turn:
             tiers = Tiers(in_shortage=tiers.in_shortage)
-        self._tiers = tiers
+        self._tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
+
+    def _note_new(self, *, is_start: bool = False) -> None:
+        """Note when members came that were not there, or not in use by the rules; with the backend, if it `is_start`."""
+        for member in self.members:
+            health = member.health
+            if member.server.down:
+                health.came_at = None
+            elif health.came_at is None:
+                health.came_at = 0.0 if is_start else self._seconds()
 
     def _uncount(self, member: Member) -> None:
         member.health.connections -= 1
@@ -395,13 +434,20 @@ class BackendPool:
         """Start to choose servers; until then, pools of older rules did."""
         for member in self.members:
             self._restore_if_unchecked(member)
+        self._is_current = True
+        here = {id(member.health) for member in self.members}
+        for other in self._backend_health.others(self):
+            for member in other.members:
+                if id(member.health) not in here:
+                    member.health.came_at = None
+        self._note_new()
         self.rearrange()
         self._report_room()
 
     def retire(self) -> None:
         """Keep the pool for the connections of older rules; another pool reports changes of the servers."""
         self.on_shortage = self.on_members = None
-        self._is_retired = True
+        self._is_retired, self._is_current = True, False
 
     def _restore_if_unchecked(self, member: Member) -> None:
         health = member.health
@@ -411,6 +457,7 @@ class BackendPool:
             stays_out = self._eject is not None
         if not stays_out and health.state is not MemberState.UP:
             health.state, health.why, health.since = MemberState.UP, "", self._seconds()
+            health.came_at = health.since
 
     def _member(self, server: Server, target: Server) -> Member:
         health = self._backend_health.health_of((server.text, target.text))
@@ -421,7 +468,6 @@ class BackendPool:
         )
         if target.kind == "tcp":
             member.options = congestion_options(self.backend.congestion, target.host)
-        member.weigh()
         return member
 
 

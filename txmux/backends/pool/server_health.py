@@ -3,7 +3,7 @@
 import enum
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, Protocol
 from weakref import WeakValueDictionary, ref
@@ -44,13 +44,14 @@ class ServerHealth:
     weight: int | None = None  # an operator's; None is that of the rules
     connections: int = 0  # established or being made
     why: str = ""
-    credit: int = 0
+    credit: float = 0
     failed_at: deque[float] = attrs.field(factory=deque)  # the last ones, as ejection counts
     in_a_row: int = 0  # connections that failed since the last success
     out_until: float = 0.0
     contrary: int = 0  # checks in a row that contradict the state
     since: float = 0.0  # when the state was last changed; 0 if it never was
     expected: int = 0  # connections that another process is about to hand over
+    came_at: float | None = None  # when it came up or came new; 0 is with the backend, None not yet
     unanswered: int = 0  # flows of datagrams since the last that it has answered
 
     def as_json(self, now: float) -> dict[str, Any]:
@@ -61,6 +62,7 @@ class ServerHealth:
             "state": state.value,
             "why": self.why,
             "age": max(0.0, now - self.since) if self.since else None,
+            "came": now - self.came_at if self.came_at else None,
             "credit": self.credit,
             "failed": [now - at for at in self.failed_at],
             "out": max(0.0, self.out_until - now),
@@ -72,7 +74,9 @@ class ServerHealth:
         """Take over the state from another process. Raises `TypeError` or `ValueError`."""
         self.state = MemberState(fields.get("state", self.state.value))
         self.why = str(fields.get("why", self.why))
-        self.credit = int(fields.get("credit", self.credit))
+        came = fields.get("came")
+        self.came_at = 0.0 if came is None else now - float(came)
+        self.credit = float(fields.get("credit", self.credit))
         self.contrary = int(fields.get("contrary", self.contrary))
         self.failed_at = deque(now - float(age) for age in fields.get("failed", ()))
         self.out_until = now + float(fields.get("out", 0.0))
@@ -82,6 +86,9 @@ class ServerHealth:
 
 class _PoolOfHealth(Protocol):
     on_room: Callable[[], None] | None
+
+    @property
+    def members(self) -> Sequence[Any]: ...
 
     def rearrange(self) -> None: ...
 
@@ -116,12 +123,15 @@ class BackendHealth:
             health = self._known[key] = ServerHealth(held=held, weight=weight)
         return health
 
-    def restore(self, key: tuple[str, str], fields: Mapping[str, Any], now: float) -> None:
-        """Take over a server's state, which may get its first pool only later."""
+    def restore(
+        self, key: tuple[str, str], fields: Mapping[str, Any], now: float
+    ) -> ServerHealth | None:
+        """Take over a server's state, which may get its first pool only later; return it, unless there are too many."""
         if key not in self._recalled and len(self._recalled) >= _MOST_RECALLED:
-            return
+            return None
         health = self._recalled[key] = self.health_of(key)
         health.restore(fields, now)
+        return health
 
     def adopt(self, health: ServerHealth) -> None:
         """Count a connection from another process, unless it was expected and so is counted."""

@@ -20,6 +20,7 @@ from txmux.telemetry.formatting import (
     rates,
     server_state,
     si_number,
+    slow_start,
     troubles,
     worker_state,
     worst_first,
@@ -198,7 +199,7 @@ def _unrouted(status: Mapping[str, Any]) -> Iterator[Row]:
 
 def _server_row(backend: str, server: Mapping[str, Any]) -> Row:
     state = server_state(server)
-    why = "" if server["state"] == "up" else str(server.get("why") or "")
+    why = slow_start(server) if server["state"] == "up" else str(server.get("why") or "")
     counts = (str(server.get(name, 0)) for name in ("active", "failed"))
     cells = (backend, str(server["server"]), state, *counts, why)
     return cells, _STYLES.get(str(server["state"]), "bold red")

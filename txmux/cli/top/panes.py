@@ -83,6 +83,10 @@ def _number(title: str, name: str, *, may_go: bool = False) -> PaneColumn:
     )
 
 
+def _weight(row: Mapping[str, Any]) -> str:
+    return f"{row.get('effective_weight', row.get('weight', 1)):g}"
+
+
 def _age(title: str, name: str) -> PaneColumn:
     amount = _amount(name)
     return PaneColumn(
@@ -161,7 +165,7 @@ TABLES: Mapping[Pane, Table] = {
             _number("active", "active"),
             _number("total", "total", may_go=True),
             _number("failed", "failed"),
-            _number("weight", "weight", may_go=True),
+            PaneColumn("weight", _weight, _amount("weight"), is_number=True, may_go=True),
             PaneColumn("check", _check, _check, least=8),
             _ago("since", "since", may_go=True),
             _word("why", "why", 10, may_go=True),

@@ -175,6 +175,9 @@ def _idle_servers(rules: Rules) -> Iterator[Problem]:
         if all(server.down for server in backend.servers):
             message = "all of them are down, so every client goes to 'fallback'; remove one 'down'"
             yield backend.section.problem(message, "server")
+        if backend.slow_start and backend.balance == "first":
+            message = "it has no effect with 'balance = first', which uses the order; remove it"
+            yield backend.section.problem(message, "slow_start")
         for number, server in enumerate(backend.servers):
             if server.weight > 1 and backend.balance == "first":
                 message = "the weight has no effect with 'balance = first', which uses the order; remove it"

@@ -218,6 +218,7 @@ class Backend:
             for servers on this machine one that does not pace.
         check: ``None`` means no check.
         eject: ``None`` is never.
+        slow_start: How long the share of a server grows that came up, or came new; 0 is not at all.
         resolve: How their names are looked up again.
         resolvers: The IP addresses and ports of the name servers; none is those of the system.
         consul: The URL of Consul's HTTP API: ``http:``, ``https:`` or ``unix:``.
@@ -243,6 +244,7 @@ class Backend:
     servers: tuple[Server, ...]
     transport: Transport = attrs.field(init=False, eq=False, repr=False)
     balance: Balance = "round-robin"
+    slow_start: float = 0.0
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
     proxy_tlvs: tuple[str, ...] = ()
     source: tuple[str, ...] = ()

@@ -300,6 +300,7 @@ _RESOLVE = ValueKind(
     "duration, at least `1s`, and `keep=` a duration or `none`",
     write=lambda one: f"{duration_text(one.interval)} keep={duration_text(one.keep)}",
 )
+_SLOW_START = ValueKind(values.duration, "duration or `0s`")
 _TLS_NAME = ValueKind(host_name, "host name or address")
 _RATE = ValueKind(values.rate, "rate")
 _HOLD = ValueKind(values.duration, "duration, `0s` for none")
@@ -311,6 +312,8 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "[where to connect](#servers)"),
     "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first", meant=BALANCE_WORDS), example="least-connections", meaning=
         "[which of several servers](#balance) a client gets"),
+    "slow_start": SectionKey(_SLOW_START, example="30s", meaning=
+        "[how long the share](#slow-start) of a server grows that came up or came new"),
     "proxy_protocol": SectionKey(words("off", "v1", "v2"), example="v2", meaning=
         "whether to send the server the client's address, in a PROXY protocol header of that version, before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS"),
     "proxy_tlvs": SectionKey(_TLVS, example="authority, unique-id", streams_only="is for TCP; remove it", meaning=

@@ -133,7 +133,7 @@ class Gauges:
         troubles: What else needs a person, a sentence each.
         stale: By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None``
             if there never were any.
-        up: The backend and the server of each server that gets connections.
+        up: The weight now, by backend and server, of each server that gets connections.
         held: How many clients wait for a server, by backend.
         to_servers: Certificates that servers are shown: the backend, the file and when it expires.
     """
@@ -142,7 +142,7 @@ class Gauges:
     descriptors: tuple[int, int] = (0, 0)
     sources: Mapping[str, int] = attrs.field(factory=dict)
     certificates: Sequence[tuple[str, str, float]] = ()
-    up: frozenset[tuple[str, str]] = frozenset()
+    up: Mapping[tuple[str, str], float] = attrs.field(factory=dict)
     cluster: bool | None = None
     troubles: Sequence[str] = ()
     stale: Mapping[tuple[str, str], tuple[float | None, str]] = attrs.field(factory=dict)
@@ -209,9 +209,11 @@ class Gauges:
             min(descriptors, key=lambda one: one[1] - one[0], default=(0, 0)),
             sources,
             [(*key, until) for key, until in certificates.items()],
-            frozenset(
-                (backend, server) for found in _all(answers, "up") for backend, server in found
-            ),
+            {
+                (backend, server): weight
+                for found in _all(answers, "up")
+                for backend, server, weight in found
+            },
             all(shared) if shared else None,
             list(
                 dict.fromkeys(trouble for found in _all(answers, "troubles") for trouble in found)
