@@ -106,6 +106,16 @@ class OpenerTest(SynchronousTestCase):
         self.assert_denied(tokens[2])
         self.assert_not_for_workers(tokens)
 
+    def test_password_of_a_proxy(self) -> None:
+        """Workers get it, which connect to the proxy."""
+        password = self.folder / "password"
+        password.write_text("secret")
+        via = f"[backend far]\nserver = x.test:1\nvia = socks5://ops:{password}@127.0.0.1:1\n"
+        self.rules.write_text(f"{self.rules.read_text()}{via}")
+        self.opener.read_rules()
+        with self.opener.another() as connection:
+            os.close(Opener(connection).open_file(password))
+
     def assert_not_for_workers(self, tokens: list[Path]) -> None:
         with self.opener.another() as connection:
             other = Opener(connection)

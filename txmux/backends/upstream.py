@@ -21,7 +21,6 @@ from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, Member
 from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
-from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import NOWHERE, Backend, Handover, InProcess, Refusal
 from txmux.rules.problems import RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -32,6 +31,7 @@ from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
     from txmux.backends.connect.tls import BackendTLS
+    from txmux.backends.connect.via import ForwardProxy
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
 MARGIN = 2.0
@@ -45,8 +45,8 @@ _WAITED_FOR = {"connect-refused", "connect-timeout", "no-server"}
 _log = Logger()
 
 
-def read_backend_tls(backend: Backend) -> BackendTLS | None:
-    """Read a backend's files for TLS, and check the privilege for its ``source``.
+def read_backend_files(backend: Backend) -> tuple[BackendTLS | None, str]:
+    """Read a backend's files for TLS and the password of its proxy, and check the privilege for its ``source``.
 
     Raises:
         RulesError: A file cannot be used, and the rules are from a file, too.
@@ -56,17 +56,21 @@ def read_backend_tls(backend: Backend) -> BackendTLS | None:
     try:
         if "client" in backend.source:
             check_transparent()
+        password = ""
+        if backend.via is not None:
+            from txmux.backends.connect.via import read_password  # noqa: PLC0415 - few have one
+
+            password = read_password(backend.via)
         if not backend.tls:
-            return None
+            return None, password
         from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
 
-        return BackendTLS(backend.tls)
-    except TLSFileError as problem:
-        if backend.section is NOWHERE:
-            raise MuxError(f"{name} {problem.key}: {problem}") from problem
-        raise RulesError([backend.section.problem(str(problem), problem.key)]) from problem
+        return BackendTLS(backend.tls), password
     except MuxError as problem:
-        raise MuxError(f"{name} source: {problem}") from problem
+        key = getattr(problem, "key", "")  # of a file
+        if not key or backend.section is NOWHERE:
+            raise MuxError(f"{name} {key or 'source'}: {problem}") from problem
+        raise RulesError([backend.section.problem(str(problem), key)]) from problem
 
 
 def _report_change(
@@ -169,7 +173,14 @@ class Upstream:
             )
             self.pool.on_room = self.queue.serve
         self.sources = Sources(backend.source) if backend.source else None
-        self.tls = read_backend_tls(backend)
+        self.via: ForwardProxy | None = None
+        if backend.via is not None:
+            from txmux.backends.connect.via import ForwardProxy  # noqa: PLC0415 - as above
+
+            self.via = ForwardProxy(
+                backend.via, backend.congestion, lambda: self.pool.proxies, self.sources
+            )
+        self.use_files(*read_backend_files(backend))
         self._affinity = affinity_of(backend.balance)
         self.depends_on_client = (
             backend.proxy_protocol != "off"
@@ -178,12 +189,26 @@ class Upstream:
         )
         self.depends_on_local_address = any(server.depends_on_client for server in backend.servers)
         limits = backend.max_duration, backend.upload_idle_timeout, backend.download_idle_timeout
-        unusual = self.tls, self.queue, self.rates, self.sources, self._affinity, *limits
+        unusual = (
+            self.tls,
+            backend.via,
+            self.queue,
+            self.rates,
+            self.sources,
+            self._affinity,
+            *limits,
+        )
         self.is_plain = (
             all(one is None for one in unusual)
             and not (self.depends_on_local_address or backend.proxy_tlvs)
             and min(backend.idle_timeout, backend.half_close_timeout) > MARGIN
         )
+
+    def use_files(self, tls: BackendTLS | None, password: str) -> None:
+        """Use what `read_backend_files` has returned for connections from now on."""
+        self.tls = tls
+        if self.via is not None:
+            self.via.password = password
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:
         if self._affinity is None:

@@ -17,7 +17,7 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import is_name
 from txmux.backends.pool.server_health import HealthRegistry, ServerHealth, ServerOverrides
-from txmux.backends.upstream import Destination, Upstream, read_backend_tls
+from txmux.backends.upstream import Destination, Upstream, read_backend_files
 from txmux.backends.wake import Waker
 from txmux.errors import MuxError
 from txmux.rules.model import Backend, Outcome, Rules, Wake
@@ -146,8 +146,9 @@ class Upstreams:
         for backend in rules.every_backend():
             try:
                 upstream = self.upstream_of(backend)
-                if backend.tls is not None and upstream not in prepared.made:
-                    prepared.tls[upstream] = read_backend_tls(backend)
+                has_files = (backend.tls or backend.via) is not None
+                if has_files and upstream not in prepared.made:
+                    prepared.files[upstream] = read_backend_files(backend)
             except MuxError as problem:  # noqa: PERF203 - all errors are reported
                 prepared.problems.append(str(problem))
             else:
@@ -162,8 +163,8 @@ class Upstreams:
 
     def commit(self, prepared: PreparedUpstreams) -> None:
         self._prepared = None
-        for upstream, tls in prepared.tls.items():
-            upstream.tls = tls
+        for upstream, files in prepared.files.items():
+            upstream.use_files(*files)
         # First, so that the look-ups of names that both have are not interrupted.
         for upstream in prepared.made:
             if self._users:
@@ -255,7 +256,9 @@ class Upstreams:
         upstream.pool.retire()
 
     def _dial_check(self, upstream: Upstream, server: Any, *args: Any, **options: Any) -> Any:
-        """Connect a check from the address of clients' connections, unless that is the clients' own."""
+        """Connect a check as clients' connections, through a proxy or from their address, unless that is the clients' own."""
+        if upstream.via is not None:
+            return upstream.via.dial(self._dial, server, *args, **options)
         sources = upstream.sources
         if sources is not None and server.host:
             options["sources"] = sources.sources_towards(server.host, None)
@@ -298,7 +301,7 @@ class PreparedUpstreams:
         self._upstreams = upstreams
         self.made: list[Upstream] = []
         self.current: set[Upstream] = set()
-        self.tls: dict[Upstream, BackendTLS | None] = {}
+        self.files: dict[Upstream, tuple[BackendTLS | None, str]] = {}
         self.problems: list[str] = []
 
     def commit(self) -> None:

@@ -36,7 +36,7 @@ from txmux.control.report import Report, UnknownError
 from txmux.detection.explain import explain_in_steps
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
-from txmux.rules.lint.access import readable_token
+from txmux.rules.lint.access import readable_secrets
 from txmux.rules.model import Backend, Rules, Server
 from txmux.rules.model.networks import IPAddress
 from txmux.rules.problems import listed, suggestion
@@ -161,7 +161,7 @@ class Control:
             *clients_that_wait(self.overrides(), gauges.held),
             *silent_workers(served.get("workers", ())),
             *gauges.attention(time.time()),
-            *(("token", problem.message) for problem in readable_token(self.rules)),
+            *(("token", problem.message) for problem in readable_secrets(self.rules)),
             *(("bans", problem) for problem in self._sharing.problems),
             *(("lists", problem) for problem in self._lists.problems),
         ]

@@ -30,11 +30,12 @@ from txmux.rules.model import (
     Route,
     Server,
     ServerTLS,
+    Via,
 )
 from txmux.rules.model.networks import Senders, UnixClients, Varying
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.backend import KEYS as BACKEND_KEYS
-from txmux.rules.reading.endpoints import server
+from txmux.rules.reading.endpoints import proxy, server
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.listener import KEYS as LISTENER_KEYS
 from txmux.rules.reading.matching import read_alternative
@@ -215,6 +216,7 @@ _CLASSES: Mapping[str, type] = {
     "keepalive": Keepalive,
     "resolve": Resolve,
     "tls": ServerTLS,
+    "via": Via,
 }
 """The values that are neither texts nor numbers, where they are not ``None``."""
 
@@ -242,6 +244,8 @@ def _converted(field: attrs.Attribute[Any], value: Any, kind: ValueKind | None) 
         value = kind.read(value) if kind.takes == "one" else kind.collect([kind.read(value)])
     else:
         _check(value, field)
+    if field.name == "via" and isinstance(value, str):
+        return proxy(value)
     if field.name == "tls" and isinstance(value, bool):
         return ServerTLS() if value else None
     needed = _CLASSES.get(field.name)

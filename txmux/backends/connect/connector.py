@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -78,6 +79,11 @@ class BackendConnector:
 
     def _pick_first(self, first_names: Callable[[], Deferred[None] | None]) -> None:
         if self._given_up:
+            return
+        upstream = self._upstream
+        is_unnamed = upstream.via is not None and not upstream.pool.proxies
+        if is_unnamed and (looked_up := first_names()) is not None:
+            looked_up.addCallback(lambda _: self._pick_first(lambda: None))
             return
         queue = self._upstream.queue
         if queue:  # clients that came before
@@ -180,10 +186,11 @@ class BackendConnector:
         options: dict[str, Any] = {"member_options": member.options} if member.options else {}
         if upstream.tls is not None:
             factory = upstream.tls.wrap(factory, member.name or target.host, self.alpn)
-        if upstream.tls is not None or target.kind == "endpoint" or self.requests:
+        via = upstream.via
+        if (via or upstream.tls) is not None or target.kind == "endpoint" or self.requests:
             # Dialling ends with the TCP connection; the time limit also holds for what comes after it.
             self._deadline = self._clock.callLater(timeout, self._too_late)
-        self._missing = "connection"
+        self._missing = f"connection through {via.via.server.text}" if via else "connection"
         if self._header or upstream.tls is not None:
             factory = HeaderFirst(factory, self._opened)
         elif self.on_open is not None or self.requests:
@@ -192,9 +199,12 @@ class BackendConnector:
         try:
             if target.depends_on_client:
                 raise no_address()  # noqa: TRY301 - handled like other failures to connect
-            if upstream.sources is not None and target.host:
+            dial = self._dial
+            if via is not None:
+                dial, options["on_open"] = partial(via.dial, dial), self.on_open
+            elif upstream.sources is not None and target.host:
                 options["sources"] = upstream.sources.sources_towards(target.host, self._client)
-            stop_dialling = self._dial(target, factory, timeout, eager=eager, **options)
+            stop_dialling = dial(target, factory, timeout, eager=eager, **options)
         except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and so may a lack of descriptors
             self._failed(Failure())
             return
@@ -204,7 +214,7 @@ class BackendConnector:
     def _opened(self, transport: object) -> bytes:
         """Return the header, which is sent before TLS."""
         self._missing = "TLS handshake" if self._upstream.tls is not None else "answer"
-        if self.on_open is not None:
+        if self.on_open is not None and self._upstream.via is None:
             self.on_open(transport)
         return self._header
 

@@ -1,6 +1,7 @@
 """Tries each server of all backends once, before the service starts."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -79,7 +80,8 @@ async def _try(
         if server not in known
     ]
     wrap = upstream.tls.wrap if upstream.tls is not None else None
-    results = [_result(backend, member, connect, wrap, reactor) for member in members]
+    through = connect if upstream.via is None else partial(upstream.via.dial, connect)
+    results = [_result(backend, member, through, wrap, reactor) for member in members]
     return found + await gatherResults(results)
 
 

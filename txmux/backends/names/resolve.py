@@ -338,7 +338,8 @@ def _name_of(server: Server) -> tuple[object, ...]:
 
 def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
     """Yield the servers that have a name, with the key of its look-ups: the same in each process with these rules."""
-    for server in backend.servers:
+    # A proxy looks up those of the servers.
+    for server in backend.servers if backend.via is None else (backend.via.server,):
         if is_name(server):
             consul = (server.consul, backend.consul, backend.consul_token) if server.consul else ()
             key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers, *consul)

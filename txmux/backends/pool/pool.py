@@ -44,6 +44,7 @@ class BackendPool:
     Attributes:
         on_members: Called when a look-up has changed the members.
         on_shortage: Called with true when the last member that was up is not, and with false when one is up again.
+        proxies: The addresses of the proxy of ``via``.
         on_room: Called when there may be room, or none to wait for: see `txmux.backends.pool.queue`.
     """
 
@@ -71,9 +72,15 @@ class BackendPool:
         self._pick = balancer(backend.balance, random or Random())  # nosec B311  # noqa: S311 - not for secrets
         self._limited = any(server.max_connections for server in backend.servers)
         self._members: dict[Server, list[Member]] = {
-            server: [] if is_name(server) else [self._member(server, server)]
+            server: [self._member(server, server)]
+            if backend.via is not None or not is_name(server)
+            else []
             for server in backend.servers
         }
+        via = backend.via
+        self.proxies: tuple[Server, ...] = (
+            () if via is None or is_name(via.server) else (via.server,)
+        )
         # Those that are in no look-up now, but still have connections.
         self._leaving: list[Member] = []
         self._tiers = Tiers()
@@ -264,7 +271,10 @@ class BackendPool:
         self._report_room()
 
     def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:
-        """Replace the members of a name. An address that was there before stays the same member, with its state."""
+        """Replace the members of a name, or the addresses of the proxy. One that was there before stays the same member, with its state."""
+        if server not in self._members:
+            self.proxies = tuple(_target(server, address) for address in addresses)
+            return
         found = {(address.host, address.port): address for address in addresses}
         priorities = sorted({address.priority for address in found.values()})
         before = self._members[server]
@@ -466,7 +476,7 @@ class BackendPool:
         member = Member(
             server, target, server.host, server.weight, rank, health=health, counts=counts
         )
-        if target.kind == "tcp":
+        if target.kind == "tcp" and self.backend.via is None:
             member.options = congestion_options(self.backend.congestion, target.host)
         return member
 

@@ -60,6 +60,7 @@ class Named:
         for backend in (*rules.backends.values(), *rules.outcomes()):
             if isinstance(backend, Backend):
                 secrets.append(backend.consul_token)
+                files += [backend.via.password] if backend.via is not None else []
             if isinstance(backend, Backend) and backend.tls is not None:
                 files += [backend.tls.ca, *backend.tls.certificate]
         files += [rules.settings.shared_limits_password, *rules.settings.geo_databases]

@@ -3,6 +3,7 @@
 import ipaddress
 import stat
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from txmux.rules.lint.coverage import ParsedLine, lines_of
@@ -118,18 +119,24 @@ def token_as_path(rules: Rules) -> Iterator[Problem]:
             yield section.problem(message, "admin_token")
 
 
-def readable_token(rules: Rules) -> Iterator[Problem]:
-    """Find a token that every user of this machine can read."""
-    path = rules.settings.admin_token
-    if path is None or not any(map(is_by_tcp, rules.settings.admin)):
-        return
-    try:
-        mode = path.stat().st_mode
-    except OSError:  # it is made at the start, or another user may see it
-        return
-    if mode & stat.S_IROTH:
-        message = f"every user of this machine can read '{path}', and so control the service; run 'chmod o= {path}'"
+def readable_secrets(rules: Rules) -> Iterator[Problem]:
+    """Find secrets that every user of this machine can read."""
+    token = rules.settings.admin_token
+    if any(map(is_by_tcp, rules.settings.admin)) and _is_readable(token):
+        message = f"every user of this machine can read '{token}', and so control the service; run 'chmod o= {token}'"
         yield rules.settings.section.problem(message, "admin_token")
+    for backend in rules.backends.values():
+        password = backend.via.password if backend.via is not None else None
+        if _is_readable(password):
+            message = f"every user of this machine can read '{password}'; run 'chmod o= {password}'"
+            yield backend.section.problem(message, "via")
+
+
+def _is_readable(path: Path | None) -> bool:
+    try:
+        return path is not None and bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:  # it is made at the start, or another user may see it
+        return False
 
 
 def _is_loopback(host: str) -> bool:

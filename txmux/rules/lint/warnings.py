@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from txmux.interfaces import Transport
-from txmux.rules.lint.access import admin_reachable, proxy_listeners, readable_token, tls_ends
+from txmux.rules.lint.access import admin_reachable, proxy_listeners, readable_secrets, tls_ends
 from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import unreachable_routes
@@ -34,7 +34,7 @@ def lint(rules: Rules) -> list[Problem]:
         return []
     found = [
         *admin_reachable(rules),
-        *readable_token(rules),
+        *readable_secrets(rules),
         *unreachable_routes(rules),
         *odd_patterns(rules),
         *lines_of_the_other(rules),

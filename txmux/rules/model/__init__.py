@@ -12,6 +12,7 @@ from txmux.rules.model.backend import (
     Resolve,
     Server,
     ServerTLS,
+    Via,
     Wake,
     backends_of,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "UnixClients",
     "ValueLine",
     "Varying",
+    "Via",
     "Wake",
     "backends_of",
     "fewer",

@@ -185,6 +185,22 @@ class ServerTLS:
 
 
 @attrs.frozen
+class Via:
+    """A proxy through which connections to the servers of a backend are made.
+
+    Attributes:
+        server: The proxy; its text is for logs: ``socks5://proxy:1080``.
+        user: Empty is no login.
+        password: The file with the user's password.
+    """
+
+    kind: Literal["socks5", "socks4", "http"]
+    server: Server
+    user: str = ""
+    password: Path | None = None
+
+
+@attrs.frozen
 class Wake:
     """What is sent to start the servers of a backend for a client that waits.
 
@@ -214,6 +230,7 @@ class Backend:
         transport: What its servers are spoken to by.
         proxy_tlvs: The fields beside the addresses in the header of the PROXY protocol, version 2.
         source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
+        via: The proxy that connects to the servers, and looks up their names; ``None`` is none.
         congestion: The congestion control algorithm of connections to servers; ``system`` is the system's default, and ``auto``, too, but
             for servers on this machine one that does not pace.
         check: ``None`` means no check.
@@ -248,6 +265,7 @@ class Backend:
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
     proxy_tlvs: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
+    via: Via | None = None
     congestion: str = "auto"
     connect_timeout: float = 5.0
     retries: int = 2

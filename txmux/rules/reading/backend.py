@@ -4,7 +4,7 @@ import contextlib
 import ipaddress
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from txmux.rules.problems import InvalidValueError, Problem, did_you_mean
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection, ejection_text
 from txmux.rules.reading.conflicts import mixed_fallback
-from txmux.rules.reading.context import CONSUL, OUTCOME, PEM, PEMS, RESOLVERS, SECRET
+from txmux.rules.reading.context import CONSUL, OUTCOME, PEM, PEMS, RESOLVERS, SECRET, VIA
 from txmux.rules.reading.endpointstrings import host_name, link_scope
 from txmux.rules.reading.hints import BALANCE_WORDS
 from txmux.rules.reading.values import (
@@ -61,7 +61,8 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
     messages = [
         *_tls(section, found),
         *_tlvs(section, found),
-        *_sources(found.get("source", ()), found.get("servers", ())),
+        *_sources(found),
+        *_through_proxy(found),
         *_of_check(found),
         *_consul(found),
     ]
@@ -142,12 +143,20 @@ def _tlvs(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str
         yield "proxy_tlvs", "needs 'proxy_protocol = v2'; write that, or remove this"
 
 
-def _sources(source: Sequence[str], servers: Iterable[Server]) -> Iterator[tuple[str, str]]:
+def _sources(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    source, via = found.get("source", ()), found.get("via")
+    servers = found.get("servers", ()) if via is None else (via.server,)
     for text in dict.fromkeys(source):
         if source.count(text) > 1:
             yield "source", f"{text!r} is given twice; keep one"
     if "client" in source and set(source) != {"client"}:
         yield "source", "client cannot be combined with addresses; keep one or the other"
+    if "client" in source and via is not None:
+        yield (
+            "source",
+            "client has no effect with 'via': servers see the proxy's address; write proxy_protocol, and remove this",
+        )
+        return
     for server in servers if source else ():
         why = _not_from(source, server)
         if why:
@@ -166,6 +175,26 @@ def _not_from(source: Sequence[str], server: Server) -> str:
         for text in (server.host, *(split_source(text)[0] for text in source))
     )
     return "" if version in others else f"is IPv{version}, but no address here is; add one"
+
+
+def _through_proxy(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Find servers that a proxy cannot be asked to connect to."""
+    via = found.get("via")
+    if via is None:
+        return
+    for server in found.get("servers", ()):
+        why = {
+            "unix": "is a UNIX socket of this machine; write HOST:PORT",
+            "endpoint": "is opened by Twisted, which does not support this; write it as HOST:PORT",
+            "srv": "is looked up here, but its proxy looks names up; write it as HOST:PORT",
+            "consul": "is looked up here, but its proxy looks names up; write it as HOST:PORT",
+        }.get(server.kind, "")
+        if "%" in server.host:
+            why = "has a zone of this machine; write it without"
+        if via.kind == "socks4" and ":" in server.host:
+            why = "is IPv6, which SOCKS 4 does not know; write socks5"
+        if why:
+            yield "via", f"{server.text!r} {why}, or put that server into a [backend] of its own"
 
 
 def _of_server(text: str, found: Mapping[str, Any]) -> Iterator[str]:
@@ -320,6 +349,8 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses. Only with `proxy_protocol = v2`"),
     "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings"),
+    "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", streams_only="is for TCP; remove it", meaning=
+        "[a proxy](#via) that connects to the servers"),
     "congestion": SectionKey(_CONGESTION, example="system", streams_only="is for TCP; remove it", meaning=
         "the congestion control of connections to the servers: `system` is Linux's default, and other words are algorithms that it lets every program use (`sysctl net.ipv4.tcp_allowed_congestion_control`). `auto` is the default, too, but where that is `bbr`, servers on this machine (a loopback address, or another of its own) get `reno`, since pacing what crosses no network [costs CPU time](../explanation/performance.md#where-the-time-goes)"),
     "connect_timeout": SectionKey(DURATION, streams_only="is for TCP; write unanswered_timeout", meaning=

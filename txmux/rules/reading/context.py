@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import (
     Backend,
@@ -16,6 +18,7 @@ from txmux.rules.model import (
     Server,
     Settings,
     Varying,
+    Via,
 )
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined, with_advice
 from txmux.rules.reading import endpoints
@@ -90,6 +93,23 @@ class RulesReading:
 
     def secret(self, text: str) -> Path:
         return self.beside(text, "a file that has the secret as its only line")
+
+    def via(self, text: str) -> Via:
+        """Read a proxy and, beside the main file, the path of its password."""
+        found = endpoints.proxy(text)
+        if found.password is None:
+            return found
+        file = str(found.password)
+        try:
+            return attrs.evolve(found, password=self.secret(file))
+        except InvalidValueError:
+            if "/" in file:
+                raise
+            # It may be the password itself, which belongs into no log.
+            raise InvalidValueError(
+                "what follows 'USER:' is the path of a file with the password as its only line, and "
+                "there is no such file; write for example /etc/txmux/proxy.password"
+            ) from None
 
     def networks(self, text: str) -> IPNetwork | NetworkSet | Varying:
         """Read a network, ``geo:``, ``as:``, or ``@FILE``; a relative path starts at the folder of the file that names it."""
@@ -187,5 +207,10 @@ RESOLVERS = ValueKind(
 )
 PEM = ValueKind(RulesReading.pem, "path", in_context=True)
 CONSUL = ValueKind(api_url, "URL: `http:`, `https:` or `unix:`")
+VIA = ValueKind(
+    RulesReading.via,
+    "`socks5://`, `socks4://` or `http://` and `[USER:FILE@]HOST:PORT`",
+    in_context=True,
+)
 SECRET = ValueKind(RulesReading.secret, "path", in_context=True)
 PEMS = ValueKind(RulesReading.pem, "list of paths", "list", in_context=True)

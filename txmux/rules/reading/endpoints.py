@@ -13,7 +13,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-from txmux.rules.model import Section, Server
+from txmux.rules.model import Section, Server, Via
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, nearest
 from txmux.rules.reading.consul import CONSUL, consul_server, with_options
@@ -44,6 +44,10 @@ _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
 _ENDS_IN_TLS = " For a server with TLS, 'tls = yes' goes into a [backend]"
 _NAME_SERVER_PORT = 53
+_PROXY = re.compile(r"(?P<kind>[A-Za-z0-9]+)://(?:(?P<login>.*)@)?(?P<place>[^@/\s]+)/?")
+_PROXY_KINDS: Mapping[str, Any] = {kind: kind for kind in ("socks5", "socks4", "http")}
+_PROXY_KINDS_MEANT = {"socks": "socks5", "socks5h": "socks5", "socks4a": "socks4", "https": "http"}
+_LONGEST_USER = 255  # bytes (RFC 1929, section 2)
 _MOST_WEIGHT = 65535  # as in an SRV record
 
 _listening_port = whole_number(0, 65535, "a port")
@@ -136,6 +140,35 @@ def name_server(text: str) -> tuple[str, int]:
             f"{text!r} is not the IP address of a name server; write for example 127.0.0.1:8600 or [::1]:53"
         )
     return host, _server_port(short["port"]) if short else _NAME_SERVER_PORT
+
+
+def proxy(text: str) -> Via:
+    """Read ``socks5://[USER:PASSWORD-FILE@]HOST:PORT``, or the same with ``socks4`` or ``http``."""
+    found = _PROXY.fullmatch(text)
+    kind = _PROXY_KINDS.get(found["kind"]) if found else None
+    if found is None or kind is None:
+        near = _PROXY_KINDS_MEANT.get(found["kind"].lower()) if found else None
+        hint = f"; did you mean {near}://?" if near else ""
+        message = "is not a proxy; write it as socks5://HOST:PORT or http://HOST:PORT"
+        raise InvalidValueError(message + hint)
+    place = found["place"]
+    try:
+        its_server = server(place)
+    except InvalidValueError as error:
+        raise InvalidValueError(*(f"the proxy {message}" for message in error.messages)) from None
+    if its_server.kind != "tcp" or its_server.depends_on_client:
+        raise InvalidValueError(f"{place!r} is no proxy to connect to; write its HOST:PORT")
+    via = Via(kind, attrs.evolve(its_server, text=f"{kind}://{place}"))
+    if found["login"] is None:
+        return via
+    user, _, file = found["login"].partition(":")
+    if kind == "socks4":
+        raise InvalidValueError(
+            "SOCKS 4 has no passwords; remove what precedes '@', or write socks5"
+        )
+    if not user.isascii() or not user.isprintable() or len(user) > _LONGEST_USER or not file:
+        raise InvalidValueError("a login before '@' is USER:PASSWORD-FILE; write it so")
+    return attrs.evolve(via, user=user, password=file_path(file))
 
 
 def no_proxy_protocol(text: str) -> str:

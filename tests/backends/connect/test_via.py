@@ -1,0 +1,192 @@
+"""Connections through a proxy, which a test plays; `tests/interop/test_via.py` has real ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import capturedLogs, eventAsText
+
+from tests.support.folders import make_folder
+from tests.support.mux import MuxTestCase
+from tests.support.peers import Peer, PeerFactory, close, make_stalled_port, reactor
+from tests.support.ports import free_port
+from txmux.rules.embedding import route
+from txmux.rules.model import Backend
+from txmux.rules.reading.endpoints import server
+
+SOCKS = (b"\5\1\0", b"\5\0"), (b"\5\1\0\3\ndb.example\x15\x38", b"\5\0\0\1" + bytes(6))
+CONNECT = b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n"
+HTTP = ((CONNECT, b"HTTP/1.1 200 OK\r\n\r\n"),)
+
+
+class ViaCase(MuxTestCase):
+    def backend_by(self, kind: str = "socks5", *ports: int, **settings: Any) -> Backend:
+        self.proxy_port = ports[0] if ports else self.backend_port()
+        settings.setdefault("via", f"{kind}://127.0.0.1:{self.proxy_port}")
+        servers = tuple(map(server, settings.pop("servers", ("db.example:5432",))))
+        return Backend("db", servers, **settings)
+
+    async def lead(self, backend: Backend, said: bytes = b"x", **settings: Any) -> Peer:
+        port = self.mux([route("any", backend)], reactor=reactor, **settings)
+        return await self.connect(port, said)
+
+    async def granted(self, talk: Any, rest: bytes = b"", index: int = 0) -> Peer:
+        """Play the proxy until it has connected; `rest` comes with the end of its answer."""
+        peer = await self.backend.peer(index)
+        for number, (asked, answer) in enumerate(talk):
+            await peer.has(len(asked))
+            self.assertEqual(bytes(peer.received[: len(asked)]), asked)
+            del peer.received[: len(asked)]
+            peer.send(answer + (rest if number == len(talk) - 1 else b""))
+        return peer
+
+
+class TunnelTests(ViaCase):
+    async def test_name_goes_to_the_proxy_and_no_byte_is_lost(self) -> None:
+        for number, (kind, talk) in enumerate((("socks5", SOCKS), ("http", HTTP))):
+            client = await self.lead(self.backend_by(kind), b"hello")
+            peer = await self.granted(talk, b"220 welcome", number)
+            await peer.has(5)
+            await client.has(11)
+            client.finish()
+            await peer.has_all()
+            peer.send(b"late")
+            peer.finish()
+            await client.has(15)
+            self.assertEqual(
+                (bytes(peer.received), bytes(client.received)), (b"hello", b"220 welcomelate")
+            )
+            close(client, peer)
+            await self.assert_logged(
+                number + 1, reason="done", server="db.example:5432", bytes_out=15
+            )
+
+    async def test_answer_may_come_byte_by_byte_and_the_end_with_it(self) -> None:
+        client = await self.lead(self.backend_by("http"))
+        peer = await self.backend.heard(len(CONNECT))
+        for number, byte in enumerate(b"HTTP/1.1 200 OK\r\n\r\nbye"):
+            peer.send(bytes([byte]))
+            if number < 12:
+                await self.turn(2)
+        await peer.has(len(CONNECT) + 1)
+        peer.finish()
+        await client.has_all()
+        self.assertEqual(bytes(client.received), b"bye")
+        close(client, peer)
+        await self.assert_logged(reason="done", bytes_out=3)
+
+    async def test_proxy_header_is_first_inside(self) -> None:
+        client = await self.lead(self.backend_by(proxy_protocol="v1"), b"hi")
+        peer = await self.granted(SOCKS)
+        await peer.until(lambda: peer.received.endswith(b"\r\nhi"))
+        self.assertTrue(peer.received.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 "))
+        close(client, peer)
+        await self.assert_logged(reason="done")
+
+    async def test_portable_relay_does_the_same(self) -> None:
+        self.relay = "portable"
+        client = await self.lead(self.backend_by("http"), b"hello")
+        peer = await self.granted(HTTP, b"welcome")
+        await peer.has(5)
+        await client.has(7)
+        close(client, peer)
+        await self.assert_logged(reason="done", bytes_in=5, bytes_out=7)
+
+    async def test_password_is_read_from_its_file(self) -> None:
+        path = make_folder(self) / "password"
+        path.write_text("secret\n")
+        via = f"socks5://ops:{path}@127.0.0.1:{self.backend_port()}"
+        client = await self.lead(self.backend_by(via=via))
+        login = (b"\5\2\0\2", b"\5\2"), (b"\1\3ops\6secret", b"\1\0"), SOCKS[1]
+        peer = await self.granted(login)
+        await peer.has(1)
+        close(client, peer)
+        await self.assert_logged(reason="done")
+
+    async def test_leaving_client_cancels_the_request(self) -> None:
+        client = await self.lead(self.backend_by())
+        peer = await self.backend.heard(3)
+        client.reset()
+        await self.assert_ended(peer, reason="client-gone")
+        self.assertTrue(peer.was_reset())
+
+
+class TroubleTests(ViaCase):
+    async def try_answer(self, kind: str, *answers: bytes | None, **settings: Any) -> str:
+        """Give answers by turns; ``None`` closes; return what the log says of it."""
+        self.backend, self.records[:] = PeerFactory(), []
+        with capturedLogs() as logged:
+            client = await self.lead(self.backend_by(kind, **settings))
+            peer = await self.backend.heard(3)
+            for answer in answers:
+                if answer is None:
+                    peer.close()
+                else:
+                    del peer.received[:]
+                    peer.send(answer)
+                    await peer.until(lambda: bool(peer.received) or peer.lost is not None)
+            await client.is_lost()
+            (record,) = self.records
+        warned = [
+            eventAsText(one, includeSystem=False, includeTimestamp=False)
+            for one in logged
+            if one["log_level"].name == "warn"
+        ]
+        self.assertEqual(record.server, "db.example:5432")
+        proxy_text = f"{kind}://127.0.0.1:{self.proxy_port}"
+        return f"{record.reason}: " + " ".join(warned).replace(proxy_text, "PROXY")
+
+    async def test_each_wrong_answer_is_named(self) -> None:
+        begin = (
+            "connect-refused: backend db: cannot connect to db.example:5432: the proxy PROXY: it "
+        )
+        for kind, answers, expected in (
+            ("socks5", (b"\5\0", b"\5\5\0\1" + bytes(6)), "cannot connect: connection refused (5)"),
+            ("socks5", (b"\5\0", None), "closed the connection instead of answering"),
+            ("socks5", (b"\5\xff",), "accepts only clients with a user and a password"),
+            ("http", (b"HTTP/1.1 403 Filtered\r\n\r\n",), "answers 403 Filtered"),
+            (
+                "http",
+                (b"HTTP/1.1 200 OK\r\nx: ".ljust(10_000, b"x"),),
+                "answers with a head of more than 8192 bytes",
+            ),
+            ("http", (None,), "closed the connection instead of answering"),
+        ):
+            said = await self.try_answer(kind, *answers)
+            self.assertEqual(said, begin + expected)
+
+    async def test_silent_proxy_costs_the_connect_timeout(self) -> None:
+        for answers in ((), (b"\5\0",)):
+            said = await self.try_answer("socks5", *answers, connect_timeout=0.2)
+            self.assertEqual(
+                said,
+                "connect-timeout: backend db: cannot connect to db.example:5432: "
+                "no connection through PROXY within 0.2 s",
+            )
+
+    async def test_refused_server_is_followed_by_the_next_one(self) -> None:
+        client = await self.lead(self.backend_by(servers=("a.example:1", "b.example:2")))
+        first = await self.backend.heard(3)
+        first.send(b"\5\0")
+        await first.has(3 + 16)
+        first.send(b"\5\1\0\1" + bytes(6))
+        second = await self.granted((SOCKS[0], (b"\5\1\0\3\tb.example\0\2", SOCKS[1][1])), index=1)
+        await second.has(1)
+        close(client, second)
+        record = await self.assert_logged(reason="done", server="b.example:2")
+        self.assertEqual(record.facts["tried"], "a.example:1 connect-refused")
+        self.assertTrue(first.was_reset() or first.finished)
+
+    async def test_proxy_that_refuses_is_named(self) -> None:
+        port = free_port()
+        with capturedLogs() as logged:
+            client = await self.lead(self.backend_by("http", port))
+            await self.assert_ended(client, reason="connect-refused")
+        said = " ".join(map(str, map(eventAsText, logged)))
+        self.assertIn(f"the proxy http://127.0.0.1:{port}: connection refused", said)
+
+    async def test_stalled_proxy_costs_the_connect_timeout(self) -> None:
+        client = await self.lead(
+            self.backend_by("http", make_stalled_port(self), connect_timeout=0.1)
+        )
+        await self.assert_ended(client, reason="connect-timeout")

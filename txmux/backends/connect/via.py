@@ -1,0 +1,212 @@
+"""Connections to the servers of a backend through a SOCKS or HTTP proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import error
+from twisted.internet.interfaces import IAddress, IConnector
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from txmux.errors import MuxError, cause_of
+from txmux.files import read_secret
+from txmux.net.sockets.plainsocket import congestion_options
+from txmux.rules.model import Server, Via
+from txmux.wire.tunnel.request import LONGEST_LOGIN, ProxyRefusedError, TunnelRequest, TunnelTarget
+
+if TYPE_CHECKING:
+    from txmux.backends.connect.dial import Dial
+    from txmux.backends.connect.source import Sources
+
+
+class PasswordFileError(MuxError):
+    """The file with the password of a proxy cannot be used."""
+
+    key = "via"
+
+
+class ForwardProxy:
+    """Dials servers through the proxy of a backend.
+
+    Args:
+        addresses: Returns those of the proxy, literal ones.
+        sources: Those from which the proxy is connected to.
+
+    Attributes:
+        password: Set by the owner, from `read_password`.
+    """
+
+    def __init__(
+        self,
+        via: Via,
+        congestion: str,
+        addresses: Callable[[], Sequence[Server]],
+        sources: Sources | None,
+    ) -> None:
+        self.via = via
+        self.password = ""
+        self._congestion = congestion
+        self._addresses = addresses
+        self._sources = sources
+        self._last_good: Server | None = None
+
+    def dial(
+        self,
+        dial: Dial,
+        server: Server,
+        factory: Any,
+        timeout: float,
+        *,
+        on_open: Callable[[Any], object] | None = None,
+        **options: Any,
+    ) -> Callable[[], None]:
+        """Start to connect to a server, as `txmux.backends.connect.dial.dial` does.
+
+        The addresses of the proxy share the time to connect to it. `on_open` is called with the transport of a connection to it
+        before anything is sent.
+        """
+        via = self.via
+        target = TunnelTarget(server.host, server.port, via.user, self.password)
+        addresses = sorted(self._addresses(), key=lambda one: one != self._last_good)
+        attempt = _Attempt(factory, via, TunnelRequest(via.kind, target), on_open)
+
+        def connect(address: Server) -> Callable[[], None]:
+            more = {**options, "member_options": congestion_options(self._congestion, address.host)}
+            if self._sources is not None:
+                more["sources"] = self._sources.sources_towards(address.host, None)
+            self._last_good = address  # until it fails
+            return dial(address, attempt, timeout / len(addresses), **{**more, "eager": True})
+
+        attempt.left = [partial(connect, address) for address in addresses]
+        attempt.start()
+        return attempt.cancel
+
+
+def read_password(via: Via) -> str:
+    """Read the password of a proxy; empty if it takes none. Raises `PasswordFileError`."""
+    path = via.password
+    if path is None:
+        return ""
+    try:
+        password = read_secret(path)
+    except OSError as problem:
+        raise PasswordFileError(f"cannot read '{path}': {problem.strerror}") from None
+    if not 0 < len(password) <= LONGEST_LOGIN:
+        raise PasswordFileError(
+            f"'{path}' does not hold one line of ASCII with a password; write it there"
+        )
+    return password
+
+
+class _Attempt(ClientFactory):
+    """One connection to a proxy, which becomes a connection of another factory to the server.
+
+    Attributes:
+        left: The ways to dial the proxy that have not been tried.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        factory: Any,
+        via: Via,
+        request: TunnelRequest,
+        on_open: Callable[[Any], object] | None,
+    ) -> None:
+        self._factory = factory
+        self._proxy = via.server.text
+        self.request = request
+        self.on_open = on_open
+        self.left: list[Callable[[], Callable[[], None]]] = []
+        self._tunnel: _Tunnel | None = None
+        self._stop_dialling: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        if not self.left:
+            self.fail("its name has no address")
+            return
+        count = len(self.left)
+        stop_dialling = self.left.pop(0)()
+        if len(self.left) == count - 1:  # else it has failed, and the next one is dialled
+            self._stop_dialling = stop_dialling
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        self._tunnel = _Tunnel(self, addr)
+        return self._tunnel
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:  # noqa: ARG002
+        if self._factory is None:
+            return
+        if not self.left:
+            self._fail(reason)
+            return
+        try:
+            self.start()
+        except Exception:  # noqa: BLE001 - as of the first one, which the caller of `dial` handles
+            self._fail(Failure())
+
+    def established(self, transport: Any, addr: IAddress | None) -> None:
+        """Pass the connection on, and then the first bytes of the server."""
+        factory, self._factory = self._factory, None
+        protocol: Any = factory.buildProtocol(addr)
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        if self.request.rest and transport.connected:
+            protocol.dataReceived(self.request.rest)
+
+    def fail(self, why: str) -> None:
+        self._fail(Failure(error.ConnectError(None, why)))
+
+    def _fail(self, reason: Failure) -> None:
+        factory, self._factory = self._factory, None
+        if factory is None:
+            return
+        if not reason.check(error.TimeoutError):
+            number = getattr(reason.value, "osError", None)
+            why = f"the proxy {self._proxy}: {cause_of(reason.value)}"
+            reason = Failure(error.ConnectError(number, why))
+        factory.clientConnectionFailed(None, reason)
+
+    def cancel(self) -> None:
+        self._factory = None
+        if self._tunnel is not None:
+            self._tunnel.transport.abortConnection()
+        elif self._stop_dialling is not None:
+            self._stop_dialling()
+
+
+class _Tunnel(Protocol):
+    transport: Any
+
+    def __init__(self, attempt: _Attempt, addr: IAddress | None) -> None:
+        self._attempt = attempt
+        self._addr = addr
+
+    def connectionMade(self) -> None:
+        attempt = self._attempt
+        if attempt.on_open is not None:
+            attempt.on_open(self.transport)
+        self.transport.write(attempt.request.first)
+
+    def dataReceived(self, data: bytes) -> None:
+        attempt = self._attempt
+        try:
+            more = attempt.request.receive(data)
+        except ProxyRefusedError as refusal:
+            self.transport.abortConnection()
+            attempt.fail(f"it {refusal}")
+            return
+        if more:
+            self.transport.write(more)
+        if attempt.request.is_granted:
+            attempt.established(self.transport, self._addr)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if reason.check(error.ConnectionDone):
+            self._attempt.fail("it closed the connection instead of answering")
+        else:
+            self._attempt.fail(cause_of(reason.value))
