@@ -211,6 +211,77 @@ EVERY_CLIENT = Clients()
 """Also those without an address."""
 
 
+_SPECIAL = NetworkSet(
+    ipaddress.ip_network(text)
+    for text in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+        *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16"),
+        *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        *("2001::/23", "2001:db8::/32", "3fff::/20"),
+    )
+)
+_UNICAST, _NAT64, _6TO4, _TEREDO = map(
+    ipaddress.IPv6Network, ("2000::/3", "64:ff9b::/96", "2002::/16", "2001::/32")
+)
+
+
+def is_public(address: IPAddress) -> bool:
+    """Return whether an address is one of the public Internet.
+
+    That is unicast which no registry of special addresses has (RFC 6890, with the lists of IANA), and IPv6 in which an IPv4 address is
+    if that is public: mapped ones (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056) and Teredo (RFC 4380), which has two.
+    """
+    if isinstance(address, ipaddress.IPv4Address):
+        return address not in _SPECIAL
+    if address.ipv4_mapped is not None:
+        return is_public(address.ipv4_mapped)
+    number = int(address)
+    if address in _NAT64:
+        inside = [number]
+    elif address in _6TO4:
+        inside = [number >> 80]
+    elif address in _TEREDO:
+        inside = [number >> 64, ~number]
+    else:
+        return address in _UNICAST and address not in _SPECIAL
+    return all(is_public(ipaddress.IPv4Address(one & 0xFFFFFFFF)) for one in inside)
+
+
+class Public(Enum):
+    """All addresses of which `is_public` is true."""
+
+    PUBLIC = "public"
+
+
+class Reachable(NetworkSet):
+    """Networks, with or without the public Internet.
+
+    Args:
+        networks: In any order.
+
+    Attributes:
+        has_public: Whether the public Internet is meant, too.
+    """
+
+    __slots__ = ("has_public",)
+
+    def __init__(self, networks: Iterable[IPNetwork | NetworkSet | Varying | Public]) -> None:
+        found = list(networks)
+        super().__init__(one for one in found if not isinstance(one, Public))
+        self.has_public = Public.PUBLIC in found
+
+    def __contains__(self, address: IPAddress) -> bool:
+        address = unmapped(address)
+        return (self.has_public and is_public(address)) or super().__contains__(address)
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Reachable) and self.has_public == other.has_public
+        return same and super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash((super().__hash__(), self.has_public))
+
+
 class UnixClients(Enum):
     """Who comes by a UNIX socket, and so from no network."""
 
