@@ -8,12 +8,14 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, ITransport
 
 from txmux.net.addresses import text_of
+from txmux.net.sockets.plainsocket import is_on_this_machine
 
 MOST_HOPS = 8
 """How often a connection may return to this service. Rules that forward it to another listener do so once or twice."""
 
 _WITH_PORT = IPv4Address, IPv6Address
 _PORTS = 1 << 16
+_EVERY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104 - only compared
 _SIZE = 8  # bytes of a slot
 
 
@@ -32,6 +34,17 @@ class LoopDetector:
             memory = memoryview(mmap.mmap(-1, self.SIZE))  # costs nothing where nothing is written
         self.slots = memory.cast("Q")  # by port; 0 if no connection of this service has it
         self.ports: set[int] = set()  # the known ports at which clients arrive
+        self.listens: dict[int, set[str]] = {}  # addresses by port
+
+    def listens_at(self, host: str, port: int) -> None:
+        self.listens.setdefault(port, set()).add("" if host in _EVERY_ADDRESS else host)
+
+    def leads_here(self, host: str, port: int) -> bool:
+        """Return whether this service itself listens at an IP address and port."""
+        hosts = self.listens.get(port)
+        if hosts is None:  # clients may arrive at other ports than they have connected to
+            return port in self.ports and is_on_this_machine(host)
+        return host in hosts or ("" in hosts and is_on_this_machine(host))
 
     def hops_of(self, client: ITransport) -> int:
         peer: Any = client.getPeer()

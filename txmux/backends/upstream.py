@@ -32,6 +32,7 @@ from txmux.wire.proxyprotocol.header import Address
 if TYPE_CHECKING:
     from txmux.backends.connect.tls import BackendTLS
     from txmux.backends.connect.via import ForwardProxy
+    from txmux.backends.names.destinations import Destinations
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
 MARGIN = 2.0
@@ -121,8 +122,8 @@ class Upstream:
 
     Attributes:
         is_plain: Whether its connections are made and relayed without more ado, and all their time limits are longer than some seconds.
+        destinations: Chooses servers that depend on the client; ``None`` if none does.
         depends_on_client: Whether anything depends on the client's identity.
-        depends_on_local_address: Whether a server depends on the address that the client has connected to.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Upstream:
         counters = counters or ProcessCounters()
         self.counts = counters.backend(backend.name)
         self.backend = backend
+        self.destinations: Destinations | None = None
         self.fallback = fallback
         self._early: dict[str, list[str]] = {}
         self.first_names = first_names
@@ -187,7 +189,6 @@ class Upstream:
             or self._affinity is not None
             or self.sources is not None
         )
-        self.depends_on_local_address = any(server.depends_on_client for server in backend.servers)
         limits = backend.max_duration, backend.upload_idle_timeout, backend.download_idle_timeout
         unusual = (
             self.tls,
@@ -200,7 +201,7 @@ class Upstream:
         )
         self.is_plain = (
             all(one is None for one in unusual)
-            and not (self.depends_on_local_address or backend.proxy_tlvs)
+            and not backend.proxy_tlvs
             and min(backend.idle_timeout, backend.half_close_timeout) > MARGIN
         )
 

@@ -13,6 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from txmux.backends.connect.dial import Dial
 from txmux.backends.health.checks import HealthChecks
+from txmux.backends.names.cache import NameCache
+from txmux.backends.names.destinations import Destinations
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import is_name
@@ -39,6 +41,7 @@ class Upstreams:
             what is wrong.
         checking: Whether servers are checked here; otherwise another process's results come by `apply_check`.
         names: Has the addresses of servers' names; without it, they are looked up here.
+        leads_here: Whether this service itself listens at an IP address and port.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Upstreams:
         checking: bool = True,
         counters: ProcessCounters | None = None,
         names: NameResolver | None = None,
+        leads_here: Callable[[str, int], bool] = lambda _host, _port: False,
     ) -> None:
         self._counters = counters or ProcessCounters()
         self._reactor = reactor
@@ -66,6 +70,8 @@ class Upstreams:
         self._checks: dict[Upstream, HealthChecks] = {}
         self._prepared: PreparedUpstreams | None = None
         self._names = names or NameResolver(reactor)
+        self._leads_here = leads_here
+        self._name_cache: NameCache | None = None
         self._users = 0
 
     def upstream_of(self, backend: Backend) -> Upstream:
@@ -81,11 +87,20 @@ class Upstreams:
                 tell=self._report,
                 counters=self._counters,
             )
+            upstream.destinations = self._destinations_of(backend)
             if self._prepared is not None:
                 self._prepared.made.append(upstream)
             elif self._users:
                 self._start_upstream(upstream)
         return upstream
+
+    def _destinations_of(self, backend: Backend) -> Destinations | None:
+        if not any(server.depends_on_client for server in backend.servers):
+            return None
+        if self._name_cache is None:
+            self._name_cache = NameCache(self._reactor)
+        seconds = self._clock.seconds
+        return Destinations(backend, self._name_cache, self._leads_here, seconds)
 
     def apply_overrides(
         self, orders: ServerOverrides, held: Mapping[str, float] = MappingProxyType({})
@@ -122,7 +137,8 @@ class Upstreams:
         for one in self._upstreams.values():
             is_its = one.backend.name == backend
             if is_its and (member := one.pool.adopt(server, is_established=is_established)):
-                return one, member
+                its = one.destinations
+                return one, member if its is None else its.adopted(member, server)
         return None
 
     def add_backends(self, rules: Rules) -> None:
@@ -228,7 +244,12 @@ class Upstreams:
         for checks in self._checks.values():
             checks.stop()
         self._checks.clear()
-        return Deferred.fromCoroutine(self._names.stop())
+        return Deferred.fromCoroutine(self._stop_names())
+
+    async def _stop_names(self) -> None:
+        if self._name_cache is not None:
+            await self._name_cache.stop()
+        await self._names.stop()
 
     def _start_upstream(self, upstream: Upstream) -> None:
         pool = upstream.pool

@@ -217,7 +217,9 @@ def _learners(
                 continue
             # Of a method there is one for each class; matchers may share a class whose functions differ.
             function = getattr(learnt, "__func__", None)
-            kind = (type(learnt.__self__), function) if function else id(learnt)
+            # One that has been asked for a name may learn more.
+            named = _declared(alternative.predicate, "named")
+            kind = (type(learnt.__self__), function, named) if function else id(learnt)
             if kind not in kinds:
                 kinds[kind] = learnt  # referenced, so that no other gets its id
                 yield position, learnt

@@ -41,6 +41,9 @@ class _DtlsPredicate:
         sni = self.wanted.sni if self.wanted else None
         return sni.key(_server_name) if sni else None
 
+    def naming(self, fact: str) -> Predicate:
+        return _DtlsPredicate(HelloOptions()) if fact == "sni" and not self.wanted else self
+
     def learnt(self, flow: Datagrams, /) -> dict[str, str]:
         return hello_facts(flow.parsed_all(parse_dtls).hello)
 

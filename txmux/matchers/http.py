@@ -44,6 +44,8 @@ class _HttpPredicate:
     version: Globs | None
     upgrade: Globs | None
     key: Key | None
+    named: bool = False
+    """Whether the host has to be known, whatever it is."""
     _chooses: bool = attrs.field(init=False)
     """Whether it depends on what `_fits` looks at."""
 
@@ -57,13 +59,17 @@ class _HttpPredicate:
 
     @property
     def longest(self) -> int:
-        http1 = HEAD_LIMIT if self.host or self.upgrade else LINE_LIMIT
+        http1 = HEAD_LIMIT if self.host or self.upgrade or self.named else LINE_LIMIT
         http2 = OPENING_LIMIT if self._asks else len(PREFACE)
         return max(http1 * self.http1, http2 * self.http2)
 
     @property
     def _asks(self) -> bool:
-        return not (self.methods is None and self.host is None and self.path is None)
+        unasked = self.methods is None and self.host is None and self.path is None
+        return self.named or not unasked
+
+    def naming(self, fact: str) -> Predicate:
+        return attrs.evolve(self, named=True) if fact == "host" else self
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         if self.http2 and peeked.data[:1] in _PREFACE_BEGUN:
@@ -82,7 +88,8 @@ class _HttpPredicate:
         upgrade = peeked.parsed(parse_upgrade)
         if self._chooses or upgrade.request.stage < _FIELDS:
             # For the host, fields are read that an answer about Upgrade does not have.
-            request = upgrade.request if self.host is None else peeked.parsed(parse_request)
+            is_asked = self.host is not None or self.named
+            request = peeked.parsed(parse_request) if is_asked else upgrade.request
             verdict = self._ask(request, peeked.data)
             if verdict is not _MATCH:
                 return verdict
@@ -100,10 +107,10 @@ class _HttpPredicate:
             return _NO
         if stage < _FIELDS:
             return _NEED_MORE
-        if self.host is None or request.host is not None:
+        if (self.host is None and not self.named) or request.host is not None:
             return _MATCH
         if stage is _DONE:
-            return _NO
+            return _MATCH if self.host is None else _NO
         # Until more of its fields is read, there is nothing new.
         request.compared.add(id(self))
         return _NEED_MORE

@@ -45,6 +45,11 @@ class _QuicPredicate:
         sni = self.hello.sni if self.hello else None
         return sni.key(_server_name) if sni else None
 
+    def naming(self, fact: str) -> Predicate:
+        if fact != "sni" or self.hello is not None:
+            return self
+        return attrs.evolve(self, hello=HelloOptions())
+
     def learnt(self, flow: Datagrams, /) -> dict[str, str]:
         opening = flow.parsed_all(parse_opening)
         if not opening.certain or opening.version is None:

@@ -27,6 +27,9 @@ class _TlsBase:
 class _TlsPredicate(_TlsBase):
     longest: int = 6
 
+    def naming(self, fact: str) -> Predicate:
+        return _ClientHelloPredicate(HelloOptions()) if fact == "sni" else self
+
     def __call__(self, peeked: Peeked, /) -> Verdict:
         cursor = Cursor(peeked.data)
         try:

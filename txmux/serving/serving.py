@@ -80,6 +80,7 @@ class Serving:
             checking=names is None,
             names=names,
             counters=runtime.counters,
+            leads_here=runtime.loop_detector.leads_here,
         )
         self._shared = shared
         self._share(rules)

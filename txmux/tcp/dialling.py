@@ -10,6 +10,7 @@ from twisted.internet.interfaces import ITransport
 
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector, proxy_header
+from txmux.backends.names.destinations import Asked
 from txmux.backends.pool.member import Member
 from txmux.net.addresses import asked_host
 from txmux.rules.model import Backend
@@ -51,8 +52,8 @@ def connector_for(
         on_failed=on_failed,
     )
     connector.affinity = affinity
-    if upstream.depends_on_local_address:
-        connector.local = asked_host(client.host())
+    if upstream.destinations is not None:
+        connector.asked = _asked_of(client)
     connector.on_open = partial(_note_server, client)
     if client.replays:
         connector.requests = client.replays
@@ -60,6 +61,12 @@ def connector_for(
         agreed = client.agreed_tls
         connector.alpn = (agreed.alpn,) if agreed is not None and agreed.alpn else ()
     return connector
+
+
+def _asked_of(client: Client) -> Asked:
+    local = client.local
+    port = 0 if local is None else local.port
+    return Asked(client.record.facts, asked_host(client.host()), port)
 
 
 def preconnect(client: Client, upstream: Upstream) -> Preconnection:

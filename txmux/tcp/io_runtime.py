@@ -86,7 +86,9 @@ class IORuntime:
     ) -> IListeningPort:
         """Accept the connections of a listening socket; the port works on a duplicate, so the caller closes this one."""
         if opened.family in {socket.AF_INET, socket.AF_INET6}:
-            self.loop_detector.ports.add(opened.getsockname()[1])
+            host, port = opened.getsockname()[:2]
+            self.loop_detector.ports.add(port)
+            self.loop_detector.listens_at(host, port)
         if self.poller is None:
             if opened.family == socket.AF_UNIX:
                 portable: IListeningPort = SharedUNIXPort(opened, factory, self.reactor)

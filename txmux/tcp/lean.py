@@ -24,11 +24,12 @@ from txmux.access.per_source import Permit
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import proxy_header
 from txmux.backends.connect.dial import Dial
+from txmux.backends.names.destinations import Asked
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import MARGIN, Upstream
 from txmux.detection.detector import Decision, Detection
 from txmux.interfaces import Peeked
-from txmux.net.addresses import ip_address_of, text_of
+from txmux.net.addresses import asked_host, ip_address_of, text_of
 from txmux.net.relay.ends import EndReceiver
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
@@ -245,7 +246,11 @@ class LeanConnection:
             return
         self._member = member
         place = member.place
-        if place is None or place[1][1] in self.runtime.loop_detector.ports:
+        if place is None:
+            place = self._choose(member)
+            if place is None:
+                return
+        elif place[1][1] in self.runtime.loop_detector.ports:
             self._continue_by(self.configuration.dial)
             return
         self._place = family, name = place
@@ -259,6 +264,26 @@ class LeanConnection:
             self._greet()
         else:
             self._fail(number)
+
+    def _choose(self, member: Member) -> tuple[int, tuple[str, int]] | None:
+        """Take what a server stands for to this client; without that, or with a name to look up first, expand."""
+        upstream, destinations = self._upstream, self._upstream.destinations
+        if destinations is not None:
+            host, port = "", 0
+            if destinations.needs_local and (end := ip_address_of(self.host())) is not None:
+                host, port = asked_host(self.host()), end.port
+            chosen = destinations.choose(member, Asked(self.record.facts, host, port))
+            if not isinstance(chosen, Member):
+                self._member = None  # type: ignore[assignment]
+                upstream.pool.abandoned(member)
+                self.expand()
+                return None
+            self._member, place = chosen, chosen.place
+            ports = () if destinations.avoids_own else self.runtime.loop_detector.ports
+            if place is not None and place[1][1] not in ports:
+                return place
+        self._continue_by(self.configuration.dial)
+        return None
 
     def _greet(self) -> None:
         """Send the server what the client has sent, which shows whether it is connected."""

@@ -85,7 +85,11 @@ class MuxFactory(ServerFactory):
             runtime = IORuntime(reactor)
         self.runtime = runtime
         self.upstreams = upstreams or Upstreams(
-            runtime.reactor, runtime.clock, runtime.dial, counters=runtime.counters
+            runtime.reactor,
+            runtime.clock,
+            runtime.dial,
+            counters=runtime.counters,
+            leads_here=runtime.loop_detector.leads_here,
         )
         self.configuration = Configuration.make(
             routes,

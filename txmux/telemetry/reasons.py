@@ -17,7 +17,15 @@ RelayReason = Literal[
 """Why a relay ended."""
 
 ConnectFailure = Literal[
-    "connect-refused", "connect-timeout", "tls-failed", "no-server", "limit", "error"
+    "connect-refused",
+    "connect-timeout",
+    "tls-failed",
+    "no-server",
+    "no-name",
+    "name-denied",
+    "address-denied",
+    "limit",
+    "error",
 ]
 """Why no server could be reached."""
 

@@ -668,7 +668,8 @@ def host_and_text(text: str) -> tuple[IPAddress, str]:
 
 
 def _remembered_for(reason: EndReason) -> float:
-    return _REMEMBERED if reason in {"no-route", "denied"} else _TRIED_AGAIN
+    is_lasting = reason in {"no-route", "denied", "no-name", "name-denied"}
+    return _REMEMBERED if is_lasting else _TRIED_AGAIN
 
 
 def _text(data: bytes) -> str:

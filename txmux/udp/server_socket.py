@@ -12,8 +12,9 @@ from twisted.internet.error import ConnectBindError
 from twisted.logger import Logger
 
 from txmux.backends.connect.connector import proxy_header
-from txmux.backends.connect.dial import LOCAL_ERRORS, NO_PORT, no_address
+from txmux.backends.connect.dial import LOCAL_ERRORS, NO_PORT
 from txmux.backends.connect.source import PortRange, SourceAddress, Sources
+from txmux.backends.names.destinations import Asked, Refused, Unknown
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
@@ -22,15 +23,16 @@ from txmux.net.addresses import address_in
 from txmux.net.sockets.client import IN_USE
 from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import sockaddr
-from txmux.rules.model import Server
 from txmux.telemetry.reasons import ConnectFailure, EndReason
 from txmux.udp import ancillary
 from txmux.udp.port import DatagramPort, Key, send
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IDelayedCall
 
+    from txmux.backends.names.destinations import Destinations
     from txmux.backends.upstream import Upstream
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.live_flows import LiveFlows
@@ -79,6 +81,7 @@ class ServerSocket:
         "_has_more",
         "_header",
         "_held",
+        "_look_up",
         "_member",
         "_settling",
         "_tried",
@@ -99,6 +102,7 @@ class ServerSocket:
         self._header = b""
         self._held: HeldClient | None = None
         self._settling: IDelayedCall | None = None
+        self._look_up: Deferred[None] | None = None
         self.is_answered = False  # whether the server has answered
 
     # To a server.
@@ -124,18 +128,25 @@ class ServerSocket:
     def _names_are_known(self) -> None:
         if self._flow is not None:
             self.choose_server(may_wait=False)
+            self._look_up = None
 
     def _go_to(self, found: Member | Unavailable, otherwise: ConnectFailure) -> None:
         """Go to a server, or to the next one that there is a way to."""
-        flow = self._flow
+        flow, destinations = self._flow, self.upstream.destinations
         while isinstance(found, Member):
-            is_fixed = not self.upstream.depends_on_local_address
-            target = found.target if is_fixed else self._target(found)
-            cause = self._open(found, target)
+            if destinations is not None:
+                chosen = self._choose(found, destinations)
+                if chosen is None:
+                    return
+                if not isinstance(chosen, Member):
+                    found, otherwise = Unavailable.NO_SERVER, chosen
+                    break
+                found = chosen
+            cause = self._open(found)
             if cause is not None:
                 found = self._next(found, cause)
                 continue
-            flow.server_chosen(self.upstream, target.text)
+            flow.server_chosen(self.upstream, found.target.text)
             opened = self.sock
             for data in flow.held:
                 self.send(data, 0, is_held=True)
@@ -193,14 +204,35 @@ class ServerSocket:
             self.upstream.pool.line.remove(held, is_connected=is_connected)
             held.since = -1.0
 
-    def _open(self, member: Member, target: Server) -> ConnectFailure | None:
+    def _choose(
+        self, template: Member, destinations: Destinations
+    ) -> Member | ConnectFailure | None:
+        """Return what a server stands for to this client, or why it gets none; ``None`` if its name is looked up first."""
+        flow = self._flow
+        asked = Asked(flow.record.facts, *self._local()) if destinations.needs_local else None
+        asked = asked or Asked(flow.record.facts, "", 0)
+        chosen = destinations.choose(template, asked, self._tried)
+        if isinstance(chosen, Member):
+            return chosen
+        self.upstream.pool.abandoned(template)
+        if isinstance(chosen, Unknown) and self._look_up is None:
+            flow.server_chosen(self.upstream, None)
+            self._look_up = destinations.look_up(chosen)
+            self._look_up.addCallbacks(lambda _: self._names_are_known(), lambda _: None)
+            return None
+        cause: ConnectFailure = "no-server"
+        if isinstance(chosen, Refused):
+            cause, flow.record.server = chosen
+        if not self._tried:
+            template.counts.failed(cause)
+        return cause
+
+    def _open(self, member: Member) -> ConnectFailure | None:
         """Make a socket for a server; returns why not."""
-        server, flow = None, self._flow
+        server, flow, target = None, self._flow, member.target
         live, sources = flow.live, self.upstream.sources
         live.runtime.descriptors.client_accepted()
         try:
-            if self.upstream.depends_on_local_address and target.depends_on_client:
-                raise no_address()
             host, port = target.host, target.port
             server = _new_socket(_IPV6 if ":" in host else _IPV4, _DATAGRAMS)
             if sources is not None:
@@ -227,19 +259,16 @@ class ServerSocket:
             self._prepare_header()
         return None
 
-    def _target(self, member: Member) -> Server:
-        if not self.upstream.depends_on_local_address:
-            return member.target
-        return member.target_for(self._local_host())
-
-    def _local_host(self) -> str:
-        """Return the IP address that the client has sent to, a link-local one with its interface."""
+    def _local(self) -> tuple[str, int]:
+        """Return the IP address and port that the client has sent to, a link-local one with its interface."""
         flow = self._flow
         address = address_in(flow.record.local or "")
-        host = "" if address is None else str(address.host)
+        if address is None:
+            return "", 0
+        host = str(address.host)
         local = flow.port.local_host(flow.key[1])
         # A PROXY header may name another one, and no interface.
-        return local if local.partition("%")[0] == host else host
+        return local if local.partition("%")[0] == host else host, address.port
 
     def _prepare_header(self) -> None:
         """Put a PROXY header on the next datagram, or on each, as the rules have it."""
@@ -262,7 +291,7 @@ class ServerSocket:
             return
         self._ready(READ)  # what waits was sent to the old address
         old, member = self.sock, self._member
-        if old is None or member is None or self._open(member, self._target(member)) is not None:
+        if old is None or member is None or self._open(member) is not None:
             return
         self._close(old)
         self._batches = self._dropped = 0
@@ -335,7 +364,7 @@ class ServerSocket:
         _log.debug(
             "backend {backend}: {server}: nothing listens at that port",
             backend=self.upstream.backend.name,
-            server=self._target(member).text,
+            server=member.target.text,
         )
         self._close(self.sock)
         self.sock, self._member = None, None
@@ -400,7 +429,7 @@ class ServerSocket:
     # To another process, and from one.
 
     def as_json(self) -> dict[str, Any]:
-        tried = {self._target(member).text: cause for member, cause in self._tried.items()}
+        tried = {member.target.text: cause for member, cause in self._tried.items()}
         return {"is_introduced": not self._header, "tried": tried}
 
     def suspend(self) -> None:
@@ -429,7 +458,7 @@ class ServerSocket:
         _, self._dropped = ancillary.queue_of(sock)
         tried: Mapping[str, ConnectFailure] = fields.get("tried", {})
         for other in self.upstream.pool.members:
-            place = self._target(other).text
+            place = other.target.text
             if place in tried:
                 self._tried[other] = tried[place]
         backend, has_sent_header = self.upstream.backend, fields.get("is_introduced", False)
@@ -443,6 +472,8 @@ class ServerSocket:
         self._leave_line()
         if self.sock is not None:
             self._close(self.sock)
+        if self._look_up is not None:
+            self._look_up.cancel()
         member, self._member, self.sock = self._member, None, None
         if member is not None:
             pool = self.upstream.pool

@@ -150,6 +150,15 @@ def hosts(text: str) -> Globs:
     return _compiled(patterns, _normal_host, _host_regex)
 
 
+def host_beginnings(text: str) -> Globs:
+    """Read a regular expression of how host names begin, each with the dot that may end it.
+
+    Raises:
+        ValueError: It cannot be used.
+    """
+    return _regular(f"(?:{text}).*", _absolute_host)
+
+
 def option_globs(
     options: Mapping[str, str], name: str, read: Callable[[str], Globs] = names
 ) -> Globs | None:
@@ -215,6 +224,10 @@ def _items(text: str) -> list[str]:
 
 def _normal_host(name: str) -> str:
     return name.lower().removesuffix(".")
+
+
+def _absolute_host(name: str) -> str:
+    return f"{_normal_host(name)}."
 
 
 def _compiled(

@@ -146,6 +146,7 @@ class LoopTests(ReadingTestCase):
             ("unix:/run/x.sock", "unix:/run/./x.sock"),
             ("10.0.0.1:80", "{local}:80"),
             (":80", "{local}:80"),
+            (":80", "{local}:{port}"),
             ("10.0.0.1:80\n  unix:/run/x.sock", "{local}:81"),
         ):
             self.assertTrue(self.loops(endpoints, server), (endpoints, server))

@@ -320,6 +320,10 @@ class ServerLineTests(BackendTestCase):
             (r"tcp:\:\:1:80", "::1", 80),
             (r"tcp:host=\:\:1:port=80", "::1", 80),
             ("udp:{local}:53", "{local}", 53),
+            ("{sni}:443", "{sni}", 443),
+            ("app-{host}.lan:{port}", "app-{host}.lan", 0),
+            ("udp:{sni}:{port}", "{sni}", 0),
+            ("192.0.2.1:{port}", "192.0.2.1", 0),
         ):
             kind: Any = "udp" if text.startswith("udp:") else "tcp"
             kinds[text] = Server(text, kind, host=host, port=port)
@@ -366,11 +370,18 @@ class ServerLineTests(BackendTestCase):
                 "option 'weight' is given twice; keep one"
             ),
             "h:1 weight=65536": "weight: must be a whole number from 1 to 65535, not '65536'",
-            "{sni}:443": (
-                "'{sni}' stands for nothing; write {local} for the address that the client connected to"
-            ),
             "udp:{Local}:53": (
-                "'{Local}' stands for nothing; write {local} for the address that the client connected to"
+                "'{Local}' stands for nothing; write {local} for the address that the client connected to, "
+                "{sni} or {host} for the name that it asks for"
+            ),
+            "{port}:443": (
+                "'{port}' stands for nothing; write {local} for the address that the client connected to, "
+                "{sni} or {host} for the name that it asks for; the port goes behind the host"
+            ),
+            "{sni}.{host}:443": "'{sni}.{host}' has several placeholders; write one",
+            "a.{local}:443": "'a.{local}': an address has nothing beside it; write {local}",
+            "-{sni}:443": (
+                "'-a' is not a host name; write one such as www.example.com, or an IP address"
             ),
             "h:1 h:2 dwon": (
                 "'h:2' is not expected after the server; write one server a line\n"

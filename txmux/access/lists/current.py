@@ -39,6 +39,8 @@ def _networks_of(rules: Rules) -> Iterator[NetworkSet | None]:
     for route in rules.routes:
         yield route.clients.allowed
         yield route.clients.excluded
+    for backend in rules.every_backend():
+        yield backend.allow_networks
 
 
 class Lists:

@@ -14,7 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory, RequestRefusedError
-from txmux.backends.connect.dial import LOCAL_ERRORS, Dial, no_address, reason_of
+from txmux.backends.connect.dial import LOCAL_ERRORS, Dial, reason_of
+from txmux.backends.names.destinations import Asked, Refused, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.net.header_first import HeaderFirst
@@ -46,7 +47,8 @@ class BackendConnector:
         on_failed: Called with the cause of the last attempt's failure.
 
     Attributes:
-        local: The IP address that the client has connected to, where servers depend on it; empty for a UNIX socket.
+        asked: What the client has asked for, where servers depend on it.
+        refused: What stands for the server in the log if the client has got none; ``None`` is nothing.
         on_open: Called with the transport of each connection before anything is sent.
         requests: Those that the client was answered before detection; a server gets them before anything else.
     """
@@ -69,7 +71,9 @@ class BackendConnector:
     _missing: str = attrs.field(default="", init=False)
     affinity: str = attrs.field(default="", init=False)  # the key of the choice by a hash
     alpn: tuple[bytes, ...] = attrs.field(default=(), init=False)  # offered if the rules name none
-    local: str = attrs.field(default="", init=False)
+    asked: Asked | None = attrs.field(default=None, init=False)
+    refused: str | None = attrs.field(default=None, init=False)
+    _look_up: Deferred[None] | None = attrs.field(default=None, init=False)
     on_open: Callable[[Any], object] | None = attrs.field(default=None, init=False)
     requests: tuple[Exchange, ...] = attrs.field(default=(), init=False)
     tried: dict[Member, ConnectFailure] = attrs.field(factory=dict, init=False)
@@ -90,7 +94,7 @@ class BackendConnector:
             queue.serve()
         found = self._upstream.pool.pick(self.affinity)
         if isinstance(found, Member):
-            self._try(found)
+            self._choose(found)
         elif found is Unavailable.FULL:
             self._wait()
         elif (looked_up := first_names()) is not None:
@@ -104,7 +108,7 @@ class BackendConnector:
         self._is_in_turn = True
         found = self._upstream.pool.pick_in_turn(self.affinity)
         if isinstance(found, Member):
-            self._try(found)
+            self._choose(found)
         elif found is Unavailable.FULL:
             self._wait()
         return found is not Unavailable.NO_SERVER
@@ -127,12 +131,16 @@ class BackendConnector:
             and self.requests == other.requests
             and self.alpn == other.alpn
             and self.affinity == other.affinity
+            and self.asked == other.asked
         )
 
     def cancel(self) -> None:
         self._given_up = True
         member, factory, stop_dialling = self._member, self._factory, self._stop_dialling
+        look_up, self._look_up = self._look_up, None
         self._end_attempt()
+        if look_up is not None:
+            look_up.cancel()
         if self._waiter is not None and self._upstream.queue is not None:
             self._upstream.queue.remove_client(self._waiter)
         if factory is not None:
@@ -157,7 +165,7 @@ class BackendConnector:
             return False
         self._waiter = None
         if isinstance(found, Member):
-            self._try(found)
+            self._choose(found)
         else:
             self._on_failed(self._last_cause("no-server"))
         return True
@@ -176,11 +184,52 @@ class BackendConnector:
 
     # One attempt.
 
+    def _choose(self, member: Member, *, may_ask: bool = True) -> None:
+        """Try a server that the pool has chosen, or what it stands for to this client."""
+        destinations = self._upstream.destinations
+        if destinations is None:
+            self._try(member)
+            return
+        assert self.asked is not None  # noqa: S101 - its maker sees to that
+        chosen = destinations.choose(member, self.asked, self.tried)
+        if isinstance(chosen, Member):
+            self._try(chosen)
+        elif isinstance(chosen, Unknown) and may_ask:
+            self._member = member
+            timeout = self._upstream.backend.connect_timeout
+            self._deadline = self._clock.callLater(timeout, self._name_is_late)
+            self._look_up = look_up = destinations.look_up(chosen)
+            look_up.addCallbacks(lambda _: self._name_is_known(), lambda _: None)
+        else:
+            self._upstream.pool.abandoned(member)
+            cause: ConnectFailure = "no-server"
+            if isinstance(chosen, Refused):
+                cause, self.refused = chosen
+            if not self.tried:
+                member.counts.failed(cause)
+            self._on_failed(self._last_cause(cause))
+
+    def _name_is_known(self) -> None:
+        member, self._look_up = self._member, None
+        assert member is not None  # noqa: S101 - it waits with the look-up
+        self._end_attempt()
+        self._choose(member, may_ask=False)
+
+    def _name_is_late(self) -> None:
+        look_up, member, self._look_up = self._look_up, self._member, None
+        assert look_up is not None and member is not None  # noqa: S101, PT018 - as above
+        self._deadline = None
+        look_up.cancel()
+        self._end_attempt()
+        self._upstream.pool.abandoned(member)
+        member.counts.failed("connect-timeout")
+        self._on_failed(self._last_cause("connect-timeout"))
+
     def _try(self, member: Member) -> None:
         self._member = member
         self._factory = client = ProxyClientFactory(self._connected, self._failed)
         client.requests = self.requests
-        upstream, target = self._upstream, member.target_for(self.local)
+        upstream, target = self._upstream, member.target
         timeout = upstream.backend.connect_timeout
         factory: Any = client
         options: dict[str, Any] = {"member_options": member.options} if member.options else {}
@@ -197,8 +246,6 @@ class BackendConnector:
             client.on_open = self._opened
         eager = self._eager or factory is not client or bool(self.requests)
         try:
-            if target.depends_on_client:
-                raise no_address()  # noqa: TRY301 - handled like other failures to connect
             dial = self._dial
             if via is not None:
                 dial, options["on_open"] = partial(via.dial, dial), self.on_open
@@ -249,11 +296,11 @@ class BackendConnector:
         (_log.warn if is_last and not self._is_in_turn else _log.debug)(
             "backend {backend}: cannot connect to {server}: {why}",
             backend=self._upstream.backend.name,
-            server=member.target_for(self.local).text,
+            server=member.target.text,
             why=self._why(failure),
         )
         if isinstance(found, Member):
-            self._try(found)
+            self._choose(found)
         elif found is Unavailable.FULL:
             self._wait()
         else:

@@ -96,12 +96,6 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     return connection.cancel  # type: ignore[no-any-return]
 
 
-def no_address() -> error.ConnectBindError:
-    return error.ConnectBindError(
-        errno.EADDRNOTAVAIL, "this client came by a UNIX socket, so it asked for no IP address"
-    )
-
-
 def reason_of(failure: Failure) -> str:
     # The error of a connection that is lost as it is made wraps another failure.
     args = getattr(failure.value, "args", ())

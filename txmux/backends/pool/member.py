@@ -38,7 +38,7 @@ class Member:
     """One address for a backend's connections. Only `BackendPool` makes and changes it."""
 
     server: Server
-    target: Server  # with an IP address for a name; its text is for logs; see target_for
+    target: Server  # with an IP address for a name; its text is for logs
     name: str  # its host name, which TLS verifies; empty if there is none
     weight: float = 1  # less than the full one while it starts slowly
     rank: tuple[bool, int] = (False, 0)  # it is used only when none of a lower rank is up
@@ -86,15 +86,10 @@ class Member:
             return 1
         return max(_LEAST_PART, (now - came_at) / slow_start)
 
-    def target_for(self, local: str) -> Server:
-        if not local or not self.server.depends_on_client:
-            return self.target
-        return self.server.at(local)
-
     def is_at(self, target: str) -> bool:
         """Return whether it is the server of a connection to this address, written as in the access log."""
         if self.server.depends_on_client:
-            return target.endswith(f":{self.server.port}")
+            return target.endswith(f":{self.server.port or ''}") or not self.server.port
         return target == self.target.text
 
     def has_room(self) -> bool:

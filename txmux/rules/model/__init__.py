@@ -2,6 +2,9 @@
 
 from txmux.rules.model.backend import (
     LOCAL,
+    NAMES,
+    PORT,
+    AllowedNames,
     Backend,
     Balance,
     Check,
@@ -30,6 +33,8 @@ from txmux.rules.model.networks import (
     IPAddress,
     IPNetwork,
     NetworkSet,
+    Public,
+    Reachable,
     Senders,
     UnixClients,
     Varying,
@@ -42,10 +47,13 @@ from txmux.rules.model.settings import Settings
 
 __all__ = [
     "LOCAL",
+    "NAMES",
     "NOWHERE",
     "NO_CERTIFICATE",
+    "PORT",
     "REVOKED",
     "AllowedClient",
+    "AllowedNames",
     "Alternative",
     "Backend",
     "Balance",
@@ -69,7 +77,9 @@ __all__ = [
     "NetworkSet",
     "Outcome",
     "Period",
+    "Public",
     "Rate",
+    "Reachable",
     "Refusal",
     "Resolve",
     "Route",

@@ -10,9 +10,11 @@ from typing import Literal
 
 import attrs
 
+from txmux.rules.model.networks import Reachable
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
 from txmux.rules.model.section import NOWHERE, Section
 from txmux.transport import Transport
+from txmux.wire.globs import Globs
 
 _WITH_PORTS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
@@ -37,6 +39,12 @@ CheckKind = Literal["tcp", "http", "redis", "postgres", "ssh", "dns", "exchange"
 
 LOCAL = "{local}"
 """As a server's host: the address that the client connected to."""
+
+PORT = "{port}"
+"""As a server's port, which is 0 then: the one that the client connected to."""
+
+NAMES = {"{sni}": "sni", "{host}": "host"}
+"""In a server's host: the name that the client asks for, and the fact that has it."""
 
 
 @attrs.frozen
@@ -63,8 +71,8 @@ class Server:
         text: As the rules file names it, for logs and messages: ``127.0.0.1:22``, ``unix:/run/x.sock``.
         kind: Empty is by `text`, once a `MuxFactory` or a service has it; else ``tcp`` or ``udp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records),
             ``consul`` (`consul` says whose instances) or ``endpoint`` (`text` is a Twisted client endpoint string).
-        host: An IP address, a host name or `LOCAL`.
-        port: 1 to 65535.
+        host: An IP address, a host name, `LOCAL`, or a text with one of `NAMES`.
+        port: 1 to 65535; 0 is that of the client.
         path: The path of a UNIX socket.
         weight: Its share among the servers of a backend, 1 to 65535.
         backup: Whether it is for the time when no other server is up.
@@ -86,13 +94,35 @@ class Server:
 
     @property
     def depends_on_client(self) -> bool:
-        return self.host == LOCAL  # so that its health for one client does not hold for others
+        """Whether it is another one for each client, so that its health for one says nothing of others."""
+        return "{" in self.host or (not self.port and self.kind in {"tcp", "udp"})
 
-    def at(self, host: str) -> Server:
-        """Return it with an IP address in the place of its host."""
-        before = "udp:" if self.kind == "udp" else ""
+    @property
+    def placeholder(self) -> str:
+        """The one of `NAMES` in its host; empty if there is none."""
+        return next((one for one in NAMES if one in self.host), "")
+
+    def at(self, host: str, port: int = 0) -> Server:
+        """Return it with an IP address in the place of its host, and perhaps another port."""
+        before, port = "udp:" if self.kind == "udp" else "", port or self.port
         place = f"[{host}]" if ":" in host else host
-        return attrs.evolve(self, text=f"{before}{place}:{self.port}", host=host)
+        return attrs.evolve(self, text=f"{before}{place}:{port}", host=host, port=port)
+
+
+@attrs.frozen
+class AllowedNames:
+    """The names that clients may be connected to; made by `txmux.rules.reading.backend.allowed_names`.
+
+    Attributes:
+        text: As they are written; those with the same text are the same.
+        patterns: A name needs one that fits.
+    """
+
+    text: str
+    patterns: tuple[Globs, ...] = attrs.field(eq=False)
+
+    def allow(self, name: str) -> bool:
+        return any(pattern.matches(name) for pattern in self.patterns)
 
 
 @attrs.frozen
@@ -228,6 +258,8 @@ class Backend:
 
     Attributes:
         transport: What its servers are spoken to by.
+        allow_names: The names that servers with one of `NAMES` may have; ``None`` if there are no such servers.
+        allow_networks: Where such servers may be; ``None`` is the public Internet, and anywhere for other servers.
         proxy_tlvs: The fields beside the addresses in the header of the PROXY protocol, version 2.
         source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
         via: The proxy that connects to the servers, and looks up their names; ``None`` is none.
@@ -262,6 +294,8 @@ class Backend:
     transport: Transport = attrs.field(init=False, eq=False, repr=False)
     balance: Balance = "round-robin"
     slow_start: float = 0.0
+    allow_names: AllowedNames | None = None
+    allow_networks: Reachable | None = None
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
     proxy_tlvs: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
@@ -294,6 +328,12 @@ class Backend:
     answers: int = 0
     proxy_every: Literal["all", "first"] = "all"
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The facts that its servers depend on: ``sni``, ``host``."""
+        found = (server.placeholder for server in self.servers)
+        return tuple(dict.fromkeys(NAMES[one] for one in found if one))
 
     @idle_timeout.default
     def _usual_idle_timeout(self) -> float:

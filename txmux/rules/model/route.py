@@ -99,12 +99,19 @@ class Alternative:
     datagrams: Predicate | None = None
     streams: bool = True
 
-    def for_transport(self, transport: Transport) -> Alternative | None:
-        """Return the line for listeners of a transport; ``None`` if its matcher is not for that."""
+    def for_transport(self, transport: Transport, fact: str = "") -> Alternative | None:
+        """Return the line for listeners of a transport; ``None`` if its matcher is not for that.
+
+        With the name of a fact, it does not match before that is known, or known not to be there, if its matcher can tell.
+        """
         if transport is Transport.TCP:
-            return self if self.streams else None
-        over = self.datagrams
-        return None if over is None else attrs.evolve(self, predicate=over)
+            found = self if self.streams else None
+        else:
+            over = self.datagrams
+            found = None if over is None else attrs.evolve(self, predicate=over)
+        if found is None or not fact or not hasattr(found.predicate, "naming"):
+            return found
+        return attrs.evolve(found, predicate=found.predicate.naming(fact))
 
 
 @attrs.frozen
@@ -154,7 +161,10 @@ class Route:
 
     def for_transport(self, transport: Transport) -> Route | None:
         """Return the route with the lines for listeners of a transport; ``None`` if there are none."""
-        lines = tuple(filter(None, [one.for_transport(transport) for one in self.alternatives]))
+        of_client = self.outcome.names if isinstance(self.outcome, Backend) else ()
+        fact = next(iter(of_client), "")
+        found = [one.for_transport(transport, fact) for one in self.alternatives]
+        lines = tuple(filter(None, found))
         if not lines:
             return None
         return self if lines == self.alternatives else attrs.evolve(self, alternatives=lines)

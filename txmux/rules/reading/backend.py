@@ -4,19 +4,38 @@ import contextlib
 import ipaddress
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from txmux.rules.model import Backend, Handover, Resolve, Section, Server, ServerTLS, Wake
+from txmux.rules.model import (
+    LOCAL,
+    AllowedNames,
+    Backend,
+    Handover,
+    Resolve,
+    Section,
+    Server,
+    ServerTLS,
+    Wake,
+)
 from txmux.rules.model.backend import split_source
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection, ejection_text
 from txmux.rules.reading.conflicts import mixed_fallback
-from txmux.rules.reading.context import CONSUL, OUTCOME, PEM, PEMS, RESOLVERS, SECRET, VIA
+from txmux.rules.reading.context import (
+    CONSUL,
+    OUTCOME,
+    PEM,
+    PEMS,
+    REACHABLE,
+    RESOLVERS,
+    SECRET,
+    VIA,
+)
 from txmux.rules.reading.endpointstrings import host_name, link_scope
 from txmux.rules.reading.hints import BALANCE_WORDS
 from txmux.rules.reading.values import (
@@ -34,8 +53,10 @@ from txmux.rules.reading.values import (
     with_defaults,
     words,
 )
+from txmux.wire.globs import Globs, host_beginnings, hosts
 
 _PORTS_END = 1 << 16
+_BETWEEN_NAMES = re.compile(r",(?![^\[({]*[\])}])")  # but not within what an expression repeats
 _ALLOWED_CONGESTION = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 _TLS_FIELDS = {
     "tls_name": "name",
@@ -43,6 +64,36 @@ _TLS_FIELDS = {
     "tls_client_certificate": "certificate",
     "alpn": "alpn",
 }
+
+
+def allowed_names(text: str) -> tuple[str, ...]:
+    """Split one line of ``allow_names``: globs and expressions, with commas between them."""
+    items = tuple(item.strip() for item in _BETWEEN_NAMES.split(text))
+    _patterns(items)
+    return items
+
+
+def _patterns(items: Iterable[str]) -> tuple[Globs, ...]:
+    try:
+        globs = ",".join(item for item in items if not item.startswith("~"))
+        return (
+            *([hosts(globs)] if globs else []),
+            # Elsewhere an expression is about a whole name; here its anchors say so.
+            *(
+                host_beginnings(item[2:])
+                if item.startswith("~^") and not item.endswith("$")
+                else hosts(item)
+                for item in items
+                if item.startswith("~")
+            ),
+        )
+    except ValueError as error:
+        raise InvalidValueError(str(error)) from None
+
+
+def _together(lines: Iterable[tuple[str, ...]]) -> AllowedNames:
+    items = tuple(item for line in lines for item in line)
+    return AllowedNames(", ".join(items), _patterns(items))
 
 
 def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backend:
@@ -122,6 +173,17 @@ def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[st
     """Find settings that do not work with servers whose address differs from client to client."""
     servers = found.get("servers", ())
     ours = [server for server in servers if server.depends_on_client]
+    is_named = any(server.placeholder for server in ours)
+    if is_named and "allow_names" not in section.entries:
+        message = (
+            "clients choose where this leads; add the names that they may choose, such as "
+            "'allow_names = *.example.com'"
+        )
+        yield "server", message
+    for key, has_use in (("allow_names", is_named), ("allow_networks", ours)):
+        if servers and key in section.entries and not has_use:
+            example = "{sni}:443" if key == "allow_names" else "{sni}:443 or {local}:443"
+            yield key, f"has no effect without a server such as {example}; add one, or remove this"
     if not ours:
         return
     each = f"{ours[0].text!r} is another server for each client"
@@ -131,6 +193,11 @@ def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[st
         if key in section.entries and found.get(key) is not None:
             message = f"{each}, and what is found out about one says nothing of others; remove this"
             yield key, message
+    if is_named and found.get("hold"):
+        message = f"{each}, and those of others would wait for it, too; remove this"
+        yield "hold", message
+    if "resolve" in section.entries:
+        yield "resolve", f"{each}, whose name is known as long as its TTL says; remove this"
 
 
 def _tlvs(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -210,7 +277,7 @@ def _of_server(text: str, found: Mapping[str, Any]) -> Iterator[str]:
     if server.kind == "endpoint" and kind in {"ssl", "tls"}:
         yield f"{server.text!r} speaks TLS by itself; write it as HOST:PORT, or remove 'tls = yes'"
     elif "tls_name" not in found and (
-        server.kind in {"unix", "consul", "endpoint"} or server.depends_on_client
+        server.kind in {"unix", "consul", "endpoint"} or server.host == LOCAL
     ):
         yield f"{server.text!r} has no name to verify the certificate for; add tls_name = NAME"
 
@@ -330,6 +397,9 @@ _RESOLVE = ValueKind(
     write=lambda one: f"{duration_text(one.interval)} keep={duration_text(one.keep)}",
 )
 _SLOW_START = ValueKind(values.duration, "duration or `0s`")
+_NAMES = ValueKind(
+    allowed_names, "list of patterns", "lines", _together, write=lambda one: one and one.text
+)
 _TLS_NAME = ValueKind(host_name, "host name or address")
 _RATE = ValueKind(values.rate, "rate")
 _HOLD = ValueKind(values.duration, "duration, `0s` for none")
@@ -339,6 +409,10 @@ _WAKE = ValueKind(_wake, "`wol MAC BROADCAST`, or `http POST URL` or `http GET U
 KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "server": SectionKey(_SERVER, example="127.0.0.1:22", field="servers", required=True, meaning=
         "[where to connect](#servers)"),
+    "allow_names": SectionKey(_NAMES, example="*.example.com", meaning=
+        "the names that [clients may choose](#destinations-by-name); `*` is all. Required with `{sni}` and `{host}`"),
+    "allow_networks": SectionKey(REACHABLE, example="public", meaning=
+        "where [what clients choose](#destinations-by-name) may be: `public`, and networks as for `from`. Without it `public` for `{sni}` and `{host}`, and anywhere for others"),
     "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first", meant=BALANCE_WORDS), example="least-connections", meaning=
         "[which of several servers](#balance) a client gets"),
     "slow_start": SectionKey(_SLOW_START, example="30s", meaning=

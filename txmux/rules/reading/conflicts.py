@@ -6,7 +6,17 @@ import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from txmux.interfaces import Transport
-from txmux.rules.model import Backend, Handover, Listener, Outcome, Route, Section, Server, Settings
+from txmux.rules.model import (
+    LOCAL,
+    Backend,
+    Handover,
+    Listener,
+    Outcome,
+    Route,
+    Section,
+    Server,
+    Settings,
+)
 from txmux.rules.model.networks import is_address, unmapped
 from txmux.rules.problems import InvalidValueError, Problem, joined
 from txmux.rules.reading.endpoints import listening, short_form
@@ -150,7 +160,9 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
 
 
 def _why(server: Server, own: Claims, listener: Listener) -> str:
-    if server.depends_on_client:
+    if server.placeholder:
+        return ""
+    if server.host == LOCAL:
         # The address that they connected to may be anywhere; else hops are counted, but only those of TCP.
         if listener.accept_proxy_from is not None and server.kind == "tcp":
             return ""
@@ -180,7 +192,10 @@ def _is_among(server: Server, own: Claims) -> bool:
         return ("unix", posixpath.normpath(server.path)) in own
     if server.kind not in {"tcp", "udp"}:
         return False
-    if server.depends_on_client:
+    if server.host == LOCAL and not server.port:
+        of_udp = server.kind == "udp"
+        return any(claim[0] == "udp" if of_udp else isinstance(claim[0], int) for claim in own)
+    if server.host == LOCAL:
         ports = {("udp", server.port) if server.kind == "udp" else (server.port,)}
         return any(claim[:-2] in ports for claim in own)
     host = server.host.lower().rstrip(".")

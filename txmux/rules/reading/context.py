@@ -13,6 +13,8 @@ from txmux.rules.model import (
     IPNetwork,
     NetworkSet,
     Outcome,
+    Public,
+    Reachable,
     Refusal,
     Section,
     Server,
@@ -128,6 +130,9 @@ class RulesReading:
             raise InvalidValueError("'@' names no file; write for example '@blocklist.txt'")
         return NetworkSet([]) if self.alone else self._lists(self.folder / name)
 
+    def reachable(self, text: str) -> IPNetwork | NetworkSet | Varying | Public:
+        return Public.PUBLIC if text == Public.PUBLIC.value else self.networks(text)
+
     def denied(self, text: str) -> IPNetwork | NetworkSet | Varying:
         if text.startswith(CROWDSEC):
             return crowdsec(text, self.settings, alone=self.alone)
@@ -198,6 +203,9 @@ def _together(networks: Iterable[IPNetwork | NetworkSet | Varying]) -> NetworkSe
 
 NETWORKS = ValueKind(RulesReading.networks, "list of networks", "list", _together, in_context=True)
 DENIED = ValueKind(RulesReading.denied, NETWORKS.shape, "list", _together, in_context=True)
+REACHABLE = ValueKind(
+    RulesReading.reachable, "`public` and a list of networks", "list", Reachable, in_context=True
+)
 OUTCOME = ValueKind(RulesReading.outcome, "[outcome](#outcomes)", in_context=True)
 RESOLVERS = ValueKind(
     endpoints.name_server,

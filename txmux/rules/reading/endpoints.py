@@ -26,6 +26,7 @@ from txmux.rules.reading.endpointstrings import (
     is_handover,
     link_scope,
     server_host,
+    server_port,
     split_arguments,
     udp_listen_address,
 )
@@ -244,7 +245,7 @@ def _server(text: str) -> Server:
             f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
         )
     host = server_host(short["host"]) if short["v6"] is None else _check_v6(short["v6"])
-    return Server(text, "tcp", host=host, port=_server_port(short["port"]))
+    return Server(text, "tcp", host=host, port=server_port(short["port"]))
 
 
 def _endpoint(text: str, kind: str, *, host_like: bool) -> Server:

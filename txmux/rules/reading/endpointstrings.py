@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from txmux.rules.model import LOCAL, Handover, Server
+from txmux.rules.model import LOCAL, NAMES, PORT, Handover, Server
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.values import choice, socket_path, split_words, whole_number
@@ -19,6 +19,7 @@ _ARGUMENT = re.compile(
     r"(?P<first>(?:\\.|[^\\:=])*)(?:=(?P<value>(?:\\.|[^\\:])*))?:", flags=re.DOTALL
 )
 _ESCAPED = re.compile(r"\\(.)", flags=re.DOTALL)
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -68,14 +69,31 @@ def host_name(text: str) -> str:
 
 
 def server_host(text: str) -> str:
-    """Check what `host_name` does, or the placeholder for the address that a client connected to."""
-    if text == LOCAL:
+    """Check what `host_name` does, or a text with a placeholder for a client's name or address."""
+    found = _PLACEHOLDER.findall(text)
+    for one in found:
+        if one not in {LOCAL, *NAMES}:
+            meant = "; the port goes behind the host" if one == PORT else ""
+            raise InvalidValueError(
+                f"{one!r} stands for nothing; write {LOCAL} for the address that the client connected to, "
+                f"{' or '.join(NAMES)} for the name that it asks for{meant}"
+            )
+    if len(found) > 1:
+        raise InvalidValueError(f"{text!r} has several placeholders; write one")
+    if found == [LOCAL] and text != LOCAL:
+        raise InvalidValueError(f"{text!r}: an address has nothing beside it; write {LOCAL}")
+    if found:
+        host_name(text.replace(found[0], "a"))
         return text
-    if text[:1] + text[-1:] == "{}":
-        raise InvalidValueError(
-            f"{text!r} stands for nothing; write {LOCAL} for the address that the client connected to"
-        )
     return host_name(text)
+
+
+_number_of_port = whole_number(1, 65535, "a port")
+
+
+def server_port(text: str) -> int:
+    """Read the port of a server; 0 stands for that of the client."""
+    return 0 if text == PORT else _number_of_port(text)
 
 
 def link_scope(text: str) -> str:
@@ -260,7 +278,6 @@ PREFIX = "udp:"
 
 _PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]:|(?P<host>[^:\[\]]*):)?(?P<port>[^:]*)")
 _listening_port = whole_number(0, 65535, "a port")
-_server_port = whole_number(1, 65535, "a port")
 
 
 def is_for_datagrams(text: str) -> bool:
@@ -282,11 +299,11 @@ def udp_listen_address(text: str) -> tuple[str, int]:
 def datagram_server(text: str) -> Server:
     """Read ``udp:HOST:PORT``."""
     host, port = _split(text, "udp:HOST:PORT or udp:[V6]:PORT")
-    if not host and port and not port.isdecimal():
+    if not host and port and not port.isdecimal() and port != PORT:
         raise InvalidValueError(f"{text!r} has no port; write {text}:PORT")
     if not host:
         raise InvalidValueError(f"{text!r} has no host; write udp:127.0.0.1:{port or 'PORT'}")
-    return Server(text, "udp", host=server_host(host), port=_server_port(port))
+    return Server(text, "udp", host=server_host(host), port=server_port(port))
 
 
 def _split(text: str, forms: str) -> tuple[str, str]:

@@ -179,7 +179,7 @@ class Connecting(Stage):
         client, record = self._client, self._client.record
         connector, self._connector = self._connector, None
         assert connector is not None  # noqa: S101 - it has reported
-        record.server = member.target_for(connector.local).text
+        record.server = member.target.text
         host = server.transport.getHost()  # as the server sees it
         record.server_local = text_of(host) if isinstance(host, _WITH_PORT) else None
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
@@ -195,6 +195,8 @@ class Connecting(Stage):
         connector, self._connector = self._connector, None
         is_again = self._held is not None and self._held.is_trying
         tried = [] if connector is None or is_again else self._note_tried(connector)
+        if connector is not None and connector.refused and not tried:
+            tried = [connector.refused]
         if tried and isinstance(self._upstream.fallback, Refusal):
             self._client.record.server = tried[-1]
         members = () if connector is None else connector.tried.keys()
@@ -239,10 +241,7 @@ class Connecting(Stage):
         self._upstream.pool.line.remove(held)
 
     def _note_tried(self, connector: BackendConnector) -> list[str]:
-        tried = {
-            member.target_for(connector.local).text: cause
-            for member, cause in connector.tried.items()
-        }
+        tried = {member.target.text: cause for member, cause in connector.tried.items()}
         if tried:
             facts = self._client.record.facts
             before = [facts["tried"]] if "tried" in facts else []

@@ -23,7 +23,9 @@ _CLOSE_NOTIFY = 5.0  # seconds that TLS waits for the other side's
 _PATIENCE = 3.0  # seconds
 _MOST = 256 * 1024  # bytes
 
-_NOT_ALLOWED = frozenset({"denied", "no-route", "silent"})
+_NOT_ALLOWED = frozenset(
+    {"denied", "no-route", "silent", "no-name", "name-denied", "address-denied"}
+)
 
 
 @attrs.define(eq=False, slots=False)

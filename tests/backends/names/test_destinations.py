@@ -1,0 +1,276 @@
+"""Servers that clients choose: real sockets, a name server of the test's own, and a clock that the test moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.names import dns
+
+from tests.backends.names.nameserver import SILENCE, NameServer, a
+from tests.support.mux import MuxTestCase
+from tests.support.peers import listen, reactor
+from tests.wire.hello_builder import client_hello, records, server_name
+from txmux.backends.names import cache
+from txmux.backends.names.cache import NameCache
+from txmux.rules.embedding import route
+from txmux.rules.model import Backend, Public, Reachable
+from txmux.rules.reading.backend import KEYS
+from txmux.rules.reading.endpoints import server
+from txmux.rules.reading.values import network
+from txmux.tcp.lean import LeanConnection
+
+_LOOPBACK = Reachable([network("127.0.0.0/8"), network("::1")])
+
+
+def names(*lines: str) -> Any:
+    kind = KEYS["allow_names"].kind
+    return kind.collect(map(kind.read, lines))
+
+
+def hello(name: str) -> bytes:
+    return records(client_hello(server_name(name)))
+
+
+class DestinationCase(MuxTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.dns = NameServer()
+        self.dns.listen()
+        self.addCleanup(self.dns.stop)
+        self.there = listen(self, self.backend)
+
+    def by_name(self, text: str = "", match: str = "tls", **settings: Any) -> int:
+        text = text or f"{{sni}}:{self.there}"
+        usual = {"allow_names": names("*.test"), "allow_networks": _LOOPBACK}
+        backend = Backend(
+            "by-name", (server(text),), resolvers=(self.dns.place,), **{**usual, **settings}
+        )
+        return self.mux([route(match, backend)])
+
+    async def ends(self, port: int, data: bytes) -> Any:
+        """Return the line of a client that is turned away, or whose server has had its bytes and finished."""
+        before, served = len(self.records), len(self.backend.peers)
+        client = await self.connect(port, data)
+        while len(self.records) == before and len(self.backend.peers) == served:
+            await self.turn()
+        if len(self.backend.peers) > served:
+            peer = await self.backend.peer(served)
+            await peer.has(len(data))
+            self.assertEqual(bytes(peer.received), data)
+            client.close()
+            peer.close()
+        await client.is_lost()
+        return await self.logged(before + 1)
+
+
+class NamesTest(DestinationCase):
+    async def test_client_goes_where_its_name_leads(self) -> None:
+        self.dns.zone["www.test"] = a("127.0.0.1")
+        port = self.by_name()
+        for name in ("www.test", "WWW.Test.", "www.test"):
+            line = await self.ends(port, hello(name))
+            self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"))
+            self.assertEqual(line.facts["sni"], "www.test")
+        self.assertEqual(self.dns.asked["www.test", dns.A], 1)
+
+    async def test_reasons(self) -> None:
+        self.dns.zone["near.test"] = a("10.0.0.1")
+        port = self.by_name()
+        for name, reason, place in (
+            ("", "no-name", None),
+            ("www.example", "name-denied", f"www.example:{self.there}"),
+            ("near.test", "address-denied", f"10.0.0.1:{self.there}"),
+            ("nothing.test", "no-server", f"nothing.test:{self.there}"),
+        ):
+            data = hello(name) if name else records(client_hello())
+            line = await self.ends(port, data)
+            self.assertEqual((line.reason, line.server), (reason, place), name)
+            self.assertEqual(line.facts.get("sni", ""), name)
+            self.assertEqual(line.backend, "by-name")
+
+    async def test_known_name_takes_the_lean_path(self) -> None:
+        self.dns.zone["www.test"] = a("127.0.0.1", ttl=2)
+        port = self.by_name()
+        await self.ends(port, hello("www.test"))
+        client = await self.connect(port, hello("www.test"))
+        peer = await self.backend.peer(1)
+        await peer.has(1)
+        if self.factory.runtime.poller is not None:
+            self.assertEqual({type(one) for one in self.factory.connections}, {LeanConnection})
+        for end in (client, peer):
+            end.close()
+            await end.is_lost()
+        await self.logged(2)
+        self.time.advance(2.1)
+        await self.ends(port, hello("www.test"))
+        self.assertEqual(self.dns.asked["www.test", dns.A], 2)
+
+    async def test_hello_in_pieces_and_none(self) -> None:
+        self.dns.zone["www.test"] = a("127.0.0.1")
+        port, data = self.by_name(), hello("www.test")
+        client = await self.connect_read(port, data[:20])
+        client.send(data[20:])
+        peer = await self.backend.peer()
+        await peer.has(len(data))
+        for end in (client, peer):
+            end.close()
+            await end.is_lost()
+        line = await self.logged()
+        self.assertEqual((line.reason, line.facts["sni"]), ("done", "www.test"))
+
+    async def test_host_of_http(self) -> None:
+        self.dns.zone["www.test"] = a("127.0.0.1")
+        allowed = names("*.test", "127.0.0.1", "::1", "10.*")
+        port = self.by_name(f"{{host}}:{self.there}", "http", allow_names=allowed)
+        for host, reason, place in (
+            ("WWW.test:8080", "done", f"127.0.0.1:{self.there}"),
+            ("127.0.0.1", "done", f"127.0.0.1:{self.there}"),
+            ("10.0.0.1", "address-denied", f"10.0.0.1:{self.there}"),
+            ("[::ffff:10.0.0.1]:80", "name-denied", f"[::ffff:10.0.0.1]:{self.there}"),
+            ("[::1%lo]", "name-denied", None),
+            ("", "no-name", None),
+            ("a..test", "name-denied", f"a..test:{self.there}"),
+            ("a\0.test", "name-denied", None),
+            (f"{'a' * 250}.test", "name-denied", None),
+        ):
+            line = await self.ends(port, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            self.assertEqual(line.reason, reason, host)
+            if place:
+                self.assertEqual(line.server, place)
+        line = await self.ends(port, b"GET / HTTP/1.0\r\n\r\n")
+        self.assertEqual((line.reason, line.server), ("no-name", None))
+
+    async def test_local_address_and_port(self) -> None:
+        self.dns.zone["www.test"] = a("127.0.0.2")
+        port = self.by_name("{sni}:{port}", allow_networks=Reachable([network("127.0.0.2")]))
+        listening = reactor.listenTCP(port, self.backend, interface="127.0.0.2")
+        self.addCleanup(listening.stopListening)
+        line = await self.ends(port, hello("www.test"))
+        self.assertEqual((line.reason, line.server), ("done", f"127.0.0.2:{port}"))
+
+
+class AddressesTest(DestinationCase):
+    async def test_other_addresses_of_the_name_are_tried(self) -> None:
+        self.dns.zone["www.test"] = a("127.0.0.1", "127.0.0.9", "10.0.0.1")
+        port = self.by_name()
+        tried = set()
+        for _ in range(3):
+            line = await self.ends(port, hello("www.test"))
+            self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"))
+            tried.add(line.facts.get("tried"))
+        self.assertEqual(tried, {None, f"127.0.0.9:{self.there} connect-refused"})
+
+    async def test_all_addresses_fail(self) -> None:
+        self.dns.zone["www.test"] = a("127.0.0.8", "127.0.0.9")
+        line = await self.ends(self.by_name(), hello("www.test"))
+        self.assertEqual(line.reason, "connect-refused")
+        self.assertEqual(line.facts["tried"].count("connect-refused"), 2)
+
+    async def test_name_that_changes(self) -> None:
+        """What is dialled is what was looked at, however short the name server says that it holds."""
+        self.dns.zone["www.test"] = a("127.0.0.1", ttl=0)
+        port = self.by_name()
+        self.assertEqual((await self.ends(port, hello("www.test"))).reason, "done")
+        self.dns.zone["www.test"] = a("10.0.0.1", ttl=0)
+        self.assertEqual((await self.ends(port, hello("www.test"))).reason, "done")
+        self.time.advance(1.1)
+        self.assertEqual((await self.ends(port, hello("www.test"))).reason, "address-denied")
+        self.assertEqual(len(self.backend.peers), 2)
+
+    async def test_nothing_but_the_public_internet_by_itself(self) -> None:
+        self.dns.zone |= {
+            "private.test": a("10.1.2.3"),
+            "here.test": a("127.0.0.1"),
+            "mapped.test": [dns.Record_AAAA("::ffff:127.0.0.1", 30)],
+            "nat64.test": [dns.Record_AAAA("64:ff9b::7f00:1", 30)],
+            "alias.test": [dns.Record_CNAME("localhost", 30)],
+        }
+        port = self.by_name(allow_networks=None, allow_names=names("*"))
+        for name in ("private.test", "here.test", "mapped.test", "nat64.test", "localhost"):
+            line = await self.ends(port, hello(name))
+            self.assertEqual(line.reason, "address-denied", name)
+        self.assertEqual((await self.ends(port, hello("169.254.169.254"))).reason, "address-denied")
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_own_address(self) -> None:
+        allowed = Reachable([Public.PUBLIC, network("127.0.0.0/8")])
+        port = self.by_name("{sni}:{port}", allow_networks=allowed, allow_names=names("127.*"))
+        line = await self.ends(port, hello("127.0.0.1"))
+        self.assertEqual((line.reason, line.server), ("address-denied", f"127.0.0.1:{port}"))
+        line = await self.ends(port, hello("127.0.0.2"))  # where nothing of it listens
+        self.assertEqual((line.reason, line.server), ("connect-refused", f"127.0.0.2:{port}"))
+
+
+class WaitingTest(DestinationCase):
+    async def test_one_look_up_for_all_who_ask(self) -> None:
+        self.dns.fail("www.test", SILENCE)
+        port = self.by_name()
+        clients = [await self.connect(port, hello("www.test")) for _ in range(5)]
+        while self.dns.asked["www.test", dns.A] < 1 or len(self.factory.connections) < 5:
+            await self.turn()
+        await self.turn(20)
+        self.assertEqual(self.dns.asked["www.test", dns.A], 1)
+        clients[0].reset()
+        await self.logged(1)
+        self.time.advance(5)
+        for client in clients[1:]:
+            await client.is_lost()
+        await self.until_logged(5)  # the look-up goes on
+        reasons = [record.reason for record in self.records]
+        self.assertEqual(reasons, ["client-gone", *["connect-timeout"] * 4])
+
+    async def test_service_ends_meanwhile(self) -> None:
+        self.dns.fail("www.test", SILENCE)
+        port = self.by_name()
+        await self.connect(port, hello("www.test"))
+        while self.dns.asked["www.test", dns.A] < 1:
+            await self.turn()
+        self.assertEqual(self.factory.upstreams.all()[0].pool.connections, 1)
+
+
+class CacheTest(DestinationCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.cache = NameCache(self.time)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.cache.stop()))
+
+    def look_up(self, name: str) -> Deferred[None]:
+        return self.cache.look_up((self.dns.place,), name)
+
+    async def test_how_long_and_how_many(self) -> None:
+        self.patch(cache, "_MOST_NAMES", 2)
+        self.dns.zone |= {"a.test": a("1.1.1.1", ttl=0), "b.test": a("1.1.1.2", ttl=9999)}
+        for name in ("a.test", "b.test"):
+            await self.look_up(name)
+        self.assertTrue(self.known("a.test"))
+        self.time.advance(1.0)
+        self.assertFalse(self.known("a.test"))
+        self.time.advance(298.0)
+        self.assertTrue(self.known("b.test"))
+        self.time.advance(1.0)
+        self.assertFalse(self.known("b.test"))
+        for name in ("b.test", "a.test", "nothing.test"):
+            await self.look_up(name)
+        known = [name for name in ("a.test", "b.test", "nothing.test") if self.known(name)]
+        self.assertEqual(known, ["a.test", "nothing.test"])
+
+    def known(self, name: str) -> bool:
+        return self.cache.known((self.dns.place,), name) is not None
+
+    async def test_look_ups_under_way(self) -> None:
+        self.patch(cache, "_MOST_AT_ONCE", 1)
+        self.cache = NameCache(self.time)
+        self.dns.zone["b.test"] = a("1.1.1.1")
+        self.dns.fail("a.test", SILENCE)
+        first, left, second = map(self.look_up, ("a.test", "left.test", "b.test"))
+        while not self.dns.asked["a.test", dns.A]:
+            await self.turn()
+        left.cancel()
+        await self.assertFailure(left, CancelledError)
+        self.dns.codes.clear()
+        while not second.called:
+            self.time.advance(1)
+            await self.turn(5)
+        self.assertTrue(first.called)
+        self.assertEqual(self.dns.asked["left.test", dns.A], 0)

@@ -1,0 +1,74 @@
+"""Flows whose server is the name that their clients ask for."""
+
+from __future__ import annotations
+
+from tests.backends.names.nameserver import NameServer, a
+from tests.support.datagrams import Talker
+from tests.udp.test_relaying import LISTEN, FlowCase
+from tests.wire.dtls_builder import dtls_body, hello_datagrams
+from tests.wire.hello_builder import client_hello, extension, server_name
+from tests.wire.quic_builder import crypto, initial
+from txmux.udp import flow
+
+_RULES = f"""{LISTEN}
+[route names]
+match   = quic
+          dtls
+backend = b
+[backend b]
+server         = udp:{{sni}}:%s
+allow_names    = *.test
+allow_networks = 127.0.0.0/8
+resolvers      = 127.0.0.1:%s
+"""
+
+
+def _quic(name: str) -> bytes:
+    return initial(crypto(0, client_hello(server_name(name))))
+
+
+class NamesTest(FlowCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.dns = NameServer()
+        self.dns.listen()
+        self.addCleanup(self.dns.stop)
+        self.server = Talker.listening(self, answer=lambda data: data[:5])
+        self.where = f"udp:127.0.0.1:{self.server.port}"
+        [self.port] = self.run_service(_RULES % (self.server.port, self.dns.place[1]))
+
+    async def test_client_goes_where_its_name_leads(self) -> None:
+        self.dns.zone["www.test"] = a("127.0.0.1")
+        for data in (_quic("www.test"), *hello_datagrams(dtls_body(server_name("WWW.test")))):
+            client = Talker.listening(self)
+            self.assertEqual(await client.asks(data, self.port), data[:5])
+        lines = await self.stopped(2)
+        self.assertEqual({line["server"] for line in lines}, {self.where})
+
+    async def test_fragments_wait_for_the_name(self) -> None:
+        self.dns.zone["www.test"] = a("127.0.0.1")
+        pieces = hello_datagrams(dtls_body(extension(21, bytes(40)), server_name("www.test")), 30)
+        client = Talker.listening(self)
+        for piece in pieces:
+            client.say(piece, self.port)
+        await self.server.hears(len(pieces))
+        self.assertEqual(self.server.heard, list(pieces))
+
+    async def test_reasons(self) -> None:
+        for name in ("_REMEMBERED", "_TRIED_AGAIN"):
+            self.patch(flow, name, 0.05)
+        self.dns.zone["near.test"] = a("10.0.0.1")
+        port = self.server.port
+        wanted = {
+            ("no-name", None),
+            ("name-denied", f"www.example:{port}"),
+            ("address-denied", f"udp:10.0.0.1:{port}"),
+            ("no-server", f"nothing.test:{port}"),
+        }
+        for name in ("www.example", "near.test", "nothing.test"):
+            Talker.listening(self).say(_quic(name), self.port)
+        nameless = initial(crypto(0, client_hello(extension(21, b""))))
+        Talker.listening(self).say(nameless, self.port)
+        lines = await self.ended(4)
+        self.assertEqual({(line["reason"], line["server"]) for line in lines}, wanted)
+        self.assertEqual(self.server.heard, [])

@@ -1,0 +1,200 @@
+"""Servers that each client chooses, by its name or by the address that it asked for, as far as the rules allow it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, NamedTuple
+
+import attrs
+
+from txmux.backends.names.cache import KnownName, NameCache
+from txmux.backends.pool.member import Member
+from txmux.net.sockets.plainsocket import congestion_options
+from txmux.rules.model import LOCAL, NAMES, Backend, IPAddress, Public, Reachable
+from txmux.rules.model.networks import unmapped
+from txmux.telemetry.reasons import ConnectFailure
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+_LONGEST = 253  # characters of a host name (RFC 1035, section 2.3.4)
+_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*")
+_PUBLIC = Reachable([Public.PUBLIC])
+_LITERALS = 1000
+_FRESH = 1.0  # seconds for which it is believed whether an address is one of this machine
+
+
+class Asked(NamedTuple):
+    """What a client has asked for.
+
+    Attributes:
+        facts: Those of its protocol.
+        host: The IP address that it has connected to; empty for a UNIX socket.
+        port: The port that it has connected to.
+    """
+
+    facts: Mapping[str, str]
+    host: str
+    port: int
+
+
+class Refused(NamedTuple):
+    """Why a client gets no server, and what is in its place in the log."""
+
+    cause: ConnectFailure
+    server: str | None
+
+
+class Unknown(NamedTuple):
+    """A name that has to be looked up first."""
+
+    name: str
+
+
+@attrs.define(eq=False)
+class _Candidate:
+    address: IPAddress
+    member: Member
+    is_own: bool = False
+    own_until: float = 0.0
+
+
+class Destinations:
+    """Chooses servers of one backend.
+
+    Args:
+        leads_here: Whether this service itself listens at an IP address and port.
+        seconds: The time.
+
+    Attributes:
+        needs_local: Whether the address or the port that a client has connected to is asked for.
+        avoids_own: Whether what is chosen never leads to this service.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        cache: NameCache,
+        leads_here: Callable[[str, int], bool],
+        seconds: Callable[[], float],
+    ) -> None:
+        self._backend, self._cache = backend, cache
+        self._leads_here, self._seconds = leads_here, seconds
+        by_name = any(server.placeholder for server in backend.servers)
+        self._networks = backend.allow_networks or (_PUBLIC if by_name else None)
+        # Hops are counted of TCP alone.
+        self.avoids_own = by_name and (
+            (self._networks or _PUBLIC).has_public or backend.servers[0].kind == "udp"
+        )
+        self._facts = {
+            one.text: NAMES[one.placeholder] for one in backend.servers if one.placeholder
+        }
+        self._literals: dict[str, KnownName] = {}
+        self.needs_local = any(one.host == LOCAL or not one.port for one in backend.servers)
+
+    def choose(
+        self, template: Member, asked: Asked, tried: Collection[Member] = ()
+    ) -> Member | Refused | Unknown:
+        """Choose an address of what a client asks for that may be tried, and has not been.
+
+        Args:
+            template: The server of the rules that the pool has chosen.
+            asked: What the client asks for.
+            tried: Servers that could not be reached.
+        """
+        server = template.server
+        port = server.port or asked.port
+        fact = self._facts.get(server.text)
+        if fact is None:
+            name = asked.host if server.host == LOCAL else server.host
+            if not (name and port):
+                return Refused("no-name", None)
+        else:
+            name = asked.facts.get(fact, "")
+            if not (name and port):
+                return Refused("no-name", None)
+            if server.host != server.placeholder:
+                name = server.host.replace(server.placeholder, name)
+            name = name.lower().removesuffix(".")
+            names = self._backend.allow_names
+            if names is None or "%" in name or not names.allow(name):
+                return Refused("name-denied", _text(name, port))
+        found = self._cache.known(self._backend.resolvers, name) or self._literal(name)
+        if found is None:
+            is_name = fact is None or (len(name) <= _LONGEST and _NAME.fullmatch(name))
+            return Unknown(name) if is_name else Refused("name-denied", _text(name, port))
+        if not found.addresses:
+            return Refused("no-server", _text(name, port))
+        return self._allowed(found, template, name, port, tried)
+
+    def look_up(self, unknown: Unknown) -> Deferred[None]:
+        return self._cache.look_up(self._backend.resolvers, unknown.name)
+
+    def adopted(self, template: Member, target: str) -> Member:
+        """Return the server of a connection that another process has made, from what its log line says."""
+        host, _, port = target.removeprefix("udp:").rpartition(":")
+        return self._member(template, host.strip("[]"), int(port), "")
+
+    def _literal(self, name: str) -> KnownName | None:
+        """Return what an IP address stands for; ``None`` if it is a name."""
+        found = self._literals.get(name)
+        if found is None and (":" in name or name[-1:].isdigit()):
+            try:
+                address = unmapped(ip_address(name))
+            except ValueError:
+                return None
+            if len(self._literals) >= _LITERALS:
+                self._literals.clear()
+            found = self._literals[name] = KnownName((address,), 0.0)
+        return found
+
+    def _allowed(
+        self, found: KnownName, template: Member, name: str, port: int, tried: Collection[Member]
+    ) -> Member | Refused:
+        key = self, template.server.text, port
+        candidates: list[_Candidate] | None = found.candidates.get(key)
+        if candidates is None:
+            candidates = [
+                _Candidate(unmapped(one), self._member(template, str(unmapped(one)), port, name))
+                for one in found.addresses
+            ]
+            if template.server.port:  # a client may choose among all ports
+                found.candidates[key] = candidates
+        before = {member.target.text for member in tried} if tried else ()
+        count, start = len(candidates), found.turn
+        found.turn += 1
+        denied = None
+        for number in range(start, start + count):
+            candidate = candidates[number % count]
+            if candidate.member.target.text in before:
+                continue
+            if self._may_be(candidate):
+                return candidate.member
+            denied = candidate.member.target.text
+        return Refused("address-denied", denied) if denied else Refused("no-server", None)
+
+    def _may_be(self, candidate: _Candidate) -> bool:
+        if self._networks is not None and candidate.address not in self._networks:
+            return False
+        if not self.avoids_own:
+            return True
+        now = self._seconds()
+        if now >= candidate.own_until:
+            target = candidate.member.target
+            candidate.is_own = self._leads_here(target.host, target.port)
+            candidate.own_until = now + _FRESH
+        return not candidate.is_own
+
+    def _member(self, template: Member, host: str, port: int, name: str) -> Member:
+        """Make what stands for one address; whatever is counted of it, the server of the rules counts."""
+        target = template.server.at(host, port)
+        member = attrs.evolve(template, target=target, name=name)
+        if target.kind == "tcp":
+            member.options = congestion_options(self._backend.congestion, host)
+        return member
+
+
+def _text(name: str, port: int) -> str:
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
