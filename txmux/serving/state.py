@@ -31,7 +31,7 @@ from txmux.backends.pool.server_health import MemberState
 if TYPE_CHECKING:
     from txmux.tcp.listener import MuxFactory
 
-TransferState: TypeAlias = "dict[str, Any]"
+TransferState: TypeAlias = dict[str, Any]
 
 _VERSION = 1
 _WORST = {MemberState.UP.value: 0, MemberState.EJECTED.value: 1, MemberState.DOWN.value: 2}
