@@ -53,6 +53,18 @@ def regex_text(pattern: str) -> str:
     return found.decode("ascii")
 
 
+def branches(pattern: str) -> list[str]:
+    """Split a regular expression at each ``|`` that is in no group and no set."""
+    parts, depth = [""], 0
+    for piece in re.findall(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", pattern, re.DOTALL):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "|" and not depth:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
+
+
 def is_searched(pattern: str) -> bool:
     return "^" not in pattern and not pattern.startswith(r"\A")
 

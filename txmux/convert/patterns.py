@@ -3,6 +3,7 @@
 import re
 import warnings
 
+from txmux.convert.matching import branches
 from txmux.convert.terms import InexpressibleError
 
 _GROUP_NAME = re.compile(r"\(\?(?:P?<([A-Za-z_]\w*)>|'(\w+)')")
@@ -43,7 +44,7 @@ def name_pattern(pattern: str) -> str:
         # What begins with a dot has a label before it, in both; else as much as nothing will do.
         if not ("+" in found["start"] and text[0] != ".") and "+" not in found["end"]:
             return written(f"{before}{text}{after}")
-    return "~" + "|".join(map(_whole, _branches(pattern)))
+    return "~" + "|".join(map(_whole, branches(_GROUP_NAME.sub("(", pattern))))
 
 
 def written(name: str) -> str:
@@ -74,21 +75,3 @@ def _whole(branch: str) -> str:
     if branch.endswith("$") and not re.search(r"(?<!\\)(\\\\)*\\\$$", branch):
         return branch[:-1]
     return branch if branch.endswith(".*") else f"{branch}.*"
-
-
-def _branches(pattern: str) -> list[str]:
-    """Split a regular expression at each ``|`` that is in no parentheses."""
-    pattern = _GROUP_NAME.sub("(", pattern)
-    found, depth, in_set = [""], 0, False
-    for piece in re.findall(r"\\.|.", pattern, re.DOTALL):
-        if in_set:
-            in_set = piece != "]"
-        elif piece == "[":
-            in_set = True
-        else:
-            depth += {"(": 1, ")": -1}.get(piece, 0)
-        if piece == "|" and not depth and not in_set:
-            found.append("")
-        else:
-            found[-1] += piece
-    return found

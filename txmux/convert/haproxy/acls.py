@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from txmux.convert.haproxy.binds import BindContext, SideFiles
-from txmux.convert.matching import regex_text, searched
+from txmux.convert.matching import branches, regex_text, searched
 from txmux.convert.terms import ALWAYS, NEVER, SILENT, Condition, InexpressibleError, Term
 from txmux.rules.model import IPNetwork
 
@@ -200,7 +200,7 @@ def _named(test: Criterion) -> Iterator[Term]:
 
 def _patterns(method: str, value: str) -> list[str]:
     if method == "reg":
-        return [f"~{_whole(part)}" for part in _alternatives(value)]
+        return [f"~{_whole(part)}" for part in branches(value)]
     if method not in {"beg", "dom", "end", "found", "str", "sub"}:
         raise InexpressibleError(f"-m {method} has no counterpart")
     if set(value) & set("*?,~"):
@@ -222,18 +222,6 @@ def _whole(pattern: str) -> str:
     ended = text.endswith("$") and not text.endswith("\\$")
     start = searched(text.removesuffix("$") if ended else text)
     return start if ended else f"{start}(?s:.*)"
-
-
-def _alternatives(pattern: str) -> list[str]:
-    """Take a pattern apart at each ``|`` that is in no group."""
-    parts, depth = [""], 0
-    for piece in re.findall(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", pattern, re.DOTALL):
-        depth += (piece == "(") - (piece == ")")
-        if piece == "|" and not depth:
-            parts.append("")
-        else:
-            parts[-1] += piece
-    return parts
 
 
 def _payload(test: Criterion) -> Condition:
