@@ -1,5 +1,7 @@
 """Both roles in an upgrade: successor of an old process, and predecessor of a new one."""
 
+from __future__ import annotations
+
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
