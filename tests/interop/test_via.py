@@ -1,0 +1,184 @@
+"""Servers behind real proxies: OpenSSH's, Dante and microsocks for SOCKS, tinyproxy for HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
+from tests.interop.mux import Mux
+from tests.interop.servers import start_sshd
+from tests.processes.running import is_gone
+from tests.support.echo import EchoServer
+from tests.support.ports import free_port
+
+_DANTE = """\
+logoutput: stderr
+internal: 127.0.0.1 port = {port}
+external: 127.0.0.1
+clientmethod: none
+socksmethod: none
+client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}
+socks block {{ from: 127.0.0.0/8 to: 0.0.0.0/0 port = {blocked} }}
+socks pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}
+"""
+_TINYPROXY = """\
+Port {port}
+Listen 127.0.0.1
+MaxClients 100
+PidFile "{folder}/{port}.pid"
+LogFile "{folder}/{port}.log"
+{more}
+"""
+_LISTENER = "[listen {name}]\nendpoint = 127.0.0.1:0\ndefault = {name}\n[backend {name}]\n"
+
+
+class ProxyTestCase(InteropTestCase):
+    def started(self, child: Child, port: int) -> str:
+        """Wait until a program accepts connections, and return where."""
+
+        def answers() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        self.own(child)
+        eventually(answers, f"a proxy listens: {child.output}")
+        return f"127.0.0.1:{port}"
+
+    def dante(self, blocked: int = 1) -> str:
+        port = free_port()
+        configuration = self.make_folder() / "danted.conf"
+        configuration.write_text(_DANTE.format(port=port, blocked=blocked))
+        pidfile = configuration.with_name("pid")
+        return self.started(Child("danted", "-f", configuration, "-p", pidfile), port)
+
+    def microsocks(self, *options: str) -> str:
+        port = free_port()
+        child = Child("microsocks", "-i", "127.0.0.1", "-p", str(port), *options)
+        return self.started(child, port)
+
+    def tinyproxy(self, more: str = "") -> str:
+        port, folder = free_port(), self.make_folder()
+        configuration = folder / "tinyproxy.conf"
+        configuration.write_text(_TINYPROXY.format(port=port, folder=folder, more=more))
+        return self.started(Child("tinyproxy", "-d", "-c", configuration), port)
+
+    def password(self, text: str = "secret") -> Path:
+        path = self.make_folder() / "password"
+        path.write_text(f"{text}\n")
+        path.chmod(0o600)
+        return path
+
+    def backends(self, server: str, **proxies: str) -> Mux:
+        """Start a service with a listener for each proxy, before the same server."""
+        rules = "".join(
+            f"{_LISTENER.format(name=name)}server = {server}\nvia = {via}\n"
+            for name, via in proxies.items()
+        )
+        return self.own(Mux(self.folder, rules))
+
+
+class TunnelTests(ProxyTestCase):
+    def test_server_that_speaks_first_behind_each_kind_of_proxy(self) -> None:
+        sshd = self.own(start_sshd(self.make_folder()))
+        port, password = free_port(), self.password()
+        command = ("-N", "-D", f"127.0.0.1:{port}", "-p", str(sshd.port), "127.0.0.1")
+        dynamic = self.started(Child("ssh", *sshd.options, *command), port)
+        proxies = {
+            "openssh5": f"socks5://{dynamic}",
+            "openssh4": f"socks4://{dynamic}",
+            "dante": f"socks5://{self.dante()}",
+            "microsocks": f"socks5://ops:{password}@{self.microsocks('-u', 'ops', '-P', 'secret')}",
+            "tinyproxy": f"http://{self.tinyproxy()}",
+            "tinylogin": f"http://ops:{password}@{self.tinyproxy('BasicAuth ops secret')}",
+            "named": f"http://localhost:{self.tinyproxy().rpartition(':')[2]}",
+        }
+        mux = self.backends(f"localhost:{sshd.port}", **proxies)
+        for name in proxies:
+            options = (*sshd.options, "-p", str(mux.ports[name]), "127.0.0.1")
+            found = run("ssh", *options, "head -c 300000 /dev/zero; cat", stdin=b"x" * 300_000)
+            self.assertEqual(len(found.stdout), 600_000, (name, found.stderr, mux.child.output))
+            fields = mux.take_fields("server", "reason", listener=name)
+            self.assertEqual(fields, (f"localhost:{sshd.port}", "done"))
+        self.assertNotIn("secret", mux.child.output)
+
+    def test_refusals_are_named(self) -> None:
+        nowhere, wrong = free_port(), self.password("wrong")
+        proxies = {
+            "dante": (f"socks5://{self.dante(blocked=nowhere)}", "its rules do not allow it (2)"),
+            "microsocks": (f"socks5://{self.microsocks()}", "connection refused (5)"),
+            "nologin": (
+                f"socks5://{self.microsocks('-u', 'ops', '-P', 'secret')}",
+                "accepts only clients with a user and a password",
+            ),
+            "badlogin": (
+                f"socks5://ops:{wrong}@{self.microsocks('-u', 'ops', '-P', 'secret')}",
+                "does not accept user 'ops' with this password",
+            ),
+            "tinyproxy": (f"http://{self.tinyproxy()}", "answers 500 Unable to connect"),
+            "tinylogin": (
+                f"http://{self.tinyproxy('BasicAuth ops secret')}",
+                "answers 407 Proxy Authentication Required; it wants a user and a password",
+            ),
+            "tinybad": (
+                f"http://ops:{wrong}@{self.tinyproxy('BasicAuth ops secret')}",
+                "answers 401 Unauthorized",
+            ),
+        }
+        mux = self.backends(
+            f"127.0.0.1:{nowhere}", **{name: via for name, (via, _) in proxies.items()}
+        )
+        for name, (via, said) in proxies.items():
+            with socket.create_connection(("127.0.0.1", mux.ports[name]), PATIENCE) as client:
+                client.sendall(b"hello")
+                self.assertEqual(client.recv(1), b"")
+            self.assertEqual(mux.take_one(name)["reason"], "connect-refused", name)
+            proxy = via.replace(f"ops:{wrong}@", "")
+            mux.child.wait_for(rf"backend {name}: cannot connect to \S+ the proxy {proxy}: it ")
+            self.assertIn(said, mux.child.output)
+        self.assertNotIn("wrong", mux.child.output)
+
+
+class ServiceTests(ProxyTestCase):
+    def test_checks_go_through_the_proxy(self) -> None:
+        echo, port = self.own(EchoServer()), free_port()
+        configuration = self.make_folder() / "danted.conf"
+        configuration.write_text(_DANTE.format(port=port, blocked=1))
+        rules = (
+            f"{_LISTENER.format(name='b')}server = localhost:{echo.port}\n"
+            f"via = socks5://127.0.0.1:{port}\ncheck = tcp interval=100ms rise=1 fall=1\n"
+        )
+        mux = self.own(Mux(self.folder, rules))
+        mux.child.wait_for(
+            rf"{echo.port} is down: 1 check failed; last: the proxy socks5://127.0.0.1:{port}: connection refused"
+        )
+        self.started(
+            Child("danted", "-f", configuration, "-p", configuration.with_name("pid")), port
+        )
+        mux.child.wait_for(rf"{echo.port} is up: 1 check succeeded")
+
+    def test_connection_moves_at_an_upgrade(self) -> None:
+        echo = self.own(EchoServer())
+        rules = self.folder / "rules.ini"
+        rules.write_text(
+            "[txmux]\nworkers = 2\n"
+            f"{_LISTENER.format(name='b')}server = localhost:{echo.port}\nvia = http://{self.tinyproxy()}\n"
+        )
+        child = self.own(Child(sys.executable, "-m", "txmux", "run", rules))
+        port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+            for _ in range(2):
+                client.sendall(b"there and back")
+                self.assertEqual(client.recv(14, socket.MSG_WAITALL), b"there and back")
+                if child.process.poll() is None:
+                    child.process.send_signal(signal.SIGUSR2)
+                    new = int(child.wait_for(r"process (\d+) serves from now on")[1])
+                    self.assertEqual(child.process.wait(PATIENCE), 0)
+            client.shutdown(socket.SHUT_WR)
+            self.assertEqual(client.recv(1), b"")
+        child.wait_for(rf"server=localhost:{echo.port} .*reason=done")
+        os.kill(new, signal.SIGTERM)
+        eventually(lambda: is_gone(new), "the new process has ended")
