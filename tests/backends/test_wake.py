@@ -1,7 +1,5 @@
 """What is sent to start a server for which clients wait."""
 
-from __future__ import annotations
-
 import socket
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The example `ssh-by-name`: OpenSSH's own jump host behind txmux, with stock ssh, scp and git."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Flows whose server is the name that their clients ask for."""
 
-from __future__ import annotations
-
 from tests.backends.names.nameserver import NameServer, a
 from tests.support.datagrams import Talker
 from tests.udp.test_relaying import LISTEN, FlowCase

@@ -1,7 +1,5 @@
 """Flows that wait until a server is up."""
 
-from __future__ import annotations
-
 import math
 import socket
 from typing import Any

@@ -1,7 +1,5 @@
 """Starts servers while clients wait for them: by Wake-on-LAN, or by an HTTP request."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable
 from typing import Any

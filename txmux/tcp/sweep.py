@@ -1,7 +1,5 @@
 """One timer for all usual connections of a listener."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Connections through a proxy, which a test plays; `tests/interop/test_via.py` has real ones."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.logger import capturedLogs, eventAsText

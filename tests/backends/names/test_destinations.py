@@ -1,7 +1,5 @@
 """Servers that clients choose: real sockets, a name server of the test's own, and a clock that the test moves."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred

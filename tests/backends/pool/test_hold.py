@@ -1,7 +1,5 @@
 """Tests of the line of clients that wait for a server."""
 
-from __future__ import annotations
-
 import gc
 import math
 import time

@@ -1,7 +1,5 @@
 """A server that came up or came new gets its share little by little."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

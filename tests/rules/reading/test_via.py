@@ -1,7 +1,5 @@
 """Tests of ``via``: proxies, their logins, and servers that no proxy can be asked for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hypothesis import given

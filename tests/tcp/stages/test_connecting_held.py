@@ -1,7 +1,5 @@
 """Clients that wait until a server is up."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

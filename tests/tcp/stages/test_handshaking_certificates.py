@@ -1,7 +1,5 @@
 """Certificates of clients that decide which server they get."""
 
-from __future__ import annotations
-
 import ssl
 from datetime import datetime, timedelta, timezone
 from typing import Any

@@ -1,7 +1,5 @@
 """What is said to proxies, and what is understood of their answers, however they are cut."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from hypothesis import given

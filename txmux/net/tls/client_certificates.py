@@ -1,7 +1,5 @@
 """Verifies the certificates of clients, in their handshakes and again when they resume a session."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

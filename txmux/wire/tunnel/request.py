@@ -1,7 +1,5 @@
 """Asks a proxy for a connection to a server: SOCKS 5 and 4a, and CONNECT of HTTP."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Callable, Generator
