@@ -85,6 +85,9 @@ class Configuration:
     counts: ListenerCounts
     version: int = 1  # the version of the rules, counted from 1
     hands_over: bool = False  # whether sockets of clients may be handed over
+    plain: Configuration | None = (
+        None  # the same without routes for the challenges of authorities, if it has some
+    )
 
     @classmethod
     def make(

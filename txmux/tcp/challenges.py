@@ -1,0 +1,55 @@
+"""Puts routes before those of a listener, for authorities that check a name by TLS-ALPN-01 (RFC 8737)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from txmux.detection.detector import Detector
+from txmux.interfaces import Transport
+from txmux.matchers.tls import tls
+from txmux.rules.model import Alternative, Refusal
+from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
+
+NAME = "acme-tls/1"
+"""Of these routes, in the access log. No route of a rules file can be called so."""
+
+
+def with_challenges(configuration: Configuration, challenges: Mapping[str, Any]) -> Configuration:
+    """Return a configuration that answers challenges: by the name that is checked, the TLS of each.
+
+    A listener that decides without a byte of the client answers none.
+    """
+    plain = configuration.plain or configuration
+    top = plain.top
+    routes = top.detector.routes
+    if (
+        not challenges
+        or not routes
+        or top.server_first
+        or plain.settings.transport is not Transport.TCP
+    ):
+        return plain
+    first = [
+        CompiledRoute(
+            NAME, (_alternative(name),), None, termination=termination, counts=plain.counts.unrouted
+        )
+        for name, termination in challenges.items()
+    ]
+    detector = Detector([*first, *routes], top.detector.peek_limit, top.detector.would_take)
+    detector.would_have_taken = top.detector.would_have_taken
+    detector.decides_always = top.detector.decides_always
+    nothing = RuleLayer(Detector([]), (), Refusal.CLOSE)
+    return attrs.evolve(
+        plain,
+        top=attrs.evolve(top, detector=detector),
+        inside={**plain.inside, NAME: nothing},
+        plain=plain,
+    )
+
+
+def _alternative(name: str) -> Alternative:
+    options = {"sni": name, "alpn": NAME}
+    return Alternative(f"tls sni={name} alpn={NAME}", tls.predicate(options))
