@@ -225,3 +225,11 @@ def _service(counts: Counts) -> Iterator[Metric]:
     for route, file, until in gauges.certificates:
         expiry.add_metric([route, file], until)
     yield expiry
+    left = _gauge(
+        "certificate_expires_seconds",
+        "In how many seconds a certificate expires that comes by ACME; 0 if there is none yet.",
+        "name",
+    )
+    for name, seconds in gauges.acme.items():
+        left.add_metric([name], seconds)
+    yield left

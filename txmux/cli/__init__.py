@@ -22,6 +22,7 @@ from txmux.net.tls.deferred import import_reactor_without_tls
 COMMANDS = {
     "ban": "Ban an address or a network for a while.",
     "bans": "List the bans of a running service.",
+    "certificates": "List the certificates of a running service, or renew one that comes by ACME.",
     "check": "Report all errors and warnings in rules files, one per line; nothing is started.",
     "close": "End connections of a running service, by ID or by filters.",
     "completion": "Write the script that completes these commands in a shell.",
@@ -50,7 +51,7 @@ _TABLES = {
         ("ban", "close", "drain", "hold", "release", "reload", "stop", "unban", "upgrade"),
         "CHANGES",
     ),
-    **dict.fromkeys(("bans", "connections", "servers", "status"), "REPORTS"),
+    **dict.fromkeys(("bans", "certificates", "connections", "servers", "status"), "REPORTS"),
 }
 """Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""
 

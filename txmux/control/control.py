@@ -1,10 +1,12 @@
 """The operator's interface to a running service: reports and changes over all its workers."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
@@ -34,6 +36,7 @@ from txmux.control.overrides import Overrides, ServerState, ServiceState
 from txmux.control.rates import Rates, Traffic
 from txmux.control.report import Report, UnknownError
 from txmux.detection.explain import explain_in_steps
+from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_secrets
@@ -46,6 +49,9 @@ from txmux.telemetry.access_log import KEPT
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals, unrouted
 from txmux.telemetry.formatting import counted, duration
+
+if TYPE_CHECKING:
+    from txmux.acme.renewal import Certificates
 
 _MOST_WEIGHT = 65535
 
@@ -162,6 +168,7 @@ class Control:
             *silent_workers(served.get("workers", ())),
             *gauges.attention(time.time()),
             *(("token", problem.message) for problem in readable_secrets(self.rules)),
+            *(self._renewed.attention() if self._renewed is not None else ()),
             *(("bans", problem) for problem in self._sharing.problems),
             *(("lists", problem) for problem in self._lists.problems),
         ]
@@ -196,7 +203,8 @@ class Control:
         gauges = Gauges.of(answer for _, answer in answers.answers)
         shown = [] if self.state is None else self.state.upstreams.certificates()
         to_servers = [(backend.name, *certificate) for backend, certificate in shown]
-        return attrs.evolve(gauges, stale=self._stale(), to_servers=to_servers)
+        acme = {} if self._renewed is None else self._renewed.seconds_left()
+        return attrs.evolve(gauges, stale=self._stale(), to_servers=to_servers, acme=acme)
 
     def _stale(self) -> Mapping[tuple[str, str], tuple[float | None, str]]:
         return {} if self.state is None else self.state.upstreams.stale()
@@ -236,6 +244,39 @@ class Control:
         names = (listener.name for listener in self.rules.listeners)
         total, active, bytes_in, bytes_out = totals(self.counters, names)
         return {"connections": total, "bytes_in": bytes_in, "bytes_out": bytes_out}, active
+
+    # Certificates.
+
+    async def certificates(self) -> Listing:
+        """List the certificates that clients are shown: those that come by ACME, and those of files."""
+        answers = await self._ask("certificates_shown")
+        renewed = (
+            {} if self._renewed is None else {row.pop("name"): row for row in self._renewed.rows()}
+        )
+        rows = [
+            {**renewed[name], "route": route.name, "file": str(file), "acme": True}
+            for route in self.rules.routes
+            if route.terminate_tls is not None
+            for name, file in zip(route.terminate_tls.acme, route.terminate_tls.files, strict=False)
+            if name in renewed
+        ]
+        others = {(one["route"], one["file"]): one for _, found in answers.answers for one in found}
+        more = {"is_self_signed": False, "next_renewal": None, "acme": False}
+        return Listing([*rows, *({**one, **more} for one in others.values())], answers.missing)
+
+    async def renew(self, name: str) -> Report:
+        """Renew the certificate of a name now."""
+        known = self.rules.acme_names
+        if name not in known or self._renewed is None:
+            raise UnknownError(f"no certificate of {name!r} comes by ACME{suggestion(name, known)}")
+        try:
+            return Report(ok=True, changes=await self._renewed.renew(name))
+        except MuxError as problem:
+            return Report.refused(problem)
+
+    @property
+    def _renewed(self) -> Certificates | None:
+        return None if self.state is None else self.state.certificates
 
     # Connections.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -19,6 +19,9 @@ from txmux.backends.pool.server_health import (
 )
 from txmux.backends.upstreams import Upstreams
 from txmux.control.broadcast import Askable
+
+if TYPE_CHECKING:
+    from txmux.acme.renewal import Certificates
 
 ServerState = Literal["ready", "drain", "maintenance"]
 
@@ -85,6 +88,7 @@ class ServiceState:
         status: Counts the connections, in all and in each worker.
         missing: Returns what prevents clients from being served, one line each.
         lists: The contents of lists that change without a reload.
+        certificates: Renews the certificates; ``None`` if none come by ACME.
     """
 
     workers: Callable[[], Sequence[Askable]]
@@ -94,6 +98,7 @@ class ServiceState:
     overrides: Mapping[str, Any] = attrs.field(factory=dict)
     bans: Bans = attrs.field(factory=Bans)
     lists: Lists = attrs.field(factory=Lists)
+    certificates: Certificates | None = None
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply overrides to the checks of this process; the caller sends them to the workers."""

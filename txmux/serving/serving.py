@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from socket import SOCK_DGRAM
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
@@ -27,12 +27,16 @@ from txmux.serving.listening_port import ListeningPort
 from txmux.serving.listening_ports import ListeningPorts
 from txmux.serving.state import TransferState, restore_sources, sources_of
 from txmux.serving.status import connection_counts, log_draining, log_dry_runs, missing_in
+from txmux.tcp.challenges import with_challenges
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.served import Served
 from txmux.telemetry.access_log import AccessLog
 from txmux.telemetry.counting.process_counters import ProcessCounters
+
+if TYPE_CHECKING:
+    from txmux.net.tls.termination import Termination
 
 
 class Serving:
@@ -95,6 +99,7 @@ class Serving:
         self.factories: list[MuxFactory] = []
         self.version = 1
         self.overrides: Mapping[str, Any] = {}
+        self._challenges: dict[str, Termination] = {}
         self.admission: Callable[[Listener], Admission] | None = None
 
     def _share(self, rules: Rules) -> None:
@@ -176,6 +181,28 @@ class Serving:
     def pause(self) -> None:
         """Leave new clients in the queues of the sockets, for another process or until `accept`."""
         self.listening_ports.pause()
+
+    def answer_challenges(self, challenges: Mapping[str, str]) -> None:
+        """Answer authorities that check these names, before any route, and no others.
+
+        By name, the digest that the certificate has to show; see `ChallengeStore`.
+        """
+        if challenges or self._challenges:
+            from txmux.net.tls.challenge import ChallengeStore  # noqa: PLC0415 - OpenSSL takes a while
+            from txmux.net.tls.termination import Termination  # noqa: PLC0415 - the same
+
+            make: Any = ChallengeStore.make
+            self._challenges = {
+                name: Termination(make(name, digest), self._reactor)
+                for name, digest in challenges.items()
+            }
+            self._show_challenges()
+
+    def _show_challenges(self) -> None:
+        for factory in self.factories:
+            changed = with_challenges(factory.configuration, self._challenges)
+            if changed is not factory.configuration:
+                factory.change(changed)
 
     # Other rules.
 
@@ -259,6 +286,8 @@ class Serving:
             factory.change(configuration)
         gone = [factory for factory in self.factories if factory not in prepared.factories]
         self.factories[:] = prepared.factories
+        if self._challenges:
+            self._show_challenges()
         self._retiring = [*filter(lambda one: one.connections, self._retiring), *gone]
         for factory in (*self.factories, *self._retiring):
             factory.log_to(prepared.access_log)
@@ -370,6 +399,8 @@ class Serving:
         """Continue from the state of another process."""
         self.apply_overrides(state.get("wanted", self.overrides))
         self.feed(state.get("networks", {}))
+        if "challenges" in state:
+            self.answer_challenges(state["challenges"])
         self._upstreams.restore(state.get("servers", ()))
         restore_sources(state, sources_of(self.factories))
 

@@ -1,7 +1,5 @@
 """Puts routes before those of a listener, for authorities that check a name by TLS-ALPN-01 (RFC 8737)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

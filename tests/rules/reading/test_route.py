@@ -357,3 +357,52 @@ class RefusalTests(ReadingTestCase):
     def test_any_text(self, text: str) -> None:
         with contextlib.suppress(InvalidValueError):
             period(text.strip())
+
+
+class AcmeTests(SynchronousTestCase):
+    def read(
+        self, match: str, value: str = "acme", settings: str = "acme_folder = certs\n"
+    ) -> TlsEnd:
+        authority = "acme = https://ca.example/dir\n"
+        text = f"[txmux]\n{authority}{settings}{LISTEN}[route a]\nmatch = {match}\nterminate_tls = {value}\nbackend = close\n"
+        found = parse(text, "/etc/rules.ini", MATCHERS).routes[0].terminate_tls
+        assert found is not None
+        return found
+
+    def refused(self, match: str, value: str = "acme") -> str:
+        return str(self.assertRaises(RulesError, self.read, match, value))
+
+    def test_names(self) -> None:
+        """They are those of the match lines, or those that are written; each once, and in its own file."""
+        found = self.read("tls sni=www.Example.com,example.com.\n  tls sni=example.com alpn=h2")
+        self.assertEqual(found.acme, ("www.example.com", "example.com"))
+        files = [Path("/etc/certs") / f"{name}.pem" for name in found.acme]
+        self.assertEqual([*found.files], files)
+        for value in ("acme a.example, b.example", "acme a.example\n  b.example"):
+            self.assertEqual(self.read("tls", value).acme, ("a.example", "b.example"))
+        self.assertEqual(self.read("tls sni=*.example", "acme a.example").acme, ("a.example",))
+
+    def test_patterns(self) -> None:
+        for pattern in ("*.example.com", ".example.com", "www?.example.com", "~www[0-9]"):
+            told = f"{pattern!r} is a pattern: no authority checks a pattern by TLS-ALPN-01: name its names"
+            self.assertIn(told, self.refused(f"tls sni=a.example,{pattern}"))
+            self.assertIn(told, self.refused("tls", f"acme a.example, {pattern}"))
+
+    def test_no_names(self) -> None:
+        self.assertIn("takes its names of 'sni=' in 'match', which has none", self.refused("tls"))
+        for name in ("192.0.2.1", "none/../x", "a..b", "-a.example", "x" * 254):
+            self.assertIn("is not the name of a host", self.refused("tls", f"acme {name}"))
+
+    def test_no_authority(self) -> None:
+        text = (
+            f"{LISTEN}[route a]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
+        )
+        error = self.assertRaises(RulesError, parse, text, "x.ini", MATCHERS)
+        self.assertEqual(
+            str(error),
+            "x.ini:5: [route a] terminate_tls: needs 'acme' in [txmux]; add for example 'acme = letsencrypt' there",
+        )
+
+    def test_no_library(self) -> None:
+        with patch("importlib.util.find_spec", return_value=None):
+            self.assertIn("run: pip install 'txmux[acme]'", self.refused("tls sni=a.example"))

@@ -191,3 +191,28 @@ class StoreTests(SynchronousTestCase):
         with self.assertRaisesRegex(RulesError, "write it into a file") as caught:
             read("shared_limits = redis://:secret@10.0.0.9")
         self.assertNotIn("secret@", str(caught.exception))
+
+
+class AcmeTest(ReadingTestCase):
+    def test_authorities(self) -> None:
+        self.assertIsNone(read("acme = off").acme)
+        staging = read("acme = letsencrypt-staging\nacme_terms = yes").acme
+        self.assertEqual(staging, "https://acme-staging-v02.api.letsencrypt.org/directory")
+        self.assertEqual(
+            read("acme = https://ca.example:14000/dir").acme, "https://ca.example:14000/dir"
+        )
+
+    def test_wrong(self) -> None:
+        for lines, why in (
+            ("acme = letsencript", "did you mean 'letsencrypt'?"),
+            ("acme = http://ca.example/dir", "which begins with https://"),
+            ("acme = https://", "is not an ACME directory"),
+            (
+                "acme = letsencrypt",
+                "terms of service: https://letsencrypt.org/repository/; read them, and add 'acme_terms = yes'",
+            ),
+            ("acme_terms = yes", "does nothing without 'acme'"),
+            ("acme_email = a@b.example", "does nothing without 'acme'"),
+            ("acme = off\nacme_email = nobody", "is not an address"),
+        ):
+            self.assertIn(why, str(self.assertRaises(RulesError, read, lines)), lines)

@@ -84,6 +84,15 @@ async def _set_server(query: Query) -> ApiAnswer:
     return _reported(report, 409)
 
 
+@RESOURCES.change("/api/certificates/{certificate}/renew", "renew a certificate that comes by ACME")
+async def _renew(query: Query) -> ApiAnswer:
+    try:
+        report = await query.control.renew(query.names["certificate"].lower().removesuffix("."))
+    except UnknownError as problem:
+        raise RefusedError(404, str(problem)) from None
+    return _reported(report, 409, "the certificate is not renewed")
+
+
 @RESOURCES.change(
     "/api/backends/{backend}/hold",
     "let new clients of a backend wait, until it is released or for some seconds",

@@ -67,6 +67,7 @@ _IN_PATH = {
     "id": "as in the access log",
     "backend": "its name",
     "server": "as the rules write it",
+    "certificate": "one of its names",
     "name": "the listener's",
 }
 
@@ -220,6 +221,16 @@ _FORMS: dict[str, Any] = {
                 "addresses": [{"address": str, **_SERVER_STATE}],
             }
         ],
+    },
+    "Certificate": {
+        "route": str,
+        "names": [str],
+        "issuer": str,
+        "not_after": float,
+        "next_renewal": float | None,
+        "is_self_signed": bool,
+        "acme": bool,
+        "file": str,
     },
     "Ban": {"network": str, "since": float, "until": float | None, "reason": str},
     "End": Schema(

@@ -38,6 +38,12 @@ async def _is_ready(query: Query) -> ApiAnswer:
     return ApiAnswer.json(answer, 503 if missing else 200)
 
 
+@RESOURCES.get("/api/certificates", "the certificates that clients are shown", [ref("Certificate")])
+async def _certificates(query: Query) -> ApiAnswer:
+    listing = await query.control.certificates()
+    return ApiAnswer.json(listing, headers=incomplete(listing.missing))
+
+
 @RESOURCES.get("/api/routes", "the routes, with their counters", [ref("Route")])
 async def _routes(query: Query) -> ApiAnswer:
     return ApiAnswer.json(await query.control.routes())

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from txmux.cli._output import Output, Row
 from txmux.cli.remote.command import Ask, RemoteCommand, add_filters, read_filters
@@ -51,6 +51,39 @@ def _write_bans(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
 def _ban_cells(one: Mapping[str, Any]) -> list[str]:
     left = "-" if one["until"] is None else duration(int(one["until"] - time.time()))
     return [str(one["network"]), left, str(one["reason"] or "-")]
+
+
+def _certificates_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--renew", metavar="NAME", help="renew the one of this name now, by ACME")
+
+
+def _certificates(ask: Ask, arguments: Namespace) -> Any:
+    if arguments.renew is None:
+        return ask("GET", "/api/certificates")
+    return ask("POST", f"/api/certificates/{quote(arguments.renew, safe='')}/renew")
+
+
+def _write_certificates(answer: Any, arguments: Namespace) -> None:
+    if arguments.renew is not None:
+        Output().line(str(answer["changes"]))
+        return
+    rows = [_certificate_cells(one) for one in answer]
+    head = ("names", "issuer", "ends", "next renewal", "route", "from")
+    _write_list(rows, head, "there are no certificates")
+
+
+def _certificate_cells(one: Mapping[str, Any]) -> list[str]:
+    issuer = "itself, until there is another" if one["is_self_signed"] else str(one["issuer"])
+    next_renewal = "-" if one["next_renewal"] is None else _time(one["next_renewal"])
+    source = "acme" if one["acme"] else str(one["file"])
+    return [
+        ", ".join(one["names"]),
+        issuer,
+        _time(one["not_after"]),
+        next_renewal,
+        one["route"],
+        source,
+    ]
 
 
 def _connections_arguments(parser: ArgumentParser) -> None:
@@ -277,6 +310,7 @@ def _time(seconds: float) -> str:
 
 REPORTS = {
     "bans": RemoteCommand(lambda ask, _: ask("GET", "/api/bans"), _write_bans),
+    "certificates": RemoteCommand(_certificates, _write_certificates, 300, _certificates_arguments),
     "connections": RemoteCommand(_connections, _write_connections, 30, _connections_arguments),
     "servers": RemoteCommand(_servers, _write_servers, 10, _servers_arguments),
     "status": RemoteCommand(_status, _write_status),

@@ -35,7 +35,8 @@ def _readers(
     rules: Rules,
 ) -> Iterator[tuple[Section, str, int | None, Callable[[], _Certificates]]]:
     for route in rules.routes:
-        if route.terminate_tls is not None:
+        # Those by ACME are made at the start.
+        if route.terminate_tls is not None and not route.terminate_tls.acme:
             yield route.section, "terminate_tls", None, partial(_of_end, route.terminate_tls)
     for backend in rules.backends.values():
         tls = backend.tls

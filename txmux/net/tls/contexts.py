@@ -32,6 +32,7 @@ class Contexts:
     Attributes:
         default: For a client that asks for no name, or for an unknown one; switches to the context of a name by itself.
         valid_until: For each certificate its file, and when it expires, in seconds since 1970.
+        shown: For each certificate its names and its issuer.
     """
 
     def __init__(self, end: TlsEnd) -> None:
@@ -43,6 +44,8 @@ class Contexts:
         made = []
         found = read_key_pairs("terminate_tls", end.files)
         self.valid_until = [pair.valid_until for pair in found]
+        certificates = [pair.certificate.to_cryptography() for pair in found]
+        self.shown = [(sorted(_names_of(one)), one.issuer.rfc4514_string()) for one in certificates]
         self.content = [
             (number, certificate.to_cryptography().public_bytes(Encoding.DER))
             for number, group in enumerate(

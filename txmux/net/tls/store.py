@@ -2,7 +2,9 @@
 
 import errno
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.logger import Logger
@@ -46,8 +48,20 @@ class CertificateStore:
                 self._read(states)
         return self._contexts.default
 
+    def look_again(self) -> None:
+        """Have the next client see whether the files have changed, however short the last look is ago."""
+        self._looked_at = -inf
+
     def valid_until(self) -> list[tuple[str, float]]:
         return self._contexts.valid_until
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return each certificate: its file, names, issuer, and when it expires, in seconds since 1970."""
+        found = zip(self._contexts.valid_until, self._contexts.shown, strict=True)
+        return [
+            {"file": file, "names": names, "issuer": issuer, "not_after": until}
+            for (file, until), (names, issuer) in found
+        ]
 
     def prepare(self) -> tuple[Contexts, object]:
         """Read the files for `use_contexts`, or raise `TLSFileError`; also returns their states before.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -72,6 +72,21 @@ class Terminations:
 
         prepared.problems = [problem for _, problem in errors(rules, read)]
         return prepared
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the certificates of routes, except those that come by ACME."""
+        return [
+            {"route": route, **one}
+            for (route, end), made in self._made.items()
+            if not end.acme
+            for one in made.store.shown()
+        ]
+
+    def look_again(self) -> None:
+        """Have the certificates that come by ACME read again, since some are new."""
+        for (_, end), made in self._made.items():
+            if end.acme:
+                made.store.look_again()
 
     def troubles(self) -> list[str]:
         return [trouble for made in self._made.values() if (trouble := made.store.trouble)]

@@ -141,6 +141,10 @@ class Supervisor:
         self._files.use(self._rules)
 
     def _check_files(self, rules: Rules, owner: tuple[int, int] | None) -> None:
+        if rules.acme_names:
+            from txmux.acme.folder import make_first  # noqa: PLC0415 - OpenSSL takes a while
+
+            make_first(rules, owner, time.time())
         terminations = Terminations(self._reactor)
         terminations.read_certificates(rules)
         self._ending = terminations.ending_certificates(rules)
@@ -162,8 +166,26 @@ class Supervisor:
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
         self.pool.watch()
+        self._use_certificates()
         # A server is checked once, and a name looked up once, however many workers route connections to it.
         self.state.upstreams.start()
+
+    def _use_certificates(self) -> None:
+        certificates = self.state.certificates
+        if certificates is None and self._rules.acme_names:
+            from txmux.acme.renewal import Certificates  # noqa: PLC0415 - as above
+
+            certificates = self.state.certificates = Certificates(
+                self._reactor, self._announce, lambda: self.pool.tell("certificates")
+            )
+        if certificates is not None:
+            certificates.use(self._rules)
+
+    def _announce(self, challenges: Mapping[str, str]) -> Deferred[Any]:
+        """Have every worker answer the challenges of an authority; workers that start know them."""
+        ready = [worker for worker in self.pool.all() if worker.ready]
+        asked = [worker.ask("challenges", challenges=challenges) for worker in ready]
+        return DeferredList(asked, consumeErrors=True)
 
     def _worker(self, number: int) -> Worker:
         return Worker(self, number, self._reactor, is_first=not self._is_started)
@@ -196,6 +218,8 @@ class Supervisor:
             message = self._message(self._rules, self._sockets.sockets(), self.version)
         banned = rows_of((ban.network, ban) for ban in self.state.bans)
         state = {**self._known(self._servers()), "names": self._names.as_json(), "banned": banned}
+        certificates = self.state.certificates
+        state["challenges"] = {} if certificates is None else certificates.challenges
         return {**message, "state": state}
 
     def _message(
@@ -353,6 +377,14 @@ class Supervisor:
         self.starter.ping()
         if gone := self.state.bans.expire(time.time()):
             self.pool.tell("ban", rows=rows_of(gone))
+        certificates = self.state.certificates
+        if (
+            certificates
+            and self.transfers.accepting
+            and self.pool.workers
+            and self.pool.are_ready()
+        ):
+            certificates.tick()
         if self.pool.workers:  # otherwise the service is shutting down
             Deferred.fromCoroutine(self.close_unused())
 
@@ -456,6 +488,7 @@ class Supervisor:
         self.starter.use(self._rules)
         self.state.lists.hold(self._rules)
         self._files.commit()
+        self._use_certificates()
         self.version = pending.version
         pending.upstreams.commit()
         # A worker that has ended in between has a successor, which starts with the previous rules.
@@ -538,6 +571,8 @@ class Supervisor:
     async def leave(self) -> None:
         """End each worker after its last connection, and kill those that do not end; others may be started meanwhile."""
         workers = self.pool.leave()
+        if self.state.certificates is not None:
+            self.state.certificates.stop()
         seconds = self._rules.settings.drain_timeout + _GRACE
         self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
         await gatherResults([worker.stop() for worker in workers])
@@ -554,6 +589,7 @@ class Supervisor:
         """Start workers anew, after `leave`, which may still be under way."""
         self._deadline = None
         self.transfers.accepting = True
+        self._use_certificates()
         self.pool.resize(self._rules.settings.workers)
         for worker in self.pool.workers:
             if worker.ready:

@@ -52,6 +52,11 @@ class Period:
         return minute < self.end and (day - 1) % 7 in self.days
 
 
+def acme_file(folder: Path, name: str) -> Path:
+    """Return the file of the certificate, with its key, that a name gets by ACME."""
+    return folder / f"{name}.pem"
+
+
 TLSMinimum = Literal["1.2", "1.3"]
 """The oldest version of TLS that is spoken."""
 
@@ -70,6 +75,7 @@ class TlsEnd:
         allow_client: The accepted certificates among those of `client_ca`; one entry that matches is enough. Empty accepts all.
         client_crl: A PEM file with the lists of certificates that the authorities have revoked (RFC 5280, section 5).
         client: Whether a client needs a verified certificate, or is served without one, too.
+        acme: The names of whose certificates, by ACME, these are the files.
     """
 
     files: tuple[Path, ...]
@@ -79,6 +85,7 @@ class TlsEnd:
     allow_client: tuple[AllowedClient, ...] = ()
     client_crl: Path | None = None
     client: Literal["required", "optional"] = "required"
+    acme: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -74,6 +74,12 @@ class Rules:
             return "nothing to reload: the rules are the options that the service was started with, not a file"
         return ""
 
+    @property
+    def acme_names(self) -> tuple[str, ...]:
+        """The names that get their certificates by ACME, each once."""
+        ends = (route.terminate_tls for route in self.routes)
+        return tuple(dict.fromkeys(name for end in ends if end for name in end.acme))
+
     def outcomes(self) -> Iterator[Outcome]:
         """Return the outcomes of routes, of listeners and of the fallbacks of backends; some occur several times."""
         found = [route.outcome for route in self.routes if route.outcome is not None]

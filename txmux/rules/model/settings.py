@@ -60,6 +60,11 @@ class Settings:
         geo_databases: Databases of the country or autonomous system of an address.
         watch_rules: Seconds between two checks whether the rules' files have changed; 0 is never.
         grace: Seconds that clients are still accepted when the service stops, while it reports that it is not ready.
+        acme: The URL of the ACME directory of an authority (RFC 8555, section 7.1.1); ``None`` asks none for certificates.
+        acme_email: Where the authority may write to; ``None`` is nowhere.
+        acme_folder: The folder of its certificates, and of the account's key.
+        acme_ca: A PEM file with the root of the directory's own certificate; ``None`` is those of the system.
+        acme_terms: Whether the operator agrees to the authority's terms of service.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
@@ -85,4 +90,9 @@ class Settings:
     geo_databases: tuple[Path, ...] = ()
     shared_limits: Store | None = None
     shared_limits_password: Path | None = None
+    acme: str | None = None
+    acme_email: str | None = None
+    acme_folder: Path = Path("/var/lib/txmux/acme")
+    acme_ca: Path | None = None
+    acme_terms: bool = False
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)

@@ -294,8 +294,8 @@ class _RulesParser:
 
     def _route(self, name: str, section: Section) -> Route:
         found = self._read("route", name, section)
-        self._problems += route.contradictions(section)
-        return route.make_route(name, section, found)
+        self._problems += route.contradictions(section, found)
+        return route.make_route(name, section, found, self._reading.settings)
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:
         # The outcome of a section may be a backend that is read in between, from another folder.

@@ -1,7 +1,9 @@
 """The section ``[route NAME]``: which clients go to which backend, and how routes are nested."""
 
+import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -13,12 +15,13 @@ from txmux.rules.model import (
     Refusal,
     Route,
     Section,
+    Settings,
     TlsEnd,
 )
 from txmux.rules.model.networks import EVERY_CLIENT
-from txmux.rules.model.route import MIDNIGHT, WEEK, Period
+from txmux.rules.model.route import MIDNIGHT, WEEK, Period, acme_file
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, suggestion, with_advice
-from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, PEMS, RulesReading
+from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, RulesReading
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import (
     BOOLEAN,
@@ -210,11 +213,82 @@ _TLS_FIELDS = {
 _OF_CLIENTS = ("tls_client_crl", "allow_client", "tls_client")
 
 
-def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
+_ACME = "acme"
+_HOST = re.compile(
+    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+)
+_NO_PATTERN = (
+    "no authority checks a pattern by TLS-ALPN-01: name its names, as in 'terminate_tls = acme www.example.com,example.com', "
+    "or get a certificate by DNS-01 with another client, and write its files here"
+)
+
+
+def _certificate(reading: RulesReading, text: str) -> Path | str:
+    """Read the path of a PEM file, or with ``acme`` before it, a name; just ``acme`` is an empty name."""
+    word, _, name = text.partition(" ")
+    if word != _ACME:
+        return reading.pem(text)
+    if reading.alone:
+        return name
+    if reading.settings.acme is None:
+        raise InvalidValueError(
+            "needs 'acme' in [txmux]; add for example 'acme = letsencrypt' there"
+        )
+    if importlib.util.find_spec("acme") is None:
+        raise InvalidValueError(
+            "needs the package acme, which is not installed; run: pip install 'txmux[acme]'"
+        )
+    return _host(name.strip()) if name else ""
+
+
+def _host(text: str) -> str:
+    name = text.lower().removesuffix(".")
+    if _is_pattern(text):
+        raise InvalidValueError(f"{text!r} is a pattern: {_NO_PATTERN}")
+    if not _HOST.fullmatch(name):
+        raise InvalidValueError(
+            f"{text!r} is not the name of a host; write for example www.example.com"
+        )
+    return name
+
+
+def _is_pattern(text: str) -> bool:
+    return text.startswith(("~", ".")) or not {"*", "?"}.isdisjoint(text)
+
+
+def _asked_names(section: Section) -> Iterator[tuple[int, str]]:
+    """Yield the names of ``sni=``, each with the number of its line."""
+    for number, item in enumerate(section.items("match")):
+        for word in split_words(item.text):
+            option, _, given = word.partition("=")
+            if option == "sni":
+                names = [given] if given.startswith("~") else given.split(",")
+                yield from ((number, name.strip()) for name in names)
+
+
+def _acme_problems(section: Section) -> Iterator[Problem]:
+    """Find what keeps ``terminate_tls = acme`` from taking its names of the ``match`` lines."""
+    asked = [*_asked_names(section)]
+    if not asked:
+        message = "takes its names of 'sni=' in 'match', which has none; write 'match = tls sni=www.example.com', or 'terminate_tls = acme www.example.com'"
+        yield section.problem(message, "terminate_tls")
+    for number, name in asked:
+        try:
+            _host(name)
+        except InvalidValueError as error:  # noqa: PERF203 - all errors are reported
+            yield section.problem(f"terminate_tls = acme: {error}", "match", number)
+
+
+def make_route(name: str, section: Section, found: Mapping[str, Any], settings: Settings) -> Route:
     # Stand-ins for what could not be read let the rest be checked.
     fields = {"alternatives": (), **found}
     tls = {field: fields.pop(key) for key, field in _TLS_FIELDS.items() if key in fields}
     files = fields.pop("terminate_tls", None)
+    if files and isinstance(files[0], str):
+        asked = [name for _, name in _asked_names(section) if not _is_pattern(name)]
+        named = files if files != ("",) else [name.lower().removesuffix(".") for name in asked]
+        tls["acme"] = names = tuple(dict.fromkeys(named))
+        files = tuple(acme_file(settings.acme_folder, name) for name in names)
     if files:
         fields["terminate_tls"] = TlsEnd(files, **tls)
     included, excluded = fields.pop("from", None), fields.pop("not_from", None)
@@ -225,8 +299,10 @@ def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
     return Route(name, clients=clients, section=section, **fields)
 
 
-def contradictions(section: Section) -> Iterator[Problem]:
-    """Find keys that would wrongly make their reader believe that TLS is ended."""
+def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find keys that would wrongly make their reader believe that TLS is ended, and names that no certificate is for."""
+    if found.get("terminate_tls") == ("",):
+        yield from _acme_problems(section)
     for key in [key for key in _TLS_FIELDS if key in section.entries]:
         if "terminate_tls" not in section.entries:
             message = "does nothing without 'terminate_tls'; add that, or remove this"
@@ -290,6 +366,13 @@ _MATCH = ValueKind(
     in_context=True,
 )
 _DURING = ValueKind(period, "one a line", "lines")
+_CERTIFICATES = ValueKind(
+    _certificate,
+    "`acme`, `acme` and a list of names, or a list of paths",
+    "list",
+    in_context=True,
+    word=_ACME,
+)
 _ALLOW_CLIENT = ValueKind(allowed_client, "one a line", "lines")
 _CLIENT_CERT = ValueKind(
     certificate_condition, "one a line", "lines", collect=CertificateCondition.of
@@ -321,8 +404,8 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
         "if given, the route serves clients only at [these times](#during); one line that fits is enough"),
     "under": SectionKey(_UNDER, example="public", meaning=
         "if given, the route belongs only to these listeners, and to these routes that terminate TLS, whose plaintext it matches. It cannot be under itself, directly or through others"),
-    "terminate_tls": SectionKey(PEMS, example="cert.pem, key.pem", meaning=
-        "PEM files with certificates and their keys: txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
+    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", meaning=
+        "PEM files with certificates and their keys, or `acme` for [certificates that renew themselves](#certificates-by-acme): txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference: `h2, http/1.1`. Without it, none is negotiated"),
     "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", meaning=

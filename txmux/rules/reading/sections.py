@@ -149,6 +149,9 @@ def _values(
     items = entry.items
     if kind.takes == "list":
         items = [ValueLine(item.line, part) for item in items for part in split_list(item.text)]
+        if kind.word and items and items[0].text.split()[0] == kind.word:
+            others = (ValueLine(item.line, f"{kind.word} {item.text}") for item in items[1:])
+            items = [items[0], *others]
     if not items:
         message = f"has no value; write for example '{entry.key} = {key.example}'"
         problems.append(section.problem(message, entry.key))

@@ -14,7 +14,7 @@ from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import Store
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined
 from txmux.rules.reading import values
-from txmux.rules.reading.context import CONSUL, RESOLVERS, SECRET, RulesReading
+from txmux.rules.reading.context import CONSUL, PEM, RESOLVERS, SECRET, RulesReading
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.files import SourceFile
@@ -123,6 +123,34 @@ _MOST_WORKERS = 1000
 _NO_PATHS = {"none", "on", "off", "no", "yes", "stdout", "stderr", "syslog", "true", "false"}
 
 
+_LETS_ENCRYPT = {
+    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
+    "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+}
+_TERMS = "https://letsencrypt.org/repository/"
+
+
+def _directory(text: str) -> str | None:
+    if text == "off":
+        return None
+    if text in _LETS_ENCRYPT:
+        return _LETS_ENCRYPT[text]
+    with suppress(ValueError):
+        parts = urlsplit(text)
+        if parts.scheme == "https" and parts.hostname and "@" not in parts.netloc:
+            return text
+    hint = did_you_mean(text, _LETS_ENCRYPT)
+    raise InvalidValueError(
+        f"{text!r} is not an ACME directory{hint}; write {joined([*_LETS_ENCRYPT])}, or its URL, which begins with https://"
+    )
+
+
+def _email(text: str) -> str:
+    if not re.fullmatch(r"[^@\s,<>]+@[^@\s,<>]+", text):
+        raise InvalidValueError(f"{text!r} is not an address; write for example ops@example.com")
+    return text
+
+
 def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
     fields = {name: value for name, value in found.items() if name != "include"}
     return Settings(section=section, **fields)
@@ -139,6 +167,14 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
             "example 'admin_token = /var/lib/txmux/token', which is created if it does not exist, or write unix:/path"
         )
         yield section.problem(message, "admin", number)
+    if found.get("acme") in _LETS_ENCRYPT.values() and not found.get("acme_terms"):
+        message = (
+            f"Let's Encrypt has terms of service: {_TERMS}; read them, and add 'acme_terms = yes'"
+        )
+        yield section.problem(message, "acme")
+    for key in ("acme_email", "acme_ca", "acme_terms"):
+        if found.get(key) and "acme" not in section.entries:
+            yield section.problem("does nothing without 'acme'; add that, or remove this", key)
     if "group" in section.entries and "user" not in section.entries:
         yield section.problem("needs 'user' beside it; add that, or remove this", "group")
 
@@ -242,6 +278,9 @@ _STORE = ValueKind(
     _store, "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`", in_context=True
 )
 
+_ACME = ValueKind(_directory, "`letsencrypt`, `letsencrypt-staging`, a URL, or `off`")
+_EMAIL = ValueKind(_email, "an address")
+
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "include": SectionKey(_INCLUDE, example="rules.d/*.ini", meaning=
@@ -289,6 +328,16 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "a Redis by which several machines share [bans and limits](#shared-limits). If it is unreachable, each machine counts by itself. Needs the extra `txmux[cluster]`"),
     "shared_limits_password": SectionKey(SECRET, example="/etc/txmux/redis.password", meaning=
         "a file with the password for it"),
+    "acme": SectionKey(_ACME, default="off", example="letsencrypt", meaning=
+        "the authority that [`terminate_tls = acme`](#certificates-by-acme) gets certificates from: Let's Encrypt, or the URL of another ACME directory. Needs the extra `txmux[acme]`"),
+    "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
+        "where the authority may write to"),
+    "acme_folder": SectionKey(_TOKEN, default="/var/lib/txmux/acme", meaning=
+        "the folder of the account's key, and of certificates with their keys; made with mode 0700"),
+    "acme_ca": SectionKey(PEM, example="pebble-root.pem", meaning=
+        "a PEM file with the root of the directory's own certificate, instead of those of the system: for a private authority"),
+    "acme_terms": SectionKey(BOOLEAN, meaning=
+        "whether you agree to the authority's terms of service. Without it, one that has terms is not asked, and the error names their address"),
     "geo_databases": SectionKey(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=
         "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources), which are read again when they change. Needs the extra `txmux[geo]`"),
 })

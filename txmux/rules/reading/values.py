@@ -366,6 +366,7 @@ class ValueKind:
         in_context: Whether `read` takes the `Reading` before the text.
         bounds: The least and the greatest number that is accepted, if it is one.
         write: Writes the result of `read` as in a rules file; ``None`` writes nothing.
+        word: A word that, before the first item of a list, stands before all of them.
     """
 
     read: Callable[..., Any]
@@ -375,6 +376,7 @@ class ValueKind:
     in_context: bool = False
     bounds: tuple[int, int] | None = None
     write: Callable[[Any], str | None] = written
+    word: str = ""
 
 
 @attrs.frozen

@@ -135,6 +135,7 @@ class Gauges:
             if there never were any.
         up: The weight now, by backend and server, of each server that gets connections.
         held: How many clients wait for a server, by backend.
+        acme: By name, in how many seconds a certificate expires that comes by ACME; 0 if there is none yet.
         to_servers: Certificates that servers are shown: the backend, the file and when it expires.
     """
 
@@ -148,6 +149,7 @@ class Gauges:
     stale: Mapping[tuple[str, str], tuple[float | None, str]] = attrs.field(factory=dict)
     to_servers: Sequence[tuple[str, str, float]] = ()
     held: Mapping[str, int] = attrs.field(factory=dict)
+    acme: Mapping[str, float] = attrs.field(factory=dict)
 
     def stale_ages(self) -> dict[tuple[str, str], str]:
         """Describe, by backend and server, how old the addresses are that cannot be looked up again."""

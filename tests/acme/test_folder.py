@@ -1,0 +1,115 @@
+"""The files of certificates by ACME."""
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import attrs
+from cryptography import x509
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from txmux.acme.folder import AcmeFolder, ShownCertificate, make_first
+from txmux.errors import MuxError
+from txmux.rules.model import Route, Rules, Settings, TlsEnd
+from txmux.rules.model.route import acme_file
+
+_NAME = "www.example.com"
+
+
+class FolderTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = make_folder(self) / "some/acme"
+        self.folder = AcmeFolder(self.path)
+        self.folder.make()
+
+    def modes(self) -> set[int]:
+        return {stat.S_IMODE(file.stat().st_mode) for file in self.path.iterdir()}
+
+    def test_for_nobody_else(self) -> None:
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        self.folder.account_key("https://a.example/dir")
+        self.folder.sign_missing([_NAME], time.time())
+        self.folder.write_state({"x": 1})
+        self.assertEqual(self.modes(), {0o600})
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o700)
+
+    def test_account(self) -> None:
+        """Each authority has a key of its own, which stays."""
+        first = self.folder.account_key("https://a.example/dir")
+        self.assertEqual(self.folder.account_key("https://a.example/dir"), first)
+        self.assertNotEqual(self.folder.account_key("https://b.example/dir"), first)
+
+    def test_signed(self) -> None:
+        """A name without a certificate gets one, and so does one whose file is damaged, or whose own has expired; any other stays."""
+        now = time.time()
+        self.folder.sign_missing([_NAME], now)
+        first = self.folder.certificate(_NAME)
+        assert first is not None
+        self.assertTrue(first.is_self_signed)
+        self.assertEqual(first.names, (_NAME,))
+        self.folder.sign_missing([_NAME], first.ends - 1)
+        self.assertEqual(self.folder.certificate(_NAME), first)
+        self.folder.sign_missing([_NAME], first.ends)
+        self.assertNotEqual(self.folder.certificate(_NAME), first)
+        issued = make_authority().issue(_NAME)
+        good = issued.key_pem() + issued.pem
+        self.folder.write_certificate(_NAME, good)
+        self.folder.sign_missing([_NAME], now + 10**9)
+        self.assertEqual(self.folder.certificate(_NAME), ShownCertificate.read(good))
+        for damaged in (b"", good[:-300], issued.pem, make_authority().key_pem() + issued.pem):
+            acme_file(self.path, _NAME).write_bytes(damaged)
+            self.assertIsNone(self.folder.certificate(_NAME))
+            self.folder.sign_missing([_NAME], now)
+            self.assertIsNotNone(self.folder.certificate(_NAME))
+
+    def test_longest_name(self) -> None:
+        name = ".".join(["a" * 60] * 4)
+        self.folder.sign_missing([name], time.time())
+        found = self.folder.certificate(name)
+        self.assertEqual(found and found.names, (name,))
+
+    def test_link(self) -> None:
+        """What another process left under a name of its own is replaced, and a link is not followed."""
+        other = self.path.parent / "other"
+        (self.path / f".{_NAME}.pem.new").symlink_to(other)
+        acme_file(self.path, _NAME).symlink_to(other)
+        self.folder.write_certificate(_NAME, b"x")
+        self.assertFalse(other.exists())
+        self.assertEqual([file.name for file in self.path.iterdir()], [f"{_NAME}.pem"])
+
+    def test_state(self) -> None:
+        self.assertEqual(self.folder.state(), {})
+        self.folder.write_state({"a": {"failures": 1}})
+        self.assertEqual(self.folder.state(), {"a": {"failures": 1}})
+        for damaged in (b"[]", b"\xff", b"{"):
+            (self.path / "state.json").write_bytes(damaged)
+            self.assertEqual(self.folder.state(), {})
+
+
+class FirstTests(SynchronousTestCase):
+    def rules(self, folder: Path, *names: str) -> Rules:
+        end = TlsEnd(tuple(acme_file(folder, name) for name in names), acme=names)
+        route = Route("site", (), None, terminate_tls=end)
+        return Rules(Path("x.ini"), Settings(acme_folder=folder), (), (route,))
+
+    def test_made(self) -> None:
+        """Names of several routes have a certificate each, and rules without such names make nothing."""
+        folder = make_folder(self) / "acme"
+        rules = self.rules(folder, "a.example", "b.example")
+        make_first(attrs.evolve(rules, routes=()), None, time.time())
+        self.assertFalse(folder.exists())
+        make_first(attrs.evolve(rules, routes=rules.routes * 2), None, time.time())
+        for name in ("a.example", "b.example"):
+            shown = x509.load_pem_x509_certificate(acme_file(folder, name).read_bytes())
+            self.assertEqual(shown.subject.rfc4514_string(), f"CN={name}")
+
+    def test_impossible(self) -> None:
+        file = make_folder(self) / "file"
+        file.write_bytes(b"")
+        error = self.assertRaises(MuxError, make_first, self.rules(file / "x", "a"), None, 0.0)
+        self.assertIn("acme_folder: cannot write", str(error))
+        self.assertIn("name a folder that the user of txmux may write to", str(error))

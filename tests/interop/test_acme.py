@@ -1,0 +1,432 @@
+"""Certificates that txmux gets by itself; Pebble is the authority, which refuses half of all nonces."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.request import urlopen
+
+from cryptography import x509
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.logger import globalLogPublisher
+
+from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of
+from tests.interop.pebble import Pebble
+from tests.interop.servers import start_redis
+from tests.processes.upgrading import Upgrading
+from tests.support.ports import free_port
+from txmux.acme.folder import make_first
+from txmux.acme.renewal import Certificates
+from txmux.rules.model import Route, Rules, Settings, TlsEnd
+from txmux.rules.model.route import acme_file
+
+_ONE, _OTHER = "www.example.com", "example.com"
+_SITE = """\
+[listen public]
+endpoint = 127.0.0.1:{port}
+[route site]
+match = tls sni=www.example.com,Example.com
+terminate_tls = acme
+backend = {redis}
+"""
+
+
+def _shown(port: int, name: str, *protocols: str) -> x509.Certificate:
+    """Return the certificate that a client is shown that asks for a name."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(protocols)
+    with (
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+        context.wrap_socket(plain, server_hostname=name) as client,
+    ):
+        return x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
+
+
+def _issuer(port: int, name: str) -> str:
+    return _shown(port, name).issuer.rfc4514_string()
+
+
+class AcmeCase(InteropTestCase):
+    """Has an authority, and a server behind txmux."""
+
+    pebble: ClassVar[Pebble]
+    redis: ClassVar[int]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.pebble = cls.share(Pebble(cls.folder))
+        cls.redis = cls.share(start_redis(cls.folder)).port
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.acme = self.make_folder() / "acme"
+
+    def start(
+        self, settings: str = "", rules: str = _SITE, acme: str | None = None, terms: str = "yes"
+    ) -> Upgrading:
+        own = self.make_folder()
+        self.socket = own / "admin.sock"
+        named = rules.format(port=self.pebble.challenged, redis=f"127.0.0.1:{self.redis}")
+        asked = self.pebble.settings(self.acme, acme).replace("terms = yes", f"terms = {terms}")
+        return self.own(Upgrading(own, named, f"{asked}admin = unix:{self.socket}\n{settings}"))
+
+    def txmux(self, *words: str) -> str:
+        return output_of(
+            sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.socket}"
+        ).decode()
+
+    def certificates(self) -> dict[str, Any]:
+        rows = json.loads(self.txmux("certificates", "--json"))
+        return {name: row for row in rows for name in row["names"]}
+
+    def wait_for_certificates(self, *names: str) -> None:
+        for name in names or (_ONE, _OTHER):
+            eventually(
+                lambda name=name: "Pebble" in _issuer(self.pebble.challenged, name),  # type: ignore[misc]
+                f"clients see a certificate of {name}",
+            )
+
+
+class GotTests(AcmeCase):
+    def test_first(self) -> None:
+        """Two workers show each name its own certificate of the authority; its file is for nobody else, and no key is in a log."""
+        mux = self.start("workers = 2\n")
+        mux.child.wait_for(f"{_ONE} has no certificate of an authority yet")
+        self.wait_for_certificates()
+        for name in (_ONE, _OTHER):
+            names = _shown(self.pebble.challenged, name).extensions.get_extension_for_class(
+                x509.SubjectAlternativeName
+            )
+            self.assertEqual(names.value.get_values_for_type(x509.DNSName), [name])
+        challenged = [line for line in mux.lines() if line["route"] == "acme-tls/1"]
+        self.assertLessEqual({_ONE, _OTHER}, {line["facts"]["sni"] for line in challenged})
+        found = self.certificates()
+        self.assertLess(found[_ONE]["next_renewal"], found[_ONE]["not_after"])
+        self.assertEqual((found[_ONE]["acme"], found[_ONE]["route"]), (True, "site"))
+        self.assertNotIn("attention", self.txmux("status"))
+        self.assertEqual(self.acme.stat().st_mode & 0o777, 0o700)
+        files = [*self.acme.iterdir()]
+        self.assertEqual({file.stat().st_mode & 0o777 for file in files}, {0o600})
+        self.assertIn(self.acme / f"{_ONE}.pem", files)
+        said = mux.child.output + mux.log.read_text()
+        for file in self.acme.glob("*.pem"):
+            self.assertNotIn(file.read_text().splitlines()[1], said)
+
+    def test_renewed_under_load(self) -> None:
+        """While certificates are renewed, nobody is shown a wrong one, and no connection is cut."""
+        self.start("workers = 2\n")
+        self.wait_for_certificates()
+        port, stop = self.pebble.challenged, threading.Event()
+        wrong: list[object] = []
+        serials: set[int] = set()
+
+        def come() -> None:
+            while not stop.is_set():
+                try:
+                    for name in (_ONE, _OTHER):
+                        found = _shown(port, name)
+                        names = found.extensions.get_extension_for_class(
+                            x509.SubjectAlternativeName
+                        )
+                        serials.add(found.serial_number)
+                        if names.value.get_values_for_type(x509.DNSName) != [name] or (
+                            "Pebble" not in found.issuer.rfc4514_string()
+                        ):
+                            wrong.append(found)
+                except OSError as problem:  # noqa: PERF203 - each client counts
+                    wrong.append(problem)
+
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with (
+            socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname=_ONE) as client,
+        ):
+            threads = [threading.Thread(target=come) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for name in (_ONE, _OTHER):
+                self.assertIn(f"{name}: renewed", self.txmux("certificates", "--renew", name))
+            for name in (_ONE, _OTHER):
+                file = x509.load_pem_x509_certificate((self.acme / f"{name}.pem").read_bytes())
+                eventually(
+                    lambda file=file: file.serial_number in serials,  # type: ignore[misc]
+                    "clients see the new certificate",
+                )
+            stop.set()
+            for thread in threads:
+                thread.join(PATIENCE)
+            client.sendall(b"PING\r\n")
+            self.assertEqual(client.recv(7), b"+PONG\r\n")
+        self.assertEqual(wrong, [])
+        self.assertEqual(len(serials), 4)
+
+    def test_other_challenges(self) -> None:
+        """Challenges for what was not asked for go by the routes, as lego's do."""
+        other = "[route lego]\nmatch = tls alpn=acme-tls/1\nbackend = reset\n"
+        mux = self.start(rules=_SITE.replace("[route site]", f"{other}[route site]"))
+        self.wait_for_certificates()
+        for name in ("other.example.com", _ONE):
+            with self.assertRaises(OSError):
+                _shown(self.pebble.challenged, name, "acme-tls/1")
+        eventually(lambda: any(line["route"] == "lego" for line in mux.lines()), "they are logged")
+        logged = [line["facts"]["sni"] for line in mux.lines() if line["route"] == "lego"]
+        self.assertEqual(logged, ["other.example.com", _ONE])
+
+    def test_terms(self) -> None:
+        """An authority with terms is not asked without the operator's consent; a reload with it asks at once."""
+        mux = self.start(terms="no")
+        mux.child.wait_for(
+            "has terms of service: data:text/plain,Do%20what%20thou%20wilt; read them"
+        )
+        self.assertIn("acme_terms = yes", self.txmux("status"))
+        issued = self.pebble.issued
+        mux.reload(("acme_terms = no", "acme_terms = yes"))
+        self.wait_for_certificates()
+        self.assertEqual(self.pebble.issued, issued + 2)
+
+    def test_full_disk(self) -> None:
+        """A certificate that cannot be written is kept, not asked for again, and written once that is possible."""
+        mux = self.start()
+        self.wait_for_certificates()
+        issued = self.pebble.issued
+        before = (self.acme / f"{_ONE}.pem").read_bytes()
+        pid = int(json.loads(self.txmux("status", "--json"))["pid"])
+        whole = resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        with self.assertRaisesRegex(AssertionError, "cannot be written to"):
+            self.txmux("certificates", "--renew", _ONE)
+        self.assertIn("cannot be written to", self.txmux("status"))
+        self.assertEqual((self.acme / f"{_ONE}.pem").read_bytes(), before)
+        self.assertEqual(_issuer(self.pebble.challenged, _ONE)[:9], "CN=Pebble")
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, whole)
+        self.assertIn("renewed", self.txmux("certificates", "--renew", _ONE))
+        self.assertNotEqual((self.acme / f"{_ONE}.pem").read_bytes(), before)
+        self.assertEqual(self.pebble.issued, issued + 1)
+        self.assertNotIn("attention", self.txmux("status"))
+        self.assertFalse([*self.acme.glob(".*")])
+        mux.child.wait_for("cannot be written to")
+
+    def test_away(self) -> None:
+        """The service starts while the authority is away, and after it is there, asks when it is told to."""
+        port, served = free_port(), self.pebble.challenged
+        mux = self.start(f"acme = https://127.0.0.1:{port}/dir\n", acme="")
+        mux.child.wait_for(
+            f"no certificate for {_ONE}: https://127.0.0.1:{port}/dir: cannot be reached"
+        )
+        self.assertIn("cannot be reached", self.txmux("status"))
+        self.assertEqual(_issuer(served, _ONE), f"CN={_ONE}")
+        self.own(Pebble(self.make_folder(), port=port, challenged=served, ca=self.pebble.authority))
+        self.assertIn("renewed", self.txmux("certificates", "--renew", _ONE))
+        self.assertIn("Pebble", _issuer(served, _ONE))
+
+    def test_reload(self) -> None:
+        """A name that a reload adds gets a certificate; one that was there before keeps its own."""
+        rules = _SITE.replace("www.example.com,Example.com", _ONE)
+        mux = self.start(rules=rules)
+        self.wait_for_certificates(_ONE)
+        serial = _shown(self.pebble.challenged, _ONE).serial_number
+        mux.reload((f"sni={_ONE}", f"sni={_ONE},{_OTHER}"))
+        self.wait_for_certificates(_OTHER)
+        self.assertEqual(_shown(self.pebble.challenged, _ONE).serial_number, serial)
+
+    def test_upgrade(self) -> None:
+        """After an upgrade the new process renews, and asks for nothing that is there."""
+        mux = self.start()
+        self.wait_for_certificates()
+        issued = self.pebble.issued
+        mux.upgrade()
+        self.assertIn("renewed", self.txmux("certificates", "--renew", _OTHER))
+        self.assertEqual(self.pebble.issued, issued + 1)
+        self.assertEqual(
+            _shown(self.pebble.challenged, _OTHER),
+            x509.load_pem_x509_certificate((self.acme / f"{_OTHER}.pem").read_bytes()),
+        )
+
+
+class _Front(ThreadingHTTPServer):
+    """The directory of an authority with more in it: when to renew, and a refusal of all orders while it is `busy`."""
+
+    def __init__(self, pebble: Pebble) -> None:
+        super().__init__(("127.0.0.1", 0), _FrontHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        context = ssl.create_default_context(cafile=str(pebble.ca))
+        with urlopen(pebble.directory, context=context) as answer:
+            self.directory = json.load(answer) | {"renewalInfo": f"{self.url}/ari"}
+        self.window = (0.0, 0.0)
+        self.asked: list[str] = []
+        self.busy = False
+        self._thread = threading.Thread(target=self.serve_forever)
+        self._thread.start()
+
+    def end(self) -> None:
+        self.shutdown()
+        self._thread.join(PATIENCE)
+        self.server_close()
+
+
+class _FrontHandler(BaseHTTPRequestHandler):
+    server: _Front
+
+    def do_GET(self) -> None:
+        front = self.server
+        front.asked.append(self.path)
+        orders = {"newOrder": f"{front.url}/busy"} if front.busy else {}
+        start, end = (
+            f"{datetime.fromtimestamp(at, timezone.utc):%Y-%m-%dT%H:%M:%SZ}" for at in front.window
+        )
+        answer: Any = {"suggestedWindow": {"start": start, "end": end}}
+        self._answer(200, front.directory | orders if self.path == "/dir" else answer, "21600")
+
+    def do_POST(self) -> None:
+        problem = {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many orders"}
+        self.server.asked.append(self.path)
+        self._answer(429, problem, "7200")
+
+    def _answer(self, status: int, answer: Any, again: str) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Retry-After", again)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class ScheduleTests(InteropTestCase):
+    """When an authority is asked, by a clock of the test's own; it takes every name for ours."""
+
+    pebble: ClassVar[Pebble]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.pebble = cls.share(Pebble(cls.folder, valid=True))
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = time.time()
+        self.path = self.make_folder() / "acme"
+
+    def certificates(self, directory: str = "", *names: str) -> Certificates:
+        settings = Settings(
+            acme=directory or self.pebble.directory,
+            acme_terms=True,
+            acme_ca=self.pebble.ca,
+            acme_folder=self.path,
+        )
+        names = names or (_ONE,)
+        end = TlsEnd(tuple(acme_file(self.path, name) for name in names), acme=names)
+        rules = Rules(
+            Path("rules.ini"), settings, (), (Route("site", (), None, terminate_tls=end),)
+        )
+        make_first(rules, None, self.now)
+        self.announced: list[Mapping[str, str]] = []
+
+        def announce(challenges: Mapping[str, str]) -> Deferred[None]:
+            self.announced.append(challenges)
+            return succeed(None)
+
+        made = Certificates(None, announce, lambda: None, run=maybeDeferred, now=lambda: self.now)
+        made.use(rules)
+        return made
+
+    def run_for(self, certificates: Certificates, seconds: float) -> list[float]:
+        """Let time pass, minute by minute, and return when the authority was asked in vain."""
+        failed: list[float] = []
+
+        def note(event: dict[str, Any]) -> None:
+            if "no certificate for" in event.get("log_format", ""):
+                failed.append(self.now)
+
+        globalLogPublisher.addObserver(note)  # type: ignore[arg-type]
+        try:
+            until = self.now + seconds
+            while self.now < until:
+                certificates.tick()
+                self.now += 60
+        finally:
+            globalLogPublisher.removeObserver(note)  # type: ignore[arg-type]
+        return failed
+
+    def serial(self) -> int:
+        return x509.load_pem_x509_certificate(acme_file(self.path, _ONE).read_bytes()).serial_number
+
+    def test_third(self) -> None:
+        """It is renewed when a third of its time is left, and not before; a restart asks for nothing."""
+        certificates = self.certificates()
+        certificates.tick()
+        self.assertEqual(set(self.announced[0]), {_ONE})
+        self.assertEqual(self.announced[-1], {})
+        first = self.serial()
+        (row,) = certificates.rows()
+        shown = x509.load_pem_x509_certificate(acme_file(self.path, _ONE).read_bytes())
+        lifetime = (shown.not_valid_after_utc - shown.not_valid_before_utc).total_seconds()
+        self.assertAlmostEqual(row["not_after"] - row["next_renewal"], lifetime / 3, places=1)
+        certificates = self.certificates()
+        self.now = row["next_renewal"] - 60
+        certificates.tick()
+        self.assertEqual(self.serial(), first)
+        self.now += 61
+        certificates.tick()
+        self.assertNotEqual(self.serial(), first)
+        self.assertEqual([*certificates.attention()], [])
+
+    def test_day_away(self) -> None:
+        """While the authority is away for a day, it is asked more and more seldom, and once it is back, gives its certificates."""
+        port = free_port()
+        certificates = self.certificates(f"https://127.0.0.1:{port}/dir", _ONE, _OTHER)
+        asked = self.run_for(certificates, 86400)
+        self.assertLess(len(asked), 40)
+        self.assertLessEqual(max(b - a for a, b in pairwise(asked)), 3660)
+        self.assertIn("cannot be reached", " ".join(text for _, text in certificates.attention()))
+        self.assertEqual(certificates.seconds_left(), {_ONE: 0.0, _OTHER: 0.0})
+        self.own(Pebble(self.make_folder(), port=port, valid=True, ca=self.pebble.authority))
+        self.run_for(certificates, 7200)
+        self.assertEqual([*certificates.attention()], [])
+        self.assertGreater(min(certificates.seconds_left().values()), 86400)
+
+    def test_suggested(self) -> None:
+        """It is renewed when the authority says so, as for one that is revoked; else at the usual time."""
+        front = self.own(_Front(self.pebble))
+        certificates = self.certificates(f"{front.url}/dir")
+        front.window = (self.now + 86400 * 700, self.now + 86400 * 701)
+        self.run_for(certificates, 600)
+        first = self.serial()
+        (row,) = certificates.rows()
+        self.assertTrue(front.window[0] <= row["next_renewal"] <= front.window[1])
+        front.window = (self.now - 7200, self.now - 3600)
+        asked = len(front.asked)
+        self.run_for(certificates, 6 * 3600 - 1200)
+        self.assertEqual(self.serial(), first)
+        self.assertEqual(len(front.asked), asked)
+        self.run_for(certificates, 1800)
+        self.assertNotEqual(self.serial(), first)
+
+    def test_limits(self) -> None:
+        """An authority that wants to be left alone is, for all names; the reason and how long it lasts outlive a restart."""
+        front = self.own(_Front(self.pebble))
+        front.busy = True
+        certificates = self.certificates(f"{front.url}/dir", _ONE, _OTHER)
+        asked = self.run_for(certificates, 7200)
+        self.assertEqual(len(asked), 1)
+        self.assertIn("rateLimited: too many orders", next(certificates.attention())[1])
+        self.run_for(certificates, 3600)
+        self.assertEqual(front.asked.count("/busy"), 2)
+        self.run_for(self.certificates(f"{front.url}/dir"), 600)
+        self.assertEqual(front.asked.count("/busy"), 2)

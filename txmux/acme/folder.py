@@ -1,0 +1,183 @@
+"""The files of ``acme_folder``: the account's key, a certificate with its key for each name, and what is known of its renewal."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from txmux.errors import MuxError
+from txmux.files import open_safely
+from txmux.rules.model import Rules
+from txmux.rules.model.route import acme_file
+
+_OWN = timedelta(days=90)  # of a certificate that this service has signed itself
+_STATE = "state.json"
+
+
+@attrs.frozen
+class ShownCertificate:
+    """A certificate in the folder; times are in seconds since 1970."""
+
+    pem: bytes
+    names: tuple[str, ...]
+    issuer: str
+    begins: float
+    ends: float
+    is_self_signed: bool
+
+    @classmethod
+    def read(cls, pem: bytes) -> ShownCertificate:
+        """Read a certificate and its key; a `ValueError` if they are not there, or do not belong together."""
+        found = x509.load_pem_x509_certificate(pem)
+        if found.public_key() != load_pem_private_key(pem, None).public_key():
+            raise ValueError("the key is not that of the certificate")
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return cls(
+            pem,
+            tuple(names.get_values_for_type(x509.DNSName)),
+            found.issuer.rfc4514_string(),
+            found.not_valid_before_utc.timestamp(),
+            found.not_valid_after_utc.timestamp(),
+            found.issuer == found.subject,
+        )
+
+
+class AcmeFolder:
+    """Reads and writes the files. Each is replaced as a whole, and nobody else may read it.
+
+    Args:
+        path: The folder; made if it is missing.
+        owner: The user and group IDs of what root makes there.
+    """
+
+    def __init__(self, path: Path, owner: tuple[int, int] | None = None) -> None:
+        self.path = path
+        self._owner = owner if os.geteuid() == 0 else None
+
+    def make(self) -> None:
+        if not self.path.is_dir():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700)
+        if self._owner is not None:
+            there, _ = open_safely(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fchown(there, *self._owner)
+            finally:
+                os.close(there)
+
+    def certificate(self, name: str) -> ShownCertificate | None:
+        """Return the certificate of a name; ``None`` if there is none that can be used."""
+        try:
+            return ShownCertificate.read(acme_file(self.path, name).read_bytes())
+        except (OSError, ValueError, x509.ExtensionNotFound):
+            return None
+
+    def write_certificate(self, name: str, pem: bytes) -> None:
+        self._write(acme_file(self.path, name), pem)
+
+    def sign_missing(self, names: Iterable[str], now: float) -> None:
+        """Sign a certificate for each name that has none which is still valid."""
+        for name in names:
+            found = self.certificate(name)
+            if found is None or (found.is_self_signed and found.ends <= now):
+                self.write_certificate(name, _self_signed(name, now))
+
+    def account_key(self, directory: str) -> bytes:
+        """Return the PEM of the account's key, which is made if it is missing. Each authority has an account of its own."""
+        path = self.path / f"account-{sha256(directory.encode()).hexdigest()[:12]}.key"
+        with suppress(FileNotFoundError):
+            return path.read_bytes()
+        key = key_pem(ec.generate_private_key(ec.SECP256R1()))
+        self._write(path, key)
+        return key
+
+    def state(self) -> dict[str, Any]:
+        """Return what `write_state` was given."""
+        try:
+            found = json.loads((self.path / _STATE).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        self._write(self.path / _STATE, json.dumps(state, indent=1).encode())
+
+    def _write(self, path: Path, data: bytes) -> None:
+        new = path.with_name(f".{path.name}.new")
+        try:
+            with suppress(FileNotFoundError):
+                new.unlink()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(new, flags, 0o600), "wb") as file:  # noqa: PTH123 - a descriptor
+                if self._owner is not None:
+                    os.fchown(file.fileno(), *self._owner)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
+        except OSError:
+            with suppress(OSError):
+                new.unlink()
+            raise
+        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
+    """Make the folder, and certificates for the names that have none, so that listeners can open.
+
+    Raises:
+        MuxError: They cannot be written.
+    """
+    if not rules.acme_names:
+        return
+    settings = rules.settings
+    folder = AcmeFolder(settings.acme_folder, owner)
+    try:
+        folder.make()
+        folder.sign_missing(rules.acme_names, now)
+    except OSError as problem:
+        message = f"cannot write '{problem.filename or folder.path}': {problem.strerror}; name a folder that the user of txmux may write to"
+        raise MuxError(str(settings.section.problem(message, "acme_folder"))) from None
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _self_signed(name: str, now: float) -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    common = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
+    begin = datetime.fromtimestamp(now, timezone.utc) - timedelta(hours=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(common)
+        .issuer_name(common)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + _OWN)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return key_pem(key) + certificate.public_bytes(Encoding.PEM)

@@ -1,0 +1,387 @@
+"""Renews the certificates of a service by ACME, and reports on them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from txmux.acme.folder import AcmeFolder, ShownCertificate
+from txmux.errors import MuxError
+from txmux.rules.model import Rules, Settings
+from txmux.telemetry.formatting import duration
+
+if TYPE_CHECKING:
+    from txmux.acme.authority import Authority
+
+_Result = TypeVar("_Result")
+
+_FIRST_WAIT, _GROWTH, _LONGEST_WAIT = 15.0, 4.0, 6 * 3600.0
+"""Seconds between two tries. In an hour there are at most five, as many failed validations as Let's Encrypt allows."""
+
+_UNREACHED_GROWTH, _UNREACHED_LONGEST = 2.0, 3600.0
+"""The same, for all names together, where the authority was not asked, so that it counts nothing."""
+
+_FULL = 60.0  # seconds between two tries to write what the authority has given
+_UNASKED = 3600.0  # the same to ask when to renew
+_RARELY, _OFTEN = 86400.0, 60.0  # seconds between two questions when to renew, at most and at least
+_THIRD = 3  # of its time that a certificate has left when it is renewed
+
+
+_PROVISIONAL = (
+    "has no certificate of an authority yet; clients see one that txmux has signed itself"
+)
+
+
+def in_thread(reactor: Any, work: Callable[[], _Result]) -> Deferred[_Result]:
+    """Do something in a thread of its own, which does not keep the process from ending."""
+    done: Deferred[_Result] = Deferred()
+
+    def run() -> None:
+        try:
+            found = work()
+        except Exception as problem:  # noqa: BLE001 - for the one that waits
+            reactor.callFromThread(done.errback, problem)
+        else:
+            reactor.callFromThread(done.callback, found)
+
+    Thread(target=run, name="acme", daemon=True).start()
+    return done
+
+
+@attrs.define
+class Renewal:
+    """What is known of the certificate of one name; times are in seconds since 1970.
+
+    Attributes:
+        directory: The authority that was asked last.
+        failures: How often it was asked in vain since it gave one.
+        not_before: When it may be asked again.
+        why: Why it gave none.
+        suggested: When it wants it renewed (ARI); ``None`` if it does not say.
+        ask_again: When to ask it for that.
+        pending: A certificate with its key that could not be written yet.
+    """
+
+    directory: str = ""
+    failures: int = 0
+    not_before: float = 0.0
+    why: str = ""
+    suggested: float | None = None
+    ask_again: float = 0.0
+    pending: bytes = attrs.field(default=b"", repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        return attrs.asdict(self, filter=attrs.filters.exclude("pending"))
+
+    @classmethod
+    def read(cls, values: object) -> Renewal:
+        """Read the result of `as_json`, of this version of txmux or another."""
+        known = {field.name: field.type for field in attrs.fields(cls)}
+        found = values if isinstance(values, dict) else {}
+        return cls(**{name: value for name, value in found.items() if name in known})
+
+    def due(self, shown: ShownCertificate | None, directory: str) -> float:
+        """Return when the certificate is to be renewed."""
+        if shown is None or shown.is_self_signed or self.directory != directory:
+            return self.not_before
+        third = shown.ends - (shown.ends - shown.begins) / _THIRD
+        when = third if self.suggested is None else min(third, self.suggested)
+        return max(when, self.not_before)
+
+
+class Certificates:
+    """Asks for one certificate after another, by `tick`, which is called each second.
+
+    Args:
+        announce: Has all listeners answer the challenges of an authority, by name; fires when they do.
+        renewed: Called when there are certificates that clients should see.
+        run: Runs what waits for an authority.
+        now: The time, in seconds since 1970.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        announce: Callable[[Mapping[str, str]], Deferred[Any]],
+        renewed: Callable[[], object],
+        *,
+        run: Callable[[Callable[[], Any]], Deferred[Any]] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._announce = announce
+        self._renewed = renewed
+        self._run = run or partial(in_thread, reactor)
+        self._now = now
+        self._settings = Settings()
+        self._folder = AcmeFolder(self._settings.acme_folder)
+        self._authority: Authority | None = None
+        self._names: tuple[str, ...] = ()
+        self._renewals: dict[str, Renewal] = {}
+        self._shown: dict[str, ShownCertificate | None] = {}
+        self._waiting: dict[str, list[Deferred[str]]] = {}
+        self._busy = ""
+        self._folder_problem = ""
+        self._unreached = 0
+        self._quiet_until = 0.0
+        self.challenges: Mapping[str, str] = {}
+
+    def use(self, rules: Rules) -> None:
+        """Have certificates for the names of these rules."""
+        settings = rules.settings
+        keys = ("acme", "acme_email", "acme_folder", "acme_ca", "acme_terms")
+        if any(getattr(settings, key) != getattr(self._settings, key) for key in keys):
+            self._stop_asking()
+            self._unreached, self._quiet_until = 0, 0.0
+            for renewal in self._renewals.values():
+                renewal.failures, renewal.not_before = 0, 0.0
+            if settings.acme_folder != self._settings.acme_folder or not self._renewals:
+                self._folder = AcmeFolder(settings.acme_folder)
+                self._renewals = {}
+        self._settings = settings
+        self._names = rules.acme_names if settings.acme else ()
+        if self._names and not self._renewals:
+            found = self._folder.state()
+            self._renewals = {name: Renewal.read(found.get(name)) for name in found}
+        for name in self._names:
+            self._renewals.setdefault(name, Renewal())
+        before = self._shown
+        self._shown = {name: self._folder.certificate(name) for name in self._names}
+        for name in self._names:
+            if name not in before and self._is_provisional(name):
+                self._log.warn("{name} {words}", name=name, words=_PROVISIONAL)
+
+    def stop(self) -> None:
+        """Stop asking: another process does, or none."""
+        self._stop_asking()
+        self._names = ()
+        for name in [*self._waiting]:
+            self._answer(name, MuxError("the service is shutting down"))
+
+    def _stop_asking(self) -> None:
+        if self._authority is not None:
+            self._authority.stop()
+        self._authority = None
+
+    def tick(self) -> None:
+        """Do what is due, one thing at a time."""
+        if self._busy or not self._names:
+            return
+        now, directory = self._now(), self._settings.acme or ""
+        known = [(name, self._renewals[name], self._shown[name]) for name in self._names]
+        for name, renewal, shown in known:
+            is_asked = name in self._waiting
+            if renewal.pending and (is_asked or now >= renewal.not_before):
+                self._write(name, renewal, renewal.pending)
+                return
+            is_due = renewal.due(shown, directory) <= now and now >= self._quiet_until
+            if is_asked or (is_due and not renewal.pending):
+                self._start(name, self._renew(name, renewal, directory))
+                return
+        for name, renewal, shown in known:
+            if shown is not None and not shown.is_self_signed and renewal.ask_again <= now:
+                self._start(name, self._ask_time(renewal, shown))
+                return
+
+    def _start(self, name: str, work: Any) -> None:
+        self._busy = name
+
+        def done(_: object) -> None:
+            self._busy = ""
+
+        Deferred.fromCoroutine(work).addErrback(
+            lambda why: self._log.failure("the certificate of {name}", why, name=name)
+        ).addBoth(done)
+
+    def renew(self, name: str) -> Deferred[str]:
+        """Renew a certificate now; fires with what came of it, or fails with a `MuxError`. A `KeyError` if there is no such name."""
+        if name not in self._names:
+            raise KeyError(name)
+        waiting: Deferred[str] = Deferred()
+        self._waiting.setdefault(name, []).append(waiting)
+        return waiting
+
+    async def _renew(self, name: str, renewal: Renewal, directory: str) -> None:
+        there = self._folder.certificate(name)
+        if name not in self._waiting and there != self._shown[name]:
+            # Another process has got one meanwhile.
+            self._renewals[name] = Renewal.read(self._folder.state().get(name))
+            self._shown[name] = there
+            self._renewed()
+            return
+        if renewal.directory != directory:
+            renewal.directory, renewal.failures, renewal.suggested = directory, 0, None
+        try:
+            pem = await self._ask(name)
+            found = ShownCertificate.read(pem)
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the authority is not asked again at once
+            self._failed(name, renewal, problem)
+            return
+        self._unreached = 0
+        renewal.failures, renewal.why, renewal.suggested, renewal.ask_again = 0, "", None, 0.0
+        renewal.not_before = 0.0
+        self._write(name, renewal, pem)
+        self._log.info(
+            "the certificate of {name} is of {issuer}, valid until {until}",
+            name=name,
+            issuer=found.issuer,
+            until=_day(found.ends),
+        )
+
+    async def _ask(self, name: str) -> bytes:
+        authority = self._connected()
+        order = await self._run(partial(authority.order, name))
+        try:
+            await self._show(order.digests)
+            pem: bytes = await self._run(partial(authority.finish, order))
+        finally:
+            await self._show({})
+        return pem
+
+    async def _show(self, challenges: Mapping[str, str]) -> None:
+        if challenges or self.challenges:
+            self.challenges = challenges
+            await self._announce(challenges)
+
+    def _connected(self) -> Authority:
+        from txmux.acme.authority import Authority  # noqa: PLC0415 - it takes a while
+
+        if self._authority is None:
+            self._authority = Authority(self._settings, self._folder)
+        return self._authority
+
+    def _failed(self, name: str, renewal: Renewal, problem: Exception) -> None:
+        now = self._now()
+        renewal.why = str(problem)
+        wait = getattr(problem, "wait", 0.0)
+        if getattr(problem, "counts", True):
+            self._quiet_until = now + wait
+            self._unreached = 0
+            wait = max(wait, _after(renewal.failures, _GROWTH, _LONGEST_WAIT))
+            renewal.failures += 1
+        else:
+            wait = max(wait, _after(self._unreached, _UNREACHED_GROWTH, _UNREACHED_LONGEST))
+            self._unreached += 1
+            self._quiet_until = now + wait
+        renewal.not_before = now + wait
+        self._log.error(
+            "no certificate for {name}: {why}; the next try is in {wait}",
+            name=name,
+            why=renewal.why,
+            wait=duration(int(wait)),
+        )
+        with suppress(OSError):  # it is written, or not, below
+            self._folder.sign_missing([name], now + _RARELY)
+            self._shown[name] = self._folder.certificate(name)
+        self._save()
+        self._answer(name, problem)
+
+    def _answer(self, name: str, found: str | Exception) -> None:
+        """Answer those who wait for the certificate of a name."""
+        for one in self._waiting.pop(name, ()):
+            if isinstance(found, str):
+                one.callback(found)
+            else:
+                one.errback(found)
+
+    def _write(self, name: str, renewal: Renewal, pem: bytes) -> None:
+        renewal.pending = pem
+        try:
+            self._folder.write_certificate(name, pem)
+        except OSError as problem:
+            renewal.why = (
+                f"it is there, but cannot be written to '{self._folder.path}': {problem.strerror}"
+            )
+            renewal.not_before = self._now() + _FULL
+            self._log.error("the certificate of {name}: {why}", name=name, why=renewal.why)
+            self._answer(name, MuxError(renewal.why))
+            return
+        renewal.pending, renewal.why, renewal.not_before = b"", "", 0.0
+        self._shown[name] = found = ShownCertificate.read(pem)
+        self._save()
+        self._renewed()
+        self._answer(name, f"{name}: renewed, valid until {_day(found.ends)}")
+
+    async def _ask_time(self, renewal: Renewal, shown: ShownCertificate) -> None:
+        now = self._now()
+        try:
+            when, again = await self._run(partial(self._connected().renewal_time, shown.pem))
+        except MuxError as problem:
+            renewal.ask_again = now + max(_UNASKED, getattr(problem, "wait", 0.0))
+            names = ", ".join(shown.names)
+            self._log.warn("when to renew {names} is unknown: {why}", names=names, why=problem)
+        else:
+            renewal.suggested = when
+            renewal.ask_again = min(max(again, now + _OFTEN), now + _RARELY)
+        self._save()
+
+    def _save(self) -> None:
+        state = {name: renewal.as_json() for name, renewal in self._renewals.items()}
+        self._folder_problem = ""
+        try:
+            self._folder.write_state(state)
+        except OSError as problem:
+            self._folder_problem = f"cannot write to '{self._folder.path}': {problem.strerror}"
+            self._log.error("{why}", why=self._folder_problem)
+
+    # What is reported.
+
+    def attention(self) -> Iterator[tuple[str, str]]:
+        """Yield what needs a person: what it is about, and a sentence."""
+        if self._folder_problem:
+            yield "certificate", self._folder_problem
+        for name in self._names:
+            renewal, shown = self._renewals[name], self._shown[name]
+            why = f": {renewal.why}" if renewal.why else ""
+            if shown is None or shown.is_self_signed:
+                yield "certificate", f"{name} {_PROVISIONAL}{why}"
+            elif why:
+                yield (
+                    "certificate",
+                    f"the certificate of {name} ends on {_day(shown.ends)}, and could not be renewed{why}",
+                )
+
+    def _is_provisional(self, name: str) -> bool:
+        shown = self._shown[name]
+        return shown is None or shown.is_self_signed
+
+    def seconds_left(self) -> dict[str, float]:
+        """Return by name in how many seconds its certificate expires; 0 if it has none of an authority."""
+        now = self._now()
+        return {
+            name: 0.0 if shown is None or self._is_provisional(name) else shown.ends - now
+            for name, shown in self._shown.items()
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return each certificate: its name, names, issuer, when it expires, and when it is renewed next."""
+        directory = self._settings.acme or ""
+        return [
+            {
+                "name": name,
+                "names": [name] if shown is None else [*shown.names],
+                "issuer": "" if shown is None else shown.issuer,
+                "not_after": 0.0 if shown is None else shown.ends,
+                "is_self_signed": self._is_provisional(name),
+                "next_renewal": max(self._renewals[name].due(shown, directory), self._now()),
+            }
+            for name in self._names
+            for shown in [self._shown[name]]
+        ]
+
+
+def _after(failures: int, growth: float, longest: float) -> float:
+    return min(longest, _FIRST_WAIT * growth ** min(failures, 20))
+
+
+def _day(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
