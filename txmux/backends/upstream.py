@@ -201,7 +201,7 @@ class Upstream:
         )
         self.is_plain = (
             all(one is None for one in unusual)
-            and not backend.proxy_tlvs
+            and not (backend.proxy_tlvs or backend.mptcp)
             and min(backend.idle_timeout, backend.half_close_timeout) > MARGIN
         )
 

@@ -1,15 +1,23 @@
 """Where listeners listen, what makes two such addresses the same, and how their sockets are opened without a reactor."""
 
+import ctypes
 import errno
 import ipaddress
 import socket
+import struct
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from txmux.net.sockets.plainsocket import SocketOption, set_options, socket_options
+from txmux.net.sockets.plainsocket import (
+    SocketOption,
+    open_multipath,
+    set_options,
+    socket_options,
+)
 from txmux.net.sockets.unixpath import bind
 from txmux.rules.model import Listener, Rules
 from txmux.rules.reading.endpoints import short_form
@@ -21,6 +29,8 @@ from txmux.rules.reading.endpointstrings import (
     udp_listen_address,
 )
 
+_MPTCP = " mptcp"
+
 
 @attrs.frozen
 class ListenAddress:
@@ -30,6 +40,8 @@ class ListenAddress:
         listener: The name of its listener; empty if it has none.
         key: The same for all lines with the same address, path, or socket of systemd.
         freebind: Whether its address may be missing on this machine.
+        mptcp: Whether its clients may use Multipath TCP.
+        beside: Whether a socket of the service that is to be closed listens at the same address; see `SocketAddress`.
         kind: ``tcp``, ``unix`` and ``systemd`` are sockets that several processes can accept from; anything else is for
             Twisted to open.
         setting: The key of ``[txmux]`` with this address, if it has no listener.
@@ -42,6 +54,8 @@ class ListenAddress:
     key: str
     kind: str
     freebind: bool = False
+    mptcp: bool = False
+    beside: bool = False
     setting: str = ""
     options: tuple[SocketOption, ...] = attrs.field(default=(), eq=False)
 
@@ -53,6 +67,11 @@ class ListenAddress:
     def is_plain(self) -> bool:
         return self.kind in {"tcp", "udp", "unix", "systemd"}
 
+    @property
+    def other_key(self) -> str:
+        """The key of the same address with Multipath TCP, or without."""
+        return self.key.removesuffix(_MPTCP) if self.mptcp else f"{self.key}{_MPTCP}"
+
 
 def listen_addresses(listener: Listener) -> list[ListenAddress]:
     """Return the addresses of a listener, in their order."""
@@ -62,6 +81,8 @@ def listen_addresses(listener: Listener) -> list[ListenAddress]:
         # Each endpoint with port 0 gets a port of its own.
         key, kind, backlog = identity(text, listener.backlog, f"{listener.name} {number}")
         address = ListenAddress(listener.name, text, backlog, key, kind, listener.freebind)
+        if listener.mptcp and kind == "tcp":
+            address = attrs.evolve(address, mptcp=True, key=f"{key}{_MPTCP}")
         found.append(attrs.evolve(address, options=options))
     return found
 
@@ -100,7 +121,15 @@ def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
     where = socket_address(address.text, address.backlog)
     if where is not None:
         options = () if where.datagrams else address.options
-        return open_socket(attrs.evolve(where, freebind=address.freebind, options=options))
+        return open_socket(
+            attrs.evolve(
+                where,
+                freebind=address.freebind,
+                options=options,
+                mptcp=address.mptcp,
+                beside=address.beside,
+            )
+        )
     if address.kind == "unix":
         return open_unix_socket(split_arguments(address.text), address.backlog)
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
@@ -133,6 +162,9 @@ class SocketAddress:
         both: Whether an IPv6 socket takes IPv4 clients, too.
         freebind: Whether the address need not be one of this machine.
         options: Further options, which connections inherit.
+        mptcp: Whether connections may use Multipath TCP.
+        beside: Whether another socket listens there, which `may_share` has been called with. This one is bound, and `replace`
+            has it listen.
     """
 
     family: socket.AddressFamily
@@ -143,6 +175,8 @@ class SocketAddress:
     freebind: bool = False
     datagrams: bool = False
     options: tuple[SocketOption, ...] = ()
+    mptcp: bool = False
+    beside: bool = False
 
     @property
     def name(self) -> str:
@@ -198,9 +232,12 @@ def open_socket(address: SocketAddress) -> socket.socket:
 
 def _open(address: SocketAddress) -> socket.socket:
     kind = socket.SOCK_DGRAM if address.datagrams else socket.SOCK_STREAM
-    opened = socket.socket(address.family, kind)
+    make = partial(open_multipath, make=socket.socket) if address.mptcp else socket.socket
+    opened = make(address.family, kind)
     try:
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        if address.beside:
+            may_share(opened)
         if not address.datagrams:  # others could take datagrams away by it
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.family == socket.AF_INET6:
@@ -209,12 +246,37 @@ def _open(address: SocketAddress) -> socket.socket:
             opened.setsockopt(*_FREEBIND[address.family], 1)
         set_options(opened, address.options)
         opened.bind(_address(address))
-        if not address.datagrams:
+        if not address.datagrams and not address.beside:
             opened.listen(address.backlog)
     except OSError:
         opened.close()
         raise
     return opened
+
+
+def may_share(opened: socket.socket, *, may: bool = True) -> None:
+    """Let another socket of this user be bound to the address of one that listens, or no more."""
+    with suppress(OSError):  # a fallback of the system's, or closed
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, may)
+
+
+def replace(old: socket.socket, new: socket.socket, backlog: int) -> None:
+    """Have a socket listen at the address of another one, and get all connections that are begun from now on.
+
+    The two are a group by SO_REUSEPORT, of which a filter chooses the second (socket(7), SO_ATTACH_REUSEPORT_CBPF). The old
+    one still gets those that are under way. When it is closed, the filter chooses none, and the group's only one is taken.
+    """
+    new.listen(backlog)
+    program = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, 1))
+    pointer = struct.pack("@HP", 1, ctypes.addressof(program))
+    for one in (old, new):  # sockets of MPTCP do not take it
+        with suppress(OSError):
+            one.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, pointer)
+    may_share(new, may=False)
+
+
+_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h
+_RETURN = 0x06  # BPF_RET | BPF_K of linux/bpf_common.h
 
 
 def _address(address: SocketAddress) -> Any:

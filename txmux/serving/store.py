@@ -17,7 +17,13 @@ from txmux.net.addresses import text_of
 from txmux.net.sockets.transport import address_of
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import listen_error
-from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
+from txmux.serving.listen_addresses import (
+    ListenAddress,
+    listen_addresses,
+    may_share,
+    open_address,
+    replace,
+)
 
 _log = Logger()
 
@@ -74,7 +80,10 @@ class ListeningSockets:
         return prepared
 
     def has(self, key: str) -> bool:
-        return key in self._sockets or key in self._adopted
+        return self.known(key) is not None
+
+    def known(self, key: str) -> socket.socket | None:
+        return self._sockets.get(key) or self._adopted.get(key)
 
     def why_not(self, address: ListenAddress, problem: Exception) -> Exception:
         """Explain an address conflict with a socket of this service."""
@@ -124,7 +133,10 @@ class PreparedSockets:
         try:
             if address.key in self.sockets:
                 return OSError(errno.EADDRINUSE, "the same address is named twice: remove one")
-            known = store._sockets.get(address.key) or store._adopted.get(address.key)
+            known = store.known(address.key)
+            if known is None and (old := store.known(address.other_key)) is not None:
+                may_share(old)
+                address = attrs.evolve(address, beside=True)
             self.sockets[address.key] = known or store.open_address(address)
         except (OSError, LookupError) as problem:
             return store.why_not(address, problem)
@@ -143,6 +155,9 @@ class PreparedSockets:
         store._sections = {address.key: address.section for address in self._addresses}
         store.addresses = {key: shown(key, opened) for key, opened in self.sockets.items()}
         for address in self.opened:
+            old = store.known(address.other_key) if address.beside else None
+            if old is not None:
+                replace(old, self.sockets[address.key], address.backlog)
             _log.info(
                 "listening on {address} for {section}",
                 address=store.addresses[address.key],
@@ -164,6 +179,8 @@ class PreparedSockets:
     def abandon(self) -> None:
         """Close the sockets that were opened."""
         for address in self.opened:
+            if address.beside and (old := self._store.known(address.other_key)) is not None:
+                may_share(old, may=False)
             if address.key not in self._store._adopted and address.key in self.sockets:
                 close_socket(address.key, self.sockets[address.key])
 

@@ -27,7 +27,7 @@ from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
-from txmux.tcp.served import Counted, count_bytes, note_decision, note_end
+from txmux.tcp.served import Counted, count_bytes, note_decision, note_end, note_multipath
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
 from txmux.tcp.stages.handing_off import HandingOff
@@ -187,6 +187,8 @@ class MuxProtocol(End, Client):
         host: Any = transport.getHost()
         self.record.local = text_of(host)
         self.runtime.loop_detector.ports.add(getattr(host, "port", 0))
+        if configuration.settings.mptcp:
+            note_multipath(self.record, transport)
         if configuration.hands_over:
             self._look()
         senders = configuration.settings.accept_proxy_from

@@ -15,6 +15,7 @@ from txmux.backends.pool.member import Member
 from txmux.net.addresses import asked_host
 from txmux.rules.model import Backend
 from txmux.tcp.preconnection import Preconnection
+from txmux.tcp.served import note_multipath
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.proxyprotocol.fields import passed_on_fields
@@ -54,7 +55,7 @@ def connector_for(
     connector.affinity = affinity
     if upstream.destinations is not None:
         connector.asked = _asked_of(client)
-    connector.on_open = partial(_note_server, client)
+    connector.on_open = partial(_note_server, client, upstream.backend)
     if client.replays:
         connector.requests = client.replays
     if upstream.tls is not None:
@@ -79,8 +80,10 @@ def preconnect(client: Client, upstream: Upstream) -> Preconnection:
     return preconnection
 
 
-def _note_server(client: Client, transport: ITransport) -> None:
+def _note_server(client: Client, backend: Backend, transport: ITransport) -> None:
     """Note the connection to a server, before anything is sent on it: it is recognised if it leads back here."""
+    if backend.mptcp:
+        note_multipath(client.record, transport)
     loop_detector = client.runtime.loop_detector
     if client.hop:
         loop_detector.forget(client.hop)

@@ -52,7 +52,7 @@ class LeanPath:
         self.is_open = (
             self.poller is not None
             and settings.accept_proxy_from is None
-            and not configuration.hands_over
+            and not (configuration.hands_over or settings.mptcp)
             and not top.server_first
             and top.detector.decides_always
         )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
+
+from txmux.net.sockets.plainsocket import is_multipath
 
 if TYPE_CHECKING:
     from txmux.access.per_source import Permit
@@ -70,6 +73,13 @@ def _make_ids() -> Iterator[str]:
 
 
 new_id = _make_ids().__next__
+
+
+def note_multipath(record: ConnectionRecord, transport: Any) -> None:
+    """Note a connection by MPTCP, of the client or to its server."""
+    handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+    if isinstance(handle, socket.socket) and is_multipath(handle):
+        record.facts = {**record.facts, "mptcp": "yes"}
 
 
 def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:

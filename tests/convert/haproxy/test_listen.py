@@ -78,6 +78,20 @@ class BindTests(SynchronousTestCase):
         )
         self.assertIn("tls_client_ca = /ca\n", found.text)
 
+    def test_multipath_addresses(self) -> None:
+        found = converted(
+            "frontend f\n    bind mptcp4@127.0.0.1:1\n    bind mptcp6@:2\n    bind 127.0.0.1:3\n    default_backend a\n"
+            "backend a\n    server x mptcp@192.0.2.1:4\n    server y 192.0.2.2:4\n"
+        )
+        rules = rules_of(found)
+        self.assertEqual(
+            [(one.endpoints, one.mptcp) for one in rules.listeners],
+            [(("127.0.0.1:1", ":2"), True), (("127.0.0.1:3",), False)],
+        )
+        (backend,) = rules.backends.values()
+        self.assertEqual((backend.mptcp, len(backend.servers)), (True, 1))
+        self.assertIn("these differ in mptcp", looks(found)[0])
+
     def test_certificates_of_clients_that_need_none(self) -> None:
         """Unless HAProxy is told to take those that are not valid, it refuses them."""
         asks = "bind :444 ssl crt /x verify optional ca-file /ca crl-file /crl"

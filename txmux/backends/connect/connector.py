@@ -233,6 +233,8 @@ class BackendConnector:
         timeout = upstream.backend.connect_timeout
         factory: Any = client
         options: dict[str, Any] = {"member_options": member.options} if member.options else {}
+        if upstream.backend.mptcp:
+            options["multipath"] = True
         if upstream.tls is not None:
             factory = upstream.tls.wrap(factory, member.name or target.host, self.alpn)
         via = upstream.via

@@ -7,6 +7,7 @@ import encodings.idna  # noqa: F401 - host names need it, and without free descr
 import errno
 import functools
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,7 +18,13 @@ from twisted.python.failure import Failure
 from txmux.errors import cause_of
 from txmux.net.sockets.client import DatagramClient, SocketConnector, socket_name
 from txmux.net.sockets.descriptors import SHORTAGE
-from txmux.net.sockets.plainsocket import SocketOption, reset_on_close, set_options
+from txmux.net.sockets.plainsocket import (
+    SocketOption,
+    open_multipath,
+    open_socket,
+    reset_on_close,
+    set_options,
+)
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix
 from txmux.net.sockets.transport import sockaddr
@@ -51,21 +58,23 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     member_options: tuple[SocketOption, ...] = (),
     eager: bool = False,
     sources: Sequence[SourceAddress] = (),
+    multipath: bool = False,
 ) -> Callable[[], None]:
     """Start to connect to a server; returns what cancels the attempt, while no outcome has been reported.
 
     The factory's ``clientConnectionFailed`` gets failures. Without a poller, plain sockets are the reactor's; Twisted's own
     get their `options` from their owner; `member_options` are those for the server. An eager client has bytes to send at once. The addresses in
-    `sources` are tried in order; they need plain sockets, which notice that an address has no port left.
+    `sources` are tried in order; they need plain sockets, which notice that an address has no port left. So does `multipath`, for MPTCP.
     """
-    if sources and poller is None and is_available():
+    if (sources or multipath) and poller is None and is_available():
         poller = Poller.for_reactor(reactor)
     name = socket_name(server.kind, server.host, server.port, server.path)
     if poller is not None and name is not None:
         family, place = name
         if "%" in server.host:
             place = sockaddr(server.host, server.port)
-        connecting = SocketConnector(poller, clock, family, place, factory)
+        opened = open_multipath if multipath and family != socket.AF_UNIX else open_socket
+        connecting = SocketConnector(poller, clock, family, place, factory, opened)
         connecting.connect(timeout, options=options + member_options, eager=eager, sources=sources)
         return connecting.disconnect
     if server.kind == "udp":

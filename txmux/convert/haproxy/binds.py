@@ -95,7 +95,7 @@ class BindContext:
     port: str = ""
 
 
-_ADDRESS = re.compile(r"(?:(?:ipv[46]|tcp[46]?)@)?(?P<host>.*):(?P<port>[^:]*)")
+_ADDRESS = re.compile(r"(?:(?:ipv[46]|(?:mp)?tcp[46]?)@)?(?P<host>.*):(?P<port>[^:]*)")
 _VALUES = {
     *("alpn", "backlog", "ca-file", "ciphers", "ciphersuites", "crl-file", "crt", "crt-list"),
     *("ecdhe", "gid", "group", "id", "interface", "level", "maxconn", "mode", "mss", "name"),
@@ -154,7 +154,12 @@ def address(text: str) -> tuple[str, str] | None:
     if found is None or "@" in found["host"]:
         return None
     host = found["host"].removeprefix("[").removesuffix("]")
-    return ("::" if text.startswith("ipv6@") and host in {"", "*"} else host), found["port"]
+    is_ipv6 = text.startswith(("ipv6@", "tcp6@", "mptcp6@"))
+    return ("::" if is_ipv6 and host in {"", "*"} else host), found["port"]
+
+
+def is_multipath(text: str) -> bool:
+    return text.startswith(("mptcp@", "mptcp4@", "mptcp6@"))
 
 
 def unix_path(text: str) -> str:
@@ -244,8 +249,12 @@ def bind_context(bind: Bind, files: SideFiles) -> BindContext:
 def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -> None:
     """Write where the frontend of that name listens, into its sections so far or a new one."""
     flags, line = bind.flags, bind.line
-    section = _listener(line, name, listeners, draft, proxied="accept-proxy" in flags)
+    multipath = is_multipath(bind.address)
+    proxied = "accept-proxy" in flags
+    section = _listener(line, name, listeners, draft, proxied=proxied, multipath=multipath)
     section.add("endpoint", _endpoint(bind.address, flags), line.number)
+    if multipath and "mptcp" not in section.entries:
+        section.add("mptcp", "yes", line.number)
     if "accept-proxy" in flags and unix_path(bind.address):
         section.add("accept_proxy_from", "unix", line.number)
     known = _UNDERSTOOD | (_OF_TLS if "ssl" in flags else frozenset())
@@ -266,10 +275,17 @@ def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -
 
 
 def _listener(
-    line: ConfigLine, name: str, listeners: list[DraftSection], draft: Draft, *, proxied: bool
+    line: ConfigLine,
+    name: str,
+    listeners: list[DraftSection],
+    draft: Draft,
+    *,
+    proxied: bool,
+    multipath: bool,
 ) -> DraftSection:
     for listener in listeners:
-        if ("accept_proxy_from" in listener.entries) == proxied:
+        known = "accept_proxy_from" in listener.entries, "mptcp" in listener.entries
+        if known == (proxied, multipath):
             return listener
     listener = draft.section("listen", name, line.number)
     if proxied:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from txmux.convert.haproxy.binds import address, ports, unix_path
+from txmux.convert.haproxy.binds import address, is_multipath, ports, unix_path
 from txmux.convert.haproxy.lines import Proxy
 from txmux.convert.values import bracketed
 from txmux.convert.writer import ConfigLine, DraftSection
@@ -97,6 +97,8 @@ def add_servers(backend: BackendDraft) -> list[ServerLine]:
     for server in list(_servers(backend)):  # their own messages come first
         secure, look = encryption(server.parameters, server.address)
         keys = {**header(server.parameters), **secure}
+        if is_multipath(server.address):
+            keys["mptcp"] = "yes"
         if server.parameters.get("resolvers"):
             keys["resolvers"] = server.parameters["resolvers"].replace(",", ", ")
         same = same if added else keys

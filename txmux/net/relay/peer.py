@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import attrs
 
+from txmux.net.sockets.plainsocket import is_multipath, multipath_info
 from txmux.net.sockets.transport import below_tls, waiting
 from txmux.rules.model.listener import Keepalive
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _INFO = struct.Struct("=2xBB4x16xI24xII")
 """Of ``struct tcp_info`` in linux/tcp.h: retransmits, probes, unacked, last_data_recv and last_ack_recv."""
+_MULTIPATH = struct.Struct("=16xQQ12xI40xII")
+"""Of ``struct mptcp_info`` in linux/mptcp.h: write_seq, snd_una, retransmits, last_data_recv and last_ack_recv; Linux 6.10 and newer."""
 _LEAST = 2  # a live peer may just be about to answer the first
 _TCP_CLOSE = 7  # the state, as Linux counts them
 
@@ -58,7 +61,9 @@ def _is_dead(connected: socket.socket) -> bool:
     """Return whether a TCP connection was reset: its queue is then never emptied (tcp(7), TCP_INFO)."""
     if connected.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
         return False
-    return connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+    # Of several paths, TCP_INFO is about the first, which may be closed.
+    state = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return state == _TCP_CLOSE and not is_multipath(connected)
 
 
 @attrs.frozen
@@ -116,12 +121,24 @@ def unanswered_by(connected: object) -> UnansweredBytes:
         info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
     except OSError:
         return ANSWERED
+    several = multipath_info(connected, _MULTIPATH.size)
+    if several is not None:
+        return _unanswered_on_all_paths(several)
     resent, probed, unacknowledged, since_data, since_acknowledgement = _INFO.unpack(info)
     # A peer that does not read answers each probe, but these come ever more rarely: only those count that got no answer.
     tries = resent if unacknowledged else probed
     if not tries:
         return ANSWERED
     return UnansweredBytes(min(since_data, since_acknowledgement) / 1000, tries)
+
+
+def _unanswered_on_all_paths(info: bytes) -> UnansweredBytes:
+    if len(info) < _MULTIPATH.size:
+        return ANSWERED
+    written, acknowledged, resent, since_data, since_acknowledgement = _MULTIPATH.unpack(info)
+    if written == acknowledged or not resent:
+        return ANSWERED
+    return UnansweredBytes(min(since_data, since_acknowledgement) / 1000, resent)
 
 
 def _has_tcp_info(connected: object) -> TypeGuard[socket.socket]:

@@ -7,7 +7,7 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -85,6 +85,7 @@ class SocketConnector:
 
     Args:
         name: The server, as ``socket.connect()`` takes it.
+        open: Opens its sockets, by family and kind.
     """
 
     _poller: Poller
@@ -92,6 +93,7 @@ class SocketConnector:
     _family: int
     _name: Any
     _factory: Any
+    _open: Callable[[int, int], socket.socket] = open_socket
     _socket: Any = attrs.field(default=None, init=False)
     _peer: Any = attrs.field(default=None, init=False)
     _is_over: bool = attrs.field(default=False, init=False)
@@ -112,7 +114,7 @@ class SocketConnector:
         """
         try:
             if not sources:
-                self._socket = open_socket(self._family, _KIND)
+                self._socket = self._open(self._family, _KIND)
                 number, why = self._try_to_connect(None, options, eager=eager)
             for source in sources:
                 number, why = self._connect_from(source, options, eager=eager)
@@ -139,7 +141,7 @@ class SocketConnector:
         self, source: Binding, options: Sequence[SocketOption], *, eager: bool
     ) -> tuple[int, str]:
         for _ in range(source.tries):
-            self._socket = open_socket(self._family, _KIND)
+            self._socket = self._open(self._family, _KIND)
             number, why = self._try_to_connect(source, options, eager=eager)
             if number not in _NO_PORT:
                 break
@@ -153,7 +155,8 @@ class SocketConnector:
     ) -> tuple[int, str]:
         try:
             if self._family != socket.AF_UNIX:
-                prepare(self._socket, options, eager=eager)
+                # MPTCP has no TCP_QUICKACK.
+                prepare(self._socket, options, eager=eager and self._open is open_socket)
             if source is not None:
                 source.bind(self._socket)
             number = self._socket.connect_ex(self._name)

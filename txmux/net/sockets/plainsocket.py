@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -42,6 +43,35 @@ def open_socket(family: int, kind: int) -> socket.socket:
     except OSError:
         DESCRIPTORS.close_cached()
         return LeanSocket(family, kind)
+
+
+_IPPROTO_MPTCP, _SOL_MPTCP, _MPTCP_INFO = 262, 284, 1  # linux/in.h, linux/socket.h, linux/mptcp.h
+_NO_MPTCP = {errno.ENOPROTOOPT, errno.EPROTONOSUPPORT, errno.EINVAL}
+
+
+def open_multipath(
+    family: int, kind: int, make: Callable[[int, int, int], socket.socket] = LeanSocket
+) -> socket.socket:
+    """Open a socket of Multipath TCP (RFC 8684), or one of TCP if the system has none, or does not want it (``net.mptcp.enabled``)."""
+    try:
+        return make(family, kind, _IPPROTO_MPTCP)
+    except OSError as problem:
+        if problem.errno in _NO_MPTCP:
+            return make(family, kind, 0)
+        DESCRIPTORS.close_cached()
+        return make(family, kind, _IPPROTO_MPTCP)
+
+
+def multipath_info(connected: socket.socket, length: int) -> bytes | None:
+    """Return so much of a connection's ``struct mptcp_info``; ``None`` if it is not of MPTCP, as after a fallback."""
+    try:
+        return connected.getsockopt(_SOL_MPTCP, _MPTCP_INFO, length)
+    except OSError:
+        return None
+
+
+def is_multipath(connected: socket.socket) -> bool:
+    return multipath_info(connected, 1) is not None
 
 
 def reset_on_close(connected: socket.socket) -> None:

@@ -207,11 +207,11 @@ class Helper:
                 return open_log(Path(path), named.owner, alone=True)
         raise _not_named(path)
 
-    def _bind(self, listener: str, text: str) -> list[int]:
+    def _bind(self, listener: str, text: str, *, beside: bool = False) -> list[int]:
         for named in reversed(self._named):
             address = named.addresses.get((listener, text))
             if address is not None and address.kind in {"tcp", "udp", "unix"}:
-                return [open_address(address, None).detach()]
+                return [open_address(attrs.evolve(address, beside=beside), None).detach()]
         raise _not_named(text)
 
     def _rules(self) -> list[int]:

@@ -86,7 +86,10 @@ class Opener:
 
     def bind(self, address: ListenAddress) -> socket.socket:
         """Open the listening socket of an endpoint in the rules; for any other it is an `OSError` (``EACCES``)."""
-        descriptor = self._descriptor(do="bind", listener=address.listener, text=address.text)
+        beside: dict[str, bool] = {"beside": True} if address.beside else {}
+        descriptor = self._descriptor(
+            do="bind", listener=address.listener, text=address.text, **beside
+        )
         opened = socket.socket(fileno=descriptor)
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         return opened

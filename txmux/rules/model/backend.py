@@ -263,6 +263,7 @@ class Backend:
         proxy_tlvs: The fields beside the addresses in the header of the PROXY protocol, version 2.
         source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
         via: The proxy that connects to the servers, and looks up their names; ``None`` is none.
+        mptcp: Whether connections to servers may use several paths (Multipath TCP, RFC 8684).
         congestion: The congestion control algorithm of connections to servers; ``system`` is the system's default, and ``auto``, too, but
             for servers on this machine one that does not pace.
         check: ``None`` means no check.
@@ -300,6 +301,7 @@ class Backend:
     proxy_tlvs: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
     via: Via | None = None
+    mptcp: bool = False
     congestion: str = "auto"
     connect_timeout: float = 5.0
     retries: int = 2

@@ -96,6 +96,7 @@ class Listener:
         connection_rate_per_source: How fast new ones may come from each; ``None`` means no limit.
         keepalive: Of the connections to clients and to servers; ``None`` is none.
         freebind: Whether addresses are listened on that this machine does not have, or not yet.
+        mptcp: Whether clients may use several paths (Multipath TCP, RFC 8684).
         tls_strict: Whether a client of TLS that is ended here has to send a close-notify; without one it has broken off.
         capture: Whether the first bytes of clients that no route matches are stored for a while, for the API.
         log: Which of its connections get a line in the access log.
@@ -124,6 +125,7 @@ class Listener:
     backlog: int = 65535  # the system takes less: `somaxconn`
     keepalive: Keepalive | None = attrs.field(factory=Keepalive)
     freebind: bool = False
+    mptcp: bool = False
     tls_strict: bool = False
     capture: bool = True
     log: Logged = True

@@ -42,6 +42,7 @@ from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
     DURATION,
+    LINUX_ONLY,
     PROTOCOLS,
     SectionKey,
     ValueKind,
@@ -425,6 +426,8 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings"),
     "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", streams_only="is for TCP; remove it", meaning=
         "[a proxy](#via) that connects to the servers"),
+    "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
+        "connect by [Multipath TCP](#multipath-tcp) to servers that have it. Linux only"),
     "congestion": SectionKey(_CONGESTION, example="system", streams_only="is for TCP; remove it", meaning=
         "the congestion control of connections to the servers: `system` is Linux's default, and other words are algorithms that it lets every program use (`sysctl net.ipv4.tcp_allowed_congestion_control`). `auto` is the default, too, but where that is `bbr`, servers on this machine (a loopback address, or another of its own) get `reno`, since pacing what crosses no network [costs CPU time](../explanation/performance.md#where-the-time-goes)"),
     "connect_timeout": SectionKey(DURATION, streams_only="is for TCP; write unanswered_timeout", meaning=

@@ -1,6 +1,5 @@
 """The section ``[listen NAME]``: endpoints, admission, and detection."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
     DURATION,
+    LINUX_ONLY,
     LOG,
     SectionKey,
     ValueKind,
@@ -90,13 +90,6 @@ def _seconds(text: str) -> int:
     return int(seconds)
 
 
-def _freebind(text: str) -> bool:
-    enabled = values.boolean(text)
-    if enabled and sys.platform != "linux":
-        raise InvalidValueError("needs Linux; remove it")
-    return enabled
-
-
 _ENDPOINT = ValueKind(endpoints.listening, "one a line", "lines")
 _PEEK = amount(1, 1024**2)
 _SENDERS = ValueKind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
@@ -147,8 +140,10 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "how many connections the system queues until they are accepted; it takes its own maximum where that is less (on Linux `net.core.somaxconn`, usually 4096). An endpoint string may say otherwise; a systemd socket has its own"),
     "keepalive": SectionKey(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="is for TCP; remove it", meaning=
         "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, a relayed connection with unacknowledged bytes is broken, too, once these have been sent again `count=` times and nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that is alive but does not read stays connected"),
-    "freebind": SectionKey(ValueKind(_freebind, BOOLEAN.shape), meaning=
+    "freebind": SectionKey(LINUX_ONLY, meaning=
         "listen on an IP address that this machine does not have (yet), such as a virtual address that moves between machines. Linux only"),
+    "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
+        "accept [Multipath TCP](#multipath-tcp), too. Linux only"),
     "capture": SectionKey(BOOLEAN, meaning=
         "whether [`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
     "log": SectionKey(LOG, meaning=

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
@@ -216,6 +217,13 @@ def boolean(text: str) -> bool:
     raise InvalidValueError(f"must be yes or no, not {text!r}{hint}")
 
 
+def linux_only(text: str) -> bool:
+    enabled = boolean(text)
+    if enabled and sys.platform != "linux":
+        raise InvalidValueError("needs Linux; remove it")
+    return enabled
+
+
 def logged(text: str) -> Logged:
     if text == "errors":
         return "errors"
@@ -420,6 +428,7 @@ def words(*choices: str, meant: Mapping[str, str] = MappingProxyType({})) -> Val
 
 
 BOOLEAN = ValueKind(boolean, "boolean")
+LINUX_ONLY = ValueKind(linux_only, BOOLEAN.shape)
 LOG = ValueKind(logged, "`yes`, `no` or `errors`")
 CONNECTIONS = number(0, 1_000_000_000)
 DURATION = ValueKind(positive_duration, "duration")

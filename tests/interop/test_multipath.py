@@ -1,0 +1,201 @@
+"""Multipath TCP to clients and to servers: with peers that have it and those that do not, and over two networks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from hashlib import sha256
+from unittest import SkipTest
+
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
+from tests.interop.mux import Mux
+from tests.interop.namespaces import Namespace, cable
+from tests.support.ports import free_port
+from txmux.net.sockets.plainsocket import is_multipath, multipath_info, open_multipath
+
+_MPTCP = 262
+_RULES = """
+[listen public]
+endpoint = {listen}
+mptcp = yes
+[route all]
+match = any
+backend = echo
+[backend echo]
+server = {server}
+mptcp = yes
+"""
+_ECHO = """
+import socket, sys, threading
+listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, int(sys.argv[2]))
+listening.bind((sys.argv[1], 0))
+listening.listen()
+print(listening.getsockname()[1], flush=True)
+def echo(one):
+    while data := one.recv(65536):
+        one.sendall(data)
+        if listening.proto:
+            print("further paths:", one.getsockopt(284, 1, 1)[0], flush=True)
+    one.close()
+while True:
+    threading.Thread(target=echo, args=listening.accept()[:1]).start()
+"""
+
+
+class MultipathTestCase(InteropTestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        with open_multipath(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            if probe.proto != _MPTCP:
+                raise SkipTest("the system has no MPTCP")
+
+    def echo(self, *before: str, address: str = "127.0.0.1", protocol: int = _MPTCP) -> str:
+        child = Child(*before, sys.executable, "-c", _ECHO, address, str(protocol))
+        self.echoing = self.own(child)
+        return f"{address}:{child.wait_for(r'^([0-9]+)$')[1]}"
+
+    def dial(self, port: int, address: str = "127.0.0.1", protocol: int = _MPTCP) -> socket.socket:
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+        self.addCleanup(client.close)
+        client.settimeout(PATIENCE)
+        client.connect((address, port))
+        return client
+
+    def say(self, client: socket.socket, words: bytes) -> None:
+        client.sendall(words)
+        heard = b""
+        while len(heard) < len(words):
+            heard += client.recv(65536)
+        self.assertEqual(heard, words)
+
+
+class FallbackTests(MultipathTestCase):
+    def test_fact_and_bytes_with_peers_that_have_it_and_that_do_not(self) -> None:
+        """Much goes through the kernel's pipes, or with `portable` not."""
+        data = os.urandom(2**20) * 24
+        for relay in ("auto", "portable"):
+            for theirs in (0, _MPTCP):
+                server = self.echo(protocol=theirs)
+                rules = _RULES.format(listen="127.0.0.1:0", server=server)
+                mux = self.own(Mux(self.folder, rules, f"relay = {relay}"))
+                for own in (0, _MPTCP):
+                    client = self.dial(mux.port, protocol=own)
+                    sender = threading.Thread(target=client.sendall, args=(data,))
+                    sender.start()
+                    digest, left = sha256(), len(data)
+                    while left:
+                        piece = client.recv(2**20)
+                        digest.update(piece)
+                        left -= len(piece)
+                    sender.join()
+                    self.assertEqual(digest.digest(), sha256(data).digest())
+                    self.assertEqual(is_multipath(client), bool(own))
+                    client.close()
+                    facts = mux.take_one()["facts"]
+                    self.assertEqual(facts.get("mptcp"), "yes" if own or theirs else None)
+                mux.end()
+
+    def test_system_without_it_uses_tcp(self) -> None:
+        network = Namespace(self)
+        network.set("mptcp/enabled", "0")
+        server = self.echo(*network.command, protocol=0)
+        rules = _RULES.format(listen="127.0.0.1:0", server=server)
+        mux = self.own(Mux(self.folder, rules, before=network.command))
+        network.enter()
+        self.say(self.dial(mux.port, protocol=0), b"hello")
+
+
+class ChangeTests(MultipathTestCase):
+    def test_reload_changes_it_and_refuses_nobody(self) -> None:
+        for address in ("127.0.0.1", ""):
+            port = free_port()
+            rules = _RULES.format(listen=f"{address}:{port}", server=self.echo())
+            mux = self.own(Mux(self.folder, rules, "workers = 2"))
+            first = self.dial(port)
+            self.say(first, b"first")
+            stop = threading.Event()
+            failures: list[object] = []
+            arguments = (port, stop, failures)
+            thread = threading.Thread(target=self.go_on_connecting, args=arguments)
+            thread.start()
+            for number in range(6):
+                change = (r"mptcp = yes\n\[route", "mptcp = no\n[route")
+                if number % 2:
+                    change = (r"mptcp = no\n\[route", "mptcp = yes\n[route")
+                self.assertIn("rules reloaded", mux.reload(change))
+                client = self.dial(port)
+                self.say(client, b"after")
+                self.assertEqual(is_multipath(client), number % 2 == 1)
+                client.close()
+            stop.set()
+            thread.join()
+            self.assertEqual(failures, [])
+            self.say(first, b"still there")
+            first.close()
+            mux.end()
+
+    def go_on_connecting(self, port: int, stop: threading.Event, failures: list[object]) -> None:
+        try:
+            while not stop.is_set():
+                with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+                    self.say(client, b"more")
+        except OSError as problem:
+            failures.append(problem)
+
+    def test_connection_moves_at_an_upgrade(self) -> None:
+        mux = Mux(self.folder, _RULES.format(listen="127.0.0.1:0", server=self.echo()))
+        self.addCleanup(mux.child.end)
+        client = self.dial(mux.port)
+        self.say(client, b"before")
+        os.kill(mux.pid, signal.SIGUSR2)
+        new = int(mux.child.wait_for(r"process (\d+) serves from now on")[1])
+        self.addCleanup(os.kill, new, signal.SIGTERM)
+        self.assertEqual(mux.child.process.wait(PATIENCE), 0)
+        self.say(client, b"after")
+        client.close()
+        self.say(other := self.dial(mux.port), b"new")
+        other.close()
+
+
+class TwoPathsTests(MultipathTestCase):
+    """A client, the service and a server, each two with two cables between them."""
+
+    def test_connection_outlives_the_path_that_it_began_on(self) -> None:
+        client, middle, server = Namespace(self), Namespace(self), Namespace(self)
+        for number, (one, other) in enumerate(
+            ((client, middle), (client, middle), (middle, server), (middle, server)), start=1
+        ):
+            cable(one, [f"10.0.{number}.1/24"], other, [f"10.0.{number}.2/24"])
+        for one in (client, middle, server):
+            one.ip("mptcp limits set subflow 4 add_addr_accepted 4")
+        middle.ip("mptcp endpoint add 10.0.2.2 signal")
+        server.ip("mptcp endpoint add 10.0.4.2 signal")
+        # A further path leads to another address, where the same socket has to listen.
+        port = self.echo(*server.command, address="0.0.0.0").rpartition(":")[2]
+        rules = _RULES.format(listen="0.0.0.0:0", server=f"10.0.3.2:{port}")
+        mux = self.own(Mux(self.folder, rules, before=middle.command))
+        client.enter()
+        connected = self.dial(mux.port, "10.0.1.2")
+        eventually(lambda: self.paths(connected) > 0, "the client has a second path")
+        self.say(connected, b"hello")
+        eventually(lambda: self.server_paths(connected) > 0, "the service has a second path")
+        for network, address in ((client, "10.0.1.1"), (middle, "10.0.3.1")):
+            self.pull(network, address)
+            self.say(connected, os.urandom(300_000))
+        connected.close()
+        self.assertEqual(mux.take_one()["facts"]["mptcp"], "yes")
+
+    def paths(self, connected: socket.socket) -> int:
+        return (multipath_info(connected, 1) or b"\0")[0]
+
+    def server_paths(self, connected: socket.socket) -> int:
+        self.say(connected, b"?")
+        return int(self.echoing.output.rpartition("further paths: ")[2].split()[0])
+
+    def pull(self, network: Namespace, address: str) -> None:
+        script = f"ip link set $(ip -o addr show to {address} | cut -d ' ' -f 2) down"
+        network.run_lines([script])
