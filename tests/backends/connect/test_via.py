@@ -10,6 +10,7 @@ from tests.support.peers import Peer, PeerFactory, close, make_stalled_port, rea
 from tests.support.ports import free_port
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
+from txmux.rules.reading.backend import KEYS
 from txmux.rules.reading.endpoints import server
 
 SOCKS = (b"\5\1\0", b"\5\0"), (b"\5\1\0\3\ndb.example\x15\x38", b"\5\0\0\1" + bytes(6))
@@ -100,6 +101,21 @@ class TunnelTests(ViaCase):
         await peer.has(1)
         close(client, peer)
         await self.assert_logged(reason="done")
+
+    async def test_name_that_the_client_asks_for_is_not_looked_up_here(self) -> None:
+        allow_names = KEYS["allow_names"].kind.collect([KEYS["allow_names"].kind.read("*.test")])
+        backend = self.backend_by("http", servers=("{host}:80",), allow_names=allow_names)
+        port = self.mux([route("http", backend)], reactor=reactor)
+        head = "GET / HTTP/1.1\r\nHost: {}\r\n\r\n"
+        for number, host in enumerate(("10.0.0.1", "www.example")):
+            client = await self.connect(port, head.format(host).encode())
+            await self.assert_ended(client, number + 1, reason="name-denied")
+        client = await self.connect(port, head.format("www.test").encode())
+        asked = CONNECT.replace(b"db.example:5432", b"www.test:80")
+        peer = await self.granted(((asked, HTTP[0][1]),))
+        await peer.has(len(head))
+        close(client, peer)
+        await self.assert_logged(3, reason="done", server="www.test:80")
 
     async def test_leaving_client_cancels_the_request(self) -> None:
         client = await self.lead(self.backend_by())

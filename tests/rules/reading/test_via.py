@@ -85,6 +85,12 @@ class ViaTests(BackendTestCase):
         self.assertIn("6 via: is for TCP; remove it", said)
         self.backend("via = socks5://127.0.0.1:9", servers="{local}:443")
 
+    def test_networks_of_names_are_not_known(self) -> None:
+        text = "via = http://127.0.0.1:9\nallow_names = *.test"
+        self.backend(text, servers="{sni}:443")
+        [said] = self.complaints(f"{text}\nallow_networks = public", servers="{sni}:443")
+        self.assertIn("8 allow_networks: with 'via', the proxy looks names up", said)
+
     def test_source_is_of_connections_to_the_proxy(self) -> None:
         self.backend("via = http://127.0.0.1:9\nsource = 192.0.2.1", servers="x.test:1")
         [said] = self.complaints("via = http://[::1]:9\nsource = 192.0.2.1", servers="10.0.0.1:1")

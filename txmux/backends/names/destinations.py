@@ -124,10 +124,22 @@ class Destinations:
         found = self._cache.known(self._backend.resolvers, name) or self._literal(name)
         if found is None:
             is_name = fact is None or (len(name) <= _LONGEST and _NAME.fullmatch(name))
-            return Unknown(name) if is_name else Refused("name-denied", _text(name, port))
+            unknown = self._unknown(template, name, port, tried)
+            return unknown if is_name else Refused("name-denied", _text(name, port))
         if not found.addresses:
             return Refused("no-server", _text(name, port))
         return self._allowed(found, template, name, port, tried)
+
+    def _unknown(
+        self, template: Member, name: str, port: int, tried: Collection[Member]
+    ) -> Member | Refused | Unknown:
+        if self._backend.via is None:
+            return Unknown(name)
+        # The proxy looks it up.
+        member = self._member(template, name, port, name)
+        if any(one.target.text == member.target.text for one in tried):
+            return Refused("no-server", None)
+        return member
 
     def look_up(self, unknown: Unknown) -> Deferred[None]:
         return self._cache.look_up(self._backend.resolvers, unknown.name)
@@ -191,7 +203,7 @@ class Destinations:
         """Make what stands for one address; whatever is counted of it, the server of the rules counts."""
         target = template.server.at(host, port)
         member = attrs.evolve(template, target=target, name=name)
-        if target.kind == "tcp":
+        if target.kind == "tcp" and self._backend.via is None:
             member.options = congestion_options(self._backend.congestion, host)
         return member
 

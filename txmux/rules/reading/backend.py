@@ -114,7 +114,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         *_tls(section, found),
         *_tlvs(section, found),
         *_sources(found),
-        *_through_proxy(found),
+        *_through_proxy(section, found),
         *_of_check(found),
         *_consul(found),
     ]
@@ -245,11 +245,15 @@ def _not_from(source: Sequence[str], server: Server) -> str:
     return "" if version in others else f"is IPv{version}, but no address here is; add one"
 
 
-def _through_proxy(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _through_proxy(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Find servers that a proxy cannot be asked to connect to."""
     via = found.get("via")
     if via is None:
         return
+    is_named = any(server.placeholder for server in found.get("servers", ()))
+    if is_named and "allow_networks" in section.entries:
+        message = "with 'via', the proxy looks names up, and their addresses are not known here; remove this, and restrict the proxy"
+        yield "allow_networks", message
     for server in found.get("servers", ()):
         why = {
             "unix": "is a UNIX socket of this machine; write HOST:PORT",
