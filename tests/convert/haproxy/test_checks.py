@@ -173,10 +173,16 @@ class CheckTests(SynchronousTestCase):
             found = self.check("option redis-check", server=server)
             self.assertEqual(found, f"redis {words} {_USUAL}")
 
+    def test_check_goes_by_the_socks_proxy(self) -> None:
+        for words, count in (("check check-via-socks4", 0), ("check", 1)):
+            found = backend(server=f"server s 127.0.0.1:1 socks4 127.0.0.1:2 {words}")
+            self.assertEqual(rules_of(found).backends["x"].check is None, False)
+            said = [one for one in found.warnings if "txmux by the proxy" in one]
+            self.assertEqual((len(said), looks(found)), (count, []))
+
     def test_check_that_would_find_something_else_is_a_look(self) -> None:
         for server in (
             "check addr 10.0.0.1",
-            "check check-via-socks4",
             "check track a/b",
             "check agent-check",
             "check check-send-proxy",

@@ -8,6 +8,7 @@ from tests.convert.converting import converted, looks, rules_of
 from tests.convert.haproxy.pieces import backend, frontend
 from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
+from txmux.rules.reading.endpoints import proxy
 
 
 class BindTests(SynchronousTestCase):
@@ -208,7 +209,8 @@ class BackendTests(SynchronousTestCase):
             "0.0.0.0",
             "[::]:80",
             "127.0.0.1:1 namespace x",
-            "127.0.0.1:1 socks4 127.0.0.1:2",
+            "[::1]:1 socks4 127.0.0.1:2",
+            "127.0.0.1:1 socks4 127.0.0.1:http",
             "abns@x:1",
         ):
             found = backend(f"server t {server}")
@@ -311,9 +313,29 @@ class BackendTests(SynchronousTestCase):
         message = "x.cfg:4: LOOK: [backend x] is left out: it has no server; its clients are closed"
         self.assertIn(message, found.warnings)
 
+    def test_socks_proxy_of_all_servers(self) -> None:
+        server = "server s 127.0.0.1:1 socks4 127.0.0.1:1080"
+        found = backend("server t db.example:2 socks4 127.0.0.1:1080", server=server)
+        made = rules_of(found).backends["x"]
+        self.assertEqual((made.via, len(made.servers)), (proxy("socks4://127.0.0.1:1080"), 2))
+        self.assertEqual(looks(found), [])
+        found = backend("server t 127.0.0.1:2", server=server)
+        self.assertIn("these differ in via", looks(found)[0])
+
+    def test_slow_start_is_the_longest(self) -> None:
+        for server, more, seconds, count in (
+            ("slowstart 5000", "slowstart 5s", 5, 0),
+            ("slowstart 5s", "slowstart 1m", 60, 1),
+            ("slowstart 5s", "", 5, 1),
+        ):
+            found = backend(f"server t 127.0.0.1:2 {more}", server=f"server s 127.0.0.1:1 {server}")
+            self.assertEqual(rules_of(found).backends["x"].slow_start, seconds)
+            said = [one for one in found.warnings if "slowstart: servers" in one]
+            self.assertEqual(len(said), count)
+
     def test_unknown_parameters_are_named(self) -> None:
-        found = backend(server="server s 127.0.0.1:1 cookie x slowstart 5s")
-        self.assertIn("127.0.0.1:1: no counterpart of cookie, slowstart", found.warnings[0])
+        found = backend(server="server s 127.0.0.1:1 cookie x tfo")
+        self.assertIn("127.0.0.1:1: no counterpart of cookie, tfo", found.warnings[0])
 
     def test_impossible_weight_is_a_look(self) -> None:
         found = backend(server="server s 127.0.0.1:1 weight 70000")

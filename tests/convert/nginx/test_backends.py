@@ -45,6 +45,10 @@ class UpstreamTests(SynchronousTestCase):
                 "eject = failures=2 within=60s for=60s\n",
             ),
             ("server 127.0.0.1:1 max_fails=0; server 127.0.0.1:2 max_fails=0;", "eject = off\n"),
+            (
+                "server 127.0.0.1:1 slow_start=30s; server 127.0.0.1:2 slow_start=30;",
+                "slow_start = 30s\n",
+            ),
             ("server 127.0.0.1:1; server 127.0.0.1:2;", "eject = failures=1 within=10s for=10s\n"),
         ):
             found = server("proxy_pass x;", f"upstream x {{ {servers} }}")
@@ -62,7 +66,7 @@ class UpstreamTests(SynchronousTestCase):
             "server 127.0.0.1:1 weight=x;",
             "server 127.0.0.1:1 fail_timeout=x;",
             "server x.example:1 service=_http._tcp;",
-            "server 127.0.0.1:1 slow_start=30s;",
+            "server 127.0.0.1:1 slow_start=x;",
             "keepalive 16;",
         ):
             found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.9:9; {line} }}")

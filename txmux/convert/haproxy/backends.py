@@ -29,6 +29,7 @@ def fill_backend(backend: BackendDraft) -> None:
     _source(backend, servers)
     _times(backend)
     _queue(backend, servers)
+    _slow_start(backend, servers)
     retries = backend.value("retries")
     if retries:
         backend.section.add("retries", retries.value, retries)
@@ -102,6 +103,17 @@ def _queue(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     connect = backend.proxy.value("timeout", "connect")
     if "queue_timeout" not in section.entries and connect:
         section.add("queue_timeout", duration(connect.words[2]), connect)
+
+
+def _slow_start(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
+    found = {duration(one.parameters.get("slowstart", "0")): one.line for one in servers}
+    longest = max(found, key=seconds, default="")
+    if not seconds(longest):
+        return
+    backend.section.add("slow_start", longest, found[longest])
+    if len(found) > 1:
+        message = "slowstart: servers of a [backend] have the same; the longest is used for all"
+        backend.section.warn(found[longest], message)
 
 
 def _times(backend: BackendDraft) -> None:

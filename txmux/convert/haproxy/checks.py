@@ -19,7 +19,6 @@ _LOST = {
     "agent-check": "the state that an agent reports",
     "check-alpn": "it speaks a protocol by ALPN",
     "check-proto": "it speaks a protocol of HAProxy",
-    "check-via-socks4": "it goes by a SOCKS proxy",
     "track": "it is that of another server",
 }
 _OF_PROTOCOL = "spop-check"
@@ -58,6 +57,9 @@ def add_check(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     if why_lost:
         section.look(first.line, f"its check is left out: {why_lost}")
         return
+    if "socks4" in first.parameters and "check-via-socks4" not in first.parameters:
+        message = "check: HAProxy connects to the server itself, and txmux by the proxy"
+        section.warn(first.line.number, message)
     if len(checked) < len(live):
         message = "check: HAProxy checks only some of these servers, and txmux all of them"
         section.warn(first.line.number, message)

@@ -28,7 +28,6 @@ _FLAGS = {
 }
 _OUTSIDE = {
     "namespace": "it is in another network namespace",
-    "socks4": "it is reached by a SOCKS proxy",
 }
 _KEYS = {"weight": "weight", "maxconn": "max_connections"}
 _ELSEWHERE = {
@@ -41,6 +40,7 @@ _ELSEWHERE = {
 _UNDERSTOOD = {
     *(*_KEYS, *PARAMETERS, *_ELSEWHERE, "backup", "disabled", "enabled", "id", "init-addr"),
     *("on-marked-down", "resolvers", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"),
+    *("slowstart", "socks4"),
 }
 PLACES = {"dispatch": 1, "server": 2, "server-template": 3}
 """Lines with the address of a server, and which word that is."""
@@ -101,6 +101,8 @@ def add_servers(backend: BackendDraft) -> list[ServerLine]:
             keys["mptcp"] = "yes"
         if server.parameters.get("resolvers"):
             keys["resolvers"] = server.parameters["resolvers"].replace(",", ", ")
+        if "socks4" in server.parameters:
+            keys["via"] = f"socks4://{server.parameters['socks4']}"
         same = same if added else keys
         if added and server.is_anywhere != added[0].is_anywhere:
             why = "a [backend] has either servers at the address that the client connected to, or others"
@@ -181,7 +183,7 @@ def _parameters(words: Sequence[str]) -> dict[str, str]:
 def _add(server: ServerLine, port: int | None, section: DraftSection) -> bool:
     number = server.line.number
     place, why = _server_address(server.address, port)
-    why = why or _refused(place)
+    why = why or _refused(place) or _not_behind(server.parameters.get("socks4"), place)
     if why:
         section.look(server.line, f"is left out; {why}")
         return False
@@ -216,6 +218,15 @@ def _refused(text: str) -> str:
     except InvalidValueError as error:
         return error.messages[-1].removesuffix("; remove it")
     return ""
+
+
+def _not_behind(proxy: str | None, place: str) -> str:
+    """Return why a SOCKS proxy cannot connect to a server."""
+    if proxy is None:
+        return ""
+    if not place.startswith(("unix:", "srv:", "[")):
+        return _refused(proxy)
+    return "a SOCKS 4 proxy connects to names and IPv4 addresses"
 
 
 def _server_address(text: str, clients_port: int | None) -> tuple[str, str]:

@@ -30,7 +30,7 @@ _BALANCE = {
 _BY_ADDRESS = frozenset({"$remote_addr", "$binary_remote_addr"})
 _QUIET = frozenset({"zone", "server", "resolver", "resolver_timeout"})
 _FLAGS = frozenset({"backup", "down", "resolve"})
-_PARAMETERS = frozenset({"weight", "max_conns", "max_fails", "fail_timeout"})
+_PARAMETERS = frozenset({"weight", "max_conns", "max_fails", "fail_timeout", "slow_start"})
 
 
 @attrs.frozen
@@ -48,6 +48,7 @@ class UpstreamServer:
     options: tuple[str, ...] = ()
     fails: int = 1
     away: str = "10s"
+    slow_start: str = "0s"
 
 
 @attrs.frozen
@@ -127,6 +128,7 @@ def _member(directive: Directive, problems: list[tuple[Origin, str]]) -> Upstrea
         tuple(options),
         numbers["max_fails"],
         duration(given.get("fail_timeout", "10s")),
+        duration(given.get("slow_start", "0")),
     )
 
 
@@ -150,12 +152,14 @@ def add_members(group: UpstreamGroup, section: DraftSection, *, is_udp: bool) ->
     if group.balance != "round-robin":
         section.add("balance", group.balance, group.line)
     first = group.members[0]
-    failure_limits = {(member.fails, member.away) for member in group.members}
+    failure_limits = {(one.fails, one.away, one.slow_start) for one in group.members}
     if len(failure_limits) > 1:
-        message = "max_fails, fail_timeout: servers of a [backend] have the same; what the first has is used for all"
+        message = "max_fails, fail_timeout, slow_start: servers of a [backend] have the same; what the first has is used for all"
         section.warn(group.line, message)
     eject = f"failures={first.fails} within={first.away} for={first.away}"
     section.add("eject", eject if first.fails else "off", first.line)
+    if first.slow_start != "0s":
+        section.add("slow_start", first.slow_start, first.line)
 
 
 CHECKS = frozenset(
