@@ -1,10 +1,15 @@
 """Whose certificates ``allow_client`` lets in."""
 
+from datetime import datetime, timezone
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
 from tests.support.certificates import Identity
-from txmux.net.tls.client_certificates import is_allowed
+from txmux.net.tls.client_certificates import is_allowed, of_verified
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.route import allowed_client
 
@@ -50,6 +55,20 @@ class AllowedTests(SynchronousTestCase):
             self.assertTrue(self.fits(one, f"san={text}"), text)
         self.assertFalse(self.fits(one, "san=example"))
         self.assertFalse(self.fits(authority().issue(), "san=nobody"))
+
+    def test_alternative_names_of_a_kind_that_cannot_be_read(self) -> None:
+        """A name by EDI (RFC 5280, section 4.2.1.6); no name of such a certificate fits, and its subject does."""
+        odd = x509.SubjectAlternativeName.oid, bytes.fromhex("3008a506a1040c026162")
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "alice")])
+        now = datetime.now(timezone.utc)
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now)
+        certificate = builder.add_extension(x509.UnrecognizedExtension(*odd), critical=False).sign(
+            key, hashes.SHA256()
+        )
+        self.assertFalse(is_allowed(certificate, [allowed_client("san=*")]))
+        self.assertTrue(is_allowed(certificate, [allowed_client("cn=alice")]))
+        self.assertEqual(of_verified(certificate).names["san"], ())
 
     def test_spiffe(self) -> None:
         api = authority().issue("api", _ID)

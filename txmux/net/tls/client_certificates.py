@@ -245,7 +245,12 @@ def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
     """Return kind and text of each subjectAltName (RFC 5280, section 4.2.1.6); empty if unreadable."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except (
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+        ValueError,
+    ):
         return []
     return [
         (kind, str(name.value)) for name in found for one, kind in _KINDS if isinstance(name, one)
