@@ -143,6 +143,16 @@ class HeldTests(MuxTestCase):
         self.assertEqual(bytes(peer.received), b"b")
         await self.until_logged(2)
 
+    async def test_first_client_after_a_hold_with_an_end(self) -> None:
+        self.held = backend_at(self.backend_port())
+        port = self.mux([route("any", self.held)])
+        self.factory.upstreams.apply_overrides({}, {"backend": 1.0})  # nobody has looked since
+        client = await self.connect(port, b"b")
+        await self.waiting(1)
+        self.time.advance(0.2)
+        close(client, await self.backend.heard(1))
+        await self.assert_logged(reason="done")
+
     async def test_released_to_a_server_that_is_down(self) -> None:
         self.held = backend_at(free_port())
         port = self.mux([route("any", self.held)])

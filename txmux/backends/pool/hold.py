@@ -112,11 +112,12 @@ class HoldLine:
 
     def may_wait(self, client: HeldClient) -> bool:
         """Return whether a client that got no server may wait for one."""
+        blocked = self.blocks  # by a hold that has ended, perhaps, as the next line finds
         if self.is_held:
             return True
         if client.seconds:
             return client.since < 0 or self._left(client) > 0
-        return self.blocks and not client.is_trying
+        return blocked and not client.is_trying
 
     def add(self, client: HeldClient, *, is_short: bool) -> None:
         """Let a client wait, or wait again after its turn; `is_short` means that no server is left that it could try."""
