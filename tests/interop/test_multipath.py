@@ -1,7 +1,5 @@
 """Multipath TCP to clients and to servers: with peers that have it and those that do not, and over two networks."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -261,6 +261,11 @@ class LeadingTests(SynchronousTestCase):
         )
         self.assertEqual(len(found.warnings), 1)
 
+    def test_multipath(self) -> None:
+        found = stream("server { listen 1 multipath; proxy_pass a; }")
+        self.assertTrue(rules_of(found).listeners[0].mptcp)
+        self.assertEqual((looks(found), found.warnings), ([], ()))
+
     def test_other_tls_is_reported(self) -> None:
         certificate = "ssl_certificate /c.pem; ssl_certificate_key /k.pem;"
         for text, told, warned in (

@@ -54,6 +54,20 @@ class LowPortTests(SynchronousTestCase):
         self.assertEqual(self.found(":443", 443), [])
 
 
+class MultipathTests(SynchronousTestCase):
+    def test_without_effect(self) -> None:
+        text = "[listen a]\nendpoint = :8443\n  unix:/run/x.sock\nmptcp = yes\ndefault = b\n[backend b]\nserver = 127.0.0.1:1\nmptcp = yes\n"
+        has = attrs.evolve(_USER, has_mptcp=lambda: True)
+        lacks = attrs.evolve(_USER, has_mptcp=lambda: False)
+        here = "'unix:/run/x.sock' has no Multipath TCP by 'mptcp'; write ADDRESS:PORT, or SocketProtocol=mptcp in the unit of systemd's socket"
+        why = "mptcp: this system has no Multipath TCP, or it is off (sysctl net.mptcp.enabled), so connections are plain TCP"
+        endpoint = f"3: warning: [listen a] endpoint: {here}"
+        self.assertEqual([one for one in missing(text, has) if "Multipath" in one], [endpoint])
+        both = [f"4: warning: [listen a] {why}", f"8: warning: [backend b] {why}"]
+        found = [one for one in missing(text, lacks) if "Multipath" in one]
+        self.assertEqual(found, [endpoint, *both])
+
+
 class FileTests(SynchronousTestCase):
     """Files and sockets that the service creates in folders that are there."""
 

@@ -106,7 +106,11 @@ class ServerBlock:
         self._admission(section, proxied=first.proxied)
         counted = "max_flows" if first.datagrams else "max_connections"
         self._limits(section, counted, shared=len(endpoints) > 1)
-        for key, value in (("backlog", first.backlog), ("keepalive", first.keepalive)):
+        for key, value in (
+            ("backlog", first.backlog),
+            ("keepalive", first.keepalive),
+            ("mptcp", first.mptcp),
+        ):
             if value:
                 section.add(key, value, first.line)
         if self._scope.text("access_log") == "off" and self._scope.own:
@@ -247,7 +251,7 @@ def _add_minimum(section: DraftSection, protocols: Directive) -> None:
 
 _PORTS = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:]*):)?(?P<first>[0-9]+)(?:-(?P<last>[0-9]+))?")
 _MOST_PORTS = 256
-_QUIET = {"bind", "default_server", "deferred", "ipv6only", "multipath", "reuseport", "tcp"}
+_QUIET = {"bind", "default_server", "deferred", "ipv6only", "reuseport", "tcp"}
 _TUNING = frozenset({"accept_filter", "fastopen", "rcvbuf", "sndbuf"})
 _EVERY = frozenset({"", "*", "0.0.0.0"})  # noqa: S104 - it is read
 
@@ -272,6 +276,7 @@ class Endpoint:
     keepalive: str = ""
     backlog: str = ""
     datagrams: bool = False
+    mptcp: str = ""
 
     def __str__(self) -> str:
         if self.path:
@@ -297,6 +302,7 @@ def endpoints_of(directives: Iterable[Directive], draft: Draft) -> list[Endpoint
 def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
     flags = dict(word.partition("=")[::2] for word in directive.parameters[1:])
     known = {*_QUIET, *_TUNING, "ssl", "proxy_protocol", "backlog", "so_keepalive", "udp"}
+    known.add("multipath")
     unknown = [name for name in flags if name not in known]
     if unknown:
         draft.look(directive, f"no counterpart of {', '.join(unknown)}")
@@ -310,6 +316,7 @@ def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
         keepalive=_keepalive(flags, directive, draft),
         backlog=flags.get("backlog", "").removeprefix("-1"),
         datagrams="udp" in flags,
+        mptcp="yes" if "multipath" in flags else "",
     )
     if directive.value.startswith("unix:"):
         yield attrs.evolve(common, path=directive.value.removeprefix("unix:"))

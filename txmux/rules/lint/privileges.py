@@ -28,6 +28,7 @@ _FIRST_UNPRIVILEGED_PORT = 1024
 _ROOT = 0
 _CREATE = os.W_OK | os.X_OK
 _INTERFACES = Path("/sys/class/net")
+_MPTCP = Path("/proc/sys/net/mptcp/enabled")
 _MADE_IN = frozenset(map(Path, ("/run", "/var/run", "/var/log", "/var/lib")))
 """Where `RuntimeDirectory=` and its like of a unit make folders before it starts."""
 
@@ -48,6 +49,13 @@ def _has_interface(name: str) -> bool:
     return name.isdigit() or not _INTERFACES.is_dir() or (_INTERFACES / name).exists()
 
 
+def _has_mptcp() -> bool:
+    try:
+        return _MPTCP.read_text().strip() == "1"
+    except OSError:
+        return False
+
+
 @attrs.frozen
 class Privileges:
     """What a process of a user may do, and what its machine has."""
@@ -58,6 +66,7 @@ class Privileges:
     user_id: Callable[[str], int | None] = _user_id
     group_id: Callable[[str], int | None] = _group_id
     has_interface: Callable[[str], bool] = _has_interface
+    has_mptcp: Callable[[], bool] = _has_mptcp
 
 
 def own_privileges(proc: Path = Path("/proc")) -> Privileges:
@@ -84,6 +93,7 @@ def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
         *_accounts(rules, privileges),
         *_folders_of_servers(rules),
         *_interfaces(rules, privileges),
+        *_single_paths(rules, privileges),
         *(problem for problem, is_made in _paths(rules) if is_made),
     ]
     return warnings(rules, found)
@@ -101,6 +111,21 @@ def _low_ports(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
                 f"{endpoint!r}: user {privileges.user} may not listen on ports below {privileges.first_port}; run as "
                 "root, with the capability CAP_NET_BIND_SERVICE or with a socket of systemd, or choose another port"
             )
+            yield listener.section.problem(message, "endpoint", number)
+
+
+def _single_paths(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
+    """Find ``mptcp`` without effect."""
+    sections = [listener.section for listener in rules.listeners if listener.mptcp]
+    sections += [backend.section for backend in rules.backends.values() if backend.mptcp]
+    if not privileges.has_mptcp():
+        for section in sections:
+            message = "this system has no Multipath TCP, or it is off (sysctl net.mptcp.enabled), so connections are plain TCP"
+            yield section.problem(message, "mptcp")
+    for listener, number, endpoint in _endpoints(rules):
+        kind = endpoint.partition(":")[0].lower()
+        if listener.mptcp and short_form(endpoint) is None and kind not in {"tcp", "tcp6"}:
+            message = f"{endpoint!r} has no Multipath TCP by 'mptcp'; write ADDRESS:PORT, or SocketProtocol=mptcp in the unit of systemd's socket"
             yield listener.section.problem(message, "endpoint", number)
 
 
