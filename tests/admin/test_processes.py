@@ -56,10 +56,9 @@ class WorkersTest(AdminProcessCase):
         for client, server in peers:
             self.over(client, server)
         mux.take(5)
-        mux.stop()
 
     def test_hung_worker_is_shown_but_not_waited_for(self) -> None:
-        mux = self.service("workers = 2", self.led(self.backend()))
+        self.service("workers = 2", self.led(self.backend()))
         self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": [], "stale": []})
         before = get(self.socket, "/api/status")["workers"]
         with halted([before[0]["pid"]]):
@@ -68,18 +67,16 @@ class WorkersTest(AdminProcessCase):
             )
             late, _ = get(self.socket, "/api/status")["workers"]
         self.assertEqual((late["connections"], late["sandbox"]), (None, before[0]["sandbox"]))
-        mux.stop()
 
     def test_failing_check_of_the_only_server_makes_it_not_ready(self) -> None:
         listening = self.backend()
         check = "check = tcp interval=100ms fall=1 rise=1\n"
-        mux = self.service("workers = 2", self.led(listening, check))
+        self.service("workers = 2", self.led(listening, check))
         eventually(lambda: ask(self.socket, "GET", "/readyz")[0] == 200, "it is ready")
         listening.shutdown(socket.SHUT_RDWR)  # it keeps its port, so that nobody else gets it
         eventually(lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it is not ready")
         _, told = ask(self.socket, "GET", "/readyz")
         self.assertEqual(told["missing"], ["[backend b]: no server is up"])
-        mux.stop()
 
     def test_reload_keeps_the_endpoint_when_workers_change(self) -> None:
         mux = self.service("workers = 2")
@@ -96,7 +93,6 @@ class WorkersTest(AdminProcessCase):
         self.assertTrue(told["errors"])
         self.assertFalse(get(self.socket, "/api/status")["last_reload"]["ok"])
         mux.file.write_text(text)
-        mux.stop()
 
 
 class UpgradeTest(AdminProcessCase):
@@ -127,7 +123,6 @@ class UpgradeTest(AdminProcessCase):
         mux.file.write_text(text)
         self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
         self.assertTrue(post(self.socket, "/api/reload")["ok"])
-        mux.stop()
 
     def test_changed_endpoint_replaces_the_old_file(self) -> None:
         mux = self.service()
@@ -138,7 +133,6 @@ class UpgradeTest(AdminProcessCase):
         eventually(other.exists, "the other endpoint is there")
         self.assertEqual(get(other, "/api/status")["pid"], mux.pid)
         eventually(lambda: not self.socket.exists(), "the old one is gone")
-        mux.stop()
 
 
 class StopTest(AdminProcessCase):

@@ -122,7 +122,6 @@ class CloseTest(_Case):
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"killed"})
         self.assertEqual(get(self.admin, "/api/connections"), [])
         eventually(clients[0].is_answered, "it begins anew")
-        mux.stop()
 
     def test_listener(self) -> None:
         """A listener that accepts nobody begins no flow, and those that there are go on."""
@@ -135,7 +134,6 @@ class CloseTest(_Case):
         eventually(client.is_answered, "the flow goes on")
         ask(self.admin, "POST", "/api/listeners/u", {"accepting": True})
         eventually(other.is_answered, "flows begin again")
-        mux.stop()
 
 
 _HALF = len(HELLO) // 2
@@ -209,7 +207,6 @@ class UpgradeTest(UpgradeTestCase):
         heard = [self.server.recvfrom(65535) for _ in _HALVES]
         self.assertEqual([data for data, _ in heard], [*_HALVES])
         self.assertEqual(len({seen for _, seen in heard}), 1)
-        mux.stop()
 
     def test_removed(self) -> None:
         """A flow of a listener that is removed goes on in the old process until that has to end, and both say so."""
@@ -238,7 +235,6 @@ class UpgradeTest(UpgradeTestCase):
 
         eventually(is_ended, "the old process has ended")
         self.assertEqual(mux.take_one()["datagrams_in"], 2)
-        mux.stop()
 
     def assert_unnoticed(self, load: DatagramLoad) -> None:
         load.finish()
@@ -258,7 +254,6 @@ class UpgradeTest(UpgradeTestCase):
         load.start(mux.port)
         mux.upgrade()
         self.assert_unnoticed(load)
-        mux.stop()
 
     def test_former_reader(self) -> None:
         """A worker that has read datagrams before, and stays for a connection, does not keep flows from going on after an upgrade."""

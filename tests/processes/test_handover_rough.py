@@ -133,7 +133,6 @@ class UpgradeTest(UpgradeTestCase):
         self.assertFalse(is_gone(old))
         self.assert_logged(mux, alive)
         self.assert_gone([old])
-        mux.stop()
 
     def test_old_worker_is_killed(self) -> None:
         """If the old worker is killed, connections go on that the new one has, and it says how many were lost on the way."""
@@ -144,7 +143,6 @@ class UpgradeTest(UpgradeTestCase):
         alive = self.alive()
         self.assertEqual(len(alive), _BATCH)
         self.assert_logged(mux, alive)
-        mux.stop()
 
     def test_old_is_killed(self) -> None:
         """If the old supervisor is killed, its workers hand over all that is on its way, and keep the rest until it ends."""
@@ -153,7 +151,6 @@ class UpgradeTest(UpgradeTestCase):
         self.assert_gone([old])
         self.assertEqual(len(self.alive()), _CONNECTIONS)
         self.assert_logged(mux, self.peers)
-        mux.stop()
 
     def test_old_is_killed_early(self) -> None:
         """If the old process is killed while workers of the new one are told to accept, the new one serves: nobody else would."""
@@ -165,7 +162,6 @@ class UpgradeTest(UpgradeTestCase):
         for client, server in self.peers:
             client.close()
             server.close()
-        mux.stop()
 
     def test_new_is_killed_early(self) -> None:
         """If the new process is killed while it is asked to accept clients, the old one goes on, and the PID file names that."""
@@ -174,7 +170,6 @@ class UpgradeTest(UpgradeTestCase):
         self.peers.append(self.relayed(mux, self.listening))
         self.assertEqual(len(self.alive()), _CONNECTIONS + 1)
         self.assert_logged(mux, self.peers)
-        mux.stop()
 
     def test_new_is_killed_later(self) -> None:
         """If the new process is killed while the old one still has a connection, the old one serves again, reloads, and is named."""

@@ -90,7 +90,6 @@ class UpgradeTest(UpgradeTestCase):
         mux.upgrade()
         self.answers(*ends)
         self.over(*ends)
-        mux.stop()
 
     def test_workers_change(self) -> None:
         """The rules are read anew, so that there may be more or fewer workers afterwards."""
@@ -104,7 +103,6 @@ class UpgradeTest(UpgradeTestCase):
             self.answers(client, server)
         self.over(client, server)
         self.assertEqual(mux.take_one()["bytes_in"], 9)
-        mux.stop()
 
     def undecided(self) -> tuple[Upgrading, socket.socket, int]:
         """Upgrade a service whose old process keeps a client that is not decided yet, and give all three."""
@@ -126,7 +124,6 @@ class UpgradeTest(UpgradeTestCase):
         self.all_end([(client, server)])
         self.assert_gone([old])
         mux.take_one()
-        mux.stop()
 
     def test_processes_are_named_after_an_upgrade_too(self) -> None:
         mux = self.service("workers = 2")
@@ -134,7 +131,6 @@ class UpgradeTest(UpgradeTestCase):
         self.assertEqual([*map(name_of, family_of(mux.pid))], names)
         mux.upgrade()
         self.assertEqual([*map(name_of, family_of(mux.pid))], names)
-        mux.stop()
 
     def test_user(self) -> None:
         """With `user`, a helper goes on from process to process, and leaves no process behind that nobody waits for."""
@@ -180,7 +176,6 @@ class BrokenTest(UpgradeTestCase):
         mux.upgrade()
         self.all_end([(client, server)])
         mux.take_one()
-        mux.stop()
 
     def test_old_process_accepts_again_if_the_pidfile_cannot_be_written(self) -> None:
         listening = self.backend()
@@ -200,14 +195,14 @@ class BrokenTest(UpgradeTestCase):
         mux.upgrade()
         self.all_end([(client, server)])
         mux.take(2)
-        mux.stop()
 
     def test_defect(self) -> None:
         """Whatever goes wrong before the new process accepts clients, the old one accepts them again."""
         customize(self, _BROKEN)
         listening = self.backend()
         admin = self.folder / "admin.sock"
-        mux = self.upgrading(self.relaying(listening), f"admin = unix:{admin}")
+        mux = Upgrading(self.folder, self.relaying(listening), f"admin = unix:{admin}")
+        self.addCleanup(mux.kill)
         client, server = self.relayed(mux, listening)
         self.assertEqual(ask(admin, "POST", "/api/upgrade", {})[0], 500)
         for pair in ((client, server), self.relayed(mux, listening)):
@@ -260,7 +255,6 @@ class MeanwhileTest(UpgradeTestCase):
         self.let_start(mux)
         self.all_end([(client, server)])
         mux.take_one()
-        mux.stop()
 
     def test_worker_killed(self) -> None:
         """A worker that crashes loses its own connections; the upgrade goes on, and so do the others."""
@@ -270,4 +264,3 @@ class MeanwhileTest(UpgradeTestCase):
         self.let_start(mux)
         self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
-        mux.stop()

@@ -58,7 +58,6 @@ class KeepingTest(UpgradeTestCase):
         with self.client(mux):
             pass
         self.assertEqual(mux.take_one()["reason"], "client-gone")
-        mux.stop()
 
     def test_timers_are_those_of_the_older_rules(self) -> None:
         mux = self.begin(more="idle_timeout = 3s\n")
@@ -69,7 +68,6 @@ class KeepingTest(UpgradeTestCase):
         self.assertEqual(server.recv(1), b"")
         self.assertEqual(mux.take_one()["reason"], "idle-timeout")
         client.close()
-        mux.stop()
 
     def test_retiring_worker(self) -> None:
         """One that was not decided stayed in a worker which was not needed any more; when it is relayed, it can be moved."""
@@ -80,7 +78,6 @@ class KeepingTest(UpgradeTestCase):
         pairs = [(client, self.decided(client)) for client in clients]
         self.assertEqual(len(workers_of(mux.pid)), 3)
         self.assert_moves(mux, pairs)
-        mux.stop()
 
     def test_fewer_workers(self) -> None:
         """What a worker relays that is not needed any more goes on in the others, and counts for their limits."""
@@ -100,7 +97,6 @@ class KeepingTest(UpgradeTestCase):
         for pair in pairs:
             self.over(*pair)
         self.assertEqual({line["bytes_in"] for line in mux.take(2)}, {11 + 4})
-        mux.stop()
 
     def test_drain_removed(self) -> None:
         """Connections of a route that is gone end, though they are moved from a worker that is not needed any more."""
@@ -111,7 +107,6 @@ class KeepingTest(UpgradeTestCase):
         lines = mux.take(9)
         self.assertEqual({line["reason"] for line in lines}, {"drained"})
         self.assertFalse(re.search("Traceback|Unhandled", mux.child.output))
-        mux.stop()
 
 
 _HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"
@@ -172,7 +167,6 @@ class PendingTest(UpgradeTestCase):
             [("127.0.0.1", "inside"), ("127.0.0.1", "ssh"), ("192.0.2.7", "ssh")],
         )
         self.assertEqual({line["reason"] for line in lines}, {"done"})
-        mux.stop()
 
     def begun(self, mux: Upgrading, said: bytes, source: str) -> socket.socket:
         client = socket.create_connection(("127.0.0.1", mux.port), 60, (source, 0))

@@ -82,7 +82,6 @@ class PlacesTest(UpgradeTestCase):
         self.assert_gone([old])
         self.over(*peers.pop())
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
-        mux.stop()
 
     def waits(self, mux: Upgrading, said: str) -> socket.socket:
         client = self.client(mux)

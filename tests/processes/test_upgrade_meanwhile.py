@@ -42,7 +42,6 @@ class MeanwhileTest(UpgradeTestCase):
         self.assertEqual(len(listening_inodes(mux.pid)), 2)
         self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
-        mux.stop()
 
     def test_reload_during_upgrade(self) -> None:
         """The new process does a reload that the old one is asked for, and what comes of it is said where it was asked for."""
@@ -181,4 +180,3 @@ class MeanwhileTest(UpgradeTestCase):
         self.all_end([pair])
         self.assertEqual(mux.take_one()["reason"], "done")
         self.assert_gone([old])
-        mux.stop()

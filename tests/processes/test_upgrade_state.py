@@ -50,7 +50,6 @@ class StateTest(UpgradeTestCase):
         self.assertEqual(sorted(reasons), ["limit", *["no-route"] * 3])
         mux.upgrade()
         self.assertEqual(self.visit(mux)[0]["reason"], "limit")
-        mux.stop()
 
     def test_ejected_server_stays_ejected(self) -> None:
         dead, well = free_port(), self.closing()
@@ -64,7 +63,6 @@ class StateTest(UpgradeTestCase):
         lines = self.visit(mux, 8)
         self.assertEqual({line["server"] for line in lines}, {f"127.0.0.1:{well}"})
         self.assertFalse(any("tried" in line["facts"] for line in lines))
-        mux.stop()
 
     def test_server_that_is_down_stays_down(self) -> None:
         dead, well = free_port(), self.closing()
@@ -78,7 +76,6 @@ class StateTest(UpgradeTestCase):
             mux.upgrade()
             self.assertNotIn("tried", self.visit(mux)[0]["facts"])
         self.assertEqual(mux.child.output.count(f"127.0.0.1:{dead} is down"), 1)
-        mux.stop()
 
     def test_turns_go_on(self) -> None:
         ports = [self.closing() for _ in range(2)]
@@ -89,7 +86,6 @@ class StateTest(UpgradeTestCase):
             mux.upgrade()
             found.append(self.visit(mux)[0]["server"])
         self.assertEqual(found, [f"127.0.0.1:{port}" for port in [*ports, ports[0]]])
-        mux.stop()
 
     def test_versions(self) -> None:
         """The number of the version of the rules goes on, and is the next one if they were edited; so does what the last reload said, unless it had failed."""
@@ -116,7 +112,6 @@ class StateTest(UpgradeTestCase):
         mux.file.write_text(text.replace("ssh", "tls"))
         mux.upgrade()
         self.assertEqual(status(), (3, []))
-        mux.stop()
 
     def test_charts_go_on(self) -> None:
         admin = self.folder / "admin.sock"
@@ -126,7 +121,6 @@ class StateTest(UpgradeTestCase):
         page = text_of(admin, "/")
         times = re.findall(r'data-chart="active" data-times="\[(.*)\]" data', page)
         self.assertNotEqual(times, [""])
-        mux.stop()
 
     def test_old_process_keeps_its_state_if_the_upgrade_fails(self) -> None:
         mux = self.upgrading(f"{RULES}connection_rate_per_source = 3/h burst=3\n", "workers = 2")
@@ -138,7 +132,6 @@ class StateTest(UpgradeTestCase):
         mux.file.write_text(text)
         mux.upgrade()
         eventually(lambda: self.visit(mux)[0]["reason"] == "limit", "it is refused")
-        mux.stop()
 
 
 class WantedTest(UpgradeTestCase):
@@ -179,7 +172,6 @@ class WantedTest(UpgradeTestCase):
             )
             waiting.shutdown(socket.SHUT_WR)
         mux.take_one()
-        mux.stop()
 
     def test_bans(self) -> None:
         """Who is banned stays so in a new process and its workers, until that is taken back; the connection there was is ended."""
@@ -207,7 +199,6 @@ class WantedTest(UpgradeTestCase):
             client.sendall(b"y")
             with self.accept_from(listening, b"y"):
                 pass
-        mux.stop()
 
 
 _NAMES = ("connections_total", "connections_active", "route_matches_total", "bytes_total")
@@ -267,4 +258,3 @@ class CountingTest(UpgradeTestCase):
         self.wait_for([1, 0, 1, 1])
         mux.upgrade()
         self.wait_for([1, 0, 1, 1])
-        mux.stop()

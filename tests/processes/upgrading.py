@@ -174,9 +174,10 @@ class UpgradeTestCase(WorkersTestCase):
     def upgrading(
         self, rules: str = RULES, settings: str = "", before: Sequence[str] = ()
     ) -> Upgrading:
+        """Start a service, which is stopped with the test, and has to end well then."""
         mux = Upgrading(self.folder, rules, settings, before=before)
         self.addCleanup(mux.kill)
-        return mux
+        return self.own(mux)
 
     def late(self, step: str = "_hand_over") -> tuple[Path, Path]:
         """Have old processes wait with a step of upgrades; give the file that says so, and the one for which they wait."""

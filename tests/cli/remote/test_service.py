@@ -35,7 +35,7 @@ class ServiceTestCase(WorkersTestCase):
         given = "" if "drain_timeout" in settings else "drain_timeout = 1s\n"
         mux = Upgrading(self.folder, rules, f"{given}{settings}")
         self.addCleanup(mux.kill)
-        return mux
+        return self.own(mux)
 
     def ask(self, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
         return run(sys.executable, "-m", "txmux", *arguments)
@@ -78,7 +78,6 @@ class ChangeTests(ServiceTestCase):
         mux.file.write_text(text)
         self.assertIn("rules reloaded: 1 route gone (a)", self.told(0, "reload"))
         self.answers(*ends)
-        mux.stop()
 
     def test_status_of_all_workers_and_of_a_hung_one(self) -> None:
         mux = self.service("workers = 2")
@@ -91,7 +90,6 @@ class ChangeTests(ServiceTestCase):
                 rf"{first}serves .*{second}does not answer\s",
                 r"\Awarning: the answer is not complete: worker 2: ",
             )
-        mux.stop()
 
     def shown(self, status: str, warning: str) -> None:
         """Wait for a status, and for what comes with it: a worker that is late is told as one that does not answer."""
@@ -140,7 +138,6 @@ class WaitTests(ServiceTestCase):
         )
         drained = f"backend {name} is drained; no server of {name} gets new clients now\n"
         self.assertRegex(child.output, rf"\A{waits}{drained}\Z")
-        mux.stop()
 
     def test_stop_ends_with_the_service(self) -> None:
         mux = self.service("drain_timeout = 10m")
@@ -180,7 +177,6 @@ class ConnectionTests(ServiceTestCase):
         self.assertIn("older: ", self.told(2, "close", "--older", "soon"))
         self.assertEqual(self.told(0, "close", "--client", "127.0.0.0/8"), "ended: 3 connections\n")
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"killed"})
-        mux.stop()
 
 
 class ExplainTests(ServiceTestCase):
@@ -209,7 +205,6 @@ class ExplainTests(ServiceTestCase):
             told,
             "no live connection has this ID; the access log has those that have ended\n",
         )
-        mux.stop()
 
     def listed(self, count: int) -> list[dict[str, Any]]:
         """Wait until there are this many connections, of which the service has read bytes."""
@@ -233,8 +228,7 @@ class DrainTests(ServiceTestCase):
             f"[backend other]\nserver = 127.0.0.1:{port}\nfallback = unix:{self.folder}/last.sock\n"
         )
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = pool\n{pool}{last}"
-        mux = Upgrading(self.folder, rules, "workers = 2\ndrain_timeout = 1s")
-        self.addCleanup(mux.kill)
+        mux = self.own(Upgrading(self.folder, rules, "workers = 2\ndrain_timeout = 1s"))
         mux.child.wait_for("serving with 2 worker")
         first = self.relayed(mux, self.server)
         none = "; no server of pool gets new clients now\n"
@@ -265,7 +259,6 @@ class DrainTests(ServiceTestCase):
         for named, state in ((name, "is drained"), (f"{name}/{name}", "was drained already")):
             told = self.told(0, "drain", named)
             self.assertTrue(told.startswith(f"backend {name} {state}; no server of "), told)
-        mux.stop()
 
 
 class UpgradeTests(ServiceTestCase):
@@ -361,13 +354,11 @@ class FindTests(ServiceTestCase):
         self.assertEqual(
             self.told(0, "reload", "--rules", mux.file), "rules reloaded: nothing changed\n"
         )
-        mux.stop()
 
     def test_no_endpoint(self) -> None:
         mux = self.service("admin = off")
         self.assertIn("there is no socket of a service", self.told(3, "status"))
         self.assertIn("'admin = off'", self.told(3, "status", "--rules", mux.file))
-        mux.stop()
 
 
 class NobodyTests(ServiceTestCase):
@@ -380,7 +371,6 @@ class NobodyTests(ServiceTestCase):
         self.assertIn("the file is left over from one that has ended", told)
         mux = self.service()
         self.assertEqual(self.status()["pid"], mux.pid)
-        mux.stop()
 
     def test_hung_service_times_out(self) -> None:
         mux = self.service()
@@ -391,4 +381,3 @@ class NobodyTests(ServiceTestCase):
             f"{self.sockets}/rules.sock (the only socket) has not answered within 0.3 s", told
         )
         self.assertEqual(self.status()["pid"], mux.pid)
-        mux.stop()
