@@ -10,7 +10,9 @@ from weakref import ref
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.backends.pool.pools import Watched
 from txmux.backends.pool.hold import HeldClient, HoldLine
+from txmux.rules.model import Check
 
 
 class LineTests(SynchronousTestCase):
@@ -69,6 +71,23 @@ class LineTests(SynchronousTestCase):
         most = max(sum(first <= at < first + 1 for at in times) for first in times)
         self.assertLessEqual(most, 100)
         self.assertLess(times[-1] - times[0], 6)
+
+    def test_server_that_starts_slowly_gets_them_slowly(self) -> None:
+        server = Watched(check=Check("tcp"), slow_start=30.0)
+        server.clock = self.clock
+        server.pool._seconds = self.clock.seconds
+        self.line = HoldLine([lambda: server.pool])
+        self.line.clock = self.clock
+        for number in range(500):
+            self.join(str(number))
+        self.pass_time(1)
+        for ok in (False, False, False, True, True):
+            for member in server.members:
+                server.pool.check_result(member, ok=ok, why="")
+        self.is_up = True
+        # At full rate after 30 seconds: at most 15 in three seconds, and 167 in ten.
+        self.assertIn(len(self.pass_time(3)), range(10, 16))
+        self.assertIn(len(self.pass_time(7)), range(90, 168))
 
     def test_processes_share_the_rate(self) -> None:
         self.line.processes = 4

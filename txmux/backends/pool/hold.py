@@ -24,6 +24,8 @@ _FIRST_RETRY, _LAST_RETRY = 0.1, 0.5
 class _Pool(Protocol):
     def rearrange(self) -> None: ...
 
+    def pace(self) -> float: ...
+
 
 @attrs.define(eq=False)
 class HeldClient:
@@ -202,9 +204,10 @@ class HoldLine:
     def _tick(self) -> None:
         self._timer = None
         now = self.clock.seconds()
-        most = max(1.0, _TICK * _RATE / self.processes)
+        paces = [pool.pace() for known in self._pools if (pool := known()) is not None]
+        rate = _RATE * max(paces, default=1.0) / self.processes
         passed, self._counted_at = now - self._counted_at, now
-        self._credit = min(most, self._credit + passed * _RATE / self.processes)
+        self._credit = min(max(1.0, _TICK * rate), self._credit + passed * rate)
         if not self.is_held:
             while self._credit >= 1 and self._may_try(now) and (client := self._next()):
                 client.is_waiting, client.is_trying = False, True

@@ -398,6 +398,11 @@ class BackendPool:
         """Return the part of its weight that a member has now: 1, or less while it starts slowly."""
         return member.ramp(self._seconds(), self.backend.slow_start)
 
+    def pace(self) -> float:
+        """Return how fast clients that have waited go on, as a part of the usual rate: less while all servers start slowly."""
+        ramps = [self.ramp(member) for member in self.members if member.state is MemberState.UP]
+        return max(ramps, default=1)
+
     def effective_weight(self, member: Member) -> float:
         return round(member.full_weight * self.ramp(member), 2)
 
