@@ -275,6 +275,18 @@ def postgres_program(name: str) -> Path:
 
 def start_postgres(folder: Path, port: int, **more: str | Path) -> Child:
     """Start a server that asks everybody for a password; the one of ``postgres`` is ``secret``."""
+    before = _as_nobody(folder)
+    password = folder / "password"
+    password.write_text("secret\n")
+    password.chmod(0o644)
+    access = ("-A", "scram-sha-256", "-U", "postgres", "--pwfile", password)
+    made = ("--no-sync", "--locale=C", "-D", folder / "data")
+    output_of(*_command(before, "initdb", *made, *access))
+    return restart_postgres(folder, port, **more)
+
+
+def _as_nobody(folder: Path) -> tuple[str, ...]:
+    """Give what goes before a command of PostgreSQL, which refuses to be root, and let it use a folder."""
     before: tuple[str, ...] = ()
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
@@ -282,12 +294,11 @@ def start_postgres(folder: Path, port: int, **more: str | Path) -> Child:
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
         ids = f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}"
         before = (require_program("setpriv"), *ids, "--clear-groups")
-    password = folder / "password"
-    password.write_text("secret\n")
-    password.chmod(0o644)
-    data = folder / "data"
-    access = ("-A", "scram-sha-256", "-U", "postgres", "--pwfile", password)
-    output_of(*_command(before, "initdb", "--no-sync", "--locale=C", "-D", data, *access))
+    return before
+
+
+def restart_postgres(folder: Path, port: int, **more: str | Path) -> Child:
+    """Start a server again that has ended."""
     settings = {
         "port": port,
         "listen_addresses": "127.0.0.1",
@@ -298,7 +309,8 @@ def start_postgres(folder: Path, port: int, **more: str | Path) -> Child:
         **more,
     }
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    child = Child(*_command(before, "postgres", "-D", data, *options))
+    command = _command(_as_nobody(folder), "postgres", "-D", folder / "data", *options)
+    child = Child(*command)
     child.wait_for("ready to accept connections")
     return child
 

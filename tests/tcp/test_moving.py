@@ -12,7 +12,7 @@ from txmux.net.relay.kernel import is_supported
 from txmux.rules.embedding import route
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.listener import MuxFactory
-from txmux.tcp.moving import MovedConnection, Sockets, Unpacking, packed
+from txmux.tcp.moving import MovedConnection, Sockets, Unpacking, accepted_at, packed
 
 
 class MovingTest(MuxTestCase):
@@ -84,7 +84,8 @@ class MovingTest(MuxTestCase):
         self.time.advance(3)
         connection, moved, _ = self.suspend()
         now = self.time.seconds()
-        ages = [moved.age_at(then) for then in (now, now + 2, now + 86400, now - 2)]
+        times = now, now + 2, now + 86400, now - 2
+        ages = [then - accepted_at(moved.age, moved.at, then) for then in times]
         self.assertEqual(ages, [3, 5, 3, 3])
         connection.resume(moved)
         await self.end(client, server)

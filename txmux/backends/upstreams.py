@@ -115,6 +115,13 @@ class Upstreams:
             return None
         return next((one.wake for one in self._upstreams if one.name == backend), None)
 
+    def find(self, backend: str) -> Upstream:
+        """Find a backend of the current rules by its name; raises `LookupError` if there is none."""
+        for one in self._upstreams.values():
+            if one.backend.name == backend:
+                return one
+        raise LookupError(f"there is no backend {backend!r}")
+
     def all(self) -> list[Upstream]:
         return [*self._upstreams.values()]
 

@@ -5,9 +5,12 @@ While a client has sent nothing, `Peeking` may have a server connected already (
 
 from __future__ import annotations
 
+import socket
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import attrs
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -26,7 +29,7 @@ from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
-from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
+from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, accepted_at
 from txmux.tcp.served import Counted, count_bytes, note_decision, note_end, note_multipath
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
@@ -332,14 +335,17 @@ class MuxProtocol(End, Client):
         stage = self.stage
         assert isinstance(stage, Relaying)  # noqa: S101 - as above
         release_slot = stage.move_away() if keeps_slot else None
+        self._count_away()
+        stage.relay.let_go()
+        self.over("done")
+        return release_slot
+
+    def _count_away(self) -> None:
         self.count_bytes()
         if self.counted is not None:
             self.configuration.counts.moved_away(self.counted)
             self.counted = None
-        stage.relay.let_go()
         self.logged = False
-        self.over("done")
-        return release_slot
 
     def adopt(
         self,
@@ -352,7 +358,7 @@ class MuxProtocol(End, Client):
         runtime, record = self.runtime, self.record
         self.was_moved_here = True
         now = runtime.clock.seconds()
-        self.accepted_at = now - moved.age_at(now)
+        self.accepted_at = accepted_at(moved.age, moved.at, now)
         self.logged = moved.logged
         self.permit = self.configuration.admission.adopt(address_in(record.client))
         self.admitted = True
@@ -368,6 +374,68 @@ class MuxProtocol(End, Client):
         upstream, member = here or (None, None)
         begun = MovedHere(upstream, member, server, None, moved, release_elsewhere)
         self.advance(begun, "accepted")
+
+    # Moving while it waits for a server.
+
+    def suspend_waiting(self) -> dict[str, Any] | None:
+        """Stop waiting for a server, and return what another process needs; ``None`` if it does not wait, or cannot move.
+
+        `resume_waiting` or `let_go_waiting` is next.
+        """
+        stage = self.stage
+        is_plain = isinstance(self.transport, SocketTransport) and not (
+            self.is_previewed or self.agreed_tls
+        )
+        if not (isinstance(stage, Connecting) and is_plain) or self.source or self.replays:
+            return None
+        waited = stage.suspend()
+        if waited is None:
+            return None
+        return {
+            "record": attrs.asdict(self.record),
+            "age": self.elapsed_ms() / 1000,
+            "at": self.runtime.clock.seconds(),
+            "waited": waited,
+            "logged": self.logged,
+            "version": self.configuration.version,
+            "received": b64encode(self.received).decode("ascii"),
+            "has_finished": self.has_finished,
+            "decided_after": self.decided_after,
+        }
+
+    def resume_waiting(self) -> None:
+        if isinstance(self.stage, Connecting):
+            self.stage.resume()
+
+    def let_go_waiting(self) -> None:
+        """Forget a client that waits in another process, which has its socket, too."""
+        transport = cast("SocketTransport", self.transport)
+        self._count_away()
+        self.over("done")
+        transport._shouldShutdown = False
+        transport.connectionLost(Failure(connectionDone.value))
+
+    def adopt_waiting(
+        self, fields: Mapping[str, Any], client: socket.socket, upstream: Upstream
+    ) -> None:
+        """Let a client wait that has waited in another process, where `suspend_waiting` returned the fields."""
+        runtime, record = self.runtime, self.record
+        self.was_moved_here = True
+        self.accepted_at = accepted_at(fields["age"], fields["at"], runtime.clock.seconds())
+        self.logged, self.waited = fields["logged"], fields["waited"]
+        self.received = b64decode(fields["received"])
+        self.has_finished = fields["has_finished"]
+        self.decided_after = fields["decided_after"]
+        self.permit = self.configuration.admission.adopt(address_in(record.client))
+        self.admitted = True
+        self.counted = runtime.counters.route(record.listener, record.route or "")
+        self.configuration.counts.adopted(self.counted)
+        self.counted_in = record.bytes_in  # by the other process
+        transport = runtime.transport(client)
+        transport.set_protocol(self)
+        self._open()
+        transport.startReading()
+        self.advance(ToBackend(upstream), "routing")
 
     # The end.
 

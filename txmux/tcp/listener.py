@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -29,7 +29,7 @@ from txmux.tcp.stage import OVER
 from txmux.tcp.sweep import Sweep
 from txmux.telemetry.access_log import AccessLog, should_log
 from txmux.telemetry.reasons import AbortReason
-from txmux.telemetry.record import ConnectionRecord
+from txmux.telemetry.record import ConnectionRecord, check_types
 
 _log = Logger()
 
@@ -183,6 +183,25 @@ class MuxFactory(ServerFactory):
             if here is not None and connection.stage is OVER:
                 upstream, member = here
                 upstream.pool.released(member)
+            connection.over("error")  # so that its end is logged
+            raise
+
+    def adopt_waiting(self, fields: Mapping[str, Any], client: socket.socket) -> None:
+        """Take over a client that waits for a server; see `MuxProtocol.suspend_waiting`.
+
+        Raises:
+            LookupError: These rules have no such backend; the socket is still the caller's, as with any other error.
+        """
+        record = ConnectionRecord(**fields["record"])
+        check_types(record)
+        upstream = self.upstreams.find(record.backend or "")
+        configuration = self.configuration
+        if 0 < fields["version"] < configuration.version:
+            configuration = attrs.evolve(configuration, version=fields["version"])
+        connection = MuxProtocol(self, configuration, self.runtime, record)
+        try:
+            connection.adopt_waiting(fields, client, upstream)
+        except BaseException:
             connection.over("error")  # so that its end is logged
             raise
 

@@ -39,9 +39,11 @@ class MovedConnection:
     version: int = 0  # that of the rules by which the client was accepted; 0 if that is not known
     at: float | None = None  # the time of this state, by the clock that both processes have
 
-    def age_at(self, now: float) -> float:
-        passed = 0.0 if self.at is None else now - self.at
-        return self.age + (passed if 0 <= passed <= _LONGEST else 0.0)
+
+def accepted_at(age: float, at: float | None, now: float) -> float:
+    """Return when a client was accepted that had this age at a time of another process, whose clock is the same."""
+    passed = 0.0 if at is None else now - at
+    return now - age - (passed if 0 <= passed <= _LONGEST else 0.0)
 
 
 _PARTS: dict[str, type[Any]] = {

@@ -48,6 +48,7 @@ class Client(Protocol):
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
     preconnection: Preconnection | None = None  # a connection to the server of silent clients
     is_previewed: bool = False  # whether `received` is still in its socket, too
+    waited: float = 0.0  # seconds that it has waited for a server in another process
     hop: int = 0  # what `LoopDetector.note` returned for its connection to a server
 
     @property

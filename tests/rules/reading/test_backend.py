@@ -3,12 +3,13 @@
 import ipaddress
 from pathlib import Path
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rules.reading.cases import BackendTestCase, ReadingTestCase
 from txmux.rules.lint.warnings import lint
-from txmux.rules.model import Backend, Check, Ejection, Refusal, Resolve, Server, ServerTLS
+from txmux.rules.model import Backend, Check, Ejection, Refusal, Resolve, Server, ServerTLS, Wake
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import backend
 from txmux.rules.reading.endpoints import name_server
@@ -97,6 +98,23 @@ class MeaningTests(BackendTestCase):
         }.items():
             self.assertEqual(self.backend(f"eject = {text}").eject, expected)
 
+    def test_hold_and_wake(self) -> None:
+        found = self.backend("")
+        self.assertEqual((found.hold, found.hold_limit, found.wake), (0.0, 1000, None))
+        found = self.backend("hold = 1m\nhold_limit = 7")
+        self.assertEqual((found.hold, found.hold_limit), (60.0, 7))
+        packet = Wake("wol", "00:11:22:33:44:ff", ("192.168.1.255", 9))
+        for text, expected in {
+            "wol 00:11:22:33:44:FF 192.168.1.255": packet,
+            "wol 00-11-22-33-44-ff 192.168.1.255:9": packet,
+            "wol 0011.2233.44ff 192.168.1.255:7": attrs.evolve(
+                packet, broadcast=("192.168.1.255", 7)
+            ),
+            "http POST https://10.0.0.2/start?x=1": Wake("POST", "https://10.0.0.2/start?x=1"),
+            "http GET http://[::1]:8000/": Wake("GET", "http://[::1]:8000/"),
+        }.items():
+            self.assertEqual(self.backend(f"hold = 1s\nwake = {text}").wake, expected)
+
     def test_tls_no(self) -> None:
         self.assertIsNone(self.backend("tls = no").tls)
 
@@ -105,6 +123,21 @@ class MeaningTests(BackendTestCase):
 
 
 class MistakeTests(BackendTestCase):
+    def test_wake(self) -> None:
+        for text, complaint in {
+            "wol 00:11:22:33:44 10.0.0.255": "'00:11:22:33:44' is not a MAC address; write it as",
+            "wol 00:11:22:33:44:55 lan": "'lan' is not an IPv4 address; write the broadcast address",
+            "wol 00:11:22:33:44:55 10.0.0.255:0": "the port must be a whole number from 1 to 65535",
+            "http PUT http://h/": "'http PUT http://h/' wakes nothing; write for example 'wol ",
+            "http GET ftp://h/": "'ftp://h/' is not a URL; write for example",
+            "http GET http://h:x/": "'http://h:x/' is not a URL; write for example",
+            "http GET http://me:secret@h/": "takes no user and password in the URL; remove them",
+            "htpp GET http://h/": "did you mean 'http'?",
+        }.items():
+            (found,) = self.complaints(f"hold = 1s\nwake = {text}")
+            self.assertIn(complaint, found)
+            self.assertNotIn("secret", found)
+
     def test_values(self) -> None:
         for text, complaints in {
             "balance = leastconn": (
@@ -228,6 +261,8 @@ class MistakeTests(BackendTestCase):
             ("queue = 1", "h:1 max_connections=1", []),
             ("queue = 1\nmax_connections = 1", "h:1", []),
             ("queue_timeout = 1s", "h:1", ["6 queue_timeout"]),
+            ("wake = http GET http://h/", "h:1", ["6 wake"]),
+            ("hold = 1s\nwake = http GET http://h/", "h:1", []),
         ):
             found = lint(self.read(text, servers=servers))
             self.assertEqual([f"{problem.line} {problem.key}" for problem in found], expected)

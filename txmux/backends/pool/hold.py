@@ -124,13 +124,15 @@ class HoldLine:
     def add(self, client: HeldClient, *, is_short: bool) -> None:
         """Let a client wait, or wait again after its turn; `is_short` means that no server is left that it could try."""
         now = self.clock.seconds()
+        is_first = not self._count
         if client.is_trying:
             client.is_trying = False
             self._trying -= 1
             self._flows = False
             self._retry = min(_LAST_RETRY, 1.5 * self._retry)
         else:
-            client.since, client.number = now, next(self._numbers)
+            client.since = client.since if client.since >= 0 else now
+            client.number = next(self._numbers)
             self._is_short &= self._count > 0
             self._count += 1
             self._set_timer(client)
@@ -139,7 +141,7 @@ class HoldLine:
         self._push(client)
         self._is_short |= is_short or self.is_held
         self._look()
-        if self._count == 1 and client.since == now:
+        if is_first:
             self._on_waiting(True)  # noqa: FBT003 - of a callback
 
     def _push(self, client: HeldClient) -> None:
@@ -175,7 +177,8 @@ class HoldLine:
 
     def _set_timer(self, client: HeldClient) -> None:
         if client.seconds:
-            client.timer = self.clock.callLater(client.seconds, self._is_late, client)
+            left = max(0.0, self._left(client))
+            client.timer = self.clock.callLater(left, self._is_late, client)
 
     def _is_late(self, client: HeldClient) -> None:
         client.timer = None

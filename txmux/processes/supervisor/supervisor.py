@@ -597,8 +597,8 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Stop all workers, each when its connections have finished, and kill those that do not end."""
-        checks = self.state.upstreams.stop() if self._is_started else succeed(None)
-        await gatherResults([checks, Deferred.fromCoroutine(self.leave())])
+        await self.leave()  # clients that wait for a server learn by checks that it is up
+        await (self.state.upstreams.stop() if self._is_started else succeed(None))
         self.pool.watch_no_more()
         self._waker.stop()
         self._is_started = False

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _WITH_PORT = IPv4Address, IPv6Address
 _HELLO = b"\x16"  # the first byte of a TLS record with a handshake message
 
-_WITH_REQUEST = 0.1  # seconds in which the end of a request may follow its bytes
+_WITH_REQUEST = 0.005  # seconds in which the end of a request may follow its bytes
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
@@ -104,6 +104,9 @@ class Connecting(Stage):
         hops = client.runtime.loop_detector.hops_of(client.transport)
         if hops >= MOST_HOPS:
             return self._break_loop(hops)
+        if client.waited:  # in another process
+            self.resume()
+            return None
         connector = connector_for(client, upstream, self._connected, self._failed)
         if len(client.received) >= client.configuration.settings.peek_limit:
             self.on_data()
@@ -218,6 +221,8 @@ class Connecting(Stage):
             self._held = HeldClient(
                 came_at, self._upstream.backend.hold, self._try_again, self._waited_too_long
             )
+            if client.waited:
+                self._held.since = client.runtime.clock.seconds() - client.waited
         return self._held
 
     def _try_again(self) -> bool:
@@ -233,6 +238,26 @@ class Connecting(Stage):
 
     def _waited_too_long(self) -> None:
         self._refuse(self._cause)
+
+    def suspend(self) -> float | None:
+        """Leave the line, and stop reading; return how many seconds the client has waited, or ``None`` if it does not wait."""
+        held, client = self._held, self._client
+        if held is None or not held.is_waiting:
+            return None
+        self._upstream.pool.line.remove(held)
+        client.transport.pauseProducing()
+        return client.runtime.clock.seconds() - held.since
+
+    def resume(self) -> None:
+        """Wait again, after `suspend`."""
+        client = self._client
+        client.transport.resumeProducing()
+        if client.has_finished:
+            self._stand_by()
+        self.on_data()
+        why = self._upstream.hold(self._place_in_line(), "no-server")
+        if why is not None:
+            self._refuse(why)
 
     def _leave_line(self, held: HeldClient) -> None:
         if held.since >= 0:

@@ -1,0 +1,33 @@
+"""``txmux hold`` and ``txmux release``: what they ask."""
+
+from tests.cli.remote.answering import RemoteTestCase
+
+_BACKENDS = [{"name": "db", "servers": [{"server": "10.0.0.5:5432", "state": "up", "active": 0}]}]
+
+
+class HoldTests(RemoteTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.answering(document={"ok": True, "changes": "done"})
+        self.server.others["/api/backends"] = _BACKENDS
+
+    def asked(self, *words: str) -> list[tuple[str, object]]:
+        self.server.asked.clear()
+        self.assertEqual(self.ask(*words), (0, "done\n", ""))
+        return [(one.path, one.body) for one in self.server.asked if one.method == "POST"]
+
+    def test_requests(self) -> None:
+        path = "/api/backends/db"
+        self.assertEqual(self.asked("hold", "db"), [(f"{path}/hold", {})])
+        self.assertEqual(
+            self.asked("hold", "db", "--for", "5m"), [(f"{path}/hold", {"seconds": 300})]
+        )
+        self.assertEqual(self.asked("hold", "--wait", "db"), [(f"{path}/hold", {})])
+        (released,) = self.asked("release", "unix:/run/a.sock")
+        self.assertEqual(released[0], "/api/backends/unix%3A%2Frun%2Fa.sock/release")
+
+    def test_wrong_arguments(self) -> None:
+        code, _, err = self.ask("hold", "db", "--for", "soon")
+        self.assertEqual(code, 2)
+        self.assertIn("'soon' is not a duration", err)
+        self.assertEqual(self.ask("hold")[0], 2)

@@ -1,0 +1,93 @@
+"""Clients that wait: PostgreSQL is restarted under load, and a server is woken."""
+
+import os
+import signal
+import subprocess
+
+from tests.admin.processes import get, post
+from tests.interop.children import InteropTestCase, eventually
+from tests.interop.mux import Mux
+from tests.interop.namespaces import Namespace, cable
+from tests.interop.servers import postgres_program, restart_postgres, start_postgres
+from tests.support.ports import free_port
+
+_RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = db\n[backend db]\n"
+
+# Waits for a magic packet, and prints it.
+_SLEEPER = """
+import socket
+listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+listening.bind(("10.77.0.255", 9))
+print("asleep", flush=True)
+print(listening.recv(1000).hex(), flush=True)
+"""
+
+
+class PostgresTests(InteropTestCase):
+    def test_restart_under_load_fails_no_transaction(self) -> None:
+        folder, port = self.make_folder(), free_port()
+        server = self.own(start_postgres(folder, port))
+        admin = folder.parent / f"{folder.name}.sock"
+        mux = self.own(
+            Mux(self.make_folder(), f"{_RULES}server = 127.0.0.1:{port}\n", f"admin = unix:{admin}")
+        )
+        load = subprocess.Popen(
+            [
+                postgres_program("pgbench"),
+                *("-h", "127.0.0.1", "-p", str(mux.port), "-U", "postgres", "-n", "-C"),
+                *("-f", "-", "-c", "4", "-j", "4", "-T", "8", "postgres"),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PGPASSWORD": "secret", "PGSSLMODE": "disable"},
+        )
+        self.addCleanup(load.kill)
+        assert load.stdin is not None
+        load.stdin.write(b"SELECT 1;\n")
+        load.stdin.close()
+        load.stdin = None
+
+        def servers() -> dict[str, int]:
+            (backend,) = get(admin, "/api/backends")
+            (found,) = backend["servers"]
+            return {**found, "held": backend["held"]}
+
+        eventually(lambda: servers()["total"] > 20, "the load has begun")
+        post(admin, "/api/backends/db/hold", {"seconds": 60})
+        eventually(lambda: not servers()["active"] and servers()["held"] == 4, "all clients wait")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait()
+        self.own(restart_postgres(folder, port))
+        before = servers()["total"]
+        post(admin, "/api/backends/db/release")
+        eventually(lambda: servers()["total"] > before + 20, "the load goes on")
+        out, err = load.communicate(timeout=60)
+        self.assertEqual((load.returncode, err.decode()), (0, err.decode()))
+        self.assertIn("number of failed transactions: 0 (0.000%)", out.decode())
+        self.assertNotIn("error", err.decode())
+        lines = mux.lines()
+        self.assertEqual({line["reason"] for line in lines}, {"done"})
+        self.assertEqual(sum("held" in line["facts"] for line in lines), 4)
+
+
+class WakeTests(InteropTestCase):
+    def test_magic_packet_reaches_the_network_of_the_server(self) -> None:
+        here, there = Namespace(self), Namespace(self)
+        cable(here, ["10.77.0.1/24"], there, ["10.77.0.2/24"])
+        sleeper = there.own(there.python(_SLEEPER))
+        sleeper.wait_for("asleep")
+        rules = f"{_RULES}server = 10.77.0.2:5432\nhold = 60s\nwake = wol 02:00:00:12:34:56 10.77.0.255\n"
+        mux = here.own(Mux(self.make_folder(), rules, "drain_timeout = 1s", before=here.command))
+        client = here.own(here.python(_CLIENT, str(mux.port)))
+        client.wait_for("said")
+        sleeper.wait_for("f" * 12 + "020000123456" * 16)
+
+
+_CLIENT = """
+import socket, sys
+client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+client.sendall(b"x")
+print("said", flush=True)
+sys.stdin.read()
+"""

@@ -1,0 +1,143 @@
+"""Clients that wait for a server, over reloads, workers and upgrades."""
+
+import socket
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+from typing_extensions import override
+
+from tests.admin.processes import get, post
+from tests.interop.children import eventually
+from tests.processes.running import RULES, workers_of
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.support.ports import free_port
+
+
+class HeldTests(UpgradeTestCase):
+    def begin(self, backend: str, settings: str = "") -> Upgrading:
+        self.place = free_port()
+        self.admin = self.folder / "admin.sock"
+        rules = (
+            f"{RULES}default = pool\n[backend pool]\nserver = 127.0.0.1:{self.place}\n{backend}\n"
+        )
+        return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
+
+    def waiting(self, count: int) -> None:
+        def wait() -> bool:
+            return int(get(self.admin, "/api/backends")[0]["held"]) == count
+
+        eventually(wait, f"{count} wait")
+
+    def say(self, mux: Upgrading, said: bytes) -> socket.socket:
+        client = self.client(mux)
+        client.sendall(said)
+        return client
+
+    def come_up(self) -> socket.socket:
+        server = socket.create_server(("127.0.0.1", self.place), backlog=100)
+        self.addCleanup(server.close)
+        server.settimeout(20)
+        return server
+
+    def test_upgrade_moves_clients_that_wait(self) -> None:
+        mux = self.begin("hold = 60s")
+        clients = [self.say(mux, b"%d" % number) for number in range(3)]
+        self.waiting(3)
+        mux.upgrade()  # the old process has ended
+        self.waiting(3)
+        clients[2].sendall(b"more")
+        clients[1].close()
+        self.waiting(2)
+        server = self.come_up()
+        for number, said in ((0, b"0"), (2, b"2more")):
+            end = self.accept_from(server, said)
+            self.answers(clients[number], end)
+            clients[number].close()
+            end.close()
+        lines = mux.take(3)
+        self.assertEqual(sorted(line["reason"] for line in lines), ["client-gone", "done", "done"])
+        self.assertEqual(sorted(line["bytes_in"] for line in lines), [1, 1 + 4, 5 + 4])
+        for line in lines:
+            self.assertIn("held", line["facts"])
+        mux.stop()
+
+    def test_hold_lasts_over_reload_workers_and_upgrade(self) -> None:
+        mux = self.begin("retries = 2")
+        server = self.come_up()
+        told = post(self.admin, "/api/backends/pool/hold", {"seconds": 3600})
+        self.assertEqual(told["changes"], "backend pool: new clients wait, for 1 h")
+        first = self.say(mux, b"first")
+        self.waiting(1)
+        mux.reload(("retries = 2", "retries = 1"))
+        (worker,) = workers_of(mux.pid)
+        second = self.say(mux, b"second")
+        self.waiting(2)
+        mux.upgrade()
+        self.assertNotIn(worker, workers_of(mux.pid))
+        third = self.say(mux, b"third")
+        self.waiting(3)
+        hold = get(self.admin, "/api/backends")[0]["hold"]
+        self.assertLess(time.time() + 3000, hold["until"])
+        (attention,) = get(self.admin, "/api/status")["attention"]
+        self.assertIn("backend pool: held by an operator, for ", attention["text"])
+        self.assertIn(": 3 clients wait; txmux release pool", attention["text"])
+        told = post(self.admin, "/api/backends/pool/release")
+        self.assertEqual(told["changes"], "backend pool: its clients go on")
+        for client, said in ((first, b"first"), (second, b"second"), (third, b"third")):
+            end = self.accept_from(server, said)
+            self.answers(client, end)
+            client.close()
+            end.close()
+        self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
+        self.assertIsNone(get(self.admin, "/api/backends")[0]["hold"])
+        mux.stop()
+
+    def test_wake_up_starts_the_server_once_however_many_workers(self) -> None:
+        asked: list[str] = []
+        started: list[socket.socket] = []
+        test = self
+
+        class Starter(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked.append(self.path)
+                started.append(test.come_up())
+                self.send_response(204)
+                self.end_headers()
+
+            @override
+            def log_message(self, *_: object) -> None: ...
+
+        starter = HTTPServer(("127.0.0.1", 0), Starter)
+        self.addCleanup(starter.server_close)
+        thread = Thread(target=starter.serve_forever)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(starter.shutdown)
+        wake = f"hold = 60s\nwake = http POST http://127.0.0.1:{starter.server_port}/start"
+        mux = self.begin(wake, "workers = 2")
+        mux.child.wait_for("serving with 2 worker")
+        clients = [self.say(mux, b"x") for _ in range(6)]
+        eventually(lambda: bool(started), "the server is started")
+        for _ in clients:
+            self.accept_from(started[0], b"x").close()
+        for client in clients:
+            self.assertEqual(client.recv(1), b"")
+            client.close()
+        self.assertEqual({line["reason"] for line in mux.take(6)}, {"done"})
+        self.assertEqual(asked, ["/start"])
+        mux.stop()
+
+    def test_clients_that_wait_are_counted_and_listed(self) -> None:
+        mux = self.begin("hold = 60s", "workers = 2")
+        mux.child.wait_for("serving with 2 worker")
+        clients = [self.say(mux, b"x") for _ in range(4)]
+        self.waiting(4)
+        rows = get(self.admin, "/api/connections")
+        self.assertEqual({row["state"] for row in rows}, {"connecting"})
+        texts = [one["text"] for one in get(self.admin, "/api/status")["attention"]]
+        self.assertIn("backend pool: 4 clients wait for a server", texts)
+        for client in clients:
+            client.close()
+        self.waiting(0)
+        mux.stop()
