@@ -100,13 +100,13 @@ def _haproxy(key: str, title: str, splice: str) -> Proxy:
 
 
 def _txmux(key: str, title: str, relay: str) -> Proxy:
-    arguments = ("txmux", "--rules", "{}")
+    arguments = ("run", "{}")  # as its systemd unit does
     values = {"RELAY": relay}
     return Proxy(
         key,
         "txmux",
         title,
-        "twist",
+        "txmux",
         "txmux.ini",
         arguments,
         ("--version",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.bench import Figure
@@ -56,11 +55,9 @@ def measure(bench: Bench, proxy: Proxy) -> dict[str, float]:
     (port,) = free_ports(1)
     path = bench.folder / "large.ini"
     path.write_text(rules(port, count))
-    checked = cost_of(
-        [str(Path(sys.executable).with_name("txmux")), "check", str(path)], bench.proxy_cores
-    )
-    command = [proxy.path() or proxy.program, "txmux", "--rules", str(path)]
-    with Child(command, bench.folder / "large.log", bench.proxy_cores) as child:
+    program = proxy.path() or proxy.program
+    checked = cost_of([program, "check", str(path)], bench.proxy_cores)
+    with Child([program, "run", str(path)], bench.folder / "large.log", bench.proxy_cores) as child:
         eventually(lambda: child.has_ended() or is_listening(port), "it listens", 90)
         if child.has_ended():
             raise BenchmarkError(f"it does not start: {child.last_words()}")
