@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -14,7 +14,9 @@ from txmux.rules.model.networks import Reachable
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
 from txmux.rules.model.section import NOWHERE, Section
 from txmux.transport import Transport
-from txmux.wire.globs import Globs
+
+if TYPE_CHECKING:
+    from txmux.wire.globs import Globs
 
 _WITH_PORTS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
