@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
 from tests.interop.mux import Mux
-from tests.interop.servers import start_sshd
+from tests.interop.servers import make_certificate, proxied_site, start_nginx, start_sshd
 from tests.processes.running import is_gone
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
@@ -143,6 +143,24 @@ class TunnelTests(ProxyTestCase):
 
 
 class ServiceTests(ProxyTestCase):
+    def test_header_and_tls_are_inside_for_clients_and_checks(self) -> None:
+        certificate = make_certificate(self.make_folder(), "www.example.com")
+        port = free_port()
+        self.own(
+            start_nginx(
+                self.make_folder(), proxied_site(certificate, "$proxy_protocol_addr", port=port)
+            )
+        )
+        mux = self.backends(
+            f"localhost:{port}",
+            site=f"http://{self.tinyproxy()}\ntls = yes\ntls_name = www.example.com\ntls_ca = {certificate.chain}\n"
+            "proxy_protocol = v2\ncheck = http interval=100ms rise=1 fall=1",
+        )
+        found = run("curl", "-s", f"http://127.0.0.1:{mux.port}/")
+        self.assertIn(b"127.0.0.1", found.stdout, mux.child.output)
+        self.assertEqual(mux.take_one()["reason"], "done")
+        self.assertNotIn("is down", mux.child.output)
+
     def test_checks_go_through_the_proxy(self) -> None:
         echo, port = self.own(EchoServer()), free_port()
         configuration = self.make_folder() / "danted.conf"

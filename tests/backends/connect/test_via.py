@@ -2,16 +2,22 @@
 
 from typing import Any
 
+from twisted.internet.error import ConnectError
 from twisted.logger import capturedLogs, eventAsText
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, PeerFactory, close, make_stalled_port, reactor
 from tests.support.ports import free_port
+from txmux.backends.connect.client import ProxyClientFactory
+from txmux.backends.connect.dial import reason_of
+from txmux.backends.connect.via import ForwardProxy
 from txmux.rules.embedding import route
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Server
 from txmux.rules.reading.backend import KEYS
-from txmux.rules.reading.endpoints import server
+from txmux.rules.reading.endpoints import proxy, server
 
 SOCKS = (b"\5\1\0", b"\5\0"), (b"\5\1\0\3\ndb.example\x15\x38", b"\5\0\0\1" + bytes(6))
 CONNECT = b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n"
@@ -204,3 +210,27 @@ class TroubleTests(ViaCase):
             self.backend_by("http", make_stalled_port(self), connect_timeout=0.1)
         )
         await self.assert_ended(client, reason="connect-timeout")
+
+
+class AddressesTests(SynchronousTestCase):
+    def test_addresses_of_the_proxy_have_their_turns_until_one_answers(self) -> None:
+        addresses = [server(f"10.0.0.{number}:3128") for number in (1, 2)]
+        made = ForwardProxy(proxy("http://proxy.test:3128"), "auto", lambda: addresses, None)
+        tried: list[str] = []
+
+        def refuse(at: Server, factory: Any, timeout: float, **_: Any) -> Any:
+            tried.append(f"{at.host} {timeout:g}")
+            if len(tried) < 3:
+                factory.clientConnectionFailed(None, Failure(ConnectError(111, "refused")))
+            return lambda: None
+
+        failed: list[str] = []
+        for _ in range(2):
+            factory = ProxyClientFactory(lambda _: None, lambda why: failed.append(reason_of(why)))
+            made.dial(refuse, server("web.test:80"), factory, 8.0)
+        self.assertEqual(tried, ["10.0.0.1 4", "10.0.0.2 4", "10.0.0.2 4"])
+        self.assertEqual(failed, ["the proxy http://proxy.test:3128: refused"])
+        none = ForwardProxy(made.via, "auto", list, None)
+        factory = ProxyClientFactory(lambda _: None, lambda why: failed.append(reason_of(why)))
+        none.dial(refuse, server("web.test:80"), factory, 8.0)
+        self.assertEqual(failed[1], "the proxy http://proxy.test:3128: its name has no address")
