@@ -144,6 +144,23 @@ class ChangeTests(MultipathTestCase):
         except OSError as problem:
             failures.append(problem)
 
+    def test_refused_reload_leaves_the_socket_as_it_was(self) -> None:
+        port = free_port()
+        rules = _RULES.format(listen=f"127.0.0.1:{port}", server=self.echo())
+        mux = self.own(Mux(self.folder, rules))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            other = f"[listen other]\nendpoint = 127.0.0.1:{taken.getsockname()[1]}\n[route"
+            told = mux.reload((r"mptcp = yes\n\[route", f"mptcp = no\n{other}"))
+        self.assertIn("reload failed", told)
+        for _ in range(20):
+            client = self.dial(port)
+            self.say(client, b"hello")
+            self.assertTrue(is_multipath(client))
+            client.close()
+        with socket.socket() as second:
+            second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.assertRaises(OSError, second.bind, ("127.0.0.1", port))
+
     def test_connection_moves_at_an_upgrade(self) -> None:
         mux = Mux(self.folder, _RULES.format(listen="127.0.0.1:0", server=self.echo()))
         self.addCleanup(mux.child.end)
@@ -186,6 +203,28 @@ class TwoPathsTests(MultipathTestCase):
             self.say(connected, os.urandom(300_000))
         connected.close()
         self.assertEqual(mux.take_one()["facts"]["mptcp"], "yes")
+
+    def test_peer_that_answers_on_no_path_is_gone(self) -> None:
+        client, middle = Namespace(self), Namespace(self)
+        for number in (1, 2):
+            cable(client, [f"10.0.{number}.1/24"], middle, [f"10.0.{number}.2/24"])
+        for one in (client, middle):
+            one.ip("mptcp limits set subflow 4 add_addr_accepted 4")
+        middle.ip("mptcp endpoint add 10.0.2.2 signal")
+        rules = _RULES.format(
+            listen="0.0.0.0:0\nkeepalive = idle=1s interval=1s count=2",
+            server=self.echo(*middle.command),
+        )
+        mux = self.own(Mux(self.folder, rules, before=middle.command))
+        client.enter()
+        connected = self.dial(mux.port, "10.0.1.2")
+        eventually(lambda: self.paths(connected) > 0, "the client has a second path")
+        if len(multipath_info(connected, 96) or b"") < 96:
+            raise SkipTest("this kernel does not tell when a peer of MPTCP answered last")
+        connected.sendall(bytes(300_000))
+        for address in ("10.0.1.1", "10.0.2.1"):
+            self.pull(client, address)
+        self.assertEqual(mux.take_one()["reason"], "client-reset")
 
     def paths(self, connected: socket.socket) -> int:
         return (multipath_info(connected, 1) or b"\0")[0]

@@ -255,7 +255,10 @@ def _open(address: SocketAddress) -> socket.socket:
 
 
 def may_share(opened: socket.socket, *, may: bool = True) -> None:
-    """Let another socket of this user be bound to the address of one that listens, or no more."""
+    """Let another socket of this user be bound to the address of one that listens, or no more.
+
+    Linux may still let programs of the same user that ask for it share the address, since it remembers this of a port.
+    """
     with suppress(OSError):  # a fallback of the system's, or closed
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, may)
 

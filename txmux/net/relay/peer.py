@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _INFO = struct.Struct("=2xBB4x16xI24xII")
 """Of ``struct tcp_info`` in linux/tcp.h: retransmits, probes, unacked, last_data_recv and last_ack_recv."""
-_MULTIPATH = struct.Struct("=16xQQ12xI40xII")
-"""Of ``struct mptcp_info`` in linux/mptcp.h: write_seq, snd_una, retransmits, last_data_recv and last_ack_recv; Linux 6.10 and newer."""
+_MULTIPATH = struct.Struct("=88xII")
+"""Of ``struct mptcp_info`` in linux/mptcp.h: last_data_recv and last_ack_recv; Linux 6.10 and newer."""
 _LEAST = 2  # a live peer may just be about to answer the first
 _TCP_CLOSE = 7  # the state, as Linux counts them
 
@@ -121,24 +121,18 @@ def unanswered_by(connected: object) -> UnansweredBytes:
         info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
     except OSError:
         return ANSWERED
-    several = multipath_info(connected, _MULTIPATH.size)
-    if several is not None:
-        return _unanswered_on_all_paths(several)
     resent, probed, unacknowledged, since_data, since_acknowledgement = _INFO.unpack(info)
     # A peer that does not read answers each probe, but these come ever more rarely: only those count that got no answer.
     tries = resent if unacknowledged else probed
     if not tries:
         return ANSWERED
+    several = multipath_info(connected, _MULTIPATH.size)
+    if several is not None:
+        # Of several paths, TCP_INFO is about the first; the peer may answer on another one.
+        if len(several) < _MULTIPATH.size:
+            return ANSWERED
+        since_data, since_acknowledgement = _MULTIPATH.unpack(several)
     return UnansweredBytes(min(since_data, since_acknowledgement) / 1000, tries)
-
-
-def _unanswered_on_all_paths(info: bytes) -> UnansweredBytes:
-    if len(info) < _MULTIPATH.size:
-        return ANSWERED
-    written, acknowledged, resent, since_data, since_acknowledgement = _MULTIPATH.unpack(info)
-    if written == acknowledged or not resent:
-        return ANSWERED
-    return UnansweredBytes(min(since_data, since_acknowledgement) / 1000, resent)
 
 
 def _has_tcp_info(connected: object) -> TypeGuard[socket.socket]:
