@@ -9,6 +9,7 @@ import ssl
 import sys
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,18 +19,25 @@ from typing import Any, ClassVar
 from urllib.request import urlopen
 
 from cryptography import x509
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import TestCase
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
 from tests.interop.pebble import Pebble
 from tests.interop.servers import start_redis
 from tests.processes.upgrading import Upgrading
+from tests.support.folders import make_folder
 from tests.support.ports import free_port
 from txmux.acme.folder import make_first
 from txmux.acme.renewal import Certificates
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.rules.model.route import acme_file
+from txmux.rules.reading.parser import load
+from txmux.serving.embedded import EmbeddedService
 
 _ONE, _OTHER = "www.example.com", "example.com"
 _SITE = """\
@@ -254,6 +262,72 @@ class GotTests(AcmeCase):
             _shown(self.pebble.challenged, _OTHER),
             x509.load_pem_x509_certificate((self.acme / f"{_OTHER}.pem").read_bytes()),
         )
+
+
+class EmbeddedTests(TestCase):
+    """A program with an `EmbeddedService`, which has one process."""
+
+    async def test_first(self) -> None:
+        """It gets its certificate while it serves, and stops without a trace."""
+        folder = make_folder(self)
+        pebble = Pebble(folder)
+        self.addCleanup(pebble.end)
+        rules = folder / "rules.ini"
+        named = _SITE.format(port=pebble.challenged, redis="127.0.0.1:1")
+        rules.write_text(f"[txmux]\n{pebble.settings(folder / 'acme')}{named}")
+        service = EmbeddedService(load(rules))
+        service.startService()
+        self.addCleanup(service.stopService)
+        for _ in range(600):
+            issuer = await deferToThread(_issuer, pebble.challenged, _OTHER)
+            if "Pebble" in issuer:
+                break
+            await deferLater(reactor, 0.1)
+        self.assertIn("Pebble", issuer)
+
+
+class SharedTests(AcmeCase):
+    """Two machines, with one Redis."""
+
+    def test_shared(self) -> None:
+        """One asks, and the other reads what it got; each answers the challenges of the other, and Redis has no key as it is."""
+        password = self.make_folder() / "password"
+        password.write_text("secret\n")
+        password.chmod(0o600)
+        store = Child(
+            "redis-server",
+            "--port",
+            port := str(free_port()),
+            "--requirepass",
+            "secret",
+            "--save",
+            "",
+        )
+        self.own(store).wait_for("[Rr]eady to accept connections")
+        shared = f"shared_limits = redis://127.0.0.1:{port}\nshared_limits_password = {password}\n"
+        self.start(shared)
+        self.wait_for_certificates()
+        issued = self.pebble.issued
+        self.assertEqual(issued, 2)
+        served = self.pebble.challenged
+        self.acme = self.make_folder() / "acme"
+        other = self.start(shared, _SITE.replace("{port}", "0"))
+        for name in (_ONE, _OTHER):
+            eventually(
+                lambda name=name: _shown(other.port, name) == _shown(served, name),  # type: ignore[misc]
+                "both show the same certificate",
+            )
+        self.assertEqual(self.pebble.issued, issued)
+        # The authority looks at the first machine, while the second one asks.
+        self.assertIn("renewed", self.txmux("certificates", "--renew", _ONE))
+        self.assertEqual(self.pebble.issued, issued + 1)
+        self.assertNotEqual(_shown(other.port, _ONE), _shown(served, _ONE))
+        command = ("redis-cli", "-p", port, "-a", "secret", "--no-auth-warning")
+        keys = output_of(*command, "KEYS", "*").decode().split()
+        self.assertIn(f"txmux:acme:certificate:{_ONE}", keys)
+        self.assertNotIn("txmux:acme:lock", keys)
+        found = output_of(*command, "GET", f"txmux:acme:certificate:{_ONE}")
+        self.assertNotIn(b"PRIVATE KEY", b64decode(found.strip().strip(b'"')))
 
 
 class _Front(ThreadingHTTPServer):

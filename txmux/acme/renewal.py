@@ -10,7 +10,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txmux.acme.folder import AcmeFolder, ShownCertificate
@@ -20,6 +21,7 @@ from txmux.telemetry.formatting import duration
 
 if TYPE_CHECKING:
     from txmux.acme.authority import Authority
+    from txmux.acme.shared import SharedCertificates
 
 _Result = TypeVar("_Result")
 
@@ -29,6 +31,7 @@ _FIRST_WAIT, _GROWTH, _LONGEST_WAIT = 15.0, 4.0, 6 * 3600.0
 _UNREACHED_GROWTH, _UNREACHED_LONGEST = 2.0, 3600.0
 """The same, for all names together, where the authority was not asked, so that it counts nothing."""
 
+_LOCKED = 5.0  # seconds between two tries while another machine asks
 _FULL = 60.0  # seconds between two tries to write what the authority has given
 _UNASKED = 3600.0  # the same to ask when to renew
 _RARELY, _OFTEN = 86400.0, 60.0  # seconds between two questions when to renew, at most and at least
@@ -118,6 +121,10 @@ class Certificates:
         run: Callable[[Callable[[], Any]], Deferred[Any]] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self._reactor = reactor
+        self._shared: SharedCertificates | None = None
+        self._others: Mapping[str, str] = {}
+        self._is_polling = False
         self._announce = announce
         self._renewed = renewed
         self._run = run or partial(in_thread, reactor)
@@ -133,7 +140,7 @@ class Certificates:
         self._folder_problem = ""
         self._unreached = 0
         self._quiet_until = 0.0
-        self.challenges: Mapping[str, str] = {}
+        self._own: Mapping[str, str] = {}
 
     def use(self, rules: Rules) -> None:
         """Have certificates for the names of these rules."""
@@ -147,6 +154,7 @@ class Certificates:
             if settings.acme_folder != self._settings.acme_folder or not self._renewals:
                 self._folder = AcmeFolder(settings.acme_folder)
                 self._renewals = {}
+        self._share(settings, is_needed=bool(rules.acme_names and settings.acme))
         self._settings = settings
         self._names = rules.acme_names if settings.acme else ()
         if self._names and not self._renewals:
@@ -160,12 +168,27 @@ class Certificates:
             if name not in before and self._is_provisional(name):
                 self._log.warn("{name} {words}", name=name, words=_PROVISIONAL)
 
-    def stop(self) -> None:
-        """Stop asking: another process does, or none."""
+    def stop(self) -> Deferred[Any]:
+        """Stop asking: another process does, or none. Fires when Redis is left."""
         self._stop_asking()
+        left = self._share(self._settings, is_needed=False)
         self._names = ()
         for name in [*self._waiting]:
             self._answer(name, MuxError("the service is shutting down"))
+        return left
+
+    def _share(self, settings: Settings, *, is_needed: bool) -> Deferred[Any]:
+        left: Deferred[Any] = succeed(None)
+        place = settings.shared_limits, settings.shared_limits_password
+        before = self._settings.shared_limits, self._settings.shared_limits_password
+        if self._shared is not None and not (is_needed and place == before):
+            left = self._shared.stop()
+            self._shared = None
+        if self._shared is None and is_needed and settings.shared_limits is not None:
+            from txmux.acme.shared import SharedCertificates  # noqa: PLC0415 - few machines share
+
+            self._shared = SharedCertificates(self._reactor, settings.shared_limits, place[1])
+        return left
 
     def _stop_asking(self) -> None:
         if self._authority is not None:
@@ -174,6 +197,11 @@ class Certificates:
 
     def tick(self) -> None:
         """Do what is due, one thing at a time."""
+        if self._shared is not None and self._names and not self._is_polling:
+            self._is_polling = True
+            Deferred.fromCoroutine(self._answer_for_others(self._shared)).addErrback(
+                lambda why: self._log.failure("challenges of other machines", why)
+            )
         if self._busy or not self._names:
             return
         now, directory = self._now(), self._settings.acme or ""
@@ -221,7 +249,9 @@ class Certificates:
         if renewal.directory != directory:
             renewal.directory, renewal.failures, renewal.suggested = directory, 0, None
         try:
-            pem = await self._ask(name)
+            pem = await self._ask_first(name, renewal, directory)
+            if pem is None:
+                return
             found = ShownCertificate.read(pem)
         except Exception as problem:  # noqa: BLE001 - whatever it is, the authority is not asked again at once
             self._failed(name, renewal, problem)
@@ -237,20 +267,63 @@ class Certificates:
             until=_day(found.ends),
         )
 
+    async def _answer_for_others(self, shared: SharedCertificates) -> None:
+        """Answer the challenges of another machine, for names of these rules."""
+        try:
+            found = await shared.challenges()
+            others = {name: digest for name, digest in found.items() if name in self._names}
+            if others != self._others:
+                self._others = others
+                await self._announce(self.challenges)
+        finally:
+            self._is_polling = False
+
+    async def _ask_first(self, name: str, renewal: Renewal, directory: str) -> bytes | None:
+        """Get a certificate from the authority, or from a machine that has got it; ``None`` while another one asks."""
+        shared = self._shared
+        if shared is None:
+            return await self._ask(name)
+        if not await shared.lock():
+            renewal.not_before = self._now() + _LOCKED
+            return None
+        try:
+            got = await shared.certificate(directory, name)
+            if got is not None and name not in self._waiting:
+                known = attrs.evolve(renewal, not_before=0.0, directory=directory)
+                shown = self._shown.get(name)
+                is_other = shown is None or got != shown.pem
+                if is_other and known.due(ShownCertificate.read(got), directory) > self._now():
+                    return got
+            pem = await self._ask(name)
+            left = ShownCertificate.read(pem).ends - self._now()
+            await shared.put(directory, name, pem, max(1, left))
+        finally:
+            await shared.unlock()
+        return pem
+
     async def _ask(self, name: str) -> bytes:
         authority = self._connected()
         order = await self._run(partial(authority.order, name))
         try:
             await self._show(order.digests)
+            if self._shared is not None and self._shared.is_up and order.digests:
+                await deferLater(self._reactor, self._shared.spread)
             pem: bytes = await self._run(partial(authority.finish, order))
         finally:
             await self._show({})
         return pem
 
     async def _show(self, challenges: Mapping[str, str]) -> None:
-        if challenges or self.challenges:
-            self.challenges = challenges
-            await self._announce(challenges)
+        if challenges or self._own:
+            self._own = challenges
+            if self._shared is not None:
+                await self._shared.show(challenges)
+            await self._announce(self.challenges)
+
+    @property
+    def challenges(self) -> Mapping[str, str]:
+        """What listeners answer, by name: challenges of this machine, and of others."""
+        return {**self._others, **self._own}
 
     def _connected(self) -> Authority:
         from txmux.acme.authority import Authority  # noqa: PLC0415 - it takes a while

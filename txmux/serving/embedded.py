@@ -1,11 +1,15 @@
 """A Twisted service that serves rules in this process, for programs with protocols or rules of their own."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
 
 from txmux.access.admission import Admission, Counter, Tally
 from txmux.access.per_source import PerSource, SourceLimits
@@ -22,6 +26,9 @@ from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.access_log import open_log
 
 __all__ = ["EmbeddedService"]
+
+if TYPE_CHECKING:
+    from txmux.acme.renewal import Certificates
 
 
 class EmbeddedService(Service):
@@ -46,6 +53,9 @@ class EmbeddedService(Service):
         self.serving: Serving | None = None
         self._reactor = reactor
         self._sockets = ListeningSockets(reactor)
+        self._certificates: Certificates | None = None
+        self._renewing = LoopingCall(self._renew)
+        self._renewing.clock = reactor
         self._counters: dict[str, Counter] = {}
         self._sources: dict[str, tuple[SourceLimits | None, PerSource | None]] = {}
 
@@ -93,8 +103,35 @@ class EmbeddedService(Service):
             self._sockets.close()
             raise
         self.serving = serving
+        self._use_certificates(rules)
+
+    def _use_certificates(self, rules: Rules) -> None:
+        if self._certificates is None and rules.acme_names:
+            from txmux.acme.renewal import Certificates  # noqa: PLC0415 - OpenSSL takes a while
+
+            self._certificates = Certificates(self._reactor, self._announce, self._look_again)
+            self._renewing.start(1.0, now=False)
+        if self._certificates is not None:
+            self._certificates.use(rules)
+
+    def _renew(self) -> None:
+        if self._certificates is not None:
+            self._certificates.tick()
+
+    def _announce(self, challenges: Mapping[str, str]) -> Deferred[None]:
+        if self.serving is not None:
+            self.serving.answer_challenges(challenges)
+        return succeed(None)
+
+    def _look_again(self) -> None:
+        if self.serving is not None:
+            self.serving.terminations.look_again()
 
     def _check(self, rules: Rules) -> None:
+        if rules.acme_names:
+            from txmux.acme.folder import make_first  # noqa: PLC0415 - as above
+
+            make_first(rules, None, time.time())
         check_servers(self._reactor, rules.servers())
         for listener in rules.listeners:
             for address in listen_addresses(listener):
@@ -155,6 +192,7 @@ class EmbeddedService(Service):
                 self._sockets.give_up(key)
         different = changes(self.rules, rules)
         self.rules = rules
+        self._use_certificates(rules)
         if rules.settings.drain_removed:
             serving.end_removed(different.routes.gone, different.backends.gone)
         return len(serving.older())
@@ -182,6 +220,10 @@ class EmbeddedService(Service):
 
     async def _stop(self) -> None:
         serving, self.serving = self.serving, None
+        certificates, self._certificates = self._certificates, None
+        if certificates is not None:
+            self._renewing.stop()
+            await certificates.stop()
         if serving is not None:
             self._sockets.close()
             await serving.drain()

@@ -126,6 +126,32 @@ class RouterTests(SynchronousTestCase):
             self.assertEqual(len(looks(found)), 1, found.text)
             self.assertNotIn("\n[route a]", found.text)
 
+    def resolved(self, router: str, acme: str) -> Conversion:
+        return points(router, more=f"certificatesResolvers:\n  le: {{acme: {{{acme}}}}}\n")
+
+    def test_resolver(self) -> None:
+        """What Traefik gets by ACME, txmux gets, too, for the names of the rule or of the domains; else somebody has to look."""
+        acme = "email: ops@a.example, storage: acme.json, tlsChallenge: {}"
+        found = self.resolved("HostSNI(`a.example`) -> a tls: {certResolver: le}", acme)
+        settings = found.text[: found.text.index("[listen")]
+        for line in ("acme = letsencrypt", "acme_terms = yes", "acme_email = ops@a.example"):
+            self.assertIn(line, settings)
+        (end,) = [route.terminate_tls for route in rules_of(found).routes]
+        self.assertEqual(end and end.acme, ("a.example",))
+        self.assertEqual(looks(found), [])
+        domains = "tls: {certResolver: le, domains: [{main: b.example, sans: [c.example]}]}"
+        staged = f"{acme}, caServer: https://acme-staging-v02.api.letsencrypt.org/directory"
+        found = self.resolved(f"HostSNI(`*`) -> a {domains}", staged)
+        self.assertIn("acme = letsencrypt-staging", found.text)
+        self.assertIn("terminate_tls = acme b.example, c.example", found.text)
+        for router, told in (
+            ("HostSNI(`*`) -> a tls: {certResolver: le}", acme),
+            ("HostSNI(`a.example`) -> a tls: {certResolver: le}", "dnsChallenge: {provider: x}"),
+        ):
+            found = self.resolved(router, told)
+            self.assertTrue(looks(found), found.text)
+            self.assertNotIn("\nterminate_tls", found.text)
+
     def test_deeply_nested_rule_has_one_message(self) -> None:
         for before, after in (("(", ")"), ("!", "")):
             found = points(f"{before * 5000}HostSNI(`*`){after * 5000} -> a {_PASSED}")

@@ -51,6 +51,7 @@ def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) 
         {name.lower(): node for name, node in _named(files, "tcp", "middlewares")},
         {name.lower(): node for name, node in _named(files, "tls", "options")},
         _certificates(files),
+        _authority(top, [node.get("tls", "certResolver").text for node in routers.values()], draft),
     )
     streams = [point for point in points if not point.is_udp]
     usual = [p.name for p in streams if p.node.get("asDefault").is_set] or [p.name for p in streams]
@@ -138,6 +139,46 @@ def _certificates(files: list[Node]) -> list[Node]:
     default = [file.get("tls", "stores", "default", "defaultCertificate") for file in files]
     others = [one for file in files for one in file.get("tls", "certificates").each()]
     return [one for one in (*default, *others) if one.get("certFile").text]
+
+
+_LETS_ENCRYPT = {
+    "https://acme-v02.api.letsencrypt.org/directory": "letsencrypt",
+    "https://acme-staging-v02.api.letsencrypt.org/directory": "letsencrypt-staging",
+}
+
+
+def _authority(top: Node, used: list[str], draft: Draft) -> str:
+    """Write the authority of a certificate resolver that routers use, and return its name."""
+    resolvers = [
+        (name, node.get("acme"))
+        for name, node in top.get("certificatesResolvers").items()
+        if name in used
+    ]
+    for name, acme in resolvers:
+        if acme.get("dnsChallenge").is_set and not acme.get("tlsChallenge").is_set:
+            message = f"certificatesResolvers.{name}: txmux has no dnsChallenge; get its certificates with another client, and name the files in terminate_tls"
+            draft.look(acme.line, message)
+            continue
+        section = draft.section("txmux", line=acme.line)
+        server = acme.get("caServer")
+        section.add(
+            "acme", _LETS_ENCRYPT.get(server.text, server.text or "letsencrypt"), server.line
+        )
+        section.add("acme_terms", "yes", acme.line)
+        message = f"certificatesResolvers.{name}: Traefik agrees to the terms of the authority by itself, as acme_terms does here; read them"
+        draft.warn(acme.line, message, section)
+        if acme.get("email").text:
+            section.add("acme_email", acme.get("email").text, acme.get("email").line)
+        for one in acme.get("caCertificates").each()[:1]:
+            section.add_path("acme_ca", one.text, one.line)
+        for other, node in resolvers:
+            if other != name:
+                draft.look(
+                    node.line,
+                    f"certificatesResolvers.{other}: is left out; txmux asks one authority",
+                )
+        return name
+    return ""
 
 
 def _datagrams(

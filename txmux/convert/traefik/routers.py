@@ -88,6 +88,9 @@ class Router:
         return self.tls is not None and self.tls.get("passthrough").is_set
 
 
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
 @attrs.frozen
 class Routing:
     """Makes routes of routers."""
@@ -97,6 +100,7 @@ class Routing:
     middlewares: dict[str, Node]
     options: dict[str, Node]
     certificates: list[Node]
+    resolver: str = ""  # the name of the one whose authority is 'acme' in [txmux]
 
     def convert(self, point: EntryPoint, routers: list[Router], *, with_http: bool) -> None:
         draft, address = self.routes.draft, point.node.get("address")
@@ -184,6 +188,10 @@ class Routing:
         if router.tls is None or router.passes or outcome == CLOSE:
             self.routes.route(section, condition, outcome, line)
             return
+        resolver = router.tls.get("certResolver")
+        if resolver.text and resolver.text == self.resolver:
+            self._renewed(section, router, condition, outcome)
+            return
         if not self.certificates:
             message = (
                 f"router {router.name}: its clients are closed: there is no certificate in the files; name one in "
@@ -197,6 +205,33 @@ class Routing:
         )
         for route in self.routes.route(section, condition, outcome, line):
             self.services.add_pairs(route, "terminate_tls", self.certificates)
+            self._options(route, options)
+            if options is not None:
+                self._report_options(route, options, condition)
+
+    def _renewed(
+        self, section: DraftSection, router: Router, condition: Condition, outcome: str
+    ) -> None:
+        """Write the routes of a router whose certificates Traefik gets by ACME."""
+        assert router.tls is not None  # noqa: S101 - it has a resolver there
+        line = router.tls.get("certResolver").line
+        domains = [
+            name
+            for one in router.tls.get("domains").each()
+            for name in (one.get("main").text, *(san.text for san in one.get("sans").each()))
+        ]
+        asked = [dict(term.options).get("sni", "") for term in condition]
+        names = domains or [name for one in asked for name in one.split(",")]
+        if not all(map(_HOST.fullmatch, names)):
+            message = f"router {router.name}: its clients are closed: terminate_tls = acme needs names, and no pattern; name them, or the files of another client"
+            section.look(line, message)
+            self.routes.route(section, condition, CLOSE, router.node.line)
+            return
+        options = self.options.get(
+            (router.tls.get("options").text or "default").partition("@")[0].lower()
+        )
+        for route in self.routes.route(section, condition, outcome, router.node.line):
+            route.add("terminate_tls", f"acme {', '.join(dict.fromkeys(names))}", line)
             self._options(route, options)
             if options is not None:
                 self._report_options(route, options, condition)

@@ -125,6 +125,10 @@ def readable_secrets(rules: Rules) -> Iterator[Problem]:
     if any(map(is_by_tcp, rules.settings.admin)) and _is_readable(token):
         message = f"every user of this machine can read '{token}', and so control the service; run 'chmod o= {token}'"
         yield rules.settings.section.problem(message, "admin_token")
+    settings = rules.settings
+    if settings.shared_limits and settings.shared_limits_password is None and rules.acme_names:
+        message = "whoever can read this Redis can read the keys of certificates by ACME; give it a password, and name its file as 'shared_limits_password'"
+        yield settings.section.problem(message, "shared_limits")
     for backend in rules.backends.values():
         password = backend.via.password if backend.via is not None else None
         if _is_readable(password):
