@@ -13,6 +13,11 @@ TLS = "[route end]\nmatch = tls\nterminate_tls = a.pem\n"
 ASKS = f"{TLS}tls_client_ca = ca.pem\ntls_client = optional\n"
 TO = "backend = 127.0.0.1:1\n"
 OTHER = "backend = 127.0.0.1:2\n"
+NAMED = "[route n]\nmatch = tls\nbackend = b\n"
+OPEN = (
+    "8: [backend b] allow_names: this is an open proxy: everyone may come to [listen public], and go to any name; "
+    "write 'allow' there, or the names that are meant"
+)
 INSIDE = f"[route x]\nmatch = any\nunder = end\n{TO}"
 
 # Each begins after a listener of two lines.
@@ -53,6 +58,20 @@ FILES = {
         "add 'alpn = h2, http/1.1' to [route end]"
     ),
     f"{TLS}alpn = h2\n[route x]\nmatch = http2\nunder = end\n{TO}": "",
+    # destinations by name
+    f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": OPEN,
+    f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = ~.*\n": OPEN,
+    f"allow = 10.0.0.0/8\n{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": "",
+    f"{NAMED}from = 10.0.0.0/8\n[backend b]\nserver = {{sni}}:443\nallow_names = *\n": "",
+    f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *.net, *.com\n": "",
+    f"{NAMED}[backend b]\nserver = {{host}}:443\nallow_names = *.net\n": (
+        "4: [route n] match: clients of 'tls' say no name for {host}, and get the reason no-name; match http"
+    ),
+    "[route n]\nmatch = any\nbackend = b\n[backend b]\nserver = {sni}:443\nallow_names = *.net\n": (
+        "4: [route n] match: clients of 'any' say no name for {sni}, and get the reason no-name; "
+        "match tls, quic, dtls or postgres"
+    ),
+    f"{TLS}[route x]\nmatch = any\nunder = end\nbackend = b\n[backend b]\nserver = {{sni}}:443\nallow_names = *.net\n": "",
     # reach, inside of TLS
     f"{TLS}{INSIDE}[route y]\nmatch = ssh\nunder = end\n{TO}": (
         "7: [route x] match: 'any' makes the later [route y] unreachable; put this route last"

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from txmux.rules.lint.coverage import ParsedLine, lines_of
-from txmux.rules.lint.scopes import set_of
-from txmux.rules.model import Clients, NetworkSet, Route, Rules, TlsEnd
-from txmux.rules.problems import Problem
+from txmux.rules.lint.scopes import scopes, set_of
+from txmux.rules.model import Backend, Clients, NetworkSet, Route, Rules, TlsEnd
+from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.values import network
 
 _HANDSHAKE = 0x16  # how every record of a TLS client begins that is not spoken to yet (RFC 8446, section 5.1)
+_NAMING = {"sni": ("tls", "quic", "dtls", "postgres"), "host": ("http",)}
+_ANY_NAMES = ("a.invalid", "www.example.net")
 _HTTP2 = frozenset({"http2", "grpc"})
 _EVERY_ADDRESS = {
     family: set_of(Clients(NetworkSet([network(text)])))
@@ -92,6 +94,44 @@ def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
         return ""
     protocol = patterns.partition(",")[0].strip()
     return f"{line.text!r} is for clients that want a protocol, but none is offered; add 'alpn = {protocol}'"
+
+
+def open_proxies(rules: Rules) -> Iterator[Problem]:
+    """Find backends by which anyone can be connected to anything."""
+    reported = set()
+    for scope in scopes(rules):
+        for route in rules.routes_of(scope.owner):
+            backend = route.outcome
+            if not isinstance(backend, Backend) or backend.allow_names is None:
+                continue
+            names = backend.allow_names
+            if route.clients.allowed or not all(map(names.allow, _ANY_NAMES)):
+                continue
+            for listener in scope.listeners:
+                if listener.clients.allowed is None and (backend.name, listener) not in reported:
+                    reported.add((backend.name, listener))
+                    message = (
+                        f"this is an open proxy: everyone may come to [listen {listener.name}], and go to any name; "
+                        "write 'allow' there, or the names that are meant"
+                    )
+                    yield backend.section.problem(message, "allow_names")
+
+
+def nameless(rules: Rules) -> Iterator[Problem]:
+    """Find routes to a server that clients name, whose clients name none."""
+    for route in rules.routes:
+        is_inside = any(one.terminate_tls and one.name in route.under for one in rules.routes)
+        for fact in route.outcome.names if isinstance(route.outcome, Backend) else ():
+            if fact == "sni" and is_inside:
+                continue
+            for _, number, line in lines_of([route]):
+                is_known = type(line.predicate).__module__.startswith("txmux.")
+                if is_known and (line.negated or line.name not in _NAMING[fact]):
+                    message = (
+                        f"clients of {line.text!r} say no name for {{{fact}}}, and get the reason no-name; "
+                        f"match {joined(_NAMING[fact])}"
+                    )
+                    yield route.section.problem(message, "match", number)
 
 
 def admin_reachable(rules: Rules) -> Iterator[Problem]:

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from txmux.interfaces import Transport
-from txmux.rules.lint.access import admin_reachable, proxy_listeners, readable_secrets, tls_ends
+from txmux.rules.lint.access import (
+    admin_reachable,
+    nameless,
+    open_proxies,
+    proxy_listeners,
+    readable_secrets,
+    tls_ends,
+)
 from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import unreachable_routes
@@ -40,6 +47,8 @@ def lint(rules: Rules) -> list[Problem]:
         *lines_of_the_other(rules),
         *_without_clients(rules),
         *_open_to_all(rules),
+        *open_proxies(rules),
+        *nameless(rules),
         *_beyond_peek_limit(rules),
         *proxy_listeners(rules),
         *tls_ends(rules),

@@ -182,6 +182,10 @@ class RulesReading:
             raise InvalidValueError(
                 f"{text!r}: options of a server need a [backend]; write one with this server, and its name here"
             )
+        if server.placeholder:
+            raise InvalidValueError(
+                f"{text!r} leads wherever clients want; write a [backend] with it and 'allow_names', and its name here"
+            )
         made = Backend(text, (server,), **finding((server,), self.settings))
         self._short[text] = made
         return made

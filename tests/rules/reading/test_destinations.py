@@ -1,0 +1,72 @@
+"""Tests of ``allow_names`` and ``allow_networks``."""
+
+from ipaddress import ip_address
+
+from tests.rules.reading.cases import BackendTestCase
+from txmux.rules.packing import pack, unpack
+
+_NAMED = {"servers": "{sni}:443"}
+
+
+class DestinationsTest(BackendTestCase):
+    def test_names(self) -> None:
+        text = "allow_names = *.example.com, ~^node[0-9]{1,2}\\.lab\\., www.Example.org\n  ~(a|b)[.]c, 192.0.2.*"
+        names = self.backend(text, **_NAMED).allow_names
+        assert names is not None
+        for name in (
+            *("a.example.com", "A.B.Example.com.", "www.example.org", "a.c", "B.C.", "192.0.2.7"),
+            *("node1.lab", "node12.lab.", "Node1.lab.example.net"),
+        ):
+            self.assertTrue(names.allow(name), name)
+        for name in (
+            *("example.com", "a.example.com.evil", "node123.lab", "xnode1.lab", "node1.labs"),
+            *("a.c.d", "x.a.c", "", ".example.com", "a..example.com"),
+        ):
+            self.assertFalse(names.allow(name), name)
+        everything = self.backend("allow_names = *", **_NAMED).allow_names
+        assert everything is not None
+        self.assertTrue(everything.allow("anything.at.all"))
+
+    def test_networks(self) -> None:
+        names = "allow_names = *\n"
+        self.assertIsNone(self.backend(names, **_NAMED).allow_networks)
+        found = self.backend(f"{names}allow_networks = public, 10.0.0.0/8", **_NAMED).allow_networks
+        assert found is not None
+        for text, inside in (("8.8.8.8", True), ("10.1.1.1", True), ("127.0.0.1", False)):
+            self.assertIs(ip_address(text) in found, inside)
+
+    def test_other_processes_get_the_same(self) -> None:
+        text = "allow_names = *.example.com, ~^a, ~b+\nallow_networks = public, 10.0.0.0/8"
+        rules = self.read(text, **_NAMED)
+        again = unpack(pack(rules))
+        self.assertEqual(again.backends, rules.backends)
+        names = again.backends["b"].allow_names
+        assert names is not None
+        self.assertTrue(names.allow("www.example.com") and names.allow("bbb"))
+
+    def test_mistakes(self) -> None:
+        each = "'{sni}:443' is another server for each client"
+        self.refuses(
+            "",
+            "5 server: clients choose where this leads; add the names that they may choose, such as 'allow_names = *.example.com'",
+            **_NAMED,
+        )
+        self.refuses(
+            "allow_names = *\nhold = 5s\nresolve = 20s\ncheck = tcp",
+            f"7 hold: {each}, and those of others would wait for it, too; remove this",
+            f"8 resolve: {each}, whose name is known as long as its TTL says; remove this",
+            f"9 check: {each}, and what is found out about one says nothing of others; remove this",
+            **_NAMED,
+        )
+        self.refuses(
+            "allow_names = *\nallow_networks = public",
+            "6 allow_names: has no effect without a server such as {sni}:443; add one, or remove this",
+            "7 allow_networks: has no effect without a server such as {sni}:443 or {local}:443; add one, or remove this",
+        )
+        for text, complaint in (
+            ("a..b", "'a..b' has an empty part; write a name such as www.example.com"),
+            ("~(", "expression"),
+            ("https://a.b", "give the host name alone"),
+        ):
+            [said] = self.complaints(f"allow_names = {text}", **_NAMED)
+            self.assertIn(complaint, said)
