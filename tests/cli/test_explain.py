@@ -457,3 +457,20 @@ class TimeTests(ServiceTestCase):
         decision = json.loads(self.explain("--json", "--hex", hello))["streams"][0]["listeners"][0]
         leads = decision["decision"] or decision["at_deadline"]
         self.assertEqual((leads["route"], leads["to"], leads["servers"]), ("inside", None, []))
+
+
+class DestinationTests(ExplainTestCase):
+    text = (
+        "[listen a]\nendpoint = :1\n[route web]\nmatch = http\nbackend = b\n"
+        "[backend b]\nserver = {host}:80\nallow_names = *.test\n"
+    )
+
+    def test_name(self) -> None:
+        for fields, named in (
+            ("Host: WWW.test:80\r\n", ": www.test"),
+            ("Host: a.example\r\n", ": a.example, name-denied"),
+            ("", ": no-name"),
+        ):
+            told = self.explain("--text", rf"GET / HTTP/1.1\r\n{fields}\r\n")
+            self.assertIn(f"route web, to backend b ({{host}}:80){named}\n", told)
+        self.assertIn("undecided", self.explain("--text", r"GET / HTTP/1.1\r\n"))

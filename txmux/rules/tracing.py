@@ -1,7 +1,7 @@
 """What listeners do with given bytes, as values and as JSON. Pure."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
@@ -81,6 +81,7 @@ class TracedOutcome:
     by: Literal["route", "default", "silent", "denied"]
     route: str | None
     outcome: Outcome | None
+    facts: Mapping[str, str] = attrs.field(factory=dict)
 
     def __str__(self) -> str:
         by = f"route {self.route}" if self.route else self.by
@@ -93,7 +94,19 @@ class TracedOutcome:
             return f"{by}, to {self.outcome.name}"
         if servers == self.outcome.name:
             return f"{by}, to {servers}"
-        return f"{by}, to backend {self.outcome.name} ({servers})"
+        return f"{by}, to backend {self.outcome.name} ({servers}){self._named}"
+
+    @property
+    def _named(self) -> str:
+        """Return which name the client asks for, if that chooses the server."""
+        backend = self.outcome
+        if not isinstance(backend, Backend) or not backend.names:
+            return ""
+        name = backend.servers[0].name_for(self.facts)
+        if not name:
+            return ": no-name"
+        allowed = backend.allow_names is not None and backend.allow_names.allow(name)
+        return f": {name}" if allowed else f": {name}, name-denied"
 
     @property
     def servers(self) -> list[str]:
@@ -121,7 +134,8 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
         if is_undecided and sample.datagrams is not None and is_keepalive_only(sample.datagrams):
             return TracedOutcome("silent", None, Refusal.CLOSE)
         return TracedOutcome("default", None, listener.default)
-    return TracedOutcome("route", route.name, None if route.terminate_tls else route.outcome)
+    outcome = None if route.terminate_tls else route.outcome
+    return TracedOutcome("route", route.name, outcome, trace.found.decision.facts)
 
 
 def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:

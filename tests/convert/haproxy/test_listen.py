@@ -227,14 +227,18 @@ class BackendTests(SynchronousTestCase):
         ):
             self.assertEqual(self.only(server=f"server s {server}").servers[0].text, text)
         found = converted("listen x\n    bind :1\n    bind :2\n    server s 10.0.0.1\n")
-        self.assertIn("its clients come to more than one", looks(found)[0])
-        found = converted("listen x\n    bind :1-9\n    bind 127.0.0.1:2\n    server s 10.0.0.1\n")
-        self.assertIn("its clients come to more than one", " ".join(looks(found)))
+        self.assertIn("\nserver = 10.0.0.1:{port}\n", found.text)
+        self.assertEqual(looks(found), [])
+        for server in ("10.0.0.1:+1", "0.0.0.0"):
+            found = converted(
+                f"listen x\n    bind :1-9\n    bind 127.0.0.1:2\n    server s {server}\n"
+            )
+            self.assertIn("its clients come to more than one", " ".join(looks(found)))
 
     def test_clients_of_a_backend_without_servers_are_closed(self) -> None:
         found = converted(
             "frontend f\n    bind 127.0.0.1:1,127.0.0.1:2\n    use_backend x if HTTP\n    default_backend y\n"
-            "backend x\n    server s 10.0.0.1\nbackend y\n    server s 10.0.0.2:1\n"
+            "backend x\n    server s 10.0.0.1:+1\nbackend y\n    server s 10.0.0.2:1\n"
         )
         self.assertIn("match = http\nbackend = close\n", found.text)
         self.assertEqual(len(looks(found)), 2)

@@ -211,7 +211,8 @@ class LeadingTests(SynchronousTestCase):
 
     def test_clients_without_destination_are_closed(self) -> None:
         for text in (
-            "proxy_pass $ssl_preread_server_name:443; ssl_preread on;",
+            "proxy_pass $remote_addr:443;",
+            "proxy_pass $ssl_preread_server_name; ssl_preread on;",
             "proxy_pass 10.0.0.1;",
             "proxy_pass $nobody;",
             "return $remote_addr;",
@@ -221,6 +222,26 @@ class LeadingTests(SynchronousTestCase):
             found = server(text, "upstream none { zone z 64k; }")
             self.assertEqual(len(looks(found)), 1, found.text)
             self.assertEqual(routes(found), [(["default"], "close")])
+
+    def test_name_chooses_the_server(self) -> None:
+        found = server(
+            "proxy_pass $ssl_preread_server_name:443; ssl_preread on; resolver 10.0.0.53 valid=9s;"
+        )
+        self.assertEqual(routes(found), [(["tls"], "sni-443"), (["default"], "close")])
+        self.assertEqual(len(looks(found)), 1)
+        self.assertIn(
+            "resolvers = 10.0.0.53\nallow_names = *\nallow_networks = public, 0.0.0.0/0, ::/0\n",
+            found.text,
+        )
+        some = "hostnames; .example.com $ssl_preread_server_name.lan:443; default 10.0.0.1:22;"
+        found = server(
+            "proxy_pass $up; ssl_preread on;", f"map $ssl_preread_server_name $up {{ {some} }}"
+        )
+        self.assertEqual(
+            routes(found),
+            [(["tls sni=.example.com"], "sni-.lan-443"), (["default"], "10.0.0.1-22")],
+        )
+        self.assertIn("server = {sni}.lan:443\n", found.text)
 
     def test_set_precedes_the_client_hello(self) -> None:
         table = "map $ssl_preread_server_name $x { x.example a; default b; }"

@@ -12,7 +12,7 @@ import attrs
 from txmux.backends.names.cache import KnownName, NameCache
 from txmux.backends.pool.member import Member
 from txmux.net.sockets.plainsocket import congestion_options
-from txmux.rules.model import LOCAL, NAMES, Backend, IPAddress, Public, Reachable
+from txmux.rules.model import LOCAL, Backend, IPAddress, Public, Reachable
 from txmux.rules.model.networks import unmapped
 from txmux.telemetry.reasons import ConnectFailure
 
@@ -88,9 +88,6 @@ class Destinations:
         self.avoids_own = by_name and (
             (self._networks or _PUBLIC).has_public or backend.servers[0].kind == "udp"
         )
-        self._facts = {
-            one.text: NAMES[one.placeholder] for one in backend.servers if one.placeholder
-        }
         self._literals: dict[str, KnownName] = {}
         self.needs_local = any(one.host == LOCAL or not one.port for one in backend.servers)
 
@@ -106,24 +103,20 @@ class Destinations:
         """
         server = template.server
         port = server.port or asked.port
-        fact = self._facts.get(server.text)
-        if fact is None:
+        if not server.placeholder:
             name = asked.host if server.host == LOCAL else server.host
             if not (name and port):
                 return Refused("no-name", None)
         else:
-            name = asked.facts.get(fact, "")
+            name = server.name_for(asked.facts)
             if not (name and port):
                 return Refused("no-name", None)
-            if server.host != server.placeholder:
-                name = server.host.replace(server.placeholder, name)
-            name = name.lower().removesuffix(".")
             names = self._backend.allow_names
             if names is None or "%" in name or not names.allow(name):
                 return Refused("name-denied", _text(name, port))
         found = self._cache.known(self._backend.resolvers, name) or self._literal(name)
         if found is None:
-            is_name = fact is None or (len(name) <= _LONGEST and _NAME.fullmatch(name))
+            is_name = not server.placeholder or (len(name) <= _LONGEST and _NAME.fullmatch(name))
             unknown = self._unknown(template, name, port, tried)
             return unknown if is_name else Refused("name-denied", _text(name, port))
         if not found.addresses:

@@ -10,7 +10,7 @@ from txmux.convert.haproxy.binds import address, is_multipath, ports, unix_path
 from txmux.convert.haproxy.lines import Proxy
 from txmux.convert.values import bracketed
 from txmux.convert.writer import ConfigLine, DraftSection
-from txmux.rules.model import LOCAL
+from txmux.rules.model import LOCAL, PORT
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 
@@ -240,10 +240,10 @@ def _server_address(text: str, clients_port: int | None) -> tuple[str, str]:
     if "@" in host:
         return "", "txmux has no such addresses"
     if port in {"", "0"} or port[0] in "+-":
-        if clients_port is None:
-            return "", "it has no port of its own, and its clients come to more than one"
         offset = int(port) if port.removeprefix("+").removeprefix("-").isdecimal() else 0
-        port = str(clients_port + offset)
+        if clients_port is None and (offset or host in _ANY_HOST):
+            return "", "it has no port of its own, and its clients come to more than one"
+        port = PORT if clients_port is None else str(clients_port + offset)
     return f"{LOCAL if host in _ANY_HOST else bracketed(host)}:{port}", ""
 
 

@@ -11,8 +11,8 @@ from txmux.convert.nginx.upstreams import (
     single,
     split_group,
 )
-from txmux.convert.nginx.values import DirectiveScope, Value, duration, plain, shown
-from txmux.convert.nginx.variables import Variables
+from txmux.convert.nginx.values import DirectiveScope, Value, Variable, duration, plain, shown
+from txmux.convert.nginx.variables import NAMES_OF_TLS, Variables
 from txmux.convert.routes import CLOSE
 from txmux.convert.terms import InexpressibleError
 from txmux.convert.writer import Draft, DraftSection
@@ -57,12 +57,10 @@ class Backends:
         text = plain(value)
         if split:
             group = split_group(split, self._group)
-        elif text is None:
-            raise InexpressibleError(f"{shown(value)} is put together for each client")
-        elif not text:
+        elif text == "":
             return CLOSE
         else:
-            group = self._group(text, line)
+            group = self._group(_with_placeholder(value) if text is None else text, line)
         if not group.members:
             raise InexpressibleError(f"{group.name} has no server")
         settings = [str(scope.get(name)) for name in _SETTINGS]
@@ -71,6 +69,8 @@ class Backends:
         if key not in self._made:
             section = self._made[key] = self._draft.section("backend", group.name, group.line)
             self._fill(section, group, scope, named=named, is_udp=is_udp)
+            if text is None and not split:
+                _add_destinations(section, group)
         return self._made[key].name
 
     def _group(self, text: str, line: int) -> UpstreamGroup:
@@ -218,10 +218,30 @@ def _add_resolver(section: DraftSection, group: UpstreamGroup, scope: DirectiveS
         name, equals, value = word.partition("=")
         if not equals:
             section.add("resolvers", word, directive)
-        elif name == "valid":
+        elif name == "valid" and "{" not in group.members[0].place:
             section.add("resolve", duration(value), directive)
         elif name in {"ipv4", "ipv6"} and value == "off":
             section.warn(directive, f"no counterpart of {word}")
+
+
+def _with_placeholder(value: Value) -> str:
+    found = "".join(
+        "{sni}" if isinstance(piece, Variable) and piece.name in NAMES_OF_TLS else str(piece)
+        for piece in value
+    )
+    if "$" in found:
+        raise InexpressibleError(f"{shown(value)} is put together for each client")
+    return found
+
+
+def _add_destinations(section: DraftSection, group: UpstreamGroup) -> None:
+    section.add("allow_names", "*", group.line)
+    section.add("allow_networks", "public, 0.0.0.0/0, ::/0", group.line)
+    message = (
+        f"{group.members[0].place}: clients choose where they go, as in nginx; name the names that are meant in "
+        "allow_names, and remove allow_networks unless they lead to private addresses"
+    )
+    section.look(group.line, message)
 
 
 def _has_name(group: UpstreamGroup) -> bool:

@@ -10,9 +10,10 @@ import attrs
 
 from txmux.convert.decision_list import DecidedCase, DecisionList, always
 from txmux.convert.nginx.backends import Backends
+from txmux.convert.nginx.lookups import tls
 from txmux.convert.nginx.maps import admission
 from txmux.convert.nginx.reader import Directive
-from txmux.convert.nginx.values import DirectiveScope, Value
+from txmux.convert.nginx.values import DirectiveScope, Value, plain
 from txmux.convert.nginx.variables import ListenContext, Variables
 from txmux.convert.routes import CLOSE, RouteWriter
 from txmux.convert.terms import InexpressibleError, Term
@@ -85,6 +86,11 @@ class ServerBlock:
             except InexpressibleError as error:
                 self._draft.look(line, f"{directive}: {error}; these clients are closed")
                 name = CLOSE
+            is_named = plain(value) is None and not self._made.variables.shares(value)
+            if is_named and name != CLOSE and not endpoint.ended:
+                # Without TLS there is no name, and a route waits for it.
+                cases = (DecidedCase((tls(),), name, line),)
+                return DecisionList(cases, CLOSE, line)
             return always(name, line)
 
         return values.then(backend_of, self._draft.look).simplified()

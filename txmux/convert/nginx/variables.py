@@ -18,6 +18,7 @@ _PREREAD = {
     "ssl_preread_protocol": VERSION,
 }
 _ENDED = {"ssl_server_name": NAME}
+NAMES_OF_TLS = tuple(name for name, fact in {**_PREREAD, **_ENDED}.items() if fact == NAME)
 _ADDRESS = {"remote_addr": ADDRESS}
 _MOST_DEPTH = 20
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -102,7 +102,16 @@ class Server:
     @property
     def placeholder(self) -> str:
         """The one of `NAMES` in its host; empty if there is none."""
-        return next((one for one in NAMES if one in self.host), "")
+        host = self.host
+        return host if host in NAMES else next((one for one in NAMES if one in host), "")
+
+    def name_for(self, facts: Mapping[str, str]) -> str:
+        """Return the name that its host stands for to a client with these facts; empty if that has none."""
+        placeholder = self.placeholder
+        name = facts.get(NAMES[placeholder], "") if placeholder else ""
+        if name and placeholder != self.host:
+            name = self.host.replace(placeholder, name)
+        return name.lower().removesuffix(".")
 
     def at(self, host: str, port: int = 0) -> Server:
         """Return it with an IP address in the place of its host, and perhaps another port."""
