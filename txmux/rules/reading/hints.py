@@ -119,6 +119,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("connlimit limit_conn max_conn_per_ip", "write max_connections_per_source"),
         **_each("conn_rate limit limit_req max_rate rate rate_limit", _RATES),
         "proxy_pass": "write 'default' for all clients, or 'backend' in a [route NAME]",
+        "multipath": "write 'mptcp = yes'",
         **_each("reuseport tcp_nodelay", "remove it; txmux does so where it helps"),
         **_each("route routes", _BELONGS),
         **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
@@ -150,6 +151,10 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
             "write it as an option of the matcher: 'match = tls sni=www.example.com'",
         ),
         "timeout": "write 'detect_timeout' in [listen NAME], or 'idle_timeout' in [backend NAME]",
+        **_each(
+            "client_auth clientauth ssl_verify_client verify verify_client",
+            "write 'tls_client_ca', and 'tls_client = optional' for clients that may have no certificate",
+        ),
         "tls": "write 'match = tls', and 'terminate_tls = CERTIFICATE.pem, KEY.pem' if it ends here",
         "use_backend": "write 'backend', and the condition as 'match'",
     },
