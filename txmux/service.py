@@ -121,6 +121,7 @@ class MuxService(Service):
             counters,
             service_limits,
         )
+        control.on_override = self._upgrades.override
         # Until the end, so that none of them ends a process that drains.
         self._signals = [SignalWatch(reactor, self._reloading.request, signal.SIGHUP)]
         if upgrades:
@@ -189,7 +190,9 @@ class MuxService(Service):
             self.control.rules.listeners,
             partial(collect_state, supervisor, self.control),
         )
-        changes = await self._upgrades.upgrade(listeners, supervisor.transfers, state)
+        changes = await self._upgrades.upgrade(
+            listeners, supervisor.transfers, state, self.control.follow_overrides
+        )
         if not self._upgrades.has_successor:
             raise UpgradeError("the new process exited at once")
         return changes

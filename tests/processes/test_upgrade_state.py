@@ -173,6 +173,27 @@ class WantedTest(UpgradeTestCase):
             waiting.shutdown(socket.SHUT_WR)
         mux.take_one()
 
+    def test_clients_that_wait_in_the_old_process_are_released(self) -> None:
+        admin = self.folder / "admin.sock"
+        listening = self.backend()
+        server = f"127.0.0.1:{listening.getsockname()[1]}"
+        rules = (
+            f"{RULES}accept_proxy_from = 127.0.0.1\n"
+            f"[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = {server}\n"
+        )
+        mux = self.upgrading(rules, f"admin = unix:{admin}")
+        post(admin, "/api/backends/b/hold", {})
+        with mux.connect() as client:
+            client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nx")
+            eventually(lambda: get(admin, "/api/backends")[0]["held"], "it waits")
+            mux.replace()
+            eventually(lambda: "connections handed over: 0" in mux.child.output, "it stays there")
+            post(admin, "/api/backends/b/release", {})
+            with self.accept_from(listening, b"x"):
+                pass
+        self.assertEqual(mux.take_one()["reason"], "done")
+        mux.stop()
+
     def test_bans(self) -> None:
         """Who is banned stays so in a new process and its workers, until that is taken back; the connection there was is ended."""
         admin = self.folder / "admin.sock"

@@ -72,6 +72,7 @@ class Control:
     Attributes:
         rates: The rates of counters.
         bans: Clients that may not connect, beside the rules.
+        on_override: Called with changed overrides, for the process whose place this one has taken.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
         started: When the service was started, in seconds since 1970.
         last_reload: The time of the last reload, in seconds since 1970, and its result.
@@ -96,6 +97,7 @@ class Control:
         self.reload = reload
         self.upgrade = upgrade
         self.stop_service = stop_service
+        self.on_override: Callable[[Mapping[str, Any]], object] = lambda _: None
         self.state: ServiceState | None = None
         self.started = 0.0
         self.last_reload: tuple[float, Report] | None = None
@@ -465,8 +467,13 @@ class Control:
         if self.state is None:
             return ["the service does not run"]
         values = overrides.as_json()
+        self.on_override(values)
         self.state.apply_overrides(values)
         return [*(await self._ask("apply_overrides", overrides=values)).missing]
+
+    async def follow_overrides(self, overrides: Mapping[str, Any]) -> None:
+        """Apply those of the process that serves in place of this one, whose last clients may wait for a server."""
+        await self._override(attrs.evolve(Overrides.read(overrides), shut=self.overrides().shut))
 
     def feed(self, published: dict[str, Any]) -> None:
         if self.state is not None:

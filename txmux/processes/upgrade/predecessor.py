@@ -86,6 +86,10 @@ class Predecessor:
             with suppress(ChannelError):  # it has ended, or is of a version that would serve again
                 await self._channel.ask("leave", seconds=_PATIENCE, on=on)
 
+    def override(self, overrides: Mapping[str, Any]) -> None:
+        if self._channel is not None:
+            self._channel.send("override", overrides=overrides)
+
     def fail(self, why: object) -> None:
         """Report that this process cannot serve."""
         answer = {"kind": "answer", "to": self._number, "error": f"cannot serve: {why}"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -248,10 +248,11 @@ class Upgrades:
         listeners: Iterable[Listener],
         transfers: WorkerTransfers,
         state: Callable[..., Awaitable[TransferState]],
+        override: Callable[[Mapping[str, Any]], Awaitable[object]],
     ) -> str:
         """Start this program again, and hand over to it; return a description of what has changed.
 
-        If an error is raised, this process keeps serving.
+        `override` is called with what an operator overrides there later. If an error is raised, this process keeps serving.
         """
         if self._upgrade is not None:
             raise UpgradeError("an upgrade is under way already")
@@ -263,6 +264,7 @@ class Upgrades:
                 "start a container of the new image instead"
             )
         self._upgrade = upgrade = Upgrade(transfers, self._endpoints, self._reactor)
+        upgrade.successor.channel.handlers["override"] = override
 
         async def collect_state(*, again: bool = False) -> TransferState:
             return {**await state(again=again), "connections": self._service_limits.as_json()}
@@ -310,6 +312,11 @@ class Upgrades:
         """Tell the predecessor, if it still runs, that this process ends on purpose, or not after all."""
         if self._predecessor is not None and not self.is_waiting:
             await self._predecessor.report_exit(on=on)
+
+    def override(self, overrides: Mapping[str, Any]) -> None:
+        """Tell the predecessor, if it still runs, what an operator overrides: clients may wait there, too."""
+        if self._predecessor is not None:
+            self._predecessor.override(overrides)
 
     def stop_upgrading(self) -> bool:
         """End a successor that does not serve yet; return whether another process serves."""
