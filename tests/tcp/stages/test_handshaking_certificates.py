@@ -12,6 +12,7 @@ from tests.backends.connect.tls_case import authority
 from tests.support.certificates import Identity, make_authority
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
+from txmux.control.explaining import explain_connection
 from txmux.net.tls.client_certificates import ClientVerification
 from txmux.rules.model import Backend, Route
 from txmux.rules.reading.route import allowed_client, certificate_condition
@@ -226,6 +227,22 @@ class CertificateTests(TerminationCase):
         self.assertEqual(str(clients.judge(shown, ())), "none")
         shown = crypto.X509.from_cryptography(self.bad.certificate)
         self.assertEqual(str(clients.judge(shown, ())), "revoked")
+
+    async def test_live_connection_is_explained_by_its_certificate(self) -> None:
+        port = self.asking(self.when("none"), self.when("any"))
+        client = await connect_tls(
+            self, port, self.peer(context=self.context(self.good, _VERSIONS[1]))
+        )
+        await client.ready()
+        client.send(SSH)
+        await (await self.backend.peer()).has(len(SSH))
+        (one,) = self.factory.connections
+        routes = explain_connection(one)["routes"]
+        found = [(route["route"], route["says"], route["excluded_by"]) for route in routes]
+        self.assertEqual(
+            found,
+            [("tls", "match", None), ("none", "not asked", "client_cert"), ("any", "match", None)],
+        )
 
     async def test_tls_inside_tls_keeps_what_the_outer_one_showed(self) -> None:
         outer = self.tls_route(client_ca=self.ca, client="optional")
