@@ -161,18 +161,29 @@ class ChangeTests(MultipathTestCase):
             second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.assertRaises(OSError, second.bind, ("127.0.0.1", port))
 
-    def test_connection_moves_at_an_upgrade(self) -> None:
-        mux = Mux(self.folder, _RULES.format(listen="127.0.0.1:0", server=self.echo()))
+    def test_upgrade_moves_connections_and_changes_it(self) -> None:
+        port = free_port()
+        mux = Mux(self.folder, _RULES.format(listen=f"127.0.0.1:{port}", server=self.echo()))
         self.addCleanup(mux.child.end)
-        client = self.dial(mux.port)
+        client = self.dial(port)
         self.say(client, b"before")
+        stop = threading.Event()
+        failures: list[object] = []
+        thread = threading.Thread(target=self.go_on_connecting, args=(port, stop, failures))
+        thread.start()
+        mux.file.write_text(mux.file.read_text().replace("mptcp = yes", "mptcp = no", 1))
         os.kill(mux.pid, signal.SIGUSR2)
         new = int(mux.child.wait_for(r"process (\d+) serves from now on")[1])
         self.addCleanup(os.kill, new, signal.SIGTERM)
         self.assertEqual(mux.child.process.wait(PATIENCE), 0)
+        stop.set()
+        thread.join()
+        self.assertEqual(failures, [])
         self.say(client, b"after")
+        self.assertTrue(is_multipath(client))
         client.close()
-        self.say(other := self.dial(mux.port), b"new")
+        self.say(other := self.dial(port), b"new")
+        self.assertFalse(is_multipath(other))
         other.close()
 
 
