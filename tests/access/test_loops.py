@@ -73,6 +73,23 @@ class HopsTests(SynchronousTestCase):
         unix = _ends(UNIXAddress(None), UNIXAddress(b"/run/x.sock"))
         self.assertEqual(self.loop_detector.note(unix, _OUTSIDE), 0)
 
+    def test_addresses_at_which_it_listens(self) -> None:
+        loops = LoopDetector()
+        loops.listens_at("192.0.2.1", 443)
+        for every in ("0.0.0.0", "::", ""):
+            loops.listens_at(every, 80)
+        loops.ports.add(22)
+        for host, port, here in (
+            ("192.0.2.1", 443, True),
+            ("127.0.0.1", 443, False),
+            ("127.0.0.1", 80, True),
+            ("192.0.2.1", 80, False),
+            ("127.0.0.9", 22, True),
+            ("192.0.2.1", 22, False),
+            ("127.0.0.1", 23, False),
+        ):
+            self.assertIs(loops.leads_here(host, port), here, (host, port))
+
     def test_processes_share_the_memory(self) -> None:
         memory = memoryview(bytearray(LoopDetector.SIZE))
         one, other = LoopDetector(memory), LoopDetector(memory)

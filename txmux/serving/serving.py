@@ -22,7 +22,7 @@ from txmux.net.tls.terminations import PreparedTerminations, Terminations
 from txmux.rules.model import Listener, Rules
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
-from txmux.serving.listen_addresses import listen_addresses
+from txmux.serving.listen_addresses import listen_addresses, socket_address
 from txmux.serving.listening_port import ListeningPort
 from txmux.serving.listening_ports import ListeningPorts
 from txmux.serving.state import TransferState, restore_sources, sources_of
@@ -90,6 +90,7 @@ class Serving:
         self._share(rules)
         self._upstreams.add_backends(rules)
         runtime.prepare_rules(rules, use=True)
+        self._note_admin(rules)
         self._denied = DeniedClients(reactor, self._all)
         self.terminations = Terminations(reactor)
         self.terminations.read_certificates(rules)
@@ -104,6 +105,13 @@ class Serving:
 
     def _share(self, rules: Rules) -> None:
         self._upstreams.known.share(max(1, rules.settings.workers) if self._shared else 1)
+
+    def _note_admin(self, rules: Rules) -> None:
+        """Note where other processes of this service listen, so that no client is connected to that."""
+        for text in filter(None, (*rules.settings.admin, rules.settings.metrics)):
+            where = socket_address(text, 0)
+            if where is not None:
+                self.runtime.loop_detector.listens_at(where.host, where.port)
 
     def add(self, listener: Listener, admission: Admission) -> MuxFactory:
         factory = self._make(self._rules, listener, admission, self.version)
@@ -222,6 +230,7 @@ class Serving:
         line for each problem.
         """
         self.runtime.prepare_rules(rules)
+        self._note_admin(rules)
         upstreams = self._upstreams.prepare(rules)
         terminations = self.terminations.prepare(rules)
         version = self.version + rules_changed

@@ -49,6 +49,7 @@ def listen(factory: MuxFactory, bound: socket.socket) -> DatagramPort:
     """Serve the datagrams of a socket, of which a duplicate is taken."""
     flows = flows_of(factory)
     port = DatagramPort(flows.live.poller, bound.dup(), flows)
+    flows.live.runtime.loop_detector.listens_at(*bound.getsockname()[:2])
     port.startListening()
     return port
 
