@@ -38,6 +38,7 @@ class Client(Protocol):
     record: ConnectionRecord
     configuration: Configuration
     runtime: IORuntime
+    accepted_at: float  # by the runtime's clock
     received: bytes = b""  # bytes of the client that have not been passed on yet
     last_received_at: float = 0.0  # by the runtime's clock; also writes of a protocol here
     has_finished: bool = False  # whether the client has half-closed; it may still read the answer

@@ -162,6 +162,10 @@ class Flow:
     def received(self) -> bytes:
         return self.held[0] if self.held else b""
 
+    @property
+    def started_at(self) -> float:
+        return self._started_at
+
     def elapsed_ms(self) -> float:
         return (self.live.seconds() - self._started_at) * 1000
 

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
         @property
         def client(self) -> Address: ...
         def server_chosen(self, upstream: Upstream, server: str | None, /) -> None: ...
-        def elapsed_ms(self) -> float: ...
+        @property
+        def started_at(self) -> float: ...
         def waits(self, upstream: Upstream, /) -> None: ...
         def server_answered(self, upstream: Upstream, /) -> None: ...
         def from_server(self, data: memoryview, size: int, /) -> None: ...
@@ -165,9 +166,11 @@ class ServerSocket:
         """Wait for a server, or give up."""
         upstream, flow = self.upstream, self._flow
         if self._held is None:
-            came_at = flow.live.seconds() - flow.elapsed_ms() / 1000
             self._held = HeldClient(
-                came_at, upstream.backend.hold, self._try_again, lambda: self._give_up(cause)
+                flow.started_at,
+                upstream.backend.hold,
+                self._try_again,
+                lambda: self._give_up(cause),
             )
         why = upstream.hold(self._held, cause, self._tried)
         if why is None:

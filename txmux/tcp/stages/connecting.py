@@ -217,9 +217,11 @@ class Connecting(Stage):
     def _place_in_line(self) -> HeldClient:
         if self._held is None:
             client = self._client
-            came_at = client.runtime.clock.seconds() - client.elapsed_ms() / 1000
             self._held = HeldClient(
-                came_at, self._upstream.backend.hold, self._try_again, self._waited_too_long
+                client.accepted_at,
+                self._upstream.backend.hold,
+                self._try_again,
+                self._waited_too_long,
             )
             if client.waited:
                 self._held.since = client.runtime.clock.seconds() - client.waited
