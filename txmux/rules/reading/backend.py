@@ -194,7 +194,7 @@ def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[st
         if key in section.entries and found.get(key) is not None:
             message = f"{each}, and what is found out about one says nothing of others; remove this"
             yield key, message
-    if is_named and found.get("hold"):
+    if found.get("hold"):
         message = f"{each}, and those of others would wait for it, too; remove this"
         yield "hold", message
     if "resolve" in section.entries:
