@@ -170,7 +170,7 @@ class ServerSocket:
                 flow.started_at,
                 upstream.backend.hold,
                 self._try_again,
-                lambda: self._give_up(cause),
+                lambda: self._give_up(upstream.pool.line.cause),
             )
         why = upstream.hold(self._held, cause, self._tried)
         if why is None:

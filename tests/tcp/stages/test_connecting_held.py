@@ -53,15 +53,22 @@ class HeldTests(MuxTestCase):
         self.assertEqual(len(self.line), 0)
 
     async def test_refused_as_ever_when_the_time_is_over(self) -> None:
-        client = await self.connect(self.hold(hold=5.0), b"x")
+        port = self.hold(hold=5.0)
+        clients = [await self.connect(port, b"x")]
         await self.waiting(1)
-        for _ in range(51):
+        clients.append(await self.connect(port, b"x"))
+        await self.waiting(2)
+        for _ in range(52):
             self.time.advance(0.1)
             await self.turn(2)
-        record = await self.assert_ended(client, reason="connect-refused")
-        self.assertTrue(client.was_reset())
-        self.assertRegex(record.facts["held"], r"5\.[0-9]s")
-        self.assertEqual(record.facts["tried"], f"127.0.0.1:{self.server} connect-refused")
+        await self.until_logged(2)
+        for client, record in zip(clients, self.records, strict=True):
+            await client.is_lost()
+            self.assertTrue(client.was_reset())
+            self.assertRegex(record.facts["held"], r"5\.[0-9]s")
+            self.assertEqual(record.reason, "connect-refused")
+        tried = f"127.0.0.1:{self.server} connect-refused"
+        self.assertEqual(self.records[0].facts["tried"], tried)
 
     async def test_fallback_comes_after_the_wait(self) -> None:
         other = backend_at(self.backend_port())

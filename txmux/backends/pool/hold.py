@@ -14,6 +14,8 @@ import attrs
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+    from txmux.telemetry.reasons import ConnectFailure
+
 _RATE = 100.0  # clients a second that go on, of all processes together
 _TICK = 0.05  # seconds between two looks at the servers, while a client waits
 _SPARE = 100  # places in the heap of clients that have left
@@ -66,6 +68,7 @@ class HoldLine:
     Attributes:
         clock: Set before a client waits.
         processes: How many processes share the rate.
+        cause: Why the last one that tried got no server.
         blocks: Whether clients outside of the line get no server.
     """
 
@@ -78,6 +81,7 @@ class HoldLine:
     ) -> None:
         self._pools, self._on_waiting = pools, on_waiting
         self.processes = 1
+        self.cause: ConnectFailure = "no-server"
         self.blocks = False
         self._until = 0.0  # seconds since 1970; 0 is not held, infinite until released
         self._released_at = -math.inf
@@ -125,6 +129,7 @@ class HoldLine:
         """Let a client wait, or wait again after its turn; `is_short` means that no server is left that it could try."""
         now = self.clock.seconds()
         is_first = not self._count
+        self.cause = "no-server" if is_first else self.cause
         if client.is_trying:
             client.is_trying = False
             self._trying -= 1

@@ -94,7 +94,6 @@ class Connecting(Stage):
     _attempt: tuple[Member, Dial] | None = None
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _held: HeldClient | None = attrs.field(default=None, init=False)
-    _cause: ConnectFailure = attrs.field(default="no-server", init=False)
     _paused = False
 
     @override
@@ -206,8 +205,6 @@ class Connecting(Stage):
         why = self._upstream.hold(self._place_in_line(), cause, members)
         if why is not None:
             self._refuse(why)
-        elif cause != "no-server":
-            self._cause = cause
 
     def _refuse(self, why: ConnectFailure) -> None:
         self._client.advance(Routed(self._upstream.fallback, why))
@@ -235,11 +232,11 @@ class Connecting(Stage):
         self._connector = None
         if self._upstream.backend.hold:
             return False
-        self._refuse(self._cause)
+        self._refuse(self._upstream.pool.line.cause)
         return True
 
     def _waited_too_long(self) -> None:
-        self._refuse(self._cause)
+        self._refuse(self._upstream.pool.line.cause)
 
     def suspend(self) -> float | None:
         """Leave the line, and stop reading; return how many seconds the client has waited, or ``None`` if it does not wait."""
