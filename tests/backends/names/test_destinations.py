@@ -1,22 +1,32 @@
 """Servers that clients choose: real sockets, a name server of the test's own, and a clock that the test moves."""
 
+from ipaddress import ip_address
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.names import dns
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
 from tests.support.mux import MuxTestCase
 from tests.support.peers import listen, reactor
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.names import cache
-from txmux.backends.names.cache import NameCache
+from txmux.backends.names.cache import KnownName, NameCache
+from txmux.backends.names.destinations import Asked, Destinations, Refused, Unknown
+from txmux.backends.pool.member import Member
+from txmux.backends.pool.pool import BackendPool
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Public, Reachable
+from txmux.rules.model.networks import is_public
 from txmux.rules.reading.backend import KEYS
 from txmux.rules.reading.endpoints import server
 from txmux.rules.reading.values import network
 from txmux.tcp.lean import LeanConnection
+from txmux.wire.facts import printable
 
 _LOOPBACK = Reachable([network("127.0.0.0/8"), network("::1")])
 
@@ -225,6 +235,48 @@ class WaitingTest(DestinationCase):
         while self.dns.asked["www.test", dns.A] < 1:
             await self.turn()
         self.assertEqual(self.factory.upstreams.all()[0].pool.connections, 1)
+
+
+_HOSTILE = st.text("aZ0.-_:%[]\0\xe9xn*{}1:f", max_size=300) | st.sampled_from(
+    [
+        *("127.0.0.1", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "::1", "::ffff:127.0.0.1"),
+        *(
+            "64:ff9b::7f00:1",
+            "fe80::1%lo",
+            "localhost",
+            "localhost.",
+            "0",
+            "0.0.0.0",
+            "::",
+            "[::1]",
+        ),
+        *("xn--a-ecp.test", "b\xfccher.test", "a" * 255, ".", "..", "-a.test", "a.test.."),
+        *("169.254.169.254", "8.8.8.8", "2606:4700::1111", "10.0.0.1."),
+    ]
+)
+_ADDRESSES = st.integers(0, 2**32 - 1).map(ip_address) | st.integers(0, 2**128 - 1).map(ip_address)
+
+
+class HostileTest(SynchronousTestCase):
+    """Whatever a client says, and whatever a name server does."""
+
+    @given(_HOSTILE, st.lists(_ADDRESSES, max_size=4))
+    def test_only_public_addresses(self, name: str, addresses: list[Any]) -> None:
+        backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"))
+        known = NameCache(Clock())
+        destinations = Destinations(backend, known, lambda *_: False, Clock().seconds)
+        [template] = BackendPool(backend, Clock().seconds).members
+        asked = Asked({"sni": printable(name)} if name else {}, "", 0)
+        found = destinations.choose(template, asked)
+        if isinstance(found, Unknown):
+            self.assertRegex(found.name, r"\A[a-z0-9_.-]{1,253}\Z")
+            known._known[(), found.name] = KnownName(tuple(addresses), 1.0)
+            found = destinations.choose(template, asked)
+        if isinstance(found, Member):
+            self.assertTrue(is_public(ip_address(found.target.host)), found)
+            self.assertIsNotNone(found.place)
+        else:
+            self.assertIsInstance(found, Refused)
 
 
 class CacheTest(DestinationCase):
