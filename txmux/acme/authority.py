@@ -1,6 +1,8 @@
 """Asks an authority for certificates by ACME (RFC 8555), for threads: each call waits for its answers."""
 
+import time
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import Any
 
@@ -25,6 +27,7 @@ _ISSUING = 120  # seconds until a certificate is there
 _NONCES = 10  # an authority may refuse any nonce, and gives another one (RFC 8555, section 6.5)
 _CHALLENGE = "tls-alpn-01"
 _LONGEST = 500
+_LONGEST_WAIT = 7 * 86400.0  # the longest limit of Let's Encrypt
 
 
 class AuthorityError(MuxError):
@@ -74,11 +77,12 @@ class _Network(client.ClientNetwork):
 
     def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
         if self.stopped:
-            raise errors.Error("the service is shutting down")
+            raise errors.Error(
+                "it is asked no more, by the rules or since the service is shutting down"
+            )
         response = super()._send_request(method, url, *args, **kwargs)
         if not response.ok and "Retry-After" in response.headers:
-            until = client.ClientV2.retry_after(response, 0)
-            self.wait = max(0.0, (until - datetime.now()).total_seconds())  # noqa: DTZ005 - as `retry_after` gives it
+            self.wait = _seconds(response.headers["Retry-After"])
         return response
 
 
@@ -213,6 +217,17 @@ class Authority:
             self._client = None  # it has lost its accounts: another one is made at the next try
         is_far = isinstance(problem, (requests.ConnectionError, requests.Timeout))
         return AuthorityError(f"{self.directory}: {text}", counts=not is_far, wait=wait)
+
+
+def _seconds(text: str) -> float:
+    """Read ``Retry-After`` (RFC 9110, section 10.2.3); 0 if it is neither a number nor a date."""
+    if text.isdecimal():
+        return min(float(text), _LONGEST_WAIT)
+    try:
+        left = parsedate_to_datetime(text).timestamp() - time.time()
+    except (TypeError, ValueError):
+        return 0.0
+    return min(max(left, 0.0), _LONGEST_WAIT)
 
 
 def _words(problem: Exception) -> str:

@@ -59,6 +59,15 @@ def in_thread(reactor: Any, work: Callable[[], _Result]) -> Deferred[_Result]:
     return done
 
 
+_KINDS: Mapping[type, Any] = {
+    str: str,
+    int: int,
+    float: (int, float),
+    type(None): (int, float, type(None)),
+}
+"""What a file may have for a value that has such a default."""
+
+
 @attrs.define
 class Renewal:
     """What is known of the certificate of one name; times are in seconds since 1970.
@@ -87,9 +96,13 @@ class Renewal:
     @classmethod
     def read(cls, values: object) -> Renewal:
         """Read the result of `as_json`, of this version of txmux or another."""
-        known = {field.name: field.type for field in attrs.fields(cls)}
-        found = values if isinstance(values, dict) else {}
-        return cls(**{name: value for name, value in found.items() if name in known})
+        found, usual = values if isinstance(values, dict) else {}, cls()
+        known = {
+            name: value
+            for name, value in found.items()
+            if isinstance(value, _KINDS.get(type(getattr(usual, name, b"")), ()))
+        }
+        return cls(**known)
 
     def due(self, shown: ShownCertificate | None, directory: str) -> float:
         """Return when the certificate is to be renewed."""
@@ -202,8 +215,13 @@ class Certificates:
             Deferred.fromCoroutine(self._answer_for_others(self._shared)).addErrback(
                 lambda why: self._log.failure("challenges of other machines", why)
             )
-        if self._busy or not self._names:
-            return
+        if not self._busy and self._names:
+            try:
+                self._do_next()
+            except Exception:  # noqa: BLE001 - the caller has other things to do each second, too
+                self._log.failure("certificates by ACME")
+
+    def _do_next(self) -> None:
         now, directory = self._now(), self._settings.acme or ""
         known = [(name, self._renewals[name], self._shown[name]) for name in self._names]
         for name, renewal, shown in known:
@@ -242,7 +260,8 @@ class Certificates:
         there = self._folder.certificate(name)
         if name not in self._waiting and there != self._shown[name]:
             # Another process has got one meanwhile.
-            self._renewals[name] = Renewal.read(self._folder.state().get(name))
+            written = Renewal.read(self._folder.state().get(name))
+            self._renewals[name] = attrs.evolve(written, directory=directory)
             self._shown[name] = there
             self._renewed()
             return
@@ -333,6 +352,8 @@ class Certificates:
         return self._authority
 
     def _failed(self, name: str, renewal: Renewal, problem: Exception) -> None:
+        if not self._names:
+            return  # another process asks now, and writes what it knows
         now = self._now()
         renewal.why = str(problem)
         wait = getattr(problem, "wait", 0.0)
@@ -400,6 +421,8 @@ class Certificates:
     def _save(self) -> None:
         state = {name: renewal.as_json() for name, renewal in self._renewals.items()}
         self._folder_problem = ""
+        if not self._names:
+            return
         try:
             self._folder.write_state(state)
         except OSError as problem:
@@ -433,6 +456,7 @@ class Certificates:
         return {
             name: 0.0 if shown is None or self._is_provisional(name) else shown.ends - now
             for name, shown in self._shown.items()
+            if name in self._names
         }
 
     def rows(self) -> list[dict[str, Any]]:
