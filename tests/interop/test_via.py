@@ -178,6 +178,17 @@ class ServiceTests(ProxyTestCase):
         )
         mux.child.wait_for(rf"{echo.port} is up: 1 check succeeded")
 
+    def test_check_connect_tries_servers_behind_the_proxy(self) -> None:
+        echo, proxy = self.own(EchoServer()), self.tinyproxy()
+        rules = self.folder / "checked.ini"
+        for port, said in ((echo.port, b""), (free_port(), b"it answers 500 Unable to connect")):
+            rules.write_text(
+                f"{_LISTENER.format(name='b')}server = localhost:{port}\nvia = http://{proxy}\n"
+            )
+            found = run(sys.executable, "-m", "txmux", "check", "--connect", rules)
+            self.assertIn(said, found.stdout + found.stderr)
+            self.assertEqual(found.returncode != 0, bool(said), found)
+
     def test_connection_moves_at_an_upgrade(self) -> None:
         echo = self.own(EchoServer())
         rules = self.folder / "rules.ini"

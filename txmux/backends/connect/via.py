@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
@@ -20,6 +20,8 @@ from txmux.wire.tunnel.request import LONGEST_LOGIN, ProxyRefusedError, TunnelRe
 if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.connect.source import Sources
+
+_MOST_ADDRESSES = 64
 
 
 class PasswordFileError(MuxError):
@@ -48,7 +50,8 @@ class ForwardProxy:
     ) -> None:
         self.via = via
         self.password = ""
-        self._congestion = congestion
+        # To find them reads files of the system.
+        self._options = lru_cache(_MOST_ADDRESSES)(partial(congestion_options, congestion))
         self._addresses = addresses
         self._sources = sources
         self._last_good: Server | None = None
@@ -74,7 +77,7 @@ class ForwardProxy:
         attempt = _Attempt(factory, via, TunnelRequest(via.kind, target), on_open)
 
         def connect(address: Server) -> Callable[[], None]:
-            more = {**options, "member_options": congestion_options(self._congestion, address.host)}
+            more = {**options, "member_options": self._options(address.host)}
             if self._sources is not None:
                 more["sources"] = self._sources.sources_towards(address.host, None)
             self._last_good = address  # until it fails
