@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from txmux.backends.connect.connector import proxy_header
 from txmux.backends.connect.dial import LOCAL_ERRORS, NO_PORT
 from txmux.backends.connect.source import PortRange, SourceAddress, Sources
-from txmux.backends.names.destinations import Asked, Refused, Unknown
+from txmux.backends.names.destinations import Asked, Denial, Unknown
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
@@ -224,7 +224,7 @@ class ServerSocket:
             self._look_up.addCallbacks(lambda _: self._names_are_known(), lambda _: None)
             return None
         cause: ConnectFailure = "no-server"
-        if isinstance(chosen, Refused):
+        if isinstance(chosen, Denial):
             cause, flow.record.server = chosen
         if not self._tried:
             template.counts.failed(cause)

@@ -16,7 +16,7 @@ from tests.support.peers import listen, reactor
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.names import cache
 from txmux.backends.names.cache import KnownName, NameCache
-from txmux.backends.names.destinations import Asked, Destinations, Refused, Unknown
+from txmux.backends.names.destinations import Asked, Denial, Destinations, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.embedding import route
@@ -276,7 +276,7 @@ class HostileTest(SynchronousTestCase):
             self.assertTrue(is_public(ip_address(found.target.host)), found)
             self.assertIsNotNone(found.place)
         else:
-            self.assertIsInstance(found, Refused)
+            self.assertIsInstance(found, Denial)
 
 
 class CacheTest(DestinationCase):

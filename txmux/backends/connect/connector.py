@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory, RequestRefusedError
 from txmux.backends.connect.dial import LOCAL_ERRORS, Dial, reason_of
-from txmux.backends.names.destinations import Asked, Refused, Unknown
+from txmux.backends.names.destinations import Asked, Denial, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.net.header_first import HeaderFirst
@@ -203,7 +203,7 @@ class BackendConnector:
         else:
             self._upstream.pool.abandoned(member)
             cause: ConnectFailure = "no-server"
-            if isinstance(chosen, Refused):
+            if isinstance(chosen, Denial):
                 cause, self.refused = chosen
             if not self.tried:
                 member.counts.failed(cause)

@@ -40,7 +40,7 @@ class Asked(NamedTuple):
     port: int
 
 
-class Refused(NamedTuple):
+class Denial(NamedTuple):
     """Why a client gets no server, and what is in its place in the log."""
 
     cause: ConnectFailure
@@ -93,7 +93,7 @@ class Destinations:
 
     def choose(
         self, template: Member, asked: Asked, tried: Collection[Member] = ()
-    ) -> Member | Refused | Unknown:
+    ) -> Member | Denial | Unknown:
         """Choose an address of what a client asks for that may be tried, and has not been.
 
         Args:
@@ -106,32 +106,32 @@ class Destinations:
         if not server.placeholder:
             name = asked.host if server.host == LOCAL else server.host
             if not (name and port):
-                return Refused("no-name", None)
+                return Denial("no-name", None)
         else:
             name = server.name_for(asked.facts)
             if not (name and port):
-                return Refused("no-name", None)
+                return Denial("no-name", None)
             names = self._backend.allow_names
             if names is None or "%" in name or not names.allow(name):
-                return Refused("name-denied", _text(name, port))
+                return Denial("name-denied", _text(name, port))
         found = self._cache.known(self._backend.resolvers, name) or self._literal(name)
         if found is None:
             is_name = not server.placeholder or (len(name) <= _LONGEST and _NAME.fullmatch(name))
             unknown = self._unknown(template, name, port, tried)
-            return unknown if is_name else Refused("name-denied", _text(name, port))
+            return unknown if is_name else Denial("name-denied", _text(name, port))
         if not found.addresses:
-            return Refused("no-server", _text(name, port))
+            return Denial("no-server", _text(name, port))
         return self._allowed(found, template, name, port, tried)
 
     def _unknown(
         self, template: Member, name: str, port: int, tried: Collection[Member]
-    ) -> Member | Refused | Unknown:
+    ) -> Member | Denial | Unknown:
         if self._backend.via is None:
             return Unknown(name)
         # The proxy looks it up.
         member = self._member(template, name, port, name)
         if any(one.target.text == member.target.text for one in tried):
-            return Refused("no-server", None)
+            return Denial("no-server", None)
         return member
 
     def look_up(self, unknown: Unknown) -> Deferred[None]:
@@ -157,7 +157,7 @@ class Destinations:
 
     def _allowed(
         self, found: KnownName, template: Member, name: str, port: int, tried: Collection[Member]
-    ) -> Member | Refused:
+    ) -> Member | Denial:
         key = self, template.server.text, port
         candidates: list[_Candidate] | None = found.candidates.get(key)
         if candidates is None:
@@ -178,7 +178,7 @@ class Destinations:
             if self._may_be(candidate):
                 return candidate.member
             denied = candidate.member.target.text
-        return Refused("address-denied", denied) if denied else Refused("no-server", None)
+        return Denial("address-denied", denied) if denied else Denial("no-server", None)
 
     def _may_be(self, candidate: _Candidate) -> bool:
         if self._networks is not None and candidate.address not in self._networks:
