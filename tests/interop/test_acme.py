@@ -124,6 +124,7 @@ class GotTests(AcmeCase):
         found = self.certificates()
         self.assertLess(found[_ONE]["next_renewal"], found[_ONE]["not_after"])
         self.assertEqual((found[_ONE]["acme"], found[_ONE]["route"]), (True, "site"))
+        self.assertRegex(self.txmux("certificates"), rf"{_ONE} +CN=Pebble .* UTC +site +acme")
         self.assertNotIn("attention", self.txmux("status"))
         self.assertEqual(self.acme.stat().st_mode & 0o777, 0o700)
         files = [*self.acme.iterdir()]

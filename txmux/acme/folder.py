@@ -35,7 +35,7 @@ _STATE = "state.json"
 class ShownCertificate:
     """A certificate in the folder; times are in seconds since 1970."""
 
-    pem: bytes
+    pem: bytes = attrs.field(repr=False)
     names: tuple[str, ...]
     issuer: str
     begins: float
