@@ -109,11 +109,14 @@ class TunnelTests(ViaCase):
         await self.assert_logged(reason="done")
 
     async def test_name_that_the_client_asks_for_is_not_looked_up_here(self) -> None:
-        allow_names = KEYS["allow_names"].kind.collect([KEYS["allow_names"].kind.read("*.test")])
+        allow_names = KEYS["allow_names"].kind.collect(
+            map(KEYS["allow_names"].kind.read, ("www.test", "[0-9]*", "*0x*", "*localhost"))
+        )
         backend = self.backend_by("http", servers=("{host}:80",), allow_names=allow_names)
         port = self.mux([route("http", backend)], reactor=reactor)
         head = "GET / HTTP/1.1\r\nHost: {}\r\n\r\n"
-        for number, host in enumerate(("10.0.0.1", "www.example")):
+        refused = ("10.0.0.1", "www.example", "2130706433", "x.0x7f", "a.localhost")
+        for number, host in enumerate(refused):
             client = await self.connect(port, head.format(host).encode())
             await self.assert_ended(client, number + 1, reason="name-denied")
         client = await self.connect(port, head.format("www.test").encode())
@@ -121,7 +124,7 @@ class TunnelTests(ViaCase):
         peer = await self.granted(((asked, HTTP[0][1]),))
         await peer.has(len(head))
         close(client, peer)
-        await self.assert_logged(3, reason="done", server="www.test:80")
+        await self.assert_logged(len(refused) + 1, reason="done", server="www.test:80")
 
     async def test_leaving_client_cancels_the_request(self) -> None:
         client = await self.lead(self.backend_by())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 253  # characters of a host name (RFC 1035, section 2.3.4)
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*")
+_LIKE_ADDRESS = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*|localhost)")
 _PUBLIC = Reachable([Public.PUBLIC])
 _LITERALS = 1000
 _FRESH = 1.0  # seconds for which it is believed whether an address is one of this machine
@@ -128,7 +129,9 @@ class Destinations:
     ) -> Member | Denial | Unknown:
         if self._backend.via is None:
             return Unknown(name)
-        # The proxy looks it up.
+        # The proxy looks it up, and many programs take a number in any form for an IPv4 address (inet_aton(3)).
+        if _LIKE_ADDRESS.fullmatch(name):
+            return Denial("name-denied", _text(name, port))
         member = self._member(template, name, port, name)
         if any(one.target.text == member.target.text for one in tried):
             return Denial("no-server", None)
