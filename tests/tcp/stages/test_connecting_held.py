@@ -1,10 +1,11 @@
 """Clients that wait until a server is up."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from tests.support.mux import RESET, MuxTestCase, backend_at
-from tests.support.peers import Peer, close, reactor
+from tests.support.peers import Peer, close, make_stalled_port, reactor
 from tests.support.ports import free_port
 from txmux.rules.embedding import route
 
@@ -98,6 +99,28 @@ class HeldTests(MuxTestCase):
             record = await self.logged(number)
             self.assertEqual((record.reason, len(self.line)), ("client-gone", 0))
             self.assertEqual(record.facts["held"], "1.0s")
+
+    async def test_client_that_leaves_while_a_server_is_tried(self) -> None:
+        self.held = backend_at(make_stalled_port(self), hold=60.0, retries=0, connect_timeout=0.5)
+        port = self.mux([route("any", self.held)])
+        for number, turns in enumerate([0, 1], start=1):  # the first time, and in its turn
+            client = await self.connect(port, b"x")
+            await self.until_so(
+                lambda: [one.state for one in self.factory.connections] == ["connecting"]
+            )
+            for count in range(turns):
+                await self.passes(lambda count=count: len(self.line) > count)  # type: ignore[misc]
+                await self.passes(lambda: self.only().stage._connector)
+            self.time.advance(0.2)
+            client.finish()
+            await self.until_so(lambda: self.only().has_finished)
+            await self.passes(lambda number=number: len(self.records) == number)  # type: ignore[misc]
+            self.assertEqual((self.records[-1].reason, len(self.line)), ("client-gone", 0))
+
+    async def passes(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            self.time.advance(0.05)
+            await self.turn()
 
     async def test_client_that_ends_its_request_gets_its_answer(self) -> None:
         client = await self.connect(self.hold(), b"x")

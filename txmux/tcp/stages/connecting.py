@@ -94,11 +94,16 @@ class Connecting(Stage):
     _attempt: tuple[Member, Dial] | None = None
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _held: HeldClient | None = attrs.field(default=None, init=False)
+    _has_left: bool = attrs.field(default=False, init=False)
+    _began: float = attrs.field(default=0.0, init=False)
     _paused = False
 
     @override
     def begin(self) -> Outcome | None:
         client, upstream = self._client, self._upstream
+        # With an attempt, it has begun already.
+        before = client.elapsed_ms() - (client.record.detect_ms or 0.0) if self._attempt else 0.0
+        self._began = client.runtime.clock.seconds() - before / 1000
         client.record.backend = upstream.backend.name
         hops = client.runtime.loop_detector.hops_of(client.transport)
         if hops >= MOST_HOPS:
@@ -161,14 +166,17 @@ class Connecting(Stage):
 
     @override
     def on_finished(self) -> Outcome | None:
-        held, client = self._held, self._client
-        now = client.runtime.clock.seconds()
         # A half-close comes with a request. One that closes later is tired of waiting: TCP shows no difference.
-        if held is not None and held.is_waiting and now - held.since > _WITH_REQUEST:
-            client.transport.loseConnection()
-            return Ended("client-gone")
+        passed = self._client.runtime.clock.seconds() - self._began
+        self._has_left = passed > _WITH_REQUEST
+        if self._has_left and self._held is not None and self._held.is_waiting:
+            return self._leave()
         self._stand_by()
         return None
+
+    def _leave(self) -> Outcome:
+        self._client.transport.loseConnection()
+        return Ended("client-gone")
 
     def _stand_by(self) -> bool:
         """Stop reading, but notice if the client leaves, since it may wait for long; return whether the transport can do that."""
@@ -205,6 +213,8 @@ class Connecting(Stage):
         why = self._upstream.hold(self._place_in_line(), cause, members)
         if why is not None:
             self._refuse(why)
+        elif self._has_left:  # while a server was tried
+            self._client.advance(self._leave())
 
     def _refuse(self, why: ConnectFailure) -> None:
         self._client.advance(Routed(self._upstream.fallback, why))
