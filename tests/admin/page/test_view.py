@@ -133,6 +133,13 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(self.servers({"route": "outer"}, **parts), [("b", "maintenance")])
         self.assertEqual(self.servers({"servers": "MAINT"}, **parts), [("b", "maintenance")])
 
+    def test_button_lets_clients_of_a_backend_wait_or_go_on(self) -> None:
+        server = {"server": "10.0.0.1:80", "state": "up"}
+        for hold, path in ((None, "hold"), ({"until": None}, "release")):
+            page = _page(backends=[{"name": "a/b", "hold": hold, "servers": [server]}])
+            self.assertIn(f'data-post="api/backends/a%2Fb/{path}"', page)
+            self.assertIn(f'aria-label="{path.title()} clients of a/b"', page)
+
     def test_more_than_fifty_servers_are_folded_and_can_be_searched(self) -> None:
         servers = [{"server": f"10.0.0.{n}:80", "state": "up"} for n in range(60)]
         parts: dict[str, Any] = {"backends": [{"name": "web", "servers": servers}]}

@@ -11,7 +11,7 @@ from txmux.cli.top.panes import lines_of
 from txmux.cli.top.state import ChangeRequest, ExplainRequest, Snapshot, TopRequest, TopState
 from txmux.cli.top.view import screen
 
-_KEYS = [*"1234sSr/exdmupqyYnh?jk =a", "tab", "backtab", "left", "right", "up", "down", "home"]
+_KEYS = [*"1234sSr/exdmuwpqyYnh?jk =a", "tab", "backtab", "left", "right", "up", "down", "home"]
 _KEYS += ["end", "page-up", "page-down", "enter", "escape", "backspace", "clear", "redraw"]
 
 
@@ -76,6 +76,16 @@ class KeysTests(SynchronousTestCase):
             what = f"{wanted}: backend web, unix:/run/a.sock"
             self.assertEqual(sent, [ChangeRequest(path, {"state": wanted}, what)])
 
+    def test_clients_of_a_backend_wait_after_yes_and_go_on_at_once(self) -> None:
+        state, sent = _all(TopState(), "3", "w")
+        self.assertEqual((state.mode, sent), ("question", []))
+        what = "hold clients of backend web"
+        self.assertEqual(_all(state, "y")[1], [ChangeRequest("/api/backends/web/hold", {}, what)])
+        held = [{**one, "hold": {"until": None}} for one in SNAPSHOT.backends]
+        sent = _all(TopState(), "3", "w", snapshot=attrs.evolve(SNAPSHOT, backends=held))[1]
+        what = "release clients of backend web"
+        self.assertEqual(sent, [ChangeRequest("/api/backends/web/release", {}, what)])
+
     def test_last_server_of_a_backend_is_named_so(self) -> None:
         last = ", its last server that gets new connections? y/n"
         others: tuple[tuple[list[dict[str, Any]], str], ...] = (
@@ -94,7 +104,7 @@ class KeysTests(SynchronousTestCase):
                 self.assertEqual(shown[-1], f"{what}: backend web, a{end}")
 
     def test_nothing_chosen(self) -> None:
-        for keys in ("2x", "2e", "1d", "4m"):
+        for keys in ("2x", "2e", "1d", "4m", "1w"):
             state, sent = _all(TopState(), *keys)
             self.assertEqual((sent, state.result.is_bad), ([], True))
         state, sent = _all(TopState(), "x", snapshot=Snapshot())

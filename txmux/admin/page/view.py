@@ -74,7 +74,7 @@ class View:
         """Sentences by how bad it is, the worst first."""
         levels: dict[Health, list[str]] = {"down": [], "partly": []}
         for one in self._status.get("attention", ()):
-            level: Health = "partly" if one["what"] == "servers" else "down"
+            level: Health = "partly" if one["what"] in {"servers", "hold"} else "down"
             levels[level].append(f"{one['text'][:1].upper()}{one['text'][1:]}.")
         levels["down"] += self.snapshot.warnings
         return [(level, sentences) for level, sentences in levels.items() if sentences]
