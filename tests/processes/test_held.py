@@ -62,6 +62,22 @@ class HeldTests(UpgradeTestCase):
             self.assertIn("held", line["facts"])
         mux.stop()
 
+    def test_upgrade_to_rules_without_hold_tries_once_more_and_then_the_fallback(self) -> None:
+        other = self.backend()
+        fallback = f"127.0.0.1:{other.getsockname()[1]}"
+        mux = self.begin(f"hold = 60s\nfallback = {fallback}")
+        client = self.say(mux, b"x")
+        self.waiting(1)
+        mux.file.write_text(mux.file.read_text().replace("hold = 60s\n", ""))
+        mux.upgrade()
+        end = self.accept_from(other, b"x")
+        self.answers(client, end)
+        client.close()
+        end.close()
+        line = mux.take_one()
+        self.assertEqual((line["reason"], line["server"]), ("done", fallback))
+        mux.stop()
+
     def test_hold_lasts_over_reload_workers_and_upgrade(self) -> None:
         mux = self.begin("retries = 2")
         server = self.come_up()

@@ -108,14 +108,13 @@ class Connecting(Stage):
         hops = client.runtime.loop_detector.hops_of(client.transport)
         if hops >= MOST_HOPS:
             return self._break_loop(hops)
-        if client.waited:  # in another process
-            self.resume()
-            return None
         connector = connector_for(client, upstream, self._connected, self._failed)
         if len(client.received) >= client.configuration.settings.peek_limit:
             self.on_data()
         if client.has_finished:
             self.on_finished()
+        if client.waited and upstream.hold(self._place_in_line(), "no-server") is None:
+            return None
         preconnection = self._preconnection
         if preconnection is not None and preconnection.suits(connector):
             self._connector = preconnection.connector
@@ -232,6 +231,7 @@ class Connecting(Stage):
             )
             if client.waited:
                 self._held.since = client.runtime.clock.seconds() - client.waited
+                client.waited = 0.0  # of this backend, and not of its fallback
         return self._held
 
     def _try_again(self) -> bool:
