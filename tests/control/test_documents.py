@@ -1,3 +1,4 @@
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,8 @@ from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.taker import Taker
-from txmux.control.documents import _worst, partly_down
+from txmux.control.documents import _worst, clients_that_wait, partly_down
+from txmux.control.overrides import Overrides
 from txmux.processes.workers.worker import Worker
 
 DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
@@ -234,3 +236,18 @@ class PartlyDownTest(SynchronousTestCase):
         up = {("a:80", ""): "up", ("b:80", ""): "up"}
         told = self.told(up, {**up, ("b:80", ""): "ejected"}, up)
         self.assertEqual(told, ["backend web: 1 of 2 servers is down: b:80"])
+
+
+class ClientsThatWaitTest(SynchronousTestCase):
+    def test_backends_held_or_without_a_server(self) -> None:
+        overrides = Overrides(held={"a": math.inf, "b": math.inf, "over": 1.0})
+        waiting = clients_that_wait(overrides, {"a": 1, "over": 1, "down": 2})
+        self.assertEqual(
+            [text for _, text in waiting],
+            [
+                "backend a: held by an operator: 1 client waits; txmux release a",
+                "backend b: held by an operator: 0 clients wait; txmux release b",
+                "backend over: 1 client waits for a server",
+                "backend down: 2 clients wait for a server",
+            ],
+        )

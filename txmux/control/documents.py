@@ -117,18 +117,18 @@ def partly_down(found: Iterable[tuple[int, Iterable[Mapping[str, Any]]]]) -> Ite
 def clients_that_wait(overrides: Overrides, held: Mapping[str, int]) -> Iterator[Trouble]:
     """Find backends whose clients wait: since an operator wants that, or since no server is up."""
     now = time.time()
-    for name, until in overrides.held.items():
-        if until > now:
+    ends = {name: until for name, until in overrides.held.items() if until > now}
+    for name in dict.fromkeys([*ends, *held]):
+        count, until = held.get(name, 0), ends.get(name)
+        waiting = f"{counted(count, 'client')} {'waits' if count == 1 else 'wait'}"
+        if until is None:
+            yield "hold", f"backend {name}: {waiting} for a server"
+        else:
             left = "" if until == math.inf else f", for {duration(until - now)} more"
-            waiting = counted(held.get(name, 0), "client")
             yield (
                 "hold",
-                f"backend {name}: held by an operator{left}: {waiting} wait; txmux release {name}",
+                f"backend {name}: held by an operator{left}: {waiting}; txmux release {name}",
             )
-    for name, count in held.items():
-        if overrides.held.get(name, 0.0) <= now:
-            wait = "waits" if count == 1 else "wait"
-            yield "hold", f"backend {name}: {counted(count, 'client')} {wait} for a server"
 
 
 def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
