@@ -73,6 +73,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'ssh'?`` with the nearest known words, the commonest first in `known`; empty if none is near."""
     near = _all_nearest(word, known)[:_MOST_MEANT]
+    if near[:1] == [word]:  # what is wrong is something else
+        return ""
     return f"; did you mean {joined([repr(name) for name in near])}?" if near else ""
 
 

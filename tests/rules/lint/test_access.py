@@ -11,6 +11,7 @@ from txmux.rules.reading.parser import parse
 LISTEN = "[listen public]\nendpoint = :443\n"
 TLS = "[route end]\nmatch = tls\nterminate_tls = a.pem\n"
 ASKS = f"{TLS}tls_client_ca = ca.pem\ntls_client = optional\n"
+CRL = "tls_client_crl = crl.pem\n"
 TO = "backend = 127.0.0.1:1\n"
 OTHER = "backend = 127.0.0.1:2\n"
 NAMED = "[route n]\nmatch = tls\nbackend = b\n"
@@ -103,9 +104,12 @@ FILES = {
     f"{ASKS}{INSIDE}client_cert = any\n[route y]\nmatch = any\nunder = end\n{OTHER}client_cert = san=x any": (
         "9: [route x] match: 'any' makes the later [route y] unreachable; put this route last"
     ),
-    f"{ASKS}{INSIDE}client_cert = revoked\n[route y]\nmatch = any\nunder = end\n{OTHER}client_cert = none": "",
-    f"{ASKS}{INSIDE}client_cert = none\n[route y]\nmatch = any\nunder = end\n{OTHER}client_cert = revoked": (
-        "9: [route x] match: 'any' makes the later [route y] unreachable; put this route last"
+    f"{ASKS}{INSIDE}client_cert = revoked": (
+        "12: [route x] client_cert: no certificate is known to be revoked; add 'tls_client_crl' to [route end]"
+    ),
+    f"{ASKS}{CRL}{INSIDE}client_cert = revoked\n[route y]\nmatch = any\nunder = end\n{OTHER}client_cert = none": "",
+    f"{ASKS}{CRL}{INSIDE}client_cert = none\n[route y]\nmatch = any\nunder = end\n{OTHER}client_cert = revoked": (
+        "10: [route x] match: 'any' makes the later [route y] unreachable; put this route last"
     ),
     f"{TLS}tls_client_ca = ca.pem\n{INSIDE}client_cert = none": (
         "11: [route x] client_cert: no such client gets here, since [route end] wants a valid certificate; add 'tls_client = optional' there"

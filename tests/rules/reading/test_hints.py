@@ -327,6 +327,9 @@ class OthersWordsTests(SynchronousTestCase):
                 if word not in {*names, *MEANT}:
                     self.assertEqual(did_you_mean(word, names), f"; did you mean {name!r}?")
 
+    def test_known_word_is_not_meant_instead_of_itself(self) -> None:
+        self.assertEqual(did_you_mean("wol", ["wol", "http"]), "")
+
     def test_dotted_header(self) -> None:
         text = "[listen.public]\nendpoint = :1\n[route.ssh]\nmatch = ssh\nbackend = close\n"
         error = self.assertRaises(RulesError, parse, text, "x")

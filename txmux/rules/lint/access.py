@@ -59,8 +59,7 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
                 f"add routes with 'under = {route.name}', or a backend"
             )
             yield route.section.problem(message, "terminate_tls")
-        if route.terminate_tls.client == "required":
-            yield from _turned_away_before(route, inner)
+        yield from _without_such_clients(route, inner)
         for _, number, line in lines_of([route]):
             if message := _never_ends(line, route.terminate_tls):
                 yield route.section.problem(message, "match", number)
@@ -74,10 +73,18 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
                 yield other.section.problem(message, "match", number)
 
 
-def _turned_away_before(route: Route, inner: Iterable[Route]) -> Iterator[Problem]:
-    for other in inner if route.terminate_tls and route.terminate_tls.client_ca else ():
-        if other.client_cert and other.under == (route.name,) and "none" in other.client_cert.words:
+def _without_such_clients(route: Route, inner: Iterable[Route]) -> Iterator[Problem]:
+    end = route.terminate_tls
+    if end is None or end.client_ca is None:
+        return
+    for other in inner:
+        if other.client_cert is None or other.under != (route.name,):
+            continue
+        if end.client == "required" and "none" in other.client_cert.words:
             message = f"no such client gets here, since [route {route.name}] wants a valid certificate; add 'tls_client = optional' there"
+            yield other.section.problem(message, "client_cert")
+        elif end.client_crl is None and "revoked" in other.client_cert.words:
+            message = f"no certificate is known to be revoked; add 'tls_client_crl' to [route {route.name}]"
             yield other.section.problem(message, "client_cert")
 
 
