@@ -212,6 +212,10 @@ class Authority:
             wait, self._network.wait = self._network.wait, 0.0
         if isinstance(problem, AuthorityError):
             return problem
+        if isinstance(problem, ValueError) and isinstance(
+            problem.__context__, requests.RequestException
+        ):
+            problem = problem.__context__  # as acme 4 raises it
         if isinstance(problem, OSError) and not isinstance(problem, requests.RequestException):
             return AuthorityError(f"'{problem.filename}': {problem.strerror}", counts=False)
         text = printable(_words(problem), _LONGEST)
