@@ -32,11 +32,11 @@ from tests.interop.servers import start_redis
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
-from txmux.acme.folder import make_first
-from txmux.acme.renewal import Certificates
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.rules.model.route import acme_file
 from txmux.rules.reading.parser import load
+from txmux.serving.acme.folder import make_first
+from txmux.serving.acme.renewal import Certificates
 from txmux.serving.embedded import EmbeddedService
 
 _ONE, _OTHER = "www.example.com", "example.com"

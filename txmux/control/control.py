@@ -51,7 +51,7 @@ from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals,
 from txmux.telemetry.formatting import counted, duration
 
 if TYPE_CHECKING:
-    from txmux.acme.renewal import Certificates
+    from txmux.serving.acme.renewal import Certificates
 
 _MOST_WEIGHT = 65535
 

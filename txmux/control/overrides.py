@@ -21,7 +21,7 @@ from txmux.backends.upstreams import Upstreams
 from txmux.control.broadcast import Askable
 
 if TYPE_CHECKING:
-    from txmux.acme.renewal import Certificates
+    from txmux.serving.acme.renewal import Certificates
 
 ServerState = Literal["ready", "drain", "maintenance"]
 

@@ -28,7 +28,7 @@ from txmux.telemetry.access_log import open_log
 __all__ = ["EmbeddedService"]
 
 if TYPE_CHECKING:
-    from txmux.acme.renewal import Certificates
+    from txmux.serving.acme.renewal import Certificates
 
 
 class EmbeddedService(Service):
@@ -107,7 +107,7 @@ class EmbeddedService(Service):
 
     def _use_certificates(self, rules: Rules) -> None:
         if self._certificates is None and rules.acme_names:
-            from txmux.acme.renewal import Certificates  # noqa: PLC0415 - OpenSSL takes a while
+            from txmux.serving.acme.renewal import Certificates  # noqa: PLC0415 - OpenSSL takes a while
 
             self._certificates = Certificates(self._reactor, self._announce, self._look_again)
             self._renewing.start(1.0, now=False)
@@ -129,7 +129,7 @@ class EmbeddedService(Service):
 
     def _check(self, rules: Rules) -> None:
         if rules.acme_names:
-            from txmux.acme.folder import make_first  # noqa: PLC0415 - as above
+            from txmux.serving.acme.folder import make_first  # noqa: PLC0415 - as above
 
             make_first(rules, None, time.time())
         check_servers(self._reactor, rules.servers())

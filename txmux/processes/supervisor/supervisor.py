@@ -142,7 +142,7 @@ class Supervisor:
 
     def _check_files(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         if rules.acme_names:
-            from txmux.acme.folder import make_first  # noqa: PLC0415 - OpenSSL takes a while
+            from txmux.serving.acme.folder import make_first  # noqa: PLC0415 - OpenSSL takes a while
 
             make_first(rules, owner, time.time())
         terminations = Terminations(self._reactor)
@@ -173,7 +173,7 @@ class Supervisor:
     def _use_certificates(self) -> None:
         certificates = self.state.certificates
         if certificates is None and self._rules.acme_names:
-            from txmux.acme.renewal import Certificates  # noqa: PLC0415 - as above
+            from txmux.serving.acme.renewal import Certificates  # noqa: PLC0415 - as above
 
             certificates = self.state.certificates = Certificates(
                 self._reactor, self._announce, lambda: self.pool.tell("certificates")

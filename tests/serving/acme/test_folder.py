@@ -11,10 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
-from txmux.acme.folder import AcmeFolder, ShownCertificate, make_first
 from txmux.errors import MuxError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.rules.model.route import acme_file
+from txmux.serving.acme.folder import AcmeFolder, ShownCertificate, make_first
 
 _NAME = "www.example.com"
 

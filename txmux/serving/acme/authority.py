@@ -17,9 +17,9 @@ from josepy.b64 import b64encode
 from josepy.jwa import ES256
 from josepy.jwk import JWKEC
 
-from txmux.acme.folder import AcmeFolder, key_pem
 from txmux.errors import MuxError, printable
 from txmux.rules.model import Settings
+from txmux.serving.acme.folder import AcmeFolder, key_pem
 from txmux.version import __version__
 
 _PATIENCE = 30  # seconds for one answer

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.acme.folder import ShownCertificate
-from txmux.acme.renewal import Renewal
+from txmux.serving.acme.folder import ShownCertificate
+from txmux.serving.acme.renewal import Renewal
 
 _SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90.0, is_self_signed=False)
 _VALUES = st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text()

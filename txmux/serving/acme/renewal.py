@@ -14,14 +14,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from txmux.acme.folder import AcmeFolder, ShownCertificate
 from txmux.errors import MuxError
 from txmux.rules.model import Rules, Settings
+from txmux.serving.acme.folder import AcmeFolder, ShownCertificate
 from txmux.telemetry.formatting import duration
 
 if TYPE_CHECKING:
-    from txmux.acme.authority import Authority
-    from txmux.acme.shared import SharedCertificates
+    from txmux.serving.acme.authority import Authority
+    from txmux.serving.acme.shared import SharedCertificates
 
 _Result = TypeVar("_Result")
 
@@ -198,7 +198,7 @@ class Certificates:
             left = self._shared.stop()
             self._shared = None
         if self._shared is None and is_needed and settings.shared_limits is not None:
-            from txmux.acme.shared import SharedCertificates  # noqa: PLC0415 - few machines share
+            from txmux.serving.acme.shared import SharedCertificates  # noqa: PLC0415 - few machines share
 
             self._shared = SharedCertificates(self._reactor, settings.shared_limits, place[1])
         return left
@@ -345,7 +345,7 @@ class Certificates:
         return {**self._others, **self._own}
 
     def _connected(self) -> Authority:
-        from txmux.acme.authority import Authority  # noqa: PLC0415 - it takes a while
+        from txmux.serving.acme.authority import Authority  # noqa: PLC0415 - it takes a while
 
         if self._authority is None:
             self._authority = Authority(self._settings, self._folder)
