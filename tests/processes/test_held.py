@@ -109,6 +109,31 @@ class HeldTests(UpgradeTestCase):
         self.assertIsNone(get(self.admin, "/api/backends")[0]["hold"])
         mux.stop()
 
+    def test_reload_while_clients_wait_moves_their_server(self) -> None:
+        for is_kept in (True, False):
+            with self.subTest(is_kept=is_kept):
+                mux = self.begin("# none", "workers = 2")
+                old, new = self.come_up(), self.backend()
+                place, hold = new.getsockname()[1], "/api/backends/pool"
+                post(self.admin, f"{hold}/hold", {"seconds": 3600})
+                clients = [self.say(mux, b"x") for _ in range(6)]
+                self.waiting(6)
+                rules = f"default = pool\n[backend pool]\nserver = 127.0.0.1:{place}\n"
+                other = rules if is_kept else f"default = 127.0.0.1:{place}\n"
+                said = mux.reload((r"default = pool(?s:.*)", other))
+                self.assertIn("rules reloaded", said)
+                post(self.admin, f"{hold}/release")
+                server = new if is_kept else old
+                for _ in clients:
+                    self.accept_from(server, b"x").close()
+                for client in clients:
+                    self.assertEqual(client.recv(1), b"")
+                    client.close()
+                for line in mux.take(6):
+                    self.assertEqual((line["reason"], line["backend"]), ("done", "pool"))
+                    self.assertIn("held", line["facts"])
+                mux.stop()
+
     def test_wake_up_starts_the_server_once_however_many_workers(self) -> None:
         asked: list[str] = []
         started: list[socket.socket] = []

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
-from tests.udp.test_relaying import FlowCase
+from tests.udp.test_relaying import LISTEN, FlowCase
 
 
 class HoldTests(FlowCase):
@@ -47,6 +47,16 @@ class HoldTests(FlowCase):
         await self.waits()
         line = await self.assert_ended(reason="connect-refused")
         self.assertEqual(line["facts"]["held"], "0.3s")  # type: ignore[index]
+
+    async def test_server_that_was_moved_meanwhile(self) -> None:
+        client, _, port = self.hold()
+        client.say(b"0", port)
+        await self.waits()
+        server = Talker.listening(self, answer=lambda data: b"<" + data)
+        self.reload(LISTEN + f"default = b\n[backend b]\nserver = udp:127.0.0.1:{server.port}\n")
+        await client.hears(1)
+        self.assertEqual(server.heard, [b"0"])
+        await self.assert_stopped(server=f"udp:127.0.0.1:{server.port}", reason="killed")
 
     async def test_operator_lets_flows_wait(self) -> None:
         server, client, port = self.served()

@@ -123,6 +123,7 @@ class Upstream:
     Attributes:
         is_plain: Whether its connections are made and relayed without more ado, and all their time limits are longer than some seconds.
         destinations: Chooses servers that depend on the client; ``None`` if none does.
+        newest: Finds the upstream of the same name under the current rules.
         depends_on_client: Whether anything depends on the client's identity.
     """
 
@@ -142,6 +143,7 @@ class Upstream:
         self.counts = counters.backend(backend.name)
         self.backend = backend
         self.destinations: Destinations | None = None
+        self.newest: Callable[[Upstream], Upstream] = lambda one: one
         self.fallback = fallback
         self._early: dict[str, list[str]] = {}
         self.first_names = first_names
@@ -215,6 +217,10 @@ class Upstream:
         if self._affinity is None:
             return ""
         return self._affinity(None if client is None else client.host, facts)
+
+    def for_held(self) -> Upstream:
+        """Return where a client goes on that has waited here: by the current rules, unless they have no backend of this name."""
+        return self.newest(self)
 
     def hold(
         self, client: HeldClient, cause: ConnectFailure, tried: Collection[Member] = ()

@@ -87,6 +87,7 @@ class Upstreams:
                 tell=self._report,
                 counters=self._counters,
             )
+            upstream.newest = self._newest
             upstream.destinations = self._destinations_of(backend)
             if self._prepared is not None:
                 self._prepared.made.append(upstream)
@@ -121,6 +122,13 @@ class Upstreams:
             if one.backend.name == backend:
                 return one
         raise LookupError(f"there is no backend {backend!r}")
+
+    def _newest(self, upstream: Upstream) -> Upstream:
+        found = self._upstreams.get(upstream.backend)
+        if found is None:
+            with suppress(LookupError):
+                found = self.find(upstream.backend.name)
+        return found or upstream
 
     def all(self) -> list[Upstream]:
         return [*self._upstreams.values()]

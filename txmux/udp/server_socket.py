@@ -170,7 +170,7 @@ class ServerSocket:
                 flow.started_at,
                 upstream.backend.hold,
                 self._try_again,
-                lambda: self._give_up(upstream.pool.line.cause),
+                self._waited_too_long,
             )
         why = upstream.hold(self._held, cause, self._tried)
         if why is None:
@@ -179,13 +179,18 @@ class ServerSocket:
         else:
             self._give_up(why)
 
+    def _waited_too_long(self) -> None:
+        self.upstream = self.upstream.for_held()
+        self._give_up(self.upstream.pool.line.cause)
+
     def _give_up(self, why: ConnectFailure) -> None:
         self._flow.no_server_left(self.upstream, why)
 
     def _try_again(self) -> bool:
+        self.upstream = self.upstream.for_held()
         pool, held = self.upstream.pool, self._held
         found = pool.pick_in_turn(self._affinity() if self.upstream.depends_on_client else "")
-        if found is Unavailable.NO_SERVER and self.upstream.backend.hold:
+        if found is Unavailable.NO_SERVER and held is not None and held.seconds:
             return False
         if self._settling is not None:
             self._settling.cancel()

@@ -89,6 +89,15 @@ class LineTests(SynchronousTestCase):
         self.assertIn(len(self.pass_time(3)), range(10, 16))
         self.assertIn(len(self.pass_time(7)), range(90, 168))
 
+    def test_parts_of_a_client_are_not_lost_from_look_to_look(self) -> None:
+        self.line.processes = 3  # so 1.67 each time
+        for number in range(400):
+            self.join(str(number))
+        self.is_up = True
+        for _ in range(180):
+            self.clock.advance(0.05)
+        self.assertIn(len(self.went), range(290, 302))
+
     def test_processes_share_the_rate(self) -> None:
         self.line.processes = 4
         for number in range(100):

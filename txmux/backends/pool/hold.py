@@ -213,9 +213,9 @@ class HoldLine:
         self._timer = None
         now = self.clock.seconds()
         paces = [pool.pace() for known in self._pools if (pool := known()) is not None]
-        rate = _RATE * max(paces, default=1.0) / self.processes
+        rate = _RATE * (max(paces, default=0.0) or 1.0) / self.processes
         passed, self._counted_at = now - self._counted_at, now
-        self._credit = min(max(1.0, _TICK * rate), self._credit + passed * rate)
+        self._credit = min(max(1.0, _TICK * rate + self._credit % 1), self._credit + passed * rate)
         if not self.is_held:
             while self._credit >= 1 and self._may_try(now) and (client := self._next()):
                 client.is_waiting, client.is_trying = False, True

@@ -399,7 +399,9 @@ class BackendPool:
         return member.ramp(self._seconds(), self.backend.slow_start)
 
     def pace(self) -> float:
-        """Return how fast clients that have waited go on, as a part of the usual rate: less while all servers start slowly."""
+        """Return how fast clients that have waited go on, as a part of the usual rate: less while all servers start slowly; 0 under older rules."""
+        if self._is_retired:
+            return 0.0
         ramps = [self.ramp(member) for member in self.members if member.state is MemberState.UP]
         return max(ramps, default=1)
 

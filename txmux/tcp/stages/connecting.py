@@ -235,17 +235,19 @@ class Connecting(Stage):
         return self._held
 
     def _try_again(self) -> bool:
+        self._upstream = self._upstream.for_held()
         connector = connector_for(self._client, self._upstream, self._connected, self._failed)
         self._connector = connector
         if connector.start_in_turn():
             return True
         self._connector = None
-        if self._upstream.backend.hold:
+        if self._place_in_line().seconds:
             return False
         self._refuse(self._upstream.pool.line.cause)
         return True
 
     def _waited_too_long(self) -> None:
+        self._upstream = self._upstream.for_held()
         self._refuse(self._upstream.pool.line.cause)
 
     def suspend(self) -> float | None:
