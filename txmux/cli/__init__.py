@@ -175,7 +175,7 @@ def _nearest_option(word: str, known: Collection[str]) -> str:
     from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
 
     if word == "--admin-token" and "--token-file" in known:
-        word = "--token-file"
+        return "did you mean '--token-file'?"
     return did_you_mean(word, known).removeprefix("; ") if word.startswith("--") else ""
 
 
