@@ -172,6 +172,7 @@ class ServerSocket:
                 self._try_again,
                 self._waited_too_long,
             )
+        self._stop_settling()
         why = upstream.hold(self._held, cause, self._tried)
         if why is None:
             self._tried = {}
@@ -192,9 +193,6 @@ class ServerSocket:
         found = pool.pick_in_turn(self._affinity() if self.upstream.depends_on_client else "")
         if found is Unavailable.NO_SERVER and held is not None and held.seconds:
             return False
-        if self._settling is not None:
-            self._settling.cancel()
-            self._settling = None
         self._go_to(found, "limit" if found is Unavailable.FULL else "no-server")
         if held is not None and held.is_trying:
             clock = self._flow.live.runtime.clock
@@ -202,15 +200,19 @@ class ServerSocket:
         return True
 
     def _leave_line(self, *, is_connected: bool = False) -> None:
-        settling, self._settling, held = self._settling, None, self._held
-        if settling is not None and settling.active():
-            settling.cancel()
+        held = self._held
+        self._stop_settling()
         if held is not None and held.since >= 0:
             flow = self._flow
             facts = {**flow.record.facts, "held": held.waited(flow.live.seconds())}
             flow.record.facts = facts
             self.upstream.pool.line.remove(held, is_connected=is_connected)
             held.since = -1.0
+
+    def _stop_settling(self) -> None:
+        settling, self._settling = self._settling, None
+        if settling is not None and settling.active():
+            settling.cancel()
 
     def _choose(
         self, template: Member, destinations: Destinations
