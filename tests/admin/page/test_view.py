@@ -38,9 +38,11 @@ class PageTests(SynchronousTestCase):
             {"what": "servers", "text": f"backend b{n}: 2 of 4 servers are down"} for n in range(12)
         ]
         found.append({"what": "backend", "text": "backend db: no server is up"})
+        found.append({"what": "acme", "text": "a.example has no certificate"})
         page = _page(status={"attention": found})
         red, amber = page.split('<ul class="attention ')[1:]
-        self.assertTrue(red.startswith('down"><li>Backend db: no server is up.</li></ul>'))
+        said = "<li>Backend db: no server is up.</li><li>a.example has no certificate.</li></ul>"
+        self.assertTrue(red.startswith(f'down">{said}'), red)
         self.assertTrue(amber.startswith('partly"><li>Backend b0: 2 of 4 servers are down.</li>'))
         self.assertIn("<summary>and 6 more</summary><ul><li>Backend b6: 2 of", amber)
         self.assertNotIn("Nothing needs attention", page)
@@ -134,10 +136,11 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(self.servers({"servers": "MAINT"}, **parts), [("b", "maintenance")])
 
     def test_button_lets_clients_of_a_backend_wait_or_go_on(self) -> None:
-        server = {"server": "10.0.0.1:80", "state": "up"}
+        servers = [{"server": f"10.0.0.{n}:80", "state": "up"} for n in (1, 2)]
         for hold, path in ((None, "hold"), ({"until": None}, "release")):
-            page = _page(backends=[{"name": "a/b", "hold": hold, "servers": [server]}])
-            self.assertIn(f'data-post="api/backends/a%2Fb/{path}"', page)
+            page = _page(backends=[{"name": "a/b", "hold": hold, "servers": servers}])
+            self.assertEqual(page.count(f'data-post="api/backends/a%2Fb/{path}"'), 1)
+            self.assertIn(f">{path.title()} a/b<", page)
             self.assertIn(f'aria-label="{path.title()} clients of a/b"', page)
 
     def test_more_than_fifty_servers_are_folded_and_can_be_searched(self) -> None:

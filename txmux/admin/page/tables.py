@@ -105,20 +105,20 @@ def server_rows(
     def text(row: dict[str, Any]) -> str:
         return " ".join(row[name] for name in texts)
 
-    return fold(
-        found, lambda one: _server_row(*one, now, is_held=one[0] in held), text, query, "servers"
-    )
+    shown = fold(found, lambda one: _server_row(*one, now), text, query, "servers")
+    first = {row["backend"]: row for row in reversed(shown.rows)}
+    for backend, row in first.items():  # one button is enough for all servers of a backend
+        hold = "Release" if backend in held else "Hold"
+        path = f"api/backends/{quote(backend, safe='')}/{hold.lower()}"
+        row["actions"].append((f"{hold} {backend}", path, {}, f"{hold} clients of {backend}", ""))
+    return shown
 
 
-def _server_row(
-    backend: str, server: Mapping[str, Any], now: float, *, is_held: bool
-) -> dict[str, Any]:
+def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str, Any]:
     state, check = str(server["state"]), server.get("check") or {}
     checks = [bool(one) for one in check.get("history", ())]  # oldest first
     counts = {name: count(server.get(name, 0)) for name in ("active", "total", "failed")}
-    path = f"api/backends/{quote(backend, safe='')}"
-    its_path = f"{path}/servers/{quote(server['server'], safe='')}"
-    hold = "Release" if is_held else "Hold"
+    path = f"api/backends/{quote(backend, safe='')}/servers/{quote(server['server'], safe='')}"
     steered = state if state in _STEERED else "ready"
     full = server.get("weight", 1)
     weight = slow_start(server) or (f"weight {count(full)}" if full != 1 else "")
@@ -136,12 +136,9 @@ def _server_row(
         "checks_label": f"{sum(checks)} of the last {len(checks)} checks were good",
         "last_check": _last(check, str(server.get("why") or "")),
         "actions": [
-            *(
-                (label, its_path, {"state": to}, f"{label} {backend} {server['server']}", "")
-                for label, to in _ACTIONS
-                if to != steered
-            ),
-            (hold, f"{path}/{hold.lower()}", {}, f"{hold} clients of {backend}", ""),
+            (label, path, {"state": to}, f"{label} {backend} {server['server']}", "")
+            for label, to in _ACTIONS
+            if to != steered
         ],
     }
 

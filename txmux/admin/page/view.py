@@ -75,7 +75,9 @@ class View:
         levels: dict[Health, list[str]] = {"down": [], "partly": []}
         for one in self._status.get("attention", ()):
             level: Health = "partly" if one["what"] in {"servers", "hold"} else "down"
-            levels[level].append(f"{one['text'][:1].upper()}{one['text'][1:]}.")
+            text = one["text"]
+            is_name = "." in text.partition(" ")[0]  # of a host, which is written as it is
+            levels[level].append(f"{text if is_name else text[:1].upper() + text[1:]}.")
         levels["down"] += self.snapshot.warnings
         return [(level, sentences) for level, sentences in levels.items() if sentences]
 
