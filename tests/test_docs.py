@@ -89,11 +89,6 @@ class CodeBlockTests(SynchronousTestCase):
             for block in _blocks(page, "ini"):
                 parse(block if "[listen " in block else block + _LISTENER, page)
 
-    def test_complete_file_is_the_example(self) -> None:
-        complete = (_ROOT / "examples/rules.ini").read_text()
-        page = _REFERENCE / "rules.md"
-        self.assertIn(complete, _blocks(page, "ini"), f"copy examples/rules.ini to {page}")
-
     def test_shown_examples_are_the_files(self) -> None:
         languages = ("ini", "python")
         shown = {block for page in _PAGES for name in languages for block in _blocks(page, name)}
