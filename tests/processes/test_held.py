@@ -122,6 +122,8 @@ class HeldTests(UpgradeTestCase):
                 other = rules if is_kept else f"default = 127.0.0.1:{place}\n"
                 said = mux.reload((r"default = pool(?s:.*)", other))
                 self.assertIn("rules reloaded", said)
+                (waiting,) = get(self.admin, "/api/status")["attention"]
+                self.assertIn("6 clients wait; txmux release pool", waiting["text"])
                 post(self.admin, f"{hold}/release")
                 server = new if is_kept else old
                 for _ in clients:
@@ -133,6 +135,38 @@ class HeldTests(UpgradeTestCase):
                     self.assertEqual((line["reason"], line["backend"]), ("done", "pool"))
                     self.assertIn("held", line["facts"])
                 mux.stop()
+
+    def test_limit_counts_all_workers_and_those_of_the_process_before(self) -> None:
+        mux = self.begin("hold = 60s\nhold_limit = 3", "workers = 2")
+        mux.child.wait_for("serving with 2 worker")
+
+        def refused(count: int) -> None:
+            for _ in range(count):
+                self.addCleanup(self.say(mux, b"x").close)
+            self.assertEqual({line["reason"] for line in mux.take(count)}, {"limit"})
+
+        clients = []
+        for number in range(3):
+            clients.append(self.say(mux, b"x"))
+            self.waiting(number + 1)
+        refused(4)
+        mux.upgrade()
+        self.waiting(3)
+        refused(4)
+        clients.pop().close()
+        mux.take_one()
+        self.waiting(2)
+        clients.append(self.say(mux, b"x"))
+        self.waiting(3)
+        refused(2)
+        server = self.come_up()
+        for _ in clients:
+            self.accept_from(server, b"x").close()
+        for client in clients:
+            self.assertEqual(client.recv(1), b"")
+            client.close()
+        mux.take(3)
+        mux.stop()
 
     def test_wake_up_starts_the_server_once_however_many_workers(self) -> None:
         asked: list[str] = []

@@ -1,13 +1,17 @@
 """Flows of which much is known, and that go on in another process."""
 
+import socket
 from typing import Any
 
 from tests.support.datagrams import Talker, turn
-from tests.udp.handover_case import HandoverCase
+from tests.support.ports import free_port
+from tests.udp.handover_case import HandoverCase, There
 from tests.udp.test_migration import FIRST, ID, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.udp.test_relaying import LISTEN, MovingCase
 from tests.wire.quic_builder import HELLO, crypto, initial
+from txmux.tcp.listener import MuxFactory
 from txmux.udp.flows import flows_of
+from txmux.udp.handover import hand_over_flows
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
@@ -48,6 +52,42 @@ class StateTests(HandoverCase):
         client.say(b"two", port)
         self.assertEqual(sorted(await client.hears(2)), [b"one", b"two"])
         self.assertEqual(server.heard, [b"one", b"two"])
+
+    async def test_flow_that_waits_for_a_server_waits_on_there(self) -> None:
+        place = free_port(kind=socket.SOCK_DGRAM)
+        port = self.begin(place, backend="hold = 60s")
+        client = Talker.listening(self)
+        client.say(b"one", port)
+        while not self.waiting(self.old):
+            await turn()
+
+        def earlier(fields: dict[str, Any]) -> None:
+            fields["way"]["waited"] += 20
+
+        self.assertEqual(await self.hand_over(edit=earlier), 1)
+        self.assertEqual((self.waiting(self.old), self.waiting(self.new)), (0, 1))
+        client.say(b"two", port)
+        Talker.listening(self, port=place, answer=lambda d: d)
+        self.assertEqual(await client.hears(2), [b"one", b"two"])
+        self.assertEqual(self.waiting(self.new), 0)
+        self.new.abort("killed")
+        [line] = await self.ended(1)
+        self.assertRegex(line["facts"]["held"], r"2[0-9]\.[0-9]s")  # type: ignore[index]
+
+    async def test_flow_that_waits_and_is_not_taken_waits_on_here(self) -> None:
+        place = free_port(kind=socket.SOCK_DGRAM)
+        port = self.begin(place, backend="hold = 60s")
+        client = Talker.listening(self)
+        client.say(b"one", port)
+        while not self.waiting(self.old):
+            await turn()
+        self.assertEqual(await hand_over_flows([*self.old.connections], There()), 0)
+        self.assertEqual(self.waiting(self.old), 1)
+        Talker.listening(self, port=place, answer=lambda d: d)
+        self.assertEqual(await client.hears(1), [b"one"])
+
+    def waiting(self, factory: MuxFactory) -> int:
+        return sum(len(one.pool.line) for one in factory.upstreams.all())
 
     async def test_unmatched_flow_stays_unmatched_and_is_logged_once(self) -> None:
         [port] = self.run_service(LISTEN)

@@ -133,7 +133,7 @@ class LimitsLayout:
 
     Attributes:
         columns: The highest number of processes, and two more.
-        rows: Where the counts of a listener begin; those of the service have no name.
+        rows: Where the counts of a listener begin, or those of a backend's clients that wait; those of the service have no name.
         tables: Where the `SourceTable` of a listener begins.
     """
 
@@ -144,11 +144,10 @@ class LimitsLayout:
 
     def extend(self, rules: Rules, unused: Collection[str] = ()) -> None:
         """Allocate places for all that the listeners of rules count; those of `unused` are taken before the memory grows."""
-        names = ["", *(listener.name for listener in rules.listeners)]
         limited = [
             one.name for one in rules.listeners if SourceLimits.for_listener(one) is not None
         ]
-        self._allocate(self.rows, names, self.columns * _SIZE, unused)
+        self._allocate(self.rows, names_counted(rules), self.columns * _SIZE, unused)
         self._allocate(self.tables, limited, SourceTable.size(self.columns), unused)
 
     def _allocate(
@@ -181,7 +180,7 @@ class LimitsLayout:
 class SharedLimits:
     """All limits that the listeners of rules have.
 
-    The memory has `LoopDetector`, a row of counts for the service and for each listener, with a column for each process, and a
+    The memory has `LoopDetector`, a row of counts for the service and for each listener and backend, with a column for each process, and a
     `SourceTable` for each listener that limits sources. A process changes only its own column and the slots of sources, so
     what a worker that ended by itself leaves behind can be cleared. The first column is that of the process that makes the
     memory; the last one is that of connections that another service hands over, until they have come; the one before it is that of
@@ -228,7 +227,7 @@ class SharedLimits:
 
     def _unused(self, rules: Rules) -> list[str]:
         rows, tables = self.layout.rows, self.layout.tables
-        named = {"", *(listener.name for listener in rules.listeners)}
+        named = {*names_counted(rules)}
         idle = [
             name
             for name in {**rows, **tables}
@@ -276,6 +275,10 @@ class SharedLimits:
             return Tally(limit)
         counter = self._counters.setdefault((worker, self.layout.rows[name]), Counter())
         return SharedTally(limit, counter, self._row(name), worker, self._lock)
+
+    def held(self, backend: str, limit: int, worker: int) -> Tally:
+        """Make the counter of a backend's clients that wait for a server."""
+        return self.tally(limit, _of_held(backend), worker)
 
     def _row(self, name: str) -> memoryview[int]:
         start = self.layout.rows[name]
@@ -359,6 +362,16 @@ class SharedLimits:
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+def names_counted(rules: Rules) -> list[str]:
+    """Return the names of all that has a row: the service, the listeners, and the backends for their clients that wait."""
+    backends = (_of_held(backend.name) for backend in rules.every_backend())
+    return ["", *(listener.name for listener in rules.listeners), *backends]
+
+
+def _of_held(backend: str) -> str:
+    return f"[backend {backend}]"
 
 
 def _room(layout: LimitsLayout) -> int:

@@ -229,7 +229,7 @@ class Upstream:
         line = self.pool.line
         if cause not in _WAITED_FOR or not line.may_wait(client):
             return cause
-        if not client.is_trying and len(line) >= self.backend.hold_limit:
+        if not line.has_place(client, self.backend.hold_limit):
             if not self._has_logged_limit:
                 _log.warn(
                     "backend {backend}: {most} clients wait for a server, which is its 'hold_limit'; further ones are refused",

@@ -365,7 +365,9 @@ class Flow:
             self.logged = fewer(self.logged, route.log)
         self._route(route.destination, "denied")
 
-    def _route(self, destination: Destination, reason: EndReason) -> None:
+    def _route(
+        self, destination: Destination, reason: EndReason, waited: float | None = None
+    ) -> None:
         note_decision(self, self.bytes_in, reason)
         if not isinstance(destination, Upstream):
             self._reject(reason)
@@ -375,7 +377,10 @@ class Flow:
         first = self.received
         if self._following is None and self.proxy_header is None and may_move(first):
             self._following = Following.for_flow(self.live, self, (self.port, self.key), first)
-        self._server_socket.choose_server()
+        if waited is None:
+            self._server_socket.choose_server()
+        else:
+            self._server_socket.has_waited(waited)
 
     def _reject(self, reason: EndReason) -> None:
         """Drop the client's datagrams for a while, so that they are one flow and not one each."""
@@ -625,7 +630,8 @@ class Flow:
             return
         upstream, member = destination
         if member is None or sock is None:
-            self._route(upstream, self.refusal_reason or "no-route")
+            waited = (fields.get("way") or {}).get("waited")
+            self._route(upstream, self.refusal_reason or "no-route", waited)
             return
         self._server_socket = ServerSocket(self, upstream)
         is_answered, backend = fields.get("answered", True), upstream.backend

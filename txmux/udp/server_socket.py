@@ -165,20 +165,21 @@ class ServerSocket:
     def _hold(self, cause: ConnectFailure) -> None:
         """Wait for a server, or give up."""
         upstream, flow = self.upstream, self._flow
-        if self._held is None:
-            self._held = HeldClient(
-                flow.started_at,
-                upstream.backend.hold,
-                self._try_again,
-                self._waited_too_long,
-            )
         self._stop_settling()
-        why = upstream.hold(self._held, cause, self._tried)
+        why = upstream.hold(self._place_in_line(), cause, self._tried)
         if why is None:
             self._tried = {}
             flow.waits(upstream)
         else:
             self._give_up(why)
+
+    def _place_in_line(self) -> HeldClient:
+        if self._held is None:
+            seconds = self.upstream.backend.hold
+            self._held = HeldClient(
+                self._flow.started_at, seconds, self._try_again, self._waited_too_long
+            )
+        return self._held
 
     def _waited_too_long(self) -> None:
         self.upstream = self.upstream.for_held()
@@ -440,12 +441,14 @@ class ServerSocket:
 
     def as_json(self) -> dict[str, Any]:
         tried = {member.target.text: cause for member, cause in self._tried.items()}
-        return {"is_introduced": not self._header, "tried": tried}
+        held = self._held if self.is_waiting else None
+        waited = None if held is None else self._flow.live.seconds() - held.since
+        return {"is_introduced": not self._header, "tried": tried, "waited": waited}
 
     def suspend(self) -> None:
         """Read nothing of the server; what it says waits in the socket."""
-        if self.is_waiting:
-            self._leave_line()
+        if self._held is not None and self._held.is_waiting:
+            self.upstream.pool.line.remove(self._held)
         if self.sock is not None:
             # It may stay open in another process, so that closing it here would not end the watch.
             self._flow.live.poller.unwatch(self.sock.fileno())
@@ -455,6 +458,15 @@ class ServerSocket:
             self._flow.live.poller.watch(self.sock.fileno(), READ, self._ready)
         elif self._held is not None:
             self._hold("no-server")
+
+    def has_waited(self, seconds: float) -> None:
+        """Let it wait on, or go on, that has waited in another process."""
+        held = self._place_in_line()
+        held.since = self._flow.live.seconds() - seconds
+        if self.upstream.hold(held, "no-server") is None:
+            self._flow.waits(self.upstream)
+        else:
+            self.choose_server()
 
     def restore(
         self, member: Member, sock: socket.socket, fields: Mapping[str, Any], *, is_answered: bool

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from txmux.access.admission import Tally
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -48,6 +50,7 @@ class HeldClient:
     since: float = attrs.field(default=-1.0, init=False)
     is_waiting: bool = attrs.field(default=False, init=False)
     is_trying: bool = attrs.field(default=False, init=False)
+    tally: Tally = attrs.field(factory=Tally, init=False)
     timer: IDelayedCall | None = attrs.field(default=None, init=False)
 
     def waited(self, now: float) -> str:
@@ -64,6 +67,7 @@ class HoldLine:
     Args:
         pools: Of all configurations, as weak references.
         on_waiting: Called when the first client waits, and when none does any more.
+        tally: Makes what counts those that wait, in all processes, with a limit.
 
     Attributes:
         clock: Set before a client waits.
@@ -78,8 +82,9 @@ class HoldLine:
         self,
         pools: Iterable[Callable[[], _Pool | None]],
         on_waiting: Callable[[bool], object] = lambda _: None,
+        tally: Callable[[int], Tally] = Tally,
     ) -> None:
-        self._pools, self._on_waiting = pools, on_waiting
+        self._pools, self._on_waiting, self._tally = pools, on_waiting, tally
         self.processes = 1
         self.cause: ConnectFailure = "no-server"
         self.blocks = False
@@ -125,6 +130,16 @@ class HoldLine:
             return client.since < 0 or self._left(client) > 0
         return blocked and not client.is_trying
 
+    def has_place(self, client: HeldClient, limit: int) -> bool:
+        """Count a client, unless so many wait; one that has its place, here or in another process, keeps it."""
+        if client.is_trying:
+            return True
+        client.tally = self._tally(limit)
+        if client.since < 0:
+            return client.tally.take()
+        client.tally.adopt()
+        return True
+
     def add(self, client: HeldClient, *, is_short: bool) -> None:
         """Let a client wait, or wait again after its turn; `is_short` means that no server is left that it could try."""
         now = self.clock.seconds()
@@ -166,6 +181,7 @@ class HoldLine:
             client.timer.cancel()
             client.timer = None
         self._count -= 1
+        client.tally.give_back()
         if not self._count:
             self._is_short = self._flows = False
             self._retry = _FIRST_RETRY

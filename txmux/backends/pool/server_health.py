@@ -2,7 +2,7 @@
 
 import enum
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, Protocol
@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary, ref
 
 import attrs
 
+from txmux.access.admission import Counter, Tally
 from txmux.backends.pool.hold import HoldLine
 
 _MOST_RECALLED = 10_000  # servers; a process has more only if names change repeatedly
@@ -108,6 +109,7 @@ class BackendHealth:
         self,
         overrides: Mapping[str, tuple[MemberState | None, int | None]] | None = None,
         on_waiting: Callable[[bool], object] = lambda _: None,
+        tally: Callable[[int], Tally] = Tally,
     ) -> None:
         self._overrides = dict(overrides or {})
         self.connections = 0
@@ -116,7 +118,7 @@ class BackendHealth:
         self._recalled: dict[tuple[str, str], ServerHealth] = {}
         self.to_call: deque[Callable[[], None]] = deque()
         self._level = 0
-        self.line = HoldLine(self.pools, on_waiting)
+        self.line = HoldLine(self.pools, on_waiting, tally)
 
     def health_of(self, key: tuple[str, str]) -> ServerHealth:
         health = self._known.get(key)
@@ -231,7 +233,11 @@ def held_until(overrides: Mapping[str, Any]) -> dict[str, float]:
 
 
 class HealthRegistry:
-    """The `BackendHealth` of each backend, which lasts as long as it has a pool, and the overrides of all, which stay."""
+    """The `BackendHealth` of each backend, which lasts as long as it has a pool, and the overrides of all, which stay.
+
+    Attributes:
+        tally: Counts the clients of a backend that wait, with a limit: of this process alone, unless it is set.
+    """
 
     def __init__(self) -> None:
         self._backend_health: WeakValueDictionary[str, BackendHealth] = WeakValueDictionary()
@@ -239,6 +245,8 @@ class HealthRegistry:
         self._held: Mapping[str, float] = {}
         self.processes = 1
         self.on_waiting: Callable[[str, bool], object] = lambda _backend, _waiting: None
+        counters: dict[str, Counter] = defaultdict(Counter)
+        self.tally = lambda backend, limit: Tally(limit, counters[backend])
 
     def health_of(self, backend: str) -> BackendHealth:
         found = self._backend_health.get(backend)
@@ -249,7 +257,9 @@ class HealthRegistry:
                 if its_backend == backend
             }
             found = self._backend_health[backend] = BackendHealth(
-                overrides, lambda waiting: self.on_waiting(backend, waiting)
+                overrides,
+                lambda waiting: self.on_waiting(backend, waiting),
+                lambda limit: self.tally(backend, limit),
             )
             found.line.processes = self.processes
             found.line.hold_until(self._held.get(backend, 0.0))
@@ -278,6 +288,11 @@ class HealthRegistry:
         self._held = backends
         for backend, backend_health in self._backend_health.items():
             backend_health.line.hold_until(backends.get(backend, 0.0))
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many clients wait, by backend, those of removed ones included."""
+        lines = {backend: len(one.line) for backend, one in self._backend_health.items()}
+        return {backend: count for backend, count in lines.items() if count}
 
     def is_held(self, backend: str) -> bool:
         backend_health = self._backend_health.get(backend)

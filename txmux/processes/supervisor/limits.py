@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from txmux.access.across_processes import SharedLimits
+from txmux.access.across_processes import SharedLimits, names_counted
 from txmux.rules.model import Rules
 from txmux.telemetry.counting.counters import Counters
 
@@ -35,8 +35,8 @@ class ServiceLimits:
         return self._limits
 
     def _in_use(self, names: Collection[str]) -> set[str]:
-        """Return the listeners that are in the rules in force or have connections, including those that are not admitted yet."""
-        known = {listener.name for listener in self._rules().listeners}
+        """Return those that are in the rules in force or have connections, including those that are not admitted yet."""
+        known = {*names_counted(self._rules())}
         return {name for name in names if name in known or self._counters.has_connections(name)}
 
     def as_json(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
 from txmux.access.across_processes import SharedLimits
-from txmux.access.admission import Admission
+from txmux.access.admission import Admission, Tally
 from txmux.backends.names.resolve import NameResolver
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.errors import MuxError
@@ -180,6 +180,7 @@ class WorkerProcess:
                 counters=self._counters,
             )
             serving.upstreams.known.on_waiting = self._report_waiting
+            serving.upstreams.known.tally = self._held
             # Later messages are newer than the start message, however long opening the ports takes.
             serving.ban(start.state.get("banned", ()))
             self.channel.handlers["ban"] = serving.ban
@@ -201,6 +202,10 @@ class WorkerProcess:
         assert self._limits is not None  # noqa: S101 - it serves
         most = rules.settings.max_connections
         return self._limits.admissions(self._number, self._reactor.seconds, most)
+
+    def _held(self, backend: str, limit: int) -> Tally:
+        assert self._limits is not None  # noqa: S101 - as above
+        return self._limits.held(backend, limit, self._number)
 
     async def _prepare(self, descriptors: Sequence[int], **fields: Any) -> None:
         opened = sockets_of(descriptors)
