@@ -49,13 +49,13 @@ def _ban_arguments(parser: ArgumentParser) -> None:
 def _ban(ask: Ask, arguments: Namespace) -> Any:
     body: dict[str, Any] = {"network": arguments.network}
     if arguments.duration is not None:
-        body["seconds"] = _seconds(arguments.duration, arguments.reason)
+        body["seconds"] = _seconds(arguments.duration, arguments.reason, "a reason comes after it")
     if arguments.reason:
         body["reason"] = " ".join(arguments.reason)
     return ask("POST", "/api/bans", body)
 
 
-def _seconds(text: str, reason: Sequence[str]) -> int:
+def _seconds(text: str, reason: Sequence[str] = (), advice: str = "") -> int:
     from txmux.rules.problems import InvalidValueError, with_advice  # noqa: PLC0415 - only bans with an end need it
     from txmux.rules.reading.values import positive_duration  # noqa: PLC0415 - as above
 
@@ -68,7 +68,7 @@ def _seconds(text: str, reason: Sequence[str]) -> int:
                 positive_duration(f"{text} {reason[0]}")
             except InvalidValueError as other:
                 message = str(other) if "did you mean" in str(other) else message
-        raise UsageError(with_advice(f"DURATION {message}", "a reason comes after it")) from None
+        raise UsageError(with_advice(f"DURATION {message}", advice)) from None
 
 
 def _unban_arguments(parser: ArgumentParser) -> None:
@@ -224,7 +224,7 @@ def _hold_arguments(parser: ArgumentParser) -> None:
 
 def _hold(ask: Ask, arguments: Namespace) -> Any:
     name = arguments.backend
-    seconds = None if arguments.duration is None else _seconds(arguments.duration, ())
+    seconds = None if arguments.duration is None else _seconds(arguments.duration)
     body = {} if seconds is None else {"seconds": seconds}
     answer = ask("POST", f"/api/backends/{quote(name, safe='')}/hold", body)
     if arguments.wait:

@@ -258,7 +258,7 @@ class Wake:
     def __str__(self) -> str:
         """Describe it for a log: a URL may have a secret behind its host."""
         if self.method == "wol":
-            return f"magic packet for {self.target} to {self.broadcast[0]}"
+            return f"a magic packet for {self.target} to {self.broadcast[0]}"
         scheme, _, rest = self.target.partition("://")
         return f"{self.method} {scheme}://{rest.partition('/')[0].partition('?')[0]}"
 
