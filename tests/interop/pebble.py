@@ -2,7 +2,10 @@
 
 import json
 import socket
+import ssl
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 from tests.interop.children import Child, eventually
 from tests.programs import require_program
@@ -22,6 +25,8 @@ class Pebble:
         port: Where its directory is.
         challenged: The port at which it looks.
         ca: A file with the root of its own certificate.
+        own: A file with that certificate.
+        key: A file with its key.
     """
 
     def __init__(
@@ -42,13 +47,15 @@ class Pebble:
         authority = self.authority = ca or make_authority()
         self.ca = authority.write(folder / "ca.pem")
         own = authority.issue("127.0.0.1")
-        (folder / "pebble.pem").write_bytes(own.pem)
-        (folder / "pebble.key").write_bytes(own.key_pem())
+        self.own, self.key = folder / "pebble.pem", folder / "pebble.key"
+        self.own.write_bytes(own.pem)
+        self.key.write_bytes(own.key_pem())
+        self._management = f"127.0.0.1:{free_port()}"
         settings = {
             "listenAddress": f"127.0.0.1:{self.port}",
-            "managementListenAddress": f"127.0.0.1:{free_port()}",
-            "certificate": str(folder / "pebble.pem"),
-            "privateKey": str(folder / "pebble.key"),
+            "managementListenAddress": self._management,
+            "certificate": str(self.own),
+            "privateKey": str(self.key),
             "httpPort": free_port(),
             "tlsPort": self.challenged,
             **({"certificateValidityPeriod": seconds} if seconds else {}),
@@ -78,6 +85,15 @@ class Pebble:
     def issued(self) -> int:
         """How many certificates it has given so far."""
         return self.child.output.count("Issued certificate")
+
+    def get(self, url: str) -> Any:
+        with urlopen(url, context=ssl.create_default_context(cafile=str(self.ca))) as answer:
+            return json.load(answer)
+
+    def status(self, serial: int) -> str:
+        """Give what it knows of a certificate: ``Valid`` or ``Revoked``."""
+        url = f"https://{self._management}/cert-status-by-serial/{serial:x}"
+        return str(self.get(url)["Status"])
 
     def settings(self, folder: Path, acme: str | None = None) -> str:
         """Return the lines of ``[txmux]`` for it; `acme` takes the place of that key."""

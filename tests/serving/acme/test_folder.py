@@ -7,6 +7,12 @@ from pathlib import Path
 
 import attrs
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import make_authority
@@ -57,14 +63,62 @@ class FolderTests(SynchronousTestCase):
         self.assertNotEqual(self.folder.certificate(_NAME), first)
         issued = make_authority().issue(_NAME)
         good = issued.key_pem() + issued.pem
+        key = load_pem_private_key(issued.key_pem(), None)
+        sealing = BestAvailableEncryption(b"x")
+        sealed = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealing) + issued.pem
         self.folder.write_certificate(_NAME, good)
         self.folder.sign_missing([_NAME], now + 10**9)
         self.assertEqual(self.folder.certificate(_NAME), ShownCertificate.read(good))
-        for damaged in (b"", good[:-300], issued.pem, make_authority().key_pem() + issued.pem):
+        for damaged in (
+            b"",
+            good[:-300],
+            issued.pem,
+            make_authority().key_pem() + issued.pem,
+            sealed,
+        ):
             acme_file(self.path, _NAME).write_bytes(damaged)
             self.assertIsNone(self.folder.certificate(_NAME))
             self.folder.sign_missing([_NAME], now)
             self.assertIsNotNone(self.folder.certificate(_NAME))
+
+    def test_unreadable(self) -> None:
+        """A certificate that cannot be read stays: it may be a good one, and readable soon."""
+        file = acme_file(self.path, _NAME)
+        file.symlink_to(file)
+        self.assertIsNone(self.folder.certificate(_NAME))
+        self.assertRaises(OSError, self.folder.sign_missing, [_NAME], time.time())
+        self.assertTrue(file.is_symlink())
+
+    def test_owner(self) -> None:
+        """What root has made belongs to the user that rules name later, but nothing to which a link leads."""
+        if os.geteuid():
+            self.skipTest("only root gives files away")
+        names = [_NAME, "linked.example", "twice.example"]
+        self.folder.sign_missing([_NAME], time.time())
+        self.folder.account_key("https://a.example/dir")
+        self.folder.write_state({})
+        other = self.path.parent / "other"
+        other.write_bytes(b"x")
+        acme_file(self.path, names[1]).symlink_to(other)
+        acme_file(self.path, names[2]).hardlink_to(other)
+        AcmeFolder(self.path, (1, 2)).make(names)
+        given = [file for file in self.path.iterdir() if file.lstat().st_uid == 1]
+        self.assertEqual(len(given), 3)
+        self.assertEqual({file.stat().st_gid for file in (*given, self.path)}, {2})
+        self.assertEqual(other.stat().st_uid, 0)
+
+    def test_others_write(self) -> None:
+        """A folder in which others may put a key or a certificate is refused, and so is another user's link to one."""
+        self.path.chmod(0o770)
+        error = self.assertRaises(OSError, self.folder.make)
+        self.assertIn("others may write to it", str(error))
+        self.path.chmod(0o755)
+        self.folder.make()
+        if os.geteuid() == 0:
+            link = self.path.parent / "link"
+            link.symlink_to(self.path)
+            os.lchown(link, 1, 2)
+            self.assertRaises(OSError, AcmeFolder(link).make)
 
     def test_longest_name(self) -> None:
         name = ".".join(["a" * 60] * 4)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -13,6 +15,7 @@ from typing import Any
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -29,6 +32,8 @@ from txmux.rules.model.route import acme_file
 
 _OWN = timedelta(days=90)  # of a certificate that this service has signed itself
 _STATE = "state.json"
+_DAMAGED = (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound)
+"""What reading a certificate or key raises that is none, or of a kind that nobody here has made."""
 
 
 @attrs.frozen
@@ -71,31 +76,47 @@ class AcmeFolder:
         self.path = path
         self._owner = owner if os.geteuid() == 0 else None
 
-    def make(self) -> None:
+    def make(self, names: Iterable[str] = ()) -> None:
+        """Make the folder, and give it and its files to their owner, as when rules have a ``user`` by now."""
         if not self.path.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700)
-        if self._owner is not None:
+        if self.path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            why = "others may write to it, too, so they could choose what clients are shown"
+            raise OSError(errno.EPERM, why, str(self.path))
+        if os.geteuid() == 0:
             there, _ = open_safely(self.path, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                os.fchown(there, *self._owner)
+                if self._owner is not None:
+                    os.fchown(there, *self._owner)
+                    accounts = self.path.glob("account-*.key")
+                    files = [*(acme_file(self.path, name) for name in names), *accounts]
+                    for file in (*files, self.path / _STATE):
+                        with suppress(OSError):
+                            _give(file.name, there, *self._owner)
             finally:
                 os.close(there)
 
     def certificate(self, name: str) -> ShownCertificate | None:
         """Return the certificate of a name; ``None`` if there is none that can be used."""
         try:
+            return self._read(name)
+        except OSError:
+            return None
+
+    def _read(self, name: str) -> ShownCertificate | None:
+        try:
             return ShownCertificate.read(acme_file(self.path, name).read_bytes())
-        except (OSError, ValueError, x509.ExtensionNotFound):
+        except (FileNotFoundError, *_DAMAGED):
             return None
 
     def write_certificate(self, name: str, pem: bytes) -> None:
         self._write(acme_file(self.path, name), pem)
 
     def sign_missing(self, names: Iterable[str], now: float) -> None:
-        """Sign a certificate for each name that has none which is still valid."""
+        """Sign a certificate for each name that has none which is still valid; an `OSError` if that cannot be known."""
         for name in names:
-            found = self.certificate(name)
+            found = self._read(name)
             if found is None or (found.is_self_signed and found.ends <= now):
                 self.write_certificate(name, _self_signed(name, now))
 
@@ -154,11 +175,23 @@ def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
     settings = rules.settings
     folder = AcmeFolder(settings.acme_folder, owner)
     try:
-        folder.make()
+        folder.make(rules.acme_names)
         folder.sign_missing(rules.acme_names, now)
     except OSError as problem:
-        message = f"cannot write '{problem.filename or folder.path}': {problem.strerror}; name a folder that the user of txmux may write to"
+        message = f"cannot write '{problem.filename or folder.path}': {problem.strerror}; name a folder that the user of txmux may write to, and nobody else"
         raise MuxError(str(settings.section.problem(message, "acme_folder"))) from None
+
+
+def _give(name: str, folder: int, user: int, group: int) -> None:
+    """Give a file to a user, unless a link has led to it, which may be anybody's."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.open(name, flags, dir_fd=folder)
+    try:
+        status = os.fstat(file)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            os.fchown(file, user, group)
+    finally:
+        os.close(file)
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
