@@ -381,7 +381,7 @@ class SharedTests(AcmeCase):
 class _Front(ThreadingHTTPServer):
     """The directory of an authority with more in it: when to renew, and a refusal of all orders while it is `busy`.
 
-    With `revoked`, it is asked when to renew until that is set; then one that Pebble has revoked is to be renewed at once.
+    With `offers`, it has orders of its own, with these challenges for another name. With `revoked`, it is asked when to renew until that is set; then one that Pebble has revoked is to be renewed at once.
     """
 
     def __init__(self, pebble: Pebble) -> None:
@@ -395,7 +395,8 @@ class _Front(ThreadingHTTPServer):
         self.revoked: threading.Event | None = None
         self.window = (0.0, 0.0)
         self.asked: list[str] = []
-        self.busy = False
+        self.busy = self.is_down = False
+        self.offers: list[dict[str, str]] | None = None
         self._thread = threading.Thread(target=self.serve_forever)
         self._thread.start()
 
@@ -412,6 +413,10 @@ class _FrontHandler(BaseHTTPRequestHandler):
         front = self.server
         front.asked.append(self.path)
         orders = {"newOrder": f"{front.url}/busy"} if front.busy else {}
+        if front.offers is not None:
+            orders = {
+                name: f"{front.url}/{name}" for name in ("newNonce", "newAccount", "newOrder")
+            }
         if front.revoked is not None and self.path != "/dir":
             front.revoked.wait(PATIENCE)
             serial = int.from_bytes(urlsafe_b64decode(f"{self.path.rpartition('.')[2]}=="), "big")
@@ -421,9 +426,19 @@ class _FrontHandler(BaseHTTPRequestHandler):
             f"{datetime.fromtimestamp(at, timezone.utc):%Y-%m-%dT%H:%M:%SZ}" for at in front.window
         )
         answer: Any = {"suggestedWindow": {"start": start, "end": end}}
-        self._answer(200, front.directory | orders if self.path == "/dir" else answer, "21600")
+        status = 503 if front.is_down else 200
+        self._answer(status, front.directory | orders if self.path == "/dir" else answer, "21600")
+
+    do_HEAD = do_GET
 
     def do_POST(self) -> None:
+        url, offers = self.server.url, self.server.offers
+        other = {"type": "dns", "value": "other.example"}
+        if offers is not None:  # an account, an order and its authorization in one
+            order = {"identifiers": [other], "authorizations": [f"{url}/x"], "finalize": f"{url}/x"}
+            check = {"identifier": other, "challenges": offers}
+            self._answer(201, {"status": "pending", **order, **check}, "0")
+            return
         problem = {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many orders"}
         self.server.asked.append(self.path)
         self._answer(429, problem, "7200")
@@ -433,6 +448,8 @@ class _FrontHandler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Retry-After", again)
+        self.send_header("Replay-Nonce", "QUFB")
+        self.send_header("Location", f"{self.server.url}/x")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -563,3 +580,23 @@ class ScheduleTests(InteropTestCase):
         self.assertEqual(front.asked.count("/busy"), 2)
         self.run_for(self.certificates(f"{front.url}/dir"), 600)
         self.assertEqual(front.asked.count("/busy"), 2)
+
+    def test_refused(self) -> None:
+        """Why there is no certificate is said in words, and no challenge is answered for a name that was not asked for."""
+        front = self.own(_Front(self.pebble))
+        for offers, why in (
+            ([], "does not offer the challenge tls-alpn-01, but none"),
+            ([{"type": "dns-01", "url": f"{front.url}/x", "token": "QUFB" * 8}], ", but dns-01"),
+            ([{"type": "tls-alpn-01", "url": f"{front.url}/x", "token": "QUFB" * 8}], ""),
+        ):
+            front.offers = offers
+            certificates = self.certificates(f"{front.url}/dir")
+            certificates.renew(_ONE).addErrback(lambda _: None)
+            certificates.tick()
+            self.assertIn(why, next(certificates.attention())[1])
+        self.assertEqual([*map(set, self.announced)], [{_ONE}, set()])
+        front.is_down = True
+        certificates = self.certificates(f"{front.url}/dir")
+        certificates.renew(_ONE).addErrback(lambda _: None)
+        certificates.tick()
+        self.assertIn("it answered 503 Service Unavailable", next(certificates.attention())[1])

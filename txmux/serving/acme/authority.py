@@ -63,9 +63,10 @@ class Order:
 
 
 class _Network(client.ClientNetwork):
-    """Repeats what was refused for its nonce, and remembers how long the authority wants to be left alone."""
+    """Repeats what was refused for its nonce, and remembers a refusal, and how long the authority wants to be left alone."""
 
     wait = 0.0
+    refusal = ""  # the last answer, if it was one
     stopped = False
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
@@ -83,6 +84,7 @@ class _Network(client.ClientNetwork):
                 "it is asked no more, by the rules or since the service is shutting down"
             )
         response = super()._send_request(method, url, *args, **kwargs)
+        self.refusal = "" if response.ok else f"{response.status_code} {response.reason}"
         if not response.ok and "Retry-After" in response.headers:
             self.wait = _seconds(response.headers["Retry-After"])
         return response
@@ -155,11 +157,11 @@ class Authority:
             offered = {found.chall.to_json()["type"]: found for found in one.body.challenges}
             if _CHALLENGE not in offered:
                 raise AuthorityError(
-                    f"{self.directory} does not offer the challenge {_CHALLENGE}, but {', '.join(offered)}",
+                    f"{self.directory} does not offer the challenge {_CHALLENGE}, but {', '.join(offered) or 'none'}",
                     counts=True,
                 )
             token = offered[_CHALLENGE].chall.to_json()["token"]
-            digests[one.body.identifier.value] = sha256(self._authorize(token)).hexdigest()
+            digests[name] = sha256(self._authorize(token)).hexdigest()
             pending.append(offered[_CHALLENGE])
         return Order(digests, order, key_pem(key), tuple(pending))
 
@@ -218,7 +220,10 @@ class Authority:
             problem = problem.__context__  # as acme 4 raises it
         if isinstance(problem, OSError) and not isinstance(problem, requests.RequestException):
             return AuthorityError(f"'{problem.filename}': {problem.strerror}", counts=False)
-        text = printable(_words(problem), _LONGEST)
+        refusal = "" if self._network is None else self._network.refusal
+        says_why = not isinstance(problem, errors.ClientError) and getattr(problem, "detail", True)
+        words = f"it answered {refusal}" if refusal and not says_why else _words(problem)
+        text = printable(words, _LONGEST)
         if isinstance(problem, messages.Error) and problem.code == "accountDoesNotExist":
             self._client = None  # it has lost its accounts: another one is made at the next try
         is_far = isinstance(problem, (requests.ConnectionError, requests.Timeout))
