@@ -205,7 +205,7 @@ def _txmux(workers: int) -> Service:
         f"txmux{several}",
         "txmux",
         _TXMUX,
-        ("--log-format=text", "txmux", "--rules", "$DIR/config", "--pidfile", "$DIR/pid"),
+        ("run", "$DIR/config", "--pidfile", "$DIR/pid"),
         workers,
         limit="${SECONDS}s",
         unlimited="7d",

@@ -82,4 +82,4 @@ class OpenAPITest(InteropTestCase):
             check=False,
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertIn("Tested: 17", done.stdout)
+        self.assertIn("Tested: 21", done.stdout)

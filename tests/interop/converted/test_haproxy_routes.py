@@ -430,7 +430,7 @@ class RuleTests(HaproxyTestCase):
                 use_backend a if HTTP
                 default_backend b
             backend a
-                server a <a> socks4 <gone>
+                server a [::1]:<port> socks4 <gone>
             """,
             {"": "http", "b": "hello"},
             looks=2,
