@@ -125,7 +125,6 @@ class Admission:
 
     @property
     def asks_who(self) -> bool:
-        """Whether clients are admitted by their addresses."""
         return self._asks_who or self.banned.any
 
     def enter(self, client: Address | None, peer: IAddress | None) -> Permit | None:

@@ -64,7 +64,6 @@ class View:
 
     @property
     def filter_fields(self) -> list[tuple[str, str, str]]:
-        """Name, value, an example."""
         return [(name, self.query[name], _HINTS.get(name, "")) for name in FILTERS]
 
     # Now.
@@ -351,7 +350,6 @@ def _template() -> jinja2.Template:
 
 
 def render(view: View) -> Iterator[str]:
-    """Write the page, piece by piece."""
     return _template().generate(page=view)
 
 

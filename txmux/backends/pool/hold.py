@@ -54,7 +54,6 @@ class HeldClient:
     timer: IDelayedCall | None = attrs.field(default=None, init=False)
 
     def waited(self, now: float) -> str:
-        """Return for how long it has waited, for the log."""
         return f"{now - self.since:.1f}s"
 
 

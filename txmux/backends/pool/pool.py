@@ -151,7 +151,6 @@ class BackendPool:
             self._arrange()
 
     def has_untried(self, tried: Collection[Member]) -> bool:
-        """Return whether a server is up that a connection has not tried."""
         return any(one.state is MemberState.UP and one not in tried for one in self.members)
 
     @property

@@ -403,7 +403,6 @@ class KernelSide(MovableSide):
             self._update()
 
     def lost(self) -> None:
-        """Record that the peer has broken the connection off, as a failed read has shown."""
         self._end(LOST)
 
     def _shut(self) -> None:

@@ -49,7 +49,6 @@ class CertificateStore:
         return self._contexts.default
 
     def look_again(self) -> None:
-        """Have the next client see whether the files have changed, however short the last look is ago."""
         self._looked_at = -inf
 
     def valid_until(self) -> list[tuple[str, float]]:

@@ -96,7 +96,6 @@ class WorkerTransfers:
             self._pool.workers[0].tell("expect", servers=[*servers])
 
     async def hand_over(self, ends: Sequence[socket.socket]) -> int:
-        """Move the connections that can be moved to the processes at the other ends; return how many were."""
         return sum(await _share(self._pool.reader_first(self.able), "hand_over", ends))
 
     async def adopt(self, ends: Sequence[socket.socket]) -> None:

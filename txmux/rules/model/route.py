@@ -53,7 +53,6 @@ class Period:
 
 
 def acme_file(folder: Path, name: str) -> Path:
-    """Return the file of the certificate, with its key, that a name gets by ACME."""
     return folder / f"{name}.pem"
 
 
