@@ -17,6 +17,14 @@ from txmux.processes.supervisor.signals import StopSignals
 
 
 class StopSignalsTest(SynchronousTestCase):
+    def watch(self) -> StopSignals:
+        reactor = MemoryReactor()
+        signals = StopSignals(reactor)
+        signals.start()
+        (hook,) = reactor.whenRunningHooks
+        hook[0](*hook[1], **hook[2])
+        return signals
+
     def test_at_once(self) -> None:
         """A signal that comes as soon as it is watched for is given to whoever had a handler before."""
         heard: list[int] = []
@@ -32,12 +40,24 @@ class StopSignalsTest(SynchronousTestCase):
             return before
 
         self.patch(signal, "signal", install_and_come)
-        reactor = MemoryReactor()
-        signals = StopSignals(reactor)
-        signals.start()
-        (hook,) = reactor.whenRunningHooks
-        hook[0](*hook[1], **hook[2])
+        self.watch()
         self.assertEqual(heard, [signal.SIGTERM])
+
+    def test_further_one_while_the_first_is_handled(self) -> None:
+        """It hurries the service, and does not stop the reactor once more."""
+        heard: list[int] = []
+
+        def handle(number: int, _: object) -> None:
+            heard.append(number)
+            if len(heard) == 1:
+                signal.raise_signal(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        signal.signal(signal.SIGTERM, handle)
+        signals = self.watch()
+        signal.raise_signal(signal.SIGTERM)
+        self.assertEqual((heard, signals.is_urgent), ([signal.SIGTERM], True))
 
 
 class OthersTest(WorkersTestCase):

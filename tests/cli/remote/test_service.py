@@ -276,7 +276,6 @@ class UpgradeTests(ServiceTestCase):
             self.answers(*ends)
             self.answers(*self.relayed(mux, self.server))
             self.assertEqual(self.status()["pid"], mux.pid)
-        mux.terminate()
 
     def test_refused_rules_keep_the_old_process(self) -> None:
         mux = self.service()
@@ -289,7 +288,6 @@ class UpgradeTests(ServiceTestCase):
         mux.file.write_text(text)
         self.assertEqual(self.status()["pid"], mux.pid)
         self.answers(*ends)
-        mux.terminate()
 
     def test_broken_installation_keeps_the_old_process(self) -> None:
         folder = make_folder(self)
@@ -310,7 +308,6 @@ class UpgradeTests(ServiceTestCase):
         self.told(0, "upgrade")
         mux.switched()
         self.answers(*ends)
-        mux.terminate()
 
 
 class FindTests(ServiceTestCase):

@@ -55,6 +55,7 @@ class StopSignals:
         self._handlers: dict[int, Any] = {}
         self._trigger: Any = None
         self._is_watching = False
+        self._is_handling = False
         self.hurry: Callable[[], object] | None = None
         self.is_urgent = False
 
@@ -113,10 +114,12 @@ class StopSignals:
         handler, is_stopping = self._handlers[number], self._is_reactor_stopping()
         if self.hurry is not None and (self._is_watching or is_stopping):
             self._reactor.callFromThread(self.hurry)
-        elif is_stopping:
+        elif is_stopping or self._is_handling:  # or one has come while the handler below ran
             self.is_urgent = True
         elif callable(handler):
+            self._is_handling = True
             handler(number, frame)
+            self._is_handling = False
         elif handler != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
