@@ -6,10 +6,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509, PKey
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, ServerFactory
@@ -22,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface import implementer
 
 from txmux.net.relay.ends import IRelayTransport
+from txmux.net.tls.self_signed import self_signed
 from txmux.rules.embedding import route
 from txmux.rules.model import InProcess, Listener, Rules, Settings
 from txmux.serving.embedded import EmbeddedService
@@ -206,15 +204,8 @@ def demo_service(port: int) -> EmbeddedService:
 def _over_tls(site: Site) -> TLSMemoryBIOFactory:
     """Have a site answer with a certificate for localhost that nobody has signed but itself."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(timezone.utc)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    certificate = (
-        builder.not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    certificate = self_signed(key, "localhost", now - timedelta(days=1), now + timedelta(days=30))
     options = CertificateOptions(
         PKey.from_cryptography_key(key), X509.from_cryptography(certificate)
     )

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta, timezone
 
 import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL, crypto
+
+from txmux.net.tls.self_signed import self_signed
 
 PROTOCOL = b"acme-tls/1"
 
@@ -29,20 +30,10 @@ class ChallengeStore:
     def make(cls, name: str, digest: str) -> ChallengeStore:
         """Make the certificate for a name; `digest` is that of the key authorization, in hex."""
         key = ec.generate_private_key(ec.SECP256R1())
-        common = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "acme-tls/1")])
         now = datetime.fromtimestamp(time.time(), timezone.utc)
         shown = x509.UnrecognizedExtension(_IDENTIFIER, _OCTETS + bytes.fromhex(digest))
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(common)
-            .issuer_name(common)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-            .add_extension(shown, critical=True)
-            .sign(key, hashes.SHA256())
+        certificate = self_signed(
+            key, name, now - _DAY, now + _DAY, shown, common_name=PROTOCOL.decode()
         )
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)

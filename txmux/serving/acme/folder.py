@@ -16,7 +16,6 @@ from typing import Any
 import attrs
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from txmux.errors import MuxError
 from txmux.files import open_safely
+from txmux.net.tls.self_signed import self_signed
 from txmux.rules.model import Rules
 from txmux.rules.model.route import acme_file
 
@@ -200,17 +200,6 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _self_signed(name: str, now: float) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
-    common = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
     begin = datetime.fromtimestamp(now, timezone.utc) - timedelta(hours=1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(common)
-        .issuer_name(common)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + _OWN)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    certificate = self_signed(key, name, begin, begin + _OWN)
     return key_pem(key) + certificate.public_bytes(Encoding.PEM)

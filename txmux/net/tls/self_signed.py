@@ -1,0 +1,34 @@
+"""Certificates that txmux signs itself."""
+
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+
+def self_signed(
+    key: ec.EllipticCurvePrivateKey,
+    name: str,
+    begins: datetime,
+    ends: datetime,
+    *critical: x509.ExtensionType,
+    common_name: str = "",
+) -> x509.Certificate:
+    """Sign a certificate for a DNS name.
+
+    Args:
+        key: The key that it is for, and that signs it.
+        name: The only name that it is for.
+        begins: From when it is valid.
+        ends: Until when.
+        critical: What it has beside the name.
+        common_name: Of subject and issuer; the beginning of the DNS name if it is empty.
+    """
+    common = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name or name[:64])])
+    builder = x509.CertificateBuilder(
+        common, common, key.public_key(), x509.random_serial_number(), begins, ends
+    ).add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    for one in critical:
+        builder = builder.add_extension(one, critical=True)
+    return builder.sign(key, hashes.SHA256())
