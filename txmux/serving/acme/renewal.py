@@ -149,7 +149,7 @@ class Certificates:
         self._renewals: dict[str, Renewal] = {}
         self._shown: dict[str, ShownCertificate | None] = {}
         self._waiting: dict[str, list[Deferred[str]]] = {}
-        self._busy = ""
+        self._is_busy = False
         self._folder_problem = ""
         self._unreached = 0
         self._quiet_until = 0.0
@@ -217,7 +217,7 @@ class Certificates:
             Deferred.fromCoroutine(self._answer_for_others(self._shared)).addErrback(
                 lambda why: self._log.failure("challenges of other machines", why)
             )
-        if not self._busy and self._names:
+        if not self._is_busy and self._names:
             try:
                 self._do_next()
             except Exception:  # noqa: BLE001 - the caller has other things to do each second, too
@@ -241,10 +241,10 @@ class Certificates:
                 return
 
     def _start(self, name: str, work: Any) -> None:
-        self._busy = name
+        self._is_busy = True
 
         def done(_: object) -> None:
-            self._busy = ""
+            self._is_busy = False
 
         Deferred.fromCoroutine(work).addErrback(
             lambda why: self._log.failure("the certificate of {name}", why, name=name)
@@ -278,8 +278,7 @@ class Certificates:
             self._failed(name, renewal, problem)
             return
         self._unreached = 0
-        renewal.failures, renewal.why, renewal.suggested, renewal.ask_again = 0, "", None, 0.0
-        renewal.not_before = 0.0
+        renewal.failures, renewal.suggested, renewal.ask_again = 0, None, 0.0
         self._write(name, renewal, pem)
         self._log.info(
             "the certificate of {name} is of {issuer}, valid until {until}",
