@@ -64,8 +64,8 @@ class Upstreams:
         self._checking = checking
         self._upstreams: dict[Backend, Upstream] = {}
         self.known = HealthRegistry()
-        self._waker = Waker(reactor, self.wake_of)
-        self.known.on_waiting = self._waker.report
+        self.waker = Waker(reactor, self._wake_of)
+        self.known.on_waiting = self.waker.report
         self.tell: Callable[[dict[str, Any]], object] | None = None
         self._checks: dict[Upstream, HealthChecks] = {}
         self._prepared: PreparedUpstreams | None = None
@@ -110,7 +110,7 @@ class Upstreams:
         self.known.apply_overrides(orders)
         self.known.hold(held)
 
-    def wake_of(self, backend: str) -> Wake | None:
+    def _wake_of(self, backend: str) -> Wake | None:
         """Return what starts the servers of a backend, unless an operator lets its clients wait, who may have stopped them."""
         if self.known.is_held(backend):
             return None
@@ -255,7 +255,7 @@ class Upstreams:
         self._users -= 1
         if self._users:
             return succeed(None)
-        self._waker.stop()
+        self.waker.stop()
         for checks in self._checks.values():
             checks.stop()
         self._checks.clear()

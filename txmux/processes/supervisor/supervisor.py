@@ -21,7 +21,6 @@ from txmux.access.across_processes import SharedLimits
 from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
-from txmux.backends.wake import Waker
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel.channel import GoneError
@@ -125,7 +124,6 @@ class Supervisor:
             counters=counters.column(OWN),
             names=self._names,
         )
-        self._waker = Waker(reactor, upstreams.wake_of)
         self.state = ServiceState(pool.all, self._status, pool.missing, upstreams)
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
@@ -204,7 +202,7 @@ class Supervisor:
 
     def clients_wait(self, number: int, backend: str, *, waiting: bool) -> None:
         """Start the servers of a backend while clients of a worker wait: once, however many workers have some."""
-        self._waker.report(backend, waiting, number)
+        self.state.upstreams.waker.report(backend, waiting, number)
 
     def sandbox(self) -> Sandbox:
         return sandbox_of(self._rules)
@@ -549,7 +547,7 @@ class Supervisor:
     def ended(self, number: int, *, is_left: bool) -> None:
         """Forget the connections of a worker that has ended; `is_left` means that none were left or on their way."""
         self.pool.share_datagrams()
-        self._waker.process_ended(number)
+        self.state.upstreams.waker.process_ended(number)
         self._limits.clear(number + 1)
         if not is_left:
             self._limits.none_come()
@@ -600,7 +598,6 @@ class Supervisor:
         await self.leave()  # clients that wait for a server learn by checks that it is up
         await (self.state.upstreams.stop() if self._is_started else succeed(None))
         self.pool.watch_no_more()
-        self._waker.stop()
         self._is_started = False
         self.starter.close()
 
