@@ -356,14 +356,7 @@ class MuxProtocol(End, Client):
     ) -> None:
         """Continue where another process stopped; `here` is the server, if the rules of this process have it."""
         runtime, record = self.runtime, self.record
-        self.was_moved_here = True
-        now = runtime.clock.seconds()
-        self.accepted_at = accepted_at(moved.age, moved.at, now)
-        self.logged = moved.logged
-        self.permit = self.configuration.admission.adopt(address_in(record.client))
-        self.admitted = True
-        self.counted = runtime.counters.route(record.listener, record.route or "")
-        self.configuration.counts.adopted(self.counted)
+        self._count_here(moved.age, moved.at, moved.logged)
         # The other process has counted what was relayed until now.
         self.counted_in = record.bytes_in + moved.relay.client.received
         self.counted_out = record.bytes_out + moved.relay.server.received
@@ -374,6 +367,17 @@ class MuxProtocol(End, Client):
         upstream, member = here or (None, None)
         begun = MovedHere(upstream, member, server, None, moved, release_elsewhere)
         self.advance(begun, "accepted")
+
+    def _count_here(self, age: float, at: float | None, logged: Logged) -> None:
+        """Take the place that another process has given up by `count_elsewhere`; it had this age at a time."""
+        runtime, record = self.runtime, self.record
+        self.was_moved_here = True
+        self.accepted_at = accepted_at(age, at, runtime.clock.seconds())
+        self.logged = logged
+        self.permit = self.configuration.admission.adopt(address_in(record.client))
+        self.admitted = True
+        self.counted = runtime.counters.route(record.listener, record.route or "")
+        self.configuration.counts.adopted(self.counted)
 
     # Moving while it waits for a server.
 
@@ -419,19 +423,13 @@ class MuxProtocol(End, Client):
         self, fields: Mapping[str, Any], client: socket.socket, upstream: Upstream
     ) -> None:
         """Let a client wait that has waited in another process, where `suspend_waiting` returned the fields."""
-        runtime, record = self.runtime, self.record
-        self.was_moved_here = True
-        self.accepted_at = accepted_at(fields["age"], fields["at"], runtime.clock.seconds())
-        self.logged, self.waited = fields["logged"], fields["waited"]
+        self._count_here(fields["age"], fields["at"], fields["logged"])
+        self.waited = fields["waited"]
         self.received = b64decode(fields["received"])
         self.has_finished = fields["has_finished"]
         self.decided_after = fields["decided_after"]
-        self.permit = self.configuration.admission.adopt(address_in(record.client))
-        self.admitted = True
-        self.counted = runtime.counters.route(record.listener, record.route or "")
-        self.configuration.counts.adopted(self.counted)
-        self.counted_in = record.bytes_in  # by the other process
-        transport = runtime.transport(client)
+        self.counted_in = self.record.bytes_in  # by the other process
+        transport = self.runtime.transport(client)
         transport.set_protocol(self)
         self._open()
         transport.startReading()

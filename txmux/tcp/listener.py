@@ -173,10 +173,7 @@ class MuxFactory(ServerFactory):
         self.runtime.check_adopting()
         record = moved.record
         here = self.upstreams.adopt(record.backend or "", record.server or "")
-        configuration = self.configuration
-        if 0 < moved.version < configuration.version:
-            configuration = attrs.evolve(configuration, version=moved.version)
-        connection = MuxProtocol(self, configuration, self.runtime, record)
+        connection = self._moved_here(record, moved.version)
         try:
             connection.adopt(moved, sockets, here, release_elsewhere)
         except BaseException:
@@ -195,15 +192,19 @@ class MuxFactory(ServerFactory):
         record = ConnectionRecord(**fields["record"])
         check_types(record)
         upstream = self.upstreams.find(record.backend or "")
-        configuration = self.configuration
-        if 0 < fields["version"] < configuration.version:
-            configuration = attrs.evolve(configuration, version=fields["version"])
-        connection = MuxProtocol(self, configuration, self.runtime, record)
+        connection = self._moved_here(record, fields["version"])
         try:
             connection.adopt_waiting(fields, client, upstream)
         except BaseException:
             connection.over("error")  # so that its end is logged
             raise
+
+    def _moved_here(self, record: ConnectionRecord, version: int) -> MuxProtocol:
+        """Make what goes on with a connection of another process, whose rules had this version; 0 if that is not known."""
+        configuration = self.configuration
+        if 0 < version < configuration.version:
+            configuration = attrs.evolve(configuration, version=version)
+        return MuxProtocol(self, configuration, self.runtime, record)
 
     def listen(self, opened: socket.socket) -> IListeningPort:
         """Accept the clients of a socket, of which a duplicate is taken."""
