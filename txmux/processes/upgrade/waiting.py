@@ -19,11 +19,11 @@ from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError
 from txmux.processes.upgrade.handover import received
 from txmux.processes.workers.messages import sockets_of
+from txmux.tcp.connection import MuxProtocol
 
 if TYPE_CHECKING:
     from txmux.net.sockets.transport import SocketTransport
     from txmux.processes.upgrade.handover import Adopting
-    from txmux.tcp.connection import MuxProtocol
     from txmux.tcp.lean import Stream
     from txmux.tcp.listener import MuxFactory
 
@@ -35,7 +35,10 @@ _log = Logger()
 
 async def hand_over_waiting(connections: Iterable[Stream], channels: Sequence[Channel]) -> int:
     """Move the clients that wait for a server to other processes, which get a share each; return how many were."""
-    waiting = [one.expand() for one in connections if one.record.reason is None and _waits(one)]
+    # A usual connection that waits is none any more.
+    waiting = [
+        one for one in connections if isinstance(one, MuxProtocol) and one.state == "connecting"
+    ]
     waiting.sort(key=lambda one: one.accepted_at)
     moved = 0
     for number, start in enumerate(range(0, len(waiting), _BATCH)):
@@ -47,12 +50,10 @@ async def hand_over_waiting(connections: Iterable[Stream], channels: Sequence[Ch
     return moved
 
 
-def _waits(connection: Stream) -> bool:
-    return connection.state == "connecting"
-
-
 async def _hand_over(batch: Sequence[MuxProtocol], number: int, channel: Channel) -> int:
     offered = [(one, fields) for one in batch if (fields := one.suspend_waiting()) is not None]
+    if not offered:
+        return 0
     taken: set[int] = set()
     try:
         answer = await channel.ask(
