@@ -197,13 +197,12 @@ class ServerSocket:
         self._go_to(found, "limit" if found is Unavailable.FULL else "no-server")
         if held is not None and held.is_trying:
             clock = self._flow.live.runtime.clock
-            self._settling = clock.callLater(_SETTLED, self._leave_line, is_connected=True)
+            self._settling = clock.callLater(_SETTLED, self._leave_line, held, is_connected=True)
         return True
 
-    def _leave_line(self, *, is_connected: bool = False) -> None:
-        held = self._held
+    def _leave_line(self, held: HeldClient, *, is_connected: bool = False) -> None:
         self._stop_settling()
-        if held is not None and held.since >= 0:
+        if held.since >= 0:
             flow = self._flow
             facts = {**flow.record.facts, "held": held.waited(flow.live.seconds())}
             flow.record.facts = facts
@@ -422,7 +421,8 @@ class ServerSocket:
         self._batches += 1
         if not self.is_answered:
             self.is_answered = True
-            self._leave_line(is_connected=True)
+            if self._held is not None:
+                self._leave_line(self._held, is_connected=True)
             if self._member is not None:
                 self.upstream.pool.connected(self._member)
             self._flow.server_answered(self.upstream)
@@ -491,7 +491,8 @@ class ServerSocket:
 
     def end(self, *, is_unanswered: bool = False) -> None:
         """Close the socket, and report to the pool whether the server had time to answer and did not."""
-        self._leave_line()
+        if self._held is not None:
+            self._leave_line(self._held)
         if self.sock is not None:
             self._close(self.sock)
         if self._look_up is not None:
