@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,6 +91,8 @@ class Destinations:
             (self._networks or _PUBLIC).has_public or backend.servers[0].kind == "udp"
         )
         self._literals: dict[str, KnownName] = {}
+        # To find them reads files of the system.
+        self._options = lru_cache(_LITERALS)(partial(congestion_options, backend.congestion))
         self.needs_local = any(one.host == LOCAL or not one.port for one in backend.servers)
 
     def choose(
@@ -200,7 +203,7 @@ class Destinations:
         target = template.server.at(host, port)
         member = attrs.evolve(template, target=target, name=name)
         if target.kind == "tcp" and self._backend.via is None:
-            member.options = congestion_options(self._backend.congestion, host)
+            member.options = self._options(host)
         return member
 
 
