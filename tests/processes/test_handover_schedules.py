@@ -116,6 +116,8 @@ class _Connection:
     sockets: Sockets
     is_anybody_there: Callable[[], bool]
     is_here: bool = True
+    state: str = "relaying"
+    accepted_at: float = 0.0
     counts_elsewhere: bool = False
     let_gone: bool = False
     there: Sockets | None = None

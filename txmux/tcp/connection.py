@@ -5,12 +5,9 @@ While a client has sent nothing, `Peeking` may have a server connected already (
 
 from __future__ import annotations
 
-import socket
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import attrs
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -302,21 +299,19 @@ class MuxProtocol(End, Client):
 
     def suspend(self) -> tuple[MovedConnection, Sockets] | None:
         """Stop, and return what another process needs; ``None`` if that is impossible. `resume` or `let_go` is next."""
-        stage = self.stage
-        if not isinstance(stage, Relaying):
+        suspended = self.stage.suspend()
+        if suspended is None:
             return None
-        relay = stage.relay
-        state = relay.suspend()
-        if state is None:
-            return None
+        relay, timeouts, waited, sockets = suspended
         age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
         version = self.configuration.version
-        moved = MovedConnection(self.record, age, self.logged, relay.timeouts, state, version, now)
-        return moved, stage.sockets
+        moved = MovedConnection(
+            self.record, age, self.logged, timeouts, relay, version, now, waited
+        )
+        return moved, sockets
 
     def resume(self, moved: MovedConnection) -> None:
-        assert isinstance(self.stage, Relaying)  # noqa: S101 - it was suspended there
-        self.stage.relay.resume(moved.relay)
+        self.stage.resume(moved)
 
     @property
     def keeps_slot(self) -> bool:
@@ -331,108 +326,52 @@ class MuxProtocol(End, Client):
         return self.configuration.admission
 
     def let_go(self, *, keeps_slot: bool = False) -> SlotRelease | None:
-        """Forget a connection that another process relays and logs; return what releases the slot that it keeps here."""
+        """Forget a connection that another process has, and logs; return what releases the slot that it keeps here."""
         stage = self.stage
-        assert isinstance(stage, Relaying)  # noqa: S101 - as above
-        release_slot = stage.move_away() if keeps_slot else None
-        self._count_away()
-        stage.relay.let_go()
-        self.over("done")
-        return release_slot
-
-    def _count_away(self) -> None:
+        release_slot = None
+        if keeps_slot and isinstance(stage, Relaying):
+            release_slot = stage.move_away()
         self.count_bytes()
         if self.counted is not None:
             self.configuration.counts.moved_away(self.counted)
             self.counted = None
         self.logged = False
+        stage.let_go()
+        self.over("done")
+        return release_slot
 
     def adopt(
         self,
         moved: MovedConnection,
         sockets: Sockets,
-        here: tuple[Upstream, Member] | None,
+        here: tuple[Upstream, Member | None] | None,
         release_elsewhere: SlotRelease | None = None,
     ) -> None:
-        """Continue where another process stopped; `here` is the server, if the rules of this process have it."""
-        runtime, record = self.runtime, self.record
-        self._count_here(moved.age, moved.at, moved.logged)
-        # The other process has counted what was relayed until now.
-        self.counted_in = record.bytes_in + moved.relay.client.received
-        self.counted_out = record.bytes_out + moved.relay.server.received
-        server = ProxyClient()
-        for end, connected in zip((self, server), sockets, strict=True):
-            runtime.transport(connected).set_protocol(end)
-        self._owner.opened(self)
-        upstream, member = here or (None, None)
-        begun = MovedHere(upstream, member, server, None, moved, release_elsewhere)
-        self.advance(begun, "accepted")
-
-    def _count_here(self, age: float, at: float | None, logged: Logged) -> None:
-        """Take the place that another process has given up by `count_elsewhere`; it had this age at a time."""
-        runtime, record = self.runtime, self.record
+        """Continue where another process stopped; `here` are the backend and the server, if the rules of this process have them."""
+        runtime, record, relay = self.runtime, self.record, moved.relay
         self.was_moved_here = True
-        self.accepted_at = accepted_at(age, at, runtime.clock.seconds())
-        self.logged = logged
+        self.accepted_at = accepted_at(moved.age, moved.at, runtime.clock.seconds())
+        self.logged = moved.logged
         self.permit = self.configuration.admission.adopt(address_in(record.client))
         self.admitted = True
         self.counted = runtime.counters.route(record.listener, record.route or "")
         self.configuration.counts.adopted(self.counted)
-
-    # Moving while it waits for a server.
-
-    def suspend_waiting(self) -> dict[str, Any] | None:
-        """Stop waiting for a server, and return what another process needs; ``None`` if it does not wait, or cannot move.
-
-        `resume_waiting` or `let_go_waiting` is next.
-        """
-        stage = self.stage
-        is_plain = isinstance(self.transport, SocketTransport) and not (
-            self.is_previewed or self.agreed_tls
-        )
-        if not (isinstance(stage, Connecting) and is_plain) or self.source or self.replays:
-            return None
-        waited = stage.suspend()
-        if waited is None:
-            return None
-        return {
-            "record": attrs.asdict(self.record),
-            "age": self.elapsed_ms() / 1000,
-            "at": self.runtime.clock.seconds(),
-            "waited": waited,
-            "logged": self.logged,
-            "version": self.configuration.version,
-            "received": b64encode(self.received).decode("ascii"),
-            "has_finished": self.has_finished,
-            "decided_after": self.decided_after,
-        }
-
-    def resume_waiting(self) -> None:
-        if isinstance(self.stage, Connecting):
-            self.stage.resume()
-
-    def let_go_waiting(self) -> None:
-        """Forget a client that waits in another process, which has its socket, too."""
-        transport = cast("SocketTransport", self.transport)
-        self._count_away()
-        self.over("done")
-        transport._shouldShutdown = False
-        transport.connectionLost(Failure(connectionDone.value))
-
-    def adopt_waiting(
-        self, fields: Mapping[str, Any], client: socket.socket, upstream: Upstream
-    ) -> None:
-        """Let a client wait that has waited in another process, where `suspend_waiting` returned the fields."""
-        self._count_here(fields["age"], fields["at"], fields["logged"])
-        self.waited = fields["waited"]
-        self.received = b64decode(fields["received"])
-        self.has_finished = fields["has_finished"]
-        self.decided_after = fields["decided_after"]
-        self.counted_in = self.record.bytes_in  # by the other process
-        transport = self.runtime.transport(client)
-        transport.set_protocol(self)
+        # The other process has counted what was relayed until now.
+        self.counted_in = record.bytes_in + relay.client.received
+        self.counted_out = record.bytes_out + relay.server.received
+        server = ProxyClient()
+        for end, connected in zip((self, server), sockets, strict=False):
+            runtime.transport(connected).set_protocol(end)
+        upstream, member = here or (None, None)
+        if moved.waited is None or upstream is None:
+            self._owner.opened(self)
+            begun = MovedHere(upstream, member, server, None, moved, release_elsewhere)
+            self.advance(begun, "accepted")
+            return
+        self.waited, self.received = moved.waited, relay.server.held
+        self.has_finished = relay.client.has_finished
         self._open()
-        transport.startReading()
+        self.transport.resumeProducing()
         self.advance(ToBackend(upstream), "routing")
 
     # The end.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -29,7 +29,11 @@ from txmux.tcp.stage import OVER
 from txmux.tcp.sweep import Sweep
 from txmux.telemetry.access_log import AccessLog, should_log
 from txmux.telemetry.reasons import AbortReason
-from txmux.telemetry.record import ConnectionRecord, check_types
+from txmux.telemetry.record import ConnectionRecord
+
+if TYPE_CHECKING:
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Upstream
 
 _log = Logger()
 
@@ -165,46 +169,29 @@ class MuxFactory(ServerFactory):
     def adopt(
         self, moved: MovedConnection, sockets: Sockets, release_elsewhere: SlotRelease | None = None
     ) -> None:
-        """Take over a connection that another process has begun to relay.
+        """Take over a connection of another process, which is relayed there, or waits for a server.
 
         Raises:
             MuxError: It cannot be taken over here; the sockets are still the caller's, as with any other error.
+            LookupError: It waits for a server of a backend that is not in these rules.
         """
         self.runtime.check_adopting()
-        record = moved.record
-        here = self.upstreams.adopt(record.backend or "", record.server or "")
-        connection = self._moved_here(record, moved.version)
+        record, configuration = moved.record, self.configuration
+        here: tuple[Upstream, Member | None] | None
+        if moved.waited is None:
+            here = self.upstreams.adopt(record.backend or "", record.server or "")
+        else:
+            here = self.upstreams.find(record.backend or ""), None
+        if 0 < moved.version < configuration.version:
+            configuration = attrs.evolve(configuration, version=moved.version)
+        connection = MuxProtocol(self, configuration, self.runtime, record)
         try:
             connection.adopt(moved, sockets, here, release_elsewhere)
         except BaseException:
-            if here is not None and connection.stage is OVER:
-                upstream, member = here
-                upstream.pool.released(member)
+            if here is not None and here[1] is not None and connection.stage is OVER:
+                here[0].pool.released(here[1])
             connection.over("error")  # so that its end is logged
             raise
-
-    def adopt_waiting(self, fields: Mapping[str, Any], client: socket.socket) -> None:
-        """Take over a client that waits for a server; see `MuxProtocol.suspend_waiting`.
-
-        Raises:
-            LookupError: These rules have no such backend; the socket is still the caller's, as with any other error.
-        """
-        record = ConnectionRecord(**fields["record"])
-        check_types(record)
-        upstream = self.upstreams.find(record.backend or "")
-        connection = self._moved_here(record, fields["version"])
-        try:
-            connection.adopt_waiting(fields, client, upstream)
-        except BaseException:
-            connection.over("error")  # so that its end is logged
-            raise
-
-    def _moved_here(self, record: ConnectionRecord, version: int) -> MuxProtocol:
-        """Make what goes on with a connection of another process, whose rules had this version; 0 if that is not known."""
-        configuration = self.configuration
-        if 0 < version < configuration.version:
-            configuration = attrs.evolve(configuration, version=version)
-        return MuxProtocol(self, configuration, self.runtime, record)
 
     def listen(self, opened: socket.socket) -> IListeningPort:
         """Accept the clients of a socket, of which a duplicate is taken."""

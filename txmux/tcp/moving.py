@@ -1,4 +1,4 @@
-"""The state of a relayed connection that moves to another process, and its form in a message."""
+"""The state of a connection that moves to another process, and its form in a message."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _LONGEST = 60.0
 """Seconds that a connection may be on its way; more would mean that the clock was set."""
 
-Sockets: TypeAlias = tuple[socket.socket, socket.socket]
-"""The sockets of the client and of the server."""
+Sockets: TypeAlias = tuple[socket.socket, ...]
+"""The sockets of the client and, unless it waits for one, of the server."""
 
 SlotRelease: TypeAlias = "Callable[[Callable[[], None]], None]"
 """Releases the slot that a connection still has in the pool of a process that it has left. Calls its argument when
@@ -29,7 +29,10 @@ no connection has the slot there."""
 
 @attrs.frozen
 class MovedConnection:
-    """All that another process needs of a connection, besides its two sockets."""
+    """All that another process needs of a connection, besides its sockets.
+
+    Of a client that waits for a server, what it has sent is held for that one.
+    """
 
     record: ConnectionRecord
     age: float  # seconds since the client was accepted
@@ -38,6 +41,9 @@ class MovedConnection:
     relay: RelayState  # how far its bytes have come
     version: int = 0  # that of the rules by which the client was accepted; 0 if that is not known
     at: float | None = None  # the time of this state, by the clock that both processes have
+    waited: float | None = (
+        None  # seconds for which it has waited for a server; ``None`` if it has one
+    )
 
 
 def accepted_at(age: float, at: float | None, now: float) -> float:

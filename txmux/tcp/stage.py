@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import Exchange
     from txmux.net.relay.ends import IRelayTransport
+    from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.net.tls.termination import AgreedTLS
     from txmux.tcp.configuration import Configuration
     from txmux.tcp.io_runtime import IORuntime
+    from txmux.tcp.moving import MovedConnection, Sockets
     from txmux.tcp.preconnection import Preconnection
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
@@ -126,6 +128,16 @@ class Stage:
 
     def abort(self, reason: AbortReason) -> None:
         self._client.advance(TurnedAway(Refusal.RESET, reason))
+
+    # Moving to another process.
+
+    def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets] | None:
+        """Stop, and return what is told of it in a `MovedConnection`; ``None`` if it cannot move. `resume` or `let_go` is next."""
+
+    def resume(self, moved: MovedConnection) -> None: ...
+
+    def let_go(self) -> None:
+        """Forget the sockets, which another process has, too."""
 
 
 class _Over(Stage):

@@ -1,8 +1,9 @@
-"""Hands relayed connections over to another process: the giving side and the adopting side.
+"""Hands connections over to another process: the giving side and the adopting side.
 
 Over a channel between the two, a batch at a time::
 
-    old: adopt   the record of each connection, and its two descriptors
+    old: adopt   the record of each connection, and its two descriptors; for clients that wait for a server it is
+                 adopt_waiting, with one descriptor each
     new:         which of them it can take; it does not touch them yet
     old: go_on   which of them are the new one's, and are forgotten here; the others are resumed here
 
@@ -64,24 +65,28 @@ async def hand_over(connections: Iterable[Stream], channels: Iterable[LeasedSlot
 
 
 def _batches(connections: Iterable[Stream]) -> Iterator[list[_Suspended]]:
-    """Suspend connections, one batch at a time, when a process is ready to take it."""
-    batch: list[_Suspended] = []
-    held = 0
-    for one in connections:
-        if one.record.reason is not None:
-            continue  # it has ended meanwhile
-        connection = one.expand()
-        suspended = connection.suspend()
-        if suspended is None:
-            continue
-        moved, sockets = suspended
-        batch.append((connection, moved, sockets))
-        held += len(moved.relay.client.held) + len(moved.relay.server.held)
-        if len(batch) == _BATCH or held >= _HELD:
+    """Suspend connections, one batch at a time, when a process is ready to take it; at last those that wait, as they came."""
+    every = list(connections)
+    for waiting in (False, True):
+        batch: list[_Suspended] = []
+        held = 0
+        for one in sorted(every, key=lambda one: one.accepted_at) if waiting else every:
+            if one.record.reason is not None:
+                continue  # it has ended meanwhile
+            connection = one.expand()
+            if (connection.state == "connecting") is not waiting:
+                continue
+            suspended = connection.suspend()
+            if suspended is None:
+                continue
+            moved, sockets = suspended
+            batch.append((connection, moved, sockets))
+            held += len(moved.relay.client.held) + len(moved.relay.server.held)
+            if len(batch) == _BATCH or held >= _HELD:
+                yield batch
+                batch, held = [], 0
+        if batch:
             yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
 
 
 async def _hand_to(slots: LeasedSlots, batches: Iterator[list[_Suspended]]) -> int:
@@ -106,7 +111,7 @@ async def _offer(channel: Channel, number: int, batch: list[_Suspended]) -> _Tak
     """Offer a batch; return which of it the other process takes, and whether it will report their ends."""
     try:
         answer = await channel.ask(
-            "adopt",
+            "adopt" if batch[0][1].waited is None else "adopt_waiting",
             seconds=_PATIENCE,
             descriptors=[end.fileno() for _, _, sockets in batch for end in sockets],
             batch=number,
@@ -190,7 +195,12 @@ class Adopting:
 
     @property
     def handlers(self) -> dict[str, Callable[..., object]]:
-        return {"adopt": self._adopt, "go_on": self._go_on, "received": self._received}
+        return {
+            "adopt": self._adopt,
+            "adopt_waiting": self._adopt,
+            "go_on": self._go_on,
+            "received": self._received,
+        }
 
     @property
     def is_waiting(self) -> bool:
@@ -218,14 +228,15 @@ class Adopting:
     def _adopt(
         self, batch: int, connections: dict[str, Any], descriptors: Sequence[int]
     ) -> dict[str, Any]:
-        ends = iter(sockets_of(descriptors))
+        ends, rows = sockets_of(descriptors), connections["rows"]
+        each = len(ends) // max(1, len(rows))
         if not self._are_moving:
             self._are_moving = True
             self._while_moving.__enter__()
         offered = self._offered[batch] = {}
         unpacking = Unpacking(connections["names"])
-        for index, row in enumerate(connections["rows"]):
-            sockets = next(ends), next(ends)
+        for index, row in enumerate(rows):
+            sockets = tuple(ends[index * each : (index + 1) * each])
             if self.is_closed:
                 close(sockets)
                 continue
@@ -233,7 +244,9 @@ class Adopting:
                 moved = unpacking.read(row)
                 factory = self._factory(moved.record.listener)
                 factory.runtime.check_adopting()
-            except (MuxError, IndexError, KeyError, TypeError, ValueError) as problem:
+                if moved.waited is not None:
+                    factory.upstreams.find(moved.record.backend or "")
+            except (MuxError, LookupError, TypeError, ValueError) as problem:
                 _log.info("a connection cannot be taken over: {why}", why=repr(problem))
                 close(sockets)
                 continue

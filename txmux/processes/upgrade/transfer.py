@@ -16,7 +16,6 @@ from twisted.logger import Logger
 
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
-from txmux.processes.upgrade.waiting import AdoptedWaiting, hand_over_waiting
 from txmux.processes.workers.messages import sockets_of
 from txmux.tcp.lean import Stream
 
@@ -146,8 +145,7 @@ class ConnectionTransfer:
             moved = await self._hand_over_flows(all_slots)
             connections = self._serving.connections()
             streams = [one for one in connections if isinstance(one, Stream)]
-            moved += await hand_over(streams, all_slots)
-            return moved + await hand_over_waiting(streams, [one.channel for one in all_slots])
+            return moved + await hand_over(streams, all_slots)
         finally:
             self._giving -= 1
             for slots in all_slots:
@@ -181,19 +179,13 @@ class ConnectionTransfer:
         adopting.is_closed = self._is_closed
         self._adopting[adopting] = awaited = self._serving.listening_ports.awaited
 
-        def lost() -> None:
-            waiting.channel_lost()
-            self._adopted(adopting)
-
         handlers: dict[str, Callable[..., object]] = {
             **adopting.handlers,
             "adopt_flows": self._adopt_flows,
             "end_flows": self._end_flows,
             "flows_done": partial(self._serving.listening_ports.flows_are_here, awaited),
         }
-        waiting = AdoptedWaiting(self._serving.factory_of, adopting)
-        handlers.update(waiting.handlers)
-        adopting.channel = self._channel(end, handlers, lost)
+        adopting.channel = self._channel(end, handlers, partial(self._adopted, adopting))
 
     def _adopt_flows(
         self, descriptors: Sequence[int] = (), flows: Sequence[dict[str, Any]] = ()

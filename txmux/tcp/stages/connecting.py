@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -16,6 +16,9 @@ from txmux.backends.connect.dial import Dial
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.net.addresses import text_of
+from txmux.net.relay.ends import NO_RECEIVER
+from txmux.net.relay.interface import RelayState, SideState, Timeouts
+from txmux.net.sockets.transport import CLOSED, SocketTransport
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
 from txmux.tcp.preconnection import Preconnection
@@ -26,6 +29,7 @@ from txmux.wire.client_hello import parse_client_hello
 
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
+    from txmux.tcp.moving import MovedConnection, Sockets
     from txmux.telemetry.record import ConnectionState
 
 _WITH_PORT = IPv4Address, IPv6Address
@@ -250,17 +254,23 @@ class Connecting(Stage):
         self._upstream = self._upstream.for_held()
         self._refuse(self._upstream.pool.line.cause)
 
-    def suspend(self) -> float | None:
-        """Leave the line, and stop reading; return how many seconds the client has waited, or ``None`` if it does not wait."""
-        held, client = self._held, self._client
-        if held is None or not held.is_waiting:
+    @override
+    def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets] | None:
+        """Leave the line, and stop reading; only a client that waits in one can move."""
+        held, client, transport = self._held, self._client, self._client.transport
+        if held is None or not held.is_waiting or not isinstance(transport, SocketTransport):
+            return None
+        if client.is_previewed or client.agreed_tls or client.source or client.replays:
             return None
         self._upstream.pool.line.remove(held)
-        client.transport.pauseProducing()
-        return client.runtime.clock.seconds() - held.since
+        transport.pauseProducing()
+        waited = client.runtime.clock.seconds() - held.since
+        of_client, of_server = SideState(0, b"", client.has_finished), SideState(0, client.received)
+        state = RelayState(of_client, of_server, 0.0, None)
+        return state, self._upstream.timeouts, waited, (transport.getHandle(),)
 
-    def resume(self) -> None:
-        """Wait again, after `suspend`."""
+    @override
+    def resume(self, moved: MovedConnection) -> None:
         client = self._client
         client.transport.resumeProducing()
         if client.has_finished:
@@ -269,6 +279,12 @@ class Connecting(Stage):
         why = self._upstream.hold(self._place_in_line(), "no-server")
         if why is not None:
             self._refuse(why)
+
+    @override
+    def let_go(self) -> None:
+        transport: Any = self._client.transport
+        transport.protocol.receiver = NO_RECEIVER
+        transport.connectionLost(CLOSED)
 
     def _leave_line(self, held: HeldClient) -> None:
         if held.since >= 0:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 from typing_extensions import override
 
-from txmux.net.relay.interface import RelayedBytes, RelayResult
+from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended
 
@@ -114,8 +114,17 @@ class Relaying(Stage):
         self._upstream.pool.moved_away(self._member)
         return partial(self._upstream.pool.release_slot, self._member)
 
-    @property
-    def sockets(self) -> Sockets:
+    @override
+    def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets] | None:
+        state = self.relay.suspend()
         client: Any = self._client.transport.getHandle()
         server: Any = self._server.transport.getHandle()
-        return client, server
+        return None if state is None else (state, self.relay.timeouts, None, (client, server))
+
+    @override
+    def resume(self, moved: MovedConnection) -> None:
+        self.relay.resume(moved.relay)
+
+    @override
+    def let_go(self) -> None:
+        self.relay.let_go()

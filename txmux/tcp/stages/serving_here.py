@@ -63,11 +63,11 @@ class ServingHere(Stage):
     def abort(self, reason: AbortReason) -> None:
         self._end(reason)
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         self._paused = True
         self._client.transport.pauseProducing()
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         self._paused = False
         if not self._owes_finish():
             self._client.transport.resumeProducing()
@@ -166,10 +166,10 @@ class _CountingTransport:
         self.write(b"".join(data))
 
     def pauseProducing(self) -> None:
-        self._stage.pause()
+        self._stage.pause_reading()
 
     def resumeProducing(self) -> None:
-        self._stage.resume()
+        self._stage.resume_reading()
 
     def startTLS(self, *args: Any, **kwargs: Any) -> Any:
         """Begin TLS; the interfaces that are provided change by that."""
