@@ -123,6 +123,10 @@ class TalkTests(SynchronousTestCase):
         self.assertEqual(
             TunnelRequest("socks4", TunnelTarget("192.0.2.1", 22)).first, b"\4\1\0\x16\xc0\0\2\1\0"
         )
+        self.assertEqual(
+            TunnelRequest("socks4", TunnelTarget("2001:db8::1", 22)).first,
+            b"\4\1\0\x16\0\0\0\1\0" + b"2001:db8::1\0",
+        )
 
     def test_password_is_in_no_text(self) -> None:
         self.assertNotIn("secret", repr(LOGIN))

@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Callable, Generator
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, TypeAlias
 
 import attrs
@@ -146,8 +146,8 @@ def _socks4(target: TunnelTarget) -> _Steps:
     """Ask for a connection (SOCKS 4, and 4A for a name, whose address is 0.0.0.1)."""
     asked = b"\4\1" + target.port.to_bytes(2, "big")
     try:
-        asked += ip_address(target.host).packed + b"\0"
-    except ValueError:
+        asked += IPv4Address(target.host).packed + b"\0"
+    except ValueError:  # also IPv6, for which there is no other place
         asked += b"\0\0\0\1\0" + target.host.encode("ascii") + b"\0"
     answer = yield asked, _exactly(8)
     _check_version(answer, 0)
