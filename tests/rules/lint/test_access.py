@@ -62,6 +62,11 @@ FILES = {
     # destinations by name
     f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": OPEN,
     f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = ~.*\n": OPEN,
+    "[route n]\nmatch = tls sni=a\nbackend = c\n[backend b]\nserver = {sni}:443\nallow_names = *\n"
+    "[backend c]\nserver = 127.0.0.1:1\nfallback = b\n": OPEN,
+    f"default = b\n[route n]\nmatch = ssh\n{TO}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": OPEN.replace(
+        "8:", "9:"
+    ),
     f"allow = 10.0.0.0/8\n{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": "",
     f"{NAMED}from = 10.0.0.0/8\n[backend b]\nserver = {{sni}}:443\nallow_names = *\n": "",
     f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *.net, *.com\n": "",

@@ -8,7 +8,8 @@ from typing import Any
 
 from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import scopes, set_of
-from txmux.rules.model import Backend, Clients, NetworkSet, Route, Rules, TlsEnd
+from txmux.rules.model import Backend, Clients, Listener, NetworkSet, Route, Rules, TlsEnd
+from txmux.rules.model.backend import backends_of
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.values import network
@@ -107,12 +108,13 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
     """Find backends by which anyone can be connected to anything."""
     reported = set()
     for scope in scopes(rules):
-        for route in rules.routes_of(scope.owner):
-            backend = route.outcome
-            if not isinstance(backend, Backend) or backend.allow_names is None:
-                continue
+        owner = scope.owner
+        ways = [one.outcome for one in rules.routes_of(owner) if not one.clients.allowed]
+        if isinstance(owner, Listener):
+            ways.append(owner.default)
+        for backend in backends_of(ways):
             names = backend.allow_names
-            if route.clients.allowed or not all(map(names.allow, _ANY_NAMES)):
+            if names is None or not all(map(names.allow, _ANY_NAMES)):
                 continue
             for listener in scope.listeners:
                 if listener.clients.allowed is None and (backend.name, listener) not in reported:
