@@ -324,6 +324,7 @@ class ServerLineTests(BackendTestCase):
             ("app-{host}.lan:{port}", "app-{host}.lan", 0),
             ("udp:{sni}:{port}", "{sni}", 0),
             ("192.0.2.1:{port}", "192.0.2.1", 0),
+            ("app:{port}", "app", 0),
         ):
             kind: Any = "udp" if text.startswith("udp:") else "tcp"
             kinds[text] = Server(text, kind, host=host, port=port)

@@ -42,7 +42,8 @@ class ViaTests(BackendTestCase):
             "": form,
             "socks5h://127.0.0.1:1080": f"{form}; did you mean socks5://?",
             "https://127.0.0.1:1080": f"{form}; did you mean http://?",
-            "socks5://proxy": "the proxy 'proxy' has no port; write proxy:PORT, unix:/path, srv:_service._tcp.DOMAIN "
+            "socks5://proxy:0": "the proxy: a port must be a whole number from 1 to 65535, not '0'",
+            "socks5://proxy": "the proxy: 'proxy' has no port; write proxy:PORT, unix:/path, srv:_service._tcp.DOMAIN "
             "or a Twisted client endpoint string",
             "socks5://consul:web": "'consul:web' is no proxy to connect to; write its HOST:PORT",
             "socks5://{local}:1": "'{local}:1' is no proxy to connect to; write its HOST:PORT",

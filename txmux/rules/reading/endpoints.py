@@ -13,7 +13,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-from txmux.rules.model import Section, Server, Via
+from txmux.rules.model import PORT, Section, Server, Via
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, nearest
 from txmux.rules.reading.consul import CONSUL, consul_server, with_options
@@ -156,7 +156,7 @@ def proxy(text: str) -> Via:
     try:
         its_server = server(place)
     except InvalidValueError as error:
-        raise InvalidValueError(*(f"the proxy {message}" for message in error.messages)) from None
+        raise InvalidValueError(*(f"the proxy: {message}" for message in error.messages)) from None
     if its_server.kind != "tcp" or its_server.depends_on_client:
         raise InvalidValueError(f"{place!r} is no proxy to connect to; write its HOST:PORT")
     via = Via(kind, attrs.evolve(its_server, text=f"{kind}://{place}"))
@@ -236,7 +236,8 @@ def _server(text: str) -> Server:
     short = _SHORT.fullmatch(text)
     kind = (_kind_of(text) or "").lower()
     # A name and a number is a host even where a plugin has that name: no such plugin takes one number only.
-    if kind and (short is None or kind in {*_BUILT_IN, "tls"} or not short["port"].isdecimal()):
+    is_host = short is not None and (short["port"].isdecimal() or short["port"] == PORT)
+    if kind and (not is_host or kind in {*_BUILT_IN, "tls"}):
         return _endpoint(text, kind, host_like=short is not None)
     if short is None:
         if _NAME_OF_SERVER.fullmatch(text):
