@@ -59,9 +59,9 @@ class NamesTest(FlowCase):
         port = self.server.port
         wanted = {
             ("no-name", None),
-            ("name-denied", f"www.example:{port}"),
+            ("name-denied", f"udp:www.example:{port}"),
             ("address-denied", f"udp:10.0.0.1:{port}"),
-            ("no-server", f"nothing.test:{port}"),
+            ("no-server", f"udp:nothing.test:{port}"),
         }
         for name in ("www.example", "near.test", "nothing.test"):
             Talker.listening(self).say(_quic(name), self.port)

@@ -209,6 +209,16 @@ class AddressesTest(DestinationCase):
         line = await self.ends(port, hello("127.0.0.2"))  # where nothing of it listens
         self.assertEqual((line.reason, line.server), ("connect-refused", f"127.0.0.2:{port}"))
 
+    def test_own_address_behind_nat64(self) -> None:
+        backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"))
+        destinations = Destinations(
+            backend, NameCache(Clock()), lambda *place: place == ("8.8.8.8", 443), Clock().seconds
+        )
+        [template] = BackendPool(backend, Clock().seconds).members
+        for host in ("8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"):
+            found = destinations.choose(template, Asked({"sni": host}, "", 0))
+            self.assertEqual(getattr(found, "cause", None), "address-denied", host)
+
 
 class WaitingTest(DestinationCase):
     async def test_one_look_up_for_all_who_ask(self) -> None:

@@ -14,7 +14,7 @@ from txmux.backends.names.cache import KnownName, NameCache
 from txmux.backends.pool.member import Member
 from txmux.net.sockets.plainsocket import congestion_options
 from txmux.rules.model import LOCAL, Backend, IPAddress, Public, Reachable
-from txmux.rules.model.networks import unmapped
+from txmux.rules.model.networks import embedded, unmapped
 from txmux.telemetry.reasons import ConnectFailure
 
 if TYPE_CHECKING:
@@ -117,14 +117,14 @@ class Destinations:
                 return Denial("no-name", None)
             names = self._backend.allow_names
             if names is None or "%" in name or not names.allow(name):
-                return Denial("name-denied", _text(name, port))
+                return Denial("name-denied", server.at(name, port).text)
         found = self._cache.known(self._backend.resolvers, name) or self._literal(name)
         if found is None:
             is_name = not server.placeholder or (len(name) <= _LONGEST and _NAME.fullmatch(name))
             unknown = self._unknown(template, name, port, tried)
-            return unknown if is_name else Denial("name-denied", _text(name, port))
+            return unknown if is_name else Denial("name-denied", server.at(name, port).text)
         if not found.addresses:
-            return Denial("no-server", _text(name, port))
+            return Denial("no-server", server.at(name, port).text)
         return self._allowed(found, template, name, port, tried)
 
     def _unknown(
@@ -134,7 +134,7 @@ class Destinations:
             return Unknown(name)
         # The proxy looks it up, and many programs take a number in any form for an IPv4 address (inet_aton(3)).
         if _LIKE_ADDRESS.fullmatch(name):
-            return Denial("name-denied", _text(name, port))
+            return Denial("name-denied", template.server.at(name, port).text)
         member = self._member(template, name, port, name)
         if any(one.target.text == member.target.text for one in tried):
             return Denial("no-server", None)
@@ -193,8 +193,9 @@ class Destinations:
             return True
         now = self._seconds()
         if now >= candidate.own_until:
-            target = candidate.member.target
-            candidate.is_own = self._leads_here(target.host, target.port)
+            port = candidate.member.target.port
+            ways = candidate.address, *embedded(candidate.address)
+            candidate.is_own = any(self._leads_here(str(one), port) for one in ways)
             candidate.own_until = now + _FRESH
         return not candidate.is_own
 
@@ -205,7 +206,3 @@ class Destinations:
         if target.kind == "tcp" and self._backend.via is None:
             member.options = self._options(host)
         return member
-
-
-def _text(name: str, port: int) -> str:
-    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"

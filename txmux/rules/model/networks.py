@@ -225,26 +225,30 @@ _UNICAST, _NAT64, _6TO4, _TEREDO = map(
 )
 
 
+def embedded(address: IPAddress) -> list[ipaddress.IPv4Address]:
+    """Return the IPv4 addresses in an IPv6 address: mapped (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056), and Teredo (RFC 4380), which has two."""
+    number = int(address)
+    if isinstance(address, ipaddress.IPv4Address):
+        found = []
+    elif address in _NAT64 or address.ipv4_mapped is not None:
+        found = [number]
+    elif address in _6TO4:
+        found = [number >> 80]
+    else:
+        found = [number >> 64, ~number] if address in _TEREDO else []
+    return [ipaddress.IPv4Address(one & 0xFFFFFFFF) for one in found]
+
+
 def is_public(address: IPAddress) -> bool:
     """Return whether an address is one of the public Internet.
 
-    That is unicast which no registry of special addresses has (RFC 6890, with the lists of IANA), and IPv6 in which an IPv4 address is
-    if that is public: mapped ones (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056) and Teredo (RFC 4380), which has two.
+    That is unicast which no registry of special addresses has (RFC 6890, with the lists of IANA), and IPv6 in which only such an
+    IPv4 address is.
     """
-    if isinstance(address, ipaddress.IPv4Address):
-        return address not in _SPECIAL
-    if address.ipv4_mapped is not None:
-        return is_public(address.ipv4_mapped)
-    number = int(address)
-    if address in _NAT64:
-        inside = [number]
-    elif address in _6TO4:
-        inside = [number >> 80]
-    elif address in _TEREDO:
-        inside = [number >> 64, ~number]
-    else:
-        return address in _UNICAST and address not in _SPECIAL
-    return all(is_public(ipaddress.IPv4Address(one & 0xFFFFFFFF)) for one in inside)
+    inside = embedded(address)
+    if inside:
+        return all(map(is_public, inside))
+    return (address.version == 4 or address in _UNICAST) and address not in _SPECIAL
 
 
 class Public(Enum):
