@@ -16,8 +16,6 @@ _CHECKOUT = Path(__file__).parent.parent
 
 
 class ChangesTests(SynchronousTestCase):
-    """``python -m benchmarks.changes``."""
-
     def setUp(self) -> None:
         # As in the tests of the other benchmarks.
         leave_unmeasured(self)

@@ -71,8 +71,6 @@ def _code(cell: str) -> list[str]:
 
 
 class PageTestCase(SynchronousTestCase):
-    """Compares a page with what there is."""
-
     page: ClassVar[Path]
 
     def assert_told(self, told: Collection[str], there: Collection[str], section: str = "") -> None:

@@ -29,8 +29,6 @@ ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
 
 
 class ChangedTest(SynchronousTestCase):
-    """Backends of the same names, whose keys or servers change."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.upstreams = Upstreams(self.clock, self.clock, _dial)
@@ -309,8 +307,6 @@ class Process:
 
 
 class ToldTest(SynchronousTestCase):
-    """The clocks of the processes say different times."""
-
     def test_rest_of_ejection(self) -> None:
         old, new = Process(1000, eject=EJECT), Process(5, eject=EJECT)
         old.fail(0, 3)
@@ -510,8 +506,6 @@ class ExpectedTest(SynchronousTestCase):
 
 
 class HeardTest(SynchronousTestCase):
-    """A process that is told by another one what checks find."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.upstreams = Upstreams(self.clock, self.clock, _dial, checking=False)

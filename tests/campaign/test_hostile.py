@@ -7,8 +7,6 @@ from campaign.hostile.part import ATTACKS, run
 
 
 class HostileTest(SynchronousTestCase):
-    """Each attack once."""
-
     def test_attacks(self) -> None:
         """Meanwhile and afterwards the good client is served, nothing is left of an attack, and nobody gets what they should not."""
         report = run(Budget(5, 7))

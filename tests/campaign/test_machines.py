@@ -58,8 +58,6 @@ class ShortTests(SynchronousTestCase):
 
 
 class BesideTests(SynchronousTestCase):
-    """Others in the same trouble."""
-
     def test_refusing_server_ends_its_clients_only(self) -> None:
         peers = ("txmux", "HAProxy", "nginx", "sslh-select")
         *_, row = table(1, peers, TROUBLES[:1])

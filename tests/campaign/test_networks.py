@@ -15,8 +15,6 @@ from tests.interop.namespaces import Namespace
 
 
 class NetworksTests(SynchronousTestCase):
-    """What `campaign.networks` does for as long as it is given."""
-
     def setUp(self) -> None:
         if os.geteuid():
             raise SkipTest("only root makes network namespaces")

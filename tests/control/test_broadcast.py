@@ -124,8 +124,6 @@ class WorkersTest(WorkersCase):
 
 
 class LateWorkersTest(WorkersCase):
-    """A worker that does not answer in time."""
-
     patience = PATIENCE
 
     async def begun(self) -> int:

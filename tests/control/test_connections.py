@@ -126,8 +126,6 @@ class ListTest(LiveCase):
 
 
 class PortableListTest(ListTest):
-    """The same where bytes pass through Twisted's transports."""
-
     relay = "portable"
 
 

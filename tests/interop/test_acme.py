@@ -70,8 +70,6 @@ def _issuer(port: int, name: str) -> str:
 
 
 class AcmeCase(InteropTestCase):
-    """Has an authority, and a server behind txmux."""
-
     pebble: ClassVar[Pebble]
     redis: ClassVar[int]
 
@@ -313,8 +311,6 @@ class GotTests(AcmeCase):
 
 
 class EmbeddedTests(TestCase):
-    """A program with an `EmbeddedService`, which has one process."""
-
     async def test_first(self) -> None:
         """It gets its certificate while it serves, and stops without a trace."""
         folder = make_folder(self)
@@ -335,8 +331,6 @@ class EmbeddedTests(TestCase):
 
 
 class SharedTests(AcmeCase):
-    """Two machines, with one Redis."""
-
     def test_shared(self) -> None:
         """One asks, and the other reads what it got; each answers the challenges of the other, and Redis has no key as it is."""
         password = self.make_folder() / "password"

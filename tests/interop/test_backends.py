@@ -90,8 +90,6 @@ def _port(address: str) -> int:
 
 
 class KilledTests(InteropTestCase):
-    """Several nginx, of which one is killed."""
-
     def start_server(self, port: int) -> Child:
         folder = self.make_folder()
         return self.own(start_nginx(folder, _SITE.format(port=port)))
@@ -313,8 +311,6 @@ class TlsNginxTests(InteropTestCase):
 
 
 class ChecksTestCase(InteropTestCase, TestCase):
-    """Checks with real sockets."""
-
     timeout = 5 * PATIENCE
 
     async def check(
@@ -378,8 +374,6 @@ server {{
 
 
 class CheckedNginxTests(ChecksTestCase):
-    """One nginx, with the PROXY protocol and without."""
-
     ports: ClassVar[dict[str, int]]
     nginx: ClassVar[Child]
 
@@ -440,8 +434,6 @@ class CheckedNginxTests(ChecksTestCase):
 
 
 class RedisTests(ChecksTestCase):
-    """One Redis server."""
-
     redis: ClassVar[RedisServer]
 
     @classmethod
@@ -511,8 +503,6 @@ class SshTests(ChecksTestCase):
 
 
 class PostgresTests(ChecksTestCase):
-    """One PostgreSQL server."""
-
     port: ClassVar[int]
     postgres: ClassVar[Child]
 

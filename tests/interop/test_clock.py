@@ -68,6 +68,4 @@ class WorkersClockTests(ClockTests):
 
 
 class PortableClockTests(ClockTests):
-    """The same by Twisted's own means."""
-
     relay = "portable"

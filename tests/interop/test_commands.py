@@ -93,8 +93,6 @@ server =
 
 
 class CompletionTests(InteropTestCase):
-    """A word that is begun, and Tab."""
-
     def setUp(self) -> None:
         require_program("tmux")
         self.rules = self.folder / "a-rules-file.ini"

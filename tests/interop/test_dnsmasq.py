@@ -161,8 +161,6 @@ _HUNDREDS = 500
 
 
 class NameResolverTests(TestCase):
-    """dnsmasq, whose hosts change."""
-
     timeout = 5 * PATIENCE
 
     def setUp(self) -> None:

@@ -101,8 +101,6 @@ class FloodTestCase(WorkersTestCase):
 
 
 class SilentTest(FloodTestCase):
-    """Thousands of clients that say nothing."""
-
     def test_all_are_kept(self) -> None:
         """Without limits they are waited for; meanwhile others are served, and a client costs little memory."""
         mux = self.flooded()
@@ -145,8 +143,6 @@ class SilentTest(FloodTestCase):
 
 
 class GarbageTest(FloodTestCase):
-    """Clients that seem to speak TLS."""
-
     def test_garbage_is_found_out_at_no_cost(self) -> None:
         mux = self.flooded()
         self.be_served(mux)

@@ -201,8 +201,6 @@ def _children(process: int) -> list[int]:
 
 
 class KeepalivedTests(InteropTestCase):
-    """Each of the things that can happen to the machine that has the address."""
-
     network: ClassVar[Namespace]
     machines: ClassVar[tuple[_Machine, _Machine]]
     clients: _Clients

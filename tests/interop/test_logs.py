@@ -75,8 +75,6 @@ class BareLogTests(InteropTestCase):
 
 
 class LogFormatTests(InteropTestCase):
-    """The form of its lines."""
-
     def said(self, *options: str) -> list[str]:
         rules = self.folder / "rules.ini"
         rules.write_text("[listen public]\nendpoint = 127.0.0.1:0\n")

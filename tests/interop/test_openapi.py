@@ -44,8 +44,6 @@ LEFT_OUT = ("/api/stop", "/api/upgrade", "/api/events", "/readyz")
 
 
 class OpenAPITest(InteropTestCase):
-    """``/api/openapi.json``."""
-
     def test_schemathesis(self) -> None:
         """Whatever is asked, nothing fails inside the service, and each answer is as its description says."""
         token = self.folder / "token"

@@ -152,8 +152,6 @@ def verdict(flow: Sequence[bytes], **options: str) -> Verdict:
 
 
 class DtlsClientTests(InteropTestCase):
-    """``openssl s_client -dtls``."""
-
     def client(self, *options: str) -> socket.socket:
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(server.close)

@@ -167,8 +167,6 @@ frontend secure
 
 
 class HaproxyTests(InteropTestCase):
-    """The program that the protocol comes from."""
-
     def test_clients_in_both_versions_and_families(self) -> None:
         port = free_port()
         self.own(start_haproxy(self.folder, _FRONTEND.format(port=port)))
@@ -283,8 +281,6 @@ backend ended
 
 
 class InFrontHaproxyTests(InFrontTestCase):
-    """The program that the protocol comes from."""
-
     ways: ClassVar = {
         "v1": "send-proxy",
         "v2": "send-proxy-v2",
@@ -376,8 +372,6 @@ class InFrontHaproxyTests(InFrontTestCase):
 
 
 class InFrontNginxTests(InFrontTestCase):
-    """The stream proxy of nginx, which sends version 1."""
-
     ports: ClassVar[dict[str, int]]
     nginx: ClassVar[Child]
 
@@ -426,8 +420,6 @@ _ODD = (Tlv(0xEA, b""), Tlv(0xE0, b"\1"), Tlv(0xEE, b"\2\0\0\0\0"))
 
 
 class CloudTests(InteropTestCase):
-    """A client that comes with such a header."""
-
     def setUp(self) -> None:
         self.server = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.server.close)

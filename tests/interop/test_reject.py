@@ -27,8 +27,6 @@ fallback = reject
 
 
 class ClientTests(InteropTestCase):
-    """Clients of each protocol for which there is an answer."""
-
     relay: ClassVar[str] = "auto"
 
     @classmethod
@@ -105,14 +103,10 @@ class ClientTests(InteropTestCase):
 
 
 class PortableClientTests(ClientTests):
-    """The same with the transports of Twisted."""
-
     relay = "portable"
 
 
 class TlsEndTests(InteropTestCase):
-    """Clients inside of TLS that ends here."""
-
     def test_answered_inside(self) -> None:
         certificate = make_certificate(self.folder, "www.example.com")
         rules = f"""

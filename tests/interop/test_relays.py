@@ -108,8 +108,6 @@ class KernelTests(InteropTestCase):
 
 
 class PortableTests(KernelTests):
-    """The portable relay."""
-
     skip = None
     relay = "portable"
     copied = 100

@@ -100,8 +100,6 @@ class RunTestCase(InteropTestCase):
 
 
 class LifeTests(RunTestCase):
-    """From the start to the end."""
-
     def test_serve(self) -> None:
         """It serves, tells what happens in lines with a time and a level, and ends with 0 when it is told to stop."""
         child = self.start(settings="workers = 2")
@@ -179,8 +177,6 @@ def _end(pid: int) -> None:
 
 
 class FailureTests(RunTestCase):
-    """What cannot start says why, and only that."""
-
     def failure(self, *words: str | Path) -> tuple[int, str]:
         done = run(*COMMAND, *words)
         self.assertEqual(done.stdout, b"")
@@ -421,8 +417,6 @@ _FIRST_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")  # i
 
 
 class StartFailureTests(InteropTestCase):
-    """Each thing that can be wrong when ``twist txmux`` starts."""
-
     def failure(self, *sections: str, before: Sequence[str] = (), status: int = 1) -> str:
         self.rules = self.folder / "rules.ini"
         self.rules.write_text("\n".join(sections))

@@ -43,8 +43,6 @@ on_success: break
 
 
 class KeepClientsOutTests(ScenarioTestCase):
-    """The example, with CrowdSec's own commands."""
-
     addresses = (_PUBLIC, _CLIENT, _LISTED)
 
     def setUp(self) -> None:

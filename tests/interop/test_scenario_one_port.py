@@ -27,8 +27,6 @@ _PUBLIC = "203.0.113.1"
 
 
 class SshOver443Tests(ScenarioTestCase):
-    """The example file, with every server on its usual port."""
-
     addresses = (_CLIENT, _DENIED, _PUBLIC)
     vpn: ClassVar[Child]
     log: ClassVar[Path]
@@ -193,8 +191,6 @@ _SECRET = ("-k", "a secret of the tests", "-m", "chacha20-ietf-poly1305", "-t", 
 
 
 class HttpsAndTunnelTests(ScenarioTestCase):
-    """The example file."""
-
     addresses = (_BROWSER, "198.51.100.80", "203.0.113.1", *_TUNNELS)
 
     @classmethod
@@ -272,8 +268,6 @@ server {
 
 
 class FirstBytesTests(ScenarioTestCase):
-    """The example file, with every server on its usual port."""
-
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
@@ -392,8 +386,6 @@ class SpokenToFirstTests(_NetworksCase):
 
 
 class ServerSpeaksFirstTests(_NetworksCase):
-    """The example file, with every server on its usual port."""
-
     files: ClassVar[Path]
     mail: ClassVar[Child]
 

@@ -63,8 +63,6 @@ backend = 127.0.0.1:{ports[plain]}
 
 
 class NginxTests(InteropTestCase):
-    """One nginx with a port for each backend."""
-
     files: ClassVar[Path]
 
     @classmethod
@@ -236,8 +234,6 @@ backend = unix:{redis.socket}
 
 
 class RedisTests(InteropTestCase):
-    """One Redis server, behind one listener by TCP and behind another by its UNIX socket."""
-
     redis: ClassVar[RedisServer]
 
     @classmethod

@@ -66,8 +66,6 @@ class SharingTestCase(SupervisedTestCase):
 
 
 class SharedBansTest(SharingTestCase):
-    """Two services, and one Redis."""
-
     def setUp(self) -> None:
         super().setUp()
         self.start_redis()

@@ -67,8 +67,6 @@ def _waited(machine: EmbeddedService) -> float:
 
 
 class SharedRatesTest(TestCase):
-    """One source, and two services."""
-
     timeout = 600
 
     def setUp(self) -> None:

@@ -333,8 +333,6 @@ class BadFileTests(InteropTestCase):
 
 
 class WorkerTests(InteropTestCase):
-    """Several processes that end TLS."""
-
     def test_changed_certificate_of_all_processes(self) -> None:
         authority = make_authority()
         path = self.folder / "site.pem"

@@ -74,8 +74,6 @@ class TutorialTestCase(ScenarioTestCase):
 
 
 class TutorialTests(TutorialTestCase):
-    """The first port."""
-
     shell = "sh"
 
     @classmethod
@@ -173,8 +171,6 @@ def _udp_blocks(language: str) -> list[str]:
 
 
 class UdpTutorialTests(TutorialTestCase):
-    """The first UDP port."""
-
     shell = "bash"
 
     @classmethod

@@ -101,8 +101,6 @@ class SystemdTestCase(InteropTestCase):
 
 
 class ServiceTests(SystemdTestCase):
-    """The service as it is."""
-
     def test_started_when_it_serves_as_a_user_of_its_own(self) -> None:
         self.start()
         self.assertEqual(self.manager.show("ActiveState"), "active")
@@ -257,8 +255,6 @@ class WatchdogTests(SystemdTestCase):
 
 
 class SocketTests(SystemdTestCase):
-    """With the socket of systemd."""
-
     endpoint = "systemd:domain=INET:index=0"
     opened: ClassVar[int]
 

@@ -65,8 +65,6 @@ def taker(decision: Decision[Route]) -> str:
 
 
 class OrderTests(SynchronousTestCase):
-    """The order of the reference."""
-
     def test_all(self) -> None:
         """It has every matcher for TCP once, and what takes all at its end."""
         duty = "each matcher has its place in the order under *Ambiguities* of docs/reference/matchers.md"
@@ -89,8 +87,6 @@ class OrderTests(SynchronousTestCase):
 
 
 class CorpusTests(SynchronousTestCase):
-    """Whom detection leads where."""
-
     def setUp(self) -> None:
         self.detector = Detector(routes())
 

@@ -127,8 +127,6 @@ class LearntTests(SynchronousTestCase):
 
 
 class CostTests(SynchronousTestCase):
-    """Sending byte by byte is not a way to make txmux work."""
-
     def test_long_head(self) -> None:
         """A head sent byte by byte is read once, not at every byte anew."""
         data = b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 2_000

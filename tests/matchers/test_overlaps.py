@@ -100,8 +100,6 @@ class HeldTests(SynchronousTestCase):
 
 
 class SearchTests(SynchronousTestCase):
-    """The whole search."""
-
     def setUp(self) -> None:
         """Import all tests that have samples, which hypothesis has to do outside of its own."""
         streams()

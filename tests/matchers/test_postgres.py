@@ -136,8 +136,6 @@ FACTS: Facts = (
 
 
 class CostTests(SynchronousTestCase):
-    """Sending byte by byte is not a way to make txmux work."""
-
     def test_long(self) -> None:
         """To read a packet byte by byte takes time in proportion."""
         predicate = postgres.predicate({"user": "alice"})

@@ -124,8 +124,6 @@ def facts(*datagrams: bytes) -> dict[str, str]:
 
 
 class VectorTests(SynchronousTestCase):
-    """The examples of the RFCs."""
-
     def test_changed(self) -> None:
         """A bit that is changed anywhere behind the version makes it a no."""
         for packet in (VERSION_1, VERSION_2, DRAFT_29):

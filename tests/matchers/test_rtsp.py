@@ -40,8 +40,6 @@ REFUSED = (
 
 
 class CostTests(SynchronousTestCase):
-    """Sending byte by byte is not a way to make txmux work."""
-
     def test_long_target(self) -> None:
         """A long line costs the same for each byte as a short one."""
         predicate = rtsp.predicate({})

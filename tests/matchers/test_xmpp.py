@@ -114,8 +114,6 @@ FACTS: Facts = (
 
 
 class CostTests(SynchronousTestCase):
-    """Sending byte by byte is not a way to make txmux work."""
-
     def test_many_attributes(self) -> None:
         """A long header costs the same for each byte as a short one."""
         predicate = xmpp.predicate({"to": "a"})

@@ -12,8 +12,6 @@ from txmux.net.addresses import asked_host, ip_address_of, text_of
 
 
 class AddressTest(SynchronousTestCase):
-    """What Twisted has for a socket's other end."""
-
     def read(self, host: str) -> object:
         kind = address.IPv6Address if ":" in host else address.IPv4Address
         found = ip_address_of(kind("TCP", host, 443))

@@ -63,8 +63,6 @@ class Recorder(ClientFactory):
 
 
 class MakeConnectionTests(SynchronousTestCase):
-    """What the wrapper does to a protocol."""
-
     def test_steps_out_of_the_way(self) -> None:
         client = Client()
         before = set(vars(client))
@@ -103,8 +101,6 @@ class MakeConnectionTests(SynchronousTestCase):
 
 
 class LoopbackTests(TestCase):
-    """Real connections."""
-
     def setUp(self) -> None:
         self.peers = PeerFactory()
 

@@ -20,8 +20,6 @@ from txmux.net.http import (
 
 
 class GetTests(TestCase):
-    """A server that the test plays itself."""
-
     timeout = 60
 
     def setUp(self) -> None:

@@ -10,8 +10,6 @@ from txmux.net.turns import Turns
 
 
 class TurnsTest(TestCase):
-    """What it gives to others, and when."""
-
     async def test_run(self) -> None:
         """Others have their turn again and again while something long runs, which gives its result in the end."""
         turns: list[int] = []

@@ -7,8 +7,6 @@ from typing import Any
 
 
 class Handshake:
-    """The client's side of a handshake, piece by piece."""
-
     def __init__(self, authority: str) -> None:
         self._come, self._go = ssl.MemoryBIO(), ssl.MemoryBIO()
         context = ssl.create_default_context(cafile=authority)

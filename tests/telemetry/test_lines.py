@@ -19,8 +19,6 @@ from txmux.telemetry.lines import LineWriter
 
 
 class StalledTest(SynchronousTestCase):
-    """Readers that are slow, or do not read at all."""
-
     def setUp(self) -> None:
         self.said: list[object] = []
 

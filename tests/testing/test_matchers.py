@@ -62,8 +62,6 @@ class SampleTests(CheckTestCase):
 
 
 class PredicateTests(CheckTestCase):
-    """What predicates must not do."""
-
     def test_raises(self) -> None:
         """Raise."""
 
@@ -373,8 +371,6 @@ class OptionTests(CheckTestCase):
 
 
 class WithoutHypothesisTests(SynchronousTestCase):
-    """Where hypothesis is not installed."""
-
     def test_absent(self) -> None:
         """The suite says what to install, and goes without it when told so."""
         script = (

@@ -119,8 +119,6 @@ class RealClientTests(SynchronousTestCase):
 
 
 class CostTests(SynchronousTestCase):
-    """Sending byte by byte is not a way to make txmux work."""
-
     def cost(self, data: bytes) -> float:
         """Count calls for each byte of a sample that is sent byte by byte."""
         return calls_in(lambda: byte_by_byte(data)) / len(data)

@@ -187,8 +187,6 @@ class RefusedTests(SynchronousTestCase):
 
 
 class CostTests(SynchronousTestCase):
-    """Sending byte by byte is not a way to make txmux work."""
-
     def test_small_frames(self) -> None:
         """Many small frames cost the same for each byte as few."""
         begun = BEGINNING + h2.request(b"", flags=1)

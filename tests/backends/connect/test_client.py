@@ -14,8 +14,6 @@ FIRST, SECOND = Exchange(b"a?", b"yes", repeat=True), Exchange(b"b?", b"too", re
 
 
 class AskingTests(SynchronousTestCase):
-    """One question after the other."""
-
     def setUp(self) -> None:
         self.transport = WaterMarkTransport()
         self.done = 0

@@ -26,8 +26,6 @@ from txmux.rules.reading.endpoints import server
 
 
 class ReasonTest(SynchronousTestCase):
-    """`reason_of`."""
-
     def test_lost_while_connecting(self) -> None:
         lost = Failure(ConnectError(string=Failure(ConnectionDone())))
         self.assertEqual(reason_of(lost), "the connection was closed")
@@ -69,8 +67,6 @@ class ItselfTest(TestCase):
 
 
 class CongestionTest(TestCase):
-    """Congestion control of connections to servers."""
-
     skip = None if hasattr(socket, "TCP_CONGESTION") else "it needs Linux"
 
     def options(self, to: str, congestion: str = "auto", default: str = "bbr") -> object:

@@ -38,8 +38,6 @@ def client(host: str) -> Address:
 
 
 class InTurnTests(SynchronousTestCase):
-    """Which addresses are tried."""
-
     def addresses(self, sources: Sources, host: str = "192.0.2.1") -> list[str]:
         return [source.address for source in sources.sources_towards(host, None)]
 
@@ -69,8 +67,6 @@ class InTurnTests(SynchronousTestCase):
 
 
 class OfTheClientTests(SynchronousTestCase):
-    """``source = client``."""
-
     def chosen(self, host: str, client: Address | None) -> Sequence[SourceAddress]:
         return Sources(("client",)).sources_towards(host, client)
 
@@ -100,8 +96,6 @@ class OfTheClientTests(SynchronousTestCase):
 
 
 class PortRangeTests(TestCase):
-    """Ranges of ports to connect from."""
-
     timeout = 300
 
     def setUp(self) -> None:
@@ -251,8 +245,6 @@ class DialTests(TestCase):
 
 
 class PrivilegeTests(SynchronousTestCase):
-    """Whether this process may do it."""
-
     def test_without_privilege(self) -> None:
         class Refusing(socket.socket):
             def setsockopt(self, *_: object) -> None:
@@ -281,8 +273,6 @@ class PrivilegeTests(SynchronousTestCase):
 
 
 class HintTests(SynchronousTestCase):
-    """The routing rules."""
-
     def hints(self, *servers: str, source: tuple[str, ...] = ("client",)) -> list[str]:
         return transparent_hints(Backend("web", tuple(map(server, servers)), source=source))
 

@@ -38,8 +38,6 @@ class _Greeter(Protocol):
 
 
 class HandshakeTests(TLSCase):
-    """Connections to servers."""
-
     def setUp(self) -> None:
         super().setUp()
         self.peers = PeerFactory()
@@ -314,8 +312,6 @@ class ExplanationTests(TLSCase):
 
 
 class FileTests(TLSCase):
-    """What is wrong with a file is told when it is read."""
-
     def assert_refused(self, key: str, message: str, **settings: Any) -> None:
         error = self.assertRaises(TLSFileError, BackendTLS, ServerTLS(**settings))
         self.assertEqual((error.key, str(error).replace(f"{self.folder}/", "")), (key, message))

@@ -98,8 +98,6 @@ class CheckingTestCase(TestCase):
 
 
 class ConnectionTests(CheckingTestCase):
-    """Whether a server can be connected to, and how it is left."""
-
     async def test_tcp(self) -> None:
         for dial in self.engines():
             self.server = PeerFactory()
@@ -192,8 +190,6 @@ class ConnectionTests(CheckingTestCase):
 
 
 class AnswerTests(CheckingTestCase):
-    """What is answered, and when."""
-
     async def test_healthy_answer_in_pieces(self) -> None:
         for dial in self.engines():
             self.server = PeerFactory()
@@ -288,8 +284,6 @@ class AnswerTests(CheckingTestCase):
 
 
 class CutTests(CheckingTestCase):
-    """Checks that are cut off."""
-
     async def test_connecting(self) -> None:
         target = server_at(make_stalled_port(self))
         for dial in self.engines():
@@ -337,8 +331,6 @@ class CutTests(CheckingTestCase):
 
 
 class SecureCase(CheckingTestCase):
-    """A server that may have TLS."""
-
     def setUp(self) -> None:
         super().setUp()
         made = make_certificate(make_folder(self), "a.example")
@@ -453,8 +445,6 @@ class AskingTests(SecureCase):
 
 
 class HeaderTests(CheckingTestCase):
-    """With the PROXY protocol."""
-
     async def received(self, version: Any) -> tuple[bytes, Peer]:
         self.server = PeerFactory()
         self.port = listen(self, self.server)
@@ -486,8 +476,6 @@ class HeaderTests(CheckingTestCase):
 
 
 class TlsTests(SecureCase):
-    """With TLS, as the backend's own connections have it."""
-
     def setUp(self) -> None:
         super().setUp()
         self.tls = BackendTLS(ServerTLS(ca=self.certificate))

@@ -157,8 +157,6 @@ class ScheduleTests(SynchronousTestCase):
 
 
 class MembersTests(SynchronousTestCase):
-    """Members come and go, and checks with them."""
-
     def setUp(self) -> None:
         (self.name,) = servers("a.example:80")
         self.checked = Checked(self.name, check=Check("tcp", interval=1, timeout=1))
@@ -220,8 +218,6 @@ class MembersTests(SynchronousTestCase):
 
 
 class ResultTests(SynchronousTestCase):
-    """Results on their way to pools."""
-
     def test_results_reach_other_processes(self) -> None:
         here, there = Checked(), Watched(check=Check("tcp"))
         here.at_once = Dialled.refuse

@@ -60,8 +60,6 @@ class ProbeTestCase(SynchronousTestCase):
 
 
 class HttpTests(ProbeTestCase):
-    """``http``."""
-
     def test_request(self) -> None:
         lines = http(Check("http", path="/health")).request.split(b"\r\n")
         self.assertEqual(lines[:2], [b"GET /health HTTP/1.1", b"Host: 10.0.0.1"])
@@ -119,8 +117,6 @@ class HttpTests(ProbeTestCase):
 
 
 class RedisTests(ProbeTestCase):
-    """``redis``."""
-
     def test_well(self) -> None:
         self.assert_said(REDIS, b"+PONG\r\n", "well")
         self.assert_said(REDIS, b"-NOAUTH Authentication required.\r\n", "well")
@@ -138,8 +134,6 @@ class RedisTests(ProbeTestCase):
 
 
 class PostgresTests(ProbeTestCase):
-    """``postgres``."""
-
     def test_well(self) -> None:
         self.assert_said(POSTGRES, message(b"R", bytes(4)), "well")
         self.assert_said(POSTGRES, ASKS_FOR_PASSWORD, "well")
@@ -160,8 +154,6 @@ class PostgresTests(ProbeTestCase):
 
 
 class SshTests(ProbeTestCase):
-    """``ssh``."""
-
     def test_answers(self) -> None:
         self.assert_said(SSH, b"SSH-2.0-OpenSSH_9.2\r\n", "well")
         self.assert_said(SSH, b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n", "well")

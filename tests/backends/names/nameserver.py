@@ -45,8 +45,6 @@ def srv(target: str, port: int = 22, priority: int = 0, weight: int = 0, ttl: in
 
 @attrs.define
 class NameServer(server.DNSServerFactory):
-    """Answers from memory, over UDP and TCP."""
-
     zone: dict[str, list[Any]] = attrs.field(factory=dict)  # the records of each name
     codes: dict[tuple[str, int], int] = attrs.field(factory=dict)  # answered instead
     asked: Counter[tuple[str, int]] = attrs.field(factory=Counter)  # how often, by name and type

@@ -28,8 +28,6 @@ def service(name: str = SERVICE, **options: Any) -> Server:
 
 
 class CountingPool(BackendPool):
-    """A pool that counts how often it was given addresses."""
-
     given = 0
 
     def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:
@@ -60,8 +58,6 @@ class CountingLookup(Lookup):
 
 
 class NamesTestCase(NameServerTestCase):
-    """A test with names that are kept up to date."""
-
     def setUp(self) -> None:
         super().setUp()
         nowhere = Path("/nowhere")

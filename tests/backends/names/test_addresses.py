@@ -12,8 +12,6 @@ from txmux.rules.model import Server
 
 
 class ScriptedLookup(Lookup):
-    """Answers by heart."""
-
     def __init__(self, *addresses: str) -> None:
         self.answer = HostAnswer({dns.A: frozenset(addresses)}, FAR)
 
@@ -27,8 +25,6 @@ class ScriptedLookup(Lookup):
 
 
 class AddressTests(SynchronousTestCase):
-    """Which addresses of a name are taken, and in which order."""
-
     def found(self, server: Server, *addresses: str) -> list[str]:
         finding = Deferred.fromCoroutine(AddressFinder(ScriptedLookup(*addresses), server).find())
         return [it.host for it in self.successResultOf(finding).addresses]

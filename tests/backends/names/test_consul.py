@@ -161,8 +161,6 @@ class QuestionTests(ConsulCase):
 
 
 class TroubleTests(ConsulCase):
-    """What goes wrong."""
-
     async def known(self, **options: Any) -> BackendPool:
         self.consul.register("web", [Instance(80)])
         pool = self.consul_pool(**options)
@@ -378,8 +376,6 @@ def _texts(body: bytes, *, passing: bool = False) -> list[tuple[str, int, int]]:
 
 
 class InstancesTests(SynchronousTestCase):
-    """Who clients may be led to."""
-
     def test_addresses(self) -> None:
         """The address of the service counts, else that of the node; the order does not depend on the answer's."""
         instances = [
@@ -446,8 +442,6 @@ class InstancesTests(SynchronousTestCase):
 
 
 class IndexTests(SynchronousTestCase):
-    """Which index the next question has."""
-
     def test_next_index(self) -> None:
         for before, reported, expected in (
             (0, "7", 7),

@@ -40,8 +40,6 @@ HOST = "host.test"
 
 
 class LookupTestCase(NameServerTestCase):
-    """A test with a look-up that asks the test's name server."""
-
     def setUp(self) -> None:
         super().setUp()
         folder = make_folder(self)
@@ -67,8 +65,6 @@ class LookupTestCase(NameServerTestCase):
 
 
 class HostTests(LookupTestCase):
-    """Addresses of hosts."""
-
     async def test_both_families(self) -> None:
         self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=40) + aaaa("fd00::1", ttl=20)
         answer = await self.lookup.host(HOST)
@@ -116,8 +112,6 @@ class HostTests(LookupTestCase):
 
 
 class AliasTests(LookupTestCase):
-    """CNAME records."""
-
     async def test_chain(self) -> None:
         self.zone[HOST] = cname("alias.test", ttl=7)
         self.zone["alias.test"] = cname("end.test")
@@ -153,8 +147,6 @@ class AliasTests(LookupTestCase):
 
 
 class ServiceTests(LookupTestCase):
-    """Servers of services."""
-
     async def test_records(self) -> None:
         self.zone["_ssh._tcp.test"] = [
             srv("one.test", 22, 10, 60, ttl=9),
@@ -186,8 +178,6 @@ class ServiceTests(LookupTestCase):
 
 
 class SystemTests(LookupTestCase):
-    """What the system's files say."""
-
     async def test_hosts(self) -> None:
         self.hosts.write_text("10.0.0.1 other host.test\n10.0.0.2 host.test\nfd00::01 HOST.test\n")
         answer = await self.lookup.host(HOST)
@@ -252,8 +242,6 @@ class SystemTests(LookupTestCase):
 
 
 class TroubleTests(LookupTestCase):
-    """Name servers that do not answer as they should."""
-
     async def test_server_failure(self) -> None:
         self.server.fail(HOST, dns.ESERVER)
         self.assertEqual(
@@ -351,8 +339,6 @@ class TroubleTests(LookupTestCase):
 
 
 class WithoutEdnsTests(LookupTestCase):
-    """Name servers that do not know EDNS."""
-
     async def test_refused_is_asked_without_edns(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         for code in (dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION):
@@ -451,8 +437,6 @@ class CancelTests(LookupTestCase):
 
 
 class ResolvConfTests(SynchronousTestCase):
-    """The file that names the name servers."""
-
     def test_all(self) -> None:
         text = (
             "; a comment\n"
@@ -495,8 +479,6 @@ class ResolvConfTests(SynchronousTestCase):
 
 
 class HostsTests(SynchronousTestCase):
-    """The file of hosts."""
-
     def setUp(self) -> None:
         self.path = make_folder(self) / "hosts"
 
@@ -514,8 +496,6 @@ class HostsTests(SynchronousTestCase):
 
 
 class RouteTests(SynchronousTestCase):
-    """The ways this machine knows."""
-
     def test_routes(self) -> None:
         self.assertTrue(has_route("127.0.0.1"))
         self.assertFalse(has_route("255.255.255.255"))

@@ -23,8 +23,6 @@ from txmux.rules.model import Backend, Resolve, Server
 
 
 class AnswerTests(NamesTestCase):
-    """What the members of a pool are."""
-
     async def test_name_servers_of_the_backend(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         other = self.name_server()
@@ -273,8 +271,6 @@ class FailureTests(NamesTestCase):
 
 
 class ServiceTests(NamesTestCase):
-    """Servers named by SRV records."""
-
     async def test_records(self) -> None:
         self.zone[SERVICE] = [srv("one.test", 22, 10, 5), srv("two.test", 2222, 20, 0)]
         self.zone["one.test"] = a("10.0.0.1", "10.0.0.2")
@@ -414,8 +410,6 @@ class FirstAnswerTests(NamesTestCase):
 
 
 class TimeTests(NamesTestCase):
-    """When a name is looked up again."""
-
     async def test_wait_is_ttl_within_bounds(self) -> None:
         pool = self.pool(resolve=Resolve(30))
         for ttl, seconds in ((0, 1), (1, 1), (7, 7), (30, 30), (31, 30), (2**31, 30)):
@@ -476,8 +470,6 @@ class StopTests(NamesTestCase):
 
 
 class ToldTests(NamesTestCase):
-    """A process that looks names up, and one that does not."""
-
     def setUp(self) -> None:
         super().setUp()
         self.other = NameResolver(self.time, is_active=False)

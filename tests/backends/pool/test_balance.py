@@ -42,8 +42,6 @@ def letters(members: Sequence[Member], picked: Sequence[Member]) -> str:
 
 
 class DistributionTests(SynchronousTestCase):
-    """How often each member is chosen."""
-
     def check(self, kind: Balance, weights: tuple[int, ...], *, held: bool) -> None:
         members, chooser, counts = members_of(*weights), make(kind), Counter[int]()
         for client in range(PICKS):
@@ -78,8 +76,6 @@ class DistributionTests(SynchronousTestCase):
 
 
 class RoundRobinTests(SynchronousTestCase):
-    """``round-robin``."""
-
     def test_smooth(self) -> None:
         members, chooser = members_of(5, 1, 1), make("round-robin")
         picked = [chooser(members, "") for _ in range(14)]
@@ -102,8 +98,6 @@ class RoundRobinTests(SynchronousTestCase):
 
 
 class LeastConnectionsTests(SynchronousTestCase):
-    """``least-connections``."""
-
     def test_fewest(self) -> None:
         members, chooser = members_of(1, 1, 1), make("least-connections")
         (
@@ -120,8 +114,6 @@ class LeastConnectionsTests(SynchronousTestCase):
 
 
 class RandomTests(SynchronousTestCase):
-    """``random``."""
-
     def test_better_of_two(self) -> None:
         members, chooser = members_of(1, 1, 1, 1), make("random")
         for member in members[1:]:
@@ -139,8 +131,6 @@ class RandomTests(SynchronousTestCase):
 
 
 class SourceHashTests(SynchronousTestCase):
-    """``source-hash``."""
-
     clients = tuple(f"2001:db8::{number:x}" for number in range(2000))
 
     def chosen(self, members: Sequence[Member]) -> dict[str, Member]:
@@ -184,8 +174,6 @@ class SourceHashTests(SynchronousTestCase):
 
 
 class FirstTests(SynchronousTestCase):
-    """``first``."""
-
     def test_first(self) -> None:
         members, chooser = members_of(1, 9), make("first")
         self.assertEqual({chooser(members, "") for _ in range(9)}, {members[0]})
@@ -213,8 +201,6 @@ def order(balance: Balance, affinity: str, servers: dict[str, int]) -> list[str]
 
 
 class VectorTests(SynchronousTestCase):
-    """The published test vectors."""
-
     def test_vectors(self) -> None:
         vectors = json.loads(VECTORS.read_text())
         self.assertGreater(len(vectors), 15)
@@ -232,8 +218,6 @@ class VectorTests(SynchronousTestCase):
 
 
 class AffinityTests(SynchronousTestCase):
-    """What a client is led by."""
-
     def key(self, balance: Balance, address: str = "", **facts: str) -> str:
         affinity = affinity_of(balance)
         assert affinity is not None

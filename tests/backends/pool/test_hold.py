@@ -16,8 +16,6 @@ from txmux.rules.model import Check
 
 
 class LineTests(SynchronousTestCase):
-    """Who goes on, when, and how fast."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.is_up = False

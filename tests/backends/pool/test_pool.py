@@ -13,8 +13,6 @@ from txmux.rules.reading.endpoints import server
 
 
 class ChoiceTests(SynchronousTestCase):
-    """Who is chosen."""
-
     def test_balance(self) -> None:
         pool = Watched()
         self.assertEqual([pool.pick() for _ in range(4)], pool.members * 2)
@@ -64,8 +62,6 @@ class ChoiceTests(SynchronousTestCase):
 
 
 class LimitTests(SynchronousTestCase):
-    """``max_connections``."""
-
     def test_backend(self) -> None:
         pool = Watched(max_connections=2)
         first, second = pool.pick(), pool.pick()
@@ -113,8 +109,6 @@ class LimitTests(SynchronousTestCase):
 
 
 class NameTests(SynchronousTestCase):
-    """Servers whose addresses come and go."""
-
     def setUp(self) -> None:
         (self.server,) = servers("db.example.com:5432", weight=2, max_connections=1)
         self.watched = Watched(self.server, eject=Ejection(1))
@@ -206,8 +200,6 @@ class NameTests(SynchronousTestCase):
 
 
 class EjectionTests(SynchronousTestCase):
-    """Connections that fail."""
-
     def failures(self, pool: Watched, *times: float) -> None:
         for time in times:
             pool.clock.advance(time - pool.clock.seconds())
@@ -436,8 +428,6 @@ class LastResortTests(SynchronousTestCase):
 
 
 class CheckTests(SynchronousTestCase):
-    """What checks find."""
-
     def results(self, pool: Watched, results: str) -> list[str]:
         pool.changes.clear()
         for result in results:

@@ -166,8 +166,6 @@ class MachineWithFallback(PoolMachine):
 
 
 class PoolProperties(SynchronousTestCase):
-    """All that can happen, in any order."""
-
     def test_machine(self) -> None:
         for machine in (PoolMachine, MachineWithFallback):
             run_state_machine_as_test(

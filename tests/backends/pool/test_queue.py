@@ -13,8 +13,6 @@ from txmux.rules.model import Ejection
 
 
 class QueueTests(SynchronousTestCase):
-    """Who is served, and when."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.queue = ClientQueue(2, 5.0, self.clock.callLater)

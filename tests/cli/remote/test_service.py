@@ -262,8 +262,6 @@ class DrainTests(ServiceTestCase):
 
 
 class UpgradeTests(ServiceTestCase):
-    """`txmux upgrade`, which waits for what comes of it."""
-
     def test_connections_and_socket_stay(self) -> None:
         mux = self.service("workers = 2")
         ends = self.relayed(mux, self.server)

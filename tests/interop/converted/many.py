@@ -14,8 +14,6 @@ from txmux.service import MuxService
 
 
 class Commands(LineOnlyReceiver):
-    """What it is told."""
-
     delimiter = b"\n"
 
     def __init__(self) -> None:

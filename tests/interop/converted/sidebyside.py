@@ -171,8 +171,6 @@ class SideBySideTestCase(InteropTestCase):
 
 
 class HaproxyTestCase(SideBySideTestCase):
-    """HAProxy beside txmux."""
-
     program = "haproxy"
 
     def whole(self, text: str) -> str:
@@ -236,8 +234,6 @@ def _groups(names: re.Match[str]) -> str:
 
 
 class NginxTestCase(SideBySideTestCase):
-    """nginx beside txmux."""
-
     program = "nginx"
 
     def whole(self, text: str) -> str:

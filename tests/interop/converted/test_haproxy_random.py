@@ -87,8 +87,6 @@ class Writer:
 
 
 class RandomTests(InteropTestCase):
-    """Many frontends at once."""
-
     def test_alike(self) -> None:
         servers = {name: Named(self, name).port for name in _BACKENDS}
         ports = [[free_port() for _ in range(_COUNT)] for _ in range(2)]
@@ -144,8 +142,6 @@ _TLS_CLIENTS = tuple(
 
 
 class RandomTlsTests(HaproxyTestCase):
-    """Many frontends."""
-
     def test_alike(self) -> None:
         make_certificate(self.own_folder, "a.example")
         chance = random.Random(_TLS_SEED)

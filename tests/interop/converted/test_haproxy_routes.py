@@ -8,8 +8,6 @@ from tests.interop.converted.sidebyside import HaproxyTestCase
 
 
 class FirstBytesTests(HaproxyTestCase):
-    """A configuration each."""
-
     def test_ssh_by_seven_bytes_or_silence_and_https(self) -> None:
         self.prove(
             """
@@ -168,8 +166,6 @@ class FirstBytesTests(HaproxyTestCase):
 
 
 class NameTests(HaproxyTestCase):
-    """A configuration each."""
-
     def test_names_without_case(self) -> None:
         self.prove(
             """
@@ -325,8 +321,6 @@ _TLS = ("hello www.example", "hello x.example")
 
 
 class RuleTests(HaproxyTestCase):
-    """Which clients reach which server, and which are closed."""
-
     def prove_rules(self, rules: str, expected: Mapping[str, str]) -> None:
         self.prove_frontend(rules, expected)
         self.assertEqual(self.found.warnings, ())
@@ -447,8 +441,6 @@ class RuleTests(HaproxyTestCase):
 
 
 class ChosenTests(HaproxyTestCase):
-    """A configuration each."""
-
     def test_map_with_a_default(self) -> None:
         (self.own_folder / "sites.map").write_text(
             "# site backend\na.example one\nb.example two\nc.example gone\n"

@@ -30,8 +30,6 @@ def _answering(
 
 
 class CheckedTests(HaproxyTestCase):
-    """Servers that are checked."""
-
     def serve(self, name: str, replies: dict[bytes, bytes], greeting: bytes = b"") -> None:
         self.servers[name] = Named(self, name, answer=_answering(replies, greeting))
 
@@ -228,8 +226,6 @@ def _within(context: ssl.SSLContext, said: bytes) -> Callable[[socket.socket], N
 
 
 class SpokenToTests(HaproxyTestCase):
-    """How servers are spoken to."""
-
     def test_verified_tls_to_the_server(self) -> None:
         certificate = make_certificate(self.own_folder, "inside.example")
         other = make_certificate(self.own_folder, "other.example")
@@ -369,8 +365,6 @@ _IN_TIME = "timeout check 1m"
 
 
 class CheckTests(HaproxyTestCase):
-    """One server, whose checks are read."""
-
     def answering(
         self, status: str, *, tls: ssl.SSLContext | None = None, after: float = 0
     ) -> Named:

@@ -5,8 +5,6 @@ from tests.interop.servers import make_certificate
 
 
 class EndedTests(HaproxyTestCase):
-    """A configuration each."""
-
     def setUp(self) -> None:
         super().setUp()
         make_certificate(self.own_folder, "a.example", "www.a.example")

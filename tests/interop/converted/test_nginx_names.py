@@ -4,8 +4,6 @@ from tests.interop.converted.sidebyside import NginxTestCase
 
 
 class PrereadTests(NginxTestCase):
-    """A configuration each."""
-
     def test_names_and_group_for_others(self) -> None:
         self.prove(
             """

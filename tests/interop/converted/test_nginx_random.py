@@ -113,8 +113,6 @@ class Writer:
 
 
 class RandomTests(NginxTestCase):
-    """Many maps."""
-
     def test_same_servers_answer(self) -> None:
         unlooked = 0
         for seed in range(_SEED, _SEED + _COUNT):

@@ -32,8 +32,6 @@ def _wait(connection: socket.socket) -> None:
 
 
 class ServerTests(NginxTestCase):
-    """A configuration each."""
-
     def test_ports_for_any_client(self) -> None:
         self.prove(
             """
@@ -282,8 +280,6 @@ class ServerTests(NginxTestCase):
 
 
 class TlsTests(NginxTestCase):
-    """TLS that ends here, or begins here."""
-
     def test_tls_ended(self) -> None:
         made = make_certificate(self.own_folder, "a.example", "b.example")
         self.prove(
@@ -350,8 +346,6 @@ class TlsTests(NginxTestCase):
 
 
 class RealTests(NginxTestCase):
-    """OpenSSH and two sites behind one port."""
-
     sshd: ClassVar[SshServer]
     sites: ClassVar[dict[str, int]]
 

@@ -5,8 +5,6 @@ from tests.interop.originals import Named
 
 
 class FileTests(SslhTestCase):
-    """Files."""
-
     def test_ssh_tls_and_the_last_for_the_rest(self) -> None:
         self.prove(
             """
@@ -111,8 +109,6 @@ class FileTests(SslhTestCase):
 
 
 class ArgumentTests(SslhTestCase):
-    """Command lines."""
-
     def test_long_options(self) -> None:
         self.prove(
             "sslh --foreground --timeout 1 --listen 127.0.0.1:<port> --ssh <ssh> --ssl <tls> "

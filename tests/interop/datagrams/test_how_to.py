@@ -33,8 +33,6 @@ server {{
 
 
 class HowToTests(InteropTestCase):
-    """The page is followed from top to bottom."""
-
     def setUp(self) -> None:
         self.text = _DOCUMENT.read_text()
         self.here, self.office, self.client = (Namespace(self) for _ in range(3))

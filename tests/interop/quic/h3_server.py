@@ -30,8 +30,6 @@ def have_no_more_ids(connection: Any) -> None:
 
 
 class _Served(QuicConnectionProtocol):
-    """A connection."""
-
     def __init__(self, connection: QuicConnection, stream_handler: Any, name: str) -> None:
         super().__init__(connection, stream_handler)
         if not connection.configuration.connection_id_length:

@@ -14,8 +14,6 @@ NAMES = ("site", "shop", "blog")
 
 
 class OneSocketTests(QuicCase):
-    """Servers for some names."""
-
     wanted: ClassVar = {
         **dict.fromkeys(NAMES, ()),
         "careful": ("--retry",),

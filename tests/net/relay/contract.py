@@ -199,8 +199,6 @@ class RelayCase(_Base):
 
 
 class KernelCase(RelayCase):
-    """Makes kernel relays."""
-
     skip = None if is_supported() else "this system cannot"
 
     def make_sides(self, clock: Any, client: End, server: End) -> Sides:
@@ -208,8 +206,6 @@ class KernelCase(RelayCase):
 
 
 class PortableCase(RelayCase):
-    """Makes portable relays."""
-
     def make_sides(self, clock: Any, client: End, server: End) -> Sides:
         return portable_sides(client, server)
 

@@ -30,8 +30,6 @@ _PER_TURN = 2**18
 
 
 class PeerSocket:
-    """One peer."""
-
     def __init__(self, plain: socket.socket, who: Who) -> None:
         self.socket = plain
         self._stream = _SENT[8:] if who == "client" else _SENT

@@ -37,8 +37,6 @@ def _room(connected: socket.socket) -> int:
 
 
 class MarkTest(SynchronousTestCase):
-    """When a socket has a mark."""
-
     skip = _SKIP
 
     def setUp(self) -> None:
@@ -184,8 +182,6 @@ class MarkTest(SynchronousTestCase):
 
 
 class MarkedRelayTest(KernelCase, LeanCase, TestCase):
-    """Marks on the sockets of a relay."""
-
     ends: list[Any]
 
     async def marked(self) -> tuple[Any, Any, socket.socket]:

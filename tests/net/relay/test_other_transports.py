@@ -96,8 +96,6 @@ class TlsServerTest(MuxTestCase):
 
 
 class UnixTest(MuxTestCase):
-    """UNIX sockets on both sides."""
-
     async def test_half_close(self) -> None:
         folder = make_folder(self)
         path = str(folder / "backend")

@@ -27,8 +27,6 @@ def _since_heard(connected: socket.socket) -> float:
 
 
 class UnansweredTest(SynchronousTestCase):
-    """When a peer counts as gone."""
-
     def test_when_it_is_over(self) -> None:
         for silence, is_over in (
             (ANSWERED, False),
@@ -65,8 +63,6 @@ class _Transport:
 
 
 class SocketTest(SynchronousTestCase):
-    """What sockets tell."""
-
     skip = _SKIP
 
     def setUp(self) -> None:
@@ -181,8 +177,6 @@ class LostPeerCase(RelayCase):
 
 
 class KernelLostPeerTest(KernelCase, LostPeerCase, TestCase):
-    """The kernel relay."""
-
     side = kernel
 
     async def test_adopted_relay_reads_keepalive_of_sockets(self) -> None:
@@ -202,7 +196,5 @@ class KernelLostPeerTest(KernelCase, LostPeerCase, TestCase):
 
 
 class PortableLostPeerTest(PortableCase, LostPeerCase, TestCase):
-    """The portable relay."""
-
     skip = _SKIP
     side = portable

@@ -24,8 +24,6 @@ from txmux.testing import WaterMarkTransport
 
 
 class PortableRelayTest(PortableCase, OrderContract, ResetContract, TestCase):
-    """Over TCP sockets of Twisted's."""
-
     async def test_endings_in_one_turn(self) -> None:
         client, server = await self.start()
         server.transport.pauseProducing()
@@ -116,8 +114,6 @@ class _Case(SynchronousTestCase):
 
 
 class RateTests(_Case):
-    """How fast it is."""
-
     def test_exact(self) -> None:
         """Over ten seconds either limit is met within 5 per cent, whatever it is and however late timers are."""
         for rate in (1, 7, 100, 5_000, 1_000_000, 20_000_000):

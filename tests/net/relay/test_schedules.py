@@ -117,22 +117,16 @@ class ScheduleTests(_Base):
 
 
 class PortableTest(ScheduleTests, SynchronousTestCase):
-    """The portable relay."""
-
     def make_sides(self, client: End, server: End) -> Sides:
         return portable_sides(client, server)
 
 
 class PortableUnixTest(PortableTest):
-    """The portable relay between UNIX sockets."""
-
     def make_wiring(self) -> Wiring:
         return UnixWiring(self.private.reactor, self)
 
 
 class PortablePollTest(PortableTest):
-    """The portable relay, run by another reactor."""
-
     reactor = "poll"
     examples = 15
 
@@ -144,8 +138,6 @@ class PortableSelectTest(PortablePollTest):
 
 
 class PortableAsyncioTest(PortablePollTest):
-    """The portable relay, run by the loop of asyncio."""
-
     reactor = "asyncio"
 
 
@@ -163,8 +155,6 @@ class KernelTest(ScheduleTests, SynchronousTestCase):
 
 
 class KernelUnixTest(KernelTest):
-    """The kernel relay between UNIX sockets."""
-
     def make_wiring(self) -> Wiring:
         return UnixWiring(self.private.reactor, self)
 
@@ -203,8 +193,6 @@ class KernelWithoutPipesTest(KernelTest):
 
 
 class KernelPollTest(KernelTest):
-    """The kernel relay, run by another reactor."""
-
     reactor = "poll"
     examples = 15
 
@@ -216,6 +204,4 @@ class KernelSelectTest(KernelPollTest):
 
 
 class KernelAsyncioTest(KernelPollTest):
-    """The kernel relay, run by the loop of asyncio."""
-
     reactor = "asyncio"

@@ -12,8 +12,6 @@ from txmux.net.sockets.descriptors import Descriptors, _count_open
 
 
 class DescriptorsTest(SynchronousTestCase):
-    """`Descriptors` itself."""
-
     def test_counts_open_and_not_highest(self) -> None:
         before = _count_open()
         ours, theirs = socket.socketpair()

@@ -41,8 +41,6 @@ def said(events: Sequence[LogEvent], words: str) -> int:
 
 
 class MemoryTest(SynchronousTestCase):
-    """`Memory` itself."""
-
     def setUp(self) -> None:
         self.system = _System()
         self.memory = Memory(self.system.give, lambda: self.system.now)

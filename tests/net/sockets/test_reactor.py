@@ -37,8 +37,6 @@ class _Reader:
 
 
 class WorkersReactorTest(SynchronousTestCase):
-    """The reactor of workers."""
-
     skip = None if is_available() else "these need Linux"
     kind = "workers"
 

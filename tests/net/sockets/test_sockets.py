@@ -45,8 +45,6 @@ class _From:
 
 
 class SocketsTest(TestCase):
-    """Connections from a `SocketConnector` to a `SocketPort`."""
-
     timeout = 180
 
     def setUp(self) -> None:
@@ -316,8 +314,6 @@ class SocketsTest(TestCase):
 
 
 class PollerTest(TestCase):
-    """`Poller` itself."""
-
     timeout = 180
 
     def _raise(self) -> None:

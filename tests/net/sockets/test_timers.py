@@ -14,8 +14,6 @@ from txmux.net.sockets.timers import Timers
 
 
 class TimersTest(SynchronousTestCase):
-    """`Timers`."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.timers = Timers(self.clock)

@@ -40,8 +40,6 @@ _PAIR = "name a PEM file with a certificate and its key"
 
 
 class FileTests(SynchronousTestCase):
-    """Of a whole file of rules."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         identity = authority().issue("a.example")

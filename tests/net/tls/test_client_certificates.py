@@ -17,8 +17,6 @@ _ID = "spiffe://example.org/ns/prod/sa/api"
 
 
 class AllowedTests(SynchronousTestCase):
-    """`is_allowed`."""
-
     def fits(self, identity: Identity, *lines: str) -> bool:
         return is_allowed(identity.certificate, [allowed_client(line) for line in lines])
 
@@ -89,8 +87,6 @@ class AllowedTests(SynchronousTestCase):
 
 
 class LineTests(SynchronousTestCase):
-    """`allowed_client`."""
-
     def test_errors(self) -> None:
         for text, expected in (
             (

@@ -15,8 +15,6 @@ _WANTED = "name a PEM file with a certificate and its key"
 
 
 class RevocationTests(SynchronousTestCase):
-    """`read_revocations`."""
-
     def test_all(self) -> None:
         path = make_folder(self) / "crl.pem"
         own, other = authority().revoke(), make_authority("Other").revoke()
@@ -42,8 +40,6 @@ class RevocationTests(SynchronousTestCase):
 
 
 class KeyPairTests(SynchronousTestCase):
-    """`read_key_pairs`."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.own = authority().issue("a.example")

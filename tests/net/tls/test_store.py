@@ -28,8 +28,6 @@ from txmux.rules.reading.route import allowed_client
 
 
 class StoreCase(SynchronousTestCase):
-    """Has a folder for files."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.clock = Clock()
@@ -135,8 +133,6 @@ def name_of(certificate: x509.Certificate) -> str:
 
 
 class ContextTests(StoreCase):
-    """`Contexts`."""
-
     def test_by_name(self) -> None:
         files = tuple(map(self.pem, ("first.example", "*.example", "x.example")))
         contexts = Contexts(TlsEnd(files))
@@ -204,8 +200,6 @@ class ContextTests(StoreCase):
 
 
 class ClientTests(StoreCase):
-    """Certificates of clients."""
-
     def setUp(self) -> None:
         super().setUp()
         self.authority = make_authority()
@@ -248,8 +242,6 @@ class ClientTests(StoreCase):
 
 
 class StoreTests(StoreCase):
-    """`CertificateStore`."""
-
     def setUp(self) -> None:
         super().setUp()
         self.events: list[Any] = []

@@ -8,8 +8,6 @@ from txmux.net.tls.termination import cause_of
 
 
 class CauseTests(SynchronousTestCase):
-    """`cause_of`."""
-
     def test_others(self) -> None:
         self.assertEqual(cause_of(SSL.Error([("a", "b", "c d")])), "the TLS handshake failed: c d")
         self.assertEqual(cause_of(SSL.Error([])), "the TLS handshake failed: []")

@@ -166,8 +166,6 @@ def _readable(text: str) -> str:
 
 
 class PropertyTests(SynchronousTestCase):
-    """What is so of every file."""
-
     @given(FILES.map(_readable))
     def test_any_form_means_the_same_and_is_stable(self, text: str) -> None:
         after = laid_out(text)

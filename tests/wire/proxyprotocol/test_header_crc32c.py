@@ -6,8 +6,6 @@ from txmux.wire.proxyprotocol.header import crc32c
 
 
 class Crc32cTests(SynchronousTestCase):
-    """The Castagnoli checksum."""
-
     def test_check_value(self) -> None:
         """It has the check value that identifies CRC32C among the 32-bit checksums."""
         self.assertEqual(crc32c(b"123456789"), 0xE3069283)
