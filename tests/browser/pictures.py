@@ -57,7 +57,6 @@ _TXMUX = f"'{sys.executable}' -m txmux"
 
 
 def picture_of_terminal(name: str, title: str, text: str, width: int) -> None:
-    """Draw what a terminal shows."""
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(text.rstrip()))
     svg = console.export_svg(title=title, code_format=_SVG, unique_id=name)

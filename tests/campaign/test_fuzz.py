@@ -44,7 +44,6 @@ class ShortTests(SynchronousTestCase):
                 self.attempt(name, data[: made.longest])
 
     def attempt(self, name: str, data: bytes) -> None:
-        """Try one input."""
         try:
             target.load(name).check(data)
             self.flushLoggedErrors()  # what a message makes fail is logged

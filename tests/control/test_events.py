@@ -100,7 +100,6 @@ class SamplingTest(SynchronousTestCase):
         self.clock.advance(5)
 
     def flood(self, more: int) -> None:
-        """Have this many more events than are passed on."""
         for number in range(MOST + more):
             self.sampling.pass_on({"event": "begin", "number": number})
 

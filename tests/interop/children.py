@@ -217,7 +217,6 @@ def eventually(condition: Callable[[], bool], what: str, patience: float = PATIE
 
 
 def has_ipv6() -> bool:
-    """Tell whether this machine has an IPv6 loopback address."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))

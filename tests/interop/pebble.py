@@ -83,7 +83,6 @@ class Pebble:
 
     @property
     def issued(self) -> int:
-        """How many certificates it has given so far."""
         return self.child.output.count("Issued certificate")
 
     def get(self, url: str) -> Any:

@@ -23,7 +23,6 @@ class Certificate:
 
 
 def make_certificate(folder: Path, *names: str) -> Certificate:
-    """Make a certificate for these host names."""
     made = make_authority(names[0], *names)
     files = (folder / f"{names[0]}.{suffix}" for suffix in ("pem", "key", "both"))
     certificate = Certificate(*files)
@@ -129,7 +128,6 @@ def start_nginx(folder: Path, http: str) -> Child:
 
 
 def files_site(port: int, folder: Path) -> str:
-    """Write a site of the files in a folder."""
     return f"server {{ listen 127.0.0.1:{port}; root {folder}; }}\n"
 
 
@@ -199,7 +197,6 @@ defaults
 
 
 def start_haproxy(folder: Path, frontends: str, before: tuple[str, ...] = ()) -> Child:
-    """Start a proxy with these sections."""
     configuration = folder / "haproxy.cfg"
     configuration.write_text(_HAPROXY.format(frontends=frontends))
     child = Child(*before, "haproxy", "-W", "-db", "-f", configuration)
@@ -298,7 +295,6 @@ def _as_nobody(folder: Path) -> tuple[str, ...]:
 
 
 def restart_postgres(folder: Path, port: int, **more: str | Path) -> Child:
-    """Start a server again that has ended."""
     settings = {
         "port": port,
         "listen_addresses": "127.0.0.1",

@@ -208,7 +208,6 @@ def still_open(clients: list[socket.socket]) -> list[socket.socket]:
 
 
 def send_garbage(client: socket.socket) -> None:
-    """Send as much as is wanted."""
     try:
         client.sendall(garbage())
         client.shutdown(socket.SHUT_WR)
@@ -217,7 +216,6 @@ def send_garbage(client: socket.socket) -> None:
 
 
 def wait_for_end(client: socket.socket) -> None:
-    """Wait until it is closed, in whatever manner."""
     try:
         while client.recv(100):
             pass

@@ -147,7 +147,6 @@ _ASKS_FOR_COOKIE = (
 
 
 def verdict(flow: Sequence[bytes], **options: str) -> Verdict:
-    """Ask about a flow."""
     return dtls.predicate(options)(Datagrams(tuple(flow)))
 
 

@@ -395,7 +395,6 @@ class SharedByTlsTest(SharingTestCase):
         _set(str(file))
 
     def start(self, *names: str) -> None:
-        """Start Redis, with a certificate for these names."""
         self.start_redis(identity=self.authority.issue(*names))
         output_of("redis-cli", "-s", self.redis.socket, "config", "set", "requirepass", "secret")
 

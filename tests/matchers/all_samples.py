@@ -54,7 +54,6 @@ def all_samples(attribute: str = "SAMPLES") -> dict[str, tuple[Any, ...]]:
 
 
 def for_streams() -> dict[str, IProtocolMatcher]:
-    """Give the installed matchers that are for TCP."""
     return {
         name: matcher
         for name, matcher in installed_matchers().items()

@@ -59,7 +59,6 @@ def expected(stream: dict[str, Any]) -> set[str]:
 
 
 def taker(decision: Decision[Route]) -> str:
-    """Name the route that won."""
     assert decision.route is not None
     return decision.route.name
 

@@ -35,7 +35,6 @@ def each_with(*tables: str) -> pytest.MarkDecorator:
 
 
 def rows(name: str, table: str) -> Any:
-    """Give a table of a matcher."""
     return all_samples(table).get(name, ())
 
 

@@ -108,7 +108,6 @@ class HandoverCase(MuxTestCase):
         self.there.handlers["adopt"] = adopted
 
     async def end_all(self, peers: Iterable[tuple[Peer, Peer]]) -> None:
-        """End connections, some of which may have ended."""
         for client, server in peers:
             if client.lost is None:
                 client.close()

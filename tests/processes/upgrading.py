@@ -109,7 +109,6 @@ class Upgrading(Mux):
     end = stop
 
     def kill(self) -> None:
-        """End all of it, whatever has become of it."""
         for pid in self._pids:
             if not is_gone(pid):
                 os.kill(pid, signal.SIGKILL)

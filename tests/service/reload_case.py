@@ -13,7 +13,6 @@ LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
 
 
 async def greeted(test: TestCase, port: int, greeting: bytes = b"SSH-2.0-a\r\n") -> Peer:
-    """Connect a client that speaks."""
     client = await connect(test, port)
     client.send(greeting)
     return client

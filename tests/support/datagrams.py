@@ -40,7 +40,6 @@ class Talker(DatagramProtocol):
 
     @property
     def port(self) -> int:
-        """Its port."""
         transport: Any = self.transport
         return int(transport.getHost().port)
 

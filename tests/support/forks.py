@@ -76,7 +76,6 @@ def can_fork(words: Sequence[str], environ: Mapping[str, str]) -> bool:
 
 
 def start(words: list[str], environ: Mapping[str, str], *, stdin: bool) -> Program:
-    """Start a program with a pipe for its output."""
     reading, writing = os.pipe()
     given, giving = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY), -1)
     try:

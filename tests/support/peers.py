@@ -95,7 +95,6 @@ class Peer(Protocol):
         self.transport.loseConnection()
 
     def reset(self) -> None:
-        """Break the connection off."""
         self.transport.abortConnection()
 
     def was_reset(self) -> bool:

@@ -115,7 +115,6 @@ class QuicClient(_End):
         self._waiting: list[tuple[int, Deferred[None]]] = []
 
     def ask(self, port: int, name: str = "www.example.com") -> None:
-        """Connect, and ask."""
         self.connection = QuicConnection(
             configuration=QuicConfiguration(
                 is_client=True, alpn_protocols=["h3"], server_name=name, verify_mode=ssl.CERT_NONE

@@ -31,7 +31,6 @@ class PreviewedCase(MuxTestCase):
     """Each listener also has a route that hands over, for clients that never come: what tests find is as without it."""
 
     def mux(self, routes: Iterable[Route] = (), **settings: Any) -> int:
-        """Listen with a multiplexer."""
         if self.relay == "auto":
             routes = [*routes, route("ssh", "handover:/nowhere", from_=["192.0.2.1"])]
         return super().mux(routes, **settings)

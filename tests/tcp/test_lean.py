@@ -210,7 +210,6 @@ class _World:
         self.turn()
 
     def story(self) -> dict[str, Any]:
-        """Return all that anybody has seen of it."""
         records = []
         for record in self.log.records:
             fields = attrs.asdict(record)

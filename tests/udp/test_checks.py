@@ -14,7 +14,6 @@ from txmux.wire.proxyprotocol.decode import decode_datagram
 
 class CheckTests(FlowCase):
     async def until(self, state: str) -> None:
-        """Wait until the first server is in a state."""
         pool = next(
             one.pool for one in self.running.factories[0].upstreams.all() if one.backend.name == "b"
         )

@@ -54,7 +54,6 @@ def finished(name: str) -> bytes:
 
 
 def nameless(data: bytes) -> bytes:
-    """Answer as a server that wants no ID."""
     return data if data[0] < 0x80 else answering(b"") if data[0] & 0xF0 == 0xC0 else b""
 
 
@@ -63,7 +62,6 @@ class Host(Talker):
 
     @classmethod
     def named(cls, test: ConnectionsCase, name: str) -> Host:
-        """Make one whose IDs have its name."""
         handshake = answering(served(name))
         found = cls.listening(
             test,

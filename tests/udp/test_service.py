@@ -132,7 +132,6 @@ class WorkersTests(SupervisedTestCase):
         self.assertEqual(len(set(server.senders)), 2)
 
     async def reload(self, text: str, *, is_ok: bool = True) -> None:
-        """Have other rules."""
         self.write(text)
         report = await self.running.reload()
         self.assertEqual(report.ok, is_ok, report.errors)

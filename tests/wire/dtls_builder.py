@@ -9,7 +9,6 @@ _BEFORE_SESSION_ID = 4 + 2 + 32
 
 
 def dtls_body(*extensions: bytes, cookie: bytes = b"", version: int = V12) -> bytes:
-    """Make the body of a ClientHello, with a cookie."""
     hello = client_hello(*extensions, legacy_version=version)
     behind = _BEFORE_SESSION_ID + 1 + hello[_BEFORE_SESSION_ID]
     return hello[4:behind] + sized(1, cookie) + hello[behind:]
@@ -36,7 +35,6 @@ def record(
 
 
 def hello_datagrams(body: bytes, *cuts: int, message: int = 0) -> list[bytes]:
-    """Cut a hello into fragments, one a record."""
     places = [0, *cuts, len(body)]
     return [
         record(fragment(body, start, end, message=message), number=number)

@@ -19,7 +19,6 @@ def settings(*identifiers: int) -> bytes:
 
 
 def headers(*fields: tuple[str, str]) -> bytes:
-    """Encode a header section."""
     return bytes(Encoder().encode(fields))
 
 

@@ -55,7 +55,6 @@ class _Machine:
         self._full = 0
 
     def come(self, source: int = 1) -> bool:
-        """Tell whether a client is let in."""
         now = int(self._seconds() * 1e9)
         full = max(self._full, now)
         if full + _INTERVAL > now + _INTERVAL * _BURST:

@@ -33,7 +33,6 @@ from txmux.wire.proxyprotocol.header import Address
 
 
 def client(host: str) -> Address:
-    """Name a client."""
     return Address(ip_address(host), 50000)
 
 

@@ -38,7 +38,6 @@ WELL = CheckResult(ok=True)
 
 
 def ill(why: str) -> CheckResult:
-    """Make what a failed check finds."""
     return CheckResult(ok=False, why=why)
 
 

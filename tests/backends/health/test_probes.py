@@ -24,17 +24,14 @@ REDIS, POSTGRES, SSH = (
 def http(
     check: Check = HTTP, name: str = "10.0.0.1", port: int = 80, *, tls: bool = False
 ) -> Probe:
-    """Make the question of an HTTP check."""
     return probe(check, name, port, tls=tls)
 
 
 def message(kind: bytes, body: bytes) -> bytes:
-    """Write a message of a PostgreSQL server."""
     return kind + (4 + len(body)).to_bytes(4, "big") + body
 
 
 def error(code: bytes, text: bytes) -> bytes:
-    """Write an ErrorResponse."""
     return message(b"E", b"SFATAL\0VFATAL\0C" + code + b"\0M" + text + b"\0Fpostmaster.c\0\0")
 
 

@@ -24,22 +24,18 @@ GARBAGE = -2  # instead of a response code: before the answer, what is none to t
 
 
 def a(*addresses: str, ttl: int = 30) -> list[dns.IRecord]:
-    """Make IPv4 addresses of a host."""
     return [dns.Record_A(address, ttl) for address in addresses]
 
 
 def aaaa(*addresses: str, ttl: int = 30) -> list[dns.IRecord]:
-    """Make IPv6 addresses of a host."""
     return [dns.Record_AAAA(address, ttl) for address in addresses]
 
 
 def cname(name: str, ttl: int = 30) -> list[dns.IRecord]:
-    """Make an alias."""
     return [dns.Record_CNAME(name, ttl)]
 
 
 def srv(target: str, port: int = 22, priority: int = 0, weight: int = 0, ttl: int = 30) -> Any:
-    """Make one server of a service."""
     return dns.Record_SRV(priority, weight, port, target, ttl)
 
 

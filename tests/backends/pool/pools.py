@@ -14,7 +14,6 @@ from txmux.rules.reading.endpoints import server
 
 
 def servers(*texts: str, **options: Any) -> tuple[Server, ...]:
-    """Make servers that all have the same options."""
     return tuple(attrs.evolve(server(text), **options) for text in texts)
 
 

@@ -37,7 +37,6 @@ def make(kind: Balance) -> Balancer:
 
 
 def letters(members: Sequence[Member], picked: Sequence[Member]) -> str:
-    """Give each member's place as a letter."""
     return "".join("abcdef"[members.index(member)] for member in picked)
 
 

@@ -36,6 +36,5 @@ def routes(*lines: str) -> list[tuple[list[str], str]]:
 
 
 def matches(condition: str) -> list[str]:
-    """Give the ``match`` lines that a condition becomes."""
     ((lines, _),) = routes(f"use_backend a if {condition}")
     return lines

@@ -84,7 +84,6 @@ def say(program: str, *arguments: str | Path, stdin: bytes = b"") -> str:
 
 
 def assert_in(wanted: str, said: str) -> None:
-    """See to it that a client has said something."""
     if wanted not in said:
         raise AssertionError(f"{wanted!r} is not in what the client said:\n{said}")
 

@@ -214,7 +214,6 @@ def have_no_id(connection: Any) -> None:
 
 @asynccontextmanager
 async def one_socket(port: int) -> AsyncIterator[OneSocket]:
-    """Have a socket for several connections to a port."""
     loop = asyncio.get_running_loop()
     transport, made = await loop.create_datagram_endpoint(
         lambda: OneSocket(port), local_addr=("127.0.0.1", 0)

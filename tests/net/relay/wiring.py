@@ -23,7 +23,6 @@ Sides = tuple[RelaySide, RelaySide]
 
 
 def portable_sides(client: End, server: End) -> Sides:
-    """Make the sides of a portable relay."""
     return PortableSide(client), PortableSide(server)
 
 

@@ -54,7 +54,6 @@ class WorkersReactorTest(SynchronousTestCase):
         return pair
 
     def ready(self) -> int:
-        """Make a descriptor with something to read."""
         ours, theirs = self.pair()
         theirs.send(b"x")
         return ours.fileno()

@@ -267,7 +267,6 @@ class MemoryTest(TestCase):
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    """Replace an attribute for a while."""
     setattr(owner, name, value)
     try:
         yield

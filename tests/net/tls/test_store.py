@@ -118,7 +118,6 @@ def is_resumed(before: SSL.Context, after: SSL.Context, own: Path | None = None)
 
 
 def shown(context: SSL.Context, name: str | None = None, ciphers: str = "") -> x509.Certificate:
-    """Give the certificate that a client is shown."""
     expected = credulous()
     if ciphers:
         expected.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -128,7 +127,6 @@ def shown(context: SSL.Context, name: str | None = None, ciphers: str = "") -> x
 
 
 def name_of(certificate: x509.Certificate) -> str:
-    """Give a certificate's common name."""
     return str(certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
 
 
