@@ -50,6 +50,7 @@ class AclTests(SynchronousTestCase):
             ("req.ssl_sni -m reg -i ^a$|b", ["tls sni=~^a", "tls sni=~(?s:.*)(?:b)(?s:.*)"]),
             ("req.ssl_alpn h2 -m", ["tls alpn=h2,-m"]),
             ("req.ssl_alpn -i -- h2", ["tls alpn=~(?i:h2)"]),
+            ("req.ssl_alpn -m sub xmpp", ["tls alpn=*xmpp*"]),
         ):
             self.assertEqual(matches(f"{{ {test} }}"), lines, test)
 

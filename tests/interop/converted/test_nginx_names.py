@@ -72,68 +72,6 @@ class PrereadTests(NginxTestCase):
             looks=1,
         )
 
-    def test_ssh_https_and_old_clients(self) -> None:
-        self.prove(
-            """
-            upstreams ssh web legacy;
-            map $ssl_preread_protocol $upstream {
-                default    ssh;
-                "TLSv1.3"  web;
-                "TLSv1.2"  legacy;
-            }
-            server { listen 127.0.0.1:<port>; proxy_pass $upstream; ssl_preread on; }
-            """,
-            {
-                "ssh": "ssh, openvpn",
-                "web": "hello a.example, hello",
-                "legacy": "hello a.example old",
-            },
-        )
-
-    def test_names_within_protocols(self) -> None:
-        self.prove(
-            """
-            map $ssl_preread_server_name $https {
-                ""             <nameless>;
-                vpn.example    <vpn>;
-                ~^www\\.       <web>;
-                default        <rest>;
-            }
-            map $ssl_preread_protocol $upstream {
-                ""       <ssh>;
-                default  $https;
-            }
-            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $upstream; }
-            """,
-            {
-                "ssh": "ssh, http",
-                "vpn": "hello vpn.example",
-                "web": "hello www.example, hello www.example old",
-                "nameless": "hello",
-                "rest": "hello other.example",
-            },
-        )
-
-    def test_alpn(self) -> None:
-        self.prove(
-            r"""
-            map $ssl_preread_alpn_protocols $up {
-                ~\bacme-tls/1\b   acme;
-                ~\bxmpp-client\b  xmpp;
-                "~\bh2\b"         web;
-                default           rest;
-            }
-            upstreams acme xmpp web rest;
-            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
-            """,
-            {
-                "acme": "hello a.example alpn=acme-tls/1",
-                "xmpp": "hello a.example alpn=xmpp-client",
-                "web": "hello a.example alpn=h2,http/1.1, hello a.example alpn=http/1.1,h2",
-                "rest": "hello a.example alpn=http/1.1, hello a.example, ssh",
-            },
-        )
-
     def test_several_variables_in_one_map(self) -> None:
         self.prove(
             r"""
@@ -167,46 +105,6 @@ class PrereadTests(NginxTestCase):
                 "ssh": "ssh",
             },
             looks=1,
-        )
-
-    def test_name_first_then_protocols(self) -> None:
-        self.prove(
-            r"""
-            map $ssl_preread_server_name $by_name {
-                ~^(www|shop)\.example$  site;
-                ~*^vpn\.                vpn;
-                mail.example            mail;
-            }
-            map $ssl_preread_alpn_protocols $by_protocol {
-                ~\bh2\b     site;
-                ~\bimap\b   mail;
-                default     rest;
-            }
-            map $by_name $group {
-                ""       $by_protocol;
-                default  $by_name;
-            }
-            upstreams site vpn mail rest;
-            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $group; }
-            """,
-            {
-                "site": "hello shop.example, hello shop.example alpn=imap, hello other.example alpn=h2",
-                "vpn": "hello VPN.example alpn=h2",
-                "mail": "hello mail.example alpn=h2, hello alpn=imap",
-                "rest": "hello other.example, ssh",
-            },
-        )
-
-    def test_no_entry_or_empty_name_is_closed(self) -> None:
-        self.prove(
-            """
-            map $ssl_preread_server_name $up {
-                a.example  <a>;
-                b.example  "";
-            }
-            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
-            """,
-            {"a": "hello a.example", "": "hello b.example, hello c.example, ssh"},
         )
 
     def test_not_read(self) -> None:

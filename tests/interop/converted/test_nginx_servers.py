@@ -21,16 +21,6 @@ def _tell_header(connection: socket.socket) -> None:
     connection.sendall(found.split()[2] + b"\n")
 
 
-def _tell_peer(connection: socket.socket) -> None:
-    connection.sendall(f"{connection.getpeername()[0]}\n".encode())
-    connection.recv(1)
-
-
-def _wait(connection: socket.socket) -> None:
-    while connection.recv(4096):
-        pass
-
-
 class ServerTests(NginxTestCase):
     def test_ports_for_any_client(self) -> None:
         self.prove(
@@ -226,25 +216,6 @@ class ServerTests(NginxTestCase):
             {"127.0.0.1": "silent", "127.0.0.2": "http from 127.0.0.2"},
             {"127.0.0.2": "http from 127.0.0.2", "": "http from 127.0.0.3"},
             looks=1,
-        )
-
-    def test_source_address(self) -> None:
-        self.servers["peer"] = Named(self, answer=_tell_peer)
-        self.prove(
-            """
-            server { listen 127.0.0.1:<port>; proxy_bind 127.0.0.7; proxy_pass <peer>; }
-            """,
-            {"127.0.0.7": "silent"},
-        )
-
-    def test_idle_is_closed(self) -> None:
-        self.servers["quiet"] = Named(self, answer=_wait)
-        self.prove(
-            """
-            proxy_timeout 700ms;
-            server { listen 127.0.0.1:<port>; proxy_pass <quiet>; }
-            """,
-            {"": "silent, http"},
         )
 
     def test_included_files(self) -> None:
