@@ -132,15 +132,6 @@ class SilentTest(FloodTestCase):
         self.assertLess(memory(mux) - before, 4 * MIB)
         mux.stop()
 
-    def test_burst_counts_all_who_were_let_in(self) -> None:
-        mux = self.flooded("connection_rate_per_source = 1/h burst=30")
-        for _ in range(50):
-            self.come(mux).close()
-        found = Counter(line["reason"] for line in self.wait_for_lines(mux, 50))
-        self.assertEqual(found, {"client-gone": 30, "limit": 20})
-        self.be_served(mux)
-        mux.stop()
-
 
 class GarbageTest(FloodTestCase):
     def test_garbage_is_found_out_at_no_cost(self) -> None:
@@ -182,12 +173,6 @@ class WorkersTest(FloodTestCase):
         self.wait_for_lines(mux, 60 + len(left))
         self.expect_left(more, 20 - len(left))
         self.be_served(mux)
-
-    def test_rate_of_all_workers(self) -> None:
-        mux = self.flooded("connection_rate_per_source = 1/h burst=20", "workers = 2")
-        clients = [self.come(mux) for _ in range(60)]
-        self.wait_for_lines(mux, 40)
-        self.expect_left(clients, 20)
 
 
 def memory(mux: Mux) -> int:

@@ -1,10 +1,8 @@
 """PROXY protocol headers to and from nginx and HAProxy, of clouds, and through a chain of three txmux: all know the real clients."""
 
 import itertools
-import json
 import re
 import socket
-import sys
 from pathlib import Path
 from typing import ClassVar
 from unittest import SkipTest
@@ -18,7 +16,7 @@ from tests.interop.children import (
     output_of,
     run,
 )
-from tests.interop.mux import Mux, Record, pool_rules
+from tests.interop.mux import Mux, Record
 from tests.interop.servers import (
     Certificate,
     make_certificate,
@@ -26,11 +24,7 @@ from tests.interop.servers import (
     start_nginx,
     start_nginx_stream,
 )
-from tests.support.certificates import make_authority
 from tests.support.ports import free_port
-from txmux.wire.proxyprotocol.decode import Decoded, decode
-from txmux.wire.proxyprotocol.encode import encode_v2
-from txmux.wire.proxyprotocol.header import ProxyHeader, Tlv
 
 _HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
 
@@ -159,13 +153,6 @@ frontend proxied
 """
 
 
-_SECURE = """
-frontend secure
-    bind 127.0.0.1:{port} accept-proxy ssl crt {folder}/good.pem
-    http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port] %[ssl_fc_sni]"
-"""
-
-
 class HaproxyTests(InteropTestCase):
     def test_clients_in_both_versions_and_families(self) -> None:
         port = free_port()
@@ -176,19 +163,6 @@ class HaproxyTests(InteropTestCase):
         for listener in mux.ports.values():
             for host in _HOSTS:
                 self.assertEqual(*ask_who(listener, host=host))
-
-    def test_clients_before_tls(self) -> None:
-        root = make_authority()
-        root.write(self.folder / "ca.pem")
-        root.issue("www.example.com").write(self.folder / "good.pem", key=True)
-        port = free_port()
-        self.own(start_haproxy(self.folder, _SECURE.format(port=port, folder=self.folder)))
-        for version in ("v1", "v2"):
-            tls = f"tls = yes\ntls_name = www.example.com\ntls_ca = {self.folder}/ca.pem"
-            more = f"proxy_protocol = {version}\n{tls}"
-            mux = self.own(Mux(self.folder, pool_rules(f"127.0.0.1:{port}", more=more)))
-            seen, meant = ask_who(mux.port)
-            self.assertEqual(seen, f"{meant} www.example.com")
 
 
 _IN_SITE = """
@@ -394,83 +368,6 @@ class InFrontNginxTests(InFrontTestCase):
     def test_clients(self) -> None:
         for host, port in self.ports.items():
             self.ask(host, port)
-
-
-_CLOUD_RULES = """
-[listen public]
-endpoint          = 127.0.0.1:0
-accept_proxy_from = 127.0.0.1
-default           = site
-
-[backend site]
-server         = 127.0.0.1:{port}
-proxy_protocol = v2
-"""
-_SAID = (
-    Tlv(0xEA, b"\1vpce-08d2bf15fac5001c9"),
-    Tlv(0xE0, bytes.fromhex("0123456789abcdef")),
-    Tlv(0xEE, bytes.fromhex("0178563412")),
-)
-_FACTS = {
-    "vpc_endpoint": "vpce-08d2bf15fac5001c9",
-    "psc_connection": "81985529216486895",
-    "link_id": "305419896",
-}
-_ODD = (Tlv(0xEA, b""), Tlv(0xE0, b"\1"), Tlv(0xEE, b"\2\0\0\0\0"))
-
-
-class CloudTests(InteropTestCase):
-    def setUp(self) -> None:
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(self.server.close)
-        self.server.settimeout(PATIENCE)
-        port = self.server.getsockname()[1]
-        self.admin = f"unix:{self.folder}/{port}.sock"
-        self.mux = self.own(
-            Mux(self.folder, _CLOUD_RULES.format(port=port), f"admin = {self.admin}")
-        )
-
-    def led(self, *tlvs: Tlv) -> tuple[socket.socket, ProxyHeader]:
-        client = self.mux.connect()
-        self.addCleanup(client.close)
-        client.sendall(encode_v2(ProxyHeader(tlvs=tlvs)) + b"hello")
-        accepted, _ = self.server.accept()
-        self.addCleanup(accepted.close)
-        accepted.settimeout(PATIENCE)
-        self.accepted = accepted
-        received = b""
-        while not received.endswith(b"hello"):
-            received += accepted.recv(4096)
-        decoded = decode(received)
-        assert isinstance(decoded, Decoded)
-        return client, decoded.header
-
-    def end(self, client: socket.socket) -> None:
-        client.close()
-        self.accepted.close()
-
-    def ask(self, *words: str) -> str:
-        return output_of(sys.executable, "-m", "txmux", *words, "--admin", self.admin).decode()
-
-    def test_told_as_facts_and_to_the_server(self) -> None:
-        client, header = self.led(*_SAID)
-        self.assertEqual({*_SAID} - {*header.tlvs}, set())
-        (connection,) = json.loads(self.ask("connections", "--json"))
-        self.assertEqual(connection["facts"], connection["facts"] | _FACTS)
-        explained = self.ask("explain", "--connection", connection["id"])
-        for value in _FACTS.values():
-            self.assertIn(value, explained)
-        self.end(client)
-        facts = self.mux.take_one()["facts"]
-        self.assertEqual(facts, facts | _FACTS)
-
-    def test_odd_say_nothing_and_refuse_nobody(self) -> None:
-        client, header = self.led(*_ODD)
-        self.assertEqual({*_ODD} - {*header.tlvs}, set())
-        self.end(client)
-        line = self.mux.take_one()
-        self.assertEqual({*line["facts"]} & {*_FACTS}, set())
-        self.assertEqual(line["reason"], "done")
 
 
 _STREAM = """

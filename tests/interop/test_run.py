@@ -463,68 +463,12 @@ class StartFailureTests(InteropTestCase):
             before=before,
         )
 
-    def test_unknown_address(self) -> None:
-        self.assert_cannot(
-            "192.0.2.1:0",  # kept for documentation (RFC 5737)
-            "Cannot assign requested address; no interface of this machine has that address: see `ip address`; "
-            "for one that it will have, 'freebind = yes'",
-        )
-
-    def test_no_folder(self) -> None:
-        self.assert_cannot(
-            f"unix:{self.folder}/no/x.sock",
-            "No such file or directory; its folder is not there: create it (systemd does by RuntimeDirectory=), "
-            "or correct the path",
-        )
-
-    def test_files_of_backends(self) -> None:
-        """Files for TLS that cannot be used are errors of the rules, and all are told with their lines."""
-        empty = self.folder / "empty.pem"
-        empty.touch()
-        for settings in ("", "[txmux]\nworkers = 2\n"):
-            said = self.failure(
-                f"{settings}[listen public]\nendpoint = 127.0.0.1:0\ndefault = a\nsilent = b",
-                f"[backend a]\nserver = h:1\ntls = yes\ntls_ca = {empty}",
-                f"[backend b]\nserver = h:1\ntls = yes\ntls_client_certificate = {empty}",
-                status=os.EX_CONFIG,
-            )
-            line = 8 + settings.count("\n")
-            no = "no certificate in it; name a PEM file with"
-            one, two = (f"{self.rules}:{line + more}: [backend" for more in (0, 4))
-            self.assertEqual(
-                said,
-                f"{one} a] tls_ca: '{empty}' has {no} certificates\n"
-                f"{two} b] tls_client_certificate: '{empty}': {no} a certificate and its key\n",
-            )
-
     def test_access_log(self) -> None:
         self.assertEqual(
             self.failure(
                 f"[txmux]\naccess_log = {self.folder}", "[listen public]\nendpoint = 127.0.0.1:0"
             ),
             f"access_log: {self.folder} cannot be opened for appending: Is a directory\n",
-        )
-
-    def test_all_errors_of_rules(self) -> None:
-        said = self.failure(
-            "[listen public]",
-            "endpoint = 127.0.0.1:0",
-            "backlgo = 5",
-            "[route ssh]",
-            "match = shs",
-            "backend = nowhere",
-            status=os.EX_CONFIG,
-        )
-        places = [line.partition(": ")[0] for line in said.splitlines()]
-        self.assertEqual(places, [f"{self.rules}:{number}" for number in (3, 5, 6)])
-        self.assertIn("did you mean 'backlog'?", said)
-
-    def test_no_rules(self) -> None:
-        missing = self.folder / "missing.ini"
-        done = run(*twist_command(), "txmux", "--rules", missing)
-        self.assertEqual(
-            (done.returncode, done.stdout, done.stderr.decode()),
-            (os.EX_CONFIG, b"", f"{missing}: cannot be read: No such file or directory\n"),
         )
 
     def test_twistd_fails_too(self) -> None:

@@ -7,22 +7,20 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.pacing import Paced
 from tests.interop.servers import files_site, start_nginx, start_redis, start_sshd
 from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
-from tests.support.ports import free_port, stop_listening
+from tests.support.ports import free_port
 
 _RULES = """
 [route ssh]
@@ -297,57 +295,3 @@ class UpgradeTests(InteropTestCase):
         self.assertIsNone(benchmark.process.poll())
         self.assertNotIn("Error", benchmark.output)
         mux.stop()
-
-    def test_redis_sessions(self) -> None:
-        redis = self.own(start_redis(self.folder))
-        mux = self.upgrading(redis.port)
-        monitor, subscribed = (
-            Child("redis-cli", "-p", str(mux.port), *words)
-            for words in (("monitor",), ("subscribe", "news"))
-        )
-        for session in (monitor, subscribed):
-            self.addCleanup(session.end)
-        monitor.wait_for("OK")
-        subscribed.wait_for("subscribe")
-        for number in self.changes(mux):
-            output_of("redis-cli", "-p", str(redis.port), "publish", "news", f"number {number};")
-            for session in (monitor, subscribed):
-                session.wait_for(f"number {number};")
-        for session in (monitor, subscribed):
-            self.assertEqual(session.output.count("number "), _RELOADS)
-            session.end()
-        mux.stop()
-
-    def test_download(self) -> None:
-        original, copy = self.folder / "download", self.folder / "downloaded"
-        with original.open("wb") as file:
-            for number in range(_MIBS):
-                file.write(number.to_bytes(4, "big") * 2**18)
-        slow = self.own(Paced(self.server_of(original), _MIBS * 2**19))
-        mux = self.upgrading(slow.port)
-        curl = self.own(
-            Child("curl", "-sS", "--fail", "-o", copy, f"http://127.0.0.1:{mux.port}/", limit=600)
-        )
-        eventually(lambda: bool(mux.established()), "the download has begun")
-        self.change_under(mux, slow)
-        curl.process.wait(PATIENCE)
-        self.assertEqual(curl.wait(), 0, curl.output)
-        self.assertEqual(*(sha256(path.read_bytes()).hexdigest() for path in (original, copy)))
-        self.assertGreater(mux.take_one()["bytes_out"], _MIBS * 2**20)
-        mux.stop()
-
-    def server_of(self, path: Path) -> int:
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(stop_listening, listening)
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                client, _ = listening.accept()
-                with client, path.open("rb") as file:
-                    client.recv(2**16)
-                    length = path.stat().st_size
-                    client.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n".encode())
-                    client.sendfile(file)
-
-        threading.Thread(target=serve, daemon=True).start()
-        return int(listening.getsockname()[1])

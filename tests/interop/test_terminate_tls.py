@@ -1,27 +1,19 @@
-"""TLS that ends in txmux: curl, OpenSSL, OpenSSH and Redis behind one name on one port."""
+"""TLS that ends in txmux: curl, OpenSSL and OpenSSH behind one name on one port."""
 
 import re
 import select
 import signal
 import socket
 import sys
-from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
 from OpenSSL import SSL
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
-from tests.interop.mux import Mux, Record, twist_command
+from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of, run
+from tests.interop.mux import Mux, Record
 from tests.interop.namespaces import Namespace
-from tests.interop.servers import (
-    RedisServer,
-    SshServer,
-    make_certificate,
-    start_nginx,
-    start_redis,
-    start_sshd,
-)
+from tests.interop.servers import SshServer, make_certificate, start_nginx, start_sshd
 from tests.support.certificates import Identity, make_authority
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
@@ -30,9 +22,7 @@ from tests.support.updating import UpdatingClient
 _NGINX = """
 server {{
     listen 127.0.0.1:{port};
-    root {folder}/files;
     location /hello {{ return 200 "$scheme $http_host $server_protocol\\n"; }}
-    location / {{ dav_methods PUT; }}
 }}
 """
 
@@ -40,50 +30,26 @@ _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
 
-[listen members]
-endpoint = 127.0.0.1:0
-
-[route acme]
-match   = tls alpn=acme-tls/1
-backend = 127.0.0.1:{acme}
-
 [route secure]
 match         = tls
-under         = public
 terminate_tls = {folder}/one.pem, {folder}/one.key, {folder}/wild.pem
 alpn          = http/1.1
 
-[route members-only]
-match         = tls
-under         = members
-terminate_tls = {folder}/wild.pem
-tls_client_ca = {folder}/ca.pem
-tls_minimum   = 1.3
-
 [route web]
 match   = http
-under   = secure, members-only
+under   = secure
 backend = 127.0.0.1:{web}
 
 [route ssh]
 match   = ssh
 under   = secure
 backend = 127.0.0.1:{ssh}
-
-[route redis]
-match   = redis
-under   = secure
-backend = 127.0.0.1:{redis}
 """
 
 
 class TerminationTests(InteropTestCase):
-    """One port, or two: that of the members asks for certificates."""
-
     authority: ClassVar[Identity]
     sshd: ClassVar[SshServer]
-    redis: ClassVar[RedisServer]
-    acme: ClassVar[Child]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -95,39 +61,19 @@ class TerminationTests(InteropTestCase):
         (folder / "one.pem").write_bytes(one.pem + authority.pem)
         (folder / "one.key").write_bytes(one.key_pem())
         authority.issue("*.example.org").write(folder / "wild.pem", key=True)
-        authority.issue("alice", usage=False).write(folder / "alice.pem", key=True)
-        (folder / "files").mkdir()
         web = free_port()
         cls.share(start_nginx(folder, _NGINX.format(port=web, folder=folder)))
         cls.sshd = cls.share(start_sshd(folder))
-        cls.redis = cls.share(start_redis(folder))
-        certificate = make_certificate(folder, "acme.example")
-        cls.acme = cls.share(
-            Child(
-                "openssl",
-                *("s_server", "-accept", "127.0.0.1:0", "-alpn", "acme-tls/1"),
-                *("-cert", certificate.chain, "-key", certificate.key),
-                stdin=True,
-            )
-        )
-        acme = cls.acme.wait_for(r"^ACCEPT .*:(\d+)$")[1]
-        ports = {"web": web, "ssh": cls.sshd.port, "redis": cls.redis.port, "acme": acme}
-        cls.mux = cls.share(Mux(folder, _RULES.format(folder=folder, **ports)))
+        cls.mux = cls.share(Mux(folder, _RULES.format(folder=folder, web=web, ssh=cls.sshd.port)))
 
-    def curl(
-        self,
-        path: str,
-        *options: str | Path,
-        name: str = "one.example.com",
-        listener: str = "public",
-    ) -> bytes:
-        port = self.mux.ports[listener]
+    def curl(self, path: str, name: str = "one.example.com") -> bytes:
+        port = self.mux.port
         where = ("--resolve", f"{name}:{port}:127.0.0.1", f"https://{name}:{port}{path}")
         trust = ("--cacert", self.folder / "ca.pem")
-        return output_of("curl", "-sS", "--fail", "--max-time", "180", *trust, *options, *where)
+        return output_of("curl", "-sS", "--fail", "--max-time", "180", *trust, *where)
 
-    def client(self, *options: str | Path, listener: str = "public", said: bytes = b"") -> str:
-        address = f"127.0.0.1:{self.mux.ports[listener]}"
+    def client(self, *options: str | Path, said: bytes = b"") -> str:
+        address = f"127.0.0.1:{self.mux.port}"
         trust = ("-CAfile", self.folder / "ca.pem")
         done = run("openssl", "s_client", "-connect", address, *trust, *options, stdin=said)
         return (done.stdout + done.stderr).decode(errors="replace")
@@ -140,23 +86,13 @@ class TerminationTests(InteropTestCase):
     def test_https_by_name(self) -> None:
         for name in ("one.example.com", "a.example.org"):
             answer = self.curl("/hello", name=name)
-            self.assertEqual(answer.decode(), f"http {name}:{self.mux.ports['public']} HTTP/1.1\n")
+            self.assertEqual(answer.decode(), f"http {name}:{self.mux.port} HTTP/1.1\n")
             line = self.take_one("web")
             facts = line["facts"]
             self.assertEqual(
                 (facts["sni"], facts["tls_alpn"], facts["tls_version"], facts["host"]),
                 (name, "http/1.1", "1.3", name),
             )
-
-    def test_big_bodies(self) -> None:
-        body = self.folder / "body"
-        body.write_bytes(bytes(range(256)) * 40_000)
-        self.curl("/stored", "-T", body)
-        line = self.take_one("web")
-        self.assertGreater(line["bytes_in"], body.stat().st_size)
-        stored = self.curl("/stored")
-        self.assertEqual(sha256(stored).digest(), sha256(body.read_bytes()).digest())
-        self.assertGreater(self.take_one("web")["bytes_out"], len(stored))
 
     def test_versions_1_2_and_1_3_only(self) -> None:
         said = b"GET /hello HTTP/1.0\r\nHost: x\r\n\r\n"
@@ -192,14 +128,14 @@ class TerminationTests(InteropTestCase):
             "except ssl.SSLWantReadError: pass\n"
             "print(step(lambda: tls.read(65536)).decode())\n"
         )
-        port = str(self.mux.ports["public"])
+        port = str(self.mux.port)
         output = output_of(sys.executable, "-c", program, port, self.folder / "ca.pem")
         self.assertIn(b"http x HTTP/1.0", output)
         self.mux.take_one()
 
     def test_ssh(self) -> None:
         # OpenSSH ends its proxy command by SIGHUP. What this had not read, such as the end of TLS, would be a reset.
-        address = f"127.0.0.1:{self.mux.ports['public']}"
+        address = f"127.0.0.1:{self.mux.port}"
         proxy = f"nohup openssl s_client -quiet -connect {address} -servername one.example.com"
         output = output_of(
             "ssh", *self.sshd.options, f"-oProxyCommand={proxy}", "one.example.com", "echo through"
@@ -207,48 +143,6 @@ class TerminationTests(InteropTestCase):
         self.assertEqual(output, b"through\n")
         line = self.take_one("ssh")
         self.assertIn("OpenSSH", line["facts"]["software"])
-
-    def test_redis(self) -> None:
-        output = output_of(
-            "redis-cli",
-            *("-h", "127.0.0.1", "-p", str(self.mux.ports["public"])),
-            *("--tls", "--sni", "one.example.com", "--cacert", self.folder / "ca.pem"),
-            *("PING",),
-        )
-        self.assertEqual(output, b"PONG\n")
-        self.take_one("redis")
-
-    def test_client_certificates(self) -> None:
-        """Members show a certificate, and the log tells whose; all others are turned away, with the cause."""
-        certificate = ("--cert", self.folder / "alice.pem")
-        self.curl("/hello", *certificate, name="x.example.org", listener="members")
-        line = self.take_one("web")
-        self.assertEqual(line["facts"]["tls_client"], "CN=alice")
-        stranger = make_authority("Stranger").issue("mallory", usage=False)
-        stranger.write(self.folder / "mallory.pem", key=True)
-        for options, cause in (
-            ((), "the client has sent no certificate, but tls_client_ca wants one"),
-            (
-                ("-cert", self.folder / "mallory.pem", "-key", self.folder / "mallory.pem"),
-                "the certificate of 'CN=mallory' is of an authority that is not in tls_client_ca, 'CN=Stranger'",
-            ),
-            (("-tls1_2",), "the client speaks only older versions of TLS than tls_minimum"),
-        ):
-            self.client(*options, listener="members", said=b"GET / HTTP/1.0\r\n\r\n")
-            line = self.take_one("members-only", "tls-failed")
-            self.assertEqual(line["facts"]["tls_error"], cause)
-        output = self.client(listener="members")
-        self.assertRegex(output, r"Acceptable client certificate CA names\nCN ?= ?Test Authority")
-        self.mux.take_one()
-
-    def test_acme_passes_through(self) -> None:
-        output = self.client("-alpn", "acme-tls/1", "-servername", "one.example.com")
-        self.assertIn("ALPN protocol: acme-tls/1", output)
-        self.assertRegex(output, r"subject=CN ?= ?acme\.example")
-        line = self.mux.take_one()
-        self.assertEqual(line["route"], "acme")
-        # OpenSSL's client waits half a second for the end of its server, and resets what comes after that.
-        self.assertIn(line["reason"], ("done", "client-reset"))
 
     def test_no_renegotiation(self) -> None:
         said = b"R\nGET /hello HTTP/1.0\r\n\r\n"
@@ -291,7 +185,7 @@ class TerminationTests(InteropTestCase):
         count = 1000
         garbage = b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 2000
         for _ in range(count):
-            with socket.create_connection(("127.0.0.1", self.mux.ports["public"])) as client:
+            with socket.create_connection(("127.0.0.1", self.mux.port)) as client:
                 client.sendall(garbage)
         self.curl("/hello")
         lines = self.mux.take(count + 1)
@@ -299,37 +193,6 @@ class TerminationTests(InteropTestCase):
         self.assertEqual(sorted(set(reasons)), ["done", "tls-failed"])
         self.assertEqual(reasons.count("tls-failed"), count)
         self.assertTrue(all(line["facts"]["tls_error"] for line in lines if line["route"] != "web"))
-
-
-class BadFileTests(InteropTestCase):
-    """Files that cannot be used stop the start."""
-
-    def test_start(self) -> None:
-        """Each is told with the line that names it, and the process ends with a status that says so."""
-        authority = make_authority()
-        good, other = authority.issue("a.example"), authority.issue("b.example")
-        (self.folder / "mixed.pem").write_bytes(good.pem + other.key_pem())
-        (self.folder / "bare.pem").write_bytes(good.pem)
-        rules = self.folder / "rules.ini"
-        rules.write_text(
-            "[listen public]\nendpoint = 127.0.0.1:0\n"
-            "[route one]\nmatch = tls sni=a.example\nterminate_tls = mixed.pem\n"
-            "[route two]\nmatch = tls\nterminate_tls = bare.pem\n"
-        )
-        wanted = (
-            f"{rules}:5: [route one] terminate_tls: '{self.folder}/mixed.pem': the private key does not belong to the "
-            "certificate; name a PEM file with a certificate and its key\n"
-            f"{rules}:8: [route two] terminate_tls: '{self.folder}/bare.pem': no private key for its certificate; "
-            "name a PEM file with a certificate and its key\n"
-        )
-        for settings in ("", "[txmux]\nworkers = 2\n"):
-            rules.write_text(rules.read_text().partition("[txmux]")[0] + settings)
-            done = run(*twist_command(), "txmux", "--rules", rules)
-            self.assertEqual(
-                (done.returncode, done.stdout, done.stderr.decode()), (78, b"", wanted)
-            )
-        checked = run(sys.executable, "-m", "txmux", "check", rules)
-        self.assertEqual((checked.returncode, checked.stdout.decode()), (1, wanted))
 
 
 class WorkerTests(InteropTestCase):

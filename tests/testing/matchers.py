@@ -6,15 +6,7 @@ from typing import Any
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import (
-    IProtocolMatcher,
-    Key,
-    Option,
-    Peeked,
-    Predicate,
-    Transport,
-    Verdict,
-)
+from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Transport, Verdict
 
 HELLO = b"HELLO\n"
 

@@ -18,13 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from tests.support.peers import (
-    Peer,
-    PeerClientFactory,
-    PeerFactory,
-    make_stalled_port,
-    reactor,
-)
+from tests.support.peers import Peer, PeerClientFactory, PeerFactory, make_stalled_port, reactor
 from tests.support.ports import free_port
 from tests.support.queues import until_queued
 from txmux.net.sockets.client import SocketConnector

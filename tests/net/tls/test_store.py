@@ -225,6 +225,12 @@ class ClientTests(StoreCase):
         context = self.context()
         self.assertFalse(is_resumed(context, context, self.bob))
 
+    def test_authorities_that_clients_are_told(self) -> None:
+        connection = SSL.Connection(self.context(), None)
+        connection.set_accept_state()
+        (told,) = connection.get_client_ca_list()
+        self.assertEqual(told.CN, "Test Authority")
+
     def test_alerts(self) -> None:
         others = (allowed_client("cn=alice"),)
         revoked = self.folder / "crl.pem"
