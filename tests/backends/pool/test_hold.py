@@ -124,6 +124,15 @@ class LineTests(SynchronousTestCase):
         self.refuses = False
         self.assertEqual(self.pass_time(1), ["a", "b", "c"])
 
+    def test_the_first_tries_again_although_others_come(self) -> None:
+        self.join("first")
+        self.is_up = True
+        for number in range(20):
+            self.join(str(number))
+            self.pass_time(0.05)
+        self.assertEqual(self.went[0][0], "first")
+        self.assertLess(self.went[0][1], 0.2)
+
     def test_end_of_the_wait(self) -> None:
         self.join("a", 5.0)
         self.join("b", 9.0)
@@ -188,5 +197,9 @@ class LineTests(SynchronousTestCase):
         self.assertTrue(self.line.may_wait(client))
         self.line.hold_until(0.0)
         self.assertFalse(self.line.may_wait(client))
+        self.line.hold_until(math.inf)
         self.join("a")
+        self.line.hold_until(0.0)
         self.assertTrue(self.line.may_wait(client))  # behind those that came before it
+        self.pass_time(1)
+        self.assertFalse(self.line.may_wait(client))  # no server is up for them either

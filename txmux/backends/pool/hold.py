@@ -92,7 +92,8 @@ class HoldLine:
         self._waiting: list[tuple[float, int, HeldClient]] = []  # a heap, also with some that left
         self._numbers = itertools.count()
         self._count = self._trying = 0
-        self._is_short = self._flows = False
+        self._is_short = False
+        self._accepts: bool | None = None  # whether a server does, by the last try
         self._retry, self._retry_at = _FIRST_RETRY, 0.0
         self._credit, self._counted_at = 0.0, -math.inf
         self._timer: IDelayedCall | None = None
@@ -113,7 +114,7 @@ class HoldLine:
         was, self._until = self._until, until
         self._is_short |= until > 0
         if was and not until:
-            self._flows = False
+            self._accepts = None
             if self._count:
                 self._released_at = self.clock.seconds()
         self._look()
@@ -127,7 +128,7 @@ class HoldLine:
             return True
         if client.seconds:
             return client.since < 0 or self._left(client) > 0
-        return blocked and not client.is_trying
+        return blocked and not client.is_trying and self._accepts is not False
 
     def has_place(self, client: HeldClient, limit: int) -> bool:
         """Count a client, unless so many wait; one that has its place, here or in another process, keeps it."""
@@ -142,12 +143,11 @@ class HoldLine:
     def add(self, client: HeldClient, *, is_short: bool) -> None:
         """Let a client wait, or wait again after its turn; `is_short` means that no server is left that it could try."""
         now = self.clock.seconds()
-        is_first = not self._count
+        is_first, was_trying = not self._count, client.is_trying
         self.cause = "no-server" if is_first else self.cause
-        if client.is_trying:
+        if was_trying:
             client.is_trying = False
             self._trying -= 1
-            self._flows = False
             self._retry = min(_LAST_RETRY, 1.5 * self._retry)
         else:
             client.since = client.since if client.since >= 0 else now
@@ -155,7 +155,8 @@ class HoldLine:
             self._is_short &= self._count > 0
             self._count += 1
             self._set_timer(client)
-        if not self._flows:
+        if is_first or was_trying:
+            self._accepts = None if self.is_held else False
             self._retry_at = now + self._retry
         self._push(client)
         self._is_short |= is_short or self.is_held
@@ -174,7 +175,7 @@ class HoldLine:
         if client.is_trying:
             self._trying -= 1
             if is_connected:
-                self._flows, self._retry = True, _FIRST_RETRY
+                self._accepts, self._retry = True, _FIRST_RETRY
         client.is_waiting = client.is_trying = False
         if client.timer is not None:
             client.timer.cancel()
@@ -182,7 +183,7 @@ class HoldLine:
         self._count -= 1
         client.tally.give_back()
         if not self._count:
-            self._is_short = self._flows = False
+            self._is_short, self._accepts = False, None
             self._retry = _FIRST_RETRY
         if len(self._waiting) > 2 * self._count + _SPARE:
             self._waiting = [entry for entry in self._waiting if entry[2].is_waiting]
@@ -238,14 +239,14 @@ class HoldLine:
                 if not client.turn():
                     client.is_trying = False
                     self._trying -= 1
-                    self._is_short = True
+                    self._is_short, self._accepts = True, False
                     self._push(client)
                     break
                 self._credit -= 1
         self._look()
 
     def _may_try(self, now: float) -> bool:
-        return self._flows or (not self._trying and now >= self._retry_at)
+        return bool(self._accepts) or (not self._trying and now >= self._retry_at)
 
     def _next(self) -> HeldClient | None:
         while self._waiting:
