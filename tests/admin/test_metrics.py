@@ -51,6 +51,7 @@ NAMES = frozenset(
         "backend_connect_failures_total",
         "backend_server_up",
         "backend_server_weight",
+        "backend_clients_held",
         "limit_refused_total",
         "sources_tracked",
         "relay_spliced_bytes_total",

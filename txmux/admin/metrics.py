@@ -168,7 +168,7 @@ def _backends(counts: Counts) -> Iterator[Metric]:
         weight.add_metric(labels, counts.gauges.up.get((one.backend, one.server), 0))
         if one.check_seconds is not None:
             check.add_metric(labels, one.check_seconds)
-    yield from (connect, active, failures, is_up, weight, check, stale)
+    yield from (connect, active, failures, is_up, weight, held, check, stale)
 
 
 def _service(counts: Counts) -> Iterator[Metric]:

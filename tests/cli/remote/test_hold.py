@@ -1,8 +1,17 @@
 """``txmux hold`` and ``txmux release``: what they ask."""
 
-from tests.cli.remote.answering import RemoteTestCase
+from typing import Any
 
-_BACKENDS = [{"name": "db", "servers": [{"server": "10.0.0.5:5432", "state": "up", "active": 0}]}]
+from tests.cli.remote.answering import RemoteTestCase
+from txmux.cli.remote import changes
+
+_BACKENDS: list[dict[str, Any]] = [
+    {
+        "name": "db",
+        "hold": {"until": None},
+        "servers": [{"server": "10.0.0.5:5432", "state": "up", "active": 0}],
+    }
+]
 
 
 class HoldTests(RemoteTestCase):
@@ -25,6 +34,17 @@ class HoldTests(RemoteTestCase):
         self.assertEqual(self.asked("hold", "--wait", "db"), [(f"{path}/hold", {})])
         (released,) = self.asked("release", "unix:/run/a.sock")
         self.assertEqual(released[0], "/api/backends/unix%3A%2Frun%2Fa.sock/release")
+
+    def test_hold_that_ends_during_the_wait(self) -> None:
+        (db,) = _BACKENDS
+        busy = {**db, "servers": [{**db["servers"][0], "active": 1}], "hold": {"until": 1.0}}
+        self.patch(changes, "_PERIOD", 0)
+        # Whether connections are left does not matter: others come.
+        ended = {**db, "hold": None}
+        self.server.first["/api/backends"] = [[busy], [busy], [busy], [ended]]
+        code, out, err = self.ask("hold", "db", "--for", "1s", "--wait")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("backend db: its hold ended before its connections did", err)
 
     def test_wrong_arguments(self) -> None:
         code, _, err = self.ask("hold", "db", "--for", "soon")

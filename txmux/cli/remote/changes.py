@@ -146,18 +146,18 @@ def _drain(ask: Ask, arguments: Namespace) -> Any:
     body = {"state": arguments.state, "close_connections": arguments.close}
     done = _done(ask, [path + quote(one, safe="") for one in servers], body)
     if arguments.wait:
-        _wait_until_free(ask, backend, servers)
+        _wait_until_free(lambda: _active(ask("GET", "/api/backends"), backend, servers), backend)
     return done[0] if server else done
 
 
-def _wait_until_free(ask: Ask, backend: str, servers: Sequence[str]) -> None:
+def _wait_until_free(active: Callable[[], int], backend: str) -> None:
     """Wait until servers have no connections."""
-    if left := _active(ask("GET", "/api/backends"), backend, servers):
+    if left := active():
         print(
             f"waiting for {counted(left, 'connection')} to end; see them: txmux connections --backend {backend}",
             file=sys.stderr,
         )
-        _wait_until(lambda: not _active(ask("GET", "/api/backends"), backend, servers))
+        _wait_until(lambda: not active())
 
 
 def _done(ask: Ask, paths: Sequence[str], body: Mapping[str, object]) -> list[Mapping[str, Any]]:
@@ -228,9 +228,17 @@ def _hold(ask: Ask, arguments: Namespace) -> Any:
     body = {} if seconds is None else {"seconds": seconds}
     answer = ask("POST", f"/api/backends/{quote(name, safe='')}/hold", body)
     if arguments.wait:
-        servers = [one["server"] for one in _backend(ask("GET", "/api/backends"), name)["servers"]]
-        _wait_until_free(ask, name, servers)
+        _wait_until_free(lambda: _active_of_held(ask, name), name)
     return answer
+
+
+def _active_of_held(ask: Ask, name: str) -> int:
+    """Count the connections of a backend; an error if it is not held any more, so new ones come."""
+    backend = _backend(ask("GET", "/api/backends"), name)
+    if backend["hold"] is None:
+        why = f"backend {name}: its hold ended before its connections did"
+        raise ServiceRefusedError([why], HTTPStatus.CONFLICT, {"error": why})
+    return sum(one["active"] for one in backend["servers"])
 
 
 def _release_arguments(parser: ArgumentParser) -> None:
