@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import crypto
+from service_identity import VerificationError
 from twisted.internet import error
 from twisted.internet.address import UNIXAddress
 from twisted.internet.task import Clock
@@ -178,6 +179,7 @@ class CauseTests(SynchronousTestCase):
             error.ConnectionLost("reset"): "the connection was lost",
             error.TimeoutError(): "timed out",
             OSError(113, "No route to host"): "no route to host",
+            VerificationError([]): "its certificate is for another name",
             MuxError("CrowdSec is away"): "CrowdSec is away",
             KeyError(): "KeyError",
         }.items():

@@ -5,10 +5,11 @@ from typing import Any
 
 __all__ = ["ListenError", "MuxError", "OptionError", "cause_of", "printable"]
 
-_OF_TWISTED = {
+_OF_CLASS = {
     "ConnectionDone": "the connection was closed",
     "ConnectionLost": "the connection was lost",
     "TimeoutError": "timed out",
+    "VerificationError": "its certificate is for another name",
 }
 """For errors whose own text names no cause."""
 
@@ -41,7 +42,7 @@ def cause_of(problem: Any) -> str:
         text = str(said or os.strerror(number))
         return text[:1].lower() + text[1:] if text[1:2].islower() else text
     kind = type(problem).__name__
-    return _OF_TWISTED.get(kind) or str(problem).rstrip(".") or kind
+    return _OF_CLASS.get(kind) or str(problem).rstrip(".") or kind
 
 
 class MuxError(Exception):

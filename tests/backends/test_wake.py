@@ -9,7 +9,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from tests.support.peers import listen, reactor
+from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from txmux.backends.wake import Waker
 from txmux.rules.model import Wake
@@ -89,6 +89,24 @@ class WakeTests(TestCase):
         self.assertEqual(requests, [(b"POST", b"/start?token=secret", b"")])
         self.assertIn("sent POST http://127.0.0.1:", logged)
         self.assertNotIn("secret", logged)
+
+    async def test_status_decides_whatever_follows(self) -> None:
+        """Answers that end with the connection, or never, as those of small servers and scripts do."""
+        for answer, expected in (
+            (b"HTTP/1.0 200 OK\r\n\r\nstarted\n", "sent GET http"),
+            (b"HTTP/1.0 503 No\r\n\r\n", "the answer is 503"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000, "sent GET http"),
+        ):
+            server = PeerFactory()
+            waker = self.waker(Wake("GET", f"http://127.0.0.1:{listen(self, server)}/"))
+            with capturedLogs() as events:
+                waker.report("db", waiting=True)
+                peer = await server.peer(0)
+                await peer.has(20)
+                peer.send(answer)
+                peer.close()
+                await waker._sending["db"]
+            self.assertIn(expected, "\n".join(map(eventAsText, events)))
 
     async def test_failures_are_logged(self) -> None:
         _, logged = await self.asked("/stop")

@@ -14,7 +14,6 @@ from txmux.rules.model import Wake
 
 _EVERY = 30.0  # seconds
 _PATIENCE = 20.0  # seconds that an answer may take
-_LONGEST_ANSWER = 1 << 16  # bytes; nobody reads them
 
 _log = Logger()
 
@@ -96,7 +95,7 @@ class Waker:
         from txmux.net.http import request  # noqa: PLC0415 - few rules need it
 
         answer = await request(
-            self._reactor, wake.method, wake.target, {}, seconds=_PATIENCE, most=_LONGEST_ANSWER
+            self._reactor, wake.method, wake.target, {}, seconds=_PATIENCE, most=None
         )
         if not 200 <= answer.status < 300:
             raise MuxError(f"the answer is {answer.status}")

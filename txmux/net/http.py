@@ -83,14 +83,15 @@ async def request(
     headers: Mapping[str, str],
     *,
     seconds: float,
-    most: int,
+    most: int | None,
     address: str | None = None,
     body_seconds: float | None = None,
 ) -> HttpResponse:
     """Make a request without a body (RFC 9110, section 9.3); for ``https``, the certificate of the host is verified.
 
     `address` is an IP address or the path of a UNIX socket; without it, the host is looked up. The seconds are for all, or
-    for what precedes the body if that has `body_seconds` of its own. `most` are the bytes of the body.
+    for what precedes the body if that has `body_seconds` of its own. `most` are the bytes of the body; with ``None``
+    it is read until it ends, however that is, and discarded.
 
     Raises:
         RequestFailedError: There is no complete response; the subclasses say why.
@@ -131,7 +132,7 @@ async def _ask(
     method: str,
     url: str,
     headers: Headers,
-    most: int,
+    most: int | None,
     begins: Callable[[], None],
 ) -> HttpResponse:
     try:
@@ -161,13 +162,13 @@ def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
 
 
 class _Body(Protocol):
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int | None) -> None:
         self._most = most
         self._data = bytearray()
         self.whole: Deferred[bytes] = Deferred()
 
     def dataReceived(self, data: bytes) -> None:
-        if self.whole.called:
+        if self.whole.called or self._most is None:
             return
         self._data += data
         if len(self._data) > self._most:
@@ -176,7 +177,7 @@ class _Body(Protocol):
     def connectionLost(self, reason: Failure | None = None) -> None:
         if self.whole.called:
             return
-        if reason is not None and reason.check(ResponseDone):
+        if self._most is None or (reason is not None and reason.check(ResponseDone)):
             self.whole.callback(bytes(self._data))
         else:
             self.whole.errback(RequestFailedError("its answer is not whole"))

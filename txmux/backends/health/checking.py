@@ -202,9 +202,7 @@ def _result_of(failure: Failure) -> CheckResult:
         return CheckResult(None if number in LOCAL_ERRORS else False, cause_of(problem))
     if failure.check(error.ConnectionLost):
         return CheckResult(ok=False, why="connection reset")
-    # The rest is of servers whose endpoint strings have TLS of their own; by name, since OpenSSL takes a while to import.
-    if failure.check("service_identity.exceptions.VerificationError"):
-        return CheckResult(ok=False, why="its certificate is for another name")
+    # Of servers whose endpoint strings have TLS of their own; by name, since OpenSSL takes a while to import.
     if failure.check("OpenSSL.SSL.Error") and problem.args:
         reasons = ", ".join(reason for *_, reason in problem.args[0])
         return CheckResult(ok=False, why=f"the TLS handshake failed: {reasons}")
