@@ -282,6 +282,13 @@ class StoreTests(StoreCase):
         self.assertEqual(name_of(shown(store.context())), "b.example")
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
 
+    def test_looked_at_again(self) -> None:
+        """At once, so that what is reported of a process without clients is right."""
+        store = self.store(self.pem("a.example", file="site.pem"))
+        self.pem("b.example", file="site.pem")
+        store.look_again()
+        self.assertEqual([one["names"] for one in store.shown()], [["b.example"]])
+
     def test_put_in_its_place(self) -> None:
         """So is one that is put in its place, even by a link, with the time and the size of the old one."""
         first, second = self.pem("a.example", file="1.pem"), self.pem("b.example", file="2.pem")
