@@ -167,3 +167,13 @@ class FirstTests(SynchronousTestCase):
         error = self.assertRaises(MuxError, make_first, self.rules(file / "x", "a"), None, 0.0)
         self.assertIn("acme_folder: cannot write", str(error))
         self.assertIn("name a folder that the user of txmux may write to", str(error))
+
+    def test_root_without_certificate(self) -> None:
+        folder = make_folder(self)
+        (folder / "root.pem").touch()
+        rules = self.rules(folder / "acme", "a.example")
+        rules = attrs.evolve(
+            rules, settings=attrs.evolve(rules.settings, acme_ca=folder / "root.pem")
+        )
+        error = self.assertRaises(MuxError, make_first, rules, None, 0.0)
+        self.assertIn("root.pem' has no certificate in it; name a PEM file", str(error))

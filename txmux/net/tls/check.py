@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from txmux.net.tls.client_certificates import ClientVerification
 from txmux.net.tls.contexts import Contexts
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError, ending
 from txmux.net.tls.pem import read_authorities, read_identity
@@ -34,14 +35,17 @@ def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
 def _readers(
     rules: Rules,
 ) -> Iterator[tuple[Section, str, int | None, Callable[[], _Certificates]]]:
+    settings = rules.settings
+    if settings.acme_ca is not None:
+        read_ca = partial(_of_authorities, settings.acme_ca, "acme_ca")
+        yield settings.section, "acme_ca", None, read_ca
     for route in rules.routes:
-        # Those by ACME are made at the start.
-        if route.terminate_tls is not None and not route.terminate_tls.acme:
+        if route.terminate_tls is not None:
             yield route.section, "terminate_tls", None, partial(_of_end, route.terminate_tls)
     for backend in rules.backends.values():
         tls = backend.tls
         if tls is not None and tls.ca is not None:
-            yield backend.section, "tls_ca", None, partial(_of_authorities, tls.ca)
+            yield backend.section, "tls_ca", None, partial(_of_authorities, tls.ca, "tls_ca")
         if tls is not None and tls.certificate:
             read = partial(_of_identity, tls.certificate, CLIENT_CERTIFICATE)
             yield backend.section, CLIENT_CERTIFICATE, None, read
@@ -52,11 +56,17 @@ def _readers(
 
 
 def _of_end(end: TlsEnd) -> _Certificates:
-    return Contexts(end).valid_until
+    if not end.acme:
+        return Contexts(end).valid_until
+    if end.client_ca is not None:
+        ClientVerification(end)
+    return ()  # those by ACME are made at the start
 
 
-def _of_authorities(path: Path) -> _Certificates:
-    read_authorities(path)  # whose ends do not matter to servers with a certificate of another one
+def _of_authorities(path: Path, key: str) -> _Certificates:
+    read_authorities(
+        path, key
+    )  # whose ends do not matter to servers with a certificate of another one
     return ()
 
 

@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from txmux.errors import MuxError
 from txmux.files import open_safely
+from txmux.net.tls.errors import TLSFileError
+from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
 from txmux.rules.model import Rules
 from txmux.rules.model.route import acme_file
@@ -174,6 +176,12 @@ def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
         return
     settings = rules.settings
     folder = AcmeFolder(settings.acme_folder, owner)
+    try:
+        if settings.acme_ca is not None:
+            read_authorities(settings.acme_ca, "acme_ca")
+    except TLSFileError as problem:
+        if not problem.forbidden:  # else it is said when the authority is asked
+            raise MuxError(str(settings.section.problem(str(problem), problem.key))) from None
     try:
         folder.make(rules.acme_names)
         folder.sign_missing(rules.acme_names, now)
