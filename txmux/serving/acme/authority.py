@@ -1,9 +1,11 @@
 """Asks an authority for certificates by ACME (RFC 8555), for threads: each call waits for its answers."""
 
+import ssl
 import time
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -183,6 +185,7 @@ class Authority:
         )
         self._network = made
         if settings.acme_ca is not None:
+            _check_root(settings.acme_ca)  # of which requests says nothing useful
             made.verify_ssl = str(settings.acme_ca)
         directory = client.ClientV2.get_directory(self.directory, made)
         meta = getattr(directory, "meta", None)
@@ -230,6 +233,23 @@ class Authority:
         return AuthorityError(f"{self.directory}: {text}", counts=not is_far, wait=wait)
 
 
+def _check_root(path: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as problem:
+        why = f"acme_ca: '{path}' cannot be used: {problem.strerror}"
+        raise AuthorityError(why, counts=False) from None
+
+
+def _cause(problem: BaseException) -> BaseException:
+    """Return what the system or OpenSSL said, of which requests and urllib3 have made another error."""
+    below = problem.__cause__ or problem.__context__
+    is_of_system = isinstance(problem, OSError) and not isinstance(
+        problem, requests.RequestException
+    )
+    return problem if is_of_system or below is None else _cause(below)
+
+
 def _seconds(text: str) -> float:
     """Read ``Retry-After`` (RFC 9110, section 10.2.3); 0 if it is neither a number nor a date."""
     if text.isdecimal():
@@ -252,10 +272,11 @@ def _words(problem: Exception) -> str:
         return f"it could not check the name: {'; '.join(found)}"
     if isinstance(problem, messages.Error):
         return f"{problem.code}: {problem.detail}"
-    if isinstance(problem, requests.exceptions.SSLError):
-        return "its own certificate is not of an authority that this machine trusts; for a private one, name its root as 'acme_ca'"
     if isinstance(problem, requests.ConnectionError):
-        return "cannot be reached"
+        cause = _cause(problem)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its own certificate is not valid ({cause.verify_message}); for a private authority, name its root as 'acme_ca'"
+        return f"cannot be reached: {getattr(cause, 'strerror', None) or cause}"
     if isinstance(problem, (requests.Timeout, errors.TimeoutError)):
         return "did not answer in time"
     return str(problem) or type(problem).__name__
