@@ -318,6 +318,16 @@ class CacheTest(DestinationCase):
     def known(self, name: str) -> bool:
         return self.cache.known((self.dns.place,), name) is not None
 
+    async def test_silent_names_delay_no_other_below_the_limit(self) -> None:
+        for number in range(99):
+            self.dns.fail(f"{number}.test", SILENCE)
+            self.look_up(f"{number}.test")
+        self.dns.zone["b.test"] = a("1.1.1.1")
+        self.look_up("b.test")
+        for _ in range(100):
+            await self.turn()
+        self.assertTrue(self.known("b.test"))
+
     async def test_look_ups_under_way(self) -> None:
         self.patch(cache, "_MOST_AT_ONCE", 1)
         self.cache = NameCache(self.time)

@@ -426,14 +426,14 @@ class CancelTests(LookupTestCase):
 
     async def test_in_the_queue(self) -> None:
         self.server.fail(HOST, SILENCE)
-        waiting = [Deferred.fromCoroutine(self.lookup.host(HOST)) for _ in range(100)]
+        waiting = [Deferred.fromCoroutine(self.lookup.host(HOST)) for _ in range(150)]
         for kind in (dns.A, dns.AAAA):
-            await self.asked(HOST, kind, 32)
+            await self.asked(HOST, kind, 100)
         for one in waiting:
             one.cancel()
             with self.assertRaises(CancelledError):
                 await one
-        self.assertEqual(self.server.asked.total(), 64)
+        self.assertEqual(self.server.asked.total(), 200)
 
 
 class ResolvConfTests(SynchronousTestCase):

@@ -24,7 +24,7 @@ ServerAddress = tuple[str, int]  # the IP address and the port of a name server
 _PATIENCE = (1.0, 3.0)
 """Seconds that each server has for its answer, in the first round and in the second."""
 
-_MOST_AT_ONCE = 64  # queries that are open at the same time; each has a socket
+_MOST_AT_ONCE = 200  # queries that are open at the same time: two for a name; each has a socket
 _UDP_SIZE = 1232
 """Bytes of the longest answer over UDP: what passes every network without fragments (DNS flag day 2020)."""
 
