@@ -6,7 +6,7 @@ from struct import Struct
 import attrs
 
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
-from txmux.wire.ja4 import fingerprint, fingerprint_of
+from txmux.wire.ja4 import fingerprint
 from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
 from txmux.wire.sslv2_hello import read_sslv2_hello
 from txmux.wire.whole_hello import WholeHello, is_grease, read_whole
@@ -52,7 +52,7 @@ LONGEST_HELLO = (5 + 1) * (_HEADER + _LONGEST_BODY)
 _MOST_ELEMENTS = 128
 """The most extensions, and names in those that are looked into; clients have about thirty."""
 
-_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS = 0, 16, 43
+_SERVER_NAME, _SIGNATURE_ALGORITHMS, _ALPN, _SUPPORTED_VERSIONS = 0, 13, 16, 43
 _ENCRYPTED_CLIENT_HELLO = 0xFE0D  # RFC 9849, section 5
 _LISTS = {_SERVER_NAME: (2, 3), _ALPN: (2, 2), _SUPPORTED_VERSIONS: (1, 2)}
 """By extension: the size of the length of the list that fills it, and the least such length."""
@@ -121,9 +121,13 @@ class HelloReader:
     """… and where it ends; the next extension begins there."""
     _seen: frozenset[int] = frozenset()
     _legacy_version: int = 0
+    _versions: bytes = b""
+    _cipher_suites: bytes = b""
+    _extensions: tuple[int, ...] = ()
+    _signature_algorithms: bytes = b""
     _ja4: str | None = None
     _whole: WholeHello | None = None
-    """The hello, if it was read in one go."""
+    """What the fingerprint is made of."""
 
     @property
     def _names(self) -> dict[int, str]:
@@ -131,10 +135,8 @@ class HelloReader:
 
     def ja4(self) -> str | None:
         """Return the JA4 fingerprint of a hello that is there in full; one of DTLS, or in the format of SSL 2.0, has none."""
-        if self._ja4 is None and self._whole is not None:
-            self._ja4 = fingerprint_of(self._whole, self.carrier)
-        elif self._ja4 is None and self.hello and self._end and self.carrier != "d":
-            self._ja4 = fingerprint(self._message, self.hello.alpn, self.carrier)
+        if self._ja4 is None and self._whole is not None and self.carrier != "d":
+            self._ja4 = fingerprint(self._whole, self.carrier)
         return self._ja4
 
     def read(self, data: bytes) -> None:
@@ -225,6 +227,17 @@ class HelloReader:
         self.version = self.version or self._names[self._legacy_version]
         self.ech = self.ech or False
         self.hello = ClientHello(self.sni, self.alpn, self.version, self.ech)
+        self._whole = WholeHello(
+            self._end,
+            self.sni,
+            self.alpn,
+            int.from_bytes(self._message[_HEADER : _HEADER + 2], "big"),
+            self._versions,
+            self.ech,
+            self._cipher_suites,
+            self._extensions,
+            self._signature_algorithms,
+        )
 
     def _read_beginning(self, cursor: Cursor) -> None:
         cursor.number(1, 1, 1)
@@ -235,7 +248,7 @@ class HelloReader:
         cipher_suites = cursor.number(2, 2, self._room(cursor, 2 + 2))
         if cipher_suites % 2:
             raise MalformedError
-        cursor.take(cipher_suites)
+        self._cipher_suites = cursor.take(cipher_suites)
         compression_methods = cursor.number(1, 1, self._room(cursor, 1))
         extensions = self._room(cursor, compression_methods + 2)
         if extensions not in {-2, 0} and extensions < 4:
@@ -258,6 +271,7 @@ class HelloReader:
             self._read_protocol(cursor)
         else:
             body = cursor.take(self._list_end - cursor.at)
+            self._versions = body
             known = _known_dtls_versions(body) if self.carrier == "d" else _known_versions(body)
             self.version = self._names[max(known, default=self._legacy_version)]
 
@@ -283,10 +297,13 @@ class HelloReader:
             self._list_at = cursor.at
             self._list_end = cursor.at + length
         else:
-            cursor.take(size)
+            body = cursor.take(size)
             self._list_end = cursor.at
             if extension == _ENCRYPTED_CLIENT_HELLO:
                 self.ech = True
+            elif extension == _SIGNATURE_ALGORITHMS:
+                self._signature_algorithms = body
+        self._extensions += (extension,)
 
     def _read_server_name(self, cursor: Cursor) -> None:
         is_host = cursor.number(1, 0, 0xFF) == 0

@@ -7,17 +7,16 @@ import struct
 from txmux.wire.whole_hello import WholeHello
 
 _GREASE = frozenset(0x0A0A + 0x1010 * digit for digit in range(16))
-_SERVER_NAME, _ALPN, _SIGNATURE_ALGORITHMS, _SUPPORTED_VERSIONS = 0, 16, 13, 43
+_SERVER_NAME, _ALPN = 0, 16
 _VERSIONS = {0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x0300: "s3", 0x0002: "s2"}
 _NOTHING = "000000000000"
 _MOST_CACHED = 256
 """Cached parts of fingerprints: clients are many, but of few kinds."""
 _LONGEST_CACHED = 512
 """Longer lists are not cached: only attackers send them."""
-_two_numbers = struct.Struct(">HH").unpack_from
 
 
-def fingerprint(message: bytes, alpn: tuple[str, ...], carrier: str = "t") -> str:
+def fingerprint(hello: WholeHello, carrier: str = "t") -> str:
     """Compute the JA4 fingerprint of a client that speaks TLS.
 
     It is written after FoxIO's description of the algorithm (FoxIO-LLC/ja4, technical_details/JA4.md): the carrier, the
@@ -26,43 +25,9 @@ def fingerprint(message: bytes, alpn: tuple[str, ...], carrier: str = "t") -> st
     algorithms. Values of GREASE (RFC 8701) are left out everywhere.
 
     Args:
-        message: A ClientHello as `parse_client_hello` has found it to be right, with its header of four bytes.
-        alpn: The application protocols that it offers, one character a byte.
+        hello: What the client has said.
         carrier: ``t`` for TCP, ``q`` for QUIC.
     """
-    legacy_version = message[4] << 8 | message[5]
-    at = 4 + 2 + 32
-    at += 1 + message[at]
-    end = at + 2 + (message[at] << 8 | message[at + 1])
-    cipher_suites = message[at + 2 : end]
-    at = end + 1 + message[end] + 2
-    types = []
-    signature_algorithms = versions = b""
-    while at < len(message):
-        kind, size = _two_numbers(message, at)
-        at += 4
-        if kind == _SIGNATURE_ALGORITHMS:
-            signature_algorithms = message[at : at + size]
-        elif kind == _SUPPORTED_VERSIONS:
-            versions = message[at + 1 : at + size]
-        types.append(kind)
-        at += size
-    hello = WholeHello(
-        len(message),
-        None,
-        alpn,
-        legacy_version,
-        versions,
-        False,  # noqa: FBT003 - it makes no difference
-        cipher_suites,
-        types,
-        signature_algorithms,
-    )
-    return fingerprint_of(hello, carrier)
-
-
-def fingerprint_of(hello: WholeHello, carrier: str = "t") -> str:
-    """Compute the fingerprint of the contents of a hello; see `fingerprint`."""
     ordered = tuple(sorted(hello.extensions))
     suites, algorithms = hello.cipher_suites, hello.signature_algorithms
     if len(suites) + len(ordered) + len(algorithms) < _LONGEST_CACHED:

@@ -5,6 +5,7 @@ knows what is wrong (RFC 8446, sections 4.1.2, 4.2 and 5.1).
 """
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 _BEGINNING = struct.Struct(">BHHBBHH32xB").unpack_from
@@ -38,7 +39,7 @@ class WholeHello(NamedTuple):
     versions: bytes
     ech: bool
     cipher_suites: bytes
-    extensions: list[int]
+    extensions: Sequence[int]
     signature_algorithms: bytes
 
 
