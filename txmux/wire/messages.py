@@ -12,6 +12,7 @@ from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, T
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, names, option_globs
+from txmux.wire.predicates import possible_first_bytes, verdict_of
 
 __all__ = ["Message", "MessageMatcher"]
 
@@ -94,18 +95,7 @@ def _fact_reader(
 
 @cache
 def _first_bytes(read: Callable[[Cursor], Mapping[str, str]]) -> frozenset[int] | None:
-    found = frozenset(byte for byte in range(256) if _may_begin(read, byte))
-    return found if len(found) < 256 else None
-
-
-def _may_begin(read: Callable[[Cursor], Mapping[str, str]], byte: int) -> bool:
-    try:
-        read(Cursor(bytes([byte])))
-    except ShortError:
-        return True
-    except MalformedError:
-        return False
-    return True
+    return possible_first_bytes(lambda data: verdict_of(data, read))
 
 
 @implementer(IProtocolMatcher)

@@ -71,7 +71,7 @@ class Pattern:
 
     @cached_property
     def first_bytes(self) -> frozenset[int] | None:
-        return _possible(self._compiled.verdict)
+        return possible_first_bytes(self._compiled.verdict)
 
     @cached_property
     def _scan(self) -> Callable[[bytes, Progress | None], Progress]:
@@ -95,7 +95,7 @@ class Fields:
 
     @cached_property
     def first_bytes(self) -> frozenset[int] | None:
-        return _possible(lambda data: verdict_of(data, self._read))
+        return possible_first_bytes(lambda data: verdict_of(data, self._read))
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         return verdict_of(peeked.data, self._read)
@@ -118,7 +118,7 @@ class Either:
 
     @cached_property
     def first_bytes(self) -> frozenset[int] | None:
-        return _possible(lambda data: self(Peeked(data)))
+        return possible_first_bytes(lambda data: self(Peeked(data)))
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         first, second = self._both
@@ -152,7 +152,7 @@ def verdict_of(data: bytes, read: Callable[[Cursor], object]) -> Verdict:
     return Verdict.MATCH
 
 
-def _possible(verdict: Callable[[bytes], Verdict]) -> frozenset[int] | None:
+def possible_first_bytes(verdict: Callable[[bytes], Verdict]) -> frozenset[int] | None:
     """Find the bytes that a stream may begin with; ``None`` if all may."""
     found = frozenset(byte for byte in range(256) if verdict(bytes([byte])) is not Verdict.NO)
     return found if len(found) < 256 else None
