@@ -5,11 +5,12 @@ from collections.abc import Callable
 import attrs
 
 from txmux.interfaces import Peeked, Verdict
+from txmux.matchers.http2 import http2
 from txmux.matchers.redis import redis
 from txmux.matchers.ssh import ssh
 from txmux.matchers.tls import tls
 from txmux.wire.client_hello import HelloReader, parse_client_hello
-from txmux.wire.http2_opening import PREFACE, parse_opening
+from txmux.wire.http2_opening import parse_opening
 from txmux.wire.http_head import Stage, parse_request
 
 
@@ -106,12 +107,6 @@ _END_HEADERS = 0x4
 _NO_ERROR = bytes(4)
 
 
-def _speaks_http2(peeked: Peeked) -> Verdict:
-    if peeked.startswith(PREFACE):
-        return Verdict.MATCH
-    return Verdict.NEED_MORE if PREFACE.startswith(peeked.data) else Verdict.NO
-
-
 def _http2(peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
     """Return SETTINGS, for which some clients wait, and a response to the first request (RFC 9113, sections 3.4 and 6)."""
     opening = peeked.parsed(parse_opening)
@@ -150,6 +145,6 @@ _PROTOCOLS: tuple[
     (tls.predicate({}), _tls),
     (ssh.predicate({}), _ssh),
     (_speaks_http1, _http1),
-    (_speaks_http2, _http2),
+    (http2.predicate({}), _http2),
     (redis.predicate({}), _redis),
 )
