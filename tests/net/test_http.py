@@ -15,7 +15,7 @@ from txmux.net.http import (
     NotConnectedError,
     RequestFailedError,
     ResponseTimeoutError,
-    get,
+    request,
 )
 
 
@@ -29,7 +29,9 @@ class GetTests(TestCase):
     def ask(self, port: int, *, most: int = 100, scheme: str = "http", **more: Any) -> Any:
         url = f"{scheme}://host.test:{port}/path?x=1"
         options = {"address": "127.0.0.1", "seconds": 5.0, **more}
-        return Deferred.fromCoroutine(get(self.time, url, {"X-Y": "z"}, most=most, **options))
+        return Deferred.fromCoroutine(
+            request(self.time, "GET", url, {"X-Y": "z"}, most=most, **options)
+        )
 
     async def answer(self, said: bytes, *, most: int = 100, closes: bool = True) -> HttpResponse:
         asking = self.ask(listen(self, self.server), most=most)
@@ -131,7 +133,9 @@ class GetTests(TestCase):
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
-            asking = Deferred.fromCoroutine(get(self.time, url, {}, seconds=5.0, most=100))
+            asking = Deferred.fromCoroutine(
+                request(self.time, "GET", url, {}, seconds=5.0, most=100)
+            )
             caught = self.assertFailure(asking, NotConnectedError)
             while not caught.called:
                 await deferLater(reactor, 0)

@@ -53,29 +53,6 @@ class HttpResponse:
     body: bytes
 
 
-async def get(
-    reactor: Any,
-    url: str,
-    headers: Mapping[str, str],
-    *,
-    seconds: float,
-    most: int,
-    address: str | None = None,
-    body_seconds: float | None = None,
-) -> HttpResponse:
-    """Request a resource by GET; see `request`."""
-    return await request(
-        reactor,
-        "GET",
-        url,
-        headers,
-        seconds=seconds,
-        most=most,
-        address=address,
-        body_seconds=body_seconds,
-    )
-
-
 async def request(
     reactor: Any,
     method: str,

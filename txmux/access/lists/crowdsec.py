@@ -19,7 +19,7 @@ from txmux.access.bans import banned_network
 from txmux.access.lists.current import Packed, pack
 from txmux.errors import MuxError
 from txmux.files import read_secret
-from txmux.net.http import NotConnectedError, ResponseTimeoutError, get
+from txmux.net.http import NotConnectedError, ResponseTimeoutError, request
 from txmux.rules.model import IPNetwork, NetworkSet
 from txmux.wire.jsontext import parse_json
 
@@ -114,8 +114,9 @@ class CrowdSec:
     async def _answer(self) -> Any:
         startup = "false" if self._is_known else "true"
         try:
-            answer = await get(
+            answer = await request(
                 self._reactor,
+                "GET",
                 self._url + _PATH.format(startup=startup),
                 {"X-Api-Key": self._secret(), "Accept": "*/*"},
                 seconds=_PATIENCE,

@@ -16,7 +16,7 @@ from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError, printable
 from txmux.files import read_secret
-from txmux.net.http import HttpResponse, RequestFailedError, get
+from txmux.net.http import HttpResponse, RequestFailedError, request
 from txmux.rules.model import Backend, ConsulService
 from txmux.rules.model.networks import is_address
 from txmux.wire.jsontext import MISSHAPEN, parse_json
@@ -194,8 +194,8 @@ class ConsulFinder:
             headers["X-Consul-Token"] = _token(self._token)
         # Consul itself waits for up to a sixteenth longer.
         seconds = _GRACE + (wait * 17 / 16 if index else 0.0)
-        return await get(
-            self._reactor, url, headers, address=address, seconds=seconds, most=_MOST_BYTES
+        return await request(
+            self._reactor, "GET", url, headers, address=address, seconds=seconds, most=_MOST_BYTES
         )
 
     async def _address(self, host: str) -> str:
