@@ -2,12 +2,12 @@
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
 from txmux.errors import MuxError
-from txmux.rules.model import NOWHERE, Route, Rules, Section, TlsEnd
+from txmux.rules.model import Section
 from txmux.rules.problems import Problem
 from txmux.telemetry.formatting import certificate_end
 
@@ -31,22 +31,6 @@ class TLSFileError(MuxError):
         super().__init__(message)
         self.key = key
         self.forbidden = cause is not None and cause.errno in {errno.EACCES, errno.EPERM}
-
-
-def errors(
-    rules: Rules, read: Callable[[Route, TlsEnd], object]
-) -> Iterator[tuple[TLSFileError, Problem]]:
-    """Read the files of all routes that terminate TLS, and yield each error with the line that names the file."""
-    for route in rules.routes:
-        try:
-            if route.terminate_tls is not None:
-                read(route, route.terminate_tls)
-        except TLSFileError as error:  # noqa: PERF203 - all errors are reported
-            if route.section is NOWHERE:
-                header = f"route {route.name}"
-                yield error, Problem(str(rules.path), 0, header, error.key, str(error))
-            else:
-                yield error, route.section.problem(str(error), error.key)
 
 
 def ending(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from txmux.errors import MuxError
-from txmux.net.tls.errors import TLSFileError, ending, errors
-from txmux.rules.model import Route, Rules, TlsEnd
+from txmux.net.tls.errors import TLSFileError, ending
+from txmux.rules.model import NOWHERE, Route, Rules, TlsEnd
 from txmux.rules.problems import Problem, RulesError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Terminations:
         self._made: dict[tuple[str, TlsEnd], Termination] = {}
 
     def read_certificates(self, rules: Rules) -> None:
-        problems = [problem for _, problem in errors(rules, self._termination_of)]
+        problems = _problems(rules, self._termination_of)
         if problems:
             raise RulesError(problems)
 
@@ -70,7 +71,7 @@ class Terminations:
                 prepared.made[key] = self._termination_of(route, end)
             prepared.current.add(key)
 
-        prepared.problems = [problem for _, problem in errors(rules, read)]
+        prepared.problems = _problems(rules, read)
         return prepared
 
     def shown(self) -> list[dict[str, Any]]:
@@ -90,6 +91,22 @@ class Terminations:
 
     def troubles(self) -> list[str]:
         return [trouble for made in self._made.values() if (trouble := made.store.trouble)]
+
+
+def _problems(rules: Rules, read: Callable[[Route, TlsEnd], object]) -> list[Problem]:
+    """Read the files of all routes that terminate TLS, and return each error with the line that names the file."""
+    found = []
+    for route in rules.routes:
+        try:
+            if route.terminate_tls is not None:
+                read(route, route.terminate_tls)
+        except TLSFileError as error:  # noqa: PERF203 - all errors are reported
+            if route.section is NOWHERE:
+                header = f"route {route.name}"
+                found.append(Problem(str(rules.path), 0, header, error.key, str(error)))
+            else:
+                found.append(route.section.problem(str(error), error.key))
+    return found
 
 
 @attrs.define
