@@ -89,7 +89,7 @@ class Detector(Generic[R]):
         peeked: Datagrams | None = None,
     ) -> FlowDetection[R]:
         """The same for a flow; `peeked` has what was read in its first datagram already."""
-        return FlowDetection(self, client, now, peeked)
+        return FlowDetection(self, client, now, peeked=peeked)
 
     def decide_at_once(self, peeked: Peeked) -> Decision[R] | None:
         """Decide by the first bytes or datagram alone, as detection would; ``None`` if it takes that.
@@ -138,38 +138,21 @@ class Detector(Generic[R]):
         )
 
 
+@attrs.define(eq=False)
 class _RouteScan(Generic[R]):
     """Scans the routes for one client."""
 
-    __slots__ = (
-        "_broken",
-        "_certificate",
-        "_client",
-        "_detector",
-        "_now",
-        "_peeked",
-        "_plan",
-        "_position",
-        "answered",
-    )
-
-    def __init__(
-        self,
-        detector: Detector[R],
-        client: IPv4Address | IPv6Address | None = None,
-        now: float | None = None,
-        certificate: object = None,
-    ) -> None:
-        self._detector = detector
-        self._client = client
-        self._now = now
-        self._certificate = certificate
-        self._plan: Plan[R] | None = None
-        self._position = 0  # all routes of the plan before this one are NO
-        self._peeked: Peeked | None = None
-        self._broken: set[int] = set()  # alternatives, by id, whose matcher raised
-        # The requests that have to be answered before more bytes are fed.
-        self.answered: tuple[Exchange, ...] = ()
+    _detector: Detector[R]
+    _client: IPv4Address | IPv6Address | None
+    _now: float | None
+    _certificate: object = None
+    _peeked: Peeked | None = None
+    _plan: Plan[R] | None = attrs.field(default=None, init=False)
+    _position: int = attrs.field(default=0, init=False)  # all routes of the plan before it are NO
+    # Alternatives, by id, whose matcher raised.
+    _broken: set[int] = attrs.field(factory=set, init=False)
+    # The requests that have to be answered before more bytes are fed.
+    answered: tuple[Exchange, ...] = attrs.field(default=(), init=False)
 
     def can_decide(self) -> bool:
         return self._detector.decides_always or any(
@@ -265,10 +248,9 @@ class _RouteScan(Generic[R]):
         self._detector.report(route, alternative)
 
 
+@attrs.define(eq=False)
 class Detection(_RouteScan[R]):
     """Scans the routes for one client of TCP."""
-
-    __slots__ = ()
 
     def feed(self, data: bytes) -> Decision[R] | None:
         """Look at all bytes so far, at least one; ``None`` when more are needed for a decision."""
@@ -317,22 +299,12 @@ class Detection(_RouteScan[R]):
                         return
 
 
+@attrs.define(eq=False)
 class FlowDetection(_RouteScan[R]):
     """Scans the routes for one client of UDP, whose first datagrams are held until there is a decision."""
 
-    __slots__ = ("_seen", "ignored")
-
-    def __init__(
-        self,
-        detector: Detector[R],
-        client: IPv4Address | IPv6Address | None = None,
-        now: float | None = None,
-        peeked: Datagrams | None = None,
-    ) -> None:
-        super().__init__(detector, client, now)
-        self._peeked = peeked
-        self._seen = 0
-        self.ignored = 0  # keepalives, which do not count
+    _seen: int = attrs.field(default=0, init=False)
+    ignored: int = attrs.field(default=0, init=False)  # keepalives, which do not count
 
     def feed(self, datagrams: Sequence[bytes]) -> Decision[R] | None:
         """Look at what the client has sent, one datagram after the other, however many have come at once.
