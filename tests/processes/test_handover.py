@@ -173,9 +173,7 @@ class HandoverTest(HandoverCase):
 
     def transfer(self) -> tuple[ConnectionTransfer, Channel]:
         doors = SimpleNamespace(awaited=None, flows_are_here=lambda _: None)  # no ports of UDP
-        serving: Any = SimpleNamespace(
-            factory_of=lambda _: self.new, listening_ports=doors, pause=None, accept=None
-        )
+        serving: Any = SimpleNamespace(factory_of=lambda _: self.new, listening_ports=doors)
         transfer = ConnectionTransfer(serving, reactor)
         own, far = socket.socketpair()
         transfer.handlers["take_over"](descriptors=[far.detach()])

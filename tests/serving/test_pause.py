@@ -20,7 +20,7 @@ class PauseTest(ServiceTestCase):
             first = await connect(self, port)
             first.send(b"a")
             server = await backend.peer(0)
-            serving.pause()
+            serving.listening_ports.pause()
             second = await connect(self, port)
             second.send(b"b")
             first.send(b"a")
@@ -28,6 +28,6 @@ class PauseTest(ServiceTestCase):
             for _ in range(10):
                 await deferLater(reactor, 0)
             self.assertEqual(len(backend.peers), 1)
-            serving.accept()
+            serving.listening_ports.accept()
             await (await backend.peer(1)).has(1)
             await self._stop()

@@ -62,7 +62,7 @@ class EmbeddedService(Service):
     @property
     def ports(self) -> list[IListeningPort]:
         """The listening ports, once started."""
-        return [] if self.serving is None else self.serving.ports
+        return [] if self.serving is None else self.serving.listening_ports.ports
 
     @property
     def factories(self) -> list[MuxFactory]:

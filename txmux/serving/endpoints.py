@@ -84,7 +84,7 @@ class ForwardingFactory(ServerFactory):
 
 
 async def open_ports(
-    reactor: Any, listeners: Iterable[Listener], is_open: Callable[[str], bool] = lambda _: False
+    reactor: Any, listeners: Iterable[Listener], is_open: Callable[[str], object] = lambda _: None
 ) -> OpenedPorts:
     """Open the ports of listeners that are not plain sockets, unless they are open; clients are closed until a listener is given.
 

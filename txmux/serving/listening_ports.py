@@ -136,6 +136,7 @@ class ListeningPorts:
             port.await_flows(on=False)
 
     def pause(self) -> None:
+        """Leave new clients in the queues of the sockets, for another process or until `accept`."""
         self.accepting = False
         self._apply_all()
 

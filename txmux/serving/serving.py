@@ -44,7 +44,7 @@ class Serving:
 
     Args:
         names: The addresses of servers' names, looked up by the supervisor, which also checks the servers and passes the
-            results to `check_found`. If ``None``, this process resolves names and checks servers itself.
+            results to `upstreams`. If ``None``, this process resolves names and checks servers itself.
         loop_detector: Shared with other processes that serve the same rules, if there are any.
 
     Raises:
@@ -77,7 +77,7 @@ class Serving:
             shared=shared and rules.settings.workers > 1,
             counters=counters,
         )
-        self._upstreams = Upstreams(
+        self.upstreams = Upstreams(
             reactor,
             runtime.clock,
             runtime.dial,
@@ -88,7 +88,7 @@ class Serving:
         )
         self._shared = shared
         self._share(rules)
-        self._upstreams.add_backends(rules)
+        self.upstreams.add_backends(rules)
         runtime.prepare_rules(rules, use=True)
         self._note_admin(rules)
         self._denied = DeniedClients(reactor, self._all)
@@ -104,7 +104,7 @@ class Serving:
         self.admission: Callable[[Listener], Admission] | None = None
 
     def _share(self, rules: Rules) -> None:
-        self._upstreams.known.share(max(1, rules.settings.workers) if self._shared else 1)
+        self.upstreams.known.share(max(1, rules.settings.workers) if self._shared else 1)
 
     def _note_admin(self, rules: Rules) -> None:
         """Note where other processes of this service listen, so that no client is connected to that."""
@@ -127,7 +127,7 @@ class Serving:
             listener,
             admission=admission,
             runtime=self.runtime,
-            upstreams=self._upstreams,
+            upstreams=self.upstreams,
             terminations=self.terminations,
         )
         factory.configuration = attrs.evolve(factory.configuration, version=version)
@@ -162,13 +162,6 @@ class Serving:
         self.runtime.gate(port)
         self.listening_ports.enter(key, ListeningPort(port, factory, forwarding=forwarding))
 
-    @property
-    def ports(self) -> list[IListeningPort]:
-        return self.listening_ports.ports
-
-    def has(self, key: str) -> bool:
-        return self.listening_ports.get(key) is not None
-
     def factory_of(self, listener: str) -> MuxFactory:
         """Return the factory of a listener; of a removed one, the factory that has its connections."""
         for factory in self._all():
@@ -182,13 +175,6 @@ class Serving:
 
     def connections(self) -> list[Served]:
         return [one for factory in self._all() for one in factory.connections]
-
-    def accept(self) -> None:
-        self.listening_ports.accept()
-
-    def pause(self) -> None:
-        """Leave new clients in the queues of the sockets, for another process or until `accept`."""
-        self.listening_ports.pause()
 
     def answer_challenges(self, challenges: Mapping[str, str]) -> None:
         """Answer authorities that check these names, before any route, and no others.
@@ -231,7 +217,7 @@ class Serving:
         """
         self.runtime.prepare_rules(rules)
         self._note_admin(rules)
-        upstreams = self._upstreams.prepare(rules)
+        upstreams = self.upstreams.prepare(rules)
         terminations = self.terminations.prepare(rules)
         version = self.version + rules_changed
         prepared = PreparedServing(rules, version, sockets, access_log, upstreams, terminations)
@@ -268,7 +254,7 @@ class Serving:
                     listener,
                     admission(listener),
                     self.runtime,
-                    self._upstreams,
+                    self.upstreams,
                     self.terminations,
                     prepared.version,
                 )
@@ -366,7 +352,7 @@ class Serving:
         return connection_counts(self.connections(), self.version)
 
     async def missing(self) -> list[str]:
-        return missing_in(self._rules, self.listening_ports.accepted(), self._upstreams)
+        return missing_in(self._rules, self.listening_ports.accepted(), self.upstreams)
 
     async def drain(self) -> None:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``.
@@ -401,22 +387,19 @@ class Serving:
         if self._access_log is not None:
             self._access_log.close()
 
-    def servers(self) -> list[dict[str, Any]]:
-        return self._upstreams.as_json()
-
     def restore(self, state: TransferState) -> None:
         """Continue from the state of another process."""
         self.apply_overrides(state.get("wanted", self.overrides))
         self.feed(state.get("networks", {}))
         if "challenges" in state:
             self.answer_challenges(state["challenges"])
-        self._upstreams.restore(state.get("servers", ()))
+        self.upstreams.restore(state.get("servers", ()))
         restore_sources(state, sources_of(self.factories))
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply an operator's overrides; see `txmux.control.overrides`."""
         self.overrides = overrides
-        self._upstreams.apply_overrides(
+        self.upstreams.apply_overrides(
             overrides_from_json(overrides.get("servers", ())), held_until(overrides)
         )
         self.listening_ports.shut(overrides.get("shut", ()))
@@ -430,13 +413,6 @@ class Serving:
         """Replace networks of the rules; see `Lists.feed`."""
         if self.runtime.lists.feed(published):
             self._denied.check_all()
-
-    @property
-    def upstreams(self) -> Upstreams:
-        return self._upstreams
-
-    def check_found(self, backend: str, key: str, *, ok: bool, why: str) -> None:
-        self._upstreams.apply_check(backend, key, ok=ok, why=why)
 
     def reopen_log(self) -> None:
         """Reopen the access log's file, after it was moved away."""

@@ -238,9 +238,4 @@ class ConnectionTransfer:
             for end in sockets_of(descriptors):
                 self._adopt(end)
 
-        return {
-            "pause": self._serving.pause,
-            "accept": self._serving.accept,
-            "hand_over": give,
-            "take_over": take,
-        }
+        return {"hand_over": give, "take_over": take}

@@ -116,11 +116,12 @@ class WorkerProcess:
 
     def begin(self, serving: Serving, transfer: ConnectionTransfer) -> None:
         self._serving, self._transfer = serving, transfer
+        ports = serving.listening_ports
         self.channel.handlers.update(
             end_all=serving.end_all,
             reopen=serving.reopen_log,
-            check=serving.check_found,
-            servers=serving.servers,
+            check=serving.upstreams.apply_check,
+            servers=serving.upstreams.as_json,
             recall=serving.restore,
             challenges=serving.answer_challenges,
             certificates=serving.terminations.look_again,
@@ -134,12 +135,14 @@ class WorkerProcess:
             missing=serving.missing,
             retire=self._retire,
             leave=self._leave,
-            take_datagrams=serving.listening_ports.take_datagrams,
-            leave_datagrams=serving.listening_ports.leave_datagrams,
-            await_flows=serving.listening_ports.await_flows,
-            flows_are_here=serving.listening_ports.flows_are_here,
-            flows_moved=serving.listening_ports.arrived,
-            flows_left=lambda: [*serving.listening_ports.left()],
+            accept=ports.accept,
+            pause=ports.pause,
+            take_datagrams=ports.take_datagrams,
+            leave_datagrams=ports.leave_datagrams,
+            await_flows=ports.await_flows,
+            flows_are_here=ports.flows_are_here,
+            flows_moved=ports.arrived,
+            flows_left=lambda: [*ports.left()],
             **transfer.handlers,
             **WorkerAnswers(serving).handlers,
             listen=self._listen,
@@ -240,7 +243,9 @@ class WorkerProcess:
                 rules_changed=other.rules_changed,
             )
             undo.callback(serving.abandon, prepared)
-            prepared.ports = await open_ports(self._reactor, rules.listeners, serving.has)
+            prepared.ports = await open_ports(
+                self._reactor, rules.listeners, serving.listening_ports.get
+            )
             undo.pop_all()
         return prepared
 
@@ -298,7 +303,7 @@ class WorkerProcess:
     async def _drain(self) -> None:
         if self._serving is not None:
             self._serving.listening_ports.keep_flows()
-            self._serving.pause()
+            self._serving.listening_ports.pause()
             if self._transfer is not None:
                 await self._transfer.close()
             await self._serving.drain()
