@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
+from txmux.control.filters import FilterError
+from txmux.control.report import UnknownError
+from txmux.errors import OptionError
 from txmux.net.sockets.transport import waiting
 from txmux.rules.problems import joined, suggestion
 
@@ -143,6 +146,14 @@ class Resource:
     gives: Any = None
     takes: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = attrs.field(factory=dict)
+
+    async def answer(self, query: Query) -> ApiAnswer:
+        """Answer a request, or refuse it by what the service does not know, or cannot read."""
+        try:
+            return await self.handle(query)
+        except (UnknownError, FilterError, OptionError) as problem:
+            status = 404 if isinstance(problem, UnknownError) else 400
+            raise RefusedError(status, str(problem)) from None
 
     @property
     def variables(self) -> list[str]:

@@ -141,16 +141,16 @@ class Site:
 
     async def _handle(self, query: Query, resource: Resource, path: str) -> ApiAnswer:
         if resource in reports.HEALTH or resource.is_open:
-            return await resource.handle(query)
+            return await resource.answer(query)
         if not resource.is_change:
             await self._reading.acquire()
             try:
-                return await resource.handle(query)
+                return await resource.answer(query)
             finally:
                 self._reading.release()
         what = f"{resource.method} {unquote(path)}"
         try:
-            answer = await resource.handle(query)
+            answer = await resource.answer(query)
         except RefusedError as refused:
             reasons = refused.summary or "; ".join(refused.errors) or str(refused)
             audit(query.caller, what, refused.status, f"refused: {reasons}")

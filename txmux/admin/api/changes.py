@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Annotated
 
 from txmux.admin.api.openapi import body
@@ -18,7 +17,7 @@ from txmux.admin.resource import (
     whole_number,
 )
 from txmux.control.connection_row import Positive
-from txmux.control.report import Report, UnknownError
+from txmux.control.report import Report
 
 if TYPE_CHECKING:
     from txmux.control.overrides import ServerState
@@ -71,25 +70,19 @@ async def _set_server(query: Query) -> ApiAnswer:
     closing = boolean(body, "close_connections") or False
     if state is None and weight is None and not closing:
         raise RefusedError(400, 'nothing to change; send for example {"state": "drain"}')
-    try:
-        report = await query.control.set_server(
-            query.names["backend"],
-            query.names["server"],
-            state=state,
-            weight=weight,
-            close_connections=closing,
-        )
-    except UnknownError as problem:
-        raise RefusedError(404, str(problem)) from None
+    report = await query.control.set_server(
+        query.names["backend"],
+        query.names["server"],
+        state=state,
+        weight=weight,
+        close_connections=closing,
+    )
     return _reported(report, 409)
 
 
 @RESOURCES.change("/api/certificates/{certificate}/renew", "renew a certificate that comes by ACME")
 async def _renew(query: Query) -> ApiAnswer:
-    try:
-        report = await query.control.renew(query.names["certificate"].lower().removesuffix("."))
-    except UnknownError as problem:
-        raise RefusedError(404, str(problem)) from None
+    report = await query.control.renew(query.names["certificate"].lower().removesuffix("."))
     return _reported(report, 409, "the certificate is not renewed")
 
 
@@ -101,21 +94,13 @@ async def _renew(query: Query) -> ApiAnswer:
 async def _hold(query: Query) -> ApiAnswer:
     check_names(query.body, ("seconds",))
     seconds = whole_number(query.body, "seconds", 1, _LONGEST)
-    return await _of_backend(
-        query.control.hold(query.names["backend"], math.inf if seconds is None else seconds)
-    )
+    until = math.inf if seconds is None else seconds
+    return _reported(await query.control.hold(query.names["backend"], until), 409)
 
 
 @RESOURCES.change("/api/backends/{backend}/release", "let the clients that wait by `hold` go on")
 async def _release(query: Query) -> ApiAnswer:
-    return await _of_backend(query.control.release(query.names["backend"]))
-
-
-async def _of_backend(changing: Awaitable[Report]) -> ApiAnswer:
-    try:
-        return _reported(await changing, 409)
-    except UnknownError as problem:
-        raise RefusedError(404, str(problem)) from None
+    return _reported(await query.control.release(query.names["backend"]), 409)
 
 
 @RESOURCES.change(
@@ -128,8 +113,5 @@ async def _set_listener(query: Query) -> ApiAnswer:
     accepting = boolean(query.body, "accepting")
     if accepting is None:
         raise RefusedError(400, 'accepting: is missing; send for example {"accepting": false}')
-    try:
-        report = await query.control.set_listener(query.names["name"], accepting=accepting)
-    except UnknownError as problem:
-        raise RefusedError(404, str(problem)) from None
+    report = await query.control.set_listener(query.names["name"], accepting=accepting)
     return _reported(report, 409)

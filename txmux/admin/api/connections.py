@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from txmux.admin.api.openapi import Schema, body, ref, schema_of
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import JSON, ApiAnswer, Query, Resources, only_values
-from txmux.control.filters import EVERY, FilterError, Filters, Page, is_identity
+from txmux.control.filters import EVERY, Filters, Page, is_identity
 from txmux.net.turns import Turns
 from txmux.telemetry.formatting import counted
 from txmux.telemetry.record import STATES
@@ -36,11 +36,8 @@ RESOURCES = Resources()
 )
 async def _list(query: Query) -> ApiAnswer:
     words = only_values(query.parameters)
-    try:
-        page = Page.read(words)
-        filters = Filters.read({k: v for k, v in words.items() if k not in {"limit", "after"}})
-    except FilterError as problem:
-        raise RefusedError(400, str(problem)) from None
+    page = Page.read(words)
+    filters = Filters.read({k: v for k, v in words.items() if k not in {"limit", "after"}})
     listing = await query.control.connections(filters, page)
     headers = incomplete(listing.missing)
     if len(listing) == page.limit:
@@ -91,11 +88,7 @@ async def _close(query: Query) -> ApiAnswer:
     for name, value in words.items():
         if not isinstance(value, str):
             raise RefusedError(400, f"{name}: must be a text, as in a query")
-    try:
-        filters = Filters.read(words)
-    except FilterError as problem:
-        raise RefusedError(400, str(problem)) from None
-    return _closed(await query.control.end_connections(filters))
+    return _closed(await query.control.end_connections(Filters.read(words)))
 
 
 def _closed(count: int) -> ApiAnswer:

@@ -10,8 +10,6 @@ from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resources, check_names, text
 from txmux.control.documents import rules_document
-from txmux.control.report import UnknownError
-from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.model.networks import unmapped
 
@@ -92,22 +90,16 @@ async def _events(query: Query) -> ApiAnswer:
 async def _explain(query: Query) -> ApiAnswer:
     check_names(query.body, ("listener", "from", "hex", "text"))
     data = _bytes(query.body)
-    try:
-        found = await query.control.explain(data, text(query.body, "listener"), _from(query.body))
-    except UnknownError as problem:
-        raise RefusedError(404, str(problem)) from None
+    found = await query.control.explain(data, text(query.body, "listener"), _from(query.body))
     return ApiAnswer.json(found)
 
 
 def _bytes(body: Mapping[str, Any]) -> bytes:
     if ("hex" in body) == ("text" in body):
         raise RefusedError(400, "give the bytes as either 'hex' or 'text'")
-    try:
-        if "hex" in body:
-            return bytes_from_hex("hex", text(body, "hex") or "")
-        return bytes_from_text(text(body, "text") or "")
-    except OptionError as problem:
-        raise RefusedError(400, str(problem)) from None
+    if "hex" in body:
+        return bytes_from_hex("hex", text(body, "hex") or "")
+    return bytes_from_text(text(body, "text") or "")
 
 
 def _from(body: Mapping[str, Any]) -> IPv4Address | IPv6Address | None:
