@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError
-from txmux.cli.remote.find import AdminEndpoint, UnixAddress, is_for_group, owner_and_mode
+from txmux.cli.remote.find import AdminEndpoint, is_for_group, owner_and_mode
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
 
@@ -79,8 +79,8 @@ class _UnixConnection(HTTPConnection):
 
 def _connection(endpoint: AdminEndpoint, seconds: float) -> HTTPConnection:
     address = endpoint.address
-    if isinstance(address, UnixAddress):
-        return _UnixConnection(address.path, seconds)
+    if isinstance(address, Path):
+        return _UnixConnection(address, seconds)
     return HTTPConnection(address.host, address.port, timeout=seconds)
 
 
@@ -96,9 +96,9 @@ def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | Valu
         return f"what answers at {where} is not txmux; name another endpoint"
     if isinstance(problem, PermissionError):
         owner, advice = "", "try as that user"
-        if isinstance(endpoint.address, UnixAddress):
-            owner = f", {owner_and_mode(endpoint.address.path)}"
-            if is_for_group(endpoint.address.path):
+        if isinstance(endpoint.address, Path):
+            owner = f", {owner_and_mode(endpoint.address)}"
+            if is_for_group(endpoint.address):
                 advice += ", or in that group"
         return f"no permission to open {where}{owner}; {advice}"
     if problem.errno == errno.ENOENT:
@@ -106,7 +106,7 @@ def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | Valu
     if problem.errno == errno.ECONNREFUSED:
         left = (
             "; the file is left over from one that has ended"
-            if isinstance(endpoint.address, UnixAddress)
+            if isinstance(endpoint.address, Path)
             else ""
         )
         return f"no service listens at {where}{left}; start it, or name another endpoint"

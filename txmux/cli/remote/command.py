@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from txmux.cli.remote.ask import ask
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, UsageError, of_txmux
-from txmux.cli.remote.find import AdminEndpoint, UnixAddress, find, several_services
+from txmux.cli.remote.find import AdminEndpoint, find, several_services
 from txmux.errors import printable
 
 Ask = Callable[..., Any]
@@ -145,7 +145,7 @@ def running_service(rules: Path) -> int | None:
 
 def _check_one_service(place: AdminEndpoint, seconds: float) -> None:
     """Check that several sockets are those of one service."""
-    others = [place._replace(address=UnixAddress(path)) for path in place.beside]
+    others = [place._replace(address=path) for path in place.beside]
     try:
         found = [ask(one, "GET", "/api/status", seconds=seconds) for one in (place, *others)]
     except NoServiceError:  # another user's, perhaps

@@ -64,7 +64,7 @@ def find(
         yield from _of_rules(rules, token, environ)
     elif only := _sockets_of_services(environ):
         first, *others = only
-        yield AdminEndpoint(UnixAddress(first), token, "the only socket", beside=tuple(others))
+        yield AdminEndpoint(first, token, "the only socket", beside=tuple(others))
     elif _is_file(default):
         yield from _of_rules(default, token, environ)
     else:
@@ -90,7 +90,7 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[A
                 f"It may have another endpoint: {_NAME_IT}"
             )
         for path in there[:1]:
-            yield AdminEndpoint(UnixAddress(path), token, named_by, rules, is_a_guess=True)
+            yield AdminEndpoint(path, token, named_by, rules, is_a_guess=True)
     elif not named:
         raise NoServiceError(
             f"{rules} has 'admin = off', so the service cannot be reached; "
@@ -215,15 +215,6 @@ def _checked(token: str, named_by: str) -> str:
     return token
 
 
-class UnixAddress(NamedTuple):
-    """The file of a UNIX socket."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-
 class TcpAddress(NamedTuple):
     """A TCP port."""
 
@@ -235,7 +226,8 @@ class TcpAddress(NamedTuple):
         return f"{host}:{self.port}"
 
 
-Address = UnixAddress | TcpAddress
+Address = Path | TcpAddress
+"""The file of a UNIX socket, or a TCP port."""
 
 
 def address_of(text: str, folder: Path | None = None) -> Address:
@@ -254,13 +246,13 @@ def address_of(text: str, folder: Path | None = None) -> Address:
     if kind == "unix":
         path = named.get("address") or named.get("path") or next(iter(plain), "")
         if path:
-            return UnixAddress(base / path)
+            return base / path
     elif kind in _LOOPBACK:
         tcp = _tcp(plain, named, _LOOPBACK[kind])
         if tcp is not None:
             return tcp
     elif "/" in text and "://" not in text:
-        return UnixAddress(base / text)
+        return base / text
     elif found := re.fullmatch(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:]*)):(?P<port>\d+)", text):
         return _tcp_at(found["ipv6"] or found["host"] or "127.0.0.1", found["port"], text)
     example = f"write 127.0.0.1:{text}" if text.isdecimal() else _EXAMPLES
