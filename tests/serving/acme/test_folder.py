@@ -20,7 +20,7 @@ from tests.support.folders import make_folder
 from txmux.errors import MuxError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.rules.model.route import acme_file
-from txmux.serving.acme.folder import AcmeFolder, ShownCertificate, make_first
+from txmux.serving.acme.folder import NO_CERTIFICATE, AcmeFolder, ShownCertificate, make_first
 
 _NAME = "www.example.com"
 
@@ -77,15 +77,15 @@ class FolderTests(SynchronousTestCase):
             sealed,
         ):
             acme_file(self.path, _NAME).write_bytes(damaged)
-            self.assertIsNone(self.folder.certificate(_NAME))
+            self.assertEqual(self.folder.certificate(_NAME), NO_CERTIFICATE)
             self.folder.sign_missing([_NAME], now)
-            self.assertIsNotNone(self.folder.certificate(_NAME))
+            self.assertNotEqual(self.folder.certificate(_NAME), NO_CERTIFICATE)
 
     def test_unreadable(self) -> None:
         """A certificate that cannot be read stays: it may be a good one, and readable soon."""
         file = acme_file(self.path, _NAME)
         file.symlink_to(file)
-        self.assertIsNone(self.folder.certificate(_NAME))
+        self.assertEqual(self.folder.certificate(_NAME), NO_CERTIFICATE)
         self.assertRaises(OSError, self.folder.sign_missing, [_NAME], time.time())
         self.assertTrue(file.is_symlink())
 

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.folders import make_folder
 from txmux.errors import MuxError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
-from txmux.serving.acme.folder import ShownCertificate
+from txmux.serving.acme.folder import NO_CERTIFICATE, ShownCertificate
 from txmux.serving.acme.renewal import Certificates, Renewal
 
 _SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90.0, is_self_signed=False)
@@ -33,7 +33,7 @@ class RenewalTests(SynchronousTestCase):
         self.assertEqual(Renewal("a", suggested=80.0).due(_SHOWN, "a"), 60.0)
         self.assertEqual(Renewal("a", not_before=70.0, suggested=10.0).due(_SHOWN, "a"), 70.0)
         self.assertEqual(renewal.due(_SHOWN, "b"), 0.0)
-        self.assertEqual(renewal.due(None, "a"), 0.0)
+        self.assertEqual(renewal.due(NO_CERTIFICATE, "a"), 0.0)
 
     def test_removed(self) -> None:
         """Who waits for a certificate that new rules do not ask for any more is told so."""

@@ -66,6 +66,10 @@ class ShownCertificate:
         )
 
 
+NO_CERTIFICATE = ShownCertificate(b"", (), "", 0.0, 0.0, is_self_signed=True)
+"""Of a name that has none which can be used."""
+
+
 class AcmeFolder:
     """Reads and writes the files. Each is replaced as a whole, and nobody else may read it.
 
@@ -99,18 +103,16 @@ class AcmeFolder:
             finally:
                 os.close(there)
 
-    def certificate(self, name: str) -> ShownCertificate | None:
-        """Return the certificate of a name; ``None`` if there is none that can be used."""
-        try:
+    def certificate(self, name: str) -> ShownCertificate:
+        """Return the certificate of a name, or `NO_CERTIFICATE`."""
+        with suppress(OSError):
             return self._read(name)
-        except OSError:
-            return None
+        return NO_CERTIFICATE
 
-    def _read(self, name: str) -> ShownCertificate | None:
-        try:
+    def _read(self, name: str) -> ShownCertificate:
+        with suppress(FileNotFoundError, *_DAMAGED):
             return ShownCertificate.read(acme_file(self.path, name).read_bytes())
-        except (FileNotFoundError, *_DAMAGED):
-            return None
+        return NO_CERTIFICATE
 
     def write_certificate(self, name: str, pem: bytes) -> None:
         self._write(acme_file(self.path, name), pem)
@@ -119,7 +121,7 @@ class AcmeFolder:
         """Sign a certificate for each name that has none which is still valid; an `OSError` if that cannot be known."""
         for name in names:
             found = self._read(name)
-            if found is None or (found.is_self_signed and found.ends <= now):
+            if found.is_self_signed and found.ends <= now:
                 self.write_certificate(name, _self_signed(name, now))
 
     def account_key(self, directory: str) -> bytes:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.rules.model import Rules, Settings
-from txmux.serving.acme.folder import AcmeFolder, ShownCertificate
+from txmux.serving.acme.folder import NO_CERTIFICATE, AcmeFolder, ShownCertificate
 from txmux.telemetry.formatting import duration
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ class Renewal:
         }
         return cls(**known)
 
-    def due(self, shown: ShownCertificate | None, directory: str) -> float:
+    def due(self, shown: ShownCertificate, directory: str) -> float:
         """Return when the certificate is to be renewed."""
-        if shown is None or shown.is_self_signed or self.directory != directory:
+        if shown.is_self_signed or self.directory != directory:
             return self.not_before
         third = shown.ends - (shown.ends - shown.begins) / _THIRD
         when = third if self.suggested is None else min(third, self.suggested)
@@ -147,7 +147,7 @@ class Certificates:
         self._authority: Authority | None = None
         self._names: tuple[str, ...] = ()
         self._renewals: dict[str, Renewal] = {}
-        self._shown: dict[str, ShownCertificate | None] = {}
+        self._shown: dict[str, ShownCertificate] = {}
         self._waiting: dict[str, list[Deferred[str]]] = {}
         self._is_busy = False
         self._folder_problem = ""
@@ -180,7 +180,7 @@ class Certificates:
         before = self._shown
         self._shown = {name: self._folder.certificate(name) for name in self._names}
         for name in self._names:
-            if name not in before and self._is_provisional(name):
+            if name not in before and self._shown[name].is_self_signed:
                 self._log.warn("{name} {words}", name=name, words=_PROVISIONAL)
 
     def stop(self) -> Deferred[Any]:
@@ -236,7 +236,7 @@ class Certificates:
                 self._start(name, self._renew(name, renewal, directory))
                 return
         for name, renewal, shown in known:
-            if shown is not None and not shown.is_self_signed and renewal.ask_again <= now:
+            if not shown.is_self_signed and renewal.ask_again <= now:
                 self._start(name, self._ask_time(renewal, shown))
                 return
 
@@ -310,8 +310,7 @@ class Certificates:
             got = await shared.certificate(directory, name)
             if got is not None and name not in self._waiting:
                 known = attrs.evolve(renewal, not_before=0.0, directory=directory)
-                shown = self._shown.get(name)
-                is_other = shown is None or got != shown.pem
+                is_other = got != self._shown.get(name, NO_CERTIFICATE).pem
                 if is_other and known.due(ShownCertificate.read(got), directory) > self._now():
                     return got
             pem = await self._ask(name)
@@ -439,7 +438,7 @@ class Certificates:
         for name in self._names:
             renewal, shown = self._renewals[name], self._shown[name]
             why = f": {renewal.why}" if renewal.why else ""
-            if shown is None or shown.is_self_signed:
+            if shown.is_self_signed:
                 yield "certificate", f"{name} {_PROVISIONAL}{why}"
             elif why:
                 yield (
@@ -447,17 +446,12 @@ class Certificates:
                     f"the certificate of {name} ends on {_day(shown.ends)}, and could not be renewed{why}",
                 )
 
-    def _is_provisional(self, name: str) -> bool:
-        shown = self._shown[name]
-        return shown is None or shown.is_self_signed
-
     def seconds_left(self) -> dict[str, float]:
         """Return by name in how many seconds its certificate expires; 0 if it has none of an authority."""
         now = self._now()
         return {
-            name: 0.0 if shown is None or self._is_provisional(name) else shown.ends - now
-            for name, shown in self._shown.items()
-            if name in self._names
+            name: 0.0 if self._shown[name].is_self_signed else self._shown[name].ends - now
+            for name in self._names
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -466,10 +460,10 @@ class Certificates:
         return [
             {
                 "name": name,
-                "names": [name] if shown is None else [*shown.names],
-                "issuer": "" if shown is None else shown.issuer,
-                "not_after": 0.0 if shown is None else shown.ends,
-                "is_self_signed": self._is_provisional(name),
+                "names": [*shown.names] or [name],
+                "issuer": shown.issuer,
+                "not_after": shown.ends,
+                "is_self_signed": shown.is_self_signed,
                 "next_renewal": max(self._renewals[name].due(shown, directory), self._now()),
             }
             for name in self._names

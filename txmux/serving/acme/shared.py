@@ -5,7 +5,7 @@ A private key in Redis is encrypted, by a key that is made of the password of Re
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_bytes, token_hex
@@ -69,27 +69,23 @@ class SharedCertificates:
 
     async def lock(self) -> bool:
         """Return whether this machine may ask for a certificate; `unlock` when it has."""
-        if not self.is_up:
-            return True
-        setting = self._client.redis.set(
-            _LOCK, self._machine, expire=_LOCKED, only_if_not_exists=True
-        )
-        return await self._answer(setting, "OK") is not None
+        how = {"expire": _LOCKED, "only_if_not_exists": True}
+        return await self._ask("set", _LOCK, self._machine, otherwise="OK", **how) is not None
 
     async def unlock(self) -> None:
-        if self.is_up:
-            await self._answer(self._client.redis.eval(_UNLOCK, [_LOCK], [self._machine]))
+        await self._ask("eval", _UNLOCK, [_LOCK], [self._machine])
 
     async def show(self, challenges: Mapping[str, str]) -> None:
         """Have other machines answer these challenges, within `spread`, or no more of this machine's."""
-        if self.is_up:
-            redis, text = self._client.redis, json.dumps([self._machine, {**challenges}])
-            asking = redis.set(_CHALLENGES, text, expire=_CHALLENGED) if challenges else None
-            await self._answer(asking or redis.delete(_CHALLENGES))
+        if challenges:
+            text = json.dumps([self._machine, {**challenges}])
+            await self._ask("set", _CHALLENGES, text, expire=_CHALLENGED)
+        else:
+            await self._ask("delete", _CHALLENGES)
 
     async def challenges(self) -> dict[str, str]:
         """Return the challenges of another machine, by name."""
-        found = await self._answer(self._client.redis.get(_CHALLENGES)) if self.is_up else None
+        found = await self._ask("get", _CHALLENGES)
         with suppress(ValueError, TypeError):
             machine, challenges = json.loads(found or "")
             if machine != self._machine:
@@ -101,12 +97,11 @@ class SharedCertificates:
         if self.is_up:
             nonce = token_bytes(_NONCE)
             sealed = nonce + self._sealing().encrypt(nonce, pem, _of(directory, name))
-            text = b64encode(sealed).decode()
-            await self._answer(self._client.redis.set(_key(name), text, expire=int(seconds)))
+            await self._ask("set", _key(name), b64encode(sealed).decode(), expire=int(seconds))
 
     async def certificate(self, directory: str, name: str) -> bytes | None:
         """Return what another machine has got for a name from an authority, or this one before."""
-        found = await self._answer(self._client.redis.get(_key(name))) if self.is_up else None
+        found = await self._ask("get", _key(name))
         with suppress(ValueError, TypeError, InvalidTag):
             sealed = b64decode(found or "", validate=True)
             return self._sealing().decrypt(sealed[:_NONCE], sealed[_NONCE:], _of(directory, name))
@@ -119,9 +114,11 @@ class SharedCertificates:
             self._cipher = AESGCM(made)
         return self._cipher
 
-    async def _answer(self, asking: Awaitable[Any], otherwise: Any = None) -> Any:
+    async def _ask(self, command: str, *words: Any, otherwise: Any = None, **how: Any) -> Any:
+        if not self.is_up:
+            return otherwise
         try:
-            return await asking
+            return await getattr(self._client.redis, command)(*words, **how)
         except Exception as problem:  # noqa: BLE001 - of txredisapi, and what its connection raises
             self._is_down(str(problem))
             return otherwise
