@@ -15,9 +15,7 @@ from txmux.errors import MuxError, printable
 from txmux.net.sockets.handoff import MOST
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
-_MOST_DESCRIPTORS = (
-    253  # that one message can have (unix(7)), so that none stays in the system unseen
-)
+_MOST_DESCRIPTORS = 253  # of one message (unix(7)), so that none stays in the system unseen
 _LONGEST_WHY = 200  # characters
 _VERSION = 1
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user and group

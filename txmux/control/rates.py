@@ -60,9 +60,8 @@ class Rates:
         """Restore the samples of the predecessor; invalid ones are left out."""
         now, before = self._seconds(), []
         for one in saved:
-            with suppress(
-                AttributeError, KeyError, OverflowError, TypeError, ValueError
-            ):  # it is of another version
+            # It may be of another version.
+            with suppress(AttributeError, KeyError, OverflowError, TypeError, ValueError):
                 totals = {str(name): int(count) for name, count in one["totals"].items()}
                 before.append(_Sample(now - float(one["ago"]), totals, int(one["active"])))
         samples = [*before, *self._samples]

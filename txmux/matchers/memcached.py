@@ -43,13 +43,11 @@ _REQUESTS = {
     opcode: request
     for request in (
         _TextRequest((0x00, 0x09, 0x0C, 0x0D, 0x04, 0x14)),  # get and delete
-        _TextRequest(
-            (0x01, 0x02, 0x03, 0x11, 0x12, 0x13), extras=(8,), value=True
-        ),  # set, add, replace
+        # Set, add, replace.
+        _TextRequest((0x01, 0x02, 0x03, 0x11, 0x12, 0x13), extras=(8,), value=True),
         _TextRequest((0x05, 0x06, 0x15, 0x16), extras=(20,)),  # increment, decrement
-        _TextRequest(
-            (0x07, 0x0A, 0x0B, 0x17, 0x20), keys=(0, 0)
-        ),  # quit, noop, version, list of SASL
+        # Quit, noop, version, list of SASL.
+        _TextRequest((0x07, 0x0A, 0x0B, 0x17, 0x20), keys=(0, 0)),
         _TextRequest((0x08, 0x18), extras=(0, 4), keys=(0, 0)),  # flush
         _TextRequest((0x0E, 0x0F, 0x19, 0x1A), value=True),  # append, prepend
         _TextRequest((0x10,), keys=(0, _LONGEST_KEY)),  # stat

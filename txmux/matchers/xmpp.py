@@ -33,9 +33,7 @@ class _StreamHeader:
     progress: Progress
     to: str | None = None
     at: int = 0  # attributes are read so far
-    opened: int = (
-        0  # where the value of the next one begins, with its quotation mark, if it has come
-    )
+    opened: int = 0  # where the value of the next one begins, with its quotation mark
     searched: int = 0  # where the next quotation mark is looked for
 
 

@@ -85,9 +85,7 @@ class Configuration:
     counts: ListenerCounts
     version: int = 1  # the version of the rules, counted from 1
     hands_over: bool = False  # whether sockets of clients may be handed over
-    plain: Configuration | None = (
-        None  # the same without routes for the challenges of authorities, if it has some
-    )
+    plain: Configuration | None = None  # without routes for the challenges of authorities
 
     @classmethod
     def make(

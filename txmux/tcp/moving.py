@@ -41,9 +41,7 @@ class MovedConnection:
     relay: RelayState  # how far its bytes have come
     version: int = 0  # that of the rules by which the client was accepted; 0 if that is not known
     at: float | None = None  # the time of this state, by the clock that both processes have
-    waited: float | None = (
-        None  # seconds for which it has waited for a server; ``None`` if it has one
-    )
+    waited: float | None = None  # seconds, for a server; ``None`` if it has one
 
 
 def accepted_at(age: float, at: float | None, now: float) -> float:

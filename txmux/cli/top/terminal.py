@@ -82,9 +82,8 @@ class Terminal:
 
     def wake(self) -> None:
         """End a `wait`, from another thread."""
-        with contextlib.suppress(
-            OSError
-        ):  # it is full, and wakes; or it is closed, as the program ends
+        # It may be full, and wakes; or be closed, as the program ends.
+        with contextlib.suppress(OSError):
             self._wakes.send(b"\0")
 
     def wait(self, seconds: float | None) -> bytes | None:

@@ -253,9 +253,8 @@ class Channel(Protocol):
 
     def _taken(self, handler: Callable[..., object], values: dict[str, Any]) -> dict[str, Any]:
         names = self._signature(handler).parameters
-        if (
-            names and [*names.values()][-1].kind is inspect.Parameter.VAR_KEYWORD
-        ):  # it is the last one
+        # The last one takes all others, if any does.
+        if names and [*names.values()][-1].kind is inspect.Parameter.VAR_KEYWORD:
             return values
         return {name: value for name, value in values.items() if name in names}
 

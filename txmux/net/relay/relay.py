@@ -78,9 +78,7 @@ class RelaySide(abc.ABC):
     def start_carrying(self, *, reading: bool) -> None: ...
 
     @abc.abstractmethod
-    def write(
-        self, data: bytes
-    ) -> None: ...  # to its peer, before any that come from the other side
+    def write(self, data: bytes) -> None: ...  # before what comes from the other side
 
     @abc.abstractmethod
     def stop_reading(self) -> None: ...  # for good

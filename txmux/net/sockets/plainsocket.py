@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: for no time at all
-SocketOption: TypeAlias = tuple[
-    int, int, int | bytes
-]  # level, name and value, as setsockopt() takes them
+SocketOption: TypeAlias = tuple[int, int, int | bytes]  # as setsockopt() takes its arguments
 NO_KEEPALIVE: tuple[SocketOption, ...] = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),)
 _IDLE = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # macOS
 _CONGESTION = getattr(socket, "TCP_CONGESTION", None)

@@ -64,9 +64,8 @@ def _of_end(end: TlsEnd) -> _Certificates:
 
 
 def _of_authorities(path: Path, key: str) -> _Certificates:
-    read_authorities(
-        path, key
-    )  # whose ends do not matter to servers with a certificate of another one
+    # Their ends do not matter to servers with a certificate of another one.
+    read_authorities(path, key)
     return ()
 
 

@@ -67,9 +67,8 @@ class NetworkSet:
         return made
 
     def prefixes(self) -> Mapping[int, Mapping[int, Iterable[int]]]:
-        return (
-            self._by_shift
-        )  # by version and the number of the bits that may be any, which are left out
+        # By version and the number of the bits that may be any, which are left out.
+        return self._by_shift
 
     def __contains__(self, address: IPAddress) -> bool:
         number = int(address)

@@ -26,9 +26,7 @@ from txmux.version import __version__
 
 _PATIENCE = 30  # seconds for one answer
 _ISSUING = 120  # seconds until a certificate is there
-_NONCES = (
-    30  # tries: an authority may refuse any nonce, and gives another one (RFC 8555, section 6.5)
-)
+_NONCES = 30  # tries: an authority may refuse any, and gives another (RFC 8555, section 6.5)
 _CHALLENGE = "tls-alpn-01"
 _LONGEST = 500
 _LONGEST_WAIT = 7 * 86400.0  # the longest limit of Let's Encrypt

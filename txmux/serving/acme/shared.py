@@ -34,9 +34,7 @@ class SharedCertificates:
     """What a machine tells others, and learns of them. While Redis cannot be reached, it is as if there were no others."""
 
     _log = Logger()
-    spread = (
-        2.5  # seconds until every machine answers a challenge: each looks for one once a second
-    )
+    spread = 2.5  # seconds until every machine answers a challenge: each looks once a second
 
     def __init__(self, reactor: Any, store: Store, password: Path | None) -> None:
         self._store = store

@@ -29,9 +29,7 @@ OTHER_VERSION = "other"
 """The name of all versions whose Initial packets cannot be read."""
 
 _MOST_PACKETS = 16
-_MOST_FRAGMENTS_EVER = (
-    64  # browsers cut the hello anew, into a dozen fragments or so, each time they send it again
-)
+_MOST_FRAGMENTS_EVER = 64  # browsers cut the hello anew each time they send it again
 
 
 @attrs.define(slots=False)
