@@ -7,6 +7,8 @@ from collections import Counter
 from functools import partial
 from weakref import ref
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -124,14 +126,34 @@ class LineTests(SynchronousTestCase):
         self.refuses = False
         self.assertEqual(self.pass_time(1), ["a", "b", "c"])
 
-    def test_the_first_tries_again_although_others_come(self) -> None:
-        self.join("first")
-        self.is_up = True
-        for number in range(20):
-            self.join(str(number))
-            self.pass_time(0.05)
-        self.assertEqual(self.went[0][0], "first")
-        self.assertLess(self.went[0][1], 0.2)
+    @given(st.lists(st.sampled_from(["join", "leave", "up", "refuse", "hold", "release", "wait"])))
+    def test_all_go_on_in_order_whatever_was_before_and_although_others_come(
+        self, actions: list[str]
+    ) -> None:
+        self.setUp()
+        clients: list[HeldClient] = []
+        for number, action in enumerate(actions):
+            if action == "join":
+                clients.append(self.join(f"{number:03}"))
+            elif action == "leave" and clients:
+                self.line.remove(clients.pop())
+            elif action in {"up", "refuse"}:
+                self.is_up, self.refuses = True, action == "refuse"
+            elif action in {"hold", "release"}:
+                self.line.hold_until(math.inf if action == "hold" else 0.0)
+            self.clock.advance(0.07)
+        self.line.hold_until(0.0)
+        self.is_up, self.refuses = True, False
+        waiting = sum(client.is_waiting for client in clients)
+        for number in range(30):  # the longest pause of the first, and a second
+            self.join(f"~{number:03}")
+            self.clock.advance(0.05)
+        names = [name for name, _ in self.went]
+        self.assertEqual(names, sorted(names))
+        self.assertGreaterEqual(len(names), waiting)
+        self.pass_time(1)
+        self.assertEqual((len(self.line), self.line.blocks), (0, False))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_end_of_the_wait(self) -> None:
         self.join("a", 5.0)
@@ -151,7 +173,7 @@ class LineTests(SynchronousTestCase):
 
     def test_those_that_left_are_forgotten(self) -> None:
         self.join("a")
-        gone = [ref(self.join(str(number))) for number in range(10_000)]
+        gone = [ref(self.join(str(number))) for number in range(1000)]
         for one in gone:
             client = one()
             if client is not None:
