@@ -123,7 +123,7 @@ class Upstream:
     Attributes:
         is_plain: Whether its connections are made and relayed without more ado, and all their time limits are longer than some seconds.
         destinations: Chooses servers that depend on the client; ``None`` if none does.
-        newest: Finds the upstream of the same name under the current rules.
+        current: Finds the upstream of the same name under the current rules; ``None`` if they have none.
         depends_on_client: Whether anything depends on the client's identity.
     """
 
@@ -143,7 +143,7 @@ class Upstream:
         self.counts = counters.backend(backend.name)
         self.backend = backend
         self.destinations: Destinations | None = None
-        self.newest: Callable[[Upstream], Upstream] = lambda one: one
+        self.current: Callable[[], Upstream | None] = lambda: None
         self.fallback = fallback
         self._early: dict[str, list[str]] = {}
         self.first_names = first_names
@@ -217,10 +217,6 @@ class Upstream:
         if self._affinity is None:
             return ""
         return self._affinity(None if client is None else client.host, facts)
-
-    def for_held(self) -> Upstream:
-        """Return where a client goes on that has waited here: by the current rules, unless they have no backend of this name."""
-        return self.newest(self)
 
     def hold(
         self, client: HeldClient, cause: ConnectFailure, tried: Collection[Member] = ()

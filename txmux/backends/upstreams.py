@@ -87,7 +87,7 @@ class Upstreams:
                 tell=self._report,
                 counters=self._counters,
             )
-            upstream.newest = self._newest
+            upstream.current = partial(self._current, backend)
             upstream.destinations = self._destinations_of(backend)
             if self._prepared is not None:
                 self._prepared.made.append(upstream)
@@ -123,12 +123,12 @@ class Upstreams:
                 return one
         raise LookupError(f"there is no backend {backend!r}")
 
-    def _newest(self, upstream: Upstream) -> Upstream:
-        found = self._upstreams.get(upstream.backend)
+    def _current(self, backend: Backend) -> Upstream | None:
+        found = self._upstreams.get(backend)
         if found is None:
             with suppress(LookupError):
-                found = self.find(upstream.backend.name)
-        return found or upstream
+                found = self.find(backend.name)
+        return found
 
     def all(self) -> list[Upstream]:
         return [*self._upstreams.values()]

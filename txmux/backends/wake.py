@@ -41,7 +41,7 @@ class Waker:
             timer = self._timers.pop(backend, None)
             if timer is not None:
                 timer.cancel()
-                _log.info("backend {backend}: no client waits any more", backend=backend)
+                _log.info("backend {backend}: no client is waiting any longer", backend=backend)
         elif backend not in self._timers:
             _log.warn("backend {backend}: clients wait for a server", backend=backend)
             self._wake(backend)

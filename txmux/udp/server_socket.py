@@ -182,14 +182,14 @@ class ServerSocket:
         return self._held
 
     def _waited_too_long(self) -> None:
-        self.upstream = self.upstream.for_held()
+        self.upstream = self.upstream.current() or self.upstream
         self._give_up(self.upstream.pool.line.cause)
 
     def _give_up(self, why: ConnectFailure) -> None:
         self._flow.no_server_left(self.upstream, why)
 
     def _try_again(self) -> bool:
-        self.upstream = self.upstream.for_held()
+        self.upstream = self.upstream.current() or self.upstream
         pool, held = self.upstream.pool, self._held
         found = pool.pick_in_turn(self._affinity() if self.upstream.depends_on_client else "")
         if found is Unavailable.NO_SERVER and held is not None and held.seconds:

@@ -45,4 +45,4 @@ class RenewalTests(SynchronousTestCase):
         waiting = made.renew("a.example")
         self.assertNoResult(waiting)
         made.use(Rules(Path("x.ini"), settings, (), ()))
-        self.assertIn("no certificate of a.example", str(self.failureResultOf(waiting, MuxError)))
+        self.assertIn("no longer ask for a certificate for a.example", str(self.failureResultOf(waiting, MuxError)))

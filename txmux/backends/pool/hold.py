@@ -65,7 +65,7 @@ class HoldLine:
 
     Args:
         pools: Of all configurations, as weak references.
-        on_waiting: Called when the first client waits, and when none does any more.
+        on_waiting: Called with true when the line gets its first client, with false when it is empty again.
         tally: Makes what counts those that wait, in all processes, with a limit.
 
     Attributes:

@@ -176,7 +176,7 @@ def readable_secrets(rules: Rules) -> Iterator[Problem]:
         yield rules.settings.section.problem(message, "admin_token")
     settings = rules.settings
     if settings.shared_limits and settings.shared_limits_password is None and rules.acme_names:
-        message = "whoever can read this Redis can read the keys of certificates by ACME; give it a password, and name its file as 'shared_limits_password'"
+        message = "anyone who can read this Redis can read the keys of ACME certificates; set a password in Redis, and name the file that has it in 'shared_limits_password'"
         yield settings.section.problem(message, "shared_limits")
     for backend in rules.backends.values():
         password = backend.via.password if backend.via is not None else None

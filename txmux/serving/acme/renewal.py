@@ -171,7 +171,7 @@ class Certificates:
         self._settings = settings
         self._names = rules.acme_names if settings.acme else ()
         for name in {*self._waiting} - {*self._names}:
-            self._answer(name, MuxError(f"the rules ask for no certificate of {name} any more"))
+            self._answer(name, MuxError(f"the rules no longer ask for a certificate for {name}"))
         if self._names and not self._renewals:
             found = self._folder.state()
             self._renewals = {name: Renewal.read(found.get(name)) for name in found}

@@ -239,7 +239,7 @@ class Connecting(Stage):
         return self._held
 
     def _try_again(self) -> bool:
-        self._upstream = self._upstream.for_held()
+        self._upstream = self._upstream.current() or self._upstream
         connector = connector_for(self._client, self._upstream, self._connected, self._failed)
         self._connector = connector
         if connector.start_in_turn():
@@ -251,7 +251,7 @@ class Connecting(Stage):
         return True
 
     def _waited_too_long(self) -> None:
-        self._upstream = self._upstream.for_held()
+        self._upstream = self._upstream.current() or self._upstream
         self._refuse(self._upstream.pool.line.cause)
 
     @override
