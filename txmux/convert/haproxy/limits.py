@@ -7,8 +7,6 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-import attrs
-
 from txmux.convert.haproxy.lines import Proxy, duration, seconds
 from txmux.convert.terms import (
     ALWAYS,
@@ -30,29 +28,21 @@ _LAYERS = ("connection", "session", "content")
 _UNITS = (("s", 1), ("m", 60), ("h", 3600))
 
 
-@attrs.frozen
-class Limit:
-    """A key of ``[listen]``, and its value."""
-
-    key: str
-    value: str
-
-
-def read_limits(line: ConfigLine, proxy: Proxy, tables: Mapping[str, Proxy]) -> list[Limit]:
-    """Read a rule that rejects for many connections, or their rate; nothing of another one."""
+def read_limits(line: ConfigLine, proxy: Proxy, tables: Mapping[str, Proxy]) -> dict[str, str]:
+    """Read a rule that rejects for many connections, or their rate, as keys of ``[listen]``; nothing of another one."""
     words = list(line.words[3:])
     if words[:1] != ["if"]:
-        return []
+        return {}
     named: dict[str, list[Sequence[str]]] = {}
     for acl in proxy.all("acl"):
         if len(acl.words) > 2:
             named.setdefault(acl.words[1], []).append(acl.words[2:])
-    found: list[Limit] = []
+    found: dict[str, str] = {}
     for test in _alternatives(words[1:], named):
-        limit = _limit(test, line, proxy, tables)
-        if limit is None:
-            return []
-        found.append(limit)
+        key, value = _limit(test, line, proxy, tables)
+        if not value:
+            return {}
+        found.setdefault(key, value)
     return found
 
 
@@ -75,23 +65,23 @@ def _alternatives(
 
 def _limit(
     test: Sequence[str], line: ConfigLine, proxy: Proxy, tables: Mapping[str, Proxy]
-) -> Limit | None:
+) -> tuple[str, str]:
     found = _TEST.fullmatch(test[0]) if len(test) == 3 else None
     if found is None or test[1] not in {"ge", "gt"} or not test[2].isdecimal():
-        return None
+        return "", ""
     tracks = [track for track in tracking(proxy) if "if" not in track.words]
     # A client that was counted before the condition is read counts, too.
     counted = any(_order(track) < _order(line) for track in tracks)
     most = int(test[2]) - (test[1] == "ge") + (not counted)
     if most < 1 or not tracks:
-        return None
+        return "", ""
     if found["what"] == "conn_cur":
-        return Limit("max_connections_per_source", str(most))
+        return "max_connections_per_source", str(most)
     args = [arg.strip() for arg in (found["args"] or "").split(",")]
     elsewhere = [track.words[-1] for track in tracks if track.words[-2] == "table"]
     names = [name for name in (*args, *elsewhere) if name in tables]
     period = _period(tables[names[0]] if names else proxy)
-    return Limit("connection_rate_per_source", _rate(most, period)) if period else None
+    return "connection_rate_per_source", _rate(most, period) if period else ""
 
 
 def tracking(proxy: Proxy) -> list[ConfigLine]:

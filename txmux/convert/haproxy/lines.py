@@ -70,14 +70,6 @@ class Proxy:
 
 
 @attrs.frozen
-class _Defaults:
-    """A section ``defaults``, and the one that it inherits from."""
-
-    lines: list[ConfigLine]
-    base: _Defaults | None
-
-
-@attrs.frozen
 class Config:
     """A whole file.
 
@@ -97,9 +89,9 @@ def read_haproxy(data: bytes, path: str) -> Config:
     """Read the sections of a file; each character of the words stands for one byte."""
     settings: list[ConfigLine] = []
     others: dict[ConfigLine, list[ConfigLine]] = {}
-    proxies: list[tuple[ConfigLine, _Defaults | None, list[ConfigLine]]] = []
-    defaults: dict[str, _Defaults] = {}
-    every: list[_Defaults] = []
+    proxies: list[tuple[ConfigLine, list[ConfigLine]]] = []
+    defaults: dict[str, list[ConfigLine]] = {}
+    every: list[list[ConfigLine]] = []
     current: list[ConfigLine] | None = None
     latest = ""
     changing: list[ConfigLine] = []
@@ -108,15 +100,12 @@ def read_haproxy(data: bytes, path: str) -> Config:
             changing.append(line)
         word = line.name
         if word in _PROXIES:
-            current = []
-            base = defaults.get(_named_after(line, "from") or latest)
-            proxies.append((line, base, current))
+            current = [*defaults.get(_named_after(line, "from") or latest, ())]
+            proxies.append((line, current))
         elif word == "defaults":
-            base = defaults.get(_named_after(line, "from"))
             latest = line.value or f"defaults of line {line.number}"
-            current = []
-            defaults[latest] = _Defaults(current, base)
-            every.append(defaults[latest])
+            current = defaults[latest] = [*defaults.get(_named_after(line, "from"), ())]
+            every.append(current)
         elif word == "global":
             current = settings
         elif word in _OTHERS:
@@ -127,19 +116,10 @@ def read_haproxy(data: bytes, path: str) -> Config:
             )
         else:
             current.append(line)
-    made = tuple(_proxy(header, (*_inherited(base), *own)) for header, base, own in proxies)
+    made = tuple(_proxy(header, lines) for header, lines in proxies)
     other_sections = {header: tuple(own) for header, own in others.items()}
-    all_defaults = tuple(line for one in every for line in one.lines)
+    all_defaults = tuple(line for lines in every for line in lines)
     return Config(tuple(settings), made, all_defaults, other_sections, tuple(changing))
-
-
-def _inherited(base: _Defaults | None) -> list[ConfigLine]:
-    """Return the lines of defaults, after those of their own defaults."""
-    found: list[list[ConfigLine]] = []
-    while base is not None:
-        found.append(base.lines)
-        base = base.base
-    return [line for lines in reversed(found) for line in lines]
 
 
 def _named_after(line: ConfigLine, word: str) -> str:
@@ -147,23 +127,18 @@ def _named_after(line: ConfigLine, word: str) -> str:
     return next((name for w, name in zip(before, after, strict=True) if w == word), "")
 
 
-def _proxy(header: ConfigLine, lines: tuple[ConfigLine, ...]) -> Proxy:
+def _proxy(header: ConfigLine, lines: Iterable[ConfigLine]) -> Proxy:
     kind, name, *rest = (*header.words, "")
-    # An old form: the address beside the name.
-    if kind != "backend" and rest and rest[0] not in {"", "from"}:
-        lines = (*lines, ConfigLine(("bind", *rest[:-1]), header.number))
-    return Proxy(kind, name, header.number, tuple(_left(lines)))
-
-
-def _left(lines: Iterable[ConfigLine]) -> list[ConfigLine]:
-    """Leave out what a later line takes back, with ``no`` before it."""
     found: list[ConfigLine] = []
     for line in lines:
-        if line.name == "no":
+        if line.name == "no":  # takes back what an earlier line says
             found = [other for other in found if not other.begins(*line.words[1:])]
         else:
             found.append(line)
-    return found
+    # An old form: the address beside the name.
+    if kind != "backend" and rest and rest[0] not in {"", "from"}:
+        found.append(ConfigLine(("bind", *rest[:-1]), header.number))
+    return Proxy(kind, name, header.number, tuple(found))
 
 
 def _lines(data: bytes) -> Iterator[ConfigLine]:

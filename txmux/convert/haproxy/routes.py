@@ -113,15 +113,15 @@ class FrontendRoutes:
 
     def limits(self, line: ConfigLine, proxy: Proxy) -> bool:
         """Write the limits of sources that a rule stands for; report a rule that stands for none."""
-        found = read_limits(line, proxy, self.made.tables) if refuses(line) else []
-        if not found or not all(limit.value for limit in found):
+        found = read_limits(line, proxy, self.made.tables) if refuses(line) else {}
+        if not found:
             return False
         tables = [table for one in self.made.tables.values() for table in one.all("stick-table")]
         self.made.used.update(one.number for one in (line, *tracking(proxy), *tables))
         for listener in self.listeners:
-            for limit in found:
-                if limit.key not in listener.entries:
-                    listener.add(limit.key, limit.value, line)
+            for key, value in found.items():
+                if key not in listener.entries:
+                    listener.add(key, value, line)
                     why = "HAProxy counts those that it refuses, too, and txmux does not"
                     listener.warn(line, why)
         return True

@@ -1,6 +1,5 @@
 """The ``server`` lines of an ``haproxy.cfg``: addresses, TLS and PROXY protocol headers."""
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,6 +10,7 @@ from txmux.convert.haproxy.lines import Proxy
 from txmux.convert.values import bracketed
 from txmux.convert.writer import ConfigLine, DraftSection
 from txmux.rules.model import LOCAL, PORT
+from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 
@@ -294,6 +294,7 @@ def encryption(given: Mapping[str, str], server: str) -> tuple[Keys, str]:
 
 
 def _difference(given: Mapping[str, str], names: set[str], sni: str, server: str) -> str:
+    host = (address(server) or (server, ""))[0]
     if given.get("verify") == "none":
         return (
             "verify none: txmux always verifies the certificate of a server; name its authority in tls_ca, and in "
@@ -303,15 +304,6 @@ def _difference(given: Mapping[str, str], names: set[str], sni: str, server: str
         return f"sni {sni}: the name that is sent does not depend on the client; write tls_name"
     if len(names) > 1:
         return f"sni and verifyhost: the name that is sent is the one that is verified; these are {' and '.join(sorted(names))}"
-    if not names and _is_address(server):
+    if not names and (is_address(host) or host.startswith(("/", "unix@"))):
         return "HAProxy verifies no name there; write in tls_name which one the certificate is for"
     return ""
-
-
-def _is_address(server: str) -> bool:
-    host = (address(server) or (server, ""))[0]
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host.startswith(("/", "unix@"))
-    return True

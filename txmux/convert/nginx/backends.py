@@ -1,6 +1,5 @@
 """The destinations of ``proxy_pass``, with the other ``proxy_...`` directives, as backends."""
 
-import ipaddress
 from collections.abc import Iterable
 
 from txmux.convert.nginx.reader import Directive
@@ -16,6 +15,7 @@ from txmux.convert.nginx.variables import NAMES_OF_TLS, Variables
 from txmux.convert.routes import CLOSE
 from txmux.convert.terms import InexpressibleError
 from txmux.convert.writer import Draft, DraftSection
+from txmux.rules.model.networks import is_address
 
 _FAR = 3
 """Servers that txmux tries by itself."""
@@ -247,10 +247,5 @@ def _add_destinations(section: DraftSection, group: UpstreamGroup) -> None:
 def _has_name(group: UpstreamGroup) -> bool:
     """Return whether a group is one server whose name is to be looked up."""
     place = group.members[0].place
-    if len(group.members) > 1 or place.startswith("unix:"):
-        return False
-    try:
-        ipaddress.ip_address(place.rpartition(":")[0].strip("[]"))
-    except ValueError:
-        return True
-    return False
+    is_alone = len(group.members) == 1 and not place.startswith("unix:")
+    return is_alone and not is_address(place.rpartition(":")[0].strip("[]"))
