@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import attrs
-
 from txmux.convert.routes import RouteWriter
 from txmux.convert.terms import InexpressibleError
 from txmux.convert.traefik.reader import Node, read_file
@@ -105,18 +103,12 @@ def _provided(top: Node, draft: Draft) -> Iterator[Node]:
         if not found:
             draft.look(folder.line, f"providers.file.directory: {folder.text} has no files here")
     for file, line in places:
-        data = _content(file)
-        if isinstance(data, str):
-            draft.look(line, f"providers.file: {file} cannot be read: {data}")
+        try:
+            data = file.read_bytes()
+        except OSError as error:  # noqa: PERF203 - all errors are reported
+            draft.look(line, f"providers.file: {file} cannot be read: {error.strerror}")
         else:
             yield _placed(read_file(data, str(file)), str(file), draft)
-
-
-def _content(file: Path) -> bytes | str:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        return str(error.strerror)
 
 
 def _placed(node: Node, file: str, draft: Draft) -> Node:
@@ -184,8 +176,8 @@ def _authority(top: Node, used: list[str], draft: Draft) -> str:
 def _datagrams(
     files: list[Node], points: list[EntryPoint], routers: Mapping[str, Node], routes: RouteWriter
 ) -> None:
-    services = {name.lower(): node for name, node in _named(files, "udp", "services")}
-    routing = DatagramRouting(routes, Services(services, {}, routes.draft, "udp:"))
+    nodes = {name.lower(): node for name, node in _named(files, "udp", "services")}
+    services = Services(nodes, {}, routes.draft, "udp:")
     named_points = {
         name: tuple(one.text for one in node.get("entryPoints").each())
         for name, node in routers.items()
@@ -197,7 +189,7 @@ def _datagrams(
             if point.name in named_points[name] or (point.is_udp and not named_points[name])
         ]
         if own and point.is_udp:
-            routing.convert(point, own)
+            _listener_of_datagrams(point, own, services, routes)
         elif own:
             message = f"router {own[0][0]}: entryPoints.{point.name} is not for UDP; write /udp after its port"
             routes.draft.look(own[0][1].line, message)
@@ -207,28 +199,19 @@ _TIMEOUT = "3s"
 """How long a session may be idle where nothing is written."""
 
 
-@attrs.frozen
-class DatagramRouting:
-    """Makes listeners of UDP routers."""
-
-    routes: RouteWriter
-    services: Services
-
-    def convert(self, point: EntryPoint, routers: list[tuple[str, Node]]) -> None:
-        draft, node = self.routes.draft, point.node
-        section = draft.section("listen", point.name, node.line)
-        self.routes.listeners.append(section)
-        section.add("endpoint", point.endpoint, node.get("address").line)
-        (name, router), *others = routers
-        for other, unused in others:
-            message = f"router {other}: is left out: entryPoints.{point.name} has {name} already, and Traefik takes one of them"
-            section.look(unused.line, message)
-        timeout = node.get("udp", "timeout")
-        try:
-            outcome = self.services.outcome(
-                router.get("service").text, duration(timeout.text or _TIMEOUT)
-            )
-        except InexpressibleError as error:
-            section.look(router.line, f"router {name}: its clients are closed: {error}")
-            return
-        section.add("default", outcome, router.line)
+def _listener_of_datagrams(
+    point: EntryPoint, routers: list[tuple[str, Node]], services: Services, routes: RouteWriter
+) -> None:
+    node = point.node
+    section = routes.draft.section("listen", point.name, node.line)
+    routes.listeners.append(section)
+    section.add("endpoint", point.endpoint, node.get("address").line)
+    (name, router), *others = routers
+    for other, unused in others:
+        message = f"router {other}: is left out: entryPoints.{point.name} has {name} already, and Traefik takes one of them"
+        section.look(unused.line, message)
+    timeout = duration(node.get("udp", "timeout").text or _TIMEOUT)
+    try:
+        section.add("default", services.outcome(router.get("service").text, timeout), router.line)
+    except InexpressibleError as error:
+        section.look(router.line, f"router {name}: its clients are closed: {error}")

@@ -189,54 +189,28 @@ class Routing:
             self.routes.route(section, condition, outcome, line)
             return
         resolver = router.tls.get("certResolver")
+        at, names, why = line, list[str](), ""
         if resolver.text and resolver.text == self.resolver:
-            self._renewed(section, router, condition, outcome)
-            return
-        if not self.certificates:
-            message = (
-                f"router {router.name}: its clients are closed: there is no certificate in the files; name one in "
-                "terminate_tls of a route"
-            )
-            section.look(line, message)
+            at, names = resolver.line, _acme_names(router.tls, condition)
+            if not all(map(_HOST.fullmatch, names)):
+                why = "terminate_tls = acme needs names, and no pattern; name them, or the files of another client"
+        elif not self.certificates:
+            why = "there is no certificate in the files; name one in terminate_tls of a route"
+        if why:
+            section.look(at, f"router {router.name}: its clients are closed: {why}")
             self.routes.route(section, condition, CLOSE, line)
             return
         options = self.options.get(
             (router.tls.get("options").text or "default").partition("@")[0].lower()
         )
         for route in self.routes.route(section, condition, outcome, line):
-            self.services.add_pairs(route, "terminate_tls", self.certificates)
-            self._options(route, options)
-            if options is not None:
-                self._report_options(route, options, condition)
+            if names:
+                route.add("terminate_tls", f"acme {', '.join(names)}", at)
+            else:
+                self.services.add_pairs(route, "terminate_tls", self.certificates)
+            self._options(route, options, condition)
 
-    def _renewed(
-        self, section: DraftSection, router: Router, condition: Condition, outcome: str
-    ) -> None:
-        """Write the routes of a router whose certificates Traefik gets by ACME."""
-        assert router.tls is not None  # noqa: S101 - it has a resolver there
-        line = router.tls.get("certResolver").line
-        domains = [
-            name
-            for one in router.tls.get("domains").each()
-            for name in (one.get("main").text, *(san.text for san in one.get("sans").each()))
-        ]
-        asked = [dict(term.options).get("sni", "") for term in condition]
-        names = domains or [name for one in asked for name in one.split(",")]
-        if not all(map(_HOST.fullmatch, names)):
-            message = f"router {router.name}: its clients are closed: terminate_tls = acme needs names, and no pattern; name them, or the files of another client"
-            section.look(line, message)
-            self.routes.route(section, condition, CLOSE, router.node.line)
-            return
-        options = self.options.get(
-            (router.tls.get("options").text or "default").partition("@")[0].lower()
-        )
-        for route in self.routes.route(section, condition, outcome, router.node.line):
-            route.add("terminate_tls", f"acme {', '.join(dict.fromkeys(names))}", line)
-            self._options(route, options)
-            if options is not None:
-                self._report_options(route, options, condition)
-
-    def _options(self, route: DraftSection, options: Node | None) -> None:
+    def _options(self, route: DraftSection, options: Node | None, condition: Condition) -> None:
         protocols = options.get("alpnProtocols").each() if options else []
         texts = [one.text for one in protocols if one.text != "acme-tls/1"]
         route.add("alpn", ", ".join(texts) or _PROTOCOLS)
@@ -251,13 +225,10 @@ class Routing:
             if client_auth.text == "VerifyClientCertIfGiven":
                 route.add("tls_client", "optional", client_auth.line)
                 message = "VerifyClientCertIfGiven: Traefik refuses a certificate that is not valid, and txmux takes it for none"
-                self.routes.draft.warn(client_auth.line, message, route)
+                route.warn(client_auth.line, message)
         elif client_auth.text not in {"", "NoClientCert"}:
             message = f"{client_auth.text}: txmux asks for a certificate only where it has to be shown and verified"
             route.look(client_auth.line, message)
-
-    def _report_options(self, route: DraftSection, options: Node, condition: Condition) -> None:
-        draft = self.routes.draft
         for name, node in options.items():
             key = name.lower()
             if key in _READ or not node.is_set or (key, node.text) in _USUAL:
@@ -266,9 +237,7 @@ class Routing:
                 f"{name}: has no counterpart; {_WHY.get(key, 'txmux has fixed settings of TLS')}"
             )
             named = all("sni" in dict(term.options) for term in condition)
-            (draft.look if key == "snistrict" and not named else draft.warn)(
-                node.line, message, route
-            )
+            (route.look if key == "snistrict" and not named else route.warn)(node.line, message)
 
     def _proxied(self, section: DraftSection, node: Node) -> None:
         if not node.is_set:
@@ -281,3 +250,14 @@ class Routing:
             "proxyProtocol: for Traefik these may begin with a PROXY header, for txmux they must"
         )
         section.warn(node.line, message)
+
+
+def _acme_names(tls: Node, condition: Condition) -> list[str]:
+    """Return the names that Traefik gets a certificate for, by ACME."""
+    domains = [
+        name
+        for one in tls.get("domains").each()
+        for name in (one.get("main").text, *(san.text for san in one.get("sans").each()))
+    ]
+    asked = [dict(term.options).get("sni", "") for term in condition]
+    return [*dict.fromkeys(domains or [name for one in asked for name in one.split(",")])]
