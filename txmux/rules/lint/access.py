@@ -10,6 +10,7 @@ from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import scopes, set_of
 from txmux.rules.model import Backend, Clients, Listener, NetworkSet, Route, Rules, TlsEnd
 from txmux.rules.model.backend import backends_of
+from txmux.rules.model.networks import is_address
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.values import network
@@ -193,7 +194,4 @@ def _is_readable(path: Path | None) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return ipaddress.ip_address(host).is_loopback if is_address(host) else host == "localhost"

@@ -54,11 +54,8 @@ def lint(rules: Rules) -> list[Problem]:
         *tls_ends(rules),
         *server_first(rules),
         *silence(rules),
-        *_unused_backends(rules),
+        *_idle_backends(rules),
         *_idle_servers(rules),
-        *_idle_queues(rules),
-        *_idle_holds(rules),
-        *_servers_twice(rules),
         *_empty_includes(rules),
         *_typographic_quotes(rules),
     ]
@@ -172,44 +169,43 @@ def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
             yield route.section.problem(message, "match", number)
 
 
-def _unused_backends(rules: Rules) -> Iterator[Problem]:
+def _idle_backends(rules: Rules) -> Iterator[Problem]:
+    """Find backends that nothing uses, and keys for clients that never wait; `hold_limit` is also for ``txmux hold``."""
     used = {outcome.name for outcome in rules.outcomes() if isinstance(outcome, Backend)}
     for backend in rules.backends.values():
+        section = backend.section
         if backend.name not in used:
-            yield backend.section.problem("nothing uses it; name it in a route, or remove it")
-
-
-def _idle_servers(rules: Rules) -> Iterator[Problem]:
-    for backend in rules.backends.values():
-        if all(server.down for server in backend.servers):
-            message = "all of them are down, so every client goes to 'fallback'; remove one 'down'"
-            yield backend.section.problem(message, "server")
-        if backend.slow_start and backend.balance == "first":
-            message = "it has no effect with 'balance = first', which uses the order; remove it"
-            yield backend.section.problem(message, "slow_start")
-        for number, server in enumerate(backend.servers):
-            if server.weight > 1 and backend.balance == "first":
-                message = "the weight has no effect with 'balance = first', which uses the order; remove it"
-                yield backend.section.problem(message, "server", number)
-
-
-def _idle_queues(rules: Rules) -> Iterator[Problem]:
-    for backend in rules.backends.values():
+            yield section.problem("nothing uses it; name it in a route, or remove it")
         limits = (backend.max_connections, *(server.max_connections for server in backend.servers))
         if backend.queue and not any(limits):
             without = "no client ever waits without 'max_connections'"
-            yield backend.section.problem(f"{without}, which says when they do; add that", "queue")
-        if "queue_timeout" in backend.section.entries and not backend.queue:
+            yield section.problem(f"{without}, which says when they do; add that", "queue")
+        if "queue_timeout" in section.entries and not backend.queue:
             message = "no client ever waits without 'queue', which says how many can; add that"
-            yield backend.section.problem(message, "queue_timeout")
-
-
-def _idle_holds(rules: Rules) -> Iterator[Problem]:
-    """Find what is for clients that wait; `hold_limit` is also for those of ``txmux hold``."""
-    for backend in rules.backends.values():
+            yield section.problem(message, "queue_timeout")
         if backend.wake is not None and not backend.hold:
             message = "no client ever waits without 'hold', so nothing is sent; add for example hold = 60s"
-            yield backend.section.problem(message, "wake")
+            yield section.problem(message, "wake")
+
+
+def _idle_servers(rules: Rules) -> Iterator[Problem]:
+    """Find servers of which all are down, or which are there twice, and keys without effect on their choice."""
+    for backend in rules.backends.values():
+        section, is_first = backend.section, backend.balance == "first"
+        if all(server.down for server in backend.servers):
+            message = "all of them are down, so every client goes to 'fallback'; remove one 'down'"
+            yield section.problem(message, "server")
+        if backend.slow_start and is_first:
+            message = "it has no effect with 'balance = first', which uses the order; remove it"
+            yield section.problem(message, "slow_start")
+        texts = [server.text for server in backend.servers]
+        for number, server in enumerate(backend.servers):
+            if server.weight > 1 and is_first:
+                message = "the weight has no effect with 'balance = first', which uses the order; remove it"
+                yield section.problem(message, "server", number)
+            if server.text in texts[:number]:
+                message = f"{server.text!r} is there twice, and gets twice as many clients; remove one, or write weight=2"
+                yield section.problem(message, "server", number)
 
 
 def closed_listeners(rules: Rules) -> Iterator[Problem]:
@@ -228,15 +224,6 @@ def closed_listeners(rules: Rules) -> Iterator[Problem]:
                 "add a route, or a server there"
             )
             yield listener.section.problem(message)
-
-
-def _servers_twice(rules: Rules) -> Iterator[Problem]:
-    for backend in rules.backends.values():
-        texts = [server.text for server in backend.servers]
-        for number, text in enumerate(texts):
-            if text in texts[:number]:
-                message = f"{text!r} is there twice, and gets twice as many clients; remove one, or write weight=2"
-                yield backend.section.problem(message, "server", number)
 
 
 def _empty_includes(rules: Rules) -> Iterator[Problem]:

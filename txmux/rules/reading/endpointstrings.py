@@ -55,12 +55,10 @@ def split_arguments(text: str) -> Arguments:
 def host_name(text: str) -> str:
     labels = text.removesuffix(".").split(".")
     if ":" in text or labels[-1].isdecimal():
-        try:
-            ipaddress.ip_address(text)
-        except ValueError:
+        if not is_address(text):
             raise InvalidValueError(
                 f"{text!r} is not an IP address; write one such as 192.0.2.1 or 2001:db8::1"
-            ) from None
+            )
     elif len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         meant = "one such as www.example.com, or an IP address"
         hint = meant if text.isascii() else "an international name in its xn-- form"
@@ -101,11 +99,9 @@ def link_scope(text: str) -> str:
 
     An IPv6 address of fe80::/10 is one of each link (RFC 4007, section 4), so it takes a zone to listen or connect.
     """
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
+    if "%" in text or ":" not in text or not is_address(text):
         return ""
-    return "%eth0" if found.version == 6 and found.is_link_local and "%" not in text else ""
+    return "%eth0" if ipaddress.ip_address(text).is_link_local else ""
 
 
 def _host(text: str) -> str:

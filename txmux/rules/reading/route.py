@@ -1,6 +1,5 @@
 """The section ``[route NAME]``: which clients go to which backend, and how routes are nested."""
 
-import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from txmux.rules.reading.values import (
     PROTOCOLS,
     SectionKey,
     ValueKind,
+    require_package,
     split_words,
     with_defaults,
     words,
@@ -234,10 +234,7 @@ def _certificate(reading: RulesReading, text: str) -> Path | str:
         raise InvalidValueError(
             "needs 'acme' in [txmux]; add for example 'acme = letsencrypt' there"
         )
-    if importlib.util.find_spec("acme") is None:
-        raise InvalidValueError(
-            "needs the package acme, which is not installed; run: pip install 'txmux[acme]'"
-        )
+    require_package("acme", "acme")
     return _host(name.strip()) if name else ""
 
 

@@ -1,6 +1,5 @@
 """The section ``[txmux]``: settings of the whole service."""
 
-import importlib.util
 import os
 import re
 import sys
@@ -92,10 +91,8 @@ def _store(reading: RulesReading, text: str) -> Store:
             found = _at_host(text, urlsplit(text))
     if found is None:
         raise InvalidValueError(f"{text!r} is not the address of a Redis; {_EXAMPLE}")
-    if not reading.alone and importlib.util.find_spec("txredisapi") is None:
-        raise InvalidValueError(
-            "needs the package txredisapi, which is not installed; run: pip install 'txmux[cluster]'"
-        )
+    if not reading.alone:
+        values.require_package("txredisapi", "cluster")
     return found
 
 
