@@ -393,18 +393,12 @@ class LogForwarder:
         elif self._channel.backlog() > _MOST:
             self._lost += 1
         else:
-            self._report_lost()
-            self._send(event, level, namespace)
-
-    def _report_lost(self) -> None:
-        lost, self._lost = self._lost, 0
-        if lost:
-            text = f"the supervisor read no log lines for a while; {lost} were lost"
-            self._channel.send("log", level="warn", text=text)
-
-    def _send(self, event: LogEvent, level: Any, namespace: str) -> None:
-        if namespace == "txmux.access":
-            self._channel.send("access", line=event["line"])
-        else:
-            text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-            self._channel.send("log", level=level.name, text=text)
+            lost, self._lost = self._lost, 0
+            if lost:
+                text = f"the supervisor read no log lines for a while; {lost} were lost"
+                self._channel.send("log", level="warn", text=text)
+            if namespace == "txmux.access":
+                self._channel.send("access", line=event["line"])
+            else:
+                text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+                self._channel.send("log", level=level.name, text=text)

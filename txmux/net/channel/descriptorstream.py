@@ -83,16 +83,13 @@ class DescriptorStream(FileDescriptor):
                 waiting.descriptors.extend(map(os.dup, descriptors))
             except OSError:  # the limit is reached; without descriptors the message means nothing
                 close_all(waiting.descriptors)
-                self._cut_off()
+                self._is_cut_off = True
+                self.protocol.cut_off()
+                self.loseConnection()
                 return
             self._waiting.append(waiting)
             self.backlog += len(data)
             self.startWriting()
-
-    def _cut_off(self) -> None:
-        self._is_cut_off = True
-        self.protocol.cut_off()
-        self.loseConnection()
 
     def _send_now(self, data: memoryview, descriptors: Sequence[int]) -> int:
         if not descriptors:
