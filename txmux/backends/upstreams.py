@@ -202,7 +202,12 @@ class Upstreams:
                 self._start_upstream(upstream)
         for upstream in [*self._upstreams.values()]:
             if upstream not in prepared.current:
-                self._end_upstream(upstream)
+                del self._upstreams[upstream.backend]
+                checks = self._checks.pop(upstream, None)
+                if checks is not None:
+                    checks.stop()
+                self._names.remove_pool(upstream.pool)
+                upstream.pool.retire()
         for upstream in prepared.made:
             upstream.pool.take_over()
 
@@ -282,14 +287,6 @@ class Upstreams:
             self._checks[upstream] = checks
             checks.start()
         self._names.add_pool(pool)
-
-    def _end_upstream(self, upstream: Upstream) -> None:
-        del self._upstreams[upstream.backend]
-        checks = self._checks.pop(upstream, None)
-        if checks is not None:
-            checks.stop()
-        self._names.remove_pool(upstream.pool)
-        upstream.pool.retire()
 
     def _dial_check(self, upstream: Upstream, server: Any, *args: Any, **options: Any) -> Any:
         """Connect a check as clients' connections, through a proxy or from their address, unless that is the clients' own."""

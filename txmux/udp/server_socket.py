@@ -349,19 +349,10 @@ class ServerSocket:
     def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
         self._tried[member] = cause
         member.counts.failed(cause)
-        pool = self.upstream.pool
-        affinity = self._affinity()
-        is_in_turn = self._held is not None and self._held.is_trying
-        again = len(self._tried) <= self.upstream.backend.retries
-        if cause == "error":  # this machine's trouble says nothing of the server
-            pool.abandoned(member)
-        elif again and not is_in_turn:
-            return pool.retry(member, affinity, self._tried)
-        else:
-            pool.failed(member)
-        if not again:
-            return Unavailable.NO_SERVER
-        return (pool.pick_in_turn if is_in_turn else pool.pick)(affinity, self._tried)
+        in_turn = self._held is not None and self._held.is_trying
+        return self.upstream.pool.next_after(
+            member, cause, self._affinity(), self._tried, in_turn=in_turn
+        )
 
     def _refused(self) -> None:
         """Try the next server, unless this one has answered before."""

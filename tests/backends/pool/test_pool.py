@@ -102,9 +102,12 @@ class LimitTests(SynchronousTestCase):
         asked: list[object] = []
         pool.pool.on_room = lambda: asked.append(pool.pool.pick())
         self.assertIs(pool.pick(), first)
-        self.assertIs(pool.pool.retry(first, "", (first,)), second)
+        self.assertIs(pool.pool.next_after(first, "connect-refused", "", (first,)), second)
         self.assertEqual(asked, [Unavailable.FULL])
-        self.assertIs(pool.pool.retry(second, "", (first, second)), Unavailable.NO_SERVER)
+        self.assertIs(
+            pool.pool.next_after(second, "connect-refused", "", (first, second)),
+            Unavailable.NO_SERVER,
+        )
         self.assertEqual(asked[1:], [second])
 
 

@@ -160,7 +160,9 @@ class BackendConnector:
             self._on_failed(self._last_cause("limit"))
 
     def _has_turn(self) -> bool:
-        found = self._pick()
+        pool = self._upstream.pool
+        pick = pool.pick_in_turn if self._is_in_turn else pool.pick
+        found = pick(self.affinity, self.tried)
         if found is Unavailable.FULL:
             return False
         self._waiter = None
@@ -173,11 +175,6 @@ class BackendConnector:
     def _waited_too_long(self) -> None:
         self._waiter = None
         self._on_failed(self._last_cause("limit"))
-
-    def _pick(self) -> Member | Unavailable:
-        pool = self._upstream.pool
-        pick = pool.pick_in_turn if self._is_in_turn else pool.pick
-        return pick(self.affinity, self.tried)
 
     def _last_cause(self, otherwise: ConnectFailure) -> ConnectFailure:
         return next(reversed(self.tried.values()), otherwise)
@@ -292,14 +289,19 @@ class BackendConnector:
         self._end_attempt()
         cause = self.tried[member] = _cause(failure)
         member.counts.failed(cause)
-        found = self._next(member, cause)
+        found = self._upstream.pool.next_after(
+            member, cause, self.affinity, self.tried, in_turn=self._is_in_turn
+        )
         is_last = not isinstance(found, Member)
+        why = reason_of(failure)
+        if failure.check(error.TimeoutError):
+            why = f"no {self._missing} within {self._upstream.backend.connect_timeout:g} s"
         # One that waits tries the same server again and again.
         (_log.warn if is_last and not self._is_in_turn else _log.debug)(
             "backend {backend}: cannot connect to {server}: {why}",
             backend=self._upstream.backend.name,
             server=member.target.text,
-            why=self._why(failure),
+            why=why,
         )
         if isinstance(found, Member):
             self._choose(found)
@@ -307,22 +309,6 @@ class BackendConnector:
             self._wait()
         else:
             self._on_failed(cause)
-
-    def _why(self, failure: Failure) -> str:
-        if failure.check(error.TimeoutError):
-            return f"no {self._missing} within {self._upstream.backend.connect_timeout:g} s"
-        return reason_of(failure)
-
-    def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
-        pool = self._upstream.pool
-        again = len(self.tried) <= self._upstream.backend.retries
-        if cause == "error":  # a failure of this machine says nothing about the server
-            pool.abandoned(member)
-        elif again and not self._is_in_turn:
-            return pool.retry(member, self.affinity, self.tried)
-        else:
-            pool.failed(member)
-        return self._pick() if again else Unavailable.NO_SERVER
 
 
 def proxy_header(

@@ -38,26 +38,21 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
     for backend in rules.every_backend():
         if backend not in backends:  # short forms of one server are equal
             backends.append(backend)
-    health = [_upstream(backend, upstreams, found) for backend in backends]
+    made: list[Upstream] = []
+    for backend in backends:
+        try:
+            made.append(upstreams.upstream_of(backend))
+        except MuxError as problem:  # noqa: PERF203 - all errors are reported
+            found.append(Tried(backend, backend.servers[0].text, str(problem)))
     looked_up = upstreams.first_names()
     if looked_up is not None:
         await looked_up
     unresolved = {key: f"no address: {why}" for key, (_, why) in upstreams.stale().items()}
-    tries = [
-        _try(upstream, unresolved, connect, reactor) for upstream in health if upstream is not None
-    ]
+    tries = [_try(upstream, unresolved, connect, reactor) for upstream in made]
     for several in await gatherResults([Deferred.fromCoroutine(one) for one in tries]):
         found += several
     await upstreams.stop()
     return found
-
-
-def _upstream(backend: Backend, upstreams: Upstreams, found: list[Tried]) -> Upstream | None:
-    try:
-        return upstreams.upstream_of(backend)
-    except MuxError as problem:
-        found.append(Tried(backend, backend.servers[0].text, str(problem)))
-        return None
 
 
 async def _try(

@@ -154,7 +154,9 @@ class HoldLine:
             client.number = next(self._numbers)
             self._is_short &= self._count > 0
             self._count += 1
-            self._set_timer(client)
+            if client.seconds:
+                left = max(0.0, self._left(client))
+                client.timer = self.clock.callLater(left, self._is_late, client)
         if is_first or was_trying:
             self._accepts = None if self.is_held else False
             self._retry_at = now + self._retry
@@ -195,11 +197,6 @@ class HoldLine:
     def _left(self, client: HeldClient) -> float:
         """Return for how many seconds a client may still wait: anew once an operator has released it."""
         return max(client.since, self._released_at) + client.seconds - self.clock.seconds()
-
-    def _set_timer(self, client: HeldClient) -> None:
-        if client.seconds:
-            left = max(0.0, self._left(client))
-            client.timer = self.clock.callLater(left, self._is_late, client)
 
     def _is_late(self, client: HeldClient) -> None:
         client.timer = None

@@ -17,6 +17,7 @@ from txmux.rules.model import Backend, Refusal, Server
 from txmux.rules.model.networks import is_address
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.formatting import counted
+from txmux.telemetry.reasons import ConnectFailure
 
 _STEPS = 100  # in which the share of a server grows
 _START = 10.0  # seconds in which the first addresses of a name count as those of the start
@@ -202,15 +203,30 @@ class BackendPool:
         self._count_failure(member)
         self._report_room()
 
-    def retry(
-        self, member: Member, affinity: str = "", tried: Collection[Member] = ()
+    def next_after(
+        self,
+        member: Member,
+        cause: ConnectFailure,
+        affinity: str = "",
+        tried: Collection[Member] = (),
+        *,
+        in_turn: bool = False,
     ) -> Member | Unavailable:
-        """Record a failed connection, and choose the next member before waiting clients do."""
-        self._uncount(member)
-        self._count_failure(member)
-        found = self.pick(affinity, tried)
-        self._report_room()
-        return found
+        """Record a failed connection, and choose the next member, before waiting clients do, unless enough have been tried."""
+        again = len(tried) <= self.backend.retries
+        if cause == "error":  # a failure of this machine says nothing about the server
+            self.abandoned(member)
+        elif again and not in_turn:
+            self._uncount(member)
+            self._count_failure(member)
+            found = self.pick(affinity, tried)
+            self._report_room()
+            return found
+        else:
+            self.failed(member)
+        if not again:
+            return Unavailable.NO_SERVER
+        return (self.pick_in_turn if in_turn else self.pick)(affinity, tried)
 
     def abandoned(self, member: Member) -> None:
         """Record that a connection was given up before it was established, which says nothing about the member."""

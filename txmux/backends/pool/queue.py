@@ -85,8 +85,9 @@ class ClientQueue:
         if waiter.timer is not None:
             waiter.timer.cancel()
             waiter.timer = None
-        if not self._count:
-            self._stop_alarm()
+        if not self._count and self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     def serve(self) -> None:
         """Serve waiting clients as far as there is room. A new client must call it first."""
@@ -114,11 +115,6 @@ class ClientQueue:
             seconds = self._seconds_until_probe()
             if seconds < math.inf:
                 self._alarm = self._call_later(seconds, self._has_rung)
-
-    def _stop_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
 
     def _has_rung(self) -> None:
         self._alarm = None

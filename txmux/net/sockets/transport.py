@@ -8,7 +8,6 @@ import functools
 import os
 import select
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
+from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import FINISHED, READ, TROUBLE, WRITE, Poller
 
 CLOSED = Failure(main.CONNECTION_DONE)
@@ -26,7 +26,6 @@ CLOSED = Failure(main.CONNECTION_DONE)
 LOST = Failure(main.CONNECTION_LOST)  # the reason of connections that broke
 _ABORTED = Failure(error.ConnectionAborted())
 _NO_MEMORY = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-_RESET = struct.pack("ii", 1, 0)  # linger, but for no time at all
 
 _log = Logger()
 
@@ -411,7 +410,7 @@ class SocketTransport(tcp.Connection):
             self._events = 0
         if isinstance(reason.value, error.ConnectionAborted):
             # A reset shows the peer that this was not a clean end.
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reset_on_close(self.socket)
         self.socket.close()
 
 
