@@ -1,10 +1,12 @@
 """What is known of a certificate's renewal, and what a file may say of it."""
 
 from pathlib import Path
+from typing import Any
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
@@ -14,7 +16,12 @@ from txmux.serving.acme.folder import NO_CERTIFICATE, ShownCertificate
 from txmux.serving.acme.renewal import Certificates, Renewal
 
 _SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90.0, is_self_signed=False)
+_END = TlsEnd((Path("a.example.pem"),), acme=("a.example",))
 _VALUES = st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text()
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(Path("x.ini"), settings, (), (Route("site", (), None, terminate_tls=_END),))
 
 
 class RenewalTests(SynchronousTestCase):
@@ -37,12 +44,35 @@ class RenewalTests(SynchronousTestCase):
 
     def test_removed(self) -> None:
         """Who waits for a certificate that new rules do not ask for any more is told so."""
-        end = TlsEnd((Path("a.example.pem"),), acme=("a.example",))
         settings = Settings(acme="https://a.example/dir", acme_folder=make_folder(self))
-        route = Route("site", (), None, terminate_tls=end)
         made = Certificates(None, lambda _: succeed(None), lambda: None)
-        made.use(Rules(Path("x.ini"), settings, (), (route,)))
+        made.use(_rules(settings))
         waiting = made.renew("a.example")
         self.assertNoResult(waiting)
         made.use(Rules(Path("x.ini"), settings, (), ()))
-        self.assertIn("no longer ask for a certificate for a.example", str(self.failureResultOf(waiting, MuxError)))
+        self.assertIn(
+            "no longer ask for a certificate for a.example",
+            str(self.failureResultOf(waiting, MuxError)),
+        )
+
+    def test_asked_in_vain_before_a_reload(self) -> None:
+        """Whoever asks for a certificate gets the answer of the authority of the new rules, which is asked at once."""
+        asked: list[Deferred[Any]] = []
+
+        def run(_: object) -> Deferred[Any]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        settings = Settings(acme="https://a.example/dir", acme_folder=make_folder(self))
+        made = Certificates(None, lambda _: succeed(None), lambda: None, run=run)
+        made.use(_rules(settings))
+        waiting = made.renew("a.example")
+        for url in ("https://b.example/dir", "https://c.example/dir"):
+            made.tick()
+            made.use(_rules(attrs.evolve(settings, acme=url)))
+            asked.pop().errback(MuxError("did not answer in time"))
+            self.assertNotIn("in time", str([*made.attention()]))
+        self.assertNoResult(waiting)
+        made.tick()
+        asked.pop().errback(MuxError("of c"))
+        self.failureResultOf(waiting, MuxError)

@@ -145,6 +145,7 @@ class Certificates:
         self._settings = Settings()
         self._folder = AcmeFolder(self._settings.acme_folder)
         self._authority: Authority | None = None
+        self._stops = 0
         self._names: tuple[str, ...] = ()
         self._renewals: dict[str, Renewal] = {}
         self._shown: dict[str, ShownCertificate] = {}
@@ -209,6 +210,7 @@ class Certificates:
         if self._authority is not None:
             self._authority.stop()
         self._authority = None
+        self._stops += 1
 
     def tick(self) -> None:
         """Do what is due, one thing at a time."""
@@ -269,13 +271,17 @@ class Certificates:
             return
         if renewal.directory != directory:
             renewal.directory, renewal.failures, renewal.suggested = directory, 0, None
+        stops = self._stops
         try:
             pem = await self._ask_first(name, renewal, directory)
             if pem is None:
                 return
             found = ShownCertificate.read(pem)
         except Exception as problem:  # noqa: BLE001 - whatever it is, the authority is not asked again at once
-            self._failed(name, renewal, problem)
+            if (
+                self._names and stops == self._stops
+            ):  # else another one is asked at once, or another process asks
+                self._failed(name, renewal, problem)
             return
         self._unreached = 0
         renewal.failures, renewal.suggested, renewal.ask_again = 0, None, 0.0
@@ -352,8 +358,6 @@ class Certificates:
         return self._authority
 
     def _failed(self, name: str, renewal: Renewal, problem: Exception) -> None:
-        if not self._names:
-            return  # another process asks now, and writes what it knows
         now = self._now()
         renewal.why = str(problem)
         wait = getattr(problem, "wait", 0.0)
@@ -406,10 +410,12 @@ class Certificates:
         self._answer(name, f"{name}: renewed, valid until {_day(found.ends)}")
 
     async def _ask_time(self, renewal: Renewal, shown: ShownCertificate) -> None:
-        now = self._now()
+        now, stops = self._now(), self._stops
         try:
             when, again = await self._run(partial(self._connected().renewal_time, shown.pem))
         except MuxError as problem:
+            if stops != self._stops:
+                return
             renewal.ask_again = now + max(_UNASKED, getattr(problem, "wait", 0.0))
             names = ", ".join(shown.names)
             self._log.warn("when to renew {names} is unknown: {why}", names=names, why=problem)
