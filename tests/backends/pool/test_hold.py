@@ -72,6 +72,19 @@ class LineTests(SynchronousTestCase):
         self.assertLessEqual(most, 100)
         self.assertLess(times[-1] - times[0], 6)
 
+    def test_line_ends_although_more_than_that_come(self) -> None:
+        for number in range(100):
+            self.join(f"{number:04}")
+        self.is_up = True
+        for number in range(100, 700):
+            if len(self.line) == 0:  # they need not wait
+                break
+            self.join(f"{number:04}")
+            self.clock.advance(0.005)
+        self.assertEqual(len(self.line), 0)
+        names = [name for name, _ in self.went]
+        self.assertEqual(names, sorted(names))
+
     def test_server_that_starts_slowly_gets_them_slowly(self) -> None:
         server = Watched(check=Check("tcp"), slow_start=30.0)
         server.clock = self.clock

@@ -61,7 +61,8 @@ class HoldLine:
     """The clients of one backend that wait, of all configurations, in the order in which they came.
 
     While no server is known to accept connections, the first of the line tries alone. Once it is connected, the others
-    follow at most so fast that a server that has just come up can take them; new clients go to the end of the line.
+    follow at most so fast that a server that has just come up can take them. New clients go to the end of the line; each
+    lets one more go on, so that it ends however many come.
 
     Args:
         pools: Of all configurations, as weak references.
@@ -96,6 +97,7 @@ class HoldLine:
         self._accepts: bool | None = None  # whether a server does, by the last try
         self._retry, self._retry_at = _FIRST_RETRY, 0.0
         self._credit, self._counted_at = 0.0, -math.inf
+        self._came = 0  # clients, since the last look, while servers accept
         self._timer: IDelayedCall | None = None
 
     def __len__(self) -> int:
@@ -150,7 +152,9 @@ class HoldLine:
             self._trying -= 1
             self._retry = min(_LAST_RETRY, 1.5 * self._retry)
         else:
-            client.since = client.since if client.since >= 0 else now
+            if client.since < 0:
+                client.since = now
+                self._came += self._accepts is True
             client.number = next(self._numbers)
             self._is_short &= self._count > 0
             self._count += 1
@@ -229,6 +233,7 @@ class HoldLine:
         rate = _RATE * (max(paces, default=0.0) or 1.0) / self.processes
         passed, self._counted_at = now - self._counted_at, now
         self._credit = min(max(1.0, _TICK * rate + self._credit % 1), self._credit + passed * rate)
+        self._credit, self._came = self._credit + self._came, 0
         if not self.is_held:
             while self._credit >= 1 and self._may_try(now) and (client := self._next()):
                 client.is_waiting, client.is_trying = False, True
