@@ -245,15 +245,21 @@ class CertificateTests(TerminationCase):
         )
 
     async def test_tls_inside_tls_keeps_what_the_outer_one_showed(self) -> None:
-        outer = self.tls_route(client_ca=self.ca, client="optional")
-        inside = self.tls_route("inner", under="tls")
-        routes = [attrs.evolve(self.when(one), under=("inner",)) for one in ("none", "any")]
-        port = self.mux([outer, inside, *routes])
+        """Unless the inner one asks, too; then nothing is told of the outer one's certificate."""
+        asking: dict[str, Any] = {"client_ca": self.ca, "client": "optional"}
         context = self.context(self.good, _VERSIONS[1])
-        client = SecurePeer((context, "a.example"), (client_context(self.ca), "a.example"))
-        await connect_tls(self, port, client)
-        await client.ready()
-        client.send(SSH)
-        await (await self.backend.peer()).has(len(SSH))
-        client.reset()
-        self.assertEqual((await self.logged()).route, "any")
+        for number, (inner, route, found, shown) in enumerate(
+            (({}, "any", "CN=any.example", "CN=any.example"), (asking, "none", "none", None)), 1
+        ):
+            made = [self.tls_route(**asking), self.tls_route("inner", under="tls", **inner)]
+            made += [attrs.evolve(self.when(one), under=("inner",)) for one in ("none", "any")]
+            client = SecurePeer((context, "a.example"), (client_context(self.ca), "a.example"))
+            await connect_tls(self, self.mux(made), client)
+            await client.ready()
+            client.send(SSH)
+            await (await self.backend.peer(number - 1)).has(len(SSH))
+            client.reset()
+            await self.until_logged(number)
+            facts = self.records[-1].facts
+            self.assertEqual((self.records[-1].route, facts["client_cert"]), (route, found))
+            self.assertEqual(facts.get("tls_client"), shown)

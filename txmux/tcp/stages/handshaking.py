@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
 
+_OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_error")
+
 
 @implementer(IHandshakeListener)
 @attrs.define(eq=False, slots=False)
@@ -56,11 +58,15 @@ class Handshaking(Stage):
         agreed = self._termination.agreed(tls)
         inner: Any = tls
         client.transport, inner.wrappedProtocol = inner, client
-        if agreed.found is None and client.agreed_tls is not None:
-            agreed = attrs.evolve(agreed, found=client.agreed_tls.found)  # shown further out
-        client.agreed_tls = agreed
         record = client.record
-        record.facts = {**record.facts, **{k: printable(v) for k, v in agreed.facts().items()}}
+        facts = dict(record.facts)
+        if agreed.found is not None:
+            for name in _OF_CLIENT:
+                facts.pop(name, None)  # shown further out
+        elif client.agreed_tls is not None:
+            agreed = attrs.evolve(agreed, found=client.agreed_tls.found)
+        client.agreed_tls = agreed
+        record.facts = facts | {k: printable(v) for k, v in agreed.facts().items()}
         # From here on what is inside of TLS is counted.
         record.bytes_in = 0
         client.advance(TLSEstablished(self._inside))
