@@ -48,6 +48,7 @@ class Term:
         allowed: The networks it has to be in; ``None`` for any.
         excluded: The networks it must not be in.
         hello: What its first message of TLS has to ask for, where TLS has ended and the rest is about what is inside.
+        certificate: What its certificate has to be there, as words of ``client_cert``.
     """
 
     matcher: str = ""
@@ -55,6 +56,7 @@ class Term:
     allowed: frozenset[Networks] | None = None
     excluded: frozenset[Networks] = frozenset()
     hello: Hello = ()
+    certificate: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return match_line(self.matcher or "any", self.options)
@@ -68,7 +70,7 @@ NEVER: Condition = ()
 
 
 def of_networks_only(condition: Condition) -> bool:
-    return not any(term.matcher or term.hello for term in condition)
+    return not any(term.matcher or term.hello or term.certificate for term in condition)
 
 
 def conjunction(first: Condition, second: Condition) -> Condition:
@@ -98,6 +100,7 @@ def _is_wider(a: Term, b: Term) -> bool:
         and a.allowed in {None, b.allowed}
         and a.excluded <= b.excluded
         and a.hello == b.hello
+        and a.certificate <= b.certificate
     )
 
 
@@ -125,7 +128,10 @@ def _both(a: Term, b: Term) -> Term | None:
     says, hello = _common_term(a, b), both_hellos(a.hello, b.hello)
     if says is None or hello is None:
         return None
-    return attrs.evolve(says, allowed=allowed, excluded=excluded, hello=hello)
+    certificate = a.certificate | b.certificate
+    return attrs.evolve(
+        says, allowed=allowed, excluded=excluded, hello=hello, certificate=certificate
+    )
 
 
 def both_hellos(a: Hello, b: Hello) -> Hello | None:

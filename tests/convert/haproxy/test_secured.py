@@ -1,15 +1,35 @@
 """What becomes of decisions on TLS that has ended, and of tests that read files."""
 
+import functools
 from pathlib import Path
 from textwrap import indent
 
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of
 from tests.convert.haproxy.pieces import frontend
 from txmux.rules.model import Backend
+from txmux.rules.model.client_certificate import CertificateCondition
 
 _TLS = "bind :443 ssl crt /x alpn h2,http/1.1"
+_ASKS = "bind :443 ssl crt /x ca-file /ca verify optional"
+_ATTRIBUTES = st.builds(
+    x509.NameAttribute,
+    st.sampled_from([NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.SURNAME]),
+    st.sampled_from(["alice", "ALICE", "alice,CN=alice", "x+CN=alice", "CN=alice", "a\\,CN=alice"]),
+)
+_SILENT = "for clients that are silent inside of TLS, the route's backend alone decides"
+
+
+@functools.cache
+def _condition(test: str) -> CertificateCondition:
+    found = rules_of(frontend(f"use_backend a if {test}", bind=_ASKS)).routes[1].client_cert
+    assert found is not None
+    return found
 
 
 def ended(*lines: str) -> list[tuple[str, str]]:
@@ -81,6 +101,78 @@ class SecuredTests(SynchronousTestCase):
     def test_no_tls_facts_without_tls(self) -> None:
         lines = ("use_backend a if { ssl_fc }", "use_backend a if { ssl_fc_sni x }")
         self.assertEqual(rules_of(frontend(*lines, "default_backend b")).routes, ())
+
+
+class CertificateTests(SynchronousTestCase):
+    """Tests of the client's certificate, with what HAProxy 2.6 decides."""
+
+    def routes(self, condition: str, bind: str = _ASKS) -> list[str]:
+        """Give where clients of a condition go, ``a`` by it and ``b`` otherwise; what else is left out comes first."""
+        found = frontend(f"use_backend a if {condition}", "default_backend b", bind=bind)
+        lost = [look for look in looks(found) if _SILENT not in look]
+        made = []
+        for route in rules_of(found).routes:
+            words = sorted(route.client_cert.words) if route.client_cert else ["all others"]
+            assert isinstance(route.outcome, Backend)
+            made.append(f"{' '.join(words)}: {route.outcome.name}")
+        return [*(["lost"] * len(lost)), *made[1:], *made[:1]]
+
+    def test_any_or_none(self) -> None:
+        for condition, *made in (
+            ("{ ssl_c_used }", "any: a", "all others: b"),
+            ("{ ssl_c_used 1 } { ssl_c_verify 0 }", "any: a", "all others: b"),
+            ("!{ ssl_c_used }", "any: b", "all others: a"),
+            ("{ ssl_c_verify 0 }", "all others: a"),
+            ("{ ssl_c_used 0 }", "lost", "all others: b"),
+            ("{ ssl_c_verify 10 }", "lost", "all others: b"),
+        ):
+            self.assertEqual(self.routes(condition), made, condition)
+
+    def test_names(self) -> None:
+        [made, _] = self.routes("{ ssl_c_s_dn(cn) alice } { ssl_c_i_dn(CN) -i ours }")
+        self.assertRegex(made, r"^any issuer=~.*\(\?i:ours\).* subject=~.*\(\?:alice\).*: a$")
+        for condition in (
+            "{ ssl_c_s_dn /CN=alice }",
+            "{ ssl_c_s_dn(cn) -m reg ^a }",
+            "{ ssl_c_s_dn(cn,2) alice }",
+            "{ ssl_c_s_dn(cn) a,b }",
+            "{ ssl_c_s_dn(o) Example }",
+        ):
+            self.assertEqual(self.routes(condition), ["lost", "all others: b"], condition)
+
+    def test_certificates_that_are_not_valid(self) -> None:
+        for condition, *made in (
+            ("{ ssl_c_used } { ssl_c_verify 0 }", "any: a"),
+            ("{ ssl_c_used }", "lost"),
+            ("{ ssl_c_verify 0 }", "lost"),
+            ("{ ssl_c_s_dn(cn) alice }", "lost"),
+        ):
+            found = self.routes(condition, f"{_ASKS} ca-ignore-err all crt-ignore-err all")
+            self.assertEqual(found, [*made, "all others: b"], condition)
+
+    def test_certificates_that_every_client_has_or_none(self) -> None:
+        required = _ASKS.replace("optional", "required")
+        for bind, condition, *made in (
+            (required, "{ ssl_c_used }", "all others: a"),
+            (_TLS, "{ ssl_c_used }", "all others: b"),
+            (_TLS, "{ ssl_c_verify 0 }", "all others: a"),
+            (_TLS, "{ ssl_c_s_dn(cn) alice }", "all others: b"),
+            ("bind :443", "{ ssl_c_verify 0 }"),
+        ):
+            self.assertEqual(self.routes(condition, bind), made, (bind, condition))
+        self.assertIn("subject=", self.routes("{ ssl_c_s_dn(cn) alice }", required)[0])
+
+    def test_silent_clients_are_reported(self) -> None:
+        found = frontend("use_backend a if { ssl_c_used }", "default_backend b", bind=_ASKS)
+        self.assertEqual(len([look for look in looks(found) if _SILENT in look]), 1)
+
+    @given(st.lists(st.lists(_ATTRIBUTES, min_size=1, unique_by=lambda one: one.oid), max_size=4))
+    def test_first_common_name_counts(self, parts: list[list[x509.NameAttribute[str]]]) -> None:
+        name = x509.Name(map(x509.RelativeDistinguishedName, parts))
+        [first, *_] = [*name.get_attributes_for_oid(NameOID.COMMON_NAME), None]
+        [(_, globs)] = _condition("{ ssl_c_s_dn(cn) alice }").patterns
+        fits = globs.matches(name.rfc4514_string())
+        self.assertEqual(fits, first is not None and first.value == "alice")
 
 
 class FileTests(SynchronousTestCase):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
-from txmux.convert.haproxy.binds import BindContext, SideFiles
-from txmux.convert.matching import branches, regex_text, searched
+from txmux.convert.haproxy.binds import BindContext, Secured, SideFiles
+from txmux.convert.matching import branches, option, regex_text, searched
 from txmux.convert.terms import ALWAYS, NEVER, SILENT, Condition, InexpressibleError, Term
 from txmux.rules.model import IPNetwork
 
@@ -51,10 +51,24 @@ _VERSIONS = {300: "ssl3", 301: "1.0", 302: "1.1", 303: "1.2,1.3"}
 """By the ``client_version`` of a hello, in which TLS 1.3 passes for 1.2 (RFC 8446, section 4.1.2)."""
 
 _SECURED = {"ssl_fc_alpn": "alpn", "ssl_fc_has_sni": "sni", "ssl_fc_sni": "sni"}
+_CERTIFICATE = {
+    "ssl_c_i_dn": "issuer",
+    "ssl_c_s_dn": "subject",
+    "ssl_c_used": "",
+    "ssl_c_verify": "",
+}
+VERIFIED = "verified"
+"""The word of a certificate that is valid, or of none, where others come in, too; ``client_cert`` has none for that."""
+
+_VALUE = r"(?:[^,+\\]|\\.)*"
+_NO_CN = rf"(?:[^C=][^=]*|C(?:[^N=][^=]*)?|CN[^=]+)={_VALUE}"
+"""An attribute of a name (RFC 4514, sections 2.3 and 2.4), and one that is no CN; txmux's expressions cannot look ahead."""
+
+_PLAIN_NAME = re.compile(r"[\w.@:/()-]+(?: +[\w.@:/()-]+)*", re.ASCII)
 _PLAIN_METHODS = frozenset({"", "bool", "int", "ip"})
 _TRUE_OR_FALSE = {
     *("rdp_cookie_cnt", "req.proto_http", "req.rdp_cookie_cnt", "req_proto_http"),
-    *("ssl_fc", "ssl_fc_has_sni"),
+    *("ssl_c_used", "ssl_fc", "ssl_fc_has_sni"),
 }
 """What is a test without a value, too."""
 
@@ -69,6 +83,8 @@ def read_acl(words: Sequence[str], bind: BindContext) -> Condition:
         return placed(test, bind)
     if test.name in _SECURED:
         return tuple(_tls_terms(test, bind))
+    if test.name in _CERTIFICATE:
+        return _certificate(test, bind.secured)
     if test.name in _READERS:
         if "payload" not in test.name and (test.converters or test.method not in _PLAIN_METHODS):
             raise InexpressibleError(f"{words[0]} is changed before it is compared")
@@ -103,6 +119,41 @@ def _tls_terms(test: Criterion, bind: BindContext) -> Iterator[Term]:
         return
     for term in _named(attrs.evolve(test, name="req.ssl_sni")):
         yield Term(hello=term.options)
+
+
+def _certificate(test: Criterion, secured: Secured | None) -> Condition:
+    """Read a test of the client's certificate; of a client without one, HAProxy says that nothing is wrong with it."""
+    if test.converters:
+        raise InexpressibleError(f"{test.name} is changed before it is compared")
+    if test.name == "ssl_c_verify":
+        if compared(test, range(256)) != [0]:
+            raise InexpressibleError("asks why a certificate is not valid; write ssl_c_verify 0")
+        is_known = secured is not None and not secured.lenient
+        word = VERIFIED
+    elif test.name == "ssl_c_used":
+        if set(test.values) - {"1", "true"}:
+            raise InexpressibleError("asks whether there is no certificate; write !ssl_c_used")
+        is_known = secured is not None and not (secured.lenient or secured.client)
+        word = "any"
+    else:
+        is_known = False
+        word = _common_name(_CERTIFICATE[test.name], test)
+    if secured is None or (not secured.client_ca and word != VERIFIED):
+        return NEVER
+    is_known |= not secured.client_ca
+    return ALWAYS if is_known else (Term(certificate=frozenset({word})),)
+
+
+def _common_name(kind: str, test: Criterion) -> str:
+    """Return the word of ``client_cert`` for a test of the first CN of a name, which is the last one in its text."""
+    if test.args.lower() != "cn" or test.method not in {"", "str"}:
+        raise InexpressibleError(f"of {test.name}, only the whole CN has a counterpart")
+    for value in test.values:
+        if not _PLAIN_NAME.fullmatch(value):
+            raise InexpressibleError(f"'{value}' may be written otherwise in a certificate")
+    flag = "i" if test.ignore_case else ""
+    values = "|".join(map(re.escape, test.values))
+    return option(kind, rf"~(?:{_VALUE}[,+])*CN=(?{flag}:{values})(?:[,+]{_NO_CN})*")
 
 
 def _criterion(words: Sequence[str], files: SideFiles) -> Criterion:

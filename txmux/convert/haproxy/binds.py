@@ -22,6 +22,7 @@ class Secured:
         client_ca: The file of the authorities of clients; empty if they are not asked for a certificate.
         client_crl: That of the certificates that these have revoked.
         client: ``optional`` if clients without a certificate are served, too.
+        lenient: Whether some are served whose certificate is not valid.
     """
 
     certificates: tuple[str, ...]
@@ -30,6 +31,7 @@ class Secured:
     client_crl: str = ""
     client: str = ""
     minimum: str = ""
+    lenient: bool = False
 
 
 @attrs.define(eq=False)
@@ -242,6 +244,7 @@ def bind_context(bind: Bind, files: SideFiles) -> BindContext:
             bind.last("crl-file") if asks else "",
             verify if verify == "optional" and bind.last("ca-file") else "",
             bind.last("ssl-min-ver").removeprefix("TLSv"),
+            not _IGNORED.isdisjoint(bind.flags),
         )
     return BindContext(files, secured, host.replace("*", ""), port)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import attrs
 
+from txmux.convert.haproxy.acls import VERIFIED
 from txmux.convert.haproxy.binds import (
     Bind,
     BindContext,
@@ -72,7 +73,7 @@ class Frontend(FrontendRoutes):
             section = self._secure(secured, hello, inside.otherwise)
             if inside.silence() != [(None, inside.otherwise)]:
                 line = inside.choices[0].line
-                self.lost(
+                self.listeners[0].look(
                     line,
                     "for clients that are silent inside of TLS, the route's backend alone decides",
                 )
@@ -249,6 +250,13 @@ class Frontend(FrontendRoutes):
             if decisions.otherwise != CLOSE:
                 listener.add("default", decisions.otherwise)
 
+    def _invalid(self, certificate: frozenset[str]) -> str:
+        """Return why no route is for just these certificates, or nothing."""
+        is_lenient = self.bind.secured is not None and self.bind.secured.lenient
+        if not (is_lenient and certificate) or (VERIFIED in certificate and len(certificate) > 1):
+            return ""
+        return "clients whose certificate is not valid cannot be told from those without one; ask for both ssl_c_used and ssl_c_verify 0"
+
     def _routes(self, decisions: ClientDecisions, under: str = "") -> None:
         choices = list(decisions.choices)
         # A condition that HAProxy only waits for needs no route.
@@ -262,17 +270,18 @@ class Frontend(FrontendRoutes):
             self._route(choice, under)
 
     def _route(self, choice: RouteChoice, under: str) -> None:
-        groups: dict[tuple[object, object], list[Term]] = {}
+        groups: dict[tuple[object, ...], list[Term]] = {}
         for term in choice.condition:
             if term.matcher == SILENT:
                 continue
-            why = refusal(str(term), self.made.draft.matchers)
+            why = refusal(str(term), self.made.draft.matchers) or self._invalid(term.certificate)
             if why:
                 consequence = OPEN if choice.outcome == CLOSE else ""
                 message = f"match = {term} is left out: {why}{consequence}"
                 self.listeners[0].look(choice.line, message)
             else:
-                groups.setdefault((term.allowed, term.excluded), []).append(term)
+                kind = term.allowed, term.excluded, term.certificate
+                groups.setdefault(kind, []).append(term)
         for alternatives in groups.values():
             section = self.made.draft.section("route", choice.outcome, choice.line)
             for alternative in alternatives:
@@ -280,6 +289,8 @@ class Frontend(FrontendRoutes):
             first = alternatives[0]
             for key, networks in (("from", first.allowed), ("not_from", first.excluded)):
                 section.add_each(key, sorted(map(str, networks or ())))
+            words = sorted(first.certificate - {"any", VERIFIED}) or first.certificate & {"any"}
+            section.add_each("client_cert", words)
             section.add_each(
                 "under", [under] if under else [one.name for one in self.listeners if self.several]
             )
