@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import attrs
+from twisted.internet.interfaces import IAddress
 
 from txmux.access.bans import Banned
 from txmux.access.per_source import Permit, PerSource, SourceLimits, source_of
 from txmux.net.addresses import ip_address_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IAddress
-
-    from txmux.rules.model import Listener
-    from txmux.telemetry.reasons import EndReason, LimitName
-    from txmux.wire.proxyprotocol.header import Address
+from txmux.rules.model import Listener
+from txmux.telemetry.reasons import EndReason, LimitName
+from txmux.wire.proxyprotocol.header import Address
 
 __all__ = ["Admission", "Counter", "Refused", "Tally"]
-
 
 _NOBODY = Banned(time.time)
 _TALLIES: tuple[LimitName, ...] = ("txmux.max_connections", "max_connections")

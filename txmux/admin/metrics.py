@@ -4,11 +4,9 @@ It is the text format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition
 txmux; nothing that a client sends is ever in one.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -19,10 +17,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from txmux.telemetry.counting.snapshot import Counts, Observed
 from txmux.version import __version__
-
-if TYPE_CHECKING:
-    from txmux.telemetry.counting.snapshot import Counts, Observed
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
+from txmux.control.control import Control
 from txmux.control.filters import FilterError
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
 from txmux.net.sockets.transport import waiting
 from txmux.rules.problems import joined, suggestion
 
-if TYPE_CHECKING:
-    from txmux.control.control import Control
-
-    _Handler = Callable[["Query"], Awaitable["ApiAnswer"]]
-    _Decorator = Callable[[_Handler], _Handler]
+_Handler = Callable[["Query"], Awaitable["ApiAnswer"]]
+_Decorator = Callable[[_Handler], _Handler]
 
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"

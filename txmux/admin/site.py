@@ -5,12 +5,9 @@ raises `RefusedError`. It asks ``query.control`` and no other part of the servic
 `txmux.admin.resource.needs`.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
 from twisted.internet.defer import DeferredSemaphore
@@ -19,11 +16,9 @@ from twisted.logger import Logger
 from txmux.admin.api import bans, browser, changes, connections, metrics, openapi, reports
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.admin.resource import FORM, JSON, ApiAnswer, Query, Resource
+from txmux.control.control import Control
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
-
-if TYPE_CHECKING:
-    from txmux.control.control import Control
 
 METRICS: Sequence[Resource] = (*reports.HEALTH, *metrics.RESOURCES)
 """What the endpoint ``metrics`` has."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
+from txmux.tcp.served import Served
 from txmux.telemetry.record import STATES, ConnectionRecord
-
-if TYPE_CHECKING:
-    from txmux.tcp.served import Served
 
 Positive = Annotated[int, 1]  # a whole number from 1 on
 

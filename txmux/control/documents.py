@@ -1,29 +1,25 @@
 """Builds the documents on a running service: its status, routes and backends, and its rules as they were read."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txmux.backends.pool.server_health import AS_RULED
+from txmux.backends.upstreams import Upstreams
+from txmux.control.overrides import Overrides
+from txmux.control.rates import Traffic
+from txmux.control.report import Report
 from txmux.rules.model import Listener, Outcome, Refusal, Route, Rules, Section, Server
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
 from txmux.serving.listen_addresses import listen_addresses
+from txmux.serving.store import ListeningSockets
+from txmux.telemetry.counting.snapshot import Counts, RouteTotals, ServerTotals
 from txmux.telemetry.formatting import counted, duration
 from txmux.version import __version__
-
-if TYPE_CHECKING:
-    from txmux.backends.upstreams import Upstreams
-    from txmux.control.overrides import Overrides
-    from txmux.control.rates import Traffic
-    from txmux.control.report import Report
-    from txmux.serving.store import ListeningSockets
-    from txmux.telemetry.counting.snapshot import Counts, RouteTotals, ServerTotals
 
 _MOST_NAMED = 5
 _SECTION = re.compile(r"\[([^\]]+)\]:")

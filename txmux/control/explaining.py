@@ -4,19 +4,15 @@ The bytes of an undecided one are explained as those of a sample. Afterwards the
 how many bytes at most, and in which order routes were asked, from which it follows what those before it said.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from txmux.detection.explain import ExcludingKey, excluded_by, explain
 from txmux.rules.tracing import Trace, TracedSample, trace_json
 from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
+from txmux.tcp.served import Served
 from txmux.tcp.stages.peeking import Peeking
-
-if TYPE_CHECKING:
-    from txmux.tcp.served import Served
 
 
 def explain_connection(one: Served) -> dict[str, Any]:

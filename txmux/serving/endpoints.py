@@ -6,7 +6,7 @@ import errno
 import select
 import socket
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -21,10 +21,8 @@ from txmux.net.addresses import text_of
 from txmux.rules.model import Listener, Server
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
-
-if TYPE_CHECKING:
-    from txmux.tcp.connection import MuxProtocol
-    from txmux.tcp.listener import MuxFactory
+from txmux.tcp.connection import MuxProtocol
+from txmux.tcp.listener import MuxFactory
 
 OpenedPorts: TypeAlias = "dict[str, tuple[IListeningPort, ForwardingFactory]]"
 """Ports and their factories by the keys of their addresses."""

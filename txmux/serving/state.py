@@ -19,17 +19,13 @@ sources      the rate buckets of each listener, in base64: see `SourceTable.buck
 ===========  ================================================================================================
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from txmux.access.per_source import PerSource
 from txmux.backends.pool.server_health import MemberState
-
-if TYPE_CHECKING:
-    from txmux.tcp.listener import MuxFactory
+from txmux.tcp.listener import MuxFactory
 
 TransferState: TypeAlias = dict[str, Any]
 

@@ -10,21 +10,18 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from typing_extensions import override
 
 from txmux.errors import MuxError
 from txmux.files import open_log as open_log_file
+from txmux.rules.model import Logged, Settings
 from txmux.telemetry.lines import LineWriter
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
-    from txmux.rules.model import Logged, Settings
-    from txmux.telemetry.record import ConnectionRecord
+from txmux.telemetry.record import ConnectionRecord
 
 _LAST = 1.0  # seconds that a slow reader has at the end
 _MERGED = 1.0  # seconds whose clients that left without a byte share a line
@@ -132,7 +129,6 @@ def _plain_value(text: str | None) -> str:
 
 
 _text_value = functools.lru_cache(maxsize=1024)(_plain_value)  # most are the same again and again
-
 
 _FORMATS = {"text": as_text, "json": as_json}
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmux.telemetry.access_log import fields_of
+from txmux.telemetry.record import ConnectionRecord
 
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
-    from txmux.telemetry.record import ConnectionRecord
-
-    Event = dict[str, Any]
-    Sink = Callable[[Event], object]
+Event = dict[str, Any]
+Sink = Callable[[Event], object]
 
 MOST = 100  # events of connections in a second; more are only counted, as skipped
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import attrs
 from twisted.internet.defer import Deferred, FirstError, gatherResults
@@ -18,9 +18,7 @@ from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-
 
 from txmux.errors import MuxError, cause_of
 from txmux.files import read_bytes
-
-if TYPE_CHECKING:
-    from txmux.rules.model.settings import Store
+from txmux.rules.model.settings import Store
 
 _PATIENCE = 5.0  # seconds to connect and to authenticate in
 _SHORTEST, _LONGEST = 0.5, 15.0  # seconds between two attempts

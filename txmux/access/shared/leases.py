@@ -16,7 +16,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -26,9 +26,7 @@ from txredisapi import ScriptDoesNotExist  # type: ignore[import-untyped]
 
 from txmux.access.shared.client import RedisClient
 from txmux.errors import cause_of, printable
-
-if TYPE_CHECKING:
-    from txmux.rules.model.settings import Store
+from txmux.rules.model.settings import Store
 
 _SLOW = 0.02
 """Seconds after which an answer is of no use: by then many may have come that were not counted."""

@@ -1,9 +1,7 @@
 """Changes of a running service: reload, upgrade, stop, and the state of servers and listeners. Answered once the result is known."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from txmux.admin.api.openapi import body
 from txmux.admin.guard import RefusedError
@@ -17,10 +15,8 @@ from txmux.admin.resource import (
     whole_number,
 )
 from txmux.control.connection_row import Positive
+from txmux.control.overrides import ServerState
 from txmux.control.report import Report
-
-if TYPE_CHECKING:
-    from txmux.control.overrides import ServerState
 
 _STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
 _MOST_WEIGHT = 65535

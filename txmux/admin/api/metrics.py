@@ -1,17 +1,13 @@
 """``/metrics``, which needs the extra ``txmux[admin]``."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from twisted.internet.threads import deferToThread
 
 from txmux.admin.resource import ApiAnswer, Query, Resources, needs
 from txmux.control.coalescing import Coalescer
-
-if TYPE_CHECKING:
-    from txmux.control.control import Control
+from txmux.control.control import Control
 
 _expositions: WeakKeyDictionary[Any, Coalescer[bytes]] = WeakKeyDictionary()
 

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -16,6 +16,7 @@ from txmux.admin.page.query import PageQuery
 from txmux.admin.page.tables import MOST_ROWS
 from txmux.admin.page.view import PageExplanation, PageSnapshot
 from txmux.control.broadcast import Listing
+from txmux.control.control import Control
 from txmux.control.documents import rules_document
 from txmux.control.filters import FilterError, Filters, Page
 from txmux.control.report import UnknownError
@@ -29,9 +30,6 @@ from txmux.telemetry.formatting import (
     explained_trace,
     explanation_of,
 )
-
-if TYPE_CHECKING:
-    from txmux.control.control import Control
 
 _MOST_SORTED = 1000
 """Connections that are put into another order than theirs; of more, the first ones."""

@@ -1,19 +1,15 @@
 """Clients that no route took: a dump of their first bytes, and a rule that would have taken them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from txmux.admin.page.query import PageQuery
 from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
 from txmux.telemetry.formatting import count, duration
-
-if TYPE_CHECKING:
-    from txmux.admin.page.query import PageQuery
 
 _ROW = 16
 _ENOUGH = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import jinja2
@@ -24,11 +24,9 @@ from txmux.admin.page.tables import (
     server_rows,
 )
 from txmux.admin.page.unrecognised import ago, identical_clients, line_for, unrecognised_client
+from txmux.control.rates import Moment
 from txmux.interfaces import Transport
 from txmux.telemetry.formatting import byte_rate, count, duration, rate, size, worker_state
-
-if TYPE_CHECKING:
-    from txmux.control.rates import Moment
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
 _MOST_UNRECOGNISED = 10

@@ -1,14 +1,13 @@
 """The process of `txmux run`: from the rules to its exit status."""
 
-from __future__ import annotations
-
 import gc
 import os
 import signal
 import sys
 from datetime import datetime, timezone
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, globalLogBeginner
 from zope.interface import implementer
@@ -22,15 +21,11 @@ from txmux.processes.forking import Child, name_process, spawn
 from txmux.processes.privilege.privilege import read_by_helper
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.starting import STARTER, modules_for, reactor_of_workers
+from txmux.rules.model import Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.lines import ServiceLog
 from txmux.version import __version__
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from txmux.rules.model import Rules
 
 _ADMIN = ("txmux.admin.http", "txmux.admin.site")
 

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
@@ -31,16 +31,14 @@ from txmux.access.admission import Admission
 from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError, Liveness
 from txmux.processes.workers.messages import close, sockets_of
+from txmux.tcp.connection import MuxProtocol
+from txmux.tcp.lean import Stream
+from txmux.tcp.listener import MuxFactory
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, Unpacking, packed
 
-if TYPE_CHECKING:
-    from txmux.tcp.connection import MuxProtocol
-    from txmux.tcp.lean import Stream
-    from txmux.tcp.listener import MuxFactory
-
-    _Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
-    _Taken: TypeAlias = tuple[set[int], bool]
-    _Offered: TypeAlias = tuple[MuxFactory, MovedConnection, Sockets]
+_Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
+_Taken: TypeAlias = tuple[set[int], bool]
+_Offered: TypeAlias = tuple[MuxFactory, MovedConnection, Sockets]
 
 _BATCH = 25
 """Connections in a batch: more are suspended for longer, fewer cost more messages."""

@@ -17,11 +17,11 @@ from twisted.logger import Logger
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
 from txmux.processes.workers.messages import sockets_of
+from txmux.serving.serving import Serving
 from txmux.tcp.lean import Stream
+from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
-    from txmux.serving.serving import Serving
-    from txmux.tcp.listener import MuxFactory
     from txmux.udp.port import DatagramPort
 
 _MANY = 20_000

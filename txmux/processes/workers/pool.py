@@ -1,11 +1,9 @@
 """The pool of workers: those of the rules, and retiring ones that keep old connections."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall
@@ -14,11 +12,9 @@ from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
 from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
 from txmux.rules.reading.parser import is_as_read
-
-if TYPE_CHECKING:
-    from txmux.processes.workers.worker import Worker
 
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
 

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.abstract import FileDescriptor
@@ -24,13 +24,11 @@ from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.processes.forking import Child, spawn
 from txmux.processes.privilege.account import Account, account_of
+from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.restarting import BackOff
 from txmux.rules.model import Backend, Rules
 from txmux.serving.listen_addresses import are_plain
 from txmux.wire.jsontext import parse_json
-
-if TYPE_CHECKING:
-    from txmux.processes.privilege.sandbox import Sandbox
 
 _PACKET = 65536  # bytes
 _MOST_SILENT = 10

@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, fail
@@ -17,13 +17,11 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
+from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.restarting import BackOff, how_ended
+from txmux.processes.workers.starting import Starter
 from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.counting.process_counters import ProcessCounters
-
-if TYPE_CHECKING:
-    from txmux.processes.privilege.sandbox import Sandbox
-    from txmux.processes.workers.starting import Starter
 
 _MOST_SILENT = 10
 """Seconds without an answer after which a worker that serves is replaced."""

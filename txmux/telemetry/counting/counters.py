@@ -6,10 +6,11 @@ import operator
 import os
 import weakref
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
+from txmux.rules.model import Rules
 from txmux.telemetry.counting.counter_groups import (
     BLOCKS,
     FORMAT,
@@ -30,10 +31,7 @@ from txmux.telemetry.counting.process_counters import (
 )
 from txmux.telemetry.sharedmemory import grow, make
 
-if TYPE_CHECKING:
-    from txmux.rules.model import Rules
-
-    _Named = dict[str, dict[str, int]]
+_Named = dict[str, dict[str, int]]
 
 OWN = 0  # the number of the service's own process, if it serves
 

@@ -6,11 +6,11 @@ import os
 import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import attrs
 from attrs.validators import deep_mapping, ge, instance_of
 
+from txmux.rules.model import Listener, Route, Rules
 from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     BLOCKS,
@@ -25,12 +25,8 @@ from txmux.telemetry.counting.counter_groups import (
     SERVER,
 )
 from txmux.telemetry.reasons import ConnectFailure, EndReason, LimitName
+from txmux.telemetry.record import ConnectionRecord
 from txmux.telemetry.sharedmemory import mapped
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Listener, Route, Rules
-    from txmux.telemetry.record import ConnectionRecord
-
 
 # Positions of cells, since looking them up would cost more than counting.
 _ACCEPTED = LISTENER.at["accepted"]

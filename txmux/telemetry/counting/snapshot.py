@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
+from txmux.rules.model import Rules
 from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     CONNECT,
@@ -26,12 +27,9 @@ from txmux.telemetry.counting.counter_groups import (
     live_on_server,
     undecided,
 )
+from txmux.telemetry.counting.counters import Counters, CountersReading
 from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
 from txmux.telemetry.formatting import certificate_end, duration
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Rules
-    from txmux.telemetry.counting.counters import Counters, CountersReading
 
 _MATCHES, _DRY, _LAST, _IN, _OUT = (
     ROUTE.at[name] for name in ("matches", "dry run matches", "last match", "bytes in", "bytes out")
