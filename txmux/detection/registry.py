@@ -14,10 +14,9 @@ from twisted import plugin as plugin_finder
 from twisted import plugins
 from twisted.plugin import CachedPlugin, getCache
 from twisted.python.modules import getModule
-from zope.interface import implementer
 
 from txmux.errors import MuxError
-from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Predicate, Transport, Verdict
+from txmux.interfaces import Datagrams, IProtocolMatcher, Predicate, Transport, Verdict
 
 _ALL = frozenset(Transport)
 _TCP_ONLY = frozenset({Transport.TCP})
@@ -63,8 +62,7 @@ class WholeDatagram:
         return Verdict.NO if verdict is Verdict.NEED_MORE else verdict
 
 
-@implementer(IProtocolMatcher)
-class BuiltIn:
+class _BuiltIn:
     """A matcher of ``txmux.matchers``, which is imported on first use: rules name a few of more than ninety.
 
     Args:
@@ -80,17 +78,6 @@ class BuiltIn:
         module = importlib.import_module(f"txmux.matchers.{self._module}")
         found: IProtocolMatcher = getattr(module, self._module)
         return found
-
-    @property
-    def summary(self) -> str:
-        return self.matcher.summary
-
-    @property
-    def options(self) -> tuple[Option, ...]:
-        return self.matcher.options
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:
-        return self.matcher.predicate(options)
 
 
 class DuplicateMatcherError(MuxError):
@@ -124,7 +111,7 @@ class Registry(Mapping[str, IProtocolMatcher]):
         problems: Warnings for users of this installation.
     """
 
-    matchers: Mapping[str, IProtocolMatcher]
+    matchers: Mapping[str, IProtocolMatcher | _BuiltIn]
     problems: tuple[PluginProblem, ...] = ()
 
     def __getitem__(self, name: str) -> IProtocolMatcher:
@@ -145,7 +132,7 @@ class Registry(Mapping[str, IProtocolMatcher]):
 
 @attrs.frozen
 class _FoundMatcher:
-    matcher: IProtocolMatcher
+    matcher: IProtocolMatcher | _BuiltIn
     file: Path
 
     def __str__(self) -> str:
@@ -194,7 +181,7 @@ def _find(package: ModuleType) -> Registry:
     found: dict[str, list[_FoundMatcher]] = defaultdict(list)
     if package is plugins:
         for module in getModule("txmux.matchers").iterModules():
-            own = BuiltIn(module.name.rpartition(".")[2])
+            own = _BuiltIn(module.name.rpartition(".")[2])
             found[own.name].append(_FoundMatcher(own, Path(module.filePath.path)))
     for dropin in dropins.values():
         file = files[dropin.moduleName]
@@ -225,8 +212,8 @@ def _tracebacks_off() -> Iterator[None]:
         module.log = log
 
 
-def _itself(matcher: IProtocolMatcher) -> IProtocolMatcher:
-    return matcher.matcher if isinstance(matcher, BuiltIn) else matcher
+def _itself(matcher: IProtocolMatcher | _BuiltIn) -> IProtocolMatcher:
+    return matcher.matcher if isinstance(matcher, _BuiltIn) else matcher
 
 
 def _is_matcher(plugin: CachedPlugin) -> bool:
