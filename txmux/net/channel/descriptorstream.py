@@ -94,8 +94,7 @@ class DescriptorStream(FileDescriptor):
     def _send_now(self, data: memoryview, descriptors: Sequence[int]) -> int:
         if not descriptors:
             return self._socket.send(data)
-        rights = array.array("i", descriptors)
-        return self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        return socket.send_fds(self._socket, [data], descriptors)
 
     def doWrite(self) -> BaseException | None:
         while self._waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import errno
 import os
 import socket
@@ -74,9 +73,8 @@ class SocketHandoff:
 
     def _send(self) -> None:
         self._retry = None
-        rights = array.array("i", [self._given.fileno()])
         try:
-            self._socket.sendmsg([self._message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            socket.send_fds(self._socket, [self._message], [self._given.fileno()])
         except OSError as problem:
             if problem.errno in _LATER:
                 self._retry = self._clock.callLater(_AGAIN, self._send)
