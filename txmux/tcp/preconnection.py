@@ -59,23 +59,13 @@ class Preconnection:
     connector: BackendConnector | None = attrs.field(default=None, init=False)
     _won: tuple[ProxyClient, Member] | None = attrs.field(default=None, init=False)
     _held: HeldBytes | None = attrs.field(default=None, init=False)
-    _on_connected: Callable[[ProxyClient, Member], None] | None = attrs.field(
-        default=None, init=False
-    )
-    _on_failed: Callable[[ConnectFailure], None] | None = attrs.field(default=None, init=False)
 
     def connected(self, server: ProxyClient, member: Member) -> None:
-        if self._on_connected is not None:
-            self.connector = None
-            self._on_connected(server, member)
-            return
         self._won = server, member
         self._held = server.receiver = HeldBytes(server, self._most, self._server_lost)
 
-    def failed(self, cause: ConnectFailure) -> None:
+    def failed(self, cause: ConnectFailure) -> None:  # noqa: ARG002
         self.connector = None
-        if self._on_failed is not None:
-            self._on_failed(cause)
 
     def _server_lost(self) -> None:
         assert self._won is not None  # noqa: S101 - it was there
@@ -93,10 +83,12 @@ class Preconnection:
         on_failed: Callable[[ConnectFailure], None],
     ) -> None:
         """Report to these callables as a connector does, at once if the connection is there; it `suits`."""
-        self._on_connected, self._on_failed = on_connected, on_failed
-        if self._won is not None:
-            won, self._won, self.connector = self._won, None, None
+        connector, won = self.connector, self._won
+        self.connector = self._won = None
+        if won is not None:
             on_connected(*won)
+        elif connector is not None:
+            connector.on_connected, connector.on_failed = on_connected, on_failed
 
     def take_held(self) -> HeldBytes | None:
         held, self._held = self._held, None

@@ -59,8 +59,8 @@ class BackendConnector:
     _header: bytes
     _client: Address | None
     _eager: bool = attrs.field(kw_only=True)
-    _on_connected: Callable[[ProxyClient, Member], None] = attrs.field(kw_only=True)
-    _on_failed: Callable[[ConnectFailure], None] = attrs.field(kw_only=True)
+    on_connected: Callable[[ProxyClient, Member], None] = attrs.field(kw_only=True)
+    on_failed: Callable[[ConnectFailure], None] = attrs.field(kw_only=True)
     _given_up: bool = attrs.field(default=False, init=False)
     _member: Member | None = attrs.field(default=None, init=False)
     _factory: ProxyClientFactory | None = attrs.field(default=None, init=False)
@@ -101,7 +101,7 @@ class BackendConnector:
             # Only clients that come while the service starts ever wait for a name.
             looked_up.addCallback(lambda _: self._pick_first(lambda: None))
         else:
-            self._on_failed("no-server")
+            self.on_failed("no-server")
 
     def start_in_turn(self) -> bool:
         """Start for the client whose turn it is in the line of the pool; false if no server is up."""
@@ -157,7 +157,7 @@ class BackendConnector:
             group = frozenset(self.tried)
             self._waiter = queue.add_client(self._has_turn, self._waited_too_long, group)
         if self._waiter is None:
-            self._on_failed(self._last_cause("limit"))
+            self.on_failed(self._last_cause("limit"))
 
     def _has_turn(self) -> bool:
         pool = self._upstream.pool
@@ -169,12 +169,12 @@ class BackendConnector:
         if isinstance(found, Member):
             self._choose(found)
         else:
-            self._on_failed(self._last_cause("no-server"))
+            self.on_failed(self._last_cause("no-server"))
         return True
 
     def _waited_too_long(self) -> None:
         self._waiter = None
-        self._on_failed(self._last_cause("limit"))
+        self.on_failed(self._last_cause("limit"))
 
     def _last_cause(self, otherwise: ConnectFailure) -> ConnectFailure:
         return next(reversed(self.tried.values()), otherwise)
@@ -204,7 +204,7 @@ class BackendConnector:
                 cause, self.refused = chosen
             if not self.tried:
                 member.counts.failed(cause)
-            self._on_failed(self._last_cause(cause))
+            self.on_failed(self._last_cause(cause))
 
     def _name_is_known(self) -> None:
         member, self._look_up = self._member, None
@@ -220,7 +220,7 @@ class BackendConnector:
         self._end_attempt()
         self._upstream.pool.abandoned(member)
         member.counts.failed("connect-timeout")
-        self._on_failed(self._last_cause("connect-timeout"))
+        self.on_failed(self._last_cause("connect-timeout"))
 
     def _try(self, member: Member) -> None:
         self._member = member
@@ -281,7 +281,7 @@ class BackendConnector:
         assert member is not None  # noqa: S101 - the factory goes with the attempt
         self._end_attempt()
         self._upstream.pool.connected(member)
-        self._on_connected(end, member)
+        self.on_connected(end, member)
 
     def _failed(self, failure: Failure) -> None:
         member = self._member
@@ -308,7 +308,7 @@ class BackendConnector:
         elif found is Unavailable.FULL:
             self._wait()
         else:
-            self._on_failed(cause)
+            self.on_failed(cause)
 
 
 def proxy_header(
