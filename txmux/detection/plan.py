@@ -100,10 +100,7 @@ class Plan(Generic[R]):
             None if keyed else _unconditional_predicates(route)
             for route, keyed in zip(self.routes, self.keyed, strict=True)
         ]
-        self.plain = [
-            None if keyed else _plain_predicate(route)
-            for route, keyed in zip(self.routes, self.keyed, strict=True)
-        ]
+        self.plain = [one[0] if one and len(one) == 1 else None for one in self.unconditional]
 
     def named(self, peeked: Peeked) -> Collection[int] | None:
         """Return the positions of the `keyed` routes that the name in these bytes leaves; ``None`` while it is not known."""
@@ -165,11 +162,6 @@ def first_bytes(route: RouteLike) -> frozenset[int] | None:
             return None
         found = first if found is None else found | first
     return frozenset() if found is None else found
-
-
-def _plain_predicate(route: RouteLike) -> Predicate | None:
-    predicates = _unconditional_predicates(route)
-    return predicates[0] if predicates is not None and len(predicates) == 1 else None
 
 
 def _unconditional_predicates(route: RouteLike) -> list[Predicate] | None:
