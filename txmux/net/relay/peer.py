@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import math
 import socket
 import struct
 import sys
+import termios
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import attrs
@@ -19,12 +21,6 @@ import attrs
 from txmux.net.sockets.plainsocket import is_multipath, multipath_info
 from txmux.net.sockets.transport import below_tls, waiting
 from txmux.rules.model.listener import Keepalive
-
-try:
-    import fcntl
-    import termios
-except ImportError:  # pragma: no cover - no such thing on Windows
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from txmux.net.relay.ends import IRelayTransport
@@ -48,12 +44,11 @@ def unsent(transport: IRelayTransport) -> int:
 def queued_in(connected: socket.socket) -> int:
     """Count the bytes that wait in a socket's send queue; 0 where it cannot be known, or after a reset."""
     queued = array.array("i", [0])
-    if fcntl is not None:
-        # It may be closed, or of a kind without the answer.
-        with contextlib.suppress(OSError):
-            if _is_dead(connected):
-                return 0
-            fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, queued)
+    # It may be closed, or of a kind without the answer.
+    with contextlib.suppress(OSError):
+        if _is_dead(connected):
+            return 0
+        fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, queued)
     return queued[0]
 
 

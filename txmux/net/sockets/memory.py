@@ -34,9 +34,7 @@ OUT_OF_MEMORY = Failure(OutOfMemory())
 
 def _new_piece() -> object:
     """Take address space that is never written to, so that it takes no memory."""
-    if hasattr(mmap, "MAP_PRIVATE"):
-        return mmap.mmap(-1, _PIECE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return bytearray(_PIECE)
+    return mmap.mmap(-1, _PIECE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class Memory:
