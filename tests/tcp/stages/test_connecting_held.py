@@ -90,6 +90,23 @@ class HeldTests(MuxTestCase):
         client.transport.abortConnection()
         await self.until_logged(2)
 
+    async def test_those_that_wait_for_room_do_not_wait_for_a_server(self) -> None:
+        port = self.hold(max_connections=1, queue=5)
+        clients = []
+        for number in range(3):
+            clients.append(await self.connect(port, b"x%d" % number))
+            await self.waiting(number + 1)
+        peers = await self.come_up(1)
+        await self.passes(lambda: not len(self.line))
+        self.assertFalse(self.line.blocks)
+        for number, client in enumerate(clients):
+            await self.passes(lambda number=number: len(peers) > number)  # type: ignore[misc]
+            await peers[number].has(2)
+            close(client, peers[number])
+        await self.until_logged(3)
+        self.assertEqual([bytes(peer.received) for peer in peers], [b"x0", b"x1", b"x2"])
+        self.assertTrue(all("held" in record.facts for record in self.records))
+
     async def test_client_that_leaves_is_forgotten(self) -> None:
         for number, leave in enumerate(["abortConnection", "loseConnection"], start=1):
             client = await self.connect(self.hold(), b"x")

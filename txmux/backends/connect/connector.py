@@ -113,6 +113,11 @@ class BackendConnector:
             self._wait()
         return found is not Unavailable.NO_SERVER
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits for room on a server."""
+        return self._waiter is not None
+
     def start_with(self, member: Member, dial: Dial) -> None:
         """Start with a server that the pool has chosen already, and with another way to dial it."""
         usual, self._dial = self._dial, dial

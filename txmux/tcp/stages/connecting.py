@@ -153,8 +153,7 @@ class Connecting(Stage):
         if self._connector is not None:
             self._connector.cancel()
             self._connector = None  # it knows this stage, too
-        if self._held is not None:
-            self._leave_line(self._held)
+        self._leave_line()
         if self._paused and not self._client.has_finished:
             # The next stage does not know that it was stopped.
             self._client.transport.resumeProducing()
@@ -199,8 +198,7 @@ class Connecting(Stage):
         self._upstream.counts.connected(record.connect_ms)
         if connector.tried and self._held is None:
             self._note_tried(connector)
-        if self._held is not None:
-            self._upstream.pool.line.remove(self._held, is_connected=True)
+        self._leave_line(is_connected=True)
         early = self._preconnection.take_held() if self._preconnection is not None else None
         client.advance(Connected(self._upstream, member, server, early))
 
@@ -243,6 +241,8 @@ class Connecting(Stage):
         connector = connector_for(self._client, self._upstream, self._connected, self._failed)
         self._connector = connector
         if connector.start_in_turn():
+            if connector.is_queued:  # servers are up
+                self._leave_line(is_connected=True)
             return True
         self._connector = None
         if self._place_in_line().seconds:
@@ -286,11 +286,13 @@ class Connecting(Stage):
         transport.protocol.receiver = NO_RECEIVER
         transport.connectionLost(CLOSED)
 
-    def _leave_line(self, held: HeldClient) -> None:
-        if held.since >= 0:
-            client = self._client
-            client.record.facts["held"] = held.waited(client.runtime.clock.seconds())
-        self._upstream.pool.line.remove(held)
+    def _leave_line(self, *, is_connected: bool = False) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            if held.since >= 0:
+                client = self._client
+                client.record.facts["held"] = held.waited(client.runtime.clock.seconds())
+            self._upstream.pool.line.remove(held, is_connected=is_connected)
 
     def _note_tried(self, connector: BackendConnector) -> list[str]:
         tried = {member.target.text: cause for member, cause in connector.tried.items()}
