@@ -456,14 +456,11 @@ class Supervisor:
         if rules.settings.workers > able:
             self.starter.use(rules)
             self.pool.add(rules.settings.workers - able)
-            await self._all_added_ready(pending)
-
-    async def _all_added_ready(self, pending: PendingRules) -> None:
-        self._note_added(pending)
-        try:
-            await pending.ready.addTimeout(_STARTING, self._reactor)
-        except defer.TimeoutError:
-            raise WorkersError(f"workers: new ones did not start in {_STARTING:g} s") from None
+            self._note_added(pending)
+            try:
+                await pending.ready.addTimeout(_STARTING, self._reactor)
+            except defer.TimeoutError:
+                raise WorkersError(f"workers: new ones did not start in {_STARTING:g} s") from None
 
     def _note_added(self, pending: PendingRules) -> None:
         if not pending.ready.called and all(worker.ready for worker in self.pool.added):

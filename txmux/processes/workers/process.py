@@ -71,7 +71,7 @@ class WorkerProcess:
             "names": self._names.take_results,
             "start": self._start,
             "stop": self.stop,
-            "ping": _answer,
+            "ping": lambda: None,
         }
         self.channel = Channel(handlers, self._on_supervisor_lost, reactor)
 
@@ -182,7 +182,9 @@ class WorkerProcess:
                 loop_detector=limits.loop_detector,
                 counters=self._counters,
             )
-            serving.upstreams.known.on_waiting = self._report_waiting
+            serving.upstreams.known.on_waiting = lambda backend, waiting: self.channel.send(
+                "waiting", backend=backend, waiting=waiting
+            )
             serving.upstreams.known.tally = self._held
             # Later messages are newer than the start message, however long opening the ports takes.
             serving.ban(start.state.get("banned", ()))
@@ -197,9 +199,6 @@ class WorkerProcess:
             close(opened.sockets.values())  # each was duplicated
         serving.restore(start.state)
         self.begin(serving, ConnectionTransfer(serving, self._reactor))
-
-    def _report_waiting(self, backend: str, waiting: bool) -> None:  # noqa: FBT001 - a message's field
-        self.channel.send("waiting", backend=backend, waiting=waiting)
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
         assert self._limits is not None  # noqa: S101 - it serves
@@ -277,7 +276,7 @@ class WorkerProcess:
     def _retire(self) -> Deferred[None]:
         """Stop accepting; answer when the connections have ended, however long they take; see `Serving.retire`."""
         assert self._serving is not None  # noqa: S101 - not called before
-        return self._serving.retire().addCallback(_nothing)
+        return self._serving.retire().addCallback(lambda _: None)
 
     def _leave(self) -> bool:
         """End the process, unless there are connections, or some on their way; return whether it ends."""
@@ -362,11 +361,3 @@ def _received(descriptors: Sequence[int], fields: Mapping[str, Any]) -> tuple[St
             os.close(descriptor)
         raise
     return start, Opened.by(start, descriptors)
-
-
-def _answer() -> None:
-    pass
-
-
-def _nothing(_: object) -> None:
-    pass

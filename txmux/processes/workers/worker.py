@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 import attrs
@@ -106,7 +107,8 @@ class Worker:
         elif not self.ready:
             self._end()  # it has no clients yet
         else:
-            Deferred.fromCoroutine(self._let_leave(retirement)).addErrback(_is_gone)
+            leaving = Deferred.fromCoroutine(self._let_leave(retirement))
+            leaving.addErrback(lambda failure: failure.trap(ChannelError))  # the starter reports it
 
     async def _let_leave(self, retirement: object) -> None:
         """End after the last connection, unless it serves again by then."""
@@ -323,9 +325,9 @@ class Worker:
         """The handlers for its channel."""
         return {
             "log": self._logged,
-            "access": self._accessed,
+            "access": lambda line: _access.info("{line}", line=line),
             "event": self._happened,
-            "waiting": self._clients_wait,
+            "waiting": partial(self._supervisor.clients_wait, self._number),
             "replace": lambda: self._supervisor.replace(self),
         }
 
@@ -351,13 +353,3 @@ class Worker:
     def _happened(self, event: dict[str, Any]) -> None:
         if self._sink is not None:
             self._sink(event)
-
-    def _clients_wait(self, backend: str, *, waiting: bool) -> None:
-        self._supervisor.clients_wait(self._number, backend, waiting=waiting)
-
-    def _accessed(self, line: str) -> None:
-        _access.info("{line}", line=line)
-
-
-def _is_gone(failure: Failure) -> None:
-    failure.trap(ChannelError)  # its end is reported by the starter
