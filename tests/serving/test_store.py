@@ -16,7 +16,7 @@ from txmux.errors import ListenError
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import listen_error
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.serving.store import ListeningSockets, close_socket
+from txmux.serving.store import ListeningSockets
 
 
 def inodes(sockets: Mapping[str, socket.socket]) -> dict[str, int]:
@@ -125,7 +125,8 @@ class StoreTest(SynchronousTestCase):
         again = self.listener(f"unix:{path}:mode=600", f"tcp:{port}:interface=127.0.0.1", name="y")
         prepared = self.store.prepare([again])
         self.assertEqual(prepared.opened, [])
-        self.assertEqual(prepared.commit(), {})
+        prepared.commit()
+        self.assertEqual(self.store.unused, {})
         self.assertEqual(inodes(self.store.sockets()), before)
         shown = self.store.addresses
         self.store.close()
@@ -148,12 +149,13 @@ class StoreTest(SynchronousTestCase):
         prepared = self.store.prepare([new])
         self.assertEqual([place.listener for place in prepared.opened], ["x"])
         self.assertEqual(len(self.store.sockets()), 1)
-        ((key, gone),) = prepared.commit().items()
+        prepared.commit()
+        (gone,) = self.store.unused.values()
         with socket.create_connection(name) as waiting:
             accepted, peer = gone.accept()
             self.assertEqual(peer, waiting.getsockname())
             accepted.close()
-        close_socket(key, gone)
+        self.store.close_unused()
         self.assertTrue(is_refused(name))
         (kept,) = self.store.sockets().values()
         self.assertFalse(is_refused(kept.getsockname()))

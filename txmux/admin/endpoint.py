@@ -25,7 +25,7 @@ from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.service import is_by_tcp
 from txmux.serving.endpoints import stop_listening
 from txmux.serving.listen_addresses import ListenAddress
-from txmux.serving.store import ListeningSockets, PreparedSockets, close_socket
+from txmux.serving.store import ListeningSockets, PreparedSockets
 
 if TYPE_CHECKING:
     from txmux.admin.http import AdminClients
@@ -54,7 +54,6 @@ class AdminEndpoints:
         self._ports: dict[str, Any] = {}
         self._clients: dict[str, AdminClients] = {}
         self._ending: set[Deferred[None]] = set()
-        self._unneeded: dict[str, socket.socket] = {}
         self.store = ListeningSockets(reactor)
 
     def adopt(self, key: str, opened: socket.socket) -> None:
@@ -110,7 +109,7 @@ class AdminEndpoints:
             )
 
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
-        self._unneeded |= prepared.sockets.commit()
+        prepared.sockets.commit()
         self._settings, self._token = prepared.settings, prepared.token
         if self._settings:
             _load()  # while this process is still root: the user of the rules may be unable to read Python's files
@@ -119,7 +118,7 @@ class AdminEndpoints:
 
     def accept(self) -> None:
         self._accepting = True
-        self._close_unneeded()
+        self.store.close_unused()
         sockets = self.store.sockets()
         for key in [key for key in self._ports if key not in self._settings]:
             stop_listening(self._ports.pop(key))
@@ -155,11 +154,6 @@ class AdminEndpoints:
         self._ending.add(ending)
         ending.addCallback(lambda _: self._ending.discard(ending))
 
-    def _close_unneeded(self, *, keep_files: bool = False) -> None:
-        for key, unneeded in self._unneeded.items():
-            close_socket(key, unneeded, keep_file=keep_files)
-        self._unneeded.clear()
-
     def pause(self) -> None:
         """Leave new clients to another process, or in the queues until `accept`."""
         self._accepting = False
@@ -176,7 +170,6 @@ class AdminEndpoints:
             self._end(self._clients.popitem()[1])
         await gatherResults([*self._ending])
         self.store.close(keep_files=keep_files)
-        self._close_unneeded(keep_files=True)
 
 
 @attrs.define

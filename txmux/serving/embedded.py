@@ -21,7 +21,7 @@ from txmux.rules.problems import RulesError
 from txmux.serving.endpoints import check_servers
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.serving import Serving
-from txmux.serving.store import ListeningSockets, close_socket
+from txmux.serving.store import ListeningSockets
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.access_log import open_log
 
@@ -208,10 +208,9 @@ class EmbeddedService(Service):
             if access_log is not None:
                 access_log.close()
             raise
-        unused = sockets.commit()
+        sockets.commit()
         serving.commit(prepared)
-        for key, opened in unused.items():
-            close_socket(key, opened)
+        self._sockets.close_unused()
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""

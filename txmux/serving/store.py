@@ -35,6 +35,7 @@ class ListeningSockets:
 
     Attributes:
         addresses: Those of the sockets, as they are shown, by the keys; kept when all are closed.
+        unused: The sockets that are not in the rules any more, until `close_unused`.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -42,6 +43,7 @@ class ListeningSockets:
             address, reactor
         )
         self.addresses: dict[str, str] = {}
+        self.unused: dict[str, socket.socket] = {}
         self._sections: dict[str, str] = {}
         self._sockets: dict[str, socket.socket] = {}
         self._adopted: dict[str, socket.socket] = {}
@@ -102,8 +104,14 @@ class ListeningSockets:
 
     def open(self, listeners: Iterable[Listener]) -> None:
         """Open all sockets of the listeners, at the start; see `prepare`."""
-        for key, unused in self.prepare(listeners).commit().items():
-            close_socket(key, unused)
+        self.prepare(listeners).commit()
+        self.close_unused()
+
+    def close_unused(self, *, keep_files: bool = False) -> None:
+        """Close the unused sockets, after the ports that accept from them."""
+        for key, opened in self.unused.items():
+            close_socket(key, opened, keep_file=keep_files)
+        self.unused.clear()
 
     def close(self, *, keep_files: bool = False) -> None:
         """Close all sockets; files of UNIX sockets are kept if another process has these open, too."""
@@ -111,6 +119,7 @@ class ListeningSockets:
             close_socket(key, opened, keep_file=keep_files)
         self._sockets.clear()
         self._adopted.clear()
+        self.close_unused(keep_files=True)
 
 
 @attrs.define
@@ -145,11 +154,8 @@ class PreparedSockets:
             self.opened.append(address)
         return None
 
-    def commit(self) -> dict[str, socket.socket]:
-        """Make these the sockets of the service; return the unused ones.
-
-        Close the ports that accept from those first, then each by `close_socket`.
-        """
+    def commit(self) -> None:
+        """Make these the sockets of the service; the others are unused from now on."""
         store = self._store
         addresses, sections = store.addresses, store._sections
         store._sections = {address.key: address.section for address in self._addresses}
@@ -174,7 +180,7 @@ class PreparedSockets:
                 self.sockets[address.key].listen(address.backlog)  # the backlog may have changed
         had = {**store._adopted, **store._sockets}
         store._sockets, store._adopted = self.sockets, {}
-        return {key: opened for key, opened in had.items() if key not in self.sockets}
+        store.unused |= {key: one for key, one in had.items() if key not in self.sockets}
 
     def abandon(self) -> None:
         """Close the sockets that were opened."""

@@ -44,7 +44,7 @@ from txmux.rules.packing import pack
 from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import are_plain
 from txmux.serving.state import TransferState, build_state, found_by_checks, merged, restore_sources
-from txmux.serving.store import ListeningSockets, PreparedSockets, close_socket
+from txmux.serving.store import ListeningSockets, PreparedSockets
 from txmux.tcp.io_runtime import IORuntime
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.counters import OWN, Counters
@@ -356,20 +356,18 @@ class Supervisor:
             # These rules may end the worker to which flows are on their way.
             await self.pool.flows_moved(self.pool.all())
             undo.pop_all()
-        unused = sockets.commit()
+        sockets.commit()
         older = await self._commit_pending(pending)
-        self._close_removed(unused)
+        self._close_removed()
         return older
 
-    def _close_removed(self, unused: Mapping[str, socket.socket]) -> None:
+    def _close_removed(self) -> None:
         """Close the sockets of removed listeners; those for datagrams after their last flow."""
-        self._draining_sockets.clear()
-        for key, opened in unused.items():
-            if opened.type == SOCK_DGRAM:
-                self._sockets.adopt(key, opened)  # the port stays bound while a worker has it open
-                self._draining_sockets.add(key)
-            else:
-                close_socket(key, opened)
+        unused = self._sockets.unused
+        self._draining_sockets = {key for key in unused if unused[key].type == SOCK_DGRAM}
+        for key in self._draining_sockets:  # the port stays bound while a worker has it open
+            self._sockets.adopt(key, unused.pop(key))
+        self._sockets.close_unused()
 
     def _tick(self) -> None:
         self.starter.ping()

@@ -29,7 +29,7 @@ from txmux.processes.workers.messages import sockets_of
 from txmux.rules.model import Listener, Rules
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.state import TransferState
-from txmux.serving.store import ListeningSockets, close_socket
+from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
 
 _log = Logger()
@@ -71,7 +71,6 @@ class Upgrades:
         self._has_reported = self._is_accepting = self._predecessor_ended = self._is_stopping = (
             False
         )
-        self._unneeded: dict[str, socket.socket] = {}
         self._upgrade: Upgrade | None = None
         self.is_waiting = False
         self.state: TransferState = {}
@@ -104,15 +103,10 @@ class Upgrades:
 
     def open(self, rules: Rules) -> None:
         """Open all sockets; unused ones of the predecessor are closed once this process serves."""
-        self._unneeded = self._sockets.prepare(rules.listeners).commit()
+        self._sockets.prepare(rules.listeners).commit()
         self._endpoints.open(rules)
         if not self.is_waiting:
-            self._close_unneeded()
-
-    def _close_unneeded(self) -> None:
-        for key, unneeded in self._unneeded.items():
-            close_socket(key, unneeded)
-        self._unneeded = {}
+            self._sockets.close_unused()
 
     def cannot_serve(self, why: object) -> None:
         if self._predecessor is not None and not self._has_reported:
@@ -143,7 +137,7 @@ class Upgrades:
 
         async def accept(state: TransferState | None = None) -> None:
             self._name_process()  # while there is a way back
-            self._close_unneeded()
+            self._sockets.close_unused()
             restore(state or {})
             transfers.await_flows(on=True)
             if state and "connections" in state:
@@ -333,8 +327,6 @@ class Upgrades:
         """Close the sockets; files of UNIX sockets are kept if another process has these open, too."""
         self._notifier.stop()
         self._sockets.close(keep_files=keep_files)
-        for key, unneeded in self._unneeded.items():
-            close_socket(key, unneeded, keep_file=True)
         if self._pidfile is not None:
             self._pidfile.remove()
 
