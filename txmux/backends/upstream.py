@@ -225,7 +225,7 @@ class Upstream:
         line = self.pool.line
         if cause not in _WAITED_FOR or not line.may_wait(client):
             return cause
-        if not line.has_place(client, self.backend.hold_limit):
+        if not line.reserve(client, self.backend.hold_limit):
             if not self._has_logged_limit:
                 _log.warn(
                     "backend {backend}: {most} clients wait for a server, which is its 'hold_limit'; further ones are refused",

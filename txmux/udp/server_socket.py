@@ -166,14 +166,14 @@ class ServerSocket:
         """Wait for a server, or give up."""
         upstream, flow = self.upstream, self._flow
         self._stop_settling()
-        why = upstream.hold(self._place_in_line(), cause, self._tried)
+        why = upstream.hold(self._held_client(), cause, self._tried)
         if why is None:
             self._tried = {}
             flow.waits(upstream)
         else:
             self._give_up(why)
 
-    def _place_in_line(self) -> HeldClient:
+    def _held_client(self) -> HeldClient:
         if self._held is None:
             seconds = self.upstream.backend.hold
             self._held = HeldClient(
@@ -452,7 +452,7 @@ class ServerSocket:
 
     def has_waited(self, seconds: float) -> None:
         """Let it wait on, or go on, that has waited in another process."""
-        held = self._place_in_line()
+        held = self._held_client()
         held.since = self._flow.live.seconds() - seconds
         if self.upstream.hold(held, "no-server") is None:
             self._flow.waits(self.upstream)

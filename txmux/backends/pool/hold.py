@@ -39,13 +39,13 @@ class HeldClient:
         came_at: Its order.
         seconds: How long it may wait for a server; 0 is only while an operator holds the backend.
         turn: Called when it is its turn. It returns whether it tries a server, or has left the line.
-        too_late: Called when it has waited too long.
+        on_timeout: Called when it has waited too long.
     """
 
     came_at: float
     seconds: float
     turn: Callable[[], bool]
-    too_late: Callable[[], None]
+    on_timeout: Callable[[], None]
     number: int = attrs.field(default=0, init=False)  # for those that came at the same moment
     since: float = attrs.field(default=-1.0, init=False)
     is_waiting: bool = attrs.field(default=False, init=False)
@@ -119,7 +119,7 @@ class HoldLine:
             self._accepts = None
             if self._count:
                 self._released_at = self.clock.seconds()
-        self._look()
+        self._update()
 
     # The line.
 
@@ -132,8 +132,8 @@ class HoldLine:
             return client.since < 0 or self._left(client) > 0
         return blocked and not client.is_trying and self._accepts is not False
 
-    def has_place(self, client: HeldClient, limit: int) -> bool:
-        """Count a client, unless so many wait; one that has its place, here or in another process, keeps it."""
+    def reserve(self, client: HeldClient, limit: int) -> bool:
+        """Count a client against a limit, and return whether there was room; one that was counted, here or in another process, stays so."""
         if client.is_trying:
             return True
         client.tally = self._tally(limit)
@@ -160,13 +160,13 @@ class HoldLine:
             self._count += 1
             if client.seconds:
                 left = max(0.0, self._left(client))
-                client.timer = self.clock.callLater(left, self._is_late, client)
+                client.timer = self.clock.callLater(left, self._timed_out, client)
         if is_first or was_trying:
             self._accepts = None if self.is_held else False
             self._retry_at = now + self._retry
         self._push(client)
         self._is_short |= is_short or self.is_held
-        self._look()
+        self._update()
         if is_first:
             self._on_waiting(True)  # noqa: FBT003 - of a callback
 
@@ -194,7 +194,7 @@ class HoldLine:
         if len(self._waiting) > 2 * self._count + _SPARE:
             self._waiting = [entry for entry in self._waiting if entry[2].is_waiting]
             heapq.heapify(self._waiting)
-        self._look()
+        self._update()
         if not self._count:
             self._on_waiting(False)  # noqa: FBT003 - of a callback
 
@@ -202,19 +202,19 @@ class HoldLine:
         """Return for how many seconds a client may still wait: anew once an operator has released it."""
         return max(client.since, self._released_at) + client.seconds - self.clock.seconds()
 
-    def _is_late(self, client: HeldClient) -> None:
+    def _timed_out(self, client: HeldClient) -> None:
         client.timer = None
         left = client.seconds if self.is_held else self._left(client)
         if left > 0:
-            client.timer = self.clock.callLater(left, self._is_late, client)
+            client.timer = self.clock.callLater(left, self._timed_out, client)
         elif client.is_waiting:  # one that tries a server may still succeed
             self.remove(client)
-            client.too_late()
+            client.on_timeout()
 
     # Their turns.
 
-    def _look(self) -> None:
-        """Block clients outside of the line, or let them in; and see to it that those in the line have their turns."""
+    def _update(self) -> None:
+        """Block clients outside of the line, or let them in; and start or stop the timer for those in it."""
         blocks = self._until > 0 or (self._count > 0 and self._is_short)
         if blocks is not self.blocks:
             self.blocks = blocks
@@ -232,6 +232,7 @@ class HoldLine:
         paces = [pool.pace() for known in self._pools if (pool := known()) is not None]
         rate = _RATE * (max(paces, default=0.0) or 1.0) / self.processes
         passed, self._counted_at = now - self._counted_at, now
+        # What was not used is not saved up.
         self._credit = min(max(1.0, _TICK * rate + self._credit % 1), self._credit + passed * rate)
         self._credit, self._came = self._credit + self._came, 0
         if not self.is_held:
@@ -245,7 +246,7 @@ class HoldLine:
                     self._push(client)
                     break
                 self._credit -= 1
-        self._look()
+        self._update()
 
     def _may_try(self, now: float) -> bool:
         return bool(self._accepts) or (not self._trying and now >= self._retry_at)

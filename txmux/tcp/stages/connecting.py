@@ -117,7 +117,7 @@ class Connecting(Stage):
             self.on_data()
         if client.has_finished:
             self.on_finished()
-        if client.waited and upstream.hold(self._place_in_line(), "no-server") is None:
+        if client.waited and upstream.hold(self._held_client(), "no-server") is None:
             return None
         preconnection = self._preconnection
         if preconnection is not None and preconnection.suits(connector):
@@ -211,7 +211,7 @@ class Connecting(Stage):
         if tried and isinstance(self._upstream.fallback, Refusal):
             self._client.record.server = tried[-1]
         members = () if connector is None else connector.tried.keys()
-        why = self._upstream.hold(self._place_in_line(), cause, members)
+        why = self._upstream.hold(self._held_client(), cause, members)
         if why is not None:
             self._refuse(why)
         elif self._has_left:  # while a server was tried
@@ -222,7 +222,7 @@ class Connecting(Stage):
 
     # Waiting for a server.
 
-    def _place_in_line(self) -> HeldClient:
+    def _held_client(self) -> HeldClient:
         if self._held is None:
             client = self._client
             self._held = HeldClient(
@@ -245,7 +245,7 @@ class Connecting(Stage):
                 self._leave_line(is_connected=True)
             return True
         self._connector = None
-        if self._place_in_line().seconds:
+        if self._held_client().seconds:
             return False
         self._refuse(self._upstream.pool.line.cause)
         return True
@@ -276,7 +276,7 @@ class Connecting(Stage):
         if client.has_finished:
             self._stand_by()
         self.on_data()
-        why = self._upstream.hold(self._place_in_line(), "no-server")
+        why = self._upstream.hold(self._held_client(), "no-server")
         if why is not None:
             self._refuse(why)
 
