@@ -278,9 +278,8 @@ class Certificates:
                 return
             found = ShownCertificate.read(pem)
         except Exception as problem:  # noqa: BLE001 - whatever it is, the authority is not asked again at once
-            if (
-                self._names and stops == self._stops
-            ):  # else another one is asked at once, or another process asks
+            # Else the authority of new rules is asked at once, or another process asks.
+            if self._names and stops == self._stops:
                 self._failed(name, renewal, problem)
             return
         self._unreached = 0
