@@ -7,8 +7,10 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from txmux.errors import MuxError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
@@ -54,6 +56,17 @@ class RenewalTests(SynchronousTestCase):
             "no longer ask for a certificate for a.example",
             str(self.failureResultOf(waiting, MuxError)),
         )
+
+    def test_folder_without_certificates(self) -> None:
+        """It is logged once that clients see no certificate of an authority, also when a reload names another folder."""
+        full, empty = make_folder(self), make_folder(self)
+        make_authority().issue("a.example").write(full / "a.example.pem", key=True)
+        made = Certificates(None, lambda _: succeed(None), lambda: None)
+        with capturedLogs() as lines:
+            for folder, count in ((full, 0), (empty, 1), (empty, 1), (full, 1), (empty, 2)):
+                made.use(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
+                self.assertEqual(len(lines), count)
+        self.assertIn("no certificate of an authority yet", lines[0]["words"])
 
     def test_asked_in_vain_before_a_reload(self) -> None:
         """Whoever asks for a certificate gets the answer of the authority of the new rules, which is asked at once."""

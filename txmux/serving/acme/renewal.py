@@ -178,10 +178,10 @@ class Certificates:
             self._renewals = {name: Renewal.read(found.get(name)) for name in found}
         for name in self._names:
             self._renewals.setdefault(name, Renewal())
-        before = self._shown
+        known = {name for name, shown in self._shown.items() if shown.is_self_signed}
         self._shown = {name: self._folder.certificate(name) for name in self._names}
         for name in self._names:
-            if name not in before and self._shown[name].is_self_signed:
+            if name not in known and self._shown[name].is_self_signed:
                 self._log.warn("{name} {words}", name=name, words=_PROVISIONAL)
 
     def stop(self) -> Deferred[Any]:
