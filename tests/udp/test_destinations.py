@@ -70,3 +70,11 @@ class NamesTest(FlowCase):
         lines = await self.ended(4)
         self.assertEqual({(line["reason"], line["server"]) for line in lines}, wanted)
         self.assertEqual(self.server.heard, [])
+
+    async def test_server_that_refuses_is_logged(self) -> None:
+        self.patch(flow, "_TRIED_AGAIN", 0.05)
+        self.dns.zone["www.test"] = a("127.0.0.3")
+        Talker.listening(self).say(_quic("www.test"), self.port)
+        [line] = await self.ended(1)
+        where = f"udp:127.0.0.3:{self.server.port}"
+        self.assertEqual((line["reason"], line["server"]), ("connect-refused", where))

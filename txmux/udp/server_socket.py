@@ -232,7 +232,8 @@ class ServerSocket:
             return None
         cause: ConnectFailure = "no-server"
         if isinstance(chosen, Denial):
-            cause, flow.record.server = chosen
+            cause, server = chosen
+            flow.record.server = server or flow.record.server  # else the last one that was tried
         if not self._tried:
             template.counts.failed(cause)
         return cause
