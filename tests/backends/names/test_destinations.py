@@ -149,6 +149,13 @@ class NamesTest(DestinationCase):
         line = await self.ends(port, b"GET / HTTP/1.0\r\n\r\n")
         self.assertEqual((line.reason, line.server), ("no-name", None))
 
+    async def test_final_dot_is_not_in_the_text_around(self) -> None:
+        self.dns.zone["www.test"] = a("127.0.0.1")
+        port = self.by_name(f"{{host}}.Test.:{self.there}", "http", allow_names=names("*.test"))
+        for host in ("www", "WWW.", "www.:80"):
+            line = await self.ends(port, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"), host)
+
     async def test_local_address_and_port(self) -> None:
         self.dns.zone["www.test"] = a("127.0.0.2")
         port = self.by_name("{sni}:{port}", allow_networks=Reachable([network("127.0.0.2")]))

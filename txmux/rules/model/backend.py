@@ -110,7 +110,7 @@ class Server:
         placeholder = self.placeholder
         name = facts.get(NAMES[placeholder], "") if placeholder else ""
         if name and placeholder != self.host:
-            name = self.host.replace(placeholder, name)
+            name = self.host.replace(placeholder, name.removesuffix("."))
         return name.lower().removesuffix(".")
 
     def at(self, host: str, port: int = 0) -> Server:
