@@ -199,14 +199,10 @@ class EmbeddedService(Service):
 
     def _change(self, serving: Serving, rules: Rules) -> None:
         sockets = self._sockets.prepare(rules.listeners)
-        access_log = None
         try:
-            access_log = open_log(rules.settings, after_turn(self._reactor), clock=self._reactor)
-            prepared = serving.prepare(rules, sockets.sockets, self._admission(rules), access_log)
+            prepared = serving.prepare(rules, sockets.sockets, self._admission(rules))
         except Exception:
             sockets.abandon()
-            if access_log is not None:
-                access_log.close()
             raise
         sockets.commit()
         serving.commit(prepared)

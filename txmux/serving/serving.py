@@ -18,6 +18,7 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.server_health import held_until, overrides_from_json
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.errors import MuxError
+from txmux.net.sockets.poller import after_turn
 from txmux.net.tls.terminations import PreparedTerminations, Terminations
 from txmux.rules.model import Listener, Rules
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
@@ -32,7 +33,7 @@ from txmux.tcp.configuration import Configuration
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.served import Served
-from txmux.telemetry.access_log import AccessLog
+from txmux.telemetry.access_log import AccessLog, open_log
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
@@ -205,7 +206,6 @@ class Serving:
         rules: Rules,
         sockets: Mapping[str, socket.socket],
         admission: Callable[[Listener], Admission],
-        access_log: AccessLog | None,
         *,
         rules_changed: bool = True,
     ) -> PreparedServing:
@@ -220,12 +220,14 @@ class Serving:
         upstreams = self.upstreams.prepare(rules)
         terminations = self.terminations.prepare(rules)
         version = self.version + rules_changed
-        prepared = PreparedServing(rules, version, sockets, access_log, upstreams, terminations)
+        prepared = PreparedServing(rules, version, sockets, upstreams, terminations)
         problems = [*upstreams.problems, *map(str, terminations.problems)]
         if problems:
             self.abandon(prepared)
             raise MuxError("\n".join(problems))
         try:
+            log_later = after_turn(self._reactor)
+            prepared.access_log = open_log(rules.settings, log_later, clock=self._reactor)
             self._prepare_listeners(prepared, admission, rules_changed=rules_changed)
         except OSError as problem:
             self.abandon(prepared)
@@ -314,7 +316,9 @@ class Serving:
             self.listening_ports.close(key, port)
 
     def abandon(self, prepared: PreparedServing) -> None:
-        """Leave everything as it was; the caller closes the access log."""
+        """Leave everything as it was."""
+        if prepared.access_log is not None:
+            prepared.access_log.close()
         prepared.upstreams.abandon()
         prepared.terminations.abandon()
         for reserved in prepared.reserved.values():
@@ -444,9 +448,9 @@ class PreparedServing:
     rules: Rules
     version: int
     sockets: Mapping[str, socket.socket]
-    access_log: AccessLog | None
     upstreams: PreparedUpstreams
     terminations: PreparedTerminations
+    access_log: AccessLog | None = attrs.field(default=None, init=False)
     factories: list[MuxFactory] = attrs.field(factory=list, init=False)
     configurations: dict[MuxFactory, Configuration] = attrs.field(factory=dict, init=False)
     by_key: dict[str, MuxFactory] = attrs.field(factory=dict, init=False)

@@ -6,7 +6,6 @@ import socket
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 
@@ -62,7 +61,7 @@ class WorkerProcess:
         self._limits: SharedLimits | None = None
         self._counters = ProcessCounters()
         self._names = NameResolver(reactor, is_active=False)
-        self._prepared: tuple[PreparedServing, Sequence[socket.socket]] | None = None
+        self._prepared: PreparedServing | None = None
         self._stopping = self._drained = False
         self.status = 0
         handlers: dict[str, Callable[..., object]] = {
@@ -217,7 +216,7 @@ class WorkerProcess:
             self._abandon()
             if other.version and self._serving is not None:
                 self._serving.version = other.version - other.rules_changed
-            self._prepared = await self._prepare_serving(other, sockets), opened
+            self._prepared = await self._prepare_serving(other, sockets)
         except Exception:
             close(opened)
             raise
@@ -230,22 +229,16 @@ class WorkerProcess:
         assert limits is not None  # noqa: S101 - as above
         limits.use(other.limits)
         rules = other.rules
-        with ExitStack() as undo:
-            access_log = open_log(rules.settings, after_turn(self._reactor), clock=self._reactor)
-            if access_log is not None:
-                undo.callback(access_log.close)
-            prepared = serving.prepare(
-                rules,
-                sockets,
-                self._admission(rules),
-                access_log,
-                rules_changed=other.rules_changed,
-            )
-            undo.callback(serving.abandon, prepared)
+        prepared = serving.prepare(
+            rules, sockets, self._admission(rules), rules_changed=other.rules_changed
+        )
+        try:
             prepared.ports = await open_ports(
                 self._reactor, rules.listeners, serving.listening_ports.get
             )
-            undo.pop_all()
+        except Exception:
+            serving.abandon(prepared)
+            raise
         return prepared
 
     def _commit(self, *, listening: bool = True) -> int:
@@ -255,23 +248,19 @@ class WorkerProcess:
         """
         assert self._serving is not None  # noqa: S101 - not called before
         if self._prepared is not None:
-            (prepared, opened), self._prepared = self._prepared, None
+            prepared, self._prepared = self._prepared, None
             if listening and self._transfer is not None:
                 self._transfer.release_slots()
             # Clients that arrive while this process ends are for another one.
             self._serving.commit(prepared, listening=listening and not self._stopping)
-            for one in opened:
-                one.close()
+            close(prepared.sockets.values())
         return len(self._serving.older())
 
     def _abandon(self) -> None:
         if self._prepared is not None and self._serving is not None:
-            (prepared, opened), self._prepared = self._prepared, None
+            prepared, self._prepared = self._prepared, None
             self._serving.abandon(prepared)
-            if prepared.access_log is not None:
-                prepared.access_log.close()
-            for one in opened:
-                one.close()
+            close(prepared.sockets.values())
 
     def _retire(self) -> Deferred[None]:
         """Stop accepting; answer when the connections have ended, however long they take; see `Serving.retire`."""
