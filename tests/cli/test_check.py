@@ -67,6 +67,20 @@ class CheckTests(CheckTestCase):
         told = f"{self.good}:2: [txmux] access_log: there is no folder '{self.good.parent}/no'; create it, or correct the path\n"
         self.assertEqual(self.run_main("check", self.good), (1, told, ""))
 
+    def test_folder_for_certificates_that_others_may_write_to(self) -> None:
+        self.good.write_text(
+            "[txmux]\nacme = https://a.example/dir\nacme_folder = acme\n[listen a]\nendpoint = 127.0.0.1:1\n"
+            "[route site]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
+        )
+        folder = self.good.parent / "acme"
+        folder.mkdir()
+        folder.chmod(0o777)
+        status, output, _ = self.run_main("check", self.good)
+        self.assertEqual(status, 1)
+        self.assertIn(
+            f"{self.good}:3: [txmux] acme_folder: cannot write '{folder}': others", output
+        )
+
     def test_warning_on_a_privileged_port(self) -> None:
         self.good.write_text("[listen a]\nendpoint = :443\ndefault = 127.0.0.1:1\n")
         with patch.object(check, "own_privileges", return_value=Privileges(1000, 1024)):

@@ -102,6 +102,10 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         return _Checked(path, None, error.problems)
     wrong, doubtful = _unusable_files(rules)
     wrong += obstacles(rules)
+    if rules.acme_names:
+        from txmux.serving.acme.folder import unusable_folder  # noqa: PLC0415 - OpenSSL takes a while
+
+        wrong += unusable_folder(rules)
     if wrong:
         return _Checked(path, None, wrong)
     found = [

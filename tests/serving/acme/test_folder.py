@@ -20,7 +20,13 @@ from tests.support.folders import make_folder
 from txmux.errors import MuxError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.rules.model.route import acme_file
-from txmux.serving.acme.folder import NO_CERTIFICATE, AcmeFolder, ShownCertificate, make_first
+from txmux.serving.acme.folder import (
+    NO_CERTIFICATE,
+    AcmeFolder,
+    ShownCertificate,
+    make_first,
+    unusable_folder,
+)
 
 _NAME = "www.example.com"
 
@@ -167,6 +173,24 @@ class FirstTests(SynchronousTestCase):
         error = self.assertRaises(MuxError, make_first, self.rules(file / "x", "a"), None, 0.0)
         self.assertIn("acme_folder: cannot write", str(error))
         self.assertIn("name a folder that the user of txmux may write to", str(error))
+
+    def test_seen_before_the_start(self) -> None:
+        """What no user of the service could use is known without writing there."""
+        folder = make_folder(self)
+        (folder / "file").write_bytes(b"")
+        folder.chmod(0o777)
+        for path, problem in (
+            (folder, "others may write to it, too"),
+            (folder / "file", "Not a directory"),
+            (folder / "file/x", "Not a directory"),
+        ):
+            rules = self.rules(path, "a.example")
+            (found,) = unusable_folder(rules)
+            self.assertIn(problem, str(found))
+            self.assertRaises(MuxError, make_first, rules, None, 0.0)
+        self.assertEqual(unusable_folder(self.rules(folder / "new", "a.example")), [])
+        folder.chmod(0o755)
+        self.assertEqual(unusable_folder(self.rules(folder, "a.example")), [])
 
     def test_root_without_certificate(self) -> None:
         folder = make_folder(self)

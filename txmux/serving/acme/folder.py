@@ -31,6 +31,7 @@ from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
 from txmux.rules.model import Rules
 from txmux.rules.model.route import acme_file
+from txmux.rules.problems import Problem
 
 _OWN = timedelta(days=90)  # of a certificate that this service has signed itself
 _STATE = "state.json"
@@ -87,9 +88,7 @@ class AcmeFolder:
         if not self.path.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700)
-        if self.path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            why = "others may write to it, too, so they could choose what clients are shown"
-            raise OSError(errno.EPERM, why, str(self.path))
+        self.check()
         if os.geteuid() == 0:
             there, _ = open_safely(self.path, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -102,6 +101,15 @@ class AcmeFolder:
                             _give(file.name, there, *self._owner)
             finally:
                 os.close(there)
+
+    def check(self) -> None:
+        """Raise an `OSError` if it is no folder, or others may write to it."""
+        mode = self.path.stat().st_mode
+        if not stat.S_ISDIR(mode):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path))
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            why = "others may write to it, too, so they could choose what clients are shown"
+            raise OSError(errno.EPERM, why, str(self.path))
 
     def certificate(self, name: str) -> ShownCertificate:
         """Return the certificate of a name, or `NO_CERTIFICATE`."""
@@ -188,8 +196,23 @@ def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
         folder.make(rules.acme_names)
         folder.sign_missing(rules.acme_names, now)
     except OSError as problem:
-        message = f"cannot write '{problem.filename or folder.path}': {problem.strerror}; name a folder that the user of txmux may write to, and nobody else"
-        raise MuxError(str(settings.section.problem(message, "acme_folder"))) from None
+        raise MuxError(str(_unusable(rules, problem))) from None
+
+
+def unusable_folder(rules: Rules) -> list[Problem]:
+    """Find what is wrong with the folder, whoever will use it."""
+    try:
+        AcmeFolder(rules.settings.acme_folder).check()
+    except OSError as problem:
+        if problem.errno not in {errno.ENOENT, errno.EACCES}:
+            return [_unusable(rules, problem)]
+    return []
+
+
+def _unusable(rules: Rules, problem: OSError) -> Problem:
+    settings = rules.settings
+    message = f"cannot write '{problem.filename or settings.acme_folder}': {problem.strerror}; name a folder that the user of txmux may write to, and nobody else"
+    return settings.section.problem(message, "acme_folder")
 
 
 def _give(name: str, folder: int, user: int, group: int) -> None:
