@@ -195,6 +195,19 @@ class LineTests(SynchronousTestCase):
         gc.collect()
         self.assertLess(sum(one() is not None for one in gone), 200)
 
+    def test_none_is_blocked_by_those_that_try_a_server_that_accepts_others(self) -> None:
+        late = partial(self.fail, "too late")
+        slow = HeldClient(1.0, 60.0, lambda: True, late)
+        self.join("first")
+        self.line.add(slow, is_short=True)
+        self.assertTrue(self.line.blocks)
+        self.is_up = True
+        self.pass_time(1)
+        self.assertEqual((slow.is_trying, len(self.line), self.line.blocks), (True, 1, False))
+        self.line.add(slow, is_short=True)
+        self.assertTrue(self.line.blocks)
+        self.line.remove(slow)
+
     def test_operator_holds_and_releases(self) -> None:
         self.is_up = True
         self.line.hold_until(math.inf)

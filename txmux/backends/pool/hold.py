@@ -215,7 +215,9 @@ class HoldLine:
 
     def _update(self) -> None:
         """Block clients outside of the line, or let them in; and start or stop the timer for those in it."""
-        blocks = self._until > 0 or (self._count > 0 and self._is_short)
+        # Where servers accept, those that already try them keep nobody.
+        ahead = self._count - self._trying if self._accepts else self._count
+        blocks = self._until > 0 or (ahead > 0 and self._is_short)
         if blocks is not self.blocks:
             self.blocks = blocks
             for pool in filter(None, (known() for known in self._pools)):
