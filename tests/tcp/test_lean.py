@@ -1,15 +1,19 @@
 """A usual connection and the fuller one that it may become: whatever happens, nobody can tell them apart."""
 
+import contextlib
 import errno
+import operator
 import os
 import re
 import socket
 import struct
+import time
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
-from zlib import crc32
 
 import attrs
 from hypothesis import example, given, settings
@@ -22,14 +26,14 @@ from tests.net.sockets.scarcity import make_scarce
 from tests.support.examples import scaled
 from tests.support.mux import ListLog, server_at
 from txmux.control.connection_row import row_of
-from txmux.net.sockets.plainsocket import LeanSocket
+from txmux.net.sockets.plainsocket import LeanSocket, set_options
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, Rate, Silence
 from txmux.tcp import lean
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.lean import LeanConnection
 from txmux.tcp.listener import MuxFactory
-from txmux.telemetry.counting.counter_groups import ROUTE
+from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
 
 _STREAMS = (
     b"SSH-2.0-client\r\n",
@@ -37,9 +41,33 @@ _STREAMS = (
     b"POST /other HTTP/1.1\r\nHost: other.example.com\r\n\r\n",
     b"\x00nobody's",
 )
-_TURNS, _MANY_TURNS = 6, 20
-_PACKETS = Path("/proc/net/softnet_stat")
+_ANSWER = b"answer"
+# All steps together send a peer little, which its system takes even if it does not read; or much, which stops the multiplexer until
+# it reads all. Otherwise chance would decide when an end is noticed.
+_LITTLE, _MUCH = 1000, 3_000_000
+_MOST = 2**15  # bytes of steps that send little
+_ALL = 2**30
+_PATTERN = bytes(range(251)) * (_MUCH // 251 + 1)
+# Segments of which many fit in there: as large as those of a loopback device are, they would wait for room by timers.
+_SEGMENTS = socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1440
+_OPTIONS = _SEGMENTS, (socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
+_MUX_OPTIONS = (
+    _SEGMENTS,
+    (socket.SOL_SOCKET, socket.SO_RCVBUF, 2**18),
+    (socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14),
+)
+_AT_ONCE = 2**18
+_TURNS, _MANY_TURNS, _ROUNDS = 6, 20, 4
+_PATIENCE = 1.0  # seconds
+_PACKETS, _DESCRIPTORS = Path("/proc/net/softnet_stat"), Path("/proc/self/fd")
+_INFO = struct.Struct("=B23xI")  # the state and the unacknowledged packets of `struct tcp_info`
+_LISTENING = 10
 _RESET = struct.pack("ii", 1, 0)
+_BYTES = {
+    (group.kind, group.at[name])
+    for group in (LISTENER, ROUTE)
+    for name in ("bytes in", "bytes out")
+}
 
 
 @attrs.frozen
@@ -55,47 +83,75 @@ class Features:
 
 
 class _Peer:
-    """One end of a connection, which does what it is told, as far as it can."""
+    """One end of a connection, which does what it is told; what the system does not take of it at once follows."""
 
-    def __init__(self, connected: socket.socket, stream: bytes) -> None:
+    def __init__(self, connected: socket.socket, beginning: bytes) -> None:
         connected.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        # What it sends must not wait for an answer, which the other end's system may delay.
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connected
-        self.stream = stream
+        self.beginning = beginning
         self.received = bytearray()
-        self.sent = 0
-        self.end = ""
+        self.asked = self.sent = self.wanted = 0
+        self.last: Callable[[], None] | None = None
+        self.end = self.broken = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.socket.fileno() >= 0
 
     def send(self, count: int) -> None:
-        data = self.stream[self.sent : self.sent + count]
-        data += bytes(i % 251 for i in range(count - len(data)))
-        try:
-            self.sent += self.socket.send(data)
-        except OSError:
-            self.sent += 0
+        self.asked = min(self.asked + count, _MUCH)
 
     def read(self, most: int) -> None:
-        try:
-            while most > 0 and not self.end:
-                data = self.socket.recv(min(most, 65536))
-                self.received += data
-                most -= len(data)
-                self.end = "" if data else "finished"
-        except BlockingIOError:
-            pass
-        except OSError as problem:
-            self.end = errno.errorcode[problem.errno or 0]
+        self.wanted = most
 
     def finish(self, _: int) -> None:
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.sent += 0
+        self.last = self.last or partial(self.socket.shutdown, socket.SHUT_WR)
 
     def reset(self, _: int) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.close()
+        self._close()
 
     def close(self, _: int = 0) -> None:
+        self.last = self._close
+
+    def act(self) -> None:
+        """Go on with all that."""
+        self._send()
+        self._read()
+        if self.last is not None and self.sent == self.asked:
+            with contextlib.suppress(OSError):
+                self.last()
+        if self.is_open:
+            # The system would wait for up to 40 ms before it confirms what has come.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def _send(self) -> None:
+        while self.sent < self.asked:
+            data = _stream(self.beginning, self.sent, min(self.asked, self.sent + _AT_ONCE))
+            try:
+                self.sent += self.socket.send(data)
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                self.asked, self.broken = self.sent, errno.errorcode[problem.errno or 0]
+
+    def _read(self) -> None:
+        while self.wanted > 0 and not self.end:
+            try:
+                data = self.socket.recv(min(self.wanted, _AT_ONCE))
+            except BlockingIOError:
+                self.end = self.broken
+                return
+            except OSError as problem:
+                self.end = errno.errorcode[problem.errno or 0]
+                return
+            self.received += data
+            self.wanted -= len(data)
+            self.end = "" if data else self.broken or "finished"
+
+    def _close(self) -> None:
         self.socket.close()
         self.end = self.end or "closed"
 
@@ -109,10 +165,13 @@ class _World:
         self.log = ListLog()
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.listening.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        closed = [socket.create_server(("127.0.0.1", 0)) for _ in range(features.refusing)]
-        ports = [one.getsockname()[1] for one in (*closed, self.listening)]
-        for one in closed:
-            one.close()
+        set_options(self.listening, _OPTIONS)
+        # Which are kept, so that nobody else gets their ports.
+        self.refusing = [socket.socket() for _ in range(features.refusing)]
+        for one in self.refusing:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in (*self.refusing, self.listening)]
         backend = Backend(
             "servers",
             tuple(map(server_at, ports)),
@@ -134,10 +193,15 @@ class _World:
         )
         if not lean:
             self.factory.serve = lambda *_: False  # type: ignore[method-assign]
+        for upstream in self.factory.upstreams.all():
+            for member in upstream.pool.members:
+                member.options = (*member.options, *_MUX_OPTIONS)
         with socket.create_server(("127.0.0.1", 0)) as opened:
+            set_options(opened, _MUX_OPTIONS)
             self.port: Any = self.factory.listen(opened)
             self.where = opened.getsockname()
-        self.client = _Peer(socket.create_connection(self.where), stream)
+        self.reads_all = False
+        self.client = self._client(stream)
         self.others: list[_Peer] = []
         self.servers: list[_Peer] = []
         self.rows: list[Any] = []
@@ -148,24 +212,51 @@ class _World:
             self.clock if name in {"callLater", "seconds"} else self.private.reactor, name
         )
 
+    def _client(self, stream: bytes) -> _Peer:
+        connecting = socket.socket()
+        set_options(connecting, _OPTIONS)
+        connecting.connect(self.where)
+        return _Peer(connecting, stream)
+
+    @property
+    def peers(self) -> list[_Peer]:
+        return [self.client, *self.others, *self.servers]
+
     def turn(self) -> None:
-        for _ in range(_TURNS):
+        """Let everything happen that can."""
+        quiet, before, until = 0, None, time.monotonic() + _PATIENCE
+        while quiet < _TURNS or (time.monotonic() < until and not _is_confirmed()):
+            for peer in self.peers:
+                if peer.is_open:
+                    peer.act()
+            _deliver()
             self.private.turn()
             _deliver()
-            try:
-                self.servers.append(_Peer(self.listening.accept()[0], b"answer"))
-            except BlockingIOError:
-                continue
+            with contextlib.suppress(BlockingIOError):
+                self.servers.append(_Peer(self.listening.accept()[0], _ANSWER))
+            now = self._progress()
+            quiet, before = quiet + 1 if now == before else 0, now
+
+    def _progress(self) -> list[Any]:
+        relayed = [one.relayed() for one in self.factory.connections]
+        return [
+            *((peer.sent, len(peer.received), peer.is_open) for peer in self.peers),
+            *sorted((one.bytes_in, one.bytes_out) for one in relayed),
+        ]
 
     def step(self, who: str, what: str, number: int) -> None:
         if who == "mux":
             self._ask(what, number)
         else:
-            peers = [self.client] if who == "client" else self.servers[-1:]
-            for peer in peers:
-                if peer.socket.fileno() >= 0:
+            self.reads_all = self.reads_all or number > _LITTLE
+            # How much room there is for more when a part of much has been read is the system's affair.
+            number = _MUCH if what == "read" and self.reads_all else number
+            for peer in [self.client] if who == "client" else self.servers[-1:]:
+                if peer.is_open:
                     getattr(peer, what)(number)
         self.turn()
+        for peer in self.peers:
+            peer.wanted = 0
 
     def _ask(self, what: str, number: int) -> None:
         connections = sorted(self.factory.connections, key=lambda one: int(one.record.id[9:], 16))
@@ -178,47 +269,49 @@ class _World:
         elif what == "end":
             self.factory.abort("killed")
         elif what == "another":
-            self.others.append(_Peer(socket.create_connection(self.where), _STREAMS[number]))
+            self.others.append(self._client(_STREAMS[number]))
             self.others[-1].send(100)
         else:
             for one in connections:
                 one.count_bytes()
                 row = row_of(one)
-                # How far many bytes have come by now is the system's affair.
-                counts = [min(row[name], 2**16) for name in ("bytes_in", "bytes_out")]
+                counts = [_amount(row[name]) for name in ("bytes_in", "bytes_out")]
                 self.rows.append((row["state"], row["idle_ms"], row["route"], counts))
 
     def finish(self) -> None:
         """Let the client leave, and then, when nothing more comes, the servers; what still waits for something has time enough."""
         for client in (self.client, *self.others):
-            client.read(2**30)
-            if client.socket.fileno() >= 0:
-                client.close()
-        for _ in range(_MANY_TURNS):
+            client.read(_ALL)
+        self.turn()
+        for client in (self.client, *self.others):
+            client.close()
+        for _ in range(_ROUNDS):
             self.turn()
             for server in self.servers:
-                if server.socket.fileno() >= 0:
-                    server.read(2**30)
+                server.read(_ALL)
                 if server.end:
                     server.close()
         for _ in range(5):
             self.clock.advance(100)
             self.turn()
         for server in self.servers:
-            if server.socket.fileno() >= 0:
-                server.close()
+            server.close()
         self.turn()
 
     def story(self) -> dict[str, Any]:
         records = []
         for record in self.log.records:
             fields = attrs.asdict(record)
+            for name in ("bytes_in", "bytes_out"):
+                fields[name] = _amount(fields[name])
             for name in ("time", "id", "client", "local", "server_local"):
                 fields[name] = fields[name] is not None
             records.append(re.sub(r"\d{4,5}", self._number, repr(fields)))
         own = self.factory.runtime.counters._own.items()
         counted = {
-            (re.sub(r"\d{4,5}", self._number, name), number): cell
+            (re.sub(r"\d{4,5}", self._number, name), number): (
+                _amount(cell) if (name.split("\n")[0], number) in _BYTES else cell
+            )
             for name, cells in own
             for number, cell in enumerate(cells)
             if cell and not (name.startswith(ROUTE.kind) and number == ROUTE.at["last match"])
@@ -226,8 +319,8 @@ class _World:
         killed = any(record.reason == "killed" for record in self.log.records)
         peers = [
             # A reset discards what is on its way, as an operator's end does.
-            (_told(bytes(one.received))[: 1 if killed or one.end == "ECONNRESET" else 3], one.end)
-            for one in (self.client, *self.others, *self.servers)
+            (_told(bytes(one.received))[: 2 if killed or one.end == "ECONNRESET" else 3], one.end)
+            for one in self.peers
         ]
         return {
             "records": sorted(records),
@@ -245,9 +338,8 @@ class _World:
     def close(self) -> None:
         self.port.stopListening()
         self.turn()
-        for one in (self.client, *self.others, *self.servers):
-            one.socket.close()
-        self.listening.close()
+        for one in (*(peer.socket for peer in self.peers), self.listening, *self.refusing):
+            one.close()
         self.private.close()
 
 
@@ -261,29 +353,61 @@ def _deliver() -> None:
         os.sched_yield()
 
 
-def _told(received: bytes) -> tuple[bytes, int, int]:
-    """Return the beginning, the length and a checksum of what came, without the ports of a PROXY header."""
+def _is_confirmed() -> bool:
+    """Tell whether nothing that sockets of this process have sent waits for its confirmation: systems may delay that by 40 ms."""
+    return not any(_unconfirmed(int(one.name)) for one in _DESCRIPTORS.iterdir())
+
+
+def _unconfirmed(descriptor: int) -> int:
+    try:
+        its = socket.socket(fileno=descriptor)
+    except OSError:  # it is no socket
+        return 0
+    info = b""
+    with contextlib.suppress(OSError):  # it is none of TCP
+        info = its.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+    its.detach()
+    state, packets = _INFO.unpack(info or bytes(_INFO.size))
+    return 0 if state == _LISTENING else packets
+
+
+def _stream(beginning: bytes, start: int, end: int) -> bytes:
+    first = beginning[start:end]
+    return first + _PATTERN[start + len(first) : end]
+
+
+def _amount(count: int) -> int | str:
+    """Return how many bytes these are, but for a part of much."""
+    return count if count % _MUCH <= _MOST else "some"
+
+
+def _told(received: bytes) -> tuple[bytes, bool, int | str]:
+    """Return the beginning of what came, whether all of it is what somebody sent, and how much it is; without the ports of a PROXY header."""
+    header = 0
     if received.startswith(b"\r\n\r\n\0\r\nQUIT\n"):  # version 2
-        received = received[:24] + received[28:]
-    received = re.sub(rb"^(PROXY TCP4 \S+ \S+) \d+ \d+\r", rb"\1\r", received)
-    return received[:80], len(received), crc32(received)
+        received, header = received[:24] + received[28:], 24
+    received = re.sub(rb"^(PROXY TCP4 \S+ \S+) [\d ]+", rb"\1", received)
+    if received.startswith(b"PROXY"):
+        header = received.find(b"\n") + 1 or len(received)
+    body = received[header:]
+    right = any(body == _stream(one, 0, len(body)) for one in (*_STREAMS, _ANSWER))
+    return received[:80], right, _amount(len(body))
 
 
-_SIZES = st.sampled_from([1, 2, 4, 16, 100, 5000, 70_000, 3_000_000])
-_STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.sampled_from(["client", "server"]), st.just("send"), _SIZES),
-        st.tuples(st.sampled_from(["client", "server"]), st.just("read"), _SIZES),
-        st.tuples(
-            st.sampled_from(["client", "server"]),
-            st.sampled_from(["finish", "reset", "close"]),
-            st.just(0),
-        ),
-        st.tuples(st.just("mux"), st.just("advance"), st.sampled_from([1, 2, 3, 7, 20, 200])),
-        st.tuples(st.just("mux"), st.sampled_from(["look", "expand", "end"]), st.just(0)),
-        st.tuples(st.just("mux"), st.just("another"), st.sampled_from(range(len(_STREAMS)))),
-    ),
-    max_size=12,
+_SIZES = st.sampled_from([1, 2, 4, 16, 100, _LITTLE, _MUCH])
+_WHO = st.sampled_from(["client", "server"])
+_STEP = st.one_of(
+    st.tuples(_WHO, st.sampled_from(["send", "read"]), _SIZES),
+    st.tuples(_WHO, st.just("finish"), st.just(0)),
+    st.tuples(_WHO, st.sampled_from(["finish", "reset", "close"]), st.just(0)),
+    st.tuples(st.just("mux"), st.just("advance"), st.sampled_from([1, 2, 3, 7, 20, 200])),
+    st.tuples(st.just("mux"), st.sampled_from(["look", "look", "expand", "end"]), st.just(0)),
+    st.tuples(st.just("mux"), st.just("another"), st.sampled_from(range(len(_STREAMS)))),
+)
+_STEPS = st.builds(
+    operator.add,
+    st.sampled_from([[], [("client", "send", 100)], [("client", "send", 100)]]),  # which is routed
+    st.one_of(st.lists(_STEP, max_size=12), st.lists(_STEP, min_size=6, max_size=12)),
 )
 _FEATURES = st.builds(
     Features,
@@ -355,6 +479,7 @@ class LeanTest(SynchronousTestCase):
 
         def bound(family: int, kind: int) -> socket.socket:
             its = LeanSocket(family, kind)
+            its.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             its.bind(("127.0.0.1", closed))
             return its
 
