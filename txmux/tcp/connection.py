@@ -372,7 +372,7 @@ class MuxProtocol(End, Client):
         self.has_finished = relay.client.has_finished
         self._open()
         self.transport.resumeProducing()
-        self.advance(ToBackend(upstream), "routing")
+        self.advance(ToBackend(upstream), "accepted")
 
     # The end.
 

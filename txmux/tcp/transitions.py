@@ -158,7 +158,12 @@ CHOICES: tuple[Choice, ...] = get_args(Choice)
 Node: TypeAlias = "Literal['accepted'] | Choice | ConnectionState"
 
 TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
-    "accepted": {HeaderExpected: "introduction", Identified: "admission", MovedHere: "relaying"},
+    "accepted": {
+        HeaderExpected: "introduction",
+        Identified: "admission",
+        MovedHere: "relaying",
+        ToBackend: "connecting",
+    },
     "introduction": {Identified: "admission", TurnedAway: "refusal", Ended: "over"},
     "admission": {Admitted: "peeking", TurnedAway: "refusal"},
     "peeking": {Detected: "decision", Routed: "routing", TurnedAway: "refusal", Ended: "over"},
