@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -178,9 +179,13 @@ class AddressesTest(DestinationCase):
 
     async def test_all_addresses_fail(self) -> None:
         self.dns.zone["www.test"] = a("127.0.0.8", "127.0.0.9")
-        line = await self.ends(self.by_name(), hello("www.test"))
+        with capturedLogs() as logged:
+            line = await self.ends(self.by_name(), hello("www.test"))
         self.assertEqual(line.reason, "connect-refused")
         self.assertEqual(line.facts["tried"].count("connect-refused"), 2)
+        [warning] = [one for one in logged if one["log_level"].name == "warn"]
+        last = f"127.0.0.9:{self.there}"
+        self.assertEqual((warning["server"], warning["why"]), (last, "connection refused"))
 
     async def test_name_that_changes(self) -> None:
         """What is dialled is what was looked at, however short the name server says that it holds."""

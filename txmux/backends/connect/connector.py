@@ -69,6 +69,7 @@ class BackendConnector:
     _waiter: Waiter | None = attrs.field(default=None, init=False)
     _is_in_turn: bool = attrs.field(default=False, init=False)
     _missing: str = attrs.field(default="", init=False)
+    _failure: tuple[str, str] = attrs.field(default=("", ""), init=False)  # server, and why
     affinity: str = attrs.field(default="", init=False)  # the key of the choice by a hash
     alpn: tuple[bytes, ...] = attrs.field(default=(), init=False)  # offered if the rules name none
     asked: Asked | None = attrs.field(default=None, init=False)
@@ -207,7 +208,9 @@ class BackendConnector:
             cause: ConnectFailure = "no-server"
             if isinstance(chosen, Denial):
                 cause, self.refused = chosen
-            if not self.tried:
+            if self.tried:
+                self._log_failure(is_last=True)
+            else:
                 member.counts.failed(cause)
             self.on_failed(self._last_cause(cause))
 
@@ -297,23 +300,27 @@ class BackendConnector:
         found = self._upstream.pool.next_after(
             member, cause, self.affinity, self.tried, in_turn=self._is_in_turn
         )
-        is_last = not isinstance(found, Member)
         why = reason_of(failure)
         if failure.check(error.TimeoutError):
             why = f"no {self._missing} within {self._upstream.backend.connect_timeout:g} s"
-        # One that waits tries the same server again and again.
-        (_log.warn if is_last and not self._is_in_turn else _log.debug)(
-            "backend {backend}: cannot connect to {server}: {why}",
-            backend=self._upstream.backend.name,
-            server=member.target.text,
-            why=why,
-        )
+        self._failure = member.target.text, why
+        self._log_failure(is_last=not isinstance(found, Member))
         if isinstance(found, Member):
             self._choose(found)
         elif found is Unavailable.FULL:
             self._wait()
         else:
             self.on_failed(cause)
+
+    def _log_failure(self, *, is_last: bool) -> None:
+        server, why = self._failure
+        # One that waits tries the same server again and again.
+        (_log.warn if is_last and not self._is_in_turn else _log.debug)(
+            "backend {backend}: cannot connect to {server}: {why}",
+            backend=self._upstream.backend.name,
+            server=server,
+            why=why,
+        )
 
 
 def proxy_header(
