@@ -53,6 +53,9 @@ class _Supervisor:
     def replace(self, worker: Worker) -> None:
         """Do nothing."""
 
+    def clients_wait(self, number: int, backend: str, *, waiting: bool) -> None:
+        """Do nothing."""
+
 
 def _seeds() -> list[bytes]:
     server = RULES.backends["ssh"].servers[0]
