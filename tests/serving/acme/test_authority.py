@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,11 +34,12 @@ class UnaskedTests(SynchronousTestCase):
         thread.start()
         self.addCleanup(thread.join)
 
-    def said(self, ca: Path | None = None) -> str:
+    def said(self, ca: Path | None = None, known: Any = None) -> str:
         url = f"https://127.0.0.1:{self.listening.getsockname()[1]}/dir"
         folder = AcmeFolder(self.folder / "acme")
         folder.make()
         asked = Authority(Settings(acme=url, acme_ca=ca, acme_terms=True), folder)
+        asked._client = known
         error = self.assertRaises(AuthorityError, asked.order, "www.example.com")
         self.assertFalse(error.counts)
         return str(error).removeprefix(f"{url}: ")
@@ -63,10 +65,12 @@ class UnaskedTests(SynchronousTestCase):
         )
 
     def test_root_that_cannot_be_used(self) -> None:
-        """The file is looked at each time, since it may have changed."""
+        """The file is looked at each time, since it may have changed after the authority was asked first."""
         path = self.folder / "root.pem"
-        self.assertEqual(
-            self.said(path), f"acme_ca: '{path}' cannot be used: No such file or directory"
-        )
+        for known in (None, object()):
+            self.assertEqual(
+                self.said(path, known),
+                f"acme_ca: '{path}' cannot be used: No such file or directory",
+            )
         path.touch()
         self.assertRegex(self.said(path), "^acme_ca: '.*' cannot be used: .*no certificate")

@@ -171,9 +171,11 @@ class Authority:
         return f"{token}.{thumbprint}".encode()
 
     def _connected(self) -> Any:
+        settings = self._settings
+        if settings.acme_ca is not None:
+            _check_root(settings.acme_ca)  # of which requests says nothing useful
         if self._client is not None:
             return self._client
-        settings = self._settings
         loaded: Any = load_pem_private_key(self._folder.account_key(self.directory), None)
         made: Any = _Network(
             JWKEC(key=loaded),
@@ -183,7 +185,6 @@ class Authority:
         )
         self._network = made
         if settings.acme_ca is not None:
-            _check_root(settings.acme_ca)  # of which requests says nothing useful
             made.verify_ssl = str(settings.acme_ca)
         directory = client.ClientV2.get_directory(self.directory, made)
         meta = getattr(directory, "meta", None)

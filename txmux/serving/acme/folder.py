@@ -31,7 +31,7 @@ from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
 from txmux.rules.model import Rules
 from txmux.rules.model.route import acme_file
-from txmux.rules.problems import Problem
+from txmux.rules.problems import Problem, RulesError
 
 _OWN = timedelta(days=90)  # of a certificate that this service has signed itself
 _STATE = "state.json"
@@ -191,7 +191,7 @@ def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
             read_authorities(settings.acme_ca, "acme_ca")
     except TLSFileError as problem:
         if not problem.forbidden:  # else it is said when the authority is asked
-            raise MuxError(str(settings.section.problem(str(problem), problem.key))) from None
+            raise RulesError([settings.section.problem(str(problem), problem.key)]) from None
     try:
         folder.make(rules.acme_names)
         folder.sign_missing(rules.acme_names, now)
