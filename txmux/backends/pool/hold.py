@@ -97,7 +97,7 @@ class HoldLine:
         self._accepts: bool | None = None  # whether a server does, by the last try
         self._retry, self._retry_at = _FIRST_RETRY, 0.0
         self._credit, self._counted_at = 0.0, -math.inf
-        self._came = 0  # clients, since the last look, while servers accept
+        self._came = 0  # new clients since the last tick, while servers accept
         self._timer: IDelayedCall | None = None
 
     def __len__(self) -> int:
@@ -215,7 +215,7 @@ class HoldLine:
 
     def _update(self) -> None:
         """Block clients outside of the line, or let them in; and start or stop the timer for those in it."""
-        # Where servers accept, those that already try them keep nobody.
+        # Once servers accept, clients that are being connected hold up no others.
         ahead = self._count - self._trying if self._accepts else self._count
         blocks = self._until > 0 or (ahead > 0 and self._is_short)
         if blocks is not self.blocks:
@@ -234,7 +234,7 @@ class HoldLine:
         paces = [pool.pace() for known in self._pools if (pool := known()) is not None]
         rate = _RATE * (max(paces, default=0.0) or 1.0) / self.processes
         passed, self._counted_at = now - self._counted_at, now
-        # What was not used is not saved up.
+        # Unused credit is not saved up.
         self._credit = min(max(1.0, _TICK * rate + self._credit % 1), self._credit + passed * rate)
         self._credit, self._came = self._credit + self._came, 0
         if not self.is_held:

@@ -233,7 +233,7 @@ def _hold(ask: Ask, arguments: Namespace) -> Any:
 
 
 def _active_of_held(ask: Ask, name: str) -> int:
-    """Count the connections of a backend; an error if it is not held any more, so new ones come."""
+    """Count the connections of a backend; an error if it is no longer held, as new ones come then."""
     backend = _backend(ask("GET", "/api/backends"), name)
     if backend["hold"] is None:
         why = f"backend {name}: its hold ended before its connections did"
