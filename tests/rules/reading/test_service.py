@@ -214,5 +214,6 @@ class AcmeTest(ReadingTestCase):
             ("acme_terms = yes", "does nothing without 'acme'"),
             ("acme_email = a@b.example", "does nothing without 'acme'"),
             ("acme = off\nacme_email = nobody", "is not an address"),
+            ("acme = off\nacme_email = mailto:a@b.example", "is not an address"),
         ):
             self.assertIn(why, str(self.assertRaises(RulesError, read, lines)), lines)

@@ -143,7 +143,7 @@ def _directory(text: str) -> str | None:
 
 
 def _email(text: str) -> str:
-    if not re.fullmatch(r"[^@\s,<>]+@[^@\s,<>]+", text):
+    if not re.fullmatch(r"[^@\s,<>:]+@[^@\s,<>:]+", text):
         raise InvalidValueError(f"{text!r} is not an address; write for example ops@example.com")
     return text
 
