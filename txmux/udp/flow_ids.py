@@ -31,25 +31,19 @@ def may_move(first: bytes) -> bool:
     return may_open(first) if first[:1] >= _LONG_BYTE else first[:4] == _WG_INITIATION
 
 
-def protocol_of(first: bytes) -> bytes | None:
-    """Return the letter of a flow's protocol by its first datagram; ``None`` if that knows no IDs."""
+def protocol_of(first: bytes) -> tuple[bytes, bytes] | None:
+    """Return the letter of a flow's protocol by its first datagram, and the ID by which the client wants to be known.
+
+    ``None`` is a protocol without IDs. A WireGuard client takes another one every two minutes, so there it is empty.
+    """
     if first[:4] == _WG_INITIATION and len(first) == _WG_INITIATION_SIZE:
-        return WIREGUARD
+        return WIREGUARD, b""
     if not may_open(first):
         return None
     try:
-        read_long_header(first)
+        return QUIC, read_long_header(first).source
     except MalformedError:
         return None
-    return QUIC
-
-
-def own_id(protocol: bytes, first: bytes) -> bytes:
-    """Return the ID that the client has chosen for itself, which answers to it have to have.
-
-    A WireGuard client takes another one every two minutes, so there it says nothing.
-    """
-    return b"" if protocol == WIREGUARD else read_long_header(first).source
 
 
 def may_have_id(protocol: bytes, first_byte: int) -> bool:
@@ -58,7 +52,7 @@ def may_have_id(protocol: bytes, first_byte: int) -> bool:
 
 
 def server_id(protocol: bytes, answer: bytes, own: bytes) -> bytes:
-    """Return the ID that a server has chosen, if its answer has one; else nothing. `own` is the result of `own_id`."""
+    """Return the ID that a server has chosen, if its answer has one; else nothing. `own` is what `protocol_of` returned."""
     if protocol == WIREGUARD:
         is_response = answer[:4] == _WG_RESPONSE and len(answer) == _WG_RESPONSE_SIZE
         return protocol + answer[4:8] if is_response else b""

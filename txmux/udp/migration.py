@@ -27,7 +27,6 @@ from txmux.udp.flow_ids import (
     WIREGUARD,
     id_asked,
     may_have_id,
-    own_id,
     protocol_of,
     server_id,
 )
@@ -61,10 +60,8 @@ class Migration(Generic[F]):
 
     def begin_path(self, flow: F, home: Hashable, first: bytes) -> MigratingPath[F] | None:
         """Add a new flow, with the address that it began from; returns ``None`` if its protocol knows no IDs."""
-        protocol = protocol_of(first)
-        if protocol is None:
-            return None
-        return MigratingPath(self, flow, home, protocol, own_id(protocol, first))
+        found = protocol_of(first)
+        return None if found is None else MigratingPath(self, flow, home, *found)
 
     def restore(
         self,

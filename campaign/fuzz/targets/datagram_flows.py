@@ -34,10 +34,10 @@ def _check(data: bytes) -> None:
 
 def _check_ids(parts: list[bytes]) -> None:
     first, *others = parts
-    protocol = flow_ids.protocol_of(first)
-    if protocol is not None:
+    begun = flow_ids.protocol_of(first)
+    if begun is not None:
         see(flow_ids.may_move(first), first)
-        own = flow_ids.own_id(protocol, first)
+        protocol, own = begun
         for one in others:
             found = flow_ids.server_id(protocol, one, own)
             see(len(found) <= _LONGEST_ID)
