@@ -24,7 +24,6 @@ class ChallengeStore:
     """The certificate of one challenge, as a `CertificateStore` has those of a route."""
 
     _context: SSL.Context
-    trouble = ""
 
     @classmethod
     def make(cls, name: str, digest: str) -> ChallengeStore:
@@ -45,6 +44,3 @@ class ChallengeStore:
 
     def context(self) -> SSL.Context:
         return self._context
-
-    def valid_until(self) -> list[tuple[str, float]]:
-        return []

@@ -55,10 +55,8 @@ def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
     return [crypto.X509.from_cryptography(certificate) for certificate in found]
 
 
-def read_revocations(
-    path: Path, key: str = "tls_client_crl"
-) -> list[x509.CertificateRevocationList]:
-    content = "certificate revocation lists"
+def read_revocations(path: Path) -> list[x509.CertificateRevocationList]:
+    key, content = "tls_client_crl", "certificate revocation lists"
     try:
         found = [
             x509.load_pem_x509_crl(block)
