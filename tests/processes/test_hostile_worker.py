@@ -167,7 +167,7 @@ class HostileTest(TestCase):
         descriptors = Path(f"/proc/{process.pid}/fd")
 
         self.attack(opener.another, lambda: len([*descriptors.iterdir()]))
-        self.assertIn(str(self.rules), opener.read_rules().texts)
+        self.assertIn(str(self.rules), opener.read_rules().files.texts)
 
     async def test_supervisor_without_a_helper_refuses_the_same(self) -> None:
         helper = Helper(self.rules, is_privileged=False)

@@ -17,7 +17,6 @@ from txmux.files import open_log, read_bytes, use_helper
 from txmux.processes import forking
 from txmux.processes.privilege import opener
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
-from txmux.rules.reading.parser import read_again
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
 
 
@@ -40,7 +39,7 @@ class OpenerTest(SynchronousTestCase):
         )
 
     def place(self) -> ListenAddress:
-        return listen_addresses(read_again(self.opener.read_rules()).listeners[0])[0]
+        return listen_addresses(self.opener.read_rules().listeners[0])[0]
 
     def assert_denied(self, path: Path, flags: int = os.O_RDONLY) -> None:
         with self.assertRaises(PermissionError) as caught:
@@ -226,8 +225,8 @@ class OpenerTest(SynchronousTestCase):
         other = Opener(self.opener.another(may_all=True))
         self.addCleanup(other.close)
         self.opener.close(wait=False)
-        self.assertIn(str(self.rules), other.read_rules().texts)
-        other.bind(listen_addresses(read_again(other.read_rules()).listeners[0])[0]).close()
+        self.assertIn(str(self.rules), other.read_rules().files.texts)
+        other.bind(listen_addresses(other.read_rules().listeners[0])[0]).close()
         other.commit()
 
     def test_takes_long_to_start(self) -> None:

@@ -23,8 +23,9 @@ from typing import Any
 from txmux.errors import MuxError
 from txmux.processes.forking import Child, ignore_signals, name_process, spawn
 from txmux.processes.privilege.helper import Helper
-from txmux.rules.model import Files
+from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
+from txmux.rules.reading.parser import read_again
 from txmux.serving.listen_addresses import ListenAddress
 
 _PACKET = 65536  # bytes
@@ -94,14 +95,17 @@ class Opener:
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         return opened
 
-    def read_rules(self) -> Files:
-        """Make the helper read the rules file again, and return what was in the files.
+    def read_rules(self) -> Rules:
+        """Make the helper read the rules file again, and return the rules.
 
         Until `commit`, the files of both these and the previous rules may be opened. An
-        `OpenerError` has all that is wrong with the rules.
+        `OpenerError` has all that is wrong with the rules, or says that the helper has ended.
         """
-        with open(self._descriptor(do="rules"), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-            return Files(**json.load(file))
+        try:
+            with open(self._descriptor(do="rules"), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+                return read_again(Files(**json.load(file)))
+        except OSError as problem:
+            raise OpenerError(problem.strerror) from problem
 
     def remove_socket(self, path: Path) -> None:
         self._ask(do="remove", path=str(path))

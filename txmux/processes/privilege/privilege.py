@@ -22,7 +22,7 @@ from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
 from txmux.processes.supervisor.pidfile import PidFile
 from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
-from txmux.rules.reading.parser import load, read_again
+from txmux.rules.reading.parser import load
 
 if TYPE_CHECKING:
     from txmux.serving.store import ListeningSockets
@@ -40,10 +40,7 @@ def read_by_helper() -> Rules | None:
     if number is None:
         return None
     with socket.socket(fileno=int(number)) as connection:
-        try:
-            return read_again(Opener(connection).read_rules())
-        except OSError as problem:
-            raise OpenerError(problem.strerror) from problem
+        return Opener(connection).read_rules()
 
 
 class Privilege:
@@ -114,12 +111,7 @@ class Privilege:
         """Read the rules again from their file, whose path is relative to the first working directory."""
         if Path.cwd() != self._folder:  # the folder was left after the start
             path = self._folder / path
-        if self.opener is None:
-            return load(path)
-        try:
-            return read_again(self.opener.read_rules())
-        except OSError as problem:
-            raise OpenerError(problem.strerror) from problem
+        return load(path) if self.opener is None else self.opener.read_rules()
 
     def commit(self) -> None:
         if self.opener is not None:
