@@ -335,9 +335,9 @@ class MuxService(Service):
                 rules_changed=rules_changed,
             )
         except BaseException:
-            endpoints.abandon()
+            endpoints.sockets.abandon()
             raise
-        endpoints.commit()
+        self._endpoints.commit(endpoints)
         self._privilege.commit()
         self.control.use_rules(rules)
         self._watch.watch_files_of(rules)

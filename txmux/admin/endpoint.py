@@ -71,7 +71,7 @@ class AdminEndpoints:
             token = read_token(settings.admin_token)
         sockets = self.store.prepare_addresses(address for _, address in addresses)
         listening = {address.key: setting for setting, address in addresses}
-        return PreparedAdminEndpoints(self, sockets, listening, token)
+        return PreparedAdminEndpoints(sockets, listening, token)
 
     def _find(self, automatic: list[ListenAddress]) -> ListenAddress | None:
         """Choose where ``admin = auto`` listens: where it already does, since privileges may have been dropped."""
@@ -88,7 +88,7 @@ class AdminEndpoints:
 
     def open(self, rules: Rules) -> None:
         """Open all at the start; see `prepare`."""
-        self.prepare(rules).commit()
+        self.commit(self.prepare(rules))
         automatic = automatic_addresses(rules.path)
         wanted = self._is_automatic and "auto" in rules.settings.admin
         if not wanted or any(self.store.has(address.key) for address in automatic):
@@ -174,18 +174,11 @@ class AdminEndpoints:
 
 @attrs.define
 class PreparedAdminEndpoints:
-    """The next endpoints; ends by `commit` or `abandon`."""
+    """The next endpoints, for `AdminEndpoints.commit`, or to abandon their sockets."""
 
-    _endpoints: AdminEndpoints
     sockets: PreparedSockets
     settings: dict[str, str]
     token: str
-
-    def commit(self) -> None:
-        self._endpoints.commit(self)
-
-    def abandon(self) -> None:
-        self.sockets.abandon()
 
 
 def _accept_few(port: Any) -> None:
