@@ -38,8 +38,33 @@ class _RoutingLine:
 
 
 @attrs.frozen
-class _RdpBase:
+class _RdpPredicate:
+    option: str
+    globs: Globs | None
     first_bytes: frozenset[int] = frozenset({3})
+
+    @property
+    def longest(self) -> int:
+        return _LONGEST if self.globs else _HEADER + 1
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        beginning = verdict_of(peeked.data, _read_beginning)
+        if beginning is not Verdict.MATCH or self.globs is None:
+            return beginning
+        line = _line(peeked.data)
+        if line is None:
+            return Verdict.NO
+        option = line.option()
+        if option and not self._fits(self.globs, *option, line):
+            return Verdict.NO
+        if line.end == _END:
+            return Verdict.MATCH
+        return Verdict.NO if len(peeked) >= _length(peeked.data) else Verdict.NEED_MORE
+
+    def _fits(self, globs: Globs, option: str, value: str, line: _RoutingLine) -> bool:
+        if option != self.option:
+            return False
+        return globs.matches(value) if line.end else globs.could_match_prefix(value)
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
         line = _line(peeked.data)
@@ -48,38 +73,6 @@ class _RdpBase:
             return {}
         name, value = option
         return {"cookie": printable(value)} if name == "cookie" else {"token": printable(value)}
-
-
-@attrs.frozen
-class _RdpPredicate(_RdpBase):
-    longest: int = _HEADER + 1
-
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        return verdict_of(peeked.data, _read_beginning)
-
-
-@attrs.frozen(kw_only=True)
-class _LinePredicate(_RdpBase):
-    option: str
-    globs: Globs
-    longest: int = _LONGEST
-
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        beginning = verdict_of(peeked.data, _read_beginning)
-        line = _line(peeked.data)
-        if beginning is not Verdict.MATCH or line is None:
-            return Verdict.NEED_MORE if beginning is Verdict.NEED_MORE else Verdict.NO
-        option = line.option()
-        if option and not self._fits(*option, line):
-            return Verdict.NO
-        if line.end == _END:
-            return Verdict.MATCH
-        return Verdict.NO if len(peeked) >= _length(peeked.data) else Verdict.NEED_MORE
-
-    def _fits(self, option: str, value: str, line: _RoutingLine) -> bool:
-        if option != self.option:
-            return False
-        return self.globs.matches(value) if line.end else self.globs.could_match_prefix(value)
 
 
 @implementer(IProtocolMatcher)
@@ -107,10 +100,7 @@ class RdpMatcher:
             raise OptionError(
                 None, "no request has both a cookie and a token: write a line for each"
             )
-        globs = cookie or token
-        if globs is None:
-            return _RdpPredicate()
-        return _LinePredicate(option="cookie" if cookie else "token", globs=globs)
+        return _RdpPredicate("cookie" if cookie else "token", cookie or token)
 
 
 rdp = RdpMatcher()
