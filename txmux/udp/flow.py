@@ -74,7 +74,6 @@ class Flow:
         "_pending_end_reason",
         "_rejection_reason",
         "_server_socket",
-        "_started_at",
         "_suspended_queue",
         "admitted",
         "bytes_in",
@@ -98,6 +97,7 @@ class Flow:
         "refusal_reason",
         "runtime",
         "shared_address",
+        "started_at",
         "state",
         "unrecognised",
     )
@@ -128,7 +128,7 @@ class Flow:
         self.bytes_in = self.bytes_out = self.datagrams_in = self.datagrams_out = 0
         self.decided_after = 0
         self.queue: TimeoutQueue | None = None
-        self._started_at = self.entered_at = self.last_received_at = live.seconds()
+        self.started_at = self.entered_at = self.last_received_at = live.seconds()
         self._counted: RouteCounts | None = configuration.counts.unrouted
         self._counted_before: tuple[int, ...] = (0, 0, 0, 0)
         self.proxy_header: ProxyHeader | None = None
@@ -162,12 +162,8 @@ class Flow:
     def received(self) -> bytes:
         return self.held[0] if self.held else b""
 
-    @property
-    def started_at(self) -> float:
-        return self._started_at
-
     def elapsed_ms(self) -> float:
-        return (self.live.seconds() - self._started_at) * 1000
+        return (self.live.seconds() - self.started_at) * 1000
 
     def relayed(self) -> RelayedBytes:
         counts = (self.datagrams_in, self.datagrams_out)
@@ -647,7 +643,7 @@ class Flow:
         self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out = counts
         self._counted_before = counts  # by the other process
         self._counted = self.runtime.counters.route(self.record.listener, self.record.route or "")
-        self._started_at -= fields["age"]
+        self.started_at -= fields["age"]
         self.held = tuple(b64decode(data) for data in fields.get("held", ()))
         refusal_reason = fields.get("led_for")
         self.refusal_reason = None if refusal_reason is None else understood(refusal_reason)
