@@ -259,10 +259,13 @@ class Automaton:
         return cls(classes, takers, chained, jumps, near, start & near[-1], len(follow))
 
     def step(self, states: int, byte_class: int) -> int:
-        moving = states & self.takers[byte_class]
-        reached = (moving & self.chained) << 1
+        return self._after(states & self.takers[byte_class])
+
+    def _after(self, states: int) -> int:
+        """Return the states behind the next byte, if all of these take it; those without a way to a match are left out."""
+        reached = (states & self.chained) << 1
         for sources, targets in self.jumps:
-            if moving & sources:
+            if states & sources:
                 reached |= targets
         return reached & self.near[-1]
 
@@ -275,11 +278,7 @@ class Automaton:
         """Return the most bytes that a match has; `math.inf` if there is no limit."""
         states, length = self.start, 0
         while states:
-            reached = (states & self.chained) << 1
-            for sources, targets in self.jumps:
-                if states & sources:
-                    reached |= targets
-            states = reached & self.near[-1]
+            states = self._after(states)
             if length > self.size:
                 return inf
             length += bool(states)
