@@ -9,7 +9,7 @@ from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.ja4 import fingerprint
 from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
 from txmux.wire.sslv2_hello import read_sslv2_hello
-from txmux.wire.whole_hello import WholeHello, is_grease, read_whole
+from txmux.wire.whole_hello import WholeHello, protocols, read_whole
 
 __all__ = [
     "DTLS_VERSIONS",
@@ -322,7 +322,7 @@ class HelloReader:
             raise MalformedError
         cursor.take(size)
         if cursor.at == self._list_end:
-            self.alpn = _protocols(Cursor(self._message, self._list_at), self._list_end)
+            self.alpn = protocols(self._message[self._list_at : self._list_end])
 
 
 def parse_client_hello(data: bytes, earlier: HelloReader | None) -> HelloReader:
@@ -385,15 +385,6 @@ def read_record_header(cursor: Cursor) -> int:
     cursor.number(1, 0x16, 0x16)
     cursor.number(2, 0x0300, 0x0304)
     return cursor.number(2, 1, 1 << 14)
-
-
-def _protocols(cursor: Cursor, end: int) -> tuple[str, ...]:
-    found: list[str] = []
-    while cursor.at < end:
-        protocol = cursor.take(cursor.number(1, 1, 0xFF))
-        if not (len(protocol) == 2 and is_grease(int.from_bytes(protocol, "big"))):
-            found.append(protocol.decode("latin-1"))
-    return tuple(found)
 
 
 def _known_versions(body: bytes) -> list[int]:

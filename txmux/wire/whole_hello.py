@@ -102,7 +102,7 @@ def _read_extensions(  # noqa: C901, PLR0911, PLR0912 - to call something for ea
             if alpn is not None or size < 4 or _NUMBER(data, start)[0] != size - 2:
                 return None
             most_elements -= size // 2
-            alpn = _protocols(data[start + 2 : at]) if most_elements > 0 else None
+            alpn = protocols(data[start + 2 : at]) if most_elements > 0 else None
             if alpn is None:
                 return None
         elif kind == _SUPPORTED_VERSIONS:
@@ -118,7 +118,7 @@ def _read_extensions(  # noqa: C901, PLR0911, PLR0912 - to call something for ea
     return WholeHello(end, sni, alpn or (), legacy, versions, ech, suites, kinds, algorithms)
 
 
-def _protocols(names: bytes) -> tuple[str, ...] | None:
+def protocols(names: bytes) -> tuple[str, ...] | None:
     """Read the names of ALPN; ``None`` if they are malformed."""
     found = []
     at, end = 0, len(names)
