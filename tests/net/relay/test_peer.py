@@ -1,5 +1,6 @@
 """Peers that bytes are on their way to, and that do not answer."""
 
+import contextlib
 import socket
 import struct
 from typing import Any
@@ -12,8 +13,20 @@ from tests.support.peers import reactor
 from txmux.net.relay import kernel, portable
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.kernel import is_supported
-from txmux.net.relay.peer import ANSWERED, UnansweredBytes, keepalive_of, patience, unanswered_by
-from txmux.net.sockets.plainsocket import NO_KEEPALIVE, keepalive_options, set_options
+from txmux.net.relay.peer import (
+    ANSWERED,
+    UnansweredBytes,
+    keepalive_of,
+    patience,
+    queued_in,
+    unanswered_by,
+)
+from txmux.net.sockets.plainsocket import (
+    NO_KEEPALIVE,
+    keepalive_options,
+    open_multipath,
+    set_options,
+)
 from txmux.rules.model import Keepalive
 
 _KEEPALIVE = Keepalive(idle=60, interval=15, count=4)
@@ -91,6 +104,24 @@ class SocketTest(SynchronousTestCase):
             self.assertEqual(unanswered_by(connected), ANSWERED)
         self.one.close()
         self.assertEqual(unanswered_by(self.one), ANSWERED)
+
+
+class MultipathTest(SynchronousTestCase):
+    skip = _SKIP
+
+    def test_nothing_sent_after_a_fallback(self) -> None:
+        """A reset that waits until the queue is empty would wait for ever."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        one = open_multipath(socket.AF_INET, socket.SOCK_STREAM)
+        for its in (listening, one):
+            self.addCleanup(its.close)
+        one.connect(listening.getsockname())
+        self.assertEqual(queued_in(one), 0)
+        one.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                one.send(bytes(100_000))
+        self.assertGreater(queued_in(one), 1)
 
 
 class LostPeerCase(RelayCase):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import attrs
 
-from txmux.net.sockets.plainsocket import is_multipath, multipath_info
+from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, is_multipath, multipath_info
 from txmux.net.sockets.transport import below_tls, waiting
 from txmux.rules.model.listener import Keepalive
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _INFO = struct.Struct("=2xBB4x16xI24xII")
 """Of ``struct tcp_info`` in linux/tcp.h: retransmits, probes, unacked, last_data_recv and last_ack_recv."""
+_QUEUE = struct.Struct("=24xI116xI")
+"""Of ``struct tcp_info``: unacked and notsent_bytes."""
 _MULTIPATH = struct.Struct("=88xII")
 """Of ``struct mptcp_info`` in linux/mptcp.h: last_data_recv and last_ack_recv; Linux 6.10 and newer."""
 _LEAST = 2  # a live peer may just be about to answer the first
@@ -49,6 +51,10 @@ def queued_in(connected: socket.socket) -> int:
         if _is_dead(connected):
             return 0
         fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, queued)
+        if queued[0] == 1 and connected.proto == IPPROTO_MPTCP and not is_multipath(connected):
+            # After MPTCP fell back to TCP, Linux counts one byte until the first is sent.
+            info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE.size)
+            return int(any(_QUEUE.unpack(info)))
     return queued[0]
 
 

@@ -43,7 +43,7 @@ def open_socket(family: int, kind: int) -> socket.socket:
         return LeanSocket(family, kind)
 
 
-_IPPROTO_MPTCP, _SOL_MPTCP, _MPTCP_INFO = 262, 284, 1  # linux/in.h, linux/socket.h, linux/mptcp.h
+IPPROTO_MPTCP, _SOL_MPTCP, _MPTCP_INFO = 262, 284, 1  # linux/in.h, linux/socket.h, linux/mptcp.h
 _NO_MPTCP = {errno.ENOPROTOOPT, errno.EPROTONOSUPPORT, errno.EINVAL}
 
 
@@ -52,12 +52,12 @@ def open_multipath(
 ) -> socket.socket:
     """Open a socket of Multipath TCP (RFC 8684), or one of TCP if the system has none, or does not want it (``net.mptcp.enabled``)."""
     try:
-        return make(family, kind, _IPPROTO_MPTCP)
+        return make(family, kind, IPPROTO_MPTCP)
     except OSError as problem:
         if problem.errno in _NO_MPTCP:
             return make(family, kind, 0)
         DESCRIPTORS.close_cached()
-        return make(family, kind, _IPPROTO_MPTCP)
+        return make(family, kind, IPPROTO_MPTCP)
 
 
 def multipath_info(connected: socket.socket, length: int) -> bytes | None:
