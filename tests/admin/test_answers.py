@@ -34,13 +34,6 @@ class HealthTest(AdminCase):
             ready.json, {"ready": False, "missing": ["[backend b]: no server is up"], "stale": []}
         )
 
-    async def test_listener_that_does_not_accept_is_named(self) -> None:
-        await self.start()
-        await self.running.control.set_listener("x", accepting=False)
-        self.assertEqual(
-            (await self.get("/readyz")).json["missing"], ["[listen x]: no client is accepted"]
-        )
-
     async def test_head_is_get_without_the_body(self) -> None:
         await self.start()
         peer = await self.connect()

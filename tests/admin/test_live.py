@@ -132,19 +132,6 @@ class ServersTest(LiveCase):
             self.assertTrue(told.error.startswith(message), told.error)
         self.assertEqual((await self.get(path)).status, 405)
 
-    async def test_clients_wait_in_the_queue_of_a_listener_that_does_not_accept(self) -> None:
-        with capturedLogs():
-            told = await self.post("/api/listeners/x", {"accepting": False})
-            self.assertEqual(told.json["changes"], "listener x: leaves clients in the queue")
-            client = await connect(self, self.port)
-            client.send(b"SSH-2.0-a\r\n")
-            for _ in range(10):
-                await deferLater(reactor, 0)
-            self.assertEqual((await self.get("/api/connections")).json, [])
-            self.assertFalse((await self.get("/api/status")).json["listeners"][0]["accepting"])
-            await self.post("/api/listeners/x", {"accepting": True})
-        await (await self.backend.peer()).has(11)
-
 
 class TellingTest(LiveCase):
     async def test_unrecognised_client_can_be_explained(self) -> None:

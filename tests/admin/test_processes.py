@@ -68,16 +68,6 @@ class WorkersTest(AdminProcessCase):
             late, _ = get(self.socket, "/api/status")["workers"]
         self.assertEqual((late["connections"], late["sandbox"]), (None, before[0]["sandbox"]))
 
-    def test_failing_check_of_the_only_server_makes_it_not_ready(self) -> None:
-        listening = self.backend()
-        check = "check = tcp interval=100ms fall=1 rise=1\n"
-        self.service("workers = 2", self.led(listening, check))
-        eventually(lambda: ask(self.socket, "GET", "/readyz")[0] == 200, "it is ready")
-        listening.shutdown(socket.SHUT_RDWR)  # it keeps its port, so that nobody else gets it
-        eventually(lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it is not ready")
-        _, told = ask(self.socket, "GET", "/readyz")
-        self.assertEqual(told["missing"], ["[backend b]: no server is up"])
-
     def test_reload_keeps_the_endpoint_when_workers_change(self) -> None:
         mux = self.service("workers = 2")
         inode = inode_of(self.socket)

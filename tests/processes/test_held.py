@@ -202,17 +202,3 @@ class HeldTests(UpgradeTestCase):
         self.assertEqual({line["reason"] for line in mux.take(6)}, {"done"})
         self.assertEqual(asked, ["/start"])
         mux.stop()
-
-    def test_clients_that_wait_are_counted_and_listed(self) -> None:
-        mux = self.begin("hold = 60s", "workers = 2")
-        mux.child.wait_for("serving with 2 worker")
-        clients = [self.say(mux, b"x") for _ in range(4)]
-        self.waiting(4)
-        rows = get(self.admin, "/api/connections")
-        self.assertEqual({row["state"] for row in rows}, {"connecting"})
-        texts = [one["text"] for one in get(self.admin, "/api/status")["attention"]]
-        self.assertIn("backend pool: 4 clients wait for a server", texts)
-        for client in clients:
-            client.close()
-        self.waiting(0)
-        mux.stop()

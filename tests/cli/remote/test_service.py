@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 from functools import partial
@@ -13,7 +11,7 @@ from unittest.mock import patch
 
 from tests.admin.processes import get
 from tests.interop.children import Child, eventually, run
-from tests.processes.running import WorkersTestCase, halted, is_gone, workers_of
+from tests.processes.running import WorkersTestCase, is_gone
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
@@ -78,38 +76,6 @@ class ChangeTests(ServiceTestCase):
         mux.file.write_text(text)
         self.assertIn("rules reloaded: 1 route gone (a)", self.told(0, "reload"))
         self.answers(*ends)
-
-    def test_status_of_all_workers_and_of_a_hung_one(self) -> None:
-        mux = self.service("workers = 2")
-        workers = [worker["pid"] for worker in self.status()["workers"]]
-        self.assertEqual(sorted(workers), sorted(workers_of(mux.pid)))
-        first, second = (rf"\n{number} +{pid} +" for number, pid in enumerate(workers, 1))
-        self.shown(rf"{first}serves .*{second}serves ", r"\A\Z")
-        with halted(workers[1:]):
-            self.shown(
-                rf"{first}serves .*{second}does not answer\s",
-                r"\Awarning: the answer is not complete: worker 2: ",
-            )
-
-    def shown(self, status: str, warning: str) -> None:
-        """Wait for a status, and for what comes with it: a worker that is late is told as one that does not answer."""
-
-        def is_shown() -> bool:
-            done = self.ask("status")
-            said, warned = done.stdout.decode(), done.stderr.decode()
-            return bool(re.search(status, said) and re.search(warning, warned))
-
-        eventually(is_shown, f"the status shows {status!r}, with {warning!r}")
-
-    def test_stop_lets_connections_finish(self) -> None:
-        mux = self.service("drain_timeout = 10m")
-        ends = self.relayed(mux, self.server)
-        self.assertIn("the service is shutting down", self.told(0, "stop"))
-        self.answers(*ends)
-        for end in ends:
-            end.close()
-        mux.assert_stopped()
-        self.assertIn(f"there is no socket of a service in {self.sockets}", self.told(3, "status"))
 
 
 class WaitTests(ServiceTestCase):
@@ -219,15 +185,12 @@ class ExplainTests(ServiceTestCase):
 
 
 class DrainTests(ServiceTestCase):
-    def test_drain_and_ready_of_servers_and_backends(self) -> None:
+    def test_drain_and_ready_of_a_server(self) -> None:
         port = self.server.getsockname()[1]
         other = self.backend()
         name = f"pool/127.0.0.1:{port}"
         pool = f"[backend pool]\nserver = 127.0.0.1:{port}\nfallback = 127.0.0.1:{other.getsockname()[1]}\n"
-        last = (
-            f"[backend other]\nserver = 127.0.0.1:{port}\nfallback = unix:{self.folder}/last.sock\n"
-        )
-        rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = pool\n{pool}{last}"
+        rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = pool\n{pool}"
         mux = self.own(Upgrading(self.folder, rules, "workers = 2\ndrain_timeout = 1s"))
         mux.child.wait_for("serving with 2 worker")
         first = self.relayed(mux, self.server)
@@ -245,20 +208,6 @@ class DrainTests(ServiceTestCase):
             self.told(0, "drain", "--ready", name), f"backend pool: 127.0.0.1:{port} is ready\n"
         )
         self.answers(*self.relayed(mux, self.server))
-        self.assertIn("there is no backend 'pol/x' (there are ", self.told(1, "drain", "pol/x"))
-        for state, options in (
-            (f"is drained{none.strip()}", []),
-            ("is ready", ["--ready"]),
-            ("was ready already", ["--ready"]),
-        ):
-            told = self.told(0, "drain", *options, "pool")
-            self.assertEqual(told, f"backend pool: 127.0.0.1:{port} {state}\n")
-        self.assertIn("(there are pool, ", self.told(1, "drain", "pol"))
-        self.assertIn("has no server 'x'", self.told(1, "drain", "pool/x"))
-        name = f"unix:{self.folder}/last.sock"
-        for named, state in ((name, "is drained"), (f"{name}/{name}", "was drained already")):
-            told = self.told(0, "drain", named)
-            self.assertTrue(told.startswith(f"backend {name} {state}; no server of "), told)
 
 
 class UpgradeTests(ServiceTestCase):
@@ -275,61 +224,8 @@ class UpgradeTests(ServiceTestCase):
             self.answers(*self.relayed(mux, self.server))
             self.assertEqual(self.status()["pid"], mux.pid)
 
-    def test_refused_rules_keep_the_old_process(self) -> None:
-        mux = self.service()
-        ends = self.relayed(mux, self.server)
-        text = mux.file.read_text()
-        mux.file.write_text(f"{text}colour = blue\n")
-        told = self.told(1, "upgrade")
-        self.assertIn("the new process exited with status 78\n", told)
-        self.assertIn(self.ask("check", mux.file).stdout.decode(), told)
-        mux.file.write_text(text)
-        self.assertEqual(self.status()["pid"], mux.pid)
-        self.answers(*ends)
-
-    def test_broken_installation_keeps_the_old_process(self) -> None:
-        folder = make_folder(self)
-        path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self.patch(os, "environ", {**os.environ, "PYTHONPATH": path})
-        mux = self.service()
-        ends = self.relayed(mux, self.server)
-        (folder / "sitecustomize.py").write_text(
-            "import os\nif 'TXMUX_PREDECESSOR' in os.environ:\n"
-            "    os.write(2, b'half of it is missing\\n')\n    os._exit(5)\n"
-        )
-        told = self.told(1, "upgrade")
-        self.assertIn("exited with status 5", told)
-        self.assertIn("half of it is missing", told)
-        (folder / "sitecustomize.py").unlink()
-        self.assertEqual(self.status()["pid"], mux.pid)
-        self.answers(*ends)
-        self.told(0, "upgrade")
-        mux.switched()
-        self.answers(*ends)
-
 
 class FindTests(ServiceTestCase):
-    def test_each_way_to_select_one_of_two_services(self) -> None:
-        one, other = self.service(), self.service(f"admin = unix:{self.sockets}/other.sock")
-        told = self.told(2, "status")
-        self.assertIn(
-            f"there are several services: {self.sockets}/other.sock, {self.sockets}/rules.sock",
-            told,
-        )
-        self.assertEqual(self.status("--admin", self.sockets / "other.sock")["pid"], other.pid)
-        self.assertEqual(self.status("--rules", other.file)["pid"], other.pid)
-        self.assertEqual(self.status("--rules", one.file)["pid"], one.pid)
-        namesake = make_folder(self) / one.file.name
-        namesake.write_text(one.file.read_text())
-        self.assertIn(f"runs {one.file}, not {namesake}", self.told(3, "stop", "--rules", namesake))
-        with patch.dict(os.environ, TXMUX_ADMIN=f"unix:{self.sockets}/rules.sock"):
-            self.assertEqual(self.status()["pid"], one.pid)
-            self.assertEqual(self.status("--rules", other.file)["pid"], one.pid)
-            self.assertEqual(self.status("--admin", self.sockets / "other.sock")["pid"], other.pid)
-        one.stop()
-        self.assertEqual(self.status()["pid"], other.pid)
-        other.stop()
-
     def test_tcp_needs_the_token(self) -> None:
         port = free_port()
         mux = self.service(f"admin = 127.0.0.1:{port}\n    off\nadmin_token = token")
@@ -349,30 +245,3 @@ class FindTests(ServiceTestCase):
         self.assertEqual(
             self.told(0, "reload", "--rules", mux.file), "rules reloaded: nothing changed\n"
         )
-
-    def test_no_endpoint(self) -> None:
-        mux = self.service("admin = off")
-        self.assertIn("there is no socket of a service", self.told(3, "status"))
-        self.assertIn("'admin = off'", self.told(3, "status", "--rules", mux.file))
-
-
-class NobodyTests(ServiceTestCase):
-    def test_killed_service_leaves_a_stale_socket(self) -> None:
-        mux = self.service()
-        os.kill(mux.pid, signal.SIGKILL)
-        eventually(lambda: is_gone(mux.pid), "it has ended")
-        told = self.told(3, "status")
-        self.assertIn(f"no service listens at {self.sockets}/rules.sock", told)
-        self.assertIn("the file is left over from one that has ended", told)
-        mux = self.service()
-        self.assertEqual(self.status()["pid"], mux.pid)
-
-    def test_hung_service_times_out(self) -> None:
-        mux = self.service()
-        os.kill(mux.pid, signal.SIGSTOP)
-        told = self.told(3, "reload", "--timeout", "0.3")
-        os.kill(mux.pid, signal.SIGCONT)
-        self.assertIn(
-            f"{self.sockets}/rules.sock (the only socket) has not answered within 0.3 s", told
-        )
-        self.assertEqual(self.status()["pid"], mux.pid)

@@ -64,55 +64,6 @@ server         = 127.0.0.1:8443
 proxy_protocol = v2
 """
 
-EVERYTHING = """\
-[txmux]
-relay = portable
-max_connections = 1000
-drain_timeout = 0s
-access_log = log/access.log
-access_log_format = json
-
-[listen public]
-endpoint =
-    :443
-    [::1]:8443
-    unix:/run/x.sock
-detect_timeout = 250ms
-peek_limit = 64KiB
-silent = reset
-default = unix:/run/default.sock
-allow = 10.0.0.0/8, 192.0.2.1
-    2001:db8::/32
-deny = 10.1.0.0/16
-max_connections = 7
-backlog = 5
-keepalive = no
-
-[listen other]
-endpoint = :444
-
-[route one]
-match =
-    ssh software=*Open*
-    not tls
-from = 10.0.0.0/8,
-not_from = 10.1.0.0/16
-under = public, other
-backend = close
-log = no
-
-[backend pool]
-server =
-    127.0.0.1:22
-    tcp:www.example.com:443:timeout=5
-proxy_protocol = v1
-connect_timeout = 1s
-retries = 0
-idle_timeout = 2h
-half_close_timeout = 30s
-max_duration = 1d
-"""
-
 LISTEN = "[listen public]\nendpoint = :443\n"
 
 
@@ -153,80 +104,6 @@ class MeaningTests(SynchronousTestCase):
             ),
         )
 
-    def test_every_key(self) -> None:
-        rules = read(EVERYTHING)
-        self.assertEqual(
-            rules.settings,
-            Settings(
-                relay="portable",
-                max_connections=1000,
-                drain_timeout=0.0,
-                access_log=Path("etc/log/access.log"),
-                access_log_format="json",
-            ),
-        )
-        default = "unix:/run/default.sock"
-        self.assertEqual(
-            rules.listeners,
-            (
-                Listener(
-                    "public",
-                    (":443", "[::1]:8443", "unix:/run/x.sock"),
-                    detect_timeout=0.25,
-                    peek_limit=65536,
-                    silent=Refusal.RESET,
-                    default=Backend(default, (Server(default, "unix", path="/run/default.sock"),)),
-                    clients=Clients(
-                        NetworkSet(map(ip_network, ("10.0.0.0/8", "192.0.2.1", "2001:db8::/32"))),
-                        NetworkSet([ip_network("10.1.0.0/16")]),
-                    ),
-                    max_connections=7,
-                    backlog=5,
-                    keepalive=None,
-                ),
-                Listener("other", (":444",)),
-            ),
-        )
-        software = FakePredicate("ssh", (("software", "*Open*"),))
-        self.assertEqual(
-            rules.routes,
-            (
-                Route(
-                    "one",
-                    (
-                        Alternative("ssh software=*Open*", software),
-                        Alternative("not tls", FakePredicate("tls"), negated=True),
-                    ),
-                    Refusal.CLOSE,
-                    clients=Clients(
-                        NetworkSet([ip_network("10.0.0.0/8")]),
-                        NetworkSet([ip_network("10.1.0.0/16")]),
-                    ),
-                    under=("public", "other"),
-                    log=False,
-                ),
-            ),
-        )
-        self.assertEqual(
-            rules.backends,
-            {
-                "pool": Backend(
-                    "pool",
-                    (tcp("127.0.0.1:22"), Server("tcp:www.example.com:443:timeout=5", "endpoint")),
-                    proxy_protocol="v1",
-                    connect_timeout=1.0,
-                    retries=0,
-                    idle_timeout=7200.0,
-                    half_close_timeout=30.0,
-                    max_duration=86400.0,
-                )
-            },
-        )
-
-    def test_smallest(self) -> None:
-        rules = read(LISTEN)
-        self.assertEqual((rules.routes, rules.backends), ((), {}))
-
     def test_order_of_routes(self) -> None:
         rules = read(
             f"[route b]\nmatch = any\nbackend = close\n{LISTEN}[route a]\nmatch = any\nbackend = x\n"
@@ -234,15 +111,6 @@ class MeaningTests(SynchronousTestCase):
         )
         self.assertEqual([route.name for route in rules.routes], ["b", "a", "c"])
         self.assertEqual(rules.routes[1].outcome, rules.backends["x"])
-
-    def test_routes_of_a_listener(self) -> None:
-        rules = read(
-            f"{LISTEN}[listen other]\nendpoint = :444\n[route all]\nmatch = any\nbackend = close\n"
-            "[route some]\nmatch = any\nbackend = close\nunder = other\n"
-        )
-        public, other = rules.listeners
-        self.assertEqual([r.name for r in rules.routes_of(public)], ["all"])
-        self.assertEqual([r.name for r in rules.routes_of(other)], ["all", "some"])
 
     def test_access_log(self) -> None:
         for text, expected in {
