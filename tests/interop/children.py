@@ -216,6 +216,11 @@ def eventually(condition: Callable[[], bool], what: str, patience: float = PATIE
         time.sleep(0.01)
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def has_ipv6() -> bool:
     try:
         with socket.socket(socket.AF_INET6) as probe:

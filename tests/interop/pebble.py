@@ -1,21 +1,15 @@
 """Pebble, an authority for tests, with a name server of its own to which every name is 127.0.0.1."""
 
 import json
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from tests.interop.children import Child, eventually
+from tests.interop.children import Child, eventually, listens
 from tests.programs import require_program
 from tests.support.certificates import Identity, make_authority
 from tests.support.ports import free_port
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Pebble:
@@ -35,6 +29,7 @@ class Pebble:
         *,
         port: int = 0,
         challenged: int = 0,
+        web: int = 0,
         ca: Identity | None = None,
         seconds: int = 0,
         nonces: int = 50,
@@ -56,7 +51,7 @@ class Pebble:
             "managementListenAddress": self._management,
             "certificate": str(self.own),
             "privateKey": str(self.key),
-            "httpPort": free_port(),
+            "httpPort": web or free_port(),
             "tlsPort": self.challenged,
             **({"certificateValidityPeriod": seconds} if seconds else {}),
         }
@@ -75,7 +70,7 @@ class Pebble:
         options = ("-config", folder / "pebble.json", "-dnsserver", f"127.0.0.1:{dns}")
         self.child = Child("env", *modes, require_program("pebble"), *options)
         # It says so before it does.
-        eventually(lambda: _listens(self.port), "the authority listens")
+        eventually(lambda: listens(self.port), "the authority listens")
 
     @property
     def directory(self) -> str:

@@ -6,14 +6,12 @@ import re
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.backends.connect.tls_case import TLSCase, authority
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Mux, pool_rules
 from tests.interop.servers import (
@@ -25,7 +23,7 @@ from tests.interop.servers import (
     start_sshd,
 )
 from tests.processes.running import pids_of
-from tests.support.certificates import Identity, make_authority
+from tests.support.certificates import make_authority
 from tests.support.mux import server_at
 from tests.support.peers import reactor
 from tests.support.ports import free_port
@@ -196,52 +194,6 @@ class HangingTests(InteropTestCase):
         self.assert_found_out(postgres, port, "postgres")
 
 
-class TlsOpensslTests(TLSCase):
-    """``openssl s_server``, which sends each line back with its letters reversed."""
-
-    def serve(self, *options: str | Path, identity: Identity | None = None) -> int:
-        made = identity or authority().issue("a.example")
-        path = made.write(self.folder / "server.pem", key=True)
-        port = free_port()
-        child = Child(
-            "openssl",
-            *("s_server", "-accept", f"127.0.0.1:{port}", "-cert", path, "-key", path, "-rev"),
-            *options,
-            stdin=True,
-        )
-        self.addCleanup(child.end)
-        child.wait_for("ACCEPT")
-        return port
-
-    async def test_both_ways_in_tls_1_2_and_1_3(self) -> None:
-        for version in ("-tls1_2", "-tls1_3"):
-            client: Any = await self.attempt(self.tls(), self.serve(version))
-            client.transport.write(b"hello\n")
-            await client.receiver.has(6)
-            self.assertEqual(bytes(client.receiver.received), b"olleh\n")
-
-    async def test_client_certificate(self) -> None:
-        path = authority().issue("txmux.example", usage=False)
-        file = path.write(self.folder / "client.pem", key=True)
-        port = self.serve("-Verify", "1", "-verify_return_error", "-CAfile", self.ca, "-tls1_2")
-        # It serves one client after the other.
-        self.assertRegex(
-            await self.why_not(self.tls(), port), "ended the TLS handshake with the alert '.*'$"
-        )
-        client: Any = await self.attempt(self.tls(certificate=(file,)), port)
-        client.transport.write(b"hello\n")
-        await client.receiver.has(6)
-
-    async def test_no_common_protocol(self) -> None:
-        port = self.serve("-alpn", "h2")
-        why = await self.why_not(self.tls(alpn=("imap",)), port)
-        self.assertEqual(why, "it ended the TLS handshake with the alert 'no application protocol'")
-
-    async def test_expired_is_told(self) -> None:
-        port = self.serve(identity=authority().issue("a.example", ends=-1))
-        self.assertRegex(await self.why_not(self.tls(), port), "^its certificate expired on ")
-
-
 _TLS_SITE = """
 log_format proxied "from [$proxy_protocol_addr] as $ssl_server_name by $ssl_protocol";
 server {{
@@ -361,7 +313,6 @@ _CHECKED_SITE = """
 log_format checked "checked [$proxy_protocol_addr] $host $request $status";
 server {{
     listen 127.0.0.1:{ports[plain]};
-    listen 127.0.0.1:{ports[proxied]} proxy_protocol;
     listen 127.0.0.1:{ports[secure]} ssl proxy_protocol;
     ssl_certificate {certificate.chain};
     ssl_certificate_key {certificate.key};
@@ -381,7 +332,7 @@ class CheckedNginxTests(ChecksTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com")
-        cls.ports = {name: free_port() for name in ("plain", "proxied", "secure")}
+        cls.ports = {name: free_port() for name in ("plain", "secure")}
         site = _CHECKED_SITE.format(ports=cls.ports, certificate=cls.certificate)
         cls.nginx = cls.share(start_nginx(cls.folder, site))
 
@@ -397,29 +348,12 @@ class CheckedNginxTests(ChecksTestCase):
         await self.assert_well("http expect=2xx,503", port)
         await self.assert_ill("HTTP 302", "http path=/moved expect=2xx", port)
 
-    async def test_http_method(self) -> None:
-        port = self.ports["plain"]
-        for method in ("HEAD", "OPTIONS", "POST"):
-            asked = f"http method={method} host=method.example"
-            await self.assert_well(f"{asked} path=/health", port)
-            self.nginx.wait_for(rf"method\.example {method} /health HTTP/1\.1 200")
-            await self.assert_ill("HTTP 503", asked, port)
-
     async def test_other_kinds(self) -> None:
         port = self.ports["plain"]
         await self.assert_well("tcp", port)
         asked = r'send="HEAD /health HTTP/1.0\r\n\r\n" expect="200 OK"'
         await self.assert_well(asked, port)
         await self.assert_ill("no PONG: HTTP/1.1 400 Bad Request", "redis", port)
-
-    async def test_proxy_protocol(self) -> None:
-        port = self.ports["proxied"]
-        for version, seen in (("v1", "127.0.0.1"), ("v2", "-")):
-            await self.assert_well(
-                f"http path=/health host={version}", port, proxy_protocol=version
-            )
-            self.nginx.wait_for(rf"checked \[{re.escape(seen)}\] {version} GET /health .* 200")
-            await self.assert_well("tcp", port, proxy_protocol=version)
 
     async def test_proxy_protocol_before_tls(self) -> None:
         tls = BackendTLS(ServerTLS(ca=self.certificate.chain))

@@ -21,7 +21,6 @@ from tests.interop.screen import Screen
 from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
 from tests.programs import require_program
 from tests.service.test_privileges import python_for_everybody
-from tests.support.ports import free_port
 
 _SITES = """
 server {{
@@ -231,24 +230,3 @@ class BanningUsersTests(InteropTestCase):
         self.assertNotIn("192.0.2.8", out)
         found = self.ask(*member, "unban", *by, "192.0.2.7")
         self.assertEqual(found, (0, "192.0.2.7 is no longer banned\n", ""))
-
-    def test_token(self) -> None:
-        """By TCP, who knows the token may; who does not, or may not read its file, is told how it is given."""
-        port = free_port()
-        token = self.own_folder / "token"
-        self.start(f"admin = 127.0.0.1:{port}\nadmin_token = {token}")
-        eventually(token.exists, "there is a token")
-        by = ("--admin", f"127.0.0.1:{port}")
-        ban = ("ban", *by, "192.0.2.7")
-        code, _, err = self.ask(_MEMBER, _MEMBER, *ban)
-        self.assertEqual(code, 1)
-        self.assertIn("needs a token; pass --token-file FILE", err)
-        code, _, err = self.ask(_MEMBER, _MEMBER, *ban, "--token-file", str(token))
-        self.assertEqual(code, 2)
-        self.assertIn("cannot be read: Permission denied", err)
-        code, _, err = self.ask(_MEMBER, _MEMBER, *ban, TXMUX_ADMIN_TOKEN="guessed")
-        self.assertEqual(code, 1)
-        self.assertIn("this is not the token of the service at", err)
-        secret = token.read_text().strip()
-        found = self.ask(_MEMBER, _MEMBER, *ban, TXMUX_ADMIN_TOKEN=secret)
-        self.assertEqual(found, (0, "192.0.2.7 is banned\n", ""))

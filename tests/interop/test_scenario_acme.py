@@ -1,18 +1,17 @@
 """`acme/`: pebble is the authority, lego or certbot asks it for certificates, and it looks at them through txmux's ports."""
 
-import json
 import socket
 import ssl
 from typing import ClassVar
 
 from cryptography import x509
 
-from tests.interop.children import PATIENCE, Child, eventually, output_of
+from tests.interop.children import PATIENCE, eventually, output_of
 from tests.interop.namespaces import mounted
+from tests.interop.pebble import Pebble
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
 from tests.programs import require_program
-from tests.support.certificates import make_authority
 
 _NAME = "www.example.com"
 _LEGO = (
@@ -28,11 +27,6 @@ _FIRST = (
 )
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
 class AcmeTests(ScenarioTestCase):
     """The examples, with an authority of the test; what they lead to is Redis here."""
 
@@ -41,37 +35,14 @@ class AcmeTests(ScenarioTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        for program in ("lego", "pebble"):
-            require_program(program)
+        require_program("lego")
         cls.share(start_redis(cls.folder, 8080))
         system = cls.make_folder("ssl")
         acme = cls.make_folder("ssl/acme/certificates")
-        authority = make_authority()
-        authority.write(cls.folder / "ca.pem")
-        server = authority.issue("127.0.0.1")
-        (cls.folder / "pebble.pem").write_bytes(server.pem)
-        (cls.folder / "pebble.key").write_bytes(server.key_pem())
         output_of(*_FIRST, "-out", acme / f"{_NAME}.crt", "-keyout", acme / f"{_NAME}.key")
-        hosts = cls.folder / "hosts"
-        hosts.write_text(f"127.0.0.1 localhost {_NAME}\n")
-        cls.before = mounted({"/etc/hosts": hosts, "/etc/ssl": system})
-        settings = {
-            "listenAddress": "127.0.0.1:14000",
-            "managementListenAddress": "127.0.0.1:15000",
-            "certificate": str(cls.folder / "pebble.pem"),
-            "privateKey": str(cls.folder / "pebble.key"),
-            "httpPort": 80,
-            "tlsPort": 443,
-            "ocspResponderURL": "",
-            "externalAccountBindingRequired": False,
-        }
-        (cls.folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
+        cls.before = mounted({"/etc/ssl": system})
         cls.mux = cls.share(Example(EXAMPLES / "acme/lego.ini", {"/etc/ssl": system}))
-        told = ("env", "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0")
-        pebble = ("pebble", "-config", str(cls.folder / "pebble.json"))
-        cls.share(Child(*cls.before, *told, *pebble))
-        # It says so before it does.
-        eventually(lambda: _listens(14000), "the authority listens")
+        cls.share(Pebble(cls.folder, port=14000, challenged=443, web=80, nonces=0))
 
     def lego(self, *command: str) -> str:
         """Run lego, and give the number of the certificate that new clients see afterwards."""

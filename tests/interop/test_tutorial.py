@@ -3,13 +3,12 @@
 import os
 import re
 import shlex
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.children import Child, eventually, run
+from tests.interop.children import Child, eventually, listens, run
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.servers import start_sshd
 from tests.programs import require_program
@@ -36,11 +35,6 @@ def _typed(block: str) -> Iterator[tuple[str, str]]:
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         command, _, seen = part.partition("\n")
         yield command, seen
-
-
-def _listens() -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", 8443)) == 0
 
 
 def _lasting(text: str) -> str:
@@ -83,7 +77,7 @@ class TutorialTests(TutorialTestCase):
         web, secret = _blocks("Three servers", "console")
         cls.begin_all(web).wait_for("Serving HTTP on")
         cls.begin_all(secret, "secret")
-        eventually(_listens, "there is a TLS server on port 8443")
+        eventually(lambda: listens(8443), "there is a TLS server on port 8443")
         (rules,) = _blocks("The rules", "ini")
         (cls.folder / "rules.ini").write_text(rules)
         start, _ = _blocks("Run it", "console")

@@ -8,7 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens, run
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, proxied_site, start_nginx, start_sshd
 from tests.processes.running import is_gone
@@ -38,14 +38,8 @@ _LISTENER = "[listen {name}]\nendpoint = 127.0.0.1:0\ndefault = {name}\n[backend
 
 class ProxyTestCase(InteropTestCase):
     def started(self, child: Child, port: int) -> str:
-        """Wait until a program accepts connections, and return where."""
-
-        def answers() -> bool:
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
-
         self.own(child)
-        eventually(answers, f"a proxy listens: {child.output}")
+        eventually(lambda: listens(port), f"a proxy listens: {child.output}")
         return f"127.0.0.1:{port}"
 
     def dante(self, blocked: int = 1) -> str:

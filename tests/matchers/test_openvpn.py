@@ -52,6 +52,16 @@ SAMPLES = (
     ),
     bytes.fromhex("0161 50 c5606f8a3485d653 0f000001 6b001b76 aaa27ca6e604f3844028ae505e1545bc"),
 )
+WRAPPED_KEY = bytes.fromhex(
+    "e4dacd69d01e02ee7a809c449dac894376c34e2c57560b35d89439f986872f47a6dc7d308b117672"
+    "b4b56f2b5e1374657d56975f9f9b49bac53f40111464202b9c0655f161ff846a5a0145fa706af185"
+    "132768521019539ba17b725239e3ddc7082eecb3c2b210cc4232ebe76cdcce01c9489a26c2792ace"
+    "014e69b419068acf00e4fb427469b5fed02c6470c42ba40ce19aa135126637c78faf4b661a2670ee"
+    "b9b7120e71eeaa764b7c8b136faeb9a9a8e517cc723cdbbd6b9d14441c7f4bc9eb476bd3c4bd864d"
+    "b2a146baa3bc5c128a1aa0239e8d5041b34d07aa3463f2620268973dcf0b52bc213119b7bd476789"
+    "86bace4d8b2d747669c277e1b978eff0d02a28eca796adc364eecf03330a69f400416811308755a5"
+    "c29fe99d778966240722aaeb78586f9d9b012b"
+)
 # Recorded from OpenVPN 2.6.14 over UDP: plain, with --tls-auth by SHA-1 and by SHA-256, with --tls-crypt, with
 # --tls-crypt-v2; and the second attempts of the last four.
 DATAGRAMS = (
@@ -69,15 +79,9 @@ DATAGRAMS = (
     ),
     bytes.fromhex(
         "509305aace9af37b730f0000016b00fd13778885b46e01c2c0d58e7a409ca72f8efc6e8f24188bc8"
-        "9f6814e97dba8d21291e7113d01ee4dacd69d01e02ee7a809c449dac894376c34e2c57560b35d894"
-        "39f986872f47a6dc7d308b117672b4b56f2b5e1374657d56975f9f9b49bac53f40111464202b9c06"
-        "55f161ff846a5a0145fa706af185132768521019539ba17b725239e3ddc7082eecb3c2b210cc4232"
-        "ebe76cdcce01c9489a26c2792ace014e69b419068acf00e4fb427469b5fed02c6470c42ba40ce19a"
-        "a135126637c78faf4b661a2670eeb9b7120e71eeaa764b7c8b136faeb9a9a8e517cc723cdbbd6b9d"
-        "14441c7f4bc9eb476bd3c4bd864db2a146baa3bc5c128a1aa0239e8d5041b34d07aa3463f2620268"
-        "973dcf0b52bc213119b7bd47678986bace4d8b2d747669c277e1b978eff0d02a28eca796adc364ee"
-        "cf03330a69f400416811308755a5c29fe99d778966240722aaeb78586f9d9b012b"
-    ),
+        "9f6814e97dba8d21291e7113d01e"
+    )
+    + WRAPPED_KEY,
     bytes.fromhex(
         "38111c41a0033aa5103e152eae0352ea9256aa24cfbceaac313ec94d53000000026b00fd060000000000"
     ),
@@ -91,23 +95,14 @@ DATAGRAMS = (
     ),
     bytes.fromhex(
         "509305aace9af37b730f0000026b00fd13d71219f380a7d78820da2fee60eeb8da0498d4bc210181"
-        "08c18618fb292e3293d895dfe3d8e4dacd69d01e02ee7a809c449dac894376c34e2c57560b35d894"
-        "39f986872f47a6dc7d308b117672b4b56f2b5e1374657d56975f9f9b49bac53f40111464202b9c06"
-        "55f161ff846a5a0145fa706af185132768521019539ba17b725239e3ddc7082eecb3c2b210cc4232"
-        "ebe76cdcce01c9489a26c2792ace014e69b419068acf00e4fb427469b5fed02c6470c42ba40ce19a"
-        "a135126637c78faf4b661a2670eeb9b7120e71eeaa764b7c8b136faeb9a9a8e517cc723cdbbd6b9d"
-        "14441c7f4bc9eb476bd3c4bd864db2a146baa3bc5c128a1aa0239e8d5041b34d07aa3463f2620268"
-        "973dcf0b52bc213119b7bd47678986bace4d8b2d747669c277e1b978eff0d02a28eca796adc364ee"
-        "cf03330a69f400416811308755a5c29fe99d778966240722aaeb78586f9d9b012b"
-    ),
+        "08c18618fb292e3293d895dfe3d8"
+    )
+    + WRAPPED_KEY,
 )
 # With encryption the packet's ID decides, else the end of the packet.
 DECIDED_AT = (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15)
 MATCHED = (
-    *(
-        (sample + sample, at)
-        for sample, at in zip(SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True)
-    ),
+    *((sample + sample, at) for sample, at in zip(SAMPLES, DECIDED_AT, strict=True)),
     # All sizes of digests are known.
     *((tls_auth(size), 2 + 22 + size) for size in (16, 20, 28, 32, 36, 48, 64)),
     # Clients with key method 1, before 2.5, have another opcode.

@@ -62,6 +62,8 @@ class SampleTests(CheckTestCase):
 
 
 class PredicateTests(CheckTestCase):
+    """What predicates must not do."""
+
     def test_raises(self) -> None:
         """Raise."""
 

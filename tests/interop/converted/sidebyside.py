@@ -14,7 +14,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any, ClassVar
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens
 from tests.interop.originals import HTTP, Named
 from tests.interop.servers import nginx_stream
 from tests.support.ports import free_port
@@ -219,14 +219,7 @@ class SslhTestCase(SideBySideTestCase):
             self.own(Child("sh", "-c", '. "$0"; exec "$DAEMON" -f $DAEMON_OPTS', file))
         else:
             self.own(Child("sslh", f"-F{file}"))
-        eventually(self.listens, "sslh listens")
-
-    def listens(self) -> bool:
-        for port in self.ports[0].values():
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)):
-                    return False
-        return True
+        eventually(lambda: all(map(listens, self.ports[0].values())), "sslh listens")
 
 
 def _groups(names: re.Match[str]) -> str:

@@ -4,8 +4,6 @@ import asyncio
 import random
 from typing import ClassVar
 
-from aioquic.tls import SessionTicket
-
 from tests.interop.children import eventually
 from tests.interop.quic.case import QuicCase, on_asyncio
 from tests.interop.quic.content import content
@@ -21,7 +19,6 @@ class AioquicTests(QuicCase):
     wanted: ClassVar = {
         "site": (),
         "shop": (),
-        "careful": ("--retry",),
         "newer": ("--versions=6b3343cf,1",),
     }
 
@@ -69,42 +66,6 @@ class AioquicTests(QuicCase):
         self.assertEqual({line["facts"]["sni"] for line in lines}, {"shop.example.com"})
 
     @on_asyncio
-    async def test_retry(self) -> None:
-        """A server that wants to see the client's address first is asked again, by the same flow."""
-        settings = configuration("careful.example.com")
-        async with client(self.mux.port, settings) as one:
-            await self.assert_served(one, "careful", 1000)
-        self.assert_logged("careful", sni="careful.example.com", quic="1")
-
-    @on_asyncio
-    async def test_early_data(self) -> None:
-        """A client that comes again sends its request with its hello."""
-        site = self.servers["site"]
-        tickets: list[SessionTicket] = []
-        before = len(site.told("established"))
-        async with client(self.mux.port, configuration("site.example.com"), tickets=tickets) as one:
-            await one.get("/10")
-        again = configuration("site.example.com", session_ticket=tickets[-1])
-        async with client(self.mux.port, again, waits=False) as one:
-            await self.assert_served(one, "site", 100_000)
-            assert one.established is not None
-            self.assertTrue(one.established.early_data_accepted)
-        # It has answered before the handshake was over for it, and tells of that later.
-        eventually(lambda: len(site.told("established")) == before + 2, "the server tells of both")
-        self.assertTrue(site.told("established")[-1]["early"])
-        lines = self.logged(self.mux)
-        self.assertEqual([line["route"] for line in lines], ["site", "site"])
-
-    @on_asyncio
-    async def test_negotiation(self) -> None:
-        """A version that nobody knows leads to a server that offers others; the client goes on there with one of them."""
-        settings = configuration("site.example.com", versions=(NOT_KNOWN, V1))
-        async with client(self.mux.port, settings) as one:
-            await self.assert_served(one, "site", 1000)
-            self.assertEqual(one.version, V1)
-        self.assert_logged("others", quic="other")
-
-    @on_asyncio
     async def test_server_goes_on_with_another_version(self) -> None:
         settings = configuration("newer.example.com", versions=(V2, V1), begins=V1)
         async with client(self.mux.port, settings) as one:
@@ -114,7 +75,7 @@ class AioquicTests(QuicCase):
 
     @on_asyncio
     async def test_many_at_once(self) -> None:
-        names = ("site", "shop", "careful")
+        names = ("site", "shop", "newer")
 
         async def run_one(number: int) -> None:
             name = names[number % 3]

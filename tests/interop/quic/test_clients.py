@@ -12,7 +12,7 @@ from unittest import SkipTest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
-from tests.interop.children import Child, output_of, run
+from tests.interop.children import output_of, run
 from tests.interop.mux import Record
 from tests.interop.namespaces import mounted
 from tests.interop.quic.case import QuicCase, require_curl
@@ -95,15 +95,6 @@ class ClientTests(QuicCase):
             got = self._download(name, 2 * _MIB)
             self.assertEqual(got, content(name, 2 * _MIB))
         self.routes()
-
-    def test_port_given_again(self) -> None:
-        """A NAT gives the port of one client of ngtcp2 to the next one: that comes to the server of its name, too."""
-        command = (sys.executable, "-m", "tests.interop.quic.one_port", str(self.mux.port))
-        child = self.own(Child(*command))
-        port = int(child.wait_for(r"port (\d+)")[1])
-        for name in ("site", "shop"):
-            self.assertEqual(self._download(name, _MIB, port=port), content(name, _MIB))
-        self.assertEqual(len({line["client"] for line in self.routes()}), 1)
 
     def test_another_network(self) -> None:
         """It changes its network on purpose, and takes another connection ID: it goes on if the default is its server."""

@@ -1,14 +1,12 @@
 """Clients whose NAT gives them another port or address while they speak HTTP/3."""
 
 import asyncio
-import hashlib
 import itertools
-import sys
 from typing import ClassVar
 
-from tests.interop.children import Child, eventually
+from tests.interop.children import eventually
 from tests.interop.namespaces import Namespace, cable
-from tests.interop.quic.case import QuicCase, Server, on_asyncio, require_curl
+from tests.interop.quic.case import QuicCase, Server, on_asyncio
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import PATIENCE, H3Client, client, configuration
 from tests.programs import require_program
@@ -53,26 +51,6 @@ class Nat:
         )
 
 
-_CURL = """
-import hashlib, io, sys
-from curl_cffi import Curl, CurlInfo, CurlOpt
-from curl_cffi.const import CurlHttpVersion
-
-curl = Curl()
-for number in range(3):
-    got = io.BytesIO()
-    curl.setopt(CurlOpt.URL, b"https://site.example.com/100000")
-    curl.setopt(CurlOpt.RESOLVE, [f"site.example.com:443:{sys.argv[1]}".encode()])
-    curl.setopt(CurlOpt.HTTP_VERSION, CurlHttpVersion.V3ONLY)
-    curl.setopt(CurlOpt.SSL_VERIFYPEER, 0)
-    curl.setopt(CurlOpt.SSL_VERIFYHOST, 0)
-    curl.setopt(CurlOpt.WRITEDATA, got)
-    curl.perform()
-    connects = curl.getinfo(CurlInfo.NUM_CONNECTS)
-    print(number, connects, hashlib.sha256(got.getvalue()).hexdigest(), flush=True)
-    sys.stdin.readline()
-curl.close()
-"""
 _COUNT = 3 * 1024 * 1024
 _RULES = f"""
 [listen u]
@@ -147,19 +125,3 @@ class NatTests(QuicCase):
             answer = await one.get("/10")
             self.assertEqual(answer.body, content("site", 10))
         self.assert_noticed_nothing(OUTER[0])
-
-    def test_curl(self) -> None:
-        """So it is with the library of curl, whose QUIC is that of ngtcp2; it keeps its connection."""
-        require_curl()
-        child = self.own(Child(sys.executable, "-c", _CURL, PUBLIC, stdin=True))
-        assert child.process.stdin is not None
-        for number, address in enumerate((*OUTER, "")):
-            found = child.wait_for(rf"^{number} (\d+) (\w+)$")
-            digest = hashlib.sha256(content("site", 100_000)).hexdigest()
-            self.assertEqual((found[1], found[2]), ("0" if number else "1", digest))
-            if address:
-                self.give(address)
-            child.process.stdin.write(b"\n")
-            child.process.stdin.flush()
-        child.wait()
-        self.assert_noticed_nothing(OUTER[1])
