@@ -57,41 +57,6 @@ class PerSourceTest(SynchronousTestCase):
         assert permit is not None
         return permit
 
-    def test_connections_of_a_source_are_limited(self) -> None:
-        per_source = self.limited(SourceLimits(connections=2))
-        first = self.entered(per_source)
-        self.entered(per_source)
-        self.assertIsNone(per_source.enter(1))
-        self.entered(per_source, 2)
-        first.release()
-        self.entered(per_source)
-        self.assertIsNone(per_source.enter(1))
-
-    def test_settled_connections_leave_the_undecided_limit(self) -> None:
-        per_source = self.limited(SourceLimits(undecided=1))
-        first = self.entered(per_source)
-        self.assertIsNone(per_source.enter(1))
-        first.settle()
-        second = self.entered(per_source)
-        first.release()
-        self.assertIsNone(per_source.enter(1))
-        second.release()
-        self.entered(per_source)
-
-    def test_burst_then_rate_and_refused_ones_cost_nothing(self) -> None:
-        per_source = self.limited(SourceLimits(interval=SECOND // 4, burst=3))
-        for _ in range(3):
-            self.entered(per_source).release()
-        for _ in range(4):
-            for _ in range(5):
-                self.assertIsNone(per_source.enter(1))
-            self.clock.advance(0.25)
-            self.entered(per_source).release()
-        self.clock.advance(1000)
-        for _ in range(3):
-            self.entered(per_source)
-        self.assertIsNone(per_source.enter(1))
-
     def test_no_connection_of_a_burst_is_lost_by_rounding(self) -> None:
         self.clock.advance(1795163804.087)
         limits = SourceLimits.for_listener(Listener("x", connection_rate_per_source=Rate(3.0, 30)))

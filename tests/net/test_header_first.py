@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from twisted.internet import defer, error, ssl
+from twisted.internet import defer, error
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IAddress, IConnector
-from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.internet.testing import StringTransport
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from tests.support.ports import free_port
@@ -154,45 +150,3 @@ class LoopbackTests(TestCase):
         endpoint = clientFromString(reactor, f"unix:{path}")
         await endpoint.connect(HeaderFirst(Recorder(client), HEADER))
         await self.check(client)
-
-    async def test_under_tls(self) -> None:
-        certificate = make_authority("localhost", "localhost").private()
-        inner, client = Peer(), Client()
-        outer = TlsBehindHeader(certificate.options(), inner)
-        factory = Factory.forProtocol(lambda: outer)
-        factory.noisy = False
-        tls = TLSMemoryBIOFactory(
-            ssl.optionsForClientTLS("localhost", certificate),
-            isClient=True,
-            wrappedFactory=Recorder(client),
-        )
-        endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{listen(self, factory)}")
-        await endpoint.connect(HeaderFirst(tls, HEADER))
-        await inner.has(len(GREETING))
-        inner.send(b"answer")
-        inner.close()
-        await client.is_lost()
-        await inner.is_lost()
-        self.assertEqual(outer.header, HEADER)
-        self.assertEqual((inner.received, client.received), (GREETING, b"answer"))
-
-
-class TlsBehindHeader(Protocol):
-    """Take as many bytes as the header has, and give all others to a TLS server."""
-
-    def __init__(self, options: Any, inner: Protocol) -> None:
-        self.header = b""
-        factory = Factory.forProtocol(lambda: inner)
-        tls = TLSMemoryBIOFactory(options, isClient=False, wrappedFactory=factory)
-        self.tls = tls.buildProtocol(None)
-
-    def dataReceived(self, data: bytes) -> None:
-        missing = len(HEADER) - len(self.header)
-        self.header += data[:missing]
-        if missing and len(self.header) == len(HEADER):
-            self.tls.makeConnection(self.transport)
-        if data[missing:]:
-            self.tls.dataReceived(data[missing:])
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.tls.connectionLost(reason)

@@ -265,25 +265,6 @@ def _unsent(peer: Peer) -> int:
 class OrderContract(RelayCase):
     """Bytes, half-closes, slow readers, and time."""
 
-    async def test_carries_both_ways(self) -> None:
-        client, server = await self.start()
-        client.send(b"question")
-        await server.has(8)
-        server.send(b"the answer")
-        await client.has(10)
-        client.close()
-        server.close()
-        result = await self.over(client, server)
-        self.assertEqual(bytes(server.received), b"question")
-        self.assertEqual(bytes(client.received), b"the answer")
-        self.assertEqual(result, RelayResult("done", bytes_in=8, bytes_out=10))
-
-    async def test_pending_goes_first(self) -> None:
-        client, server = await self.start(pending=b"first ")
-        client.send(b"second")
-        await server.has(12)
-        self.assertEqual(bytes(server.received), b"first second")
-
     async def test_client_half_close(self) -> None:
         client, server = await self.start()
         client.send(b"all I have to say")
@@ -532,24 +513,6 @@ _MiB = 2**20
 
 class ResetContract(RelayCase):
     """A reset is passed on as a reset, after what came before it; for sockets that know resets."""
-
-    async def test_client_reset(self) -> None:
-        client, server = await self.start()
-        client.send(b"unfinished sent")
-        await server.has(15)
-        client.reset()
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "client-reset")
-        self.assertTrue(server.was_reset())
-
-    async def test_server_reset(self) -> None:
-        client, server = await self.start()
-        server.send(b"half an ans")
-        await client.has(11)
-        server.reset()
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "server-reset")
-        self.assertTrue(client.was_reset())
 
     async def test_reset_after_all_was_said(self) -> None:
         client, server = await self.start()

@@ -23,28 +23,6 @@ class TimersTest(SynchronousTestCase):
         verifyObject(IReactorTime, self.timers)
         verifyObject(IDelayedCall, self.timers.callLater(1, self.called.append, "x"))
 
-    def test_in_time(self) -> None:
-        timer = self.timers.callLater(5, self.called.append, "five")
-        self.timers.callLater(2, self.called.append, "two")
-        self.clock.advance(2)
-        self.assertEqual(self.called, ["two"])
-        self.clock.advance(2.9)
-        self.assertTrue(timer.active())
-        self.clock.advance(0.1)
-        self.assertEqual(self.called, ["two", "five"])
-        self.assertFalse(timer.active())
-        self.assertEqual(self.timers.getDelayedCalls(), [])
-
-    def test_cancel(self) -> None:
-        first = self.timers.callLater(5, self.called.append, "first")
-        self.clock.advance(1)
-        self.timers.callLater(5, self.called.append, "second")
-        first.cancel()
-        self.clock.advance(4)
-        self.assertEqual(self.called, [])
-        self.clock.advance(1)
-        self.assertEqual(self.called, ["second"])
-
     def test_no_memory(self) -> None:
         """Where memory lacks to be rung again, those that wait are not forgotten, though no other timer follows."""
         self.timers.callLater(1, self.called.append, "a")
