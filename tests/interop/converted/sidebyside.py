@@ -275,7 +275,7 @@ def heard(client: str, port: int, *, source: str = "127.0.0.1") -> str:
         *words, kind = words
     # All is made before the connection, lest a busy machine make a silent client of any.
     context, name = _trusting_all(words), _name(words)
-    data = _hello(words) if kind == "hello" else _DATA[kind]
+    data = first_bytes(" ".join((kind, *words)))
     with contextlib.suppress(ConnectionError, ssl.SSLError), contextlib.ExitStack() as opened:
         with _SPEAKING:
             stream = socket.create_connection(("127.0.0.1", port), PATIENCE, (source, 0))
@@ -285,6 +285,12 @@ def heard(client: str, port: int, *, source: str = "127.0.0.1") -> str:
             stream.sendall(data)
         return _answer(stream)
     return ""
+
+
+def first_bytes(client: str) -> bytes:
+    """Give what a client without TLS of its own says first; see `heard`."""
+    kind, *words = client.split()
+    return _hello(words) if kind == "hello" else _DATA[kind]
 
 
 def _answer(stream: socket.socket) -> str:

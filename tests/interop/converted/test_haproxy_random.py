@@ -2,19 +2,20 @@
 
 import itertools
 import random
+import re
 from collections.abc import Mapping
 
 from tests.interop.children import Child, InteropTestCase
-from tests.interop.converted.sidebyside import HaproxyTestCase
+from tests.interop.converted.sidebyside import HaproxyTestCase, first_bytes
 from tests.interop.mux import Mux
-from tests.interop.originals import HALF_HELLO, HELLO, HTTP, Named, client_hello, said_at_once
+from tests.interop.originals import HALF_HELLO, Named, said_at_once
 from tests.interop.servers import make_certificate
 from tests.processes.running import family_of
 from tests.support.ports import free_port
 from txmux.convert.formats import Conversion, convert
 from txmux.detection.registry import installed_matchers
 
-_COUNT = 40
+_COUNT = 120
 _AT_ONCE = 100
 _SEED = 11
 _DEFAULTS = """
@@ -33,9 +34,25 @@ _ACLS = """
     acl other req.payload(0,1) -m bin 01
     acl some req.len gt 0
     acl get method GET
+    acl host hdr(host) -i a.example
+    acl ssh payload(0,7) -m bin 5353482d322e30
+    acl vpn req.payload(2,1) -m bin 38
+    acl named req.ssl_sni -m found
+    acl begun req.ssl_sni -m beg mail. imap.
+    acl ended req_ssl_sni -m end .zone.example
+    acl part req.ssl_sni -m sub staging
+    acl number req.ssl_sni -m reg ^node[0-9]+\\.example$
+    acl two req.ssl_alpn h2
+    acl one req.ssl_alpn http/1.1
 """
-_TESTS = ("ssl", "x", "lan", "pay", "other", "some", "get", "HTTP")
-_CLIENTS = (b"", HTTP, HELLO, HALF_HELLO, client_hello("x.example"), b"\0\1\2\3\r\n", b"GE")
+_TESTS = (*re.findall("acl ([a-z]+)", _ACLS), "HTTP", "METH_POST")
+_CLIENTS = (
+    *(b"GE", HALF_HELLO),
+    *map(first_bytes, ("silent", "http", "post", "ssh", "openvpn", "binary", "hello")),
+    *map(first_bytes, ("hello x.example alpn=h2,http/1.1", "hello mail.example alpn=http/1.1")),
+    *map(first_bytes, ("hello a.zone.example", "hello my-staging.zone.example alpn=x")),
+    *map(first_bytes, ("hello node12.example alpn=h2", "hello node.example")),
+)
 _SOURCES = ("127.0.0.1", "127.0.0.2")
 _BACKENDS = ("a", "b", "c")
 
@@ -99,7 +116,7 @@ class RandomTests(InteropTestCase):
             Mux(self.folder, self.converted("".join(texts[1])).text.replace("# LOOK:", "#"))
         )
         sure = [n for n in range(_COUNT) if not self.converted(texts[1][n]).has_looks]
-        self.assertGreater(len(sure), _COUNT / 3)
+        self.assertGreater(len(sure), _COUNT / 4)
         asked = [(n, data, source) for n in sure for data in _CLIENTS for source in _SOURCES]
         processes = [*family_of(original.pid), mux.child.pid]
         heard: list[list[str]] = [[], []]

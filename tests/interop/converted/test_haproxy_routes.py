@@ -50,27 +50,6 @@ class FirstBytesTests(HaproxyTestCase):
             {"ssh": "silent, ssh", "web": "hello a", "": "text"},
         )
 
-    def test_http_ssh_openvpn_and_the_rest(self) -> None:
-        self.prove_frontend(
-            """
-            tcp-request content accept if HTTP
-            tcp-request content accept if { req.ssl_hello_type 1 }
-            acl from_ssh req.payload(0,4) -m str SSH-
-            acl from_vpn req.payload(2,1) -m bin 38
-            tcp-request content accept if from_ssh or from_vpn
-            use_backend web if HTTP
-            use_backend ssh if from_ssh
-            use_backend vpn if from_vpn !{ req.ssl_hello_type 1 }
-            default_backend tls
-            """,
-            {
-                "web": "http",
-                "ssh": "ssh",
-                "vpn": "openvpn",
-                "tls": "hello a.example, socks, silent",
-            },
-        )
-
     def test_expressions_without_case_on_two_ports(self) -> None:
         self.prove(
             r"""
@@ -110,122 +89,8 @@ class FirstBytesTests(HaproxyTestCase):
             {"one": "rdp", "": "http, text, silent, hello a.example"},
         )
 
-    def test_binary_text_and_expression(self) -> None:
-        self.prove_frontend(
-            """
-            acl socks req.payload(0,1) -m bin 05
-            acl redis req.payload(0,1) -m str *
-            acl jabber req.payload(0,60) -m reg ^<.xml.*stream
-            tcp-request content accept if { req.len gt 0 }
-            use_backend socks if socks
-            use_backend redis if redis
-            use_backend jabber if jabber
-            default_backend other
-            """,
-            {"socks": "socks", "redis": "redis", "jabber": "xmpp", "other": "http, silent"},
-            looks=1,
-        )
-
-    def test_http_by_method_and_host(self) -> None:
-        self.prove_frontend(
-            """
-            tcp-request content accept if HTTP
-            use_backend upload if METH_POST
-            use_backend named if { hdr(host) -i a.example }
-            default_backend other
-            """,
-            {"upload": "post", "named": "http", "other": "text, silent"},
-        )
-
 
 class NameTests(HaproxyTestCase):
-    def test_ends_beginnings_parts_and_expressions(self) -> None:
-        self.prove_frontend(
-            """
-            tcp-request content accept if { req.ssl_hello_type 1 }
-            acl mail req.ssl_sni -m beg mail. imap.
-            acl zone req_ssl_sni -m end .zone.example
-            acl test req.ssl_sni -m sub staging
-            acl numbered req.ssl_sni -m reg ^node[0-9]+\\.example$
-            use_backend mail if mail
-            use_backend zone if zone !test
-            use_backend test if test
-            use_backend nodes if numbered
-            default_backend rest
-            """,
-            {
-                "mail": "hello mail.example",
-                "zone": "hello a.zone.example",
-                "test": "hello staging.zone.example, hello my-staging.example",
-                "nodes": "hello node12.example",
-                "rest": "hello node.example, ssh, silent",
-            },
-        )
-
-    def test_without_name_is_turned_away(self) -> None:
-        self.prove_frontend(
-            """
-            tcp-request content reject if { req.ssl_hello_type 1 } !{ req.ssl_sni -m found }
-            tcp-request content accept if { req.ssl_hello_type 1 }
-            default_backend web
-            """,
-            {"": "hello", "web": "hello a.example, http, silent"},
-        )
-
-    def test_names_other_tls_and_nobody_else(self) -> None:
-        self.prove(
-            """
-            defaults
-                mode tcp
-                option tcplog
-                option dontlognull
-                timeout connect 24h
-                timeout client 24h
-                timeout server 24h
-            frontend ssl
-                mode tcp
-                bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
-                tcp-request content accept if { req.ssl_hello_type 1 }
-                acl one req_ssl_sni -i one.example
-                acl also req_ssl_sni -i one.example
-                acl two  req_ssl_sni -i two.example
-                use_backend first if also
-                use_backend second if two
-                use_backend third if { req.ssl_hello_type 1 } !also !two !one
-            backend first
-                option ssl-hello-chk
-                server s <first>
-            backend second
-                option ssl-hello-chk
-                server s <second>
-            """,
-            {
-                "first": "hello one.example",
-                "second": "hello Two.Example",
-                "third": "hello x.example, hello",
-                "": "ssh, silent",
-            },
-        )
-
-    def test_neither_of_two_protocols(self) -> None:
-        self.prove_frontend(
-            """
-            tcp-request content accept if { req.ssl_hello_type 1 }
-            acl is_h1 req.ssl_alpn http/1.1
-            acl is_h2 req.ssl_alpn h2
-            acl has_sni req.ssl_sni -m found
-            use_backend nameless if !is_h1 !is_h2 !has_sni
-            use_backend vpn if !is_h1 !is_h2 has_sni
-            default_backend web
-            """,
-            {
-                "web": "hello a.example alpn=h2,http/1.1, hello a.example alpn=http/1.1, hello alpn=h2",
-                "vpn": "hello a.example, hello a.example alpn=x",
-                "nameless": "hello, ssh, silent",
-            },
-        )
-
     def test_frontend_behind_frontend_by_proxy_header(self) -> None:
         self.prove(
             """
@@ -253,17 +118,6 @@ class NameTests(HaproxyTestCase):
 
 
 class RuleTests(HaproxyTestCase):
-    def test_all_but_one_protocol_rejected(self) -> None:
-        self.prove_frontend(
-            """
-            tcp-request content reject if !{ req_ssl_hello_type 1 }
-            use_backend a if { req_ssl_sni -i X.example }
-            default_backend b
-            """,
-            {"": "silent, half, binary, http", "b": "hello www.example", "a": "hello x.example"},
-        )
-        self.assertEqual(self.found.warnings, ())
-
     def test_route_without_server(self) -> None:
         """Clients of a backend whose only server has no counterpart are closed, and reach no other backend."""
         self.prove(

@@ -16,7 +16,7 @@ _EXPRESSIONS = (
     r"~^www\.",
     r"~\.example\.org$",
     r"~*^MAIL\.",
-    r"~^(a|b)\.x\.",
+    r"~*^(?<who_is>a|b)\.x\.",
     "~example",
     "~^$",
     "~.",

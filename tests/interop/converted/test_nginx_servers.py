@@ -146,23 +146,6 @@ class ServerTests(NginxTestCase):
             {"": f"silent from {a}, silent, http from {c}", "few": f"silent from {b}"},
         )
 
-    def test_smallest_network_counts(self) -> None:
-        a, b, c = _OTHERS
-        self.prove(
-            f"""
-            geo $up {{
-                default        <rest>;
-                127.0.0.0/29   <near>;
-                {a}            <a>;
-            }}
-            map $remote_addr $other {{ {b} <b>; default $up; }}
-            server {{ listen 127.0.0.1:<port>; proxy_pass $up; }}
-            server {{ listen 127.0.0.1:<port1>; proxy_pass $other; }}
-            """,
-            {"a": f"silent from {a}", "rest": "silent from 127.0.0.9", "near": f"http from {b}"},
-            {"b": f"http from {b}", "a": f"http from {a}", "near": f"silent from {c}"},
-        )
-
     def test_networks_and_names(self) -> None:
         self.prove(
             """
