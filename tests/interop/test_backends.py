@@ -99,9 +99,6 @@ class KilledTests(InteropTestCase):
             os.kill(pid, signal.SIGKILL)
         child.wait()
 
-    def ask(self, mux: Mux) -> str:
-        return output_of("curl", "-q", "-sS", f"http://127.0.0.1:{mux.port}/").decode().strip()
-
     def test_only_what_the_killed_server_had_accepted_is_lost(self) -> None:
         ports = [free_port() for _ in range(3)]
         servers = [self.start_server(port) for port in ports]
@@ -136,24 +133,6 @@ class KilledTests(InteropTestCase):
             self.assertLessEqual(len(tried), 2 + _CLIENTS)
             mux.child.wait_for(rf"backend pool: {killed} is (ejected|down): ")
             servers[0] = self.start_server(ports[0])
-
-    def test_check_brings_it_back(self) -> None:
-        ports = [free_port() for _ in range(2)]
-        servers = [self.start_server(port) for port in ports]
-        check = "check = http interval=200ms timeout=3m rise=2 fall=2\neject = off"
-        mux = self.own(
-            Mux(self.folder, pool_rules(*(f"127.0.0.1:{port}" for port in ports), more=check))
-        )
-        self.assertEqual({self.ask(mux) for _ in range(4)}, {*map(str, ports)})
-        mux.take(4)
-        self.kill(servers[1])
-        mux.child.wait_for(rf"backend pool: 127\.0\.0\.1:{ports[1]} is down: 2 checks failed")
-        self.assertEqual([self.ask(mux) for _ in range(4)], 4 * [str(ports[0])])
-        self.assertEqual([line["facts"].get("tried") for line in mux.take(4)], 4 * [None])
-        self.start_server(ports[1])
-        mux.child.wait_for(rf"backend pool: 127\.0\.0\.1:{ports[1]} is up: 2 checks succeeded")
-        self.assertEqual({self.ask(mux) for _ in range(4)}, {*map(str, ports)})
-        self.assertEqual(mux.child.output.count(f"127.0.0.1:{ports[1]} is "), 2)
 
 
 class HangingTests(InteropTestCase):

@@ -426,18 +426,6 @@ class SharedTallyTest(SynchronousTestCase):
     def tally(self, worker: int, name: str = "raced", limit: int = 3) -> Tally:
         return self.limits.tally(limit, name, worker)
 
-    def test_limit(self) -> None:
-        one, other = self.tally(0), self.tally(1)
-        self.assertEqual([one.take(), other.take(), one.take()], [True] * 3)
-        self.assertEqual([one.take(), other.take()], [False] * 2)
-        one.give_back()
-        self.assertEqual([other.take(), one.take()], [True, False])
-        self.assertEqual((one.count, other.count), (1, 2))
-
-    def test_limits_are_separate(self) -> None:
-        self.assertTrue(self.tally(0, "", limit=1).take())
-        self.assertTrue(self.tally(0, limit=1).take())
-
     def test_worker_gone(self) -> None:
         gone, left = self.tally(0), self.tally(1)
         for _ in range(2):

@@ -51,19 +51,6 @@ class StateTest(UpgradeTestCase):
         mux.upgrade()
         self.assertEqual(self.visit(mux)[0]["reason"], "limit")
 
-    def test_ejected_server_stays_ejected(self) -> None:
-        dead, well = free_port(), self.closing()
-        pool = (
-            f"[backend pool]\nserver = 127.0.0.1:{dead}\n    127.0.0.1:{well}\n"
-            "eject = failures=1 within=1h for=1h\n"
-        )
-        mux = self.upgrading(f"{RULES}{_ROUTE}{pool}", "workers = 2")
-        eventually(lambda: "tried" in self.visit(mux)[0]["facts"], "it is ejected")
-        mux.upgrade()
-        lines = self.visit(mux, 8)
-        self.assertEqual({line["server"] for line in lines}, {f"127.0.0.1:{well}"})
-        self.assertFalse(any("tried" in line["facts"] for line in lines))
-
     def test_server_that_is_down_stays_down(self) -> None:
         dead, well = free_port(), self.closing()
         pool = (

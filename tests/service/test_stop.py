@@ -4,7 +4,6 @@ import itertools
 import os
 import signal
 import socket
-from typing import Any
 
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
@@ -29,14 +28,10 @@ async def _relayed(test: TestCase, port: int, backend: PeerFactory) -> tuple[Pee
 
 
 class StopTest(ServiceTestCase):
-    async def relayed(self, settings: str = "", use: Any = reactor) -> tuple[Peer, Peer, int]:
-        backend = PeerFactory()
-        text = _RULES.format(settings, listen(self, backend))
-        (port,) = self.run_service(text, use=use)
-        return *await _relayed(self, port, backend), port
-
     async def test_connections_finish(self) -> None:
-        client, server, port = await self.relayed()
+        backend = PeerFactory()
+        (port,) = self.run_service(_RULES.format("", listen(self, backend)))
+        client, server = await _relayed(self, port, backend)
         stopped = self.running.stopService()
         client.send(b"y")
         await server.has(2)
@@ -48,19 +43,6 @@ class StopTest(ServiceTestCase):
         server.close()
         await stopped
         self.assertIn("reason=done", self.log.read_text())
-
-    async def test_drained(self) -> None:
-        time = VirtualTime()
-        client, server, _ = await self.relayed("drain_timeout = 5s", use=time)
-        stopped = self.running.stopService()
-        time.advance(4.9)
-        self.assertIsNone(client.lost)
-        time.advance(0.2)
-        await client.is_lost()
-        await server.is_lost()
-        await stopped
-        self.assertIn("reason=drained", self.log.read_text())
-        self.assertEqual(time.clock.getDelayedCalls(), [])
 
     async def test_spread(self) -> None:
         """Many are ended at even distances over the second half of the drain time-out, none before."""
@@ -87,6 +69,7 @@ class StopTest(ServiceTestCase):
             await client.is_lost()
         await stopped
         self.assertEqual(self.log.read_text().count("reason=drained"), count)
+        self.assertEqual(time.clock.getDelayedCalls(), [])
 
 
 class DryRunTest(ServiceTestCase):

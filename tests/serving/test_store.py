@@ -160,23 +160,6 @@ class StoreTest(SynchronousTestCase):
         (kept,) = self.store.sockets().values()
         self.assertFalse(is_refused(kept.getsockname()))
 
-    def test_failure(self) -> None:
-        """If one cannot be opened, those that were new are closed, and nothing else has changed."""
-        self.store.open([self.listener("127.0.0.1:0")])
-        before = inodes(self.store.sockets())
-        port, path = free_port(), self.folder / "new.sock"
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
-            listener = self.listener("127.0.0.1:0", f"127.0.0.1:{port}", f"unix:{path}", endpoint)
-            with self.assertRaisesRegex(ListenError, "Address already in use"):
-                self.store.prepare([listener])
-        self.assertEqual(inodes(self.store.sockets()), before)
-        self.assertTrue(is_refused(("127.0.0.1", port)))
-        self.assertFalse(path.exists())
-        self.assertFalse(
-            any(is_refused(one.getsockname()) for one in self.store.sockets().values())
-        )
-
     def test_abandoned_sockets_are_closed(self) -> None:
         port = free_port()
         self.store.prepare([self.listener(f"127.0.0.1:{port}")]).abandon()

@@ -117,17 +117,8 @@ class GuardTests(SynchronousTestCase):
         (folder / "conftest.py").write_text(_CONFTEST)
         (folder / "test_some.py").write_text(_TESTS)
         options = ("-q", "-rN", "--no-header", "-p", "no:cacheprovider", "--rootdir", folder)
-        done = run(
-            "env",
-            "-u",
-            "PYTEST_ADDOPTS",
-            f"PYTHONPATH={_CHECKOUT}",
-            sys.executable,
-            "-m",
-            "pytest",
-            *options,
-            folder,
-        )
+        clean = ("env", "-u", "PYTEST_ADDOPTS", f"PYTHONPATH={_CHECKOUT}")
+        done = run(*clean, sys.executable, "-m", "pytest", *options, folder)
         said = done.stdout.decode()
         self.assertIn("1 failed, 12 passed, 1 skipped, 8 errors", said)
         self.assertEqual(said.count("has left behind:"), 8)

@@ -179,20 +179,6 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual(await client.asks(again, port), answering(served("a")))
         self.assertEqual(len({*self.a.senders}), 1)
 
-    async def test_server_without_ids_gets_all_unknown_ids(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        self.a._answer = nameless
-        await client.asks(opening("a"), port)
-        client.say(answering(SOURCE, destination=b""), port)
-        await self.connect(client, port, "b")
-        for data, host in (
-            (b"\x41anything at all", self.a),
-            (short("b"), self.b),
-            (b"\x7fx", self.a),
-        ):
-            self.assertEqual(await client.asks(data, port), data)
-            self.assertEqual(host.heard[-1], data)
-
     async def test_newest_of_two_servers_without_ids_gets_unknown_ids(self) -> None:
         client, port = Talker.listening(self), self.serve()
         self.a._answer = self.others._answer = nameless
@@ -316,12 +302,6 @@ class MoveTests(ConnectionsCase, MovingCase):
         await self._stop()
         moved = [line["route"] for line in await self.ended(2) if "moved_to" in str(line["facts"])]
         self.assertEqual(moved, ["a"])
-
-    async def test_both_move_to_one_port(self) -> None:
-        old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
-        await self.connect(old, port, "a", "b")
-        await self.moved(new, port, "ab")
-        await self.assert_answered(new, port, "abab")
 
     async def test_moves_to_a_port_of_another_clients_flow(self) -> None:
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()

@@ -23,18 +23,6 @@ from txmux.wire.client_hello import LONGEST_HELLO, VERSIONS, ClientHello, parse_
 
 
 class RecordTests(SynchronousTestCase):
-    def test_every_size(self) -> None:
-        """Records of every size carry the same hello."""
-        message = client_hello(
-            extension(PADDING, b"\0" * 30), alpn(b"h2"), server_name("a.example"), versions(0x0304)
-        )
-        for size in range(1, len(message) + 1):
-            data = records(message, size)
-            reader, at = byte_by_byte(data)
-            self.assertEqual(reader.hello, ClientHello("a.example", ("h2",), "1.3"))
-            self.assertEqual(at, len(data))
-            self.assertEqual(parse_client_hello(data, None).hello, reader.hello)
-
     def test_later_record(self) -> None:
         """Every record has to carry a handshake."""
         data = bytearray(records(client_hello(), [10, 10]))

@@ -4,7 +4,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.pool.pools import SPARE, Watched, servers
+from tests.backends.pool.pools import Watched, servers
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import Unavailable, is_name
 from txmux.backends.pool.server_health import BackendHealth, MemberState
@@ -24,13 +24,6 @@ class ChoiceTests(SynchronousTestCase):
         for number in range(20):
             client = f"10.0.0.{number}"
             self.assertIs(pool.pick(client=client), pool.pick(client=client))
-
-    def test_tried(self) -> None:
-        pool = Watched()
-        first, second = pool.members
-        self.assertIs(pool.pick(first), second)
-        self.assertIs(pool.pick(second), first)
-        self.assertIs(pool.pool.pick("", pool.members), Unavailable.NO_SERVER)
 
     def test_down(self) -> None:
         pool = Watched(*servers("a:1"), *servers("10.0.0.1:80", down=True), check=Check("tcp"))
@@ -54,48 +47,8 @@ class ChoiceTests(SynchronousTestCase):
         pool.pool.connected(main)
         self.assertIs(pool.pick(), main)
 
-    def test_backup_of_one_connection(self) -> None:
-        pool = Watched(*servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True))
-        main, backup = pool.members
-        self.assertIs(pool.pick(main), backup)
-        self.assertIs(pool.pool.pick("", (main, backup)), Unavailable.NO_SERVER)
-
 
 class LimitTests(SynchronousTestCase):
-    def test_backend(self) -> None:
-        pool = Watched(max_connections=2)
-        first, second = pool.pick(), pool.pick()
-        self.assertIs(pool.pool.pick(), Unavailable.FULL)
-        pool.pool.connected(first)
-        self.assertIs(pool.pool.pick(), Unavailable.FULL)
-        pool.pool.released(first)
-        pool.pick()
-        self.assertIs(pool.pool.pick(), Unavailable.FULL)
-        pool.pool.abandoned(second)
-        pool.pool.failed(pool.pick())
-        self.assertEqual(pool.pool.connections, 1)
-
-    def test_server(self) -> None:
-        pool = Watched(
-            *servers("10.0.0.1:80", max_connections=1),
-            *servers("10.0.0.2:80", max_connections=2),
-            *servers("10.0.0.9:80", backup=True),
-            balance="first",
-        )
-        first, second, _ = pool.members
-        self.assertEqual([pool.pick() for _ in range(3)], [first, second, second])
-        self.assertIs(pool.pool.pick(), Unavailable.FULL)
-        self.assertIs(pool.pool.pick("", (second,)), Unavailable.FULL)
-        pool.pool.released(first)
-        self.assertIs(pool.pick(), first)
-
-    def test_none_up_is_not_full(self) -> None:
-        pool = Watched(
-            *servers("10.0.0.1:80", max_connections=1), eject=Ejection(1), fallback=SPARE
-        )
-        pool.take_out(pool.members[0])
-        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
-
     def test_retry_before_waiting_clients(self) -> None:
         pool = Watched(max_connections=1)
         first, second = pool.members
@@ -271,16 +224,6 @@ class EjectionTests(SynchronousTestCase):
         self.assertIs(first.state, MemberState.EJECTED)
         self.assertIs(pool.pick(second), first)
 
-    def test_all_out(self) -> None:
-        pool = Watched(fallback=SPARE)
-        for member in pool.members:
-            pool.take_out(member)
-            pool.clock.advance(1)
-        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
-        pool.clock.advance(8)
-        self.assertIs(pool.pick(), pool.members[0])
-        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
-
     def test_late_news(self) -> None:
         """What was on its way when a server was taken out neither brings it back nor prolongs its time."""
         pool = Watched()
@@ -396,13 +339,6 @@ class LastResortTests(SynchronousTestCase):
         pool.take_out(backup)
         self.assertEqual({pool.pick() for _ in range(3)}, {main})
         self.assertIs(pool.pick(main), backup)
-
-    def test_full_is_up(self) -> None:
-        pool = Watched(*servers("10.0.0.1:80", "10.0.0.2:80", max_connections=1), eject=Ejection(1))
-        first, second = pool.members
-        pool.take_out(first)
-        self.assertIs(pool.pick(), second)
-        self.assertIs(pool.pool.pick(), Unavailable.FULL)
 
     def test_other_rules(self) -> None:
         """A pool of newer rules goes on where no server is up, and what it finds the older one knows."""

@@ -5,17 +5,6 @@ from tests.interop.originals import Named
 
 
 class FileTests(SslhTestCase):
-    def test_ssh_tls_and_the_last_for_the_rest(self) -> None:
-        self.prove(
-            """
-            protocols: (
-                { name: "ssh"; host: "127.0.0.1"; port: "<ssh.port>"; },
-                { name: "tls"; host: "127.0.0.1"; port: "<tls.port>"; }
-            );
-            """,
-            {"ssh": "ssh, silent", "tls": "hello a.example, text"},
-        )
-
     def test_names_alpn_and_both(self) -> None:
         self.prove(
             """

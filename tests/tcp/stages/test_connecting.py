@@ -2,8 +2,6 @@
 
 import errno
 import socket
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
@@ -115,18 +113,6 @@ class ServersTest(MuxTestCase):
             Backend("named", (server(f"localhost:{port}"),), connect_timeout=0.1)
         )
         await self.assert_ended(client, reason="connect-timeout")
-
-    async def test_server_may_listen_on_a_unix_socket(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder) / "socket")
-            port = reactor.listenUNIX(path, self.backend)
-            try:
-                await self.lead(Backend("unix", (server(f"unix:{path}"),)))
-                peer = await self.backend.heard(1)
-                close(self.client, peer)
-                await self.assert_logged(reason="done", server=f"unix:{path}")
-            finally:
-                await port.stopListening()
 
     async def test_missing_unix_socket_refuses(self) -> None:
         client = await self.lead(Backend("unix", (server("unix:/nonexistent/socket"),)))
