@@ -304,6 +304,10 @@ class WorkersTestCase(InteropTestCase):
         self.assertEqual(told, {(5, 4, "done")})
         self.assertEqual(len({line["id"] for line in lines}), len(pairs))
 
+    def is_refused(self, port: int) -> bool:
+        with socket.socket() as client:
+            return bool(client.connect_ex(("127.0.0.1", port)))
+
     def is_accepted(self, pid: int, client: socket.socket) -> None:
         eventually(lambda: any(serves(one, client) for one in workers_of(pid)), "it is accepted")
 

@@ -73,16 +73,6 @@ class PerSourceTest(MuxTestCase):
         self.factory.abort("drained")
         await self.logged(3)
 
-    async def test_burst_then_rate(self) -> None:
-        port = self.mux(connection_rate_per_source=Rate(1.0, 2))
-        for count in (1, 2):
-            await self.gone(await self.client(port), count)
-        await self.assert_refused(port)
-        await self.gone(await self.client(port, OTHER), 4)
-        self.time.advance(1)
-        await self.gone(await self.client(port), 5)
-        await self.assert_refused(port)
-
     async def test_refused_client_does_not_count_for_the_rate(self) -> None:
         port = self.mux(connection_rate_per_source=Rate(1.0, 2), max_connections=1)
         first = await self.client(port)
