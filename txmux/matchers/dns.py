@@ -1,7 +1,7 @@
 """The matcher for DNS."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from struct import Struct
 
 import attrs
@@ -91,8 +91,10 @@ class _DnsMessage:
     type: str = ""
 
     def read(self, cursor: Cursor) -> None:
-        """Read the length, the header and the question."""
-        length = cursor.number(2, _SHORTEST_MESSAGE, _LARGEST_WITHIN)
+        self.read_question(cursor, cursor.number(2, _SHORTEST_MESSAGE, _LARGEST_WITHIN))
+
+    def read_question(self, cursor: Cursor, length: int) -> int:
+        """Read the header and the question, and give the number of records behind them."""
         cursor.take(2)
         records = _read_header(cursor, length)
         left = self._read_name(cursor, length - _HEADER - _TYPE_AND_CLASS, records)
@@ -102,6 +104,7 @@ class _DnsMessage:
             raise MalformedError
         if left and not records:
             cursor.literal(_OF_WINDOWS)
+        return records
 
     def _read_name(self, cursor: Cursor, room: int, records: int) -> int:
         """Read the labels, and give how many bytes of `room` are left behind the question, for other records."""
@@ -161,9 +164,25 @@ def _name(peeked: Peeked) -> str | None:
     return message.name.lower() if message.verdict is Verdict.MATCH else ""
 
 
+@attrs.frozen
+class _DnsDatagram(Message):
+    """Learns the name as it is written for people: in lower case, the root as a dot."""
+
+    @property
+    def learnt(self) -> Callable[[Peeked], dict[str, str]]:
+        return _learnt_of_datagram
+
+
+def _learnt_of_datagram(peeked: Peeked, /) -> dict[str, str]:
+    found = peeked.parsed(_parse_datagram)
+    if found is None:
+        return {}
+    return {"name": printable(found["name"].lower() or "."), "type": found["type"]}
+
+
 def _datagram_name(peeked: Peeked) -> str:
     found = peeked.parsed(_parse_datagram)
-    return "" if found is None else found["name"].removesuffix(".")
+    return "" if found is None else found["name"].lower()
 
 
 def _read_datagram(cursor: Cursor) -> dict[str, str]:
@@ -189,8 +208,7 @@ def _read_datagram(cursor: Cursor) -> dict[str, str]:
     for _ in range(records):
         _pass_record(cursor)
     cursor.end()
-    # As it is written for people: in lower case, the root as a dot. Patterns take neither into account.
-    return {"name": name.lower() or ".", "type": _TYPE_NAMES.get(kind) or f"TYPE{kind}"}
+    return {"name": name, "type": _TYPE_NAMES.get(kind) or f"TYPE{kind}"}
 
 
 _parse_datagram = parser(_read_datagram)
@@ -272,7 +290,7 @@ class DnsMatcher:
         looked_at = {name: text for name, text in options.items() if name != "within"}
         wanted = patterns_of(looked_at, {"name": hosts, "type": _types})
         key = wanted["name"].key(_datagram_name) if "name" in wanted else None
-        return Message(_read_datagram, wanted, ("name", "type"), key)
+        return _DnsDatagram(_read_datagram, wanted, key=key)
 
 
 dns = DnsMatcher()
