@@ -1,8 +1,10 @@
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.task import deferLater
 
+from tests.support.certificates import make_authority
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
@@ -158,6 +160,24 @@ class TimesTest(ServiceTestCase):
         (undecided,) = await inside.connections({"state": "peeking"}, 9)
         self.assertEqual(undecided["age_ms"], 1000)
         self.assertEqual(len(await inside.connections({"older": "2s"}, 9)), 1)
+
+
+class CertificatesTest(ServiceTestCase):
+    def test_while_an_authority_checks_a_name(self) -> None:
+        """The certificate of a challenge is not one of the rules."""
+        pem = make_authority("Test", "www.example.com").write(
+            Path(self.mktemp()).absolute(), key=True
+        )
+        self.run_service(
+            "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            f"[route site]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
+        )
+        assert self.running.serving is not None
+        inside = WorkerAnswers(self.running.serving)
+        before = inside.count(gauges=True)["certificates"]
+        self.assertEqual([(route, file) for route, file, _ in before], [("site", str(pem))])
+        self.running.serving.answer_challenges({"www.example.com": "00" * 32})
+        self.assertEqual(inside.count(gauges=True)["certificates"], before)
 
 
 class CloseTest(LiveCase):

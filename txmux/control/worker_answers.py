@@ -148,7 +148,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
 
 
 def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, float]]:
-    for level in configuration.layers:
+    for level in (configuration.plain or configuration).layers:
         for route in level.detector.routes:
             if route.termination is not None:
                 for file, until in route.termination.store.valid_until():
