@@ -42,13 +42,13 @@ _STREAMS = (
     b"\x00nobody's",
 )
 _ANSWER = b"answer"
-# All steps together send a peer little, which its system takes even if it does not read; or much, which stops the multiplexer until
-# it reads all. Otherwise chance would decide when an end is noticed.
+# A peer is sent little, which its system takes even if it does not read; or much, which stops the multiplexer until it reads all.
+# Between these, chance would decide when an end is noticed.
 _LITTLE, _MUCH = 300, 3_000_000
 _MOST = 2**13  # bytes of steps that send little
 _ALL = 2**30
 _PATTERN = bytes(range(251)) * (_MUCH // 251 + 1)
-# Segments of which many fit in there: as large as those of a loopback device are, they would wait for room by timers.
+# Buffers that do not grow, and segments of which many fit in: large ones, as a loopback device has, would wait for room by timers.
 _SEGMENTS = socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1440
 _OPTIONS = _SEGMENTS, (socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)
 _MUX_OPTIONS = (
