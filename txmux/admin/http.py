@@ -51,7 +51,7 @@ class _AdminRequest(Request):
 
     @override
     def process(self) -> None:
-        Deferred.fromCoroutine(self._process())
+        self.channel.clients.answering(Deferred.fromCoroutine(self._process()))
 
     async def _process(self) -> None:
         headers = {
@@ -126,7 +126,7 @@ class AdminChannel(HTTPChannel):
 
     def __init__(self, factory: AdminClients, source: str) -> None:
         super().__init__()
-        self._clients = factory
+        self.clients = factory
         self.source = source
         self.__dict__["callLater"] = factory.reactor.callLater  # as Twisted's own factory does
 
@@ -137,7 +137,7 @@ class AdminChannel(HTTPChannel):
     async def be_slowed(self) -> None:
         """Wait for `_SLOWED`, or until the connection has ended."""
         self._slowed = Deferred()
-        late = self._clients.reactor.callLater(_SLOWED, self._slowed.callback, None)
+        late = self.clients.reactor.callLater(_SLOWED, self._slowed.callback, None)
         await self._slowed
         self._slowed = None
         if late.active():
@@ -146,9 +146,9 @@ class AdminChannel(HTTPChannel):
     @override
     def connectionMade(self) -> None:
         super().connectionMade()
-        self.site = self._clients.site
+        self.site = self.clients.site
         self.caller = Caller.of(self.transport)
-        self._clients.connected(self)
+        self.clients.connected(self)
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -156,8 +156,8 @@ class AdminChannel(HTTPChannel):
             self._later += data
             return
         if self._arriving is None and not self.is_busy:
-            self._arriving = self._clients.reactor.callLater(_ARRIVING, self._late)
-        self._clients.touch(self)
+            self._arriving = self.clients.reactor.callLater(_ARRIVING, self._late)
+        self.clients.touch(self)
         super().dataReceived(data)
 
     @override
@@ -180,7 +180,7 @@ class AdminChannel(HTTPChannel):
 
     def _take_turn(self) -> None:
         if self._turn is None:
-            self._turn = self._clients.reactor.callLater(0, self._resume)
+            self._turn = self.clients.reactor.callLater(0, self._resume)
 
     def _resume(self) -> None:
         self._turn = None
@@ -230,7 +230,7 @@ class AdminChannel(HTTPChannel):
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
-        self._clients.forget(self)
+        self.clients.forget(self)
         super().connectionLost(reason)
         if self._slowed is not None:
             self._slowed.callback(None)
@@ -245,6 +245,9 @@ class AdminClients(ServerFactory):
         self.site = site
         self.reactor = reactor
         self._channels: OrderedDict[AdminChannel, None] = OrderedDict()
+        self._answers: set[Deferred[None]] = (
+            set()
+        )  # those on their way; their clients may have left
         self._empty: Deferred[None] | None = None
 
     @override
@@ -280,13 +283,26 @@ class AdminClients(ServerFactory):
 
     def forget(self, channel: AdminChannel) -> None:
         self._channels.pop(channel, None)
-        if self._empty is not None and not self._channels:
+        self._look_whether_empty()
+
+    def answering(self, answer: Deferred[None]) -> None:
+        self._answers.add(answer)
+
+        def done(found: object) -> object:
+            self._answers.discard(answer)
+            self._look_whether_empty()
+            return found
+
+        answer.addBoth(done)
+
+    def _look_whether_empty(self) -> None:
+        if self._empty is not None and not self._channels and not self._answers:
             empty, self._empty = self._empty, None
             empty.callback(None)
 
     async def end(self, seconds: float) -> None:
         """End all connections, those with a request after its answer, for which there are these seconds."""
-        if not self._channels:
+        if not self._channels and not self._answers:
             return
         empty: Deferred[None] = Deferred()
         self._empty = empty
@@ -300,5 +316,7 @@ class AdminClients(ServerFactory):
             late.cancel()
 
     def _abort(self) -> None:
+        self._answers.clear()
         for channel in [*self._channels]:
             channel.abort()
+        self._look_whether_empty()
