@@ -1,5 +1,7 @@
 """The installed matchers: those of ``txmux.matchers`` and those that Twisted's plugin system finds."""
 
+from __future__ import annotations
+
 import importlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
