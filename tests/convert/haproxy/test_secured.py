@@ -1,5 +1,7 @@
 """What becomes of decisions on TLS that has ended, and of tests that read files."""
 
+from __future__ import annotations
+
 import functools
 from pathlib import Path
 from textwrap import indent
