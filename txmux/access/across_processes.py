@@ -277,7 +277,6 @@ class SharedLimits:
         return SharedTally(limit, counter, self._row(name), worker, self._lock)
 
     def held(self, backend: str, limit: int, worker: int) -> Tally:
-        """Make the counter of a backend's clients that wait for a server."""
         return self.tally(limit, _of_held(backend), worker)
 
     def _row(self, name: str) -> memoryview[int]:

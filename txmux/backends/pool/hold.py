@@ -199,7 +199,7 @@ class HoldLine:
             self._on_waiting(False)  # noqa: FBT003 - of a callback
 
     def _left(self, client: HeldClient) -> float:
-        """Return for how many seconds a client may still wait: anew once an operator has released it."""
+        # Anew once an operator has released it.
         return max(client.since, self._released_at) + client.seconds - self.clock.seconds()
 
     def _timed_out(self, client: HeldClient) -> None:
