@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
@@ -13,15 +13,13 @@ from twisted.python.failure import Failure
 
 from txmux.errors import MuxError, cause_of
 from txmux.files import read_secret
-from txmux.net.sockets.plainsocket import congestion_options
+from txmux.net.sockets.plainsocket import congestion_by_host
 from txmux.rules.model import Server, Via
 from txmux.wire.tunnel.request import LONGEST_LOGIN, ProxyRefusedError, TunnelRequest, TunnelTarget
 
 if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.connect.source import Sources
-
-_MOST_ADDRESSES = 64
 
 
 class PasswordFileError(MuxError):
@@ -50,8 +48,7 @@ class ForwardProxy:
     ) -> None:
         self.via = via
         self.password = ""
-        # To find them reads files of the system.
-        self._options = lru_cache(_MOST_ADDRESSES)(partial(congestion_options, congestion))
+        self._options = congestion_by_host(congestion)
         self._addresses = addresses
         self._sources = sources
         self._last_good: Server | None = None

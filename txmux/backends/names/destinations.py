@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +11,7 @@ import attrs
 
 from txmux.backends.names.cache import KnownName, NameCache
 from txmux.backends.pool.member import Member
-from txmux.net.sockets.plainsocket import congestion_options
+from txmux.net.sockets.plainsocket import congestion_by_host
 from txmux.rules.model import LOCAL, Backend, IPAddress, Public, Reachable
 from txmux.rules.model.networks import embedded, unmapped
 from txmux.telemetry.reasons import ConnectFailure
@@ -91,8 +90,7 @@ class Destinations:
             (self._networks or _PUBLIC).has_public or backend.servers[0].kind == "udp"
         )
         self._literals: dict[str, KnownName] = {}
-        # To find them reads files of the system.
-        self._options = lru_cache(_LITERALS)(partial(congestion_options, backend.congestion))
+        self._options = congestion_by_host(backend.congestion)
         self.needs_local = any(one.host == LOCAL or not one.port for one in backend.servers)
 
     def choose(

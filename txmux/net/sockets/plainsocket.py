@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,6 +23,7 @@ NO_KEEPALIVE: tuple[SocketOption, ...] = ((socket.SOL_SOCKET, socket.SO_KEEPALIV
 _IDLE = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # macOS
 _CONGESTION = getattr(socket, "TCP_CONGESTION", None)
 _SYSTEM_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+_MOST_HOSTS = 1000
 
 
 class LeanSocket(socket.socket):
@@ -111,6 +113,14 @@ def congestion_options(algorithm: str, host: str) -> tuple[SocketOption, ...]:
     if algorithm == "system" or _CONGESTION is None:
         return ()
     return ((socket.IPPROTO_TCP, _CONGESTION, algorithm.encode()),)
+
+
+def congestion_by_host(algorithm: str) -> Callable[[str], tuple[SocketOption, ...]]:
+    """Return `congestion_options` of an algorithm, which remembers hosts.
+
+    It asks the system, and that is too slow for each connection.
+    """
+    return lru_cache(_MOST_HOSTS)(partial(congestion_options, algorithm))
 
 
 def _is_paced() -> bool:
