@@ -245,9 +245,8 @@ class AdminClients(ServerFactory):
         self.site = site
         self.reactor = reactor
         self._channels: OrderedDict[AdminChannel, None] = OrderedDict()
-        self._answers: set[Deferred[None]] = (
-            set()
-        )  # those on their way; their clients may have left
+        # Those on their way, whose clients may have left.
+        self._answers: set[Deferred[None]] = set()
         self._empty: Deferred[None] | None = None
 
     @override

@@ -237,7 +237,8 @@ class Upstream:
         if not len(line):
             self._has_logged_limit = False
         line.add(client, is_short=not self.pool.has_untried(tried))
-        line.cause = line.cause if cause == "no-server" else cause
+        if cause != "no-server":
+            line.cause = cause
         return None
 
     def has_server(self, key: str) -> bool:

@@ -146,7 +146,8 @@ class HoldLine:
         """Let a client wait, or wait again after its turn; `is_short` means that no server is left that it could try."""
         now = self.clock.seconds()
         is_first, was_trying = not self._count, client.is_trying
-        self.cause = "no-server" if is_first else self.cause
+        if is_first:
+            self.cause = "no-server"
         if was_trying:
             client.is_trying = False
             self._trying -= 1

@@ -99,7 +99,7 @@ async def _hand_to(slots: LeasedSlots, batches: Iterator[list[_Suspended]]) -> i
             break
     while offered:
         count += await _decide(slots, admissions, *offered.popleft())
-    if count and not await received(channel):
+    if count and not await _received(channel):
         for admission in admissions:
             admission.none_come()
     return count
@@ -154,7 +154,7 @@ async def _decide(
     return len(going)
 
 
-async def received(channel: Channel) -> bool:
+async def _received(channel: Channel) -> bool:
     """Wait until the other process has received everything, which would be lost if this one ended."""
     try:
         await channel.ask("received", seconds=_PATIENCE)
