@@ -54,12 +54,7 @@ class StateTests(HandoverCase):
         self.assertEqual(server.heard, [b"one", b"two"])
 
     async def test_flow_that_waits_for_a_server_waits_on_there(self) -> None:
-        place = free_port(kind=socket.SOCK_DGRAM)
-        port = self.begin(place, backend="hold = 60s")
-        client = Talker.listening(self)
-        client.say(b"one", port)
-        while not self.waiting(self.old):
-            await turn()
+        client, port, place = await self.waiting_client()
 
         def earlier(fields: dict[str, Any]) -> None:
             fields["way"]["waited"] += 20
@@ -75,16 +70,21 @@ class StateTests(HandoverCase):
         self.assertRegex(line["facts"]["held"], r"2[0-9]\.[0-9]s")  # type: ignore[index]
 
     async def test_flow_that_waits_and_is_not_taken_waits_on_here(self) -> None:
+        client, _, place = await self.waiting_client()
+        self.assertEqual(await hand_over_flows([*self.old.connections], There()), 0)
+        self.assertEqual(self.waiting(self.old), 1)
+        Talker.listening(self, port=place, answer=lambda d: d)
+        self.assertEqual(await client.hears(1), [b"one"])
+
+    async def waiting_client(self) -> tuple[Talker, int, int]:
+        """Have a client wait for a server; return it with the port of the listener, and that of the server."""
         place = free_port(kind=socket.SOCK_DGRAM)
         port = self.begin(place, backend="hold = 60s")
         client = Talker.listening(self)
         client.say(b"one", port)
         while not self.waiting(self.old):
             await turn()
-        self.assertEqual(await hand_over_flows([*self.old.connections], There()), 0)
-        self.assertEqual(self.waiting(self.old), 1)
-        Talker.listening(self, port=place, answer=lambda d: d)
-        self.assertEqual(await client.hears(1), [b"one"])
+        return client, port, place
 
     def waiting(self, factory: MuxFactory) -> int:
         return sum(len(one.pool.line) for one in factory.upstreams.all())
