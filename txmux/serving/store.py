@@ -35,7 +35,7 @@ class ListeningSockets:
 
     Attributes:
         addresses: Those of the sockets, as they are shown, by the keys; kept when all are closed.
-        unused: The sockets that are not in the rules any more, until `close_unused`.
+        unused: Sockets that the rules no longer have; `close_unused` closes them.
     """
 
     def __init__(self, reactor: Any) -> None:

@@ -132,7 +132,7 @@ class Stage:
     # Moving to another process.
 
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets] | None:
-        """Stop, and return what is told of it in a `MovedConnection`; ``None`` if it cannot move. `resume` or `let_go` is next."""
+        """Stop, and return the parts of a `MovedConnection` that this stage has; ``None`` if it cannot move. `resume` or `let_go` is next."""
 
     def resume(self, moved: MovedConnection) -> None: ...
 

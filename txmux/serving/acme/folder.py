@@ -200,7 +200,7 @@ def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
 
 
 def unusable_folder(rules: Rules) -> list[Problem]:
-    """Find what is wrong with the folder, whoever will use it."""
+    """Return what is wrong with the folder for any user."""
     try:
         AcmeFolder(rules.settings.acme_folder).check()
     except OSError as problem:
