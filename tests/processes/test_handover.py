@@ -3,15 +3,19 @@
 import gc
 import socket
 import weakref
+from itertools import count
 from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
 
 from tests.processes.handover_case import HandoverCase, descriptors
 from tests.support.peers import Peer, reactor
 from txmux.net.channel.channel import Channel, attach
+from txmux.net.relay.interface import SideState
+from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.relay import Relay
 from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.transfer import ConnectionTransfer
@@ -87,6 +91,26 @@ class HandoverTest(HandoverCase):
         assert suspended is not None
         connection.resume(suspended[0])
         return suspended[0].relay.server.held
+
+    async def test_connection_that_cannot_be_suspended_stays_alone(self) -> None:
+        peers = await self.relayed(4)
+        suspend, calls = KernelSide.suspend, count()
+
+        def fails(side: KernelSide, quiet: float) -> SideState:
+            if next(calls) == 3:
+                raise ZeroDivisionError
+            return suspend(side, quiet)
+
+        self.patch(KernelSide, "suspend", fails)
+        with capturedLogs() as events:
+            self.assertEqual(await self.hand(self.adopting()), 3)
+        self.assertEqual([one["log_level"].name for one in events], ["error"])
+        self.assertEqual((len(self.old.connections), len(self.new.connections)), (1, 3))
+        for client, server in peers:
+            client.send(b"more")
+            await server.has(15)
+        await self.end_all(peers)
+        await self.logged(4)
 
     async def test_refused_connections_stay(self) -> None:
         peers = await self.relayed(2)

@@ -1,7 +1,9 @@
 """Connections of older rules, and of processes that serve no more, go on in a new process, too."""
 
+import contextlib
 import re
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 
 from tests.admin.processes import get
@@ -107,6 +109,53 @@ class KeepingTest(UpgradeTestCase):
         lines = mux.take(9)
         self.assertEqual({line["reason"] for line in lines}, {"drained"})
         self.assertFalse(re.search("Traceback|Unhandled", mux.child.output))
+
+
+class EndedTest(UpgradeTestCase):
+    def test_server_that_has_finished(self) -> None:
+        """Clients with TLS that ends here, whose last bytes are still in this process, keep no other connection from moving."""
+        authority = make_authority()
+        trusted = ssl.create_default_context(cafile=str(authority.write(self.folder / "ca.pem")))
+        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
+        listening = self.backend()
+        backend = f"127.0.0.1:{listening.getsockname()[1]}"
+        mux = self.upgrading(
+            f"{RULES}[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
+            f"[route inside]\nmatch = any\nunder = secure\nbackend = {backend}\n"
+            f"[route all]\nmatch = any\nbackend = {backend}\n",
+            "drain_timeout = 10m",
+        )
+        pairs = [self.relayed(mux, listening) for _ in range(5)]
+        downloads = []
+        for size in range(2_400_000, 3_600_000, 100_000):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**12)
+            client.settimeout(60)
+            client.connect(("127.0.0.1", mux.port))
+            secure = trusted.wrap_socket(client, server_hostname="a.example")
+            self.addCleanup(secure.close)
+            secure.sendall(b"x")
+            server = self.accept_from(listening, b"x")
+            server.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):
+                server.sendall(bytes(size))
+                downloads.append((secure, size))
+            socket.socket.shutdown(secure, socket.SHUT_WR)
+            server.close()
+        pairs += [self.relayed(mux, listening) for _ in range(5)]
+        old = mux.replace()
+        mux.child.wait_for(f"connections handed over: {len(pairs)}, in")
+        self.assertFalse(is_gone(old))
+        self.assertNotRegex(mux.child.output, "Traceback|crit")
+        self.all_end(pairs)
+        for secure, size in downloads:
+            received = 0
+            while data := secure.recv(2**16):
+                received += len(data)
+            self.assertEqual(received, size)
+            secure.close()
+        self.assert_gone([old])
+        mux.stop()
 
 
 _HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"

@@ -218,9 +218,18 @@ class Relay:
         if self.ending or not sides:
             return None
         now = self.seconds()
-        client, server = (
-            side.suspend(max(0.0, now - self._last_received_at(side))) for side in sides
-        )
+        try:
+            client, server = (
+                side.suspend(max(0.0, now - self._last_received_at(side))) for side in sides
+            )
+        except MemoryError:  # bytes may be missing
+            MEMORY.lacks()
+            self.abort("error")
+            return None
+        except Exception:
+            for side in sides:
+                side.resume()
+            raise
         left = None
         if self._max_duration_timer is not None:
             left = max(0.0, self._max_duration_timer.getTime() - now)

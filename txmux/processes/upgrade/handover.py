@@ -71,10 +71,16 @@ def _batches(connections: Iterable[Stream]) -> Iterator[list[_Suspended]]:
         for one in sorted(every, key=lambda one: one.accepted_at) if waiting else every:
             if one.record.reason is not None:
                 continue  # it has ended meanwhile
-            connection = one.expand()
-            if (connection.state == "connecting") is not waiting:
+            try:
+                connection = one.expand()
+                if (connection.state == "connecting") is not waiting:
+                    continue
+                suspended = connection.suspend()
+            except Exception as problem:  # noqa: BLE001 - one that cannot move must not keep the others here
+                _log.error(
+                    "{id} cannot be moved, and stays: {why!r}", id=one.record.id, why=problem
+                )
                 continue
-            suspended = connection.suspend()
             if suspended is None:
                 continue
             moved, sockets = suspended

@@ -117,9 +117,11 @@ class Relaying(Stage):
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets] | None:
         state = self.relay.suspend()
+        if state is None:
+            return None  # one of its ends may have no socket any more
         client: Any = self._client.transport.getHandle()
         server: Any = self._server.transport.getHandle()
-        return None if state is None else (state, self.relay.timeouts, None, (client, server))
+        return state, self.relay.timeouts, None, (client, server)
 
     @override
     def resume(self, moved: MovedConnection) -> None:
