@@ -296,9 +296,7 @@ class MuxService(Service):
             return Report(ok=True, changes=why)
         self._notifier.reloading()
         try:
-            report = await self._change(
-                supervisor, given or self._privilege.read(control.rules.path)
-            )
+            report = await self._change(supervisor, given)
         except MuxError as problem:
             report = Report.refused(problem)
         except Exception as problem:  # noqa: BLE001 - report any failure to the caller
@@ -316,7 +314,10 @@ class MuxService(Service):
         control.record_reload(report)
         return report
 
-    async def _change(self, supervisor: Supervisor, rules: Rules) -> Report:
+    async def _change(self, supervisor: Supervisor, given: Rules | None) -> Report:
+        if changed := self._starter.changed_code():
+            raise MuxError(f"{changed}: run 'txmux upgrade'")
+        rules = given or self._privilege.read(self.control.rules.path)
         problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
             raise RulesError(problems)

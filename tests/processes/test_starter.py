@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 from collections.abc import Collection
 from pathlib import Path
@@ -13,7 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import eventually
 from tests.processes.running import (
     WorkersTestCase,
+    find_modules,
     halted,
+    has_connection,
     is_gone,
     name_of,
     named,
@@ -31,6 +34,7 @@ from txmux.processes import forking
 from txmux.processes.forking import spawn
 from txmux.processes.workers import starting
 from txmux.processes.workers.starting import STARTER, Starter, installed_code
+from txmux.version import __version__
 
 _ENDED = "the process that starts workers has ended"
 
@@ -95,6 +99,40 @@ class StarterTest(WorkersTestCase):
         self.kill_workers(mux, workers, 2)
         self.relayed(mux, self.listening)
 
+    def test_other_code_is_installed(self) -> None:
+        """Until the upgrade, a reload is refused; a release that cannot be imported at all hurts no client, and the next one is upgraded to."""
+        folder = make_folder(self)
+        original = Path(starting.__file__).parents[2]
+        code = folder / "txmux"
+        left_out = shutil.ignore_patterns("__pycache__", "version.py")
+        shutil.copytree(original, code, ignore=left_out)
+        shutil.copy2(original / "version.py", code)
+        find_modules(self, folder)
+        listening = self.backend()
+        rules = f"{self.relaying(listening)}[route tls]\nmatch = tls\nbackend = close\n"
+        before = ("env", "-C", str(folder))
+        mux = Running(self.folder, rules, "workers = 2", before=before)
+        self.addCleanup(mux.kill)
+        pair = self.relayed(mux, listening)
+        (other,) = (pid for pid in workers_of(mux.pid) if not has_connection(pid, pair[1]))
+        (code / "version.py").write_text('__version__ = "0.0.7"\n')
+        changed = f"txmux 0.0.7 is installed, this service runs {__version__}"
+        refused = f"reload failed, keeping the previous rules: {changed}: run 'txmux upgrade'"
+        self.assertEqual(mux.reload(("match = tls", "match = mqtt")), refused)
+        for file in code.rglob("*.py"):
+            if file.name != "version.py":
+                file.write_text("x y")
+        self.assertEqual(mux.reload(("workers = 2", "workers = 3")), refused)
+        mux.refuse("the new process exited with status 1")
+        self.kill_workers(mux, [other], 2)
+        os.kill(starter_of(mux.pid), signal.SIGKILL)
+        mux.child.wait_for(f"no worker can be started for 1 s: {changed}; trying an upgrade")
+        self.relayed(mux, listening)
+        shutil.copytree(original, code, ignore=left_out, dirs_exist_ok=True)
+        mux.switched()
+        self.relayed(mux, listening)
+        self.all_end([pair])
+
     def test_with_its_workers(self) -> None:
         """So it is when all of them end in one moment; clients that come meanwhile are served then."""
         mux, workers = self.begin()
@@ -118,6 +156,15 @@ class StartingTest(SynchronousTestCase):
         os.kill(child.pid, signal.SIGSTOP)
         Starter(reactor, child, lambda: None).close()
         self.assertRaises(ProcessLookupError, os.kill, child.pid, 0)
+
+    def test_module_that_cannot_be_imported(self) -> None:
+        """It goes on: whoever needs the module says what is wrong with it."""
+        child = spawn(STARTER)
+        child.connection.send(b'{"do": "import", "modules": ["txmux.not_there"]}')
+        child.connection.send(b'{"do": "ping"}')
+        self.assertEqual(child.connection.recv(100), b'{"kind": "pong"}')
+        child.connection.close()
+        child.wait()
 
     def test_installed_code(self) -> None:
         """What is installed is other code when a file has changed or is there; one that vanishes meanwhile is no error."""

@@ -83,8 +83,9 @@ def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
             sys.stderr.write(f"{problem}\n")
             return False
     elif do == "import" and not sys.modules.keys() >= {*question["modules"]}:
-        for name in question["modules"]:
-            import_module(name)
+        with suppress(Exception):  # the worker that needs it says why it cannot be imported
+            for name in question["modules"]:
+                import_module(name)
         folders_of_python.cache_clear()
     elif do == "fork":
         _fork(connection, others, descriptors, **question)

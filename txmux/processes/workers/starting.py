@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.restarting import BackOff
 from txmux.rules.model import Backend, Rules
 from txmux.serving.listen_addresses import are_plain
+from txmux.version import __version__
 from txmux.wire.jsontext import parse_json
 
 _PACKET = 65536  # bytes
@@ -132,6 +134,18 @@ class Starter:
         kind = reactor_of_workers(type(reactor).__module__)
         return self._connection.fork(number, channel, reactor=kind, sandbox=sandbox)
 
+    def changed_code(self) -> str:
+        """Return a sentence if the installed code is not that of this process any more.
+
+        Nothing new should be imported then: it may not fit, or may be incomplete.
+        """
+        if installed_code() == self._code:
+            return ""
+        version = _installed_version()
+        if version in {"", __version__}:
+            return "the installed code has changed since the service started"
+        return f"txmux {version} is installed, this service runs {__version__}"
+
     def _has_ended(self) -> None:
         self._connection = None
         delay = self._back_off.delay(self._reactor.seconds() - self._started_at)
@@ -145,8 +159,8 @@ class Starter:
     def _start_again(self) -> None:
         self._again = None
         why = None
-        if installed_code() != self._code:
-            why = "the installed code differs from that of this process; trying an upgrade"
+        if changed := self.changed_code():
+            why = f"{changed}; trying an upgrade"
             self._is_outdated()
         else:
             try:
@@ -271,16 +285,28 @@ def modules_for(rules: Rules) -> Iterator[str]:
     ]
     if any(route.terminate_tls is not None for route in rules.routes):
         yield from ("txmux.net.tls.store", "txmux.net.tls.termination")
+    if rules.acme_names:
+        yield "txmux.net.tls.challenge"
     if any(one.tls is not None for one in backends):
         yield "txmux.backends.connect.tls"
     if any(one.transport is Transport.UDP for one in rules.listeners):
         yield "txmux.serving.udp_listening_port"
 
 
+def _package() -> Path:
+    return Path(__file__).parents[2]
+
+
+def _installed_version() -> str:
+    with suppress(OSError, UnicodeDecodeError):  # it is being replaced
+        found = re.search('__version__ = "(.+)"', (_package() / "version.py").read_text())
+        return found[1] if found else ""
+    return ""
+
+
 def installed_code() -> str:
-    folder = Path(__file__).parents[2]  # the package
     digest = hashlib.sha256()
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(_package()):
         folders.sort()
         for name in sorted(files):
             if name.endswith(".py"):
