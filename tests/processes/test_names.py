@@ -12,15 +12,17 @@ from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
-from tests.processes.running import halted
+from tests.processes.reloading import with_workers
+from tests.processes.running import RULES, halted, serves, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.service.reload_case import ReloadCase
 from tests.support.consul import Consul, Instance
 from tests.support.datagrams import turn
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, PeerFactory, connect, reactor
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
+from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.health.checks import key_of
 
 HOST, OTHER = "web.test", "other.test"
@@ -269,32 +271,85 @@ class NamesTest(ReloadCase):
         self.assertEqual(self.dns.asked[HOST, dns.A], 1)
 
 
-class UpgradeNamesTest(TestCase):
+class _Answering(Peer):
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self.send(data)
+
+    def readConnectionLost(self) -> None:
+        self.close()
+
+
+class ChangingNamesTest(TestCase):
     timeout = 180
 
-    async def test_new_process_serves_though_no_name_server_answers(self) -> None:
-        resolver, server = NameServer(), PeerFactory()
-        resolver.listen()
-        self.addCleanup(resolver.stop)
-        listening = reactor.listenTCP(0, server, interface="127.0.0.1")
-        self.addCleanup(listening.stopListening)
-        resolver.zone[HOST] = a("127.0.0.1")
-        host, port = resolver.place
-        rules = (
-            "[listen public]\nendpoint = 127.0.0.1:0\ndefault = named\n"
-            f"[backend named]\nserver = {HOST}:{listening.getHost().port}\n"
+    def setUp(self) -> None:
+        self.server = PeerFactory(_Answering)
+        self.dns = first = NameServer({HOST: a("127.0.0.1")})
+        # Each that is silent is given a second, and three more in the second round.
+        self.name_servers = [first, *(NameServer(first.zone, first.codes) for _ in range(3))]
+        for one in self.name_servers:
+            one.listen()
+            self.addCleanup(one.stop)
+        self.place = listen(self, self.server)
+
+    async def begin(self, backend: str) -> Upgrading:
+        places = ", ".join(
+            f"{host}:{port}" for host, port in (one.place for one in self.name_servers)
         )
-        settings = f"workers = 2\nresolvers = {host}:{port}"
+        rules = f"{RULES}default = named\n[backend named]\n{backend}\n[route all]\nmatch = tls\nbackend = named\n"
+        settings = f"workers = 2\nresolvers = {places}"
         mux = await deferToThread(Upgrading, make_folder(self), rules, settings)
         self.addCleanup(deferToThread, mux.kill)
+        return mux
+
+    async def test_new_process_serves_though_no_name_server_answers(self) -> None:
+        mux = await self.begin(f"server = {HOST}:{self.place}")
         for number in range(2):
             client = await connect(self, mux.port)
             client.send(b"x")
-            peer = await server.heard(1, number)
+            peer = await self.server.heard(1, number)
             peer.close()
             await client.is_lost()
-            resolver.fail(HOST, SILENCE)
+            self.dns.fail(HOST, SILENCE)
             if not number:
                 await deferToThread(mux.upgrade)
         self.assertNotIn("no-server", mux.log.read_text())
+        await deferToThread(mux.stop)
+
+    async def test_workers_that_end_wait_for_names(self) -> None:
+        """Clients are served whose server's name was looked up when their worker was told to end."""
+        for is_upgrade in (False, True):
+            with self.subTest(is_upgrade=is_upgrade):
+                await self.wait_for_names(is_upgrade=is_upgrade)
+
+    async def wait_for_names(self, *, is_upgrade: bool) -> None:
+        self.dns.fail(HOST, SILENCE)
+        self.dns.asked.clear()
+        mux = await self.begin(
+            f"server = {{sni}}:{self.place}\nallow_names = *.test\nallow_networks = 127.0.0.1\n"
+            "connect_timeout = 60s"
+        )
+        workers, clients = workers_of(mux.pid), []
+        for pid in workers:
+            with halted({*workers} - {pid}):
+                client = await connect(self, mux.port)
+                clients.append(client)
+                client.send(records(client_hello(server_name(HOST))))
+                while not serves(pid, client.transport.getHandle()):
+                    await turn()
+        while self.dns.asked[HOST, dns.A] < 2:
+            await turn()
+        if is_upgrade:
+            await deferToThread(mux.replace)
+        else:
+            await deferToThread(mux.reload, with_workers(1))
+        self.dns.codes.clear()
+        for client in clients:
+            await client.until(lambda one=client: one.received or one.finished)  # type: ignore[misc]
+            self.assertTrue(client.received, mux.log.read_text())
+            client.close()
+            await client.is_lost()
+        lines = await deferToThread(mux.take, 2)
+        self.assertEqual([line["reason"] for line in lines], ["done"] * 2)
         await deferToThread(mux.stop)

@@ -249,9 +249,10 @@ class MuxFactory(ServerFactory):
             outcome.factory.doStart()
 
     def stopFactory(self) -> None:
-        """Stop it again, when the last connection has ended."""
+        """Stop it again, and the backends, when the last connection has ended."""
         self._leave(self.configuration)
-        self._stopping = self.upstreams.stop()
+        # Until then, clients may wait for a name, or for a server that a check has to find up.
+        self._stopping = self.emptied().addCallback(lambda _: self.upstreams.stop())
 
     def stopped(self) -> Deferred[None]:
         return self._stopping
