@@ -190,6 +190,11 @@ class OpenerTest(SynchronousTestCase):
         self.assertEqual(self.text(new), "new")
         self.assert_denied(self.key)
 
+    def test_rules_need_no_disk(self) -> None:
+        descriptor = self.opener._descriptor(do="rules")
+        self.addCleanup(os.close, descriptor)
+        self.assertIn("memfd:", str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
     def test_given_up(self) -> None:
         """Rules that were read for nothing name nothing any more once others are read."""
         new = self.folder / "new.pem"

@@ -57,6 +57,20 @@ class LimitsTest(UpgradeTestCase):
         self.served("workers = 2", "max_connections_per_source = 3")
 
 
+class InFlightTest(UpgradeTestCase):
+    def test_more_sockets_for_all_workers_than_may_be_on_their_way_at_once(self) -> None:
+        """Linux bounds them by user, unless a process may exceed limits (unix(7), ETOOMANYREFS)."""
+        few = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+        if os.geteuid() == 0:
+            few += ["setpriv", "--bounding-set=-sys_resource,-sys_admin"]
+        rules = "".join(f"[listen {number}]\nendpoint = 127.0.0.1:0\n" for number in range(60))
+        mux = self.upgrading(rules, "workers = 8", before=few)
+        mux.upgrade()
+        mux.reload((r"\Z", "detect_timeout = 9s\n"))
+        mux.stop()
+        self.assertNotRegex(mux.child.output, "cannot be started|before it had served|ended")
+
+
 class PlacesTest(UpgradeTestCase):
     def test_of_a_server(self) -> None:
         """Who waits in the old process gets the place of one that has moved, when that has ended; and then who waits in the new one."""

@@ -1,23 +1,55 @@
 """A stream of bytes to another process, some of which have descriptors with them."""
 
 import array
+import errno
 import os
 import socket
+import stat
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import attrs
 from twisted.internet import main
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IDelayedCall, IProtocol
 from twisted.python.failure import Failure
 
 MOST = 253  # descriptors that one system call takes (SCM_MAX_FD, unix(7))
 _AT_ONCE = 2**18  # bytes of one read
 _REST = 8  # reads of what a socket holds, at most
+RETRY = 0.02
+"""Seconds until descriptors are sent again after ETOOMANYREFS: as many of this user as one process may have open are on their way
+to processes that have not taken them yet (unix(7)), as when many workers start."""
 _ANCILLARY = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+class _Duplicate:
+    """A duplicate of a descriptor, closed with the last message that waits with it."""
+
+    number = -1
+
+    def __init__(self, descriptor: int) -> None:
+        self.number = os.dup(descriptor)
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
+
+
+_waiting_sockets: WeakValueDictionary[tuple[int, int], _Duplicate] = WeakValueDictionary()
+
+
+def _duplicate(descriptor: int) -> _Duplicate:
+    """Duplicate a descriptor; a socket once for all messages that wait with it, since each worker gets all that listen."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISSOCK(found.st_mode):
+        return _Duplicate(descriptor)
+    key = found.st_dev, found.st_ino
+    made = _waiting_sockets.get(key) or _Duplicate(descriptor)
+    return _waiting_sockets.setdefault(key, made)
 
 
 @attrs.define
@@ -25,7 +57,7 @@ class _Unsent:
     """Bytes that the other process has not taken yet, with the descriptors of the first of them."""
 
     data: memoryview
-    descriptors: list[int] = attrs.Factory(list)
+    descriptors: list[_Duplicate] = attrs.Factory(list)
 
 
 class DescriptorStream(FileDescriptor):
@@ -42,6 +74,8 @@ class DescriptorStream(FileDescriptor):
 
     def __init__(self, reactor: Any, end: socket.socket, protocol: IProtocol) -> None:
         super().__init__(reactor)
+        self._any_reactor = reactor
+        self._retry: IDelayedCall | None = None
         end.setblocking(False)  # noqa: FBT003 - the socket module's signature
         self._socket = end
         self._waiting: deque[_Unsent] = deque()
@@ -80,9 +114,8 @@ class DescriptorStream(FileDescriptor):
         if data:
             waiting = _Unsent(data)
             try:
-                waiting.descriptors.extend(map(os.dup, descriptors))
+                waiting.descriptors.extend(map(_duplicate, descriptors))
             except OSError:  # the limit is reached; without descriptors the message means nothing
-                close_all(waiting.descriptors)
                 self._is_cut_off = True
                 self.protocol.cut_off()
                 self.loseConnection()
@@ -100,15 +133,19 @@ class DescriptorStream(FileDescriptor):
         while self._waiting:
             first = self._waiting[0]
             try:
-                sent = self._send_now(first.data, first.descriptors)
+                sent = self._send_now(first.data, [one.number for one in first.descriptors])
             except BlockingIOError:
                 return None
             except (BrokenPipeError, ConnectionResetError):
                 self._forget()  # what the other process sent before its end is still to be read
                 break
-            except OSError:
-                return main.CONNECTION_LOST
-            close_all(first.descriptors)
+            except OSError as problem:
+                if problem.errno != errno.ETOOMANYREFS:
+                    return main.CONNECTION_LOST
+                self.stopWriting()
+                self._cancel_retry()
+                self._retry = self._any_reactor.callLater(RETRY, self.startWriting)
+                return None
             first.data, first.descriptors = first.data[sent:], []
             self.backlog -= sent
             if first.data:
@@ -144,9 +181,11 @@ class DescriptorStream(FileDescriptor):
                 return
             self.doRead()
 
+    def _cancel_retry(self) -> None:
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+
     def _forget(self) -> None:
-        for one in self._waiting:
-            close_all(one.descriptors)
         self._waiting.clear()
         self.backlog = 0
 
@@ -155,14 +194,14 @@ class DescriptorStream(FileDescriptor):
             self._is_aborting = True
             self.stopReading()
             self.stopWriting()
-            reactor: Any = self.reactor
-            reactor.callLater(0, self.connectionLost, Failure(main.CONNECTION_LOST))
+            self._any_reactor.callLater(0, self.connectionLost, Failure(main.CONNECTION_LOST))
 
     def connectionLost(self, reason: Failure) -> None:
         if not self.connected:
             return
         super().connectionLost(reason)
         self._forget()
+        self._cancel_retry()
         self._socket.close()
         self.protocol.connectionLost(reason)
 

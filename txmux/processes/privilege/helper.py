@@ -10,8 +10,7 @@ import json
 import os
 import select
 import socket
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Backend, Files, Rules
 from txmux.rules.reading.parser import load
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
+from txmux.telemetry import sharedmemory
 from txmux.wire.jsontext import parse_json
 
 
@@ -151,9 +151,8 @@ class Helper:
             number = question.pop("number", None)
             answer, descriptors = self.answer(question, may_all=may_all)
             try:
-                answer["number"] = number
                 connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
-                socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
+                _send(connection, {**answer, "number": number}, descriptors)
             finally:
                 for one in descriptors:
                     os.close(one)
@@ -263,8 +262,20 @@ class Helper:
         return [other.detach()]
 
 
+def _send(connection: socket.socket, answer: dict[str, Any], descriptors: Sequence[int]) -> None:
+    try:
+        socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
+    except OSError as problem:
+        if problem.errno != errno.ETOOMANYREFS:
+            raise
+        # Who has asked asks again.
+        again = {"number": answer["number"], "errno": problem.errno, "error": problem.strerror}
+        connection.send(json.dumps(again).encode())
+
+
 def _written(value: object) -> int:
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+    # On a disk there may be no room.
+    with open(sharedmemory.make("txmux rules"), "r+", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
         json.dump(value, file)
         file.flush()
         file.seek(0)

@@ -15,12 +15,14 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from txmux.errors import MuxError
+from txmux.net.channel.descriptorstream import RETRY
 from txmux.processes.forking import Child, ignore_signals, name_process, spawn
 from txmux.processes.privilege.helper import Helper
 from txmux.rules.model import Files, Rules
@@ -133,7 +135,15 @@ class Opener:
             self._process.wait()
 
     def _descriptor(self, **question: Any) -> int:
-        (descriptor,) = self._ask(**question)
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                (descriptor,) = self._ask(**question)
+                break
+            except OSError as problem:
+                if problem.errno != errno.ETOOMANYREFS or time.monotonic() > until:
+                    raise
+            time.sleep(RETRY)
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
         return descriptor
 

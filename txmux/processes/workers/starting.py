@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,11 +19,13 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
+from txmux.net.channel.descriptorstream import RETRY
 from txmux.processes.forking import Child, spawn
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.sandbox import Sandbox
@@ -36,6 +39,7 @@ _PACKET = 65536  # bytes
 _MOST_SILENT = 10
 """Seconds without an answer after which the process is killed: imports may take long on a busy machine."""
 _STDERR = 2
+_ENDED = "the process that starts workers has ended"
 STARTER = "txmux.processes.workers.starter"
 
 
@@ -126,13 +130,20 @@ class Starter:
             self._connection.send(do="import", modules=modules)
 
     def fork(self, number: int, channel: int, sandbox: Sandbox) -> Deferred[int]:
-        """Fork the worker of a number counted from 1; the result is its process ID, or a `StarterError`."""
+        """Fork the worker of a number counted from 1; the result is its process ID, or a `StarterError`. The channel stays open until then."""
         if self._connection is None:
-            return fail(StarterError("the process that starts workers has ended"))
+            return fail(StarterError(_ENDED))
         from twisted.internet import reactor  # noqa: PLC0415 - it is there
 
         kind = reactor_of_workers(type(reactor).__module__)
-        return self._connection.fork(number, channel, reactor=kind, sandbox=sandbox)
+        try:
+            return self._connection.fork(number, channel, reactor=kind, sandbox=sandbox)
+        except OSError as problem:
+            if problem.errno == errno.ETOOMANYREFS:
+                later: Deferred[None] = deferLater(self._reactor, RETRY)
+                return later.addCallback(lambda _: self.fork(number, channel, sandbox))
+            has_ended = isinstance(problem, ConnectionError)
+            return fail(StarterError(_ENDED if has_ended else problem.strerror or str(problem)))
 
     def changed_code(self) -> str:
         """Return a sentence if the installed code is not that of this process any more.
@@ -224,12 +235,7 @@ class _Connection(FileDescriptor):
 
     def fork(self, number: int, channel: int, **how: Any) -> Deferred[int]:
         packet = json.dumps({"do": "fork", "number": number, **how}).encode()
-        try:
-            socket.send_fds(self._child.connection, [packet], [channel])
-        except ConnectionError:
-            return fail(StarterError("the process that starts workers has ended"))
-        except OSError as problem:
-            return fail(StarterError(problem.strerror or str(problem)))
+        socket.send_fds(self._child.connection, [packet], [channel])
         forked: Deferred[int] = Deferred()
         self._forking[number] = forked
         return forked

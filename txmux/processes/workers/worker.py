@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,7 +22,6 @@ from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.restarting import BackOff, how_ended
 from txmux.processes.workers.starting import Starter
 from txmux.telemetry.counting.counters import OWN, Counters
-from txmux.telemetry.counting.process_counters import ProcessCounters
 
 _MOST_SILENT = 10
 """Seconds without an answer after which a worker that serves is replaced."""
@@ -34,6 +33,11 @@ _AGAIN = 0.5
 """Seconds until a retiring worker is asked again whether it can end."""
 
 _access = Logger(namespace="txmux.access")
+
+
+def _closed(result: Any, end: ExitStack) -> Any:
+    end.close()
+    return result
 
 
 class _Supervisor(Protocol):
@@ -153,15 +157,20 @@ class Worker:
             return
         if is_again:
             own.process.restarted()
-        starting = self._ask_to_start(channel, column, life)
-        starting.addCallbacks(self._is_ready, self._has_failed)
+        if column.descriptor is not None:
+            counting = channel.ask(
+                "count_in", descriptors=[column.descriptor, life], **attrs.asdict(column.layout)
+            )
+            counting.addErrback(lambda _: None)  # it is logged
 
     def _fork(self, channel: Channel) -> None:
         supervisor = self._supervisor
         own, other = socket.socketpair()
-        with own, other:
+        with ExitStack() as closing:
+            closing.enter_context(other)
             attach(self._reactor, channel, own)
             forked = supervisor.starter.fork(self._number + 1, other.fileno(), supervisor.sandbox())
+            forked.addBoth(_closed, closing.pop_all())
         forked.addCallbacks(
             lambda pid: self._has_pid(channel, pid),
             lambda failure: self._cannot_start(channel, failure.getErrorMessage()),
@@ -172,6 +181,8 @@ class Worker:
             self.pid = pid
             if self._hung or (self._retirement is not None and not self.ready):
                 self._end()  # it was to end before its ID was known
+            else:
+                self._ask_to_start(channel).addCallbacks(self._is_ready, self._has_failed)
 
     def _cannot_start(self, channel: Channel, why: str) -> None:
         if self._channel is not channel:
@@ -196,12 +207,7 @@ class Worker:
         if channel is not None and not channel.is_open:
             self._lost(channel)
 
-    def _ask_to_start(self, channel: Channel, column: ProcessCounters, life: int) -> Deferred[Any]:
-        if column.descriptor is not None:
-            counting = channel.ask(
-                "count_in", descriptors=[column.descriptor, life], **attrs.asdict(column.layout)
-            )
-            counting.addErrback(lambda _: None)  # it is logged
+    def _ask_to_start(self, channel: Channel) -> Deferred[Any]:
         message = self._supervisor.start_message(self)
         opener = self._supervisor.connect_to_opener()
         if opener is None:
