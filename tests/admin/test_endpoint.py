@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.asking import AdminCase
+from tests.admin.asking import AdminCase, request
 from tests.support.folders import make_folder
 from tests.support.forks import starter
 from txmux import MuxService, files, load
@@ -48,6 +49,26 @@ class SocketsTest(AdminCase):
         self.assertEqual(told.json["changes"], "grace of [txmux] changed")
         self.assertEqual(self.inode(), inode)
         self.assertEqual((await self.get("/healthz")).status, 200)
+
+    async def test_client_whose_process_has_ended(self) -> None:
+        """It may have connected for a worker, and another process may have its ID."""
+        await self.start()
+        told = await deferToThread(self.answer, self.connected_by_another())
+        self.assertEqual(int(told.split()[1]), 403)
+
+    def connected_by_another(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        if not (child := os.fork()):
+            client.connect(str(self.socket))
+            os._exit(0)
+        os.waitpid(child, 0)
+        return client
+
+    @staticmethod
+    def answer(client: socket.socket) -> bytes:
+        with client:
+            client.sendall(request("GET", "/api/status"))
+            return client.recv(100)
 
     async def test_changed_endpoint_is_opened_anew(self) -> None:
         await self.start()

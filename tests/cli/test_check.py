@@ -62,6 +62,14 @@ class CheckTests(CheckTestCase):
         )
         self.assertEqual(self.run_main("check", self.good), (0, out, ""))
 
+    def test_secret_where_workers_may_read(self) -> None:
+        token = Path(txmux.__file__).parent / "token"
+        text = f"[txmux]\nadmin = 127.0.0.1:0\nadmin_token = {token}\nsandbox = auto\n[listen a]\nendpoint = :8443\n"
+        told = f"{self.good}:3: warning: [txmux] admin_token: workers can read what is in "
+        for setting, is_told in (("auto", True), ("off", False)):
+            self.good.write_text(text.replace("auto", setting))
+            self.assertEqual(told in self.run_main("check", self.good)[1], is_told)
+
     def test_missing_folder_is_an_error_as_at_the_start(self) -> None:
         self.good.write_text("[txmux]\naccess_log = no/log\n[listen a]\nendpoint = 127.0.0.1:0\n")
         told = f"{self.good}:2: [txmux] access_log: there is no folder '{self.good.parent}/no'; create it, or correct the path\n"

@@ -2,8 +2,11 @@
 
 import errno
 import os
+import socket
+import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,9 +39,62 @@ def _in_a_thread() -> None:
         raise caught[0]
 
 
+def _connect() -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(30)
+    client.connect(str(_FOLDER / "admin.sock"))
+    return client
+
+
+def _ask(client: socket.socket) -> None:
+    with client:
+        client.sendall(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        if client.recv(100).startswith(b"HTTP/1.1 403 "):
+            raise PermissionError(errno.EACCES, "403")
+
+
+def _supervisor() -> int:
+    with _connect() as client:
+        packed = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("3i", packed)[0])
+
+
+def _in_a_child(do: Callable[[], object], *, is_orphan: bool = False) -> None:
+    """Do it in another process; as an orphan, in one whose parent has ended."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        parent = os.getpid()
+        if is_orphan and os.fork():
+            os._exit(0)
+        while is_orphan and os.getppid() == parent:
+            time.sleep(0.001)
+        number = 0
+        try:
+            do()
+        except OSError as problem:
+            number = problem.errno or 0
+        os.write(writer, bytes([number]))
+        os._exit(0)
+    os.waitpid(child, 0)
+    number = os.read(reader, 1)[0]
+    os.close(reader)
+    os.close(writer)
+    if number:
+        raise OSError(number, "in another process")
+
+
+def _by_one_that_has_ended() -> None:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(30)
+    _in_a_child(lambda: client.connect(str(_FOLDER / "admin.sock")))
+    _ask(client)
+
+
 _ATTEMPTS: Mapping[str, Callable[[], object]] = {
     "passwords": lambda: Path("/etc/shadow").read_bytes(),
     "read": _SECRET.read_bytes,
+    "beside": (Path(__file__).parents[2] / "token").read_bytes,
     "list": lambda: list(_FOLDER.iterdir()),
     "thread": _in_a_thread,
     "named": (_FOLDER / "site.pem").read_bytes,  # only txmux's own code asks the helper
@@ -49,6 +105,14 @@ _ATTEMPTS: Mapping[str, Callable[[], object]] = {
     "append": lambda: _SECRET.open("ab").close(),
     "remove": (_FOLDER / "old").unlink,
     "link": lambda: (_FOLDER / "link").symlink_to("secret"),
+    "admin": lambda: _ask(_connect()),
+    "admin_child": lambda: _in_a_child(lambda: _ask(_connect())),
+    "admin_orphan": lambda: _in_a_child(lambda: _ask(_connect()), is_orphan=True),
+    "admin_ended": _by_one_that_has_ended,
+    "starter": lambda: os.kill(os.getppid(), 0),
+    "supervisor": lambda: os.kill(_supervisor(), 0),
+    "supervisor_orphan": lambda: _in_a_child(lambda: os.kill(_supervisor(), 0), is_orphan=True),
+    "abstract": lambda: socket.socket(socket.AF_UNIX).connect(f"\0{_FOLDER}"),
     "execute": lambda: subprocess.run(["/bin/true"], check=True),
 }
 

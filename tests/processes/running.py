@@ -174,13 +174,17 @@ def find_modules(test: SynchronousTestCase, folder: Path) -> None:
     test.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
 
 
-def use_plugin(test: SynchronousTestCase, name: str) -> None:
-    """Have services find a matcher of this folder: ``nosy``, or ``shy``, which the second worker does not take."""
+def use_plugin(test: SynchronousTestCase, name: str) -> Path:
+    """Have services find a matcher of this folder: ``nosy``, or ``shy``, which the second worker does not take.
+
+    Return the folder from which it is imported.
+    """
     folder = make_folder(test)
     plugins = folder / "twisted/plugins"
     plugins.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name(f"{name}_matcher.py"), plugins / f"{name}.py")
     find_modules(test, folder)
+    return folder
 
 
 def customize(test: SynchronousTestCase, program: str) -> None:

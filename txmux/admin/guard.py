@@ -19,6 +19,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
+from txmux.admin.peer import is_worker
 from txmux.errors import MuxError
 from txmux.net.addresses import text_of
 from txmux.rules.model.networks import unmapped
@@ -108,6 +109,12 @@ class AdminGuard:
 
     def check_token(self, headers: Mapping[str, str], caller: Caller) -> None:
         """Check the token; the right one is accepted whatever others from its address have sent."""
+        if caller.is_worker:
+            raise RefusedError(
+                403,
+                "processes of txmux that serve clients may not use this endpoint, nor may a client that cannot be told "
+                "from one: the process that connected has ended, or hides itself; ask again from one that stays",
+            )
         if caller.is_by_unix:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -219,12 +226,14 @@ class Caller:
         name: What the log calls it.
         host: The address of this end; empty for a UNIX socket.
         port: That of this end; 0 for a UNIX socket.
+        is_worker: Whether it is a worker, or may be, by a UNIX socket.
     """
 
     source: str
     name: str
     host: str = ""
     port: int = 0
+    is_worker: bool = False
 
     @property
     def is_by_unix(self) -> bool:
@@ -248,7 +257,7 @@ class Caller:
         user = ""
         with suppress(KeyError):  # as in a container without a list of users
             user = f" ({pwd.getpwuid(uid).pw_name})"
-        return cls(f"uid {uid}", f"UID {uid}{user}, PID {pid}")
+        return cls(f"uid {uid}", f"UID {uid}{user}, PID {pid}", is_worker=is_worker(handle, pid))
 
 
 def network_of(source: str) -> str:

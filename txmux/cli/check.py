@@ -12,6 +12,7 @@ import attrs
 
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import IProtocolMatcher
+from txmux.processes.privilege.sandbox import exposed_secrets
 from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
@@ -114,6 +115,7 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         *token_as_path(rules),
         *missing_privileges(rules, own_privileges()),
         *cut_signatures(rules, matchers),
+        *exposed_secrets(rules),
         *doubtful,
     ]
     forget_lines()

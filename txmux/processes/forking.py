@@ -27,7 +27,7 @@ def environment() -> dict[str, str]:
 
 _PATIENCE = 2.0
 """Seconds that a process may take to end."""
-_SET_NAME = 15  # prctl(2)
+_SET_NAME, _SET_CHILD_SUBREAPER = 15, 36  # prctl(2)
 _STDERR = 2
 _FOR_THE_SUPERVISOR = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """systemd and terminals send these to all processes of a service; only the supervisor acts on them."""
@@ -122,6 +122,12 @@ def ignore_signals(*others: signal.Signals) -> None:
     """Ignore these signals and those for the whole service, which the supervisor handles."""
     for number in (*_FOR_THE_SUPERVISOR, *others):
         signal.signal(number, signal.SIG_IGN)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes further below whose own parents end, where the system can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def name_process(title: str) -> None:

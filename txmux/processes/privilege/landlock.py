@@ -1,4 +1,4 @@
-"""Landlock of Linux: a process gives up, for good, to open files beyond those that it names.
+"""Landlock of Linux: a process gives up, for good, to open files beyond those that it names, and to send signals to others.
 
 By the system calls themselves, since the C library has no functions for them.
 """
@@ -17,12 +17,19 @@ _PATH_BENEATH = 1
 _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _FIRST = (1 << 13) - 1
 _LATER = {2: 1 << 13, 3: _TRUNCATE}
+_SCOPES = 6
+"""The first version with scopes: a process reaches abstract UNIX sockets, and sends signals to processes, of its own sandbox only."""
+_ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1
 
 _NO_NEW_PRIVILEGES = 38  # prctl(2)
 
 
 class _Ruleset(ctypes.Structure):
-    _fields_ = (("handled_access_fs", ctypes.c_uint64),)
+    _fields_ = (
+        ("handled_access_fs", ctypes.c_uint64),
+        ("handled_access_net", ctypes.c_uint64),
+        ("scoped", ctypes.c_uint64),
+    )
 
 
 class _PathBeneath(ctypes.Structure):
@@ -51,7 +58,8 @@ def give_up_privileges() -> None:
 def restrict(read: Iterable[str], write: Iterable[str] = ()) -> None:
     """Let this thread, and all that it starts, read these files and folders and no others; it makes and removes none.
 
-    Needs `give_up_privileges` before. What is open stays so. Sockets are not files here, nor is what has no path.
+    Needs `give_up_privileges` before. What is open stays so. Sockets are not files here, nor is what has no path. Modes, owners
+    and times of files can be changed all the same.
 
     Args:
         read: Paths; what is in a folder may be read, too. One that is not there is passed over.
@@ -60,8 +68,11 @@ def restrict(read: Iterable[str], write: Iterable[str] = ()) -> None:
     Raises:
         OSError: The kernel has no Landlock, or does not permit it.
     """
-    handled = _FIRST | sum(right for since, right in _LATER.items() if since <= abi())
-    attributes = _Ruleset(handled)
+    version = abi()
+    handled = _FIRST | sum(right for since, right in _LATER.items() if since <= version)
+    # A kernel refuses a longer structure than it knows, unless the rest of it is 0.
+    scoped = _ABSTRACT_SOCKETS | _SIGNALS if version >= _SCOPES else 0
+    attributes = _Ruleset(handled, 0, scoped)
     ruleset = _call(
         _CREATE,
         ctypes.byref(attributes),

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from twisted.logger import Logger
 from txmux.errors import MuxError
 from txmux.processes.privilege import landlock
 from txmux.rules.model import Rules
+from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import are_plain
 
 Sandbox = Literal["auto", "yes", "off"]
@@ -102,7 +104,7 @@ def confine(sandbox: Sandbox) -> bool:
         return False
     try:
         landlock.give_up_privileges()
-        read = [*_SYSTEM, _OWN, *folders_of_python(), *_of_tls()]
+        read = [_OWN, *_readable()]
         # A rule is about an inode, and the kernel makes another one for what it has dropped from its cache.
         _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
         landlock.restrict(read, [os.devnull])
@@ -116,26 +118,56 @@ def confine(sandbox: Sandbox) -> bool:
     return True
 
 
+def exposed_secrets(rules: Rules) -> Iterator[Problem]:
+    """Find secrets that workers do not get, but could read, where they lie."""
+    settings = rules.settings
+    if settings.sandbox == "off":
+        return
+    named = [
+        (settings.section, key, getattr(settings, key))
+        for key in ("admin_token", "consul_token", "crowdsec_key", "acme_folder")
+    ]
+    named += [(one.section, "consul_token", one.consul_token) for one in rules.backends.values()]
+    readable = [Path(os.path.realpath(path)) for path in _readable()]
+    for section, key, path in named:
+        if path is None or key not in section.entries:
+            continue
+        place = Path(os.path.realpath(path))
+        for folder in filter(place.is_relative_to, readable):
+            message = f"workers can read what is in '{folder}', even in the sandbox, since it may hold modules or files of the system; move '{path}' to another folder"
+            yield section.problem(message, key)
+            break
+
+
+def _readable() -> Sequence[str]:
+    return [*_SYSTEM, *folders_of_python(), *_of_tls()]
+
+
 @cache
 def folders_of_python() -> Sequence[str]:
-    """Return the folders from which modules may still be imported.
+    """Return the folders from which modules may still be imported: those of Python, of installed and of imported packages.
 
     It looks at every module, so it is called before processes that confine themselves are forked: their memory stays shared.
     """
     found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
-    searched = {os.path.realpath(path) for path in sys.path}
+    found.update(filter(_has_distributions, sys.path))
     for name, module in list(sys.modules.items()):
         # Plugins are looked for in all folders of their package, also those in which there is none.
         if name == "twisted.plugins":
             found.update(map(str, module.__path__))
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str):
-            continue
-        parents = Path(os.path.realpath(file)).parents
         depth = name.count(".") + hasattr(module, "__path__")
-        if depth < len(parents) and str(parents[depth]) in searched:
-            found.add(str(parents[depth]))
+        if isinstance(file, str) and depth:
+            package = Path(file).absolute().parents[depth - 1 :][:1]
+            found.update(str(one) for one in package if one.name == name.partition(".")[0])
     return [path for path in map(os.path.realpath, found) if path not in _TOO_MUCH]
+
+
+def _has_distributions(folder: str) -> bool:
+    """Return whether packages are installed into a folder of the search path. Any other may have more than modules, such as a token."""
+    with suppress(OSError):
+        return any(name.endswith(".dist-info") for name in os.listdir(folder))  # noqa: PTH208 - names only
+    return False
 
 
 def _of_tls() -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 It has imported the modules of a worker, and has neither a reactor nor a thread. So a worker starts in milliseconds, shares that
 memory, and has its supervisor's version even if the installed files have changed. It receives messages of the supervisor only, and no
-data of clients. With ``user`` in the rules it becomes that user before the first client can connect.
+data of clients. Whatever workers start stays below it (see `txmux.admin.peer`), so it ends after them. With ``user`` in the rules it becomes that user before the first client can connect.
 
 Both sides send packets, a JSON object each:
 
@@ -33,7 +33,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from txmux.processes.forking import exit_after, ignore_signals, name_process
+from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
 from txmux.processes.privilege.account import Account, AccountError
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.process import run
@@ -44,7 +44,8 @@ _STDERR = 2
 
 
 def main(connection: socket.socket) -> None:
-    """Fork workers until the supervisor has ended."""
+    """Fork workers until the supervisor has ended, and wait for their ends."""
+    adopt_orphans()
     ignore_signals(signal.SIGTERM)
     name_process("starter")
     woken, wake = socket.socketpair()
@@ -61,7 +62,11 @@ def main(connection: socket.socket) -> None:
                 woken.recv(_PACKET)
                 _report_ended(connection)
             if connection.fileno() in ready and not _serve(connection, (woken, wake)):
-                return
+                break
+    connection.close()
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
