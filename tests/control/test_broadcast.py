@@ -15,6 +15,7 @@ from tests.support.peers import Peer, connect, reactor
 from txmux.access.lists.current import pack, varying_of
 from txmux.control.broadcast import PATIENCE
 from txmux.control.filters import EVERY, Filters, Page
+from txmux.net.channel.message import Message
 from txmux.rules.model import NetworkSet
 
 
@@ -147,10 +148,10 @@ class LateWorkersTest(WorkersCase):
         happened: list[str] = []
         ask, too_late = channel.ask, channel._timed_out
 
-        def asked(kind: str, *, seconds: float | None = None, **more: Any) -> Any:
+        def asked(message: Message, *, seconds: float | None = None, **more: Any) -> Any:
             if seconds is not None:  # else it is not waited for
                 happened.append("asked")
-            return ask(kind, seconds=seconds, **more)
+            return ask(message, seconds=seconds, **more)
 
         def was_too_late(*what: Any) -> None:
             happened.append("too late")

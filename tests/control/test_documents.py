@@ -15,6 +15,7 @@ from tests.support.peers import reactor
 from tests.support.taker import Taker
 from txmux.control.documents import _worst, clients_that_wait, partly_down
 from txmux.control.overrides import Overrides
+from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker
 
 DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
@@ -166,8 +167,8 @@ class StatusTest(LiveCase):
         await self.begin()
         asked = []
 
-        def ask(_: Worker, kind: str, **__: Any) -> Deferred[Any]:
-            asked.append(kind)
+        def ask(_: Worker, message: Message, **__: Any) -> Deferred[Any]:
+            asked.append(message.kind)
             return Deferred()
 
         self.patch(Worker, "ask", ask)

@@ -10,6 +10,7 @@ from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux.control.events import Hub
+from txmux.net.channel.message import Message
 from txmux.telemetry.events import MOST, Events, Sampling
 from txmux.telemetry.record import ConnectionRecord
 
@@ -157,7 +158,7 @@ class Process:
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
         self.sink = sink
 
-    async def ask(self, kind: str, *, seconds: float | None = None, **values: Any) -> Any:
+    async def ask(self, message: Message, *, seconds: float | None = None, **values: Any) -> Any:
         pass
 
 

@@ -10,9 +10,12 @@ import attrs
 from twisted.internet.defer import Deferred
 from typing_extensions import override
 
+from tests.support.messages import BY_KIND
 from tests.support.mux import MuxTestCase, server_at
 from tests.support.peers import Peer, connect, reactor
+from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
+from txmux.net.channel.message import Message
 from txmux.net.relay.kernel import is_supported
 from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
 from txmux.rules.embedding import route
@@ -67,7 +70,7 @@ class HandoverCase(MuxTestCase):
         return MuxFactory(self.routes, settings, access_log=self.log, reactor=self.time)
 
     def channel_to(
-        self, handlers: dict[str, Callable[..., object]], lost: Callable[[], object]
+        self, handlers: dict[Message, Callable[..., object]], lost: Callable[[], object]
     ) -> Channel:
         one, other = socket.socketpair()
         time: Any = self.time
@@ -87,14 +90,17 @@ class HandoverCase(MuxTestCase):
 
     def adopted_by(self, adopting: Adopting, **changed: Callable[..., object]) -> Channel:
         """Give a channel to a process that adopts, but for some of what it does."""
-        channel = self.channel_to({**adopting.handlers, **changed}, adopting.channel_lost)
+        channel = self.channel_to(
+            {**adopting.handlers, **{BY_KIND[kind]: does for kind, does in changed.items()}},
+            adopting.channel_lost,
+        )
         adopting.channel = self.there
         return channel
 
     def adopting(self, **changed: Callable[..., object]) -> Channel:
         """Give a channel to a process that adopts, but for some of what it does."""
         adopting = Adopting(lambda _: self.new)
-        self.does = adopting.handlers
+        self.does = {message.kind: does for message, does in adopting.handlers.items()}
         return self.adopted_by(adopting, **changed)
 
     def before_adopting(self, action: Callable[[dict[str, Any]], object]) -> None:
@@ -105,7 +111,7 @@ class HandoverCase(MuxTestCase):
             action(values)
             return adopt(**values)
 
-        self.there.handlers["adopt"] = adopted
+        self.there.handlers[messages.ADOPT] = adopted
 
     async def end_all(self, peers: Iterable[tuple[Peer, Peer]]) -> None:
         for client, server in peers:

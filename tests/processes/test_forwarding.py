@@ -10,6 +10,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.trial.unittest import TestCase
 
+from tests.support.messages import made_up
 from tests.support.peers import reactor
 from txmux.net.channel.channel import Channel, LogForwarder, attach
 
@@ -33,7 +34,7 @@ class ForwardingTest(TestCase):
             spent.append(time.thread_time() - began)
         self.assertLess(min(spent[-5:]), 5 * min(spent[:5]))
         self.assertLess(channel.backlog(), 5 * 2**20)
-        channel.send("ready")
+        channel.send(made_up("ready"))
         received = await self.read_until(supervisor, b"", b'"ready"')
         log.info("{line}", line="last")
         received = await self.read_until(supervisor, received, b'"last"')

@@ -3,6 +3,7 @@
 import gc
 import socket
 import weakref
+from collections.abc import Sequence
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +14,9 @@ from twisted.logger import capturedLogs
 
 from tests.processes.handover_case import HandoverCase, descriptors
 from tests.support.peers import Peer, reactor
+from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
+from txmux.net.channel.descriptorstream import close_all
 from txmux.net.relay.interface import SideState
 from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.relay import Relay
@@ -149,7 +152,12 @@ class HandoverTest(HandoverCase):
     async def test_all_stay_if_the_new_process_ends_instead_of_answering(self) -> None:
         peers = await self.relayed(2)
         channel = self.adopting()
-        self.there.handlers["adopt"] = self.there.transport.abortConnection
+
+        def end(descriptors: Sequence[int], **_: Any) -> None:
+            close_all(descriptors)
+            self.there.transport.abortConnection()
+
+        self.there.handlers[messages.ADOPT] = end
         self.assertEqual(await self.hand(channel), 0)
         await self.assert_go_on(peers, self.old)
 
@@ -164,7 +172,7 @@ class HandoverTest(HandoverCase):
             self.there.transport.abortConnection()
             return answer
 
-        self.there.handlers["adopt"] = adopted
+        self.there.handlers[messages.ADOPT] = adopted
         self.assertEqual(await self.hand(channel), 0)
         self.assertEqual(self.new.connections, set())
         await self.turn(5)
@@ -200,7 +208,7 @@ class HandoverTest(HandoverCase):
         serving: Any = SimpleNamespace(factory_of=lambda _: self.new, listening_ports=doors)
         transfer = ConnectionTransfer(serving, reactor)
         own, far = socket.socketpair()
-        transfer.handlers["take_over"](descriptors=[far.detach()])
+        transfer.handlers[messages.TAKE_OVER](descriptors=[far.detach()])
         channel = Channel({}, lambda: None, reactor)
         attach(reactor, channel, own)
         self.addCleanup(channel.close)

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from tests.processes.timed import TimedTestCase
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux import load
-from txmux.net.channel.channel import Channel
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.privilege import open_for_worker
@@ -187,9 +185,24 @@ class HostileTest(TestCase):
 
 
 class ChannelTest(TimedTestCase):
+    async def send(self, end: socket.socket, data: bytes) -> None:
+        """Send as much as the supervisor takes before it closes the channel."""
+        left = memoryview(data)
+
+        def is_sent() -> bool:
+            nonlocal left
+            with contextlib.suppress(ConnectionError):
+                try:
+                    left = left[end.send(left) :]
+                except BlockingIOError:
+                    return False
+                return not left
+            return True
+
+        await self.until(is_sent)
+
     async def test_closed(self) -> None:
         """It is closed if descriptors come, which no worker has to send, or a line without an end; nothing is kept, and the worker replaced."""
-        self.patch(sys.modules[Channel.__module__], "_LONGEST", 2**16)
         ends: list[socket.socket] = []
         fork = Starter.fork
 
@@ -200,11 +213,12 @@ class ChannelTest(TimedTestCase):
         self.patch(Starter, "fork", watched)
         memory = os.memfd_create("test")
         self.addCleanup(os.close, memory)
-        cases = ((b"{", 10), (b'{"kind":"x","descriptors":1}\n', 1), (b"x" * 2**16 + b"x", 0))
+        cases = ((b"{", 10), (b'{"kind":"x","descriptors":1}\n', 1), (b"x" * 2**22, 0))
         for data, count in cases:
             first, second = await self.begin()
             with capturedLogs():
-                socket.send_fds(ends[0], [data], [memory] * count)
+                socket.send_fds(ends[0], [data[:10]], [memory] * count)
+                await self.send(ends[0], data[10:])
                 await self.until(lambda first=first: first not in self.pids())  # type: ignore[misc]
                 await self.until(self.supervisor.pool.are_ready)
             self.assertEqual((self.pids()[1], len(open_files())), (second, 1))

@@ -15,15 +15,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.across_processes import SharedLimits
 from txmux.errors import MuxError
-from txmux.processes.workers.messages import (
-    InvalidMessageError,
+from txmux.net.channel import messages
+from txmux.net.channel.message import InvalidMessageError
+from txmux.processes.workers.process import WorkerProcess
+from txmux.processes.workers.received_rules import (
     Opened,
     Prepare,
     Start,
     read,
     sockets_of,
 )
-from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
@@ -44,6 +45,8 @@ class StartingTests(SynchronousTestCase):
             "rules": b64encode(pack(rules)).decode(),
             "limits": attrs.asdict(self.limits.layout),
             "sockets": [place.key],
+            "version": 1,
+            "state": {},
         }
 
     def opened(self, memory: int, *sockets: int, **others: Any) -> Opened:
@@ -104,21 +107,27 @@ class StartingTests(SynchronousTestCase):
         self.assertRaises(MuxError, admission, parse(_RULES, "x").listeners[0])
 
     def test_values(self) -> None:
-        """Values of a wrong type are told of, and so are those that are missing."""
-        wrong: tuple[tuple[str, tuple[object, ...]], ...] = (
-            ("rules", ([], {}, None, "x")),
-            ("limits", ([], {}, {"columns": "5"}, {"columns": 5, "rows": {"a": "1"}})),
-            ("sockets", ("x", {}, [1], None)),
-            ("version", (-1, "1", None)),
-        )
-        for name, values in wrong:
-            for value in values:
-                for kind, more in ((Start, {}), (Prepare, {"rules_changed": True})):
-                    told = {**self.told, **more, name: value}
-                    self.assertRaises(MuxError, read, kind, told)
-        self.assertRaises(InvalidMessageError, read, Prepare, self.told)
-        for told in ({"places": []}, {"places": {"x": "1"}}, {"cells": -1}, {"cells": 1e9}):
-            self.assertRaises(InvalidMessageError, read, CounterLayout, told)
+        """Values of a wrong type or out of bounds are refused, and so are messages without one."""
+        told = {**self.told, "rules_changed": True}
+        invalid: dict[str, tuple[object, ...]] = {
+            "rules": ([], {}, None),
+            "sockets": ("x", {}, [1], None, ["x" * 5000]),
+            "version": (-1, "1", None, True, 2**64),
+        }
+        for name, value in ((key, one) for key, values in invalid.items() for one in values):
+            wrong = {**told, name: value}
+            self.assertRaises(InvalidMessageError, messages.PREPARE.read, wrong, 1)
+        known = messages.PREPARE.read(told, 1)
+        self.assertEqual(messages.PREPARE.read({**told, "colour": 1}, 1), known)
+        self.assertRaises(InvalidMessageError, messages.PREPARE.read, self.told, 1)
+        self.assertRaises(InvalidMessageError, messages.PREPARE.read, told, 2**29)
+        self.assertRaises(MuxError, read, Prepare, {**told, "rules": "x"})
+        layouts: tuple[dict[str, Any], ...] = ({"columns": "5"}, {"columns": 5, "rows": {"a": "1"}})
+        for layout in layouts:
+            self.assertRaises(InvalidMessageError, read, Prepare, {**told, "limits": layout})
+        counters: tuple[dict[str, Any], ...] = ({"places": {"x": "1"}}, {"cells": -1})
+        for fields in counters:
+            self.assertRaises(InvalidMessageError, read, CounterLayout, fields)
 
     def test_sockets_do_not_block(self) -> None:
         (one,) = sockets_of([os.dup(self.socket.fileno())])

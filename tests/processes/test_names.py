@@ -24,6 +24,7 @@ from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.health.checks import key_of
+from txmux.net.channel import messages
 
 HOST, OTHER = "web.test", "other.test"
 _HOSTS = "127.0.0.1", "127.0.0.2"
@@ -82,7 +83,7 @@ class NamesTest(ReloadCase):
             with halted({*workers} - {pid}):
                 found.append(await connect(self, self.port))
                 found[-1].send(b"x")
-                while not (await workers[pid].ask("status"))["active"]:
+                while not (await workers[pid].ask(messages.STATUS))["active"]:
                     await turn()
         return found
 
@@ -245,7 +246,7 @@ class NamesTest(ReloadCase):
         (upstream,) = self.supervisor.state.upstreams.all()
         keys = {key_of(member) for member in upstream.pool.members}
         for worker in self.supervisor.pool.workers:
-            told = await worker.ask("servers")
+            told = await worker.ask(messages.SERVERS)
             self.assertEqual({f"{one['server']} {one['target']}" for one in told}, keys)
 
     async def test_datagrams(self) -> None:

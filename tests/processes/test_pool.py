@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from txmux.net.channel.channel import GoneError
+from txmux.net.channel.message import Message
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import WorkerPool
 
@@ -30,13 +31,13 @@ class _Worker:
         self.heard: list[str] = []
         self.asked: dict[str, Deferred[Any]] = {}
 
-    def tell(self, kind: str, **_: Any) -> None:
-        self.heard.append(kind)
+    def tell(self, message: Message, **_: Any) -> None:
+        self.heard.append(message.kind)
 
-    def ask(self, kind: str, **_: Any) -> Deferred[Any]:
-        self.heard.append(kind)
+    def ask(self, message: Message, **_: Any) -> Deferred[Any]:
+        self.heard.append(message.kind)
         answer: Deferred[Any] = Deferred()
-        self.asked[kind] = answer
+        self.asked[message.kind] = answer
         return answer
 
     def retire(self) -> None:

@@ -206,7 +206,9 @@ class WorkerTest(SynchronousTestCase):
             "kind": "start",
             "ask": 7,
             "descriptors": len(descriptors),
-            "rules": rules and b64encode(pack(rules)).decode(),
+            "rules": "nothing" if rules is None else b64encode(pack(rules)).decode(),
+            "version": 1,
+            "state": {},
             "limits": attrs.asdict(limits.layout),
             "sockets": [],
             "opener": bool(opener),
@@ -223,7 +225,7 @@ class WorkerTest(SynchronousTestCase):
         self.addCleanup(forking.connection.close)
         how = {"do": "fork", "number": 1, "reactor": type(reactor).__module__, "sandbox": "auto"}
         socket.send_fds(forking.connection, [json.dumps(how).encode()], [self.other.fileno()])
-        self.assertIn("there are no rules", self.error(None))
+        self.assertIn("Incorrect padding", self.error(None))
         forked, ended = (json.loads(forking.connection.recv(1000)) for _ in range(2))
         self.assertEqual(ended, {"kind": "ended", "pid": forked["pid"], "status": 256})
 

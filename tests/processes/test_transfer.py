@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.peers import reactor
+from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
 from txmux.processes.upgrade import transfer
 from txmux.processes.upgrade.transfer import UNCOLLECTED, ConnectionTransfer
@@ -30,7 +31,7 @@ class FlowsDoneTest(TestCase):
         told: list[None] = []
         ended: Deferred[None] = Deferred()
         channel = Channel(
-            {"flows_done": lambda: told.append(None)}, lambda: ended.callback(None), reactor
+            {messages.FLOWS_DONE: lambda: told.append(None)}, lambda: ended.callback(None), reactor
         )
         attach(reactor, channel, far)
         await self.transfer.hand_over([own])

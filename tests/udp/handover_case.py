@@ -9,6 +9,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from tests.support.peers import reactor
 from tests.udp.test_relaying import FlowCase
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
 from txmux.rules.model import Listener, Route
 from txmux.tcp.listener import MuxFactory
 from txmux.udp.flows import Flows, flows_of, listen
@@ -38,9 +40,9 @@ class There:
         self._meanwhile = meanwhile
 
     def ask(
-        self, kind: str, *, seconds: float, descriptors: Sequence[int], **values: Any
+        self, message: Message, *, seconds: float, descriptors: Sequence[int], **values: Any
     ) -> Deferred[Any]:
-        assert (kind, seconds > 0) == ("adopt_flows", True)
+        assert (message, seconds > 0) == (messages.ADOPT_FLOWS, True)
         flows = json.loads(json.dumps(values["flows"]))
         for reported in flows:
             self._edit(reported)
@@ -48,8 +50,8 @@ class There:
         self._meanwhile()
         return succeed(json.loads(json.dumps(answer)))
 
-    def send(self, kind: str, **values: Any) -> None:
-        assert (kind, self._taken is None) == ("end_flows", False)
+    def send(self, message: Message, **values: Any) -> None:
+        assert (message, self._taken is None) == (messages.END_FLOWS, False)
         assert self._taken is not None
         end_flows(self._taken[0].connections, values["reasons"])
 

@@ -11,6 +11,7 @@ from tests.processes.handover_case import descriptors
 from tests.support.datagrams import Talker, turn
 from tests.udp.handover_case import HandoverCase, There
 from txmux.errors import MuxError
+from txmux.net.channel.message import Message
 from txmux.udp.flow import Flow
 from txmux.udp.handover import adopt_flows, hand_over_flows
 
@@ -176,9 +177,11 @@ class HandoverTests(HandoverCase):
         ask = there.ask
         spoilt: list[Any] = []
 
-        def spoil(kind: str, *, flows: list[dict[str, Any]], **values: Any) -> Deferred[Any]:
+        def spoil(message: Message, *, flows: list[dict[str, Any]], **values: Any) -> Deferred[Any]:
             spoilt.extend(reported["peer"] for reported in flows[:2])
-            return ask(kind, flows=["what", {**flows[1], "client": "nobody"}, *flows[2:]], **values)
+            return ask(
+                message, flows=["what", {**flows[1], "client": "nobody"}, *flows[2:]], **values
+            )
 
         self.patch(there, "ask", spoil)
         self.assertEqual(await hand_over_flows([*self.old.connections], there), 2)
@@ -232,8 +235,8 @@ class HandoverTests(HandoverCase):
         before = descriptors()
         ask = there.ask
 
-        def spoil(kind: str, *, flows: list[dict[str, Any]], **values: Any) -> Deferred[Any]:
-            return ask(kind, flows=[{**flows[0], "has_socket": False}, *flows[1:]], **values)
+        def spoil(message: Message, *, flows: list[dict[str, Any]], **values: Any) -> Deferred[Any]:
+            return ask(message, flows=[{**flows[0], "has_socket": False}, *flows[1:]], **values)
 
         self.patch(there, "ask", spoil)
         self.assertEqual(await hand_over_flows([*self.old.connections], there), 0)

@@ -7,6 +7,7 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.net.channel.message import Message
 
 PATIENCE = 2.0  # seconds that a process has to answer
 
@@ -20,8 +21,8 @@ class Askable(Protocol):
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None: ...
 
-    def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Awaitable[Any]:
-        """Send it a request of one of the kinds of `txmux.control.worker_answers.WorkerAnswers.handlers`; `ChannelError` if it does not answer."""
+    def ask(self, message: Message, *, seconds: float | None, **values: Any) -> Awaitable[Any]:
+        """Send it a request; `ChannelError` if it does not answer."""
 
 
 @attrs.frozen
@@ -41,7 +42,7 @@ class Listing(list[dict[str, Any]]):
 
 
 async def broadcast(
-    processes: Iterable[Askable], kind: str, *, seconds: float = PATIENCE, **values: Any
+    processes: Iterable[Askable], message: Message, *, seconds: float = PATIENCE, **values: Any
 ) -> Answers:
     """Ask all workers at the same time. One that has ended is left out, and not reported as missing."""
     missing: list[str] = []
@@ -49,7 +50,7 @@ async def broadcast(
     async def ask(one: Askable) -> tuple[int, Any] | None:
         number = one.number + 1
         try:
-            return number, await one.ask(kind, seconds=seconds, **values)
+            return number, await one.ask(message, seconds=seconds, **values)
         except GoneError:
             return None
         except ChannelError as problem:

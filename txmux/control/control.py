@@ -38,6 +38,8 @@ from txmux.control.report import Report, UnknownError
 from txmux.detection.explain import explain_in_steps
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
 from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_secrets
 from txmux.rules.model import Backend, Rules, Server
@@ -128,8 +130,8 @@ class Control:
     def checked_upstreams(self) -> Upstreams | None:
         return None if self.state is None else self.state.upstreams
 
-    async def _ask(self, kind: str, *, seconds: float = PATIENCE, **values: Any) -> Answers:
-        return await broadcast(self.workers(), kind, seconds=seconds, **values)
+    async def _ask(self, message: Message, *, seconds: float = PATIENCE, **values: Any) -> Answers:
+        return await broadcast(self.workers(), message, seconds=seconds, **values)
 
     # The service.
 
@@ -201,7 +203,7 @@ class Control:
         )
 
     async def _gauges(self) -> Gauges:
-        answers = await self._ask("count", gauges=True)
+        answers = await self._ask(messages.COUNT, gauges=True)
         gauges = Gauges.of(answer for _, answer in answers.answers)
         shown = [] if self.state is None else self.state.upstreams.certificates()
         to_servers = [(backend.name, *certificate) for backend, certificate in shown]
@@ -222,7 +224,7 @@ class Control:
         )
 
     async def _clear_unused(self) -> None:
-        answers = await self._ask("count", gauges=True)
+        answers = await self._ask(messages.COUNT, gauges=True)
         versions = {
             version for _, answer in answers.answers for version in answer.get("generations", ())
         }
@@ -238,7 +240,7 @@ class Control:
 
     async def sample(self) -> None:
         """Record the counters for the rates in `status` and the history; called every few seconds."""
-        await self._ask("count")
+        await self._ask(messages.COUNT)
         self.rates.note(*self._totals())
 
     def _totals(self) -> tuple[dict[str, int], int]:
@@ -251,7 +253,7 @@ class Control:
 
     async def certificates(self) -> Listing:
         """List the certificates that clients are shown: those that come by ACME, and those of files."""
-        answers = await self._ask("certificates_shown")
+        answers = await self._ask(messages.CERTIFICATES_SHOWN)
         renewed = (
             {} if self._renewed is None else {row.pop("name"): row for row in self._renewed.rows()}
         )
@@ -295,8 +297,10 @@ class Control:
         # Both at the same time, so that a worker that hangs delays this once.
         answers, explained = await gatherResults(
             [
-                Deferred.fromCoroutine(self._ask("connections", filters={}, limit=1, id=identity)),
-                Deferred.fromCoroutine(self._ask("explain_connection", id=identity)),
+                Deferred.fromCoroutine(
+                    self._ask(messages.CONNECTIONS, filters={}, limit=1, id=identity)
+                ),
+                Deferred.fromCoroutine(self._ask(messages.EXPLAIN_CONNECTION, id=identity)),
             ]
         )
         explanation = next((found for _, found in explained.answers if found is not None), None)
@@ -305,14 +309,16 @@ class Control:
         return None
 
     async def recent_failures(self) -> Listing:
-        answers = await self._ask("recent")
+        answers = await self._ask(messages.RECENT)
         rows = _rows_of(answers)
         rows.sort(key=itemgetter("ended"), reverse=True)
         return Listing(rows[:KEPT], answers.missing)
 
     async def end_connections(self, filters: Filters, identity: str = "") -> int:
         """End the connections that the filters select, or the one of an ID, and count them."""
-        answers = await self._ask("close", seconds=_ENDING, filters=filters.words(), id=identity)
+        answers = await self._ask(
+            messages.CLOSE, seconds=_ENDING, filters=filters.words(), id=identity
+        )
         return sum(count for _, count in answers.answers)
 
     # Routes and backends.
@@ -322,7 +328,7 @@ class Control:
 
     async def addresses(self, known: Answers | None = None) -> Answers:
         """Return the state of each address of each server in all workers."""
-        return known or await self._ask("addresses")
+        return known or await self._ask(messages.ADDRESSES)
 
     async def backends(
         self, counts: Counts | None = None, addresses: Answers | None = None
@@ -398,7 +404,7 @@ class Control:
             changes.append(f"has weight {weight or found.weight}")
         if close_connections:
             answers = await self._ask(
-                "close_server", seconds=_ENDING, backend=backend, server=server
+                messages.CLOSE_SERVER, seconds=_ENDING, backend=backend, server=server
             )
             count = sum(count for _, count in answers.answers)
             changes.append(f"{counted(count, 'connection')} ended")
@@ -469,7 +475,7 @@ class Control:
         values = overrides.as_json()
         self.on_override(values)
         self.state.apply_overrides(values)
-        return [*(await self._ask("apply_overrides", overrides=values)).missing]
+        return [*(await self._ask(messages.APPLY_OVERRIDES, overrides=values)).missing]
 
     async def follow_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply those of the process that serves in place of this one, whose last clients may wait for a server."""
@@ -479,13 +485,13 @@ class Control:
         if self.state is not None:
             self.state.lists.feed(published)
             # A worker that does not answer is replaced, and its successor starts with all lists.
-            Deferred.fromCoroutine(self._ask("feed", published=published))
+            Deferred.fromCoroutine(self._ask(messages.FEED, published=published))
 
     async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
         if self.state is None:
             return ["the service does not run"]
         rows = rows_of(self.state.bans.change(changes))
-        return [*(await self._ask("ban", rows=rows)).missing] if rows else []
+        return [*(await self._ask(messages.BAN, rows=rows)).missing] if rows else []
 
 
 async def _connections_of(worker: Askable, filters: Filters, page: Page) -> Listing:
@@ -493,7 +499,9 @@ async def _connections_of(worker: Askable, filters: Filters, page: Page) -> List
     rows: list[dict[str, Any]] = []
     while len(rows) < page.limit:
         limit = min(page.limit - len(rows), _ROWS_AT_ONCE)
-        answers = await broadcast([worker], "connections", filters=words, limit=limit, after=after)
+        answers = await broadcast(
+            [worker], messages.CONNECTIONS, filters=words, limit=limit, after=after
+        )
         listed = sorted(_rows_of(answers), key=_order)
         rows += listed
         if answers.missing or len(listed) < limit:

@@ -11,6 +11,8 @@ from txmux.control.connection_row import row_of
 from txmux.control.documents import address_states
 from txmux.control.explaining import explain_connection
 from txmux.control.filters import Filters, connection_sort_key
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
 from txmux.net.relay.kernel import SPLICED
 from txmux.net.turns import Turns
 from txmux.serving.serving import Serving
@@ -32,19 +34,19 @@ class WorkerAnswers:
         self._serving.upstreams.tell = None if sink is None else events.server
 
     @property
-    def handlers(self) -> Mapping[str, Callable[..., Any]]:
+    def handlers(self) -> Mapping[Message, Callable[..., Any]]:
         """For the channel to the supervisor."""
         return {
-            "connections": self.connections,
-            "addresses": lambda: address_states(self._serving.upstreams),
-            "close": self.close,
-            "explain_connection": self.explain_connection,
-            "recent": self._serving.runtime.recent.as_json,
-            "close_server": self.close_server,
-            "apply_overrides": self._serving.apply_overrides,
-            "ban": self._serving.ban,
-            "feed": self._serving.feed,
-            "count": self.count,
+            messages.CONNECTIONS: self.connections,
+            messages.ADDRESSES: lambda: address_states(self._serving.upstreams),
+            messages.CLOSE: self.close,
+            messages.EXPLAIN_CONNECTION: self.explain_connection,
+            messages.RECENT: self._serving.runtime.recent.as_json,
+            messages.CLOSE_SERVER: self.close_server,
+            messages.APPLY_OVERRIDES: self._serving.apply_overrides,
+            messages.BAN: self._serving.ban,
+            messages.FEED: self._serving.feed,
+            messages.COUNT: self.count,
         }
 
     async def connections(

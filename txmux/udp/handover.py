@@ -24,6 +24,8 @@ from twisted.logger import Logger
 
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
 from txmux.telemetry.reasons import understood
 from txmux.telemetry.record import ConnectionRecord, check_types
 from txmux.udp.connection_ids import ConnectionIds
@@ -41,10 +43,10 @@ if TYPE_CHECKING:
         """The channel to the process that takes over flows."""
 
         def ask(
-            self, kind: str, *, seconds: float, descriptors: Sequence[int], **values: Any
+            self, message: Message, *, seconds: float, descriptors: Sequence[int], **values: Any
         ) -> Deferred[Any]: ...
 
-        def send(self, kind: str, **values: Any) -> None: ...
+        def send(self, message: Message, **values: Any) -> None: ...
 
 
 _BATCH = 100  # flows in a message; a message takes 253 descriptors
@@ -78,7 +80,7 @@ async def _hand_over(batch: Sequence[Flow], to: FlowTaker) -> int:
         one.suspend()
     try:
         answer = await to.ask(
-            "adopt_flows",
+            messages.ADOPT_FLOWS,
             seconds=_PATIENCE,
             descriptors=[one.fileno() for one in sockets if one is not None],
             flows=[
@@ -97,7 +99,7 @@ async def _hand_over(batch: Sequence[Flow], to: FlowTaker) -> int:
             else:
                 one.resume()
         if ended:
-            to.send("end_flows", reasons=ended)
+            to.send(messages.END_FLOWS, reasons=ended)
     return len(taken)
 
 

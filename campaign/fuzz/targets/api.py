@@ -23,6 +23,7 @@ from txmux.control.overrides import ServiceState
 from txmux.control.report import Report
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
+from txmux.net.channel.message import Message
 from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import OWN, Counters
@@ -46,8 +47,8 @@ class _Worker:
         self._inside = WorkerAnswers(running)
         self.listen = self._inside.listen
 
-    async def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Any:
-        answer = self._inside.handlers[kind](**values)
+    async def ask(self, message: Message, *, seconds: float | None, **values: Any) -> Any:
+        answer = self._inside.handlers[message](**values)
         return await answer if isawaitable(answer) else answer
 
 

@@ -15,13 +15,14 @@ from campaign.fuzz.files import no_files
 from campaign.fuzz.messages import hear, line
 from campaign.fuzz.served import RULES, Reactor, serving
 from campaign.fuzz.target import Target
+from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.process import WorkerProcess
 from txmux.processes.workers.worker import Worker
 from txmux.serving.serving import Serving
 
-_NOT_HERE = ("start", "count_in")
+_NOT_HERE = (messages.START, messages.COUNT_IN)
 """These have a target of their own, `worker_start`, with the descriptors that they need."""
 
 

@@ -6,6 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from txmux.admin.page.gather import explanation
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker
 from txmux.telemetry.formatting import ExplainedRoute
 
@@ -45,9 +47,9 @@ class CostTest(AdminCase):
         asked: Counter[str] = Counter()
         ask = Worker.ask
 
-        def counting(worker: Worker, kind: str, **values: Any) -> Deferred[Any]:
-            asked[kind] += 1
-            return ask(worker, kind, **values)
+        def counting(worker: Worker, message: Message, **values: Any) -> Deferred[Any]:
+            asked[message.kind] += 1
+            return ask(worker, message, **values)
 
         await self.start(use=self.virtual())  # the history is not told anything meanwhile
         self.patch(Worker, "ask", counting)
@@ -60,10 +62,10 @@ class CostTest(AdminCase):
         """Dozens of browsers do not keep the supervisor from hearing its workers, which it would take for dead."""
         ask, making, most = Worker.ask, 0, 0
 
-        def counting(worker: Worker, kind: str, **values: Any) -> Deferred[Any]:
+        def counting(worker: Worker, message: Message, **values: Any) -> Deferred[Any]:
             nonlocal making, most
-            answer = ask(worker, kind, **values)
-            if kind == "recent":
+            answer = ask(worker, message, **values)
+            if message is messages.RECENT:
                 making += 1
                 most = max(most, making)
                 answer.addBoth(ended)

@@ -27,6 +27,8 @@ from zope.interface import implementer
 
 from txmux.errors import MuxError
 from txmux.net.channel.descriptorstream import MOST, DescriptorStream, close_all
+from txmux.net.channel.message import NOTHING, InvalidMessageError, Message
+from txmux.net.channel.messages import ACCESS, ALIVE, LOG
 from txmux.wire.jsontext import parse_json
 
 
@@ -51,14 +53,15 @@ class AnswerTimeoutError(ChannelError):
 class Channel(Protocol):
     """One end of the messages.
 
-    A message is ``{"kind": KIND, NAME: VALUE, …}``. One with ``"ask": NUMBER`` is answered by ``{"kind": "answer", "to": NUMBER,
-    "value": VALUE}``, or with ``"error": TEXT`` instead of the value. With ``"descriptors": COUNT``, it has that many;
-    see `DescriptorStream`. Unknown kinds and names are ignored, since the other process may be of another version.
+    A message is ``{"kind": KIND, NAME: VALUE, …}``, as `txmux.net.channel.messages` says. One with ``"ask": NUMBER`` is answered by
+    ``{"kind": "answer", "to": NUMBER, "value": VALUE}``, or with ``"error": TEXT`` instead of the value. With
+    ``"descriptors": COUNT``, it has that many; see `DescriptorStream`. Unknown kinds and names are ignored, since the other
+    process may be of another version.
 
     Args:
-        handlers: Functions by kinds; the other values are their keyword arguments, and ``descriptors``, if there is an
-            argument of that name: then the function has to close them. A question is answered with its result, that of its
-            Deferred or coroutine, or the message of its `MuxError`.
+        handlers: Functions by messages; the fields are their keyword arguments, and ``descriptors``, if the message may have
+            some: then the function has to close them. A question is answered with its result, that of its Deferred or
+            coroutine, or the message of its `MuxError`.
         on_closed: Called when the other process has closed its end, most likely because it has ended.
 
     Attributes:
@@ -71,32 +74,31 @@ class Channel(Protocol):
 
     def __init__(
         self,
-        handlers: dict[str, Callable[..., object]],
+        handlers: dict[Message, Callable[..., object]],
         on_closed: Callable[[], object],
         clock: IReactorTime,
-        *,
-        takes_descriptors: bool = True,
     ) -> None:
         self.handlers = handlers
-        self._takes_descriptors = takes_descriptors
         self._on_closed = on_closed
         self.clock = clock
         self._numbers = itertools.count(1)
-        self._pending: dict[int, Deferred[Any]] = {}
+        self._pending: dict[int, tuple[Message, Deferred[Any]]] = {}
         self._received: deque[list[int]] = deque()
         self._begun: list[bytes] = []
-        self._signatures: dict[Callable[..., object], inspect.Signature] = {}
         self._is_ignoring = False
         self._waiting = 0
         self.is_open = True
 
-    def send(self, kind: str, **values: Any) -> None:
+    def send(self, message: Message, **values: Any) -> None:
+        self._send(message.kind, values)
+
+    def _send(self, kind: str, values: dict[str, Any]) -> None:
         if self.is_open:
             self.transport.write(_line(kind, values))
 
     def ask(
         self,
-        kind: str,
+        message: Message,
         *,
         seconds: float | None = None,
         descriptors: Sequence[int] = (),
@@ -108,17 +110,21 @@ class Channel(Protocol):
         if not self.is_open:
             answer.errback(GoneError())
             return answer
-        self._pending[number] = answer
+        self._pending[number] = message, answer
         if seconds is not None:
-            answer.addTimeout(seconds, self.clock, partial(self._timed_out, number, kind))
+            answer.addTimeout(seconds, self.clock, partial(self._timed_out, number, message.kind))
         values["ask"] = number
         if descriptors:
             self.transport.send(
-                _line(kind, values | {"descriptors": len(descriptors)}), descriptors
+                _line(message.kind, values | {"descriptors": len(descriptors)}), descriptors
             )
         else:
-            self.send(kind, **values)
+            self._send(message.kind, values)
         return answer
+
+    def answer(self, number: int, **values: Any) -> None:
+        """Answer a question with a ``value`` or an ``error``."""
+        self._send("answer", {"to": number, **values})
 
     def backlog(self) -> int:
         return self.transport.backlog if self.is_open and self.transport is not None else 0
@@ -140,7 +146,7 @@ class Channel(Protocol):
             self.transport.abortConnection()
 
     def descriptors_received(self, descriptors: list[int]) -> None:
-        if self._takes_descriptors:
+        if any(message.descriptors for message in self.handlers):
             self._received.append(descriptors)
         else:
             close_all(descriptors)
@@ -160,11 +166,16 @@ class Channel(Protocol):
         if rest and not self._is_ignoring:
             self._begun.append(rest)
             self._waiting += len(rest)
-            if self._waiting > _LONGEST:
+            if self._waiting > _SHORT and self._waiting > self._longest():
                 self._begun.clear()
                 self._close_to(ValueError("a line is too long"))
         for line in lines:
             self._line_received(line)
+
+    def _longest(self) -> int:
+        """Return the most bytes that may come in one line now."""
+        answers = (message.longest_answer for message, _ in self._pending.values())
+        return max((*answers, *(message.longest for message in self.handlers)), default=0)
 
     def _line_received(self, line: bytes) -> None:
         if self._is_ignoring:
@@ -177,9 +188,9 @@ class Channel(Protocol):
         else:
             if kind == "answer":
                 close_all(descriptors)
-                self._answered(**self._taken(self._answered, values))
+                self._answered(len(line), **values)
             else:
-                self._handle(kind, number, count, descriptors, values)
+                self._handle(kind, number, count, descriptors, values, len(line))
 
     def _close_to(self, problem: Exception) -> None:
         """Ignore all that comes from now on: after an invalid message the next one may mean anything."""
@@ -197,22 +208,35 @@ class Channel(Protocol):
         count: int,
         descriptors: list[int],
         values: dict[str, Any],
+        size: int,
     ) -> None:
-        handler = self.handlers.get(kind)
+        message = next((one for one in self.handlers if one.kind == kind), None)
+        handler: Callable[..., object] = partial(_refuse, f"{kind!r} is not known here")
+        arguments: dict[str, Any] = {}
         if len(descriptors) < count:
-            handler = _refuse
-        if handler is not None:
-            values = self._taken(handler, {**values, "descriptors": descriptors})
-            if lacking := self._lacking(handler, values):
-                handler, values = partial(_misfit, lacking), {}
-        if "descriptors" not in values:
-            close_all(descriptors)
+            handler = partial(_refuse, _DESCRIPTORS_LOST)
+        elif message is not None:
+            try:
+                arguments = message.read(values, size)
+            except InvalidMessageError as problem:
+                handler = partial(_refuse, str(problem))
+            else:
+                handler = self.handlers[message]
+                if message.descriptors:
+                    arguments["descriptors"], descriptors = descriptors, []
+        close_all(descriptors)
         if number is not None:
-            self._answer(number, kind, handler, values)
-        elif handler is not None:
-            text = "the handler of another process's message {kind!r} failed"
-            report = partial(self._log.failure, text, kind=kind)
-            maybeDeferred(_called, handler, values).addErrback(report)
+            self._answer_by(number, message, handler, arguments)
+        elif message is not None:
+            maybeDeferred(_called, handler, arguments).addErrback(self._failed, message)
+
+    def _failed(self, failure: Failure, message: Message) -> None:
+        if failure.check(MuxError):
+            self._log.error("a message of another process: {why}", why=failure.getErrorMessage())
+        else:
+            self._log.failure(
+                "the handler of another process's {kind!r} failed", failure, kind=message.kind
+            )
 
     def _descriptors(self, count: int) -> list[int]:
         if not count:
@@ -222,67 +246,53 @@ class Channel(Protocol):
             raise IndexError(f"of {count} descriptors, not all were sent")
         return [*itertools.chain(*(self._received.popleft() for _ in range(sent)))]
 
-    def _answer(
-        self, number: int, kind: str, handler: Callable[..., object] | None, values: dict[str, Any]
+    def _answer_by(
+        self,
+        number: int,
+        message: Message | None,
+        handler: Callable[..., object],
+        arguments: dict[str, Any],
     ) -> None:
-        if handler is None:
-            self.send("answer", to=number, error=f"{kind!r} is not known here")
-            return
-
         def failed(failure: Failure) -> None:
             if not failure.check(MuxError):
                 self._log.failure("a request of another process failed", failure)
-            self.send("answer", to=number, error=failure.getErrorMessage())
+            self.answer(number, error=failure.getErrorMessage())
 
-        answer = maybeDeferred(_called, handler, values)
-        answer.addCallback(lambda value: self.send("answer", to=number, value=value))
+        answer = maybeDeferred(_called, handler, arguments)
+        if message is not None and message.answer == NOTHING:
+            answer.addCallback(lambda _: None)
+        answer.addCallback(lambda value: self.answer(number, value=value))
         answer.addErrback(failed)
 
-    def _answered(self, to: int, value: Any = None, error: str | None = None) -> None:
-        pending = self._pending.pop(to, None)
-        if pending is None:  # it is too late
+    def _answered(self, size: int, to: int, value: Any = None, error: Any = None, **_: Any) -> None:
+        message, pending = self._pending.pop(to, (None, None))
+        if message is None or pending is None:  # it is too late
             return
-        if error is None:
-            pending.callback(value)
-        else:
-            pending.errback(ChannelError(error))
+        if error is not None:
+            pending.errback(ChannelError(str(error)))
+            return
+        try:
+            pending.callback(message.read_answer(value, size))
+        except InvalidMessageError as problem:
+            pending.errback(ChannelError(str(problem)))
 
     def _timed_out(self, number: int, kind: str, _: object, seconds: float) -> NoReturn:
         del self._pending[number]
         raise AnswerTimeoutError(kind, seconds)
 
-    def _taken(self, handler: Callable[..., object], values: dict[str, Any]) -> dict[str, Any]:
-        names = self._signature(handler).parameters
-        # The last one takes all others, if any does.
-        if names and [*names.values()][-1].kind is inspect.Parameter.VAR_KEYWORD:
-            return values
-        return {name: value for name, value in values.items() if name in names}
-
-    def _lacking(self, handler: Callable[..., object], values: dict[str, Any]) -> str:
-        for name, one in self._signature(handler).parameters.items():
-            is_needed = one.kind in _NAMED and one.default is one.empty
-            if is_needed and name not in values:
-                return name
-        return ""
-
-    def _signature(self, handler: Callable[..., object]) -> inspect.Signature:
-        if handler not in self._signatures:
-            self._signatures[handler] = inspect.signature(handler)
-        return self._signatures[handler]
-
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.is_open = False
         pending, self._pending = self._pending, {}
-        for answer in pending.values():
+        for _, answer in pending.values():
             answer.errback(GoneError())
         close_all(itertools.chain(*self._received))
         self._received.clear()
         self._on_closed()
 
 
-_LONGEST = 2**28  # bytes of a message
-_NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+_SHORT = 2**16  # bytes of a line that may come at any time
+_DESCRIPTORS_LOST = "not all descriptors have arrived: the process has reached its limit"
 _NO_MESSAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """Raised by reading what is not a message."""
 
@@ -307,12 +317,8 @@ def _line(kind: str, values: dict[str, Any]) -> bytes:
     return b"%b\n" % json.dumps({"kind": kind, **values}, separators=(",", ":")).encode()
 
 
-def _refuse() -> None:
-    raise ChannelError("not all descriptors have arrived: the process has reached its limit")
-
-
-def _misfit(name: str) -> None:
-    raise ChannelError(f"{name!r} is missing")
+def _refuse(why: str) -> NoReturn:
+    raise ChannelError(why)
 
 
 def attach(reactor: Any, channel: Channel, end: socket.socket) -> None:
@@ -353,7 +359,7 @@ class Liveness:
         self._timer = None
         self._is_asking = True
         # A process of an older version answers that it does not know the question, so it lives.
-        self._channel.ask("alive", seconds=_PATIENCE).addBoth(self._answered)
+        self._channel.ask(ALIVE, seconds=_PATIENCE).addBoth(self._answered)
 
     def _answered(self, answer: Failure | None) -> None:
         self._is_asking = False
@@ -367,6 +373,7 @@ class Liveness:
             self._wait()
 
 
+_LONGEST_TEXT = LOG.fields["text"].most
 _MOST = 4 * 1024 * 1024
 """Bytes that may wait for the parent; a busy worker may write that many in a moment."""
 
@@ -396,9 +403,9 @@ class LogForwarder:
             lost, self._lost = self._lost, 0
             if lost:
                 text = f"the supervisor read no log lines for a while; {lost} were lost"
-                self._channel.send("log", level="warn", text=text)
+                self._channel.send(LOG, level="warn", text=text)
             if namespace == "txmux.access":
-                self._channel.send("access", line=event["line"])
+                self._channel.send(ACCESS, line=event["line"])
             else:
                 text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-                self._channel.send("log", level=level.name, text=text)
+                self._channel.send(LOG, level=level.name, text=text[:_LONGEST_TEXT])

@@ -23,6 +23,7 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
+from txmux.net.channel import messages
 from txmux.net.channel.channel import GoneError
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, ending
 from txmux.net.tls.terminations import Terminations
@@ -114,7 +115,7 @@ class Supervisor:
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
         self._names = NameResolver(
-            reactor, publish=lambda names: self.pool.tell("names", names=names)
+            reactor, publish=lambda names: self.pool.tell(messages.NAMES, names=names)
         )
         upstreams = Upstreams(
             reactor,
@@ -174,7 +175,7 @@ class Supervisor:
             from txmux.serving.acme.renewal import Certificates  # noqa: PLC0415 - as above
 
             certificates = self.state.certificates = Certificates(
-                self._reactor, self._announce, lambda: self.pool.tell("certificates")
+                self._reactor, self._announce, lambda: self.pool.tell(messages.CERTIFICATES)
             )
         if certificates is not None:
             certificates.use(self._rules)
@@ -182,7 +183,7 @@ class Supervisor:
     def _announce(self, challenges: Mapping[str, str]) -> Deferred[Any]:
         """Have every worker answer the challenges of an authority; workers that start know them."""
         ready = [worker for worker in self.pool.all() if worker.ready]
-        asked = [worker.ask("challenges", challenges=challenges) for worker in ready]
+        asked = [worker.ask(messages.CHALLENGES, challenges=challenges) for worker in ready]
         return DeferredList(asked, consumeErrors=True)
 
     def _worker(self, number: int) -> Worker:
@@ -198,7 +199,7 @@ class Supervisor:
             worker.starter_ended()
 
     def _publish(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
-        self.pool.tell("check", backend=backend, key=key, ok=ok, why=why)
+        self.pool.tell(messages.CHECK, backend=backend, key=key, ok=ok, why=why)
 
     def clients_wait(self, number: int, backend: str, *, waiting: bool) -> None:
         """Start the servers of a backend while clients of a worker wait: once, however many workers have some."""
@@ -208,7 +209,7 @@ class Supervisor:
         return sandbox_of(self._rules)
 
     def start_message(self, worker: Worker) -> dict[str, Any]:
-        """Return the message that starts a worker; see `txmux.processes.workers.messages.Start`."""
+        """Return the message that starts a worker; see `txmux.processes.workers.received_rules.Start`."""
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             message = self._message(pending.rules, pending.sockets, pending.version)
@@ -251,7 +252,7 @@ class Supervisor:
         """
         # When no worker accepts, clients wait: then no worker that hangs is asked.
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
-        found = await ask_ready(workers, "servers")
+        found = await ask_ready(workers, messages.SERVERS)
         servers = merged([*found, self._servers()])
         sources = self._limits.sources(self._seconds)
         state = build_state(servers, sources, self.state.overrides, self.state.lists.contents)
@@ -270,8 +271,8 @@ class Supervisor:
         self._names.take_results(state.get("names", {}))
         rows = rows_of(self.state.bans.restore(state.get("bans", {})))
         if self._is_started:
-            self.pool.tell("recall", state=self._known(servers))
-            self.pool.tell("ban", rows=rows)
+            self.pool.tell(messages.RECALL, state=self._known(servers))
+            self.pool.tell(messages.BAN, rows=rows)
             restore_sources(state, self._limits.sources(self._seconds))
 
     def connect_to_opener(self) -> socket.socket | None:
@@ -372,7 +373,7 @@ class Supervisor:
     def _tick(self) -> None:
         self.starter.ping()
         if gone := self.state.bans.expire(time.time()):
-            self.pool.tell("ban", rows=rows_of(gone))
+            self.pool.tell(messages.BAN, rows=rows_of(gone))
         certificates = self.state.certificates
         if (
             certificates
@@ -421,7 +422,7 @@ class Supervisor:
         more, gone = layout.changes(self._published_places)
         if more or gone:
             self._published_places = dict(layout.places)
-            self.pool.tell("count_more", places=more, cells=layout.cells, gone=gone)
+            self.pool.tell(messages.COUNT_MORE, places=more, cells=layout.cells, gone=gone)
 
     async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
         """Make the workers prepare other rules, and start additional ones."""
@@ -431,7 +432,9 @@ class Supervisor:
         descriptors = message["descriptors"][1:]
         pending.preparing = {one: one.pid for one in self.pool.all() if one.ready}
         answers = {
-            one: one.ask("prepare", rules_changed=rules_changed, descriptors=descriptors, **prepare)
+            one: one.ask(
+                messages.PREPARE, rules_changed=rules_changed, descriptors=descriptors, **prepare
+            )
             for one in pending.preparing
         }
         old = {one: answers.pop(one) for one in self.pool.retiring if one in answers}
@@ -469,7 +472,7 @@ class Supervisor:
         self.starter.use(self._rules)
         self.pool.drop_added()
         for worker in pending.preparing:
-            worker.tell("abandon")
+            worker.tell(messages.ABANDON)
 
     async def _commit_pending(self, pending: PendingRules) -> int:
         # All have prepared: from here on there is no way back, and a worker that fails is replaced. Prepared workers commit,
@@ -510,7 +513,7 @@ class Supervisor:
                 worker.kill()  # its successor starts with these rules
             return 0
 
-        return worker.ask("commit", listening=listening).addErrback(failed)
+        return worker.ask(messages.COMMIT, listening=listening).addErrback(failed)
 
     def _start_catch_up(self, worker: Worker) -> None:
         done = Deferred.fromCoroutine(self._catch_up(worker))
@@ -520,7 +523,9 @@ class Supervisor:
     async def _catch_up(self, worker: Worker) -> None:
         message = self._message(self._rules, self._sockets.sockets(), self.version)
         descriptors = message.pop("descriptors")[1:]
-        request = worker.ask("prepare", rules_changed=True, descriptors=descriptors, **message)
+        request = worker.ask(
+            messages.PREPARE, rules_changed=True, descriptors=descriptors, **message
+        )
         problems = await failures([request])
         if problems:
             self._log.error("{problem}", problem=problems[0])
@@ -534,7 +539,7 @@ class Supervisor:
         self.pool.retired(worker)
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
-        self.pool.tell("end_removed", routes=list(routes), backends=list(backends))
+        self.pool.tell(messages.END_REMOVED, routes=list(routes), backends=list(backends))
 
     async def _status(self) -> dict[str, Any]:
         return {"generation": self.version, **await self.pool.status()}
@@ -598,12 +603,12 @@ class Supervisor:
 
     def end_all(self) -> None:
         """End every connection, and every worker soon."""
-        self.pool.tell("end_all")
+        self.pool.tell(messages.END_ALL)
         if self._deadline is not None and self._deadline.active():
             self._deadline.reset(_GRACE)
 
     def reopen_log(self) -> None:
-        self.pool.tell("reopen")
+        self.pool.tell(messages.REOPEN)
 
 
 @attrs.define(eq=False)

@@ -29,8 +29,10 @@ from twisted.logger import Logger
 
 from txmux.access.admission import Admission
 from txmux.errors import MuxError
+from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, Liveness
-from txmux.processes.workers.messages import close, sockets_of
+from txmux.net.channel.message import Message
+from txmux.processes.workers.received_rules import close, sockets_of
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.lean import Stream
 from txmux.tcp.listener import MuxFactory
@@ -115,7 +117,7 @@ async def _offer(channel: Channel, number: int, batch: list[_Suspended]) -> _Tak
     """Offer a batch; return which of it the other process takes, and whether it will report their ends."""
     try:
         answer = await channel.ask(
-            "adopt" if batch[0][1].waited is None else "adopt_waiting",
+            messages.ADOPT if batch[0][1].waited is None else messages.ADOPT_WAITING,
             seconds=_PATIENCE,
             descriptors=[end.fileno() for _, _, sockets in batch for end in sockets],
             batch=number,
@@ -151,7 +153,7 @@ async def _decide(
     leased = [index for index in going if reports_ends and batch[index][0].keeps_slot]
     for index in going:  # before the other one counts them
         admissions.add(batch[index][0].count_elsewhere())
-    channel.send("go_on", batch=number, which=going, kept=leased)
+    channel.send(messages.GO_ON, batch=number, which=going, kept=leased)
     for index in going:
         connection, moved, _ = batch[index]
         release_slot = connection.let_go(keeps_slot=index in leased)
@@ -163,7 +165,7 @@ async def _decide(
 async def _received(channel: Channel) -> bool:
     """Wait until the other process has received everything, which would be lost if this one ended."""
     try:
-        await channel.ask("received", seconds=_PATIENCE)
+        await channel.ask(messages.RECEIVED, seconds=_PATIENCE)
     except ChannelError:
         return False
     return True
@@ -198,12 +200,12 @@ class Adopting:
         self._liveness: Liveness | None = None
 
     @property
-    def handlers(self) -> dict[str, Callable[..., object]]:
+    def handlers(self) -> dict[Message, Callable[..., object]]:
         return {
-            "adopt": self._adopt,
-            "adopt_waiting": self._adopt,
-            "go_on": self._go_on,
-            "received": self._received,
+            messages.ADOPT: self._adopt,
+            messages.ADOPT_WAITING: self._adopt,
+            messages.GO_ON: self._go_on,
+            messages.RECEIVED: self._received,
         }
 
     @property
@@ -276,7 +278,7 @@ class Adopting:
 
         liveness.question_sent()
         # No time limit: a client that waited longer in the other process may keep the slot for any time.
-        self.channel.ask("ended", id=identity).addBoth(is_free)
+        self.channel.ask(messages.ENDED, id=identity).addBoth(is_free)
 
 
 def _adopt(
@@ -316,8 +318,8 @@ class LeasedSlots:
         self._is_closing = False
 
     @property
-    def handlers(self) -> dict[str, Callable[..., object]]:
-        return {"ended": self._ended, "alive": _nothing}
+    def handlers(self) -> dict[Message, Callable[..., object]]:
+        return {messages.ENDED: self._ended, messages.ALIVE: _nothing}
 
     def keep(self, identity: str, release_slot: SlotRelease) -> None:
         self._leased[identity] = release_slot

@@ -14,7 +14,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
+from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
+from txmux.net.channel.message import Message
 from txmux.processes.upgrade.upgrade import ENDS, VERSION
 from txmux.wire.jsontext import parse_json
 
@@ -66,7 +68,7 @@ class Predecessor:
     def attach(
         self,
         reactor: Any,
-        handlers: dict[str, Callable[..., object]],
+        handlers: dict[Message, Callable[..., object]],
         lost: Callable[[], object],
         processes: int,
     ) -> None:
@@ -75,7 +77,7 @@ class Predecessor:
         attach(reactor, channel, self._end.dup())
         self._end.close()
         itself = {"version": VERSION, "processes": processes}
-        channel.send("answer", to=self._number, value=itself)
+        channel.answer(self._number, value=itself)
 
     async def report_exit(self, *, on: bool) -> None:
         """Report that this process ends on purpose, or not after all.
@@ -84,11 +86,11 @@ class Predecessor:
         """
         if self._channel is not None:
             with suppress(ChannelError):  # it has ended, or is of a version that would serve again
-                await self._channel.ask("leave", seconds=_PATIENCE, on=on)
+                await self._channel.ask(messages.EXITS, seconds=_PATIENCE, on=on)
 
     def override(self, overrides: Mapping[str, Any]) -> None:
         if self._channel is not None:
-            self._channel.send("override", overrides=overrides)
+            self._channel.send(messages.OVERRIDE, overrides=overrides)
 
     def fail(self, why: object) -> None:
         """Report that this process cannot serve."""

@@ -14,9 +14,11 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
+from txmux.net.channel.message import Message
 from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
-from txmux.processes.workers.messages import sockets_of
+from txmux.processes.workers.received_rules import sockets_of
 from txmux.serving.serving import Serving
 from txmux.tcp.lean import Stream
 from txmux.tcp.listener import MuxFactory
@@ -129,7 +131,7 @@ class ConnectionTransfer:
                 with suppress(ChannelError, KeyError, TypeError):
                     moved += await hand_over_flows(flows, slots.channel)
             if owns_flows:
-                slots.channel.send("flows_done")
+                slots.channel.send(messages.FLOWS_DONE)
                 ports.flows_handed_over()
         return moved
 
@@ -179,11 +181,11 @@ class ConnectionTransfer:
         adopting.is_closed = self._is_closed
         self._adopting[adopting] = awaited = self._serving.listening_ports.awaited
 
-        handlers: dict[str, Callable[..., object]] = {
+        handlers: dict[Message, Callable[..., object]] = {
             **adopting.handlers,
-            "adopt_flows": self._adopt_flows,
-            "end_flows": self._end_flows,
-            "flows_done": partial(self._serving.listening_ports.flows_are_here, awaited),
+            messages.ADOPT_FLOWS: self._adopt_flows,
+            messages.END_FLOWS: self._end_flows,
+            messages.FLOWS_DONE: partial(self._serving.listening_ports.flows_are_here, awaited),
         }
         adopting.channel = self._channel(end, handlers, partial(self._adopted, adopting))
 
@@ -220,7 +222,7 @@ class ConnectionTransfer:
     def _channel(
         self,
         end: socket.socket,
-        handlers: dict[str, Callable[..., object]],
+        handlers: dict[Message, Callable[..., object]],
         lost: Callable[[], object],
     ) -> Channel:
         channel = Channel(handlers, lost, self._reactor)
@@ -228,7 +230,7 @@ class ConnectionTransfer:
         return channel
 
     @property
-    def handlers(self) -> dict[str, Callable[..., object]]:
+    def handlers(self) -> dict[Message, Callable[..., object]]:
         """The handlers for the channel to the supervisor."""
 
         async def give(descriptors: Sequence[int]) -> int:
@@ -238,4 +240,4 @@ class ConnectionTransfer:
             for end in sockets_of(descriptors):
                 self._adopt(end)
 
-        return {"hand_over": give, "take_over": take}
+        return {messages.HAND_OVER: give, messages.TAKE_OVER: take}

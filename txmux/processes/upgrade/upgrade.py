@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from txmux.admin.endpoint import AdminEndpoints
 from txmux.errors import MuxError
+from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
@@ -72,7 +73,7 @@ class Successor(ProcessProtocol):
         self._command = list(command or sys.orig_argv)
         self._output = b""
         self._ended: Deferred[str] = Deferred()
-        self.channel = Channel({"leave": self._leave}, lambda: None, reactor)
+        self.channel = Channel({messages.EXITS: self._leave}, lambda: None, reactor)
 
     async def begin(
         self, sockets: Mapping[str, socket.socket], state: dict[str, Any]
@@ -92,7 +93,7 @@ class Successor(ProcessProtocol):
         late = self._reactor.callLater(_READY, self.end)
         try:
             answer: dict[str, Any] = await self.channel.ask(
-                "begin",
+                messages.BEGIN,
                 descriptors=[_STDERR, *(opened.fileno() for opened in sockets.values())],
                 version=VERSION,
                 sockets=[*sockets],
@@ -202,7 +203,9 @@ class Upgrade:
                 await self._count_on(counters)
             self._endpoints.pause()
             await self._transfers.pause()
-            await successor.channel.ask("accept", seconds=_ACCEPTS, state=await state(again=True))
+            await successor.channel.ask(
+                messages.SERVE, seconds=_ACCEPTS, state=await state(again=True)
+            )
         except BaseException as problem:
             successor.end()
             await self._accept_again()
@@ -223,7 +226,7 @@ class Upgrade:
         except Exception:  # noqa: BLE001 - there is no way back, so this process has to end
             _log.failure("connections that have not been handed over end with this process")
             moved = 0
-        successor.channel.send("handed_over")
+        successor.channel.send(messages.HANDED_OVER)
         milliseconds = 1000 * (time.monotonic() - began)
         return f"{changes}; connections handed over: {moved}, in {milliseconds:.0f} ms"
 
@@ -239,7 +242,7 @@ class Upgrade:
         try:
             for fields, descriptors in counters.handed_over():
                 await self.successor.channel.ask(
-                    "count_on", seconds=_ACCEPTS, descriptors=descriptors, **fields
+                    messages.COUNT_ON, seconds=_ACCEPTS, descriptors=descriptors, **fields
                 )
         except (ChannelError, OSError) as problem:
             _log.warn("the new process does not continue all counters: {why}", why=problem)
@@ -251,7 +254,9 @@ class Upgrade:
         pairs = [socket.socketpair() for _ in range(max(processes, self._transfers.holders))]
         own, others = ([pair[side] for pair in pairs] for side in (0, 1))
         request = self.successor.channel.ask(
-            "take_over", seconds=_ACCEPTS, descriptors=[end.fileno() for end in others]
+            messages.ADOPT_CONNECTIONS,
+            seconds=_ACCEPTS,
+            descriptors=[end.fileno() for end in others],
         )
         for end in others:
             end.close()

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from txmux.admin.endpoint import PREFIX, AdminEndpoints
 from txmux.control.report import Report
 from txmux.errors import MuxError
+from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
 from txmux.processes.privilege.privilege import KEY, Privilege
 from txmux.processes.supervisor.limits import ServiceLimits
@@ -25,7 +26,7 @@ from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 from txmux.processes.upgrade.predecessor import IncomingTransfer, Predecessor
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers.messages import sockets_of
+from txmux.processes.workers.received_rules import sockets_of
 from txmux.rules.model import Listener, Rules
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.state import TransferState
@@ -163,11 +164,11 @@ class Upgrades:
         predecessor.attach(
             self._reactor,
             {
-                "accept": accept,
-                "take_over": take_over,
-                "count_on": self._counters.take_over,
-                "handed_over": all_here,
-                "reload": reload,
+                messages.SERVE: accept,
+                messages.ADOPT_CONNECTIONS: take_over,
+                messages.COUNT_ON: self._counters.take_over,
+                messages.HANDED_OVER: all_here,
+                messages.RELOAD: reload,
             },
             lambda: self._on_predecessor_ended(all_here),
             transfers.processes,
@@ -232,7 +233,7 @@ class Upgrades:
     async def reload_successor(self) -> Report:
         assert self._successor is not None  # noqa: S101 - not called before
         try:
-            answer = await self._successor.channel.ask("reload", seconds=_RELOADS)
+            answer = await self._successor.channel.ask(messages.RELOAD, seconds=_RELOADS)
             return Report(bool(answer["ok"]), str(answer["changes"]), tuple(answer["errors"]))
         except (ChannelError, KeyError, TypeError) as problem:
             return Report.refused(f"the new process could not reload: {problem}")
@@ -258,7 +259,7 @@ class Upgrades:
                 "start a container of the new image instead"
             )
         self._upgrade = upgrade = Upgrade(transfers, self._endpoints, self._reactor)
-        upgrade.successor.channel.handlers["override"] = override
+        upgrade.successor.channel.handlers[messages.OVERRIDE] = override
 
         async def collect_state(*, again: bool = False) -> TransferState:
             return {**await state(again=again), "connections": self._service_limits.as_json()}

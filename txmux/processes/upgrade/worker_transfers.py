@@ -6,7 +6,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.net.channel.message import Message
 from txmux.processes.workers.pool import WorkerPool
 from txmux.processes.workers.worker import Worker
 
@@ -51,7 +53,7 @@ class WorkerTransfers:
         Hanging workers are found first, while all accept, so that no client waits for one.
         """
         ready = [worker for worker in self._pool.all() if worker.ready]
-        requests = [worker.ask("ping", seconds=_PROMPT) for worker in ready]
+        requests = [worker.ask(messages.PING, seconds=_PROMPT) for worker in ready]
         answers = [await _outcome(answer) for answer in requests]
         self.able = [
             worker
@@ -60,7 +62,9 @@ class WorkerTransfers:
         ]
         await self._pool.flows_moved(self.able)
         self.accepting = False
-        paused = [(worker, worker.ask("pause", seconds=_PROMPT)) for worker in self._pool.workers]
+        paused = [
+            (worker, worker.ask(messages.PAUSE, seconds=_PROMPT)) for worker in self._pool.workers
+        ]
         for worker, answer in paused:
             if worker in self.able:
                 await _outcome(answer)
@@ -74,7 +78,7 @@ class WorkerTransfers:
         self._pool.share_datagrams()  # before flows of another process come
         # The others are asked when they are ready, like the successor of one that has ended.
         ready = [worker for worker in self._pool.workers if worker.ready]
-        requests = [worker.ask("accept", seconds=_PATIENCE) for worker in ready]
+        requests = [worker.ask(messages.ACCEPT, seconds=_PATIENCE) for worker in ready]
         for problem in [await _outcome(answer) for answer in requests]:
             if isinstance(problem, ChannelError) and not isinstance(problem, GoneError):
                 raise problem
@@ -93,22 +97,24 @@ class WorkerTransfers:
         unknown.
         """
         if len(self._pool.workers) == 1:
-            self._pool.workers[0].tell("expect", servers=[*servers])
+            self._pool.workers[0].tell(messages.EXPECT, servers=[*servers])
 
     async def hand_over(self, ends: Sequence[socket.socket]) -> int:
-        return sum(await _share(self._pool.reader_first(self.able), "hand_over", ends))
+        return sum(await _share(self._pool.reader_first(self.able), messages.HAND_OVER, ends))
 
     async def adopt(self, ends: Sequence[socket.socket]) -> None:
-        await _share(self._pool.reader_first(self._pool.workers), "take_over", ends)
+        await _share(self._pool.reader_first(self._pool.workers), messages.TAKE_OVER, ends)
 
 
-async def _share(workers: Sequence[Worker], kind: str, ends: Sequence[socket.socket]) -> list[Any]:
+async def _share(
+    workers: Sequence[Worker], message: Message, ends: Sequence[socket.socket]
+) -> list[Any]:
     """Send each worker its share of the ends."""
     requests = []
     for number, worker in enumerate(workers):
         descriptors = [end.fileno() for end in ends[number :: len(workers)]]
         if descriptors:
-            requests.append(worker.ask(kind, seconds=_MOVING, descriptors=descriptors))
+            requests.append(worker.ask(message, seconds=_MOVING, descriptors=descriptors))
     for end in ends:
         end.close()  # each was duplicated
     outcomes = [await _outcome(answer) for answer in requests]

@@ -11,7 +11,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
+from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
 from txmux.rules.reading.parser import is_as_read
@@ -112,7 +114,7 @@ class WorkerPool:
         ready = [one for one in reversed(self.retiring) if one in able and one.can_return]
         again = ready[:missing]
         for worker in again:
-            worker.tell("leave_datagrams")  # until `share_datagrams` chooses the reader
+            worker.tell(messages.LEAVE_DATAGRAMS)  # until `share_datagrams` chooses the reader
             self.retiring.remove(worker)
             self.workers.append(worker)
             worker.serve_again()
@@ -182,7 +184,7 @@ class WorkerPool:
             if len(self.all()) < most:
                 self.replace(worker)
             else:
-                worker.tell("stop")
+                worker.tell(messages.STOP)
 
         self._reactor.callLater(_WHOLE, replace)
 
@@ -205,7 +207,7 @@ class WorkerPool:
             self._accept_pending.discard(worker)
             self._look()
 
-        accepting = worker.ask("accept")
+        accepting = worker.ask(messages.ACCEPT)
         accepting.addCallbacks(lambda _: self._serves(worker), lambda _: None)
         accepting.addBoth(answered)
 
@@ -234,9 +236,11 @@ class WorkerPool:
         if self._reads not in ready:
             self._reads = next(iter(ready), None)
             if self._awaits_flows and self._reads is not None:
-                self._reads.tell("await_flows")
+                self._reads.tell(messages.AWAIT_FLOWS)
         for worker in ready:  # to all, since their processes may have been restarted
-            worker.tell("take_datagrams" if worker is self._reads else "leave_datagrams")
+            worker.tell(
+                messages.TAKE_DATAGRAMS if worker is self._reads else messages.LEAVE_DATAGRAMS
+            )
 
     def reader_first(self, workers: Sequence[Worker]) -> list[Worker]:
         """Sort workers so that the reader of datagrams, which has all flows, is paired with the reader of the other service."""
@@ -249,13 +253,13 @@ class WorkerPool:
         """
         self._awaits_flows = these = object()
         for worker in self.all():  # retiring ones may be about to serve again
-            worker.tell("await_flows")
+            worker.tell(messages.AWAIT_FLOWS)
 
         def are_here() -> None:
             if self._awaits_flows is these:
                 self._awaits_flows = None
                 for worker in self.all():
-                    worker.tell("flows_are_here")
+                    worker.tell(messages.FLOWS_ARE_HERE)
 
         return are_here
 
@@ -268,7 +272,7 @@ class WorkerPool:
         reader = self._reads
         if reader is not None and reader in able:
             with suppress(ChannelError):  # it may have ended
-                await reader.ask("flows_moved", seconds=_FLOWS_MOVED)
+                await reader.ask(messages.FLOWS_MOVED, seconds=_FLOWS_MOVED)
 
     async def flows_left(self) -> list[str] | None:
         """Return the keys of removed listeners' addresses that still have flows in the worker that reads datagrams; ``None`` if it does not answer."""
@@ -276,7 +280,7 @@ class WorkerPool:
         if reader is None or not reader.ready:
             return []  # they have ended with the reader
         try:
-            left: list[str] = await reader.ask("flows_left", seconds=_PATIENCE)
+            left: list[str] = await reader.ask(messages.FLOWS_LEFT, seconds=_PATIENCE)
         except ChannelError:
             return None
         return left
@@ -310,7 +314,9 @@ class WorkerPool:
             if worker.ready:
                 own, far = socket.socketpair()
                 with far:
-                    worker.ask("take_over", descriptors=[far.fileno()]).addErrback(self._unmoved)
+                    worker.ask(messages.TAKE_OVER, descriptors=[far.fileno()]).addErrback(
+                        self._unmoved
+                    )
                 ends.append(own)
         return ends
 
@@ -319,7 +325,7 @@ class WorkerPool:
         if not ends:
             return succeed(None)
         descriptors = [end.fileno() for end in ends]
-        requests = worker.ask("hand_over", seconds=60.0, descriptors=descriptors)
+        requests = worker.ask(messages.HAND_OVER, seconds=60.0, descriptors=descriptors)
         for end in ends:
             end.close()
         return requests.addErrback(self._unmoved)
@@ -342,14 +348,14 @@ class WorkerPool:
             ended, self._next_end = self._next_end, None
             ended.callback(None)
 
-    def tell(self, kind: str, **values: Any) -> None:
+    def tell(self, message: Message, **values: Any) -> None:
         for worker in self.all():
-            worker.tell(kind, **values)
+            worker.tell(message, **values)
 
     async def missing(self) -> list[str]:
         if not self.is_served():
             return ["no worker serves"]
-        requests = [worker.ask("missing", seconds=_PATIENCE) for worker in self.workers]
+        requests = [worker.ask(messages.MISSING, seconds=_PATIENCE) for worker in self.workers]
         answers = await DeferredList(requests, consumeErrors=True)
         reports: list[list[str]] = [answer for answered, answer in answers if answered]
         if not reports:
@@ -361,7 +367,7 @@ class WorkerPool:
         nothing: dict[str, Any] = {}
         requests: list[Deferred[Any]] = [
             # A starting worker does not answer, and has no connections.
-            worker.ask("status", seconds=_PATIENCE) if worker.ready else succeed(nothing)
+            worker.ask(messages.STATUS, seconds=_PATIENCE) if worker.ready else succeed(nothing)
             for worker in workers
         ]
         answers = await DeferredList(requests, consumeErrors=True)
@@ -385,10 +391,10 @@ class WorkerPool:
         return {**sums, "workers": rows}
 
 
-async def ask_ready(workers: Sequence[Worker], kind: str) -> list[Any]:
+async def ask_ready(workers: Sequence[Worker], message: Message) -> list[Any]:
     """Send a request to all ready workers; one that does not answer soon is left out."""
     answers = await DeferredList(
-        [worker.ask(kind, seconds=_PATIENCE) for worker in workers if worker.ready],
+        [worker.ask(message, seconds=_PATIENCE) for worker in workers if worker.ready],
         consumeErrors=True,
     )
     return [answer for answered, answer in answers if answered]

@@ -18,7 +18,9 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.errors import MuxError
 from txmux.files import use_helper
+from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, LogForwarder, attach
+from txmux.net.channel.message import Message
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.poller import after_turn
 from txmux.net.sockets.timers import use_monotonic_time
@@ -27,7 +29,15 @@ from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
 from txmux.processes.supervisor.signals import SignalWatch
 from txmux.processes.upgrade.transfer import ConnectionTransfer
-from txmux.processes.workers.messages import Opened, Prepare, Start, close, named, read, sockets_of
+from txmux.processes.workers.received_rules import (
+    Opened,
+    Prepare,
+    Start,
+    close,
+    named,
+    read,
+    sockets_of,
+)
 from txmux.rules.model import Listener, Rules
 from txmux.serving.endpoints import open_ports
 from txmux.serving.serving import PreparedServing, Serving
@@ -64,13 +74,13 @@ class WorkerProcess:
         self._prepared: PreparedServing | None = None
         self._stopping = self._drained = False
         self.status = 0
-        handlers: dict[str, Callable[..., object]] = {
-            "count_in": self._count_in,
-            "count_more": self._count_more,
-            "names": self._names.take_results,
-            "start": self._start,
-            "stop": self.stop,
-            "ping": lambda: None,
+        handlers: dict[Message, Callable[..., object]] = {
+            messages.COUNT_IN: self._count_in,
+            messages.COUNT_MORE: self._count_more,
+            messages.NAMES: self._names.take_results,
+            messages.START: self._start,
+            messages.STOP: self.stop,
+            messages.PING: lambda: None,
         }
         self.channel = Channel(handlers, self._on_supervisor_lost, reactor)
 
@@ -90,7 +100,7 @@ class WorkerProcess:
             )
             raise
         weakref.finalize(self._counters, os.close, life)
-        del self.channel.handlers["count_in"]
+        del self.channel.handlers[messages.COUNT_IN]
 
     def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str] = ()) -> None:
         """Use the counters of other rules, and drop those of removed ones."""
@@ -104,7 +114,7 @@ class WorkerProcess:
 
     async def _start(self, descriptors: Sequence[int], **fields: Any) -> bool:
         """Serve; see `Opened` and `Start`. Return whether this process is in the sandbox."""
-        del self.channel.handlers["start"]
+        del self.channel.handlers[messages.START]
         try:
             await self._serve(*_received(descriptors, fields))
         except Exception:
@@ -117,39 +127,41 @@ class WorkerProcess:
         self._serving, self._transfer = serving, transfer
         ports = serving.listening_ports
         self.channel.handlers.update(
-            end_all=serving.end_all,
-            reopen=serving.reopen_log,
-            check=serving.upstreams.apply_check,
-            servers=serving.upstreams.as_json,
-            recall=serving.restore,
-            challenges=serving.answer_challenges,
-            certificates=serving.terminations.look_again,
-            certificates_shown=serving.terminations.shown,
-            expect=serving.upstreams.known.expect,
-            prepare=self._prepare,
-            commit=self._commit,
-            abandon=self._abandon,
-            end_removed=serving.end_removed,
-            status=serving.status,
-            missing=serving.missing,
-            retire=self._retire,
-            leave=self._leave,
-            accept=ports.accept,
-            pause=ports.pause,
-            take_datagrams=ports.take_datagrams,
-            leave_datagrams=ports.leave_datagrams,
-            await_flows=ports.await_flows,
-            flows_are_here=ports.flows_are_here,
-            flows_moved=ports.arrived,
-            flows_left=lambda: [*ports.left()],
-            **transfer.handlers,
-            **WorkerAnswers(serving).handlers,
-            listen=self._listen,
+            {
+                messages.END_ALL: serving.end_all,
+                messages.REOPEN: serving.reopen_log,
+                messages.CHECK: serving.upstreams.apply_check,
+                messages.SERVERS: serving.upstreams.as_json,
+                messages.RECALL: serving.restore,
+                messages.CHALLENGES: serving.answer_challenges,
+                messages.CERTIFICATES: serving.terminations.look_again,
+                messages.CERTIFICATES_SHOWN: serving.terminations.shown,
+                messages.EXPECT: serving.upstreams.known.expect,
+                messages.PREPARE: self._prepare,
+                messages.COMMIT: self._commit,
+                messages.ABANDON: self._abandon,
+                messages.END_REMOVED: serving.end_removed,
+                messages.STATUS: serving.status,
+                messages.MISSING: serving.missing,
+                messages.RETIRE: self._retire,
+                messages.LEAVE: self._leave,
+                messages.ACCEPT: ports.accept,
+                messages.PAUSE: ports.pause,
+                messages.TAKE_DATAGRAMS: ports.take_datagrams,
+                messages.LEAVE_DATAGRAMS: ports.leave_datagrams,
+                messages.AWAIT_FLOWS: ports.await_flows,
+                messages.FLOWS_ARE_HERE: ports.flows_are_here,
+                messages.FLOWS_MOVED: ports.arrived,
+                messages.FLOWS_LEFT: lambda: [*ports.left()],
+                **transfer.handlers,
+                **WorkerAnswers(serving).handlers,
+                messages.LISTEN: self._listen,
+            }
         )
 
     def _listen(self, *, on: bool) -> None:
         def tell(event: dict[str, Any]) -> None:
-            self.channel.send("event", event=event)
+            self.channel.send(messages.EVENT, event=event)
 
         if self._serving is not None:
             WorkerAnswers(self._serving).listen(tell if on else None)
@@ -182,12 +194,12 @@ class WorkerProcess:
                 counters=self._counters,
             )
             serving.upstreams.known.on_waiting = lambda backend, waiting: self.channel.send(
-                "waiting", backend=backend, waiting=waiting
+                messages.WAITING, backend=backend, waiting=waiting
             )
             serving.upstreams.known.tally = self._held
             # Later messages are newer than the start message, however long opening the ports takes.
             serving.ban(start.state.get("banned", ()))
-            self.channel.handlers["ban"] = serving.ban
+            self.channel.handlers[messages.BAN] = serving.ban
             serving.version = start.version
             serving.admission = admission
             ports = await open_ports(self._reactor, rules.listeners)
@@ -279,7 +291,7 @@ class WorkerProcess:
     def be_replaced(self) -> None:
         """Request a replacement, to which the connections move; without a supervisor, stop."""
         if self.channel.is_open and self._serving is not None:
-            self.channel.ask("replace").addErrback(lambda _: self.stop())
+            self.channel.ask(messages.REPLACE).addErrback(lambda _: self.stop())
         else:
             self.stop()
 

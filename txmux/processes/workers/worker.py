@@ -17,7 +17,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
+from txmux.net.channel.message import Message
 from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.restarting import BackOff, how_ended
 from txmux.processes.workers.starting import Starter
@@ -118,12 +120,12 @@ class Worker:
         """End after the last connection, unless it serves again by then."""
         is_over = False
         while not is_over:
-            await self.ask("retire", seconds=None)
+            await self.ask(messages.RETIRE, seconds=None)
             if self._retirement is not retirement:
                 return
             if not self._supervisor.is_changing:
                 self.is_leaving = True
-                is_over = self.is_leaving = await self.ask("leave")
+                is_over = self.is_leaving = await self.ask(messages.LEAVE)
             if not is_over:  # it has got connections of others, or may be needed
                 await deferLater(self._reactor, _AGAIN)
                 if self._retirement is not retirement:
@@ -141,9 +143,7 @@ class Worker:
         self._awaits_answer = self._hung = False
         self._started_at = self._reactor.seconds()
         self._is_watched = True
-        channel = self._channel = Channel(
-            self.handlers, lambda: self._lost(channel), self._reactor, takes_descriptors=False
-        )
+        channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), self._reactor)
         counters = self._supervisor.counters
         try:
             own, column, life = (
@@ -159,7 +159,9 @@ class Worker:
             own.process.restarted()
         if column.descriptor is not None:
             counting = channel.ask(
-                "count_in", descriptors=[column.descriptor, life], **attrs.asdict(column.layout)
+                messages.COUNT_IN,
+                descriptors=[column.descriptor, life],
+                **attrs.asdict(column.layout),
             )
             counting.addErrback(lambda _: None)  # it is logged
 
@@ -211,20 +213,22 @@ class Worker:
         message = self._supervisor.start_message(self)
         opener = self._supervisor.connect_to_opener()
         if opener is None:
-            return channel.ask("start", **message)
+            return channel.ask(messages.START, **message)
         with opener:
             message["descriptors"].append(opener.fileno())
-            return channel.ask("start", opener=True, **message)
+            return channel.ask(messages.START, opener=True, **message)
 
-    def tell(self, kind: str, **values: Any) -> None:
+    def tell(self, message: Message, **values: Any) -> None:
         if self._channel is not None:
-            self._channel.send(kind, **values)
+            self._channel.send(message, **values)
 
-    def ask(self, kind: str, *, seconds: float | None = 30.0, **values: Any) -> Deferred[Any]:
+    def ask(
+        self, message: Message, *, seconds: float | None = 30.0, **values: Any
+    ) -> Deferred[Any]:
         if self._channel is None:
             gone: Deferred[Any] = fail(GoneError())
             return gone
-        return self._channel.ask(kind, seconds=seconds, **values)
+        return self._channel.ask(message, seconds=seconds, **values)
 
     def stop(self) -> Deferred[None]:
         """Let its connections finish, and wait for its end."""
@@ -239,7 +243,7 @@ class Worker:
         if self._channel is None:
             self._supervisor.retired(self)
             self._stopped.callback(None)
-        self.tell("stop")
+        self.tell(messages.STOP)
         return stopped
 
     @property
@@ -266,7 +270,9 @@ class Worker:
             self._end()
         elif not self._awaits_answer:
             self._awaits_answer = True
-            channel.ask("ping").addCallbacks(lambda _: self._has_answered(channel), lambda _: None)
+            channel.ask(messages.PING).addCallbacks(
+                lambda _: self._has_answered(channel), lambda _: None
+            )
 
     def _has_answered(self, channel: Channel) -> None:
         if self._channel is channel:
@@ -327,14 +333,14 @@ class Worker:
     # Its messages.
 
     @property
-    def handlers(self) -> dict[str, Callable[..., object]]:
+    def handlers(self) -> dict[Message, Callable[..., object]]:
         """The handlers for its channel."""
         return {
-            "log": self._logged,
-            "access": lambda line: _access.info("{line}", line=line),
-            "event": self._happened,
-            "waiting": partial(self._supervisor.clients_wait, self._number),
-            "replace": lambda: self._supervisor.replace(self),
+            messages.LOG: self._logged,
+            messages.ACCESS: lambda line: _access.info("{line}", line=line),
+            messages.EVENT: self._happened,
+            messages.WAITING: partial(self._supervisor.clients_wait, self._number),
+            messages.REPLACE: lambda: self._supervisor.replace(self),
         }
 
     def _is_ready(self, is_confined: object) -> None:
@@ -354,7 +360,7 @@ class Worker:
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
         """Send its events to a listener; ``None`` ends that."""
         self._sink = sink
-        self.tell("listen", on=sink is not None)
+        self.tell(messages.LISTEN, on=sink is not None)
 
     def _happened(self, event: dict[str, Any]) -> None:
         if self._sink is not None:

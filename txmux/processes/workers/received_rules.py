@@ -10,10 +10,9 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import attrs
-from attrs.validators import deep_iterable, ge, instance_of
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
-from txmux.errors import MuxError
+from txmux.net.channel.message import InvalidMessageError
 from txmux.rules.model import Rules
 from txmux.rules.packing import unpack
 from txmux.serving.listen_addresses import listen_addresses
@@ -21,17 +20,11 @@ from txmux.serving.listen_addresses import listen_addresses
 T = TypeVar("T")
 
 
-class InvalidMessageError(MuxError):
-    """A message of another process is invalid."""
-
-
-def read(kind: type[T], fields: object) -> T:
+def read(kind: type[T], fields: Mapping[str, Any]) -> T:
     """Make an attrs class, whose validators check the values, of the fields of a message.
 
     Unknown ones are ignored, since the other process may be of another version.
     """
-    if not isinstance(fields, Mapping):
-        raise InvalidMessageError(f"{kind.__name__}: {fields!r:.100} has no names")
     names = attrs.fields_dict(kind)  # type: ignore[arg-type]
     try:
         return kind(**{name: value for name, value in fields.items() if name in names})
@@ -81,17 +74,12 @@ def close(sockets: Iterable[socket.socket]) -> None:
         one.close()
 
 
-def _rules(packed: object) -> Rules:
-    if not isinstance(packed, str):
-        raise InvalidMessageError("there are no rules")
+def _rules(packed: str) -> Rules:
     return unpack(base64.b64decode(packed))
 
 
-def _layout(fields: object) -> LimitsLayout:
+def _layout(fields: Mapping[str, Any]) -> LimitsLayout:
     return read(LimitsLayout, fields)
-
-
-_KEYS, _NUMBER = deep_iterable(instance_of(str), instance_of(list)), (instance_of(int), ge(0))
 
 
 @attrs.frozen(kw_only=True)
@@ -106,24 +94,24 @@ class _Rules:
 
     rules: Rules = attrs.field(converter=_rules)
     limits: LimitsLayout = attrs.field(converter=_layout)
-    sockets: list[str] = attrs.field(validator=_KEYS)
+    sockets: list[str]
 
 
 @attrs.frozen(kw_only=True)
 class Prepare(_Rules):
     """The message with other rules; version 0 stands for the next one, if the rules have changed."""
 
-    version: int = attrs.field(default=0, validator=_NUMBER)
-    rules_changed: bool = attrs.field(validator=instance_of(bool))
+    rules_changed: bool
+    version: int = 0
 
 
 @attrs.frozen(kw_only=True)
 class Start(_Rules):
     """The message with which a worker starts to serve; for the state see `txmux.serving.state`."""
 
-    state: dict[str, Any] = attrs.field(factory=dict, validator=instance_of(dict))
-    version: int = attrs.field(default=1, validator=_NUMBER)
-    opener: bool = attrs.field(default=False, validator=instance_of(bool))
+    state: dict[str, Any]
+    version: int
+    opener: bool = False
 
 
 @attrs.frozen

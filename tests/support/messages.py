@@ -1,0 +1,15 @@
+"""Rows of the table of messages by their kinds, and rows that are not in it."""
+
+from __future__ import annotations
+
+from txmux.net.channel.message import Field, Message
+from txmux.net.channel.messages import MESSAGES
+
+BY_KIND = {message.kind: message for message in MESSAGES}
+
+
+def made_up(kind: str, *fields: str, descriptors: int = 0, longest: int = 2**28) -> Message:
+    """Return a row that is not in the table, whose fields and answer may be anything."""
+    anything = Field(object)
+    values = {name: Field(object, is_optional=False) for name in fields}
+    return Message(kind, "one", "other", "", anything, descriptors, longest, longest, values)
