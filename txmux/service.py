@@ -302,14 +302,14 @@ class MuxService(Service):
         except Exception as problem:  # noqa: BLE001 - report any failure to the caller
             self._log.failure("the rules cannot be reloaded")
             report = Report.refused(repr(problem))
-        if report.ok:
-            self._log.info("rules reloaded: {changes}", changes=report.changes)
+        if changes := report.changes:
+            self._log.info("rules reloaded: {changes}", changes=changes)
         else:
             supervisor.reopen_log()
             errors = "\n".join(report.errors)
             self._log.error("reload failed, keeping the previous rules: {errors}", errors=errors)
         self._upgrades.store_sockets()
-        status = f"reloaded: {report.changes}" if report.ok else f"not reloaded: {report.errors[0]}"
+        status = f"reloaded: {changes}" if changes else f"not reloaded: {report.errors[0]}"
         self._notifier.ready(f"serving; rules {status}")
         control.record_reload(report)
         return report
@@ -346,10 +346,9 @@ class MuxService(Service):
         self._log_warnings([*warnings, *supervisor.ending_certificates()])
         if rules_changed and rules.settings.drain_removed:
             supervisor.end_removed(different.routes.gone, different.backends.gone)
-        await supervisor.all_serve()
-        return Report(
-            ok=True, changes=different.described(older) if rules_changed else "nothing changed"
-        )
+        late = await supervisor.all_serve()
+        described = different.described(older) if rules_changed else "nothing changed"
+        return Report(ok=not late, changes=described, errors=tuple(late))
 
     def _log_warnings(self, warnings: Iterable[Problem]) -> None:
         for warning in warnings:

@@ -4,10 +4,12 @@ import os
 import re
 import signal
 
+from tests.admin.processes import ask, get
 from tests.interop.children import leave_unmeasured
 from tests.interop.mux import Mux
-from tests.processes.running import WorkersTestCase, named, use_plugin
+from tests.processes.running import WorkersTestCase, customize, named, use_plugin, workers_of
 from tests.service.test_privileges import require_root
+from tests.support.folders import make_folder
 
 _RULES = """
 [listen public]
@@ -15,6 +17,21 @@ endpoint = 127.0.0.1:0
 default  = close
 """
 _SHY = "[route more]\nmatch = shy\nbackend = close\n"
+_FAILS = """
+import functools, sys
+if "txmux" in str(sys.orig_argv):
+    from txmux.processes.workers.process import MuxError, WorkerProcess
+
+    step = WorkerProcess.{0}
+
+    @functools.wraps(step)
+    def fail(self, **values):
+        if self._number == 2:
+            raise MuxError("no space")
+        return step(self, **values)
+
+    WorkerProcess.{0} = fail
+"""
 _ROUTE = "[route more]\nmatch = ssh\nbackend = close\n"
 
 
@@ -73,6 +90,35 @@ class MishapsTest(WorkersTestCase):
         (folder / "two.inc").unlink()
         (folder / "one.inc").unlink()
         self.assertIn("1 route gone", self.reload())
+
+    def test_worker_cannot_commit(self) -> None:
+        """It is replaced and named, and its connections go on."""
+        customize(self, _FAILS.format("_commit"))
+        listening, admin = self.backend(), make_folder(self) / "admin.sock"
+        mux = self.start(self.relaying(listening), f"workers = 2\nadmin = unix:{admin}")
+        workers = workers_of(mux.pid)
+        pairs = []
+        for client in self.one_for_each(mux, workers):
+            client.sendall(b"x")
+            pairs.append((client, self.accept_from(listening, b"x")))
+        mux.file.write_text(mux.file.read_text() + _ROUTE)
+        status, report = ask(admin, "POST", "/api/reload")
+        why = "the rules are in force, but worker 2 could not take them and is replaced: no space"
+        self.assertEqual((status, report), (422, {"error": why, "errors": [why]}))
+        (trouble,) = get(admin, "/api/status")["attention"]
+        self.assertEqual(trouble, {"what": "reload", "text": f"the last reload: {why}"})
+        self.assert_gone(workers[1:])
+        self.assertEqual(len(workers_of(mux.pid)), 2)
+        self.assertEqual(mux.reload(), "rules reloaded: nothing changed")
+        self.all_end(pairs)
+        mux.stop()
+
+    def test_worker_cannot_prepare(self) -> None:
+        customize(self, _FAILS.format("_prepare"))
+        self.begin("workers = 2")
+        self.assertEqual(
+            self.reload(), "reload failed, keeping the previous rules: worker 2: no space"
+        )
 
     def test_helper_gone(self) -> None:
         """Without the helper that kept the privilege, a reload or an upgrade is refused with what to do."""

@@ -137,7 +137,8 @@ def failed_reload(last_reload: tuple[float, Report] | None) -> Iterator[Trouble]
     if last_reload is not None and not last_reload[1].ok:
         why, *others = last_reload[1].errors or ["no reason is known"]
         why += f"; and {len(others)} more" if others else ""
-        yield "reload", f"the last reload failed, the previous rules are in force: {why}"
+        failed = "" if last_reload[1].changes else " failed, the previous rules are in force"
+        yield "reload", f"the last reload{failed}: {why}"
 
 
 def routes_document(rules: Rules, counts: Counts) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ class Report:
     """The result of a change.
 
     Attributes:
-        ok: Whether it was made; otherwise nothing has changed.
-        changes: A description of what has changed, on one line; empty if it was not made.
+        ok: Whether it was made, by all workers.
+        changes: A description of what has changed, on one line; empty if nothing has.
         errors: Why it was not made, one line each.
     """
 

@@ -44,6 +44,7 @@ async def _stop(query: Query) -> ApiAnswer:
 
 def _reported(report: Report, status: int, message: str = "") -> ApiAnswer:
     if not report.ok:
+        message = "" if report.changes else message
         why = report.errors[0]
         text = f"{message}: {why}" if message else why
         raise RefusedError(status, text, report.errors, summary=message)

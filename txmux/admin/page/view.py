@@ -272,7 +272,7 @@ class View:
         if not last:
             return "Loaded at the start, not reloaded since."
         when = ago(self.snapshot.now, last.get("time"))
-        if not last.get("ok"):
+        if not (last.get("ok") or last.get("changes")):
             return f"The last reload, {when}, failed; the previous rules are in force."
         return f"Reloaded {when}: {last.get('changes') or 'nothing changed'}."
 

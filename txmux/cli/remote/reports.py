@@ -177,11 +177,9 @@ def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, st
     reload = status.get("last_reload")
     if reload:
         when = _time(reload["time"])
-        if reload["ok"]:
-            yield "reload", f"{when}: {reload['changes']}", ""
-        else:
-            yield "reload", f"{when}: FAILED, nothing has changed", "bold red"
-            yield from (("", line, "red") for line in reload["errors"])
+        what = reload["changes"] or "FAILED, nothing has changed"
+        yield "reload", f"{when}: {what}", "" if reload["ok"] else "bold red"
+        yield from (("", line, "red") for line in reload["errors"])
     yield "connections", connection_counts(status), ""
     if growth := rates(status):
         yield "rates", growth, ""

@@ -24,7 +24,7 @@ from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.channel import GoneError
+from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, ending
 from txmux.net.tls.terminations import Terminations
 from txmux.processes.privilege.helper import Helper
@@ -111,6 +111,7 @@ class Supervisor:
         self._ending: list[Problem] = []
         self._pending: PendingRules | None = None
         self._catching_up: set[Deferred[None]] = set()
+        self._late: list[str] = []
         self.version = 1
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
@@ -396,14 +397,20 @@ class Supervisor:
                 self._draining_sockets.remove(key)
                 self._sockets.give_up(key)
 
-    async def all_serve(self) -> None:
-        """Wait until all workers of the rules serve, for a minute at most."""
+    async def all_serve(self) -> list[str]:
+        """Wait until all workers of the rules serve, for a minute at most; return what is wrong then, one line each."""
+        await DeferredList([*self._catching_up])
         try:
             await self.pool.serving().addTimeout(_STARTING, self._reactor)
         except defer.TimeoutError:
-            raise WorkersError(
-                f"the rules are in force, but not all workers serve after {_STARTING:g} s: see the service's log"
-            ) from None
+            self._note_late(f"not all workers serve after {_STARTING:g} s: see the service's log")
+        late, self._late = self._late, []
+        return late
+
+    def _note_late(self, what: str) -> None:
+        """Log something that keeps workers from serving under the rules in force, and report it to who asked for them."""
+        self._late.append(f"the rules are in force, but {what}")
+        self._log.error("{why}", why=self._late[-1])
 
     def _check_change(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         check_as_read(rules)
@@ -438,11 +445,11 @@ class Supervisor:
             for one in pending.preparing
         }
         old = {one: answers.pop(one) for one in self.pool.retiring if one in answers}
-        problems = await failures([*answers.values()])
+        problems = await failures(answers)
         able, most = len(self.pool.workers), self._limits.workers
         for worker, answer in old.items():
             # A retiring worker that fails keeps the rules of its connections, and cannot serve again.
-            if await failures([answer]):
+            if await failures({worker: answer}):
                 del pending.preparing[worker]
                 most -= 1
             else:
@@ -452,8 +459,7 @@ class Supervisor:
                 "workers: old ones do not answer; they will be replaced in a few seconds, reload again then"
             )
         if problems:
-            # Most report the same problem.
-            raise MuxError("\n".join(dict.fromkeys(problems)))
+            raise MuxError("\n".join(problems))
         if rules.settings.workers > able:
             self.starter.use(rules)
             self.pool.add(rules.settings.workers - able)
@@ -475,11 +481,12 @@ class Supervisor:
             worker.tell(messages.ABANDON)
 
     async def _commit_pending(self, pending: PendingRules) -> int:
-        # All have prepared: from here on there is no way back, and a worker that fails is replaced. Prepared workers commit,
-        # retiring ones serve again before new ones are needed, added ones join the pool, and those that were started in
-        # between catch up.
+        # All have prepared: from here on there is no way back, and a worker that fails is replaced, but keeps its connections.
+        # Prepared workers commit, retiring ones serve again before new ones are needed, added ones join the pool, and those
+        # that were started in between catch up.
         self.is_changing = False
         self._pending = None
+        self._late = []
         self._rules = pending.rules
         self.starter.use(self._rules)
         self.state.lists.hold(self._rules)
@@ -508,12 +515,18 @@ class Supervisor:
         listening = worker in self.pool.workers
 
         def failed(failure: Failure) -> int:
-            if not failure.check(GoneError):
-                self._log.error("{problem}", problem=failure.getErrorMessage())
-                worker.kill()  # its successor starts with these rules
+            if not failure.check(GoneError):  # otherwise its successor starts with these rules
+                self._replace_failed(worker, failure.getErrorMessage())
             return 0
 
         return worker.ask(messages.COMMIT, listening=listening).addErrback(failed)
+
+    def _replace_failed(self, worker: Worker, why: str) -> None:
+        if worker in self.pool.workers:  # others keep the rules of their connections
+            self._note_late(
+                f"worker {worker.number + 1} could not take them and is replaced: {why}"
+            )
+            self.replace(worker)
 
     def _start_catch_up(self, worker: Worker) -> None:
         done = Deferred.fromCoroutine(self._catch_up(worker))
@@ -523,17 +536,18 @@ class Supervisor:
     async def _catch_up(self, worker: Worker) -> None:
         message = self._message(self._rules, self._sockets.sockets(), self.version)
         descriptors = message.pop("descriptors")[1:]
-        request = worker.ask(
-            messages.PREPARE, rules_changed=True, descriptors=descriptors, **message
-        )
-        problems = await failures([request])
-        if problems:
-            self._log.error("{problem}", problem=problems[0])
-            worker.kill()
-        else:
-            await self._commit(worker)
-            if self.transfers.accepting:
-                self.pool.let_accept(worker)
+        try:
+            await worker.ask(
+                messages.PREPARE, rules_changed=True, descriptors=descriptors, **message
+            )
+        except GoneError:
+            return
+        except ChannelError as problem:
+            self._replace_failed(worker, str(problem))
+            return
+        await self._commit(worker)
+        if self.transfers.accepting:
+            self.pool.let_accept(worker)
 
     def retired(self, worker: Worker) -> None:
         self.pool.retired(worker)

@@ -1,7 +1,7 @@
 """The pool of workers: those of the rules, and retiring ones that keep old connections."""
 
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -32,11 +32,14 @@ def check_as_read(rules: Rules) -> None:
         )
 
 
-async def failures(requests: list[Deferred[Any]]) -> list[str]:
+async def failures(requests: Mapping[Worker, Deferred[Any]]) -> list[str]:
     """Return the errors of failed workers; one that has ended has none, since its successor starts with the new rules."""
-    answers = await DeferredList(requests, consumeErrors=True)
-    failed: list[Any] = [answer for answered, answer in answers if not answered]
-    return [one.getErrorMessage() for one in failed if not one.check(GoneError)]
+    answers = await DeferredList([*requests.values()], consumeErrors=True)
+    failed: dict[str, list[str]] = {}
+    for worker, (answered, answer) in zip(requests, answers, strict=True):
+        if not answered and not answer.check(GoneError):
+            failed.setdefault(answer.getErrorMessage(), []).append(str(worker.number + 1))
+    return [f"worker {', '.join(numbers)}: {why}" for why, numbers in failed.items()]
 
 
 _PING = 1.0
