@@ -200,12 +200,14 @@ class MuxService(Service):
     def _exit_when_drained(self) -> None:
         """End after the last connection, unless this process has to serve again."""
 
-        def left(_: object) -> None:
+        async def leave(supervisor: Supervisor) -> None:
+            await supervisor.leave(is_replaced=True)
+            await self._upgrades.predecessor_ended()
             if self._upgrades.has_successor:
                 self._end()
 
         if self.supervisor is not None and self._upgrades.has_successor:
-            Deferred.fromCoroutine(self.supervisor.leave()).addCallback(left)
+            Deferred.fromCoroutine(leave(self.supervisor))
 
     def _successor_ended(self) -> None:
         """Serve again, unless the successor was stopped on purpose; then stop as well."""

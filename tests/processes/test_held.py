@@ -1,6 +1,7 @@
 """Clients that wait for a server, over reloads, workers and upgrades."""
 
 import socket
+import ssl
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -9,8 +10,9 @@ from typing_extensions import override
 
 from tests.admin.processes import get, post
 from tests.interop.children import eventually
-from tests.processes.running import RULES, workers_of
+from tests.processes.running import RULES, is_gone, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.support.certificates import make_authority
 from tests.support.ports import free_port
 
 
@@ -135,6 +137,43 @@ class HeldTests(UpgradeTestCase):
                     self.assertEqual((line["reason"], line["backend"]), ("done", "pool"))
                     self.assertIn("held", line["facts"])
                 mux.stop()
+
+    def test_upgrade_waits_for_clients_that_cannot_move(self) -> None:
+        """They end `drain_timeout` after they were served, or the service stopped, however many upgrades follow."""
+        authority = make_authority()
+        trusted = ssl.create_default_context(cafile=str(authority.write(self.folder / "ca.pem")))
+        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
+        other = self.backend()
+        secure = (
+            f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n[route inside]\nunder = secure\n"
+            f"match = payload text=2\nbackend = 127.0.0.1:{other.getsockname()[1]}"
+        )
+        for is_released in (True, False):
+            mux = self.begin(f"retries = 2\n{secure}", "workers = 2\ndrain_timeout = 1s")
+            server = self.come_up()
+            post(self.admin, "/api/backends/pool/hold", {"seconds": 3600})
+            held, relayed = (
+                trusted.wrap_socket(self.client(mux), server_hostname="a.example") for _ in range(2)
+            )
+            held.sendall(b"1")
+            relayed.sendall(b"2")
+            self.waiting(1)
+            self.accept_from(other, b"2")
+            old = [mux.replace(), mux.replace()]
+            self.assertEqual(relayed.recv(1), b"")  # `drain_timeout` is over
+            self.assertEqual(mux.take_fields("reason"), ("drained",))
+            self.assertFalse(is_gone(old[0]))
+            if is_released:
+                post(self.admin, "/api/backends/pool/release")
+                self.answers(held, self.accept_from(server, b"1"))
+            else:
+                mux.terminate()
+            self.assertEqual(held.recv(1), b"")
+            self.assertEqual(mux.take_fields("reason"), ("drained",))
+            self.assert_gone(old)
+            mux.stop()
+            held.close()
+            relayed.close()
 
     def test_limit_counts_all_workers_and_those_of_the_process_before(self) -> None:
         mux = self.begin("hold = 60s\nhold_limit = 3", "workers = 2")

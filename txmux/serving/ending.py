@@ -15,6 +15,8 @@ from txmux.tcp.served import Served
 _STEPS = 100
 """The most steps in which connections are ended one after another."""
 
+_LOOK = 1.0  # seconds between two looks at connections that wait for a server
+
 
 class GradualEnd:
     """Ends the connections of a process later."""
@@ -34,10 +36,17 @@ class GradualEnd:
         call = self._reactor.callLater(seconds, ring)
         self._calls.add(call)
 
-    def end_all_within(self, seconds: float, end_all: Callable[[], object]) -> None:
-        """End all connections: in the second half of the seconds one after another, so that not all clients reconnect at once."""
+    def end_all_within(
+        self, seconds: float, end_all: Callable[[], object], longest_wait: int = 0
+    ) -> None:
+        """End all connections: in the second half of the seconds one after another, so that not all clients reconnect at once.
+
+        Those that wait for a server may do so for `longest_wait` more, and have the seconds once they are served.
+        """
         self.call_later(seconds / 2, partial(self._one_by_one, seconds / 2))
-        self.call_later(seconds, end_all)
+        if longest_wait:
+            self.call_later(seconds, partial(self._end_served, seconds))
+        self.call_later(seconds + longest_wait, end_all)
 
     def _one_by_one(self, seconds: float) -> None:
         left = [*self._connections()]
@@ -45,11 +54,25 @@ class GradualEnd:
 
         def end(step: int) -> None:
             for one in left[step::steps]:
-                if one.record.reason is None:
+                if one.record.reason is None and one.state != "connecting":
                     one.end("drained")
 
         for step in range(steps):
             self.call_later(seconds * (step + 1) / steps, partial(end, step))
+
+    def _end_served(self, seconds: float, before: Collection[str] | None = None) -> None:
+        """End all that do not wait for a server; look every second which others do no longer, and end them after the seconds."""
+        states = {one.record.id: one.state for one in self._connections()}
+        waiting = {identity for identity, state in states.items() if state == "connecting"}
+        served = {*(states if before is None else before)} - waiting
+        self.call_later(0.0 if before is None else seconds, partial(self._end, served))
+        if waiting:
+            self.call_later(_LOOK, partial(self._end_served, seconds, waiting))
+
+    def _end(self, identities: Collection[str]) -> None:
+        for one in self._connections():
+            if one.record.id in identities:
+                one.end("drained")
 
     def cancel_calls(self) -> None:
         for call in self._calls:

@@ -358,14 +358,15 @@ class Serving:
     async def missing(self) -> list[str]:
         return missing_in(self._rules, self.listening_ports.accepted(), self.upstreams)
 
-    async def drain(self) -> None:
+    async def drain(self, longest_wait: int = 0) -> None:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``.
 
-        In its second half they are ended one after another, so that not all of them come back at once.
+        In its second half they are ended one after another, so that not all of them come back at once. For `longest_wait` see
+        `GradualEnd.end_all_within`.
         """
         seconds = self._rules.settings.drain_timeout
         # The deadline is set before the first wait.
-        self._ending.end_all_within(seconds, self.end_all)
+        self._ending.end_all_within(seconds, self.end_all, longest_wait)
         await gatherResults(self.listening_ports.close_all())
         log_draining(len(self.connections()), seconds)
         await gatherResults([factory.emptied() for factory in self._all()])
@@ -383,6 +384,10 @@ class Serving:
     def end_all(self) -> None:
         for factory in self._all():
             factory.abort("drained")
+
+    def wait_no_longer(self) -> None:
+        """End all after ``drain_timeout``, whatever `drain` was told."""
+        self._ending.end_all_within(self._rules.settings.drain_timeout, self.end_all)
 
     def give_up(self) -> None:
         """Close all ports: one of them could not be opened."""

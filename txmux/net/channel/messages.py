@@ -81,7 +81,11 @@ START = _to_worker(
 PING = _to_worker(
     "ping", "a worker that does not answer for ten seconds is killed and replaced", answer=NOTHING
 )
-STOP = _to_worker("stop", "drain")
+STOP = _to_worker(
+    "stop",
+    "drain; clients that wait for a server may do so for these seconds more",
+    longest_wait=_optional(_NUMBER),
+)
 END_ALL = _to_worker("end_all", "end all connections")
 REOPEN = _to_worker("reopen", "reopen the access log")
 PREPARE = _to_worker(

@@ -57,6 +57,9 @@ _STARTING = 60.0
 _GRACE = 5.0
 """Seconds that a worker has to end, beyond those that its connections have."""
 
+_LONGEST_WAIT = 3600
+"""Seconds beyond `drain_timeout` for which clients may wait for a server after an upgrade, held by an operator or not."""
+
 
 class Supervisor:
     """Runs the workers; serves no clients itself.
@@ -580,14 +583,18 @@ class Supervisor:
             # Later, since the reactor may not run yet.
             self._reactor.callLater(0, self._failed, WorkersError(message))
 
-    async def leave(self) -> None:
-        """End each worker after its last connection, and kill those that do not end; others may be started meanwhile."""
+    async def leave(self, *, is_replaced: bool = False) -> None:
+        """End each worker after its last connection, and kill those that do not end; others may be started meanwhile.
+
+        `is_replaced` means that another process serves, while clients may wait for a server here.
+        """
         workers = self.pool.leave()
         if self.state.certificates is not None:
             self.state.certificates.stop()
-        seconds = self._rules.settings.drain_timeout + _GRACE
+        longest_wait = _LONGEST_WAIT if is_replaced else 0
+        seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
         self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
-        await gatherResults([worker.stop() for worker in workers])
+        await gatherResults([worker.stop(longest_wait) for worker in workers])
         if deadline.active():
             deadline.cancel()
 

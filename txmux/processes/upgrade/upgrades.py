@@ -220,7 +220,16 @@ class Upgrades:
 
     async def settled(self) -> None:
         """Wait until it is decided which process serves."""
-        while self._upgrade is not None or (self.is_waiting and not self._predecessor_ended):
+        await self._until(
+            lambda: self._upgrade is None and (self._predecessor_ended or not self.is_waiting)
+        )
+
+    async def predecessor_ended(self) -> None:
+        """Wait for the end of the predecessor, to which this process passes on what an operator overrides."""
+        await self._until(lambda: self._predecessor is None or self._predecessor_ended)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
             settled: Deferred[None] = Deferred()
             self._settled.append(settled)
             await settled

@@ -295,18 +295,21 @@ class WorkerProcess:
         else:
             self.stop()
 
-    def stop(self) -> None:
+    def stop(self, longest_wait: int = 0) -> None:
+        """End after the last connection; see `Serving.drain`."""
         if not self._stopping:
             self._stopping = True
-            Deferred.fromCoroutine(self._drain())
+            Deferred.fromCoroutine(self._drain(longest_wait))
+        elif self._serving is not None and not longest_wait:
+            self._serving.wait_no_longer()
 
-    async def _drain(self) -> None:
+    async def _drain(self, longest_wait: int) -> None:
         if self._serving is not None:
             self._serving.listening_ports.keep_flows()
             self._serving.listening_ports.pause()
             if self._transfer is not None:
                 await self._transfer.close()
-            await self._serving.drain()
+            await self._serving.drain(longest_wait)
         self._over()
 
     def _over(self) -> None:

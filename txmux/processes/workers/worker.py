@@ -230,10 +230,11 @@ class Worker:
             return gone
         return self._channel.ask(message, seconds=seconds, **values)
 
-    def stop(self) -> Deferred[None]:
-        """Let its connections finish, and wait for its end."""
+    def stop(self, longest_wait: int = 0) -> Deferred[None]:
+        """Let its connections finish, and wait for its end; see `txmux.serving.serving.Serving.drain`."""
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
+        self.tell(messages.STOP, longest_wait=longest_wait)
         stopped: Deferred[None] = Deferred()
         if self._stopped is not None:  # an upgrade has stopped it, and now the service stops
             self._stopped.chainDeferred(stopped)
@@ -243,7 +244,6 @@ class Worker:
         if self._channel is None:
             self._supervisor.retired(self)
             self._stopped.callback(None)
-        self.tell(messages.STOP)
         return stopped
 
     @property
