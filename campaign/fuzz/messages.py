@@ -15,6 +15,8 @@ from twisted.python.failure import Failure
 
 from campaign.fuzz.target import cuttings
 from txmux.net.channel.channel import Channel
+from txmux.net.channel.message import Field
+from txmux.net.channel.messages import MESSAGES
 
 _MOST = 8  # descriptors of a message
 
@@ -31,6 +33,29 @@ class _Transport(StringTransport):
 def line(kind: str, **values: Any) -> bytes:
     """Write a message."""
     return json.dumps({"kind": kind, **values}).encode() + b"\n"
+
+
+def each(receiver: str) -> Iterator[bytes]:
+    """Write each message of the table to a process, with the least values that it takes and with large ones."""
+    for message in MESSAGES:
+        if message.receiver == receiver:
+            for number, is_large in enumerate((False, True), 1):
+                values = {name: _value(field, is_large) for name, field in message.fields.items()}
+                if message.answer is not None:
+                    values["ask"] = number
+                if message.descriptors and is_large:
+                    values["descriptors"] = 2
+                yield line(message.kind, **values)
+
+
+def _value(field: Field, is_large: bool) -> Any:  # noqa: FBT001 - as `each` counts
+    value = {int: field.most, str: "x", bool: True}.get(field.kind) if is_large else None
+    if value is None and field.kind is not object:
+        value = field.kind()
+    if is_large and field.of is not None:
+        entry = _value(field.of, is_large)
+        value = [entry] if field.kind is list else {"x": entry}
+    return value
 
 
 def hear(

@@ -14,7 +14,7 @@ import attrs
 
 from campaign.fuzz.descriptors import leaving_none_open
 from campaign.fuzz.files import no_files
-from campaign.fuzz.messages import hear, line
+from campaign.fuzz.messages import each, hear, line
 from campaign.fuzz.served import Reactor, serving
 from campaign.fuzz.target import Target
 from txmux.backends.pool.server_health import HealthRegistry
@@ -97,12 +97,11 @@ def _seeds() -> list[bytes]:
     history = [{"ago": 1, "totals": {"connections": 1}, "active": 1}]
     state = {"version": 1, "servers": [{**server, **health}], "history": history}
     return [
-        b"a" + line("received", ask=1),
+        *(b"a" + one for one in each("taking worker")),
         b"a" + batch + line("go_on", batch=0, which=[0], kept=[0]) + line("received", ask=2),
         b"a" + batch,
         b"a" + line("adopt_flows", ask=1, descriptors=0, flows=[flow]) + line("flows_done"),
         b"a" + line("adopt_flows", ask=1, descriptors=1, flows=[{**flow, "has_socket": True}]),
-        b"a" + line("end_flows", reasons={"1-1": "done"}),
         b"b" + line("begin", ask=1, version=1, sockets=["x"], state=state),
         b"s" + json.dumps(state).encode(),
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from campaign.fuzz.descriptors import leaving_none_open
 from campaign.fuzz.files import no_files
-from campaign.fuzz.messages import hear, line
+from campaign.fuzz.messages import each, hear, line
 from campaign.fuzz.served import RULES, Reactor, serving
 from campaign.fuzz.target import Target
 from txmux.net.channel import messages
@@ -98,6 +98,8 @@ def _seeds() -> list[bytes]:
         line("log", level="warn", text="x") + line("access", line="x"),
         line("event", event={"event": "x"}) + line("replace", ask=1),
     ]
+    to_worker += each("worker")
+    to_supervisor += each("supervisor")
     return [*(b"w" + one for one in to_worker), *(b"p" + one for one in to_supervisor)]
 
 
