@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from campaign.budget import Budget
+from campaign.logs import watched
 from campaign.report import Report
 
 
@@ -19,9 +20,11 @@ def parts() -> list[str]:
 
 
 def run(part: str, budget: Budget) -> Report:
-    """Try one part."""
-    report = import_module(f"campaign.{part}.part").run(budget)
+    """Try one part; no service may write of anything critical meanwhile, nor a traceback."""
+    with watched() as lines:
+        report = import_module(f"campaign.{part}.part").run(budget)
     assert isinstance(report, Report)
+    report.defects += [f"seed {budget.seed}: {line}" for line in lines]
     return report
 
 

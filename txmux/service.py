@@ -310,7 +310,7 @@ class MuxService(Service):
             supervisor.reopen_log()
             errors = "\n".join(report.errors)
             self._log.error("reload failed, keeping the previous rules: {errors}", errors=errors)
-        self._upgrades.store_sockets()
+        self._upgrades.store()
         status = f"reloaded: {changes}" if changes else f"not reloaded: {report.errors[0]}"
         self._notifier.ready(f"serving; rules {status}")
         control.record_reload(report)

@@ -20,7 +20,7 @@ _CAUSES = {
     "an upgrade": r"upgraded: .*",
     "a reload, for certificates": r"\[route ended\] terminate_tls: certificates reloaded",
     "an upgrade that takes too long": r"upgrade failed, the old process keeps serving: .* was not ready within 60 s.*",
-    "a process that was too late": r"the supervisor process has ended; worker \d is shutting down",
+    "a process that was too late": r"the supervisor process has ended; worker \d accepts no more clients, and .*",
     "connections that cannot move": r"draining connections: \d+, for up to 120 s; a second signal closes them at once",
     "a stop": r"stopping.*|stopped|Main loop terminated\.|Received SIGTERM, shutting down\.",
     "the admin endpoint moves, or stops": r"\(UNIX Port \S+/admin\.sock Closed\)",

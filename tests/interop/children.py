@@ -41,7 +41,13 @@ PATIENCE = 180.0
 
 
 class Child:
-    """A program that runs beside the tests, for at most so many seconds; it reads nothing, unless it has a pipe as ``stdin``."""
+    """A program that runs beside the tests, for at most so many seconds; it reads nothing, unless it has a pipe as ``stdin``.
+
+    Attributes:
+        lookers: Called with each line of each program.
+    """
+
+    lookers: ClassVar[list[Callable[[str], object]]] = []
 
     def __init__(
         self, program: str, *arguments: str | Path, limit: float = 3600.0, stdin: bool = False
@@ -74,8 +80,11 @@ class Child:
         assert self.process.stdout is not None
         with self.process.stdout as lines:
             for line in lines:
+                text = line.decode(errors="replace")
+                for look in self.lookers:
+                    look(text)
                 with self._changed:
-                    self.output += line.decode(errors="replace")
+                    self.output += text
                     self._changed.notify_all()
         with self._changed:
             self._ended = True

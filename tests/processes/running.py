@@ -229,8 +229,10 @@ class WorkersTestCase(InteropTestCase):
         port = listening.getsockname()[1]
         return f"{RULES}{listener}\n[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n"
 
-    def relayed(self, mux: Mux, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
-        client = self.client(mux)
+    def relayed(
+        self, mux: Mux, listening: socket.socket, client: socket.socket | None = None
+    ) -> tuple[socket.socket, socket.socket]:
+        client = client or self.client(mux)
         client.sendall(b"x")
         return client, self.accept_from(listening, b"x")
 

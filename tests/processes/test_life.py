@@ -172,16 +172,21 @@ class StopTest(WorkersTestCase):
         self.assertIn("worker 1 does not end; it is killed", mux.child.output)
 
     def test_supervisor_killed(self) -> None:
-        """Without their supervisor, workers let connections finish and end; nobody listens any more."""
+        """Without their supervisor, workers let connections finish, however long they take, and end; nobody listens any more."""
         listening = self.backend()
-        mux = self.start(self.relaying(listening), _PATIENT)
-        client, server = self.relayed(mux, listening)
+        mux = self.start(self.relaying(listening), "workers = 2\ndrain_timeout = 0s")
+        workers = workers_of(mux.child.pid)
+        pairs = [self.relayed(mux, listening, client) for client in self.one_for_each(mux, workers)]
         (_, *pids), inode = family_of(mux.child.pid), listening_inode(mux.port)
         mux.child.process.kill()
         self.assert_refused(mux, inode, pids)
-        self.all_end([(client, server)])
+        mux.child.wait_for("(worker . accepts no more clients(.|\n)*){2}")
+        self.all_end(pairs[:1])
+        self.assert_gone(workers[:1])
+        self.answers(*pairs[1])
+        os.kill(workers[1], signal.SIGTERM)
         self.assert_gone(pids)
-        self.assertIn('"reason":"done"', mux.log.read_text())
+        self.assertEqual([line["reason"] for line in mux.take(2)], ["done", "drained"])
 
 
 class StreamsTest(WorkersTestCase):

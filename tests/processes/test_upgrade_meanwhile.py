@@ -164,6 +164,60 @@ class MeanwhileTest(UpgradeTestCase):
         self.assertEqual(self.count(mux, "Starting reactor"), 2)
         mux.assert_stopped()
 
+    def test_old_process_killed(self) -> None:
+        """If the old process dies before the new one serves, that one does, and connections go on, however long they take."""
+        ready, _ = self.late("_count_on")
+        admin = self.folder / "admin.sock"
+        listening = self.backend()
+        mux = self.upgrading(
+            self.relaying(listening), f"drain_timeout = 0s\nworkers = 2\nadmin = unix:{admin}"
+        )
+        pair = self.relayed(mux, listening)
+        workers = workers_of(mux.pid)
+        mux.ask()
+        eventually(ready.exists, "the new process is ready")
+        os.kill(mux.pid, signal.SIGKILL)
+        mux.switched()
+        pairs = [pair, self.relayed(mux, listening)]
+        self.assertEqual(get(admin, "/api/status")["pid"], mux.pid)
+        self.all_end(pairs)
+        self.assert_gone(workers)
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        mux.stop()
+
+    def test_new_process_killed(self) -> None:
+        """If the new process dies after connections have moved, they go on, and are counted; the old process serves again."""
+        admin = self.folder / "admin.sock"
+        listening = self.backend()
+        mux = self.upgrading(
+            self.relaying(listening, "detect_timeout = 10m\n").replace("any", "payload text=x"),
+            f"drain_timeout = 10m\nworkers = 2\nadmin = unix:{admin}",
+        )
+        pairs = [self.relayed(mux, listening) for _ in range(3)]
+        undecided = self.client(mux)
+        self.is_accepted(mux.pid, undecided)
+        mux.replace()
+        mux.child.wait_for("connections handed over: 3")
+        workers = workers_of(mux.pid)
+        os.kill(mux.pid, signal.SIGKILL)
+        mux.child.wait_for("this one serves again")
+        mux.switched()
+        pairs.append(self.relayed(mux, listening))
+
+        def others() -> list[str]:
+            found = get(admin, "/api/status")["attention"]
+            return [one["text"] for one in found if one["what"] == "workers"]
+
+        self.assertEqual(others(), ["3 connections go on in workers whose supervisor has ended"])
+        self.all_end(pairs)
+        self.assert_gone(workers)
+        self.assertEqual(others(), [])
+        self.assertEqual(get(admin, "/api/status")["connections"]["total"], 5)
+        undecided.close()
+        lines = mux.take(5)
+        self.assertEqual([line["reason"] for line in lines], ["done"] * 4 + ["client-gone"])
+        mux.stop()
+
     def test_no_descriptors_for_handover(self) -> None:
         """An old process that may open nothing more to hand its connections over keeps them, and ends with the last of them."""
         leave_unmeasured(self)  # which takes a descriptor

@@ -133,6 +133,15 @@ def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
             yield "worker", f"worker {worker.get('worker', '?')} does not answer"
 
 
+def orphaned(count: int) -> Iterator[Trouble]:
+    if count:
+        go = "goes" if count == 1 else "go"
+        yield (
+            "workers",
+            f"{counted(count, 'connection')} {go} on in workers whose supervisor has ended",
+        )
+
+
 def failed_reload(last_reload: tuple[float, Report] | None) -> Iterator[Trouble]:
     if last_reload is not None and not last_reload[1].ok:
         why, *others = last_reload[1].errors or ["no reason is known"]

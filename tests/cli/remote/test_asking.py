@@ -89,16 +89,19 @@ class NobodyTests(RemoteTestCase):
         self.addCleanup(listening.close)
         port = listening.getsockname()[1]
 
-        def greet() -> None:
+        def greet(greeting: bytes) -> None:
             with listening.accept()[0] as client:
-                client.sendall(b"SSH-2.0-x\r\n")
+                client.sendall(greeting)
                 client.recv(1000)
 
-        thread = threading.Thread(target=greet)
-        thread.start()
-        told = f"what answers at 127.0.0.1:{port} (--admin) is not txmux; name another"
-        self.assertIn(told, self.refused("--admin", f":{port}"))
-        thread.join()
+        for greeting, told in (
+            (b"SSH-2.0-x\r\n", "what answers at {} (--admin) is not txmux; name another"),
+            (b"", "the service at {} (--admin) has ended before it answered"),
+        ):
+            thread = threading.Thread(target=greet, args=[greeting])
+            thread.start()
+            self.assertIn(told.format(f"127.0.0.1:{port}"), self.refused("--admin", f":{port}"))
+            thread.join()
         listening.shutdown(socket.SHUT_RDWR)  # it keeps its port, so that nobody else gets it
         told = f"no service listens at 127.0.0.1:{port} (--admin);"
         self.assertIn(told, self.refused("--admin", f":{port}"))

@@ -92,8 +92,12 @@ def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | Valu
     where = _where(endpoint)
     if isinstance(problem, UnicodeError):  # nothing was sent
         return f"{where} is not the name of a host; name another endpoint"
-    if isinstance(problem, (HTTPException, ValueError)):
-        return f"what answers at {where} is not txmux; name another endpoint"
+    if isinstance(problem, (ConnectionResetError, HTTPException, ValueError)):
+        return (
+            f"the service at {where} has ended before it answered; 'txmux status' shows whether another one serves"
+            if isinstance(problem, ConnectionResetError)
+            else f"what answers at {where} is not txmux; name another endpoint"
+        )
     if isinstance(problem, PermissionError):
         owner, advice = "", "try as that user"
         if isinstance(endpoint.address, Path):

@@ -276,13 +276,17 @@ BEGIN = _to_successor(
     descriptors=10_000,
     longest=_WHOLE,
 )
+_COUNTERS = {
+    "layouts": _OBJECTS,
+    "past": _LIST,
+    "all": _LIST,
+    "format": _optional(_NAME),
+    "pid": _optional(_NUMBER),
+}
 COUNT_ON = _to_successor(
     "count_on",
     "the memory of the counters; sent before `serve`",
-    layouts=_OBJECTS,
-    past=_LIST,
-    all=_LIST,
-    format=_optional(_NAME),
+    **_COUNTERS,
     answer=NOTHING,
     descriptors=10_000,
     longest=_WHOLE,
@@ -312,6 +316,14 @@ RELOAD = _to_successor(
 
 _to_predecessor = _between("new supervisor", "old supervisor")
 
+COUNT_BACK = _to_predecessor(
+    "count_back",
+    "the memory of its counters, sent when it serves and after reloads",
+    **_COUNTERS,
+    answer=NOTHING,
+    descriptors=10_000,
+    longest=_WHOLE,
+)
 EXITS = _to_predecessor(
     "exits", "the new process ends on purpose, or not after all", on=_FLAG, answer=NOTHING
 )

@@ -18,6 +18,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.message import Message
 from txmux.processes.upgrade.upgrade import ENDS, VERSION
+from txmux.telemetry.counting.counters import Counters
 from txmux.wire.jsontext import parse_json
 
 _PATIENCE = 10.0
@@ -87,6 +88,19 @@ class Predecessor:
         if self._channel is not None:
             with suppress(ChannelError):  # it has ended, or is of a version that would serve again
                 await self._channel.ask(messages.EXITS, seconds=_PATIENCE, on=on)
+
+    def count_back(self, counters: Counters) -> None:
+        """Lend the counters, in which the old process sees connections that outlive this one."""
+        if self._channel is not None:
+            with suppress(OSError):  # there may be no descriptor left
+                fields, descriptors = counters.handed_over()[0]
+                # It knows its own numbers.
+                lent = self._channel.ask(
+                    messages.COUNT_BACK,
+                    descriptors=descriptors,
+                    **{**fields, "past": [], "all": []},
+                )
+                lent.addErrback(lambda failure: failure.trap(ChannelError))
 
     def override(self, overrides: Mapping[str, Any]) -> None:
         if self._channel is not None:

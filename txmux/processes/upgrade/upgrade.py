@@ -29,6 +29,8 @@ from txmux.admin.endpoint import AdminEndpoints
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
+from txmux.net.channel.descriptorstream import close_all
+from txmux.net.channel.message import Message
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.restarting import how_ended
@@ -62,18 +64,24 @@ class Successor(ProcessProtocol):
         command: The program and its arguments; those of this process by default.
 
     Attributes:
+        counting: Its counters, for `Counters.take_over`, and their descriptors.
         leaves: Whether it has announced its exit: it is stopped, or replaced in turn.
     """
 
     transport: IProcessTransport | None = None
     leaves = False
+    counting: tuple[list[int], dict[str, Any]] | None = None
 
     def __init__(self, reactor: Any, command: Sequence[str] = ()) -> None:
         self._reactor = reactor
         self._command = list(command or sys.orig_argv)
         self._output = b""
         self._ended: Deferred[str] = Deferred()
-        self.channel = Channel({messages.EXITS: self._leave}, lambda: None, reactor)
+        handlers: dict[Message, Callable[..., object]] = {
+            messages.EXITS: self._leave,
+            messages.COUNT_BACK: self._count_back,
+        }
+        self.channel = Channel(handlers, lambda: None, reactor)
 
     async def begin(
         self, sockets: Mapping[str, socket.socket], state: dict[str, Any]
@@ -133,6 +141,12 @@ class Successor(ProcessProtocol):
 
     def _leave(self, *, on: bool = True) -> None:
         self.leaves = on
+
+    def _count_back(self, descriptors: list[int], **fields: Any) -> None:
+        """Keep its counters, in the place of those that it lent before its last reload."""
+        if self.counting is not None:
+            close_all(self.counting[0])
+        self.counting = descriptors, fields
 
     def end(self) -> None:
         """Kill it, if it has been started."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Upgrades:
     """Coordinates both roles for `MuxService`.
 
     Args:
-        on_failed: Called if the predecessor ends before this process serves.
+        on_failed: Called if this process cannot name itself.
         on_successor_ended: Called if the successor exits before this process; `has_successor` then says whether it exited on
             purpose.
 
@@ -137,7 +137,8 @@ class Upgrades:
             return
 
         async def accept(state: TransferState | None = None) -> None:
-            self._name_process()  # while there is a way back
+            # While there is a way back: if the other process has ended, no other one serves.
+            self._name_process(must=not self._predecessor_ended)
             self._sockets.close_unused()
             restore(state or {})
             transfers.await_flows(on=True)
@@ -170,7 +171,7 @@ class Upgrades:
                 messages.HANDED_OVER: all_here,
                 messages.RELOAD: reload,
             },
-            lambda: self._on_predecessor_ended(all_here),
+            lambda: self._on_predecessor_ended(accept, all_here),
             transfers.processes,
         )
 
@@ -187,26 +188,38 @@ class Upgrades:
             self._is_accepting = False
         self.is_waiting = False
 
-    def _name_process(self) -> None:
+    def _name_process(self, *, must: bool = True) -> None:
         if self._pidfile is not None:
-            self._pidfile.write()
+            try:
+                self._pidfile.write()
+            except PidFileError as problem:
+                if must:
+                    raise
+                _log.error("{problem}", problem=problem)
 
     def _serves(self, is_healthy: Callable[[], bool]) -> None:
         self._endpoints.accept()
-        self.store_sockets()
+        self.store()
         self._notifier.ready("serving", is_new_main=self._predecessor is not None)
         self._notifier.watch(is_healthy)
 
-    def store_sockets(self) -> None:
+    def store(self) -> None:
+        """Leave with others what serves if this process dies: sockets with systemd, counters with the predecessor."""
         self._notifier.keep({**self._sockets.sockets(), **self._endpoints.sockets()})
+        if self._predecessor is not None:
+            self._predecessor.count_back(self._counters)
 
-    def _on_predecessor_ended(self, all_here: Callable[[], object]) -> None:
+    def _on_predecessor_ended(
+        self, accept: Callable[[], Coroutine[Any, Any, None]], all_here: Callable[[], object]
+    ) -> None:
         self._predecessor_ended = True
+        if self.is_waiting and not self._is_accepting and not self._is_stopping:
+            _log.warn("the old process has ended; this one serves from now on")
+            failed = partial(_log.failure, "this process cannot take its place")
+            Deferred.fromCoroutine(accept()).addErrback(failed)
         self._settle()
         self._counters.others_ended()
         all_here()
-        if self.is_waiting and not self._is_accepting:
-            self._on_failed(UpgradeError("the old process has ended before this one served"))
 
     # As predecessor.
 
@@ -285,14 +298,21 @@ class Upgrades:
                 with suppress(PidFileError):  # this process has the file, but for a moment
                     self._name_process()
             self._settle()
+        successor = upgrade.successor
+        if not successor.channel.is_open:
+            # Before workers are told to leave: they serve again.
+            await successor.ended()
         self._notifier.stop()
-        upgrade.successor.ended().addCallback(self._has_ended)
+        successor.ended().addCallback(self._has_ended)
         await self.report_exit(on=self.has_successor)
         return changes
 
     def _has_ended(self, how: str) -> str:
         """Serve again, if the successor ended by accident and this process is still there."""
         if self._successor is not None and not self._successor.leaves:
+            if self._successor.counting is not None:
+                descriptors, fields = self._successor.counting
+                self._counters.take_over(descriptors, **fields)
             self._successor = None
         if not self._is_stopping:
             if not self.has_successor:
@@ -302,10 +322,7 @@ class Upgrades:
 
     def serve_again(self, is_healthy: Callable[[], bool]) -> None:
         Deferred.fromCoroutine(self.report_exit(on=False))
-        try:
-            self._name_process()
-        except PidFileError as problem:
-            _log.error("{problem}", problem=problem)
+        self._name_process(must=False)
         self._endpoints.accept()
         self._notifier.ready("serving", is_new_main=True)
         self._notifier.watch(is_healthy)

@@ -322,12 +322,21 @@ class WorkerProcess:
     def _on_supervisor_lost(self) -> None:
         if self._drained:
             self._reactor.stop()
-        else:
+        elif not self._stopping:
             self._log.warn(
-                "the supervisor process has ended; worker {number} is shutting down",
+                "the supervisor process has ended; worker {number} accepts no more clients, and ends after its last connection",
                 number=self._number,
             )
-            self.stop()
+            Deferred.fromCoroutine(self._outlive())
+
+    async def _outlive(self) -> None:
+        """Serve connections to their end, however long they take: nobody has asked for theirs."""
+        if self._serving is not None and self._transfer is not None:
+            self._serving.listening_ports.keep_flows()
+            self._serving.listening_ports.pause()
+            await self._transfer.close()
+            await self._serving.retire()
+        self.stop()
 
 
 def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> int:

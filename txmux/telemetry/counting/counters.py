@@ -170,7 +170,7 @@ class Counters:
         """
         self.others_ended()
         past = [_named(found) for found in self._past]
-        own = _Other(self._both_ends()[0], [*self._columns.values()])
+        own = _Other(self._both_ends()[0], [*self._columns.values()], os.getpid())
         return [own.handed_over(past), *(other.handed_over() for other in self._others)]
 
     def take_over(
@@ -180,6 +180,7 @@ class Counters:
         past: Sequence[_Named],
         all: Sequence[_Named],  # noqa: A002 - the name in the message
         format: str = "",  # noqa: A002 - as above
+        pid: int = 0,
     ) -> None:
         """Continue the numbers of another program, whose files and pipe (its reading end, which comes first) this object owns from now on.
 
@@ -192,7 +193,7 @@ class Counters:
                 ProcessCounters(CounterLayout(**layout), file)
                 for layout, file in zip(layouts, files, strict=True)
             ]
-            other = _Other(life, columns)
+            other = _Other(life, columns, pid)
             weakref.finalize(other, os.close, life)
             self._others.append(other)
         else:
@@ -202,6 +203,11 @@ class Counters:
         self.layout.extend(key for found in self._before() for key in found)
         for column in self._columns.values():
             self._grow(column)
+
+    def orphaned(self) -> int:
+        """Count the connections of workers that have outlived their supervisor."""
+        orphans = [one for one in self._others if one.has_no_supervisor() and not one.has_ended()]
+        return sum(_live(column) for one in orphans for column in one.columns)
 
     def others_ended(self) -> None:
         """Keep only the sums of programs that have ended."""
@@ -216,10 +222,20 @@ class Counters:
 
 @attrs.define(eq=False)
 class _Other:
-    """A program that has been replaced and may still count; `life` is the reading end of its pipe."""
+    """Another program that may still count; `life` is the reading end of its pipe, and `pid` its supervisor, if known."""
 
     life: int
     columns: list[ProcessCounters]
+    pid: int = 0
+
+    def has_no_supervisor(self) -> bool:
+        try:
+            os.kill(self.pid, 0)  # 0, if it is unknown, stands for this one
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
 
     def has_ended(self) -> bool:
         try:
@@ -230,6 +246,7 @@ class _Other:
     def handed_over(self, past: Sequence[_Named] = ()) -> tuple[dict[str, Any], list[int]]:
         arguments = {
             "format": FORMAT,
+            "pid": self.pid,
             "layouts": [attrs.asdict(column.layout) for column in self.columns],
             "past": list(past),
             "all": [_named(_blocks(column)) for column in self.columns],
@@ -298,6 +315,11 @@ def _settle(column: ProcessCounters) -> int:
     for listener, count in unrouted.items():
         column.block(ROUTE.key(listener, NO_ROUTE))[_CRASHED] += max(0, count)
     return lost
+
+
+def _live(column: ProcessCounters) -> int:
+    kinds = ((key, key.partition("\n")[0]) for key in column.layout.places)
+    return sum(live(column.block(key)) for key, kind in kinds if kind == LISTENER.kind)
 
 
 def _blocks(column: ProcessCounters) -> dict[str, list[int]]:

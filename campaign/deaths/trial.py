@@ -1,0 +1,328 @@
+"""One change of a service with live streams, in which one process is struck."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import attrs
+
+from campaign.deaths.moments import HALTED, KILLED, RELOAD, RESUMED, UPGRADE, Strike
+from campaign.deaths.streams import Streams
+from campaign.logs import bad_lines
+from tests.interop.children import Child, eventually
+from tests.processes.running import halted, name_of, open_files
+from tests.processes.upgrading import Running
+from tests.support.undone import Undone
+
+_HOOK = Path(__file__).with_name("hook")
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+backlog = 1024
+
+[route all]
+match = payload text=E
+backend = 127.0.0.1:{server}
+"""
+_DRAIN = {KILLED: 8, HALTED: 30, RESUMED: 30}
+"""Seconds of `drain_timeout`: a process that is halted is replaced after ten."""
+_MOMENT = 25.0
+"""Seconds until the moment has come, or does not come."""
+_RESUMES = 4.0
+"""Seconds that a process is halted for a while."""
+_SERVED = {KILLED: 5.0, HALTED: 20.0, RESUMED: 20.0}
+"""Seconds in which new clients have to be served again."""
+_HANGS = 5.0
+"""Seconds after which a block is not expected any more; longer than any pause."""
+_SETTLED = 2.0
+_COMMAND = 75.0
+
+
+@attrs.define
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        strike: What was tried.
+        has_come: Whether the moment came.
+        its: How many streams were in the process that was struck.
+        lost: How many of the others were lost.
+        hung: How many of the others carried nothing any more.
+        served: After how many seconds a new client was served.
+        command: What the command that asked for the change said.
+        defects: What is broken.
+        log: What the service wrote.
+    """
+
+    strike: Strike
+    has_come: bool = False
+    its: int = 0
+    lost: int = 0
+    hung: int = 0
+    served: float = 0.0
+    command: str = ""
+    defects: list[str] = attrs.field(factory=list)
+    log: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.its} streams were its, {self.lost} others lost, {self.hung} hang, served after {self.served:.1f} s"
+        return f"{self.strike}: {what if self.has_come else 'that moment did not come'}; {self.command}"
+
+
+class Family:
+    """The processes of a service, which is the leader of a session.
+
+    Args:
+        session: Its number.
+    """
+
+    def __init__(self, session: int) -> None:
+        self._session = str(session)
+        self._old: set[int] = set()
+
+    def pids(self) -> list[int]:
+        """Give those that live, the oldest first."""
+        found = []
+        for path in Path("/proc").iterdir():
+            if path.name.isdecimal():
+                stat = _stat(int(path.name))
+                if stat[3] == self._session and stat[0] not in "ZX":
+                    found.append((int(stat[19]), int(path.name)))
+        return [pid for _, pid in sorted(found)]
+
+    def change_begins(self) -> None:
+        """Note that those that are there now are the old ones."""
+        self._old = set(self.pids())
+
+    def called(self, name: str) -> list[int]:
+        """Give those with a name as `moments.VICTIMS` has it."""
+        *age, role = name.split()
+        return [
+            pid
+            for pid in self.pids()
+            if role_of(pid) == role and (not age or (pid in self._old) is (age == ["old"]))
+        ]
+
+
+def role_of(pid: int) -> str:
+    """Tell what a process is; a supervisor has no name before it serves."""
+    name = name_of(pid).removeprefix("txmux: ")
+    return next(
+        (one for one in ("starter", "helper", "worker") if name.startswith(one)), "supervisor"
+    )
+
+
+def state_of(pid: int) -> str:
+    """Give the state of a process, ``X`` if it has ended."""
+    return _stat(pid)[0]
+
+
+def _stat(pid: int) -> list[str]:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return ["X", "0", *"0" * 30]
+
+
+def streams_in(pids: Iterable[int], port: int) -> dict[int, set[int]]:
+    """Give the clients' ports of the connections that each of these processes has accepted at a port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    own = f":{port:04X}"
+    ports = {f"socket:[{row[9]}]": int(row[2][-4:], 16) for row in rows if row[1].endswith(own)}
+    return {pid: {ports[name] for name in open_files(pid) if name in ports} for pid in pids}
+
+
+class Trial:
+    """Runs it.
+
+    Args:
+        strike: What befalls whom.
+        count: How many streams there are.
+        user: As in the rules.
+    """
+
+    def __init__(self, strike: Strike, count: int, user: str = "") -> None:
+        self._strike, self._count, self._user = strike, count, user
+        self.outcome = Outcome(strike)
+        self._its: set[int] = set()
+        self._victim = 0
+
+    def run(self) -> Outcome:
+        """Do it all."""
+        with Undone() as undone, tempfile.TemporaryDirectory(prefix="txmux-deaths-") as made:
+            folder = Path(made)
+            folder.chmod(0o755)
+            self._streams = Streams()
+            undone.addCleanup(self._streams.end)
+            word = f"TXMUX_MOMENT={self._strike.moment.environment}"
+            drain = _DRAIN[self._strike.how]
+            user = f"user = {self._user}\n" * bool(self._user)
+            self._admin = f"unix:{folder}/admin.sock"
+            path = os.pathsep.join(filter(None, (str(_HOOK), os.environ.get("PYTHONPATH"))))
+            self._mux = Running(
+                folder,
+                _RULES.format(server=self._streams.server),
+                f"workers = 2\nrelay = kernel\ndrain_timeout = {drain}s\nadmin = {self._admin}\n{user}",
+                before=("setsid", "env", f"PYTHONPATH={path}", word),
+            )
+            self._family = Family(self._mux.child.pid)
+            undone.addCleanup(self._kill_all)
+            self._mux.child.allow(600)
+            try:
+                self._have_streams()
+                self._change()
+            finally:
+                self.outcome.log = self._mux.child.output
+            self.outcome.defects += bad_lines(self._mux.child.output)
+        return self.outcome
+
+    def _have_streams(self) -> None:
+        """Have half of the streams in each worker."""
+        workers = self._family.called("worker")
+        for pid in workers:
+            with halted({*workers} - {pid}):
+                self._streams.begin(self._mux.port, self._count // len(workers))
+        self._streams.visit()
+
+    def _change(self) -> None:
+        self._family.change_begins()
+        began = time.monotonic()
+        command = self._ask()
+        struck = self._wait_for_moment(command)
+        if struck is None:
+            self.outcome.command = f"status {command.wait()}, {command.output.strip()}"
+            return
+        self.outcome.has_come = True
+        resumes = struck + _RESUMES if self._strike.how == RESUMED else None
+        self._observe(struck, resumes)
+        self._judge(struck)
+        self._judge_command(command, began)
+
+    def _ask(self) -> Child:
+        file = self._mux.file
+        verb = "reload"
+        if self._strike.change == UPGRADE:
+            verb = "upgrade"
+        elif self._strike.change == RELOAD:
+            file.write_text(f"{file.read_text()}\n[route more]\nmatch = ssh\nbackend = close\n")
+        else:
+            workers = "1"
+            file.write_text(re.sub(r"(?m)^workers = .*", f"workers = {workers}", file.read_text()))
+        return Child(sys.executable, "-m", "txmux", verb, "--admin", self._admin, limit=_COMMAND)
+
+    def _wait_for_moment(self, command: Child) -> float | None:
+        """Strike when the moment has come, and give the time; ``None`` if it does not come."""
+        until = time.monotonic() + _MOMENT
+        while time.monotonic() < until:
+            for pid in self._family.pids():
+                if state_of(pid) == "T":
+                    return self._hit(pid)
+            if command.process.poll() is not None:
+                until = min(until, time.monotonic() + 3)
+            time.sleep(0.002)
+        return None
+
+    def _hit(self, at: int) -> float | None:
+        """Strike the victim while the process at the moment is halted."""
+        of_role = self._family.called(self._strike.victim)
+        has = streams_in(of_role, self._mux.port)
+        victims = [at] if at in of_role else sorted(of_role, key=lambda pid: -len(has[pid]))
+        if not victims:
+            _send(at, signal.SIGCONT)
+            return None
+        self._victim = victim = victims[0]
+        _send(victim, signal.SIGSTOP)
+        eventually(lambda: state_of(victim) in "TZX", "it halts")
+        self._its = streams_in([victim], self._mux.port)[victim]
+        struck = time.monotonic()
+        if self._strike.how == KILLED:
+            _send(victim, signal.SIGKILL)
+        if at != victim:
+            _send(at, signal.SIGCONT)
+        return struck
+
+    def _observe(self, struck: float, resumes: float | None) -> None:
+        """Look on until all that is under way has been done, and longer than connections may drain."""
+        until = struck + _DRAIN[self._strike.how] + _HANGS + 2
+        settled = None
+        while (now := time.monotonic()) < until:
+            if resumes is not None and now > resumes:
+                _send(self._victim, signal.SIGCONT)
+            for pid in self._family.pids():
+                if state_of(pid) == "T" and pid != self._victim:
+                    _send(pid, signal.SIGCONT)  # it is at the same moment
+            if resumes is None or now > resumes:
+                settled = (settled or now) if self._is_settled(struck) else None
+                if settled and now > max(struck + _HANGS, settled + _SETTLED):
+                    return
+            time.sleep(0.05)
+
+    def _is_settled(self, struck: float) -> bool:
+        """Tell whether all streams are in workers of the supervisor that serves."""
+        serving = int(self._mux.pidfile.read_text())
+        pids = [pid for pid in self._family.pids() if role_of(pid) in {"worker", "supervisor"}]
+        if serving not in pids or state_of(serving) == "T":
+            return False
+        has = streams_in(pids, self._mux.port)
+        known = {one.port for one in self._streams.streams}
+        return all(
+            not ports & known or pid == self._victim or serving in _ancestors(pid)
+            for pid, ports in has.items()
+        ) and any(one.began > struck and one.came for one in self._streams.visits)
+
+    def _judge(self, struck: float) -> None:
+        now, outcome = time.monotonic(), self.outcome
+        others = [one for one in self._streams.streams if one.port not in self._its]
+        outcome.its = len(self._streams.streams) - len(others)
+        lost = [one for one in others if one.problem]
+        hung = [one for one in others if not one.problem and one.came_at < now - _HANGS]
+        outcome.lost, outcome.hung = len(lost), len(hung)
+        if lost or hung:
+            told = {one.problem for one in lost[:3]}
+            outcome.defects.append(
+                f"{len(lost)} streams lost {told}, {len(hung)} hang, of {len(others)} others"
+            )
+        visits = [one for one in self._streams.visits if one.began > struck]
+        served = [one.came_at for one in visits if one.came]
+        outcome.served = min(served, default=float("inf")) - struck
+        most = _SERVED[self._strike.how]
+        if outcome.served > most:
+            outcome.defects.append(f"no new client was served within {most:g} s")
+        last = [one for one in visits if now - 3 < one.began < now - 1.5]
+        if not any(one.came for one in last):
+            outcome.defects.append("new clients are not served in the end")
+
+    def _judge_command(self, command: Child, began: float) -> None:
+        _send(self._victim, signal.SIGCONT)
+        with suppress(Exception):
+            command.process.wait(max(1, began + _COMMAND - time.monotonic()))
+        status = command.process.poll()
+        self.outcome.command = f"status {status}, {command.output.strip()}"
+        if "Traceback" in command.output:
+            self.outcome.defects.append(f"the command says {command.output}")
+        command.end()
+
+    def _kill_all(self) -> None:
+        for pid in reversed(self._family.pids()):
+            _send(pid, signal.SIGKILL)
+        self._mux.child.wait()
+
+
+def _ancestors(pid: int) -> list[int]:
+    found = [pid]
+    while pid > 1:
+        pid = int(_stat(pid)[1])
+        found.append(pid)
+    return found
+
+
+def _send(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
