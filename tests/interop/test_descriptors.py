@@ -92,6 +92,35 @@ class DescriptorTests(InteropTestCase):
         self.mux.child.wait_for("no client is waiting to be accepted any longer")
 
 
+class FullWorkerTests(InteropTestCase):
+    def test_reload(self) -> None:
+        """A worker without room for clients takes rules that shut somebody out, however many listeners there are, and a few more of these."""
+        port = self.own(EchoServer()).port
+        names = ("public", *map(str, range(30)))
+        listeners = "".join(f"[listen {name}]\nendpoint = 127.0.0.1:0\n" for name in names)
+        few = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
+        route = f"[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n"
+        mux = self.own(Mux(self.folder, f"{listeners}{route}", before=few))
+        with contextlib.ExitStack() as clients:
+            while "clients wait until" not in mux.child.output:
+                client = clients.enter_context(self.connect(mux, "public"))
+                client.sendall(b"x")
+            more = "".join(f"[listen more{one}]\nendpoint = 127.0.0.1:0\n" for one in range(4))
+            option = (
+                r"(\[listen 29\]\n)",
+                r"\1keepalive = yes\n",
+            )  # makes another port of its socket
+            for change in ((r"\Z", "not_from = 192.0.2.1\n"), option, (r"\Z", more)):
+                self.assertIn("rules reloaded", mux.reload(change))
+        for name in ("public", "29"):
+            with self.connect(mux, name) as client:
+                client.sendall(b"x")
+                self.assertEqual(client.recv(1), b"x")
+
+    def connect(self, mux: Mux, name: str) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", mux.ports[name]), PATIENCE)
+
+
 class ChurnTests(InteropTestCase):
     """A hundred clients that come again and again, by every kind of port."""
 

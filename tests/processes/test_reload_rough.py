@@ -37,7 +37,7 @@ class RoughTest(ReloadingTestCase):
         resource.prlimit(victim, resource.RLIMIT_NOFILE, (most, limits[1]))
 
         self.assertIn("reload failed", mux.reload(leading_to(other), _MORE))
-        mux.child.wait_for("not all descriptors")
+        mux.child.wait_for("Too many open files")
         resource.prlimit(victim, resource.RLIMIT_NOFILE, limits)
         for _ in range(9):
             self.relayed(mux, server)

@@ -1,5 +1,7 @@
 """A listening port and the listener it belongs to."""
 
+import os
+import socket
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -38,6 +40,11 @@ class ListeningPort:
         if self.forwarding is not None:
             self.forwarding.forward_to(factory)
             self.factory = factory
+
+    def duplicate(self) -> socket.socket:
+        duplicate = socket.socket(fileno=os.dup(self.port.fileno()))
+        duplicate.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        return duplicate
 
     def close_port(self, *, is_left: bool = False) -> Deferred[None]:  # noqa: ARG002 - connections have sockets of their own
         return stop_listening(self.port)

@@ -204,15 +204,15 @@ class Serving:
     def prepare(
         self,
         rules: Rules,
-        sockets: Mapping[str, socket.socket],
+        sockets: dict[str, socket.socket],
         admission: Callable[[Listener], Admission],
         *,
         rules_changed: bool = True,
     ) -> PreparedServing:
         """Prepare to accept the next clients under other rules; nothing changes before `commit`.
 
-        The sockets are those that the rules need, except those that Twisted opens, by the keys of
-        their addresses. Without `rules_changed`, only files are read again. A `MuxError` has one
+        The sockets are those that the rules need and that have no port yet, except those that Twisted opens, by
+        the keys of their addresses; duplicates for other ports of theirs are added. Without `rules_changed`, only files are read again. A `MuxError` has one
         line for each problem.
         """
         self.runtime.prepare_rules(rules)
@@ -265,6 +265,8 @@ class Serving:
                 prepared.by_key[address.key] = factory
                 port = self.listening_ports.get(address.key)
                 if address.is_plain and not (port and port.can_serve(factory, listener)):
+                    if port and address.key not in sockets:
+                        sockets[address.key] = port.duplicate()
                     # So that a descriptor is left for the port at `commit`.
                     prepared.reserved[address.key] = sockets[address.key].dup()
 
@@ -452,7 +454,7 @@ class PreparedServing:
 
     rules: Rules
     version: int
-    sockets: Mapping[str, socket.socket]
+    sockets: dict[str, socket.socket]
     upstreams: PreparedUpstreams
     terminations: PreparedTerminations
     access_log: AccessLog | None = attrs.field(default=None, init=False)

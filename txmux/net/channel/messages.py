@@ -90,7 +90,7 @@ END_ALL = _to_worker("end_all", "end all connections")
 REOPEN = _to_worker("reopen", "reopen the access log")
 PREPARE = _to_worker(
     "prepare",
-    "get ready for other rules; version 0 stands for the next one, if the rules have changed",
+    "get ready for other rules; version 0 stands for the next one, if the rules have changed; the sockets are those that the worker lacks",
     rules=_TEXT,
     rules_changed=_FLAG,
     version=_optional(_NUMBER),

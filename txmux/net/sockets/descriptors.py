@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Numbers of errors that say that this machine lacks what a connection takes."""
 
-_SPARE = 16  # for logs, look-ups and the like
+_SPARE = 16  # for logs, look-ups and the like, and the sockets of a reload; at high limits a thirty-second, up to:
+_MOST_SPARE = 64
 _EACH = 2  # a client, and its server
 AT_ONCE = _SPARE // _EACH // 2
 """How many clients may be accepted without asking again, and how many of them after which the limit is looked at."""
@@ -70,7 +71,9 @@ class Descriptors:
         return min(_MOST, -(-clients // 4))
 
     def _free(self) -> int:
-        return self._limit() - self._count() - self.reserved - _SPARE
+        limit = self._limit()
+        spare = min(max(_SPARE, limit // 32), _MOST_SPARE)
+        return limit - self._count() - self.reserved - spare
 
     def count_and_limit(self) -> tuple[int, int]:
         return self._count(), self._limit()

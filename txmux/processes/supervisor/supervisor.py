@@ -216,27 +216,24 @@ class Supervisor:
         """Return the message that starts a worker; see `txmux.processes.workers.received_rules.Start`."""
         pending = self._pending
         if pending is not None and worker in self.pool.added:
-            message = self._message(pending.rules, pending.sockets, pending.version)
+            message = self._message(pending.rules, pending.version)
+            worker.sockets = pending.sockets
         else:
-            message = self._message(self._rules, self._sockets.sockets(), self.version)
+            message = self._message(self._rules, self.version)
+            worker.sockets = self._sockets.sockets()
+        descriptors = [self._limits.descriptor, *map(socket.socket.fileno, worker.sockets.values())]
+        message |= {"sockets": [*worker.sockets], "descriptors": descriptors}
         banned = rows_of((ban.network, ban) for ban in self.state.bans)
         state = {**self._known(self._servers()), "names": self._names.as_json(), "banned": banned}
         certificates = self.state.certificates
         state["challenges"] = {} if certificates is None else certificates.challenges
         return {**message, "state": state}
 
-    def _message(
-        self, rules: Rules, sockets: Mapping[str, socket.socket], version: int
-    ) -> dict[str, Any]:
+    def _message(self, rules: Rules, version: int) -> dict[str, Any]:
         return {
             "rules": b64encode(pack(rules)).decode(),
             "version": version,
             "limits": attrs.asdict(self._limits.layout),
-            "sockets": list(sockets),
-            "descriptors": [
-                self._limits.descriptor,
-                *(opened.fileno() for opened in sockets.values()),
-            ],
         }
 
     def _known(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -437,16 +434,9 @@ class Supervisor:
     async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
         """Make the workers prepare other rules, and start additional ones."""
         rules = pending.rules
-        message = self._message(rules, pending.sockets, pending.version)
-        prepare = {name: message[name] for name in ("rules", "limits", "sockets")}
-        descriptors = message["descriptors"][1:]
+        message = self._message(rules, 0) | {"rules_changed": rules_changed}
         pending.preparing = {one: one.pid for one in self.pool.all() if one.ready}
-        answers = {
-            one: one.ask(
-                messages.PREPARE, rules_changed=rules_changed, descriptors=descriptors, **prepare
-            )
-            for one in pending.preparing
-        }
+        answers = {one: one.ask_to_prepare(pending.sockets, **message) for one in pending.preparing}
         old = {one: answers.pop(one) for one in self.pool.retiring if one in answers}
         problems = await failures(answers)
         able, most = len(self.pool.workers), self._limits.workers
@@ -516,8 +506,10 @@ class Supervisor:
     def _commit(self, worker: Worker) -> Deferred[int]:
         worker.version = self.version
         listening = worker in self.pool.workers
+        worker.sockets = self._sockets.sockets() if listening else {}
 
         def failed(failure: Failure) -> int:
+            worker.sockets = {}  # if it is there, nobody knows
             if not failure.check(GoneError):  # otherwise its successor starts with these rules
                 self._replace_failed(worker, failure.getErrorMessage())
             return 0
@@ -537,12 +529,9 @@ class Supervisor:
         done.addBoth(lambda _: self._catching_up.discard(done))
 
     async def _catch_up(self, worker: Worker) -> None:
-        message = self._message(self._rules, self._sockets.sockets(), self.version)
-        descriptors = message.pop("descriptors")[1:]
+        message = self._message(self._rules, self.version) | {"rules_changed": True}
         try:
-            await worker.ask(
-                messages.PREPARE, rules_changed=True, descriptors=descriptors, **message
-            )
+            await worker.ask_to_prepare(self._sockets.sockets(), **message)
         except GoneError:
             return
         except ChannelError as problem:

@@ -221,24 +221,26 @@ class WorkerProcess:
         return self._limits.held(backend, limit, self._number)
 
     async def _prepare(self, descriptors: Sequence[int], **fields: Any) -> None:
-        opened = sockets_of(descriptors)
+        serving, opened = self._serving, sockets_of(descriptors)
+        assert serving is not None  # noqa: S101 - not called before
+        sockets: dict[str, socket.socket] = {}
         try:
             other = read(Prepare, fields)
-            sockets = named(other.sockets, opened, other.rules)
+            known = serving.listening_ports.get
+            sockets = named(other.sockets, opened, other.rules, known)
             self._abandon()
-            if other.version and self._serving is not None:
-                self._serving.version = other.version - other.rules_changed
-            self._prepared = await self._prepare_serving(other, sockets)
+            if other.version:
+                serving.version = other.version - other.rules_changed
+            self._prepared = await self._prepare_serving(serving, other, sockets)
         except Exception:
-            close(opened)
+            close([*opened, *sockets.values()])
             raise
 
     async def _prepare_serving(
-        self, other: Prepare, sockets: Mapping[str, socket.socket]
+        self, serving: Serving, other: Prepare, sockets: dict[str, socket.socket]
     ) -> PreparedServing:
-        serving, limits = self._serving, self._limits
-        assert serving is not None  # noqa: S101 - not called before
-        assert limits is not None  # noqa: S101 - as above
+        limits = self._limits
+        assert limits is not None  # noqa: S101 - it serves
         limits.use(other.limits)
         rules = other.rules
         prepared = serving.prepare(

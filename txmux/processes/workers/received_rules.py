@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -52,9 +52,12 @@ def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
 
 
 def named(
-    keys: Sequence[str], sockets: Sequence[socket.socket], rules: Rules
+    keys: Sequence[str],
+    sockets: Sequence[socket.socket],
+    rules: Rules,
+    known: Callable[[str], object] = lambda _: None,
 ) -> dict[str, socket.socket]:
-    """Return sockets by the keys of their addresses; each that the rules need has to be there."""
+    """Return sockets by the keys of their addresses; each that the rules need has to be there, or to be known."""
     if len(keys) != len(sockets) or len({*keys}) != len(keys):
         raise InvalidMessageError(
             f"{len(sockets)} sockets came for these addresses: {', '.join(keys)}"
@@ -62,7 +65,8 @@ def named(
     found = dict(zip(keys, sockets, strict=True))
     for listener in rules.listeners:
         for address in listen_addresses(listener):
-            if address.is_plain and address.key not in found:  # it opens any other itself
+            is_here = address.key in found or known(address.key)
+            if address.is_plain and not is_here:  # it opens any other itself
                 raise InvalidMessageError(
                     f"no socket came for {address.key}, where the rules listen"
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Protocol
@@ -72,6 +72,7 @@ class Worker:
     Attributes:
         number: As above.
         is_confined: Whether it is in the sandbox, once it serves.
+        sockets: Those on which it listens, by the keys of their addresses.
         is_leaving: Whether it is about to end, so that it cannot serve again.
         has_served: Whether it was ever ready; before, a worker that cannot start is not restarted.
     """
@@ -95,17 +96,21 @@ class Worker:
         self._awaits_answer = False
         self._hung = False
         self._retirement: object | None = None
+        self.sockets: Mapping[str, socket.socket] = {}
+        self._can_listen = False
         self._is_watched = True
         self.ready = self.is_leaving = self.is_confined = False
         self.version = self.pid = 0
 
     @property
     def can_return(self) -> bool:
-        return self._channel is not None and self._channel.is_open and not self.is_leaving
+        is_there = self._channel is not None and self._channel.is_open and not self.is_leaving
+        return is_there and self._can_listen
 
     def retire(self) -> None:
         """Stop accepting, and end after the last connection, without a replacement."""
         self._retirement = retirement = object()
+        self.sockets, self._can_listen = {}, False  # until it has been sent all
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
         if self._channel is None:
@@ -183,7 +188,7 @@ class Worker:
             self.pid = pid
             if self._hung or (self._retirement is not None and not self.ready):
                 self._end()  # it was to end before its ID was known
-            else:
+            elif self._stopped is None:
                 self._ask_to_start(channel).addCallbacks(self._is_ready, self._has_failed)
 
     def _cannot_start(self, channel: Channel, why: str) -> None:
@@ -229,6 +234,13 @@ class Worker:
             gone: Deferred[Any] = fail(GoneError())
             return gone
         return self._channel.ask(message, seconds=seconds, **values)
+
+    def ask_to_prepare(self, sockets: Mapping[str, socket.socket], **values: Any) -> Deferred[Any]:
+        """Send other rules, and of their sockets those that it lacks: it may be at its limit of descriptors."""
+        lacking = {key: one for key, one in sockets.items() if self.sockets.get(key) is not one}
+        descriptors = [one.fileno() for one in lacking.values()]
+        self._can_listen = True
+        return self.ask(messages.PREPARE, sockets=[*lacking], descriptors=descriptors, **values)
 
     def stop(self, longest_wait: int = 0) -> Deferred[None]:
         """Let its connections finish, and wait for its end; see `txmux.serving.serving.Serving.drain`."""
