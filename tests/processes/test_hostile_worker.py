@@ -50,8 +50,8 @@ _VALUES: tuple[dict[str, Any], ...] = (
 )
 _NONSENSE = (
     *(b"\0", b"nonsense", b"1", b'"x"', b"[]", b"null", b"\xff", b"NaN"),
-    *(b"[" * 50_000, b'{"do":' * 10_000, b"9" * 60_000),
-    b'{"do": "open", "write": false, "path": "%s"}' % (b"x" * 100_000),
+    *(b"[" * 50_000, b'{"kind":' * 10_000, b"9" * 60_000),
+    b'{"kind": "open", "write": false, "path": "%s"}' % (b"x" * 100_000),
 )
 _LONG_NUMBER = b'{"number": "%s"}' % ("\N{EURO SIGN}" * 20_000).encode()
 """It comes back with the answer, where it takes twice the bytes."""
@@ -83,13 +83,13 @@ class HostileTest(TestCase):
         with connect() as other:
             for word in _WORDS:
                 for values in _VALUES:
-                    self.assert_refused(other, {"do": word, **values}, "refused")
+                    self.assert_refused(other, {"kind": word, **values}, "refused")
             for question in self.questions():
-                self.assert_refused(other, {"do": "open", **question}, "refused", "errno")
+                self.assert_refused(other, {"kind": "open", **question}, "refused", "errno")
             self.assertIn(b"refused", self.ask(other, _LONG_NUMBER)[0])
             # Whatever comes with a question is closed; its answer has only what was asked for.
             with (self.folder / "other.pem").open() as file:
-                wanted = {"do": "open", "path": str(self.folder / "key.pem"), "write": False}
+                wanted = {"kind": "open", "path": str(self.folder / "key.pem"), "write": False}
                 for more in (1, 2, 100):
                     _, received = self.ask(
                         other, json.dumps(wanted).encode(), [file.fileno()] * more
@@ -143,7 +143,7 @@ class HostileTest(TestCase):
         self.assertTrue(json.loads(answer or b"{}").keys() & {*how}, (question, answer))
 
     def hear_nothing(self, connect: Callable[[], socket.socket]) -> None:
-        question = {"do": "open", "path": str(self.folder / "key.pem"), "write": False}
+        question = {"kind": "open", "path": str(self.folder / "key.pem"), "write": False}
         with connect() as other, contextlib.suppress(ConnectionError):
             while True:
                 other.send(json.dumps(question).encode())

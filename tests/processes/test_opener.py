@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
+from txmux.net.channel import messages
 from txmux.processes import forking
 from txmux.processes.privilege import opener
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
@@ -191,7 +192,7 @@ class OpenerTest(SynchronousTestCase):
         self.assert_denied(self.key)
 
     def test_rules_need_no_disk(self) -> None:
-        descriptor = self.opener._descriptor(do="rules")
+        descriptor = self.opener._descriptor(messages.READ_RULES)
         self.addCleanup(os.close, descriptor)
         self.assertIn("memfd:", str(Path(f"/proc/self/fd/{descriptor}").readlink()))
 
@@ -260,9 +261,9 @@ class OpenerTest(SynchronousTestCase):
     def test_unknown_values(self) -> None:
         """A question with values that it does not know is refused, and the next one is answered."""
         with self.assertRaisesRegex(OpenerError, "not what this helper does"):
-            self.opener._ask(do="open", path=str(self.key), write=False, colour="red")
+            self.opener._ask(messages.OPEN, path=str(self.key), write=False, colour="red")
         with self.assertRaisesRegex(OpenerError, "not what this helper does"):
-            self.opener._ask(colour="red")
+            self.opener._ask(messages.PING)
         self.assertEqual(self.text(self.key), "precious")
 
     def test_helper_that_has_ended(self) -> None:
@@ -287,7 +288,7 @@ class OpenerTest(SynchronousTestCase):
             with self.opener.another() as other:
                 other.send(nonsense)
                 self.assertEqual(other.recv(100), b"", nonsense)
-        for question in (b"{}", b'{"do": []}', b'{"do": "open", "path": [], "write": 0}'):
+        for question in (b"{}", b'{"kind": []}', b'{"kind": "open", "path": [], "write": 0}'):
             with self.opener.another() as other:
                 other.send(question)
                 self.assertIn(b"refused", other.recv(100), question)
@@ -297,7 +298,7 @@ class OpenerTest(SynchronousTestCase):
         process = self.opener._process
         assert process is not None
         descriptors = Path(f"/proc/{process.pid}/fd")
-        question = json.dumps({"do": "open", "path": str(self.key), "write": False}).encode()
+        question = json.dumps({"kind": "open", "path": str(self.key), "write": False}).encode()
         self.opener.commit()  # whatever was asked before is over
         before = len([*descriptors.iterdir()])
         for _ in range(3):

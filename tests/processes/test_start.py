@@ -223,7 +223,7 @@ class WorkerTest(SynchronousTestCase):
     def test_worker_says_what_is_wrong_and_ends(self) -> None:
         forking = starter()
         self.addCleanup(forking.connection.close)
-        how = {"do": "fork", "number": 1, "reactor": type(reactor).__module__, "sandbox": "auto"}
+        how = {"kind": "fork", "number": 1, "reactor": type(reactor).__module__, "sandbox": "auto"}
         socket.send_fds(forking.connection, [json.dumps(how).encode()], [self.other.fileno()])
         self.assertIn("Incorrect padding", self.error(None))
         forked, ended = (json.loads(forking.connection.recv(1000)) for _ in range(2))

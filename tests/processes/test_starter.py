@@ -160,8 +160,8 @@ class StartingTest(SynchronousTestCase):
     def test_module_that_cannot_be_imported(self) -> None:
         """It goes on: whoever needs the module says what is wrong with it."""
         child = spawn(STARTER)
-        child.connection.send(b'{"do": "import", "modules": ["txmux.not_there"]}')
-        child.connection.send(b'{"do": "ping"}')
+        child.connection.send(b'{"kind": "import", "modules": ["txmux.not_there"]}')
+        child.connection.send(b'{"kind": "ping"}')
         self.assertEqual(child.connection.recv(100), b'{"kind": "pong"}')
         child.connection.close()
         child.wait()

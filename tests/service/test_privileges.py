@@ -377,8 +377,8 @@ class StarterTests(SynchronousTestCase):
         with own, other:
             command = [sys.executable, "-c", _KEEPS, str(other.fileno())]
             nobody = {"user": "nobody", "uid": _NOBODY.pw_uid, "gid": _NOBODY.pw_gid}
-            own.send(json.dumps({"do": "become", **nobody}).encode())
-            own.send(json.dumps({"do": "ping"}).encode())
+            own.send(json.dumps({"kind": "become", **nobody}).encode())
+            own.send(json.dumps({"kind": "ping"}).encode())
             own.shutdown(socket.SHUT_WR)
             done = subprocess.run(
                 command, pass_fds=[other.fileno()], capture_output=True, timeout=60, check=True

@@ -72,7 +72,7 @@ def _ask(here: Path, may_all: bool, packets: list[bytes]) -> None:  # noqa: FBT0
             _serve(helper)
             for name in _got(ends[0]):
                 see(may_all or name in _FOR_WORKERS, name)
-        question = {"do": "open", "path": str(here / "rules.ini"), "write": False}
+        question = {"kind": "open", "path": str(here / "rules.ini"), "write": False}
         ends[1].send(json.dumps(question).encode())
         _serve(helper)
         see([*_got(ends[1])] == ["rules.ini"])
@@ -112,17 +112,17 @@ def _got(end: socket.socket) -> Iterator[str]:
 def _seeds() -> list[bytes]:
     here, pid = _HERE.decode(), _PID.decode()
     opens: list[dict[str, Any]] = [
-        {"do": "open", "path": f"{here}/{name}", "write": name == "log", "number": 1}
+        {"kind": "open", "path": f"{here}/{name}", "write": name == "log", "number": 1}
         for name in ("key.pem", "token", "log", "crowdsec", "other")
     ]
     others: list[dict[str, Any]] = [
-        {"do": "bind", "listener": "web", "text": f"unix:{here}/socket"},
-        {"do": "bind", "listener": "web", "text": "127.0.0.1:0"},
-        {"do": "remove", "path": f"{here}/socket"},
-        {"do": "rules"},
-        {"do": "commit"},
-        {"do": "another", "may_all": True},
-        {"do": "name", "pid": pid, "remove": False},
+        {"kind": "bind", "listener": "web", "text": f"unix:{here}/socket"},
+        {"kind": "bind", "listener": "web", "text": "127.0.0.1:0"},
+        {"kind": "remove", "path": f"{here}/socket"},
+        {"kind": "rules"},
+        {"kind": "commit"},
+        {"kind": "another", "may_all": True},
+        {"kind": "name", "pid": pid, "remove": False},
     ]
     packets = [json.dumps(one).encode().replace(b'"%b"' % _PID, _PID) for one in (*opens, *others)]
     return [who + joined(packets[start : start + 4]) for who in (b"w", b"s") for start in (0, 4, 8)]
@@ -133,7 +133,7 @@ TARGET = Target(
     _seeds,
     words=(
         *(
-            b'{"do":"open",',
+            b'{"kind":"open",',
             b'"path":"',
             b'"write":true',
             b'"number":',
@@ -147,10 +147,10 @@ TARGET = Target(
             b"/../",
             b"/proc/self/fd/3",
             b"\\u0000",
-            b'"do":"another"',
+            b'"kind":"another"',
             b'"may_all":true',
         ),
-        *(b'"pid":', b'"do":"name"', b"[[[["),
+        *(b'"pid":', b'"kind":"name"', b"[[[["),
     ),
     longest=1500,
 )

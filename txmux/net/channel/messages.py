@@ -1,4 +1,8 @@
-"""All that two processes of txmux can say to each other over a `txmux.net.channel.channel.Channel`."""
+"""All that two processes of txmux can say to each other.
+
+Supervisors and workers do so over a `txmux.net.channel.channel.Channel`; with the starter and the helper they exchange packets
+(``SOCK_SEQPACKET``, unix(7)), of a JSON object each.
+"""
 
 from __future__ import annotations
 
@@ -384,3 +388,79 @@ ENDED = _to_giver(
     answer=NOTHING,
 )
 ALIVE = _to_giver("alive", "answered by a process that is not halted", answer=NOTHING)
+
+# Packets.
+
+_to_starter = _between("supervisor", "starter")
+
+STDERR = _to_starter(
+    "stderr",
+    "the supervisor's standard error stream, which changes in an upgrade; the first packet",
+    descriptors=1,
+)
+BECOME = _to_starter(
+    "become",
+    "switch to this `Account` for good; if that fails, the starter ends",
+    user=_NAME,
+    uid=_NUMBER,
+    gid=_NUMBER,
+)
+IMPORT = _to_starter("import", "import what workers of other rules need", modules=_NAMES)
+STARTER_PING = _to_starter("ping", "answered by `pong`; else the starter is killed")
+FORK = _to_starter(
+    "fork",
+    "fork the worker of this number, with this channel",
+    number=_NUMBER,
+    reactor=_NAME,
+    sandbox=_NAME,
+    descriptors=1,
+)
+
+_from_starter = _between("starter", "supervisor")
+
+PONG = _from_starter("pong", "the starter is not halted")
+FORKED = _from_starter(
+    "forked",
+    "the ID of the worker's process, or why there is none",
+    number=_NUMBER,
+    pid=_optional(_NUMBER),
+    error=_optional(_NAME),
+)
+EXITED = _from_starter(
+    "ended", "a worker has ended, with this status of `os.waitpid`", pid=_NUMBER, status=_NUMBER
+)
+
+_worker_to_helper = _between("worker", "helper")
+
+OPEN = _worker_to_helper(
+    "open",
+    "open a file of the rules for reading, or the access log for appending",
+    path=_NAME,
+    write=_FLAG,
+    answer=NOTHING,
+)
+
+_to_helper = _between("supervisor", "helper")
+
+BIND = _to_helper(
+    "bind",
+    "open the socket of an endpoint of the rules",
+    listener=_NAME,
+    text=_NAME,
+    beside=_optional(_FLAG),
+    answer=NOTHING,
+)
+READ_RULES = _to_helper(
+    "rules", "read the rules again; the answer is a file with their text", answer=NOTHING
+)
+HELPER_COMMIT = _to_helper("commit", "forget what only earlier rules name", answer=NOTHING)
+ANOTHER = _to_helper(
+    "another",
+    "open another connection; with `may_all` not only for files",
+    may_all=_FLAG,
+    answer=NOTHING,
+)
+NAME = _to_helper(
+    "name", "write the PID file, or remove it", pid=_NUMBER, remove=_FLAG, answer=NOTHING
+)
+REMOVE = _to_helper("remove", "remove the file of a UNIX socket", path=_NAME, answer=NOTHING)

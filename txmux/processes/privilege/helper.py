@@ -21,6 +21,8 @@ import attrs
 from txmux.admin.listen_addresses import admin_addresses, automatic_addresses, make_token
 from txmux.errors import MuxError
 from txmux.files import open_log, open_safely, remove_own_socket
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
 from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Backend, Files, Rules
@@ -164,24 +166,24 @@ class Helper:
         self, question: dict[str, Any], *, may_all: bool
     ) -> tuple[dict[str, Any], list[int]]:
         """Answer a request of an `Opener`, and return the descriptor that goes with the answer, too."""
-        does: dict[str, Callable[..., list[int]]] = {"open": partial(self._open, may_all)}
+        does: dict[Message, Callable[..., list[int]]] = {
+            messages.OPEN: partial(self._open, may_all)
+        }
         if may_all:
             does |= {
-                "bind": self._bind,
-                "rules": self._rules,
-                "commit": self._commit,
-                "another": self._another,
-                "name": self._name,
-                "remove": self._remove,
+                messages.BIND: self._bind,
+                messages.READ_RULES: self._rules,
+                messages.HELPER_COMMIT: self._commit,
+                messages.ANOTHER: self._another,
+                messages.NAME: self._name,
+                messages.REMOVE: self._remove,
             }
-        do = does.get(str(question.pop("do", "")))
-        unknown = {"refused": "that is not what this helper does"}, list[int]()
-        if do is None:
-            return unknown
+        kind = question.pop("kind", "")
+        message = next((one for one in does if one.kind == kind), None)
+        if message is None or question.keys() - message.fields.keys():
+            return {"refused": "that is not what this helper does"}, []
         try:
-            return {}, do(**question)
-        except TypeError:  # a question of another version
-            return unknown
+            return {}, does[message](**message.read(question, 0))
         except OSError as problem:
             return {"errno": problem.errno, "error": problem.strerror or str(problem)}, []
         except MuxError as problem:

@@ -4,8 +4,7 @@ It is started before the rest of the service becomes the user of the rules (priv
 read the same keys, and changed rules may use a port below 1024 or a certificate that only root can read. It reads the rules itself,
 and refuses everything else.
 
-Both sides send packets over a pair of sockets (``SOCK_SEQPACKET``, unix(7)): a JSON object each way, and the requested
-descriptor with the answer.
+The answer to a request comes with the requested descriptor.
 """
 
 from __future__ import annotations
@@ -22,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from txmux.errors import MuxError
+from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY
+from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, ignore_signals, name_process, spawn
 from txmux.processes.privilege.helper import Helper
 from txmux.rules.model import Files, Rules
@@ -82,7 +83,7 @@ class Opener:
         What the rules do not name is an `OSError` (``EACCES``).
         """
         return self._descriptor(
-            do="open",
+            messages.OPEN,
             path=os.path.abspath(self._folder / path),  # noqa: PTH100 - links stay
             write=flags & os.O_ACCMODE != os.O_RDONLY,
         )
@@ -91,7 +92,7 @@ class Opener:
         """Open the listening socket of an endpoint in the rules; for any other it is an `OSError` (``EACCES``)."""
         beside: dict[str, bool] = {"beside": True} if address.beside else {}
         descriptor = self._descriptor(
-            do="bind", listener=address.listener, text=address.text, **beside
+            messages.BIND, listener=address.listener, text=address.text, **beside
         )
         opened = socket.socket(fileno=descriptor)
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
@@ -104,29 +105,29 @@ class Opener:
         `OpenerError` has all that is wrong with the rules, or says that the helper has ended.
         """
         try:
-            with open(self._descriptor(do="rules"), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            with open(self._descriptor(messages.READ_RULES), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
                 return read_again(Files(**json.load(file)))
         except OSError as problem:
             raise OpenerError(problem.strerror) from problem
 
     def remove_socket(self, path: Path) -> None:
-        self._ask(do="remove", path=str(path))
+        self._ask(messages.REMOVE, path=str(path))
 
     def commit(self) -> None:
         """Restrict the helper to the last rules read."""
         with suppress(OSError):  # the next request reports it
-            self._ask(do="commit")
+            self._ask(messages.HELPER_COMMIT)
 
     def name(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
         """Write this process's ID to the PID file, or remove the file if it has that.
 
         It is an `OpenerError` if the helper is of a version that does not do that.
         """
-        self._ask(do="name", pid=os.getpid(), remove=remove)
+        self._ask(messages.NAME, pid=os.getpid(), remove=remove)
 
     def another(self, *, may_all: bool = False) -> socket.socket:
         """Return a connection for the `Opener` of another process; with `may_all`, for more than files."""
-        return socket.socket(fileno=self._descriptor(do="another", may_all=may_all))
+        return socket.socket(fileno=self._descriptor(messages.ANOTHER, may_all=may_all))
 
     def close(self, *, wait: bool = True) -> None:
         """Close the connection to the helper; `wait` for its end if this is the last one."""
@@ -134,11 +135,11 @@ class Opener:
         if self._process is not None and wait:
             self._process.wait()
 
-    def _descriptor(self, **question: Any) -> int:
+    def _descriptor(self, message: Message, **values: Any) -> int:
         until = time.monotonic() + self._patience
         while True:
             try:
-                (descriptor,) = self._ask(**question)
+                (descriptor,) = self._ask(message, **values)
                 break
             except OSError as problem:
                 if problem.errno != errno.ETOOMANYREFS or time.monotonic() > until:
@@ -147,10 +148,12 @@ class Opener:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
         return descriptor
 
-    def _ask(self, **question: Any) -> list[int]:
+    def _ask(self, message: Message, **values: Any) -> list[int]:
         self._number += 1
         try:
-            self._connection.send(json.dumps({**question, "number": self._number}).encode())
+            self._connection.send(
+                json.dumps({"kind": message.kind, **values, "number": self._number}).encode()
+            )
             answer, received = self._receive()
             while answer.get("number") != self._number:  # the answer to a request that was given up
                 for descriptor in received:

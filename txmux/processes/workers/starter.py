@@ -3,22 +3,6 @@
 It has imported the modules of a worker, and has neither a reactor nor a thread. So a worker starts in milliseconds, shares that
 memory, and has its supervisor's version even if the installed files have changed. It receives messages of the supervisor only, and no
 data of clients. Whatever workers start stays below it (see `txmux.admin.peer`), so it ends after them. With ``user`` in the rules it becomes that user before the first client can connect.
-
-Both sides send packets, a JSON object each:
-
-==========  ==========  =================================================================================
-packet      from        contents
-==========  ==========  =================================================================================
-``stderr``  supervisor  its standard error stream, which in an upgrade changes after the supervisor has forked
-                        this process; the first packet
-``become``  supervisor  the `Account` to switch to for good; if that fails, the starter ends
-``import``  supervisor  modules that workers of other rules need
-``ping``    supervisor  nothing; without a ``pong``, the starter is killed
-``fork``    supervisor  the number of a worker, its reactor's module and whether it is confined; with the
-                        descriptor of its channel
-``forked``  starter     the worker's number and process ID, or the error
-``ended``   starter     the process ID and the exit status of a worker, as from `os.waitpid`
-==========  ==========  =================================================================================
 """
 
 import gc
@@ -33,6 +17,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
 from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
 from txmux.processes.privilege.account import Account, AccountError
 from txmux.processes.privilege.sandbox import folders_of_python
@@ -40,6 +26,7 @@ from txmux.processes.workers.process import run
 from txmux.wire.jsontext import parse_json
 
 _PACKET = 65536  # bytes
+_MESSAGES = {one.kind: one for one in messages.MESSAGES if one.receiver == "starter"}
 _STDERR = 2
 
 
@@ -75,25 +62,26 @@ def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
     if not packet:
         return False
     question = parse_json(packet)
-    do = question.pop("do")
-    if do == "stderr":
+    message = _MESSAGES[question["kind"]]
+    values = message.read(question, len(packet))
+    if message is messages.STDERR:
         os.dup2(descriptors[0], _STDERR)
         os.close(descriptors[0])
-    elif do == "ping":
-        _send(connection, "pong")
-    elif do == "become":
+    elif message is messages.STARTER_PING:
+        _send(connection, messages.PONG)
+    elif message is messages.BECOME:
         try:
-            Account(**question).become()
+            Account(**values).become()
         except AccountError as problem:
             sys.stderr.write(f"{problem}\n")
             return False
-    elif do == "import" and not sys.modules.keys() >= {*question["modules"]}:
+    elif message is messages.IMPORT and not sys.modules.keys() >= {*values["modules"]}:
         with suppress(Exception):  # the worker that needs it says why it cannot be imported
-            for name in question["modules"]:
+            for name in values["modules"]:
                 import_module(name)
         folders_of_python.cache_clear()
-    elif do == "fork":
-        _fork(connection, others, descriptors, **question)
+    elif message is messages.FORK:
+        _fork(connection, others, descriptors, **values)
     return True
 
 
@@ -109,13 +97,13 @@ def _fork(
     try:
         pid = os.fork()
     except OSError as problem:
-        _send(connection, "forked", number=number, error=problem.strerror)
+        _send(connection, messages.FORKED, number=number, error=problem.strerror)
     else:
         if not pid:
             for one in (connection, *others):
                 one.close()
             exit_after(lambda: _run_worker(descriptors[0], number, **how))
-        _send(connection, "forked", number=number, pid=pid)
+        _send(connection, messages.FORKED, number=number, pid=pid)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -137,8 +125,8 @@ def _report_ended(connection: socket.socket) -> None:
             return
         if not pid:
             return
-        _send(connection, "ended", pid=pid, status=status)
+        _send(connection, messages.EXITED, pid=pid, status=status)
 
 
-def _send(connection: socket.socket, kind: str, **values: Any) -> None:
-    connection.send(json.dumps({"kind": kind, **values}).encode())
+def _send(connection: socket.socket, message: Message, **values: Any) -> None:
+    connection.send(json.dumps({"kind": message.kind, **values}).encode())

@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
+from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY
+from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, spawn
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.sandbox import Sandbox
@@ -94,7 +96,7 @@ class Starter:
         assert rules is not None  # noqa: S101 - `start_forking` comes first
         self._connection = _Connection(self._reactor, child, self._ended, self._has_ended)
         self._started_at = self._reactor.seconds()
-        self._connection.send([_STDERR], do="stderr")
+        self._connection.send(messages.STDERR, [_STDERR])
         account = account_of(rules)
         # A worker that opens ports through Twisted drops root by itself afterwards.
         if account is not None and not account.is_current and are_plain(rules):
@@ -111,7 +113,7 @@ class Starter:
 
     def _become(self, account: Account) -> None:
         assert self._connection is not None  # noqa: S101 - the caller has checked
-        self._connection.send(do="become", **attrs.asdict(account))
+        self._connection.send(messages.BECOME, **attrs.asdict(account))
 
     def ping(self) -> None:
         """Check that the process responds, and kill it if it does not; then it is restarted. Called each second."""
@@ -127,7 +129,7 @@ class Starter:
         self._rules = rules
         modules = [*modules_for(rules)]
         if self._connection is not None and modules:
-            self._connection.send(do="import", modules=modules)
+            self._connection.send(messages.IMPORT, modules=modules)
 
     def fork(self, number: int, channel: int, sandbox: Sandbox) -> Deferred[int]:
         """Fork the worker of a number counted from 1; the result is its process ID, or a `StarterError`. The channel stays open until then."""
@@ -218,24 +220,29 @@ class _Connection(FileDescriptor):
         self.connected = 1
         self.startReading()
 
-    def send(self, descriptors: Sequence[int] = (), **packet: Any) -> None:
+    def send(self, message: Message, descriptors: Sequence[int] = (), **values: Any) -> None:
         with suppress(OSError):  # its end is reported next
-            socket.send_fds(self._child.connection, [json.dumps(packet).encode()], descriptors)
+            self._send(message, descriptors, values)
+
+    def _send(
+        self, message: Message, descriptors: Sequence[int], values: Mapping[str, Any]
+    ) -> None:
+        packet = json.dumps({"kind": message.kind, **values}).encode()
+        socket.send_fds(self._child.connection, [packet], descriptors)
 
     def ping(self) -> None:
         self._silent += 1
         if self._silent > _MOST_SILENT:
             self.kill()
         elif self._silent == 1:
-            self.send(do="ping")
+            self.send(messages.STARTER_PING)
 
     def kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(self._child.pid, signal.SIGKILL)
 
     def fork(self, number: int, channel: int, **how: Any) -> Deferred[int]:
-        packet = json.dumps({"do": "fork", "number": number, **how}).encode()
-        socket.send_fds(self._child.connection, [packet], [channel])
+        self._send(messages.FORK, [channel], {"number": number, **how})
         forked: Deferred[int] = Deferred()
         self._forking[number] = forked
         return forked
@@ -251,16 +258,14 @@ class _Connection(FileDescriptor):
         if not packet:
             return Failure(ConnectionDone())
         self._silent = 0
-        message = parse_json(packet)
-        if message["kind"] == "pong":
-            return None
-        if message["kind"] == "ended":
-            self._ended(message["pid"], message["status"])
-        elif (forked := self._forking.pop(message["number"], None)) is not None:
-            if "pid" in message:
-                forked.callback(message["pid"])
+        answer = parse_json(packet)
+        if answer["kind"] == messages.EXITED.kind:
+            self._ended(answer["pid"], answer["status"])
+        elif (forked := self._forking.pop(answer.get("number"), None)) is not None:
+            if "pid" in answer:
+                forked.callback(answer["pid"])
             else:
-                forked.errback(StarterError(message["error"]))
+                forked.errback(StarterError(answer["error"]))
         return None
 
     def connectionLost(self, reason: Failure) -> None:
