@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -112,6 +113,11 @@ _ATTEMPTS: Mapping[str, Callable[[], object]] = {
     "starter": lambda: os.kill(os.getppid(), 0),
     "supervisor": lambda: os.kill(_supervisor(), 0),
     "supervisor_orphan": lambda: _in_a_child(lambda: os.kill(_supervisor(), 0), is_orphan=True),
+    "limits": lambda: resource.prlimit(_supervisor(), resource.RLIMIT_NOFILE),
+    "scheduling": lambda: os.sched_setaffinity(_supervisor(), os.sched_getaffinity(0)),
+    "priority": lambda: os.setpriority(os.PRIO_PROCESS, _supervisor(), 0),
+    "mode": lambda: (_FOLDER / "old").chmod(0o666),
+    "times": lambda: os.utime(_FOLDER / "old"),
     "abstract": lambda: socket.socket(socket.AF_UNIX).connect(f"\0{_FOLDER}"),
     "execute": lambda: subprocess.run(["/bin/true"], check=True),
 }

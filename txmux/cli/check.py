@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import IProtocolMatcher
-from txmux.processes.privilege.sandbox import exposed_secrets
+from txmux.processes.privilege.sandbox import readable
 from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
@@ -115,11 +116,27 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         *token_as_path(rules),
         *missing_privileges(rules, own_privileges()),
         *cut_signatures(rules, matchers),
-        *exposed_secrets(rules),
+        *_exposed_secrets(rules),
         *doubtful,
     ]
     forget_lines()
     return _Checked(path, rules, warnings(rules, found), _hints(rules))
+
+
+def _exposed_secrets(rules: Rules) -> Iterator[Problem]:
+    """Find secrets that workers do not get, but could read where they are."""
+    settings = rules.settings
+    if settings.sandbox == "off":
+        return
+    keys = ("admin_token", "consul_token", "crowdsec_key", "acme_folder")
+    secrets = [(settings.section, key, getattr(settings, key)) for key in keys]
+    secrets += [(one.section, "consul_token", one.consul_token) for one in rules.backends.values()]
+    folders = [Path(path).resolve() for path in readable()]
+    for section, key, path in secrets:
+        if path is not None and key in section.entries:
+            for folder in [one for one in folders if path.resolve().is_relative_to(one)][:1]:
+                message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{path}' to another folder"
+                yield section.problem(message, key)
 
 
 def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:

@@ -12,8 +12,8 @@ from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.processes.privilege import landlock
+from txmux.processes.privilege.seccomp import restrict_calls
 from txmux.rules.model import Rules
-from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import are_plain
 
 Sandbox = Literal["auto", "yes", "off"]
@@ -104,10 +104,11 @@ def confine(sandbox: Sandbox) -> bool:
         return False
     try:
         landlock.give_up_privileges()
-        read = [_OWN, *_readable()]
+        read = [_OWN, *readable()]
         # A rule is about an inode, and the kernel makes another one for what it has dropped from its cache.
         _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
         landlock.restrict(read, [os.devnull])
+        restrict_calls()
     except OSError as problem:
         if sandbox == "yes":
             raise SandboxError(
@@ -118,28 +119,8 @@ def confine(sandbox: Sandbox) -> bool:
     return True
 
 
-def exposed_secrets(rules: Rules) -> Iterator[Problem]:
-    """Find secrets that workers do not get, but could read, where they lie."""
-    settings = rules.settings
-    if settings.sandbox == "off":
-        return
-    named = [
-        (settings.section, key, getattr(settings, key))
-        for key in ("admin_token", "consul_token", "crowdsec_key", "acme_folder")
-    ]
-    named += [(one.section, "consul_token", one.consul_token) for one in rules.backends.values()]
-    readable = [Path(os.path.realpath(path)) for path in _readable()]
-    for section, key, path in named:
-        if path is None or key not in section.entries:
-            continue
-        place = Path(os.path.realpath(path))
-        for folder in filter(place.is_relative_to, readable):
-            message = f"workers can read what is in '{folder}', even in the sandbox, since it may hold modules or files of the system; move '{path}' to another folder"
-            yield section.problem(message, key)
-            break
-
-
-def _readable() -> Sequence[str]:
+def readable() -> Sequence[str]:
+    """Return the files and folders that a confined worker may read."""
     return [*_SYSTEM, *folders_of_python(), *_of_tls()]
 
 
