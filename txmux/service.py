@@ -409,7 +409,7 @@ class MuxService(Service):
 
     def _fail(self, error: MuxError) -> None:
         self.failure = error
-        self._log.critical("{error}; stopping", error=error)
+        self._log.error("{error}; stopping", error=error)
         self._upgrades.cannot_serve(error)
         self._end()
 

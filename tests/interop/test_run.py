@@ -208,7 +208,7 @@ class FailureTests(RunTestCase):
         self.assertEqual(status, 1)
         self.assertRegex(
             said,
-            r"Z critical --pidfile /nonexistent/pid: No such file or directory; stopping\n.*stopping\n\Z",
+            r"Z error --pidfile /nonexistent/pid: No such file or directory; stopping\n.*stopping\n\Z",
         )
         self.assertNotIn("Traceback", said)
 

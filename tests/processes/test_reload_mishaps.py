@@ -121,22 +121,36 @@ class MishapsTest(WorkersTestCase):
         )
 
     def test_helper_gone(self) -> None:
-        """Without the helper that kept the privilege, a reload or an upgrade is refused with what to do."""
+        """What needs it fails and says what to do; clients are served until a worker cannot be replaced: then the service fails."""
         require_root()
         leave_unmeasured(self)
-        self.begin("user = nobody")
-        self.mux.child.wait_for("serving with")
-        (helper,) = named(self.mux.child.pid, "helper")
+        admin = make_folder(self) / "admin.sock"
+        self.folder.chmod(0o755)
+        mux = self.start(settings=f"user = nobody\nworkers = 2\nadmin = unix:{admin}")
+        (helper,) = named(mux.pid, "helper")
         os.kill(helper, signal.SIGKILL)
+        gone = "the helper that opens files has ended: "
+        mux.child.wait_for(f"#error. {gone}restart the service; until then ")
+        (trouble,) = get(admin, "/api/status")["attention"]
+        self.assertEqual((trouble["what"], trouble["text"][: len(gone)]), ("helper", gone))
+        self.assertTrue(get(admin, "/readyz")["ready"])
         for _ in range(2):
-            self.assertIn(
-                "the helper that opens files has ended: restart the service", self.reload()
-            )
-        os.kill(self.mux.child.pid, signal.SIGUSR2)
-        self.mux.child.wait_for(
-            "upgrade failed, the old process keeps serving: the helper that opens files has ended: restart the service"
+            self.assertIn(f"{gone}restart the service", mux.reload())
+        os.kill(mux.pid, signal.SIGUSR2)
+        mux.child.wait_for(
+            f"upgrade failed, the old process keeps serving: {gone}restart the service"
         )
-        self.assertNotIn("Traceback", self.mux.child.output)
+        self.be_closed(mux)
+        mux.file.parent.chmod(0o755)  # where the access log is
+        self.kill(mux, workers_of(mux.pid)[0])
+        mux.file.parent.chmod(0o700)
+        os.kill(workers_of(mux.pid)[1], signal.SIGKILL)
+        self.assertEqual(mux.child.wait(), 1)
+        self.assertNotIn("Traceback", mux.child.output)
+        self.assertRegex(
+            mux.child.output,
+            f"#error. worker 1 cannot start: .*: Permission denied; {gone[:-2]}; stopping\n",
+        )
 
     def test_worker_that_cannot_start(self) -> None:
         """A worker that cannot start is logged in one line; the service goes on, and nothing else is said of it."""

@@ -79,7 +79,7 @@ class TwistTest(WorkersTestCase):
             rules.write_text(f"[listen public]\nendpoint = {endpoint}\n")
             done = run(*twist_command(), "--log-format=text", "txmux", "--rules", rules)
         said = (done.stdout + done.stderr).decode()
-        self.assertEqual(said.count("#critical"), 1, said)
+        self.assertEqual(said.count("#error"), 1, said)
         self.assertRegex(said, r"worker 1 cannot start: .*Address already in use.*; stopping\n")
         self.assertNotIn("Traceback", said)
         self.assertEqual(done.returncode, 1)
@@ -157,7 +157,7 @@ class ServiceTest(SupervisedTestCase):
             str(service.failure),
             "worker 1 cannot be started: the process that starts workers has ended",
         )
-        told = [event for event in events if event["log_level"].name == "critical"]
+        told = [event for event in events if event["log_level"].name == "error"]
         self.assertEqual([event["error"] for event in told], [service.failure])
 
     async def test_process_ends_with_status_1_after_a_failure(self) -> None:

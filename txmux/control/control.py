@@ -172,6 +172,7 @@ class Control:
             *orphaned(self.counters.orphaned()),
             *clients_that_wait(self.overrides(), gauges.held),
             *silent_workers(served.get("workers", ())),
+            *(("helper", problem) for problem in (self.state.problems() if self.state else ())),
             *gauges.attention(time.time()),
             *(("token", problem.message) for problem in readable_secrets(self.rules)),
             *(self._renewed.attention() if self._renewed is not None else ()),

@@ -89,6 +89,7 @@ class ServiceState:
         missing: Returns what prevents clients from being served, one line each.
         lists: The contents of lists that change without a reload.
         certificates: Renews the certificates; ``None`` if none come by ACME.
+        problems: Returns what is wrong with the helper that opens files.
     """
 
     workers: Callable[[], Sequence[Askable]]
@@ -99,6 +100,7 @@ class ServiceState:
     bans: Bans = attrs.field(factory=Bans)
     lists: Lists = attrs.field(factory=Lists)
     certificates: Certificates | None = None
+    problems: Callable[[], Sequence[str]] = tuple
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply overrides to the checks of this process; the caller sends them to the workers."""

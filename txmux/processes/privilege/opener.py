@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -36,6 +37,9 @@ _PATIENCE = 10.0  # seconds that an answer may take; the supervisor blocks meanw
 _STARTING = 60.0  # seconds that the first answer may take, since the helper has to start
 _MOST_TEXT = 65536
 """The most bytes of rules from the options of a command."""
+
+
+HELPER_ENDED = "the helper that opens files has ended"
 
 
 class OpenerError(MuxError):
@@ -129,6 +133,11 @@ class Opener:
         """Return a connection for the `Opener` of another process; with `may_all`, for more than files."""
         return socket.socket(fileno=self._descriptor(messages.ANOTHER, may_all=may_all))
 
+    def has_ended(self) -> bool:
+        poll = select.poll()
+        poll.register(self._connection, 0)  # its end is reported in any case
+        return bool(poll.poll(0))
+
     def close(self, *, wait: bool = True) -> None:
         """Close the connection to the helper; `wait` for its end if this is the last one."""
         self._connection.close()
@@ -162,9 +171,7 @@ class Opener:
             if self._number == 1:  # it has started
                 self._connection.settimeout(self._patience)
         except (EOFError, ConnectionError):
-            raise OSError(
-                errno.EPIPE, "the helper that opens files has ended: restart the service"
-            ) from None
+            raise OSError(errno.EPIPE, f"{HELPER_ENDED}: restart the service") from None
         except OSError as problem:
             raise OSError(
                 errno.EPIPE, f"the helper that opens files cannot be reached: {problem}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from txmux.files import use_helper
 from txmux.processes.privilege.account import Account
 from txmux.processes.privilege.helper import Helper
-from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
+from txmux.processes.privilege.opener import HELPER_ENDED, Opener, OpenerError, opener_of
 from txmux.processes.supervisor.pidfile import PidFile
 from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
@@ -57,6 +57,7 @@ class Privilege:
         self._stores = stores
         self._folder = Path.cwd()
         self._is_shared = False
+        self._problems: Sequence[str] = ()
         self.opener: Opener | None = None
 
     def take(self, connection: socket.socket) -> None:
@@ -98,6 +99,17 @@ class Privilege:
                 user=user,
                 python=sys.executable,
             )
+
+    def problems(self) -> Sequence[str]:
+        """Return what is wrong if the helper has ended; it is logged the first time."""
+        if not self._problems and self.opener is not None and self.opener.has_ended():
+            why = (
+                f"{HELPER_ENDED}: restart the service; until then no reload or upgrade is possible, "
+                "and the service stops when it cannot replace a worker that ends"
+            )
+            self._log.error("{why}", why=why)
+            self._problems = [why]
+        return self._problems
 
     def _use(self, opener: Opener) -> None:
         self.opener = opener

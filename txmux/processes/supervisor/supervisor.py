@@ -28,6 +28,7 @@ from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, ending
 from txmux.net.tls.terminations import Terminations
 from txmux.processes.privilege.helper import Helper
+from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.processes.privilege.privilege import Privilege, open_for_worker
 from txmux.processes.privilege.sandbox import Sandbox, sandbox_of
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
@@ -129,7 +130,9 @@ class Supervisor:
             counters=counters.column(OWN),
             names=self._names,
         )
-        self.state = ServiceState(pool.all, self._status, pool.missing, upstreams)
+        self.state = ServiceState(
+            pool.all, self._status, pool.missing, upstreams, problems=privilege.problems
+        )
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
         """Check what would stop every worker, before the sockets are opened.
@@ -279,13 +282,16 @@ class Supervisor:
     def connect_to_opener(self) -> socket.socket | None:
         """Make a connection to the opener of files for a worker; ``None`` if workers open files themselves."""
         try:
-            if self._privilege.opener is not None:
+            if self._privilege.opener is not None and not self.lacks_helper():
                 return self._privilege.opener.another()
             if self.sandbox() != "off":
                 return open_for_worker(self._reactor, self._files)
         except OSError as problem:
             self._log.error("{problem}", problem=problem.strerror)
         return None
+
+    def lacks_helper(self) -> bool:
+        return bool(self._privilege.problems())
 
     def answers(self) -> bool:
         return self.pool.answers()
@@ -373,6 +379,7 @@ class Supervisor:
 
     def _tick(self) -> None:
         self.starter.ping()
+        self._privilege.problems()
         if gone := self.state.bans.expire(time.time()):
             self.pool.tell(messages.BAN, rows=rows_of(gone))
         certificates = self.state.certificates
@@ -562,13 +569,15 @@ class Supervisor:
             self._log.warn("connections that ended with a worker: {lost}", lost=lost)
 
     def start_failed(self, worker: Worker, message: str) -> None:
-        """Fail the start, or the reload, for which a worker could not start."""
+        """Fail the start, or the reload, for which a worker could not start; or the service, if it needs a helper that has ended."""
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             if not pending.ready.called:
                 pending.ready.errback(WorkersError(message))
         elif not self._failing:
             self._failing = True
+            if self.lacks_helper():
+                message += f"; {HELPER_ENDED}"
             # Later, since the reactor may not run yet.
             self._reactor.callLater(0, self._failed, WorkersError(message))
 
