@@ -13,8 +13,8 @@ import attrs
 from campaign.bytes import headers
 from campaign.bytes.again import ENTRIES, Again
 from campaign.bytes.loops import WRITE, Loop
-from campaign.bytes.places import NAME, OUTSIDE, Places
-from campaign.bytes.plans import Mix, Plan, plan
+from campaign.bytes.places import DOMAIN, NAME, OUTSIDE, Places
+from campaign.bytes.plans import PASSED, Mix, Plan, plan
 from campaign.bytes.talks import CLIENT, Seen, Talk
 from campaign.bytes.wires import Nested, Plain, Secure, Wire, break_off
 
@@ -146,8 +146,10 @@ class Clients:
             self.loop.later(0, lambda: self._introduce(its, connected, opening))
             return
         self._opening -= 1
-        is_secure = its.entry.startswith("tls") or its.entry == "through"
+        is_secure = its.entry.startswith("tls") or its.entry in PASSED
         name = ("through." if its.entry == "through" else "") + NAME
+        if its.entry == "named":
+            name = f"t{its.trial}.{DOMAIN}"
         context = self._contexts[its.trial % 3]
         wire: Wire
         if its.entry == "tls-nested":

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from campaign.bytes.headers import MOST_TRIALS, trial_at
-from campaign.bytes.plans import ORDERLY, UNFINISHED, Ending, Mix, Plan, plan
+from campaign.bytes.plans import ORDERLY, PASSED, UNFINISHED, Ending, Mix, Plan, plan
 from campaign.bytes.talks import RACES, Seen
 from campaign.bytes.troubles import Losses
 
@@ -166,10 +166,10 @@ def _looks_whole(one: Seen | None) -> bool:
 
 def _of_the_cut(its: Plan, client: Seen, server: Seen | None) -> Iterable[str]:
     """Complain of a connection whose worker was killed: what arrives is right, and TLS shows that it is not whole."""
-    client_is_secure = its.entry.startswith("tls") or its.entry == "through"
+    client_is_secure = its.entry.startswith("tls") or its.entry in PASSED
     for name, one, is_secure in (
         ("client", client, client_is_secure),
-        ("server", server, its.way in "TUX"),
+        ("server", server, its.way in "TUXN"),
     ):
         if one is None or not one.problem:
             continue
@@ -196,7 +196,7 @@ def _of_the_second(what: str, lines: list[dict[str, Any]]) -> Iterable[str]:
 def _was_missed(its: Plan, client: Seen, server: Seen | None, lines: list[dict[str, Any]]) -> bool:
     """Tell whether nobody is to blame: it was in the queue of a server that went just then, which resets it."""
     return (
-        its.way == "P"
+        its.way in "PO"
         and server is None
         and client.heard == "broken"
         and not client.received
@@ -241,7 +241,7 @@ def _of_the_line(
         backend = "H"
     if its.way != backend and (backend or its.is_orderly):
         yield f"logged at {backend} instead of {its.way}"
-    if its.entry == "through" or its.way == "H":
+    if its.entry in PASSED or its.way == "H":
         return  # nobody counts what goes by a client's own socket; what is logged there are bytes of TLS
     came_in, came_out = line["bytes_in"], line["bytes_out"]
     if its.is_orderly and (came_in, came_out) != (its.client.size, its.server.size):

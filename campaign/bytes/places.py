@@ -14,6 +14,8 @@ from tests.support.ports import free_port
 NAME = "server.test"
 OUTSIDE = f"outside.{NAME}"
 """The name of TLS with other TLS in it."""
+DOMAIN = "named.test"
+"""Each name in it is looked up anew."""
 MEMBERS = 4
 """Servers of the pool."""
 
@@ -49,10 +51,12 @@ WAYS = (
     Way("H"),
     Way("Q", more="max_connections = 4\nqueue = 10000\nqueue_timeout = 10m"),
     Way("P", more="retries = 4\nbalance = random"),
+    Way("O", more="hold = 2m"),
+    Way("N", tls=True),
 )
-"""All; S listens on a UNIX socket, X is reached by TLS that txmux does not end, F is asked before its client has spoken, R breaks off
+"""All; S listens on a UNIX socket, X is reached by TLS that txmux does not end, N the same by the name that the client asks for, F is asked before its client has spoken, R breaks off
 whoever comes, Q has room for few while the others wait, H is given its clients' own sockets,
-and P is a pool."""
+P is a pool, and O a server that comes and goes while its clients wait for it."""
 
 
 @attrs.define
@@ -63,11 +67,15 @@ class Places:
         folder: For files.
         listening: By letter; that of P, a pool of which servers come and go, has none.
         members: Ports of the pool's servers.
+        held: The port of O.
+        names: Where names are looked up.
     """
 
     folder: Path
     listening: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
     members: list[int] = attrs.field(factory=list, init=False)
+    held: int = attrs.field(default=0, init=False)
+    names: socket.socket = attrs.field(init=False)
 
     def open(self) -> None:
         """Make certificates, and listen."""
@@ -87,16 +95,22 @@ class Places:
             elif way.letter == "P":
                 self.members = [free_port() for _ in range(MEMBERS)]
                 continue
+            elif way.letter == "O":
+                self.held = free_port()
+                continue
             else:
                 at = socket.create_server(("127.0.0.1", 0), backlog=4096)
             if at.family == socket.AF_UNIX:
                 Path(at.getsockname()).chmod(0o666)
             at.setblocking(False)  # noqa: FBT003
             self.listening[way.letter] = at
+        self.names = socket.socket(type=socket.SOCK_DGRAM)
+        self.names.bind(("127.0.0.1", 0))
+        self.names.setblocking(False)  # noqa: FBT003
 
     def close(self) -> None:
         """Listen no more."""
-        for at in self.listening.values():
+        for at in (*self.listening.values(), self.names):
             at.close()
 
     @property
@@ -113,7 +127,12 @@ class Places:
         """Give the servers of a way as rules name them."""
         if letter == "S":
             return [f"unix:{self.folder}/server.sock"]
-        ports = self.members if letter == "P" else [self.listening[letter].getsockname()[1]]
+        if letter in "PO":
+            ports = self.members if letter == "P" else [self.held]
+        else:
+            ports = [self.listening[letter].getsockname()[1]]
+        if letter == "N":
+            return [f"{{sni}}:{ports[0]}"]
         return [f"127.0.0.1:{port}" for port in ports]
 
     def server_context(self) -> SSL.Context:

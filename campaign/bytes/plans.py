@@ -15,7 +15,9 @@ MOST = 2**26
 
 _PIECES = (2, 2, 3, 4, 6, 10, 20, 200)
 """Into at least half as many pieces a stream is cut, if these are not longer by chance."""
-_ONLY = {"first": "F", "hush": "F", "through": "X"}
+PASSED = {"through": "X", "named": "N"}
+"""The ways in of TLS that goes through to the server, and the ways out to these."""
+_ONLY = {"first": "F", "hush": "F", **PASSED}
 """Where all go who take such a way in."""
 PATIENCE = 120.0
 """Seconds that one connection may take."""
@@ -65,6 +67,7 @@ class Part:
         gulp: The most that it reads in one go.
         rest: How likely a pause is after it has read.
         waits: It sends nothing before the other end has finished.
+        sleep: Seconds for which it reads nothing after the first bytes; meanwhile the other end finishes, with bytes left.
         ending: How it leaves.
         at: For `RESET`, after how many sent bytes; for `HEAR` and `REGRET`, after how many that it has heard.
     """
@@ -78,6 +81,7 @@ class Part:
     waits: bool
     ending: Ending
     at: int
+    sleep: float = 0.0
 
 
 @attrs.frozen
@@ -155,16 +159,37 @@ def plan(seed: int, trial: int, mix: Mix) -> Plan:
         client = attrs.evolve(client, at=by.randint(0, HEADER_SIZE))
     if mix.strict and entry.startswith("tls") and client.ending is Ending.HEAR:
         client = attrs.evolve(client, ending=Ending.TRUNCATE)
-    if way in "TUX" and server.ending is Ending.HEAR:
+    if way in "TUXN" and server.ending is Ending.HEAR:
         server = attrs.evolve(server, ending=Ending.TRUNCATE)
     # a UNIX socket has no reset
     if way == "S" and server.ending not in ORDERLY:
         server = attrs.evolve(server, ending=Ending.FINISH)
     if entry.startswith("unix") and client.ending not in ORDERLY:
         client = attrs.evolve(client, ending=Ending.FINISH)
+    # one that half-closes while it waits is taken to have left
+    if way == "O" and client.ending in {Ending.FINISH, Ending.REGRET}:
+        client = attrs.evolve(client, ending=Ending.CLOSE)
+        ending = Ending.FINISH if server.ending is Ending.CLOSE else server.ending
+        server = attrs.evolve(server, waits=False, ending=ending)
     if way == "R":
         server = attrs.evolve(server, size=0, waits=False, ending=Ending.RESET, at=0)
-    return Plan(trial, entry, way, client, server, by.choice((1, 3, 10, 2**16, 2**16)))
+    cut = by.choice((1, 3, 10, 2**16, 2**16))
+    its = Plan(trial, entry, way, client, server, cut)
+    # Where few may be at a server at a time, nobody keeps the others waiting.
+    return _sleeping(by, its, mix) if by.random() < mix.lasting and way != "Q" else its
+
+
+def _sleeping(by: random.Random, its: Plan, mix: Mix) -> Plan:
+    """Have one end sleep while the other sends so much that its last bytes stay inside for a while, and finishes."""
+    if not its.is_orderly:
+        return its
+    size = min(mix.most, by.randint(2**14, 2**22))
+    sleep = by.uniform(1, 8)  # longer than from one upgrade to the next, often
+    ends = [attrs.evolve(its.client, waits=False), attrs.evolve(its.server, waits=False)]
+    who = by.choice((0, 1, 1))
+    ends[who] = attrs.evolve(ends[who], size=size, piece=MOST_AT_ONCE, stall=0.0)
+    ends[1 - who] = attrs.evolve(ends[1 - who], sleep=sleep, rest=0.0, gulp=2**16)
+    return attrs.evolve(its, client=ends[0], server=ends[1])
 
 
 def _led(entry: str, way: str) -> str:

@@ -19,7 +19,7 @@ from typing_extensions import override
 from campaign.bytes.again import ENTRIES
 from campaign.bytes.changing import Changing
 from campaign.bytes.clients import Entry
-from campaign.bytes.places import NAME, OUTSIDE, WAYS, Places
+from campaign.bytes.places import DOMAIN, NAME, OUTSIDE, WAYS, Places
 from campaign.bytes.plans import Mix
 from campaign.bytes.troubles import Troubles
 from tests.interop.children import eventually
@@ -32,8 +32,8 @@ TROUBLE, HANG = "killed and halted processes", "hung processes"
 _EVERY = {RELOAD: 0.25, UPGRADE: 5.0, WORKERS: 2.5, TROUBLE: 2.5, HANG: 5.0}
 """Seconds from one change to the next."""
 
-_PLAIN_WAYS = "KKKKKKVWPPSLRQ"
-_MOST_WAYS = "KKKKVVWWPPSLTURQ"
+_PLAIN_WAYS = "KKKKKKVWPPOSLRQ"
+_MOST_WAYS = "KKKKVVWWPPOSLTURQ"
 _LISTENERS = """
 [listen plain]
 endpoint = 127.0.0.1:0
@@ -92,6 +92,10 @@ _TLS = f"""
 [route through]
 match = tls sni=through.{NAME}
 backend = X
+
+[route named]
+match = tls sni=*.{DOMAIN}
+backend = N
 
 [route outside]
 match = tls sni={OUTSIDE}
@@ -169,7 +173,7 @@ def choose(number: int, by: random.Random) -> Round:
     is_secure = by.random() < 0.3
     entries = ["plain"] * 8 + ["first", "v1", "v2", "unix-v1", "unix-v2", "race", "hush", *ENTRIES]
     if is_secure:
-        entries += ["tls", "tls", "tls-v2", "tls-nested", "through"]
+        entries += ["tls", "tls", "tls-v2", "tls-nested", "through", "named"]
     strict = by.random() < 0.5
     changes = [change for change in (RELOAD, UPGRADE, WORKERS, SERVERS) if by.random() < 0.4]
     workers = by.choice((1, 1, 2, 3))
@@ -212,7 +216,7 @@ def rules(its: Round, places: Places, number: int = 0) -> str:
             if letter in its.mix.ways:
                 text.append(_GIVEN.format(path=places.handover))
             continue
-        if letter not in "FX":
+        if letter not in "FXN":
             # some are known by their first byte, others need the whole header
             regex = rf"regex pattern=^{letter}[0-9a-f]{{8}}![0-9a-f]{{8}}\n"
             match = regex if letter in "VWSU" else f"payload text={letter}"
@@ -220,7 +224,10 @@ def rules(its: Round, places: Places, number: int = 0) -> str:
         more = way.more
         if way.proxy:
             more += f"\nproxy_protocol = {way.proxy}"
-        if way.tls and letter != "X":
+        if letter == "N":
+            place = "{}:{}".format(*places.names.getsockname())
+            more += f"allow_names = *.{DOMAIN}\nallow_networks = 127.0.0.1\nresolvers = {place}"
+        if way.tls and letter not in "XN":
             more += f"\ntls = yes\ntls_name = {NAME}\ntls_ca = {places.folder}/authority.pem"
         servers = "server = " + "\n    ".join(places.servers(letter))
         text.append(_BACKEND.format(letter=letter, servers=servers, more=more))
@@ -260,7 +267,7 @@ class Service(Upgrading):
     def entries(self) -> dict[str, Entry]:
         """Give where clients come in, by what they do there."""
         at: dict[str, Entry] = {name: ("127.0.0.1", port) for name, port in self.ports.items()}
-        plain = dict.fromkeys(("plain", "tls", "tls-nested", "through"), at["plain"])
+        plain = dict.fromkeys(("plain", "tls", "tls-nested", "through", "named"), at["plain"])
         told = dict.fromkeys(("v1", "v2", "tls-v2"), at["told"])
         unix = dict.fromkeys(("unix-v1", "unix-v2"), self._places.entry)
         return {**at, **plain, **told, **unix}
@@ -382,7 +389,8 @@ match = payload text=spare{number}
 backend = D
 
 [backend D]
-server = udp:127.0.0.1:{port}
+server = udp:datagrams.{domain}:{port}
+resolvers = {names}
 idle_timeout = 4s
 unanswered_timeout = 4s
 """
@@ -393,7 +401,7 @@ class DatagramService(Service):
 
     Args:
         its: The round.
-        places: Of which only the folder is used.
+        places: Of which only the folder is used, and where names are looked up.
         seconds: How long it may run.
         port: That of the server.
     """
@@ -404,4 +412,5 @@ class DatagramService(Service):
 
     @override
     def text(self, number: int) -> str:
-        return _DATAGRAMS.format(number=number, port=self._port)
+        names = "{}:{}".format(*self._places.names.getsockname())
+        return _DATAGRAMS.format(number=number, port=self._port, domain=DOMAIN, names=names)

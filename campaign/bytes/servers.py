@@ -19,6 +19,7 @@ from campaign.bytes.talks import SERVER, Seen, Talk
 from campaign.bytes.wires import Plain, Secure, Wire, break_off
 
 _GOING = 0.25  # seconds from one change of the pool to the next
+_LOOKING_UP = 0.6  # seconds that an answer to a question for a name takes, at most
 
 
 class Servers:
@@ -45,8 +46,12 @@ class Servers:
         self._changing = False
         for letter, listening in places.listening.items():
             self._listen(listening, self._ways[letter])
-        for port in members:
+        # It is one process's.
+        self._held = places.held if places.members[0] in members else 0
+        for port in filter(None, (*members, self._held)):
             self._come(port)
+        self._names = places.names
+        self.loop.watch(places.names.fileno(), READ, self._asked)
         self.loop.watch(control.fileno(), READ, self._told)
         self._over = False
 
@@ -86,12 +91,15 @@ class Servers:
 
     def _change(self) -> None:
         if self._changing:
-            up = [port for port in self._members if self._members[port]]
-            down = [port for port in self._members if port not in up]
+            pool = [port for port in self._members if port != self._held]
+            up = [port for port in pool if self._members[port]]
+            down = [port for port in pool if port not in up]
             if down:
                 self._come(down[0])
             elif up[1:]:  # the first one stays, so that whoever tries all finds one
                 self._go(self._by.choice(up[1:]))
+            if self._held:
+                (self._go if self._members[self._held] else self._come)(self._held)
             self.loop.later(_GOING * 2 * self._by.random(), self._change)
         else:
             for port, listening in self._members.items():
@@ -104,14 +112,29 @@ class Servers:
             listening = socket.create_server(("127.0.0.1", port), backlog=4096)
             listening.setblocking(False)  # noqa: FBT003
             self._members[port] = listening
-            self._listen(listening, self._ways["P"])
+            self._listen(listening, self._ways["O" if port == self._held else "P"])
 
     def _go(self, port: int) -> None:
         listening, self._members[port] = self._members[port], None
         if listening is not None:
-            self._accept(listening, self._ways["P"], 0)  # whoever waits there is served yet
+            self._accept(
+                listening, self._ways["O" if port == self._held else "P"], 0
+            )  # whoever waits there is served yet
             self.loop.forget(listening.fileno())
             listening.close()
+
+    # Names.
+
+    def _asked(self, _: int) -> None:
+        """Answer a question for a name (RFC 1035), after a while."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                question, source = self._names.recvfrom(2**12)
+                answer = functools.partial(self._answer, _answer_to(question), source)
+                self.loop.later(_LOOKING_UP * self._by.random(), answer)
+
+    def _answer(self, answer: bytes, source: tuple[str, int]) -> None:
+        self._names.sendto(answer, source)
 
     # Clients.
 
@@ -187,6 +210,16 @@ class Servers:
     def _over_with(self, talk: Talk, seen: Seen) -> None:
         self.live.discard(talk)
         self.seen.append(seen)
+
+
+def _answer_to(question: bytes) -> bytes:
+    """Give this machine's address for any name, and no other data."""
+    end = question.index(0, 12) + 5  # of the name, the type and the class
+    asked = question[12:end]
+    is_address = asked[-4:] == b"\0\1\0\1"
+    head = question[:2] + b"\x81\x80\0\1" + (b"\0\1" if is_address else b"\0\0") + b"\0" * 4
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x7f\0\0\1"  # for a second
+    return head + asked + record * is_address
 
 
 class _Arrival:

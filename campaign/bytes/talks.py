@@ -78,6 +78,7 @@ class Talk:
         "_events",
         "_fd",
         "_finished",
+        "_has_slept",
         "_held",
         "_inward",
         "_is_resting",
@@ -122,7 +123,7 @@ class Talk:
         self.received = len(received)
         self._inward.is_next(received)
         self._all_sent = self._finished = self._ended = self._deaf = self._blocked = False
-        self._is_resting = self._is_stalling = self.is_over = False
+        self._is_resting = self._is_stalling = self._has_slept = self.is_over = False
         self._pauses = _PAUSES
         self.began = loop.now
         self._events = 0
@@ -177,16 +178,19 @@ class Talk:
             if self.received > self._other.size:
                 self._over("left", f"{self.received:,} bytes of {self._other.size:,}")
                 return
-            if self._part.rest and self._pauses and self._chance() < self._part.rest:
-                self._rest()
+            if self._part.sleep and not self._has_slept:
+                self._has_slept = True
+                self._rest(self._part.sleep)
+            elif self._part.rest and self._pauses and self._chance() < self._part.rest:
+                self._rest(self._part.pause * self._chance())
         if not self._is_resting and self._wire.can_read():  # of which the socket will not tell
             self._loop.later(0, self._go_on)
 
-    def _rest(self) -> None:
+    def _rest(self, seconds: float) -> None:
         self._pauses -= 1
         self._is_resting = True
         self._loop.forget(self._fd)
-        self._loop.later(self._part.pause * self._chance(), self._rested)
+        self._loop.later(seconds, self._rested)
 
     def _rested(self) -> None:
         if not self.is_over:

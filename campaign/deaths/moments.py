@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
+
 import attrs
 
-UPGRADE, RELOAD, WORKERS = "upgrade", "reload", "other numbers of workers"
-CHANGES = (UPGRADE, RELOAD, WORKERS)
+from txmux.net.channel.messages import MESSAGES
+
+UPGRADE, RELOAD, MORE, FEWER = "upgrade", "reload", "2 to 3 workers", "2 to 1 workers"
+CHANGES = (UPGRADE, RELOAD, MORE, FEWER)
 KILLED, HALTED, RESUMED = "killed", "halted", "halted for a while"
+SUPERVISORS = ("old supervisor", "new supervisor")
+HELPER = "helper"
 VICTIMS = (
-    "old supervisor",
-    "new supervisor",
+    *SUPERVISORS,
     "old worker",
     "new worker",
     "old starter",
     "new starter",
+    HELPER,
 )
-HELPERS = ("helper",)
-"""With `user` alone."""
+"""Whom it befalls: those that were there before the change, and those that it starts. There is a helper with `user` alone."""
 
 
 @attrs.frozen
@@ -65,21 +71,44 @@ class Strike:
         return f"{self.change}: {self.victim} {self.how} when {self.moment}"
 
 
+_PREPARED = {
+    "before the commit": Moment("prepare", "receives", "worker"),
+    "at it": Moment("commit", "receives", "worker"),
+    "after it": Moment("commit", "is answered", "supervisor"),
+}
 MATRIX = {
     UPGRADE: {
         "before the commit": Moment("count_on", "is answered", "old supervisor"),
         "at it": Moment("serve", "receives", "new supervisor"),
         "after it": Moment("adopt", "receives", "new worker", 2),
     },
-    RELOAD: {
-        "before the commit": Moment("prepare", "receives", "worker"),
-        "at it": Moment("commit", "receives", "worker"),
-        "after it": Moment("commit", "is answered", "supervisor"),
-    },
-    WORKERS: {
-        "before the commit": Moment("prepare", "receives", "worker"),
-        "at it": Moment("commit", "receives", "worker"),
-        "after it": Moment("adopt", "receives", "worker", 2),
-    },
+    RELOAD: _PREPARED,
+    MORE: _PREPARED,
+    FEWER: {**_PREPARED, "after it": Moment("adopt", "receives", "worker", 2)},
 }
 """The moments of the table."""
+
+
+def can_befall(change: str, victim: str) -> bool:
+    """Tell whether there is such a process in such a change."""
+    return (
+        change == UPGRADE
+        or not victim.startswith("new")
+        or (change, victim) == (MORE, "new worker")
+    )
+
+
+@cache
+def moments() -> Sequence[Moment]:
+    """Give the moments of all messages of the table; some come in no change."""
+    found = []
+    for row in MESSAGES:
+        sender, receiver = (
+            one.replace("giving ", "").replace("taking ", "") for one in (row.sender, row.receiver)
+        )
+        acts = [("sends", sender), ("receives", receiver)]
+        if row.answer is not None:
+            acts += [("answers", receiver), ("is answered", sender)]
+        counts = (1, 2, 5) if "worker" in sender and "worker" in receiver else (1,)
+        found += [Moment(row.kind, act, who, count) for act, who in acts for count in counts]
+    return found

@@ -1,4 +1,4 @@
-"""The part of the campaign in which processes die or halt in the middle of a change.
+"""The part of the campaign in which processes are killed or halted in the middle of a change, at any message between them.
 
 ``python -m campaign.deaths.part`` makes the table of `moments.MATRIX` instead; with words, of the lines that contain them all.
 """
@@ -6,35 +6,68 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import random
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
+from campaign.budget import Budget
 from campaign.deaths.moments import (
+    CHANGES,
     HALTED,
     KILLED,
     MATRIX,
-    UPGRADE,
+    RESUMED,
     VICTIMS,
     Strike,
+    can_befall,
+    moments,
 )
-from campaign.deaths.trial import Outcome, Trial
+from campaign.deaths.trial import HANGS, Outcome, Trial
+from campaign.report import Report
 
 STREAMS = 300
 
 
-def matrix() -> Iterator[Strike]:
-    """Give what the table has, line by line."""
-    for change, moments in MATRIX.items():
-        for victim in VICTIMS:
-            if change == UPGRADE or not victim.startswith("new") or victim == "new worker":
-                for how in (KILLED, HALTED):
-                    for moment in moments.values():
-                        yield Strike(change, victim, how, moment)
+def run(budget: Budget, streams: int = STREAMS, hangs: float = HANGS) -> Report:
+    """Strike at any moments, until the time is over."""
+    report, counts = Report(), Counter[str]()
+    absent: set[tuple[str, str]] = set()
+    for trial in itertools.count():
+        strike = _choose(budget.chance(trial), absent)
+        outcome = attempt(strike, streams, hangs)
+        counts["changes"] += 1
+        if outcome.has_come:
+            counts[f"{strike.victim} {strike.how}"] += 1
+            counts["streams beside the dead"] += streams - outcome.its
+            counts["of these lost, or hanging"] += outcome.lost + outcome.hung
+        else:
+            absent.add((strike.change, strike.moment.kind))
+        report.defects += [
+            f"seed {budget.seed}, trial {trial}, {outcome}: {defect}" for defect in outcome.defects
+        ]
+        if budget.is_spent():
+            break
+    report.figures = {name: f"{count:,}" for name, count in counts.items()}
+    return report
 
 
-def attempt(strike: Strike, streams: int) -> Outcome:
-    """Try one."""
-    trial = Trial(strike, streams)
+def _choose(chance: random.Random, absent: set[tuple[str, str]]) -> Strike:
+    """Choose what happens, but for messages that a change is known to do without."""
+    while True:
+        change, victim, moment = (
+            chance.choice(CHANGES),
+            chance.choice(VICTIMS),
+            chance.choice(moments()),
+        )
+        if can_befall(change, victim) and (change, moment.kind) not in absent:
+            return Strike(change, victim, chance.choice((KILLED, KILLED, HALTED, RESUMED)), moment)
+
+
+def attempt(strike: Strike, streams: int, hangs: float = HANGS) -> Outcome:
+    """Try one; a stream may carry nothing for so many seconds."""
+    trial = Trial(strike, streams, hangs)
     try:
         return trial.run()
     except (AssertionError, OSError) as problem:
@@ -42,24 +75,52 @@ def attempt(strike: Strike, streams: int) -> Outcome:
         return trial.outcome
 
 
+def matrix() -> Iterator[Strike]:
+    """Give what the table has, line by line."""
+    for change, named in MATRIX.items():
+        for victim in VICTIMS:
+            if can_befall(change, victim):
+                for how, moment in itertools.product((KILLED, HALTED), named.values()):
+                    yield Strike(change, victim, how, moment)
+
+
+def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Write the table: how many streams of other processes were lost or hang."""
+    for change, named in MATRIX.items():
+        columns = [*itertools.product((KILLED, HALTED), named.items())]
+        heads = [f"{how} {when}" for how, (when, _) in columns]
+        yield f"| {change} | {' | '.join(heads)} |"
+        yield f"|---|{'---|' * len(heads)}"
+        for victim in VICTIMS:
+            cells = []
+            for how, (_, moment) in columns:
+                found = [
+                    one for one in outcomes if one.strike == Strike(change, victim, how, moment)
+                ]
+                cells += [str(one.lost + one.hung) if one.has_come else "" for one in found]
+            if cells:
+                yield f"| {victim} | {' | '.join(cells)} |"
+        yield ""
+
+
 def main() -> int:
     """Make the table, or a part of it."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("words", nargs="*")
+    parser = argparse.ArgumentParser(prog="python -m campaign.deaths.part")
+    parser.add_argument("words", nargs="*", help="only strikes whose description has all of these")
     parser.add_argument("--streams", type=int, default=STREAMS)
-    parser.add_argument("--log", action="store_true")
+    parser.add_argument("--log", action="store_true", help="show what the services wrote")
     options = parser.parse_args()
-    broken = 0
+    outcomes = []
     for strike in matrix():
         if all(word in str(strike) for word in options.words):
             outcome = attempt(strike, options.streams)
-            broken += bool(outcome.defects)
+            outcomes.append(outcome)
             sys.stdout.write(f"{outcome}\n")
             sys.stdout.writelines(f"    DEFECT {defect}\n" for defect in outcome.defects)
-            if options.log:
-                sys.stdout.write(outcome.log)
+            sys.stdout.write(outcome.log * options.log)
             sys.stdout.flush()
-    return int(bool(broken))
+    sys.stdout.writelines(f"{line}\n" for line in table(outcomes))
+    return int(any(outcome.defects for outcome in outcomes))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -14,7 +15,16 @@ from pathlib import Path
 
 import attrs
 
-from campaign.deaths.moments import HALTED, KILLED, RELOAD, RESUMED, UPGRADE, Strike
+from campaign.deaths.moments import (
+    HALTED,
+    HELPER,
+    KILLED,
+    MORE,
+    RELOAD,
+    RESUMED,
+    UPGRADE,
+    Strike,
+)
 from campaign.deaths.streams import Streams
 from campaign.logs import bad_lines
 from tests.interop.children import Child, eventually
@@ -32,17 +42,17 @@ backlog = 1024
 match = payload text=E
 backend = 127.0.0.1:{server}
 """
-_DRAIN = {KILLED: 8, HALTED: 30, RESUMED: 30}
-"""Seconds of `drain_timeout`: a process that is halted is replaced after ten."""
+_REPLACED = {KILLED: 0, HALTED: 25, RESUMED: 25}
+"""Seconds until a process is replaced: one that is halted after ten, and moving may wait for it before."""
 _MOMENT = 25.0
 """Seconds until the moment has come, or does not come."""
 _RESUMES = 4.0
 """Seconds that a process is halted for a while."""
 _SERVED = {KILLED: 5.0, HALTED: 20.0, RESUMED: 20.0}
 """Seconds in which new clients have to be served again."""
-_HANGS = 5.0
+HANGS = 5.0
 """Seconds after which a block is not expected any more; longer than any pause."""
-_SETTLED = 2.0
+_SETTLED = 1.0
 _COMMAND = 75.0
 
 
@@ -145,11 +155,12 @@ class Trial:
     Args:
         strike: What befalls whom.
         count: How many streams there are.
-        user: As in the rules.
+        hangs: Seconds after which one that carries nothing hangs.
     """
 
-    def __init__(self, strike: Strike, count: int, user: str = "") -> None:
-        self._strike, self._count, self._user = strike, count, user
+    def __init__(self, strike: Strike, count: int, hangs: float = HANGS) -> None:
+        self._strike, self._count, self._hangs = strike, count, hangs
+        self._drain = _REPLACED[strike.how] + math.ceil(hangs)
         self.outcome = Outcome(strike)
         self._its: set[int] = set()
         self._victim = 0
@@ -162,14 +173,13 @@ class Trial:
             self._streams = Streams()
             undone.addCleanup(self._streams.end)
             word = f"TXMUX_MOMENT={self._strike.moment.environment}"
-            drain = _DRAIN[self._strike.how]
-            user = f"user = {self._user}\n" * bool(self._user)
+            user = "user = nobody\n" * (self._strike.victim == HELPER)
             self._admin = f"unix:{folder}/admin.sock"
             path = os.pathsep.join(filter(None, (str(_HOOK), os.environ.get("PYTHONPATH"))))
             self._mux = Running(
                 folder,
                 _RULES.format(server=self._streams.server),
-                f"workers = 2\nrelay = kernel\ndrain_timeout = {drain}s\nadmin = {self._admin}\n{user}",
+                f"workers = 2\nrelay = kernel\ndrain_timeout = {self._drain}s\nadmin = {self._admin}\n{user}",
                 before=("setsid", "env", f"PYTHONPATH={path}", word),
             )
             self._family = Family(self._mux.child.pid)
@@ -213,7 +223,7 @@ class Trial:
         elif self._strike.change == RELOAD:
             file.write_text(f"{file.read_text()}\n[route more]\nmatch = ssh\nbackend = close\n")
         else:
-            workers = "1"
+            workers = 3 if self._strike.change == MORE else 1
             file.write_text(re.sub(r"(?m)^workers = .*", f"workers = {workers}", file.read_text()))
         return Child(sys.executable, "-m", "txmux", verb, "--admin", self._admin, limit=_COMMAND)
 
@@ -250,7 +260,7 @@ class Trial:
 
     def _observe(self, struck: float, resumes: float | None) -> None:
         """Look on until all that is under way has been done, and longer than connections may drain."""
-        until = struck + _DRAIN[self._strike.how] + _HANGS + 2
+        until = struck + self._drain + self._hangs + 2
         settled = None
         while (now := time.monotonic()) < until:
             if resumes is not None and now > resumes:
@@ -260,7 +270,7 @@ class Trial:
                     _send(pid, signal.SIGCONT)  # it is at the same moment
             if resumes is None or now > resumes:
                 settled = (settled or now) if self._is_settled(struck) else None
-                if settled and now > max(struck + _HANGS, settled + _SETTLED):
+                if settled and now > max(struck + self._hangs, settled + _SETTLED):
                     return
             time.sleep(0.05)
 
@@ -282,7 +292,7 @@ class Trial:
         others = [one for one in self._streams.streams if one.port not in self._its]
         outcome.its = len(self._streams.streams) - len(others)
         lost = [one for one in others if one.problem]
-        hung = [one for one in others if not one.problem and one.came_at < now - _HANGS]
+        hung = [one for one in others if not one.problem and one.came_at < now - self._hangs]
         outcome.lost, outcome.hung = len(lost), len(hung)
         if lost or hung:
             told = {one.problem for one in lost[:3]}

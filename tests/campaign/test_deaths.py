@@ -1,0 +1,35 @@
+"""The part of the campaign in which processes die in the middle of a change, in short."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from campaign.budget import Budget
+from campaign.deaths.moments import KILLED, MATRIX, UPGRADE, Strike, moments
+from campaign.deaths.part import attempt, run, table
+
+
+class DeathsTest(SynchronousTestCase):
+    def test_any_moment(self) -> None:
+        self.assertEqual(run(Budget(0, 1), streams=20, hangs=2).defects, [])
+
+    def test_supervisors_killed(self) -> None:
+        """Of an upgrade's supervisors one dies when the other could serve: no stream of any worker is lost."""
+        outcomes = []
+        for victim in ("old supervisor", "new supervisor"):
+            strike = Strike(UPGRADE, victim, KILLED, MATRIX[UPGRADE]["before the commit"])
+            outcomes.append(attempt(strike, 20, hangs=2))
+            self.assertTrue(outcomes[-1].has_come)
+            self.assertEqual(outcomes[-1].defects, [], outcomes[-1].log)
+        self.assertIn("| old supervisor | 0 |", [*table(outcomes)])
+
+    def test_moments(self) -> None:
+        """They are those of the table of messages."""
+        known = {(one.kind, one.act, one.process) for one in moments()}
+        for named in MATRIX.values():
+            for moment in named.values():
+                role = moment.process.split()[-1]
+                self.assertTrue(
+                    any(
+                        its[:2] == (moment.kind, moment.act) and its[2].endswith(role)
+                        for its in known
+                    )
+                )
