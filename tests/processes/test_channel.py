@@ -66,8 +66,17 @@ class FramingTest(SynchronousTestCase):
 
     def test_unknown_kind(self) -> None:
         received: list[int] = []
-        channel(known=received.append).dataReceived(b'{"kind":"other","x":1}\n')
+        receiver = channel(known=received.append)
+        receiver.dataReceived(b'{"kind":"other","x":1}\n')
+        receiver.dataReceived(b'{"kind":"%b","ask":1}\n' % (b"other" * 10_000))
         self.assertEqual(received, [])
+        self.assertLess(len(receiver.transport.value()), 200)  # it may be from a hostile worker
+
+    def test_questions_cannot_be_answered_unread(self) -> None:
+        sender = channel()
+        for _ in range(10):
+            sender.ask(X)
+        self.assertGreater(max(sender._pending), 2**32)
 
     def test_no_message(self) -> None:
         """What is not a message closes the channel, and what comes after it is not heard; nothing is raised."""

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
@@ -185,8 +186,8 @@ class HostileTest(TestCase):
 
 
 class ChannelTest(TimedTestCase):
-    async def send(self, end: socket.socket, data: bytes) -> None:
-        """Send as much as the supervisor takes before it closes the channel."""
+    async def send(self, end: socket.socket, data: bytes) -> int:
+        """Send as much as the supervisor takes before it closes the channel, and give how much that was."""
         left = memoryview(data)
 
         def is_sent() -> bool:
@@ -200,9 +201,10 @@ class ChannelTest(TimedTestCase):
             return True
 
         await self.until(is_sent)
+        return len(data) - len(left)
 
-    async def test_closed(self) -> None:
-        """It is closed if descriptors come, which no worker has to send, or a line without an end; nothing is kept, and the worker replaced."""
+    async def begin_watched(self) -> tuple[list[int], socket.socket]:
+        """Start the workers; give their processes, and a duplicate of the first one's end of its channel."""
         ends: list[socket.socket] = []
         fork = Starter.fork
 
@@ -210,19 +212,40 @@ class ChannelTest(TimedTestCase):
             ends.append(socket.socket(fileno=os.dup(channel)))
             return fork(starter, number, channel, sandbox)
 
-        self.patch(Starter, "fork", watched)
+        with patch.object(Starter, "fork", watched):
+            pids = await self.begin()
+        ends[1].close()
+        self.addCleanup(ends[0].close)
+        return pids, ends[0]
+
+    async def test_nonsense(self) -> None:
+        """Levels and backends that there are not; whatever a worker says, nothing fails, and nothing is kept."""
+        _, end = await self.begin_watched()
+        values = [
+            *({"kind": "log", "level": level, "text": "x"} for level in ("nonsense", "")),
+            *({"kind": "waiting", "backend": str(n), "waiting": True} for n in range(10)),
+            {"kind": "event", "event": {}},
+            {"kind": "log", "level": "info", "text": "the last one"},
+        ]
+        with capturedLogs() as events:
+            await self.send(end, b"".join(json.dumps(one).encode() + b"\n" for one in values))
+            await self.until(lambda: any("the last one" in str(event) for event in events))
+        self.assertFalse([event for event in events if "log_failure" in event])
+        self.assertFalse(self.supervisor.state.upstreams.waker._waiting)
+
+    async def test_closed(self) -> None:
+        """It is closed if descriptors come, which no worker has to send, or a line without an end; nothing is kept, and the worker replaced."""
         memory = os.memfd_create("test")
         self.addCleanup(os.close, memory)
-        cases = ((b"{", 10), (b'{"kind":"x","descriptors":1}\n', 1), (b"x" * 2**22, 0))
+        cases = ((b"{", 10), (b'{"kind":"x","descriptors":1}\n', 1), (bytes(250 * 2**20), 0))
         for data, count in cases:
-            first, second = await self.begin()
-            with capturedLogs():
-                socket.send_fds(ends[0], [data[:10]], [memory] * count)
-                await self.send(ends[0], data[10:])
+            (first, second), end = await self.begin_watched()
+            with capturedLogs() as events:
+                socket.send_fds(end, [data[:10]], [memory] * count)
+                self.assertLess(await self.send(end, data[10:]), 4 * 2**20)
                 await self.until(lambda first=first: first not in self.pids())  # type: ignore[misc]
                 await self.until(self.supervisor.pool.are_ready)
+            self.assertEqual(str(events).count("closing the channel to another process"), 1)
             self.assertEqual((self.pids()[1], len(open_files())), (second, 1))
             await self.stop()
-            for end in ends:
-                end.close()
-            ends.clear()
+            end.close()

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import json
+import secrets
 import socket
 import sys
 from collections import deque
@@ -81,7 +82,6 @@ class Channel(Protocol):
         self.handlers = handlers
         self._on_closed = on_closed
         self.clock = clock
-        self._numbers = itertools.count(1)
         self._pending: dict[int, tuple[Message, Deferred[Any]]] = {}
         self._received: deque[list[int]] = deque()
         self._begun: list[bytes] = []
@@ -105,7 +105,8 @@ class Channel(Protocol):
         **values: Any,
     ) -> Deferred[Any]:
         """Send a question, with duplicates of descriptors; the answer fails with a `ChannelError`, so after `seconds`."""
-        number = next(self._numbers)
+        # Not to be guessed: only a process that takes what it is sent can answer.
+        number = secrets.randbits(_NUMBER_BITS)
         answer: Deferred[Any] = Deferred()
         if not self.is_open:
             answer.errback(GoneError())
@@ -211,7 +212,7 @@ class Channel(Protocol):
         size: int,
     ) -> None:
         message = next((one for one in self.handlers if one.kind == kind), None)
-        handler: Callable[..., object] = partial(_refuse, f"{kind!r} is not known here")
+        handler: Callable[..., object] = partial(_refuse, f"{kind!r:.100} is not known here")
         arguments: dict[str, Any] = {}
         if len(descriptors) < count:
             handler = partial(_refuse, _DESCRIPTORS_LOST)
@@ -291,6 +292,7 @@ class Channel(Protocol):
         self._on_closed()
 
 
+_NUMBER_BITS = 53  # which any reader of JSON keeps
 _SHORT = 2**16  # bytes of a line that may come at any time
 _DESCRIPTORS_LOST = "not all descriptors have arrived: the process has reached its limit"
 _NO_MESSAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError)

@@ -210,7 +210,9 @@ class Supervisor:
 
     def clients_wait(self, number: int, backend: str, *, waiting: bool) -> None:
         """Start the servers of a backend while clients of a worker wait: once, however many workers have some."""
-        self.state.upstreams.waker.report(backend, waiting, number)
+        rules = self._pending.rules if self._pending is not None else self._rules
+        if not waiting or any(one.name == backend for one in rules.every_backend()):
+            self.state.upstreams.waker.report(backend, waiting, number)
 
     def sandbox(self) -> Sandbox:
         return sandbox_of(self._rules)

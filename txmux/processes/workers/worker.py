@@ -35,6 +35,7 @@ _AGAIN = 0.5
 """Seconds until a retiring worker is asked again whether it can end."""
 
 _access = Logger(namespace="txmux.access")
+_LEVELS = {one.name: one for one in LogLevel.iterconstants()}
 
 
 def _closed(result: Any, end: ExitStack) -> Any:
@@ -369,7 +370,7 @@ class Worker:
 
     def _logged(self, level: str, text: str) -> None:
         number = self._number + 1
-        named = LogLevel.lookupByName(level)
+        named = _LEVELS.get(level, LogLevel.error)
         self._log.emit(named, "worker {number}: {text}", number=number, text=text)
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
