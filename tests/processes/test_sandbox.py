@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured, run
 from tests.interop.mux import Mux
-from tests.processes.running import halted, named, set_limits, use_plugin, workers_of
+from tests.processes.running import customize, halted, named, set_limits, use_plugin, workers_of
 from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
@@ -45,6 +45,18 @@ TRIED = frozenset(
 BY_FILTER = frozenset({"limits", "scheduling", "priority", "mode", "times"})
 BY_SCOPE = frozenset({"starter", "supervisor", "supervisor_orphan", "abstract"})
 """What the kernel refuses in another way: by the filter of system calls, and since Linux 6.12."""
+
+
+_REFUSES = """
+import sys
+if "txmux" in str(sys.orig_argv):
+    from txmux.processes.privilege import landlock
+
+    def restrict(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    landlock.restrict = restrict
+"""
 
 
 class SandboxCase(SynchronousTestCase):
@@ -207,6 +219,13 @@ class SandboxTests(SandboxCase):
         self.assertEqual((tried["named"], tried["admin"]), ("done", "EACCES"))
         told = mux.reload(("sandbox = off", "sandbox = yes"))
         self.assertIn("sandbox: cannot change while the service runs", told)
+
+    def test_kernel_refuses(self) -> None:
+        """With `auto` they serve without one, and the log says so."""
+        customize(self, _REFUSES)
+        mux = self.run_service()
+        mux.child.wait_for("warn  worker 1: no sandbox: Operation not permitted")
+        self.assertNotEqual(self.attempts(mux)["named"], "EACCES")
 
     def test_endpoint_of_another_kind(self) -> None:
         """An endpoint that only Twisted can open may name files of its own: there is none, and `yes` is refused with what would do."""

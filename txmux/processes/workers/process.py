@@ -358,10 +358,10 @@ def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> i
     keep_running(any_reactor)
     worker = WorkerProcess(number, any_reactor, is_confined=is_confined, problem=problem)
     alone: Any = ServiceLog(sys.stderr, any_reactor)
+    attach(any_reactor, worker.channel, end)  # for what has been logged before
     globalLogBeginner.beginLoggingTo(
         [LogForwarder(worker.channel, alone)], redirectStandardIO=False
     )
-    attach(any_reactor, worker.channel, end)
     # systemd sends SIGTERM to every process of a service.
     SignalWatch(any_reactor, worker.be_replaced, signal.SIGTERM).start()
     any_reactor.run(installSignalHandlers=False)
