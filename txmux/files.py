@@ -73,6 +73,14 @@ def held_folder(path: Path) -> Iterator[int]:
         os.close(folder)
 
 
+def require_proc() -> None:
+    if not Path("/proc/self").exists():
+        raise OSError(
+            errno.ENOSYS,
+            "/proc is not mounted: mount it, or choose a folder in which only the service's user may write",
+        )
+
+
 def open_log(path: Path, owner: tuple[int, int] | None = None, *, alone: bool = False) -> int:
     """Open a file to append to, and give its descriptor; if it is made, it belongs to these user and group IDs.
 

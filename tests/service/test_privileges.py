@@ -14,12 +14,14 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.admin.processes import get
 from tests.interop.children import Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
 from tests.processes.running import family_of, halted, is_gone, named, starter_of, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from txmux.processes.privilege import landlock
 from txmux.processes.privilege.account import Account, AccountError, account_of
 from txmux.rules.reading.parser import parse
 
@@ -87,6 +89,9 @@ def ask(port: int) -> bytes:
         while chunk := client.recv(4096):
             answer += chunk
     return answer
+
+
+_NO_PROC = ("unshare", "--mount", "sh", "-ec", 'umount -l /proc; exec "$0" "$@"')
 
 
 class DroppingTests(SynchronousTestCase):
@@ -298,6 +303,31 @@ class DroppingTests(SynchronousTestCase):
         mux.stop()
         self.assertFalse(path.exists())
         self.assertNotIn("socket cannot be removed", mux.child.output)
+
+    def test_without_proc(self) -> None:
+        """All works where /proc is not mounted; where root cannot do without, it says so."""
+        admin = self.folder / "admin.sock"
+        settings = f"workers = 2\nadmin = unix:{admin}"
+        mux = Upgrading(self.folder, _RULES, settings, before=_NO_PROC)
+        self.addCleanup(mux.kill)
+        self.assertEqual(
+            mux.reload(("workers = 2", "workers = 3")), "rules reloaded: workers of [txmux] changed"
+        )
+        mux.upgrade()
+        workers = get(admin, "/api/status")["workers"]
+        self.assertEqual([one["sandbox"] for one in workers], [landlock.abi() > 0] * 3)
+        mux.stop()
+        missing = "/proc is not mounted: "
+        os.chown(self.folder, _NOBODY.pw_uid, -1)
+        self.assertIn(
+            f"cannot listen: {missing}", self.refusal(f"admin = unix:{admin}", _RULES, *_NO_PROC)
+        )
+        os.chown(self.folder, 0, -1)
+        rules = self.folder / "rules.ini"
+        rules.write_text(f"[txmux]\nuser = nobody\n{_RULES}")
+        options = ("txmux", "--pidfile", self.folder / "pid", "--rules", rules)
+        done = run(_NO_PROC[0], *_NO_PROC[1:], *twist_command(), *options)
+        self.assertIn(f"--pidfile {self.folder}/pid: {missing}".encode(), done.stdout)
 
     def refusal(self, settings: str, rules: str = _RULES, *before: str) -> str:
         file = self.folder / "rules.ini"

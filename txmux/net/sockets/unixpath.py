@@ -7,7 +7,7 @@ import stat
 import sys
 from pathlib import Path
 
-from txmux.files import held_folder
+from txmux.files import held_folder, require_proc
 
 
 def bind(opened: socket.socket, path: Path, mode: int) -> None:
@@ -33,6 +33,7 @@ def _name(folder: int, path: Path) -> str:
     way = path.parent.resolve()
     if all(map(_is_roots, (way, *way.parents))) and os.path.samestat(way.stat(), os.fstat(folder)):
         return str(way / path.name)
+    require_proc()
     return f"/proc/self/fd/{folder}/{path.name}"
 
 

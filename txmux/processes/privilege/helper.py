@@ -20,7 +20,7 @@ import attrs
 
 from txmux.admin.listen_addresses import admin_addresses, automatic_addresses, make_token
 from txmux.errors import MuxError
-from txmux.files import open_log, open_safely, remove_own_socket
+from txmux.files import open_log, open_safely, remove_own_socket, require_proc
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.processes.privilege.account import account_of
@@ -248,6 +248,7 @@ class Helper:
         owner = self._named[-1].owner if self._named else None
         if not self._is_privileged:
             owner = os.geteuid(), os.getegid()
+        require_proc()
         # Readers of the file send signals to that process, maybe as root.
         if (
             self._pidfile is None

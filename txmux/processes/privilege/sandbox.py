@@ -106,7 +106,8 @@ def confine(sandbox: Sandbox) -> bool:
         landlock.give_up_privileges()
         read = [_OWN, *readable()]
         # A rule is about an inode, and the kernel makes another one for what it has dropped from its cache.
-        _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
+        with suppress(FileNotFoundError):  # /proc may not be mounted
+            _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
         landlock.restrict(read, [os.devnull])
         restrict_calls()
     except OSError as problem:
