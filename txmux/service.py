@@ -32,7 +32,7 @@ from txmux.processes.supervisor.pidfile import PidFile
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.record import collect_state, last_reload_in, number_in
-from txmux.processes.upgrade.upgrade import UpgradeError
+from txmux.processes.upgrade.upgrade import Moved, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
 from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, unchangeable
@@ -172,16 +172,16 @@ class MuxService(Service):
         """Start this program again with the same command, and hand over to it; this process ends after its last connection."""
         await self._reloading.wait_until_idle()
         try:
-            changes = await self._upgraded()
+            report = (await self._upgraded()).report(self.control.rules.settings.drain_timeout)
         except (OpenerError, UpgradeError) as problem:
             self._log.error("upgrade failed, the old process keeps serving: {why}", why=problem)
             return Report.refused(problem)
-        self._log.info("upgraded: {changes}", changes=changes)
+        self._log.info("upgraded: {changes}", changes=report.changes)
         # Answer the API request before stopping.
         self._reactor.callLater(0, self._exit_when_drained)
-        return Report(ok=True, changes=changes)
+        return report
 
-    async def _upgraded(self) -> str:
+    async def _upgraded(self) -> Moved:
         await self._upgrades.incoming.wait_for_arrival()
         supervisor = self.supervisor
         if supervisor is None or not self.running:
@@ -190,12 +190,12 @@ class MuxService(Service):
             self.control.rules.listeners,
             partial(collect_state, supervisor, self.control),
         )
-        changes = await self._upgrades.upgrade(
+        moved = await self._upgrades.upgrade(
             listeners, supervisor.transfers, state, self.control.follow_overrides
         )
         if not self._upgrades.has_successor:
             raise UpgradeError("the new process exited at once")
-        return changes
+        return moved
 
     def _exit_when_drained(self) -> None:
         """End after the last connection, unless this process has to serve again."""

@@ -17,7 +17,8 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.channel.message import Message
 from txmux.net.relay.kernel import is_supported
-from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
+from txmux.processes.upgrade import handover
+from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
 from txmux.tcp.connection import MuxProtocol
@@ -34,6 +35,11 @@ def descriptors() -> int:
 
 class HandoverCase(MuxTestCase):
     skip = None if is_supported() else "these need Linux"
+
+    @override
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(handover, "_SHARES", 1)  # so that a batch has as many as there are
 
     async def relayed(
         self, count: int = 1, *, of_server: int = 0, **settings: Any
@@ -95,6 +101,7 @@ class HandoverCase(MuxTestCase):
             adopting.channel_lost,
         )
         adopting.channel = self.there
+        adopting.open()
         return channel
 
     def adopting(self, **changed: Callable[..., object]) -> Channel:
@@ -123,8 +130,14 @@ class HandoverCase(MuxTestCase):
         return await self.hand_these(self.old.connections, *channels)
 
     async def hand_these(self, connections: Iterable[MuxProtocol], *channels: Channel) -> int:
-        self.kept = [LeasedSlots() for _ in channels]
-        for slots, channel in zip(self.kept, channels, strict=True):
-            slots.channel = channel
-            channel.handlers.update(slots.handlers)
-        return await hand_over(list(connections), self.kept)
+        self.kept = [Taker() for _ in channels]
+        for taker, channel in zip(self.kept, channels, strict=True):
+            taker.channel = channel
+            channel.handlers.update(taker.handlers)
+            if not channel.is_open:
+                taker.channel_lost()
+        time: Any = self.time
+        moving = Round(list(connections), await opened(self.kept, time))
+        await moving.run()
+        self.stays = moving.stays
+        return moving.moved

@@ -22,6 +22,7 @@ from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.relay import Relay
 from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.serving.listening_ports import ListeningPorts
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
@@ -90,10 +91,9 @@ class HandoverTest(HandoverCase):
         await self.logged(2)
 
     def held(self, connection: MuxProtocol) -> bytes:
-        suspended = connection.suspend()
-        assert suspended is not None
-        connection.resume(suspended[0])
-        return suspended[0].relay.server.held
+        moved, _ = connection.suspend()
+        connection.resume(moved)
+        return moved.relay.server.held
 
     async def test_connection_that_cannot_be_suspended_stays_alone(self) -> None:
         peers = await self.relayed(4)
@@ -204,8 +204,10 @@ class HandoverTest(HandoverCase):
         self.assertEqual([record.reason for record in self.records], ["done"] * 2)
 
     def transfer(self) -> tuple[ConnectionTransfer, Channel]:
-        doors = SimpleNamespace(awaited=None, flows_are_here=lambda _: None)  # no ports of UDP
-        serving: Any = SimpleNamespace(factory_of=lambda _: self.new, listening_ports=doors)
+        ports = ListeningPorts(accepting=True)
+        serving: Any = SimpleNamespace(
+            factory_of=lambda _: self.new, listening_ports=ports, connections=list
+        )
         transfer = ConnectionTransfer(serving, reactor)
         own, far = socket.socketpair()
         transfer.handlers[messages.TAKE_OVER](descriptors=[far.detach()])

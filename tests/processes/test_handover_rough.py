@@ -12,28 +12,16 @@ from tests.support.folders import make_folder
 
 _CONNECTIONS = 110
 _BATCH = 25
-_MOVED_THEN = 35
 
-_NEW_WORKER_IS_KILLED = """
-    go_on = handover.Adopting._go_on
-
-    def killed(self, batch, which, kept=()):
-        if batch == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        go_on(self, batch, which, kept)
-
-    handover.Adopting._go_on = killed
-"""
 _OLD_IS_KILLED = """
-    supervisor, decide = os.getpid(), handover._decide
+    supervisor, decide = os.getpid(), handover.Round._decide
 
-    async def killed(slots, admissions, number, batch, offer):
+    def killed(self, taker, number, batch, taken):
         if number == 1:
-            await offer
             os.kill({victim}, signal.SIGKILL)
-        return await decide(slots, admissions, number, batch, offer)
+        decide(self, taker, number, batch, taken)
 
-    handover._decide = killed
+    handover.Round._decide = killed
 """
 _OLD_IS_KILLED_EARLY = """
     from twisted.internet.defer import Deferred
@@ -83,6 +71,48 @@ _OTHER_VERSION = """
 """
 
 
+_SHARED = 160
+_WORKER_IS_KILLED = """
+import os, signal
+
+def is_first():
+    try:
+        os.close(os.open({flag!r}, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    os.write(1, b"worker %d is killed\\n" % os.getpid())
+    return True
+
+def change():
+    from txmux.processes.upgrade import handover
+
+{patch}
+
+os.register_at_fork(after_in_child=change)
+"""
+_WHO_TAKES = """
+    go_on = handover.Adopting._go_on
+
+    def killed(self, batch, which, kept=()):
+        if batch == 1 and is_first():
+            os.kill(os.getpid(), signal.SIGKILL)
+        go_on(self, batch, which, kept)
+
+    handover.Adopting._go_on = killed
+"""
+_WHO_GIVES = """
+    decide = handover.Round._decide
+
+    def killed(self, taker, number, batch, taken):
+        if number == 1 and is_first():
+            os.kill(os.getpid(), signal.SIGKILL)
+        decide(self, taker, number, batch, taken)
+
+    handover.Round._decide = killed
+"""
+_SETTINGS = "drain_timeout = 10m\nsandbox = off"  # so that a worker may write the file
+
+
 class UpgradeTest(UpgradeTestCase):
     def begun(self, done: str, *, new: bool, settings: str = "") -> Upgrading:
         condition = f"('TXMUX_PREDECESSOR' in os.environ) is {new}"
@@ -92,47 +122,57 @@ class UpgradeTest(UpgradeTestCase):
             f"    from txmux.processes.upgrade import handover\n{done}",
         )
         listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), f"drain_timeout = 10m\n{settings}")
+        mux = self.upgrading(self.relaying(listening), f"{_SETTINGS}\n{settings}")
         self.listening = listening
         self.peers = [self.relayed(mux, listening) for _ in range(_CONNECTIONS)]
         return mux
-
-    def assert_moved(self, mux: Upgrading, moved: int, why: str) -> None:
-        """Upgrade, and see how many connections move, and what is said of the others; all go on."""
-        old = mux.replace()
-        mux.child.wait_for(f"connections handed over: {moved}, in")
-        self.assertRegex(mux.child.output, why)
-        self.assertFalse(is_gone(old))
-        self.assertEqual(len(self.alive()), _CONNECTIONS)
-        self.assert_logged(mux, self.peers)
-        self.assert_gone([old])
-        mux.stop()
 
     def alive(self) -> list[tuple[socket.socket, socket.socket]]:
         """Give the connections that bytes go through both ways; the others have been ended, and no byte comes twice."""
         return [peers for peers in self.peers if self.goes_on(*peers)]
 
     def test_few_descriptors(self) -> None:
-        """What the new process may have no descriptors for goes on in the old one, which ends when they have."""
+        """What the new process has no descriptors for is offered again, until it has some."""
         mux = self.begun(_FEW_DESCRIPTORS, new=True)
-        self.assert_moved(mux, _MOVED_THEN, "not all descriptors have arrived")
+        old = mux.replace()
+        mux.child.wait_for(f"connections handed over: {_CONNECTIONS}, in")
+        self.assertIn("not all descriptors have arrived", mux.child.output)
+        self.assertEqual(len(self.alive()), _CONNECTIONS)
+        self.assert_logged(mux, self.peers)
+        self.assert_gone([old])
 
     def test_other_version(self) -> None:
         """A new process that hands connections over in a way that is not known gets the sockets alone."""
         mux = self.begun(_OTHER_VERSION, new=True)
-        self.assert_moved(mux, 0, r"in another way \(version 7, here 1\)")
+        old = mux.replace()
+        mux.child.wait_for("connections handed over: 0, in")
+        self.assertRegex(mux.child.output, r"in another way \(version 7, here 2\)")
+        self.assertFalse(is_gone(old))
+        self.assertEqual(len(self.alive()), _CONNECTIONS)
+        self.assert_logged(mux, self.peers)
+        self.assert_gone([old])
+        mux.stop()
 
     def test_new_worker_is_killed(self) -> None:
-        """If the worker of the new process is killed, connections that it did not have yet go on in the old one."""
-        mux = self.begun(_NEW_WORKER_IS_KILLED, new=True)
+        """If a worker of the new process is killed, the connections that it did not have yet move to the others, and to its replacement."""
+        for workers in (1, 2):
+            self.new_worker_is_killed(workers)
+
+    def new_worker_is_killed(self, workers: int) -> None:
+        flag = str(make_folder(self) / "flag")
+        customize(self, _WORKER_IS_KILLED.format(flag=flag, patch=_WHO_TAKES))
+        listening = self.backend()
+        mux = self.upgrading(self.relaying(listening), f"{_SETTINGS}\nworkers = {workers}")
+        self.peers = [self.relayed(mux, listening) for _ in range(_CONNECTIONS)]
         old = mux.replace()
-        mux.child.wait_for(r"connections handed over: \d+, in")
+        moved = int(mux.child.wait_for(r"connections handed over: (\d+), in")[1])
+        self.assertEqual(moved, _CONNECTIONS)
         alive = self.alive()
-        # Two batches had gone, and two may have been on their way.
-        self.assertIn(len(alive), range(_CONNECTIONS - 4 * _BATCH, _CONNECTIONS - 2 * _BATCH + 1))
-        self.assertFalse(is_gone(old))
-        self.assert_logged(mux, alive)
         self.assert_gone([old])
+        # One batch was its own, one was about to be, and one more may have been decided by then.
+        self.assertIn(len(alive), range(_CONNECTIONS - 3 * _BATCH, _CONNECTIONS))
+        self.assert_logged(mux, alive)
+        self.assertNotRegex(mux.child.output, "Traceback|critical")
 
     def test_old_worker_is_killed(self) -> None:
         """If the old worker is killed, connections go on that the new one has, and it says how many were lost on the way."""
@@ -202,49 +242,6 @@ class UpgradeTest(UpgradeTestCase):
             mux.stop()
 
 
-_SHARED = 160
-_WORKER_IS_KILLED = """
-import os, signal
-
-def is_first():
-    try:
-        os.close(os.open({flag!r}, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        return False
-    os.write(1, b"worker %d is killed\\n" % os.getpid())
-    return True
-
-def change():
-    from txmux.processes.upgrade import handover
-
-{patch}
-
-os.register_at_fork(after_in_child=change)
-"""
-_WHO_TAKES = """
-    go_on = handover.Adopting._go_on
-
-    def killed(self, batch, which, kept=()):
-        if batch == 1 and is_first():
-            os.kill(os.getpid(), signal.SIGKILL)
-        go_on(self, batch, which, kept)
-
-    handover.Adopting._go_on = killed
-"""
-_WHO_GIVES = """
-    decide = handover._decide
-
-    async def killed(slots, admissions, number, batch, offer):
-        if number == 1 and is_first():
-            await offer
-            os.kill(os.getpid(), signal.SIGKILL)
-        return await decide(slots, admissions, number, batch, offer)
-
-    handover._decide = killed
-"""
-_SETTINGS = "workers = 2\ndrain_timeout = 10m\nsandbox = off"  # so that a worker may write the file
-
-
 class ReplacedTest(WorkersTestCase):
     """One of two workers is sent SIGTERM, so that its connections move."""
 
@@ -253,7 +250,7 @@ class ReplacedTest(WorkersTestCase):
         flag = str(make_folder(self) / "flag")
         customize(self, _WORKER_IS_KILLED.format(flag=flag, patch=patch))
         listening = self.backend()
-        mux = self.start(self.relaying(listening), _SETTINGS)
+        mux = self.start(self.relaying(listening), f"workers = 2\n{_SETTINGS}")
         replaced, _ = workers = workers_of(mux.child.pid)
         peers = []
         for pid in [*workers] * 4:  # so that each has many

@@ -24,7 +24,7 @@ from txmux.access.admission import Admission
 from txmux.net.channel.channel import Channel
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.processes.upgrade import handover
-from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
+from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.rules.model import Listener
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
 from txmux.telemetry.record import ConnectionRecord
@@ -118,6 +118,7 @@ class _Connection:
     is_here: bool = True
     state: str = "relaying"
     accepted_at: float = 0.0
+    stays: str | None = None
     counts_elsewhere: bool = False
     let_gone: bool = False
     there: Sockets | None = None
@@ -166,9 +167,10 @@ class _Model:
 
     Attributes:
         has_ended: Whether one of them has, before all was over.
+        was_late: Whether one of them may have been too late with an answer.
     """
 
-    has_ended = False
+    has_ended = was_late = False
 
     def __init__(self, places: Sequence[bool]) -> None:
         self.clock = Clock()
@@ -178,24 +180,28 @@ class _Model:
         )
         self.wires = []
         self.new = []
-        all_slots = []
+        takers = []
         for _ in range(2):
             adopting = Adopting(lambda _: factory)
-            slots = LeasedSlots()
+            taker = Taker()
             clock: Any = self.clock
-            here = slots.channel = Channel(slots.handlers, slots.channel_lost, clock)
+            here = taker.channel = Channel(taker.handlers, taker.channel_lost, clock)
             there = adopting.channel = Channel(adopting.handlers, adopting.channel_lost, clock)
             self.wires.append(_Wire(here, there))
             self.new.append(adopting)
-            all_slots.append(slots)
+            adopting.open()
+            takers.append(taker)
         connections: Any = self.known.values()
         self.done: list[int] = []
         self.failed: list[Any] = []
 
         async def move() -> None:
-            self.done.append(await hand_over(connections, all_slots))
-            for slots in all_slots:
-                slots.close_when_done()
+            moving = Round(connections, await opened(takers, clock))
+            await moving.run()
+            self.done.append(moving.moved)
+            self.stays = moving.stays
+            for taker in takers:
+                taker.close_when_done()
 
         Deferred.fromCoroutine(move()).addErrback(self.failed.append)
 
@@ -227,6 +233,7 @@ class _Model:
         if what < 2:
             wire.deliver(what)
         elif what == 2:
+            self.was_late = True
             self.clock.advance(6)
         elif what == 3:
             self.end([*self.known.values()][which % len(self.known)])
@@ -287,7 +294,11 @@ class SchedulesTest(SynchronousTestCase):
             model.finish()
             kept = [one for one in moved if one.keeps_slot]
             self.assertEqual({one.given_back for one in kept}, {1} if kept else set())
-            self.assertEqual([adopting.is_waiting for adopting in model.new], [False, False])
+            self.assertEqual([adopting.waiting for adopting in model.new], [0, 0])
+            left = sum(one.is_here for one in model.known.values())
+            self.assertEqual(sum(model.stays.values()), left)
+            if model.is_anybody_there() and not model.was_late:
+                self.assertEqual(left, 0, "another process would have taken it")
         finally:
             for wire in model.wires:
                 wire.cut()

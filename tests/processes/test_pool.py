@@ -24,7 +24,7 @@ class _Worker:
         asked: What it has yet to answer, by its kind.
     """
 
-    ready = True
+    ready = answers = True
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -44,6 +44,9 @@ class Old:
     async def accept(self) -> None:
         self.done.append("accept")
 
+    def hand_over(self, *_: object) -> list[Any]:
+        return []
+
 
 def upgrade_of(old: Old, *options: Any) -> Upgrade:
     exchange: Any = old

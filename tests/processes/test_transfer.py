@@ -34,6 +34,7 @@ class FlowsDoneTest(TestCase):
             {messages.FLOWS_DONE: lambda: told.append(None)}, lambda: ended.callback(None), reactor
         )
         attach(reactor, channel, far)
+        channel.send(messages.TAKES, connections=0, reads=True)
         await self.transfer.hand_over([own])
         await ended
         return len(told)

@@ -16,7 +16,7 @@ class LimitsTest(UpgradeTestCase):
 
     def served(self, settings: str, listener: str) -> None:
         """Upgrade a service with two that are relayed and one that is not, which may have three."""
-        _, gate = self.late()
+        gate = self.late_moves()
         listening = self.backend()
         ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
         rules = self.relaying(listening, f"detect_timeout = 10m\n{listener}\n{ssh}")
@@ -76,7 +76,7 @@ class PlacesTest(UpgradeTestCase):
         """Who waits in the old process gets the place of one that has moved, when that has ended; and then who waits in the new one."""
         listening = self.backend()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-        _, gate = self.late()
+        gate = self.late_moves()
         mux = self.upgrading(
             f"{RULES}[route all]\nmatch = any\nbackend = b\n"
             f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nqueue_timeout = 10m\n",

@@ -109,7 +109,7 @@ class MeanwhileTest(UpgradeTestCase):
     def test_reload_during_handover(self) -> None:
         """A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes."""
         admin = self.folder / "admin.sock"
-        _, gate = self.late()
+        gate = self.late_moves()
         for before, after in ((1, 2), (2, 1)):
             listening = self.backend()
             mux = self.upgrading(
@@ -144,7 +144,7 @@ class MeanwhileTest(UpgradeTestCase):
     def test_stop_during_handover(self) -> None:
         """A new process that stops does so at once, though a reload and an upgrade of it wait for the connections of the old one."""
         admin = self.folder / "admin.sock"
-        _, gate = self.late()
+        gate = self.late_moves()
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), f"drain_timeout = 10m\nadmin = unix:{admin}")
         client, server = self.relayed(mux, listening)
@@ -219,18 +219,21 @@ class MeanwhileTest(UpgradeTestCase):
         mux.stop()
 
     def test_no_descriptors_for_handover(self) -> None:
-        """An old process that may open nothing more to hand its connections over keeps them, and ends with the last of them."""
+        """An old process that may open nothing to hand its connections over reports that, and does so once it may."""
         leave_unmeasured(self)  # which takes a descriptor
-        ready, gate = self.late()
+        ready, gate = self.late("_count_on")
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), "drain_timeout = 10m\nworkers = 2")
         pair = self.relayed(mux, listening)
-        old = mux.replace()
+        mux.ask()
         eventually(ready.exists, "the old process is about to hand over")
-        resource.prlimit(old, resource.RLIMIT_NOFILE, (3, 2**10))
+        old, limits = mux.pid, resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(old, resource.RLIMIT_NOFILE, (3, limits[1]))
         gate.touch()
-        mux.child.wait_for("connections cannot be handed over, and end with this process")
-        mux.child.wait_for("connections handed over: 0, in")
+        mux.switched()
+        mux.child.wait_for("cannot hand over its connections yet: .*Too many open files")
+        mux.child.wait_for("handed over: 0, in .* until .* UTC: 1 not taken; .* offered again")
+        resource.prlimit(old, resource.RLIMIT_NOFILE, limits)
+        self.assert_gone([old])
         self.all_end([pair])
         self.assertEqual(mux.take_one()["reason"], "done")
-        self.assert_gone([old])

@@ -150,11 +150,29 @@ class Running(Upgrading):
         self._begin()
 
 
+_LATE_MOVES = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade import transfer
+
+    opened = transfer.opened
+
+    async def late(takers, clock):
+        from twisted.internet.task import deferLater
+
+        while not os.path.exists({gate!r}):
+            await deferLater(clock, 0.01)
+        return await opened(takers, clock)
+
+    transfer.opened = late
+"""
 _LATE = """
 import os, sys
 if "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade import upgrade
     from txmux.processes.upgrade.upgrade import Upgrade
 
+    upgrade._STILL = 1.0
     step = Upgrade.{step}
 
     async def late(self, *arguments):
@@ -178,7 +196,14 @@ class UpgradeTestCase(WorkersTestCase):
         self.addCleanup(mux.kill)
         return self.own(mux)
 
-    def late(self, step: str = "_hand_over") -> tuple[Path, Path]:
+    def late_moves(self) -> Path:
+        """Have workers wait before they hand connections over; give the file for which they wait."""
+        gate = make_folder(self) / "gate"
+        gate.parent.chmod(0o755)  # workers may be another user's
+        customize(self, _LATE_MOVES.format(gate=str(gate)))
+        return gate
+
+    def late(self, step: str) -> tuple[Path, Path]:
         """Have old processes wait with a step of upgrades; give the file that says so, and the one for which they wait."""
         ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
         customize(self, _LATE.format(step=step, ready=str(ready), gate=str(gate)))

@@ -32,9 +32,8 @@ class MovingTest(MuxTestCase):
 
     def suspend(self) -> tuple[MuxProtocol, MovedConnection, Sockets]:
         connection = next(iter(self.old.connections)).expand()
-        suspended = connection.suspend()
-        assert suspended is not None
-        return connection, *suspended
+        self.assertIsNone(connection.stays)
+        return connection, *connection.suspend()
 
     def move(self, **settings: Any) -> MuxFactory:
         connection, moved, sockets = self.suspend()
@@ -145,7 +144,7 @@ class MovingTest(MuxTestCase):
         port = self.mux([route("ssh", backend_at(1))])
         client = await self.connect_read(port, b"SS")
         connection = self.only()
-        self.assertIsNone(connection.suspend())
+        self.assertEqual(connection.stays, "undecided")
         client.close()
         await self.logged()
 

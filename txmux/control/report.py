@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -22,11 +22,13 @@ class Report:
         ok: Whether it was made, by all workers.
         changes: A description of what has changed, on one line; empty if nothing has.
         errors: Why it was not made, one line each.
+        details: Further fields of the answer to the operator.
     """
 
     ok: bool
     changes: str = ""
     errors: Sequence[str] = ()
+    details: Mapping[str, Any] = attrs.field(factory=dict)
 
     @classmethod
     def refused(cls, problem: object) -> Report:

@@ -106,6 +106,10 @@ class ListeningPorts:
         """Whether this process has all flows: it reads datagrams, or did until it retired, and has not handed its flows over."""
         return self._datagrams and not self._gave_flows
 
+    @property
+    def reads_datagrams(self) -> bool:
+        return self._datagrams
+
     def flows_handed_over(self) -> None:
         self._gave_flows = True
 

@@ -26,7 +26,7 @@ from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
-from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, accepted_at
+from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
 from txmux.tcp.served import Counted, count_bytes, note_decision, note_end, note_multipath
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
@@ -297,12 +297,14 @@ class MuxProtocol(End, Client):
 
     # Moving to another process.
 
-    def suspend(self) -> tuple[MovedConnection, Sockets] | None:
-        """Stop, and return what another process needs; ``None`` if that is impossible. `resume` or `let_go` is next."""
-        suspended = self.stage.suspend()
-        if suspended is None:
-            return None
-        relay, timeouts, waited, sockets = suspended
+    @property
+    def stays(self) -> StayReason | None:
+        """Why it cannot move; ``None`` if it can."""
+        return self.stage.stays
+
+    def suspend(self) -> tuple[MovedConnection, Sockets]:
+        """Stop, and return what another process needs, unless it `stays`. `resume` or `let_go` is next."""
+        relay, timeouts, waited, sockets = self.stage.suspend()
         age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
         version = self.configuration.version
         moved = MovedConnection(

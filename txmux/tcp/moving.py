@@ -6,7 +6,7 @@ import base64
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
@@ -21,6 +21,24 @@ _LONGEST = 60.0
 
 Sockets: TypeAlias = tuple[socket.socket, ...]
 """The sockets of the client and, unless it waits for one, of the server."""
+
+StayReason = Literal[
+    "undecided",
+    "being connected",
+    "TLS ends here",
+    "TLS to the server",
+    "own protocol",
+    "limited rate",
+    "portable relay",
+    "UDP",
+    "ending",
+    "error",
+    "refused",
+    "not taken",
+]
+"""Why a connection stays in a process that hands connections over. The last three could have moved."""
+
+COULD_MOVE = frozenset[StayReason](("error", "refused", "not taken"))
 
 SlotRelease: TypeAlias = "Callable[[Callable[[], None]], None]"
 """Releases the slot that a connection still has in the pool of a process that it has left. Calls its argument when

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from txmux.net.tls.termination import AgreedTLS
     from txmux.tcp.configuration import Configuration
     from txmux.tcp.io_runtime import IORuntime
-    from txmux.tcp.moving import MovedConnection, Sockets
+    from txmux.tcp.moving import MovedConnection, Sockets, StayReason
     from txmux.tcp.preconnection import Preconnection
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
@@ -131,13 +131,28 @@ class Stage:
 
     # Moving to another process.
 
-    def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets] | None:
-        """Stop, and return the parts of a `MovedConnection` that this stage has; ``None`` if it cannot move. `resume` or `let_go` is next."""
+    @property
+    def stays(self) -> StayReason | None:
+        """Why it cannot move; ``None`` if it can."""
+        return _STAYS.get(self.state, "undecided")
+
+    def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
+        """Stop, and return the parts of a `MovedConnection` that this stage has, unless it `stays`. `resume` or `let_go` is next."""
+        raise NotImplementedError
 
     def resume(self, moved: MovedConnection) -> None: ...
 
     def let_go(self) -> None:
         """Forget the sockets, which another process has, too."""
+
+
+_STAYS: dict[ConnectionState, StayReason] = {
+    "serving": "own protocol",
+    "handing-over": "ending",
+    "rejecting": "ending",
+    "closing": "ending",
+    "over": "ending",
+}
 
 
 class _Over(Stage):

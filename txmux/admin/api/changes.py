@@ -48,7 +48,7 @@ def _reported(report: Report, status: int, message: str = "") -> ApiAnswer:
         why = report.errors[0]
         text = f"{message}: {why}" if message else why
         raise RefusedError(status, text, report.errors, summary=message)
-    return ApiAnswer.done(report.changes)
+    return ApiAnswer.done(report.changes, **report.details)
 
 
 @RESOURCES.change(

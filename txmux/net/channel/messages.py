@@ -128,8 +128,8 @@ LEAVE = _to_worker(
 )
 HAND_OVER = _to_worker(
     "hand_over",
-    "move the connections over these pairs of sockets; the answer is how many have moved",
-    answer=_NUMBER,
+    "move the connections over these pairs of sockets, as soon as the workers at the other ends take some; the answer is how many have moved, and how many stay, by the reason",
+    answer=_OBJECT,
     descriptors=1_000,
 )
 TAKE_OVER = _to_worker(
@@ -304,7 +304,7 @@ SERVE = _to_successor(
 )
 ADOPT_CONNECTIONS = _to_successor(
     "adopt_connections",
-    "pairs of sockets over which connections will come",
+    "pairs of sockets over which the connections of one worker will come, one for each new worker",
     answer=NOTHING,
     descriptors=10_000,
 )
@@ -344,7 +344,7 @@ _to_taker = _between("giving worker", "taking worker")
 
 ADOPT = _to_taker(
     "adopt",
-    "the state of each connection (`MovedConnection`) with its two descriptors; the answer names those that the new process can take",
+    "the state of each connection (`MovedConnection`) with its two descriptors; the answer names those that the new process takes, and how many it has",
     batch=_NUMBER,
     connections=_OBJECT,
     answer=_OBJECT,
@@ -381,6 +381,12 @@ FLOWS_DONE = _to_taker("flows_done", "all flows have come: unknown addresses are
 
 _to_giver = _between("taking worker", "giving worker")
 
+TAKES = _to_giver(
+    "takes",
+    "it takes connections from now on; how many it has, and whether it reads the UDP ports",
+    connections=_NUMBER,
+    reads=_FLAG,
+)
 ENDED = _to_giver(
     "ended",
     "a connection with a slot ended; answered when the old process has released the slot",

@@ -209,14 +209,14 @@ class Relay:
     def _movable(self) -> list[MovableSide]:
         return [side for side in (self._client, self._server) if isinstance(side, MovableSide)]
 
-    def suspend(self) -> RelayState | None:
-        """Leave both sockets alone; next is `resume`, or `let_go` when another relay has them.
+    @property
+    def is_movable(self) -> bool:
+        """Whether it can be moved: its bytes do not pass through transports, and it is not ending."""
+        return not self.ending and isinstance(self._client, MovableSide)
 
-        ``None`` if it cannot be moved: its bytes pass through transports, or it is ending anyway.
-        """
+    def suspend(self) -> RelayState:
+        """Leave both sockets alone, if it `is_movable`; next is `resume`, or `let_go` when another relay has them."""
         sides = self._movable()
-        if self.ending or not sides:
-            return None
         now = self.seconds()
         try:
             client, server = (
@@ -225,7 +225,7 @@ class Relay:
         except MemoryError:  # bytes may be missing
             MEMORY.lacks()
             self.abort("error")
-            return None
+            raise
         except Exception:
             for side in sides:
                 side.resume()

@@ -1,174 +1,309 @@
-"""Hands connections over to another process: the giving side and the adopting side.
+"""Hands connections over to other processes: the giving side and the adopting side.
 
-Over a channel between the two, a batch at a time::
+Over a channel to each process that takes some, a batch at a time::
 
-    old: adopt   the record of each connection, and its two descriptors; for clients that wait for a server it is
-                 adopt_waiting, with one descriptor each
-    new:         which of them it can take; it does not touch them yet
-    old: go_on   which of them are the new one's, and are forgotten here; the others are resumed here
+    new: takes     that it can take connections now, how many it has, and whether it reads the datagrams of all
+    old: adopt     the record of each connection, and its two descriptors; for clients that wait for a server it is
+                   adopt_waiting, with one descriptor each
+    new:           which of them it takes, and how many connections it has then; it does not touch them yet
+    old: go_on     which of them are the new one's, and are forgotten here; the others are resumed here
 
 Only the old process decides which process keeps a connection, in one message. The new one touches a socket only after that message. If
 it never arrives, since either process has ended, the new one closes its descriptors. So no byte is read or written by both, in any case.
+No third process is needed once the channels are there.
 
-Where a server has a limit, the old process keeps the slot of a connection that has moved, until the new one reports its end: see
-`txmux.processes.upgrade.handover`.
+Each batch goes to the process with the fewest connections. What one does not take, since it has ended or does not answer, is
+offered to the others. A connection that cannot move stays alone, and the reason is counted.
 
-While the new process works on one batch, the old one prepares the next; more would only be suspended for longer.
+Where a server has a limit, the old process keeps the slot of a connection that has moved, until the new one reports its end: see `Taker`.
+
+While the new processes work on some batches, the old one prepares the next; more would only be suspended for longer.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import itertools
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, gatherResults  # noqa: A004 - this is what it raises
 from twisted.logger import Logger
 
 from txmux.access.admission import Admission
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.channel import Channel, ChannelError, Liveness
+from txmux.net.channel.channel import Channel, ChannelError, GoneError, Liveness
 from txmux.net.channel.message import Message
 from txmux.processes.workers.received_rules import close, sockets_of
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.lean import Stream
 from txmux.tcp.listener import MuxFactory
-from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, Unpacking, packed
+from txmux.tcp.moving import (
+    MovedConnection,
+    SlotRelease,
+    Sockets,
+    StayReason,
+    Unpacking,
+    packed,
+)
 
 _Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
-_Taken: TypeAlias = tuple[set[int], bool]
 _Offered: TypeAlias = tuple[MuxFactory, MovedConnection, Sockets]
 
 _BATCH = 25
 """Connections in a batch: more are suspended for longer, fewer cost more messages."""
+_SHARES = 4
+"""Batches for each process, at least, so that each gets as many connections."""
 _UNDER_WAY = 2
-"""Batches that are offered and not yet decided."""
+"""Batches that one process is offered and that are not decided yet."""
 _HELD = 2**22
 """Bytes held by connections that complete a batch; a connection may hold as much as two pipes."""
-_PATIENCE = 10.0
-"""Seconds that the other process may take for a batch."""
+_PATIENCE = 2.0
+"""Seconds that another process may take for a batch, or to open after the first one has."""
 
 _log = Logger()
 
 
-async def hand_over(connections: Iterable[Stream], channels: Iterable[LeasedSlots]) -> int:
-    """Move all connections that can be moved to other processes, which get a share each; return how many were."""
-    batches = _batches(list(connections))
-    moved = await gatherResults(
-        [Deferred.fromCoroutine(_hand_to(channel, batches)) for channel in channels],
-        consumeErrors=True,
-    )
-    return sum(moved)
+async def opened(takers: Sequence[Taker], clock: Any) -> list[Taker]:
+    """Wait until one of the other processes can take connections, then a moment for the others, and return all that can."""
+    opening = [taker.opened for taker in takers]
+    if not opening:
+        return []
+    await DeferredList(opening, fireOnOneCallback=True, consumeErrors=True)
+    with suppress(TimeoutError):
+        await DeferredList(opening, consumeErrors=True).addTimeout(_PATIENCE, clock)
+    return [taker for taker in takers if taker.is_able]
 
 
-def _batches(connections: Iterable[Stream]) -> Iterator[list[_Suspended]]:
-    """Suspend connections, one batch at a time, when a process is ready to take it; at last those that wait, as they came."""
-    every = list(connections)
-    for waiting in (False, True):
+class Round:
+    """Moves all connections that can be moved to the processes that take them.
+
+    Attributes:
+        moved: How many were.
+        stays: How many were not, by the reason.
+    """
+
+    def __init__(self, connections: Iterable[Stream], takers: Iterable[Taker]) -> None:
+        # So that several old processes do not begin with the same one.
+        self._takers = random.sample([*takers], k=len([*takers]))
+        in_order: list[Any] = sorted(connections, key=lambda one: one.accepted_at)
+        self._left = deque(in_order)
+        self._waiting: deque[Any] = deque()  # for a server: they move last, as they came
+        self._size = min(_BATCH, 1 + len(in_order) // (_SHARES * max(1, len(self._takers))))
+        self._numbers = itertools.count()
+        self.moved = 0
+        self.stays: Counter[StayReason] = Counter()
+
+    async def run(self) -> None:
+        takers = self._takers
+        lanes = [Deferred.fromCoroutine(self._lane()) for _ in range(len(takers) + 1)]
+        await gatherResults(lanes)
+        await gatherResults([Deferred.fromCoroutine(taker.finish()) for taker in takers])
+        for one in (*self._left, *self._waiting):
+            if one.record.reason is None:
+                self.stays[one.expand().stays or "not taken"] += 1
+
+    async def _lane(self) -> None:
+        while (taker := self._next_taker()) is not None and (batch := self._next_batch()):
+            number = next(self._numbers)
+            self._decide(taker, number, batch, await taker.offer(number, batch))
+
+    def _next_taker(self) -> Taker | None:
+        free = [one for one in self._takers if one.is_able and len(one.offered) < _UNDER_WAY]
+        return min(free, key=lambda one: one.expected, default=None)
+
+    def _next_batch(self) -> list[_Suspended]:
+        """Suspend connections, when a process is ready to take them; in a batch, either all or none wait for a server."""
         batch: list[_Suspended] = []
         held = 0
-        for one in sorted(every, key=lambda one: one.accepted_at) if waiting else every:
+        while len(batch) < self._size and held < _HELD and (self._left or self._waiting):
+            queue = self._left or self._waiting
+            one = queue.popleft()
             if one.record.reason is not None:
                 continue  # it has ended meanwhile
             try:
-                connection = one.expand()
-                if (connection.state == "connecting") is not waiting:
+                connection: MuxProtocol = one.expand()
+                is_waiting = connection.state == "connecting"
+                if is_waiting and queue is self._left:
+                    self._waiting.append(connection)
                     continue
-                suspended = connection.suspend()
+                if batch and (batch[0][1].waited is not None) != is_waiting:
+                    queue.appendleft(connection)
+                    break
+                if (why := connection.stays) is not None:
+                    self.stays[why] += 1
+                    continue
+                moved, sockets = connection.suspend()
             except Exception as problem:  # noqa: BLE001 - one that cannot move must not keep the others here
                 _log.error(
                     "{id} cannot be moved, and stays: {why!r}", id=one.record.id, why=problem
                 )
+                self.stays["error"] += 1
                 continue
-            if suspended is None:
-                continue
-            moved, sockets = suspended
             batch.append((connection, moved, sockets))
             held += len(moved.relay.client.held) + len(moved.relay.server.held)
-            if len(batch) == _BATCH or held >= _HELD:
-                yield batch
-                batch, held = [], 0
-        if batch:
-            yield batch
+        return batch
+
+    def _decide(
+        self, taker: Taker, number: int, batch: list[_Suspended], taken: set[int] | None
+    ) -> None:
+        """Decide which of a batch move to the other process; without an answer of that, they are offered to another one."""
+        if not taker.channel.is_open:  # it drops them
+            taken = None
+        going, again = [], []
+        for index, (connection, moved, _) in enumerate(batch):
+            if connection.record.reason is not None:
+                continue  # it was ended meanwhile
+            if taken is not None and index in taken:
+                going.append(index)
+                continue
+            _resume(connection, moved)
+            if taken is None:
+                again.append(connection)
+            else:
+                self.stays["refused"] += 1
+        queue = self._left if batch[0][1].waited is None else self._waiting
+        queue.extendleft(reversed(again))
+        self.moved += len(going)
+        taker.take(number, {index: batch[index][0] for index in going})
 
 
-async def _hand_to(slots: LeasedSlots, batches: Iterator[list[_Suspended]]) -> int:
-    channel, count = slots.channel, 0
-    admissions: set[Admission] = set()
-    offered: deque[tuple[int, list[_Suspended], Deferred[_Taken]]] = deque()
-    for number, batch in enumerate(batches if channel.is_open else ()):
-        offered.append((number, batch, Deferred.fromCoroutine(_offer(channel, number, batch))))
-        if len(offered) == _UNDER_WAY:
-            count += await _decide(slots, admissions, *offered.popleft())
-        if not channel.is_open:
-            break
-    while offered:
-        count += await _decide(slots, admissions, *offered.popleft())
-    if count and not await _received(channel):
-        for admission in admissions:
-            admission.none_come()
-    return count
-
-
-async def _offer(channel: Channel, number: int, batch: list[_Suspended]) -> _Taken:
-    """Offer a batch; return which of it the other process takes, and whether it will report their ends."""
+def _resume(connection: MuxProtocol, moved: MovedConnection) -> None:
     try:
-        answer = await channel.ask(
-            messages.ADOPT if batch[0][1].waited is None else messages.ADOPT_WAITING,
-            seconds=_PATIENCE,
-            descriptors=[end.fileno() for _, _, sockets in batch for end in sockets],
-            batch=number,
-            connections=packed(moved for _, moved, _ in batch),
-        )
-        return set(answer["taken"]), bool(answer.get("tells", False))
-    except (ChannelError, KeyError, TypeError) as problem:
-        _log.warn("connections cannot be handed over, this process keeps them: {why}", why=problem)
-        return set(), False
+        connection.resume(moved)
+    except Exception as problem:  # noqa: BLE001 - its failure must not affect the next one
+        _log.error("{id} cannot go on, and is ended: {why!r}", id=moved.record.id, why=problem)
+        connection.transport.abortConnection()
+        connection.over("error")
 
 
-async def _decide(
-    slots: LeasedSlots,
-    admissions: set[Admission],
-    number: int,
-    batch: list[_Suspended],
-    offer: Deferred[_Taken],
-) -> int:
-    """Decide which of a batch move to the other process, and return their number; add their slots."""
-    channel = slots.channel
-    taken, reports_ends = await offer
-    if not channel.is_open:  # the other process drops them
-        taken = set()
-    going = []
-    for index, (connection, moved, _) in enumerate(batch):
-        if connection.record.reason is not None:
-            continue  # it was ended meanwhile
-        if index in taken:
-            going.append(index)
+class Taker:
+    """A process that takes connections, as the one that hands them over sees it.
+
+    Each process counts a server's limit by itself. A connection that has moved still counts in its old process until it
+    ends: otherwise a client waiting there would be let in although the server is as busy as before. In its new process,
+    the slot is free only if no client that has waited longer in the old one takes it.
+
+    Attributes:
+        channel: To it; closed after the last slot, once `close_when_done` was called.
+        opened: Fires when it can take connections, or fails when it has ended before.
+        is_able: Whether it can: it has opened, and has not failed to answer since.
+        reads_datagrams: Whether flows of UDP are for it.
+        offered: The sizes of the batches that it has not answered, by their numbers.
+    """
+
+    channel: Channel
+    is_able = reads_datagrams = False
+
+    def __init__(self) -> None:
+        self.opened: Deferred[None] = Deferred()
+        self.offered: dict[int, int] = {}
+        self._has = 0
+        self._admissions: set[Admission] = set()
+        self._leased: dict[str, SlotRelease] = {}
+        self._answering = 0
+        self._is_closing = False
+
+    @property
+    def handlers(self) -> dict[Message, Callable[..., object]]:
+        return {
+            messages.TAKES: self._opens,
+            messages.ENDED: self._ended,
+            messages.ALIVE: _nothing,
+        }
+
+    def _opens(self, connections: int, *, reads: bool = False) -> None:
+        if not self.opened.called:
+            self.is_able, self.reads_datagrams, self._has = True, reads, connections
+            self.opened.callback(None)
+
+    @property
+    def expected(self) -> int:
+        """How many connections it has if it takes all that it is offered."""
+        return self._has + sum(self.offered.values())
+
+    async def offer(self, number: int, batch: list[_Suspended]) -> set[int] | None:
+        """Offer a batch; return which of it the process takes, or ``None`` if it does not answer; then it is not asked again."""
+        self.offered[number] = len(batch)
+        try:
+            answer = await self.channel.ask(
+                messages.ADOPT if batch[0][1].waited is None else messages.ADOPT_WAITING,
+                seconds=_PATIENCE,
+                descriptors=[end.fileno() for _, _, sockets in batch for end in sockets],
+                batch=number,
+                connections=packed(moved for _, moved, _ in batch),
+            )
+            taken, self._has = set(answer["taken"]), int(answer["connections"])
+        except (ChannelError, KeyError, TypeError, ValueError) as problem:
+            _log.info("a process takes no connections: {why}", why=problem)
+            self.is_able = False
+            return None
         else:
-            connection.resume(moved)
-    # From here on they belong to the other process, in any case.
-    leased = [index for index in going if reports_ends and batch[index][0].keeps_slot]
-    for index in going:  # before the other one counts them
-        admissions.add(batch[index][0].count_elsewhere())
-    channel.send(messages.GO_ON, batch=number, which=going, kept=leased)
-    for index in going:
-        connection, moved, _ = batch[index]
-        release_slot = connection.let_go(keeps_slot=index in leased)
-        if release_slot is not None:
-            slots.keep(moved.record.id, release_slot)
-    return len(going)
+            return taken
+        finally:
+            del self.offered[number]
 
+    def take(self, number: int, connections: dict[int, MuxProtocol]) -> None:
+        """Leave connections of a batch, by their indexes in it, to the process; they belong to it from here on, in any case."""
+        leased = {index for index, one in connections.items() if one.keeps_slot}
+        for one in connections.values():  # before the other process counts them
+            self._admissions.add(one.count_elsewhere())
+        self.channel.send(messages.GO_ON, batch=number, which=[*connections], kept=[*leased])
+        for index, one in connections.items():
+            try:
+                release_slot = one.let_go(keeps_slot=index in leased)
+            except Exception as problem:  # noqa: BLE001 - as above
+                _log.error("{id} has moved: {why!r}", id=one.record.id, why=problem)
+                continue
+            if release_slot is not None:
+                self._leased[one.record.id] = release_slot
 
-async def _received(channel: Channel) -> bool:
-    """Wait until the other process has received everything, which would be lost if this one ended."""
-    try:
-        await channel.ask(messages.RECEIVED, seconds=_PATIENCE)
-    except ChannelError:
-        return False
-    return True
+    async def finish(self) -> None:
+        """Wait until the process has received everything, which would be lost if this one ended."""
+        if self._admissions:
+            try:
+                await self.channel.ask(messages.RECEIVED, seconds=_PATIENCE)
+            except ChannelError:
+                for admission in self._admissions:
+                    admission.none_come()
+
+    def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
+        """Release a slot; answer when no connection here uses it."""
+        release_slot = self._leased.pop(id, None)
+        if release_slot is None:
+            return None
+        free: Deferred[None] = Deferred()
+        self._answering += 1
+        free.addBoth(self._answered)
+        release_slot(lambda: free.callback(None))
+        return free
+
+    def _answered(self, _: object) -> None:
+        self._answering -= 1
+        # The answer is sent first.
+        self.channel.clock.callLater(0, self._close_if_done)
+
+    def close_when_done(self) -> None:
+        """Close the channel as soon as no slot is kept."""
+        self._is_closing = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._is_closing and not self._leased and not self._answering:
+            self.channel.close()
+
+    def channel_lost(self) -> None:
+        """Release all slots: the process that leased them has ended."""
+        self.is_able = False
+        if not self.opened.called:
+            self.opened.errback(GoneError())
+        leased, self._leased = self._leased, {}
+        for release_slot in leased.values():
+            release_slot(_nothing)
 
 
 class Adopting:
@@ -177,6 +312,7 @@ class Adopting:
     Args:
         while_moving: Entered while connections arrive.
         decided: Called whenever the other process has decided about a batch.
+        count: Returns how many connections this process has, with those that it is offered.
 
     Attributes:
         is_closed: Whether no further connections are taken: this process is about to end.
@@ -191,10 +327,12 @@ class Adopting:
         factory: Callable[[str], MuxFactory],
         while_moving: AbstractContextManager[object] | None = None,
         decided: Callable[[], object] = lambda: None,
+        count: Callable[[], int] = lambda: 0,
     ) -> None:
         self._factory = factory
         self._while_moving = while_moving or nullcontext()
         self._decided = decided
+        self._count = count
         self._offered: dict[int, dict[int, _Offered]] = {}
         self._are_moving = False
         self._liveness: Liveness | None = None
@@ -209,13 +347,17 @@ class Adopting:
         }
 
     @property
-    def is_waiting(self) -> bool:
-        return any(self._offered.values())
+    def waiting(self) -> int:
+        """How many connections the other process has not decided about."""
+        return sum(map(len, self._offered.values()))
+
+    def open(self, *, reads: bool = False) -> None:
+        """Report that this process can take connections now; `reads` if it reads the datagrams of all."""
+        self.channel.send(messages.TAKES, connections=self._count(), reads=reads)
 
     def channel_lost(self) -> None:
         """Close what was offered: the other process has ended before its decision."""
-        lost = sum(map(len, self._offered.values()))
-        if lost:
+        if lost := self.waiting:
             _log.warn(
                 "connections lost: {count}, since the old process ended before it had decided which process keeps them",
                 count=lost,
@@ -235,6 +377,9 @@ class Adopting:
         self, batch: int, connections: dict[str, Any], descriptors: Sequence[int]
     ) -> dict[str, Any]:
         ends, rows = sockets_of(descriptors), connections["rows"]
+        if self.is_closed:
+            close(ends)
+            raise ChannelError("the process is about to end")
         each = len(ends) // max(1, len(rows))
         if not self._are_moving:
             self._are_moving = True
@@ -243,9 +388,6 @@ class Adopting:
         unpacking = Unpacking(connections["names"])
         for index, row in enumerate(rows):
             sockets = tuple(ends[index * each : (index + 1) * each])
-            if self.is_closed:
-                close(sockets)
-                continue
             try:
                 moved = unpacking.read(row)
                 factory = self._factory(moved.record.listener)
@@ -257,7 +399,7 @@ class Adopting:
                 close(sockets)
                 continue
             offered[index] = factory, moved, sockets
-        return {"taken": [*offered], "tells": True}
+        return {"taken": [*offered], "connections": self._count()}
 
     def _go_on(self, batch: int, which: Sequence[int], kept: Sequence[int] = ()) -> None:
         for index, (factory, moved, sockets) in self._offered.pop(batch, {}).items():
@@ -297,60 +439,3 @@ def _adopt(
 
 def _nothing() -> None:
     pass
-
-
-class LeasedSlots:
-    """The slots of connections that have moved over one channel.
-
-    Each process counts a server's limit by itself. A connection that has moved still counts in its old process until it
-    ends: otherwise a client waiting there would be let in although the server is as busy as before. In its new process,
-    the slot is free only if no client that has waited longer in the old one takes it.
-
-    Attributes:
-        channel: As above; closed after the last one, once `close_when_done` was called.
-    """
-
-    channel: Channel
-
-    def __init__(self) -> None:
-        self._leased: dict[str, SlotRelease] = {}
-        self._answering = 0
-        self._is_closing = False
-
-    @property
-    def handlers(self) -> dict[Message, Callable[..., object]]:
-        return {messages.ENDED: self._ended, messages.ALIVE: _nothing}
-
-    def keep(self, identity: str, release_slot: SlotRelease) -> None:
-        self._leased[identity] = release_slot
-
-    def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
-        """Release a slot; answer when no connection here uses it."""
-        release_slot = self._leased.pop(id, None)
-        if release_slot is None:
-            return None
-        free: Deferred[None] = Deferred()
-        self._answering += 1
-        free.addBoth(self._answered)
-        release_slot(lambda: free.callback(None))
-        return free
-
-    def _answered(self, _: object) -> None:
-        self._answering -= 1
-        # The answer is sent first.
-        self.channel.clock.callLater(0, self._close_if_done)
-
-    def close_when_done(self) -> None:
-        """Close the channel as soon as no slot is kept."""
-        self._is_closing = True
-        self._close_if_done()
-
-    def _close_if_done(self) -> None:
-        if self._is_closing and not self._leased and not self._answering:
-            self.channel.close()
-
-    def channel_lost(self) -> None:
-        """Release all slots: the process that leased them has ended."""
-        leased, self._leased = self._leased, {}
-        for release_slot in leased.values():
-            release_slot(_nothing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,11 +18,12 @@ from twisted.logger import Logger
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.message import Message
-from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
+from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.processes.workers.received_rules import sockets_of
 from txmux.serving.serving import Serving
 from txmux.tcp.lean import Stream
 from txmux.tcp.listener import MuxFactory
+from txmux.tcp.moving import StayReason
 
 if TYPE_CHECKING:
     from txmux.udp.port import DatagramPort
@@ -74,6 +76,9 @@ UNCOLLECTED = _Uncollected()
 """The one of this process."""
 
 
+_NOT_YET = -1
+"""For a process that has not been told that its connections are taken; nothing of that number is awaited."""
+
 _PATIENCE = 10.0
 """Seconds for connections on their way to arrive when this process ends."""
 
@@ -88,7 +93,7 @@ class ConnectionTransfer:
         self._reactor = reactor
         self._adopting: dict[Adopting, int] = {}  # with `ListeningPorts.awaited` at its start
         self._giving = 0
-        self._leased_slots: set[LeasedSlots] = set()
+        self._takers: set[Taker] = set()
         self._is_closed = False
         self._quiet: Deferred[None] | None = None
 
@@ -102,8 +107,10 @@ class ConnectionTransfer:
         Connections promised to another process would be lost with this one, without a line in the log.
         """
         self._is_closed = True
-        for adopting in self._adopting:
+        for adopting, awaited in self._adopting.items():
             adopting.is_closed = True
+            if awaited == _NOT_YET:
+                adopting.channel.close()
         if self._is_moving():
             self._quiet = Deferred()
             with suppress(defer.TimeoutError):
@@ -111,83 +118,108 @@ class ConnectionTransfer:
             self._quiet = None
 
     def _is_moving(self) -> bool:
-        return self._giving > 0 or any(one.is_waiting for one in self._adopting)
+        return self._giving > 0 or any(one.waiting for one in self._adopting)
 
     def _moved(self) -> None:
         if self._quiet is not None and not self._quiet.called and not self._is_moving():
             self._quiet.callback(None)
 
-    async def _hand_over_flows(self, to: Sequence[LeasedSlots]) -> int:
+    async def _hand_over_flows(self, takers: Sequence[Taker]) -> tuple[int, Counter[StayReason]]:
         flows = [one for one in self._serving.connections() if not isinstance(one, Stream)]
         # Another process may have the flows already, on their way to others: then only that one knows when all have arrived.
         ports = self._serving.listening_ports
-        owns_flows = ports.owns_flows
+        reader = next((one for one in takers if one.reads_datagrams), None)
+        if reader is None:
+            return 0, Counter({"not taken": len(flows)})
         moved = 0
-        for slots in to:
-            if flows:
-                from txmux.udp.handover import hand_over_flows  # noqa: PLC0415 - imported only where there are flows
+        if flows:
+            from txmux.udp.handover import hand_over_flows  # noqa: PLC0415 - imported only where there are flows
 
-                # One may be of a version that knows no flows.
-                with suppress(ChannelError, KeyError, TypeError):
-                    moved += await hand_over_flows(flows, slots.channel)
-            if owns_flows:
-                slots.channel.send(messages.FLOWS_DONE)
-                ports.flows_handed_over()
-        return moved
+            try:
+                moved = await hand_over_flows(flows, reader.channel)
+            except (ChannelError, KeyError, TypeError):
+                return 0, Counter({"not taken": len(flows)})
+        if ports.owns_flows:
+            for taker in takers:
+                taker.channel.send(messages.FLOWS_DONE)
+            ports.flows_handed_over()
+        return moved, Counter({"UDP": len(flows) - moved})
 
-    async def hand_over(self, ends: Sequence[socket.socket]) -> int:
-        """Move the connections that can be moved to the processes at the other ends; return how many were.
+    async def hand_over(self, ends: Sequence[socket.socket]) -> dict[str, Any]:
+        """Move the connections that can be moved to the processes at the other ends, as soon as these can take them.
 
-        The ends are closed.
+        The ends are closed. Returns how many have `moved`, and how many `stay` by the reason.
         """
-        all_slots = [*filter(None, map(self._open_lease, ends))]
+        takers = [*filter(None, map(self._make_taker, ends))]
         self._giving += 1
         try:
+            able = await opened(takers, self._reactor)
             # First, since datagrams wait nowhere for long.
-            moved = await self._hand_over_flows(all_slots)
+            flows, stays = await self._hand_over_flows(able)
             connections = self._serving.connections()
-            streams = [one for one in connections if isinstance(one, Stream)]
-            return moved + await hand_over(streams, all_slots)
+            moving = Round([one for one in connections if isinstance(one, Stream)], able)
+            await moving.run()
+            return {"moved": flows + moving.moved, "stays": +(stays + moving.stays)}
         finally:
             self._giving -= 1
-            for slots in all_slots:
-                slots.close_when_done()
+            for taker in takers:
+                taker.close_when_done()
             self._moved()
 
-    def _open_lease(self, end: socket.socket) -> LeasedSlots | None:
-        slots = LeasedSlots()
+    def _make_taker(self, end: socket.socket) -> Taker | None:
+        taker = Taker()
 
         def lost() -> None:
-            self._leased_slots.discard(slots)
-            slots.channel_lost()
+            self._takers.discard(taker)
+            taker.channel_lost()
 
         try:
-            slots.channel = self._channel(end, slots.handlers, lost)
+            taker.channel = self._channel(end, taker.handlers, lost)
         except OSError as problem:  # descriptors may have run out
-            _log.warn(
-                "connections cannot be handed over, this process keeps them: {why}", why=problem
-            )
+            _log.info("a process takes no connections: {why}", why=problem)
             return None
-        self._leased_slots.add(slots)
-        return slots
+        self._takers.add(taker)
+        return taker
 
     def release_slots(self) -> None:
         """Release the slots held for connections handed over."""
-        for slots in self._leased_slots:
-            slots.channel.close()
+        for taker in self._takers:
+            taker.channel.close()
+
+    def accept(self) -> None:
+        """Accept clients, and connections of the processes that hand theirs over."""
+        self._serving.listening_ports.accept()
+        for adopting in self._adopting:
+            self._open(adopting)
 
     def _adopt(self, end: socket.socket) -> None:
-        adopting = Adopting(self._serving.factory_of, UNCOLLECTED, self._moved)
+        adopting = Adopting(self._serving.factory_of, UNCOLLECTED, self._moved, self._count)
         adopting.is_closed = self._is_closed
-        self._adopting[adopting] = awaited = self._serving.listening_ports.awaited
-
+        self._adopting[adopting] = _NOT_YET
         handlers: dict[Message, Callable[..., object]] = {
             **adopting.handlers,
             messages.ADOPT_FLOWS: self._adopt_flows,
             messages.END_FLOWS: self._end_flows,
-            messages.FLOWS_DONE: partial(self._serving.listening_ports.flows_are_here, awaited),
+            messages.FLOWS_DONE: lambda: self._flows_are_here(adopting),
         }
         adopting.channel = self._channel(end, handlers, partial(self._adopted, adopting))
+        if self._is_closed:
+            adopting.channel.close()
+        elif self._serving.listening_ports.accepting:
+            self._open(adopting)
+
+    def _open(self, adopting: Adopting) -> None:
+        ports = self._serving.listening_ports
+        if self._adopting[adopting] == _NOT_YET:
+            self._adopting[adopting] = ports.awaited
+            adopting.open(reads=ports.reads_datagrams)
+
+    def _count(self) -> int:
+        on_their_way = sum(one.waiting for one in self._adopting)
+        return len(self._serving.connections()) + on_their_way
+
+    def _flows_are_here(self, adopting: Adopting) -> None:
+        self._serving.listening_ports.flows_are_here(self._adopting[adopting])
 
     def _adopt_flows(
         self, descriptors: Sequence[int] = (), flows: Sequence[dict[str, Any]] = ()
@@ -213,7 +245,7 @@ class ConnectionTransfer:
         end_flows(self._serving.connections(), reasons)
 
     def _adopted(self, adopting: Adopting) -> None:
-        awaited = self._adopting.pop(adopting, 0)
+        awaited = self._adopting.pop(adopting)
         adopting.channel_lost()
         if awaited not in self._adopting.values():
             self._serving.listening_ports.flows_are_here(awaited)
@@ -233,11 +265,15 @@ class ConnectionTransfer:
     def handlers(self) -> dict[Message, Callable[..., object]]:
         """The handlers for the channel to the supervisor."""
 
-        async def give(descriptors: Sequence[int]) -> int:
+        async def give(descriptors: Sequence[int] = ()) -> dict[str, Any]:
             return await self.hand_over(sockets_of(descriptors))
 
         def take(descriptors: Sequence[int]) -> None:
             for end in sockets_of(descriptors):
                 self._adopt(end)
 
-        return {messages.HAND_OVER: give, messages.TAKE_OVER: take}
+        return {
+            messages.ACCEPT: self.accept,
+            messages.HAND_OVER: give,
+            messages.TAKE_OVER: take,
+        }

@@ -18,14 +18,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+import attrs
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.admin.endpoint import AdminEndpoints
+from txmux.control.report import Report
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
@@ -33,6 +36,7 @@ from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
+from txmux.processes.workers.moving import Giver, could_move, stays
 from txmux.processes.workers.restarting import how_ended
 from txmux.serving.state import TransferState
 from txmux.telemetry.counting.counters import Counters
@@ -40,7 +44,7 @@ from txmux.telemetry.counting.counters import Counters
 ENDS = "TXMUX_PREDECESSOR"
 """The environment variable with the descriptor that leads the new process to the old one."""
 
-VERSION = 1
+VERSION = 2
 """Version of the messages between the two. Unknown fields are ignored, so it changes only if that is not enough."""
 
 _STDERR, _CHANNEL, _HELPER = 2, 3, 4
@@ -177,12 +181,20 @@ class Successor(ProcessProtocol):
 
 _ACCEPTS = 15.0
 """Seconds that it may take to accept clients."""
+_LONGEST = 60.0
+"""Seconds that the report waits for connections to move."""
+_STILL = 10.0
+"""The same, while none does."""
 
 _log = Logger()
 
 
 class Upgrade:
-    """One attempt to upgrade, committed once the new process serves."""
+    """One attempt to upgrade, committed once the new process serves.
+
+    Attributes:
+        givers: The workers that hand over their connections.
+    """
 
     def __init__(
         self,
@@ -193,19 +205,21 @@ class Upgrade:
     ) -> None:
         self._transfers = transfers
         self._endpoints = endpoints
+        self._reactor = reactor
         self.successor = Successor(reactor, command)
         self.is_committed = self._given_up = False
+        self.givers: list[Giver] = []
 
     async def run(
         self,
         sockets: Mapping[str, socket.socket],
         state: Callable[..., Awaitable[TransferState]],
         counters: Counters | None = None,
-    ) -> str:
-        """Let a new process serve, and return a description of what has changed.
+    ) -> Moved:
+        """Let a new process serve, and return how many connections have moved by then, or after some seconds in which none has.
 
-        `state` is called now, and again when this process has stopped accepting. If an
-        `UpgradeError` is raised, this process keeps serving.
+        The others are still offered to it afterwards. `state` is called now, and again when this process has stopped
+        accepting. If an `UpgradeError` is raised, this process keeps serving.
         """
         successor = self.successor
         known = await state()
@@ -215,6 +229,11 @@ class Upgrade:
         try:
             if counters is not None:
                 await self._count_on(counters)
+            # The new workers say by themselves when they take connections: then this process may have ended.
+            takers = _Takers(successor.channel, _processes_in(itself))
+            self.givers = self._transfers.hand_over(
+                takers, lambda: takers.takers > 0 and successor.channel.is_open
+            )
             self._endpoints.pause()
             await self._transfers.pause()
             await successor.channel.ask(
@@ -228,21 +247,23 @@ class Upgrade:
                 raise UpgradeError(f"the new process cannot serve: {problem}") from problem
             raise
         self.is_committed = True
-        changes = f"process {successor.pid} serves from now on"
-        began = time.monotonic()
-        try:
-            moved = await self._hand_over(_processes_in(itself))
-        except (ChannelError, OSError) as problem:
-            _log.warn(
-                "connections cannot be handed over, and end with this process: {why}", why=problem
-            )
-            moved = 0
-        except Exception:  # noqa: BLE001 - there is no way back, so this process has to end
-            _log.failure("connections that have not been handed over end with this process")
-            moved = 0
+        pid, began = successor.pid, time.monotonic()
+        await self._settle()
         successor.channel.send(messages.HANDED_OVER)
-        milliseconds = 1000 * (time.monotonic() - began)
-        return f"{changes}; connections handed over: {moved}, in {milliseconds:.0f} ms"
+        return Moved(pid, self.givers, time.monotonic() - began)
+
+    async def _settle(self) -> None:
+        """Wait until all connections that can be moved have been, or none has for some time."""
+        done: Deferred[Any] = DeferredList([giver.done for giver in self.givers])
+        moved, end = -1, self._reactor.seconds() + _LONGEST
+        while not done.called and self._reactor.seconds() < end:
+            have = sum(giver.moved for giver in self.givers)
+            if have == moved and all(giver.rounds for giver in self.givers):
+                return
+            moved = have
+            pause: Deferred[Any] = deferLater(self._reactor, _STILL)
+            await DeferredList([done, pause], fireOnOneCallback=True, consumeErrors=True)
+            pause.cancel()
 
     async def _accept_again(self) -> None:
         self._endpoints.accept()
@@ -261,32 +282,58 @@ class Upgrade:
         except (ChannelError, OSError) as problem:
             _log.warn("the new process does not continue all counters: {why}", why=problem)
 
-    async def _hand_over(self, processes: int) -> int:
-        """Hand connections to this many new processes; there are none if that version takes only sockets."""
-        if not processes:
-            return 0
-        pairs = [socket.socketpair() for _ in range(max(processes, self._transfers.holders))]
-        own, others = ([pair[side] for pair in pairs] for side in (0, 1))
-        request = self.successor.channel.ask(
-            messages.ADOPT_CONNECTIONS,
-            seconds=_ACCEPTS,
-            descriptors=[end.fileno() for end in others],
-        )
-        for end in others:
-            end.close()
-        try:
-            await request
-        except ChannelError:
-            for end in own:
-                end.close()
-            raise
-        return await self._transfers.hand_over(own)
-
     def give_up(self) -> None:
         """End the new process, unless it serves already: this one is shutting down."""
         self._given_up = True
         if not self.is_committed:
             self.successor.end()
+
+
+@attrs.frozen
+class _Takers:
+    """The workers of the new process."""
+
+    _channel: Channel
+    takers: int
+
+    def take(self, ends: Sequence[socket.socket]) -> None:
+        if ends:
+            taking = self._channel.ask(
+                messages.ADOPT_CONNECTIONS, descriptors=[end.fileno() for end in ends]
+            )
+            taking.addErrback(lambda _: None)  # the other ends find their channels closed
+
+
+@attrs.frozen
+class Moved:
+    """The result of an upgrade.
+
+    Attributes:
+        pid: The process that serves.
+        seconds: For which connections were moved.
+    """
+
+    pid: int
+    _givers: Sequence[Giver]
+    seconds: float
+
+    def report(self, drain_timeout: float) -> Report:
+        """Describe it; the connections that stay have `drain_timeout` to end."""
+        moved, left = sum(giver.moved for giver in self._givers), stays(self._givers)
+        changes = (
+            f"process {self.pid} serves from now on; "
+            f"connections handed over: {moved}, in {1000 * self.seconds:.0f} ms"
+        )
+        until = time.time() + drain_timeout if left else None
+        is_complete = not could_move(left)
+        if left:
+            reasons = ", ".join(f"{count} {why}" for why, count in left.items())
+            clock = time.strftime("%H:%M:%S UTC", time.gmtime(until))
+            changes += f"; staying in the old process until {clock}: {reasons}"
+        if not all(giver.done.called for giver in self._givers):
+            changes += "; those not taken are offered again until then"
+        details = {"moved": moved, "stays": left, "until": until, "complete": is_complete}
+        return Report(ok=True, changes=changes, details=details)
 
 
 def _processes_in(itself: dict[str, Any]) -> int:

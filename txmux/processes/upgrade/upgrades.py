@@ -24,7 +24,7 @@ from txmux.processes.supervisor.limits import ServiceLimits
 from txmux.processes.supervisor.notify import Notifier, sockets_from_store
 from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 from txmux.processes.upgrade.predecessor import IncomingTransfer, Predecessor
-from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
+from txmux.processes.upgrade.upgrade import Moved, Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.received_rules import sockets_of
 from txmux.rules.model import Listener, Rules
@@ -159,8 +159,8 @@ class Upgrades:
             transfers.await_flows(on=False)
             self.incoming.record_all_arrived()
 
-        async def take_over(descriptors: Sequence[int]) -> None:
-            await transfers.adopt(sockets_of(descriptors))
+        def take_over(descriptors: Sequence[int]) -> None:
+            transfers.adopt(sockets_of(descriptors))
 
         predecessor.attach(
             self._reactor,
@@ -266,8 +266,8 @@ class Upgrades:
         transfers: WorkerTransfers,
         state: Callable[..., Awaitable[TransferState]],
         override: Callable[[Mapping[str, Any]], Awaitable[object]],
-    ) -> str:
-        """Start this program again, and hand over to it; return a description of what has changed.
+    ) -> Moved:
+        """Start this program again, and hand over to it.
 
         `override` is called with what an operator overrides there later. If an error is raised, this process keeps serving.
         """
@@ -290,7 +290,7 @@ class Upgrades:
             _check_transferable(listeners)
             with self._privilege.handed_over() as helper:
                 sockets = {**self._sockets.sockets(), **self._endpoints.sockets(), **helper}
-                changes = await upgrade.run(sockets, collect_state, self._counters)
+                moved = await upgrade.run(sockets, collect_state, self._counters)
             self._successor = upgrade.successor
         finally:
             self._upgrade = None
@@ -305,7 +305,7 @@ class Upgrades:
         self._notifier.stop()
         successor.ended().addCallback(self._has_ended)
         await self.report_exit(on=self.has_successor)
-        return changes
+        return moved
 
     def _has_ended(self, how: str) -> str:
         """Serve again, if the successor ended by accident and this process is still there."""

@@ -4,11 +4,9 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from twisted.logger import Logger
-
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
-from txmux.net.channel.message import Message
+from txmux.processes.workers.moving import Giver, Takers
 from txmux.processes.workers.pool import WorkerPool
 from txmux.processes.workers.worker import Worker
 
@@ -16,10 +14,6 @@ _PROMPT = 1.0
 """Seconds that a worker may take to answer; one that hangs accepts no clients either."""
 _PATIENCE = 10.0
 """Seconds that a worker may take to accept clients."""
-_MOVING = 60.0
-"""Seconds that it may take to hand over all its connections."""
-
-_log = Logger()
 
 
 class WorkerTransfers:
@@ -42,10 +36,6 @@ class WorkerTransfers:
     @property
     def processes(self) -> int:
         return len(self._pool.workers)
-
-    @property
-    def holders(self) -> int:
-        return len(self.able)
 
     async def pause(self) -> None:
         """Make all workers leave new clients in the queues.
@@ -99,29 +89,15 @@ class WorkerTransfers:
         if len(self._pool.workers) == 1:
             self._pool.workers[0].tell(messages.EXPECT, servers=[*servers])
 
-    async def hand_over(self, ends: Sequence[socket.socket]) -> int:
-        return sum(await _share(self._pool.reader_first(self.able), messages.HAND_OVER, ends))
+    def hand_over(self, to: Takers, is_needed: Callable[[], bool]) -> list[Giver]:
+        """Have all workers hand over; one that hangs does so when it goes on."""
+        ready = [worker for worker in self._pool.all() if worker.ready]
+        return [self._pool.hand_over(worker, to, is_needed) for worker in ready]
 
-    async def adopt(self, ends: Sequence[socket.socket]) -> None:
-        await _share(self._pool.reader_first(self._pool.workers), messages.TAKE_OVER, ends)
-
-
-async def _share(
-    workers: Sequence[Worker], message: Message, ends: Sequence[socket.socket]
-) -> list[Any]:
-    """Send each worker its share of the ends."""
-    requests = []
-    for number, worker in enumerate(workers):
-        descriptors = [end.fileno() for end in ends[number :: len(workers)]]
-        if descriptors:
-            requests.append(worker.ask(message, seconds=_MOVING, descriptors=descriptors))
-    for end in ends:
-        end.close()  # each was duplicated
-    outcomes = [await _outcome(answer) for answer in requests]
-    for problem in outcomes:
-        if isinstance(problem, ChannelError):
-            _log.warn("a worker can exchange no connections: {why}", why=problem)
-    return [answer for answer in outcomes if not isinstance(answer, ChannelError)]
+    def adopt(self, ends: Sequence[socket.socket]) -> None:
+        self._pool.take(ends)
+        for end in ends:
+            end.close()  # each was duplicated
 
 
 async def _outcome(requests: Awaitable[Any]) -> Any:

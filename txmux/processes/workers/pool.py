@@ -8,12 +8,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.net.channel.message import Message
+from txmux.processes.workers.moving import Giver, Takers
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
 from txmux.rules.reading.parser import is_as_read
@@ -245,10 +245,6 @@ class WorkerPool:
                 messages.TAKE_DATAGRAMS if worker is self._reads else messages.LEAVE_DATAGRAMS
             )
 
-    def reader_first(self, workers: Sequence[Worker]) -> list[Worker]:
-        """Sort workers so that the reader of datagrams, which has all flows, is paired with the reader of the other service."""
-        return sorted(workers, key=lambda worker: worker is not self._reads)
-
     def await_flows(self) -> Callable[[], None]:
         """Make workers hold datagrams of unknown clients, whose flows may come from another process.
 
@@ -297,11 +293,10 @@ class WorkerPool:
         are_here = self.await_flows() if reader in ready else None
         # Before the connections move, since the next reader has to await the flows.
         self.share_datagrams()
-        moving = [(worker, self.takers()) for worker in ready]
-        for worker, ends in moving:
-            moved = self._move(worker, ends)
+        for worker in ready:
+            giver = self.hand_over(worker, self, lambda one=worker: one in self.retiring)  # type: ignore[misc]
             if are_here is not None and worker is reader:
-                moved.addCallback(lambda _: are_here())
+                giver.done.addCallback(lambda _: are_here())
 
     def _retire_replaced(self, worker: Worker) -> None:
         replaced = self._replaced.pop(worker, None)
@@ -310,34 +305,22 @@ class WorkerPool:
             self.retiring.append(replaced)
             self._retire([replaced])
 
-    def takers(self) -> list[socket.socket]:
-        """Return sockets over which the workers that serve take over connections."""
-        ends = []
-        for worker in self.workers:
-            if worker.ready:
-                own, far = socket.socketpair()
-                with far:
-                    worker.ask(messages.TAKE_OVER, descriptors=[far.fileno()]).addErrback(
-                        self._unmoved
-                    )
-                ends.append(own)
-        return ends
-
-    def _move(self, worker: Worker, ends: Sequence[socket.socket]) -> Deferred[Any]:
+    def hand_over(self, worker: Worker, to: Takers, is_needed: Callable[[], bool]) -> Giver:
         """Move the connections of a worker to others, as far as possible."""
-        if not ends:
-            return succeed(None)
-        descriptors = [end.fileno() for end in ends]
-        requests = worker.ask(messages.HAND_OVER, seconds=60.0, descriptors=descriptors)
-        for end in ends:
-            end.close()
-        return requests.addErrback(self._unmoved)
+        return Giver(worker, to, self._reactor, is_needed)
 
-    def _unmoved(self, failure: Failure) -> None:
-        self._log.warn(
-            "connections of a worker stay there until they end: {why}",
-            why=failure.getErrorMessage(),
-        )
+    @property
+    def takers(self) -> int:
+        return len(self._answering())
+
+    def _answering(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.ready and worker.answers]
+
+    def take(self, ends: Sequence[socket.socket]) -> None:
+        """Have workers that serve take over connections; see `Takers`."""
+        for worker, end in zip(self._answering(), ends, strict=False):
+            # If it fails, the other end finds its channel closed.
+            worker.ask(messages.TAKE_OVER, descriptors=[end.fileno()]).addErrback(lambda _: None)
 
     async def settled(self) -> None:
         """Wait until no retiring worker is unready or about to end."""

@@ -145,7 +145,6 @@ class WorkerProcess:
                 messages.MISSING: serving.missing,
                 messages.RETIRE: self._retire,
                 messages.LEAVE: self._leave,
-                messages.ACCEPT: ports.accept,
                 messages.PAUSE: ports.pause,
                 messages.TAKE_DATAGRAMS: ports.take_datagrams,
                 messages.LEAVE_DATAGRAMS: ports.leave_datagrams,

@@ -29,7 +29,7 @@ from txmux.wire.client_hello import parse_client_hello
 
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
-    from txmux.tcp.moving import MovedConnection, Sockets
+    from txmux.tcp.moving import MovedConnection, Sockets, StayReason
     from txmux.telemetry.record import ConnectionState
 
 _WITH_PORT = IPv4Address, IPv6Address
@@ -254,14 +254,24 @@ class Connecting(Stage):
         self._upstream = self._upstream.current() or self._upstream
         self._refuse(self._upstream.pool.line.cause)
 
+    @property
     @override
-    def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets] | None:
-        """Leave the line, and stop reading; only a client that waits in one can move."""
-        held, client, transport = self._held, self._client, self._client.transport
-        if held is None or not held.is_waiting or not isinstance(transport, SocketTransport):
-            return None
-        if client.is_previewed or client.agreed_tls or client.source or client.replays:
-            return None
+    def stays(self) -> StayReason | None:
+        """Only a client that waits in a line can move."""
+        held, client = self._held, self._client
+        if client.agreed_tls:
+            return "TLS ends here"
+        is_plain = isinstance(client.transport, SocketTransport)
+        if held is None or not held.is_waiting or not is_plain:
+            return "being connected"
+        return "being connected" if client.is_previewed or client.source or client.replays else None
+
+    @override
+    def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
+        """Leave the line, and stop reading."""
+        held, client = self._held, self._client
+        transport: Any = client.transport
+        assert held is not None  # noqa: S101 - it has been checked
         self._upstream.pool.line.remove(held)
         transport.pauseProducing()
         waited = client.runtime.clock.seconds() - held.since

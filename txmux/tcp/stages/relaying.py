@@ -9,6 +9,7 @@ import attrs
 from typing_extensions import override
 
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
+from txmux.net.relay.kernel import has_plain_socket
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
     from txmux.net.relay.relay import Relay
-    from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
+    from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
     from txmux.tcp.preconnection import HeldBytes
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionState
@@ -114,14 +115,26 @@ class Relaying(Stage):
         self._upstream.pool.moved_away(self._member)
         return partial(self._upstream.pool.release_slot, self._member)
 
+    @property
     @override
-    def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets] | None:
-        state = self.relay.suspend()
-        if state is None:
-            return None  # one of its ends may have no socket any more
+    def stays(self) -> StayReason | None:
+        relay = self.relay
+        if relay.ending:  # one of its ends may have no socket any more
+            return "ending"
+        if relay.is_movable:
+            return None
+        if not has_plain_socket(self._server):
+            return "TLS to the server"
+        if self._client.agreed_tls is not None:
+            return "TLS ends here"
+        is_limited = self._upstream is not None and self._upstream.rates is not None
+        return "limited rate" if is_limited else "portable relay"
+
+    @override
+    def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
         client: Any = self._client.transport.getHandle()
         server: Any = self._server.transport.getHandle()
-        return state, self.relay.timeouts, None, (client, server)
+        return self.relay.suspend(), self.relay.timeouts, None, (client, server)
 
     @override
     def resume(self, moved: MovedConnection) -> None:

@@ -1,0 +1,112 @@
+"""Has a worker hand over its connections, in rounds until none is left that could move.
+
+Each round has a new channel to each worker that takes connections. So it also reaches those that have been replaced since.
+"""
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from txmux.net.channel import messages
+from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.processes.workers.worker import Worker
+from txmux.tcp.moving import COULD_MOVE
+
+_PAUSES = 1.0, 1.0, 2.0, 4.0, 8.0
+"""Seconds from one round to the next; the last one goes on."""
+
+_log = Logger()
+
+
+class Takers(Protocol):
+    """The workers that take connections: of this process, or of another one."""
+
+    @property
+    def takers(self) -> int: ...
+
+    def take(self, ends: Sequence[socket.socket]) -> object:
+        """Give each of them one end of a channel; the caller closes the ends."""
+
+
+class Giver:
+    """A worker that hands over.
+
+    Args:
+        is_needed: Whether another round makes sense.
+
+    Attributes:
+        done: Fires after the last round.
+        rounds: How many there have been.
+        moved: How many connections have been moved.
+        stays: How many have not, by the reason, in the last round.
+    """
+
+    def __init__(
+        self, worker: Worker, takers: Takers, clock: Any, is_needed: Callable[[], bool]
+    ) -> None:
+        self._worker = worker
+        self._takers = takers
+        self._clock = clock
+        self._is_needed = is_needed
+        self.rounds = self.moved = 0
+        self.stays: Counter[str] = Counter()
+        self.done: Deferred[None] = Deferred.fromCoroutine(self._run())
+
+    async def _run(self) -> None:
+        await self._round()
+        while "not taken" in self.stays:
+            pause = _PAUSES[min(self.rounds, len(_PAUSES)) - 1]
+            await deferLater(self._clock, pause)
+            if not self._is_needed():
+                return
+            await self._round()
+
+    async def _round(self) -> None:
+        try:
+            answer = await self._hand_over()
+            self.moved += int(answer["moved"])
+            self.stays = Counter({str(why): int(count) for why, count in answer["stays"].items()})
+        except GoneError:  # with all its connections
+            self.stays.clear()
+        except (ChannelError, OSError, AttributeError, KeyError, TypeError, ValueError) as problem:
+            self.stays = Counter({"not taken": await self._count()})
+            if not self.rounds:
+                _log.warn(
+                    "worker {number} cannot hand over its connections yet: {why}",
+                    number=self._worker.number + 1,
+                    why=problem,
+                )
+        self.rounds += 1
+
+    async def _count(self) -> int:
+        try:
+            return int((await self._worker.ask(messages.STATUS, seconds=1.0))["active"])
+        except (ChannelError, KeyError, TypeError, ValueError):
+            return 0
+
+    def _hand_over(self) -> Deferred[Any]:
+        ends: list[socket.socket] = []
+        try:
+            for _ in range(self._takers.takers):
+                ends += socket.socketpair()
+            self._takers.take(ends[1::2])
+            # Without a limit: the takers may begin later, and a worker that hangs is killed.
+            descriptors = [end.fileno() for end in ends[::2]]
+            return self._worker.ask(messages.HAND_OVER, seconds=None, descriptors=descriptors)
+        finally:
+            for end in ends:
+                end.close()
+
+
+def stays(givers: Iterable[Giver]) -> dict[str, int]:
+    """Return how many connections of all stay, by the reason; the most frequent ones first."""
+    return dict(sum((giver.stays for giver in givers), Counter[str]()).most_common())
+
+
+def could_move(reasons: Iterable[str]) -> bool:
+    return not COULD_MOVE.isdisjoint(reasons)
