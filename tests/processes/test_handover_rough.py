@@ -100,6 +100,7 @@ _WHO_TAKES = """
 
     handover.Adopting._go_on = killed
 """
+_WHO_HANGS = _WHO_TAKES.replace("SIGKILL", "SIGSTOP")
 _WHO_GIVES = """
     decide = handover.Round._decide
 
@@ -156,11 +157,15 @@ class UpgradeTest(UpgradeTestCase):
     def test_new_worker_is_killed(self) -> None:
         """If a worker of the new process is killed, the connections that it did not have yet move to the others, and to its replacement."""
         for workers in (1, 2):
-            self.new_worker_is_killed(workers)
+            self.new_worker_fails(workers, _WHO_TAKES)
 
-    def new_worker_is_killed(self, workers: int) -> None:
+    def test_new_worker_hangs(self) -> None:
+        """If it hangs, they move to the others."""
+        self.new_worker_fails(2, _WHO_HANGS)
+
+    def new_worker_fails(self, workers: int, how: str) -> None:
         flag = str(make_folder(self) / "flag")
-        customize(self, _WORKER_IS_KILLED.format(flag=flag, patch=_WHO_TAKES))
+        customize(self, _WORKER_IS_KILLED.format(flag=flag, patch=how))
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), f"{_SETTINGS}\nworkers = {workers}")
         self.peers = [self.relayed(mux, listening) for _ in range(_CONNECTIONS)]
@@ -185,10 +190,11 @@ class UpgradeTest(UpgradeTestCase):
         self.assert_logged(mux, alive)
 
     def test_old_is_killed(self) -> None:
-        """If the old supervisor is killed, its workers hand over all that is on its way, and keep the rest until it ends."""
+        """If the old supervisor is killed, its workers hand over all the same, and end."""
         mux = self.begun(_OLD_IS_KILLED.format(victim="supervisor"), new=False)
+        workers = workers_of(mux.pid)
         old = mux.replace()
-        self.assert_gone([old])
+        self.assert_gone([old, *workers])
         self.assertEqual(len(self.alive()), _CONNECTIONS)
         self.assert_logged(mux, self.peers)
 

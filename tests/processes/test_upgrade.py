@@ -3,9 +3,10 @@
 import os
 import signal
 import socket
+import time
 from unittest import SkipTest
 
-from tests.admin.processes import ask
+from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually
 from tests.processes.running import (
     customize,
@@ -103,6 +104,41 @@ class UpgradeTest(UpgradeTestCase):
             self.answers(client, server)
         self.over(client, server)
         self.assertEqual(mux.take_one()["bytes_in"], 9)
+
+    def test_spread(self) -> None:
+        """Each new worker gets as many connections, also if all are of one old worker."""
+        mux = self.service(f"admin = unix:{self.folder / 'admin.sock'}")
+        peers = [self.relayed(mux, self.listening) for _ in range(100)]
+        text = mux.file.read_text()
+        mux.file.write_text(text.replace("[txmux]\n", "[txmux]\nworkers = 4\n"))
+        for _ in range(2):
+            mux.upgrade()
+            rows = get(self.folder / "admin.sock", "/api/status")["workers"]
+            counts = [row["connections"] for row in rows]
+            self.assertEqual(sum(counts), 100)
+            self.assertLess(max(counts) - min(counts), 15, counts)
+        self.all_end(peers)
+
+    def test_report(self) -> None:
+        """The answer has how many connections stay, by the reason, and until when."""
+        admin = self.folder / "admin.sock"
+        mux = self.service(
+            f"admin = unix:{admin}",
+            "detect_timeout = 10m\n[route s]\nmatch = ssh\nbackend = 127.0.0.1:1\n",
+        )
+        pair, undecided = self.relayed(mux, self.listening), self.client(mux)
+        self.is_accepted(mux.pid, undecided)
+        answer = post(admin, "/api/upgrade")
+        mux.switched()
+        self.assertLess(abs(answer.pop("until") - time.time() - 30), 10)
+        self.assertRegex(
+            answer.pop("changes"),
+            r"handed over: 1, in \d+ ms; staying in the old process until ..:..:.. UTC: 1 undecided$",
+        )
+        self.assertEqual(
+            answer, {"ok": True, "moved": 1, "stays": {"undecided": 1}, "complete": True}
+        )
+        self.all_end([pair])
 
     def undecided(self) -> tuple[Upgrading, socket.socket, int]:
         """Upgrade a service whose old process keeps a client that is not decided yet, and give all three."""

@@ -32,6 +32,13 @@ class ChangeTests(RemoteTestCase):
             self.assertEqual(asked.headers["Host"], "localhost")
             self.assertNotIn("Origin", asked.headers)
 
+    def test_upgrade_that_left_connections_behind_fails(self) -> None:
+        document = {"ok": True, "changes": "process 2 serves", "complete": False}
+        self.answering(document=document)
+        self.assertEqual(self.ask("upgrade"), (1, "upgraded: process 2 serves\n", ""))
+        code, out, _ = self.ask("upgrade", "--json")
+        self.assertEqual((code, json.loads(out)), (1, document))
+
     def test_refusals_are_printed_as_by_check_without_control_characters(self) -> None:
         document = {"ok": False, "changes": "", "errors": _ERRORS}
         server = self.answering(document=document)

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated
 
-from txmux.admin.api.openapi import body
+from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import (
     ApiAnswer,
@@ -31,7 +31,7 @@ async def _reload(query: Query) -> ApiAnswer:
     return _reported(await query.control.reload(), 422, "the rules are not reloaded")
 
 
-@RESOURCES.change("/api/upgrade", "move the service into a new process")
+@RESOURCES.change("/api/upgrade", "move the service into a new process", ref("Upgraded"))
 async def _upgrade(query: Query) -> ApiAnswer:
     return _reported(await query.control.upgrade(), 409, "the old process keeps serving")
 

@@ -157,6 +157,14 @@ _FORMS: dict[str, Any] = {
     "Error": {"error": str, "errors?": [str]},
     "Done": {"ok": bool, "changes": str},
     "Closed": {"ok": bool, "changes": str, "closed": int},
+    "Upgraded": {
+        "ok": bool,
+        "changes": str,
+        "moved": int,
+        "stays": dict[str, int],
+        "until": float | None,
+        "complete": bool,
+    },
     "Connection": _CONNECTION,
     "ExplainedConnection": {**_CONNECTION, "explanation": _or_null(ref("Decision"))},
     "Decision": {

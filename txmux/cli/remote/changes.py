@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from txmux.cli._output import Output
-from txmux.cli.remote.command import Ask, RemoteCommand, add_filters, read_filters
+from txmux.cli.remote.command import REFUSED, Ask, RemoteCommand, add_filters, read_filters
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError, UsageError
 from txmux.telemetry.formatting import counted
 
@@ -303,5 +303,7 @@ CHANGES = {
         lambda ask, _: ask("POST", "/api/upgrade"),
         lambda answer, _: Output().line(f"upgraded: {answer.get('changes')}"),
         180,
+        # An older service does not report it.
+        code=lambda answer: 0 if answer.get("complete", True) else REFUSED,
     ),
 }

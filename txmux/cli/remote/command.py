@@ -75,11 +75,12 @@ def run(
     question: Callable[[Ask], Any],
     write: Callable[[Any], None],
     as_json: Callable[[Any], object] = lambda answer: answer,
+    code: Callable[[Any], int] = lambda _: 0,
 ) -> int:
     """Send the requests of `question`, which asks by ``ask(method, path)`` or ``ask("POST", path, body)``, and write the answer.
 
     Returns:
-        The exit code: 0, or 1 if the service refuses, 2 for wrong usage, 3 if no service answers.
+        The exit code: that of `code` for the answer, or 1 if the service refuses, 2 for wrong usage, 3 if no service answers.
     """
     try:
         with of_txmux():
@@ -97,7 +98,7 @@ def run(
         return failed(error)
     if arguments.json:
         _write_json(as_json(answer))
-    return 0
+    return code(answer)
 
 
 def reach(arguments: argparse.Namespace) -> Ask:
@@ -167,6 +168,7 @@ class RemoteCommand(NamedTuple):
     write: Callable[[Any, argparse.Namespace], None]
     seconds: float = 10
     arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
+    code: Callable[[Any], int] = lambda _: 0
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         self.arguments(parser)
@@ -177,6 +179,7 @@ class RemoteCommand(NamedTuple):
             arguments,
             lambda ask: self.question(ask, arguments),
             lambda answer: self.write(answer, arguments),
+            code=self.code,
         )
 
 
