@@ -1,5 +1,7 @@
 """The API of services that are processes of their own: with workers, over upgrades, and at the end."""
 
+import os
+import signal
 import socket
 import time
 from functools import partial
@@ -8,7 +10,7 @@ from typing import Any
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually
-from tests.processes.running import RULES, family_of, halted, is_gone
+from tests.processes.running import RULES, family_of, halted, is_gone, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 
 
@@ -67,6 +69,14 @@ class WorkersTest(AdminProcessCase):
             )
             late, _ = get(self.socket, "/api/status")["workers"]
         self.assertEqual((late["connections"], late["sandbox"]), (None, before[0]["sandbox"]))
+
+    def test_ready_while_a_worker_is_replaced(self) -> None:
+        mux = self.service("workers = 2")
+        for number, count in ((signal.SIGTERM, 2), (signal.SIGKILL, 3)):
+            os.kill(workers_of(mux.pid)[0], number)
+            while mux.child.output.count("serving with") < count:
+                self.assertEqual(ask(self.socket, "GET", "/readyz")[0], 200)
+            eventually(lambda: len(workers_of(mux.pid)) == 2, "the old one has ended")
 
     def test_reload_keeps_the_endpoint_when_workers_change(self) -> None:
         mux = self.service("workers = 2")

@@ -88,3 +88,17 @@ class FlowsTest(SynchronousTestCase):
         last = max(index for index, kind in enumerate(heard) if kind == "await_flows")
         self.assertLess(last, heard.index("take_over"))
         self.assertIn("hand_over", self.first.heard)
+
+    def test_one_worker_that_accepts_is_enough(self) -> None:
+        """Another one may have just been started; but what a worker lacks of backends, its clients lack."""
+        closed = [f"[listen {name}]: no client is accepted" for name in "ab"]
+        idle = "[backend b]: no server is up"
+        for first, second, found in (
+            ([*closed, idle], [], [idle]),
+            (closed[:1], closed, closed[:1]),
+            ([], [], []),
+        ):
+            missing = Deferred.fromCoroutine(self.pool.missing())
+            for worker, lines in ((self.first, first), (self.second, second)):
+                worker.asked.pop("missing").callback(lines)
+            self.assertEqual(self.successResultOf(missing), found)

@@ -346,7 +346,10 @@ class WorkerPool:
         reports: list[list[str]] = [answer for answered, answer in answers if answered]
         if not reports:
             return ["no worker answers"]
-        return list(dict.fromkeys(line for lines in reports for line in lines))
+        found = dict.fromkeys(line for lines in reports for line in lines)
+        everywhere = {*reports[0]}.intersection(*reports[1:])
+        # A listener is served if one worker accepts its clients: others may have just been started.
+        return [line for line in found if line in everywhere or not line.startswith("[listen ")]
 
     async def status(self) -> dict[str, Any]:
         workers = self.all()
