@@ -1,5 +1,5 @@
 from tests.admin.asking import AdminCase
-from tests.support.datagrams import Talker
+from tests.support.datagrams import Talker, turn
 from txmux.admin.page.gather import bytes_explained
 
 _RULES = """[listen u]
@@ -37,7 +37,9 @@ class FlowsTest(AdminCase):
         )
         await self.post(f"/api/connections/{row['id']}/close", {})
         self.assertEqual((await self.get("/api/connections")).json, [])
-        [end] = (await self.get("/api/recent")).json
+        while not (ends := (await self.get("/api/recent")).json):
+            await turn()
+        [end] = ends
         self.assertEqual((end["reason"], end["datagrams_in"]), ("killed", 2))
 
     async def test_listener_that_does_not_accept_keeps_its_flows(self) -> None:

@@ -7,6 +7,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import LISTEN, AdminCase, request
+from tests.support.datagrams import turn
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 
 
@@ -138,7 +139,9 @@ class TellingTest(LiveCase):
         client = await connect(self, self.port)
         client.send(b"HELLO?")
         await client.is_lost()
-        (row,) = (await self.get("/api/recent")).json
+        while not (ends := (await self.get("/api/recent")).json):
+            await turn()
+        (row,) = ends
         self.assertEqual((row["reason"], row["first"]), ("no-route", b"HELLO?".hex()))
         body = {"listener": "x", "from": "192.0.2.1", "hex": row["first"]}
         told = (await self.post("/api/explain", body)).json

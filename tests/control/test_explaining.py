@@ -19,9 +19,8 @@ MORE = "[route first]\nmatch = http\nfrom = 192.0.2.0/24\nbackend = b\n[route we
 
 class RecentTest(LiveCase):
     async def recent(self, count: int) -> list[dict[str, Any]]:
-        while len(found := await self.running.control.recent_failures()) < count:
+        while len(found := self.running.control.recent_failures()) < count:
             await deferLater(reactor, 0)
-        self.assertEqual(found.missing, [])
         self.assertEqual(len(found), count)
         return found
 
@@ -61,8 +60,9 @@ class RecentTest(LiveCase):
         for number in range(203):
             client = await self.client(port, b"%d\n" % number)
             await client.is_lost()
-        rows = await self.recent(200)
-        self.assertEqual(bytes.fromhex(rows[0]["first"]), b"202\n")
+        last = b"202\n".hex()
+        while (rows := await self.recent(200))[0]["first"] != last:
+            await deferLater(reactor, 0.01)
         self.assertEqual(bytes.fromhex(rows[-1]["first"]), b"3\n")
 
 
@@ -175,7 +175,7 @@ class InsideTLSTest(LiveCase):
         unknown.send(b"\x00secret")
         await unknown.until(lambda: unknown.told_close_notify)
         unknown.reset()
-        while len(ends := await self.running.control.recent_failures()) < 2:
+        while len(ends := self.running.control.recent_failures()) < 2:
             await deferLater(reactor, 0)
         self.assertEqual((ends[0]["route"], ends[0]["reason"]), ("secure", "no-route"))
         self.assertNotIn("first", ends[0])

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.admin.processes import get, post, text_of
 from tests.interop.children import eventually
 from tests.interop.mux import Record
-from tests.processes.running import RULES
+from tests.processes.running import RULES, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.ports import free_port
 
@@ -50,6 +50,25 @@ class StateTest(UpgradeTestCase):
         self.assertEqual(sorted(reasons), ["limit", *["no-route"] * 3])
         mux.upgrade()
         self.assertEqual(self.visit(mux)[0]["reason"], "limit")
+
+    def test_what_ended_last_is_kept(self) -> None:
+        """It outlasts the worker that it was of, and upgrades."""
+        admin = self.folder / "recent.sock"
+        mux = self.upgrading(RULES, f"workers = 2\nadmin = unix:{admin}")
+        known = [line["id"] for line in self.visit(mux, 3)]
+
+        def are_listed() -> bool:
+            return sorted(row["id"] for row in get(admin, "/api/recent")) == sorted(known)
+
+        eventually(are_listed, "they are listed")
+        for pid in workers_of(mux.pid):
+            self.kill(mux, pid)
+        self.assertTrue(are_listed())
+        for _ in range(2):
+            mux.upgrade()
+            self.assertTrue(are_listed())
+            known += [line["id"] for line in self.visit(mux, 1)]
+            eventually(are_listed, "the next one is listed")
 
     def test_server_that_is_down_stays_down(self) -> None:
         dead, well = free_port(), self.closing()
@@ -254,15 +273,15 @@ class CountingTest(UpgradeTestCase):
         mux = self.counting("drain_timeout = 10m", f"detect_timeout = 10m\n{ssh}")
         client = self.client(mux)
         self.wait_for([1, 1, 0, 0])
-        first = mux.replace()
-        self.wait_for([1, 1, 0, 0])
-        mux.upgrade()
-        self.wait_for([1, 1, 0, 0])
+        old = []
+        for _ in range(2):
+            old.append(mux.replace())
+            self.wait_for([1, 1, 0, 0])
         client.sendall(b"x")
         server = self.accept_from(self.listening, b"x")
         self.wait_for([1, 1, 1, 0])  # the bytes are counted at its end
         self.over(client, server)
-        self.assert_gone([first])
+        self.assert_gone(old)
         self.wait_for([1, 0, 1, 1])
         mux.upgrade()
         self.wait_for([1, 0, 1, 1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -48,7 +47,6 @@ from txmux.rules.model.networks import IPAddress
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.serving.store import ListeningSockets
-from txmux.telemetry.access_log import KEPT
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals, unrouted
 from txmux.telemetry.formatting import counted, duration
@@ -311,11 +309,8 @@ class Control:
             return {**found, "explanation": explanation}
         return None
 
-    async def recent_failures(self) -> Listing:
-        answers = await self._ask(messages.RECENT)
-        rows = _rows_of(answers)
-        rows.sort(key=itemgetter("ended"), reverse=True)
-        return Listing(rows[:KEPT], answers.missing)
+    def recent_failures(self) -> list[dict[str, Any]]:
+        return [] if self.state is None else self.state.recent.as_json()
 
     async def end_connections(self, filters: Filters, identity: str = "") -> int:
         """End the connections that the filters select, or the one of an ID, and count them."""

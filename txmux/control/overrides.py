@@ -19,6 +19,7 @@ from txmux.backends.pool.server_health import (
 )
 from txmux.backends.upstreams import Upstreams
 from txmux.control.broadcast import Askable
+from txmux.telemetry.recent import Recent
 
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates
@@ -88,6 +89,7 @@ class ServiceState:
         status: Counts the connections, in all and in each worker.
         missing: Returns what prevents clients from being served, one line each.
         lists: The contents of lists that change without a reload.
+        recent: The last connections that did not end as they should.
         certificates: Renews the certificates; ``None`` if none come by ACME.
         problems: Returns what is wrong with the helper that opens files.
     """
@@ -99,6 +101,7 @@ class ServiceState:
     overrides: Mapping[str, Any] = attrs.field(factory=dict)
     bans: Bans = attrs.field(factory=Bans)
     lists: Lists = attrs.field(factory=Lists)
+    recent: Recent = attrs.field(factory=Recent)
     certificates: Certificates | None = None
     problems: Callable[[], Sequence[str]] = tuple
 

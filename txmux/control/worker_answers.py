@@ -41,7 +41,6 @@ class WorkerAnswers:
             messages.ADDRESSES: lambda: address_states(self._serving.upstreams),
             messages.CLOSE: self.close,
             messages.EXPLAIN_CONNECTION: self.explain_connection,
-            messages.RECENT: self._serving.runtime.recent.as_json,
             messages.CLOSE_SERVER: self.close_server,
             messages.APPLY_OVERRIDES: self._serving.apply_overrides,
             messages.BAN: self._serving.ban,

@@ -380,6 +380,7 @@ class Serving:
             log_dry_runs(factory)
         self.factories.clear()
         self._retiring.clear()
+        self.runtime.bad_ends.flush()
         if self._access_log is not None:
             self._access_log.close()
 

@@ -27,9 +27,9 @@ from txmux.net.sockets.reactorsockets import SharedUNIXPort, gate
 from txmux.net.sockets.timers import Timers
 from txmux.net.sockets.transport import SocketTransport, address_of
 from txmux.rules.model import Keepalive, Rules
-from txmux.telemetry.access_log import Recent
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import Events
+from txmux.telemetry.recent import BadEnds
 
 if TYPE_CHECKING:
     from txmux.access.shared.leases import SharedRates
@@ -69,7 +69,7 @@ class IORuntime:
         self.reactor = reactor
         self.counters = counters or ProcessCounters()
         self.loop_detector = loop_detector or LoopDetector()
-        self.recent = Recent()
+        self.bad_ends = BadEnds(reactor)
         self.lists = Lists()
         self.banned = Banned(time.time)
         self.shared: SharedRates | None = None

@@ -219,7 +219,7 @@ class MuxFactory(ServerFactory):
         if self.runtime.events.has_listener and is_logged:
             self.runtime.events.ended(record)
         if is_logged and record.reason != "done" and not record.is_clean:
-            self.runtime.recent.add(record, connection.unrecognised)
+            self.runtime.bad_ends.add(record, connection.unrecognised)
         if self._access_log is not None and is_logged:
             try:
                 self._access_log.write(record)

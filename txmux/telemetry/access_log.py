@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import re
-from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,7 +26,6 @@ _LAST = 1.0  # seconds that a slow reader has at the end
 _MERGED = 1.0  # seconds whose clients that left without a byte share a line
 
 _PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
-KEPT = 200  # the most connections that are stored
 CAPTURED = 64  # first bytes that are stored of a client that no route matched
 
 
@@ -339,27 +337,3 @@ def open_log(
     else:
         log = FileAccessLog(settings.access_log, form, later, owner)
     return log if clock is None else MergingLog(log, clock)
-
-
-@attrs.define
-class Recent:
-    """The last connections of one process that did not end as they should."""
-
-    _kept: deque[tuple[ConnectionRecord, bytes | None]] = attrs.field(
-        factory=lambda: deque(maxlen=KEPT), init=False
-    )
-
-    def add(self, record: ConnectionRecord, first: bytes | None) -> None:
-        """`first` is the client's first bytes, if no route took it; empty with ``capture = no``."""
-        self._kept.append((record, first))
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """The newest first; ``ended`` is in seconds since 1970."""
-        return [
-            {
-                **fields_of(record),
-                "ended": record.time + (record.duration_ms or 0.0) / 1000,
-                **({} if first is None else {"first": first.hex()}),
-            }
-            for record, first in reversed(self._kept)
-        ]

@@ -55,7 +55,7 @@ class CostTest(AdminCase):
         self.patch(Worker, "ask", counting)
         told = await self.ask("GET", "/")
         self.assertEqual(told.status, 200)
-        kinds = ["count", "connections", "addresses", "recent", "status", "missing"]
+        kinds = ["count", "connections", "addresses", "status", "missing"]
         self.assertEqual(asked, Counter(kinds))
 
     async def test_few_at_a_time(self) -> None:
@@ -65,7 +65,7 @@ class CostTest(AdminCase):
         def counting(worker: Worker, message: Message, **values: Any) -> Deferred[Any]:
             nonlocal making, most
             answer = ask(worker, message, **values)
-            if message is messages.RECENT:
+            if message is messages.ADDRESSES:
                 making += 1
                 most = max(most, making)
                 answer.addBoth(ended)

@@ -55,8 +55,7 @@ async def _backends(query: Query) -> ApiAnswer:
 
 @RESOURCES.get("/api/recent", "the last connections that ended with an error", [ref("End")])
 async def _recent(query: Query) -> ApiAnswer:
-    listing = await query.control.recent_failures()
-    return ApiAnswer.json(listing, headers=incomplete(listing.missing))
+    return ApiAnswer.json(query.control.recent_failures())
 
 
 @RESOURCES.get("/api/events", "events as they happen", is_stream=True)

@@ -53,14 +53,13 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     except FilterError as problem:
         listing = _nothing()
         warnings.append(f"The filter cannot be read: {problem}.")
-    connections, status, routes, backends, recent = await _all(
+    connections, status, routes, backends = await _all(
         listing,
         control.status(counts, addresses),
         control.routes(counts),
         control.backends(counts, addresses),
-        control.recent_failures(),
     )
-    missing = dict.fromkeys([*connections.missing, *backends.missing, *recent.missing])
+    missing = dict.fromkeys([*connections.missing, *backends.missing])
     warnings += [f"Not all is shown: {problem}." for problem in missing]
     traffic = _traffic.setdefault(control, RouteTraffic(status["started"]))
     return PageSnapshot(
@@ -71,7 +70,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         backends,
         connections,
         len(connections) == limit,
-        recent,
+        control.recent_failures(),
         () if is_update else rules_document(control.rules),
         control.rates.history(),
         warnings=warnings,

@@ -230,9 +230,6 @@ CLOSE_SERVER = _to_worker(
     server=_NAME,
     answer=_NUMBER,
 )
-RECENT = _to_worker(
-    "recent", "list the last connections that ended badly", answer=_OBJECTS, longest_answer=_LARGE
-)
 ADDRESSES = _to_worker(
     "addresses", "report the addresses of servers", answer=_OBJECTS, longest_answer=_LARGE
 )
@@ -254,6 +251,13 @@ ACCESS = _to_supervisor(
     "access", "a line of the access log", line=Field(str, _MIB), longest=2 * _MIB
 )
 EVENT = _to_supervisor("event", "an event of a connection or a server", event=_OBJECT, longest=_MIB)
+BAD_ENDS = _to_supervisor(
+    "bad_ends",
+    "connections that did not end as they should, as JSON; at most once a second",
+    rows=Field(list, 200, of=_NAME),
+    answer=NOTHING,
+    longest=2 * _MIB,
+)
 WAITING = _to_supervisor(
     "waiting",
     "whether clients of a backend wait for a server: its `wake` is sent",

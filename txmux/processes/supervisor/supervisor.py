@@ -266,6 +266,7 @@ class Supervisor:
             **state,
             "names": self._names.as_json(),
             "bans": self.state.bans.as_json(again=again),
+            "recent": self.state.recent.state(),
         }
 
     def restore(self, state: TransferState) -> None:
@@ -275,6 +276,7 @@ class Supervisor:
         self.state.lists.feed(state.get("networks", {}))
         self.state.upstreams.restore(found_by_checks(servers))
         self._names.take_results(state.get("names", {}))
+        self.state.recent.restore(state.get("recent", ()))
         rows = rows_of(self.state.bans.restore(state.get("bans", {})))
         if self._is_started:
             self.pool.tell(messages.RECALL, state=self._known(servers))

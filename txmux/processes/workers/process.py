@@ -196,6 +196,9 @@ class WorkerProcess:
                 messages.WAITING, backend=backend, waiting=waiting
             )
             serving.upstreams.known.tally = self._held
+            serving.runtime.bad_ends.report = lambda rows: self.channel.ask(
+                messages.BAD_ENDS, rows=rows
+            )
             # Later messages are newer than the start message, however long opening the ports takes.
             serving.ban(start.state.get("banned", ()))
             self.channel.handlers[messages.BAN] = serving.ban

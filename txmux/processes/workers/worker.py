@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from txmux.control.overrides import ServiceState
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
 from txmux.net.channel.message import Message
@@ -50,6 +51,7 @@ class _Supervisor(Protocol):
     starter: Starter
     version: int
     is_changing: bool
+    state: ServiceState
 
     def sandbox(self) -> Sandbox: ...
     def start_message(self, worker: Worker, /) -> dict[str, Any]: ...
@@ -355,6 +357,7 @@ class Worker:
             messages.LOG: self._logged,
             messages.ACCESS: lambda line: _access.info("{line}", line=line),
             messages.EVENT: self._happened,
+            messages.BAD_ENDS: partial(self._supervisor.state.recent.add, self.number + 1),
             messages.WAITING: partial(self._supervisor.clients_wait, self._number),
             messages.REPLACE: lambda: self._supervisor.replace(self),
         }
