@@ -160,6 +160,7 @@ class HeldTests(UpgradeTestCase):
             self.waiting(1)
             self.accept_from(other, b"2")
             old = [mux.replace(), mux.replace()]
+            mux.child.wait_for(f"upgraded: process {mux.pid}")
             self.assertEqual(relayed.recv(1), b"")  # `drain_timeout` is over
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assertFalse(is_gone(old[0]))
