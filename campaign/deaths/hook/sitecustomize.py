@@ -28,7 +28,7 @@ def _watch(kind: str, act: str, count: int, process: str) -> None:
         if (its_kind, its_act) == (kind, act) and process in names:
             left[0] -= 1
             if not left[0]:
-                os.kill(os.getpid(), signal.SIGSTOP)
+                signal.raise_signal(signal.SIGSTOP)
 
     send, receive = DescriptorStream.send, Channel._line_received
 
