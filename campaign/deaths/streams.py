@@ -29,6 +29,7 @@ class Stream:
         sent: How many blocks it has sent.
         came: How many have come back.
         came_at: When the last one did, as of ``time.monotonic()``.
+        longest: The longest time from one to the next.
         problem: How it was lost, if it was.
     """
 
@@ -39,6 +40,7 @@ class Stream:
     sent: int = 0
     came: int = 0
     came_at: float = 0.0
+    longest: float = 0.0
     problem: str = ""
     received: bytes = b""
     began: float = attrs.field(factory=time.monotonic)
@@ -158,7 +160,8 @@ class Streams:
         elif len(stream.received) == _BLOCK:
             stream.received = b""
             stream.came += 1
-            stream.came_at = time.monotonic()
+            before, stream.came_at = stream.came_at, time.monotonic()
+            stream.longest = max(stream.longest, stream.came_at - (before or stream.came_at))
             if stream.is_visit:
                 self._loop.forget(stream.end.fileno())
                 stream.end.close()

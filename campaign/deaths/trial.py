@@ -67,6 +67,7 @@ class Outcome:
         lost: How many of the others were lost.
         hung: How many of the others carried nothing any more.
         served: After how many seconds a new client was served.
+        paused: The longest that one of the others carried nothing, in seconds.
         command: What the command that asked for the change said.
         defects: What is broken.
         log: What the service wrote.
@@ -78,12 +79,13 @@ class Outcome:
     lost: int = 0
     hung: int = 0
     served: float = 0.0
+    paused: float = 0.0
     command: str = ""
     defects: list[str] = attrs.field(factory=list)
     log: str = ""
 
     def __str__(self) -> str:
-        what = f"{self.its} streams were its, {self.lost} others lost, {self.hung} hang, served after {self.served:.1f} s"
+        what = f"{self.its} streams were its, {self.lost} others lost, {self.hung} hang, pause {self.paused:.1f} s, served after {self.served:.1f} s"
         return f"{self.strike}: {what if self.has_come else 'that moment did not come'}; {self.command}"
 
 
@@ -272,7 +274,8 @@ class Trial:
                     _send(pid, signal.SIGCONT)  # it is at the same moment
             if resumes is None or now > resumes:
                 settled = (settled or now) if self._is_settled(struck) else None
-                if settled and now > max(struck + self._hangs, settled + _SETTLED):
+                least = struck + self._hangs * (1 if self._strike.how == KILLED else 2)
+                if settled and now > max(least, settled + _SETTLED):
                     return
             time.sleep(0.05)
 
@@ -296,6 +299,7 @@ class Trial:
         lost = [one for one in others if one.problem]
         hung = [one for one in others if not one.problem and one.came_at < now - self._hangs]
         outcome.lost, outcome.hung = len(lost), len(hung)
+        outcome.paused = max((one.longest for one in others), default=0.0)
         if lost or hung:
             told = {one.problem for one in lost[:3]}
             outcome.defects.append(

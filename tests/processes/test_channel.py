@@ -41,8 +41,13 @@ X = made_up("x")
 def channel(**handlers: Callable[..., object]) -> Channel:
     rows = {made_up(kind, *signature(does).parameters): does for kind, does in handlers.items()}
     made = Channel(rows, nothing, Clock())
-    made.makeConnection(StringTransport())
+    made.makeConnection(_Transport())
     return made
+
+
+class _Transport(StringTransport):
+    def read_rest(self) -> None:
+        """Do nothing: all that has come was given to the channel."""
 
 
 class FramingTest(SynchronousTestCase):
@@ -327,6 +332,17 @@ class PairTest(TestCase):
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    async def test_answer_of_a_halted_time(self) -> None:
+        """An answer that came while this process was halted is in time, even if the time is over first."""
+        clock: Any = Clock()
+        self.here.clock = clock
+        self.there.handlers[X] = lambda: 7
+        answer = self.here.ask(X, seconds=3)
+        self.there.transport.doRead()
+        clock.advance(3)
+        self.assertEqual(self.successResultOf(answer), 7)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_last_words(self) -> None:
         """What the other process has said before its end is heard, though it takes nothing any more."""

@@ -107,7 +107,8 @@ class Channel(Protocol):
         """Send a question, with duplicates of descriptors; the answer fails with a `ChannelError`, so after `seconds`."""
         # Not to be guessed: only a process that takes what it is sent can answer.
         number = secrets.randbits(_NUMBER_BITS)
-        answer: Deferred[Any] = Deferred()
+        # What came while this process was halted is in time.
+        answer: Deferred[Any] = Deferred(lambda _: self._read_rest())
         if not self.is_open:
             answer.errback(GoneError())
             return answer
@@ -137,9 +138,12 @@ class Channel(Protocol):
 
     def finish(self) -> None:
         """Handle all that has come from a process that has ended, and close."""
+        self._read_rest()
+        self.close()
+
+    def _read_rest(self) -> None:
         if self.is_open and self.transport is not None:
             self.transport.read_rest()
-        self.close()
 
     def break_off(self) -> None:
         """Close at once, without what waits."""
@@ -277,8 +281,9 @@ class Channel(Protocol):
         except InvalidMessageError as problem:
             pending.errback(ChannelError(str(problem)))
 
-    def _timed_out(self, number: int, kind: str, _: object, seconds: float) -> NoReturn:
-        del self._pending[number]
+    def _timed_out(self, number: int, kind: str, answer: object, seconds: float) -> object:
+        if self._pending.pop(number, None) is None:
+            return answer
         raise AnswerTimeoutError(kind, seconds)
 
     @override

@@ -179,8 +179,10 @@ class Successor(ProcessProtocol):
         self._ended.callback(how_ended(ended.status))
 
 
-_ACCEPTS = 15.0
-"""Seconds that it may take to accept clients."""
+_COUNTS = 15.0
+"""Seconds that it may take to read the counters."""
+_ACCEPTS = 5.0
+"""Seconds that it may take to accept clients; nobody does meanwhile."""
 _LONGEST = 60.0
 """Seconds that the report waits for connections to move."""
 _STILL = 10.0
@@ -277,7 +279,7 @@ class Upgrade:
         try:
             for fields, descriptors in counters.handed_over():
                 await self.successor.channel.ask(
-                    messages.COUNT_ON, seconds=_ACCEPTS, descriptors=descriptors, **fields
+                    messages.COUNT_ON, seconds=_COUNTS, descriptors=descriptors, **fields
                 )
         except (ChannelError, OSError) as problem:
             _log.warn("the new process does not continue all counters: {why}", why=problem)

@@ -12,8 +12,8 @@ from txmux.processes.workers.worker import Worker
 
 _PROMPT = 1.0
 """Seconds that a worker may take to answer; one that hangs accepts no clients either."""
-_PATIENCE = 10.0
-"""Seconds that a worker may take to accept clients."""
+_PATIENCE = 3.0
+"""Seconds that a worker may take to accept clients; less than the old process waits for all of them."""
 
 
 class WorkerTransfers:
