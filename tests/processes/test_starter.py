@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Collection
 from pathlib import Path
+from urllib.request import urlopen
 
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
@@ -111,7 +112,8 @@ class StarterTest(WorkersTestCase):
         listening = self.backend()
         rules = f"{self.relaying(listening)}[route tls]\nmatch = tls\nbackend = close\n"
         before = ("env", "-C", str(folder))
-        mux = Running(self.folder, rules, "workers = 2", before=before)
+        settings = "workers = 2\nmetrics = 127.0.0.1:0"
+        mux = Running(self.folder, rules, settings, before=before)
         self.addCleanup(mux.kill)
         pair = self.relayed(mux, listening)
         (other,) = (pid for pid in workers_of(mux.pid) if not has_connection(pid, pair[1]))
@@ -125,6 +127,9 @@ class StarterTest(WorkersTestCase):
         self.assertEqual(mux.reload(("workers = 2", "workers = 3")), refused)
         mux.refuse("the new process exited with status 1")
         self.kill_workers(mux, [other], 2)
+        metrics = mux.child.wait_for(r"listening on (\S+) for \[txmux\] metrics")[1]
+        with urlopen(f"http://{metrics}/metrics") as answer:
+            self.assertIn(b"txmux_worker_restarts_total 1.0\n", answer.read())
         os.kill(starter_of(mux.pid), signal.SIGKILL)
         mux.child.wait_for(f"no worker can be started for 1 s: {changed}; trying an upgrade")
         self.relayed(mux, listening)

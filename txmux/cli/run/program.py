@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
@@ -58,7 +59,13 @@ def start_early(rules: Rules) -> Child:
         import_module(module)
     folders_of_python()  # it looks at every module
     gc.set_threshold(*COLLECTING)
-    return spawn(STARTER)
+    starter = spawn(STARTER)
+    if rules.settings.metrics:
+        with suppress(
+            ImportError
+        ):  # of an extra; for the first request, other code may be installed
+            import_module("txmux.admin.metrics")
+    return starter
 
 
 def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) -> int:
