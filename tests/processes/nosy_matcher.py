@@ -118,6 +118,9 @@ _ATTEMPTS: Mapping[str, Callable[[], object]] = {
     "priority": lambda: os.setpriority(os.PRIO_PROCESS, _supervisor(), 0),
     "mode": lambda: (_FOLDER / "old").chmod(0o666),
     "times": lambda: os.utime(_FOLDER / "old"),
+    "notify": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC),
+    "notify_raw": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_RAW),
+    "notify_pair": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
     "abstract": lambda: socket.socket(socket.AF_UNIX).connect(f"\0{_FOLDER}"),
     "execute": lambda: subprocess.run(["/bin/true"], check=True),
 }

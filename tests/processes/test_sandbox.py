@@ -42,7 +42,12 @@ TRIED = frozenset(
         *("admin", "admin_child", "admin_orphan", "admin_ended"),
     }
 )
-BY_FILTER = frozenset({"limits", "scheduling", "priority", "mode", "times"})
+BY_FILTER = frozenset(
+    {
+        *("limits", "scheduling", "priority", "mode", "times"),
+        *("notify", "notify_raw", "notify_pair"),
+    }
+)
 BY_SCOPE = frozenset({"starter", "supervisor", "supervisor_orphan", "abstract"})
 """What the kernel refuses in another way: by the filter of system calls, and since Linux 6.12."""
 

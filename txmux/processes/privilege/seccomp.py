@@ -1,12 +1,13 @@
 """A filter of system calls (seccomp(2)): those by which a confined process could still stop the service of its own user.
 
 Landlock does not restrict them, or only since Linux 6.12, as signals: limits and scheduling of other processes (``prlimit`` with
-``RLIMIT_CPU`` ends them), and modes, owners and times of files.
+``RLIMIT_CPU`` ends them), modes, owners and times of files, and UNIX sockets for datagrams, by which systemd may be told anything.
 """
 
 import ctypes
 import errno
 import os
+import socket
 import struct
 import sys
 
@@ -33,6 +34,8 @@ _OWN = {
     "generic": (131, 261, 118, 119, 122, 274),
 }
 """Allowed if the first argument is this process: ``tgkill``, ``prlimit64``, ``sched_setparam``, ``…scheduler``, ``…affinity``, ``…attr``."""
+_SOCKETS = {"x86_64": (41, 53), "generic": (198, 199)}
+"""``socket`` and ``socketpair``."""
 _SECCOMP = {"x86_64": 317, "generic": 277}
 _MACHINES = {  # linux/audit.h
     "x86_64": ("x86_64", 0xC000003E),
@@ -41,8 +44,11 @@ _MACHINES = {  # linux/audit.h
 }
 
 _SET_FILTER, _SPEC_ALLOW = 1, 1 << 2
-_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # linux/bpf_common.h
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # places in struct seccomp_data
+_LOAD, _AND, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06  # linux/bpf_common.h
+_NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24  # places in struct seccomp_data
+_TYPE = (
+    0xE  # without flags, and with SOCK_RAW as SOCK_DGRAM, since a UNIX socket makes no difference
+)
 _X32 = 1 << 30
 """From here on are the numbers of another ABI."""
 _REFUSE, _ALLOW = 0x00050000 | errno.EPERM, 0x7FFF0000
@@ -60,7 +66,7 @@ def restrict_calls() -> bool:
     table, architecture = _MACHINES.get(os.uname().machine, ("", 0))
     if not table or sys.platform != "linux" or sys.maxsize < 2**32:
         return False
-    code = _filter(_REFUSED[table] + _COMMON, _OWN[table], architecture)
+    code = _filter(table, architecture)
     program = _Program(len(code), b"".join(struct.pack("HBBI", *one) for one in code))
     done = ctypes.CDLL(None).syscall(
         ctypes.c_long(_SECCOMP[table]),
@@ -71,26 +77,31 @@ def restrict_calls() -> bool:
     return bool(done == 0)
 
 
-def _filter(
-    refused: tuple[int, ...], own: tuple[int, ...], architecture: int
-) -> list[tuple[int, int, int, int]]:
+def _filter(table: str, architecture: int) -> list[tuple[int, int, int, int]]:
     """Return the instructions: operation, how many to pass over if it is true, and if not, and its value."""
-    check = 5 + len(refused) + len(own)
-    refuse = check + 3
+    refused, own, sockets = _REFUSED[table] + _COMMON, _OWN[table], _SOCKETS[table]
+    check_process = 5 + len(refused) + len(own) + len(sockets)
+    check_socket, refuse = check_process + 3, check_process + 8
     code = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_IF_EQUAL, 0, refuse - 2, architecture),
         (_LOAD, 0, 0, _NUMBER),
         (_IF_AT_LEAST, refuse - 4, 0, _X32),
     ]
-    for numbers, to in ((refused, refuse), (own, check)):
-        code += [(_IF_EQUAL, to - len(code) - 1 - n, 0, number) for n, number in enumerate(numbers)]
+    for numbers, to in ((refused, refuse), (own, check_process), (sockets, check_socket)):
+        for number in numbers:
+            code.append((_IF_EQUAL, to - len(code) - 1, 0, number))
     return [
         *code,
         (_RETURN, 0, 0, _ALLOW),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_IF_EQUAL, 2, 0, 0),
-        (_IF_EQUAL, 1, 0, os.getpid()),
+        (_LOAD, 0, 0, _FIRST),
+        (_IF_EQUAL, 7, 0, 0),
+        (_IF_EQUAL, 6, 5, os.getpid()),
+        (_LOAD, 0, 0, _FIRST),
+        (_IF_EQUAL, 0, 4, socket.AF_UNIX),
+        (_LOAD, 0, 0, _SECOND),
+        (_AND, 0, 0, _TYPE),
+        (_IF_EQUAL, 0, 1, socket.SOCK_DGRAM),
         (_RETURN, 0, 0, _REFUSE),
         (_RETURN, 0, 0, _ALLOW),
     ]
