@@ -202,7 +202,8 @@ class MuxService(Service):
 
         async def leave(supervisor: Supervisor) -> None:
             await supervisor.leave(is_replaced=True)
-            await self._upgrades.predecessor_ended()
+            if self.control.overrides().held:  # a `release` reaches the predecessor through here
+                await self._upgrades.predecessor_ended()
             if self._upgrades.has_successor:
                 self._end()
 
