@@ -84,6 +84,20 @@ class PerSourceTest(SynchronousTestCase):
         for source in (5, 0, 6):
             self.assertIsNone(per_source.enter(source))
 
+    def test_memory_that_another_process_has_overwritten(self) -> None:
+        """A compromised worker makes the counts wrong, but breaks no connection of the others."""
+        for byte in (b"\0", b"\xff"):
+            shared = memory(2)
+            per_source = PerSource(
+                SourceLimits(connections=9), lambda: 0.0, SourceTable(shared, 2), 1
+            )
+            first, second = self.entered(per_source), self.entered(per_source)
+            shared[:] = byte * len(shared)
+            first.settle()
+            first.release()
+            second.release()
+            per_source.enter(1)
+
 
 class FullTableTest(SynchronousTestCase):
     def setUp(self) -> None:

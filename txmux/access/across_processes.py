@@ -22,6 +22,7 @@ from txmux.rules.model import Listener, Rules
 from txmux.telemetry.sharedmemory import grow, make, mapped
 
 _SIZE = 8  # of a number, in bytes
+_MOST = 2 ** (8 * _SIZE) - 1
 # The columns that belong to no process: connections in transit, and expected ones.
 _MOVING, _EXPECTED = -2, -1
 _PATIENCE = 1.0  # seconds that a process waits for another one to release the lock
@@ -110,7 +111,7 @@ class SharedTally(Tally):
     def move_away(self) -> None:
         """Count one less here, and one more that is on its way."""
         with self._lock:
-            self._counts[_MOVING] += 1
+            self._counts[_MOVING] = min(self._counts[_MOVING] + 1, _MOST)
             self.give_back()
 
     @override

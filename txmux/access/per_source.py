@@ -309,7 +309,7 @@ class PerSource:
 
 
 class Permit:
-    """Counts one connection, from now on."""
+    """Counts one connection, from now on. Another process may have overwritten the count, which must not end the connection."""
 
     __slots__ = ("_at", "_numbers", "_undecided")
 
@@ -317,14 +317,14 @@ class Permit:
         self._numbers = numbers
         self._at = at
         self._undecided = True
-        numbers[at] += _UNDECIDED + 1
+        numbers[at] = min(numbers[at] + _UNDECIDED + 1, _ALL)
 
     def settle(self) -> None:
         if self._undecided:
             self._undecided = False
-            self._numbers[self._at] -= _UNDECIDED
+            self._numbers[self._at] = max(self._numbers[self._at] - _UNDECIDED, 0)
 
     def release(self) -> None:
         """Record that the connection is gone. To be called once."""
         self.settle()
-        self._numbers[self._at] -= 1
+        self._numbers[self._at] = max(self._numbers[self._at] - 1, 0)
