@@ -3,14 +3,15 @@
     python -m benchmarks.upgrade
 
 Most connections say nothing. On a few, the server sends the time every two milliseconds, and how late it comes to the client is noted:
-in peace, and while the service is upgraded. All are asked for an answer at the end. Exits with 0 if all have one, and none was
-quiet for longer than is allowed.
+in peace, and while the service is upgraded. All are asked for an answer at the end. Exits with 0 if all have one, none was
+quiet for longer than is allowed, and each worker has as many as the others, within a tenth.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import resource
@@ -19,6 +20,7 @@ import signal
 import socket
 import statistics
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -47,6 +49,7 @@ RULES = """
 [txmux]
 access_log = {folder}/access.log
 workers = {workers}
+admin = unix:{folder}/admin.sock
 
 [listen public]
 endpoint = 127.0.0.1:{port}
@@ -140,6 +143,7 @@ class Result:
         before: How late the latest byte of each stream was in peace, in seconds.
         starting: The same, while the new process started.
         moving: The same, while connections moved.
+        spread: How many connections each worker has then.
     """
 
     moved: int
@@ -147,6 +151,7 @@ class Result:
     before: list[float]
     starting: list[float]
     moving: list[float]
+    spread: list[int]
 
 
 class Service:
@@ -161,6 +166,7 @@ class Service:
 
     def __init__(self, folder: Path, workers: int, backend: int, port: int) -> None:
         self._output, self._pidfile = folder / "output.log", folder / "txmux.pid"
+        self._admin = folder / "admin.sock"
         rules = folder / "rules.ini"
         rules.write_text(RULES.format(folder=folder, workers=workers, backend=backend, port=port))
         twist = str(Path(sys.executable).with_name("twist"))
@@ -183,6 +189,20 @@ class Service:
         self._pids.append(self._pid())
         moved, milliseconds = self._done()[-1]
         return int(moved), int(milliseconds) / 1000
+
+    def spread(self) -> list[int]:
+        """Give how many connections each worker has."""
+        command = [
+            sys.executable,
+            "-m",
+            "txmux",
+            "status",
+            "--json",
+            "--admin",
+            f"unix:{self._admin}",
+        ]
+        status = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return [row["connections"] for row in status["workers"]]
 
     def _done(self) -> list[tuple[str, str]]:
         return re.findall(r"connections handed over: (\d+), in (\d+) ms", self._output.read_text())
@@ -242,6 +262,7 @@ def measure(workers: int, connections: int, streams: int, rounds: int) -> Iterat
                 watched.latest(asked - _BEFORE, asked),
                 watched.latest(asked, began),
                 watched.latest(began, done + _NOTICED),
+                service.spread(),
             )
             for client in quiet:
                 client.sendall(ASKED)
@@ -263,9 +284,9 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(
-        "| moved | in, ms | latest byte in peace, ms | while the new process starts | while they move |"
+        "| moved | in, ms | latest byte in peace, ms | while the new process starts | while they move | each worker has |"
     )
-    print("|---|---|---|---|---|", flush=True)
+    print("|---|---|---|---|---|---|", flush=True)
     found = []
     try:
         for result in measure(chosen.workers, chosen.connections, chosen.streams, chosen.rounds):
@@ -273,14 +294,18 @@ def main() -> None:
             times = (result.before, result.starting, result.moving)
             shown = (f"{1000 * statistics.median(one):.1f}, {1000 * max(one):.1f}" for one in times)
             print(
-                f"| {result.moved} | {1000 * result.seconds:.0f} | {' | '.join(shown)} |",
+                f"| {result.moved} | {1000 * result.seconds:.0f} | {' | '.join(shown)} | "
+                f"{', '.join(map(str, result.spread))} |",
                 flush=True,
             )
     except (BenchmarkError, OSError) as problem:
         sys.exit(f"upgrade: {problem}")
     worst = max(max(result.moving) for result in found)
+    even = chosen.connections / chosen.workers
     is_well = 1000 * worst <= chosen.most and all(
-        result.moved == chosen.connections for result in found
+        result.moved == chosen.connections
+        and max(abs(count - even) for count in result.spread) <= even / 10
+        for result in found
     )
     print(f"\nverdict: {'all is well' if is_well else 'connections noticed'}")
     sys.exit(not is_well)

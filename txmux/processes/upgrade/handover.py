@@ -59,7 +59,7 @@ _BATCH = 25
 _SHARES = 4
 """Batches for each process, at least, so that each gets as many connections."""
 _UNDER_WAY = 2
-"""Batches that one process is offered and that are not decided yet."""
+"""Batches that are offered and not decided yet."""
 _HELD = 2**22
 """Bytes held by connections that complete a batch; a connection may hold as much as two pipes."""
 _PATIENCE = 2.0
@@ -99,10 +99,8 @@ class Round:
         self.stays: Counter[StayReason] = Counter()
 
     async def run(self) -> None:
-        takers = self._takers
-        lanes = [Deferred.fromCoroutine(self._lane()) for _ in range(len(takers) + 1)]
-        await gatherResults(lanes)
-        await gatherResults([Deferred.fromCoroutine(taker.finish()) for taker in takers])
+        await gatherResults([Deferred.fromCoroutine(self._lane()) for _ in range(_UNDER_WAY)])
+        await gatherResults([Deferred.fromCoroutine(taker.finish()) for taker in self._takers])
         for one in (*self._left, *self._waiting):
             if one.record.reason is None:
                 self.stays[one.expand().stays or "not taken"] += 1
@@ -113,8 +111,8 @@ class Round:
             self._decide(taker, number, batch, await taker.offer(number, batch))
 
     def _next_taker(self) -> Taker | None:
-        free = [one for one in self._takers if one.is_able and len(one.offered) < _UNDER_WAY]
-        return min(free, key=lambda one: one.expected, default=None)
+        able = [one for one in self._takers if one.is_able]
+        return min(able, key=lambda one: one.has + one.offered, default=None)
 
     def _next_batch(self) -> list[_Suspended]:
         """Suspend connections, when a process is ready to take them; in a batch, either all or none wait for a server."""
@@ -193,7 +191,8 @@ class Taker:
         opened: Fires when it can take connections, or fails when it has ended before.
         is_able: Whether it can: it has opened, and has not failed to answer since.
         reads_datagrams: Whether flows of UDP are for it.
-        offered: The sizes of the batches that it has not answered, by their numbers.
+        has: How many connections it has, by its last answer.
+        offered: How many it is offered, and has not answered yet.
     """
 
     channel: Channel
@@ -201,8 +200,7 @@ class Taker:
 
     def __init__(self) -> None:
         self.opened: Deferred[None] = Deferred()
-        self.offered: dict[int, int] = {}
-        self._has = 0
+        self.has = self.offered = 0
         self._admissions: set[Admission] = set()
         self._leased: dict[str, SlotRelease] = {}
         self._answering = 0
@@ -218,17 +216,12 @@ class Taker:
 
     def _opens(self, connections: int, *, reads: bool = False) -> None:
         if not self.opened.called:
-            self.is_able, self.reads_datagrams, self._has = True, reads, connections
+            self.is_able, self.reads_datagrams, self.has = True, reads, connections
             self.opened.callback(None)
-
-    @property
-    def expected(self) -> int:
-        """How many connections it has if it takes all that it is offered."""
-        return self._has + sum(self.offered.values())
 
     async def offer(self, number: int, batch: list[_Suspended]) -> set[int] | None:
         """Offer a batch; return which of it the process takes, or ``None`` if it does not answer; then it is not asked again."""
-        self.offered[number] = len(batch)
+        self.offered += len(batch)
         try:
             answer = await self.channel.ask(
                 messages.ADOPT if batch[0][1].waited is None else messages.ADOPT_WAITING,
@@ -237,7 +230,7 @@ class Taker:
                 batch=number,
                 connections=packed(moved for _, moved, _ in batch),
             )
-            taken, self._has = set(answer["taken"]), int(answer["connections"])
+            taken, self.has = set(answer["taken"]), int(answer["connections"])
         except (ChannelError, KeyError, TypeError, ValueError) as problem:
             _log.info("a process takes no connections: {why}", why=problem)
             self.is_able = False
@@ -245,7 +238,7 @@ class Taker:
         else:
             return taken
         finally:
-            del self.offered[number]
+            self.offered -= len(batch)
 
     def take(self, number: int, connections: dict[int, MuxProtocol]) -> None:
         """Leave connections of a batch, by their indexes in it, to the process; they belong to it from here on, in any case."""
