@@ -1,5 +1,6 @@
 """Multipath TCP to clients and to servers: with peers that have it and those that do not, and over two networks."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -160,6 +161,46 @@ class ChangeTests(MultipathTestCase):
         with socket.socket() as second:
             second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.assertRaises(OSError, second.bind, ("127.0.0.1", port))
+
+    def test_upgrade_leads_clients_to_nobody_else(self) -> None:
+        """While a connection keeps the old process, the new one gets all clients; if it dies, the old one does, also after a reload."""
+        for before, after in (("yes", "no"), ("no", "yes")):
+            port = free_port()
+            rules = _RULES.format(listen=f"127.0.0.1:{port}", server=self.echo())
+            rules = rules.replace("mptcp = yes", f"mptcp = {before}\ndetect_timeout = 10m", 1)
+            mux = Mux(self.folder, rules, "drain_timeout = 10m\nworkers = 2")
+            self.addCleanup(mux.child.end)
+            undecided = self.dial(port)
+            change = f"mptcp = {before}", f"mptcp = {after}"
+            mux.file.write_text(mux.file.read_text().replace(*change, 1))
+            os.kill(mux.pid, signal.SIGUSR2)
+            new = int(mux.child.wait_for(r"process (\d+) serves from now on")[1])
+            self.assert_served(port, multipath=after == "yes")
+            old, mux.pid = mux.pid, new
+            self.assertIn("rules reloaded", mux.reload(change[::-1]))
+            self.assert_served(port, multipath=before == "yes")
+            os.kill(new, signal.SIGKILL)
+            mux.child.wait_for("this one serves again")
+            eventually(lambda p=port: self.is_served(p), "the old process serves")  # type: ignore[misc]
+            self.assert_served(port, multipath=before == "yes")
+            undecided.close()
+            os.kill(old, signal.SIGTERM)
+            mux.child.wait()
+
+    def assert_served(self, port: int, *, multipath: bool) -> None:
+        for _ in range(20):
+            client = self.dial(port)
+            self.say(client, b"hello")
+            self.assertEqual(is_multipath(client), multipath)
+            client.close()
+
+    def is_served(self, port: int) -> bool:
+        with contextlib.suppress(ConnectionError), socket.socket() as client:
+            client.settimeout(5)
+            client.connect(("127.0.0.1", port))
+            self.say(client, b"hello")
+            return True
+        return False
 
     def test_upgrade_moves_connections_and_changes_it(self) -> None:
         port = free_port()

@@ -11,6 +11,7 @@ from txmux.net.channel.channel import GoneError
 from txmux.net.channel.message import Message
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import WorkerPool
+from txmux.serving.store import ListeningSockets
 
 
 class _Worker:
@@ -58,7 +59,9 @@ class FlowsTest(SynchronousTestCase):
         self.pool.share_datagrams()
 
     def pausing(self) -> Deferred[None]:
-        pausing = Deferred.fromCoroutine(WorkerTransfers(self.pool, accepting=True).pause())
+        pausing = Deferred.fromCoroutine(
+            WorkerTransfers(self.pool, ListeningSockets(None), accepting=True).pause()
+        )
         for worker in (self.first, self.second):
             worker.answer("ping")
         return pausing

@@ -1,9 +1,12 @@
 """Connections of older rules, and of processes that serve no more, go on in a new process, too."""
 
 import contextlib
+import os
 import re
+import signal
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 
 from tests.admin.processes import get
@@ -12,6 +15,7 @@ from tests.processes.handshake import Handshake
 from tests.processes.running import RULES, has_connection, is_gone, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.certificates import make_authority
+from tests.support.ports import free_port
 
 
 class KeepingTest(UpgradeTestCase):
@@ -156,6 +160,97 @@ class EndedTest(UpgradeTestCase):
             secure.close()
         self.assert_gone([old])
         mux.stop()
+
+
+class LeftOutTest(UpgradeTestCase):
+    """The new rules have less listeners, while a connection keeps the old process."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.local = self.folder / f"{os.urandom(4).hex()}.sock"
+        self.port, self.datagrams, self.metrics = free_port(), free_port(), free_port()
+        self.left_out = (
+            f"[listen gone]\nendpoint = 127.0.0.1:{self.port}\n    unix:{self.local}\n"
+            f"[listen packets]\nendpoint = udp:127.0.0.1:{self.datagrams}\n"
+        )
+        route = "[route all]\nmatch = any\nbackend = 127.0.0.1:{}\n"
+        self.ready, self.gate = self.late("_settle")
+        self.listening = self.backend()
+        route = route.format(self.listening.getsockname()[1])
+        self.service = self.upgrading(
+            f"{RULES}detect_timeout = 10m\n{self.left_out}{route}",
+            f"workers = 2\ndrain_timeout = 10m\nmetrics = 127.0.0.1:{self.metrics}",
+        )
+        self.service.ports = {"public": self.service.ports["public"]}
+        self.undecided = self.client(self.service)
+        self.is_accepted(self.service.pid, self.undecided)
+        text = self.service.file.read_text().replace(self.left_out, "")
+        self.service.file.write_text(text.replace("metrics", "# metrics"))
+
+    def fate(self, address: tuple[str, int] | str) -> str:
+        """Give what becomes of a client that says something, if it need not wait for that."""
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        with socket.socket(family) as client:
+            client.settimeout(5)
+            try:
+                client.connect(address)
+                client.sendall(b"SSH-2.0-x\r\n")
+                return "answered" if client.recv(1) else "ended"
+            except (ConnectionError, FileNotFoundError):
+                return "refused"
+            except TimeoutError:
+                return "waits"
+
+    def answer(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                server, _ = self.listening.accept()
+                with server:
+                    server.sendall(server.recv(100))
+
+    def test_nobody_waits(self) -> None:
+        threading.Thread(target=self.answer, daemon=True).start()
+        places = (("127.0.0.1", self.port), str(self.local), ("127.0.0.1", self.metrics))
+        self.assertEqual(self.fate(places[0]), "answered")
+        fates: list[str] = []
+        self.service.ask()
+        while "waits" not in fates and (len(fates) < 150 or not self.ready.exists()):
+            fates += [self.fate(place) for place in places]
+        self.gate.touch()
+        old = self.service.switched()
+        self.service.child.wait_for("upgraded: ")
+        self.assertNotIn("waits", {*fates})
+        self.assertEqual([self.fate(place) for place in places], ["refused"] * 3)
+        self.assertFalse(is_gone(old))
+        # What is added again does not wait for the old process; but that has flows of datagrams, or may have.
+        self.assertIn("which an upgrade has replaced", self.service.reload((r"\Z", self.left_out)))
+        streams, _ = self.left_out.split("[listen packets]")
+        self.service.file.write_text(self.service.file.read_text().replace(self.left_out, streams))
+        self.assertIn("listener gone opened", self.service.reload())
+        self.assertEqual([self.fate(place) for place in places[:2]], ["answered"] * 2)
+        self.undecided.close()
+        self.assert_gone([old])
+        self.assertIn(
+            "packets opened", self.service.reload((r"\Z", self.left_out.removeprefix(streams)))
+        )
+        self.service.stop()
+
+    def test_served_again(self) -> None:
+        """If the new process dies, the old one serves all that it has served before."""
+        threading.Thread(target=self.answer, daemon=True).start()
+        self.gate.touch()
+        new = self.service
+        old = new.replace()
+        new.child.wait_for("upgraded: ")
+        os.kill(new.pid, signal.SIGKILL)
+        new.child.wait_for("this one serves again")
+        eventually(lambda: new.pidfile.read_text() == f"{old}\n", "the old process is named")
+        for place in (("127.0.0.1", self.port), str(self.local)):
+            eventually(lambda p=place: self.fate(p) == "answered", f"{place} is served")  # type: ignore[misc]
+        self.assertEqual(self.fate(("127.0.0.1", self.metrics)), "answered")
+        self.undecided.close()
+        new.pid = old
+        new.stop()
 
 
 _HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -116,14 +116,24 @@ class AdminEndpoints:
         if self._accepting:
             self.accept()
 
+    def leave_out(self, keys: Iterable[str]) -> None:
+        """Refuse clients of the endpoints with these keys, until `accept`."""
+        self.store.refuse(key.removeprefix(PREFIX) for key in keys if key.startswith(PREFIX))
+
+    def unused(self) -> list[str]:
+        return [f"{PREFIX}{key}" for key in self.store.unused]
+
     def accept(self) -> None:
         self._accepting = True
         self.store.close_unused()
+        failed = self.store.listen_again()
         sockets = self.store.sockets()
         for key in [key for key in self._ports if key not in self._settings]:
             stop_listening(self._ports.pop(key))
             self._end(self._clients.pop(key))
         for key, setting in self._settings.items():
+            if key in failed:
+                continue
             if key not in self._ports:
                 self._ports[key] = self._listen(key, setting, sockets[key])
             self._clients[key].site.guard.token = self._token

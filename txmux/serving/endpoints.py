@@ -133,7 +133,8 @@ def accept_waiting(port: IListeningPort) -> None:
     waiting.register(any_port.fileno(), select.POLLIN)
     # Bounded by what can have waited, since further clients may come all the time.
     for _ in range(_MOST_WAITING):
-        if not waiting.poll(0):
+        # Another process may have ended that it listens.
+        if not any(events & select.POLLIN for _, events in waiting.poll(0)):
             break
         any_port.doRead()
 

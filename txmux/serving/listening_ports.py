@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 
-from txmux.serving.endpoints import stop_listening
+from txmux.serving.endpoints import accept_waiting, stop_listening
 from txmux.serving.listening_port import ListeningPort
 from txmux.tcp.listener import MuxFactory
 
@@ -70,6 +70,15 @@ class ListeningPorts:
         port.close_port(is_left=is_left)
         if port.is_for_datagrams:
             self._left[key] = port
+
+    def give_up(self, keys: Iterable[str]) -> None:
+        """Accept who waits at these addresses, and close their ports."""
+        for key in keys:
+            port = self._by_key.pop(key, None)
+            if port is not None:
+                self.ports.remove(port.port)
+                accept_waiting(port.port)
+                self.close(key, port)
 
     def left(self) -> dict[str, DatagramPort]:
         """Return the closed ports that still have flows, by the keys of their addresses."""

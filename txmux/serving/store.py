@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class ListeningSockets:
     Attributes:
         addresses: Those of the sockets, as they are shown, by the keys; kept when all are closed.
         unused: Sockets that the rules no longer have; `close_unused` closes them.
+        left_out: The keys of those that were unused, while the process with the ID `predecessor` may have them open.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -44,7 +46,11 @@ class ListeningSockets:
         )
         self.addresses: dict[str, str] = {}
         self.unused: dict[str, socket.socket] = {}
-        self._sections: dict[str, str] = {}
+        self._listens_at: dict[str, ListenAddress] = {}
+        self._refused: dict[str, Any] = {}
+        self._failed: list[str] = []
+        self.predecessor = 0
+        self.left_out: Collection[str] = ()
         self._sockets: dict[str, socket.socket] = {}
         self._adopted: dict[str, socket.socket] = {}
 
@@ -89,7 +95,15 @@ class ListeningSockets:
 
     def why_not(self, address: ListenAddress, problem: Exception) -> Exception:
         """Explain an address conflict with a socket of this service."""
-        if getattr(problem, "errno", None) != errno.EADDRINUSE or address.kind != "tcp":
+        if getattr(problem, "errno", None) != errno.EADDRINUSE:
+            return problem
+        if address.key in self.left_out:
+            return OSError(
+                errno.EADDRINUSE,
+                f"process {self.predecessor}, which an upgrade has replaced, may have flows there: "
+                "reload again when it has ended",
+            )
+        if address.kind != "tcp":
             return problem
         port = address.key.rpartition(":")[2]
         for key in {**self._sockets, **self._adopted}:
@@ -101,6 +115,43 @@ class ListeningSockets:
                     "and add the new one in the next; clients in between are refused",
                 )
         return problem
+
+    def refuse(self, keys: Iterable[str]) -> None:
+        """Refuse clients of these addresses, except those for datagrams, until `listen_again`.
+
+        A TCP socket keeps its address, from which it keeps nobody else (SO_REUSEADDR).
+        """
+        for key in keys:
+            opened = self._sockets.get(key)
+            if opened is not None and key.startswith("tcp:"):
+                self._refused[key] = opened.getsockname()
+                with suppress(OSError):  # it does not listen, see `listen_again`
+                    opened.shutdown(socket.SHUT_RD)
+            elif opened is not None and key.startswith("unix:"):
+                self._refused[key] = None
+                close_socket(key, opened)
+
+    def listen_again(self) -> list[str]:
+        """Undo `refuse`; return the keys of addresses where that cannot be, since another process has them."""
+        failed = []
+        for key, name in self._refused.items():
+            address, opened = self._listens_at.get(key), self._sockets.get(key)
+            if address is None or opened is None:
+                continue  # changed rules have it no more
+            try:
+                if name is None:
+                    self._sockets[key] = self.open_address(address)
+                else:
+                    with suppress(OSError):  # only a port that the system has chosen was lost
+                        opened.bind(name)
+                    opened.listen(address.backlog)
+            except OSError as problem:
+                if key not in self._failed:
+                    _log.warn("{problem}; trying again", problem=listen_error(address, problem))
+                failed.append(key)
+        self._failed = failed
+        self._refused = {key: self._refused[key] for key in failed}
+        return failed
 
     def open(self, listeners: Iterable[Listener]) -> None:
         """Open all sockets of the listeners, at the start; see `prepare`."""
@@ -157,8 +208,8 @@ class PreparedSockets:
     def commit(self) -> None:
         """Make these the sockets of the service; the others are unused from now on."""
         store = self._store
-        addresses, sections = store.addresses, store._sections
-        store._sections = {address.key: address.section for address in self._addresses}
+        addresses, before = store.addresses, store._listens_at
+        store._listens_at = {address.key: address for address in self._addresses}
         store.addresses = {key: shown(key, opened) for key, opened in self.sockets.items()}
         for address in self.opened:
             old = store.known(address.other_key) if address.beside else None
@@ -173,11 +224,14 @@ class PreparedSockets:
             _log.info(
                 "no longer listening on {address} for {section}",
                 address=addresses[key],
-                section=sections[key],
+                section=before[key].section,
             )
         for address in self._addresses:
             if address not in self.opened and address.kind not in {"systemd", "udp"}:
-                self.sockets[address.key].listen(address.backlog)  # the backlog may have changed
+                with suppress(OSError):  # see `listen_again`
+                    self.sockets[address.key].listen(
+                        address.backlog
+                    )  # the backlog may have changed
         had = {**store._adopted, **store._sockets}
         store._sockets, store._adopted = self.sockets, {}
         store.unused |= {key: one for key, one in had.items() if key not in self.sockets}

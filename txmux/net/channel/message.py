@@ -22,7 +22,7 @@ class Field:
         kind: Its type; `object` for any value of JSON.
         most: The largest number, or the most characters or entries.
         of: What the entries of a list or the values of an object are.
-        is_optional: Whether it may be left out.
+        is_optional: Whether it may be left out; an answer is ``None`` then.
     """
 
     kind: type
@@ -90,6 +90,8 @@ class Message:
     def read_answer(self, value: object, size: int) -> Any:
         if size > self.longest_answer:
             raise InvalidMessageError(f"{self.kind}: an answer of {size} bytes is too long")
+        if value is None and self.answer is not None and self.answer.is_optional:
+            return None
         if self.answer is None or not self.answer.fits(value):
             raise InvalidMessageError(f"{self.kind}: its answer is {value!r:.100}")
         return value

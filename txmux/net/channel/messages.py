@@ -120,6 +120,13 @@ END_REMOVED = _to_worker(
 )
 ACCEPT = _to_worker("accept", "accept clients", answer=NOTHING)
 PAUSE = _to_worker("pause", "leave new clients in the queues", answer=NOTHING)
+GIVE_UP = _to_worker(
+    "give_up",
+    "accept who waits at these addresses, and close their ports",
+    keys=_NAMES,
+    answer=NOTHING,
+    longest=_LARGE,
+)
 RETIRE = _to_worker(
     "retire", "stop accepting; answered when there are no connections", answer=NOTHING
 )
@@ -301,10 +308,11 @@ COUNT_ON = _to_successor(
 )
 SERVE = _to_successor(
     "serve",
-    "the old process stopped accepting: accept, with this state; the answer makes the upgrade final",
+    "the old process stopped accepting: accept, with this state; the answer makes the upgrade final, and names the sockets that the rules lack",
     state=_optional(_OBJECT),
-    answer=NOTHING,
+    answer=_optional(_NAMES),
     longest=_WHOLE,
+    longest_answer=_LARGE,
 )
 ADOPT_CONNECTIONS = _to_successor(
     "adopt_connections",

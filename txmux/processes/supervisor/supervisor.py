@@ -109,7 +109,7 @@ class Supervisor:
         self.starter = starter
         self._published_places = dict(counters.layout.places)
         self.pool = pool = WorkerPool(self._worker, reactor, self._tick)
-        self.transfers = WorkerTransfers(pool, accepting=accepting)
+        self.transfers = WorkerTransfers(pool, sockets, accepting=accepting)
         self._is_started = False
         self._draining_sockets: set[str] = set()
         self._ending: list[Problem] = []
@@ -310,11 +310,13 @@ class Supervisor:
         if pending is not None and worker in self.pool.added:
             self._note_added(pending)
             return
-        if worker.version != self.version:
+        if worker.version != self.version or worker.sockets != self._sockets.sockets():
             # The rules have changed since it was started.
             self._start_catch_up(worker)
-        elif self.transfers.accepting:
-            self.pool.let_accept(worker)
+        else:
+            worker.give_up(self.transfers.left_out)
+            if self.transfers.accepting:
+                self.pool.let_accept(worker)
         if self.pool.are_ready():
             self._log.info(
                 "serving with {workers}", workers=counted(len(self.pool.workers), "worker")
@@ -395,6 +397,7 @@ class Supervisor:
         ):
             certificates.tick()
         if self.pool.workers:  # otherwise the service is shutting down
+            self._listen_again()
             Deferred.fromCoroutine(self.close_unused())
 
     async def close_unused(self) -> None:
@@ -525,7 +528,9 @@ class Supervisor:
                 self._replace_failed(worker, failure.getErrorMessage())
             return 0
 
-        return worker.ask(messages.COMMIT, listening=listening).addErrback(failed)
+        committed = worker.ask(messages.COMMIT, listening=listening).addErrback(failed)
+        worker.give_up(self.transfers.left_out)
+        return committed
 
     def _replace_failed(self, worker: Worker, why: str) -> None:
         if worker in self.pool.workers:  # others keep the rules of their connections
@@ -611,10 +616,18 @@ class Supervisor:
         self._deadline = None
         self.transfers.accepting = True
         self._use_certificates()
+        self._listen_again()
         self.pool.resize(self._rules.settings.workers)
         for worker in self.pool.workers:
             if worker.ready:
                 self.pool.let_accept(worker)
+
+    def _listen_again(self) -> None:
+        """Listen where the process that has ended did not; what another one still has is tried again later."""
+        if self.transfers.left_out and self.transfers.accepting and self.transfers.listen_again():
+            for worker in self.pool.workers:
+                if worker.ready:
+                    self._start_catch_up(worker)
 
     async def drain(self) -> None:
         """Stop all workers, each when its connections have finished, and kill those that do not end."""

@@ -238,7 +238,7 @@ class Upgrade:
             )
             self._endpoints.pause()
             await self._transfers.pause()
-            await successor.channel.ask(
+            left_out = await successor.channel.ask(
                 messages.SERVE, seconds=_ACCEPTS, state=await state(again=True)
             )
         except BaseException as problem:
@@ -250,6 +250,9 @@ class Upgrade:
             raise
         self.is_committed = True
         pid, began = successor.pid, time.monotonic()
+        if left_out:  # another version may not say
+            self._endpoints.leave_out(left_out)
+            await self._transfers.leave_out(left_out)
         await self._settle()
         successor.channel.send(messages.HANDED_OVER)
         return Moved(pid, self.givers, time.monotonic() - began)

@@ -136,10 +136,9 @@ class Upgrades:
                 self._serves(is_healthy)
             return
 
-        async def accept(state: TransferState | None = None) -> None:
+        async def accept(state: TransferState | None = None) -> list[str]:
             # While there is a way back: if the other process has ended, no other one serves.
             self._name_process(must=not self._predecessor_ended)
-            self._sockets.close_unused()
             restore(state or {})
             transfers.await_flows(on=True)
             if state and "connections" in state:
@@ -147,8 +146,10 @@ class Upgrades:
                 transfers.expect(state.get("servers", ()))
                 self.incoming.expect_connections()
             await self._accept(transfers)
+            left_out = self._leave_out()
             self._serves(is_healthy)
             self._settle()
+            return left_out
 
         async def reload() -> dict[str, Any]:
             return attrs.asdict(await self._reload())
@@ -174,6 +175,16 @@ class Upgrades:
             lambda: self._on_predecessor_ended(accept, all_here),
             transfers.processes,
         )
+
+    def _leave_out(self) -> list[str]:
+        """Close the sockets that the rules lack, and return their keys: the predecessor still has them."""
+        left_out = [*self._sockets.unused, *self._endpoints.unused()]
+        if not self._predecessor_ended:
+            self._sockets.predecessor, self._sockets.left_out = os.getppid(), left_out
+        for store in (self._sockets, self._endpoints.store):
+            # The predecessor removes the files of UNIX sockets, when it has accepted who waits there.
+            store.close_unused(keep_files=not self._predecessor_ended)
+        return left_out
 
     async def _accept(self, transfers: WorkerTransfers) -> None:
         """Accept clients, even if the predecessor ends meanwhile: then no other process does."""
@@ -210,9 +221,10 @@ class Upgrades:
             self._predecessor.count_back(self._counters)
 
     def _on_predecessor_ended(
-        self, accept: Callable[[], Coroutine[Any, Any, None]], all_here: Callable[[], object]
+        self, accept: Callable[[], Coroutine[Any, Any, object]], all_here: Callable[[], object]
     ) -> None:
         self._predecessor_ended = True
+        self._sockets.left_out = ()
         if self.is_waiting and not self._is_accepting and not self._is_stopping:
             _log.warn("the old process has ended; this one serves from now on")
             failed = partial(_log.failure, "this process cannot take its place")

@@ -1,14 +1,17 @@
 """Moves clients and connections between all workers of this process and those of another one."""
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
+
+from twisted.internet.defer import gatherResults
 
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.processes.workers.moving import Giver, Takers
 from txmux.processes.workers.pool import WorkerPool
 from txmux.processes.workers.worker import Worker
+from txmux.serving.store import ListeningSockets
 
 _PROMPT = 1.0
 """Seconds that a worker may take to answer; one that hangs accepts no clients either."""
@@ -25,9 +28,12 @@ class WorkerTransfers:
     Attributes:
         accepting: As above; also for workers that are started later.
         able: The workers that answered when all were paused.
+        left_out: The keys of addresses at which no worker may listen, since the new process does not.
     """
 
-    def __init__(self, pool: WorkerPool, *, accepting: bool) -> None:
+    def __init__(self, pool: WorkerPool, sockets: ListeningSockets, *, accepting: bool) -> None:
+        self._sockets = sockets
+        self.left_out: Collection[str] = ()
         self._pool = pool
         self.able: Sequence[Worker] = []
         self._flows_are_here: Callable[[], None] = lambda: None
@@ -61,6 +67,22 @@ class WorkerTransfers:
             else:
                 answer.addErrback(lambda _: None)
         await self._pool.flows_moved(self.able)  # a reader may have been replaced in between
+
+    async def leave_out(self, keys: Iterable[str]) -> None:
+        """Accept who waits where the new process does not listen, and refuse others, until `listen_again`.
+
+        Flows of datagrams go on there, as long as this process has some.
+        """
+        self.left_out = [
+            key for key in keys if key in self._sockets.addresses and key[:4] != "udp:"
+        ]
+        await gatherResults([worker.give_up(self.left_out) for worker in self.able])
+        self._sockets.refuse(self.left_out)
+
+    def listen_again(self) -> bool:
+        """Listen there again, as far as that can be; return whether more of it could than before."""
+        before, self.left_out = self.left_out, self._sockets.listen_again()
+        return len(before) > len(self.left_out)
 
     async def accept(self) -> None:
         """Make all workers accept clients; it is a `ChannelError` if one does not answer."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
@@ -32,6 +32,8 @@ _MOST_SILENT_STARTING = 60
 _LONGEST_OUTAGE = 0.5
 """Seconds that a worker waits for its start, at most, while no worker serves."""
 
+_PROMPT = 1.0
+"""Seconds for what it does at once, or not at all."""
 _AGAIN = 0.5
 """Seconds until a retiring worker is asked again whether it can end."""
 
@@ -245,6 +247,14 @@ class Worker:
         descriptors = [one.fileno() for one in lacking.values()]
         self._can_listen = True
         return self.ask(messages.PREPARE, sockets=[*lacking], descriptors=descriptors, **values)
+
+    def give_up(self, keys: Collection[str]) -> Deferred[None]:
+        """Have it accept who waits at these addresses, and close their ports, if it answers soon."""
+        if not keys:
+            return succeed(None)
+        self.sockets = {key: one for key, one in self.sockets.items() if key not in keys}
+        given_up = self.ask(messages.GIVE_UP, seconds=_PROMPT, keys=[*keys])
+        return given_up.addErrback(lambda failure: failure.trap(ChannelError) and None)
 
     def stop(self, longest_wait: int = 0) -> Deferred[None]:
         """Let its connections finish, and wait for its end; see `txmux.serving.serving.Serving.drain`."""
