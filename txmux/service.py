@@ -318,7 +318,7 @@ class MuxService(Service):
         return report
 
     async def _change(self, supervisor: Supervisor, given: Rules | None) -> Report:
-        if changed := self._starter.changed_code():
+        if changed := self._starter.code.change():
             raise MuxError(f"{changed}: run 'txmux upgrade'")
         rules = given or self._privilege.read(self.control.rules.path)
         problems = unchangeable(self.control.rules.settings, rules.settings)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -24,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
+from txmux.installed import InstalledCode
 from txmux.interfaces import Transport
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY
@@ -34,7 +32,6 @@ from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.restarting import BackOff
 from txmux.rules.model import Backend, Rules
 from txmux.serving.listen_addresses import are_plain
-from txmux.version import __version__
 from txmux.wire.jsontext import parse_json
 
 _PACKET = 65536  # bytes
@@ -56,6 +53,9 @@ class Starter:
         child: The process, if it has been started already.
         is_outdated: Called when the process cannot be restarted because the installed code has changed, so that only an
             upgrade can start workers again.
+
+    Attributes:
+        code: The installed code, as it was at the start.
     """
 
     _log = Logger()
@@ -66,7 +66,7 @@ class Starter:
         self._reactor = reactor
         self._child = child
         self._is_outdated = is_outdated
-        self._code = installed_code()
+        self.code = InstalledCode()
         self._connection: _Connection | None = None
         self._back_off = BackOff()
         self._again: IDelayedCall | None = None
@@ -147,18 +147,6 @@ class Starter:
             has_ended = isinstance(problem, ConnectionError)
             return fail(StarterError(_ENDED if has_ended else problem.strerror or str(problem)))
 
-    def changed_code(self) -> str:
-        """Return a sentence if the installed code is not that of this process any more.
-
-        Nothing new should be imported then: it may not fit, or may be incomplete.
-        """
-        if installed_code() == self._code:
-            return ""
-        version = _installed_version()
-        if version in {"", __version__}:
-            return "the installed code has changed since the service started"
-        return f"txmux {version} is installed, this service runs {__version__}"
-
     def _has_ended(self) -> None:
         self._connection = None
         delay = self._back_off.delay(self._reactor.seconds() - self._started_at)
@@ -172,7 +160,7 @@ class Starter:
     def _start_again(self) -> None:
         self._again = None
         why = None
-        if changed := self.changed_code():
+        if changed := self.code.change():
             why = f"{changed}; trying an upgrade"
             self._is_outdated()
         else:
@@ -302,27 +290,3 @@ def modules_for(rules: Rules) -> Iterator[str]:
         yield "txmux.backends.connect.tls"
     if any(one.transport is Transport.UDP for one in rules.listeners):
         yield "txmux.serving.udp_listening_port"
-
-
-def _package() -> Path:
-    return Path(__file__).parents[2]
-
-
-def _installed_version() -> str:
-    with suppress(OSError, UnicodeDecodeError):  # it is being replaced
-        found = re.search('__version__ = "(.+)"', (_package() / "version.py").read_text())
-        return found[1] if found else ""
-    return ""
-
-
-def installed_code() -> str:
-    digest = hashlib.sha256()
-    for place, folders, files in os.walk(_package()):
-        folders.sort()
-        for name in sorted(files):
-            if name.endswith(".py"):
-                digest.update(name.encode())
-                with suppress(OSError):  # it is being replaced
-                    status = os.stat(os.path.join(place, name))  # noqa: PTH116, PTH118 - there are hundreds
-                    digest.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
