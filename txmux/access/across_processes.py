@@ -366,8 +366,8 @@ class SharedLimits:
 
 def names_counted(rules: Rules) -> list[str]:
     """Return the names of all that has a row: the service, the listeners, and the backends for their clients that wait."""
-    backends = (_of_held(backend.name) for backend in rules.every_backend())
-    return ["", *(listener.name for listener in rules.listeners), *backends]
+    backends = [_of_held(backend.name) for backend in rules.every_backend()]
+    return ["", *[listener.name for listener in rules.listeners], *backends]
 
 
 def _of_held(backend: str) -> str:

@@ -220,9 +220,12 @@ class Control:
     def make_room(self, rules: Rules, version: int) -> None:
         """Add counters for the next rules, and clear those of routes that no connection has any longer."""
         self.counters.extend(rules, version)
-        Deferred.fromCoroutine(self._clear_unused()).addErrback(
-            lambda why: self._log.failure("counters of removed routes could not be cleared", why)
-        )
+        if self.counters.has_unneeded:
+            Deferred.fromCoroutine(self._clear_unused()).addErrback(
+                lambda why: self._log.failure(
+                    "counters of removed routes could not be cleared", why
+                )
+            )
 
     async def _clear_unused(self) -> None:
         answers = await self._ask(messages.COUNT, gauges=True)

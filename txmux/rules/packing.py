@@ -3,6 +3,7 @@
 import copyreg
 import io
 import pickle  # nosec B403 - see `unpack`
+from weakref import WeakValueDictionary
 
 from txmux.detection.registry import installed_matchers
 from txmux.rules.model import Alternative, Rules
@@ -32,5 +33,12 @@ def unpack(packed: bytes) -> Rules:
     return rules
 
 
+_known: WeakValueDictionary[str, Alternative] = WeakValueDictionary()
+"""The lines of rules in use: a reload changes few of them."""
+
+
 def _read(text: str) -> Alternative:
-    return read_alternative(text, installed_matchers())
+    found = _known.get(text)
+    if found is None:
+        found = _known[text] = read_alternative(text, installed_matchers())
+    return found

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import struct
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,7 @@ class SocketAddress:
         return f"[{host}]:{self.port}"
 
 
+@lru_cache(256)
 def socket_address(text: str, backlog: int) -> SocketAddress | None:
     """Read one line of ``endpoint =``; ``None`` if it names anything but a plain TCP or UDP socket."""
     if is_for_datagrams(text):

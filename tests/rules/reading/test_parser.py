@@ -256,6 +256,12 @@ class AgainTest(SynchronousTestCase):
                         peeked = Peeked(data)
                         self.assertIs(found.predicate(peeked), made.predicate(peeked))
 
+    def test_lines_of_rules_in_use_are_not_read_again(self) -> None:
+        first, other = (unpack(pack(parse(COMPLETE, "x"))) for _ in range(2))
+        for one, again in zip(first.routes, other.routes, strict=True):
+            for line, same in zip(one.alternatives, again.alternatives, strict=True):
+                self.assertIs(line, same)
+
     def test_made_in_python(self) -> None:
         rules = load(self.main)
         changed = [

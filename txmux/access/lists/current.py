@@ -6,7 +6,7 @@ import base64
 import sys
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from txmux.access.lists.geo import GeoDatabase
@@ -22,25 +22,16 @@ PLACES = "geo"
 """The name of databases in messages; their value is anything that differs when they are to be read again."""
 
 
-def varying_of(rules: Rules) -> Iterator[Varying]:
-    """Yield all in rules that varies; some of it several times."""
-    for networks in _networks_of(rules):
-        if networks is not None:
-            yield from networks.varying
-
-
-def _networks_of(rules: Rules) -> Iterator[NetworkSet | None]:
+def varying_of(rules: Rules) -> list[Varying]:
+    """Return all in rules that varies; some of it several times."""
+    found = [listener.accept_proxy_from for listener in rules.listeners]
+    found += [backend.allow_networks for backend in rules.every_backend()]
+    clients = [route.clients for route in rules.routes]
     for listener in rules.listeners:
-        clients = [listener.clients, *(line.clients for line in listener.silent)]
-        for one in clients:
-            yield one.allowed
-            yield one.excluded
-        yield listener.accept_proxy_from
-    for route in rules.routes:
-        yield route.clients.allowed
-        yield route.clients.excluded
-    for backend in rules.every_backend():
-        yield backend.allow_networks
+        clients += [listener.clients, *(line.clients for line in listener.silent)]
+    for one in clients:
+        found += [one.allowed, one.excluded]
+    return [varying for networks in found if networks is not None for varying in networks.varying]
 
 
 class Lists:

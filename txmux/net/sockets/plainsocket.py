@@ -79,6 +79,7 @@ def reset_on_close(connected: socket.socket) -> None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
+@lru_cache(16)
 def keepalive_options(idle: int, interval: int, count: int) -> tuple[SocketOption, ...]:
     """Return the options with which the system finds out whether a quiet peer is still there (RFC 9293, section 3.8.4).
 

@@ -367,8 +367,11 @@ class Supervisor:
             )
             undo.callback(self._drop_pending, pending)
             await self._prepare(pending, rules_changed=rules_changed)
-            # These rules may end the worker to which flows are on their way.
-            await self.pool.flows_moved(self.pool.all())
+            if self._draining_sockets or any(
+                one.type == SOCK_DGRAM for one in self._sockets.sockets().values()
+            ):
+                # These rules may end the worker to which flows are on their way.
+                await self.pool.flows_moved(self.pool.all())
             undo.pop_all()
         sockets.commit()
         older = await self._commit_pending(pending)

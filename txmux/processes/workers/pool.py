@@ -286,6 +286,8 @@ class WorkerPool:
 
     def _retire(self, workers: Sequence[Worker]) -> None:
         """End workers after their connections have moved or ended; others serve already."""
+        if not workers:
+            return
         ready = [worker for worker in workers if worker.ready]
         reader = self._reads
         for worker in workers:

@@ -244,7 +244,8 @@ class WorkerProcess:
     ) -> PreparedServing:
         limits = self._limits
         assert limits is not None  # noqa: S101 - it serves
-        limits.use(other.limits)
+        if other.limits != limits.layout:
+            limits.use(other.limits)
         rules = other.rules
         prepared = serving.prepare(
             rules, sockets, self._admission(rules), rules_changed=other.rules_changed

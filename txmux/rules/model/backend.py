@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -103,7 +103,9 @@ class Server:
     def placeholder(self) -> str:
         """The one of `NAMES` in its host; empty if there is none."""
         host = self.host
-        return host if host in NAMES else next((one for one in NAMES if one in host), "")
+        if "{" not in host or host in NAMES:
+            return host if host in NAMES else ""
+        return next((one for one in NAMES if one in host), "")
 
     def name_for(self, facts: Mapping[str, str]) -> str:
         """Return the name that its host stands for to a client with these facts; empty if that has none."""
@@ -345,8 +347,9 @@ class Backend:
     @property
     def names(self) -> tuple[str, ...]:
         """The facts that its servers depend on: ``sni``, ``host``."""
-        found = (server.placeholder for server in self.servers)
-        return tuple(dict.fromkeys(NAMES[one] for one in found if one))
+        return tuple(
+            dict.fromkeys(NAMES[one] for server in self.servers if (one := server.placeholder))
+        )
 
     @idle_timeout.default
     def _usual_idle_timeout(self) -> float:
@@ -366,12 +369,12 @@ Outcome = Backend | Handover | InProcess | Refusal
 """The outcome of a decision."""
 
 
-def backends_of(outcomes: Iterable[Outcome | None]) -> Iterator[Backend]:
-    """Yield the backends of outcomes, with their fallbacks, each once."""
-    seen: set[int] = set()
+def backends_of(outcomes: Iterable[Outcome | None]) -> list[Backend]:
+    """Return the backends of outcomes, with their fallbacks, each once."""
+    found: dict[int, Backend] = {}
     waiting = list(outcomes)
     for outcome in waiting:
-        if isinstance(outcome, Backend) and id(outcome) not in seen:
-            seen.add(id(outcome))
+        if isinstance(outcome, Backend) and id(outcome) not in found:
+            found[id(outcome)] = outcome
             waiting.append(outcome.fallback)
-            yield outcome
+    return [*found.values()]

@@ -77,19 +77,19 @@ class Rules:
     @property
     def acme_names(self) -> tuple[str, ...]:
         """The names that get their certificates by ACME, each once."""
-        ends = (route.terminate_tls for route in self.routes)
-        return tuple(dict.fromkeys(name for end in ends if end for name in end.acme))
+        ends = [route.terminate_tls for route in self.routes if route.terminate_tls is not None]
+        return tuple(dict.fromkeys(name for end in ends for name in end.acme))
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> list[Outcome]:
         """Return the outcomes of routes, of listeners and of the fallbacks of backends; some occur several times."""
         found = [route.outcome for route in self.routes if route.outcome is not None]
         for listener in self.listeners:
             found += [*(line.outcome for line in listener.silent), listener.default]
         found += [backend.fallback for backend in self.backends.values()]
-        return iter(found)
+        return found
 
-    def every_backend(self) -> Iterator[Backend]:
-        """Yield the backends that clients may be forwarded to, those of short forms and fallbacks included, each once."""
+    def every_backend(self) -> list[Backend]:
+        """Return the backends that clients may be forwarded to, those of short forms and fallbacks included, each once."""
         return backends_of([*self.backends.values(), *self.outcomes()])
 
     def servers(self) -> Iterator[Server]:

@@ -396,7 +396,7 @@ _NAMED_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters", "cert
 def missing_files(sections: Iterable[Section]) -> Iterator[Problem]:
     """Find files that are not there; relative paths start at the current folder, as in Twisted."""
     for section in sections:
-        for key in _ENDPOINT_KEYS:
+        for key in _ENDPOINT_KEYS.keys() & section.entries:
             for number, item in enumerate(section.items(key)):
                 for message in _missing_files(key, item.text.split()[0]):
                     yield section.problem(message, key, number)

@@ -252,7 +252,8 @@ class _RulesParser:
 
     def _named(self, kind: str) -> Iterator[tuple[str, Section]]:
         for name, sections in self._sections[kind].items():
-            yield from ((name, section) for section in sections)
+            for section in sections:
+                yield name, section
 
     def _settings(self) -> Settings:
         # A second [txmux] is an error already, whichever file it is in.

@@ -66,9 +66,14 @@ def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, A
 
 def missing_keys(section: Section, kind: str) -> list[Problem]:
     """Find the required keys that a section does not have, and has not meant to have either."""
-    if section.unread:
-        return []
     known = tuple(TABLES[kind])
+    lacking = {
+        name: key
+        for name, key in TABLES[kind].items()
+        if key.required and section.entries.keys().isdisjoint({name, key.unless})
+    }
+    if section.unread or not lacking:
+        return []
     meant: set[str | None] = set()
     for entry in section.entries.values():
         meant.update(stands_for(kind, entry.key))
@@ -77,8 +82,8 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
             meant.add(_like_key(item) if item.line != entry.line else None)
     return [
         section.problem(f"is missing; write for example '{name} = {key.example}'", name)
-        for name, key in TABLES[kind].items()
-        if key.required and meant.isdisjoint({name, key.unless})
+        for name, key in lacking.items()
+        if meant.isdisjoint({name, key.unless})
     ]
 
 

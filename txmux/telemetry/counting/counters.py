@@ -75,6 +75,13 @@ class Counters:
         self._until = {
             key: self._until.get(key, number) for key in self.layout.places if key not in needed
         }
+        if not self._until:
+            self._versions = None  # `forget` is not called
+
+    @property
+    def has_unneeded(self) -> bool:
+        """Whether there are blocks that `forget` may free."""
+        return bool(self._until)
 
     def forget(self, versions: Collection[int]) -> None:
         """Free the blocks of rules whose versions are used by no connection in any process, now and at the call before.
