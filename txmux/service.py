@@ -29,6 +29,7 @@ from txmux.processes.privilege.privilege import Privilege
 from txmux.processes.supervisor.limits import ServiceLimits
 from txmux.processes.supervisor.notify import Notifier
 from txmux.processes.supervisor.pidfile import PidFile
+from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.record import collect_state, last_reload_in, number_in
@@ -83,43 +84,36 @@ class MuxService(Service):
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self._reactor = reactor
         self.failure: MuxError | None = None
-        self._sockets = ListeningSockets(reactor)
-        counters = Counters()
+        sockets, counters = ListeningSockets(reactor), Counters()
         self.control = control = Control(
             reactor,
             rules,
             counters,
-            self._sockets,
+            sockets,
             reload=self.reload,
             upgrade=self.upgrade,
             stop_service=self._stop_soon,
         )
-        self._endpoints = AdminEndpoints(reactor, control, is_automatic=resolve_admin_auto)
+        endpoints = AdminEndpoints(reactor, control, is_automatic=resolve_admin_auto)
         named = PidFile(pidfile) if pidfile else None
-        self._privilege = Privilege(self._sockets, self._endpoints.store, pidfile=named)
+        self._resources = resources = Resources(
+            sockets=sockets,
+            endpoints=endpoints,
+            privilege=Privilege(sockets, endpoints.store, pidfile=named),
+            counters=counters,
+            limits=ServiceLimits(reactor.seconds, lambda: control.rules, counters),
+            notifier=Notifier(os.environ if use_sd_notify else {}, reactor),
+            pidfile=named,
+        )
         self._starter = Starter(reactor, starter, self._start_upgrade)
         self.supervisor: Supervisor | None = None
         self._account: Account | None = None
-        self._service_limits = service_limits = ServiceLimits(
-            reactor.seconds, lambda: control.rules, counters
-        )
         self._reloading = Coalescer(self._reload)
         self._pending_rules: Rules | None = None
         self._watch = RulesWatch(reactor, self._rules_changed)
         self._stop_signals = StopSignals(reactor)
-        self._notifier = Notifier(os.environ if use_sd_notify else {}, reactor)
         self._upgrades = Upgrades(
-            reactor,
-            self._sockets,
-            named,
-            self._fail,
-            self._successor_ended,
-            self.reload,
-            self._notifier,
-            self._privilege,
-            self._endpoints,
-            counters,
-            service_limits,
+            reactor, resources, self._fail, self._successor_ended, self.reload
         )
         control.on_override = self._upgrades.override
         # Until the end, so that none of them ends a process that drains.
@@ -157,11 +151,11 @@ class MuxService(Service):
         self._open().start()
         account = self._account
         if account is not None and account.become():
-            self._privilege.given_up(account.user)
+            self._resources.privilege.given_up(account.user)
         super().startService()
         self.control.started = time.time()
         if not self._upgrades.is_waiting:
-            self._endpoints.accept()
+            self._resources.endpoints.accept()
         self.control.use_rules(self.control.rules)
         self._watch.watch_files_of(self.control.rules)
         self._stop_signals.start()
@@ -182,7 +176,7 @@ class MuxService(Service):
         return report
 
     async def _upgraded(self) -> Moved:
-        await self._upgrades.incoming.wait_for_arrival()
+        await self._upgrades.connections_arrived()
         supervisor = self.supervisor
         if supervisor is None or not self.running:
             raise UpgradeError(self.control.why_idle())
@@ -231,7 +225,7 @@ class MuxService(Service):
     async def _stop(self) -> None:
         self._watch.stop_watching()
         await self.control.stop_following()
-        self._upgrades.incoming.record_all_arrived()  # fails pending waiters
+        self._upgrades.expect_no_more()  # fails pending waiters
         shared = self._upgrades.stop_upgrading()
         if self.failure is None:
             await self._upgrades.report_exit(on=True)
@@ -239,8 +233,8 @@ class MuxService(Service):
         supervisor = self.supervisor
         if supervisor is not None and not shared:
             await self._stop_signals.wait(self.control.rules.settings.grace)
-        keep_files = shared or self._notifier.keeps
-        self._upgrades.close_all(keep_files=keep_files)
+        keep_files = shared or self._resources.notifier.keeps
+        self._resources.close_sockets(keep_files=keep_files)
         if supervisor is not None:
             self._stop_signals.hurry = supervisor.end_all
             draining = Deferred.fromCoroutine(supervisor.drain())
@@ -248,9 +242,9 @@ class MuxService(Service):
                 supervisor.end_all()
             await draining
             self.supervisor = self.control.state = None
-            self._service_limits.close()
-        await self._endpoints.stop(keep_files=keep_files)
-        self._privilege.give_up()
+            self._resources.limits.close()
+        await self._resources.endpoints.stop(keep_files=keep_files)
+        self._resources.privilege.give_up()
         self._stop_signals.stop()
         for watch in self._signals:
             watch.stop()
@@ -287,7 +281,7 @@ class MuxService(Service):
         await self._upgrades.settled()
         if self._upgrades.has_successor:
             return await self._upgrades.reload_successor()
-        await self._upgrades.incoming.wait_for_arrival()
+        await self._upgrades.connections_arrived()
         supervisor, given, self._pending_rules = self.supervisor, self._pending_rules, None
         control = self.control
         if supervisor is None or control.is_stopping:
@@ -297,7 +291,7 @@ class MuxService(Service):
             supervisor.reopen_log()
             self._log.info("{why}", why=why)
             return Report(ok=True, changes=why)
-        self._notifier.reloading()
+        self._resources.notifier.reloading()
         try:
             report = await self._change(supervisor, given)
         except MuxError as problem:
@@ -313,14 +307,14 @@ class MuxService(Service):
             self._log.error("reload failed, keeping the previous rules: {errors}", errors=errors)
         self._upgrades.store()
         status = f"reloaded: {changes}" if changes else f"not reloaded: {report.errors[0]}"
-        self._notifier.ready(f"serving; rules {status}")
+        self._resources.notifier.ready(f"serving; rules {status}")
         control.record_reload(report)
         return report
 
     async def _change(self, supervisor: Supervisor, given: Rules | None) -> Report:
         if changed := self._starter.code.change():
             raise MuxError(f"{changed}: run 'txmux upgrade'")
-        rules = given or self._privilege.read(self.control.rules.path)
+        rules = given or self._resources.privilege.read(self.control.rules.path)
         problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
             raise RulesError(problems)
@@ -329,20 +323,20 @@ class MuxService(Service):
         await supervisor.close_unused()
         different = changes(self.control.rules, rules)
         rules_changed = bool(str(different))
-        endpoints = self._endpoints.prepare(rules)
+        endpoints = self._resources.endpoints.prepare(rules)
         try:
             self.control.make_room(rules, supervisor.version)
             older = await supervisor.change(
                 rules,
-                self._sockets.prepare(rules.listeners),
+                self._resources.sockets.prepare(rules.listeners),
                 account.owner if account else None,
                 rules_changed=rules_changed,
             )
         except BaseException:
             endpoints.sockets.abandon()
             raise
-        self._endpoints.commit(endpoints)
-        self._privilege.commit()
+        self._resources.endpoints.commit(endpoints)
+        self._resources.privilege.commit()
         self.control.use_rules(rules)
         self._watch.watch_files_of(rules)
         warnings = lint(rules) if rules_changed else []
@@ -371,8 +365,8 @@ class MuxService(Service):
                 control.rates.restore(state.get("history", ()))
             except Exception as problem:
                 self._upgrades.cannot_serve(problem)
-                self._endpoints.store.close(keep_files=self._upgrades.is_waiting)
-                self._service_limits.close()
+                self._resources.endpoints.store.close(keep_files=self._upgrades.is_waiting)
+                self._resources.limits.close()
                 self._starter.close()
                 raise
         return supervisor
@@ -383,15 +377,12 @@ class MuxService(Service):
         self._log_warnings(lint(rules))
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
-        self._privilege.keep(rules, account)
+        self._resources.privilege.keep(rules, account)
         counters.extend(rules)
         supervisor = Supervisor(
             rules,
             self._reactor,
-            self._sockets,
-            self._service_limits.limits(rules),
-            self._privilege,
-            counters,
+            self._resources,
             self._starter,
             self._fail,
             served=self._can_serve,

@@ -94,8 +94,12 @@ class AdminCase(SupervisedTestCase):
         return clock
 
     def port_of(self, setting: str) -> int:
-        key = next(key for key, one in self.running._endpoints._settings.items() if one == setting)
-        port = self.running._endpoints._ports[key]
+        key = next(
+            key
+            for key, one in self.running._resources.endpoints._settings.items()
+            if one == setting
+        )
+        port = self.running._resources.endpoints._ports[key]
         found: int = port.getHost().port
         return found
 

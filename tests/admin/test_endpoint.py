@@ -27,7 +27,7 @@ def mode_of(path: Path) -> int:
 
 class SocketsTest(AdminCase):
     def inode(self) -> int:
-        (opened,) = self.running._endpoints.store.sockets().values()
+        (opened,) = self.running._resources.endpoints.store.sockets().values()
         return os.fstat(opened.fileno()).st_ino
 
     async def test_mode_of_the_socket_file_and_its_removal(self) -> None:
@@ -81,7 +81,7 @@ class SocketsTest(AdminCase):
         self.write_rules("admin = off")
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertFalse(other.exists())
-        self.assertEqual(self.running._endpoints.sockets(), {})
+        self.assertEqual(self.running._resources.endpoints.sockets(), {})
 
     async def test_refused_change_leaves_all_as_before(self) -> None:
         await self.start()
@@ -193,7 +193,7 @@ class AutomaticTest(AdminCase):
         self.assertIn(
             "'txmux status' will not work: ", await self.told("admin = auto", LogLevel.warn)
         )
-        self.assertEqual(self.running._endpoints.sockets(), {})
+        self.assertEqual(self.running._resources.endpoints.sockets(), {})
 
     async def test_no_folder_beside_another_endpoint(self) -> None:
         told = await self.told(f"admin = unix:{self.socket}", LogLevel.info)
@@ -252,4 +252,4 @@ class StartTest(AdminCase):
         text = self.text(f"admin = 127.0.0.1:0\nadmin_token = {self.folder}/missing/token")
         service: Any = self.service(text)
         self.assertRaises(MuxError, service.startService)
-        self.assertEqual(service._endpoints.sockets(), {})
+        self.assertEqual(service._resources.endpoints.sockets(), {})

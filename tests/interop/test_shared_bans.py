@@ -426,7 +426,7 @@ class SharedByTlsTest(SharingTestCase):
             )
             self.assertFalse(await self.is_up(machine))
             await self.ban(machine, "192.0.2.7")
-            [opened] = machine._sockets.sockets().values()
+            [opened] = machine._resources.sockets.sockets().values()
             client = await connect(self, opened.getsockname()[1])
             client.send(b"x")
             peer = await self.server.peer()

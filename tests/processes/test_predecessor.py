@@ -2,6 +2,7 @@
 
 import json
 import socket
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -9,7 +10,8 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.errors import MuxError
-from txmux.processes.upgrade.predecessor import IncomingTransfer, Predecessor
+from txmux.processes.upgrade.predecessor import Predecessor
+from txmux.processes.upgrade.upgrades import Upgrades
 
 
 class PredecessorTests(SynchronousTestCase):
@@ -63,28 +65,29 @@ class PredecessorTests(SynchronousTestCase):
 class ArrivalTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.incoming = IncomingTransfer(self.clock)
+        nothing: Any = None
+        self.upgrades = Upgrades(self.clock, *[nothing] * 4)
 
     def wait(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.incoming.wait_for_arrival())
+        return Deferred.fromCoroutine(self.upgrades.connections_arrived())
 
     def test_nobody_waits_if_none_will_come(self) -> None:
         self.successResultOf(self.wait())
 
     def test_come(self) -> None:
         """All who wait go on when all are here, and nobody waits after that."""
-        self.incoming.expect_connections()
+        self.upgrades.expect_connections()
         waiting = [self.wait(), self.wait()]
         for one in waiting:
             self.assertNoResult(one)
-        self.incoming.record_all_arrived()
+        self.upgrades.expect_no_more()
         for one in (*waiting, self.wait()):
             self.successResultOf(one)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_never(self) -> None:
         """Nobody waits for ever, nor the next one anew, which is told once; that it is over may be told later."""
-        self.incoming.expect_connections()
+        self.upgrades.expect_connections()
         self.clock.advance(9)
         waiting = [self.wait(), self.wait()]
         self.clock.advance(60)
@@ -96,4 +99,4 @@ class ArrivalTest(SynchronousTestCase):
                 self.successResultOf(one)
         self.assertEqual(len(events), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.incoming.record_all_arrived()
+        self.upgrades.expect_no_more()

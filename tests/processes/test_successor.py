@@ -174,7 +174,7 @@ class ReloadTest(TestCase):
         self.addCleanup(other.close)
         channel = Channel({}, lambda: None, time)
         attach(time, channel, own)
-        changeover = Upgrades(time, *[nothing] * 10)
+        changeover = Upgrades(time, *[nothing] * 4)
         successor: Any = SimpleNamespace(channel=channel)
         changeover._successor = successor
         reloading = Deferred.fromCoroutine(changeover.reload_successor())

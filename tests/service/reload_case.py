@@ -39,7 +39,10 @@ class ReloadCase(SupervisedTestCase):
         return self.inodes(), self.running.control.rules, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
     def inodes(self) -> list[int]:
-        return [os.fstat(one.fileno()).st_ino for one in self.running._sockets.sockets().values()]
+        return [
+            os.fstat(one.fileno()).st_ino
+            for one in self.running._resources.sockets.sockets().values()
+        ]
 
     async def connections(self, count: int) -> None:
         while (await self.running.control.status())["connections"]["active"] != count:

@@ -41,7 +41,7 @@ class SupervisedTestCase(TestCase):
         return self.ports()
 
     def ports(self) -> list[int]:
-        opened = self.running._sockets.sockets().values()
+        opened = self.running._resources.sockets.sockets().values()
         return [one.getsockname()[1] for one in opened if not isinstance(one.getsockname(), str)]
 
     @property

@@ -1,4 +1,20 @@
-"""The supervisor: starts, watches, reloads and stops the workers."""
+"""The supervisor: starts, watches, reloads and stops the workers.
+
+Theory of operation. The supervisor lives from the start of the service to its end, or until another one has taken its place
+(`txmux.processes.upgrade.upgrades`). It owns what outlives workers: the listening sockets, the memory of counters and limits, the
+health of servers and the addresses of names. A worker owns its connections, and nothing else owns them; so what a worker's death
+costs is its connections, and the state that it had learnt alone. The starter owns nothing, and the helper only its privilege.
+
+Any of them may end at any moment:
+
+- A worker: another one is started with the rules in force. During a reload it counts as one that has prepared.
+- The starter: it is started again. The workers that it has forked live on.
+- The helper: workers live on, and as soon as one cannot be replaced, the service ends with a failure.
+- The supervisor: its workers stop accepting, and end with their last connection.
+
+A reload has two phases. Until all workers have prepared, any failure leaves everything as it was. From the commit on there is no way
+back: a worker that fails then retires, keeps its connections under their rules, and is replaced.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +33,6 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.access.across_processes import SharedLimits
 from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
@@ -29,8 +44,9 @@ from txmux.net.tls.errors import CLIENT_CERTIFICATE, ending
 from txmux.net.tls.terminations import Terminations
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
-from txmux.processes.privilege.privilege import Privilege, open_for_worker
+from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import Sandbox, sandbox_of
+from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import (
     WorkerPool,
@@ -46,10 +62,10 @@ from txmux.rules.packing import pack
 from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import are_plain
 from txmux.serving.state import TransferState, build_state, found_by_checks, merged, restore_sources
-from txmux.serving.store import ListeningSockets, PreparedSockets
+from txmux.serving.store import PreparedSockets
 from txmux.tcp.io_runtime import IORuntime
 from txmux.telemetry.access_log import open_log
-from txmux.telemetry.counting.counters import OWN, Counters
+from txmux.telemetry.counting.counters import OWN
 from txmux.telemetry.formatting import counted
 
 _STARTING = 60.0
@@ -67,7 +83,7 @@ class Supervisor:
 
     Args:
         reactor: The process's own; workers use one of the same kind.
-        sockets: The listening sockets; the caller closes them.
+        resources: What the service has open; the caller closes it.
         failed: Called once if a worker cannot start while the service does.
         served: Called when all workers are ready.
         accepting: Whether they accept clients at once.
@@ -81,14 +97,11 @@ class Supervisor:
     _log = Logger()
     is_changing = False
 
-    def __init__(  # noqa: PLR0913 - all that workers share, by name
+    def __init__(
         self,
         rules: Rules,
         reactor: Any,
-        sockets: ListeningSockets,
-        limits: SharedLimits,
-        privilege: Privilege,
-        counters: Counters,
+        resources: Resources,
         starter: Starter,
         failed: Callable[[MuxError], object],
         *,
@@ -101,11 +114,11 @@ class Supervisor:
         self._failed = failed
         self._served = served
         self._failing = False
-        self._sockets = sockets
-        self._limits = limits
-        self._privilege = privilege
+        self._sockets = sockets = resources.sockets
+        self._limits = resources.limits.limits(rules)
+        self._privilege = resources.privilege
         self._files = Helper(rules.path, is_privileged=False)
-        self.counters = counters
+        self.counters = counters = resources.counters
         self.starter = starter
         self._published_places = dict(counters.layout.places)
         self.pool = pool = WorkerPool(self._worker, reactor, self._tick)
@@ -131,7 +144,7 @@ class Supervisor:
             names=self._names,
         )
         self.state = ServiceState(
-            pool.all, self._status, pool.missing, upstreams, problems=privilege.problems
+            pool.all, self._status, pool.missing, upstreams, problems=resources.privilege.problems
         )
 
     def check(self, owner: tuple[int, int] | None = None) -> None:

@@ -9,10 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - this is what it raises
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
@@ -125,45 +121,3 @@ def _receive(end: socket.socket, descriptors: list[int]) -> bytes:
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
     return bytes(line)
-
-
-_log = Logger()
-
-_LONGEST = 70.0
-"""Seconds; longer than the old process takes at most."""
-
-
-class IncomingTransfer:
-    """The connections that the old process is handing over; reloads and upgrades wait for them."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._is_expected = False
-        self._expected_at = 0.0
-        self._waiting: list[Deferred[None]] = []
-
-    def expect_connections(self) -> None:
-        self._is_expected = True
-        self._expected_at = self._clock.seconds()
-
-    def record_all_arrived(self) -> None:
-        self._is_expected = False
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.callback(None)
-
-    async def wait_for_arrival(self) -> None:
-        if not self._is_expected:
-            return
-        arrived: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(arrived)
-        left = max(0.0, self._expected_at + _LONGEST - self._clock.seconds())
-        try:
-            await arrived.addTimeout(left, self._clock)
-        except TimeoutError:
-            if self._is_expected:
-                _log.warn(
-                    "the old process has not handed over all connections in {seconds:g} s; no longer waiting for them",
-                    seconds=_LONGEST,
-                )
-                self.record_all_arrived()

@@ -1,9 +1,22 @@
-"""Both roles in an upgrade: successor of an old process, and predecessor of a new one."""
+"""Both roles in an upgrade: successor of an old process, and predecessor of a new one.
+
+Theory of operation. The old supervisor starts the new one and owns everything until that answers `serve`: the commit. Before, the
+new process has duplicates of the sockets and accepts nobody; after, the old one has them and accepts nobody. So at any moment either
+process can go on without the other:
+
+- The new one dies before the commit: it is as if there had been no upgrade.
+- The old one dies before the commit: the new one, once it is ready, serves with the state that it has.
+- The new one dies after the commit: the old one, as long as it lives, serves again. Connections that have moved stay in the workers
+  of the dead one until they end, and are counted here by the memory of its counters.
+- The old one dies after the commit: its workers have their channels to the new workers, and hand over by themselves.
+
+The old process lives as long as it has connections, `drain_timeout` at most, or has clients that wait for a server. Several may live,
+each knows the one before and the one after it.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -11,30 +24,28 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - this is what it raises
 from twisted.logger import Logger
 
-from txmux.admin.endpoint import PREFIX, AdminEndpoints
 from txmux.control.report import Report
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
-from txmux.processes.privilege.privilege import KEY, Privilege
-from txmux.processes.supervisor.limits import ServiceLimits
-from txmux.processes.supervisor.notify import Notifier, sockets_from_store
-from txmux.processes.supervisor.pidfile import PidFile, PidFileError
-from txmux.processes.upgrade.predecessor import IncomingTransfer, Predecessor
+from txmux.processes.supervisor.notify import sockets_from_store
+from txmux.processes.supervisor.pidfile import PidFileError
+from txmux.processes.supervisor.resources import Resources
+from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.processes.upgrade.upgrade import Moved, Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.received_rules import sockets_of
 from txmux.rules.model import Listener, Rules
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.state import TransferState
-from txmux.serving.store import ListeningSockets
-from txmux.telemetry.counting.counters import Counters
 
 _log = Logger()
 
+_LONGEST = 70.0
+"""Seconds for which reloads and upgrades wait for connections; longer than the old process takes at most."""
 _RELOADS = 180.0
 """Seconds that the new process may take to reload, when all connections have come."""
 
@@ -54,16 +65,10 @@ class Upgrades:
     """
 
     _reactor: Any
-    _sockets: ListeningSockets
-    _pidfile: PidFile | None
+    _resources: Resources
     _on_failed: Callable[[MuxError], object]
     _on_successor_ended: Callable[[], object]
     _reload: Callable[[], Awaitable[Report]]
-    _notifier: Notifier
-    _privilege: Privilege
-    _endpoints: AdminEndpoints
-    _counters: Counters
-    _service_limits: ServiceLimits
 
     def __attrs_post_init__(self) -> None:
         self._settled: list[Deferred[None]] = []
@@ -75,7 +80,7 @@ class Upgrades:
         self._upgrade: Upgrade | None = None
         self.is_waiting = False
         self.state: TransferState = {}
-        self.incoming = IncomingTransfer(self._reactor)
+        self._arrives_until: float | None = None
 
     # As successor.
 
@@ -84,30 +89,18 @@ class Upgrades:
         predecessor = self._predecessor = Predecessor.find()
         if predecessor is not None:
             self.is_waiting = True
-            for key, opened in predecessor.sockets.items():
-                self._take(key, opened)
-            self._notifier.taken(predecessor.sockets)
             self.state = predecessor.state
-            return
-        stored, useless = sockets_from_store(self._reactor, os.environ)
-        self._notifier.taken(stored, useless)
-        for key, opened in stored.items():
-            self._take(key, opened)
-
-    def _take(self, key: str, opened: socket.socket) -> None:
-        if key == KEY:
-            self._privilege.take(opened)
-        elif key.startswith(PREFIX):
-            self._endpoints.adopt(key, opened)
+            stored, useless = predecessor.sockets, list[str]()
         else:
-            self._sockets.adopt(key, opened)
+            stored, useless = sockets_from_store(self._reactor, os.environ)
+        self._resources.notifier.taken(stored, useless)
+        self._resources.take(stored)
 
     def open(self, rules: Rules) -> None:
         """Open all sockets; unused ones of the predecessor are closed once this process serves."""
-        self._sockets.prepare(rules.listeners).commit()
-        self._endpoints.open(rules)
+        self._resources.open(rules)
         if not self.is_waiting:
-            self._sockets.close_unused()
+            self._resources.sockets.close_unused()
 
     def cannot_serve(self, why: object) -> None:
         if self._predecessor is not None and not self._has_reported:
@@ -126,10 +119,10 @@ class Upgrades:
         if self._has_reported:
             return
         self._has_reported = True
-        predecessor = self._predecessor
+        predecessor, resources = self._predecessor, self._resources
         if predecessor is None:
             try:
-                self._name_process()
+                resources.name_process()
             except PidFileError as problem:
                 self._on_failed(problem)
             else:
@@ -138,13 +131,13 @@ class Upgrades:
 
         async def accept(state: TransferState | None = None) -> list[str]:
             # While there is a way back: if the other process has ended, no other one serves.
-            self._name_process(must=not self._predecessor_ended)
+            resources.name_process(must=not self._predecessor_ended)
             restore(state or {})
             transfers.await_flows(on=True)
             if state and "connections" in state:
-                self._service_limits.expect(state["connections"])
+                resources.limits.expect(state["connections"])
                 transfers.expect(state.get("servers", ()))
-                self.incoming.expect_connections()
+                self.expect_connections()
             await self._accept(transfers)
             left_out = self._leave_out()
             self._serves(is_healthy)
@@ -155,10 +148,10 @@ class Upgrades:
             return attrs.asdict(await self._reload())
 
         def all_here() -> None:
-            self._service_limits.expect_no_more()
+            resources.limits.expect_no_more()
             transfers.expect(())
             transfers.await_flows(on=False)
-            self.incoming.record_all_arrived()
+            self.expect_no_more()
 
         def take_over(descriptors: Sequence[int]) -> None:
             transfers.adopt(sockets_of(descriptors))
@@ -168,7 +161,7 @@ class Upgrades:
             {
                 messages.SERVE: accept,
                 messages.ADOPT_CONNECTIONS: take_over,
-                messages.COUNT_ON: self._counters.take_over,
+                messages.COUNT_ON: resources.counters.take_over,
                 messages.HANDED_OVER: all_here,
                 messages.RELOAD: reload,
             },
@@ -178,10 +171,11 @@ class Upgrades:
 
     def _leave_out(self) -> list[str]:
         """Close the sockets that the rules lack, and return their keys: the predecessor still has them."""
-        left_out = [*self._sockets.unused, *self._endpoints.unused()]
+        sockets, endpoints = self._resources.sockets, self._resources.endpoints
+        left_out = [*sockets.unused, *endpoints.unused()]
         if not self._predecessor_ended:
-            self._sockets.predecessor, self._sockets.left_out = os.getppid(), left_out
-        for store in (self._sockets, self._endpoints.store):
+            sockets.predecessor, sockets.left_out = os.getppid(), left_out
+        for store in (sockets, endpoints.store):
             # The predecessor removes the files of UNIX sockets, when it has accepted who waits there.
             store.close_unused(keep_files=not self._predecessor_ended)
         return left_out
@@ -199,38 +193,27 @@ class Upgrades:
             self._is_accepting = False
         self.is_waiting = False
 
-    def _name_process(self, *, must: bool = True) -> None:
-        if self._pidfile is not None:
-            try:
-                self._pidfile.write()
-            except PidFileError as problem:
-                if must:
-                    raise
-                _log.error("{problem}", problem=problem)
-
     def _serves(self, is_healthy: Callable[[], bool]) -> None:
-        self._endpoints.accept()
         self.store()
-        self._notifier.ready("serving", is_new_main=self._predecessor is not None)
-        self._notifier.watch(is_healthy)
+        self._resources.serve(is_healthy, is_new_main=self._predecessor is not None)
 
     def store(self) -> None:
         """Leave with others what serves if this process dies: sockets with systemd, counters with the predecessor."""
-        self._notifier.keep({**self._sockets.sockets(), **self._endpoints.sockets()})
+        self._resources.store()
         if self._predecessor is not None:
-            self._predecessor.count_back(self._counters)
+            self._predecessor.count_back(self._resources.counters)
 
     def _on_predecessor_ended(
         self, accept: Callable[[], Coroutine[Any, Any, object]], all_here: Callable[[], object]
     ) -> None:
         self._predecessor_ended = True
-        self._sockets.left_out = ()
+        self._resources.sockets.left_out = ()
         if self.is_waiting and not self._is_accepting and not self._is_stopping:
             _log.warn("the old process has ended; this one serves from now on")
             failed = partial(_log.failure, "this process cannot take its place")
             Deferred.fromCoroutine(accept()).addErrback(failed)
         self._settle()
-        self._counters.others_ended()
+        self._resources.counters.others_ended()
         all_here()
 
     # As predecessor.
@@ -252,6 +235,30 @@ class Upgrades:
     async def predecessor_ended(self) -> None:
         """Wait for the end of the predecessor, to which this process passes on what an operator overrides."""
         await self._until(lambda: self._predecessor is None or self._predecessor_ended)
+
+    async def connections_arrived(self) -> None:
+        """Wait for the connections that the predecessor is handing over, for a minute or so."""
+        if self._arrives_until is None:
+            return
+        arrived = Deferred.fromCoroutine(self._until(lambda: self._arrives_until is None))
+        left = max(0.0, self._arrives_until - self._reactor.seconds())
+        try:
+            await arrived.addTimeout(left, self._reactor)
+        except TimeoutError:
+            if self._arrives_until is not None:
+                _log.warn(
+                    "the old process has not handed over all connections in {seconds:g} s; no longer waiting for them",
+                    seconds=_LONGEST,
+                )
+                self.expect_no_more()
+
+    def expect_connections(self) -> None:
+        self._arrives_until = self._reactor.seconds() + _LONGEST
+
+    def expect_no_more(self) -> None:
+        """Go on without connections of the predecessor that are still on their way."""
+        self._arrives_until = None
+        self._settle()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -292,29 +299,29 @@ class Upgrades:
                 "the container would end with this process, and close all connections; "
                 "start a container of the new image instead"
             )
-        self._upgrade = upgrade = Upgrade(transfers, self._endpoints, self._reactor)
+        resources = self._resources
+        self._upgrade = upgrade = Upgrade(transfers, resources.endpoints, self._reactor)
         upgrade.successor.channel.handlers[messages.OVERRIDE] = override
 
         async def collect_state(*, again: bool = False) -> TransferState:
-            return {**await state(again=again), "connections": self._service_limits.as_json()}
+            return {**await state(again=again), "connections": resources.limits.as_json()}
 
         try:
             _check_transferable(listeners)
-            with self._privilege.handed_over() as helper:
-                sockets = {**self._sockets.sockets(), **self._endpoints.sockets(), **helper}
-                moved = await upgrade.run(sockets, collect_state, self._counters)
+            with resources.handed_over() as sockets:
+                moved = await upgrade.run(sockets, collect_state, resources.counters)
             self._successor = upgrade.successor
         finally:
             self._upgrade = None
             if self._successor is None:
                 with suppress(PidFileError):  # this process has the file, but for a moment
-                    self._name_process()
+                    resources.name_process()
             self._settle()
         successor = upgrade.successor
         if not successor.channel.is_open:
             # Before workers are told to leave: they serve again.
             await successor.ended()
-        self._notifier.stop()
+        resources.notifier.stop()
         successor.ended().addCallback(self._has_ended)
         await self.report_exit(on=self.has_successor)
         return moved
@@ -324,7 +331,7 @@ class Upgrades:
         if self._successor is not None and not self._successor.leaves:
             if self._successor.counting is not None:
                 descriptors, fields = self._successor.counting
-                self._counters.take_over(descriptors, **fields)
+                self._resources.counters.take_over(descriptors, **fields)
             self._successor = None
         if not self._is_stopping:
             if not self.has_successor:
@@ -334,10 +341,8 @@ class Upgrades:
 
     def serve_again(self, is_healthy: Callable[[], bool]) -> None:
         Deferred.fromCoroutine(self.report_exit(on=False))
-        self._name_process(must=False)
-        self._endpoints.accept()
-        self._notifier.ready("serving", is_new_main=True)
-        self._notifier.watch(is_healthy)
+        self._resources.name_process(must=False)
+        self._resources.serve(is_healthy, is_new_main=True)
 
     # The end.
 
@@ -359,15 +364,8 @@ class Upgrades:
             shared = shared or self._upgrade.is_committed
             self._upgrade.give_up()
         if not shared:
-            self._notifier.stopping()
+            self._resources.notifier.stopping()
         return shared
-
-    def close_all(self, *, keep_files: bool) -> None:
-        """Close the sockets; files of UNIX sockets are kept if another process has these open, too."""
-        self._notifier.stop()
-        self._sockets.close(keep_files=keep_files)
-        if self._pidfile is not None:
-            self._pidfile.remove()
 
 
 def _check_transferable(listeners: Iterable[Listener]) -> None:

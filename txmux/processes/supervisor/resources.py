@@ -1,0 +1,92 @@
+"""What a service has open beside its workers: it leaves that to the process that takes its place."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import attrs
+from twisted.logger import Logger
+
+from txmux.admin.endpoint import PREFIX, AdminEndpoints
+from txmux.processes.privilege.privilege import KEY, Privilege
+from txmux.processes.supervisor.limits import ServiceLimits
+from txmux.processes.supervisor.notify import Notifier
+from txmux.processes.supervisor.pidfile import PidFile, PidFileError
+from txmux.rules.model import Rules
+from txmux.serving.store import ListeningSockets
+from txmux.telemetry.counting.counters import Counters
+
+_log = Logger()
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Resources:
+    """All that the supervisor owns, from the start of the service to its end; each part closes by itself.
+
+    Attributes:
+        sockets: The listening sockets.
+        endpoints: Those of `admin` and `metrics`.
+        privilege: Leads to the helper.
+        pidfile: Names the process that serves.
+        notifier: Reports to systemd which process that is.
+    """
+
+    sockets: ListeningSockets
+    endpoints: AdminEndpoints
+    privilege: Privilege
+    counters: Counters
+    limits: ServiceLimits
+    notifier: Notifier
+    pidfile: PidFile | None
+
+    def take(self, opened: Mapping[str, socket.socket]) -> None:
+        """Take the sockets of another process, or those that systemd has stored, by their keys."""
+        for key, one in opened.items():
+            if key == KEY:
+                self.privilege.take(one)
+            elif key.startswith(PREFIX):
+                self.endpoints.adopt(key, one)
+            else:
+                self.sockets.adopt(key, one)
+
+    def open(self, rules: Rules) -> None:
+        self.sockets.prepare(rules.listeners).commit()
+        self.endpoints.open(rules)
+
+    @contextmanager
+    def handed_over(self) -> Iterator[dict[str, socket.socket]]:
+        """Yield the sockets for the successor, with one to the helper."""
+        with self.privilege.handed_over() as helper:
+            yield {**self._listening(), **helper}
+
+    def store(self) -> None:
+        """Leave the sockets with systemd, in case that this process dies."""
+        self.notifier.keep(self._listening())
+
+    def _listening(self) -> dict[str, socket.socket]:
+        return {**self.sockets.sockets(), **self.endpoints.sockets()}
+
+    def name_process(self, *, must: bool = True) -> None:
+        """Write the PID file; `must` says that a `PidFileError` is raised, and not just logged."""
+        if self.pidfile is not None:
+            try:
+                self.pidfile.write()
+            except PidFileError as problem:
+                if must:
+                    raise
+                _log.error("{problem}", problem=problem)
+
+    def serve(self, is_healthy: Callable[[], bool], *, is_new_main: bool) -> None:
+        """Accept clients of `admin` and `metrics`, and report to systemd that this process serves."""
+        self.endpoints.accept()
+        self.notifier.ready("serving", is_new_main=is_new_main)
+        self.notifier.watch(is_healthy)
+
+    def close_sockets(self, *, keep_files: bool) -> None:
+        """Stop listening; files of UNIX sockets are kept if another process has these open, too."""
+        self.notifier.stop()
+        self.sockets.close(keep_files=keep_files)
+        if self.pidfile is not None:
+            self.pidfile.remove()
