@@ -343,9 +343,9 @@ class MuxService(Service):
         self._log_warnings([*warnings, *supervisor.ending_certificates()])
         if rules_changed and rules.settings.drain_removed:
             supervisor.end_removed(different.routes.gone, different.backends.gone)
-        late = await supervisor.all_serve()
+        failed = await supervisor.all_serve()
         described = different.described(older) if rules_changed else "nothing changed"
-        return Report(ok=not late, changes=described, errors=tuple(late))
+        return Report(ok=not failed, changes=described, errors=tuple(failed))
 
     def _log_warnings(self, warnings: Iterable[Problem]) -> None:
         for warning in warnings:

@@ -128,7 +128,7 @@ class Supervisor:
         self._ending: list[Problem] = []
         self._pending: PendingRules | None = None
         self._catching_up: set[Deferred[None]] = set()
-        self._late: list[str] = []
+        self._problems: list[str] = []
         self.version = 1
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
@@ -433,14 +433,16 @@ class Supervisor:
         try:
             await self.pool.serving().addTimeout(_STARTING, self._reactor)
         except defer.TimeoutError:
-            self._note_late(f"not all workers serve after {_STARTING:g} s: see the service's log")
-        late, self._late = self._late, []
-        return late
+            self._note_problem(
+                f"not all workers serve after {_STARTING:g} s: see the service's log"
+            )
+        problems, self._problems = self._problems, []
+        return problems
 
-    def _note_late(self, what: str) -> None:
+    def _note_problem(self, what: str) -> None:
         """Log something that keeps workers from serving under the rules in force, and report it to who asked for them."""
-        self._late.append(f"the rules are in force, but {what}")
-        self._log.error("{why}", why=self._late[-1])
+        self._problems.append(f"the rules are in force, but {what}")
+        self._log.error("{why}", why=self._problems[-1])
 
     def _check_change(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         check_as_read(rules)
@@ -509,7 +511,7 @@ class Supervisor:
         # that were started in between catch up.
         self.is_changing = False
         self._pending = None
-        self._late = []
+        self._problems = []
         self._rules = pending.rules
         self.starter.use(self._rules)
         self.state.lists.hold(self._rules)
@@ -550,7 +552,7 @@ class Supervisor:
 
     def _replace_failed(self, worker: Worker, why: str) -> None:
         if worker in self.pool.workers:  # others keep the rules of their connections
-            self._note_late(
+            self._note_problem(
                 f"worker {worker.number + 1} could not take them and is replaced: {why}"
             )
             self.replace(worker)
