@@ -8,18 +8,23 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import attrs
+
 from campaign.budget import Budget
 from campaign.deaths.moments import (
+    ANY,
     CHANGES,
     HALTED,
     KILLED,
     MATRIX,
     RESUMED,
     VICTIMS,
+    Moment,
     Strike,
     can_befall,
     moments,
@@ -33,17 +38,19 @@ STREAMS = 300
 def run(budget: Budget, streams: int = STREAMS, hangs: float = HANGS) -> Report:
     """Strike at any moments, until the time is over."""
     report, counts = Report(), Counter[str]()
-    absent: set[tuple[str, str]] = set()
+    seen: dict[str, Counter[Moment]] = {}
     for trial in itertools.count():
-        strike = _choose(budget.chance(trial), absent)
+        chance = budget.chance(trial)
+        change = chance.choice(CHANGES)
+        if change not in seen:
+            seen[change] = look(change)
+        strike = _choose(chance, change, seen[change])
         outcome = attempt(strike, streams, hangs)
         counts["changes"] += 1
         if outcome.has_come:
             counts[f"{strike.victim} {strike.how}"] += 1
             counts["streams beside the dead"] += streams - outcome.its
             counts["of these lost, or hanging"] += outcome.lost + outcome.hung
-        else:
-            absent.add((strike.change, strike.moment.kind))
         report.defects += [
             f"seed {budget.seed}, trial {trial}, {outcome}: {defect}" for defect in outcome.defects
         ]
@@ -53,16 +60,18 @@ def run(budget: Budget, streams: int = STREAMS, hangs: float = HANGS) -> Report:
     return report
 
 
-def _choose(chance: random.Random, absent: set[tuple[str, str]]) -> Strike:
-    """Choose what happens, but for messages that a change is known to do without."""
-    while True:
-        change, victim, moment = (
-            chance.choice(CHANGES),
-            chance.choice(VICTIMS),
-            chance.choice(moments()),
-        )
-        if can_befall(change, victim) and (change, moment.kind) not in absent:
-            return Strike(change, victim, chance.choice((KILLED, KILLED, HALTED, RESUMED)), moment)
+def look(change: str) -> Counter[Moment]:
+    """See at which moments of the table a process can be struck in a change, and how often each comes."""
+    outcome = Trial(Strike(change, "", "", ANY), 40).run()
+    lines = re.findall(r"MOMENT,(\w+),([\w ]+),([\w ]+)$", outcome.log, re.MULTILINE)
+    return Counter(Moment(*line) for line in lines if line[:2] in moments())
+
+
+def _choose(chance: random.Random, change: str, seen: Counter[Moment]) -> Strike:
+    victim = chance.choice([one for one in VICTIMS if can_befall(change, one)])
+    moment = chance.choice([*seen])
+    moment = attrs.evolve(moment, count=chance.randint(1, seen[moment]))
+    return Strike(change, victim, chance.choice((KILLED, KILLED, HALTED, RESUMED)), moment)
 
 
 def attempt(strike: Strike, streams: int, hangs: float = HANGS) -> Outcome:

@@ -16,6 +16,7 @@ from pathlib import Path
 import attrs
 
 from campaign.deaths.moments import (
+    ANY,
     HALTED,
     HELPER,
     KILLED,
@@ -162,7 +163,7 @@ class Trial:
 
     def __init__(self, strike: Strike, count: int, hangs: float = HANGS) -> None:
         self._strike, self._count, self._hangs = strike, count, hangs
-        self._drain = _REPLACED[strike.how] + math.ceil(hangs)
+        self._drain = _REPLACED.get(strike.how, 0) + math.ceil(hangs)
         self.outcome = Outcome(strike)
         self._its: set[int] = set()
         self._victim = 0
@@ -174,7 +175,8 @@ class Trial:
             folder.chmod(0o755)
             self._streams = Streams()
             undone.addCleanup(self._streams.end)
-            word = f"TXMUX_MOMENT={self._strike.moment.environment}"
+            self._armed = folder / "armed"
+            word = f"TXMUX_MOMENT={self._strike.moment.environment},{self._armed}"
             user = "user = nobody\n" * (self._strike.victim == HELPER)
             self._admin = f"unix:{folder}/admin.sock"
             path = os.pathsep.join(
@@ -207,6 +209,7 @@ class Trial:
 
     def _change(self) -> None:
         self._family.change_begins()
+        self._armed.touch()
         began = time.monotonic()
         command = self._ask()
         struck = self._wait_for_moment(command)
@@ -234,12 +237,13 @@ class Trial:
     def _wait_for_moment(self, command: Child) -> float | None:
         """Strike when the moment has come, and give the time; ``None`` if it does not come."""
         until = time.monotonic() + _MOMENT
+        least = 1 if self._strike.moment is ANY else 3
         while time.monotonic() < until:
             for pid in self._family.pids():
                 if state_of(pid) == "T":
                     return self._hit(pid)
             if command.process.poll() is not None:
-                until = min(until, time.monotonic() + 3)
+                until = min(until, time.monotonic() + least)
             time.sleep(0.002)
         return None
 

@@ -12,7 +12,7 @@ from typing import Any
 NAME, IS_NEW = "TXMUX_MOMENT", "TXMUX_MOMENT_NEW"
 
 
-def _watch(kind: str, act: str, count: int, process: str) -> None:
+def _watch(kind: str, act: str, count: int, process: str, armed: str) -> None:
     from txmux.net.channel.channel import Channel  # noqa: PLC0415 - only in processes of txmux
     from txmux.net.channel.descriptorstream import DescriptorStream  # noqa: PLC0415
 
@@ -24,8 +24,14 @@ def _watch(kind: str, act: str, count: int, process: str) -> None:
 
     def happens(its_kind: str, its_act: str) -> None:
         role = "supervisor" if os.getpid() == supervisor else "worker"
-        names = {"", role, f"{'new' if is_new else 'old'} {role}"}
-        if (its_kind, its_act) == (kind, act) and process in names:
+        named = f"{'new' if is_new else 'old'} {role}"
+        if kind == "*" and os.path.exists(armed):  # noqa: PTH110 - without what pathlib imports
+            os.write(2, f"MOMENT,{its_kind},{its_act},{named}\n".encode())
+        elif (
+            (its_kind, its_act) == (kind, act)
+            and process in {"", role, named}
+            and os.path.exists(armed)  # noqa: PTH110 - as above
+        ):
             left[0] -= 1
             if not left[0]:
                 signal.raise_signal(signal.SIGSTOP)
@@ -64,5 +70,5 @@ def _questions(channel: Any) -> Any:
 
 
 if NAME in os.environ and "txmux" in str(sys.orig_argv):
-    _kind, _act, _count, _process = os.environ[NAME].split(",")
-    _watch(_kind, _act, int(_count), _process)
+    _kind, _act, _count, _process, _armed = os.environ[NAME].split(",")
+    _watch(_kind, _act, int(_count), _process, _armed)
