@@ -196,7 +196,9 @@ class MuxService(Service):
 
         async def leave(supervisor: Supervisor) -> None:
             await supervisor.leave(is_replaced=True)
-            if self.control.overrides().held:  # a `release` reaches the predecessor through here
+            backends = self.control.rules.every_backend()
+            if self.control.overrides().held or any(one.hold for one in backends):
+                # Its clients may wait for a server; a `release` reaches it through here, and it would stop with this process.
                 await self._upgrades.predecessor_ended()
             if self._upgrades.has_successor:
                 self._end()

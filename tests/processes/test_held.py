@@ -148,10 +148,12 @@ class HeldTests(UpgradeTestCase):
             f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n[route inside]\nunder = secure\n"
             f"match = payload text=2\nbackend = 127.0.0.1:{other.getsockname()[1]}"
         )
-        for is_released in (True, False):
-            mux = self.begin(f"retries = 2\n{secure}", "workers = 2\ndrain_timeout = 1s")
-            server = self.come_up()
-            post(self.admin, "/api/backends/pool/hold", {"seconds": 3600})
+        for how in ("hold", "release", "stop"):
+            hold = "hold = 10m" if how == "hold" else "retries = 2"
+            mux = self.begin(f"{hold}\n{secure}", "workers = 2\ndrain_timeout = 1s")
+            if how != "hold":
+                server = self.come_up()
+                post(self.admin, "/api/backends/pool/hold", {"seconds": 3600})
             held, relayed = (
                 trusted.wrap_socket(self.client(mux), server_hostname="a.example") for _ in range(2)
             )
@@ -163,12 +165,15 @@ class HeldTests(UpgradeTestCase):
             mux.child.wait_for(f"upgraded: process {mux.pid}")
             self.assertEqual(relayed.recv(1), b"")  # `drain_timeout` is over
             self.assertEqual(mux.take_fields("reason"), ("drained",))
-            self.assertFalse(is_gone(old[0]))
-            if is_released:
+            self.assertFalse(any(map(is_gone, old)))
+            if how == "hold":
+                server = self.come_up()
+            elif how == "release":
                 post(self.admin, "/api/backends/pool/release")
-                self.answers(held, self.accept_from(server, b"1"))
             else:
                 mux.terminate()
+            if how != "stop":
+                self.answers(held, self.accept_from(server, b"1"))
             self.assertEqual(held.recv(1), b"")
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assert_gone(old)
