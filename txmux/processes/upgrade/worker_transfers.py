@@ -76,7 +76,9 @@ class WorkerTransfers:
         self.left_out = [
             key for key in keys if key in self._sockets.addresses and key[:4] != "udp:"
         ]
-        await gatherResults([worker.give_up(self.left_out) for worker in self.able])
+        ready = [worker for worker in self._pool.all() if worker.ready]
+        given_up = {worker: worker.give_up(self.left_out) for worker in ready}
+        await gatherResults([done for worker, done in given_up.items() if worker in self.able])
         self._sockets.refuse(self.left_out)
 
     def listen_again(self) -> bool:
