@@ -33,7 +33,7 @@ from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.record import collect_state, last_reload_in, number_in
-from txmux.processes.upgrade.upgrade import Moved, UpgradeError
+from txmux.processes.upgrade.upgrade import Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
 from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, unchangeable
@@ -175,7 +175,7 @@ class MuxService(Service):
         self._reactor.callLater(0, self._exit_when_drained)
         return report
 
-    async def _upgraded(self) -> Moved:
+    async def _upgraded(self) -> Upgrade:
         await self._upgrades.connections_arrived()
         supervisor = self.supervisor
         if supervisor is None or not self.running:
@@ -184,12 +184,12 @@ class MuxService(Service):
             self.control.rules.listeners,
             partial(collect_state, supervisor, self.control),
         )
-        moved = await self._upgrades.upgrade(
+        upgrade = await self._upgrades.upgrade(
             listeners, supervisor.transfers, state, self.control.follow_overrides
         )
         if not self._upgrades.has_successor:
             raise UpgradeError("the new process exited at once")
-        return moved
+        return upgrade
 
     def _exit_when_drained(self) -> None:
         """End after the last connection, unless this process has to serve again."""

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 _BATCH = 100  # flows in a message; a message takes 253 descriptors
-_PATIENCE = 10.0  # seconds
+_PATIENCE = 2.0  # seconds
 
 _FIELDS = frozenset(field.name for field in attrs.fields(ConnectionRecord))
 _log = Logger()

@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IProcessTransport
@@ -70,10 +69,12 @@ class Successor(ProcessProtocol):
     Attributes:
         counting: Its counters, for `Counters.take_over`, and their descriptors.
         leaves: Whether it has announced its exit: it is stopped, or replaced in turn.
+        takers: How many of its workers take connections.
     """
 
     transport: IProcessTransport | None = None
     leaves = False
+    takers = 0
     counting: tuple[list[int], dict[str, Any]] | None = None
 
     def __init__(self, reactor: Any, command: Sequence[str] = ()) -> None:
@@ -87,10 +88,8 @@ class Successor(ProcessProtocol):
         }
         self.channel = Channel(handlers, lambda: None, reactor)
 
-    async def begin(
-        self, sockets: Mapping[str, socket.socket], state: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Start the process, send it sockets and state, and wait until it is ready; return its own report.
+    async def begin(self, sockets: Mapping[str, socket.socket], state: dict[str, Any]) -> None:
+        """Start the process, send it sockets and state, and wait until it is ready.
 
         If an `UpgradeError` is raised, it has ended.
         """
@@ -126,7 +125,21 @@ class Successor(ProcessProtocol):
         finally:
             if late.active():
                 late.cancel()
-        return answer
+        if answer.get("version") == VERSION:
+            self.takers = int(answer.get("processes", 0))
+        else:
+            _log.warn(
+                "the new process hands connections over in another way (version {other}, here {version}), so they end in this one",
+                other=answer.get("version"),
+                version=VERSION,
+            )
+
+    def take(self, ends: Sequence[socket.socket]) -> None:
+        """Have its workers take connections; see `Takers`."""
+        if ends:
+            descriptors = [end.fileno() for end in ends]
+            taking = self.channel.ask(messages.ADOPT_CONNECTIONS, descriptors=descriptors)
+            taking.addErrback(lambda _: None)  # the other ends find their channels closed
 
     def _spawn(self, descriptor: int, helper: socket.socket | None) -> None:
         descriptors: dict[int, int | str] = {1: 1, 2: "r", _CHANNEL: descriptor}
@@ -211,30 +224,30 @@ class Upgrade:
         self.successor = Successor(reactor, command)
         self.is_committed = self._given_up = False
         self.givers: list[Giver] = []
+        self._pid, self._seconds = 0, 0.0
 
     async def run(
         self,
         sockets: Mapping[str, socket.socket],
         state: Callable[..., Awaitable[TransferState]],
         counters: Counters | None = None,
-    ) -> Moved:
-        """Let a new process serve, and return how many connections have moved by then, or after some seconds in which none has.
+    ) -> None:
+        """Let a new process serve, and move connections to it, until all that can have moved, or none has for some seconds.
 
-        The others are still offered to it afterwards. `state` is called now, and again when this process has stopped
+        Those left are still offered to it afterwards. `state` is called now, and again when this process has stopped
         accepting. If an `UpgradeError` is raised, this process keeps serving.
         """
         successor = self.successor
         known = await state()
         if self._given_up:
             raise UpgradeError("the service is shutting down")
-        itself = await successor.begin(sockets, known)
+        await successor.begin(sockets, known)
         try:
             if counters is not None:
                 await self._count_on(counters)
             # The new workers say by themselves when they take connections: then this process may have ended.
-            takers = _Takers(successor.channel, _processes_in(itself))
             self.givers = self._transfers.hand_over(
-                takers, lambda: takers.takers > 0 and successor.channel.is_open
+                successor, lambda: successor.takers > 0 and successor.channel.is_open
             )
             self._endpoints.pause()
             await self._transfers.pause()
@@ -249,13 +262,13 @@ class Upgrade:
                 raise UpgradeError(f"the new process cannot serve: {problem}") from problem
             raise
         self.is_committed = True
-        pid, began = successor.pid, time.monotonic()
+        self._pid, began = successor.pid, time.monotonic()
         if left_out:  # another version may not say
             self._endpoints.leave_out(left_out)
             await self._transfers.leave_out(left_out)
         await self._settle()
         successor.channel.send(messages.HANDED_OVER)
-        return Moved(pid, self.givers, time.monotonic() - began)
+        self._seconds = time.monotonic() - began
 
     async def _settle(self) -> None:
         """Wait until all connections that can be moved have been, or none has for some time."""
@@ -293,62 +306,20 @@ class Upgrade:
         if not self.is_committed:
             self.successor.end()
 
-
-@attrs.frozen
-class _Takers:
-    """The workers of the new process."""
-
-    _channel: Channel
-    takers: int
-
-    def take(self, ends: Sequence[socket.socket]) -> None:
-        if ends:
-            taking = self._channel.ask(
-                messages.ADOPT_CONNECTIONS, descriptors=[end.fileno() for end in ends]
-            )
-            taking.addErrback(lambda _: None)  # the other ends find their channels closed
-
-
-@attrs.frozen
-class Moved:
-    """The result of an upgrade.
-
-    Attributes:
-        pid: The process that serves.
-        seconds: For which connections were moved.
-    """
-
-    pid: int
-    _givers: Sequence[Giver]
-    seconds: float
-
     def report(self, drain_timeout: float) -> Report:
-        """Describe it; the connections that stay have `drain_timeout` to end."""
-        moved, left = sum(giver.moved for giver in self._givers), stays(self._givers)
+        """Describe the result; the connections that stay have `drain_timeout` to end."""
+        moved, left = sum(giver.moved for giver in self.givers), stays(self.givers)
         changes = (
-            f"process {self.pid} serves from now on; "
-            f"connections handed over: {moved}, in {1000 * self.seconds:.0f} ms"
+            f"process {self._pid} serves from now on; "
+            f"connections handed over: {moved}, in {1000 * self._seconds:.0f} ms"
         )
         until = time.time() + drain_timeout if left else None
-        is_complete = not could_move(left)
         if left:
             reasons = ", ".join(f"{count} {why}" for why, count in left.items())
             clock = time.strftime("%H:%M:%S UTC", time.gmtime(until))
             changes += f"; staying in the old process until {clock}: {reasons}"
-        if not all(giver.done.called for giver in self._givers):
+        if not all(giver.done.called for giver in self.givers):
             changes += "; those not taken are offered again until then"
+        is_complete = not could_move(left)
         details = {"moved": moved, "stays": left, "until": until, "complete": is_complete}
         return Report(ok=True, changes=changes, details=details)
-
-
-def _processes_in(itself: dict[str, Any]) -> int:
-    """Return how many workers of the new process take connections; 0 if it takes only sockets, which is logged."""
-    version = itself.get("version")
-    if version != VERSION:
-        _log.warn(
-            "the new process hands connections over in another way (version {other}, here {version}), so they end in this one",
-            other=version,
-            version=VERSION,
-        )
-        return 0
-    return int(itself.get("processes", 0))

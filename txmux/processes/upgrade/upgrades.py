@@ -35,7 +35,7 @@ from txmux.processes.supervisor.notify import sockets_from_store
 from txmux.processes.supervisor.pidfile import PidFileError
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade.predecessor import Predecessor
-from txmux.processes.upgrade.upgrade import Moved, Successor, Upgrade, UpgradeError
+from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.received_rules import sockets_of
 from txmux.rules.model import Listener, Rules
@@ -285,7 +285,7 @@ class Upgrades:
         transfers: WorkerTransfers,
         state: Callable[..., Awaitable[TransferState]],
         override: Callable[[Mapping[str, Any]], Awaitable[object]],
-    ) -> Moved:
+    ) -> Upgrade:
         """Start this program again, and hand over to it.
 
         `override` is called with what an operator overrides there later. If an error is raised, this process keeps serving.
@@ -309,7 +309,7 @@ class Upgrades:
         try:
             _check_transferable(listeners)
             with resources.handed_over() as sockets:
-                moved = await upgrade.run(sockets, collect_state, resources.counters)
+                await upgrade.run(sockets, collect_state, resources.counters)
             self._successor = upgrade.successor
         finally:
             self._upgrade = None
@@ -324,7 +324,7 @@ class Upgrades:
         resources.notifier.stop()
         successor.ended().addCallback(self._has_ended)
         await self.report_exit(on=self.has_successor)
-        return moved
+        return upgrade
 
     def _has_ended(self, how: str) -> str:
         """Serve again, if the successor ended by accident and this process is still there."""
