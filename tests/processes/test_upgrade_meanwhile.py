@@ -185,6 +185,20 @@ class MeanwhileTest(UpgradeTestCase):
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
         mux.stop()
 
+    def test_old_process_killed_after_the_commit(self) -> None:
+        """Its workers hand over all the same, without it."""
+        gate, listening = self.late_moves(), self.backend()
+        mux = self.upgrading(self.relaying(listening), "drain_timeout = 0s\nworkers = 2")
+        pairs = [self.relayed(mux, listening) for _ in range(4)]
+        workers = workers_of(mux.pid)
+        os.kill(mux.replace(), signal.SIGKILL)
+        mux.child.wait_for("(worker . accepts no more clients(.|\n)*){2}")
+        gate.touch()
+        self.assert_gone(workers)
+        self.all_end(pairs)
+        self.assertEqual({line["reason"] for line in mux.take(4)}, {"done"})
+        mux.stop()
+
     def test_new_process_killed(self) -> None:
         """If the new process dies after connections have moved, they go on, and are counted; the old process serves again."""
         admin = self.folder / "admin.sock"
