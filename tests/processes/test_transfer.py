@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.peers import reactor
@@ -18,9 +19,7 @@ from txmux.serving.listening_port import ListeningPort
 from txmux.serving.listening_ports import ListeningPorts
 
 
-class FlowsDoneTest(TestCase):
-    """Only the process that has the flows tells that all have come."""
-
+class TransferTestCase(TestCase):
     def setUp(self) -> None:
         self.ports = ListeningPorts(accepting=True)
         serving: Any = SimpleNamespace(listening_ports=self.ports, connections=list)
@@ -38,6 +37,10 @@ class FlowsDoneTest(TestCase):
         await self.transfer.hand_over([own])
         await ended
         return len(told)
+
+
+class FlowsDoneTest(TransferTestCase):
+    """Only the process that has the flows tells that all have come."""
 
     async def test_flows_are_reported_once(self) -> None:
         self.assertEqual(await self.told(), 1)
@@ -59,6 +62,28 @@ class FlowsDoneTest(TestCase):
         self.assertEqual(await self.told(), 1)
         self.ports.leave_datagrams()
         self.assertEqual(await self.told(), 0)
+
+
+class PauseTest(TransferTestCase):
+    """A supervisor that is halted after it has paused its workers leaves nobody to accept clients."""
+
+    async def test_accepts_again(self) -> None:
+        """Until another process does, after some seconds."""
+        self.patch(transfer, "_UNREPLACED", 0.01)
+        self.transfer.pause()
+        self.assertFalse(self.ports.accepting)
+        while not self.ports.accepting:
+            await deferLater(reactor, 0.01)
+        await self.told()
+        self.assertFalse(self.ports.accepting)
+
+    async def test_another_process_accepts(self) -> None:
+        self.transfer.pause()
+        await self.told()
+        self.assertFalse(self.ports.accepting)  # and no timer is left
+        self.transfer.pause()
+        self.transfer.accept()
+        self.assertTrue(self.ports.accepting)
 
 
 class _Ring:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from txmux.net.channel import messages
@@ -82,6 +83,9 @@ _NOT_YET = -1
 _PATIENCE = 10.0
 """Seconds for connections on their way to arrive when this process ends."""
 
+_UNREPLACED = 8.0
+"""Seconds of a pause after which no other process will accept clients: the supervisor may have been halted."""
+
 _log = Logger()
 
 
@@ -96,6 +100,8 @@ class ConnectionTransfer:
         self._takers: set[Taker] = set()
         self._is_closed = False
         self._quiet: Deferred[None] | None = None
+        self._resuming: IDelayedCall | None = None
+        self._has_resumed = False
 
     @property
     def is_busy(self) -> bool:
@@ -107,6 +113,7 @@ class ConnectionTransfer:
         Connections promised to another process would be lost with this one, without a line in the log.
         """
         self._is_closed = True
+        self._stay_paused()
         for adopting, awaited in self._adopting.items():
             adopting.is_closed = True
             if awaited == _NOT_YET:
@@ -154,6 +161,10 @@ class ConnectionTransfer:
         self._giving += 1
         try:
             able = await opened(takers, self._reactor)
+            if able:
+                self._stay_paused()
+                if self._has_resumed:
+                    self._serving.listening_ports.pause()
             # First, since datagrams wait nowhere for long.
             flows, stays = await self._hand_over_flows(able)
             connections = self._serving.connections()
@@ -186,8 +197,27 @@ class ConnectionTransfer:
         for taker in self._takers:
             taker.channel.close()
 
+    def pause(self) -> None:
+        """Leave new clients to another process, which reports that it takes connections, until `accept`."""
+        self._serving.listening_ports.pause()
+        self._stay_paused()
+        self._has_resumed = False
+        self._resuming = self._reactor.callLater(_UNREPLACED, self._resume)
+
+    def _resume(self) -> None:
+        _log.warn("accepting clients again: no other process does, and the supervisor is silent")
+        self._has_resumed, self._resuming = True, None
+        self._serving.listening_ports.accept()
+
+    def _stay_paused(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+            self._resuming = None
+
     def accept(self) -> None:
         """Accept clients, and connections of the processes that hand theirs over."""
+        self._stay_paused()
+        self._has_resumed = False
         self._serving.listening_ports.accept()
         for adopting in self._adopting:
             self._open(adopting)
@@ -274,6 +304,7 @@ class ConnectionTransfer:
 
         return {
             messages.ACCEPT: self.accept,
+            messages.PAUSE: self.pause,
             messages.HAND_OVER: give,
             messages.TAKE_OVER: take,
         }

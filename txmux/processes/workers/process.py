@@ -145,7 +145,6 @@ class WorkerProcess:
                 messages.MISSING: serving.missing,
                 messages.RETIRE: self._retire,
                 messages.LEAVE: self._leave,
-                messages.PAUSE: ports.pause,
                 messages.GIVE_UP: ports.give_up,
                 messages.TAKE_DATAGRAMS: ports.take_datagrams,
                 messages.LEAVE_DATAGRAMS: ports.leave_datagrams,
