@@ -254,9 +254,9 @@ class Player:
     def _move(self, *, really: bool) -> None:
         """Let another relay go on with other descriptors of the same sockets, or the same one after all."""
         relay = self._relay
-        state = relay.suspend()
-        if state is None:
+        if not relay.is_movable:
             return
+        state = relay.suspend()
         if not really:
             relay.resume(state)
             return
