@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.interop.children import PATIENCE, eventually
@@ -232,6 +232,18 @@ class ChannelTest(TimedTestCase):
             await self.until(lambda: any("the last one" in str(event) for event in events))
         self.assertFalse([event for event in events if "log_failure" in event])
         self.assertFalse(self.supervisor.state.upstreams.waker._waiting)
+
+    async def test_listening_socket_shut_down(self) -> None:
+        """All workers accept from one socket, so one can shut it down for all; it listens again a second later."""
+        await self.begin_watched()
+        (opened,) = self.supervisor._sockets.sockets().values()
+        opened.shutdown(socket.SHUT_RDWR)
+        with capturedLogs() as events:
+            await self.pass_by(1, *self.supervisor.pool.workers)
+        self.assertIn("for [listen x] again", "".join(map(str, map(formatEvent, events))))
+        with socket.create_connection(opened.getsockname()) as client:
+            client.sendall(b"x")
+            self.assertEqual(await deferToThread(client.recv, 1), b"")
 
     async def test_closed(self) -> None:
         """It is closed if descriptors come, which no worker has to send, or a line without an end; nothing is kept, and the worker replaced."""

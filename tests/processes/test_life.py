@@ -16,6 +16,7 @@ from tests.processes.running import (
     family_of,
     has_connection,
     listening_inode,
+    name_of,
     open_files,
     set_limits,
     workers_of,
@@ -183,6 +184,7 @@ class StopTest(WorkersTestCase):
         mux.child.wait_for("(worker . accepts no more clients(.|\n)*){2}")
         self.all_end(pairs[:1])
         self.assert_gone(workers[:1])
+        self.assertEqual(name_of(pids[0]), "txmux: starter")  # it ends after them
         self.answers(*pairs[1])
         os.kill(workers[1], signal.SIGTERM)
         self.assert_gone(pids)

@@ -158,6 +158,20 @@ class ListeningSockets:
         self.prepare(listeners).commit()
         self.close_unused()
 
+    def revive(self) -> None:
+        """Listen on sockets that a process of the service has shut down, which a compromised worker can do for all."""
+        for key, opened in self._sockets.items():
+            is_stream = opened.type == socket.SOCK_STREAM and key not in self._refused
+            if is_stream and not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                address = self._listens_at[key]
+                opened.listen(address.backlog)
+                _log.error(
+                    "listening on {address} for {section} again: a process of txmux had shut the socket down; "
+                    "if that happens again, restart the service, and look for what has taken over a worker",
+                    address=self.addresses[key],
+                    section=address.section,
+                )
+
     def close_unused(self, *, keep_files: bool = False) -> None:
         """Close the unused sockets, after the ports that accept from them."""
         for key, opened in self.unused.items():

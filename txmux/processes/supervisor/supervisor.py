@@ -402,6 +402,8 @@ class Supervisor:
     def _tick(self) -> None:
         self.starter.ping()
         self._privilege.problems()
+        if self.transfers.accepting:
+            self._sockets.revive()
         if gone := self.state.bans.expire(time.time()):
             self.pool.tell(messages.BAN, rows=rows_of(gone))
         certificates = self.state.certificates
