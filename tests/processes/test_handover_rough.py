@@ -274,10 +274,10 @@ class ReplacedTest(WorkersTestCase):
                 for end in pair:
                     with contextlib.suppress(ConnectionError):
                         self.assertEqual(end.recv(1), b"")
+        self.assert_gone([replaced])  # all that it had have moved
         self.assert_logged(mux, alive)
         self.over(*self.relayed(mux, listening))
         mux.take_one()
-        self.assert_gone([replaced])
         output = mux.child.output
         mux.stop()
         return output
