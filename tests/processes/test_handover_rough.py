@@ -247,6 +247,27 @@ class UpgradeTest(UpgradeTestCase):
             self.assert_logged(mux, peers)
             mux.stop()
 
+    def test_old_that_serves_again_moves_what_it_has(self) -> None:
+        """If the new process is killed, connections that the workers of the old one keep move to those that serve again."""
+        listening = self.backend()
+        ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
+        mux = self.upgrading(
+            self.relaying(listening, f"detect_timeout = 10m\n{ssh}"), "drain_timeout = 10m"
+        )
+        client = self.client(mux)
+        self.is_accepted(mux.pid, client)
+        leaving = workers_of(mux.pid)
+        mux.replace()
+        mux.child.wait_for("connections handed over: 0, in .*: 1 undecided")
+        client.sendall(b"x")
+        pair = client, self.accept_from(listening, b"x")
+        os.kill(mux.pid, signal.SIGKILL)
+        mux.switched()
+        self.assert_gone(leaving)
+        self.answers(*pair)
+        self.assert_logged(mux, [pair])
+        mux.stop()
+
 
 class ReplacedTest(WorkersTestCase):
     """One of two workers is sent SIGTERM, so that its connections move."""

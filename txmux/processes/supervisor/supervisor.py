@@ -638,6 +638,7 @@ class Supervisor:
         self._use_certificates()
         self._listen_again()
         self.pool.resize(self._rules.settings.workers)
+        self.pool.move_retiring()
         for worker in self.pool.workers:
             if worker.ready:
                 self.pool.let_accept(worker)

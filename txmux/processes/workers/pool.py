@@ -296,9 +296,19 @@ class WorkerPool:
         # Before the connections move, since the next reader has to await the flows.
         self.share_datagrams()
         for worker in ready:
-            giver = self.hand_over(worker, self, lambda one=worker: one in self.retiring)  # type: ignore[misc]
+            giver = self._move(worker)
             if are_here is not None and worker is reader:
                 giver.done.addCallback(lambda _: are_here())
+
+    def _move(self, worker: Worker) -> Giver:
+        """Move the connections of a worker to those that serve."""
+        return self.hand_over(worker, self, lambda: worker in self.retiring)
+
+    def move_retiring(self) -> None:
+        """Move the connections of workers that were to end with this service to those that serve again."""
+        for worker in self.retiring:
+            if worker.ready:
+                self._move(worker)
 
     def _retire_replaced(self, worker: Worker) -> None:
         replaced = self._replaced.pop(worker, None)
