@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
+from txmux.control.broadcast import broadcast
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel import messages
@@ -48,13 +49,7 @@ from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import Sandbox, sandbox_of
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers.pool import (
-    WorkerPool,
-    WorkersError,
-    ask_ready,
-    check_as_read,
-    failures,
-)
+from txmux.processes.workers.pool import WorkerPool, WorkersError, check_as_read, failures
 from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
@@ -203,8 +198,8 @@ class Supervisor:
     def _announce(self, challenges: Mapping[str, str]) -> Deferred[Any]:
         """Have every worker answer the challenges of an authority; workers that start know them."""
         ready = [worker for worker in self.pool.all() if worker.ready]
-        asked = [worker.ask(messages.CHALLENGES, challenges=challenges) for worker in ready]
-        return DeferredList(asked, consumeErrors=True)
+        told = broadcast(ready, messages.CHALLENGES, seconds=30.0, challenges=challenges)
+        return Deferred.fromCoroutine(told)
 
     def _worker(self, number: int) -> Worker:
         return Worker(self, number, self._reactor, is_first=not self._is_started)
@@ -271,8 +266,8 @@ class Supervisor:
         """
         # When no worker accepts, clients wait: then no worker that hangs is asked.
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
-        found = await ask_ready(workers, messages.SERVERS)
-        servers = merged([*found, self._servers()])
+        found = await broadcast([one for one in workers if one.ready], messages.SERVERS)
+        servers = merged([*(servers for _, servers in found.answers), self._servers()])
         sources = self._limits.sources(self._seconds)
         state = build_state(servers, sources, self.state.overrides, self.state.lists.contents)
         return {

@@ -1,13 +1,14 @@
 """Moves clients and connections between all workers of this process and those of another one."""
 
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import gatherResults
 
+from txmux.control.broadcast import broadcast
 from txmux.net.channel import messages
-from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.net.channel.channel import ChannelError
 from txmux.processes.workers.moving import Giver, Takers
 from txmux.processes.workers.pool import WorkerPool
 from txmux.processes.workers.worker import Worker
@@ -49,23 +50,16 @@ class WorkerTransfers:
         Hanging workers are found first, while all accept, so that no client waits for one.
         """
         ready = [worker for worker in self._pool.all() if worker.ready]
-        requests = [worker.ask(messages.PING, seconds=_PROMPT) for worker in ready]
-        answers = [await _outcome(answer) for answer in requests]
-        self.able = [
-            worker
-            for worker, answer in zip(ready, answers, strict=True)
-            if not isinstance(answer, ChannelError)
-        ]
+        found = await broadcast(ready, messages.PING, seconds=_PROMPT)
+        answered = dict(found.answers)
+        self.able = [worker for worker in ready if worker.number + 1 in answered]
         await self._pool.flows_moved(self.able)
         self.accepting = False
-        paused = [
-            (worker, worker.ask(messages.PAUSE, seconds=_PROMPT)) for worker in self._pool.workers
-        ]
-        for worker, answer in paused:
-            if worker in self.able:
-                await _outcome(answer)
-            else:
-                answer.addErrback(lambda _: None)
+        paused = [worker for worker in self._pool.workers if worker in self.able]
+        for worker in self._pool.workers:
+            if worker not in paused:
+                worker.tell(messages.PAUSE)
+        await broadcast(paused, messages.PAUSE, seconds=_PROMPT)
         await self._pool.flows_moved(self.able)  # a reader may have been replaced in between
 
     async def leave_out(self, keys: Iterable[str]) -> None:
@@ -92,10 +86,9 @@ class WorkerTransfers:
         self._pool.share_datagrams()  # before flows of another process come
         # The others are asked when they are ready, like the successor of one that has ended.
         ready = [worker for worker in self._pool.workers if worker.ready]
-        requests = [worker.ask(messages.ACCEPT, seconds=_PATIENCE) for worker in ready]
-        for problem in [await _outcome(answer) for answer in requests]:
-            if isinstance(problem, ChannelError) and not isinstance(problem, GoneError):
-                raise problem
+        found = await broadcast(ready, messages.ACCEPT, seconds=_PATIENCE)
+        if found.missing:
+            raise ChannelError("; ".join(found.missing))
 
     def await_flows(self, *, on: bool) -> None:
         """Hold datagrams of unknown clients, or no longer, since their flows may come from another process."""
@@ -122,10 +115,3 @@ class WorkerTransfers:
         self._pool.take(ends)
         for end in ends:
             end.close()  # each was duplicated
-
-
-async def _outcome(requests: Awaitable[Any]) -> Any:
-    try:
-        return await requests
-    except ChannelError as problem:
-        return problem

@@ -1,14 +1,16 @@
 """The pool of workers: those of the rules, and retiring ones that keep old connections."""
 
+import itertools
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from txmux.control.broadcast import PATIENCE, broadcast
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
@@ -47,9 +49,6 @@ _PING = 1.0
 
 _WHOLE = 0.5
 """Seconds in which a signal to all processes of the service reaches this one, too."""
-
-_PATIENCE = 2.0
-"""Seconds that a worker may take to answer requests for which it may be left out."""
 
 
 class WorkerPool:
@@ -279,7 +278,7 @@ class WorkerPool:
         if reader is None or not reader.ready:
             return []  # they have ended with the reader
         try:
-            left: list[str] = await reader.ask(messages.FLOWS_LEFT, seconds=_PATIENCE)
+            left: list[str] = await reader.ask(messages.FLOWS_LEFT, seconds=PATIENCE)
         except ChannelError:
             return None
         return left
@@ -353,25 +352,23 @@ class WorkerPool:
     async def missing(self) -> list[str]:
         if not self.is_served():
             return ["no worker serves"]
-        requests = [worker.ask(messages.MISSING, seconds=_PATIENCE) for worker in self.workers]
-        answers = await DeferredList(requests, consumeErrors=True)
-        reports: list[list[str]] = [answer for answered, answer in answers if answered]
+        found = await broadcast(self.workers, messages.MISSING)
+        reports: list[list[str]] = [lines for _, lines in found.answers]
         if not reports:
             return ["no worker answers"]
-        found = dict.fromkeys(line for lines in reports for line in lines)
+        lines = dict.fromkeys(itertools.chain(*reports))
         everywhere = {*reports[0]}.intersection(*reports[1:])
         # A listener is served if one worker accepts its clients: others may have just been started.
-        return [line for line in found if line in everywhere or not line.startswith("[listen ")]
+        return [line for line in lines if line in everywhere or not line.startswith("[listen ")]
 
     async def status(self) -> dict[str, Any]:
         workers = self.all()
-        nothing: dict[str, Any] = {}
-        requests: list[Deferred[Any]] = [
-            # A starting worker does not answer, and has no connections.
-            worker.ask(messages.STATUS, seconds=_PATIENCE) if worker.ready else succeed(nothing)
-            for worker in workers
-        ]
-        answers = await DeferredList(requests, consumeErrors=True)
+        # A starting worker does not answer, and has no connections.
+        answers: dict[int, dict[str, Any]] = {
+            one.number + 1: {} for one in workers if not one.ready
+        }
+        found = await broadcast([one for one in workers if one.ready], messages.STATUS)
+        answers.update(found.answers)
         rows: list[dict[str, Any]] = [
             {
                 "worker": worker.number + 1,
@@ -380,22 +377,14 @@ class WorkerPool:
                 "ready": worker.ready,
                 "retiring": worker in self.retiring,
                 "sandbox": worker.is_confined,
-                "connections": answer.get("active", 0) if answered else None,
-                **(answer if answered else {}),
+                "connections": None if answer is None else answer.get("active", 0),
+                **(answer or {}),
             }
-            for worker, (answered, answer) in zip(workers, answers, strict=True)
+            for worker in workers
+            for answer in [answers.get(worker.number + 1)]
             if worker in self.all()
         ]
         sums = {
             name: sum(row.get(name, 0) for row in rows) for name in ("active", "undecided", "older")
         }
         return {**sums, "workers": rows}
-
-
-async def ask_ready(workers: Sequence[Worker], message: Message) -> list[Any]:
-    """Send a request to all ready workers; one that does not answer soon is left out."""
-    answers = await DeferredList(
-        [worker.ask(message, seconds=_PATIENCE) for worker in workers if worker.ready],
-        consumeErrors=True,
-    )
-    return [answer for answered, answer in answers if answered]
