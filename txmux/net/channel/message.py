@@ -22,12 +22,14 @@ class Field:
         kind: Its type; `object` for any value of JSON.
         most: The largest number, or the most characters or entries.
         of: What the entries of a list or the values of an object are.
+        fields: What an object has, beside other values.
         is_optional: Whether it may be left out; an answer is ``None`` then.
     """
 
     kind: type
     most: int = 2**63
     of: Field | None = None
+    fields: Mapping[str, Field] = {}
     is_optional: bool = False
 
     def fits(self, value: object) -> bool:
@@ -39,8 +41,12 @@ class Field:
             return 0 <= value <= self.most
         if not isinstance(value, (str, list, dict)):
             return True
-        entries = value.values() if isinstance(value, dict) else value
-        return len(value) <= self.most and (self.of is None or all(map(self.of.fits, entries)))
+        if isinstance(value, dict):
+            named = self.fields.items()
+            if not all(name in value and field.fits(value[name]) for name, field in named):
+                return False
+            value = value.values()
+        return len(value) <= self.most and (self.of is None or all(map(self.of.fits, value)))
 
 
 NOTHING = Field(type(None))

@@ -24,6 +24,14 @@ _TEXTS, _PLACES = Field(dict, of=_NAME), Field(dict, of=_NUMBER)
 
 _optional = partial(attrs.evolve, is_optional=True)
 
+
+def _object(**fields: Field) -> Field:
+    return Field(dict, fields=fields)
+
+
+_TAKEN = _object(taken=_NUMBERS, connections=_NUMBER)
+"""Which of a batch the process takes, by their indexes, and how many connections it has then."""
+
 MESSAGES: list[Message] = []
 """The rows of the table, in their order."""
 
@@ -136,7 +144,7 @@ LEAVE = _to_worker(
 HAND_OVER = _to_worker(
     "hand_over",
     "move the connections over these pairs of sockets, as soon as the workers at the other ends take some; the answer is how many have moved, and how many stay, by the reason",
-    answer=_OBJECT,
+    answer=_object(moved=_NUMBER, stays=_PLACES),
     descriptors=1_000,
 )
 TAKE_OVER = _to_worker(
@@ -166,7 +174,7 @@ FLOWS_MOVED = _to_worker(
 FLOWS_LEFT = _to_worker(
     "flows_left", "report the removed listeners that still have flows", answer=_NAMES
 )
-STATUS = _to_worker("status", "count the connections", answer=_OBJECT)
+STATUS = _to_worker("status", "count the connections", answer=_object(active=_NUMBER))
 MISSING = _to_worker("missing", "report what `/readyz` lacks", answer=_NAMES, longest_answer=_LARGE)
 SERVERS = _to_worker(
     "servers", "report the health of servers", answer=_OBJECTS, longest_answer=_WHOLE
@@ -326,7 +334,7 @@ HANDED_OVER = _to_successor(
 RELOAD = _to_successor(
     "reload",
     "read the rules again: the old process was asked to meanwhile",
-    answer=_OBJECT,
+    answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)),
     longest_answer=_MIB,
 )
 
@@ -358,8 +366,8 @@ ADOPT = _to_taker(
     "adopt",
     "the state of each connection (`MovedConnection`) with its two descriptors; the answer names those that the new process takes, and how many it has",
     batch=_NUMBER,
-    connections=_OBJECT,
-    answer=_OBJECT,
+    connections=_object(names=_NAMES, rows=_LIST),
+    answer=_TAKEN,
     descriptors=253,
     longest=_LARGE,
 )
@@ -367,8 +375,8 @@ ADOPT_WAITING = _to_taker(
     "adopt_waiting",
     "the same for clients that wait for a server: each has one descriptor",
     batch=_NUMBER,
-    connections=_OBJECT,
-    answer=_OBJECT,
+    connections=_object(names=_NAMES, rows=_LIST),
+    answer=_TAKEN,
     descriptors=253,
     longest=_LARGE,
 )
@@ -384,7 +392,7 @@ ADOPT_FLOWS = _to_taker(
     "adopt_flows",
     "the same as `adopt` for flows of datagrams, which pause until the answer",
     flows=_LIST,
-    answer=_OBJECT,
+    answer=_object(taken=_NUMBERS),
     descriptors=253,
     longest=_LARGE,
 )

@@ -230,13 +230,13 @@ class Taker:
                 batch=number,
                 connections=packed(moved for _, moved, _ in batch),
             )
-            taken, self.has = set(answer["taken"]), int(answer["connections"])
-        except (ChannelError, KeyError, TypeError, ValueError) as problem:
+        except ChannelError as problem:
             _log.info("a process takes no connections: {why}", why=problem)
             self.is_able = False
             return None
         else:
-            return taken
+            self.has = answer["connections"]
+            return {*answer["taken"]}
         finally:
             self.offered -= len(batch)
 

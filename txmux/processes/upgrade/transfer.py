@@ -144,7 +144,7 @@ class ConnectionTransfer:
 
             try:
                 moved = await hand_over_flows(flows, reader.channel)
-            except (ChannelError, KeyError, TypeError):
+            except ChannelError:
                 return 0, Counter({"not taken": len(flows)})
         if ports.owns_flows:
             for taker in takers:

@@ -275,9 +275,9 @@ class Upgrades:
         assert self._successor is not None  # noqa: S101 - not called before
         try:
             answer = await self._successor.channel.ask(messages.RELOAD, seconds=_RELOADS)
-            return Report(bool(answer["ok"]), str(answer["changes"]), tuple(answer["errors"]))
-        except (ChannelError, KeyError, TypeError) as problem:
+        except ChannelError as problem:
             return Report.refused(f"the new process could not reload: {problem}")
+        return Report(answer["ok"], answer["changes"], tuple(answer["errors"]))
 
     async def upgrade(
         self,

@@ -69,11 +69,11 @@ class Giver:
     async def _round(self) -> None:
         try:
             answer = await self._hand_over()
-            self.moved += int(answer["moved"])
-            self.stays = Counter({str(why): int(count) for why, count in answer["stays"].items()})
+            self.moved += answer["moved"]
+            self.stays = Counter(answer["stays"])
         except GoneError:  # with all its connections
             self.stays.clear()
-        except (ChannelError, OSError, AttributeError, KeyError, TypeError, ValueError) as problem:
+        except (ChannelError, OSError) as problem:
             self.stays = Counter({"not taken": await self._count()})
             if not self.rounds:
                 _log.warn(
@@ -85,9 +85,10 @@ class Giver:
 
     async def _count(self) -> int:
         try:
-            return int((await self._worker.ask(messages.STATUS, seconds=1.0))["active"])
-        except (ChannelError, KeyError, TypeError, ValueError):
+            found = await self._worker.ask(messages.STATUS, seconds=1.0)
+        except ChannelError:
             return 0
+        return int(found["active"])
 
     def _hand_over(self) -> Deferred[Any]:
         ends: list[socket.socket] = []
