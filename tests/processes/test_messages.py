@@ -19,16 +19,12 @@ from txmux.net.channel import messages
 from txmux.net.channel.message import InvalidMessageError
 from txmux.processes.workers.process import WorkerProcess
 from txmux.processes.workers.received_rules import (
-    Opened,
-    Prepare,
     Start,
-    read,
     sockets_of,
 )
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.telemetry.counting.process_counters import CounterLayout
 
 _RULES = "[listen a]\nendpoint = 127.0.0.1:1\nmax_connections_per_source = 5\n"
 
@@ -49,9 +45,9 @@ class StartingTests(SynchronousTestCase):
             "state": {},
         }
 
-    def opened(self, memory: int, *sockets: int, **others: Any) -> Opened:
-        start = read(Start, {**self.told, **others})
-        return Opened.by(start, [os.dup(one) for one in (memory, *sockets)])
+    def opened(self, memory: int, *sockets: int, **others: Any) -> Start:
+        start = messages.START.read({**self.told, **others}, 1)
+        return Start.read([os.dup(one) for one in (memory, *sockets)], **start)
 
     def assert_refused(self, *descriptors: int, **others: Any) -> None:
         before = {*Path("/proc/self/fd").iterdir()}
@@ -113,6 +109,7 @@ class StartingTests(SynchronousTestCase):
             "rules": ([], {}, None),
             "sockets": ("x", {}, [1], None, ["x" * 5000]),
             "version": (-1, "1", None, True, 2**64),
+            "limits": ({}, {"columns": "5"}, {**told["limits"], "rows": {"a": "1"}}),
         }
         for name, value in ((key, one) for key, values in invalid.items() for one in values):
             wrong = {**told, name: value}
@@ -121,13 +118,9 @@ class StartingTests(SynchronousTestCase):
         self.assertEqual(messages.PREPARE.read({**told, "colour": 1}, 1), known)
         self.assertRaises(InvalidMessageError, messages.PREPARE.read, self.told, 1)
         self.assertRaises(InvalidMessageError, messages.PREPARE.read, told, 2**29)
-        self.assertRaises(MuxError, read, Prepare, {**told, "rules": "x"})
-        layouts: tuple[dict[str, Any], ...] = ({"columns": "5"}, {"columns": 5, "rows": {"a": "1"}})
-        for layout in layouts:
-            self.assertRaises(InvalidMessageError, read, Prepare, {**told, "limits": layout})
-        counters: tuple[dict[str, Any], ...] = ({"places": {"x": "1"}}, {"cells": -1})
-        for fields in counters:
-            self.assertRaises(InvalidMessageError, read, CounterLayout, fields)
+        for places, cells in (({"x": "1"}, 1), ({}, -1)):
+            counters = {"places": places, "cells": cells}
+            self.assertRaises(InvalidMessageError, messages.COUNT_IN.read, counters, 1)
 
     def test_sockets_do_not_block(self) -> None:
         (one,) = sockets_of([os.dup(self.socket.fileno())])

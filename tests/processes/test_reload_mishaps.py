@@ -25,10 +25,10 @@ if "txmux" in str(sys.orig_argv):
     step = WorkerProcess.{0}
 
     @functools.wraps(step)
-    def fail(self, **values):
+    def fail(self, *serving, **values):
         if self._number == 2:
             raise MuxError("no space")
-        return step(self, **values)
+        return step(self, *serving, **values)
 
     WorkerProcess.{0} = fail
 """

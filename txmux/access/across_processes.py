@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import attrs
-from attrs.validators import deep_mapping, instance_of
 from typing_extensions import override
 
 from txmux.access.admission import Admission, Counter, Tally
@@ -28,7 +27,6 @@ _MOVING, _EXPECTED = -2, -1
 _PATIENCE = 1.0  # seconds that a process waits for another one to release the lock
 _PAUSE = 0.0002  # seconds from one attempt to the next
 _FEWEST = 3  # columns: moving, expected, and the supervisor's
-_PLACES = deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
 
 
 class FileLock:
@@ -138,10 +136,10 @@ class LimitsLayout:
         tables: Where the `SourceTable` of a listener begins.
     """
 
-    columns: int = attrs.field(validator=instance_of(int))
-    rows: dict[str, int] = attrs.field(factory=dict, validator=_PLACES)
-    tables: dict[str, int] = attrs.field(factory=dict, validator=_PLACES)
-    size: int = attrs.field(default=LoopDetector.SIZE, validator=instance_of(int))
+    columns: int
+    rows: dict[str, int] = attrs.field(factory=dict)
+    tables: dict[str, int] = attrs.field(factory=dict)
+    size: int = LoopDetector.SIZE
 
     def extend(self, rules: Rules, unused: Collection[str] = ()) -> None:
         """Allocate places for all that the listeners of rules count; those of `unused` are taken before the memory grows."""

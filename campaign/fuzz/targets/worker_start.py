@@ -66,9 +66,10 @@ def _given(
 
 
 def _end(worker: WorkerProcess, reactor: Reactor) -> None:
-    worker._abandon()
+    if worker._serving is not None:
+        worker._abandon(worker._serving)
     end(worker._serving, reactor)
-    if worker._limits is not None:
+    if hasattr(worker, "_limits"):
         worker._limits.close()
 
 

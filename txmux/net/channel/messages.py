@@ -29,6 +29,7 @@ def _object(**fields: Field) -> Field:
     return Field(dict, fields=fields)
 
 
+_LAYOUT = _object(columns=_NUMBER, rows=_PLACES, tables=_PLACES, size=_NUMBER)
 _TAKEN = _object(taken=_NUMBERS, connections=_NUMBER)
 """Which of a batch the process takes, by their indexes, and how many connections it has then."""
 
@@ -82,7 +83,7 @@ START = _to_worker(
     "serve these rules with these sockets; the answer says whether the process is in the sandbox",
     rules=_TEXT,
     version=_NUMBER,
-    limits=_OBJECT,
+    limits=_LAYOUT,
     sockets=_NAMES,
     opener=_optional(_FLAG),
     state=_OBJECT,
@@ -106,7 +107,7 @@ PREPARE = _to_worker(
     rules=_TEXT,
     rules_changed=_FLAG,
     version=_optional(_NUMBER),
-    limits=_OBJECT,
+    limits=_LAYOUT,
     sockets=_NAMES,
     answer=NOTHING,
     descriptors=10_000,

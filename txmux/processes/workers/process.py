@@ -6,13 +6,15 @@ import socket
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
-from txmux.access.across_processes import SharedLimits
+from txmux.access.across_processes import LimitsLayout, SharedLimits
 from txmux.access.admission import Admission, Tally
 from txmux.backends.names.resolve import NameResolver
 from txmux.control.worker_answers import WorkerAnswers
@@ -20,6 +22,7 @@ from txmux.errors import MuxError
 from txmux.files import use_helper
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, LogForwarder, attach
+from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.poller import after_turn
@@ -30,12 +33,10 @@ from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
 from txmux.processes.supervisor.signals import SignalWatch
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.received_rules import (
-    Opened,
-    Prepare,
     Start,
     close,
     named,
-    read,
+    read_rules,
     sockets_of,
 )
 from txmux.rules.model import Listener, Rules
@@ -53,6 +54,7 @@ class WorkerProcess:
     """Serves clients for its supervisor, until that stops it or has ended; `problem` is why it cannot."""
 
     _log = Logger()
+    _limits: SharedLimits  # from `START` on
 
     def __init__(
         self,
@@ -68,7 +70,6 @@ class WorkerProcess:
         self._reactor = reactor
         self._serving: Serving | None = None
         self._transfer: ConnectionTransfer | None = None
-        self._limits: SharedLimits | None = None
         self._counters = ProcessCounters()
         self._names = NameResolver(reactor, is_active=False)
         self._prepared: PreparedServing | None = None
@@ -84,17 +85,16 @@ class WorkerProcess:
         }
         self.channel = Channel(handlers, self._on_supervisor_lost, reactor)
 
-    def _count_in(self, descriptors: Sequence[int], **fields: Any) -> None:
+    def _count_in(self, descriptors: Sequence[int], places: dict[str, int], cells: int) -> None:
         """Use the supervisor's memory for counters, from the start.
 
         `life` stays open while this process may count.
         """
         try:
             memory, life = descriptors
-            self._counters = ProcessCounters(read(CounterLayout, fields), memory)
+            self._counters = ProcessCounters(CounterLayout(places, cells), memory)
         except (MuxError, ValueError) as problem:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            close_all(descriptors)
             self._log.error(
                 "the numbers of this process are missing in the metrics: {why}", why=problem
             )
@@ -104,19 +104,18 @@ class WorkerProcess:
 
     def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str] = ()) -> None:
         """Use the counters of other rules, and drop those of removed ones."""
-        more = read(CounterLayout, {"places": places, "cells": cells})
         known = self._counters.layout
         for key in gone:
             known.places.pop(key, None)
-        known.places.update(more.places)
-        known.cells = more.cells
+        known.places.update(places)
+        known.cells = cells
         self._counters.use()
 
     async def _start(self, descriptors: Sequence[int], **fields: Any) -> bool:
-        """Serve; see `Opened` and `Start`. Return whether this process is in the sandbox."""
+        """Serve, and return whether this process is in the sandbox."""
         del self.channel.handlers[messages.START]
         try:
-            await self._serve(*_received(descriptors, fields))
+            await self._serve(Start.read(descriptors, **fields))
         except Exception:
             self.status = 1
             self._reactor.callLater(0, self._over)  # once the supervisor has the answer
@@ -125,7 +124,11 @@ class WorkerProcess:
 
     def begin(self, serving: Serving, transfer: ConnectionTransfer) -> None:
         self._serving, self._transfer = serving, transfer
-        ports = serving.listening_ports
+        ports, answers = serving.listening_ports, WorkerAnswers(serving)
+
+        def tell(event: dict[str, Any]) -> None:
+            self.channel.send(messages.EVENT, event=event)
+
         self.channel.handlers.update(
             {
                 messages.END_ALL: serving.end_all,
@@ -137,14 +140,14 @@ class WorkerProcess:
                 messages.CERTIFICATES: serving.terminations.look_again,
                 messages.CERTIFICATES_SHOWN: serving.terminations.shown,
                 messages.EXPECT: serving.upstreams.known.expect,
-                messages.PREPARE: self._prepare,
-                messages.COMMIT: self._commit,
-                messages.ABANDON: self._abandon,
+                messages.PREPARE: partial(self._prepare, serving),
+                messages.COMMIT: partial(self._commit, serving, transfer),
+                messages.ABANDON: partial(self._abandon, serving),
                 messages.END_REMOVED: serving.end_removed,
                 messages.STATUS: serving.status,
                 messages.MISSING: serving.missing,
-                messages.RETIRE: self._retire,
-                messages.LEAVE: self._leave,
+                messages.RETIRE: serving.retire,
+                messages.LEAVE: partial(self._leave, serving, transfer),
                 messages.GIVE_UP: ports.give_up,
                 messages.TAKE_DATAGRAMS: ports.take_datagrams,
                 messages.LEAVE_DATAGRAMS: ports.leave_datagrams,
@@ -153,23 +156,15 @@ class WorkerProcess:
                 messages.FLOWS_MOVED: ports.arrived,
                 messages.FLOWS_LEFT: lambda: [*ports.left()],
                 **transfer.handlers,
-                **WorkerAnswers(serving).handlers,
-                messages.LISTEN: self._listen,
+                **answers.handlers,
+                messages.LISTEN: lambda on: answers.listen(tell if on else None),
             }
         )
 
-    def _listen(self, *, on: bool) -> None:
-        def tell(event: dict[str, Any]) -> None:
-            self.channel.send(messages.EVENT, event=event)
-
-        if self._serving is not None:
-            WorkerAnswers(self._serving).listen(tell if on else None)
-
-    async def _serve(self, start: Start, opened: Opened) -> None:
-        if opened.opener is not None:
-            use_helper(Opener(opened.opener, _PATIENCE).open_file)
-        rules, limits = start.rules, opened.limits
-        self._limits = limits
+    async def _serve(self, start: Start) -> None:
+        if start.opener is not None:
+            use_helper(Opener(start.opener, _PATIENCE).open_file)
+        rules, self._limits = start.rules, start.limits
         self._names.take_results(start.state.get("names", {}))  # before changes arrive
         try:
             if self._problem is not None:
@@ -189,7 +184,7 @@ class WorkerProcess:
                 names=self._names,
                 accepting=False,  # until the supervisor sends `accept`
                 shared=True,
-                loop_detector=limits.loop_detector,
+                loop_detector=self._limits.loop_detector,
                 counters=self._counters,
             )
             serving.upstreams.known.on_waiting = lambda backend, waiting: self.channel.send(
@@ -205,90 +200,77 @@ class WorkerProcess:
             serving.version = start.version
             serving.admission = admission
             ports = await open_ports(self._reactor, rules.listeners)
-            serving.listen_all(rules, opened.sockets, ports, admission)
+            serving.listen_all(rules, start.sockets, ports, admission)
             if account is not None:
                 account.become()
         finally:
-            close(opened.sockets.values())  # each was duplicated
+            close(start.sockets.values())  # each was duplicated
         serving.restore(start.state)
         self.begin(serving, ConnectionTransfer(serving, self._reactor))
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
-        assert self._limits is not None  # noqa: S101 - it serves
         most = rules.settings.max_connections
         return self._limits.admissions(self._number, self._reactor.seconds, most)
 
     def _held(self, backend: str, limit: int) -> Tally:
-        assert self._limits is not None  # noqa: S101 - as above
         return self._limits.held(backend, limit, self._number)
 
-    async def _prepare(self, descriptors: Sequence[int], **fields: Any) -> None:
-        serving, opened = self._serving, sockets_of(descriptors)
-        assert serving is not None  # noqa: S101 - not called before
-        sockets: dict[str, socket.socket] = {}
-        try:
-            other = read(Prepare, fields)
-            known = serving.listening_ports.get
-            sockets = named(other.sockets, opened, other.rules, known)
-            self._abandon()
-            if other.version:
-                serving.version = other.version - other.rules_changed
-            self._prepared = await self._prepare_serving(serving, other, sockets)
-        except Exception:
-            close([*opened, *sockets.values()])
-            raise
-
-    async def _prepare_serving(
-        self, serving: Serving, other: Prepare, sockets: dict[str, socket.socket]
-    ) -> PreparedServing:
-        limits = self._limits
-        assert limits is not None  # noqa: S101 - it serves
-        if other.limits != limits.layout:
-            limits.use(other.limits)
-        rules = other.rules
-        prepared = serving.prepare(
-            rules, sockets, self._admission(rules), rules_changed=other.rules_changed
-        )
-        try:
-            prepared.ports = await open_ports(
-                self._reactor, rules.listeners, serving.listening_ports.get
+    async def _prepare(
+        self,
+        serving: Serving,
+        descriptors: Sequence[int],
+        rules: str,
+        limits: Mapping[str, Any],
+        sockets: Sequence[str],
+        *,
+        rules_changed: bool,
+        version: int = 0,
+    ) -> None:
+        with ExitStack() as undo:
+            opened = sockets_of(descriptors)
+            undo.callback(close, opened)
+            other, known = read_rules(rules), serving.listening_ports.get
+            by_key = named(sockets, opened, other, known)
+            undo.callback(lambda: close(by_key.values()))  # there may be duplicates by then
+            self._abandon(serving)
+            if version:
+                serving.version = version - rules_changed
+            layout = LimitsLayout(**limits)
+            if layout != self._limits.layout:
+                self._limits.use(layout)
+            prepared = serving.prepare(
+                other, by_key, self._admission(other), rules_changed=rules_changed
             )
-        except Exception:
-            serving.abandon(prepared)
-            raise
-        return prepared
+            undo.callback(serving.abandon, prepared)
+            prepared.ports = await open_ports(self._reactor, other.listeners, known)
+            undo.pop_all()
+        self._prepared = prepared
 
-    def _commit(self, *, listening: bool = True) -> int:
+    def _commit(
+        self, serving: Serving, transfer: ConnectionTransfer, *, listening: bool = True
+    ) -> int:
         """Serve under the rules that were prepared, or retire if not `listening`.
 
         Returns the number of connections that keep older rules.
         """
-        assert self._serving is not None  # noqa: S101 - not called before
         if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
-            if listening and self._transfer is not None:
-                self._transfer.release_slots()
+            if listening:
+                transfer.release_slots()
             # Clients that arrive while this process ends are for another one.
-            self._serving.commit(prepared, listening=listening and not self._stopping)
+            serving.commit(prepared, listening=listening and not self._stopping)
             close(prepared.sockets.values())
-        return len(self._serving.older())
+        return len(serving.older())
 
-    def _abandon(self) -> None:
-        if self._prepared is not None and self._serving is not None:
+    def _abandon(self, serving: Serving) -> None:
+        if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
-            self._serving.abandon(prepared)
+            serving.abandon(prepared)
             close(prepared.sockets.values())
 
-    def _retire(self) -> Deferred[None]:
-        """Stop accepting; answer when the connections have ended, however long they take; see `Serving.retire`."""
-        assert self._serving is not None  # noqa: S101 - not called before
-        return self._serving.retire().addCallback(lambda _: None)
-
-    def _leave(self) -> bool:
+    def _leave(self, serving: Serving, transfer: ConnectionTransfer) -> bool:
         """End the process, unless there are connections, or some on their way; return whether it ends."""
-        assert self._serving is not None  # noqa: S101 - not called before
-        assert self._transfer is not None  # noqa: S101 - as above
-        is_over = not self._serving.connections() and not self._transfer.is_busy
+        is_over = not serving.connections() and not transfer.is_busy
         if is_over:
             self.stop()
         return is_over
@@ -369,13 +351,3 @@ def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> i
     SignalWatch(any_reactor, worker.be_replaced, signal.SIGTERM).start()
     any_reactor.run(installSignalHandlers=False)
     return worker.status
-
-
-def _received(descriptors: Sequence[int], fields: Mapping[str, Any]) -> tuple[Start, Opened]:
-    try:
-        start = read(Start, fields)
-    except Exception:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        raise
-    return start, Opened.by(start, descriptors)

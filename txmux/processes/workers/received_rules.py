@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
@@ -17,19 +17,9 @@ from txmux.rules.model import Rules
 from txmux.rules.packing import unpack
 from txmux.serving.listen_addresses import listen_addresses
 
-T = TypeVar("T")
 
-
-def read(kind: type[T], fields: Mapping[str, Any]) -> T:
-    """Make an attrs class, whose validators check the values, of the fields of a message.
-
-    Unknown ones are ignored, since the other process may be of another version.
-    """
-    names = attrs.fields_dict(kind)  # type: ignore[arg-type]
-    try:
-        return kind(**{name: value for name, value in fields.items() if name in names})
-    except (TypeError, ValueError) as problem:
-        raise InvalidMessageError(f"{kind.__name__}: {problem!s:.200}") from problem
+def read_rules(packed: str) -> Rules:
+    return unpack(base64.b64decode(packed))
 
 
 def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
@@ -78,57 +68,30 @@ def close(sockets: Iterable[socket.socket]) -> None:
         one.close()
 
 
-def _rules(packed: str) -> Rules:
-    return unpack(base64.b64decode(packed))
-
-
-def _layout(fields: Mapping[str, Any]) -> LimitsLayout:
-    return read(LimitsLayout, fields)
-
-
-@attrs.frozen(kw_only=True)
-class _Rules:
-    """What a message with rules has.
-
-    Attributes:
-        rules: As they were read by the supervisor; from the base64 of `txmux.rules.packing.pack`.
-        limits: Where everything is in the memory, in which there may be more now.
-        sockets: The keys of the addresses of the sockets, in their order.
-    """
-
-    rules: Rules = attrs.field(converter=_rules)
-    limits: LimitsLayout = attrs.field(converter=_layout)
-    sockets: list[str]
-
-
-@attrs.frozen(kw_only=True)
-class Prepare(_Rules):
-    """The message with other rules; version 0 stands for the next one, if the rules have changed."""
-
-    rules_changed: bool
-    version: int = 0
-
-
-@attrs.frozen(kw_only=True)
-class Start(_Rules):
-    """The message with which a worker starts to serve; for the state see `txmux.serving.state`."""
-
-    state: dict[str, Any]
-    version: int
-    opener: bool = False
-
-
 @attrs.frozen
-class Opened:
-    """What came along with a `Start`; `opener` leads to the helper that opens files."""
+class Start:
+    """What a worker needs to serve; for the state see `txmux.serving.state`. `opener` leads to the helper that opens files."""
 
+    rules: Rules
+    version: int
     limits: SharedLimits
     sockets: Mapping[str, socket.socket]
     opener: socket.socket | None
+    state: dict[str, Any]
 
     @classmethod
-    def by(cls, start: Start, descriptors: Sequence[int]) -> Opened:
-        """Take the descriptors of a message: the memory, the listening sockets, and what leads to the opener.
+    def read(
+        cls,
+        descriptors: Sequence[int],
+        rules: str,
+        version: int,
+        limits: Mapping[str, Any],
+        sockets: Sequence[str],
+        state: dict[str, Any],
+        *,
+        opener: bool = False,
+    ) -> Start:
+        """Read the message; its descriptors are the memory, the listening sockets, and what leads to the opener.
 
         If they are not what the message says, they are closed.
         """
@@ -136,12 +99,13 @@ class Opened:
             memory, others = descriptors[:1], descriptors[1:]
             for one in memory:
                 opened.callback(os.close, one)
-            sockets = sockets_of(others)
-            opened.callback(close, [*sockets])
-            opener = sockets.pop() if start.opener and sockets else None
-            if not memory or (opener is None and start.opener):
+            given = sockets_of(others)
+            opened.callback(close, [*given])
+            helper = given.pop() if opener and given else None
+            if not memory or (helper is None and opener):
                 raise InvalidMessageError("not all descriptors came that a worker needs")
-            by_key = named(start.sockets, sockets, start.rules)
-            limits = SharedLimits(memory[0], start.limits)
+            unpacked = read_rules(rules)
+            by_key = named(sockets, given, unpacked)
+            shared = SharedLimits(memory[0], LimitsLayout(**limits))
             opened.pop_all()
-            return cls(limits, by_key, opener)
+            return cls(unpacked, version, shared, by_key, helper, state)
