@@ -31,7 +31,7 @@ class PredecessorTests(SynchronousTestCase):
 
     def test_sockets_by_key_and_state(self) -> None:
         near, far = self.pair()
-        values = {"kind": "begin", "ask": 1, "sockets": ["x"], "state": {"version": 1}}
+        values = {"ask": 1, "version": 2, "sockets": ["x"], "state": {"version": 1}}
         found = self.hear(json.dumps(values).encode() + b"\n", far)
         far.close()
         self.assertEqual((list(found.sockets), found.state), (["x"], {"version": 1}))
@@ -44,11 +44,11 @@ class PredecessorTests(SynchronousTestCase):
         for line in (
             *(b"", b"\n", b"{", b"x\n", b"null\n", b"[]\n", b"{}\n", b"[" * 9000 + b"\n"),
             *(
-                b'{"ask":1,"sockets":[]}\n',
-                b'{"ask":1,"sockets":7}\n',
-                b'{"ask":1,"sockets":["a","b"]}\n',
+                b'{"ask":1,"version":2,"sockets":[],"state":{}}\n',
+                b'{"ask":1,"version":2,"sockets":7,"state":{}}\n',
+                b'{"ask":1,"version":2,"sockets":["a","b"],"state":{}}\n',
             ),
-            b'{"ask":1,"sockets":["a"],"state":7}\n',
+            b'{"ask":1,"version":2,"sockets":["a"],"state":7}\n',
         ):
             near, far = self.pair()
             own, end = socket.socketpair()

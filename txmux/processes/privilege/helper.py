@@ -22,6 +22,7 @@ from txmux.admin.listen_addresses import admin_addresses, automatic_addresses, m
 from txmux.errors import MuxError
 from txmux.files import open_log, open_safely, remove_own_socket, require_proc
 from txmux.net.channel import messages
+from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
@@ -96,12 +97,7 @@ _GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError)
 
 
 class Helper:
-    """Answers requests to open files and sockets.
-
-    Args:
-        data: The text of the rules, if there is no such file.
-        is_privileged: See `Opener.start`.
-    """
+    """Answers requests to open files and sockets; `data` is the text of the rules, if there is no such file."""
 
     def __init__(
         self,
@@ -145,8 +141,7 @@ class Helper:
         """Answer one request, with `may_all` for more than the files of workers; return whether there may be more."""
         try:
             packet, received, _, _ = socket.recv_fds(connection, _PACKET, 1)
-            for one in received:  # no question has any
-                os.close(one)
+            close_all(received)  # no question has any
             if not packet:
                 return False
             question = parse_json(packet)
@@ -156,8 +151,7 @@ class Helper:
                 connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
                 _send(connection, {**answer, "number": number}, descriptors)
             finally:
-                for one in descriptors:
-                    os.close(one)
+                close_all(descriptors)
         except _GONE:
             return False
         return True
@@ -166,14 +160,14 @@ class Helper:
         self, question: dict[str, Any], *, may_all: bool
     ) -> tuple[dict[str, Any], list[int]]:
         """Answer a request of an `Opener`, and return the descriptor that goes with the answer, too."""
-        does: dict[Message, Callable[..., list[int]]] = {
+        does: dict[Message, Callable[..., list[int] | None]] = {
             messages.OPEN: partial(self._open, may_all)
         }
         if may_all:
             does |= {
                 messages.BIND: self._bind,
                 messages.READ_RULES: self._rules,
-                messages.HELPER_COMMIT: self._commit,
+                messages.HELPER_COMMIT: self.commit,
                 messages.ANOTHER: self._another,
                 messages.NAME: self._name,
                 messages.REMOVE: self._remove,
@@ -183,7 +177,7 @@ class Helper:
         if message is None or question.keys() - message.fields.keys():
             return {"refused": "that is not what this helper does"}, []
         try:
-            return {}, does[message](**message.read(question, 0))
+            return {}, does[message](**message.read(question, 0)) or []
         except OSError as problem:
             return {"errno": problem.errno, "error": problem.strerror or str(problem)}, []
         except MuxError as problem:
@@ -219,11 +213,10 @@ class Helper:
         self._read()
         return [_written(attrs.asdict(self._files))]
 
-    def _remove(self, path: str) -> list[int]:
+    def _remove(self, path: str) -> None:
         if path not in self._sockets:
             raise _not_named(path)
         remove_own_socket(Path(path))
-        return []
 
     def _read(self) -> None:
         rules = load(self._path, data=self._data)
@@ -240,11 +233,7 @@ class Helper:
     def commit(self) -> None:
         del self._named[:-1]
 
-    def _commit(self) -> list[int]:
-        self.commit()
-        return []
-
-    def _name(self, pid: int, *, remove: bool) -> list[int]:
+    def _name(self, pid: int, *, remove: bool) -> None:
         owner = self._named[-1].owner if self._named else None
         if not self._is_privileged:
             owner = os.geteuid(), os.getegid()
@@ -257,7 +246,6 @@ class Helper:
         ):
             raise OSError(errno.EACCES, "Permission denied")
         (unname_process if remove else name_process)(self._pidfile, pid)
-        return []
 
     def _another(self, *, may_all: bool) -> list[int]:
         own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

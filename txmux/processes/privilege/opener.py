@@ -23,7 +23,7 @@ from typing import Any
 
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.descriptorstream import RETRY
+from txmux.net.channel.descriptorstream import RETRY, close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, ignore_signals, name_process, spawn
 from txmux.processes.privilege.helper import Helper
@@ -47,11 +47,7 @@ class OpenerError(MuxError):
 
 
 class Opener:
-    """Sends requests to the helper.
-
-    Args:
-        patience: Seconds that an answer may take.
-    """
+    """Sends requests to the helper; an answer may take so many seconds."""
 
     def __init__(self, connection: socket.socket, patience: float = _PATIENCE) -> None:
         connection.settimeout(patience)
@@ -63,16 +59,7 @@ class Opener:
 
     @classmethod
     def start(cls, path: Path, pidfile: Path | None = None, text: str | None = None) -> Opener:
-        """Start a helper, with the privilege that this process has now.
-
-        Args:
-            path: The rules file, relative to the working directory.
-            pidfile: The file with the ID of the process that serves.
-            text: The text of the rules, if there is no such file.
-
-        Raises:
-            OSError: It cannot be started.
-        """
+        """Start a helper, with the privilege that this process has now; raises `OSError`. There may be a text of rules, and no file."""
         child = spawn(__name__, str(path), *([str(pidfile)] if pidfile else []))
         opener = cls(child.connection)
         opener._process = child
@@ -123,10 +110,7 @@ class Opener:
             self._ask(messages.HELPER_COMMIT)
 
     def name(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
-        """Write this process's ID to the PID file, or remove the file if it has that.
-
-        It is an `OpenerError` if the helper is of a version that does not do that.
-        """
+        """Write this process's ID to the PID file, or remove the file if it has that."""
         self._ask(messages.NAME, pid=os.getpid(), remove=remove)
 
     def another(self, *, may_all: bool = False) -> socket.socket:
@@ -165,8 +149,7 @@ class Opener:
             )
             answer, received = self._receive()
             while answer.get("number") != self._number:  # the answer to a request that was given up
-                for descriptor in received:
-                    os.close(descriptor)
+                close_all(received)
                 answer, received = self._receive()
             if self._number == 1:  # it has started
                 self._connection.settimeout(self._patience)

@@ -12,6 +12,7 @@ from typing import Any
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
+from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.upgrade.upgrade import ENDS, VERSION
 from txmux.telemetry.counting.counters import Counters
@@ -20,8 +21,6 @@ from txmux.wire.jsontext import parse_json
 _PATIENCE = 10.0
 """Seconds for the first message, which was sent before this process started."""
 _STDERR = 2
-_NO_MESSAGE = (AttributeError, KeyError, TypeError, ValueError)
-"""Raised by reading an invalid message."""
 
 
 class Predecessor:
@@ -36,21 +35,20 @@ class Predecessor:
         end.settimeout(_PATIENCE)
         descriptors: list[int] = []
         try:
-            message = parse_json(_receive(end, descriptors))
+            line = _receive(end, descriptors)
+            message = parse_json(line)
             self._number = message["ask"]
-            keys, (stderr, *opened) = [str(key) for key in message["sockets"]], descriptors
-            if len(keys) != len(opened):
-                raise ValueError(f"{len(keys)} sockets are named, and {len(opened)} came")
-            self.state: dict[str, Any] = {**message.get("state", {})}
-        except (*_NO_MESSAGE, OSError) as problem:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            values = messages.BEGIN.read(message, len(line))
+            stderr, *opened = descriptors
+            by_key = dict(zip(values["sockets"], opened, strict=True))
+            self.state: dict[str, Any] = values["state"]
+        except (KeyError, MuxError, OSError, TypeError, ValueError) as problem:
+            close_all(descriptors)
             raise MuxError(f"the old process handed nothing over: {problem!r}") from problem
         os.dup2(stderr, _STDERR)
         os.close(stderr)
         self.sockets: Mapping[str, socket.socket] = {
-            key: socket.socket(fileno=descriptor)
-            for key, descriptor in zip(keys, opened, strict=True)
+            key: socket.socket(fileno=descriptor) for key, descriptor in by_key.items()
         }
 
     @classmethod

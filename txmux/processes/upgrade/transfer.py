@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from twisted.logger import Logger
 
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
+from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.processes.workers.received_rules import sockets_of
@@ -259,8 +259,7 @@ class ConnectionTransfer:
 
         serving = self._serving
         if self._is_closed:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            close_all(descriptors)
             return {"taken": []}
 
         def find(listener: str, place: str) -> tuple[MuxFactory, DatagramPort] | None:

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
+from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import InvalidMessageError
 from txmux.rules.model import Rules
 from txmux.rules.packing import unpack
@@ -30,8 +31,7 @@ def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
             found.append(socket.socket(fileno=descriptor))  # noqa: PERF401 - some are known if it fails
     except OSError as problem:
         close(found)
-        for descriptor in descriptors[len(found) :]:
-            os.close(descriptor)
+        close_all(descriptors[len(found) :])
         raise InvalidMessageError(
             f"a descriptor is not that of a socket: {problem.strerror}"
         ) from problem

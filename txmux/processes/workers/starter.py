@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import Any
 
 from txmux.net.channel import messages
+from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
 from txmux.processes.privilege.account import Account, AccountError
@@ -105,8 +106,7 @@ def _fork(
             exit_after(lambda: _run_worker(descriptors[0], number, **how))
         _send(connection, messages.FORKED, number=number, pid=pid)
     finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        close_all(descriptors)
 
 
 def _run_worker(channel: int, number: int, **how: Any) -> int:
