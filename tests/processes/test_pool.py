@@ -48,6 +48,20 @@ class _Worker:
         self.asked.pop(kind).callback(None)
 
 
+class SettledTest(SynchronousTestCase):
+    def test_worker_that_stays_after_all(self) -> None:
+        """A reload does not wait for the end of a worker that was asked to leave, and has got connections of others."""
+        make: Any = _Worker
+        pool, worker = WorkerPool(make, Clock()), make(0)
+        pool.retiring.append(worker)
+        worker.is_leaving = True
+        settled = Deferred.fromCoroutine(pool.settled())
+        self.assertNoResult(settled)
+        worker.is_leaving = False
+        pool.look_who_leaves()
+        self.successResultOf(settled)
+
+
 class FlowsTest(SynchronousTestCase):
     @override
     def setUp(self) -> None:

@@ -575,6 +575,9 @@ class Supervisor:
     def retired(self, worker: Worker) -> None:
         self.pool.retired(worker)
 
+    def has_answered_leave(self) -> None:
+        self.pool.look_who_leaves()
+
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         self.pool.tell(messages.END_REMOVED, routes=list(routes), backends=list(backends))
 

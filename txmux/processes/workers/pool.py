@@ -81,7 +81,7 @@ class WorkerPool:
         self._awaits_flows: object = None
         self._accept_pending: set[Worker] = set()
         self._serving: list[Deferred[None]] = []
-        self._next_end: Deferred[None] | None = None
+        self._settling: Deferred[None] | None = None
         self._reactor = reactor
         self._pinging = LoopingCall(self._ping)
         self._pinging.clock = reactor
@@ -336,14 +336,18 @@ class WorkerPool:
     async def settled(self) -> None:
         """Wait until no retiring worker is unready or about to end."""
         while not all(worker.ready and not worker.is_leaving for worker in self.retiring):
-            self._next_end = Deferred()
-            await self._next_end
+            self._settling = Deferred()
+            await self._settling
 
     def retired(self, worker: Worker) -> None:
         self.retiring.remove(worker)
-        if self._next_end is not None:
-            ended, self._next_end = self._next_end, None
-            ended.callback(None)
+        self.look_who_leaves()
+
+    def look_who_leaves(self) -> None:
+        """Have `settled` look again: a retiring worker has ended, or stays after all."""
+        if self._settling is not None:
+            settling, self._settling = self._settling, None
+            settling.callback(None)
 
     def tell(self, message: Message, **values: Any) -> None:
         for worker in self.all():
