@@ -252,6 +252,26 @@ class LeftOutTest(UpgradeTestCase):
         new.pid = old
         new.stop()
 
+    def test_served_again_where_another_program_listens(self) -> None:
+        """What another program has taken meanwhile does not keep the old one from serving the rest; it takes that as soon as it can."""
+        threading.Thread(target=self.answer, daemon=True).start()
+        self.gate.touch()
+        new = self.service
+        old = new.replace()
+        new.child.wait_for("upgraded: ")
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(self.local))
+            other.listen()
+            os.kill(new.pid, signal.SIGKILL)
+            new.child.wait_for("trying again")
+            for place in (("127.0.0.1", new.port), ("127.0.0.1", self.port)):
+                eventually(lambda p=place: self.fate(p) == "answered", f"{place} is served")  # type: ignore[misc]
+        self.local.unlink()
+        eventually(lambda: self.fate(str(self.local)) == "answered", "it is served, too")
+        self.undecided.close()
+        new.pid = old
+        new.stop()
+
 
 _HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"
 

@@ -60,7 +60,7 @@ class AdminEndpoints:
         self.store.adopt(key.removeprefix(PREFIX), opened)
 
     def sockets(self) -> Mapping[str, socket.socket]:
-        return {f"{PREFIX}{key}": opened for key, opened in self.store.sockets().items()}
+        return {f"{PREFIX}{key}": opened for key, opened in self.store.listening().items()}
 
     def prepare(self, rules: Rules) -> PreparedAdminEndpoints:
         """Open the sockets of rules that are not open yet; nothing else changes. Without a token for TCP this is an error, too."""

@@ -68,6 +68,10 @@ class ListeningSockets:
     def sockets(self) -> Mapping[str, socket.socket]:
         return dict(self._sockets)
 
+    def listening(self) -> Mapping[str, socket.socket]:
+        """Return the sockets, except those that refuse clients."""
+        return {key: one for key, one in self._sockets.items() if key not in self._refused}
+
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
         """Open the sockets that are not open yet, except those of addresses that are not plain.
 
@@ -129,7 +133,12 @@ class ListeningSockets:
                     opened.shutdown(socket.SHUT_RD)
             elif opened is not None and key.startswith("unix:"):
                 self._refused[key] = None
-                close_socket(key, opened)
+                _remove_file(key)
+                # It stays open, since workers that start need one.
+                with suppress(OSError):
+                    opened.shutdown(socket.SHUT_RD)
+                    while True:
+                        opened.accept()[0].close()
 
     def listen_again(self) -> list[str]:
         """Undo `refuse`; return the keys of addresses where that cannot be, since another process has them."""
@@ -141,6 +150,7 @@ class ListeningSockets:
             try:
                 if name is None:
                     self._sockets[key] = self.open_address(address)
+                    opened.close()
                 else:
                     with suppress(OSError):  # only a port that the system has chosen was lost
                         opened.bind(name)
@@ -175,16 +185,20 @@ class ListeningSockets:
     def close_unused(self, *, keep_files: bool = False) -> None:
         """Close the unused sockets, after the ports that accept from them."""
         for key, opened in self.unused.items():
-            close_socket(key, opened, keep_file=keep_files)
+            self._close(key, opened, keep_file=keep_files)
         self.unused.clear()
 
     def close(self, *, keep_files: bool = False) -> None:
         """Close all sockets; files of UNIX sockets are kept if another process has these open, too."""
         for key, opened in (*self._sockets.items(), *self._adopted.items()):
-            close_socket(key, opened, keep_file=keep_files)
+            self._close(key, opened, keep_file=keep_files)
         self._sockets.clear()
         self._adopted.clear()
         self.close_unused(keep_files=True)
+
+    def _close(self, key: str, opened: socket.socket, *, keep_file: bool) -> None:
+        # The file of one that refuses clients is another program's.
+        close_socket(key, opened, keep_file=keep_file or key in self._refused)
 
 
 @attrs.define
@@ -262,12 +276,16 @@ class PreparedSockets:
 def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) -> None:
     """Close a socket, and remove the file of a UNIX socket unless it is kept."""
     if key.startswith("unix:") and not keep_file:
-        try:
-            remove_socket(Path(key.removeprefix("unix:")))
-        except OSError as problem:
-            # Its folder belongs to root, whose privileges were dropped for `user`.
-            _log.warn("a listening socket cannot be removed: {why}", why=problem)
+        _remove_file(key)
     opened.close()
+
+
+def _remove_file(key: str) -> None:
+    try:
+        remove_socket(Path(key.removeprefix("unix:")))
+    except OSError as problem:
+        # Its folder belongs to root, whose privileges were dropped for `user`.
+        _log.warn("a listening socket cannot be removed: {why}", why=problem)
 
 
 def shown(key: str, opened: socket.socket) -> str:

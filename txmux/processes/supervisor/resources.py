@@ -66,7 +66,7 @@ class Resources:
         self.notifier.keep(self._listening())
 
     def _listening(self) -> dict[str, socket.socket]:
-        return {**self.sockets.sockets(), **self.endpoints.sockets()}
+        return {**self.sockets.listening(), **self.endpoints.sockets()}
 
     def name_process(self, *, must: bool = True) -> None:
         """Write the PID file; `must` says that a `PidFileError` is raised, and not just logged."""
