@@ -148,6 +148,7 @@ class FramingTest(SynchronousTestCase):
         failed = self.failureResultOf(self.asked_in_vain(asking), ChannelError)
         self.assertEqual(failed.getErrorMessage(), "no answer to 'x' in 3 s")
         asking.dataReceived(b'{"kind":"answer","to":1,"value":2}\n{"kind":"answer","to":7}\n')
+        asking.dataReceived(b'{"kind":"answer","to":7,"size":1,"self":2}\n')
 
     def asked_in_vain(self, asking: Channel) -> Deferred[Any]:
         answer = asking.ask(X, seconds=3)

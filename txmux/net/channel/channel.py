@@ -193,7 +193,7 @@ class Channel(Protocol):
         else:
             if kind == "answer":
                 close_all(descriptors)
-                self._answered(len(line), **values)
+                self._answered(len(line), values)
             else:
                 self._handle(kind, number, count, descriptors, values, len(line))
 
@@ -269,15 +269,15 @@ class Channel(Protocol):
         answer.addCallback(lambda value: self.answer(number, value=value))
         answer.addErrback(failed)
 
-    def _answered(self, size: int, to: int, value: Any = None, error: Any = None, **_: Any) -> None:
-        message, pending = self._pending.pop(to, (None, None))
+    def _answered(self, size: int, values: dict[str, Any]) -> None:
+        message, pending = self._pending.pop(values["to"], (None, None))
         if message is None or pending is None:  # it is too late
             return
-        if error is not None:
+        if (error := values.get("error")) is not None:
             pending.errback(ChannelError(str(error)))
             return
         try:
-            pending.callback(message.read_answer(value, size))
+            pending.callback(message.read_answer(values.get("value"), size))
         except InvalidMessageError as problem:
             pending.errback(ChannelError(str(problem)))
 
