@@ -149,6 +149,17 @@ class HandoverTest(HandoverCase):
         self.assertEqual(descriptors(), self.sockets)
         await self.assert_go_on(peers, self.old)
 
+    async def test_out_of_memory(self) -> None:
+        """None stays suspended, whatever keeps it from being offered."""
+        peers = await self.relayed(2)
+
+        def fails(_: object) -> None:
+            raise MemoryError
+
+        self.patch(handover, "packed", fails)
+        self.assertEqual(await self.hand(self.adopting()), 0)
+        await self.assert_go_on(peers, self.old)
+
     async def test_all_stay_if_the_new_process_ends_instead_of_answering(self) -> None:
         peers = await self.relayed(2)
         channel = self.adopting()

@@ -230,8 +230,8 @@ class Taker:
                 batch=number,
                 connections=packed(moved for _, moved, _ in batch),
             )
-        except ChannelError as problem:
-            _log.info("a process takes no connections: {why}", why=problem)
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the batch must not stay suspended
+            _log.info("a process takes no connections: {why!r}", why=problem)
             self.is_able = False
             return None
         else:
