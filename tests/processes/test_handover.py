@@ -227,6 +227,38 @@ class HandoverTest(HandoverCase):
         self.addCleanup(channel.close)
         return transfer, channel
 
+    async def test_offered_to_one_at_a_time(self) -> None:
+        """An upgrade may begin while connections move to other workers; what both had taken would go on in two processes."""
+        peers = await self.relayed(2)
+        asked: Deferred[None] = Deferred()
+        answer: Deferred[object] = Deferred()
+
+        def late(descriptors: Sequence[int], **_: Any) -> Deferred[object]:
+            close_all(descriptors)
+            asked.callback(None)
+            return answer
+
+        serving: Any = SimpleNamespace(
+            listening_ports=ListeningPorts(accepting=True), connections=lambda: self.old.connections
+        )
+        giving = ConnectionTransfer(serving, reactor)
+        (own, far), (other, last) = socket.socketpair(), socket.socketpair()
+        first = Channel({messages.ADOPT: late}, lambda: None, reactor)
+        attach(reactor, first, far)
+        first.send(messages.TAKES, connections=0, reads=False)
+        moving = Deferred.fromCoroutine(giving.hand_over([own]))
+        await asked
+        taking, channel = self.transfer()
+        channel.close()
+        taking.handlers[messages.TAKE_OVER](descriptors=[last.detach()])
+        upgrading = Deferred.fromCoroutine(giving.hand_over([other]))
+        await self.turn(10)
+        self.assertEqual(self.new.connections, set())
+        answer.callback({"taken": [], "connections": 0})
+        self.assertEqual((await moving)["stays"], {"refused": 2})
+        self.assertEqual((await upgrading)["moved"], 2)
+        await self.assert_go_on(peers, self.new)
+
     async def test_process_about_to_end_takes_none(self) -> None:
         peers = await self.relayed(3)
         transfer, channel = self.transfer()

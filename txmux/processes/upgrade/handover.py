@@ -231,7 +231,7 @@ class Taker:
                 connections=packed(moved for _, moved, _ in batch),
             )
         except Exception as problem:  # noqa: BLE001 - whatever it is, the batch must not stay suspended
-            _log.info("a process takes no connections: {why!r}", why=problem)
+            _log.info("a process takes no connections: {why}", why=problem)
             self.is_able = False
             return None
         else:

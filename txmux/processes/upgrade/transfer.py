@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -97,6 +97,7 @@ class ConnectionTransfer:
         self._reactor = reactor
         self._adopting: dict[Adopting, int] = {}  # with `ListeningPorts.awaited` at its start
         self._giving = 0
+        self._moving = DeferredLock()
         self._takers: set[Taker] = set()
         self._is_closed = False
         self._quiet: Deferred[None] | None = None
@@ -165,11 +166,13 @@ class ConnectionTransfer:
                 self._stay_paused()
                 if self._has_resumed:
                     self._serving.listening_ports.pause()
-            # First, since datagrams wait nowhere for long.
-            flows, stays = await self._hand_over_flows(able)
-            connections = self._serving.connections()
-            moving = Round([one for one in connections if isinstance(one, Stream)], able)
-            await moving.run()
+            # What one process is offered, no other one is: an upgrade may begin while connections move to other workers.
+            async with self._moving:
+                # First, since datagrams wait nowhere for long.
+                flows, stays = await self._hand_over_flows(able)
+                connections = self._serving.connections()
+                moving = Round([one for one in connections if isinstance(one, Stream)], able)
+                await moving.run()
             return {"moved": flows + moving.moved, "stays": +(stays + moving.stays)}
         finally:
             self._giving -= 1
