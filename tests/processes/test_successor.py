@@ -7,9 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import TestCase
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
@@ -62,6 +64,37 @@ class Deaf(Old):
 
     async def accept(self) -> None:
         raise AnswerTimeoutError("accept", 10)
+
+
+class EndTest(SynchronousTestCase):
+    """A new process that ends after it served."""
+
+    def end(self, successor: Successor) -> None:
+        successor.processEnded(Failure(ProcessTerminated(signal=9, status=9)))
+
+    def test_all_are_told(self) -> None:
+        successor = Successor(reactor)
+        told: list[str] = []
+
+        async def wait() -> None:
+            told.append(await successor.ended())
+
+        for _ in range(2):
+            Deferred.fromCoroutine(wait())
+        self.end(successor)
+        self.assertEqual(told, ["was killed by signal 9 (SIGKILL)"] * 2)
+
+    def test_nothing_more_is_moved(self) -> None:
+        """The old process, which accepts nobody, does not wait for workers that do not answer."""
+        time = VirtualTime()
+        upgrade = upgrade_of(Old(), time)
+        giver: Any = SimpleNamespace(done=Deferred(), moved=0, rounds=0)
+        upgrade.givers = [giver]
+        settled = Deferred.fromCoroutine(upgrade._settle())
+        self.assertNoResult(settled)
+        self.end(upgrade.successor)
+        self.successResultOf(settled)
+        self.assertEqual(time.getDelayedCalls(), [])
 
 
 class FailureTest(TestCase):

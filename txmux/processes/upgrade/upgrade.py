@@ -113,7 +113,7 @@ class Successor(ProcessProtocol):
         except ChannelError as problem:
             is_gone = isinstance(problem, GoneError)
             kill = self._reactor.callLater(_ENDING if is_gone else 0, self.end)
-            how = await self._ended
+            how = await self.ended()
             if kill.active():
                 kill.cancel()
             why = how if is_gone else str(problem)
@@ -172,7 +172,15 @@ class Successor(ProcessProtocol):
                 self.transport.signalProcess("KILL")
 
     def ended(self) -> Deferred[str]:
-        return self._ended
+        """Wait for its end; the result is how it ended, for all who wait."""
+        ended: Deferred[str] = Deferred()
+
+        def end(how: str) -> str:
+            ended.callback(how)
+            return how
+
+        self._ended.addCallback(end)
+        return ended
 
     @property
     def pid(self) -> int:
@@ -271,8 +279,11 @@ class Upgrade:
         self._seconds = time.monotonic() - began
 
     async def _settle(self) -> None:
-        """Wait until all connections that can be moved have been, or none has for some time."""
-        done: Deferred[Any] = DeferredList([giver.done for giver in self.givers])
+        """Wait until all connections that can be moved have been, none has for some time, or the new process has ended."""
+        all_done = DeferredList([giver.done for giver in self.givers])
+        done: Deferred[Any] = DeferredList(
+            [all_done, self.successor.ended()], fireOnOneCallback=True
+        )
         moved, end = -1, self._reactor.seconds() + _LONGEST
         while not done.called and self._reactor.seconds() < end:
             have = sum(giver.moved for giver in self.givers)
