@@ -85,18 +85,20 @@ class PerSourceTest(SynchronousTestCase):
             self.assertIsNone(per_source.enter(source))
 
     def test_memory_that_another_process_has_overwritten(self) -> None:
-        """A compromised worker makes the counts wrong, but breaks no connection of the others."""
+        """A compromised worker makes the counts wrong, but breaks no connection of the others, and no upgrade."""
         for byte in (b"\0", b"\xff"):
             shared = memory(2)
-            per_source = PerSource(
-                SourceLimits(connections=9), lambda: 0.0, SourceTable(shared, 2), 1
-            )
+            table = SourceTable(shared, 2)
+            per_source = PerSource(SourceLimits(connections=9), lambda: 0.0, table, 1)
             first, second = self.entered(per_source), self.entered(per_source)
             shared[:] = byte * len(shared)
             first.settle()
             first.release()
             second.release()
             per_source.enter(1)
+            other = SourceTable(memory(2), 2)
+            other.expect(table.held(), 1, 0)
+            other.empty(table.buckets(0), 1)
 
 
 class FullTableTest(SynchronousTestCase):

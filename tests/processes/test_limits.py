@@ -488,6 +488,13 @@ class ExpectedTest(SynchronousTestCase):
         self.assertEqual(self.refused(most=1), "txmux.max_connections")
         self.assertIsNone(self.refused("192.0.2.1"))
 
+    def test_overwritten_counts(self) -> None:
+        """A compromised worker may write to the memory, but does not keep an upgrade from happening."""
+        row = self.old._row("")
+        row[1] = row[2] = 2**64 - 1
+        self.new.expect(self.old.as_json(), self.clock.seconds())
+        self.assertEqual(self.refused(most=5), "txmux.max_connections")
+
     def test_unexpected_connection_counts(self) -> None:
         for host in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"):
             self.adopt(host)

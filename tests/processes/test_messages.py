@@ -14,6 +14,7 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.across_processes import SharedLimits
+from txmux.backends.pool.server_health import ServerHealth
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.message import InvalidMessageError
@@ -25,6 +26,7 @@ from txmux.processes.workers.received_rules import (
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
+from txmux.serving.state import merged
 
 _RULES = "[listen a]\nendpoint = 127.0.0.1:1\nmax_connections_per_source = 5\n"
 
@@ -121,6 +123,15 @@ class StartingTests(SynchronousTestCase):
         for places, cells in (({"x": "1"}, 1), ({}, -1)):
             counters = {"places": places, "cells": cells}
             self.assertRaises(InvalidMessageError, messages.COUNT_IN.read, counters, 1)
+
+    def test_health(self) -> None:
+        """Only what an upgrade can merge is an answer of a worker."""
+        health = ServerHealth().as_json(0.0)
+        row = {"backend": "b", "server": "s", "target": "t", **health}
+        self.assertEqual(messages.SERVERS.read_answer([row], 1), [row])
+        for wrong in ({}, {**row, "out": "x"}, {**row, "state": []}, {**row, "failed": 1}):
+            self.assertRaises(InvalidMessageError, messages.SERVERS.read_answer, [row, wrong], 1)
+        merged([messages.SERVERS.read_answer([row], 1)] * 2)
 
     def test_sockets_do_not_block(self) -> None:
         (one,) = sockets_of([os.dup(self.socket.fileno())])

@@ -164,7 +164,7 @@ class SourceTable:
         for source, needs in _pairs(buckets):
             slot = self.find(source, now)
             if slot is not None:
-                self.numbers[slot + 1] = max(self.numbers[slot + 1], now + needs)
+                self.numbers[slot + 1] = min(max(self.numbers[slot + 1], now + needs), _ALL)
 
     def held(self) -> bytes:
         """Return the sources that have connections, for `expect`: pairs of 64 bits, a source and their number."""

@@ -32,6 +32,17 @@ def _object(**fields: Field) -> Field:
 _LAYOUT = _object(columns=_NUMBER, rows=_PLACES, tables=_PLACES, size=_NUMBER)
 _TAKEN = _object(taken=_NUMBERS, connections=_NUMBER)
 """Which of a batch the process takes, by their indexes, and how many connections it has then."""
+_HEALTH = _object(
+    backend=_NAME,
+    server=_NAME,
+    target=_NAME,
+    state=_NAME,
+    out=Field(float),
+    failed=_LIST,
+    credit=_ANY,
+    contrary=_ANY,
+    connections=_NUMBER,
+)
 
 MESSAGES: list[Message] = []
 """The rows of the table, in their order."""
@@ -175,10 +186,14 @@ FLOWS_MOVED = _to_worker(
 FLOWS_LEFT = _to_worker(
     "flows_left", "report the removed listeners that still have flows", answer=_NAMES
 )
-STATUS = _to_worker("status", "count the connections", answer=_object(active=_NUMBER))
+STATUS = _to_worker(
+    "status",
+    "count the connections",
+    answer=_object(active=_NUMBER, undecided=_NUMBER, older=_NUMBER),
+)
 MISSING = _to_worker("missing", "report what `/readyz` lacks", answer=_NAMES, longest_answer=_LARGE)
 SERVERS = _to_worker(
-    "servers", "report the health of servers", answer=_OBJECTS, longest_answer=_WHOLE
+    "servers", "report the health of servers", answer=Field(list, of=_HEALTH), longest_answer=_WHOLE
 )
 RECALL = _to_worker(
     "recall", "continue with what another process knew", state=_OBJECT, longest=_WHOLE
