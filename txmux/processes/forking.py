@@ -16,6 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from txmux.net.tls.deferred import import_reactor_without_tls
 
 
@@ -33,16 +35,12 @@ _FOR_THE_SUPERVISOR = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGU
 """systemd and terminals send these to all processes of a service; only the supervisor acts on them."""
 
 
+@attrs.frozen(eq=False)
 class Child:
-    """A child process with a pair of packet sockets (``SOCK_SEQPACKET``, unix(7)) between it and this one.
+    """A child process, and this one's end of the pair of packet sockets (``SOCK_SEQPACKET``, unix(7)) between them."""
 
-    Attributes:
-        connection: This process's end.
-    """
-
-    def __init__(self, pid: int, connection: socket.socket) -> None:
-        self.pid = pid
-        self.connection = connection
+    pid: int
+    connection: socket.socket
 
     def wait(self) -> None:
         """Wait for its end, which follows the closing of `connection`; kill it if it hangs and this process may do that."""

@@ -19,12 +19,7 @@ class AccountError(MuxError):
 
 @attrs.frozen
 class Account:
-    """A user and its group.
-
-    Attributes:
-        user: Its name, or its ID in digits.
-        gid: The ID of the group that the process gets.
-    """
+    """A user, by its name or its ID in digits, and the group that the process gets."""
 
     user: str
     uid: int

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from txmux.serving.store import ListeningSockets
 
 KEY = "opener:"
-"""The key of the helper's connection among the sockets for a new process. Versions that do not know it close it."""
+"""The key of the helper's connection among the sockets for a new process."""
 
 READS_BY = "TXMUX_HELPER"
 """The environment variable with the descriptor over which a successor reads the rules."""
@@ -44,11 +44,7 @@ def read_by_helper() -> Rules | None:
 
 
 class Privilege:
-    """Opens through a helper what the service may no longer open; without one, the service opens everything by itself.
-
-    Attributes:
-        opener: The helper, if there is one.
-    """
+    """Opens through a helper what the service may no longer open; without one, the service opens everything by itself."""
 
     _log = Logger()
 

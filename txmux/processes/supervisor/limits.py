@@ -12,11 +12,7 @@ _MOST_WORKERS = 16
 
 
 class ServiceLimits:
-    """Owns the shared memory of limits while the service runs.
-
-    Args:
-        seconds: The clock, the same in all processes.
-    """
+    """Owns the shared memory of limits while the service runs; the clock is the same in all processes."""
 
     def __init__(
         self, seconds: Callable[[], float], rules: Callable[[], Rules], counters: Counters

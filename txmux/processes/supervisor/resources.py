@@ -23,15 +23,7 @@ _log = Logger()
 
 @attrs.frozen(eq=False, kw_only=True)
 class Resources:
-    """All that the supervisor owns, from the start of the service to its end; each part closes by itself.
-
-    Attributes:
-        sockets: The listening sockets.
-        endpoints: Those of `admin` and `metrics`.
-        privilege: Leads to the helper.
-        pidfile: Names the process that serves.
-        notifier: Reports to systemd which process that is.
-    """
+    """All that the supervisor owns, from the start of the service to its end; each part closes by itself."""
 
     sockets: ListeningSockets
     endpoints: AdminEndpoints
