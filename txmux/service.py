@@ -213,7 +213,7 @@ class MuxService(Service):
             self._end()
         elif supervisor is not None:
             supervisor.serve_again()
-            self._upgrades.serve_again(supervisor.answers)
+            self._upgrades.serve_again(supervisor.pool.answers)
 
     def _start_upgrade(self) -> None:
         failed = partial(self._log.failure, "the upgrade failed")
@@ -399,7 +399,9 @@ class MuxService(Service):
     def _can_serve(self) -> None:
         supervisor = self.supervisor
         if supervisor is not None:  # not stopped meanwhile
-            self._upgrades.can_serve(supervisor.transfers, supervisor.answers, supervisor.restore)
+            self._upgrades.can_serve(
+                supervisor.transfers, supervisor.pool.answers, supervisor.restore
+            )
 
     def _fail(self, error: MuxError) -> None:
         self.failure = error

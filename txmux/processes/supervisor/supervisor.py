@@ -105,7 +105,6 @@ class Supervisor:
     ) -> None:
         self._rules = rules
         self._reactor = reactor
-        self._seconds: Callable[[], float] = reactor.seconds
         self._failed = failed
         self._served = served
         self._failing = False
@@ -268,7 +267,7 @@ class Supervisor:
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
         found = await broadcast([one for one in workers if one.ready], messages.SERVERS)
         servers = merged([*(servers for _, servers in found.answers), self._servers()])
-        sources = self._limits.sources(self._seconds)
+        sources = self._limits.sources(self._reactor.seconds)
         state = build_state(servers, sources, self.state.overrides, self.state.lists.contents)
         return {
             **state,
@@ -289,7 +288,7 @@ class Supervisor:
         if self._is_started:
             self.pool.tell(messages.RECALL, state=self._known(servers))
             self.pool.tell(messages.BAN, rows=rows)
-            restore_sources(state, self._limits.sources(self._seconds))
+            restore_sources(state, self._limits.sources(self._reactor.seconds))
 
     def connect_to_opener(self) -> socket.socket | None:
         """Make a connection to the opener of files for a worker; ``None`` if workers open files themselves."""
@@ -304,9 +303,6 @@ class Supervisor:
 
     def lacks_helper(self) -> bool:
         return bool(self._privilege.problems())
-
-    def answers(self) -> bool:
-        return self.pool.answers()
 
     def is_served(self) -> bool:
         return self.pool.is_served()
@@ -348,9 +344,8 @@ class Supervisor:
     ) -> int:
         """Switch the workers to other rules; call `all_serve` afterwards.
 
-        The sockets are committed or abandoned. Without `rules_changed`, only files are read again.
-        Returns the number of connections that keep older rules. If a `MuxError` is raised, nothing
-        has changed.
+        The sockets are committed or abandoned. Without `rules_changed`, only files are read again. Returns the number of
+        connections that keep older rules. If a `MuxError` is raised, nothing has changed.
         """
         pending = None
         with ExitStack() as undo:
@@ -401,15 +396,10 @@ class Supervisor:
             self._sockets.revive()
         if gone := self.state.bans.expire(time.time()):
             self.pool.tell(messages.BAN, rows=rows_of(gone))
-        certificates = self.state.certificates
-        if (
-            certificates
-            and self.transfers.accepting
-            and self.pool.workers
-            and self.pool.are_ready()
-        ):
-            certificates.tick()
         if self.pool.workers:  # otherwise the service is shutting down
+            certificates = self.state.certificates
+            if certificates and self.transfers.accepting and self.pool.are_ready():
+                certificates.tick()
             self._listen_again()
             Deferred.fromCoroutine(self.close_unused())
 

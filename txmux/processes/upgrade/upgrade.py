@@ -213,11 +213,7 @@ _log = Logger()
 
 
 class Upgrade:
-    """One attempt to upgrade, committed once the new process serves.
-
-    Attributes:
-        givers: The workers that hand over their connections.
-    """
+    """One attempt to upgrade, committed once the new process serves."""
 
     def __init__(
         self,

@@ -23,11 +23,8 @@ _PATIENCE = 3.0
 class WorkerTransfers:
     """The workers of a service, seen from an upgrade.
 
-    Args:
-        accepting: Whether they accept clients.
-
     Attributes:
-        accepting: As above; also for workers that are started later.
+        accepting: Whether they accept clients, and those that are started later.
         able: The workers that answered when all were paused.
         left_out: The keys of addresses at which no worker may listen, since the new process does not.
     """
@@ -100,8 +97,7 @@ class WorkerTransfers:
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
         """Count connections that another service is about to hand over for the limits of servers.
 
-        Several workers have limits of their own, and which of them will take a connection is
-        unknown.
+        Several workers have limits of their own, and which of them will take a connection is unknown.
         """
         if len(self._pool.workers) == 1:
             self._pool.workers[0].tell(messages.EXPECT, servers=[*servers])

@@ -210,7 +210,7 @@ class WorkerPool:
             self._look()
 
         accepting = worker.ask(messages.ACCEPT)
-        accepting.addCallbacks(lambda _: self._serves(worker), lambda _: None)
+        accepting.addCallbacks(lambda _: self._retire_replaced(worker), lambda _: None)
         accepting.addBoth(answered)
 
     def serving(self) -> Deferred[None]:
@@ -226,11 +226,6 @@ class WorkerPool:
             waiting, self._serving = self._serving, []
             for one in waiting:
                 one.callback(None)
-
-    def _serves(self, worker: Worker) -> None:
-        """Retire the worker that this one replaces."""
-        self._retire_replaced(worker)
-        self.share_datagrams()
 
     def share_datagrams(self) -> None:
         """Make one of the workers read all datagrams, since a flow belongs to one process."""
@@ -264,8 +259,7 @@ class WorkerPool:
     async def flows_moved(self, able: Collection[Worker]) -> None:
         """Wait until no flows of datagrams are on their way between workers, as far as these answer.
 
-        Otherwise a worker would hand over only those that have arrived, and report that these were
-        all.
+        Otherwise a worker would hand over only those that have arrived, and report that these were all.
         """
         reader = self._reads
         if reader is not None and reader in able:
@@ -310,11 +304,13 @@ class WorkerPool:
                 self._move(worker)
 
     def _retire_replaced(self, worker: Worker) -> None:
+        """Retire the worker that this one, which serves, replaces."""
         replaced = self._replaced.pop(worker, None)
         if replaced in self.workers:
             self.workers.remove(replaced)
             self.retiring.append(replaced)
             self._retire([replaced])
+        self.share_datagrams()
 
     def hand_over(self, worker: Worker, to: Takers, is_needed: Callable[[], bool]) -> Giver:
         """Move the connections of a worker to others, as far as possible."""

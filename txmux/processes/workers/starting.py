@@ -53,12 +53,10 @@ class Starter:
         child: The process, if it has been started already.
         is_outdated: Called when the process cannot be restarted because the installed code has changed, so that only an
             upgrade can start workers again.
-
-    Attributes:
-        code: The installed code, as it was at the start.
     """
 
     _log = Logger()
+    _rules: Rules  # from `start_forking` on
 
     def __init__(
         self, reactor: Any, child: Child | None, is_outdated: Callable[[], object]
@@ -70,7 +68,6 @@ class Starter:
         self._connection: _Connection | None = None
         self._back_off = BackOff()
         self._again: IDelayedCall | None = None
-        self._rules: Rules | None = None
         self._becomes_later: Account | None = None
         self._ended: Callable[[int, int], object] = lambda _pid, _status: None
         self._lost: Callable[[], object] = lambda: None
@@ -80,9 +77,8 @@ class Starter:
     ) -> None:
         """Prepare to fork.
 
-        `ended` is called with the ID and the status of a worker that has ended, as from
-        `os.waitpid`; `lost` when the starter has ended by itself, and the ends of its workers are
-        not reported.
+        `ended` is called with the ID and the status of a worker that has ended, as from `os.waitpid`; `lost` when the starter
+        has ended by itself, and the ends of its workers are not reported.
         """
         self._rules, self._ended, self._lost = rules, ended, lost
         try:
@@ -92,28 +88,21 @@ class Starter:
         self._child = None
 
     def _connect(self, child: Child) -> None:
-        rules = self._rules
-        assert rules is not None  # noqa: S101 - `start_forking` comes first
         self._connection = _Connection(self._reactor, child, self._ended, self._has_ended)
         self._started_at = self._reactor.seconds()
         self._connection.send(messages.STDERR, [_STDERR])
-        account = account_of(rules)
+        account = account_of(self._rules)
+        self._becomes_later = None if account is None or account.is_current else account
         # A worker that opens ports through Twisted drops root by itself afterwards.
-        if account is not None and not account.is_current and are_plain(rules):
-            self._become(account)
-        elif account is not None and not account.is_current:
-            self._becomes_later = account
-        self.use(rules)
+        if are_plain(self._rules):
+            self.become_user()
+        self.use(self._rules)
 
     def become_user(self) -> None:
         """Drop root, which the first workers needed for endpoints that Twisted opens."""
         account, self._becomes_later = self._becomes_later, None
         if account is not None and self._connection is not None:
-            self._become(account)
-
-    def _become(self, account: Account) -> None:
-        assert self._connection is not None  # noqa: S101 - the caller has checked
-        self._connection.send(messages.BECOME, **attrs.asdict(account))
+            self._connection.send(messages.BECOME, **attrs.asdict(account))
 
     def ping(self) -> None:
         """Check that the process responds, and kill it if it does not; then it is restarted. Called each second."""
@@ -265,7 +254,7 @@ class _Connection(FileDescriptor):
         if lost is not None:
             lost()
         for forked in forking.values():
-            forked.errback(StarterError("the process that starts workers has ended"))
+            forked.errback(StarterError(_ENDED))
 
     def close(self) -> None:
         self._lost = None

@@ -77,7 +77,6 @@ class Worker:
         is_first: Whether the service stops if the process cannot start.
 
     Attributes:
-        number: As above.
         is_confined: Whether it is in the sandbox, once it serves.
         sockets: Those on which it listens, by the keys of their addresses.
         is_leaving: Whether it is about to end, so that it cannot serve again.
@@ -90,7 +89,7 @@ class Worker:
         self, supervisor: _Supervisor, number: int, reactor: Any, *, is_first: bool = True
     ) -> None:
         self._supervisor = supervisor
-        self._number = self.number = number
+        self.number = number
         self._reactor = reactor
         self._back_off = BackOff()
         self._channel: Channel | None = None
@@ -184,7 +183,7 @@ class Worker:
         with ExitStack() as closing:
             closing.enter_context(other)
             attach(self._reactor, channel, own)
-            forked = supervisor.starter.fork(self._number + 1, other.fileno(), supervisor.sandbox())
+            forked = supervisor.starter.fork(self.number + 1, other.fileno(), supervisor.sandbox())
             forked.addBoth(_closed, closing.pop_all())
         forked.addCallbacks(
             lambda pid: self._has_pid(channel, pid),
@@ -263,15 +262,13 @@ class Worker:
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
         self.tell(messages.STOP, longest_wait=longest_wait)
+        if self._stopped is None:
+            self._stopped = Deferred()
+            if self._channel is None:
+                self._supervisor.retired(self)
+                self._stopped.callback(None)
         stopped: Deferred[None] = Deferred()
-        if self._stopped is not None:  # an upgrade has stopped it, and now the service stops
-            self._stopped.chainDeferred(stopped)
-            return stopped
-        self._stopped = Deferred()
-        self._stopped.chainDeferred(stopped)
-        if self._channel is None:
-            self._supervisor.retired(self)
-            self._stopped.callback(None)
+        self._stopped.chainDeferred(stopped)  # the service may stop after an upgrade has stopped it
         return stopped
 
     @property
@@ -290,7 +287,7 @@ class Worker:
             is_to_end = self._stopped is not None or self._retirement is not None
             self._log.error(
                 "worker {number} has not answered for {seconds} s; it is killed{more}",
-                number=self._number + 1,
+                number=self.number + 1,
                 seconds=limit,
                 more="" if is_to_end else ", and another one is started at once",
             )
@@ -309,7 +306,7 @@ class Worker:
 
     def kill(self) -> None:
         if self._channel is not None:
-            self._log.warn("worker {number} does not end; it is killed", number=self._number + 1)
+            self._log.warn("worker {number} does not end; it is killed", number=self.number + 1)
             self._end()
 
     def _end(self) -> None:
@@ -325,10 +322,10 @@ class Worker:
             try:
                 self._channel.finish()
             except Exception:  # noqa: BLE001 - it must be replaced, whatever it has written
-                self._log.failure("worker {number}: its last messages", number=self._number + 1)
+                self._log.failure("worker {number}: its last messages", number=self.number + 1)
         self._channel = None
         self.ready = self.is_confined = False
-        self._supervisor.ended(self._number, is_left=self.is_leaving)
+        self._supervisor.ended(self.number, is_left=self.is_leaving)
         if self._retirement is not None or self._stopped is not None:
             self._supervisor.retired(self)
             if self._stopped is not None:
@@ -343,7 +340,7 @@ class Worker:
 
     def _missing(self, how: str, *, is_hopeless: bool) -> None:
         """Restart the process later; if it has never been ready, fail the start or the reload."""
-        name = f"worker {self._number + 1}"
+        name = f"worker {self.number + 1}"
         # Without the helper, what this one could not open, the next ones cannot, either.
         is_stuck = self._problem and self._supervisor.lacks_helper()
         if is_hopeless and (is_stuck or not self.has_served):
@@ -370,7 +367,7 @@ class Worker:
             messages.ACCESS: lambda line: _access.info("{line}", line=line),
             messages.EVENT: self._happened,
             messages.BAD_ENDS: partial(self._supervisor.state.recent.add, self.number + 1),
-            messages.WAITING: partial(self._supervisor.clients_wait, self._number),
+            messages.WAITING: partial(self._supervisor.clients_wait, self.number),
             messages.REPLACE: lambda: self._supervisor.replace(self),
         }
 
@@ -384,7 +381,7 @@ class Worker:
             self._problem = failure.getErrorMessage()
 
     def _logged(self, level: str, text: str) -> None:
-        number = self._number + 1
+        number = self.number + 1
         named = _LEVELS.get(level, LogLevel.error)
         self._log.emit(named, "worker {number}: {text}", number=number, text=text)
 
