@@ -365,7 +365,6 @@ class Liveness:
     def _ask(self) -> None:
         self._timer = None
         self._is_asking = True
-        # A process of an older version answers that it does not know the question, so it lives.
         self._channel.ask(ALIVE, seconds=_PATIENCE).addBoth(self._answered)
 
     def _answered(self, answer: Failure | None) -> None:

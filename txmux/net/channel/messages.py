@@ -86,7 +86,7 @@ COUNT_MORE = _to_worker(
     "other rules have other counters: these are new, those are gone",
     places=_PLACES,
     cells=_NUMBER,
-    gone=_optional(_NAMES),
+    gone=_NAMES,
     longest=_LARGE,
 )
 START = _to_worker(
@@ -108,7 +108,7 @@ PING = _to_worker(
 STOP = _to_worker(
     "stop",
     "drain; clients that wait for a server may do so for these seconds more",
-    longest_wait=_optional(_NUMBER),
+    longest_wait=_NUMBER,
 )
 END_ALL = _to_worker("end_all", "end all connections")
 REOPEN = _to_worker("reopen", "reopen the access log")
@@ -117,7 +117,7 @@ PREPARE = _to_worker(
     "get ready for other rules; version 0 stands for the next one, if the rules have changed; the sockets are those that the worker lacks",
     rules=_TEXT,
     rules_changed=_FLAG,
-    version=_optional(_NUMBER),
+    version=_NUMBER,
     limits=_LAYOUT,
     sockets=_NAMES,
     answer=NOTHING,
@@ -127,7 +127,7 @@ PREPARE = _to_worker(
 COMMIT = _to_worker(
     "commit",
     "use the rules that were prepared; the answer is the number of connections that keep older ones",
-    listening=_optional(_FLAG),
+    listening=_FLAG,
     answer=_NUMBER,
 )
 ABANDON = _to_worker("abandon", "forget the rules that were prepared")
@@ -319,8 +319,8 @@ _COUNTERS = {
     "layouts": _OBJECTS,
     "past": _LIST,
     "all": _LIST,
-    "format": _optional(_NAME),
-    "pid": _optional(_NUMBER),
+    "format": _NAME,
+    "pid": _NUMBER,
 }
 COUNT_ON = _to_successor(
     "count_on",
@@ -333,7 +333,7 @@ COUNT_ON = _to_successor(
 SERVE = _to_successor(
     "serve",
     "the old process stopped accepting: accept, with this state; the answer makes the upgrade final, and names the sockets that the rules lack",
-    state=_optional(_OBJECT),
+    state=_OBJECT,
     answer=_optional(_NAMES),
     longest=_WHOLE,
     longest_answer=_LARGE,
@@ -401,7 +401,7 @@ GO_ON = _to_taker(
     "which of them belong to the new process now, and which keep a slot in a limited pool; the others resume in the old one",
     batch=_NUMBER,
     which=_NUMBERS,
-    kept=_optional(_NUMBERS),
+    kept=_NUMBERS,
 )
 RECEIVED = _to_taker("received", "answered when all has arrived", answer=NOTHING)
 ADOPT_FLOWS = _to_taker(
@@ -489,7 +489,7 @@ BIND = _to_helper(
     "open the socket of an endpoint of the rules",
     listener=_NAME,
     text=_NAME,
-    beside=_optional(_FLAG),
+    beside=_FLAG,
     answer=NOTHING,
 )
 READ_RULES = _to_helper(

@@ -202,7 +202,7 @@ class Helper:
                 return open_log(Path(path), named.owner, alone=True)
         raise _not_named(path)
 
-    def _bind(self, listener: str, text: str, *, beside: bool = False) -> list[int]:
+    def _bind(self, listener: str, text: str, *, beside: bool) -> list[int]:
         for named in reversed(self._named):
             address = named.addresses.get((listener, text))
             if address is not None and address.kind in {"tcp", "udp", "unix"}:

@@ -81,10 +81,8 @@ class Opener:
 
     def bind(self, address: ListenAddress) -> socket.socket:
         """Open the listening socket of an endpoint in the rules; for any other it is an `OSError` (``EACCES``)."""
-        beside: dict[str, bool] = {"beside": True} if address.beside else {}
-        descriptor = self._descriptor(
-            messages.BIND, listener=address.listener, text=address.text, **beside
-        )
+        where = {"listener": address.listener, "text": address.text}
+        descriptor = self._descriptor(messages.BIND, **where, beside=address.beside)
         opened = socket.socket(fileno=descriptor)
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         return opened

@@ -4,7 +4,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -49,12 +48,11 @@ def last_reload_in(state: Mapping[str, Any]) -> LastReload:
     A failed one no longer matters: the new process has read the rules itself, and serves by them.
     """
     reload = state.get("rules", {}).get("last_reload")
-    with suppress(KeyError, TypeError):  # there was none, or it is of another version
-        if not reload["ok"]:
-            return time.time(), Report(ok=True, changes="the rules were read by an upgrade")
-        report = Report(ok=True, changes=str(reload["changes"]))
-        return float(reload["time"]), report
-    return None
+    if reload is None:
+        return None
+    if not reload["ok"]:
+        return time.time(), Report(ok=True, changes="the rules were read by an upgrade")
+    return reload["time"], Report(ok=True, changes=reload["changes"])
 
 
 def _digest(rules: Rules) -> str:

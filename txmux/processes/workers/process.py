@@ -102,7 +102,7 @@ class WorkerProcess:
         weakref.finalize(self._counters, os.close, life)
         del self.channel.handlers[messages.COUNT_IN]
 
-    def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str] = ()) -> None:
+    def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str]) -> None:
         """Use the counters of other rules, and drop those of removed ones."""
         known = self._counters.layout
         for key in gone:
@@ -224,7 +224,7 @@ class WorkerProcess:
         sockets: Sequence[str],
         *,
         rules_changed: bool,
-        version: int = 0,
+        version: int,
     ) -> None:
         with ExitStack() as undo:
             opened = sockets_of(descriptors)
@@ -246,9 +246,7 @@ class WorkerProcess:
             undo.pop_all()
         self._prepared = prepared
 
-    def _commit(
-        self, serving: Serving, transfer: ConnectionTransfer, *, listening: bool = True
-    ) -> int:
+    def _commit(self, serving: Serving, transfer: ConnectionTransfer, *, listening: bool) -> int:
         """Serve under the rules that were prepared, or retire if not `listening`.
 
         Returns the number of connections that keep older rules.
