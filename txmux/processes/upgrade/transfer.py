@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,15 +31,13 @@ if TYPE_CHECKING:
 
 _MANY = 20_000
 """New objects for which a garbage collection takes over 5 ms, which clients would notice."""
-_FEW = 250_000
-"""Objects for which a garbage collection takes a tenth of a second; a supervisor has a quarter of them."""
 
 
 class _Uncollected:
     """Turns the garbage collector off while connections move; a reentrant context.
 
     All their objects are in use, and all clients would wait for a collection. If there are many, they stay excluded
-    afterwards, until `release`: the objects of a connection are freed by its end.
+    afterwards: the objects of a connection are freed by its end.
     """
 
     def __init__(self) -> None:
@@ -55,22 +53,10 @@ class _Uncollected:
     def __exit__(self, *_: object) -> None:
         self._count -= 1
         if not self._count:
-            young = gc.get_count()[0]
-            if young > _MANY:
+            if gc.get_count()[0] > _MANY:
                 gc.freeze()
             if self._was_enabled:
                 gc.enable()
-
-    def release(self) -> None:
-        """Collect the garbage that was excluded with the connections, after this process has handed them over.
-
-        Does nothing while very many objects of other connections remain.
-        """
-        if not self._count and gc.get_freeze_count():
-            gc.freeze()  # to count all objects
-            if gc.get_freeze_count() < _FEW:
-                gc.unfreeze()
-                gc.collect()
 
 
 UNCOLLECTED = _Uncollected()
@@ -255,7 +241,7 @@ class ConnectionTransfer:
         self._serving.listening_ports.flows_are_here(self._adopting[adopting])
 
     def _adopt_flows(
-        self, descriptors: Sequence[int] = (), flows: Sequence[dict[str, Any]] = ()
+        self, descriptors: Sequence[int], flows: Sequence[dict[str, Any]]
     ) -> dict[str, Any]:
         """Adopt flows of datagrams, if this is the process that reads them."""
         from txmux.udp.handover import adopt_flows  # noqa: PLC0415 - imported only where there are datagram ports
@@ -297,8 +283,8 @@ class ConnectionTransfer:
     def handlers(self) -> dict[Message, Callable[..., object]]:
         """The handlers for the channel to the supervisor."""
 
-        async def give(descriptors: Sequence[int] = ()) -> dict[str, Any]:
-            return await self.hand_over(sockets_of(descriptors))
+        def give(descriptors: Sequence[int]) -> Coroutine[Any, Any, dict[str, Any]]:
+            return self.hand_over(sockets_of(descriptors))
 
         def take(descriptors: Sequence[int]) -> None:
             for end in sockets_of(descriptors):
