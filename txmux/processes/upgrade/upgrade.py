@@ -30,7 +30,7 @@ from txmux.admin.endpoint import AdminEndpoints
 from txmux.control.report import Report
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
+from txmux.net.channel.channel import AnswerTimeoutError, Channel, ChannelError, GoneError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.privilege.privilege import KEY, READS_BY
@@ -101,10 +101,10 @@ class Successor(ProcessProtocol):
             except OSError as problem:
                 self.channel.close()
                 raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
-        late = self._reactor.callLater(_READY, self.end)
         try:
             answer: dict[str, Any] = await self.channel.ask(
                 messages.BEGIN,
+                seconds=_READY,
                 descriptors=[_STDERR, *(opened.fileno() for opened in sockets.values())],
                 version=VERSION,
                 sockets=[*sockets],
@@ -112,19 +112,18 @@ class Successor(ProcessProtocol):
             )
         except ChannelError as problem:
             is_gone = isinstance(problem, GoneError)
-            kill = self._reactor.callLater(_ENDING if is_gone else 0, self.end)
+            if not is_gone:
+                self.end()
+            kill = self._reactor.callLater(_ENDING, self.end)
             how = await self.ended()
             if kill.active():
                 kill.cancel()
             why = how if is_gone else str(problem)
-            if late.called:
+            if isinstance(problem, AnswerTimeoutError):
                 why = f"was not ready within {_READY:g} s"
             raise UpgradeError(
                 "\n".join(filter(None, [f"the new process {why}", self.output]))
             ) from problem
-        finally:
-            if late.active():
-                late.cancel()
         if answer.get("version") == VERSION:
             self.takers = int(answer.get("processes", 0))
         else:

@@ -8,13 +8,7 @@ import attrs
 
 @attrs.define
 class BackOff:
-    """Restart delays: zero after a long life; after short ones they double each time. Times are seconds.
-
-    Attributes:
-        first: The first delay that is not zero.
-        longest: The longest delay.
-        settled: A life after which the delay is zero again.
-    """
+    """Restart delays in seconds: zero after a life of at least `settled`; after short ones they double, from `first` to `longest`."""
 
     first: float = 1.0
     longest: float = 30.0

@@ -129,19 +129,18 @@ class Worker:
 
     async def _let_leave(self, retirement: object) -> None:
         """End after the last connection, unless it serves again by then."""
-        is_over = False
-        while not is_over:
+        while self._retirement is retirement:
             await self.ask(messages.RETIRE, seconds=None)
             if self._retirement is not retirement:
                 return
             if not self._supervisor.is_changing:
                 self.is_leaving = True
-                is_over = self.is_leaving = await self.ask(messages.LEAVE)
+                self.is_leaving = await self.ask(messages.LEAVE)
                 self._supervisor.has_answered_leave()
-            if not is_over:  # it has got connections of others, or may be needed
-                await deferLater(self._reactor, _AGAIN)
-                if self._retirement is not retirement:
+                if self.is_leaving:
                     return
+            # It has got connections of others, or may be needed.
+            await deferLater(self._reactor, _AGAIN)
 
     def serve_again(self) -> None:
         self._retirement = None
@@ -156,13 +155,9 @@ class Worker:
         self._started_at = self._reactor.seconds()
         self._is_watched = True
         channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), self._reactor)
-        counters = self._supervisor.counters
+        counters, number = self._supervisor.counters, self.number + 1
         try:
-            own, column, life = (
-                counters.column(OWN),
-                counters.column(self.number + 1),
-                counters.life,
-            )
+            own, column, life = counters.column(OWN), counters.column(number), counters.life
             self._fork(channel)
         except OSError as problem:
             self._cannot_start(channel, str(problem.strerror))
