@@ -79,7 +79,7 @@ def _ask(here: Path, may_all: bool, packets: list[bytes]) -> None:  # noqa: FBT0
 
 
 def _close_all(helper: Helper) -> None:
-    for one in helper._connections.values():
+    for one, _ in helper._connections.values():
         one.close()
 
 
@@ -93,7 +93,8 @@ def _way_to(helper: Helper, closing: ExitStack, *, may_all: bool) -> socket.sock
 
 def _serve(helper: Helper) -> None:
     for descriptor, _ in helper._poll.poll(0):
-        helper.serve_one(helper._connections[descriptor], may_all=descriptor in helper._may_all)
+        asker, may_all = helper._connections[descriptor]
+        helper.serve_one(asker, may_all=may_all)
 
 
 def _got(end: socket.socket) -> Iterator[str]:

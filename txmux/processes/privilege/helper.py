@@ -26,7 +26,7 @@ from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
-from txmux.rules.model import Backend, Files, Rules
+from txmux.rules.model import Files, Rules
 from txmux.rules.reading.parser import load
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
 from txmux.telemetry import sharedmemory
@@ -60,11 +60,11 @@ class Named:
         ]
         log, token = rules.settings.access_log, rules.settings.admin_token
         secrets: list[Path | None] = [token, rules.settings.crowdsec_key]
-        for backend in (*rules.backends.values(), *rules.outcomes()):
-            if isinstance(backend, Backend):
-                secrets.append(backend.consul_token)
-                files += [backend.via.password] if backend.via is not None else []
-            if isinstance(backend, Backend) and backend.tls is not None:
+        for backend in rules.every_backend():
+            secrets.append(backend.consul_token)
+            if backend.via is not None:
+                files.append(backend.via.password)
+            if backend.tls is not None:
                 files += [backend.tls.ca, *backend.tls.certificate]
         files += [rules.settings.shared_limits_password, *rules.settings.geo_databases]
         files += map(Path, rules.files.texts)
@@ -115,8 +115,7 @@ class Helper:
         self._sockets: set[str] = set()
         self._files = Files()
         self._poll = select.poll()
-        self._connections: dict[int, socket.socket] = {}
-        self._may_all: set[int] = set()
+        self._connections: dict[int, tuple[socket.socket, bool]] = {}
 
     def serve(self, connection: socket.socket) -> None:
         """Answer until the last connection is closed; this first one is the supervisor's."""
@@ -125,16 +124,14 @@ class Helper:
             self._read()
         while self._connections:
             for descriptor, _ in self._poll.poll():
-                asker = self._connections[descriptor]
-                if not self.serve_one(asker, may_all=descriptor in self._may_all):
+                asker, may_all = self._connections[descriptor]
+                if not self.serve_one(asker, may_all=may_all):
                     self._poll.unregister(asker)
-                    self._may_all.discard(descriptor)
-                    self._connections.pop(descriptor).close()
+                    del self._connections[descriptor]
+                    asker.close()
 
     def _add(self, connection: socket.socket, *, may_all: bool) -> None:
-        if may_all:
-            self._may_all.add(connection.fileno())
-        self._connections[connection.fileno()] = connection
+        self._connections[connection.fileno()] = connection, may_all
         self._poll.register(connection, select.POLLIN)
 
     def serve_one(self, connection: socket.socket, *, may_all: bool = False) -> bool:

@@ -146,14 +146,19 @@ class Supervisor:
 
         `owner` has the user and group IDs of the workers, if not those of this process.
         """
-        check_as_read(self._rules)
-        sandbox_of(self._rules)
         self.state.upstreams.add_backends(self._rules)
         self.state.lists.hold(self._rules)
-        self._check_files(self._rules, owner)
+        self._check(self._rules, owner)
         self._files.use(self._rules)
 
-    def _check_files(self, rules: Rules, owner: tuple[int, int] | None) -> None:
+    def _check(self, rules: Rules, owner: tuple[int, int] | None) -> None:
+        check_as_read(rules)
+        sandbox_of(rules)
+        most = self._limits.workers
+        if rules.settings.workers > most:
+            raise WorkersError(
+                f"workers: no more than {most} while the service runs; restart it for more"
+            )
         if rules.acme_names:
             from txmux.serving.acme.folder import make_first  # noqa: PLC0415 - OpenSSL takes a while
 
@@ -352,7 +357,7 @@ class Supervisor:
             undo.callback(sockets.abandon)
             self.is_changing = True
             undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
-            self._check_change(rules, owner)
+            self._check(rules, owner)
             upstreams = self.state.upstreams.prepare(rules)
             undo.callback(upstreams.abandon)
             if upstreams.problems:
@@ -430,16 +435,6 @@ class Supervisor:
         """Log something that keeps workers from serving under the rules in force, and report it to who asked for them."""
         self._problems.append(f"the rules are in force, but {what}")
         self._log.error("{why}", why=self._problems[-1])
-
-    def _check_change(self, rules: Rules, owner: tuple[int, int] | None) -> None:
-        check_as_read(rules)
-        sandbox_of(rules)
-        most = self._limits.workers
-        if rules.settings.workers > most:
-            raise WorkersError(
-                f"workers: no more than {most} while the service runs; restart it for more"
-            )
-        self._check_files(rules, owner)
 
     def _extend(self, rules: Rules) -> None:
         """Make room for the counters of other rules."""

@@ -80,7 +80,7 @@ class Predecessor:
         Otherwise the old one, if it has not ended yet, serves again when this one has ended.
         """
         if self._channel is not None:
-            with suppress(ChannelError):  # it has ended, or is of a version that would serve again
+            with suppress(ChannelError):  # it has ended
                 await self._channel.ask(messages.EXITS, seconds=_PATIENCE, on=on)
 
     def count_back(self, counters: Counters) -> None:

@@ -30,7 +30,7 @@ from txmux.processes.forking import Child, spawn
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.restarting import BackOff
-from txmux.rules.model import Backend, Rules
+from txmux.rules.model import Rules
 from txmux.serving.listen_addresses import are_plain
 from txmux.wire.jsontext import parse_json
 
@@ -268,14 +268,11 @@ def reactor_of_workers(module: str) -> str:
 
 def modules_for(rules: Rules) -> Iterator[str]:
     """Yield the modules that only some rules need, and that do not import a reactor: each worker installs its own."""
-    backends = [
-        one for one in (*rules.backends.values(), *rules.outcomes()) if isinstance(one, Backend)
-    ]
     if any(route.terminate_tls is not None for route in rules.routes):
         yield from ("txmux.net.tls.store", "txmux.net.tls.termination")
     if rules.acme_names:
         yield "txmux.net.tls.challenge"
-    if any(one.tls is not None for one in backends):
+    if any(one.tls is not None for one in rules.every_backend()):
         yield "txmux.backends.connect.tls"
     if any(one.transport is Transport.UDP for one in rules.listeners):
         yield "txmux.serving.udp_listening_port"
