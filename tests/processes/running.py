@@ -325,7 +325,8 @@ class WorkersTestCase(InteropTestCase):
     def be_closed_at(self, path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
-            client.connect(str(path))
+            # The file is there a moment before.
+            eventually(lambda: not client.connect_ex(str(path)), "it listens")
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"")
 
