@@ -49,12 +49,13 @@ from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import Sandbox, sandbox_of
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers.pool import WorkerPool, WorkersError, check_as_read, failures
+from txmux.processes.workers.pool import WorkerPool, WorkersError, failures
 from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
 from txmux.rules.packing import pack
 from txmux.rules.problems import Problem
+from txmux.rules.reading.parser import is_as_read
 from txmux.serving.listen_addresses import are_plain
 from txmux.serving.state import TransferState, build_state, found_by_checks, merged, restore_sources
 from txmux.serving.store import PreparedSockets
@@ -152,7 +153,10 @@ class Supervisor:
         self._files.use(self._rules)
 
     def _check(self, rules: Rules, owner: tuple[int, int] | None) -> None:
-        check_as_read(rules)
+        if not is_as_read(rules):
+            raise WorkersError(
+                "rules that are not all read from a file cannot be handed to workers; serve them by txmux.EmbeddedService"
+            )
         sandbox_of(rules)
         most = self._limits.workers
         if rules.settings.workers > most:

@@ -17,21 +17,12 @@ from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.net.channel.message import Message
 from txmux.processes.workers.moving import Giver, Takers
 from txmux.processes.workers.worker import Worker
-from txmux.rules.model import Rules
-from txmux.rules.reading.parser import is_as_read
 
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
 
 
 class WorkersError(MuxError):
     """Workers cannot be started, or one could not start."""
-
-
-def check_as_read(rules: Rules) -> None:
-    if not is_as_read(rules):
-        raise WorkersError(
-            "rules that are not all read from a file cannot be handed to workers; serve them by txmux.EmbeddedService"
-        )
 
 
 async def failures(requests: Mapping[Worker, Deferred[Any]]) -> list[str]:
