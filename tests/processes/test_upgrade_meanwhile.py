@@ -13,6 +13,7 @@ from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import halted, is_gone, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from txmux.net.sockets.plainsocket import reset_on_close
 
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 
@@ -172,6 +173,12 @@ class MeanwhileTest(UpgradeTestCase):
         mux = self.upgrading(
             self.relaying(listening), f"drain_timeout = 0s\nworkers = 2\nadmin = unix:{admin}"
         )
+        failed, server = self.relayed(mux, listening)
+        reset_on_close(server)
+        server.close()
+        eventually(lambda: bool(get(admin, "/api/recent")), "what has failed is known")
+        failed.close()
+        recent = [mux.take_one()["id"]]
         pair = self.relayed(mux, listening)
         workers = workers_of(mux.pid)
         mux.ask()
@@ -180,6 +187,7 @@ class MeanwhileTest(UpgradeTestCase):
         mux.switched()
         pairs = [pair, self.relayed(mux, listening)]
         self.assertEqual(get(admin, "/api/status")["pid"], mux.pid)
+        self.assertEqual([one["id"] for one in get(admin, "/api/recent")], recent)
         self.all_end(pairs)
         self.assert_gone(workers)
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})

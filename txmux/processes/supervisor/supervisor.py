@@ -292,7 +292,7 @@ class Supervisor:
         self.state.lists.feed(state.get("networks", {}))
         self.state.upstreams.restore(found_by_checks(servers))
         self._names.take_results(state.get("names", {}))
-        self.state.recent.restore(state.get("recent", ()))
+        self.state.recent.restore(state.get("recent", self.state.recent.state()))
         rows = rows_of(self.state.bans.restore(state.get("bans", {})))
         if self._is_started:
             self.pool.tell(messages.RECALL, state=self._known(servers))
