@@ -11,13 +11,31 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import halted, is_gone, workers_of
+from tests.processes.running import customize, halted, is_gone, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.support.folders import make_folder
 from txmux.net.sockets.plainsocket import reset_on_close
 
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 
+_LATE_PAUSE = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 
+    pause = WorkerTransfers.pause
+
+    async def late(self):
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        open({ready!r}, "w").close()
+        while not os.path.exists({gate!r}):
+            await deferLater(reactor, 0.01)
+        await pause(self)
+
+    WorkerTransfers.pause = late
+"""
 _RELOAD = (
     b"POST /api/reload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -164,6 +182,23 @@ class MeanwhileTest(UpgradeTestCase):
         self.assertEqual(self.count(mux, "serves from now on"), 1)
         self.assertEqual(self.count(mux, "Starting reactor"), 2)
         mux.assert_stopped()
+
+    def test_worker_restarted(self) -> None:
+        """Clients of a worker that has just been started before all pause are handed over, too."""
+        ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
+        customize(self, _LATE_PAUSE.format(ready=str(ready), gate=str(gate)))
+        listening = self.backend()
+        mux = self.upgrading(self.relaying(listening), "drain_timeout = 0s")
+        mux.ask()
+        eventually(ready.exists, "the new process is ready")
+        os.kill(workers_of(mux.pid)[0], signal.SIGKILL)
+        pair = self.relayed(mux, listening)
+        gate.touch()
+        mux.child.wait_for("connections handed over: 1, in")
+        mux.switched()
+        self.all_end([pair])
+        self.assertEqual(mux.take_one()["reason"], "done")
+        mux.stop()
 
     def test_old_process_killed(self) -> None:
         """If the old process dies before the new one serves, that one does, and connections go on, however long they take."""

@@ -249,11 +249,10 @@ class Upgrade:
             if counters is not None:
                 await self._count_on(counters)
             # The new workers say by themselves when they take connections: then this process may have ended.
-            self.givers = self._transfers.hand_over(
-                successor, lambda: successor.takers > 0 and successor.channel.is_open
-            )
+            self._hand_over()
             self._endpoints.pause()
             await self._transfers.pause()
+            self._hand_over()  # those that have become ready since may have clients, too
             left_out = await successor.channel.ask(
                 messages.SERVE, seconds=_ACCEPTS, state=await state(again=True)
             )
@@ -272,6 +271,12 @@ class Upgrade:
         await self._settle()
         successor.channel.send(messages.HANDED_OVER)
         self._seconds = time.monotonic() - began
+
+    def _hand_over(self) -> None:
+        successor = self.successor
+        self.givers += self._transfers.hand_over(
+            successor, lambda: successor.takers > 0 and successor.channel.is_open, self.givers
+        )
 
     async def _settle(self) -> None:
         """Wait until all connections that can be moved have been, none has for some time, or the new process has ended."""

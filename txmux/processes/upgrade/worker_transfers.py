@@ -102,9 +102,12 @@ class WorkerTransfers:
         if len(self._pool.workers) == 1:
             self._pool.workers[0].tell(messages.EXPECT, servers=[*servers])
 
-    def hand_over(self, to: Takers, is_needed: Callable[[], bool]) -> list[Giver]:
-        """Have all workers hand over; one that hangs does so when it goes on."""
-        ready = [worker for worker in self._pool.all() if worker.ready]
+    def hand_over(
+        self, to: Takers, is_needed: Callable[[], bool], known: Iterable[Giver] = ()
+    ) -> list[Giver]:
+        """Have all workers hand over, except those that do already; one that hangs does so when it goes on."""
+        processes = {giver.process for giver in known}
+        ready = [one for one in self._pool.all() if one.ready and one.pid not in processes]
         return [self._pool.hand_over(worker, to, is_needed) for worker in ready]
 
     def adopt(self, ends: Sequence[socket.socket]) -> None:

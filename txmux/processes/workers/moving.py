@@ -40,6 +40,7 @@ class Giver:
         is_needed: Whether another round makes sense.
 
     Attributes:
+        process: The ID of its process.
         done: Fires after the last round.
         rounds: How many there have been.
         moved: How many connections have been moved.
@@ -50,6 +51,7 @@ class Giver:
         self, worker: Worker, takers: Takers, clock: Any, is_needed: Callable[[], bool]
     ) -> None:
         self._worker = worker
+        self.process = worker.pid
         self._takers = takers
         self._clock = clock
         self._is_needed = is_needed
