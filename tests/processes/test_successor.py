@@ -1,5 +1,7 @@
 """A new process that does not come to serve."""
 
+import errno
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -165,6 +167,14 @@ class FailureTest(TestCase):
     async def test_program_is_missing(self) -> None:
         why = await self.why("", command=["/nowhere/python", "-m", "twisted"])
         self.assertEqual(why, "/nowhere/python: No such file or directory")
+
+    async def test_no_descriptors(self) -> None:
+        def fails() -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        self.patch(socket, "socketpair", fails)
+        why = await self.why("", command=["/usr/bin/python"])
+        self.assertEqual(why, "/usr/bin/python: Too many open files")
 
     async def test_nobody_answers(self) -> None:
         """If a worker of the old process neither pauses nor accepts again, the log says so, and the new process is ended."""

@@ -93,14 +93,14 @@ class Successor(ProcessProtocol):
 
         If an `UpgradeError` is raised, it has ended.
         """
-        own, other = socket.socketpair()
-        with own, other:
-            attach(self._reactor, self.channel, own)
-            try:
+        try:
+            own, other = socket.socketpair()
+            with own, other:
+                attach(self._reactor, self.channel, own)
                 self._spawn(other.fileno(), sockets.get(KEY))
-            except OSError as problem:
-                self.channel.close()
-                raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
+        except OSError as problem:  # descriptors may have run out
+            self.channel.close()
+            raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
         try:
             answer: dict[str, Any] = await self.channel.ask(
                 messages.BEGIN,
