@@ -17,7 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
+from txmux.net.channel import messages
 from txmux.net.channel.channel import AnswerTimeoutError, Channel, attach
+from txmux.net.channel.message import Message
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
 
@@ -206,6 +208,23 @@ class OldVersionTest(TestCase):
         self.assertTrue(successor.channel.is_open)
         successor.channel.close()
         await successor.ended()
+
+
+class StoppingTest(SynchronousTestCase):
+    def test_does_not_serve(self) -> None:
+        """A new process that was asked to stop before it was asked to serve leaves that to the old one."""
+        handlers: dict[Message, Any] = {}
+        nothing: Any = None
+        upgrades = Upgrades(reactor, *[nothing] * 4)
+        predecessor: Any = SimpleNamespace(attach=lambda _, given, *__: handlers.update(given))
+        upgrades._predecessor, upgrades.is_waiting = predecessor, True
+        transfers: Any = SimpleNamespace(processes=1)
+        resources: Any = SimpleNamespace(counters=SimpleNamespace(take_over=nothing))
+        upgrades._resources = resources
+        upgrades.can_serve(transfers, lambda: True, lambda _: None)
+        self.assertTrue(upgrades.stop_upgrading())
+        serving = Deferred.fromCoroutine(handlers[messages.SERVE](state={}))
+        self.failureResultOf(serving, UpgradeError)
 
 
 class ReloadTest(TestCase):

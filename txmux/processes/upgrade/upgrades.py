@@ -130,6 +130,7 @@ class Upgrades:
             return
 
         async def accept(state: TransferState | None = None) -> list[str]:
+            self._check_running()
             # While there is a way back: if the other process has ended, no other one serves.
             resources.name_process(must=not self._predecessor_ended)
             restore(state or {})
@@ -168,6 +169,10 @@ class Upgrades:
             lambda: self._on_predecessor_ended(accept, all_here),
             transfers.processes,
         )
+
+    def _check_running(self) -> None:
+        if self._is_stopping:  # the other process goes on
+            raise UpgradeError("it is shutting down")
 
     def _leave_out(self) -> list[str]:
         """Close the sockets that the rules lack, and return their keys: the predecessor still has them."""
