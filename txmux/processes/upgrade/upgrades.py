@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -70,15 +69,14 @@ class Upgrades:
     _on_successor_ended: Callable[[], object]
     _reload: Callable[[], Awaitable[Report]]
 
+    is_waiting = False
+    _has_reported = _is_accepting = _predecessor_ended = _is_stopping = False
+
     def __attrs_post_init__(self) -> None:
         self._settled: list[Deferred[None]] = []
         self._successor: Successor | None = None
         self._predecessor: Predecessor | None = None
-        self._has_reported = self._is_accepting = self._predecessor_ended = self._is_stopping = (
-            False
-        )
         self._upgrade: Upgrade | None = None
-        self.is_waiting = False
         self.state: TransferState = {}
         self._arrives_until: float | None = None
 
@@ -319,8 +317,7 @@ class Upgrades:
         finally:
             self._upgrade = None
             if self._successor is None:
-                with suppress(PidFileError):  # this process has the file, but for a moment
-                    resources.name_process()
+                resources.name_process(must=False)
             self._settle()
         successor = upgrade.successor
         if not successor.channel.is_open:

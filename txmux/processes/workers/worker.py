@@ -97,14 +97,9 @@ class Worker:
         self._sink: Callable[[dict[str, Any]], object] | None = None
         self._stopped: Deferred[None] | None = None
         self.has_served = not is_first
-        self._problem = ""
-        self._silent = 0
-        self._awaits_answer = False
-        self._hung = False
         self._retirement: object | None = None
         self.sockets: Mapping[str, socket.socket] = {}
         self._can_listen = False
-        self._is_watched = True
         self.ready = self.is_leaving = self.is_confined = False
         self.version = self.pid = 0
 
