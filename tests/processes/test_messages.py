@@ -44,6 +44,7 @@ class StartingTests(SynchronousTestCase):
             "limits": attrs.asdict(self.limits.layout),
             "sockets": [place.key],
             "version": 1,
+            "opener": False,
             "state": {},
         }
 

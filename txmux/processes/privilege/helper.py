@@ -158,19 +158,17 @@ class Helper:
     ) -> tuple[dict[str, Any], list[int]]:
         """Answer a request of an `Opener`, and return the descriptor that goes with the answer, too."""
         does: dict[Message, Callable[..., list[int] | None]] = {
-            messages.OPEN: partial(self._open, may_all)
+            messages.OPEN: partial(self._open, may_all),
+            messages.BIND: self._bind,
+            messages.READ_RULES: self._rules,
+            messages.HELPER_COMMIT: self.commit,
+            messages.ANOTHER: self._another,
+            messages.NAME: self._name,
+            messages.REMOVE: self._remove,
         }
-        if may_all:
-            does |= {
-                messages.BIND: self._bind,
-                messages.READ_RULES: self._rules,
-                messages.HELPER_COMMIT: self.commit,
-                messages.ANOTHER: self._another,
-                messages.NAME: self._name,
-                messages.REMOVE: self._remove,
-            }
         kind = question.pop("kind", "")
-        message = next((one for one in does if one.kind == kind), None)
+        allowed = does if may_all else [messages.OPEN]
+        message = next((one for one in allowed if one.kind == kind), None)
         if message is None or question.keys() - message.fields.keys():
             return {"refused": "that is not what this helper does"}, []
         try:

@@ -89,7 +89,7 @@ class Start:
         sockets: Sequence[str],
         state: dict[str, Any],
         *,
-        opener: bool = False,
+        opener: bool,
     ) -> Start:
         """Read the message; its descriptors are the memory, the listening sockets, and what leads to the opener.
 

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -213,12 +213,10 @@ class Worker:
 
     def _ask_to_start(self, channel: Channel) -> Deferred[Any]:
         message = self._supervisor.start_message(self)
-        opener = self._supervisor.connect_to_opener()
-        if opener is None:
-            return channel.ask(messages.START, **message)
-        with opener:
-            message["descriptors"].append(opener.fileno())
-            return channel.ask(messages.START, opener=True, **message)
+        with self._supervisor.connect_to_opener() or nullcontext() as opener:
+            if opener is not None:
+                message["descriptors"].append(opener.fileno())
+            return channel.ask(messages.START, opener=opener is not None, **message)
 
     def tell(self, message: Message, **values: Any) -> None:
         if self._channel is not None:
