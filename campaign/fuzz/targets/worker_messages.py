@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 from campaign.fuzz.descriptors import leaving_none_open
@@ -21,6 +22,7 @@ from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.process import WorkerProcess
 from txmux.processes.workers.worker import Worker
 from txmux.serving.serving import Serving
+from txmux.telemetry.recent import Recent
 
 _NOT_HERE = (messages.START, messages.COUNT_IN)
 """These have a target of their own, `worker_start`, with the descriptors that they need."""
@@ -51,6 +53,9 @@ def _supervisor(_: Serving, reactor: Reactor) -> Channel:
 
 
 class _Supervisor:
+    def __init__(self) -> None:
+        self.state = SimpleNamespace(recent=Recent())
+
     def replace(self, worker: Worker) -> None:
         """Do nothing."""
 
