@@ -20,7 +20,10 @@ from txmux.serving.listen_addresses import listen_addresses
 
 
 def read_rules(packed: str) -> Rules:
-    return unpack(base64.b64decode(packed))
+    try:
+        return unpack(base64.b64decode(packed))
+    except (TypeError, ValueError) as problem:
+        raise InvalidMessageError(f"rules: {problem!s:.200}") from problem
 
 
 def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
