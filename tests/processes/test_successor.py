@@ -210,6 +210,23 @@ class OldVersionTest(TestCase):
         await successor.ended()
 
 
+class ServingAgainTest(SynchronousTestCase):
+    def test_no_descriptors(self) -> None:
+        """The old process serves again, though it cannot map the counters of the one that has died."""
+        served: list[None] = []
+
+        def fails(_: list[int]) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        resources: Any = SimpleNamespace(counters=SimpleNamespace(take_over=fails))
+        nothing: Any = None
+        upgrades = Upgrades(reactor, resources, nothing, lambda: served.append(None), nothing)
+        successor: Any = SimpleNamespace(leaves=False, counting=([], {}))
+        upgrades._successor = successor
+        upgrades._has_ended("was killed")
+        self.assertEqual((served, upgrades.has_successor), ([None], False))
+
+
 class StoppingTest(SynchronousTestCase):
     def test_does_not_serve(self) -> None:
         """A new process that was asked to stop before it was asked to serve leaves that to the old one."""

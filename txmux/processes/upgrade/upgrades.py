@@ -333,7 +333,10 @@ class Upgrades:
         if self._successor is not None and not self._successor.leaves:
             if self._successor.counting is not None:
                 descriptors, fields = self._successor.counting
-                self._resources.counters.take_over(descriptors, **fields)
+                try:
+                    self._resources.counters.take_over(descriptors, **fields)
+                except (MuxError, OSError) as problem:  # descriptors may have run out
+                    _log.error("the numbers of the new process are lost: {why}", why=problem)
             self._successor = None
         if not self._is_stopping:
             if not self.has_successor:
