@@ -245,6 +245,21 @@ class ChannelTest(TimedTestCase):
             client.sendall(b"x")
             self.assertEqual(await deferToThread(client.recv, 1), b"")
 
+    async def test_another_one_listens_in_its_place(self) -> None:
+        """So can a worker itself; it is tried again, and workers are watched as before."""
+        await self.begin_watched()
+        (opened,) = self.supervisor._sockets.sockets().values()
+        address = opened.getsockname()
+        opened.shutdown(socket.SHUT_RDWR)
+        opened.bind(address)
+        with capturedLogs() as events:
+            with socket.create_server(address):
+                await self.pass_by(3, *self.supervisor.pool.workers)
+            await self.pass_by(1, *self.supervisor.pool.workers)
+        told = "".join(map(str, map(formatEvent, events)))
+        self.assertEqual((told.count("trying again"), told.count("for [listen x] again")), (1, 1))
+        socket.create_connection(address).close()
+
     async def test_closed(self) -> None:
         """It is closed if descriptors come, which no worker has to send, or a line without an end; nothing is kept, and the worker replaced."""
         memory = os.memfd_create("test")

@@ -173,14 +173,26 @@ class ListeningSockets:
         for key, opened in self._sockets.items():
             is_stream = opened.type == socket.SOCK_STREAM and key not in self._refused
             if is_stream and not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                address = self._listens_at[key]
-                opened.listen(address.backlog)
-                _log.error(
-                    "listening on {address} for {section} again: a process of txmux had shut the socket down; "
-                    "if that happens again, restart the service, and look for what has taken over a worker",
-                    address=self.addresses[key],
-                    section=address.section,
-                )
+                self._revive(key, opened)
+
+    def _revive(self, key: str, opened: socket.socket) -> None:
+        address = self._listens_at[key]
+        try:
+            opened.listen(address.backlog)
+        except (
+            OSError
+        ) as problem:  # another process listens there, maybe the one that has shut it down
+            if key not in self._failed:
+                self._failed.append(key)
+                _log.error("{problem}; trying again", problem=listen_error(address, problem))
+            return
+        self._failed = [one for one in self._failed if one != key]
+        _log.error(
+            "listening on {address} for {section} again: a process of txmux had shut the socket down; "
+            "if that happens again, restart the service, and look for what has taken over a worker",
+            address=self.addresses[key],
+            section=address.section,
+        )
 
     def close_unused(self, *, keep_files: bool = False) -> None:
         """Close the unused sockets, after the ports that accept from them."""
