@@ -18,6 +18,7 @@ from tests.interop.children import PATIENCE, eventually
 from tests.processes.test_channel import open_files
 from tests.processes.timed import TimedTestCase
 from tests.support.folders import make_folder
+from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux import load
 from txmux.processes.privilege.helper import Helper
@@ -242,6 +243,26 @@ class ChannelTest(TimedTestCase):
             await self.pass_by(1, *self.supervisor.pool.workers)
         self.assertIn("for [listen x] again", "".join(map(str, map(formatEvent, events))))
         with socket.create_connection(opened.getsockname()) as client:
+            client.sendall(b"x")
+            self.assertEqual(await deferToThread(client.recv, 1), b"")
+
+    async def test_unix_socket_shut_down(self) -> None:
+        """It listens no more, whatever is done with it, so another one is opened at the same path."""
+        path = make_folder(self) / "x.sock"
+        self.time = VirtualTime()
+        rules = f"[txmux]\nworkers = 2\n[listen x]\nendpoint = unix:{path}\n"
+        await self.run_service(rules, use=self.time)
+        (opened,) = self.supervisor._sockets.sockets().values()
+        opened.shutdown(socket.SHUT_RDWR)
+        with capturedLogs() as events:
+            await self.pass_by(1, *self.supervisor.pool.workers)
+            await self.until(lambda: not self.supervisor._catching_up)
+            await self.pass_by(1, *self.supervisor.pool.workers)
+        told = "".join(map(str, map(formatEvent, events)))
+        self.assertEqual(told.count("for [listen x] again"), 1)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(path))
             client.sendall(b"x")
             self.assertEqual(await deferToThread(client.recv, 1), b"")
 

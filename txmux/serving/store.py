@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -168,24 +169,33 @@ class ListeningSockets:
         self.prepare(listeners).commit()
         self.close_unused()
 
-    def revive(self) -> None:
-        """Listen on sockets that a process of the service has shut down, which a compromised worker can do for all."""
-        for key, opened in self._sockets.items():
-            is_stream = opened.type == socket.SOCK_STREAM and key not in self._refused
-            if is_stream and not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                self._revive(key, opened)
+    def revive(self) -> list[str]:
+        """Listen on sockets that a process of the service has shut down, which a compromised worker can do for all.
 
-    def _revive(self, key: str, opened: socket.socket) -> None:
-        address = self._listens_at[key]
+        Return the keys of those that had to be opened anew.
+        """
+        shut = [
+            key
+            for key, one in self._sockets.items()
+            if key not in self._refused and _is_shut(key, one)
+        ]
+        return [key for key in shut if self._revive(key, self._sockets[key])]
+
+    def _revive(self, key: str, opened: socket.socket) -> bool:
+        address, is_unix = self._listens_at[key], key.startswith("unix:")
         try:
-            opened.listen(address.backlog)
+            if is_unix:
+                self._sockets[key] = self.open_address(address)
+                opened.close()
+            else:
+                opened.listen(address.backlog)
         except (
             OSError
         ) as problem:  # another process listens there, maybe the one that has shut it down
             if key not in self._failed:
                 self._failed.append(key)
                 _log.error("{problem}; trying again", problem=listen_error(address, problem))
-            return
+            return False
         self._failed = [one for one in self._failed if one != key]
         _log.error(
             "listening on {address} for {section} again: a process of txmux had shut the socket down; "
@@ -193,6 +203,7 @@ class ListeningSockets:
             address=self.addresses[key],
             section=address.section,
         )
+        return is_unix
 
     def close_unused(self, *, keep_files: bool = False) -> None:
         """Close the unused sockets, after the ports that accept from them."""
@@ -283,6 +294,20 @@ class PreparedSockets:
                 may_share(old, may=False)
             if address.key not in self._store._adopted and address.key in self.sockets:
                 close_socket(address.key, self.sockets[address.key])
+
+
+def _is_shut(key: str, opened: socket.socket) -> bool:
+    """Return whether a stream socket listens no more. A UNIX socket that was shut down says that it does, and refuses all."""
+    if opened.type != socket.SOCK_STREAM:
+        return False
+    if not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return True
+    poll = select.poll()
+    poll.register(opened, _HANGS_UP)
+    return key.startswith("unix:") and bool(poll.poll(0))
+
+
+_HANGS_UP: int = getattr(select, "POLLRDHUP", 0)
 
 
 def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) -> None:

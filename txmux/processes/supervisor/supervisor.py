@@ -401,8 +401,8 @@ class Supervisor:
     def _tick(self) -> None:
         self.starter.ping()
         self._privilege.problems()
-        if self.transfers.accepting:
-            self._sockets.revive()
+        if self.transfers.accepting and not self.is_changing:
+            self._listen_on_new(self._sockets.revive())
         if gone := self.state.bans.expire(time.time()):
             self.pool.tell(messages.BAN, rows=rows_of(gone))
         if self.pool.workers:  # otherwise the service is shutting down
@@ -411,6 +411,13 @@ class Supervisor:
                 certificates.tick()
             self._listen_again()
             Deferred.fromCoroutine(self.close_unused())
+
+    def _listen_on_new(self, keys: Collection[str]) -> None:
+        """Have workers listen on sockets that were opened in the place of others."""
+        for worker in self.pool.workers if keys else ():
+            if worker.ready:
+                worker.give_up(keys)
+                self._start_catch_up(worker)
 
     async def close_unused(self) -> None:
         """Close the datagram sockets of removed listeners whose flows have all ended, or belong to a worker that is about to end."""
