@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from tests.admin.processes import get
 from tests.interop.children import eventually
 from tests.processes.handshake import Handshake
-from tests.processes.running import RULES, has_connection, is_gone, workers_of
+from tests.processes.running import RULES, has_connection, is_gone, set_limits, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
@@ -269,6 +269,37 @@ class LeftOutTest(UpgradeTestCase):
         self.local.unlink()
         eventually(lambda: self.fate(str(self.local)) == "answered", "it is served, too")
         self.undecided.close()
+        new.pid = old
+        new.stop()
+
+
+class AdminLeftOutTest(UpgradeTestCase):
+    def test_another_program_listens(self) -> None:
+        """An old process that serves again tries again to listen for its API, until the other program has ended."""
+        set_limits(self, {"admin.endpoint._SAMPLING": 0.1})
+        admin = self.folder / f"{os.urandom(4).hex()}.sock"
+        new = self.upgrading(
+            f"{RULES}detect_timeout = 10m\n", f"drain_timeout = 10m\nadmin = unix:{admin}"
+        )
+        undecided = self.client(new)
+        self.is_accepted(new.pid, undecided)
+        new.file.write_text(new.file.read_text().replace("admin", "# admin"))
+        old = new.replace()
+        new.child.wait_for("upgraded: ")
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(admin))
+            other.listen()
+            os.kill(new.pid, signal.SIGKILL)
+            new.child.wait_for("trying again")
+        admin.unlink()
+
+        def answers() -> bool:
+            with contextlib.suppress(ConnectionError, FileNotFoundError):
+                return bool(get(admin, "/api/status")["pid"] == old)
+            return False
+
+        eventually(answers, "it answers", 30)
+        undecided.close()
         new.pid = old
         new.stop()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -47,6 +47,7 @@ class AdminEndpoints:
         self._control = control
         self._is_automatic = is_automatic
         self._accepting = False
+        self._failed: Sequence[str] = ()
         self._sampling = LoopingCall(self._sample)
         self._sampling.clock = reactor
         self._settings: dict[str, str] = {}  # by the key of the address, as all of these
@@ -126,7 +127,7 @@ class AdminEndpoints:
     def accept(self) -> None:
         self._accepting = True
         self.store.close_unused()
-        failed = self.store.listen_again()
+        failed = self._failed = self.store.listen_again()
         sockets = self.store.sockets()
         for key in [key for key in self._ports if key not in self._settings]:
             stop_listening(self._ports.pop(key))
@@ -137,10 +138,12 @@ class AdminEndpoints:
             if key not in self._ports:
                 self._ports[key] = self._listen(key, setting, sockets[key])
             self._clients[key].site.guard.token = self._token
-        if self._ports and not self._sampling.running:
+        if (self._ports or failed) and not self._sampling.running:
             self._sampling.start(_SAMPLING)
 
     def _sample(self) -> Deferred[None]:
+        if self._failed:
+            self.accept()
         sampling = Deferred.fromCoroutine(self._control.sample())
         return sampling.addErrback(lambda why: self._log.failure("nothing is counted", why))
 
