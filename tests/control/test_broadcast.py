@@ -146,19 +146,19 @@ class LateWorkersTest(WorkersCase):
         channel = self.supervisor.pool.workers[1]._channel
         assert channel is not None
         happened: list[str] = []
-        ask, too_late = channel.ask, channel._timed_out
+        ask, given_up = channel.ask, channel._give_up
 
         def asked(message: Message, *, seconds: float | None = None, **more: Any) -> Any:
             if seconds is not None:  # else it is not waited for
                 happened.append("asked")
             return ask(message, seconds=seconds, **more)
 
-        def was_too_late(*what: Any) -> None:
+        def was_too_late(number: int) -> None:
             happened.append("too late")
-            too_late(*what)
+            given_up(number)
 
         self.patch(channel, "ask", asked)
-        self.patch(channel, "_timed_out", was_too_late)
+        self.patch(channel, "_give_up", was_too_late)
         for question in (
             self.running.control.backends,
             partial(self.running.control.connection, rows[0]["id"]),

@@ -12,7 +12,6 @@ from tests.support.supervised import SupervisedTestCase
 from txmux.control.broadcast import broadcast
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.control.worker_answers import WorkerAnswers
-from txmux.processes.workers import pool
 
 
 class LiveCase(SupervisedTestCase):
@@ -25,7 +24,6 @@ class LiveCase(SupervisedTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(pool, "_PATIENCE", self.patience)
         patched = patch.dict(broadcast.__kwdefaults__, seconds=self.patience)
         patched.start()
         self.addCleanup(patched.stop)

@@ -1,6 +1,7 @@
 """What supervisor and workers tell each other."""
 
 import contextlib
+import json
 import os
 import resource
 import socket
@@ -149,6 +150,20 @@ class FramingTest(SynchronousTestCase):
         self.assertEqual(failed.getErrorMessage(), "no answer to 'x' in 3 s")
         asking.dataReceived(b'{"kind":"answer","to":1,"value":2}\n{"kind":"answer","to":7}\n')
         asking.dataReceived(b'{"kind":"answer","to":7,"size":1,"self":2}\n')
+
+    def test_answer_to_a_question_that_was_given_up(self) -> None:
+        """Nor is one to a question that was cancelled, alone or by the failure of another one."""
+        asking = channel()
+        first, second = asking.ask(X, seconds=3), asking.ask(X)
+        first.addErrback(lambda _: second.cancel())
+        second.addErrback(lambda _: None)
+        third = asking.ask(X)
+        third.addErrback(lambda _: None)
+        third.cancel()
+        number = json.loads(asking.transport.value().splitlines()[-1])["ask"]
+        asking.dataReceived(b'{"kind":"answer","to":%d,"value":2}\n' % number)
+        asking.connectionLost()
+        self.successResultOf(second)
 
     def asked_in_vain(self, asking: Channel) -> Deferred[Any]:
         answer = asking.ask(X, seconds=3)

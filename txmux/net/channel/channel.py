@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import (
@@ -107,14 +107,13 @@ class Channel(Protocol):
         """Send a question, with duplicates of descriptors; the answer fails with a `ChannelError`, so after `seconds`."""
         # Not to be guessed: only a process that takes what it is sent can answer.
         number = secrets.randbits(_NUMBER_BITS)
-        # What came while this process was halted is in time.
-        answer: Deferred[Any] = Deferred(lambda _: self._read_rest())
+        answer: Deferred[Any] = Deferred(lambda _: self._give_up(number))
         if not self.is_open:
             answer.errback(GoneError())
             return answer
         self._pending[number] = message, answer
         if seconds is not None:
-            answer.addTimeout(seconds, self.clock, partial(self._timed_out, number, message.kind))
+            answer.addTimeout(seconds, self.clock, partial(_timed_out, message.kind))
         values["ask"] = number
         if descriptors:
             self.transport.send(
@@ -281,17 +280,17 @@ class Channel(Protocol):
         except InvalidMessageError as problem:
             pending.errback(ChannelError(str(problem)))
 
-    def _timed_out(self, number: int, kind: str, answer: object, seconds: float) -> object:
-        if self._pending.pop(number, None) is None:
-            return answer
-        raise AnswerTimeoutError(kind, seconds)
+    def _give_up(self, number: int) -> None:
+        self._read_rest()  # what came while this process was halted is in time
+        self._pending.pop(number, None)
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.is_open = False
         pending, self._pending = self._pending, {}
         for _, answer in pending.values():
-            answer.errback(GoneError())
+            if not answer.called:  # one that ends may cancel others
+                answer.errback(GoneError())
         close_all(itertools.chain(*self._received))
         self._received.clear()
         self._on_closed()
@@ -313,6 +312,12 @@ def _read(line: bytes) -> tuple[str, int | None, int, dict[str, Any]]:
     if not (is_message and isinstance(number or 0, int) and isinstance(count, int)) or count < 0:
         raise TypeError(f"{line[:100]!r} has a value of the wrong type")
     return kind, number, count, values
+
+
+def _timed_out(kind: str, answer: object, seconds: float) -> object:
+    if isinstance(answer, Failure) and answer.check(CancelledError):
+        raise AnswerTimeoutError(kind, seconds)
+    return answer
 
 
 def _called(handler: Callable[..., object], values: dict[str, Any]) -> object:
