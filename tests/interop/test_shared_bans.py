@@ -171,6 +171,8 @@ class SharedBansTest(SharingTestCase):
             record = {"network": f"192.0.2.{number}", "since": 5, "until": None, "ban": True}
             self.cli("set", f"txmux:ban:192.0.2.{number}", json.dumps(record))
         one = self.machine()
+        assert one.supervisor is not None
+        await one.supervisor.all_serve()
         await self.until(lambda: bool(one.control._sharing.problems))
         status = await one.control.status()
         self.assertEqual(status["bans"], {"active": 1, "shared": "partial"})

@@ -26,6 +26,7 @@ class _Worker:
     """
 
     ready = answers = True
+    pid = 1
 
     def __init__(self, number: int) -> None:
         self.number = number

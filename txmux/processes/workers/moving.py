@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txmux.net.channel import messages
@@ -47,13 +46,10 @@ class Giver:
         stays: How many have not, by the reason, in the last round.
     """
 
-    def __init__(
-        self, worker: Worker, takers: Takers, clock: Any, is_needed: Callable[[], bool]
-    ) -> None:
+    def __init__(self, worker: Worker, takers: Takers, is_needed: Callable[[], bool]) -> None:
         self._worker = worker
         self.process = worker.pid
         self._takers = takers
-        self._clock = clock
         self._is_needed = is_needed
         self.rounds = self.moved = 0
         self.stays: Counter[str] = Counter()
@@ -63,7 +59,11 @@ class Giver:
         await self._round()
         while "not taken" in self.stays:
             pause = _PAUSES[min(self.rounds, len(_PAUSES)) - 1]
-            await deferLater(self._clock, pause)
+            try:
+                await self._worker.pause(pause)
+            except GoneError:  # with all its connections
+                self.stays.clear()
+                return
             if not self._is_needed():
                 return
             await self._round()

@@ -305,7 +305,7 @@ class WorkerPool:
 
     def hand_over(self, worker: Worker, to: Takers, is_needed: Callable[[], bool]) -> Giver:
         """Move the connections of a worker to others, as far as possible."""
-        return Giver(worker, to, self._reactor, is_needed)
+        return Giver(worker, to, is_needed)
 
     @property
     def takers(self) -> int:

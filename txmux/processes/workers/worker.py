@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
@@ -98,6 +98,7 @@ class Worker:
         self._stopped: Deferred[None] | None = None
         self.has_served = not is_first
         self._retirement: object | None = None
+        self._pauses: list[Deferred[Any]] = []
         self.sockets: Mapping[str, socket.socket] = {}
         self._can_listen = False
         self.ready = self.is_leaving = self.is_confined = False
@@ -135,7 +136,13 @@ class Worker:
                 if self.is_leaving:
                     return
             # It has got connections of others, or may be needed.
-            await deferLater(self._reactor, _AGAIN)
+            await self.pause(_AGAIN)
+
+    def pause(self, seconds: float) -> Deferred[Any]:
+        """Wait; it is a `GoneError` if the process ends meanwhile."""
+        pausing: Deferred[Any] = deferLater(self._reactor, seconds)
+        self._pauses = [pausing, *(one for one in self._pauses if not one.called)]
+        return pausing.addErrback(_process_ended)
 
     def serve_again(self) -> None:
         self._retirement = None
@@ -312,6 +319,8 @@ class Worker:
             except Exception:  # noqa: BLE001 - it must be replaced, whatever it has written
                 self._log.failure("worker {number}: its last messages", number=self.number + 1)
         self._channel = None
+        for pausing in self._pauses:
+            pausing.cancel()
         self.ready = self.is_confined = False
         self._supervisor.ended(self.number, is_left=self.is_leaving)
         if self._retirement is not None or self._stopped is not None:
@@ -381,3 +390,7 @@ class Worker:
     def _happened(self, event: dict[str, Any]) -> None:
         if self._sink is not None:
             self._sink(event)
+
+
+def _process_ended(_: Failure) -> NoReturn:
+    raise GoneError
