@@ -165,6 +165,8 @@ class MuxService(Service):
     async def upgrade(self) -> Report:
         """Start this program again with the same command, and hand over to it; this process ends after its last connection."""
         await self._reloading.wait_until_idle()
+        if self._upgrades.has_successor:
+            return Report.refused("another upgrade has just been done")
         try:
             report = (await self._upgraded()).report(self.control.rules.settings.drain_timeout)
         except (OpenerError, UpgradeError) as problem:

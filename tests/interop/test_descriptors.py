@@ -112,6 +112,11 @@ class FullWorkerTests(InteropTestCase):
             )  # makes another port of its socket
             for change in ((r"\Z", "not_from = 192.0.2.1\n"), option, (r"\Z", more)):
                 self.assertIn("rules reloaded", mux.reload(change))
+            more = "".join(f"[listen again{one}]\nendpoint = 127.0.0.1:0\n" for one in range(9))
+            refused = mux.reload((r"\Z", more))
+            self.assertIn(
+                "a worker that starts needs some 108 descriptors, and may have 96", refused
+            )
         for name in ("public", "29"):
             with self.connect(mux, name) as client:
                 client.sendall(b"x")

@@ -1,5 +1,6 @@
 """Flows of UDP among the workers of a pool, as the supervisor moves them."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -9,7 +10,9 @@ from typing_extensions import override
 
 from txmux.net.channel.channel import GoneError
 from txmux.net.channel.message import Message
+from txmux.processes.upgrade.upgrade import Upgrade
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
+from txmux.processes.workers.moving import Giver
 from txmux.processes.workers.pool import WorkerPool
 from txmux.serving.store import ListeningSockets
 
@@ -61,6 +64,21 @@ class SettledTest(SynchronousTestCase):
         worker.is_leaving = False
         pool.look_who_leaves()
         self.successResultOf(settled)
+
+
+class GiverTest(SynchronousTestCase):
+    def test_worker_that_ends_is_reported(self) -> None:
+        """An upgrade during which a worker ends with connections is not complete, and says which worker that was."""
+        make: Any = _Worker
+        worker = make(0)
+        takers: Any = SimpleNamespace(takers=0, take=lambda _: None)
+        giver = Giver(worker, takers, lambda: True)
+        worker.asked["hand_over"].errback(GoneError())
+        self.successResultOf(giver.done)
+        upgrade: Any = SimpleNamespace(givers=[giver], _pid=1, _seconds=0.1)
+        report = Upgrade.report(upgrade, 30.0)
+        self.assertFalse(report.details["complete"])
+        self.assertIn("worker 1 ended before all its connections had moved", report.changes)
 
 
 class FlowsTest(SynchronousTestCase):

@@ -235,7 +235,7 @@ class Channel(Protocol):
             maybeDeferred(_called, handler, arguments).addErrback(self._failed, message)
 
     def _failed(self, failure: Failure, message: Message) -> None:
-        if failure.check(MuxError):
+        if failure.check(MuxError, OSError):
             self._log.error("a message of another process: {why}", why=failure.getErrorMessage())
         else:
             self._log.failure(
@@ -258,7 +258,11 @@ class Channel(Protocol):
         arguments: dict[str, Any],
     ) -> None:
         def failed(failure: Failure) -> None:
-            if not failure.check(MuxError):
+            if failure.check(OSError):  # descriptors or memory may have run out
+                self._log.error(
+                    "a request of another process: {why}", why=failure.getErrorMessage()
+                )
+            elif not failure.check(MuxError):
                 self._log.failure("a request of another process failed", failure)
             self.answer(number, error=failure.getErrorMessage())
 

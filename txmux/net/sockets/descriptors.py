@@ -43,7 +43,7 @@ class Descriptors:
         self, count: Callable[[], int] | None = None, limit: Callable[[], int] | None = None
     ) -> None:
         self._count = count or _count_open
-        self._limit = limit or _soft_limit
+        self._limit = limit or soft_limit
         self._granted = self._limited = 0
         self._since_looked = AT_ONCE
         self._caches: list[Callable[[], object]] = []
@@ -117,7 +117,7 @@ def _count_open() -> int:
         return _MOST if problem.errno in SHORTAGE else 0
 
 
-def _soft_limit() -> int:
+def soft_limit() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2 * _MOST if limit == resource.RLIM_INFINITY else limit
 

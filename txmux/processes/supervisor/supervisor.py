@@ -41,6 +41,7 @@ from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, ending
 from txmux.net.tls.terminations import Terminations
 from txmux.processes.privilege.helper import Helper
@@ -72,6 +73,10 @@ _GRACE = 5.0
 
 _LONGEST_WAIT = 3600
 """Seconds beyond `drain_timeout` for which clients may wait for a server after an upgrade, held by an operator or not."""
+
+
+_OTHERS = 20
+"""Descriptors of a worker beside its listening sockets."""
 
 
 class Supervisor:
@@ -362,6 +367,7 @@ class Supervisor:
             self.is_changing = True
             undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
             self._check(rules, owner)
+            self._check_room(len(sockets.sockets))
             upstreams = self.state.upstreams.prepare(rules)
             undo.callback(upstreams.abandon)
             if upstreams.problems:
@@ -446,6 +452,15 @@ class Supervisor:
         """Log something that keeps workers from serving under the rules in force, and report it to who asked for them."""
         self._problems.append(f"the rules are in force, but {what}")
         self._log.error("{why}", why=self._problems[-1])
+
+    def _check_room(self, listening: int) -> None:
+        """Check that a new worker could have more sockets than now, with two descriptors each while it starts."""
+        needed = 2 * listening + _OTHERS
+        if listening > len(self._sockets.sockets()) and needed > soft_limit():
+            raise WorkersError(
+                f"with {listening} listening sockets, a worker that starts needs some {needed} descriptors, and may have "
+                f"{soft_limit()}: raise the limit (LimitNOFILE= in a systemd unit, or ulimit -n), and restart txmux"
+            )
 
     def _extend(self, rules: Rules) -> None:
         """Make room for the counters of other rules."""

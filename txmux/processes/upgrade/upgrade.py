@@ -331,6 +331,8 @@ class Upgrade:
             changes += f"; staying in the old process until {clock}: {reasons}"
         if not all(giver.done.called for giver in self.givers):
             changes += "; those not taken are offered again until then"
-        is_complete = not could_move(left)
+        ended = [giver.ended for giver in self.givers if giver.ended]
+        changes = "; ".join([changes, *ended])
+        is_complete = not (ended or could_move(left))
         details = {"moved": moved, "stays": left, "until": until, "complete": is_complete}
         return Report(ok=True, changes=changes, details=details)

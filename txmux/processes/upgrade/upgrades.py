@@ -137,6 +137,9 @@ class Upgrades:
                 resources.limits.expect(state["connections"])
                 transfers.expect(state.get("servers", ()))
                 self.expect_connections()
+            predecessor.count_back(
+                resources.counters
+            )  # workers take connections before this answers
             await self._accept(transfers)
             left_out = self._leave_out()
             self._serves(is_healthy)
@@ -318,6 +321,7 @@ class Upgrades:
             self._upgrade = None
             if self._successor is None:
                 resources.name_process(must=False)
+                self._count_for(upgrade.successor)
             self._settle()
         successor = upgrade.successor
         if not successor.channel.is_open:
@@ -331,18 +335,22 @@ class Upgrades:
     def _has_ended(self, how: str) -> str:
         """Serve again, if the successor ended by accident and this process is still there."""
         if self._successor is not None and not self._successor.leaves:
-            if self._successor.counting is not None:
-                descriptors, fields = self._successor.counting
-                try:
-                    self._resources.counters.take_over(descriptors, **fields)
-                except (MuxError, OSError) as problem:  # descriptors may have run out
-                    _log.error("the numbers of the new process are lost: {why}", why=problem)
+            self._count_for(self._successor)
             self._successor = None
         if not self._is_stopping:
             if not self.has_successor:
                 _log.error("the new process {how}; this one serves again", how=how)
             self._on_successor_ended()
         return how
+
+    def _count_for(self, successor: Successor) -> None:
+        """Read the counters of a successor that has died: connections that have moved go on in its workers."""
+        if successor.counting is not None:
+            descriptors, fields = successor.counting
+            try:
+                self._resources.counters.take_over(descriptors, **fields)
+            except (MuxError, OSError) as problem:  # descriptors may have run out
+                _log.error("the numbers of the new process are lost: {why}", why=problem)
 
     def serve_again(self, is_healthy: Callable[[], bool]) -> None:
         Deferred.fromCoroutine(self.report_exit(on=False))

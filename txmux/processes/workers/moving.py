@@ -44,6 +44,7 @@ class Giver:
         rounds: How many there have been.
         moved: How many connections have been moved.
         stays: How many have not, by the reason, in the last round.
+        ended: What is to be reported if the worker has ended meanwhile.
     """
 
     def __init__(self, worker: Worker, takers: Takers, is_needed: Callable[[], bool]) -> None:
@@ -52,6 +53,7 @@ class Giver:
         self._takers = takers
         self._is_needed = is_needed
         self.rounds = self.moved = 0
+        self.ended = ""
         self.stays: Counter[str] = Counter()
         self.done: Deferred[None] = Deferred.fromCoroutine(self._run())
 
@@ -61,20 +63,24 @@ class Giver:
             pause = _PAUSES[min(self.rounds, len(_PAUSES)) - 1]
             try:
                 await self._worker.pause(pause)
-            except GoneError:  # with all its connections
-                self.stays.clear()
+            except GoneError:
+                self._has_ended()
                 return
             if not self._is_needed():
                 return
             await self._round()
+
+    def _has_ended(self) -> None:
+        self.stays.clear()
+        self.ended = f"worker {self._worker.number + 1} ended before all its connections had moved"
 
     async def _round(self) -> None:
         try:
             answer = await self._hand_over()
             self.moved += answer["moved"]
             self.stays = Counter(answer["stays"])
-        except GoneError:  # with all its connections
-            self.stays.clear()
+        except GoneError:
+            self._has_ended()
         except (ChannelError, OSError) as problem:
             self.stays = Counter({"not taken": await self._count()})
             if not self.rounds:
