@@ -211,7 +211,7 @@ class Relay:
 
     @property
     def is_movable(self) -> bool:
-        """Whether it can be moved: its bytes do not pass through transports, and it is not ending."""
+        """Whether it can be moved, since its bytes do not pass through transports and it is not ending."""
         return not self.ending and isinstance(self._client, MovableSide)
 
     def suspend(self) -> RelayState:
