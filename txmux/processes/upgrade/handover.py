@@ -89,7 +89,7 @@ class Round:
 
     def __init__(self, connections: Iterable[Stream], takers: Sequence[Taker]) -> None:
         # So that several old processes do not begin with the same one.
-        self._takers = random.sample(takers, k=len(takers))
+        self._takers = random.sample(takers, k=len(takers))  # nosec B311
         in_order: list[Any] = sorted(connections, key=lambda one: one.accepted_at)
         self._left = deque(in_order)
         self._waiting: deque[Any] = deque()  # for a server: they move last, as they came
