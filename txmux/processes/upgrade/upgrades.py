@@ -4,7 +4,8 @@ Theory of operation. The old supervisor starts the new one and owns everything u
 new process has duplicates of the sockets and accepts nobody; after, the old one has them and accepts nobody. So at any moment either
 process can go on without the other:
 
-- The new one dies before the commit: it is as if there had been no upgrade.
+- The new one dies before the commit: the old one goes on as if there had been no upgrade, but for connections that its workers
+  have taken while they began to accept; these are as after the commit.
 - The old one dies before the commit: the new one, once it is ready, serves with the state that it has.
 - The new one dies after the commit: the old one, as long as it lives, serves again. Connections that have moved stay in the workers
   of the dead one until they end, and are counted here by the memory of its counters.
@@ -137,9 +138,8 @@ class Upgrades:
                 resources.limits.expect(state["connections"])
                 transfers.expect(state.get("servers", ()))
                 self.expect_connections()
-            predecessor.count_back(
-                resources.counters
-            )  # workers take connections before this answers
+            # Before workers accept: they take connections from then on, though the answer is yet to come.
+            predecessor.count_back(resources.counters)
             await self._accept(transfers)
             left_out = self._leave_out()
             self._serves(is_healthy)
