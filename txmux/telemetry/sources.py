@@ -1,0 +1,195 @@
+"""What txmux asks of the outside, such as Redis or name servers, and whether it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import attrs
+from twisted.logger import Logger
+
+from txmux.errors import printable
+from txmux.telemetry.formatting import duration
+
+Kind = Literal[
+    "acme",
+    "bans",
+    "certificates",
+    "consul",
+    "crowdsec",
+    "geo",
+    "limits",
+    "names",
+    "networks",
+]
+"""What is asked for. `tests/test_sources.py` has hostile peers for each."""
+
+_OVERDUE = 60.0  # seconds without a good answer after which the operator should know
+_MOST_REASONS = 10  # of one outage that are logged: a proxy may number its answers
+_LONGEST_WHY = 300
+
+
+@attrs.frozen
+class SourceState:
+    """Whether a source answers.
+
+    Attributes:
+        name: The kind and the address.
+        up: Whether its last answers were good.
+        age: Seconds since the last good answer; ``None`` if there never was one.
+        failing: For how many seconds it has been asked in vain; 0 if it has not.
+        is_overdue: Whether that has been so for long.
+        why: Why the last question had no good answer.
+        effect: What that means for the service.
+    """
+
+    name: str
+    up: bool
+    age: float | None
+    failing: float
+    is_overdue: bool
+    why: str
+    effect: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.name}: no good answer for {duration(self.failing)}: {self.why}; {self.effect}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"source": self.name, "up": self.up, "age": self.age, "why": self.why}
+
+
+class Source:
+    """One server, service or file that is asked, and how that went. It logs a line when it fails, for each new reason, and when it is good again.
+
+    Args:
+        kind: What is asked for.
+        address: Where; kind and address name it.
+        effect: What it means for the service while there is no good answer.
+        seconds: A monotonic clock.
+        steady: For how many seconds it has to fail, or to be good, until that counts.
+        logs: Whether it logs; those of workers are logged by the supervisor, see `SourceLog`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        kind: Kind,
+        address: str,
+        effect: str,
+        seconds: Callable[[], float],
+        *,
+        steady: float = 0.0,
+        logs: bool = True,
+    ) -> None:
+        self.name = f"{kind} {address}"
+        self.effect = effect
+        self.up = True
+        self.why = ""
+        self._seconds = seconds
+        self._steady = steady
+        self._logs = logs
+        self._open = 0
+        self._since: float | None = None
+        self._failed_at = 0.0
+        self._answered_at: float | None = None
+        self._failures = 0
+        self._logged: set[str] = set()
+
+    def asked(self) -> None:
+        """Record that a question is on its way; `answered`, `failed` or `dropped` ends it."""
+        self._open += 1
+        if self._since is None:
+            self._since = self._seconds()
+
+    def dropped(self) -> None:
+        """Record that a question was withdrawn, which says nothing of the source."""
+        self._close()
+        if not self._open and not self._failures:
+            self._since = None
+
+    def answered(self) -> None:
+        """Record a good answer."""
+        self._close()
+        self._answered_at = now = self._seconds()
+        if self._failures and now - self._failed_at < self._steady:
+            return
+        self._since = now if self._open else None
+        self._failures = 0
+        self.why = ""
+        if not self.up or self._logged:
+            self.up = True
+            self._logged.clear()
+            if self._logs:
+                self._log.info("{name} answers again", name=self.name)
+
+    def failed(self, why: str) -> None:
+        """Record that there is no good answer, and why."""
+        self._close()
+        now = self._failed_at = self._seconds()
+        self._since = now if self._since is None else self._since
+        self._failures += 1
+        self.why = printable(why, _LONGEST_WHY)
+        if now - self._since < self._steady:
+            return
+        self.up = False
+        if self.why not in self._logged and len(self._logged) < _MOST_REASONS:
+            self._logged.add(self.why)
+            if self._logs:
+                self._log.warn(
+                    "{name}: {why}; {effect}", name=self.name, why=self.why, effect=self.effect
+                )
+
+    def _close(self) -> None:
+        self._open = max(0, self._open - 1)
+
+    def state(self) -> SourceState:
+        now = self._seconds()
+        failing = 0.0 if self._since is None else now - self._since
+        # One datagram may be lost.
+        is_sure = bool(self._failures and self._open) or self._failures > 1
+        is_silent = bool(self._open) and not self._failures
+        age = None if self._answered_at is None else now - self._answered_at
+        overdue = failing >= _OVERDUE and (is_sure or is_silent)
+        why = self.why or ("no answer yet" if overdue else "")
+        return SourceState(
+            self.name, self.up and not overdue, age, failing, overdue, why, self.effect
+        )
+
+
+def worst(states: Iterable[SourceState]) -> list[SourceState]:
+    """Return one state for each name: that of the process where it is worst, which is the one without an answer for the longest time."""
+    found: dict[str, SourceState] = {}
+    for one in states:
+        before = found.get(one.name)
+        if before is None or (one.up, -one.failing) < (before.up, -before.failing):
+            found[one.name] = one
+    return [*found.values()]
+
+
+class SourceLog:
+    """Logs when sources of workers fail, and are good again: once for all workers."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._down: set[str] = set()
+
+    def record(self, states: Iterable[SourceState]) -> None:
+        states = [*states]
+        for one in states:
+            if not one.up and one.name not in self._down:
+                self._down.add(one.name)
+                self._log.warn(
+                    "{name}: {why}; {effect}", name=one.name, why=one.why, effect=one.effect
+                )
+            elif one.up and one.name in self._down:
+                self._down.discard(one.name)
+                self._log.info("{name} answers again", name=one.name)
+        self._down &= {one.name for one in states}
+
+
+def overdue(states: Iterable[SourceState]) -> Iterator[tuple[str, str]]:
+    """Yield what needs a person: what it is about, and a sentence."""
+    yield from (("sources", one.sentence) for one in states if one.is_overdue)
