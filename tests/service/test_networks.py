@@ -124,9 +124,9 @@ class FileTest(NetworksCase):
             for _ in range(150):
                 self.time.advance(0.1)
                 await self.running.control.missing()
-        told = [str(e["problem"]) for e in events if "access.lists" in e["log_namespace"]]
+        told = [str(e["why"]) for e in events if "telemetry.sources" in e["log_namespace"]]
         self.assertEqual(len(told), 1)
-        self.assertIn("list.txt:2: 'nonsense' is not a network", told[0])
+        self.assertIn("line 2: 'nonsense' is not a network", told[0])
         self.assertFalse(await self.is_let_in(port))
 
     async def test_descriptors(self) -> None:
@@ -227,12 +227,13 @@ class CrowdSecTest(NetworksCase):
         await self.begin(f"deny = crowdsec:{played.url}\n", settings="crowdsec_key = key\n")
         await self.after(11, lambda: len(played.asked) == 2)
         played.wrong = 500
-        await self.after(71, lambda: bool(self.running.control._lists.problems))
+        (source,) = self.running.control._lists.sources()
+        await self.after(71, lambda: source.state().is_overdue)
         (told,) = (await self.running.control.status())["attention"]
-        self.assertIn(f"crowdsec:{played.url} have not been up to date for ", told["text"])
+        self.assertIn(f"crowdsec {played.url}: no good answer for ", told["text"])
         self.assertIn(": it answers 500", told["text"])
         played.wrong = None
-        await self.after(81, lambda: not self.running.control._lists.problems)
+        await self.after(81, lambda: not source.state().is_overdue)
         self.assertEqual((await self.running.control.status())["attention"], [])
 
 

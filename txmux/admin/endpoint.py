@@ -138,7 +138,7 @@ class AdminEndpoints:
             if key not in self._ports:
                 self._ports[key] = self._listen(key, setting, sockets[key])
             self._clients[key].site.guard.token = self._token
-        if (self._ports or failed) and not self._sampling.running:
+        if not self._sampling.running:
             self._sampling.start(_SAMPLING)
 
     def _sample(self) -> Deferred[None]:

@@ -197,6 +197,12 @@ def _service(add: _Metrics, counts: Counts) -> None:
         value=gauges.generations,
     )
     add.gauge("cluster_up", "Whether the Redis that shares limits answers.", value=gauges.cluster)
+    up = add.gauge("source_up", "Whether what txmux asks of others is answered.", "source")
+    age = add.gauge("source_age_seconds", "Seconds since the last good answer.", "source")
+    for state in gauges.outside:
+        up.add_metric([state.name], state.up)
+        if state.age is not None:
+            age.add_metric([state.name], state.age)
     build = add.gauge("build_info", "Versions of txmux and of Python.", "version python")
     build.add_metric([__version__, platform.python_version()], 1)
     rules = add.gauge("rules_info", "The SHA-256 of the current rules.", "sha")

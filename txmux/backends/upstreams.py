@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from txmux.errors import MuxError
 from txmux.rules.model import Backend, Outcome, Rules, Wake
 from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.telemetry.sources import Source
 
 if TYPE_CHECKING:
     from txmux.backends.connect.tls import BackendTLS
@@ -102,6 +103,10 @@ class Upstreams:
             self._name_cache = NameCache(self._reactor)
         seconds = self._clock.seconds
         return Destinations(backend, self._name_cache, self._leads_here, seconds)
+
+    def sources(self) -> Iterator[Source]:
+        """Return the name servers and the like that this process asks."""
+        yield from ()
 
     def apply_overrides(
         self, orders: ServerOverrides, held: Mapping[str, float] = MappingProxyType({})

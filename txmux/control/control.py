@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -50,6 +50,7 @@ from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals, unrouted
 from txmux.telemetry.formatting import counted, duration
+from txmux.telemetry.sources import Source, SourceLog, worst
 
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates
@@ -110,6 +111,7 @@ class Control:
         )
         self._lists = ListUpdates(reactor, self.feed)
         self._sharing = Sharing(reactor, self.bans)
+        self._source_log = SourceLog()
 
     def use_rules(self, rules: Rules) -> None:
         self.rules = rules
@@ -175,7 +177,6 @@ class Control:
             *(("token", problem.message) for problem in readable_secrets(self.rules)),
             *(self._renewed.attention() if self._renewed is not None else ()),
             *(("bans", problem) for problem in self._sharing.problems),
-            *(("lists", problem) for problem in self._lists.problems),
         ]
         attention = [{"what": what, "text": text} for what, text in found]
         bans = {"active": len(self.bans), "shared": self._sharing.state}
@@ -209,7 +210,16 @@ class Control:
         shown = [] if self.state is None else self.state.upstreams.certificates()
         to_servers = [(backend.name, *certificate) for backend, certificate in shown]
         acme = {} if self._renewed is None else self._renewed.seconds_left()
-        return attrs.evolve(gauges, stale=self._stale(), to_servers=to_servers, acme=acme)
+        outside = worst([*(one.state() for one in self._sources()), *gauges.outside])
+        return attrs.evolve(
+            gauges, stale=self._stale(), to_servers=to_servers, acme=acme, outside=outside
+        )
+
+    def _sources(self) -> Iterator[Source]:
+        """Return what this process asks of others; workers report theirs."""
+        yield from self._lists.sources()
+        if self.state is not None:
+            yield from self.state.upstreams.sources()
 
     def _stale(self) -> Mapping[tuple[str, str], tuple[float | None, str]]:
         return {} if self.state is None else self.state.upstreams.stale()
@@ -244,7 +254,8 @@ class Control:
 
     async def sample(self) -> None:
         """Record the counters for the rates in `status` and the history; called every few seconds."""
-        await self._ask(messages.COUNT)
+        answers = await self._ask(messages.COUNT)
+        self._source_log.record(Gauges.of(answer for _, answer in answers.answers).outside)
         self.rates.note(*self._totals())
 
     def _totals(self) -> tuple[dict[str, int], int]:

@@ -5,6 +5,8 @@ from heapq import nsmallest
 from operator import itemgetter
 from typing import Any
 
+import attrs
+
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
 from txmux.control.connection_row import row_of
@@ -102,7 +104,8 @@ class WorkerAnswers:
         for one in self._serving.connections():
             one.count_bytes()
         self._serving.runtime.counters.process.spliced(SPLICED.take_count())
-        return _gauges_of(self._serving) if gauges else {}
+        states = [attrs.astuple(one.state()) for one in self._serving.upstreams.sources()]
+        return {"source_states": states, **(_gauges_of(self._serving) if gauges else {})}
 
     async def _those(self, filters: Filters) -> AsyncIterator[Served]:
         turns = Turns()

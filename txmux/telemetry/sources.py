@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -53,14 +53,23 @@ class SourceState:
 
     @property
     def sentence(self) -> str:
-        return f"{self.name}: no good answer for {duration(self.failing)}: {self.why}; {self.effect}"
+        return (
+            f"{self.name}: no good answer for {duration(self.failing)}: {self.why}; {self.effect}"
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {"source": self.name, "up": self.up, "age": self.age, "why": self.why}
 
+    @classmethod
+    def read(cls, rows: Iterable[Sequence[Any]]) -> list[SourceState]:
+        """Read states of a worker, each as `attrs.astuple` writes it."""
+        return [cls(*row) for row in rows if len(row) == len(attrs.fields(cls))]
+
 
 class Source:
-    """One server, service or file that is asked, and how that went. It logs a line when it fails, for each new reason, and when it is good again.
+    """One server, service or file that is asked, and how that went.
+
+    It logs a line when it fails, for each new reason, and when it is good again.
 
     Args:
         kind: What is asked for.
@@ -122,7 +131,7 @@ class Source:
             self.up = True
             self._logged.clear()
             if self._logs:
-                self._log.info("{name} answers again", name=self.name)
+                self._log.info("{name}: good again", name=self.name)
 
     def failed(self, why: str) -> None:
         """Record that there is no good answer, and why."""
@@ -186,10 +195,5 @@ class SourceLog:
                 )
             elif one.up and one.name in self._down:
                 self._down.discard(one.name)
-                self._log.info("{name} answers again", name=one.name)
+                self._log.info("{name}: good again", name=one.name)
         self._down &= {one.name for one in states}
-
-
-def overdue(states: Iterable[SourceState]) -> Iterator[tuple[str, str]]:
-    """Yield what needs a person: what it is about, and a sentence."""
-    yield from (("sources", one.sentence) for one in states if one.is_overdue)

@@ -101,12 +101,9 @@ class CrowdSec:
             self._is_known = False
             self._failed += 1
             self._skip = min(2**self._failed // 2, _LONGEST_WAIT) - 1
-            was_reported, self.problem = bool(self.problem), str(problem)
-            if not was_reported:
-                message = "CrowdSec at {url}: {problem}; keeping the bans known so far, retrying"
-                self._log.error(message, url=self._url, problem=problem)
+            self.problem = str(problem)
             return
-        if self.problem or not self._is_known:
+        if not self._is_known and not self.problem:
             self._log.info("CrowdSec at {url}: receiving its bans", url=self._url)
         self._is_known, self.problem = True, ""
         self._failed = self._skip = 0

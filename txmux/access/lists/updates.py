@@ -22,7 +22,7 @@ from txmux.net.turns import Turns
 from txmux.rules.model import IPNetwork, NetworkSet, Rules
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
-from txmux.telemetry.formatting import duration
+from txmux.telemetry.sources import Kind, Source
 
 _FILES = 4.0
 """Seconds between two looks at a file: a change holds within 10 s, also in a worker that is busy."""
@@ -30,7 +30,6 @@ _FILES = 4.0
 _CROWDSEC = 10.0
 
 _UNSURE = 2_000_000_000  # nanoseconds in which a file may change twice and still look the same
-_LOST = 60.0  # seconds after which the operator should know that networks are not up to date
 
 
 class ListSource(Protocol):
@@ -83,7 +82,7 @@ class NetworksFile:
         return WatchedFile(self.path)
 
     async def fetch_changes(self) -> Packed | None:
-        """Return its networks, if they are different now. A file that cannot be read, or is wrong, changes nothing and is logged once."""
+        """Return its networks, if they are different now. A file that cannot be read, or is wrong, changes nothing."""
         try:
             data = self._watched.read()
             if data is None:
@@ -94,21 +93,15 @@ class NetworksFile:
                 return None
             networks = await Turns().run(_networks(text))
         except OSError as error:
-            self._is_wrong(f"cannot read '{self.path}': {error.strerror}")
+            self.problem = f"cannot read it: {error.strerror}"
             return None
         except BadFileError as error:
-            self._is_wrong(f"{self.path}:{error}")
+            self.problem = f"line {error}"
             return None
         self.text = text
         self.problem = ""
         self._log.info("{path}: {count} networks", path=str(self.path), count=len(networks))
         return pack(networks)
-
-    def _is_wrong(self, problem: str) -> None:
-        if problem != self.problem:
-            self.problem = problem
-            message = "{problem}; keeping its previous networks, correct it"
-            self._log.error(message, problem=problem)
 
 
 def _networks(text: str) -> Generator[None, None, NetworkSet]:
@@ -136,15 +129,16 @@ class _Database:
         try:
             data = self._watched.read()
         except OSError as error:  # it is being exchanged, or it is missed when it is read
-            self.problem = f"cannot read '{path}': {error.strerror}"
+            self.problem = f"cannot read it: {error.strerror}"
             return None
         if data is None:
             return None
         try:
             read_geo_database(path, data)
             self.problem = ""
-        except GeoDatabaseError as error:  # each process finds that out by itself
+        except GeoDatabaseError as error:
             self.problem = str(error)
+            return None
         known, self._is_known = self._is_known, True
         return hash(data) if known else None
 
@@ -154,15 +148,13 @@ class _WatchedList:
     """A source that is watched.
 
     Attributes:
-        what: Identifies the source; one with another value replaces it.
-        since: When it was first found not to be up to date, by the reactor's time; ``None`` if it is.
+        what: Identifies it; one with another value replaces it.
     """
 
     what: object
     source: ListSource
+    health: Source
     polling: LoopingCall
-    since: float | None = None
-    why: str = ""
 
 
 class ListUpdates:
@@ -187,7 +179,8 @@ class ListUpdates:
             if name not in self._watched:
                 polling = LoopingCall(self._poll, name)
                 polling.clock = self._reactor
-                self._watched[name] = _WatchedList(what, make(), polling)
+                health = Source(*_described(name), self._reactor.seconds)
+                self._watched[name] = _WatchedList(what, make(), health, polling)
                 polling.start(seconds).addErrback(partial(self._log.failure, "networks"))
 
     def _sources_of(
@@ -215,22 +208,19 @@ class ListUpdates:
 
         return CrowdSec(self._reactor, url, key)
 
-    @property
-    def problems(self) -> list[str]:
-        """What needs a person: a sentence for each of which the networks have not been up to date for long."""
-        now = self._reactor.seconds()
-        return [
-            f"networks of {name} have not been up to date for {duration(now - one.since)}: {one.why}"
-            for name, one in self._watched.items()
-            if one.since is not None and now - one.since > _LOST
-        ]
+    def sources(self) -> Iterator[Source]:
+        yield from (watched.health for watched in self._watched.values())
 
     def _poll(self, name: str) -> Deferred[None]:
         one = self._watched[name]
 
         async def look() -> None:
+            one.health.asked()
             found = await one.source.fetch_changes()
-            self._note(one, one.source.problem)
+            if one.source.problem:
+                one.health.failed(one.source.problem)
+            else:
+                one.health.answered()
             if found is not None and name in self._watched:
                 is_place = name.startswith(f"{PLACES}:")
                 self._publish({PLACES if is_place else name: found})
@@ -238,18 +228,20 @@ class ListUpdates:
         looked = Deferred.fromCoroutine(look())
         return looked.addErrback(self._failed, name, one)
 
-    def _note(self, one: _WatchedList, why: str) -> None:
-        one.why = why
-        if not why:
-            one.since = None
-        elif one.since is None:
-            one.since = self._reactor.seconds()
-
     def _failed(self, failure: Failure, name: str, one: _WatchedList) -> None:
-        self._note(one, cause_of(failure.value))
+        one.health.failed(cause_of(failure.value))
         self._log.failure("cannot update the networks of {name}", failure, name=name)
 
     def stop(self) -> None:
         for one in self._watched.values():
             one.polling.stop()
         self._watched.clear()
+
+
+def _described(name: str) -> tuple[Kind, str, str]:
+    """Return the kind of a source, its address, and what holds while it fails."""
+    kind, _, address = name.partition(":")
+    if kind == "crowdsec":
+        return "crowdsec", address, "the bans known so far stay until they end"
+    is_geo = kind == PLACES
+    return "geo" if is_geo else "networks", address, "its previous contents stay in use; correct it"

@@ -280,6 +280,7 @@ _FORMS: dict[str, Any] = {
         "descriptors": {"open": int, "max": int},
         "certificates": [{"route": str, "file": str, "expires": float}],
         "bans": {"active": int, "shared": str | None},
+        "sources": [{"source": str, "up": bool, "age": float | None, "why": str}],
         "attention": [{"what": str, "text": str}],
     },
     "Ready": {"ready": bool, "missing": [str], "stale": [str]},

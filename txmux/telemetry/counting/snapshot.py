@@ -30,6 +30,7 @@ from txmux.telemetry.counting.counter_groups import (
 from txmux.telemetry.counting.counters import Counters, CountersReading
 from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
 from txmux.telemetry.formatting import certificate_end, duration
+from txmux.telemetry.sources import SourceState
 
 _MATCHES, _DRY, _LAST, _IN, _OUT = (
     ROUTE.at[name] for name in ("matches", "dry run matches", "last match", "bytes in", "bytes out")
@@ -135,6 +136,7 @@ class Gauges:
         held: How many clients wait for a server, by backend.
         acme: By name, in how many seconds a certificate expires that comes by ACME; 0 if there is none yet.
         to_servers: Certificates that servers are shown: the backend, the file and when it expires.
+        outside: Whether what txmux asks of others is answered.
     """
 
     generations: int = 1
@@ -148,6 +150,7 @@ class Gauges:
     to_servers: Sequence[tuple[str, str, float]] = ()
     held: Mapping[str, int] = attrs.field(factory=dict)
     acme: Mapping[str, float] = attrs.field(factory=dict)
+    outside: Sequence[SourceState] = ()
 
     def stale_ages(self) -> dict[tuple[str, str], str]:
         """Describe, by backend and server, how old the addresses are that cannot be looked up again."""
@@ -173,6 +176,7 @@ class Gauges:
             yield "descriptors", f"file descriptors are running out: {opened} of {most} are open"
         yield from (("tls", trouble) for trouble in self.troubles)
         yield from (("names", sentence) for sentence in self.stale_sentences())
+        yield from (("sources", state.sentence) for state in self.outside if state.is_overdue)
 
     def as_json(self) -> dict[str, Any]:
         opened, most = self.descriptors
@@ -182,6 +186,7 @@ class Gauges:
                 {"route": route, "file": file, "expires": until}
                 for route, file, until in self.certificates
             ],
+            "sources": [state.as_json() for state in self.outside],
         }
 
     @classmethod
@@ -219,6 +224,9 @@ class Gauges:
                 dict.fromkeys(trouble for found in _all(answers, "troubles") for trouble in found)
             ),
             held=held,
+            outside=SourceState.read(
+                row for rows in _all(answers, "source_states") for row in rows
+            ),
         )
 
 
