@@ -26,7 +26,8 @@ from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load
 from txmux.access import bans
 from txmux.access.bans import Ban, banned_network, written
-from txmux.access.shared.bans import SharedBans, SharingTimes
+from txmux.access.shared.bans import SharedBans
+from txmux.access.shared.client import SharingTimes
 from txmux.rules.model.settings import Store
 
 _RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n%s[listen x]\nendpoint = 127.0.0.1:0\n"

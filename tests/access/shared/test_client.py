@@ -1,16 +1,29 @@
-"""Tests of a connection that is made again whenever it is gone."""
+"""Tests of a connection that is made again whenever it is lost."""
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
-from txredisapi import RedisProtocol  # type: ignore[import-untyped]
 
 from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, listen, reactor
-from txmux.access.shared.client import RedisClient, RedisConnection
+from tests.support.peers import Peer, PeerFactory, listen, reactor
+from txmux.access.shared.client import RedisClient, RedisConnection, SharingTimes
 from txmux.rules.model.settings import Store
+
+
+class _Redis(Peer):
+    """Answers each command with the same."""
+
+    reply = b":0\r\n"
+
+    def dataReceived(self, data: bytes) -> None:
+        self.send(self.reply * data.count(b"*"))
+
+
+def _answering(reply: bytes) -> Callable[[], Peer]:
+    return type("_Answering", (_Redis,), {"reply": reply})
 
 
 class ConnectionTest(TestCase):
@@ -18,14 +31,12 @@ class ConnectionTest(TestCase):
 
     def setUp(self) -> None:
         self.time = VirtualTime()
-        self.redis = PeerFactory()
+        self.redis = PeerFactory(_Redis)
         port = listen(self, self.redis)
         self.came: list[float] = []
         self.up: list[Any] = []
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
-        self.link = RedisConnection(
-            self.time, store, None, RedisProtocol, self.is_up, lambda _: None
-        )
+        self.link = RedisConnection(self.time, store, None, self.is_up, lambda _: None)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
         self.link.start()
 
@@ -42,7 +53,7 @@ class ConnectionTest(TestCase):
     async def again(self) -> float:
         count, begun = len(self.came), self.time.seconds()
         if self.up:
-            self.link.drop()
+            self.link.drop("a test")
         while len(self.came) == count:
             await deferLater(reactor, 0)
             if self.link._again is not None:
@@ -54,22 +65,42 @@ class ConnectionTest(TestCase):
         self.assertLess(await self.again(), 1)
         waited = sum([await self.again() for _ in range(40)])
         self.assertGreater(waited, 100)
-        self.time.advance(20)
+        self.time.advance(9)
+        self.time.advance(9)
         self.assertLess(await self.again(), 1)
 
 
-class SubscribedTest(TestCase):
+class ClientTest(TestCase):
     timeout = 120
 
-    async def test_silent_redis_counts_as_away_and_is_reconnected(self) -> None:
-        port = listen(self, PeerFactory())
+    async def why(self, build: Callable[[], Peer], *, channel: str = "") -> str:
+        """Have a client find, twice, that it cannot use a server, and return why."""
+        port = listen(self, PeerFactory(build))
         why: list[str] = []
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
         client = RedisClient(
-            reactor, store, None, self.fail, why.append, patience=0.05, channel="x"
+            reactor,
+            store,
+            None,
+            self.fail,
+            why.append,
+            times=SharingTimes(patience=0.05),
+            channel=channel,
         )
         self.addCleanup(client.stop)
         client.start()
         while len(why) < 2:
             await deferLater(reactor, 0.005)
-        self.assertIn("it did not answer SUBSCRIBE within 0.05 s", why)
+        (found,) = {*why}
+        return found
+
+    async def test_silent(self) -> None:
+        self.assertEqual(await self.why(Peer, channel="x"), "no answer within 0.05 s")
+
+    async def test_replica_and_loading(self) -> None:
+        for reply, why in (
+            (b"-READONLY You can't write against a read only replica.\r\n", "name the master"),
+            (b"-LOADING Redis is loading the dataset in memory\r\n", "it is loading its data"),
+            (b"*1\r\n" * 10_000, "arrays of more than 4 levels"),
+        ):
+            self.assertIn(why, await self.why(_answering(reply)))

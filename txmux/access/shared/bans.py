@@ -19,7 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txmux.access.bans import FULL, Ban, Change, ServiceBans, banned_network, written
-from txmux.access.shared.client import RedisClient
+from txmux.access.shared.client import SHARING_TIMES, RedisClient, SharingTimes
 from txmux.errors import printable
 from txmux.rules.model import IPNetwork
 from txmux.rules.model.settings import Store
@@ -77,16 +77,6 @@ class _UnconfirmedChange:
     received: list[Any] = attrs.field(factory=list)
 
 
-@attrs.frozen
-class SharingTimes:
-    """Seconds."""
-
-    pings: float = 10.0  # between two questions whether Redis is there
-    patience: float = 5.0  # in which it has to answer
-    compared: float = 300.0  # between two comparisons of all bans
-    lost: float = 60.0  # after which the operator should know that it cannot be reached
-
-
 class SharedBans:
     """Publishes bans to other machines, and applies theirs."""
 
@@ -99,7 +89,7 @@ class SharedBans:
         password: Path | None,
         bans: ServiceBans,
         now: Callable[[], float] = time.time,
-        times: SharingTimes = SharingTimes(),
+        times: SharingTimes = SHARING_TIMES,
     ) -> None:
         self._reactor = reactor
         self._store = store
@@ -124,7 +114,7 @@ class SharedBans:
             password,
             self._can_share,
             self._is_away,
-            patience=times.patience,
+            times=times,
             channel=_CHANNEL,
             on_message=self._receive,
         )
@@ -168,7 +158,6 @@ class SharedBans:
         client = self._client
         if client.redis is not None:
             client.run(self._ask_time(client.redis))
-            client.run(client.ping_channel())
             if self._state == "complete" and seconds - self._compared_at >= self._times.compared:
                 client.run(self._compare(client.redis))
         problems = self._problems()
@@ -201,7 +190,7 @@ class SharedBans:
 
     async def _ask_time(self, redis: Any) -> None:
         before = self._now()
-        seconds, microseconds = await redis.time()
+        seconds, microseconds = await redis.execute("TIME")
         # An answer that was delayed in this process gives no precise time.
         after = self._now()
         if 0 <= after - before < _SURE:
@@ -237,7 +226,7 @@ class SharedBans:
                 left = max(_SURE, ban.until - self._now())
                 expiry = math.ceil(1000 * left)
         arguments = [f"{age:.6f}", left, expiry, json.dumps(record).removeprefix("{"), _CHANNEL]
-        return await redis.eval(_WRITE, [_PREFIX + written(network)], arguments)
+        return await redis.execute("EVAL", _WRITE, 1, _PREFIX + written(network), *arguments)
 
     # Changes that other machines publish.
 
@@ -270,12 +259,11 @@ class SharedBans:
         known: set[IPNetwork] = set()
         left_out: set[IPNetwork] = set()
         before = {*self._left_out}
-        cursor = "0"
+        cursor: Any = 0
         while True:
-            cursor, found = await redis.eval(_READ, [], [cursor, f"{_PREFIX}*", _AT_ONCE])
-            text = found.decode(errors="replace") if isinstance(found, bytes) else found
-            left_out.update(await self._bans.merge(self._changes(text.split("\n"), known)))
-            if cursor == "0":
+            cursor, found = await redis.execute("EVAL", _READ, 0, cursor, f"{_PREFIX}*", _AT_ONCE)
+            left_out.update(await self._bans.merge(self._changes(found.split(b"\n"), known)))
+            if cursor == b"0":
                 break
         # Those that were received meanwhile may not have been among what was read.
         self._left_out = left_out | (self._left_out - before)

@@ -4,57 +4,38 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeAlias
 
 import attrs
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-untyped]
 
-from txmux.errors import MuxError, cause_of
+from txmux.errors import cause_of
 from txmux.files import read_bytes
+from txmux.net.redis import RedisError, RedisProtocol
 from txmux.rules.model.settings import Store
 
-_PATIENCE = 5.0  # seconds to connect and to authenticate in
 _SHORTEST, _LONGEST = 0.5, 15.0  # seconds between two attempts
 
+_Words: TypeAlias = "tuple[str | float, ...]"
+_WRITE: _Words = ("PEXPIRE", "txmux:up", 0)
+"""A change that changes nothing, which a replica refuses, as does a server that is loading its data."""
 
-class StoreError(MuxError):
-    """Redis cannot be used."""
+
+@attrs.frozen
+class SharingTimes:
+    """Seconds."""
+
+    pings: float = 10.0  # after which a connection that is idle is checked
+    patience: float = 5.0  # to connect, and for each answer
+    compared: float = 300.0  # between two comparisons of all bans
+    lost: float = 60.0  # after which the operator should know that Redis cannot be reached
 
 
-class _RedisFactory(Factory):
-    """What txredisapi's protocols expect of a factory: they report to it that a password or a database is refused."""
-
-    noisy = False
-    isLazy = False
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self.problem = ""
-
-    def buildProtocol(self, addr: object) -> Any:  # noqa: ARG002
-        made = self._make()
-        made.factory = self
-        lost = made.connectionLost
-
-        def connection_lost(why: Failure) -> None:
-            self.problem = self.problem or _why_no_tls(why)
-            lost(why)
-
-        made.connectionLost = connection_lost
-        return made
-
-    def stopTrying(self) -> None:
-        """Ignore that: `RedisConnection` decides whether it is tried again."""
-
-    def connectionError(self, why: object) -> None:
-        self.problem = str(why)
+SHARING_TIMES = SharingTimes()
 
 
 @attrs.define(eq=False, slots=False)
@@ -62,59 +43,58 @@ class RedisConnection:
     """Connects, and connects again: the first time at once, then after times that double, until a connection has lasted.
 
     Args:
-        make: Makes the protocol, of txredisapi, from its keyword arguments.
-        up: Called once the protocol can be used.
-        down: Called with the reason once it cannot, or could not be made; not again while that lasts.
+        up: Called once commands can be sent.
+        down: Called with the reason for each attempt that has failed, and when a connection is lost.
+        check: The command by which a connection is checked.
+        first: A command at the start of each connection.
+        on_message: See `RedisProtocol`.
     """
 
     _reactor: Any
     _store: Store
     _password: Path | None
-    _make: Callable[..., Any]
     _up: Callable[[], object]
     _down: Callable[[str], object]
+    _check: _Words = _WRITE
+    _first: _Words = ()
+    _on_message: Callable[[bytes], object] | None = None
+    _times: SharingTimes = SHARING_TIMES
     _wait = _SHORTEST
     _up_at = 0.0
-    _is_reported = False
     _stopped = False
     _again: IDelayedCall | None = attrs.field(default=None, init=False)
     _trying: Deferred[Any] | None = attrs.field(default=None, init=False)
-    protocol: Any = attrs.field(default=None, init=False)
+    _made: RedisProtocol | None = attrs.field(default=None, init=False)
+    protocol: RedisProtocol | None = attrs.field(default=None, init=False)
 
     def start(self) -> None:
         self._again = None
-        if not self._stopped:
-            self._trying = Deferred.fromCoroutine(self._connect())
-            self._trying.addErrback(self._failed)
+        self._trying = Deferred.fromCoroutine(self._connect())
+        self._trying.addErrback(self._failed)
 
     async def _connect(self) -> None:
-        factory = _RedisFactory(self._protocol_of)
-        endpoint = await self._endpoint()
-        connecting = endpoint.connect(factory)
-        connecting.addTimeout(_PATIENCE, self._reactor)
-        protocol: Any = await connecting
-        lost = protocol.whenDisconnected()
-        ready = protocol.whenConnected()
-        first: Deferred[Any] = Deferred(lambda _: protocol.transport.abortConnection())
-        for one, is_up in ((ready, True), (lost, False)):
-            one.addCallback(lambda _, is_up=is_up: None if first.called else first.callback(is_up))
-        first.addTimeout(_PATIENCE, self._reactor)
-        if not await first:
-            raise StoreError(factory.problem or "it closes the connection")
+        secret = self._secret()
+        factory = Factory.forProtocol(self._protocol)
+        factory.noisy = False
+        connecting: Any = (await self._endpoint()).connect(factory)
+        connecting.addTimeout(self._times.patience, self._reactor)
+        protocol: RedisProtocol = await connecting
+        self._made = protocol
+        protocol.lost.addCallback(self._lost)
+        if secret is not None:
+            await protocol.execute("AUTH", *filter(None, [self._store.user]), secret)
+        if self._store.database:
+            await protocol.execute("SELECT", self._store.database)
+        for words in (self._check, self._first):
+            if words:
+                await protocol.execute(*words)
+        protocol.check_each(self._times.pings, *self._check)
         self.protocol, self._trying = protocol, None
-        self._up_at, self._is_reported = self._reactor.seconds(), False
-        protocol.whenDisconnected().addCallback(lambda _: self._lost())
+        self._up_at = self._reactor.seconds()
         self._up()
 
-    def _protocol_of(self) -> Any:
-        store = self._store
-        password = self._secret()
-        return self._make(
-            convertNumbers=False,
-            password=password,
-            username=store.user or None,
-            dbid=store.database or None,
-        )
+    def _protocol(self) -> RedisProtocol:
+        return RedisProtocol(self._reactor, self._times.patience, self._on_message)
 
     def _secret(self) -> str | None:
         if self._password is None:
@@ -122,9 +102,9 @@ class RedisConnection:
         try:
             return read_bytes(self._password).decode().strip()
         except OSError as error:
-            raise StoreError(f"cannot read '{self._password}': {error.strerror}") from None
+            raise RedisError(f"cannot read '{self._password}': {error.strerror}") from None
         except UnicodeDecodeError:
-            raise StoreError(f"'{self._password}' is not text") from None
+            raise RedisError(f"'{self._password}' is not text") from None
 
     async def _endpoint(self) -> IStreamClientEndpoint:
         # Only a service that shares limits needs it, and it imports TLS.
@@ -135,7 +115,6 @@ class RedisConnection:
         )
 
         store = self._store
-        self._secret()  # what is wrong with it is reported before a connection is made
         if store.path is not None:
             at_path: IStreamClientEndpoint = UNIXClientEndpoint(self._reactor, str(store.path))
             return at_path
@@ -152,47 +131,53 @@ class RedisConnection:
         self._trying = None
         if self._stopped:
             return
-        if not self._is_reported:
-            self._is_reported = True
-            self._down(cause_of(failure.value))
+        why = cause_of(failure.value)
+        if self._made is not None:
+            self._made.end(why)
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST)
         # Not all machines come back in one moment.
         self._again = self._reactor.callLater(wait * random.uniform(0.8, 1.2), self.start)  # nosec B311  # noqa: S311 - not for secrets
+        self._down(why)
 
-    def _lost(self) -> None:
+    def _lost(self, why: str) -> None:
+        self._made = None
+        if self.protocol is None or self._stopped:
+            return
         self.protocol = None
-        if not self._stopped:
-            self._is_reported = True
-            self._down("the connection is gone")
-            # A Redis whose connection fails again and again is not queried for everything several times in a second.
-            lasted = self._reactor.seconds() - self._up_at
-            wait = _SHORTEST if lasted > _LONGEST else self._wait
-            self._wait = min(2 * wait, _LONGEST)
-            self._again = self._reactor.callLater(random.uniform(0, wait), self.start)  # nosec B311  # noqa: S311 - not for secrets
+        # A Redis whose connection fails again and again is not queried for everything several times in a second.
+        lasted = self._reactor.seconds() - self._up_at
+        wait = _SHORTEST if lasted > _LONGEST else self._wait
+        self._wait = min(2 * wait, _LONGEST)
+        self._again = self._reactor.callLater(random.uniform(0, wait), self.start)  # nosec B311  # noqa: S311 - not for secrets
+        self._down(why)
 
-    def drop(self) -> None:
+    def drop(self, why: str) -> None:
         if self.protocol is not None:
-            self.protocol.transport.abortConnection()
+            self.protocol.end(why)
 
     def stop(self) -> Deferred[Any]:
         self._stopped = True
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        waiting: list[Deferred[Any]] = []
         if self._trying is not None:
             self._trying.cancel()
-        if self.protocol is not None:
-            waiting.append(self.protocol.whenDisconnected())
-            # It reads a reply a turn, of as many as have come.
-            self.protocol.dataReceived = lambda *_: None
-            self.protocol.transport.abortConnection()
-            waiting += [deferLater(self._reactor, 0) for _ in range(2)]
-        return gatherResults(waiting)
+        made, lost = self._made, Deferred[Any]()
+        if made is None:
+            lost.callback(None)
+            return lost
+        made.lost.addBoth(lambda _: lost.callback(None))
+        made.end("the service is shutting down")
+        return lost
 
 
 class RedisClient:
-    """A connection to Redis, and a second one for a subscription, if a channel is given. If either is lost, both reconnect."""
+    """A connection to Redis, and a second one for a subscription, if a channel is given. If either is lost, both reconnect.
+
+    Args:
+        up: Called once `redis` can be used.
+        down: Called with the reason once it cannot, and again for each attempt that has failed.
+    """
 
     def __init__(
         self,
@@ -202,25 +187,22 @@ class RedisClient:
         up: Callable[[], object],
         down: Callable[[str], object],
         *,
-        patience: float | None = None,
+        times: SharingTimes = SHARING_TIMES,
         channel: str = "",
-        on_message: Callable[[Any], object] = lambda _: None,
+        on_message: Callable[[bytes], object] | None = None,
     ) -> None:
-        self._reactor = reactor
         self._up = up
         self._down = down
-        self._channel = channel
-        self._patience = patience or _PATIENCE
         self._busy: set[Deferred[Any]] = set()
         self._stopped = False
-        self.redis: Any = None
-        makers = [partial(RedisProtocol, replyTimeout=patience)]
+        self.redis: RedisProtocol | None = None
+        place = (reactor, store, password, self._connected, self._lost)
+        self._connections = [RedisConnection(*place, times=times)]
         if channel:
-            makers.append(partial(_Subscriber, on_message, replyTimeout=patience))
-        self._connections = [
-            RedisConnection(reactor, store, password, make, self._connected, self._lost)
-            for make in makers
-        ]
+            subscribing = ("SUBSCRIBE", channel)
+            self._connections.append(
+                RedisConnection(*place, ("PING",), subscribing, on_message, times)
+            )
 
     def start(self) -> None:
         for one in self._connections:
@@ -228,26 +210,14 @@ class RedisClient:
 
     def _connected(self) -> None:
         if all(one.protocol is not None for one in self._connections):
-            self.run(self._begin())
-
-    async def _begin(self) -> None:
-        first, *others = [one.protocol for one in self._connections]
-        for one in others:
-            subscribing = one.subscribe([self._channel])  # for which txredisapi has no time limit
-            subscribing.addTimeout(self._patience, self._reactor, onTimeoutCancel=_no_answer)
-            await subscribing
-        self.redis = first
-        self._up()
+            self.redis = self._connections[0].protocol
+            self._up()
 
     def _lost(self, why: str) -> None:
         self.redis = None
-        self._down(why)
         for one in self._connections:
-            one.drop()
-
-    async def ping_channel(self) -> None:
-        for one in self._connections[1:]:
-            await one.protocol.ping()
+            one.drop(why)
+        self._down(why)
 
     def run(self, work: Coroutine[Any, Any, object]) -> None:
         """Run something that asks Redis; if that fails, both connections are made again."""
@@ -259,7 +229,7 @@ class RedisClient:
     def _failed(self, failure: Failure) -> None:
         if isinstance(failure.value, FirstError):
             failure = failure.value.subFailure
-        if not self._stopped:
+        if not self._stopped and self.redis is not None:
             self._lost(cause_of(failure.value))
 
     def stop(self) -> Deferred[Any]:
@@ -268,31 +238,3 @@ class RedisClient:
         for one in [*self._busy]:
             one.cancel()
         return gatherResults([one.stop() for one in self._connections])
-
-
-class _Subscriber(SubscriberProtocol):  # type: ignore[misc]
-    """Calls a function with each published message."""
-
-    def __init__(self, on_message: Callable[[Any], object], **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._on_message = on_message
-
-    def messageReceived(self, pattern: object, channel: object, message: Any) -> None:  # noqa: ARG002
-        self._on_message(message)
-
-
-def _no_answer(_: object, seconds: float) -> NoReturn:
-    raise StoreError(f"it did not answer SUBSCRIBE within {seconds:g} s")
-
-
-def _why_no_tls(failure: Failure) -> str:
-    """Say why there was no TLS, if that was it; by names, since few import OpenSSL."""
-    problem: Any = failure.value
-    if failure.check("service_identity.exceptions.VerificationError"):
-        return "its certificate is for another name"
-    if not failure.check("OpenSSL.SSL.Error") or not problem.args:
-        return ""
-    why = ", ".join(str(reason) for *_, reason in problem.args[0])
-    if why == "certificate verify failed":
-        why = "its certificate is not valid, or not of an authority that this machine trusts"
-    return f"no TLS: {why}"

@@ -22,10 +22,10 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from txredisapi import ScriptDoesNotExist  # type: ignore[import-untyped]
 
 from txmux.access.shared.client import RedisClient
 from txmux.errors import cause_of, printable
+from txmux.net.redis import RedisProtocol
 from txmux.rules.model.settings import Store
 
 _SLOW = 0.02
@@ -319,7 +319,8 @@ class SharedRates:
     def _try(self) -> None:
         """Load the script, and see whether the answer comes in time."""
         self._again = None
-        if self._client is None:
+        redis = self._redis
+        if redis is None:
             return
         epoch = self._epoch
 
@@ -332,9 +333,13 @@ class SharedRates:
                     self._is_reported = False
                     self._log.info("{store} answers in time again", store=self._text())
 
-        loading: Deferred[Any] = self._client.redis.script_load(_SCRIPT)
+        loading: Deferred[Any] = redis.execute("SCRIPT", "LOAD", _SCRIPT)
         loading.addCallbacks(loaded, lambda failure: self._refused(failure, epoch))
         self._request_sent()
+
+    @property
+    def _redis(self) -> RedisProtocol | None:
+        return None if self._client is None else self._client.redis
 
     def _text(self) -> str:
         return self._used[0].text if self._used[0] else "Redis"
@@ -369,7 +374,7 @@ class SharedRates:
 
     def _pause(self, why: str) -> None:
         self._down()
-        if self._client is None or self._client.redis is None:
+        if self._redis is None:
             return
         if not self._is_reported:
             self._is_reported = True
@@ -379,14 +384,15 @@ class SharedRates:
         self._wait = min(2 * self._wait, _LONGEST)
 
     def ask(
-        self, key: str, arguments: tuple[object, ...], answered: Callable[[int, float], None]
+        self, key: str, arguments: tuple[str | int, ...], answered: Callable[[int, float], None]
     ) -> bool:
         """Run the script, if that can be, and give `answered` what it returns, its second number in seconds; returns whether it can."""
         now = self.seconds()
         if math.floor(now) != self._second:
             self._second, self._questions = math.floor(now), 0
         self._questions += 1
-        if self._questions > _MOST_QUESTIONS or not self.is_up or self._client is None:
+        redis = self._redis
+        if self._questions > _MOST_QUESTIONS or not self.is_up or redis is None:
             return False
         epoch = self._epoch
 
@@ -397,13 +403,13 @@ class SharedRates:
                 answered(granted, wait / 1e6)
 
         def failed(failure: Any) -> None:
-            if failure.check(ScriptDoesNotExist) and epoch == self._epoch:
+            if getattr(failure.value, "code", "") == "NOSCRIPT" and epoch == self._epoch:
                 self._down()  # an operator has cleared all scripts
                 self._try()
             else:
                 self._refused(failure, epoch)
 
-        asking: Deferred[Any] = self._client.redis.evalsha(_SHA, [key], [*map(str, arguments)])
+        asking = redis.execute("EVALSHA", _SHA, 1, key, *arguments)
         asking.addCallbacks(returned, failed)
         asking.addErrback(lambda failure: self._refused(failure, epoch))
         self._request_sent()

@@ -91,8 +91,6 @@ def _store(reading: RulesReading, text: str) -> Store:
             found = _at_host(text, urlsplit(text))
     if found is None:
         raise InvalidValueError(f"{text!r} is not the address of a Redis; {_EXAMPLE}")
-    if not reading.alone:
-        values.require_package("txredisapi", "cluster")
     return found
 
 
@@ -322,7 +320,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/crowdsec.key", meaning=
         "a file with the key for [`crowdsec:` networks](#networks-from-other-sources), as `cscli bouncers add` prints it"),
     "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0", meaning=
-        "a Redis by which several machines share [bans and limits](#shared-limits). If it is unreachable, each machine counts by itself. Needs the extra `txmux[cluster]`"),
+        "a Redis by which several machines share [bans and limits](#shared-limits). If it is unreachable, each machine counts by itself"),
     "shared_limits_password": SectionKey(SECRET, example="/etc/txmux/redis.password", meaning=
         "a file with the password for it"),
     "acme": SectionKey(_ACME, default="off", example="letsencrypt", meaning=

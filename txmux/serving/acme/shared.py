@@ -19,13 +19,13 @@ from twisted.logger import Logger
 
 from txmux.access.shared.client import RedisClient
 from txmux.files import read_bytes
+from txmux.net.redis import RedisError
 from txmux.rules.model.settings import Store
 
 _PREFIX = "txmux:acme:"
 _LOCK, _CHALLENGES = f"{_PREFIX}lock", f"{_PREFIX}challenges"
 _LOCKED = 300  # seconds in which a machine gets a certificate, or has ended
 _CHALLENGED = 180
-_PATIENCE = 5.0
 _NONCE = 12
 _UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"
 
@@ -42,9 +42,7 @@ class SharedCertificates:
         self._cipher: AESGCM | None = None
         self._machine = token_hex(8)
         self._problem = ""
-        self._client = RedisClient(
-            reactor, store, password, self._is_up, self._is_down, patience=_PATIENCE
-        )
+        self._client = RedisClient(reactor, store, password, self._is_up, self._is_down)
         self._client.start()
 
     @property
@@ -67,23 +65,23 @@ class SharedCertificates:
 
     async def lock(self) -> bool:
         """Return whether this machine may ask for a certificate; `unlock` when it has."""
-        how = {"expire": _LOCKED, "only_if_not_exists": True}
-        return await self._ask("set", _LOCK, self._machine, otherwise="OK", **how) is not None
+        words = ("SET", _LOCK, self._machine, "EX", _LOCKED, "NX")
+        return await self._ask(*words, otherwise=b"OK") is not None
 
     async def unlock(self) -> None:
-        await self._ask("eval", _UNLOCK, [_LOCK], [self._machine])
+        await self._ask("EVAL", _UNLOCK, 1, _LOCK, self._machine)
 
     async def show(self, challenges: Mapping[str, str]) -> None:
         """Have other machines answer these challenges, within `spread`, or no more of this machine's."""
         if challenges:
             text = json.dumps([self._machine, {**challenges}])
-            await self._ask("set", _CHALLENGES, text, expire=_CHALLENGED)
+            await self._ask("SET", _CHALLENGES, text, "EX", _CHALLENGED)
         else:
-            await self._ask("delete", _CHALLENGES)
+            await self._ask("DEL", _CHALLENGES)
 
     async def challenges(self) -> dict[str, str]:
         """Return the challenges of another machine, by name."""
-        found = await self._ask("get", _CHALLENGES)
+        found = await self._ask("GET", _CHALLENGES)
         with suppress(ValueError, TypeError):
             machine, challenges = json.loads(found or "")
             if machine != self._machine:
@@ -95,11 +93,11 @@ class SharedCertificates:
         if self.is_up:
             nonce = token_bytes(_NONCE)
             sealed = nonce + self._sealing().encrypt(nonce, pem, _of(directory, name))
-            await self._ask("set", _key(name), b64encode(sealed).decode(), expire=int(seconds))
+            await self._ask("SET", _key(name), b64encode(sealed), "EX", int(seconds))
 
     async def certificate(self, directory: str, name: str) -> bytes | None:
         """Return what another machine has got for a name from an authority, or this one before."""
-        found = await self._ask("get", _key(name))
+        found = await self._ask("GET", _key(name))
         with suppress(ValueError, TypeError, InvalidTag):
             sealed = b64decode(found or "", validate=True)
             return self._sealing().decrypt(sealed[:_NONCE], sealed[_NONCE:], _of(directory, name))
@@ -112,12 +110,12 @@ class SharedCertificates:
             self._cipher = AESGCM(made)
         return self._cipher
 
-    async def _ask(self, command: str, *words: Any, otherwise: Any = None, **how: Any) -> Any:
-        if not self.is_up:
+    async def _ask(self, *words: str | float | bytes, otherwise: Any = None) -> Any:
+        if self._client.redis is None:
             return otherwise
         try:
-            return await getattr(self._client.redis, command)(*words, **how)
-        except Exception as problem:  # noqa: BLE001 - of txredisapi, and what its connection raises
+            return await self._client.redis.execute(*words)
+        except RedisError as problem:
             self._is_down(str(problem))
             return otherwise
 
