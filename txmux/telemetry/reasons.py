@@ -29,6 +29,9 @@ ConnectFailure = Literal[
 ]
 """Why no server could be reached."""
 
+OF_CLIENTS: frozenset[ConnectFailure] = frozenset({"no-name", "name-denied", "address-denied"})
+"""Those by what a client asks for, which say nothing of servers."""
+
 EndReason = Literal[
     RelayReason,
     ConnectFailure,

@@ -23,7 +23,7 @@ from txmux.net.addresses import address_in
 from txmux.net.sockets.client import IN_USE
 from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import sockaddr
-from txmux.telemetry.reasons import ConnectFailure, EndReason
+from txmux.telemetry.reasons import OF_CLIENTS, ConnectFailure, EndReason
 from txmux.udp import ancillary
 from txmux.udp.port import DatagramPort, Key, send
 from txmux.wire.proxyprotocol.header import Address
@@ -227,14 +227,14 @@ class ServerSocket:
         self.upstream.pool.abandoned(template)
         if isinstance(chosen, Unknown) and self._look_up is None:
             flow.server_chosen(self.upstream, None)
-            self._look_up = destinations.look_up(chosen)
+            self._look_up = destinations.look_up(chosen, flow.client)
             self._look_up.addCallbacks(lambda _: self._names_are_known(), lambda _: None)
             return None
-        cause: ConnectFailure = "no-server"
+        cause: ConnectFailure = "limit"  # of look-ups
         if isinstance(chosen, Denial):
             cause, server = chosen
             flow.record.server = server or flow.record.server  # else the last one that was tried
-        if not self._tried:
+        if not self._tried and cause not in OF_CLIENTS:
             template.counts.failed(cause)
         return cause
 

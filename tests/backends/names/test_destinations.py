@@ -27,6 +27,7 @@ from txmux.rules.reading.backend import KEYS
 from txmux.rules.reading.endpoints import server
 from txmux.rules.reading.values import network
 from txmux.tcp.lean import LeanConnection
+from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.wire.facts import printable
 
 _LOOPBACK = Reachable([network("127.0.0.0/8"), network("::1")])
@@ -97,6 +98,24 @@ class NamesTest(DestinationCase):
             self.assertEqual((line.reason, line.server), (reason, place), name)
             self.assertEqual(line.facts.get("sni", ""), name)
             self.assertEqual(line.backend, "by-name")
+
+    async def test_denied_names_are_no_failures_of_the_server(self) -> None:
+        self.dns.zone["near.test"] = a("10.0.0.1")
+        port = self.by_name()
+        for name in ("www.example", "near.test", "nothing.test"):
+            await self.ends(port, hello(name))
+        [upstream] = self.factory.upstreams.all()
+        [member] = upstream.pool.members
+        names = SERVER.those("failed")
+        failed = {name: member.counts.cells[at] for name, at in names.items()}
+        self.assertEqual({name: count for name, count in failed.items() if count}, {"no-server": 1})
+
+    async def test_source_with_too_many_names(self) -> None:
+        self.patch(cache, "_MOST_QUEUED", 0)
+        self.dns.fail("a.test", SILENCE)
+        port = self.by_name()
+        line = await self.ends(port, hello("a.test"))
+        self.assertEqual(line.reason, "limit")
 
     async def test_known_name_takes_the_lean_path(self) -> None:
         self.dns.zone["www.test"] = a("127.0.0.1", ttl=2)
@@ -307,8 +326,20 @@ class CacheTest(DestinationCase):
         self.cache = NameCache(self.time)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.cache.stop()))
 
-    def look_up(self, name: str) -> Deferred[None]:
-        return self.cache.look_up((self.dns.place,), name)
+    def look_up(self, name: str, source: int = 0) -> Deferred[None]:
+        return self.cache.look_up((self.dns.place,), name, source)
+
+    def silent(self, count: int, source: int = 0) -> list[Deferred[None]]:
+        """Look up names whose name server does not answer."""
+        found = []
+        for number in range(len(self.dns.codes), len(self.dns.codes) + count):
+            self.dns.fail(f"{number}.test", SILENCE, dns.A, dns.AAAA)
+            found.append(self.look_up(f"{number}.test", source))
+        return found
+
+    async def answered(self, *asked: Deferred[None]) -> None:
+        while not all(one.called for one in asked):
+            await self.turn()
 
     async def test_how_long_and_how_many(self) -> None:
         self.patch(cache, "_MOST_NAMES", 2)
@@ -331,14 +362,62 @@ class CacheTest(DestinationCase):
         return self.cache.known((self.dns.place,), name) is not None
 
     async def test_silent_names_delay_no_other_below_the_limit(self) -> None:
-        for number in range(99):
-            self.dns.fail(f"{number}.test", SILENCE)
-            self.look_up(f"{number}.test")
+        for source in range(4):
+            self.silent(24, source)
         self.dns.zone["b.test"] = a("1.1.1.1")
-        self.look_up("b.test")
-        for _ in range(100):
-            await self.turn()
+        await self.answered(self.look_up("b.test"))
         self.assertTrue(self.known("b.test"))
+
+    async def test_source_with_silent_names_delays_no_other(self) -> None:
+        for second in range(10):
+            self.silent(60)
+            for source in (1, 2):
+                name = f"{second}.{source}.test"
+                self.dns.zone[name] = a("1.1.1.1")
+                await self.answered(self.look_up(name, source))
+                self.assertTrue(self.known(name))
+            self.time.advance(1)
+            await self.turn(5)
+        self.assertLessEqual(len(self.cache._waiting), 125)
+
+    async def test_turns_go_to_the_source_with_fewest(self) -> None:
+        for source in range(4):
+            self.silent(124, source)
+        self.dns.zone |= {"a.test": a("1.1.1.1"), "b.test": a("1.1.1.2")}
+        good = [self.look_up(name, source) for source, name in ((1, "a.test"), (5, "b.test"))]
+        await self.turn(100)
+        self.assertEqual([one.called for one in good], [False, False])
+        self.assertTrue(self.look_up("c.test", 1).called)
+        self.time.advance(1)
+        await self.turn(5)
+        self.time.advance(3)
+        await self.answered(good[1])
+        self.assertTrue(self.known("b.test"))
+        self.assertFalse(good[0].called)
+
+    async def test_name_that_is_listed_here(self) -> None:
+        """It is known at once, however many wait for a turn."""
+        self.patch(cache, "_MOST_OF_SOURCE", 1)
+        self.patch(cache, "_MOST_QUEUED", 2000)
+        [silent] = self.silent(1)
+        listed = [self.look_up(f"{number}.localhost") for number in range(2000)]
+        while not silent.called:
+            self.time.advance(1)
+            await self.turn(5)
+        await self.answered(*listed)
+
+    async def test_failure_that_took_long_is_kept_for_longer(self) -> None:
+        silent, missing = self.silent(1)[0], self.look_up("nothing.test")
+        await self.answered(missing)
+        self.time.advance(1)
+        self.assertFalse(self.known("nothing.test"))
+        while not silent.called:
+            self.time.advance(1)
+            await self.turn(5)
+        self.time.advance(4.9)
+        self.assertTrue(self.known("0.test"))
+        self.time.advance(0.1)
+        self.assertFalse(self.known("0.test"))
 
     async def test_look_ups_under_way(self) -> None:
         self.patch(cache, "_MOST_AT_ONCE", 1)

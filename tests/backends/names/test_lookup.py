@@ -106,6 +106,11 @@ class HostTests(LookupTestCase):
         self.zone[HOST] = [dns.Record_TXT(b"text")]
         self.assertIn("has no address", await self.failure(self.lookup.host(HOST)))
 
+    async def test_ttl_is_a_number_of_31_bits(self) -> None:
+        for ttl, expected in ((1 << 31, 0), ((1 << 32) - 1, 0), ((1 << 31) - 1, (1 << 31) - 1)):
+            self.zone[HOST] = a("10.0.0.1", ttl=ttl)
+            self.assertEqual((await self.lookup.host(HOST)).ttl, expected)
+
     async def test_impossible_names(self) -> None:
         for name in (f"{'x' * 64}.test", "a..b"):
             self.assertIn("cannot be a name", await self.failure(self.lookup.host(name)))

@@ -19,6 +19,12 @@ OPEN = (
     "8: [backend b] allow_names: this is an open proxy: everyone may come to [listen public], and go to any name; "
     "write 'allow' there, or the names that are meant"
 )
+UNBOUND = (
+    "8: [backend b] allow_names: one client of [listen public] can have any number of names looked up; "
+    "add for example 'max_connections_per_source = 100' there"
+)
+BOUND = "max_connections_per_source = 1\n"
+SAME = "it has no effect with '{sni}:443', which is another server for each client; remove it"
 INSIDE = f"[route x]\nmatch = any\nunder = end\n{TO}"
 
 # Each begins after a listener of two lines.
@@ -60,15 +66,26 @@ FILES = {
     ),
     f"{TLS}alpn = h2\n[route x]\nmatch = http2\nunder = end\n{TO}": "",
     # destinations by name
-    f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": OPEN,
-    f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = ~.*\n": OPEN,
+    f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": f"{OPEN}\n{UNBOUND}",
+    f"{BOUND}{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": OPEN.replace("8:", "9:"),
+    f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = ~.*\n": f"{OPEN}\n{UNBOUND}",
     "[route n]\nmatch = tls sni=a\nbackend = c\n[backend b]\nserver = {sni}:443\nallow_names = *\n"
-    "[backend c]\nserver = 127.0.0.1:1\nfallback = b\n": OPEN,
-    f"default = b\n[route n]\nmatch = ssh\n{TO}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": OPEN.replace(
-        "8:", "9:"
+    "[backend c]\nserver = 127.0.0.1:1\nfallback = b\n": f"{OPEN}\n{UNBOUND}",
+    f"{BOUND}default = b\n[route n]\nmatch = ssh\n{TO}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": (
+        OPEN.replace("8:", "10:")
     ),
-    f"allow = 10.0.0.0/8\n{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": "",
-    f"{NAMED}from = 10.0.0.0/8\n[backend b]\nserver = {{sni}}:443\nallow_names = *\n": "",
+    f"allow = 10.0.0.0/8\n{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *\n": (
+        UNBOUND.replace("8:", "9:")
+    ),
+    f"{NAMED}from = 10.0.0.0/8\n[backend b]\nserver = {{sni}}:443\nallow_names = *\n": (
+        UNBOUND.replace("8:", "9:")
+    ),
+    "[listen u]\nendpoint = udp:443\nallow = 10.0.0.0/8\nmax_flows_per_source = 9\n[route q]\nmatch = quic\nbackend = b\n"
+    "[backend b]\nserver = udp:{sni}:443\nallow_names = *\n": "",
+    f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *.net\nbalance = source-hash\nslow_start = 9s\n": (
+        f"9: [backend b] balance: {SAME}\n10: [backend b] slow_start: {SAME}"
+    ),
+    f"{NAMED}[backend b]\nserver = {{sni}}:1\n  {{sni}}:2\nallow_names = *.net\nbalance = source-hash\n": "",
     f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *.net, *.com\n": "",
     f"{NAMED}[backend b]\nserver = {{host}}:443\nallow_names = *.net\n": (
         "4: [route n] match: clients of 'tls' say no name for {host}, and get the reason no-name; match http"

@@ -21,7 +21,7 @@ from txmux.backends.pool.pool import Unavailable
 from txmux.net.header_first import HeaderFirst
 from txmux.net.tls.errors import HandshakeError
 from txmux.rules.model import Backend
-from txmux.telemetry.reasons import ConnectFailure
+from txmux.telemetry.reasons import OF_CLIENTS, ConnectFailure
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader, Tlv
 
@@ -201,16 +201,16 @@ class BackendConnector:
             self._member = member
             timeout = self._upstream.backend.connect_timeout
             self._deadline = self._clock.callLater(timeout, self._name_is_late)
-            self._look_up = look_up = destinations.look_up(chosen)
+            self._look_up = look_up = destinations.look_up(chosen, self._client)
             look_up.addCallbacks(lambda _: self._name_is_known(), lambda _: None)
         else:
             self._upstream.pool.abandoned(member)
-            cause: ConnectFailure = "no-server"
+            cause: ConnectFailure = "limit"  # of look-ups
             if isinstance(chosen, Denial):
                 cause, self.refused = chosen
             if self.tried:
                 self._log_failure(is_last=True)
-            else:
+            elif cause not in OF_CLIENTS:
                 member.counts.failed(cause)
             self.on_failed(self._last_cause(cause))
 

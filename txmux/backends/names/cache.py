@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from ipaddress import ip_address
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
     _Key = tuple[tuple[ServerAddress, ...], str]
 
 _SHORTEST, _LONGEST = 1.0, 300.0  # seconds
+_SLOW = 5.0  # seconds for which a failure is kept that took longer than the shortest time
 _MOST_NAMES = 10_000
 _MOST_ADDRESSES = 16  # of a name; who has the name says how many there are
-_MOST_AT_ONCE = 100
+_MOST_AT_ONCE = 100  # look-ups
+_MOST_OF_SOURCE = 25  # of those, for one source of clients
+_MOST_QUEUED = 100  # clients of one source
 _QUIET = 10.0  # seconds between two warnings: clients cause them
 
 
@@ -44,9 +49,11 @@ class KnownName:
 
 
 class NameCache:
-    """Looks names up once for all who ask, and keeps the answers for 1 s to 5 min; a failure for 1 s.
+    """Looks names up once for all who ask, and keeps the answers for 1 s to 5 min; a failure for 1 s, or 5 s if a name server did not answer.
 
-    Never with a search list: a name from outside is a whole one.
+    Never with a search list: a name from outside is a whole one. A source, see `txmux.access.per_source.source_of`, has
+    a quarter of the look-ups at most, and the one that has fewest of those that wait is next: whoever asks for names whose
+    name servers are silent keeps no other source waiting.
     """
 
     _log = Logger()
@@ -61,61 +68,97 @@ class NameCache:
         # Not those of the rules' own names, which a flood of others would delay.
         self._lookups: dict[tuple[ServerAddress, ...], Lookup] = {}
         self._known: dict[_Key, KnownName] = {}
-        self._waiting: dict[_Key, set[Deferred[None]]] = {}
-        self._queued: dict[_Key, Deferred[DeferredSemaphore]] = {}
+        self._waiting: dict[_Key, dict[Deferred[None], int | None]] = {}
+        self._queues: dict[int | None, dict[Deferred[None], _Key]] = {}
         self._running: dict[_Key, Deferred[None]] = {}
-        self._turns = DeferredSemaphore(_MOST_AT_ONCE)
+        self._turns: Counter[int | None] = Counter()  # look-ups that run, by source
+        self._is_starting = False
         self._quiet_until = 0.0
 
     def known(self, resolvers: tuple[ServerAddress, ...], name: str) -> KnownName | None:
         found = self._known.get((resolvers, name))
         return found if found is not None and found.expires > self._reactor.seconds() else None
 
-    def look_up(self, resolvers: tuple[ServerAddress, ...], name: str) -> Deferred[None]:
+    def look_up(
+        self, resolvers: tuple[ServerAddress, ...], name: str, source: int | None
+    ) -> Deferred[None]:
         """Look a name up; what is returned fires when that has ended, whether it is `known` then or not.
 
-        Cancelling it ends the wait, and the look-up itself if nobody waits for it and it has not begun.
+        It fires at once if too many clients of the source wait for their turn. Cancelling it ends the wait, and the
+        look-up itself if no other client waits for it and it has not begun.
         """
         key = resolvers, name
-        waiting = self._waiting.setdefault(key, set())
         answer: Deferred[None] = Deferred(partial(self._leave, key))
-        waiting.add(answer)
-        if len(waiting) == 1 and key not in self._running and key not in self._queued:
-            queued = self._queued[key] = self._turns.acquire()
-            queued.addCallbacks(partial(self._start, key), self._cancelled)
+        if key not in self._running:
+            queue = self._queues.setdefault(source, {})
+            if len(queue) >= _MOST_QUEUED:
+                answer.callback(None)
+                return answer
+            queue[answer] = key
+        self._waiting.setdefault(key, {})[answer] = source
+        self._start_next()
         return answer
 
     def _leave(self, key: _Key, answer: Deferred[None]) -> None:
-        waiting = self._waiting.get(key, set())
-        waiting.discard(answer)
-        if not waiting and key in self._queued:
-            self._queued.pop(key).cancel()
-            self._waiting.pop(key, None)
+        waiting = self._waiting.get(key, {})
+        if answer in waiting:
+            self._leave_queue(waiting.pop(answer), answer)
+            if not waiting:
+                del self._waiting[key]
+
+    def _leave_queue(self, source: int | None, answer: Deferred[None]) -> None:
+        queue = self._queues.get(source, {})
+        queue.pop(answer, None)
+        if not queue:
+            self._queues.pop(source, None)
+
+    def _start_next(self) -> None:
+        # One that ends at once comes back here.
+        if not self._is_starting:
+            self._is_starting = True
+            try:
+                self._start_all()
+            finally:
+                self._is_starting = False
+
+    def _start_all(self) -> None:
+        while self._queues and len(self._running) < _MOST_AT_ONCE:
+            # With that many queues, at least one is of a source without a look-up.
+            some = islice(self._queues, _MOST_AT_ONCE + 1)
+            source = min(some, key=self._turns.__getitem__)
+            if self._turns[source] >= _MOST_OF_SOURCE:
+                return
+            key = next(iter(self._queues[source].values()))
+            # Those with as few look-ups come before it the next time.
+            self._queues[source] = self._queues.pop(source)
+            for answer, its_source in self._waiting[key].items():
+                self._leave_queue(its_source, answer)
+            self._turns[source] += 1
+            self._running[key] = running = Deferred.fromCoroutine(self._find(*key))
+            running.addErrback(self._cancelled).addBoth(partial(self._ended, key, source))
 
     @staticmethod
     def _cancelled(failure: Failure) -> None:
         failure.trap(CancelledError)
 
-    def _start(self, key: _Key, turns: DeferredSemaphore) -> None:
-        self._queued.pop(key, None)
-        running = self._running[key] = Deferred.fromCoroutine(self._find(*key))
-        running.addErrback(self._cancelled).addBoth(partial(self._ended, key, turns))
-
-    def _ended(self, key: _Key, turns: DeferredSemaphore, _: object) -> None:
+    def _ended(self, key: _Key, source: int | None, _: object) -> None:
         self._running.pop(key, None)
-        turns.release()
+        self._turns -= Counter([source])
         for answer in self._waiting.pop(key, ()):
             answer.callback(None)
+        self._start_next()
 
     async def _find(self, resolvers: tuple[ServerAddress, ...], name: str) -> None:
         if resolvers not in self._lookups:
             self._lookups[resolvers] = self._lookup(self._reactor, resolvers)
         finder = self._finder(self._lookups[resolvers], Server("", "tcp", host=f"{name}.", port=1))
         addresses: tuple[IPAddress, ...] = ()
-        ttl = _SHORTEST
+        ttl, began = _SHORTEST, self._reactor.seconds()
         try:
             found = await finder.find()
         except MuxError as problem:
+            if self._reactor.seconds() - began >= _SHORTEST:
+                ttl = _SLOW
             self._report(name, problem)
         except CancelledError:
             raise
@@ -142,9 +185,7 @@ class NameCache:
         )
 
     async def stop(self) -> None:
-        for queued in [*self._queued.values()]:
-            queued.cancel()
-        self._queued.clear()
+        self._queues.clear()
         running = [*self._running.values()]
         for one in running:
             one.cancel()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
+from txmux.access.per_source import source_of
 from txmux.backends.names.cache import KnownName, NameCache
 from txmux.backends.pool.member import Member
 from txmux.net.sockets.plainsocket import congestion_by_host
@@ -18,6 +19,8 @@ from txmux.telemetry.reasons import ConnectFailure
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
+
+    from txmux.wire.proxyprotocol.header import Address
 
 _LONGEST = 253  # characters of a host name (RFC 1035, section 2.3.4)
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*")
@@ -138,8 +141,10 @@ class Destinations:
             return Denial("no-server", None)
         return member
 
-    def look_up(self, unknown: Unknown) -> Deferred[None]:
-        return self._cache.look_up(self._backend.resolvers, unknown.name)
+    def look_up(self, unknown: Unknown, client: Address | None) -> Deferred[None]:
+        """Look a name up for a client; without an address, it shares the turns of all such clients."""
+        source = None if client is None else source_of(client.host)
+        return self._cache.look_up(self._backend.resolvers, unknown.name, source)
 
     def adopted(self, template: Member, target: str) -> Member:
         """Return the server of a connection that another process has made, from what its log line says."""

@@ -32,6 +32,7 @@ _PORT = 53
 T = TypeVar("T")
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _MOST_DOTS = 15  # the highest ndots
+_TOP_BIT = 1 << 31
 
 
 @attrs.frozen
@@ -269,8 +270,14 @@ def _follow(answers: Sequence[dns.RRHeader], name: bytes, kind: int) -> _Records
     # Each alias is followed once, so that a loop ends.
     while name not in records and name in aliases:
         alias = aliases.pop(name)
-        ttl = min(ttl, alias.ttl)
+        ttl = min(ttl, _ttl(alias))
         name = alias.payload.name.name.lower()
     return _Records(
-        name, [it.payload for it in records[name]], min([ttl, *(it.ttl for it in records[name])])
+        name, [it.payload for it in records[name]], min([ttl, *map(_ttl, records[name])])
     )
+
+
+def _ttl(record: dns.RRHeader) -> float:
+    """Return how long a record holds: not at all with the top bit set (RFC 2181, section 8)."""
+    seconds: int = record.ttl
+    return 0 if seconds >= _TOP_BIT else seconds

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import scopes, set_of
 from txmux.rules.model import Backend, Clients, Listener, NetworkSet, Route, Rules, TlsEnd
@@ -106,25 +107,40 @@ def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
 
 
 def open_proxies(rules: Rules) -> Iterator[Problem]:
-    """Find backends by which anyone can be connected to anything."""
+    """Find backends by which anyone can be connected to anything, or by which one client can keep others from their names."""
     reported = set()
     for scope in scopes(rules):
         owner = scope.owner
-        ways = [one.outcome for one in rules.routes_of(owner) if not one.clients.allowed]
+        ways = [(one.outcome, one.clients.allowed is None) for one in rules.routes_of(owner)]
         if isinstance(owner, Listener):
-            ways.append(owner.default)
-        for backend in backends_of(ways):
-            names = backend.allow_names
-            if names is None or not all(map(names.allow, _ANY_NAMES)):
-                continue
-            for listener in scope.listeners:
-                if listener.clients.allowed is None and (backend.name, listener) not in reported:
-                    reported.add((backend.name, listener))
-                    message = (
-                        f"this is an open proxy: everyone may come to [listen {listener.name}], and go to any name; "
-                        "write 'allow' there, or the names that are meant"
-                    )
-                    yield backend.section.problem(message, "allow_names")
+            ways.append((owner.default, True))
+        for outcome, is_for_all in ways:
+            for backend in backends_of([outcome]):
+                names = backend.allow_names
+                if names is None or not all(map(names.allow, _ANY_NAMES)):
+                    continue
+                transport = Transport.UDP if backend.servers[0].kind == "udp" else Transport.TCP
+                for listener in [it for it in scope.listeners if it.transport is transport]:
+                    for message in _dangers(listener, is_for_all=is_for_all):
+                        if (backend.name, message) not in reported:
+                            reported.add((backend.name, message))
+                            yield backend.section.problem(message, "allow_names")
+
+
+def _dangers(listener: Listener, *, is_for_all: bool) -> Iterator[str]:
+    """Yield what clients of a listener can do that may ask for any name."""
+    if is_for_all and listener.clients.allowed is None:
+        yield (
+            f"this is an open proxy: everyone may come to [listen {listener.name}], and go to any name; "
+            "write 'allow' there, or the names that are meant"
+        )
+    is_tcp = listener.transport is Transport.TCP
+    if not (listener.max_connections_per_source if is_tcp else listener.max_flows_per_source):
+        key = "max_connections_per_source" if is_tcp else "max_flows_per_source"
+        yield (
+            f"one client of [listen {listener.name}] can have any number of names looked up; "
+            f"add for example '{key} = 100' there"
+        )
 
 
 def nameless(rules: Rules) -> Iterator[Problem]:

@@ -198,6 +198,12 @@ def _idle_servers(rules: Rules) -> Iterator[Problem]:
         if backend.slow_start and is_first:
             message = "it has no effect with 'balance = first', which uses the order; remove it"
             yield section.problem(message, "slow_start")
+        if backend.servers[0].depends_on_client:
+            keys = ["balance"] if len(backend.servers) == 1 else []
+            for key in [*keys, *(() if is_first else ("slow_start",))]:
+                if key in section.entries:
+                    message = f"it has no effect with {backend.servers[0].text!r}, which is another server for each client; remove it"
+                    yield section.problem(message, key)
         texts = [server.text for server in backend.servers]
         for number, server in enumerate(backend.servers):
             if server.weight > 1 and is_first:
