@@ -1,13 +1,14 @@
 """Opens files that this process may not open itself, through a helper process that may."""
 
 import errno
+import itertools
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 FileState: TypeAlias = tuple[int, int, int, int]
 
@@ -16,6 +17,8 @@ RUN = Path("/run/txmux")  # where services that have no folder of their own put 
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _LINKS = 40  # as in the kernel
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY)  # which may be one that cannot be read
+LARGEST, LARGEST_LIST = 1 << 30, 1 << 26  # bytes: a database of all cities has a fifth of the first
+_CHUNK = 1 << 20
 _MODE = 0o640  # the log names clients and what they asked for
 
 _UNHEARD = 60.0
@@ -163,26 +166,39 @@ def _open_at(folder: int, name: str, flags: int) -> int:
 
 def read_bytes(path: Path) -> bytes:
     """Read all of a file, by the helper if this process may not."""
+    with _opened(path) as file:
+        return _bounded(file, LARGEST)
+
+
+def _opened(path: Path) -> BinaryIO:
     try:
-        return read_own(path)
+        return open(path, "rb", opener=_open_at_once)
     except PermissionError:
         if _helper is None:
             raise
-    with open(_helper(path, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - a descriptor
-        return file.read()
+    return open(_helper(path, os.O_RDONLY), "rb")  # noqa: PTH123 - a descriptor
 
 
-def read_list(path: Path) -> bytes:
+def read_list(path: Path, most: int = LARGEST_LIST) -> bytes:
     """Read all of a file that others than root may write, as a list of networks.
 
     Error messages quote its text, so root follows no link on the way that another user has made
-    (``ELOOP``).
+    (``ELOOP``). A pipe whose writer is silent would halt the service.
     """
-    if os.geteuid():
-        return read_bytes(path)
-    with open(path, "rb", opener=_open_by_own_links) as file:
-        os.set_blocking(file.fileno(), True)
-        return file.read()
+    with _opened(path) if os.geteuid() else open(path, "rb", opener=_open_by_own_links) as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe, and no file", str(path))
+        return _bounded(file, most)
+
+
+def _bounded(file: BinaryIO, most: int) -> bytes:
+    os.set_blocking(file.fileno(), True)
+    if os.fstat(file.fileno()).st_size <= most:  # a pipe or a device has no size
+        chunks = iter(lambda: file.read(_CHUNK), b"")
+        data = b"".join(itertools.islice(chunks, most // _CHUNK + 1))
+        if len(data) <= most:
+            return data
+    raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", file.name)
 
 
 def make_by_helper(path: Path) -> None:
@@ -238,8 +254,7 @@ def read_secret(path: Path) -> str:
 def read_own(path: Path) -> bytes:
     """Read all of a file that this process is permitted to read; a pipe without a writer is empty, and is not waited for."""
     with open(path, "rb", opener=_open_at_once) as file:
-        os.set_blocking(file.fileno(), True)
-        return file.read()
+        return _bounded(file, LARGEST)
 
 
 def _open_by_own_links(path: str, flags: int) -> int:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from txmux.access.lists.current import PLACES, Packed, pack, varying_of
 from txmux.access.lists.geo import GeoDatabaseError, read_geo_database
 from txmux.errors import MuxError, cause_of
-from txmux.files import FileState, read_list, state_at
+from txmux.files import LARGEST, LARGEST_LIST, FileState, read_list, state_at
 from txmux.net.turns import Turns
 from txmux.rules.model import IPNetwork, NetworkSet, Rules
 from txmux.rules.reading.files import text_of
@@ -44,8 +44,9 @@ class ListSource(Protocol):
 class WatchedFile:
     """A file that others write; its path may be a link, whose target may change."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: int = LARGEST_LIST) -> None:
         self.path = path
+        self._most = most
         self._state: FileState | None = None
 
     def read(self) -> bytes | None:
@@ -56,7 +57,7 @@ class WatchedFile:
         if state == known:
             self._state = known
             return None
-        data = read_list(self.path)
+        data = read_list(self.path, self._most)
         *_, written_at = state
         self._state = state if time.time_ns() - written_at > _UNSURE else None
         return data
@@ -200,7 +201,7 @@ class ListUpdates:
                 yield one.name, (key, partial(self._crowdsec, one.source, key), _CROWDSEC)
             elif one.kind == "geo":
                 for path in databases:
-                    make = partial(_Database, WatchedFile(path))
+                    make = partial(_Database, WatchedFile(path, LARGEST))
                     yield f"{PLACES}:{path}", (path, make, _FILES)
 
     def _crowdsec(self, url: str, key: Path) -> ListSource:
