@@ -31,9 +31,10 @@ class Waker:
         self._waiting: dict[str, set[int]] = {}  # by backend, the processes with clients
         self._timers: dict[str, IDelayedCall] = {}
         self._sending: dict[str, Deferred[None]] = {}
+        self._unsent: set[str] = set()  # an operator held them
 
     def report(self, backend: str, waiting: bool, process: int = 0) -> None:  # noqa: FBT001 - a message's field
-        """Record whether clients of a backend wait in a process."""
+        """Record whether clients of a backend wait in a process; again if no server is up after an operator's hold."""
         known = self._waiting.setdefault(backend, set())
         (known.add if waiting else known.discard)(process)
         if not known:
@@ -41,9 +42,13 @@ class Waker:
             timer = self._timers.pop(backend, None)
             if timer is not None:
                 timer.cancel()
+                self._unsent.discard(backend)
                 _log.info("backend {backend}: no client is waiting any longer", backend=backend)
         elif backend not in self._timers:
             _log.warn("backend {backend}: clients wait for a server", backend=backend)
+            self._wake(backend)
+        elif waiting and backend in self._unsent:
+            self._timers.pop(backend).cancel()
             self._wake(backend)
 
     def process_ended(self, process: int) -> None:
@@ -59,6 +64,7 @@ class Waker:
     def _wake(self, backend: str) -> None:
         self._timers[backend] = self._reactor.callLater(_EVERY, self._wake, backend)
         wake = self._wake_of(backend)
+        (self._unsent.add if wake is None else self._unsent.discard)(backend)
         if wake is None or backend in self._sending:
             return
         sending = self._sending[backend] = Deferred.fromCoroutine(self._send(backend, wake))

@@ -66,7 +66,8 @@ class HoldLine:
 
     Args:
         pools: Of all configurations, as weak references.
-        on_waiting: Called with true when the line gets its first client, with false when it is empty again.
+        on_waiting: Called with true when the line gets its first client, and when no server turns out to be up after a release;
+            with false when it is empty again.
         tally: Makes what counts those that wait, in all processes, with a limit.
 
     Attributes:
@@ -144,7 +145,7 @@ class HoldLine:
 
     def add(self, client: HeldClient, *, is_short: bool) -> None:
         """Let a client wait, or wait again after its turn; `is_short` means that no server is left that it could try."""
-        now = self.clock.seconds()
+        now, before = self.clock.seconds(), self._accepts
         is_first, was_trying = not self._count, client.is_trying
         if is_first:
             self.cause = "no-server"
@@ -168,7 +169,7 @@ class HoldLine:
         self._push(client)
         self._is_short |= is_short or self.is_held
         self._update()
-        if is_first:
+        if is_first or (self._accepts is False and before is not False):
             self._on_waiting(True)  # noqa: FBT003 - of a callback
 
     def _push(self, client: HeldClient) -> None:
@@ -245,8 +246,11 @@ class HoldLine:
                 if not client.turn():
                     client.is_trying = False
                     self._trying -= 1
-                    self._is_short, self._accepts = True, False
+                    before, self._accepts = self._accepts, False
+                    self._is_short = True
                     self._push(client)
+                    if before is not False:
+                        self._on_waiting(True)  # noqa: FBT003 - of a callback
                     break
                 self._credit -= 1
         self._update()
