@@ -17,11 +17,12 @@ from tests.support.ports import free_port
 
 
 class HeldTests(UpgradeTestCase):
-    def begin(self, backend: str, settings: str = "") -> Upgrading:
+    def begin(self, backend: str, settings: str = "", *, default: str = "pool") -> Upgrading:
         self.place = free_port()
         self.admin = self.folder / "admin.sock"
         rules = (
-            f"{RULES}default = pool\n[backend pool]\nserver = 127.0.0.1:{self.place}\n{backend}\n"
+            f"{RULES}default = {default}\n"
+            f"[backend pool]\nserver = 127.0.0.1:{self.place}\n{backend}\n"
         )
         return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
 
@@ -43,7 +44,8 @@ class HeldTests(UpgradeTestCase):
         return server
 
     def test_upgrade_moves_clients_that_wait(self) -> None:
-        mux = self.begin("hold = 60s")
+        first = f"[backend first]\nserver = 127.0.0.1:{free_port()}\nhold = 3s\nfallback = pool"
+        mux = self.begin(f"hold = 60s\n{first}", default="first")
         clients = [self.say(mux, b"%d" % number) for number in range(3)]
         self.waiting(3)
         mux.upgrade()  # the old process has ended
@@ -60,8 +62,9 @@ class HeldTests(UpgradeTestCase):
         lines = mux.take(3)
         self.assertEqual(sorted(line["reason"] for line in lines), ["client-gone", "done", "done"])
         self.assertEqual(sorted(line["bytes_in"] for line in lines), [1, 1 + 4, 5 + 4])
-        for line in lines:
-            self.assertIn("held", line["facts"])
+        for line in lines:  # in both lines, and both processes
+            waited = line["connect_ms"] or line["duration_ms"]
+            self.assertLess(abs(float(line["facts"]["held"][:-1]) - waited / 1000), 0.5)
         mux.stop()
 
     def test_upgrade_to_rules_without_hold_tries_once_more_and_then_the_fallback(self) -> None:
@@ -148,7 +151,7 @@ class HeldTests(UpgradeTestCase):
             f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n[route inside]\nunder = secure\n"
             f"match = payload text=2\nbackend = 127.0.0.1:{other.getsockname()[1]}"
         )
-        for how in ("hold", "release", "stop"):
+        for how in ("hold", "release", "end", "stop"):
             hold = "hold = 10m" if how == "hold" else "retries = 2"
             mux = self.begin(f"{hold}\n{secure}", "workers = 2\ndrain_timeout = 1s")
             if how != "hold":
@@ -166,8 +169,13 @@ class HeldTests(UpgradeTestCase):
             self.assertEqual(relayed.recv(1), b"")  # `drain_timeout` is over
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assertFalse(any(map(is_gone, old)))
+            self.waiting(1)
+            (attention,) = get(self.admin, "/api/status")["attention"]
+            self.assertIn(": 1 client waits", attention["text"])
             if how == "hold":
                 server = self.come_up()
+            elif how == "end":
+                post(self.admin, "/api/backends/pool/hold", {"seconds": 1})
             elif how == "release":
                 post(self.admin, "/api/backends/pool/release")
             else:
@@ -178,6 +186,8 @@ class HeldTests(UpgradeTestCase):
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assert_gone(old)
             mux.stop()
+            ends = mux.child.output.count("backend pool: the hold by an operator has ended")
+            self.assertEqual(ends, how == "end")
             held.close()
             relayed.close()
 
@@ -235,15 +245,24 @@ class HeldTests(UpgradeTestCase):
         self.addCleanup(thread.join)
         self.addCleanup(starter.shutdown)
         wake = f"hold = 60s\nwake = http POST http://127.0.0.1:{starter.server_port}/start"
-        mux = self.begin(wake, "workers = 2")
-        mux.child.wait_for("serving with 2 worker")
-        clients = [self.say(mux, b"x") for _ in range(6)]
-        eventually(lambda: bool(started), "the server is started")
-        for _ in clients:
-            self.accept_from(started[0], b"x").close()
-        for client in clients:
-            self.assertEqual(client.recv(1), b"")
-            client.close()
-        self.assertEqual({line["reason"] for line in mux.take(6)}, {"done"})
-        self.assertEqual(asked, ["/start"])
-        mux.stop()
+        for is_held in (False, True):
+            mux = self.begin(wake, "workers = 2")
+            mux.child.wait_for("serving with 2 worker")
+            if is_held:
+                post(self.admin, "/api/backends/pool/hold", {})
+            clients = [self.say(mux, b"x") for _ in range(6)]
+            if is_held:
+                self.waiting(6)
+                self.assertEqual(asked, [])
+                post(self.admin, "/api/backends/pool/release")
+            eventually(lambda: bool(started), "the server is started", 10)
+            for _ in clients:
+                self.accept_from(started[0], b"x").close()
+            for client in clients:
+                self.assertEqual(client.recv(1), b"")
+                client.close()
+            self.assertEqual({line["reason"] for line in mux.take(6)}, {"done"})
+            self.assertEqual(asked, ["/start"])
+            mux.stop()
+            asked.clear()
+            started.pop().close()

@@ -157,7 +157,7 @@ class Upstream:
         self._checking = checking
         self._has_logged_shortage = self._has_logged_limit = False
         self.pool.on_shortage = self._log_shortage
-        self.pool.line.clock = clock
+        self.pool.line.clock, self.pool.line.counts = clock, self.counts
         if not checking:
             self.pool.on_members = self._apply_early
         self.timeouts = Timeouts(

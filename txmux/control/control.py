@@ -212,7 +212,12 @@ class Control:
         acme = {} if self._renewed is None else self._renewed.seconds_left()
         outside = worst([*(one.state() for one in self._sources()), *gauges.outside])
         return attrs.evolve(
-            gauges, stale=self._stale(), to_servers=to_servers, acme=acme, outside=outside
+            gauges,
+            stale=self._stale(),
+            to_servers=to_servers,
+            acme=acme,
+            outside=outside,
+            held=self.counters.held(),
         )
 
     def _sources(self) -> Iterator[Source]:

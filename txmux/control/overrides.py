@@ -76,9 +76,9 @@ class Overrides:
         return attrs.evolve(self, shut=self.shut - {name} if accepting else self.shut | {name})
 
     def with_hold(self, backend: str, now: float, until: float) -> Overrides:
-        """Let the clients of a backend wait until a time; 0 releases them. Holds that are over are left out."""
-        held = {**self.held, backend: until}
-        return attrs.evolve(self, held={name: end for name, end in held.items() if end > now})
+        """Let the clients of a backend wait until a time; a time that has passed releases them."""
+        held = {name: end for name, end in self.held.items() if name != backend}
+        return attrs.evolve(self, held={**held, backend: until} if until > now else held)
 
 
 @attrs.define(eq=False)
@@ -104,6 +104,15 @@ class ServiceState:
     recent: Recent = attrs.field(factory=Recent)
     certificates: Certificates | None = None
     problems: Callable[[], Sequence[str]] = tuple
+
+    def take_ended_holds(self, now: float) -> list[str]:
+        """Return the backends whose hold has reached its end since the last call."""
+        held = held_until(self.overrides)
+        ended = [name for name, until in held.items() if until <= now]
+        if ended:
+            kept = {name: self.overrides["held"][name] for name in held if name not in ended}
+            self.overrides = {**self.overrides, "held": kept}
+        return ended
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply overrides to the checks of this process; the caller sends them to the workers."""

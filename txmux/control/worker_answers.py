@@ -146,7 +146,6 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         "certificates": sorted({found for one in configurations for found in _certificates(one)}),
         "troubles": serving.terminations.troubles(),
         "cluster": None if shared is None or not shared.is_in_use else shared.is_up,
-        "held": serving.upstreams.known.waiting(),
         "up": [found for one in upstreams for found in _up(one)],
     }
 

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import Watched
 from txmux.backends.pool.hold import HeldClient, HoldLine
 from txmux.rules.model import Check
+from txmux.telemetry.counting.process_counters import ProcessCounters
 
 
 class LineTests(SynchronousTestCase):
@@ -25,7 +26,7 @@ class LineTests(SynchronousTestCase):
         self.went: list[tuple[str, float]] = []
         self.waiting: list[bool] = []
         self.line = HoldLine([], self.waiting.append)
-        self.line.clock = self.clock
+        self.line.clock, self.line.counts = self.clock, ProcessCounters().backend("")
 
     def join(self, name: str, seconds: float = 60.0, came_at: float | None = None) -> HeldClient:
         def turn() -> bool:
@@ -90,7 +91,7 @@ class LineTests(SynchronousTestCase):
         server.clock = self.clock
         server.pool._seconds = self.clock.seconds
         self.line = HoldLine([lambda: server.pool])
-        self.line.clock = self.clock
+        self.line.clock, self.line.counts = self.clock, ProcessCounters().backend("")
         for number in range(500):
             self.join(str(number))
         self.pass_time(1)
@@ -228,6 +229,19 @@ class LineTests(SynchronousTestCase):
         self.line.hold_until(0.0)
         self.assertEqual(self.pass_time(4.9), [])
         self.assertEqual(self.pass_time(0.2), ["a too late"])
+
+    def test_lack_of_a_server_is_reported_again_after_a_release(self) -> None:
+        for is_up in (False, True):  # by checks, or by a try
+            with self.subTest(is_up=is_up):
+                self.setUp()
+                self.is_up, self.refuses = is_up, True
+                self.line.hold_until(math.inf)
+                self.join("a")
+                self.pass_time(1)
+                self.assertEqual(self.waiting, [True])
+                self.line.hold_until(0.0)
+                self.pass_time(5)
+                self.assertEqual(self.waiting, [True, True])
 
     def test_hold_with_an_end(self) -> None:
         self.is_up = True

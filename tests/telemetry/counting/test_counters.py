@@ -96,7 +96,10 @@ class CountersTest(SynchronousTestCase):
         self.begin(column, "a")
         self.end(column, "a")
         self.begin(column)
+        column.backend("127.0.0.1:22").held()
+        self.assertEqual(self.counters.held(), {"127.0.0.1:22": 1})
         self.assertEqual(self.counters.ended(1), 2)
+        self.assertEqual(self.counters.held(), {})
         counts = self.counts()
         (listener,) = counts.listeners
         self.assertEqual((listener.total, listener.active, listener.undecided), (3, 0, 0))

@@ -16,6 +16,7 @@ from txmux.access.admission import Tally
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+    from txmux.telemetry.counting.process_counters import BackendCounts
     from txmux.telemetry.reasons import ConnectFailure
 
 _RATE = 100.0  # clients a second that go on, of all processes together
@@ -71,13 +72,14 @@ class HoldLine:
         tally: Makes what counts those that wait, in all processes, with a limit.
 
     Attributes:
-        clock: Set before a client waits.
+        clock: Set before a client waits, as `counts`.
         processes: How many processes share the rate.
         cause: Why the last one that tried got no server.
         blocks: Whether clients outside of the line get no server.
     """
 
     clock: IReactorTime
+    counts: BackendCounts
 
     def __init__(
         self,
@@ -160,6 +162,7 @@ class HoldLine:
             client.number = next(self._numbers)
             self._is_short &= self._count > 0
             self._count += 1
+            self.counts.held()
             if client.seconds:
                 left = max(0.0, self._left(client))
                 client.timer = self.clock.callLater(left, self._timed_out, client)
@@ -189,6 +192,7 @@ class HoldLine:
             client.timer.cancel()
             client.timer = None
         self._count -= 1
+        self.counts.released()
         client.tally.give_back()
         if not self._count:
             self._is_short, self._accepts = False, None

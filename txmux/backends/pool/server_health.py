@@ -289,11 +289,6 @@ class HealthRegistry:
         for backend, backend_health in self._backend_health.items():
             backend_health.line.hold_until(backends.get(backend, 0.0))
 
-    def waiting(self) -> dict[str, int]:
-        """Return how many clients wait, by backend, those of removed ones included."""
-        lines = {backend: len(one.line) for backend, one in self._backend_health.items()}
-        return {backend: count for backend, count in lines.items() if count}
-
     def is_held(self, backend: str) -> bool:
         backend_health = self._backend_health.get(backend)
         return backend_health is not None and backend_health.line.is_held

@@ -411,6 +411,12 @@ class Supervisor:
             self._listen_on_new(self._sockets.revive())
         if gone := self.state.bans.expire(time.time()):
             self.pool.tell(messages.BAN, rows=rows_of(gone))
+        if self.transfers.accepting:  # otherwise another process logs it
+            for backend in self.state.take_ended_holds(time.time()):
+                self._log.info(
+                    "backend {backend}: the hold by an operator has ended, its clients go on",
+                    backend=backend,
+                )
         if self.pool.workers:  # otherwise the service is shutting down
             certificates = self.state.certificates
             if certificates and self.transfers.accepting and self.pool.are_ready():

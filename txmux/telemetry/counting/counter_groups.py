@@ -125,7 +125,7 @@ ROUTE = _block(
     "bytes out",
     _each("ended", get_args(CountedReason)),
 )
-BACKEND = _block("backend", CONNECT)
+BACKEND = _block("backend", "held", "released", CONNECT)
 SERVER = _block(
     "server",
     "connected",
@@ -160,6 +160,8 @@ _CONNECTED, _SERVER_ADOPTED, _RELEASED = (
     SERVER.at[name] for name in ("connected", "adopted", "released")
 )
 
+_HELD, _NO_LONGER_HELD = BACKEND.at["held"], BACKEND.at["released"]
+
 
 def decided(listener: Cells) -> int:
     return sum(listener[_DECIDED])
@@ -184,6 +186,12 @@ def live_on_route(route: Cells) -> int:
     """Return a route's live connections; one that went on to an inner route is that one's."""
     gone = sum(route[_ENDED]) + route[_LEFT]
     return max(0, route[_MATCHES] + route[_ROUTE_ADOPTED] - gone)
+
+
+def held(backend: Cells) -> int:
+    """Return how many clients of a backend wait for a server."""
+    released = backend[_NO_LONGER_HELD]
+    return max(0, backend[_HELD] - released)
 
 
 def live_on_server(server: Cells) -> int:

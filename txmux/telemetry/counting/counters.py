@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import weakref
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ import attrs
 
 from txmux.rules.model import Rules
 from txmux.telemetry.counting.counter_groups import (
+    BACKEND,
     BLOCKS,
     FORMAT,
     LISTENER,
     PROCESS,
     ROUTE,
     SERVER,
+    held,
     live,
     live_on_route,
     live_on_server,
@@ -37,6 +40,7 @@ OWN = 0  # the number of the service's own process, if it serves
 
 _CRASHED = ROUTE.at["ended crashed"]
 _GONE, _UNDECIDED_GONE = LISTENER.at["gone"], LISTENER.at["undecided gone"]
+_HELD, _NO_LONGER_HELD = BACKEND.at["held"], BACKEND.at["released"]
 _RELEASED, _CHECK_TIME = SERVER.at["released"], SERVER.at["check time"]
 _LAST = ROUTE.at["last match"]
 
@@ -91,11 +95,11 @@ class Counters:
         before, self._versions = self._versions, frozenset(versions)
         if before is None:
             return
-        held = before | self._versions
+        in_use = before | self._versions
         gone = [
             key
             for key, last in self._until.items()
-            if not any(self._since.get(key, 0) <= number <= last for number in held)
+            if not any(self._since.get(key, 0) <= number <= last for number in in_use)
         ]
         for key in gone:
             for column in self._columns.values():
@@ -216,6 +220,18 @@ class Counters:
         orphans = [one for one in self._others if one.has_no_supervisor() and not one.has_ended()]
         return sum(_live(column) for one in orphans for column in one.columns)
 
+    def held(self) -> Mapping[str, int]:
+        """Count the clients that wait for a server, by backend, also in programs before this one that still run."""
+        self.others_ended()
+        found: Counter[str] = Counter()
+        others = (column for other in self._others for column in other.columns)
+        for column in [*self._columns.values(), *others]:
+            for key in column.layout.places:
+                kind, _, backend = key.partition("\n")
+                if kind == BACKEND.kind:
+                    found[backend] += held(column.block(key))
+        return +found
+
     def others_ended(self) -> None:
         """Keep only the sums of programs that have ended."""
         for other in [one for one in self._others if one.has_ended()]:
@@ -319,6 +335,8 @@ def _settle(column: ProcessCounters) -> int:
             cells[_CRASHED] += count
         elif kind == SERVER.kind:
             cells[_RELEASED] += live_on_server(cells)
+        elif kind == BACKEND.kind:
+            cells[_NO_LONGER_HELD] = cells[_HELD]
     for listener, count in unrouted.items():
         column.block(ROUTE.key(listener, NO_ROUTE))[_CRASHED] += max(0, count)
     return lost

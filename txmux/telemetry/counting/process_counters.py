@@ -53,6 +53,7 @@ _ROUTE_IN = ROUTE.at["bytes in"]
 _ROUTE_OUT = ROUTE.at["bytes out"]
 _ENDED = ROUTE.those("ended")
 
+_HELD, _NO_LONGER_HELD = BACKEND.at["held"], BACKEND.at["released"]
 _CONNECT = BACKEND.histogram(CONNECT)
 
 _CONNECTED = SERVER.at["connected"]
@@ -170,6 +171,13 @@ class BackendCounts(_Counts):
         cells[_CONNECT + 1 + bisect_left(_CONNECT_BOUNDS, milliseconds)] += 1
         if milliseconds > 0.0:
             cells[_CONNECT] += int(milliseconds * 1000)
+
+    def held(self) -> None:
+        """A client waits for a server from now on."""
+        self.cells[_HELD] += 1
+
+    def released(self) -> None:
+        self.cells[_NO_LONGER_HELD] += 1
 
 
 class ServerCounts(_Counts):

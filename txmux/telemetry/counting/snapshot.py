@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -205,9 +204,6 @@ class Gauges:
             for found in _all(answers, "certificates")
             for route, file, until in found
         }
-        held: Counter[str] = Counter()
-        for waiting in _all(answers, "held"):
-            held.update(waiting)
         shared = [one for one in _all(answers, "cluster") if one is not None]
         return cls(
             max(1, len(generations)),
@@ -223,7 +219,6 @@ class Gauges:
             list(
                 dict.fromkeys(trouble for found in _all(answers, "troubles") for trouble in found)
             ),
-            held=held,
             outside=SourceState.read(
                 row for rows in _all(answers, "source_states") for row in rows
             ),
