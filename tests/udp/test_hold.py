@@ -25,29 +25,39 @@ class HoldTests(FlowCase):
         while not ([*self.running.factories[0].connections] and self.flow.state == "connecting"):
             await turn()
 
-    async def test_sixteen_datagrams_are_kept_for_the_server(self) -> None:
+    async def keeps(self, size: int, kept: int) -> None:
         client, place, port = self.hold()
-        client.say(b"0", port)
+        sent = [b"%d".ljust(size) % number for number in range(10, 30)]
+        client.say(sent[0], port)
         await self.waits()
-        for number in range(1, 20):
-            client.say(b"%d" % number, port)
+        for datagram in sent[1:]:
+            client.say(datagram, port)
         while self.flow.datagrams_in < 20:
             await turn()
         server = Talker.listening(self, port=place, answer=lambda data: b"<" + data)
-        await client.hears(16)
-        self.assertEqual(server.heard, [b"%d" % number for number in range(16)])
-        self.assertEqual(self.datagrams("lost"), 4)
+        await client.hears(kept)
+        self.assertEqual(server.heard, sent[:kept])
+        self.assertEqual(self.datagrams("lost"), 20 - kept)
         self.assertEqual(await client.asks(b"later", port), b"<later")
         line = await self.assert_stopped(server=f"udp:127.0.0.1:{place}", reason="killed")
         self.assertIn("held", line["facts"])
 
+    async def test_sixteen_datagrams_are_kept_for_the_server(self) -> None:
+        await self.keeps(4, 16)
+
+    async def test_no_more_than_the_peek_limit_is_kept(self) -> None:
+        """It has room for a QUIC client's first window: 14,720 bytes (RFC 9002, 7.2)."""
+        await self.keeps(1472, 11)
+
     async def test_end_of_the_wait(self) -> None:
         # Longer than several tries take, each of which the server refuses.
-        client, _, port = self.hold("hold = 1s")
+        place = free_port(kind=socket.SOCK_DGRAM)
+        other = f"[backend other]\nserver = udp:127.0.0.1:{place}\nhold = 1s"
+        client, _, port = self.hold(f"hold = 1s\nfallback = other\n{other}")
         client.say(b"x", port)
         await self.waits()
         line = await self.assert_ended(reason="connect-refused")
-        self.assertEqual(line["facts"]["held"], "1.0s")  # type: ignore[index]
+        self.assertEqual(line["facts"]["held"], "2.0s")  # type: ignore[index]
 
     async def test_server_that_was_moved_meanwhile(self) -> None:
         client, _, port = self.hold()

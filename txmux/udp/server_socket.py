@@ -204,8 +204,8 @@ class ServerSocket:
         self._stop_settling()
         if held.since >= 0:
             flow = self._flow
-            facts = {**flow.record.facts, "held": held.waited(flow.live.seconds())}
-            flow.record.facts = facts
+            facts = flow.record.facts
+            flow.record.facts = {**facts, "held": held.waited(facts, flow.live.seconds())}
             self.upstream.pool.line.remove(held, is_connected=is_connected)
             held.since = -1.0
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -24,6 +25,9 @@ _TICK = 0.05  # seconds between two looks at the servers, while a client waits
 _SPARE = 100  # places in the heap of clients that have left
 _FIRST_RETRY, _LAST_RETRY = 0.1, 0.5
 """Seconds until the first of the line tries again a server that has refused it: longer each time, so that a restart is not noticed late."""
+
+
+_HELD = re.compile(r"(\d+\.\d)s")  # a matcher of a plugin may have a fact of that name
 
 
 class _Pool(Protocol):
@@ -54,8 +58,11 @@ class HeldClient:
     tally: Tally = attrs.field(factory=Tally, init=False)
     timer: IDelayedCall | None = attrs.field(default=None, init=False)
 
-    def waited(self, now: float) -> str:
-        return f"{now - self.since:.1f}s"
+    def waited(self, facts: Mapping[str, str], now: float) -> str:
+        """Return the fact ``held``: the wait, and that for a backend whose fallback this one is."""
+        before = _HELD.fullmatch(facts.get("held", ""))
+        seconds = now - self.since + (float(before[1]) if before else 0.0)
+        return f"{seconds:.1f}s"
 
 
 class HoldLine:

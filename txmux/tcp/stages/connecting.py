@@ -300,8 +300,8 @@ class Connecting(Stage):
         held, self._held = self._held, None
         if held is not None:
             if held.since >= 0:
-                client = self._client
-                client.record.facts["held"] = held.waited(client.runtime.clock.seconds())
+                facts, now = self._client.record.facts, self._client.runtime.clock.seconds()
+                facts["held"] = held.waited(facts, now)
             self._upstream.pool.line.remove(held, is_connected=is_connected)
 
     def _note_tried(self, connector: BackendConnector) -> list[str]:
