@@ -106,6 +106,10 @@ class NamesTest(ReloadCase):
         await self.known(f"{_HOSTS[1]}:{self.server}")
         await self.all_lead_to(self.second)
         self.assertEqual(self.dns.asked[HOST, dns.A], 2)
+        sources = (await self.running.control.status())["sources"]
+        host, port = self.dns.place
+        names = [{"source": f"names {host}:{port}", "up": True, "age": 0.0, "why": ""}]
+        self.assertEqual(sources, names)
 
     async def test_clients_wait_for_the_first_answer(self) -> None:
         self.dns.zone[HOST] = a(_HOSTS[0])

@@ -70,7 +70,7 @@ class NamesTest(BackendsCase):
         self.addCleanup(self.dns.stop)
         none = self.folder / "none"
         places = [self.dns.place]
-        self.patch(lookups, "Lookup", lambda clock, _: Lookup(clock, places, none, none))
+        self.patch(lookups, "Lookup", lambda clock, _, **__: Lookup(clock, places, none, none))
 
     def serve(self, server: str, more: str = "") -> None:
         rules = f"{HEAD}{PUBLIC}{_ALL.format('named')}[backend named]\nserver = {server}\n{more}"

@@ -106,7 +106,10 @@ class Upstreams:
 
     def sources(self) -> Iterator[Source]:
         """Return the name servers and the like that this process asks."""
-        yield from ()
+        yield from self._names.sources()
+        if self._name_cache is not None:
+            by_name = [one for one, upstream in self._upstreams.items() if upstream.destinations]
+            yield from self._name_cache.sources({one.resolvers for one in by_name})
 
     def apply_overrides(
         self, orders: ServerOverrides, held: Mapping[str, float] = MappingProxyType({})

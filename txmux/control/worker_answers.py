@@ -104,7 +104,9 @@ class WorkerAnswers:
         for one in self._serving.connections():
             one.count_bytes()
         self._serving.runtime.counters.process.spliced(SPLICED.take_count())
-        states = [attrs.astuple(one.state()) for one in self._serving.upstreams.sources()]
+        sources = self._serving.upstreams.sources()
+        # Where this process is the only one, it reports and logs the others itself.
+        states = [attrs.astuple(one.state()) for one in sources if not one.logs]
         return {"source_states": states, **(_gauges_of(self._serving) if gauges else {})}
 
     async def _those(self, filters: Filters) -> AsyncIterator[Served]:

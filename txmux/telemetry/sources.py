@@ -98,7 +98,7 @@ class Source:
         self.why = ""
         self._seconds = seconds
         self._steady = steady
-        self._logs = logs
+        self.logs = logs
         self._open = 0
         self._since: float | None = None
         self._failed_at = 0.0
@@ -130,7 +130,7 @@ class Source:
         if not self.up or self._logged:
             self.up = True
             self._logged.clear()
-            if self._logs:
+            if self.logs:
                 self._log.info("{name}: good again", name=self.name)
 
     def failed(self, why: str) -> None:
@@ -145,7 +145,7 @@ class Source:
         self.up = False
         if self.why not in self._logged and len(self._logged) < _MOST_REASONS:
             self._logged.add(self.why)
-            if self._logs:
+            if self.logs:
                 self._log.warn(
                     "{name}: {why}; {effect}", name=self.name, why=self.why, effect=self.effect
                 )

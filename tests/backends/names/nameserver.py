@@ -21,6 +21,7 @@ from txmux.backends.names.question import ServerAddress
 SILENCE = -1  # instead of a response code: no answer at all
 HANG_UP = -3  # instead of a response code: the TCP connection is closed
 GARBAGE = -2  # instead of a response code: before the answer, what is none to the question
+FLOOD = -4  # instead of a response code: the same, ten times
 
 
 def a(*addresses: str, ttl: int = 30) -> list[dns.IRecord]:
@@ -95,8 +96,9 @@ class NameServer(server.DNSServerFactory):
             protocol.transport.abortConnection()
         if code in {HANG_UP, SILENCE}:
             return
-        if code == GARBAGE:
-            self._send_garbage(message, protocol, address)
+        if code in {GARBAGE, FLOOD}:
+            for _ in range(1 if code == GARBAGE else 10):
+                self._send_garbage(message, protocol, address)
             code = dns.OK
         records = [] if code else self._records(*question)
         if not code and question[0] not in self.zone:

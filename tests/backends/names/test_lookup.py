@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, formatEvent
 from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import (
+    FLOOD,
     GARBAGE,
     HANG_UP,
     SILENCE,
@@ -34,7 +36,8 @@ from txmux.backends.names.lookup import (
     has_route,
     listed_addresses,
 )
-from txmux.backends.names.question import LookupFailedError
+from txmux.backends.names.question import AskedServers, LookupFailedError
+from txmux.telemetry.sources import Source
 
 HOST = "host.test"
 
@@ -325,6 +328,18 @@ class TroubleTests(LookupTestCase):
             self.zone[HOST] = a(*addresses)
             self.assertEqual(await self.addresses(), addresses)
 
+    async def test_many_foreign_messages(self) -> None:
+        self.server.fail(HOST, FLOOD)
+        for addresses in (["10.0.0.1"], [f"10.0.0.{i}" for i in range(100, 200)]):
+            self.zone[HOST] = a(*addresses)
+            why = await self.failure(self.lookup.host(HOST))
+            self.assertIn("its answers are to other questions", why)
+        self.assertFalse(self.server.asked_by_tcp)
+        self.server.codes.clear()
+        self.server.by_tcp = FLOOD
+        why = await self.failure(self.lookup.host(HOST))
+        self.assertIn("its answers are to other questions", why)
+
     async def test_broken_tcp(self) -> None:
         self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
         self.server.by_tcp = HANG_UP
@@ -341,6 +356,80 @@ class TroubleTests(LookupTestCase):
         await self.until(lambda: self.server.asked_by_tcp[HOST, dns.A] == 2)
         self.time.advance(3)
         self.assertIn("no answer", await waiting)
+
+
+class SourceTests(LookupTestCase):
+    """Whether a name server is up, and what is logged of it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.servers = AskedServers(self.time, "names stay")
+        self.addCleanup(lambda: self.assertFalse(self.time.clock.getDelayedCalls()))
+        self.addCleanup(self.servers.stop)
+        self.lookup = Lookup(
+            self.time, [self.server.place], self.resolv_conf, self.hosts, known=self.servers
+        )
+
+    @property
+    def source(self) -> Source:
+        [source] = self.servers.sources([self.lookup])
+        return source
+
+    async def look_up(self) -> None:
+        waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
+        waiting.addErrback(lambda why: why.trap(LookupFailedError))
+        while not waiting.called:
+            await deferLater(reactor, 0.001)
+            self.time.advance(0.25)
+
+    async def test_silence_for_a_name(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        await self.look_up()
+        await self.asked("", dns.NS)
+        self.assertLess(self.server.asked["", dns.NS], 4)
+        self.assertTrue(self.source.up)
+
+    async def test_silent_server(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        self.server.fail("", SILENCE, dns.NS)
+        with capturedLogs() as logged:
+            await self.look_up()
+            self.assertFalse(self.source.up)
+            for _ in range(60):
+                self.time.advance(1)
+            state = self.source.state()
+            self.assertTrue(state.is_overdue)
+            self.assertEqual(state.why, "no answer within 3 s")
+            self.server.codes.clear()
+            while not self.source.up:
+                await deferLater(reactor, 0.001)
+                self.time.advance(0.25)
+        name = f"names {self.server.place[0]}:{self.server.place[1]}"
+        lines = [formatEvent(one) for one in logged if one["log_namespace"].startswith("txmux")]
+        self.assertEqual(
+            lines, [f"{name}: no answer within 3 s; names stay", f"{name}: good again"]
+        )
+
+    async def test_nothing_listens(self) -> None:
+        await self.server.stop()
+        await self.look_up()
+        self.assertEqual(self.source.why, "connection refused")
+
+    async def test_what_answers_say(self) -> None:
+        for code, up in (
+            (dns.EREFUSED, False),
+            (dns.ESERVER, True),
+            (dns.EREFUSED, True),
+            (dns.ENAME, True),
+        ):
+            self.server.fail(HOST, code)
+            await self.look_up()
+            self.assertEqual(self.source.up, up, code)
+
+    async def test_servers_that_are_not_asked_any_longer(self) -> None:
+        await self.server.stop()
+        await self.look_up()
+        self.assertEqual([*self.servers.sources([])], [])
 
 
 class WithoutEdnsTests(LookupTestCase):

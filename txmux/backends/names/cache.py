@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterator
 from functools import partial
 from ipaddress import ip_address
 from itertools import islice
@@ -18,6 +19,7 @@ from txmux.rules.model import IPAddress, Server
 if TYPE_CHECKING:
     from txmux.backends.names.lookup import Lookup
     from txmux.backends.names.question import ServerAddress
+    from txmux.telemetry.sources import Source
 
     _Key = tuple[tuple[ServerAddress, ...], str]
 
@@ -29,6 +31,7 @@ _MOST_AT_ONCE = 100  # look-ups
 _MOST_OF_SOURCE = 25  # of those, for one source of clients
 _MOST_QUEUED = 100  # clients of one source
 _QUIET = 10.0  # seconds between two warnings: clients cause them
+_EFFECT = "the next name server is asked, or clients get no server for names that are not known yet"
 
 
 class KnownName:
@@ -62,9 +65,11 @@ class NameCache:
         # Only processes with such rules need these.
         from txmux.backends.names.addresses import AddressFinder  # noqa: PLC0415
         from txmux.backends.names.lookup import Lookup  # noqa: PLC0415
+        from txmux.backends.names.question import AskedServers  # noqa: PLC0415
 
         self._finder, self._lookup = AddressFinder, Lookup
         self._reactor = reactor
+        self._asked = AskedServers(reactor, _EFFECT, logs=False)
         # Not those of the rules' own names, which a flood of others would delay.
         self._lookups: dict[tuple[ServerAddress, ...], Lookup] = {}
         self._known: dict[_Key, KnownName] = {}
@@ -150,7 +155,7 @@ class NameCache:
 
     async def _find(self, resolvers: tuple[ServerAddress, ...], name: str) -> None:
         if resolvers not in self._lookups:
-            self._lookups[resolvers] = self._lookup(self._reactor, resolvers)
+            self._lookups[resolvers] = self._lookup(self._reactor, resolvers, known=self._asked)
         finder = self._finder(self._lookups[resolvers], Server("", "tcp", host=f"{name}.", port=1))
         addresses: tuple[IPAddress, ...] = ()
         ttl, began = _SHORTEST, self._reactor.seconds()
@@ -184,7 +189,13 @@ class NameCache:
             problem=problem,
         )
 
+    def sources(self, used: Collection[tuple[ServerAddress, ...]]) -> Iterator[Source]:
+        """Return the name servers that are asked, for the backends in use."""
+        self._lookups = {key: one for key, one in self._lookups.items() if key in used}
+        return self._asked.sources(self._lookups.values())
+
     async def stop(self) -> None:
+        self._asked.stop()
         self._queues.clear()
         running = [*self._running.values()]
         for one in running:

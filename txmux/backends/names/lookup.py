@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
 from txmux.backends.names.question import (
+    AskedServers,
     LookupFailedError,
     NameServers,
     ServerAddress,
@@ -125,7 +126,11 @@ class ServiceAnswer:
 
 
 class Lookup:
-    """Looks names up, in ``/etc/hosts`` and with the name servers of ``/etc/resolv.conf``, read for each look-up."""
+    """Looks names up, in ``/etc/hosts`` and with the name servers of ``/etc/resolv.conf``, read for each look-up.
+
+    Attributes:
+        asked: The name servers that the last look-up could ask.
+    """
 
     def __init__(
         self,
@@ -133,12 +138,15 @@ class Lookup:
         servers: Sequence[ServerAddress] = (),
         resolv_conf: Path = Path("/etc/resolv.conf"),
         hosts: Path = Path("/etc/hosts"),
+        *,
+        known: AskedServers | None = None,
     ) -> None:
         self._reactor = reactor
         self._servers = servers
         self._resolv_conf = resolv_conf
         self._hosts = hosts
-        self._name_servers = NameServers(reactor)
+        self._name_servers = NameServers(reactor, known)
+        self.asked: Sequence[ServerAddress] = ()
 
     async def host(self, name: str) -> HostAnswer:
         listed = listed_addresses(name, self._hosts)
@@ -174,6 +182,7 @@ class Lookup:
         """
         configuration = ResolvConf.read(self._resolv_conf)
         servers = self._servers or [(server, _PORT) for server in configuration.servers]
+        self.asked = servers
         failures: list[LookupFailedError] = []
         for candidate in configuration.candidates(name):
             found = await self._ask_all(servers, candidate, record_types)

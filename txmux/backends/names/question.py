@@ -3,15 +3,16 @@
 import errno
 import secrets
 import socket
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.internet.protocol import Factory
 from twisted.names import dns
 from twisted.protocols.basic import Int16StringReceiver
@@ -19,6 +20,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.errors import MuxError, cause_of
+from txmux.net.sockets.descriptors import SHORTAGE
+from txmux.telemetry.sources import Source
 
 ServerAddress = tuple[str, int]  # the IP address and the port of a name server
 _PATIENCE = (1.0, 3.0)
@@ -27,6 +30,10 @@ _PATIENCE = (1.0, 3.0)
 _MOST_AT_ONCE = 200  # queries that are open at the same time: two for a name; each has a socket
 _UDP_SIZE = 1232
 """Bytes of the longest answer over UDP: what passes every network without fragments (DNS flag day 2020)."""
+
+_MOST_DATAGRAM = 4096  # bytes of an answer over UDP that are looked at
+_MOST_READ = 10  # messages with the number of a query that are looked at: each may take 10 ms
+_AGAIN = 10.0  # seconds until a name server without an answer is asked again whether it has one
 
 _FAILURES = {
     dns.EFORMAT: "FORMERR",
@@ -64,7 +71,7 @@ class _Response(dns.Message):
     maxCompressionPointers = 20_000
 
 
-@attrs.frozen
+@attrs.define
 class _DnsQuery:
     """One query to one server; its name is in lower case and without the final dot."""
 
@@ -72,6 +79,7 @@ class _DnsQuery:
     kind: int
     edns: bool  # some old servers and firewalls drop such queries
     number: int = attrs.field(factory=lambda: secrets.randbelow(1 << 16))
+    _read: int = attrs.field(default=0, init=False)
 
     def encoded(self) -> bytes:
         message = dns.Message(self.number, recDes=1)
@@ -83,12 +91,18 @@ class _DnsQuery:
         return message.toStr()
 
     def answer(self, data: bytes) -> dns.Message | None:
+        """Read a message; ``None`` if it is no answer to this query, and `_QueryError` after too many such."""
+        if data[:2] != self.number.to_bytes(2, "big"):
+            return None
+        if self._read >= _MOST_READ:
+            raise _QueryError("its answers are to other questions")
+        self._read += 1
         message = _Response()
         try:
             message.fromStr(data)
         except Exception:  # noqa: BLE001 - each type of record has a decoder, and each its own errors
             return None
-        if message.id != self.number or not message.answer:
+        if not message.answer:
             return None
         queries = [(query.name.name.lower(), query.type) for query in message.queries]
         # A server that could not read the query may not repeat it.
@@ -124,13 +138,15 @@ class _UdpQuery:
 
     def doRead(self) -> None:
         try:
-            data = self._socket.recv(65_535)
+            message = self._question.answer(self._socket.recv(_MOST_DATAGRAM))
         except BlockingIOError:  # its checksum was wrong
             return
         except OSError as error:
             self._fail(error.errno)
+        except _QueryError as error:
+            self.close()
+            self.answer.errback(error)
         else:
-            message = self._question.answer(data)
             if message is not None:
                 self.close()
                 self.answer.callback(message)
@@ -157,8 +173,14 @@ class _TcpQuery(Int16StringReceiver):
         self.sendString(self._question.encoded())
 
     def stringReceived(self, string: bytes) -> None:
-        message = self._question.answer(string)
-        if message is not None and not self.answer.called:
+        if self.answer.called:
+            return
+        try:
+            message = self._question.answer(string)
+        except _QueryError as error:
+            self.answer.errback(error)
+            return
+        if message is not None:
             self.answer.callback(message)
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002 - the interface's
@@ -167,11 +189,120 @@ class _TcpQuery(Int16StringReceiver):
         self.closed.callback(None)
 
 
+class _AskedServer:
+    """Whether one name server answers.
+
+    Any answer is a good one, but a refusal from one that has never given another: what an answer says is about the name.
+    No answer may be the fault of the servers of the name's domain, and clients choose names. So the server is asked about
+    the root then, and fails only if that has no answer, too.
+    """
+
+    def __init__(self, reactor: Any, address: ServerAddress, source: Source) -> None:
+        self._reactor = reactor
+        self._address = address
+        self.source = source
+        self._answered_at = 0.0
+        self._probe: Deferred[None] | None = None
+        self._due: IDelayedCall | None = None
+
+    async def ask(self, query: _DnsQuery, seconds: float, *, is_probe: bool = False) -> dns.Message:
+        asked_at = self._reactor.seconds()
+        self.source.asked()
+        try:
+            message = await _over_udp(self._reactor, self._address, query, seconds)
+        except defer.TimeoutError:
+            if is_probe:
+                self._failed(f"no answer within {seconds:g} s")
+            else:
+                if asked_at >= self._answered_at and self._due is None:
+                    self._probe_now()
+                self.source.dropped()
+            raise
+        except (_QueryError, OSError) as error:
+            if getattr(error, "errno", None) in SHORTAGE:  # of this machine
+                self.source.dropped()
+            else:
+                self._failed(cause_of(error))
+            raise
+        except CancelledError:
+            self.source.dropped()
+            raise
+        if _response_code(message) == dns.EREFUSED and self.source.state().age is None:
+            self._failed("it answers REFUSED")
+        else:
+            self._answered_at = self._reactor.seconds()
+            self.source.answered()
+        return message
+
+    def _failed(self, why: str) -> None:
+        self.source.failed(why)
+        if self._due is None:
+            self._due = self._reactor.callLater(_AGAIN, self._probe_again)
+
+    def _probe_again(self) -> None:
+        self._due = None
+        if not self.source.up:
+            self._probe_now()
+
+    def _probe_now(self) -> None:
+        if self._probe is None:
+            probe = Deferred.fromCoroutine(self._ask_about_root())
+            if not probe.called:
+                self._probe = probe
+
+    async def _ask_about_root(self) -> None:
+        with suppress(CancelledError, defer.TimeoutError, _QueryError, OSError):
+            await self.ask(_DnsQuery(b"", dns.NS, edns=False), _PATIENCE[-1], is_probe=True)
+        self._probe = None
+
+    def stop(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._probe is not None:
+            self._probe.cancel()
+
+
+class _AsksServers(Protocol):
+    asked: Sequence[ServerAddress]
+
+
+class AskedServers:
+    """The name servers that a process asks, each once over all its look-ups."""
+
+    def __init__(self, reactor: Any, effect: str, *, logs: bool = True) -> None:
+        self._reactor = reactor
+        self._effect = effect
+        self._logs = logs
+        self._servers: dict[ServerAddress, _AskedServer] = {}
+
+    def server(self, address: ServerAddress) -> _AskedServer:
+        if address not in self._servers:
+            host, port = address
+            shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            source = Source("names", shown, self._effect, self._reactor.seconds, logs=self._logs)
+            self._servers[address] = _AskedServer(self._reactor, address, source)
+        return self._servers[address]
+
+    def sources(self, lookups: Iterable[_AsksServers]) -> Iterator[Source]:
+        """Return the servers that these look-ups ask, and forget the others."""
+        used = {address for one in lookups for address in one.asked}
+        for address in self._servers.keys() - used:
+            self._servers.pop(address).stop()
+        return (one.source for one in self._servers.values())
+
+    def stop(self) -> None:
+        for one in self._servers.values():
+            one.stop()
+        self._servers.clear()
+
+
 class NameServers:
     """Queries one name server after another."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, known: AskedServers | None = None) -> None:
         self._reactor = reactor
+        self._known = known
         self._turns = DeferredSemaphore(_MOST_AT_ONCE)
 
     async def ask(self, servers: Sequence[ServerAddress], name: bytes, kind: int) -> dns.Message:
@@ -211,7 +342,10 @@ class NameServers:
     async def _ask_one(
         self, address: ServerAddress, query: _DnsQuery, seconds: float
     ) -> dns.Message:
-        message = await self._within(seconds, self._over_udp(address, query))
+        if self._known is None:
+            message = await _over_udp(self._reactor, address, query, seconds)
+        else:
+            message = await self._known.server(address).ask(query, seconds)
         if message.trunc:
             message = await self._within(_PATIENCE[-1], self._over_tcp(address, query))
         code = _response_code(message)
@@ -225,14 +359,6 @@ class NameServers:
         self, seconds: float, query: Coroutine[Any, Any, dns.Message]
     ) -> Deferred[dns.Message]:
         return Deferred.fromCoroutine(query).addTimeout(seconds, self._reactor)
-
-    async def _over_udp(self, address: ServerAddress, query: _DnsQuery) -> dns.Message:
-        datagrams = _UdpQuery(self._reactor, address, query)
-        try:
-            return await datagrams.answer
-        except CancelledError:
-            datagrams.close()
-            raise
 
     async def _over_tcp(self, address: ServerAddress, query: _DnsQuery) -> dns.Message:
         stream = _TcpQuery(query)
@@ -249,6 +375,17 @@ class NameServers:
             transport: Any = stream.transport
             transport.abortConnection()
             await stream.closed
+
+
+async def _over_udp(
+    reactor: Any, address: ServerAddress, query: _DnsQuery, seconds: float
+) -> dns.Message:
+    datagrams = _UdpQuery(reactor, address, query)
+    try:
+        return await datagrams.answer.addTimeout(seconds, reactor)
+    except (CancelledError, defer.TimeoutError):
+        datagrams.close()
+        raise
 
 
 def _response_code(message: dns.Message) -> int:

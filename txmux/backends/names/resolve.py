@@ -16,16 +16,18 @@ from twisted.python.failure import Failure
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import BackendPool, is_name
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, Resolve, Server
+from txmux.rules.model import Backend, Server
 from txmux.telemetry.outage import OutageReasons
+from txmux.telemetry.sources import Source
 
 if TYPE_CHECKING:
     from txmux.backends.names.addresses import FoundAddresses
     from txmux.backends.names.lookup import Lookup
-    from txmux.backends.names.question import ServerAddress
+    from txmux.backends.names.question import AskedServers, ServerAddress
 
 _Addresses = tuple[ResolvedAddress, ...]
 _SHORTEST = 1.0  # the shortest time between two look-ups of a name, in seconds
+_EFFECT = "the next name server is asked, or known addresses stay in use"
 
 
 class NameResolver:
@@ -55,6 +57,7 @@ class NameResolver:
         self._lookups: dict[tuple[ServerAddress, ...], Lookup] = (
             {} if lookup is None else {(): lookup}
         )
+        self._asked: AskedServers | None = None
         self._names: dict[str, _LookedUpName] = {}
         # Addresses of a plain name have no port: each server has its own.
         self._known: dict[str, _Addresses] = {}
@@ -109,7 +112,7 @@ class NameResolver:
             self._unanswered.add(key)
         finder = self._finder(server, backend)
         known, found = self._known.get(key, ()), partial(self._found, key)
-        name = _LookedUpName(self._reactor, finder, server, backend.resolve, known, found)
+        name = _LookedUpName(self._reactor, finder, server, backend, known, found)
         if before is not None:
             name.found_at = before.found_at
         self._names[key] = name
@@ -119,9 +122,14 @@ class NameResolver:
         # Only one process needs these.
         from txmux.backends.names.addresses import AddressFinder  # noqa: PLC0415
         from txmux.backends.names.lookup import Lookup  # noqa: PLC0415
+        from txmux.backends.names.question import AskedServers  # noqa: PLC0415
 
+        if self._asked is None:
+            self._asked = AskedServers(self._reactor, _EFFECT)
         if backend.resolvers not in self._lookups:
-            self._lookups[backend.resolvers] = Lookup(self._reactor, backend.resolvers)
+            self._lookups[backend.resolvers] = Lookup(
+                self._reactor, backend.resolvers, known=self._asked
+            )
         lookup = self._lookups[backend.resolvers]
         if server.consul is None:
             return AddressFinder(lookup, server)
@@ -186,7 +194,16 @@ class NameResolver:
             answered.callback(None)
         return answered.addTimeout(seconds, self._reactor, lambda _failure, _seconds: None)
 
+    def sources(self) -> Iterator[Source]:
+        """Return the name servers that are asked for the names in use."""
+        used = {name.resolvers for name in self._names.values()}
+        self._lookups = {key: one for key, one in self._lookups.items() if key in used}
+        if self._asked is not None:
+            yield from self._asked.sources(self._lookups.values())
+
     async def stop(self) -> None:
+        if self._asked is not None:
+            self._asked.stop()
         names = self._names
         self._names = {}
         for key in names:
@@ -229,7 +246,7 @@ class _LookedUpName:
         reactor: Any,
         finder: Finder,
         server: Server,
-        resolve: Resolve,
+        backend: Backend,
         addresses: _Addresses,
         on_end: Callable[[_Addresses], None],
     ) -> None:
@@ -237,7 +254,8 @@ class _LookedUpName:
         self._finder = finder
         self._server = server
         self._label = server.text if server.consul else server.host
-        self._resolve = resolve
+        self._resolve = backend.resolve
+        self.resolvers = backend.resolvers
         self.addresses = addresses
         self._on_end = on_end
         self._stopped = False
