@@ -21,7 +21,7 @@ from twisted.web.client import ResponseFailed
 
 from tests.access.shared.machine import Machine
 from tests.support.certificates import make_authority
-from tests.support.consul import Instance
+from tests.support.consul import Instance, instances_in
 from txmux.access.bans import Ban, banned_network, written
 from txmux.access.lists.crowdsec import Decisions
 from txmux.access.shared.bans import SharedBans
@@ -31,7 +31,7 @@ from txmux.admin.site import audit
 from txmux.adopt.receiving import read as read_handed_over
 from txmux.backends.connect.tls import _names_in
 from txmux.backends.health.probes import shown as answer_shown
-from txmux.backends.names.consul import _refusal, instances_in, next_index
+from txmux.backends.names.consul import _refusal, next_index
 from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
 from txmux.cli.run.program import as_text

@@ -33,8 +33,8 @@ class GetTests(TestCase):
             request(self.time, "GET", url, {"X-Y": "z"}, most=most, **options)
         )
 
-    async def answer(self, said: bytes, *, most: int = 100, closes: bool = True) -> HttpResponse:
-        asking = self.ask(listen(self, self.server), most=most)
+    async def answer(self, said: bytes, *, closes: bool = True, **options: Any) -> HttpResponse:
+        asking = self.ask(listen(self, self.server), **options)
         peer = await self.server.peer(0)
         await peer.has(20)
         peer.send(said)
@@ -75,6 +75,18 @@ class GetTests(TestCase):
     async def test_too_long(self) -> None:
         said = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + b"x" * 101
         await self.fails(said, "longer than 100 bytes", closes=False)
+
+    async def test_parts(self) -> None:
+        """A body is taken as it comes, if it is the one that was asked for; what the taker raises ends the request."""
+        parts: list[bytes] = []
+        for status, taken in (("200 OK", b"body"), ("500 Broken", b"")):
+            said = f"HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\nbody".encode()
+            answer = await self.answer(said, take=parts.append)
+            self.assertEqual((b"".join(parts), answer.body), (taken, b"" if taken else b"body"))
+            parts.clear()
+            self.server = PeerFactory()
+        with self.assertRaises(ZeroDivisionError):
+            await self.answer(b"HTTP/1.1 200 OK\r\n\r\nx", take=lambda _: 1 / 0, closes=False)
 
     async def test_endless_headers(self) -> None:
         """Headers without end, or answers before the answer, are broken off; as many as anybody has are not."""

@@ -18,6 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from tests.support.ports import free_port
+from txmux.backends.names.consul import Instances, InstancesReader
 
 _PATH = re.compile(r"/v1/health/service/([^/]+)")
 _WAIT = re.compile(r"([1-9][0-9]*)s")
@@ -58,6 +59,14 @@ class Instance:
                 {"CheckID": f"service:{service}", "Status": self.status},
             ],
         }
+
+
+def instances_in(body: bytes, *, passing: bool) -> Instances:
+    """Read an answer that comes in parts."""
+    reader, half = InstancesReader(passing=passing), len(body) // 2
+    for part in (body[:half], body[half:]):
+        reader.feed(part)
+    return reader.end()
 
 
 @attrs.define(eq=False)
@@ -132,6 +141,11 @@ class Consul:
     @property
     def waiting(self) -> int:
         return len(self._held)
+
+    def forget(self) -> None:
+        """Leave those who wait without an answer."""
+        for held in [*self._held]:
+            self._forget(held)
 
     def register(self, service: str, instances: Iterable[Instance], *, wakes: bool = True) -> None:
         """Have a service have other instances."""

@@ -20,6 +20,7 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, RequestTransmissionFailed, ResponseDone, ResponseFailed
+from twisted.web.http import OK
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -53,7 +54,7 @@ class HttpResponse:
     body: bytes
 
 
-async def request(
+async def request(  # noqa: PLR0913 - by name, and few need more than the first
     reactor: Any,
     method: str,
     url: str,
@@ -63,12 +64,14 @@ async def request(
     most: int | None,
     address: str | None = None,
     body_seconds: float | None = None,
+    take: Callable[[bytes], object] | None = None,
 ) -> HttpResponse:
     """Make a request without a body (RFC 9110, section 9.3); for ``https``, the certificate of the host is verified.
 
     `address` is an IP address or the path of a UNIX socket; without it, the host is looked up. The seconds are for all, or
     for what precedes the body if that has `body_seconds` of its own. `most` are the bytes of the body; with ``None``
-    it is read until it ends, however that is, and discarded.
+    it is read until it ends, however that is, and discarded. `take` gets the parts of a body with status 200 as they come;
+    the response has none then. What it raises ends the request.
 
     Raises:
         RequestFailedError: There is no complete response; the subclasses say why.
@@ -83,7 +86,7 @@ async def request(
         if body_seconds is not None:
             deadline.reset(body_seconds)
 
-    requesting = Deferred.fromCoroutine(_ask(agent, method, url, sent, most, begins))
+    requesting = Deferred.fromCoroutine(_ask(agent, method, url, sent, most, begins, take))
     deadline: IDelayedCall = reactor.callLater(seconds, requesting.cancel)
     try:
         return await requesting
@@ -111,11 +114,14 @@ async def _ask(
     headers: Headers,
     most: int | None,
     begins: Callable[[], None],
+    take: Callable[[bytes], object] | None,
 ) -> HttpResponse:
     try:
         response: Any = await agent.request(method.encode(), url.encode(), headers)
         begins()
-        body = _Body(most)
+        if take is not None and response.code != OK:
+            most, take = _LONGEST_HEAD, None
+        body = _Body(most, take)
         response.deliverBody(body)
         data = await body.whole
     except ConnectingCancelledError:
@@ -139,17 +145,24 @@ def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
 
 
 class _Body(Protocol):
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, most: int | None, take: Callable[[bytes], object] | None) -> None:
         self._most = most
         self._data = bytearray()
+        self._take = take or self._data.extend
+        self._size = 0
         self.whole: Deferred[bytes] = Deferred()
 
     def dataReceived(self, data: bytes) -> None:
         if self.whole.called or self._most is None:
             return
-        self._data += data
-        if len(self._data) > self._most:
+        self._size += len(data)
+        if self._size > self._most:
             self.whole.errback(RequestFailedError(f"its answer is longer than {self._most} bytes"))
+            return
+        try:
+            self._take(data)
+        except Exception:  # noqa: BLE001 - the caller knows its own
+            self.whole.errback(Failure())
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         if self.whole.called:

@@ -14,13 +14,14 @@ from twisted.internet.task import Clock
 
 from campaign.fuzz.target import Target, see
 from tests.access.shared.machine import Machine
+from tests.support.consul import instances_in
 from txmux.access.bans import Ban
 from txmux.access.lists.crowdsec import Decisions
 from txmux.access.lists.current import pack
 from txmux.access.shared.bans import SharedBans
 from txmux.adopt.receiving import NotGivenError
 from txmux.adopt.receiving import read as read_handed_over
-from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, instances_in, next_index
+from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, next_index
 from txmux.rules.model.settings import Store
 from txmux.wire.jsontext import parse_json
 

@@ -98,7 +98,8 @@ class NamesTestCase(NameServerTestCase):
         found = [
             f"{event['log_level'].name}: {event['log_format'].format(**event)}"
             for event in self.logs[self.said_before :]
-            if event["log_namespace"].startswith("txmux") and event["log_level"].name != "debug"
+            if event["log_namespace"].startswith("txmux.backends")
+            and event["log_level"].name != "debug"
         ]
         self.said_before = len(self.logs)
         return found

@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.names.nameserver import NameServer, a, srv
 from tests.backends.names.resolve_case import NamesTestCase, service
 from tests.interop.children import has_ipv6
-from tests.support.consul import Consul, Instance
+from tests.support.consul import Consul, Instance, instances_in
 from tests.support.folders import make_folder
-from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, instances_in, next_index
+from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, next_index
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Resolve
 from txmux.rules.reading.endpoints import server
@@ -243,6 +243,36 @@ class TroubleTests(ConsulCase):
         [line] = self.said()
         self.assertIn("no answer within 27 s", line)
         self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
+
+    async def test_silence_is_known_within_a_minute(self) -> None:
+        await self.known(resolve=Resolve(600.0))
+        await self.asks_again()
+        await self.until(lambda: self.consul.waiting)
+        self.assertEqual(self.consul.asked[-1]["wait"], ["40s"])
+        self.consul.hangs = True
+        self.consul.forget()
+        self.time.advance(52.6)
+        await self.rests()
+        [source] = self.names.sources()
+        self.assertEqual(source.name, f"consul {self.consul.url}")
+        self.assertEqual((source.up, source.why), (False, "no answer within 52.5 s"))
+        await self.asks_again()
+        self.time.advance(7)
+        self.assertTrue(source.state().is_overdue)
+        self.assertEqual(len(self.said()), 1)
+
+    async def test_what_holds_for_one_service_says_nothing_of_consul(self) -> None:
+        for token in (None, Path("/nowhere/token")):
+            self.consul_pool(consul_token=token)
+            await self.until(lambda: self.names.unanswered == 0)
+        [source] = self.names.sources()
+        self.assertTrue(source.up)
+        await self.consul.stop()
+        for call in self.due():
+            self.time.advance(max(0.0, call.getTime() - self.time.seconds()))
+        await self.until(lambda: not source.up)
+        self.assertEqual(source.why, "connection refused")
+        self.assertEqual(len(self.said()), 3)
 
     async def test_refused(self) -> None:
         await self.known()

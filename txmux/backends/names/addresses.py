@@ -36,6 +36,9 @@ class AddressFinder:
     def spread(self) -> float:
         return 1.0  # few processes query a name server
 
+    def stop(self) -> None:
+        """It has nothing to stop."""
+
     async def find(self) -> FoundAddresses:
         return await (self._find_service() if self._server.kind == "srv" else self._find_host())
 

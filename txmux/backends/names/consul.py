@@ -1,8 +1,10 @@
 """The instances of a service, from blocking queries to Consul's HTTP API."""
 
+from __future__ import annotations
+
 import ipaddress
+from collections.abc import Callable
 from contextlib import suppress
-from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
@@ -16,16 +18,18 @@ from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError, printable
 from txmux.files import read_secret
-from txmux.net.http import HttpResponse, RequestFailedError, request
+from txmux.net.http import HttpResponse, request
 from txmux.rules.model import Backend, ConsulService
 from txmux.rules.model.networks import is_address
-from txmux.wire.jsontext import MISSHAPEN, parse_json
+from txmux.telemetry.sources import Source
+from txmux.wire.jsontext import MISSHAPEN, JsonLists
 
-_MOST_WAIT = 600.0  # the longest wait of a query in Consul, in seconds
+_MOST_WAIT = 40.0  # seconds: with a sixteenth more and the grace, silence is known within a minute
 _GRACE = 10.0  # seconds for an answer in addition to its wait for a change
-_MOST_BYTES = 64 * 1024 * 1024
+_MOST_BYTES = 32 * 1024 * 1024
 _FIRST = 120  # characters of another answer
 _OK = 200
+_EFFECT = "the instances known so far stay"
 _NOT_ALLOWED = 403
 MOST_INSTANCES = 10_000  # of one service; of more, the same ones are taken each time
 _LONGEST_NAME = 255
@@ -35,6 +39,8 @@ _PORTS_END = 1 << 16
 
 _FoundInstance: TypeAlias = tuple[str, "tuple[int, int] | None", ResolvedAddress]
 """The status of an instance, the sort key of its address, if it has one, and the address."""
+
+_MOST_NAMED = 3
 
 
 class NotConsulError(MuxError):
@@ -49,30 +55,58 @@ class Instances:
     named: tuple[str, ...] = ()
 
 
-def instances_in(body: bytes, *, passing: bool) -> Instances:
-    """Read an answer to ``/v1/health/service/NAME``, or raise `NotConsulError`.
+class InstancesReader:
+    """Reads an answer to ``/v1/health/service/NAME`` as it arrives; raises `NotConsulError` if it is none.
 
     As by Consul's DNS, an instance with a critical check is out, and one with a warning has the weight for that.
     """
-    try:
-        entries = parse_json(body)
-        if not isinstance(entries, list):
-            raise TypeError(type(entries).__name__)
-        found = [_instance(entry) for entry in entries]
-    except MISSHAPEN as error:
-        why = printable(repr(error), _LONGEST_NAME)
-        raise NotConsulError(f"its answer is not a list of instances: {why}") from None
-    accepted = {_PASSING} if passing else {_PASSING, _WARNING}
-    by_target: dict[tuple[str, int], ResolvedAddress] = {}
-    named = set()
-    for status, order, one in sorted(found, key=_order):
-        if status not in accepted or not 0 < one.port < _PORTS_END:
-            continue
+
+    def __init__(self, *, passing: bool) -> None:
+        self._accepted = {_PASSING} if passing else {_PASSING, _WARNING}
+        self._lists = JsonLists(self._take)
+        self._found: list[_FoundInstance] = []
+        self._named: set[str] = set()
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._lists.feed(data)
+        except MISSHAPEN as error:
+            raise _not_instances(error) from None
+
+    def end(self) -> Instances:
+        try:
+            self._lists.end()
+            if self._lists.names != {""}:
+                raise TypeError(dict.__name__)
+        except MISSHAPEN as error:
+            raise _not_instances(error) from None
+        self._keep_first()
+        return Instances(tuple(one for _, _, one in self._found), tuple(sorted(self._named)))
+
+    def _take(self, name: str, entry: Any) -> None:
+        if name:
+            raise TypeError(dict.__name__)
+        status, order, one = found = _instance(entry)
+        if status not in self._accepted or not 0 < one.port < _PORTS_END:
+            return
         if order is None:
-            named.add(printable(one.host, _LONGEST_NAME))
-        else:
-            by_target.setdefault((one.host, one.port), one)
-    return Instances(tuple(by_target.values())[:MOST_INSTANCES], tuple(sorted(named)))
+            named = {*self._named, printable(one.host, _LONGEST_NAME)}
+            self._named = {*sorted(named)[:_MOST_NAMED]}
+            return
+        self._found.append(found)
+        if len(self._found) >= 2 * MOST_INSTANCES:
+            self._keep_first()
+
+    def _keep_first(self) -> None:
+        by_target: dict[tuple[str, int], _FoundInstance] = {}
+        for found in sorted(self._found, key=_order):
+            by_target.setdefault((found[2].host, found[2].port), found)
+        self._found = [*by_target.values()][:MOST_INSTANCES]
+
+
+def _not_instances(error: Exception) -> NotConsulError:
+    why = printable(repr(error), _LONGEST_NAME)
+    return NotConsulError(f"its answer is not a list of instances: {why}")
 
 
 def _instance(entry: Any) -> _FoundInstance:
@@ -111,6 +145,28 @@ def next_index(before: int, header: str | None) -> int:
     return 0 if index < before else max(1, index)
 
 
+class AskedConsul:
+    """One Consul, for all services that it is asked for.
+
+    It fails if it fails for each of them: what it has against one, such as a datacenter or a token, says nothing of others.
+    """
+
+    def __init__(self, url: str, seconds: Callable[[], float]) -> None:
+        self.source = Source("consul", url, _EFFECT, seconds)
+        self.answers: dict[ConsulFinder, bool] = {}
+
+    def answered(self, finder: ConsulFinder) -> None:
+        self.answers[finder] = True
+        self.source.answered()
+
+    def failed(self, finder: ConsulFinder, why: str) -> None:
+        self.answers[finder] = False
+        if any(self.answers.values()):
+            self.source.dropped()
+        else:
+            self.source.failed(why)
+
+
 class ConsulFinder:
     """Finds the instances of a service by blocking queries: each is answered when something has changed."""
 
@@ -120,6 +176,7 @@ class ConsulFinder:
         lookup: Lookup,
         backend: Backend,
         service: ConsulService,
+        asked: AskedConsul,
         random: Random | None = None,
     ) -> None:
         self._reactor = reactor
@@ -130,34 +187,39 @@ class ConsulFinder:
         self._service = service
         self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._index = 0
-        self._reported = b""
-        self._found = Instances(())
+        self._asked = asked
+        asked.answers[self] = True
 
     def spread(self) -> float:
         return self._random.uniform(1.0, 1.5)
 
+    def stop(self) -> None:
+        self._asked.answers.pop(self)
+
     async def find(self) -> FoundAddresses:
         """Wait for the next answer. After a `LookupFailedError`, the next query is answered at once."""
         index, self._index = self._index, 0
+        self._asked.source.asked()
         try:
-            answer = await self._query(index)
-            found = self._instances(answer)
+            reader = InstancesReader(passing=self._service.passing)
+            answer = await self._query(index, reader)
+            found = self._instances(answer, reader)
             self._index = next_index(index, answer.headers.get("x-consul-index"))
-        except (RequestFailedError, NotConsulError) as error:
+        except MuxError as error:
+            self._asked.failed(self, str(error))
             raise LookupFailedError(f"Consul at {self._url}: {error}") from None
+        except BaseException:
+            self._asked.source.dropped()
+            raise
+        self._asked.answered(self)
         return FoundAddresses(
             found.addresses, 0.0, self._trouble(len(found.addresses), found.named)
         )
 
-    def _instances(self, answer: HttpResponse) -> Instances:
+    def _instances(self, answer: HttpResponse, reader: InstancesReader) -> Instances:
         if answer.status != _OK:
             raise NotConsulError(_refusal(answer))
-        # Many answers repeat the one before, and may be long.
-        digest = blake2b(answer.body).digest()
-        if digest != self._reported:
-            self._found = instances_in(answer.body, passing=self._service.passing)
-            self._reported = digest
-        found = self._found
+        found = reader.end()
         is_filtered = answer.headers.get("x-consul-results-filtered-by-acls") == "true"
         if not found.addresses and is_filtered:
             raise NotConsulError(
@@ -173,7 +235,7 @@ class ConsulFinder:
             )
         return "" if count else f"Consul has no instance of {self._service.name} to lead clients to"
 
-    async def _query(self, index: int) -> HttpResponse:
+    async def _query(self, index: int, reader: InstancesReader) -> HttpResponse:
         parts = urlsplit(self._url)
         if parts.scheme == "unix":
             base, address = "http://localhost", parts.path
@@ -195,7 +257,14 @@ class ConsulFinder:
         # Consul itself waits for up to a sixteenth longer.
         seconds = _GRACE + (wait * 17 / 16 if index else 0.0)
         return await request(
-            self._reactor, "GET", url, headers, address=address, seconds=seconds, most=_MOST_BYTES
+            self._reactor,
+            "GET",
+            url,
+            headers,
+            address=address,
+            seconds=seconds,
+            most=_MOST_BYTES,
+            take=reader.feed,
         )
 
     async def _address(self, host: str) -> str:

@@ -17,16 +17,17 @@ from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import BackendPool, is_name
 from txmux.errors import MuxError
 from txmux.rules.model import Backend, Server
-from txmux.telemetry.outage import OutageReasons
 from txmux.telemetry.sources import Source
 
 if TYPE_CHECKING:
     from txmux.backends.names.addresses import FoundAddresses
+    from txmux.backends.names.consul import AskedConsul
     from txmux.backends.names.lookup import Lookup
     from txmux.backends.names.question import AskedServers, ServerAddress
 
 _Addresses = tuple[ResolvedAddress, ...]
 _SHORTEST = 1.0  # the shortest time between two look-ups of a name, in seconds
+_MOST_REASONS = 10  # of one outage that are logged: a proxy may number its answers
 _EFFECT = "the next name server is asked, or known addresses stay in use"
 
 
@@ -58,6 +59,7 @@ class NameResolver:
             {} if lookup is None else {(): lookup}
         )
         self._asked: AskedServers | None = None
+        self._consuls: dict[str, AskedConsul] = {}
         self._names: dict[str, _LookedUpName] = {}
         # Addresses of a plain name have no port: each server has its own.
         self._known: dict[str, _Addresses] = {}
@@ -133,9 +135,14 @@ class NameResolver:
         lookup = self._lookups[backend.resolvers]
         if server.consul is None:
             return AddressFinder(lookup, server)
-        from txmux.backends.names.consul import ConsulFinder  # noqa: PLC0415 - few need HTTP
+        from txmux.backends.names import consul  # noqa: PLC0415 - few need HTTP
 
-        return ConsulFinder(self._reactor, lookup, backend, server.consul)
+        if backend.consul not in self._consuls:
+            self._consuls[backend.consul] = consul.AskedConsul(
+                backend.consul, self._reactor.seconds
+            )
+        asked = self._consuls[backend.consul]
+        return consul.ConsulFinder(self._reactor, lookup, backend, server.consul, asked)
 
     def _found(self, key: str, addresses: _Addresses) -> None:
         if addresses != self._known.get(key):
@@ -195,7 +202,9 @@ class NameResolver:
         return answered.addTimeout(seconds, self._reactor, lambda _failure, _seconds: None)
 
     def sources(self) -> Iterator[Source]:
-        """Return the name servers that are asked for the names in use."""
+        """Return the name servers and Consuls that are asked for the names in use."""
+        self._consuls = {url: one for url, one in self._consuls.items() if one.answers}
+        yield from (one.source for one in self._consuls.values())
         used = {name.resolvers for name in self._names.values()}
         self._lookups = {key: one for key, one in self._lookups.items() if key in used}
         if self._asked is not None:
@@ -220,6 +229,9 @@ class Finder(Protocol):
 
     def spread(self) -> float:
         """The factor of the wait after a failure, so that retries do not come at the same moment."""
+
+    def stop(self) -> None:
+        """Take notice that no more is asked."""
 
 
 class _Outcome(enum.Enum):
@@ -263,7 +275,7 @@ class _LookedUpName:
         self._finding: Deferred[Any]
         self._failures = 0
         self._state = _Outcome.FOUND
-        self._reasons = OutageReasons()
+        self._logged: set[str] = set()  # reasons
         # Addresses from another process count as new.
         self.found_at: float | None = reactor.seconds() if addresses else None
         self.why = ""
@@ -287,6 +299,7 @@ class _LookedUpName:
         if self._due is not None:
             self._due.cancel()
         self._finding.cancel()
+        self._finder.stop()
         return self._finding
 
     def _wait(self, seconds: float) -> None:
@@ -328,7 +341,7 @@ class _LookedUpName:
         age = self._age()
         if self.addresses and age is not None and age >= self._resolve.keep:
             self.addresses = ()
-            self._reasons.clear()
+            self._logged.clear()
             return f"dropping the known ones, which are {age:.0f} s old"
         count = len(self.addresses)
         none = "none is known yet" if age is None else "none is known"
@@ -341,9 +354,10 @@ class _LookedUpName:
         is_new = state is not self._state
         if is_new:
             self._state = state
-            self._reasons.clear()
-        if not self._reasons.is_new(why):
+            self._logged.clear()
+        if why in self._logged or len(self._logged) >= _MOST_REASONS:
             return
+        self._logged.add(why)
         if trouble:
             self._log.warn("{trouble}", trouble=trouble)
         elif is_new:
