@@ -183,11 +183,12 @@ def read_list(path: Path, most: int = LARGEST_LIST) -> bytes:
     """Read all of a file that others than root may write, as a list of networks.
 
     Error messages quote its text, so root follows no link on the way that another user has made
-    (``ELOOP``). A pipe whose writer is silent would halt the service.
+    (``ELOOP``). A pipe whose writer is silent would halt the service, and a device may have no end.
     """
     with _opened(path) if os.geteuid() else open(path, "rb", opener=_open_by_own_links) as file:
-        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is a pipe, and no file", str(path))
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or file.read(1)):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return _bounded(file, most)
 
 

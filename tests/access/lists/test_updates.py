@@ -181,7 +181,7 @@ class FilesTests(TestCase):
         problems.append(file.problem)
         os.mkfifo(self.path)
         self.assertIsNone(await self.found(file))
-        self.assertEqual(file.problem, "cannot read it: it is a pipe, and no file")
+        self.assertEqual(file.problem, "cannot read it: it is no regular file")
         self.path.unlink()
         with self.path.open("wb") as huge:
             huge.truncate(1 << 40)
@@ -190,7 +190,7 @@ class FilesTests(TestCase):
         self.path.unlink()
         self.path.symlink_to("/dev/zero")
         self.assertIsNone(await self.found(file))
-        self.assertEqual(file.problem, "cannot read it: it is larger than 64 MiB")
+        self.assertEqual(file.problem, "cannot read it: it is no regular file")
         self.path.unlink()
         of_line = "line 2: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
         missing = "cannot read it: No such file or directory"
