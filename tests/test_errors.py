@@ -23,7 +23,7 @@ from tests.access.shared.machine import Machine
 from tests.support.certificates import make_authority
 from tests.support.consul import Instance, instances_in
 from txmux.access.bans import Ban, banned_network, written
-from txmux.access.lists.crowdsec import Decisions
+from txmux.access.lists.crowdsec import DecisionsReader
 from txmux.access.shared.bans import SharedBans
 from txmux.access.shared.leases import SharedRates
 from txmux.admin.guard import Caller
@@ -79,7 +79,9 @@ def _consul(text: str) -> Iterator[str]:
 
 def _crowdsec(text: str) -> Iterator[str]:
     for told in (text, {text: text}, {"new": text, "deleted": None}):
-        yield from _refused(Decisions().replace, told, 0.0)
+        reader = DecisionsReader(0.0)
+        yield from _refused(reader.feed, json.dumps(told).encode())
+        yield from _refused(reader.end)
     yield written(banned_network(f"fe80::1%{text}"))
 
 

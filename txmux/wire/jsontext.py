@@ -90,7 +90,7 @@ class JsonLists:
                     self._at += 1
                     yield from self._items(name)
                 elif (yield from self._value()) is not None:
-                    raise ValueError(f"{name!r} is no list")
+                    raise ValueError(f"{name[:20]!r} is no list")
                 self.names.add(name)
                 mark = yield from self._mark(",}")
         while True:

@@ -16,14 +16,13 @@ from campaign.fuzz.target import Target, see
 from tests.access.shared.machine import Machine
 from tests.support.consul import instances_in
 from txmux.access.bans import Ban
-from txmux.access.lists.crowdsec import Decisions
+from txmux.access.lists.crowdsec import Decisions, DecisionsReader
 from txmux.access.lists.current import pack
 from txmux.access.shared.bans import SharedBans
 from txmux.adopt.receiving import NotGivenError
 from txmux.adopt.receiving import read as read_handed_over
 from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, next_index
 from txmux.rules.model.settings import Store
-from txmux.wire.jsontext import parse_json
 
 _NOW = 1000.0
 
@@ -34,10 +33,15 @@ def _check(data: bytes) -> None:
 
 def _crowdsec(data: bytes) -> None:
     for take_in in ("replace", "change"):
-        decisions = Decisions()
+        known, decisions = DecisionsReader(_NOW), Decisions()
+        known.feed(json.dumps({"new": [_DECISION], "deleted": None}).encode())
+        decisions.replace(known)
+        reader = DecisionsReader(_NOW)
         with suppress(ValueError):
-            decisions.replace({"new": [_DECISION], "deleted": None}, _NOW)
-            getattr(decisions, take_in)(parse_json(data), _NOW)
+            for part in (data[:5], data[5:]):
+                reader.feed(part)
+            reader.end()
+            getattr(decisions, take_in)(reader)
         pack(decisions.networks(_NOW))
 
 

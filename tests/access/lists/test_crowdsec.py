@@ -1,6 +1,7 @@
 """Queries to a CrowdSec that the test plays, and what its decisions mean."""
 
 import contextlib
+import json
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
-from txmux.access.lists.crowdsec import CrowdSec, Decisions, seconds_in
+from txmux.access.lists.crowdsec import CrowdSec, Decisions, DecisionsReader, seconds_in
 from txmux.access.lists.current import unpack
 
 
@@ -54,6 +55,13 @@ class DurationTests(SynchronousTestCase):
         self.assertRegex(text, r"\A-?([0-9]+(\.[0-9]+)?(h|m|s|ms|us|µs|ns))+\Z")
 
 
+def read(answer: Any, now: float) -> DecisionsReader:
+    reader = DecisionsReader(now)
+    reader.feed(json.dumps(answer).encode())
+    reader.end()
+    return reader
+
+
 def _new(*decisions: Any) -> dict[str, Any]:
     return {"new": [*decisions], "deleted": None}
 
@@ -64,19 +72,19 @@ class DecisionsTests(SynchronousTestCase):
 
     def test_first_answer_has_all_and_later_ones_change_it(self) -> None:
         decisions = Decisions()
-        decisions.replace(_new(decision("192.0.2.1"), decision("10.0.0.0/8")), 0)
+        decisions.replace(read(_new(decision("192.0.2.1"), decision("10.0.0.0/8")), 0))
         self.assertEqual(self.banned(decisions), ["10.0.0.0/8", "192.0.2.1/32"])
-        decisions.change({"new": None, "deleted": [decision("10.0.0.0/8", "-3s")]}, 1)
-        decisions.change({"new": [decision("2001:db8::1")], "deleted": None}, 1)
+        decisions.change(read({"new": None, "deleted": [decision("10.0.0.0/8", "-3s")]}, 1))
+        decisions.change(read({"new": [decision("2001:db8::1")], "deleted": None}, 1))
         again = decision("192.0.2.1")
-        decisions.change({"new": [again], "deleted": [again]}, 1)
+        decisions.change(read({"new": [again], "deleted": [again]}, 1))
         self.assertEqual(self.banned(decisions), ["192.0.2.1/32", "2001:db8::1/128"])
-        decisions.replace({"new": None, "deleted": [again]}, 1)
+        decisions.replace(read({"new": None, "deleted": [again]}, 1))
         self.assertEqual(self.banned(decisions), [])
 
     def test_ban_expires_by_itself(self) -> None:
         decisions = Decisions()
-        decisions.replace(_new(decision("192.0.2.1", "1m"), decision("192.0.2.2", "2m")), 100)
+        decisions.replace(read(_new(decision("192.0.2.1", "1m"), decision("192.0.2.2", "2m")), 100))
         self.assertEqual(len(self.banned(decisions, 159.9)), 2)
         self.assertEqual(self.banned(decisions, 160), ["192.0.2.2/32"])
 
@@ -92,7 +100,7 @@ class DecisionsTests(SynchronousTestCase):
             decision("192.0.2.9/24"),
             decision("::ffff:198.51.100.1", scope="ip", type="BAN"),
         ]
-        decisions.replace(_new(*odd), 0)
+        decisions.replace(read(_new(*odd), 0))
         self.assertEqual(self.banned(decisions), ["192.0.2.0/24", "198.51.100.1/32"])
         self.assertIn(ip_address("192.0.2.200"), decisions.networks(0))
 
@@ -107,9 +115,9 @@ class DecisionsTests(SynchronousTestCase):
     )
     def test_any_answer_bans_nobody_or_is_refused(self, told: Any) -> None:
         decisions = Decisions()
-        decisions.replace(_new(decision("192.0.2.1")), 0)
+        decisions.replace(read(_new(decision("192.0.2.1")), 0))
         with contextlib.suppress(ValueError):
-            decisions.change(told, 0)
+            decisions.change(read(told, 0))
         self.assertEqual(self.banned(decisions), ["192.0.2.1/32"])
 
 
@@ -173,19 +181,21 @@ class CrowdSecTests(TestCase):
         self.assertEqual(await self.look(), ["192.0.2.1/32"])
         for wrong, expected in (
             (500, "it answers 500"),
-            ("<html>", "its answer is not JSON"),
-            ("[" * 100_000, "its answer is not JSON"),
-            ("[]", "its answer is not an object of JSON"),
-            ("{}", "there is no list of new decisions in its answer"),
-            ('{"status": "maintenance"}', "there is no list of new decisions in its answer"),
-            ('{"new": 5, "deleted": null}', "there is no list of new decisions in its answer"),
-            ('{"new": null}', "there is no list of deleted decisions in its answer"),
-            ('{"new": null, "deleted": {}}', "there is no list of deleted decisions in its answer"),
-            ('{"new": ["x"], "deleted": []}', "there is no list of new decisions in its answer"),
+            ("<html>", "'<' is not one of [{"),
+            ("[" * 100_000, "it is nested too deeply"),
+            ("[]", "'new' is missing"),
+            ("{}", "'new' is missing"),
+            ('{"status": "maintenance"}', "'status' is no list"),
+            ('{"new": 5, "deleted": null}', "'new' is no list"),
+            ('{"new": null}', "'deleted' is missing"),
+            ('{"new": null, "deleted": {}}', "'deleted' is no list"),
+            ('{"new": ["x"], "deleted": []}', "'new' has something else"),
         ):
             self.asking.problem, self.asking._skip = "", 0
             self.played.wrong = wrong
-            self.assertEqual(await self.problem(), expected)
+            problem = await self.problem()
+            before = "its answer has no lists of decisions: "
+            self.assertEqual(problem.removeprefix(before), expected)
         self.asking._skip = 0
         self.played.wrong = None
         self.assertIsNone(await self.look())

@@ -6,7 +6,7 @@ Source: CrowdSec, Local API, ``GET /v1/decisions/stream``: first with ``startup=
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
@@ -21,7 +21,7 @@ from txmux.errors import MuxError
 from txmux.files import read_secret
 from txmux.net.http import NotConnectedError, ResponseTimeoutError, request
 from txmux.rules.model import IPNetwork, NetworkSet
-from txmux.wire.jsontext import parse_json
+from txmux.wire.jsontext import JsonLists
 
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s|us|µs|ns)")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -30,6 +30,7 @@ _SCOPES = frozenset({"ip", "range"})
 _PATH = "/v1/decisions/stream?startup={startup}&scopes=ip,range"
 _PATIENCE = 10.0  # seconds until an answer begins, and for the rest of it
 _MOST_BYTES = 1 << 26
+_OK = 200
 _LONGEST_WAIT = 8  # times of the look, after failures: 80 s
 
 
@@ -43,22 +44,46 @@ class Decisions:
     def __init__(self) -> None:
         self._until: dict[IPNetwork, float] = {}
 
-    def replace(self, answer: object, now: float) -> None:
-        """Apply the answer to ``startup=true``, which has all that hold; raises `ValueError` if it is none, and changes nothing."""
-        new, _ = _listed(answer)
-        self._until = dict(_bans(new, now))
+    def replace(self, answer: DecisionsReader) -> None:
+        """Apply the answer to ``startup=true``, which has all that hold."""
+        self._until = answer.new
 
-    def change(self, answer: object, now: float) -> None:
-        """Apply an answer with the changes since the last one; as `replace`."""
-        new, deleted = _listed(answer)
-        for network, _ in _bans(deleted, now):
+    def change(self, answer: DecisionsReader) -> None:
+        """Apply an answer with the changes since the last one."""
+        for network in answer.deleted:
             self._until.pop(network, None)
-        self._until.update(_bans(new, now))
+        self._until.update(answer.new)
 
     def networks(self, now: float) -> NetworkSet:
         """Return the banned networks, and remove expired ones."""
         self._until = {network: until for network, until in self._until.items() if until > now}
         return NetworkSet(self._until)
+
+
+class DecisionsReader:
+    """Reads an answer as it arrives; raises `ValueError` if it is none.
+
+    CrowdSec always sends both lists, if only as ``null``. What a proxy before it answers may be JSON, too, and must not lift bans.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+        self._lists = JsonLists(self._take)
+        self.feed = self._lists.feed
+        self.new: dict[IPNetwork, float] = {}
+        self.deleted: dict[IPNetwork, float] = {}
+
+    def end(self) -> None:
+        self._lists.end()
+        for name in ("new", "deleted"):
+            if name not in self._lists.names:
+                raise ValueError(f"{name!r} is missing")
+
+    def _take(self, name: str, decision: Any) -> None:
+        if not isinstance(decision, dict):
+            raise ValueError(f"{name[:20]!r} has something else")  # noqa: TRY004 - it came in as text
+        if name in {"new", "deleted"}:
+            (self.new if name == "new" else self.deleted).update(_bans(decision, self._now))
 
 
 @attrs.define(eq=False, slots=False)
@@ -93,10 +118,10 @@ class CrowdSec:
 
     async def _ask(self) -> None:
         try:
-            answer = await self._answer()
+            reader = await self._answer()
             take_in = self._decisions.change if self._is_known else self._decisions.replace
-            take_in(answer, self._reactor.seconds())
-        except (MuxError, ValueError) as problem:
+            take_in(reader)
+        except MuxError as problem:
             # An answer that was lost is not sent again, so the next question asks for all decisions.
             self._is_known = False
             self._failed += 1
@@ -108,7 +133,8 @@ class CrowdSec:
         self._is_known, self.problem = True, ""
         self._failed = self._skip = 0
 
-    async def _answer(self) -> Any:
+    async def _answer(self) -> DecisionsReader:
+        reader = DecisionsReader(self._reactor.seconds())
         startup = "false" if self._is_known else "true"
         try:
             answer = await request(
@@ -119,21 +145,22 @@ class CrowdSec:
                 seconds=_PATIENCE,
                 most=_MOST_BYTES,
                 body_seconds=_PATIENCE,
+                take=reader.feed,
             )
+            if answer.status == _OK:
+                reader.end()
+                return reader
         except NotConnectedError as problem:
             raise _AwayError(f"cannot connect: {problem}") from None
         except ResponseTimeoutError:
             raise _AwayError(f"no answer in {_PATIENCE:g} s") from None
+        except ValueError as problem:
+            raise _AwayError(f"its answer has no lists of decisions: {problem}") from None
         if answer.status in {401, 403}:
             raise _AwayError(
                 f"it rejects the key in '{self._key}'; create one with 'cscli bouncers add'"
             )
-        if answer.status != 200:
-            raise _AwayError(f"it answers {answer.status}")
-        try:
-            return parse_json(answer.body)
-        except ValueError:
-            raise _AwayError("its answer is not JSON") from None
+        raise _AwayError(f"it answers {answer.status}")
 
     def _secret(self) -> str:
         try:
@@ -153,32 +180,12 @@ def seconds_in(duration: str) -> float:
     return sign * sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
-def _listed(answer: object) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
-    """Return the new decisions of an answer, and the deleted ones.
-
-    CrowdSec always sends both, if only as ``null``. What a proxy before it answers may be JSON, too, and must not lift bans.
-    """
-    if not isinstance(answer, dict):
-        raise ValueError("its answer is not an object of JSON")  # noqa: TRY004 - it came in as text
-    return _list_of(answer, "new"), _list_of(answer, "deleted")
-
-
-def _list_of(answer: dict[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
-    found = answer.get(name, ...)
-    if found is None:
-        return ()
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise ValueError(f"there is no list of {name} decisions in its answer")
-    return found
-
-
-def _bans(decisions: Iterable[Mapping[str, Any]], now: float) -> Iterator[tuple[IPNetwork, float]]:
-    """Yield the networks that decisions ban; decisions of other kinds, or not on addresses, are left out."""
-    for one in decisions:
-        # One that cannot be read must not save the others.
-        with suppress(KeyError, TypeError, AttributeError, ValueError):
-            if one["type"].lower() == "ban" and one["scope"].lower() in _SCOPES:
-                yield _network(one["value"]), now + seconds_in(one["duration"])
+def _bans(one: Mapping[str, Any], now: float) -> Iterator[tuple[IPNetwork, float]]:
+    """Yield the network that a decision bans; one of another kind, or not on addresses, is left out."""
+    # One that cannot be read must not save the others.
+    with suppress(KeyError, TypeError, AttributeError, ValueError):
+        if one["type"].lower() == "ban" and one["scope"].lower() in _SCOPES:
+            yield _network(one["value"]), now + seconds_in(one["duration"])
 
 
 def _network(value: str) -> IPNetwork:
