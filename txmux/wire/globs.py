@@ -93,24 +93,27 @@ class Globs:
         return False
 
 
-def names(text: str, known: Collection[str] = ()) -> Globs:
-    """Read patterns in which case counts.
+def names(
+    text: str, known: Collection[str] = (), normal: Callable[[str], str] | None = None
+) -> Globs:
+    """Read patterns in which case counts, unless there is a normal form.
 
     Args:
         text: Patterns separated by commas; ``*`` is any run of characters, ``?`` is one. Or ``~`` and a regular
             expression that matches a name as a whole.
         known: If given, all names there are.
+        normal: Returns the form in which names and patterns are compared; regular expressions are without case then.
 
     Raises:
         ValueError: A pattern is empty, or matches none of `known`.
     """
     if text.startswith("~"):
-        return _regular(_unanchored(text[1:]), None)
+        return _regular(_unanchored(text[1:]), normal)
     patterns = _items(text)
     for pattern in patterns if known else ():
         if not any(map(_compiled([pattern], None, _regex).matches, known)):
             raise ValueError(f"{pattern!r} matches nothing; {_meant(pattern, known)}")
-    return _compiled(patterns, None, _regex)
+    return _compiled([*map(normal, patterns)] if normal else patterns, normal, _regex)
 
 
 def whole_name(text: str) -> Globs:

@@ -5,6 +5,8 @@ from datetime import datetime, timezone
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
@@ -42,17 +44,34 @@ class AllowedTests(SynchronousTestCase):
         self.assertFalse(self.fits(authority().issue("ops"), "ou=ops"))
 
     def test_alternative_names(self) -> None:
-        one = authority().issue("Host.Example", "192.0.2.7", "a@b.example", "https://x.example/Y")
-        for text in (
-            "host.example",
-            "192.0.2.7",
-            "A@b.example",
-            "https://x.example/y",
-            "*.EXAMPLE",
+        """Each kind is compared as it is used: hosts and the domains of addresses without case, networks by their addresses."""
+        one = authority().issue(
+            "Host.Example", "192.0.2.7", "2001:db8::7", "Ann@B.example", "https://x.example/Y"
+        )
+        for kind, fitting, others in (
+            ("", "host.example *.EXAMPLE host* ~Host[.](EXAMPLE|t)", "example *b.example *@*"),
+            ("DNS:", "host.example host.example,x ~.*", "x 192.0.2.7"),
+            ("email:", "Ann@b.Example *@b.example ~ann@.*", "ann@b.example *@host.example"),
+            ("uri:", "https://x.example/Y https://*", "https://x.example/y *host*"),
+            ("ip:", "192.0.2.7 192.0.2.0/24 2001:DB8:0::7 2001:db8::/32,::1", "192.0.2.8 ::/8"),
         ):
-            self.assertTrue(self.fits(one, f"san={text}"), text)
-        self.assertFalse(self.fits(one, "san=example"))
-        self.assertFalse(self.fits(authority().issue(), "san=nobody"))
+            for text in fitting.split():
+                self.assertTrue(self.fits(one, f"san={kind}{text}"), (kind, text))
+            for text in others.split():
+                self.assertFalse(self.fits(one, f"san={kind}{text}"), (kind, text))
+            self.assertFalse(self.fits(authority().issue(), f"san={kind}{fitting.split()[0]}"))
+        self.assertTrue(self.fits(one, "san=*.example san=email:*@b.example"))
+        self.assertFalse(self.fits(one, "san=*.example san=email:*@c.example"))
+
+    @given(
+        st.sampled_from(["dns", "email", "uri", "ip"]),
+        st.sampled_from(["Host.t", "A@host.t", "https://host.t/", "192.0.2.7", "2001:db8::7"]),
+    )
+    def test_no_name_fits_a_pattern_of_another_kind(self, kind: str, name: str) -> None:
+        its = "email" if "@" in name else "uri" if "/" in name else "ip"
+        its = "dns" if name == "Host.t" else its
+        pattern = {"email": "*@*", "ip": "0.0.0.0/0,::/0"}.get(kind, "*")
+        self.assertEqual(self.fits(authority().issue(name), f"san={kind}:{pattern}"), its == kind)
 
     def test_alternative_names_of_a_kind_that_cannot_be_read(self) -> None:
         """A name by EDI (RFC 5280, section 4.2.1.6); no name of such a certificate fits, and its subject does."""
@@ -66,7 +85,7 @@ class AllowedTests(SynchronousTestCase):
         )
         self.assertFalse(is_allowed(certificate, [allowed_client("san=*")]))
         self.assertTrue(is_allowed(certificate, [allowed_client("cn=alice")]))
-        self.assertEqual(of_verified(certificate).names["san"], ())
+        self.assertEqual(of_verified(certificate).names["dns"], ())
 
     def test_spiffe(self) -> None:
         api = authority().issue("api", _ID)
@@ -96,6 +115,16 @@ class LineTests(SynchronousTestCase):
             ("un=x", "unknown 'un' (possible are cn=, ou=, san=, spiffe=)"),
             ("cn=", "cn='' has an empty item"),
             ("cn=a cn=b", "'cn' is given twice; put commas between the patterns"),
+            ("san=a san=DNS:b", "'san=dns:' is given twice; put commas between the patterns"),
+            (
+                "san=mail:a@b",
+                "unknown kind 'mail'; did you mean 'email'? (possible are dns:, email",
+            ),
+            ("san=a.t:8443", "unknown kind 'a.t' (possible are dns:, email:, uri:, ip:)"),
+            ("san=a,uri:x://b", "'uri:' stands only before the first pattern; give it a word"),
+            ("san=email:example.org", "'example.org' has no '@'; write for example *@example.com"),
+            ("san=ip:10.0.0.*", "'10.0.0.*' is not a network"),
+            ("san=uri:", "'' has an empty item"),
             (
                 "spiffe=example.org",
                 "'example.org' is no SPIFFE ID; write spiffe://TRUST-DOMAIN/PATH",

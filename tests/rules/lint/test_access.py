@@ -129,6 +129,12 @@ FILES = {
     f"{ASKS}{INSIDE}client_cert = revoked": (
         "12: [route x] client_cert: no certificate is known to be revoked; add 'tls_client_crl' to [route end]"
     ),
+    f"{ASKS}allow_client = cn=a@b san=~a@b\n    san=email:a@b\n    san=fe80::1\n{INSIDE}client_cert = san=a,x://b subject=a@b,san=10.0.0.1": (
+        "8: [route end] allow_client: '~a@b' fits no DNS name; write san=email:~a@b\n"
+        "10: [route end] allow_client: 'fe80::1' fits no DNS name; write san=ip:fe80::1\n"
+        "15: [route x] client_cert: 'x://b' fits no DNS name; write san=uri:x://b\n"
+        "15: [route x] client_cert: '10.0.0.1' fits no DNS name; write san=ip:10.0.0.1"
+    ),
     f"{ASKS}{CRL}{INSIDE}client_cert = revoked\n[route y]\nmatch = any\nunder = end\n{OTHER}client_cert = none": "",
     f"{ASKS}{CRL}{INSIDE}client_cert = none\n[route y]\nmatch = any\nunder = end\n{OTHER}client_cert = revoked": (
         "10: [route x] match: 'any' makes the later [route y] unreachable; put this route last"

@@ -76,7 +76,7 @@ class KeyTests(RouteTestCase):
         assert first.terminate_tls is not None
         assert second.client_cert is not None
         self.assertEqual(first.terminate_tls.client, "optional")
-        words = {"any", "san=*.x.example", "issuer=CN=Ours,O=One", f"fingerprint={'ab' * 32}"}
+        words = {"any", "dns=*.X.example", "issuer=CN=Ours,O=One", f"fingerprint={'ab' * 32}"}
         self.assertEqual(second.client_cert.words, words)
         # Inside of TLS in TLS, the outer one may have asked.
         inner = f"[route b]\n{TLS}under = a\n[route c]\n{PLAIN}under = b\nclient_cert = any"
@@ -109,6 +109,7 @@ class KeyTests(RouteTestCase):
             f"fingerprint={'ab' * 20}": "is SHA-1",
             "subject=": "subject: '' is empty",
             "san=a,,b": "has an empty item",
+            "san=any san=url:x": "unknown kind 'url'; did you mean 'uri'?",
             "issuer=~(": "issuer: ",
         }.items():
             self.assertIn(told, self.complaint(certificate_condition, text), text)

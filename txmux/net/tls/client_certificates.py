@@ -10,6 +10,7 @@ from OpenSSL import SSL, crypto
 from txmux.net.tls.pem import read_authorities, read_revocations
 from txmux.net.tls.transport import Distrusted
 from txmux.rules.model import NO_CERTIFICATE, REVOKED, AllowedClient, FoundCertificate, TlsEnd
+from txmux.rules.model.client_certificate import ALTERNATIVE_NAMES
 
 _OPENSSL: Any = SSL
 _LIB = _OPENSSL._lib
@@ -218,7 +219,7 @@ def of_verified(certificate: x509.Certificate) -> FoundCertificate:
     names = {
         "subject": (certificate.subject.rfc4514_string(),),
         "issuer": (certificate.issuer.rfc4514_string(),),
-        "san": tuple(name.lower() for _, name in alternative_names(certificate)),
+        **_by_kind(alternative_names(certificate)),
         "fingerprint": (certificate.fingerprint(hashes.SHA256()).hex(),),
     }
     return FoundCertificate(frozenset({"any"}), names)
@@ -236,7 +237,7 @@ _SPIFFE = "spiffe://"
 def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) -> bool:
     names = _names(certificate)
     return any(
-        all(any(map(globs.matches, names[kind])) for kind, globs in one.patterns.items())
+        all(any(map(these.matches, names[kind])) for kind, these in one.patterns.items())
         for one in allowed
     )
 
@@ -257,15 +258,22 @@ def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
     ]
 
 
-def _names(certificate: x509.Certificate) -> dict[str, list[str]]:
-    found = alternative_names(certificate)
-    uris = [name for kind, name in found if kind == "URI"]
+def _by_kind(found: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    named = [*found]
     return {
+        of: tuple(name for kind, name in named if kind.lower() == of) for of in ALTERNATIVE_NAMES
+    }
+
+
+def _names(certificate: x509.Certificate) -> dict[str, Sequence[str]]:
+    found = _by_kind(alternative_names(certificate))
+    uris = found["uri"]
+    return {
+        **found,
         "cn": _in_subject(certificate, x509.NameOID.COMMON_NAME),
         "ou": _in_subject(certificate, x509.NameOID.ORGANIZATIONAL_UNIT_NAME),
-        "san": [name.lower() for _, name in found],
         # A certificate with several URIs has no SPIFFE ID (X.509-SVID, section 2).
-        "spiffe": uris if len(uris) == 1 and uris[0].startswith(_SPIFFE) else [],
+        "spiffe": uris if len(uris) == 1 and uris[0].startswith(_SPIFFE) else (),
     }
 
 

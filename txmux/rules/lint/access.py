@@ -13,6 +13,7 @@ from txmux.rules.model import Backend, Clients, Listener, NetworkSet, Route, Rul
 from txmux.rules.model.backend import backends_of
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import Problem, joined
+from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.values import network
 
@@ -104,6 +105,20 @@ def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
         return ""
     protocol = patterns.partition(",")[0].strip()
     return f"{line.text!r} is for clients that want a protocol, but none is offered; add 'alpn = {protocol}'"
+
+
+def other_names(rules: Rules) -> Iterator[Problem]:
+    """Find patterns of DNS names in certificates that fit none, but names of another kind."""
+    for route in rules.routes:
+        for key in ("allow_client", "client_cert"):
+            for number, item in enumerate(route.section.items(key)):
+                for pattern in dns_patterns(item.text):
+                    kind = "uri" if "://" in pattern else "email" if "@" in pattern else ""
+                    if is_address(pattern):
+                        kind = "ip"
+                    if kind:
+                        message = f"{pattern!r} fits no DNS name; write san={kind}:{pattern}"
+                        yield route.section.problem(message, key, number)
 
 
 def open_proxies(rules: Rules) -> Iterator[Problem]:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import attrs
 
-if TYPE_CHECKING:
-    from txmux.wire.globs import Globs
+from txmux.rules.model.networks import NetworkSet, unmapped
+
+
+class NamePatterns(Protocol):
+    """`Globs`, or what takes their place for one kind of name."""
+
+    def matches(self, name: str, /) -> bool: ...
+
+
+@attrs.frozen
+class AddressPatterns:
+    """Networks that an IP address has to be in."""
+
+    networks: NetworkSet
+
+    def matches(self, name: str) -> bool:
+        try:
+            return unmapped(ipaddress.ip_address(name)) in self.networks
+        except ValueError:  # a certificate may have a network in its place
+            return False
 
 
 @attrs.frozen
@@ -17,11 +36,16 @@ class AllowedClient:
 
     Attributes:
         text: As it is written; those with the same text are the same.
-        patterns: Patterns by the kind of name, ``cn``, ``ou``, ``san`` or ``spiffe``: of each kind, a certificate needs a name that fits.
+        patterns: Patterns by the kind of name, ``cn``, ``ou``, ``spiffe`` or one of `ALTERNATIVE_NAMES`: of each kind, a certificate
+            needs a name that fits.
     """
 
     text: str
-    patterns: Mapping[str, Globs] = attrs.field(eq=False)
+    patterns: Mapping[str, NamePatterns] = attrs.field(eq=False)
+
+
+ALTERNATIVE_NAMES = ("dns", "email", "uri", "ip")
+"""The kinds of names in a certificate beside its subject."""
 
 
 @attrs.frozen
@@ -30,7 +54,7 @@ class FoundCertificate:
 
     Attributes:
         kinds: ``any`` for one that was verified, otherwise ``none``, with ``revoked`` if it is.
-        names: Of one that was verified: its ``subject``, ``issuer``, ``san`` and ``fingerprint``.
+        names: Of one that was verified: its ``subject``, ``issuer``, ``fingerprint``, and each of `ALTERNATIVE_NAMES`.
     """
 
     kinds: frozenset[str]
@@ -40,7 +64,8 @@ class FoundCertificate:
         if "any" not in self.kinds:
             return "revoked" if "revoked" in self.kinds else "none"
         # A certificate may have an empty subject, if it has other names (RFC 5280, section 4.2.1.6).
-        named = (name for kind in ("subject", "san", "fingerprint") for name in self.names[kind])
+        kinds = ("subject", *ALTERNATIVE_NAMES, "fingerprint")
+        named = (name for kind in kinds for name in self.names[kind])
         return next(filter(None, named))
 
 
@@ -59,7 +84,7 @@ class CertificateCondition:
     """
 
     words: frozenset[str]
-    patterns: tuple[tuple[str, Globs], ...] = attrs.field(default=(), eq=False)
+    patterns: tuple[tuple[str, NamePatterns], ...] = attrs.field(default=(), eq=False)
 
     @classmethod
     def of(cls, conditions: Iterable[CertificateCondition]) -> CertificateCondition:
@@ -85,5 +110,5 @@ class CertificateCondition:
         return (
             found is not None
             and found.kinds.issuperset(self.words & {"any", "none", "revoked"})
-            and all(any(map(globs.matches, found.names[kind])) for kind, globs in self.patterns)
+            and all(any(map(these.matches, found.names[kind])) for kind, these in self.patterns)
         )

@@ -1,7 +1,8 @@
 """The section ``[route NAME]``: which clients go to which backend, and how routes are nested."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -11,13 +12,19 @@ from txmux.rules.model import (
     AllowedClient,
     CertificateCondition,
     Clients,
+    NetworkSet,
     Refusal,
     Route,
     Section,
     Settings,
     TlsEnd,
 )
-from txmux.rules.model.networks import EVERY_CLIENT
+from txmux.rules.model.client_certificate import (
+    ALTERNATIVE_NAMES,
+    AddressPatterns,
+    NamePatterns,
+)
+from txmux.rules.model.networks import EVERY_CLIENT, is_address
 from txmux.rules.model.route import MIDNIGHT, WEEK, Period, acme_file
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, suggestion, with_advice
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, RulesReading
@@ -28,6 +35,7 @@ from txmux.rules.reading.values import (
     PROTOCOLS,
     SectionKey,
     ValueKind,
+    network,
     require_package,
     split_words,
     with_defaults,
@@ -42,7 +50,7 @@ _FORM = "write for example 'cn=alice ou=ops'"
 
 def allowed_client(text: str) -> AllowedClient:
     """Read one line of ``allow_client =``: words ``KIND=PATTERNS``, with the patterns of `txmux.wire.globs.names`."""
-    by_kind: dict[str, Globs] = {}
+    by_kind: dict[str, NamePatterns] = {}
     messages = []
     for word in split_words(text):
         kind, equals, patterns = word.partition("=")
@@ -51,13 +59,16 @@ def allowed_client(text: str) -> AllowedClient:
         elif kind not in _KINDS:
             known = ", ".join(f"{one}=" for one in _KINDS)
             messages.append(f"unknown {kind!r}{did_you_mean(kind, _KINDS)} (possible are {known})")
-        elif kind in by_kind:
-            messages.append(
-                f"{kind!r} is given twice; put commas between the patterns, or give each a line of its own"
-            )
         else:
             try:
-                by_kind[kind] = _patterns(kind, patterns)
+                name, patterns = _named(kind, patterns)
+                if name in by_kind:
+                    what = kind if name == kind else f"{kind}={name}:"
+                    messages.append(
+                        f"{what!r} is given twice; put commas between the patterns, or give each a line of its own"
+                    )
+                else:
+                    by_kind[name] = _patterns(name, patterns)
             except OptionError as error:
                 messages.append(str(error))
     if messages:
@@ -65,16 +76,66 @@ def allowed_client(text: str) -> AllowedClient:
     return AllowedClient(text, by_kind)
 
 
-def _patterns(kind: str, text: str) -> Globs:
-    if kind == "spiffe" and not text.startswith("~"):
-        for pattern in text.split(","):
-            if not pattern.strip().startswith(_SCHEME):
-                raise OptionError(
-                    kind, f"{pattern!r} is no SPIFFE ID; write {_SCHEME}TRUST-DOMAIN/PATH"
-                )
-    found = option_globs({kind: text.lower() if kind == "san" else text}, kind, names)
+_LATER_KIND = re.compile(rf",\s*(({'|'.join(ALTERNATIVE_NAMES)}):)", re.IGNORECASE)
+
+
+def _named(kind: str, text: str) -> tuple[str, str]:
+    """Return the kind of name that a word is about, of ``san=`` the one before the first colon, and the patterns."""
+    if kind != "san" or text.startswith("~"):
+        return "dns" if kind == "san" else kind, text
+    if later := _LATER_KIND.search(text):
+        raise OptionError(
+            kind,
+            f"{later[1]!r} stands only before the first pattern; give it a word of its own, as in 'san=a.example san=email:*@a.example'",
+        )
+    its, colon, patterns = text.partition(":")
+    if its.lower() in ALTERNATIVE_NAMES and colon:
+        return its.lower(), patterns
+    # `lint` warns of other names than those of DNS.
+    if colon and not patterns.startswith("//") and not is_address(text):
+        known = ", ".join(f"{one}:" for one in ALTERNATIVE_NAMES)
+        hint = did_you_mean(its.lower(), ALTERNATIVE_NAMES)
+        raise OptionError(kind, f"unknown kind {its!r}{hint} (possible are {known})")
+    return "dns", text
+
+
+def _patterns(kind: str, text: str) -> NamePatterns:
+    option = "san" if kind in ALTERNATIVE_NAMES else kind
+    for pattern in text.split(",") if not text.startswith("~") else ():
+        if kind == "spiffe" and not pattern.strip().startswith(_SCHEME):
+            raise OptionError(
+                kind, f"{pattern!r} is no SPIFFE ID; write {_SCHEME}TRUST-DOMAIN/PATH"
+            )
+        if kind == "email" and "@" not in pattern:
+            raise OptionError(option, f"{pattern!r} has no '@'; write for example *@example.com")
+    if kind == "ip":
+        try:
+            return AddressPatterns(NetworkSet([network(one.strip()) for one in text.split(",")]))
+        except InvalidValueError as error:
+            raise OptionError(option, str(error)) from error
+    read: Callable[[str], Globs] = whole_name if kind in {"subject", "issuer"} else names
+    if kind in _NORMAL:
+        read = partial(names, normal=_NORMAL[kind])
+    found = option_globs({option: text}, option, read)
     assert found is not None  # noqa: S101 - it was given
     return found
+
+
+def _normal_email(name: str) -> str:
+    # RFC 5280, section 7.5: only the host part is without case.
+    local, at, host = name.rpartition("@")
+    return f"{local}{at}{host.lower()}"
+
+
+_NORMAL = {"dns": str.lower, "email": _normal_email}
+
+
+def dns_patterns(text: str) -> Iterator[str]:
+    """Yield the patterns of DNS names in a line of ``allow_client`` or ``client_cert``."""
+    for part in (part for word in split_words(text) for part in _COMMA.split(word)):
+        name, patterns = _named(*part.partition("=")[::2])
+        if name == "dns":
+            yield from [patterns] if patterns.startswith("~") else patterns.split(",")
 
 
 _STATES = ("any", "none", "revoked")
@@ -87,7 +148,7 @@ def certificate_condition(text: str) -> CertificateCondition:
     """Read one line of ``client_cert =``: ``any``, ``none``, ``revoked``, and words ``KIND=PATTERN``."""
     parts = [one for word in split_words(text) for one in _COMMA.split(word.rstrip(","))]
     words = {part for part in parts if part in _STATES}
-    patterns: list[tuple[str, Globs]] = []
+    patterns: list[tuple[str, NamePatterns]] = []
     messages = []
     for part in parts:
         kind, equals, pattern = part.partition("=")
@@ -100,17 +161,14 @@ def certificate_condition(text: str) -> CertificateCondition:
             continue
         if kind == "fingerprint":
             pattern = _fingerprints(pattern, messages)
-        elif kind == "san":
-            pattern = pattern.lower()
         try:
-            read = whole_name if kind in {"subject", "issuer"} else names
-            found = option_globs({kind: pattern}, kind, read) if pattern or not messages else None
+            name, pattern = _named(kind, pattern)
+            if pattern or not messages:
+                patterns.append((name, _patterns(name, pattern)))
         except OptionError as error:
             messages.append(str(error))
             continue
-        if found is not None:
-            patterns.append((kind, found))
-            words |= {"any", f"{kind}={pattern}"}
+        words |= {"any", f"{name}={pattern}"}
     if messages:
         raise InvalidValueError(*messages)
     if "revoked" in words:
