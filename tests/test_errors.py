@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
@@ -25,7 +24,6 @@ from tests.support.consul import Instance, instances_in
 from txmux.access.bans import Ban, banned_network, written
 from txmux.access.lists.crowdsec import DecisionsReader
 from txmux.access.shared.bans import SharedBans
-from txmux.access.shared.leases import SharedRates
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
 from txmux.adopt.receiving import read as read_handed_over
@@ -38,6 +36,7 @@ from txmux.cli.run.program import as_text
 from txmux.errors import MuxError, cause_of, printable
 from txmux.net.addresses import text_of
 from txmux.net.http import HttpResponse, _reason
+from txmux.net.redis import ReplyError, ReplyParser
 from txmux.rules.model.settings import Store
 from txmux.rules.problems import Problem
 from txmux.rules.reading.networks import read_lines
@@ -90,12 +89,13 @@ def _http(text: str) -> Iterator[str]:
 
 
 def _redis(text: str) -> Iterator[str]:
-    yield from _logged(SharedBans(Clock(), _STORE, None, Machine().bans)._is_away, text)
     clock = Clock()
-    rates = SharedRates(clock, clock.seconds)
-    client: Any = SimpleNamespace(redis=object())
-    rates._client = client
-    yield from _logged(rates._pause, text)
+    shared = SharedBans(clock, _STORE, None, Machine().bans)
+    shared._is_away("refused")
+    clock.advance(9)
+    yield from _logged(shared._is_away, text)
+    yield str(ReplyError(text))
+    yield from _refused(list, ReplyParser().feed(text.encode() + b"\r\n"))
     yield Ban.read({"network": "192.0.2.7", "since": 1, "reason": text}).reason
 
 

@@ -43,6 +43,7 @@ class AlertTests(TestCase):
             "TxmuxBackendWithoutServer": ('txmux_backend_server_up{backend="b",server="s"}', 0, 1),
             "TxmuxReloadFailed": ("txmux_reload_success", 0, 1),
             "TxmuxSourceFails": ('txmux_source_up{source="s"}', 0, 1),
+            "TxmuxNotShared": ("txmux_cluster_up", 0, 1),
             "TxmuxDescriptorsShort": ("txmux_open_descriptors", 95, 20),
             "TxmuxCertificateEnds": (
                 'txmux_certificate_expiry_timestamp_seconds{route="r",file="f"}',

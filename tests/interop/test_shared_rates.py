@@ -20,8 +20,8 @@ from tests.support.folders import make_folder
 from tests.support.peers import Peer, PeerFactory, connect, reactor
 from txmux import EmbeddedService
 from txmux.access.shared import leases
-from txmux.control.worker_answers import WorkerAnswers
 from txmux.rules.reading.parser import parse
+from txmux.telemetry.counting.snapshot import Gauges
 
 _RULES = """\
 [txmux]
@@ -160,6 +160,7 @@ class SharedRatesTest(TestCase):
         """A Redis that does not answer in time is as one that is gone, is told of once, and is asked again when it answers."""
         self.patch(leases, "_SLOW", 0.2)
         self.patch(leases, "_LONGEST", 1.0)
+        self.patch(leases, "STEADY", 1.0)
         machines = [self.machine("5/s burst=10") for _ in range(2)]
         await self.up(*machines)
         with capturedLogs() as events:
@@ -172,7 +173,7 @@ class SharedRatesTest(TestCase):
                 self.let_in.clear()
                 await self.come(machines, 1000, 0.02)
                 self.assertEqual(len(self.let_in), 20)
-                told = [one for one in events if "alone until it does" in one["log_format"]]
+                told = [one for one in events if "this machine alone" in str(one.get("effect"))]
             finally:
                 os.kill(self.redis.child.pid, signal.SIGCONT)
             await self.up(*machines)
@@ -238,22 +239,24 @@ class SharedRatesTest(TestCase):
 
     def gauge(self, machine: EmbeddedService) -> bool | None:
         assert machine.serving is not None
-        found: bool | None = WorkerAnswers(machine.serving).count(gauges=True)["cluster"]
-        return found
+        shared = machine.serving.runtime.shared
+        return Gauges(outside=[one.state() for one in shared.sources()] if shared else ()).cluster
 
     async def test_metric_of_redis(self) -> None:
+        self.patch(leases, "STEADY", 0.1)
         machine = self.machine("100/s burst=10")
-        await self.up(machine)
         found = [self.gauge(machine)]
-        self.redis.end()
-        await self.up(machine, wanted=False)
+        await self.up(machine)
         found.append(self.gauge(machine))
+        self.redis.end()
+        while self.gauge(machine):
+            await deferLater(reactor, 0.01)
         rules = parse("[listen x]\nendpoint = 127.0.0.1:0\n", self.folder / "rules.ini")
         plain = EmbeddedService(rules)
         plain.startService()
         self.addCleanup(lambda: plain.running and plain.stopService())
         found.append(self.gauge(plain))
-        self.assertEqual(found, [True, False, None])
+        self.assertEqual(found, [False, True, None])
 
     async def test_flushed_scripts_are_loaded_again(self) -> None:
         machine = self.machine("1/s burst=100")  # so many may come at once, if this machine is busy

@@ -196,7 +196,11 @@ def _service(add: _Metrics, counts: Counts) -> None:
         "Versions of the rules in use by a connection, or for new ones.",
         value=gauges.generations,
     )
-    add.gauge("cluster_up", "Whether the Redis that shares limits answers.", value=gauges.cluster)
+    add.gauge(
+        "cluster_up",
+        "Whether limits and bans are shared with other machines.",
+        value=gauges.cluster,
+    )
     up = add.gauge("source_up", "Whether what txmux asks of others is answered.", "source")
     age = add.gauge("source_age_seconds", "Seconds since the last good answer.", "source")
     for state in gauges.outside:

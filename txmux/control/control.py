@@ -179,7 +179,11 @@ class Control:
             *(("bans", problem) for problem in self._sharing.problems),
         ]
         attention = [{"what": what, "text": text} for what, text in found]
-        bans = {"active": len(self.bans), "shared": self._sharing.state}
+        shared = self._sharing.state
+        bans = {
+            "active": len(self.bans),
+            "shared": "lost" if shared == "complete" and not gauges.cluster else shared,
+        }
         return {**document, **gauges.as_json(), "bans": bans, "attention": attention}
 
     async def _served(self) -> dict[str, Any]:
@@ -223,6 +227,7 @@ class Control:
     def _sources(self) -> Iterator[Source]:
         """Return what this process asks of others; workers report theirs."""
         yield from self._lists.sources()
+        yield from self._sharing.sources()
         if self.state is not None:
             yield from self.state.upstreams.sources()
 

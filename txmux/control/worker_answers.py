@@ -104,7 +104,8 @@ class WorkerAnswers:
         for one in self._serving.connections():
             one.count_bytes()
         self._serving.runtime.counters.process.spliced(SPLICED.take_count())
-        sources = self._serving.upstreams.sources()
+        shared = self._serving.runtime.shared
+        sources = [*self._serving.upstreams.sources(), *(shared.sources() if shared else ())]
         # Where this process is the only one, it reports and logs the others itself.
         states = [attrs.astuple(one.state()) for one in sources if not one.logs]
         return {"source_states": states, **(_gauges_of(self._serving) if gauges else {})}
@@ -132,7 +133,6 @@ async def _end(chosen: Iterable[Served]) -> int:
 
 def _gauges_of(serving: Serving) -> dict[str, Any]:
     """See `txmux.telemetry.counting.snapshot.Gauges`."""
-    shared = serving.runtime.shared
     configurations = [factory.configuration for factory in serving.factories]
     upstreams = {one for factory in serving.factories for one in factory.upstreams.all()}
     return {
@@ -147,7 +147,6 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         },
         "certificates": sorted({found for one in configurations for found in _certificates(one)}),
         "troubles": serving.terminations.troubles(),
-        "cluster": None if shared is None or not shared.is_in_use else shared.is_up,
         "up": [found for one in upstreams for found in _up(one)],
     }
 

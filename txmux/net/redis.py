@@ -52,6 +52,12 @@ class ReplyError(RedisError):
         super().__init__(f"{hint} ({text})" if hint else text)
 
 
+def reason(problem: Any) -> str:
+    """Return why a reply is of no use, for an exception of `RedisProtocol` or of what read the reply."""
+    is_ours = isinstance(problem, MuxError)
+    return str(problem) if is_ours else f"its answer is not as expected: {cause_of(problem)}"
+
+
 class ReplyParser:
     """Parses replies: strings are bytes, null is ``None``, errors are `ReplyError`."""
 
@@ -173,7 +179,7 @@ class RedisProtocol(Protocol):
         def check() -> None:
             self._idle = self._reactor.callLater(seconds, check)
             if not self._pending:
-                self.execute(*words).addErrback(lambda failure: self.end(cause_of(failure.value)))
+                self.execute(*words).addErrback(lambda failure: self.end(reason(failure.value)))
 
         self._idle = self._reactor.callLater(seconds, check)
 

@@ -77,6 +77,7 @@ class Serving:
             loop_detector,
             shared=shared and rules.settings.workers > 1,
             counters=counters,
+            logs=not shared,
         )
         self.upstreams = Upstreams(
             reactor,

@@ -65,8 +65,10 @@ class IORuntime:
         *,
         shared: bool = False,
         counters: ProcessCounters | None = None,
+        logs: bool = True,
     ) -> None:
         self.reactor = reactor
+        self._logs = logs
         self.counters = counters or ProcessCounters()
         self.loop_detector = loop_detector or LoopDetector()
         self.bad_ends = BadEnds(reactor)
@@ -114,7 +116,7 @@ class IORuntime:
         if rules.settings.shared_limits is not None and self.shared is None:
             from txmux.access.shared.leases import SharedRates  # noqa: PLC0415 - few machines share
 
-            self.shared = SharedRates(self.reactor, self.clock.seconds)
+            self.shared = SharedRates(self.reactor, self.clock.seconds, logs=self._logs)
         if use:
             self.use_rules(rules)
 

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.access.shared.machine import Machine
 from txmux.access import bans
 from txmux.access.bans import Ban
+from txmux.access.shared import bans as shared_bans
 from txmux.access.shared.bans import SharedBans
 from txmux.rules.model.settings import Store
 
@@ -79,6 +80,15 @@ class ReadTests(SynchronousTestCase):
                 self.assertEqual(found, [])
         self.assertEqual(self.hear(record(8.0), record(7.0, ban=False)), ["192.0.2.7"])
 
+    def test_networks_without_end_are_not_remembered(self) -> None:
+        self.patch(shared_bans, "_MOST_NETWORKS", 3)
+        for number in range(9):
+            self.hear(record(5.0, network=f"192.0.2.{number}"))
+        self.assertEqual((len(self.shared._at), len(self.machine.banned())), (3, 3))
+        self.assertEqual(
+            self.hear(record(6.0, network="192.0.2.0", ban=False)), ["192.0.2.1", "192.0.2.2"]
+        )
+
     def test_nobody_bans_everybody(self) -> None:
         self.assertEqual(
             self.hear(record(5.0, network="0.0.0.0/0"), record(5.0, network="::/0")), []
@@ -86,20 +96,19 @@ class ReadTests(SynchronousTestCase):
 
 
 class LostTests(SynchronousTestCase):
-    def test_reported_after_a_minute_and_logged_once(self) -> None:
+    def test_outage_is_logged_once_and_overdue_after_a_minute(self) -> None:
         clock = Clock()
         shared = SharedBans(clock, _STORE, None, Machine().bans)
-        shared._connection_check.start(10.0, now=False)
-        self.addCleanup(shared.stop)
         with capturedLogs() as events:
-            shared._is_away("refused")
-            clock.pump([10.0] * 5)
-            self.assertEqual(shared.problems, [])
-            clock.pump([10.0] * 20)
-        (told,) = shared.problems
-        self.assertIn("bans of other machines may be missing here", told)
-        self.assertIn("for 4 min", told)
-        self.assertEqual([event["log_level"].name for event in events], ["error", "warn"])
+            for _ in range(7):
+                shared._is_away("refused")
+                self.assertFalse(shared.source.state().is_overdue)
+                clock.advance(9.0)
+        sentence = shared.source.state().sentence
+        self.assertIn(
+            "bans redis://192.0.2.1: no good answer for 1 min 3 s: refused; bans", sentence
+        )
+        self.assertEqual((len(events), shared.state), (1, "lost"))
 
 
 class FullTests(SynchronousTestCase):
@@ -112,7 +121,7 @@ class FullTests(SynchronousTestCase):
         with capturedLogs() as events:
             for _ in range(2):
                 for number in range(5):
-                    shared._receive(record(5.0, network=f"192.0.2.{number}"))
+                    shared._receive(record(5.0, network=f"192.0.2.{number}").encode())
                 clock.pump([1.0, 10.0])
         self.assertEqual(machine.banned(), ["192.0.2.0", "192.0.2.1"])
         (told,) = shared.problems

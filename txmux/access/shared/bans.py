@@ -19,21 +19,24 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txmux.access.bans import FULL, Ban, Change, ServiceBans, banned_network, written
-from txmux.access.shared.client import SHARING_TIMES, RedisClient, SharingTimes
-from txmux.errors import printable
+from txmux.access.shared.client import SHARING_TIMES, STEADY, RedisClient, SharingTimes
+from txmux.net.redis import RedisError, RedisProtocol
 from txmux.rules.model import IPNetwork
 from txmux.rules.model.settings import Store
-from txmux.telemetry.formatting import duration
-from txmux.telemetry.outage import OutageReasons
+from txmux.telemetry.sources import Source
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
 _CHANNEL = "txmux:bans"
 _PREFIX = "txmux:ban:"
 _REMEMBERED = 30 * 86400  # seconds in which it is known that a ban was taken back
-_LONGEST_WHY = 200  # characters
 _AT_ONCE = 200
+_LONGEST_RECORD = 4096  # bytes
 _GATHERED = 0.02
 """Seconds in which changes that are received are gathered: under attack there are many."""
+
+_MOST_GATHERED = 1000
+_MOST_NETWORKS = 150_000
+"""Networks of which the last change is remembered; each machine has at most 100,000 bans."""
 
 _SURE = 1.0
 """Seconds by which the end of a ban may differ between machines: an answer is on its way for some time."""
@@ -61,11 +64,12 @@ it is kept; the rest of the record; and the channel. Returns the record that hol
 _READ = """\
 local found, known = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3]), {}
 for _, record in ipairs(#found[2] > 0 and redis.call('MGET', unpack(found[2])) or {}) do
-  if record then known[#known + 1] = record end
+  if record and #record <= tonumber(ARGV[4]) then known[#known + 1] = record end
 end
 return {found[1], table.concat(known, '\\n')}
 """
-"""Takes and gives a cursor, with some of the records in one text, which a client reads much faster than many."""
+"""Takes and gives a cursor, with some of the records in one text, which a client reads much faster than many; those that are too long are
+left out."""
 
 
 @attrs.define(eq=False)
@@ -102,9 +106,15 @@ class SharedBans:
         self._unconfirmed: dict[IPNetwork, _UnconfirmedChange] = {}
         self._received: list[Any] = []
         self._gathering: IDelayedCall | None = None
-        self._lost_at = self._compared_at = reactor.seconds()
-        self._reasons = OutageReasons()
-        self._known_problems: set[str] = set()
+        self._compared_at = reactor.seconds()
+        self._is_comparing = self._is_merging = self._was_full = self._was_complete = False
+        self.source = Source(
+            "bans",
+            store.text,
+            "bans of other machines may be missing here",
+            reactor.seconds,
+            steady=STEADY,
+        )
         self._left_out: set[IPNetwork] = set()
         self._connection_check = LoopingCall(self._check_connection)
         self._connection_check.clock = reactor
@@ -120,6 +130,7 @@ class SharedBans:
         )
 
     def start(self) -> None:
+        self.source.asked()
         self._client.start()
         self._connection_check.start(self._times.pings, now=False)
 
@@ -133,37 +144,35 @@ class SharedBans:
 
     def _can_share(self) -> None:
         self._state = "reading"
-        self._client.run(self._share(self._client.redis))
+        if self._client.redis is not None:
+            self._client.run(self._share(self._client.redis))
 
-    async def _share(self, redis: Any) -> None:
+    async def _share(self, redis: RedisProtocol) -> None:
         await self._ask_time(redis)
         await self._compare(redis)
         self._state = "complete"
-        self._reasons.clear()
-        count = len(self._bans)
-        self._log.info("{store}: bans are shared: {count}", store=self._store.text, count=count)
+        self.source.answered()
+        if not self._was_complete:
+            self._was_complete = True
+            count = len(self._bans)
+            self._log.info("{store}: bans are shared: {count}", store=self._store.text, count=count)
 
     def _is_away(self, why: str) -> None:
-        if self._state == "complete":
-            self._lost_at = self._reactor.seconds()
         self._state = "lost"
         self._stop_gathering()
-        if self._reasons.is_new(why):
-            message = "{store}: {why}; bans and limits apply to this machine alone until it is back"
-            self._log.error(message, store=self._store.text, why=printable(why, _LONGEST_WHY))
+        self.source.failed(why)
+        self.source.asked()  # until all bans are here
 
     def _check_connection(self) -> None:
-        """Notice a Redis that does not answer, and a connection that a firewall has forgotten."""
-        seconds = self._reactor.seconds()
+        """Learn Redis's time, and compare all bans now and then."""
         client = self._client
-        if client.redis is not None:
+        if client.redis is not None and self._state == "complete":
             client.run(self._ask_time(client.redis))
-            if self._state == "complete" and seconds - self._compared_at >= self._times.compared:
+            if self._reactor.seconds() - self._compared_at >= self._times.compared:
                 client.run(self._compare(client.redis))
-        problems = self._problems()
-        for kind in problems.keys() - self._known_problems:
-            self._log.warn("{problem}", problem=problems[kind])
-        self._known_problems = {*problems}
+        for problem in self.problems if not self._was_full else ():
+            self._log.warn("{problem}", problem=problem)
+        self._was_full = bool(self._left_out)
 
     @property
     def state(self) -> Literal["complete", "partial", "reading", "lost"]:
@@ -172,25 +181,16 @@ class SharedBans:
 
     @property
     def problems(self) -> list[str]:
-        return [*self._problems().values()]
+        text = f"bans of other machines that do not apply here: {len(self._left_out)}"
+        return [f"{self._store.text}: {text}; {FULL}"] if self._left_out else []
 
-    def _problems(self) -> dict[str, str]:
-        """Return them by kinds, since their numbers change."""
-        problems, store = {}, self._store.text
-        seconds = self._reactor.seconds() - self._lost_at
-        if self._state != "complete" and seconds >= self._times.lost:
-            problems["lost"] = (
-                f"{store}: bans of other machines may be missing here: unreachable for {duration(seconds)}; "
-                "see the log for why"
-            )
-        if count := len(self._left_out):
-            text = f"bans of other machines that do not apply here: {count}"
-            problems["full"] = f"{store}: {text}; {FULL}"
-        return problems
-
-    async def _ask_time(self, redis: Any) -> None:
+    async def _ask_time(self, redis: RedisProtocol) -> None:
         before = self._now()
+        if self._state == "complete":
+            self.source.asked()
         seconds, microseconds = await redis.execute("TIME")
+        if self._state == "complete":
+            self.source.answered()
         # An answer that was delayed in this process gives no precise time.
         after = self._now()
         if 0 <= after - before < _SURE:
@@ -209,14 +209,16 @@ class SharedBans:
             self._client.run(self._publish_change(self._client.redis, network, unconfirmed, 0.0))
 
     async def _publish_change(
-        self, redis: Any, network: IPNetwork, unconfirmed: _UnconfirmedChange, age: float
+        self, redis: RedisProtocol, network: IPNetwork, unconfirmed: _UnconfirmedChange, age: float
     ) -> None:
         record = await self._write(redis, network, unconfirmed.ban, age)
         if self._unconfirmed.get(network) is unconfirmed:  # and nothing was changed meanwhile
             del self._unconfirmed[network]
             await self._have([record, *unconfirmed.received])
 
-    async def _write(self, redis: Any, network: IPNetwork, ban: Ban | None, age: float) -> Any:
+    async def _write(
+        self, redis: RedisProtocol, network: IPNetwork, ban: Ban | None, age: float
+    ) -> Any:
         record: dict[str, Any] = {"network": written(network), "ban": ban is not None}
         left: float | str = ""
         expiry: float | str = "" if ban is not None else 1000 * _REMEMBERED
@@ -230,15 +232,28 @@ class SharedBans:
 
     # Changes that other machines publish.
 
-    def _receive(self, text: Any) -> None:
+    def _receive(self, text: bytes) -> None:
+        if len(text) > _LONGEST_RECORD:
+            return
         self._received.append(text)
-        if self._gathering is None:
-            self._gathering = self._reactor.callLater(_GATHERED, self._take_in)
+        if len(self._received) >= _MOST_GATHERED:
+            self._client.pause()
+        if self._gathering is None and not self._is_merging:
+            self._gathering = self._reactor.callLater(
+                _GATHERED, lambda: self._client.run(self._take_in())
+            )
 
-    def _take_in(self) -> None:
+    async def _take_in(self) -> None:
         self._gathering = None
-        received, self._received = self._received, []
-        self._client.run(self._have(received))
+        self._is_merging = True
+        self._client.pause()
+        try:
+            while self._received:
+                received, self._received = self._received, []
+                await self._have(received)
+        finally:
+            self._is_merging = False
+            self._client.resume()
 
     async def _have(self, texts: Iterable[Any]) -> None:
         self._left_out.update(await self._bans.merge(self._changes(texts)))
@@ -249,8 +264,17 @@ class SharedBans:
             self._gathering.cancel()
             self._gathering = None
 
-    async def _compare(self, redis: Any) -> None:
+    async def _compare(self, redis: RedisProtocol) -> None:
         """Publish pending changes, apply all bans of Redis, and write those that it lacks."""
+        if self._is_comparing:
+            raise RedisError("it has not sent all bans by the time of the next comparison")
+        self._is_comparing = True
+        try:
+            await self._compare_all(redis)
+        finally:
+            self._is_comparing = False
+
+    async def _compare_all(self, redis: RedisProtocol) -> None:
         self._compared_at = seconds = self._reactor.seconds()
         for network, unconfirmed in [*self._unconfirmed.items()]:
             await self._publish_change(
@@ -261,7 +285,8 @@ class SharedBans:
         before = {*self._left_out}
         cursor: Any = 0
         while True:
-            cursor, found = await redis.execute("EVAL", _READ, 0, cursor, f"{_PREFIX}*", _AT_ONCE)
+            words = (cursor, f"{_PREFIX}*", _AT_ONCE, _LONGEST_RECORD)
+            cursor, found = await redis.execute("EVAL", _READ, 0, *words)
             left_out.update(await self._bans.merge(self._changes(found.split(b"\n"), known)))
             if cursor == b"0":
                 break
@@ -298,7 +323,7 @@ class SharedBans:
             network, at, ban = record
             if (unconfirmed := self._unconfirmed.get(network)) is not None:
                 unconfirmed.received.append(text)
-            elif at >= self._changed_at(network):
+            elif at >= self._changed_at(network) and self._has_room(network):
                 self._at[network] = at
                 if ban is not None:
                     since, until = ban.since + self._ahead, ban.until + self._ahead
@@ -309,6 +334,10 @@ class SharedBans:
         return [
             change for change in found.items() if not _is_like(change[1], self._bans.get(change[0]))
         ]
+
+    def _has_room(self, network: IPNetwork) -> bool:
+        is_known = network in self._at or self._bans.get(network) is not None
+        return is_known or len(self._at) < _MOST_NETWORKS
 
 
 def _read(text: Any) -> tuple[IPNetwork, float, Ban | None] | None:

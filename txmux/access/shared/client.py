@@ -15,8 +15,11 @@ from twisted.python.failure import Failure
 
 from txmux.errors import cause_of
 from txmux.files import read_bytes
-from txmux.net.redis import RedisError, RedisProtocol
+from txmux.net.redis import RedisError, RedisProtocol, reason
 from txmux.rules.model.settings import Store
+
+STEADY = 4.0
+"""Seconds for which Redis has to fail, or to answer, until that counts; less than it takes until a silent connection is ended."""
 
 _SHORTEST, _LONGEST = 0.5, 15.0  # seconds between two attempts
 
@@ -32,7 +35,6 @@ class SharingTimes:
     pings: float = 10.0  # after which a connection that is idle is checked
     patience: float = 5.0  # to connect, and for each answer
     compared: float = 300.0  # between two comparisons of all bans
-    lost: float = 60.0  # after which the operator should know that Redis cannot be reached
 
 
 SHARING_TIMES = SharingTimes()
@@ -230,7 +232,16 @@ class RedisClient:
         if isinstance(failure.value, FirstError):
             failure = failure.value.subFailure
         if not self._stopped and self.redis is not None:
-            self._lost(cause_of(failure.value))
+            self._lost(reason(failure.value))
+
+    def pause(self) -> None:
+        """Receive no messages until `resume`."""
+        if (subscriber := self._connections[-1].protocol) is not None:
+            subscriber.pause()
+
+    def resume(self) -> None:
+        if (subscriber := self._connections[-1].protocol) is not None:
+            subscriber.resume()
 
     def stop(self) -> Deferred[Any]:
         """Disconnect for good, and cancel running calls."""

@@ -14,35 +14,37 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from txmux.access.shared.client import RedisClient
-from txmux.errors import cause_of, printable
-from txmux.net.redis import RedisProtocol
+from txmux.access.shared.client import STEADY, RedisClient
+from txmux.net.redis import RedisProtocol, reason
 from txmux.rules.model.settings import Store
+from txmux.telemetry.sources import Source
 
 _SLOW = 0.02
 """Seconds after which an answer is of no use: by then many may have come that were not counted."""
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds until a slow Redis is tried again
+_CHECKED = 10.0  # seconds after which Redis is asked though no client comes
 _MOST_QUESTIONS = 1000  # in a second
 _MOST_TOKENS = 10
 _WORTH, _GOOD = 0.1, 1.0
 """Seconds for which tokens are leased ahead, and in which they have to be used."""
 
-_LONGEST_WHY = 200  # characters
 _MOST_LEASES = 100_000
 _MICROSECONDS = 1000  # a microsecond, in nanoseconds
 _OFTEN, _COUNT_GOOD = 1.0, 15.0
 """Seconds between two reports of a number of connections, and in which one is good."""
 _MOST_COUNTED = 10_000
+
+_ALONE = "limits of sources apply to this machine alone"
 
 _SCRIPT = """\
 local time = redis.call('TIME')
@@ -263,24 +265,27 @@ class SharedCounts:
 
 
 class SharedRates:
-    """Asks Redis, as long as it answers soon."""
+    """Asks Redis, as long as it answers soon.
 
-    _log = Logger()
+    Args:
+        logs: Whether its source does; see `Source`.
+    """
 
-    def __init__(self, reactor: Any, seconds: Callable[[], float]) -> None:
+    def __init__(self, reactor: Any, seconds: Callable[[], float], *, logs: bool = True) -> None:
         self._reactor = reactor
         self.seconds = seconds
         self.later = reactor.callLater
+        self._logs = logs
         self.is_up = False
         self._listeners: dict[str, Leases] = {}
         self._used: tuple[Store | None, Path | None] = (None, None)
         self._client: RedisClient | None = None
+        self._source: Source | None = None
         self._sent_at: deque[float] = deque()
         self._epoch = 0
         self._latency_timer: IDelayedCall | None = None
         self._again: IDelayedCall | None = None
         self._wait = _SHORTEST
-        self._is_reported = False
         self._second = 0
         self._questions = 0
 
@@ -296,18 +301,22 @@ class SharedRates:
         self.stop()
         self._used = (store, password)
         if store is not None:
-            # Why it cannot be used is logged where bans are shared.
-            made = RedisClient(self._reactor, store, password, self._try, lambda _: self._down())
+            self._source = Source(
+                "limits", store.text, _ALONE, self.seconds, steady=STEADY, logs=self._logs
+            )
+            made = RedisClient(self._reactor, store, password, self._check, self._down)
             self._client = made
             self._reactor.callWhenRunning(made.start)
 
-    @property
-    def is_in_use(self) -> bool:
-        return self._client is not None
+    def sources(self) -> Iterable[Source]:
+        return () if self._source is None else (self._source,)
 
-    def _down(self) -> None:
+    def _down(self, why: str = "") -> None:
+        """Limit alone, and expect no answers any longer."""
         self.is_up = False
         self._epoch += 1
+        if self._source is not None and (why or self._sent_at):
+            self._source.failed(why) if why else self._source.dropped()
         self._sent_at.clear()
         for call in (self._latency_timer, self._again):
             if call is not None:
@@ -316,36 +325,52 @@ class SharedRates:
         for one in self._listeners.values():
             one.forget()
 
-    def _try(self) -> None:
-        """Load the script, and see whether the answer comes in time."""
+    def _check(self) -> None:
+        """Load the script, and see whether its answer comes in time."""
         self._again = None
-        redis = self._redis
-        if redis is None:
-            return
-        epoch = self._epoch
 
-        def loaded(_: object) -> None:
-            if epoch == self._epoch:
-                self._sent_at.popleft()
-                self.is_up = True
-                self._wait = _SHORTEST
-                if self._is_reported:
-                    self._is_reported = False
-                    self._log.info("{store} answers in time again", store=self._text())
+        def answered(_: int, __: int) -> None:
+            self.is_up = True
+            self._wait = _SHORTEST
+            is_failing = any(source.why for source in self.sources())
+            wait = STEADY if is_failing else _CHECKED
+            if self._again is None:
+                self._again = self._reactor.callLater(wait, self._check)
 
-        loading: Deferred[Any] = redis.execute("SCRIPT", "LOAD", _SCRIPT)
-        loading.addCallbacks(loaded, lambda failure: self._refused(failure, epoch))
-        self._request_sent()
+        if self._redis is not None:
+            self._send(answered, "EVAL", _SCRIPT, 1, "txmux:{up}", "rate", 1000, 1, 1, 0)
 
     @property
     def _redis(self) -> RedisProtocol | None:
         return None if self._client is None else self._client.redis
 
-    def _text(self) -> str:
-        return self._used[0].text if self._used[0] else "Redis"
+    def _send(self, answered: Callable[[int, int], None], *words: str | int) -> None:
+        source, redis, epoch = self._source, self._redis, self._epoch
+        if source is None or redis is None:
+            return
 
-    def _request_sent(self) -> None:
+        def returned(reply: Any) -> None:
+            if epoch == self._epoch:
+                self._sent_at.popleft()
+                granted, wait = map(int, reply)
+                source.answered()
+                if self._sent_at:
+                    source.asked()
+                answered(granted, wait)
+
+        def failed(failure: Failure) -> None:
+            if epoch != self._epoch:
+                return
+            if getattr(failure.value, "code", "") == "NOSCRIPT":  # an operator has cleared all
+                self._down()
+                self._check()
+            else:
+                self._pause(reason(failure.value))
+
+        if not self._sent_at:
+            source.asked()
         self._sent_at.append(self.seconds())
+        redis.execute(*words).addCallback(returned).addErrback(failed)
         if self._latency_timer is None:
             self._check_latency_in(_SLOW)
 
@@ -366,22 +391,13 @@ class SharedRates:
         elif late > 0:
             self._check_latency_in(late)
         else:
-            self._pause("no answer within 20 ms")
-
-    def _refused(self, failure: Any, epoch: int) -> None:
-        if epoch == self._epoch:
-            self._pause(cause_of(failure.value))
+            self._pause(f"no answer within {1000 * _SLOW:g} ms")
 
     def _pause(self, why: str) -> None:
-        self._down()
-        if self._redis is None:
-            return
-        if not self._is_reported:
-            self._is_reported = True
-            message = "{store}: {why}; limits apply to this machine alone until it does"
-            self._log.warn(message, store=self._text(), why=printable(why, _LONGEST_WHY))
-        self._again = self._reactor.callLater(self._wait, self._try)
-        self._wait = min(2 * self._wait, _LONGEST)
+        self._down(why)
+        if self._redis is not None:
+            self._again = self._reactor.callLater(self._wait, self._check)
+            self._wait = min(2 * self._wait, _LONGEST)
 
     def ask(
         self, key: str, arguments: tuple[str | int, ...], answered: Callable[[int, float], None]
@@ -391,32 +407,16 @@ class SharedRates:
         if math.floor(now) != self._second:
             self._second, self._questions = math.floor(now), 0
         self._questions += 1
-        redis = self._redis
-        if self._questions > _MOST_QUESTIONS or not self.is_up or redis is None:
+        if self._questions > _MOST_QUESTIONS or not self.is_up:
             return False
-        epoch = self._epoch
-
-        def returned(found: Any) -> None:
-            if epoch == self._epoch:
-                self._sent_at.popleft()
-                granted, wait = map(int, found)
-                answered(granted, wait / 1e6)
-
-        def failed(failure: Any) -> None:
-            if getattr(failure.value, "code", "") == "NOSCRIPT" and epoch == self._epoch:
-                self._down()  # an operator has cleared all scripts
-                self._try()
-            else:
-                self._refused(failure, epoch)
-
-        asking = redis.execute("EVALSHA", _SHA, 1, key, *arguments)
-        asking.addCallbacks(returned, failed)
-        asking.addErrback(lambda failure: self._refused(failure, epoch))
-        self._request_sent()
+        self._send(
+            lambda granted, wait: answered(granted, wait / 1e6),
+            *("EVALSHA", _SHA, 1, key, *arguments),
+        )
         return True
 
     def stop(self) -> Deferred[Any]:
         client, self._client = self._client, None
-        self._used = (None, None)
+        self._used, self._source = (None, None), None
         self._down()
         return succeed(None) if client is None else client.stop()

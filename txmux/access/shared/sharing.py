@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from txmux.access.bans import ServiceBans
     from txmux.access.shared.bans import SharedBans
     from txmux.rules.model import Rules
+    from txmux.telemetry.sources import Source
 
 
 class Sharing:
@@ -28,6 +30,9 @@ class Sharing:
     @property
     def problems(self) -> list[str]:
         return [] if self._shared is None else self._shared.problems
+
+    def sources(self) -> Iterable[Source]:
+        return () if self._shared is None else (self._shared.source,)
 
     def use(self, rules: Rules) -> None:
         settings = rules.settings

@@ -127,7 +127,6 @@ class Gauges:
         descriptors: Open ones and their limit, in the process with the least room.
         sources: The number of clients' addresses remembered for limits, by listener.
         certificates: The route, the file and when it expires, in seconds since 1970.
-        cluster: Whether the Redis of ``shared_limits`` answers every process; ``None`` if there is none.
         troubles: What else needs a person, a sentence each.
         stale: By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None``
             if there never were any.
@@ -143,13 +142,18 @@ class Gauges:
     sources: Mapping[str, int] = attrs.field(factory=dict)
     certificates: Sequence[tuple[str, str, float]] = ()
     up: Mapping[tuple[str, str], float] = attrs.field(factory=dict)
-    cluster: bool | None = None
     troubles: Sequence[str] = ()
     stale: Mapping[tuple[str, str], tuple[float | None, str]] = attrs.field(factory=dict)
     to_servers: Sequence[tuple[str, str, float]] = ()
     held: Mapping[str, int] = attrs.field(factory=dict)
     acme: Mapping[str, float] = attrs.field(factory=dict)
     outside: Sequence[SourceState] = ()
+
+    @property
+    def cluster(self) -> bool | None:
+        """Whether limits and bans are shared by every process; ``None`` if they are this machine's own."""
+        shared = [one for one in self.outside if one.name.startswith(("bans ", "limits "))]
+        return all(one.up and one.age is not None for one in shared) if shared else None
 
     def stale_ages(self) -> dict[tuple[str, str], str]:
         """Describe, by backend and server, how old the addresses are that cannot be looked up again."""
@@ -204,7 +208,6 @@ class Gauges:
             for found in _all(answers, "certificates")
             for route, file, until in found
         }
-        shared = [one for one in _all(answers, "cluster") if one is not None]
         return cls(
             max(1, len(generations)),
             min(descriptors, key=lambda one: one[1] - one[0], default=(0, 0)),
@@ -215,7 +218,6 @@ class Gauges:
                 for found in _all(answers, "up")
                 for backend, server, weight in found
             },
-            all(shared) if shared else None,
             list(
                 dict.fromkeys(trouble for found in _all(answers, "troubles") for trouble in found)
             ),
