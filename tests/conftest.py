@@ -40,6 +40,7 @@ WHOLE = (
     "test_plugin_example.py",
     "test_reactors.py",
     "test_soak.py",
+    "test_sources.py::AllPeersTests",
 )
 """Tests that need root or a real server, run the whole of what is installed, or change services under load; all others run in `script/test`."""
 
