@@ -126,8 +126,8 @@ class Mux(LoggingTwist):
         (port,) = self.ports.values()
         return port
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+    def connect(self, source: str = "") -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE, (source, 0))
 
     def reload(self, *changes: Change) -> str:
         """Have it read its rules with these changes, and give what the log says of that."""

@@ -14,6 +14,12 @@ from tests.processes.running import RULES, is_gone, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
+from txmux.net.sockets.plainsocket import reset_on_close
+
+
+def break_off(client: socket.socket) -> None:
+    reset_on_close(client)
+    client.close()
 
 
 class HeldTests(UpgradeTestCase):
@@ -48,20 +54,26 @@ class HeldTests(UpgradeTestCase):
         mux = self.begin(f"hold = 60s\n{first}", default="first")
         clients = [self.say(mux, b"%d" % number) for number in range(3)]
         self.waiting(3)
+        clients[0].shutdown(socket.SHUT_WR)
         mux.upgrade()  # the old process has ended
         self.waiting(3)
         clients[2].sendall(b"more")
-        clients[1].close()
+        break_off(clients[1])
         self.waiting(2)
         server = self.come_up()
-        for number, said in ((0, b"0"), (2, b"2more")):
+        for number, said in ((2, b"2more"), (0, b"0")):
             end = self.accept_from(server, said)
-            self.answers(clients[number], end)
+            if number == 0:
+                self.assertEqual(end.recv(1), b"")
+                end.sendall(b"answer")
+                self.assertEqual(clients[number].recv(6), b"answer")
+            else:
+                self.answers(clients[number], end)
             clients[number].close()
             end.close()
         lines = mux.take(3)
         self.assertEqual(sorted(line["reason"] for line in lines), ["client-gone", "done", "done"])
-        self.assertEqual(sorted(line["bytes_in"] for line in lines), [1, 1 + 4, 5 + 4])
+        self.assertEqual(sorted(line["bytes_in"] for line in lines), [1, 1, 5 + 4])
         for line in lines:  # in both lines, and both processes
             waited = line["connect_ms"] or line["duration_ms"]
             self.assertLess(abs(float(line["facts"]["held"][:-1]) - waited / 1000), 0.5)
@@ -208,7 +220,7 @@ class HeldTests(UpgradeTestCase):
         mux.upgrade()
         self.waiting(3)
         refused(4)
-        clients.pop().close()
+        break_off(clients.pop())
         mux.take_one()
         self.waiting(2)
         clients.append(self.say(mux, b"x"))
@@ -221,6 +233,33 @@ class HeldTests(UpgradeTestCase):
             self.assertEqual(client.recv(1), b"")
             client.close()
         mux.take(3)
+        mux.stop()
+
+    def test_dead_clients_give_way_to_living_ones(self) -> None:
+        mux = self.begin("hold = 60s\nhold_limit = 20")
+        dead = [self.say(mux, said) for said in [b"D", b"D" * 32768, b"D" * 2**18, b"D"] * 5]
+        self.waiting(20)
+        for number, client in enumerate(dead):
+            client.close() if number % 4 else client.shutdown(socket.SHUT_WR)
+        living = []
+        for source in ("127.0.0.1", "127.0.0.2"):
+            for _ in range(5):
+                client = mux.connect(source)
+                self.addCleanup(client.close)
+                client.sendall(b"L")
+                living.append(client)
+        lines = mux.take(10)
+        self.assertEqual(
+            {(line["reason"], line["client"][:9]) for line in lines}, {("limit", "127.0.0.1")}
+        )
+        self.waiting(20)
+        server = self.come_up()
+        for said in [b"L"] * 10 + [b"D"] * 10:
+            self.accept_from(server, said).close()
+        for client in living:
+            self.assertEqual(client.recv(1), b"")
+            client.close()
+        mux.take(20)
         mux.stop()
 
     def test_wake_up_starts_the_server_once_however_many_workers(self) -> None:

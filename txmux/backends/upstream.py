@@ -228,12 +228,14 @@ class Upstream:
         if not line.reserve(client, self.backend.hold_limit):
             if not self._has_logged_limit:
                 _log.warn(
-                    "backend {backend}: {most} clients wait for a server, which is its 'hold_limit'; further ones are refused",
+                    "backend {backend}: {most} clients wait for a server, which is its 'hold_limit'; further ones are refused, "
+                    "or take the places of clients whose source has more",
                     backend=self.backend.name,
                     most=self.backend.hold_limit,
                 )
             self._has_logged_limit = True
-            return "limit"
+            if not line.replace(client):
+                return "limit"
         if not len(line):
             self._has_logged_limit = False
         line.add(client, is_short=not self.pool.has_untried(tried))

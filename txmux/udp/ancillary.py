@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
+from txmux.net.sockets.transport import SO_MEMINFO
+
 Ancillary: TypeAlias = tuple[int, int, bytes]  # Level, type and data, as ``sendmsg()`` takes them
 
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104  # udp(7), ``linux/udp.h``
@@ -18,7 +20,6 @@ MOST_BYTES_AT_ONCE = 65_000  # bytes of them, with room for the headers of IP an
 SPACE = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4)  # bytes that all that is read here takes
 _ADDRESS_AND_LINK = struct.Struct("=16sI")
 _SIZE = struct.Struct("=i")
-_SO_MEMINFO = 55  # asm-generic/socket.h
 _MEMINFO = struct.Struct("=I28xI")
 """``SK_MEMINFO_RMEM_ALLOC``, and ``SK_MEMINFO_DROPS`` eight numbers behind it (linux/sock_diag.h)."""
 
@@ -48,7 +49,7 @@ def gathers(receiver: socket.socket) -> bool:
 def queue_of(receiver: socket.socket) -> tuple[int, int]:
     """Return the bytes that wait in a socket's buffer, and the datagrams dropped there so far, modulo 2 to the 32nd (Linux 4.12)."""
     try:
-        found = receiver.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        found = receiver.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size)
         waiting, dropped = _MEMINFO.unpack(found)
     except (OSError, struct.error):
         return 0, 0

@@ -11,6 +11,7 @@ import attrs
 from twisted.internet.error import ConnectBindError
 from twisted.logger import Logger
 
+from txmux.access.per_source import source_of
 from txmux.backends.connect.connector import proxy_header
 from txmux.backends.connect.dial import LOCAL_ERRORS, NO_PORT
 from txmux.backends.connect.source import PortRange, SourceAddress, Sources
@@ -176,14 +177,19 @@ class ServerSocket:
     def _held_client(self) -> HeldClient:
         if self._held is None:
             seconds = self.upstream.backend.hold
+            flow = self._flow
             self._held = HeldClient(
-                self._flow.started_at, seconds, self._try_again, self._waited_too_long
+                flow.started_at,
+                seconds,
+                self._try_again,
+                self._waited_in_vain,
+                source_of(flow.client.host),
             )
         return self._held
 
-    def _waited_too_long(self) -> None:
+    def _waited_in_vain(self, why: ConnectFailure) -> None:
         self.upstream = self.upstream.current() or self.upstream
-        self._give_up(self.upstream.pool.line.cause)
+        self._give_up(why)
 
     def _give_up(self, why: ConnectFailure) -> None:
         self._flow.no_server_left(self.upstream, why)

@@ -5,6 +5,7 @@ import math
 import time
 from collections import Counter
 from functools import partial
+from typing import Any
 from weakref import ref
 
 from hypothesis import given
@@ -28,7 +29,9 @@ class LineTests(SynchronousTestCase):
         self.line = HoldLine([], self.waiting.append)
         self.line.clock, self.line.counts = self.clock, ProcessCounters().backend("")
 
-    def join(self, name: str, seconds: float = 60.0, came_at: float | None = None) -> HeldClient:
+    def join(
+        self, name: str, seconds: float = 60.0, came_at: float | None = None, **settings: Any
+    ) -> HeldClient:
         def turn() -> bool:
             if not self.is_up:
                 return False
@@ -39,9 +42,11 @@ class LineTests(SynchronousTestCase):
                 self.went.append((name, self.clock.seconds()))
             return True
 
-        late = partial(self.went.append, (f"{name} too late", 0.0))
+        def refuse(why: str) -> None:
+            self.went.append((f"{name} {'too late' if why == 'no-server' else why}", 0.0))
+
         at = self.clock.seconds() if came_at is None else came_at
-        client = HeldClient(at, seconds, turn, late)
+        client = HeldClient(at, seconds, turn, refuse, **settings)
         self.line.add(client, is_short=True)
         return client
 
@@ -60,6 +65,52 @@ class LineTests(SynchronousTestCase):
             (len(self.line), self.line.blocks, self.clock.getDelayedCalls()), (0, False, [])
         )
         self.assertEqual(self.waiting, [True, False])
+
+    def test_those_that_may_have_left_come_last(self) -> None:
+        self.join("a", may_have_left=True)
+        b, c = map(self.join, "bc")
+        b.look = partial(self.line.doubt, b)
+        c.look = partial(self.line.remove, c)
+        self.join("d")
+        self.is_up = True
+        self.assertEqual(self.pass_time(1), ["d", "a", "b"])
+        self.assertEqual(len(self.line), 0)
+
+    def test_full_line_makes_room_for_sources_that_have_less(self) -> None:
+        # Each has its source, a small letter if it may have left.
+        for there, comes, leaves in (
+            ("AAB", "C", "A2"),
+            ("AAB", "B", ""),
+            ("AAAB", "B", "A3"),
+            ("AAA", "A", ""),
+            ("AAa", "A", ""),
+            ("aaA", "A", "a2"),
+            ("aaA", "B", "a2"),
+            ("aa", "A", "a2"),
+            ("AAAb", "C", "b4"),
+            ("AAAb", "B", "b4"),
+            ("AAAb", "c", ""),
+            ("aaab", "c", "a3"),
+            ("aab", "b", ""),
+            ("ABC", "D", ""),
+            ("", "A", ""),
+        ):
+            self.setUp()
+            for number, source in enumerate(there + comes, start=1):
+                client = HeldClient(
+                    float(number),
+                    60.0,
+                    lambda: True,
+                    lambda why, name=f"{source}{number}": self.went.append((f"{name} {why}", 0.0)),  # type: ignore[misc]
+                    ord(source.upper()),
+                    may_have_left=source.islower(),
+                )
+                if number <= len(there):
+                    self.line.add(client, is_short=True)
+            self.assertEqual(self.line.replace(client), bool(leaves))
+            left = [name for name, _ in self.went]
+            self.assertEqual(left, [f"{leaves} limit"] if leaves else [], (there, comes))
+            self.assertEqual(len(self.line), len(there) - bool(leaves))
 
     def test_at_most_a_hundred_a_second(self) -> None:
         for number in range(500):
@@ -197,8 +248,7 @@ class LineTests(SynchronousTestCase):
         self.assertLess(sum(one() is not None for one in gone), 200)
 
     def test_none_is_blocked_by_those_that_try_a_server_that_accepts_others(self) -> None:
-        late = partial(self.fail, "too late")
-        slow = HeldClient(1.0, 60.0, lambda: True, late)
+        slow = HeldClient(1.0, 60.0, lambda: True, self.fail)
         self.join("first")
         self.line.add(slow, is_short=True)
         self.assertTrue(self.line.blocks)
@@ -253,7 +303,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(self.pass_time(1), ["a"])
 
     def test_who_may_wait(self) -> None:
-        client = HeldClient(0.0, 0.0, lambda: True, lambda: None)
+        client = HeldClient(0.0, 0.0, lambda: True, self.fail)
         self.assertFalse(self.line.may_wait(client))
         self.line.hold_until(math.inf)
         self.assertTrue(self.line.may_wait(client))

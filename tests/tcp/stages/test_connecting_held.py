@@ -7,15 +7,16 @@ from typing import Any
 from tests.support.mux import RESET, MuxTestCase, backend_at
 from tests.support.peers import Peer, close, make_stalled_port, reactor
 from tests.support.ports import free_port
+from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.embedding import route
 
 
 class HeldTests(MuxTestCase):
-    def hold(self, *, fallback: Any = RESET, **settings: Any) -> int:
+    def hold(self, *, fallback: Any = RESET, peek_limit: int = 32768, **settings: Any) -> int:
         self.server = free_port()
         settings = {"hold": 60.0, "retries": 0, **settings}
         self.held = backend_at(self.server, fallback=fallback, **settings)
-        return self.mux([route("any", self.held)])
+        return self.mux([route("any", self.held)], peek_limit=peek_limit)
 
     async def waiting(self, count: int) -> None:
         await self.until_so(lambda: len(self.line) == count)
@@ -108,16 +109,42 @@ class HeldTests(MuxTestCase):
         self.assertTrue(all("held" in record.facts for record in self.records))
 
     async def test_client_that_leaves_is_forgotten(self) -> None:
-        for number, leave in enumerate(["abortConnection", "loseConnection"], start=1):
-            client = await self.connect(self.hold(), b"x")
+        events: list[int] = []
+        ready = SocketTransport._ready
+
+        def note(transport: SocketTransport, seen: int) -> None:
+            events.append(seen)
+            ready(transport, seen)
+
+        self.patch(SocketTransport, "_ready", note)
+        for number, how in enumerate(["reading", "finished", "full", "unnoticed"], start=1):
+            client = await self.connect(self.hold(peek_limit=1024), b"x")
             await self.waiting(1)
             self.time.advance(1.0)
-            getattr(client.transport, leave)()
+            if how == "finished":
+                client.finish()
+                await self.until_so(lambda: self.only().has_finished)
+            elif how == "full":
+                client.send(b"x" * 2048)
+                client.finish()
+                await self.seen(1024)
+            elif how == "unnoticed":
+                transport = self.only().transport
+                transport._poller.unwatch(transport.fileno())
+            await self.turn(5)
+            events.clear()
+            await self.turn(20)
+            self.assertEqual(events, [], how)
+            client.reset()
+            if how == "unnoticed":
+                await client.is_lost()
+                await self.passes(lambda number=number: len(self.records) == number)  # type: ignore[misc]
             record = await self.logged(number)
-            self.assertEqual((record.reason, len(self.line)), ("client-gone", 0))
-            self.assertEqual(record.facts["held"], "1.0s")
+            self.assertEqual((record.reason, len(self.line)), ("client-gone", 0), how)
+            self.assertRegex(record.facts["held"], r"1\.[0-9]s")
+        self.assertEqual(self.backend.peers, [])
 
-    async def test_client_that_leaves_while_a_server_is_tried(self) -> None:
+    async def test_client_that_ends_its_request_while_a_server_is_tried(self) -> None:
         self.held = backend_at(make_stalled_port(self), hold=60.0, retries=0, connect_timeout=0.5)
         port = self.mux([route("any", self.held)])
         for number, turns in enumerate([0, 1], start=1):  # the first time, and in its turn
@@ -131,8 +158,11 @@ class HeldTests(MuxTestCase):
             self.time.advance(0.2)
             client.finish()
             await self.until_so(lambda: self.only().has_finished)
-            await self.passes(lambda number=number: len(self.records) == number)  # type: ignore[misc]
-            self.assertEqual((self.records[-1].reason, len(self.line)), ("client-gone", 0))
+            await self.passes(lambda: self.only().stage._held and not self.only().stage._connector)
+            self.assertEqual(len(self.line), 1)
+            client.reset()
+            record = await self.logged(number)
+            self.assertEqual((record.reason, len(self.line)), ("client-gone", 0))
 
     async def passes(self, condition: Callable[[], object]) -> None:
         while not condition():
@@ -140,23 +170,39 @@ class HeldTests(MuxTestCase):
             await self.turn()
 
     async def test_client_that_ends_its_request_gets_its_answer(self) -> None:
-        client = await self.connect(self.hold(), b"x")
-        client.finish()
+        for number, seconds in enumerate([0.0, 0.02, 0.5, 30.0], start=1):
+            client = await self.connect(self.hold(), b"x")
+            await self.waiting(1)
+            self.time.advance(seconds)
+            client.finish()
+            await self.until_so(lambda: self.only().has_finished)
+            self.time.advance(1.0)
+            peer = (await self.come_up(number))[-1]
+            await peer.has_all()
+            self.assertEqual(peer.received, b"x")
+            peer.send(b"answer")
+            await client.has(6)
+            close(client, peer)
+            await self.assert_logged(number, reason="done")
+
+    async def test_client_whose_end_could_not_come_waits_less_long(self) -> None:
+        port = self.hold(peek_limit=1024)
+        hidden = await self.connect(port, bytes(2**23))
         await self.waiting(1)
-        await self.until_so(lambda: self.only().has_finished)
+        await self.until_so(self.only().transport.hides_end)
+        await self.connect(port, bytes(2048))
+        await self.waiting(2)
+        self.time.advance(29.0)
+        self.assertEqual(len(self.line), 2)
         self.time.advance(1.0)
-        (peer,) = await self.come_up(1)
-        await peer.has(1)
-        peer.send(b"answer")
-        await client.has(6)
-        close(client, peer)
-        await self.assert_logged(reason="done")
+        record = await self.assert_ended(hidden, reason="connect-refused")
+        self.assertEqual(record.facts["held"], "30.0s")
+        self.assertEqual(len(self.line), 1)
+        self.time.advance(30.0)
+        await self.until_logged(2)
 
     async def test_no_more_than_the_peek_limit_is_kept(self) -> None:
-        self.server = free_port()
-        self.held = backend_at(self.server, hold=60.0)
-        port = self.mux([route("any", self.held)], peek_limit=1024)
-        client = await self.connect(port, b"x")
+        client = await self.connect(self.hold(peek_limit=1024), b"x")
         await self.waiting(1)
         sent = bytes(range(256)) * 8192
         client.send(sent)

@@ -44,13 +44,19 @@ class HeldClient:
         came_at: Its order.
         seconds: How long it may wait for a server; 0 is only while an operator holds the backend.
         turn: Called when it is its turn. It returns whether it tries a server, or has left the line.
-        on_timeout: Called when it has waited too long.
+        refuse: Called when it has waited too long, or its place is another one's.
+        source: Where it comes from; the places of a full line are shared out by that.
+        look: Called before its turn, to notice that it has left.
+        may_have_left: Whether nothing shows that it is still there; set before it waits, or by `HoldLine.doubt`.
     """
 
     came_at: float
     seconds: float
     turn: Callable[[], bool]
-    on_timeout: Callable[[], None]
+    refuse: Callable[[ConnectFailure], None]
+    source: int = -1
+    look: Callable[[], object] = lambda: None
+    may_have_left: bool = False
     number: int = attrs.field(default=0, init=False)  # for those that came at the same moment
     since: float = attrs.field(default=-1.0, init=False)
     is_waiting: bool = attrs.field(default=False, init=False)
@@ -65,12 +71,51 @@ class HeldClient:
         return f"{seconds:.1f}s"
 
 
+class _Sources:
+    """Clients by source; those with the most are found without a search."""
+
+    def __init__(self) -> None:
+        self._clients: dict[int, dict[HeldClient, None]] = {}
+        self._by_count: list[dict[int, None]] = [{}]
+
+    def count(self, source: int) -> int:
+        return len(self._clients.get(source, ()))
+
+    def add(self, client: HeldClient) -> None:
+        clients = self._clients.setdefault(client.source, {})
+        clients[client] = None
+        self._recount(client.source, len(clients) - 1, len(clients))
+
+    def remove(self, client: HeldClient) -> None:
+        clients = self._clients[client.source]
+        del clients[client]
+        self._recount(client.source, len(clients) + 1, len(clients))
+
+    def _recount(self, source: int, before: int, after: int) -> None:
+        self._by_count[before].pop(source, None)
+        if after == len(self._by_count):
+            self._by_count.append({})
+        if after:
+            self._by_count[after][source] = None
+        else:
+            del self._clients[source]
+        if not self._by_count[-1]:
+            self._by_count.pop()
+
+    def last_of_largest(self, least: int) -> HeldClient | None:
+        """Return the last client of a source with the most, at least so many; ``None`` if all of these try a server."""
+        if len(self._by_count) <= least:
+            return None
+        clients = self._clients[next(iter(self._by_count[-1]))]
+        return next((client for client in reversed(clients) if client.is_waiting), None)
+
+
 class HoldLine:
     """The clients of one backend that wait, of all configurations, in the order in which they came.
 
     While no server is known to accept connections, the first of the line tries alone. Once it is connected, the others
     follow at most so fast that a server that has just come up can take them. New clients go to the end of the line; each
-    lets one more go on, so that it ends however many come.
+    lets one more go on, so that it ends however many come. Those that may have left come after all others.
 
     Args:
         pools: Of all configurations, as weak references.
@@ -100,7 +145,9 @@ class HoldLine:
         self.blocks = False
         self._until = 0.0  # seconds since 1970; 0 is not held, infinite until released
         self._released_at = -math.inf
-        self._waiting: list[tuple[float, int, HeldClient]] = []  # a heap, also with some that left
+        # A heap, also with some that left, and with former places of some that may have.
+        self._waiting: list[tuple[bool, float, int, HeldClient]] = []
+        self._sources = _Sources(), _Sources()  # those that are there, and those that may have left
         self._numbers = itertools.count()
         self._count = self._trying = 0
         self._is_short = False
@@ -152,6 +199,32 @@ class HoldLine:
         client.tally.adopt()
         return True
 
+    def replace(self, client: HeldClient) -> bool:
+        """Count a client in place of one whose source has more, first of one that may have left; return whether there was one."""
+        present, doubtful = self._sources
+        if client.may_have_left:
+            last = doubtful.last_of_largest(doubtful.count(client.source) + 2)
+        else:
+            count = present.count(client.source)
+            last = doubtful.last_of_largest(count + 1) or present.last_of_largest(count + 2)
+        if last is None:
+            return False
+        client.tally.add()  # first, or another process could take the place
+        self.remove(last)
+        last.refuse("limit")
+        return True
+
+    def doubt(self, client: HeldClient) -> None:
+        """Let a client wait behind the others from now on, since it may have left."""
+        if client.may_have_left:
+            return
+        if client.is_waiting or client.is_trying:
+            self._sources[False].remove(client)
+            self._sources[True].add(client)
+        client.may_have_left = True
+        if client.is_waiting:
+            self._push(client)
+
     def add(self, client: HeldClient, *, is_short: bool) -> None:
         """Let a client wait, or wait again after its turn; `is_short` means that no server is left that it could try."""
         now, before = self.clock.seconds(), self._accepts
@@ -170,6 +243,7 @@ class HoldLine:
             self._is_short &= self._count > 0
             self._count += 1
             self.counts.held()
+            self._sources[client.may_have_left].add(client)
             if client.seconds:
                 left = max(0.0, self._left(client))
                 client.timer = self.clock.callLater(left, self._timed_out, client)
@@ -184,7 +258,8 @@ class HoldLine:
 
     def _push(self, client: HeldClient) -> None:
         client.is_waiting = True
-        heapq.heappush(self._waiting, (client.came_at, client.number, client))
+        place = client.may_have_left, client.came_at, client.number, client
+        heapq.heappush(self._waiting, place)
 
     def remove(self, client: HeldClient, *, is_connected: bool = False) -> None:
         """Remove a client that is connected, refused or gone; nothing happens if it is not in the line."""
@@ -200,12 +275,13 @@ class HoldLine:
             client.timer = None
         self._count -= 1
         self.counts.released()
+        self._sources[client.may_have_left].remove(client)
         client.tally.give_back()
         if not self._count:
             self._is_short, self._accepts = False, None
             self._retry = _FIRST_RETRY
         if len(self._waiting) > 2 * self._count + _SPARE:
-            self._waiting = [entry for entry in self._waiting if entry[2].is_waiting]
+            self._waiting = [entry for entry in self._waiting if _is_current(entry)]
             heapq.heapify(self._waiting)
         self._update()
         if not self._count:
@@ -222,7 +298,7 @@ class HoldLine:
             client.timer = self.clock.callLater(left, self._timed_out, client)
         elif client.is_waiting:  # one that tries a server may still succeed
             self.remove(client)
-            client.on_timeout()
+            client.refuse(self.cause)
 
     # Their turns.
 
@@ -271,7 +347,14 @@ class HoldLine:
 
     def _next(self) -> HeldClient | None:
         while self._waiting:
-            client = heapq.heappop(self._waiting)[2]
-            if client.is_waiting:
-                return client
+            entry = heapq.heappop(self._waiting)
+            if _is_current(entry):
+                entry[-1].look()
+                if _is_current(entry):
+                    return entry[-1]
         return None
+
+
+def _is_current(entry: tuple[bool, float, int, HeldClient]) -> bool:
+    may_have_left, *_, client = entry
+    return client.is_waiting and client.may_have_left is may_have_left

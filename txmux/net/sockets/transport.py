@@ -8,6 +8,7 @@ import functools
 import os
 import select
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ CLOSED = Failure(main.CONNECTION_DONE)
 
 LOST = Failure(main.CONNECTION_LOST)  # the reason of connections that broke
 _ABORTED = Failure(error.ConnectionAborted())
+_TCP = {socket.AF_INET, socket.AF_INET6}
+SO_MEMINFO = 55  # asm-generic/socket.h
 _NO_MEMORY = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 _log = Logger()
@@ -204,7 +207,7 @@ class SocketTransport(tcp.Connection):
 
         `on_full` is called when no further ones can be seen before some are taken.
         """
-        if self._family not in {socket.AF_INET, socket.AF_INET6}:
+        if self._family not in _TCP:
             return False
         self._preview = SocketPreview(self.socket, most, on_full)
         return True
@@ -260,6 +263,24 @@ class SocketTransport(tcp.Connection):
         """Stop reading, but notice if the peer resets the connection."""
         if self.connected:
             self._want((self._events & ~READ) | TROUBLE)
+
+    def look(self) -> None:
+        """Handle at once what no event has reported yet."""
+        if self.connected:
+            for _, events in self._poll(self._events):
+                self._ready(events)
+
+    def hides_end(self) -> bool:
+        """Return whether the peer's end may be unable to come, since what it has sent fills most of the system's buffer."""
+        if self._family not in _TCP or not self.connected or self._poll(FINISHED):
+            return False
+        filled, size = struct.unpack("II", self.socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 8))
+        return bool(filled > size // 2)
+
+    def _poll(self, events: int) -> list[tuple[int, int]]:
+        poll = select.poll()
+        poll.register(self._descriptor, events)
+        return poll.poll(0)
 
     def startWriting(self) -> None:
         self._want(self._events | WRITE)

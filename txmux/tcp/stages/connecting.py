@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from txmux.access.loops import MOST_HOPS
+from txmux.access.per_source import source_of
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.connect.dial import Dial
@@ -23,7 +24,7 @@ from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
 from txmux.tcp.preconnection import Preconnection
 from txmux.tcp.stage import Client, Stage
-from txmux.tcp.transitions import Connected, Ended, Outcome, Routed, ToBackend, TurnedAway
+from txmux.tcp.transitions import Connected, Outcome, Routed, ToBackend, TurnedAway
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _WITH_PORT = IPv4Address, IPv6Address
 _HELLO = b"\x16"  # the first byte of a TLS record with a handshake message
 
-_WITH_REQUEST = 0.005  # seconds in which the end of a request may follow its bytes
+_HIDDEN = 30.0  # seconds that a client waits whose end could not come
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
@@ -98,16 +99,11 @@ class Connecting(Stage):
     _attempt: tuple[Member, Dial] | None = None
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _held: HeldClient | None = attrs.field(default=None, init=False)
-    _has_left: bool = attrs.field(default=False, init=False)
-    _began: float = attrs.field(default=0.0, init=False)
     _paused = False
 
     @override
     def begin(self) -> Outcome | None:
         client, upstream = self._client, self._upstream
-        # With an attempt, it has begun already.
-        before = client.elapsed_ms() - (client.record.detect_ms or 0.0) if self._attempt else 0.0
-        self._began = client.runtime.clock.seconds() - before / 1000
         client.record.backend = upstream.backend.name
         hops = client.runtime.loop_detector.hops_of(client.transport)
         if hops >= MOST_HOPS:
@@ -150,6 +146,7 @@ class Connecting(Stage):
 
     @override
     def leave(self) -> None:
+        super().leave()
         if self._connector is not None:
             self._connector.cancel()
             self._connector = None  # it knows this stage, too
@@ -165,27 +162,30 @@ class Connecting(Stage):
             self._paused = True
             if not self._stand_by():
                 client.transport.pauseProducing()
+            self.wait(_HIDDEN, self._see_to_end)
 
     @override
-    def on_finished(self) -> Outcome | None:
-        # A half-close comes with a request. One that closes later is tired of waiting: TCP shows no difference.
-        passed = self._client.runtime.clock.seconds() - self._began
-        self._has_left = passed > _WITH_REQUEST
-        if self._has_left and self._held is not None and self._held.is_waiting:
-            return self._leave()
+    def on_finished(self) -> None:
         self._stand_by()
-        return None
-
-    def _leave(self) -> Outcome:
-        self._client.transport.loseConnection()
-        return Ended("client-gone")
 
     def _stand_by(self) -> bool:
-        """Stop reading, but notice if the client leaves, since it may wait for long; return whether the transport can do that."""
+        """Stop reading, but notice a reset, since it may wait for long; return whether the transport can do that.
+
+        TCP shows no difference between a half-close and a close, and neither comes while the client's bytes fill the buffer.
+        """
+        if self._held is not None:
+            self._upstream.pool.line.doubt(self._held)
         stand_by = getattr(self._client.transport, "stand_by", None)
         if stand_by is not None:
             stand_by()
         return stand_by is not None
+
+    def _see_to_end(self) -> Outcome | None:
+        hides_end = getattr(self._client.transport, "hides_end", None)
+        if self._held is not None and hides_end is not None and hides_end():
+            return Routed(self._upstream.fallback, self._upstream.pool.line.cause)
+        self.wait(_HIDDEN, self._see_to_end)
+        return None
 
     def _connected(self, server: ProxyClient, member: Member) -> None:
         client, record = self._client, self._client.record
@@ -214,8 +214,6 @@ class Connecting(Stage):
         why = self._upstream.hold(self._held_client(), cause, members)
         if why is not None:
             self._refuse(why)
-        elif self._has_left:  # while a server was tried
-            self._client.advance(self._leave())
 
     def _refuse(self, why: ConnectFailure) -> None:
         self._client.advance(Routed(self._upstream.fallback, why))
@@ -225,11 +223,15 @@ class Connecting(Stage):
     def _held_client(self) -> HeldClient:
         if self._held is None:
             client = self._client
+            address = client.address
             self._held = HeldClient(
                 client.accepted_at,
                 self._upstream.backend.hold,
                 self._try_again,
-                self._waited_too_long,
+                self._waited_in_vain,
+                -1 if address is None else source_of(address.host),
+                getattr(client.transport, "look", lambda: None),
+                may_have_left=client.has_finished or self._paused,
             )
             if client.waited:
                 self._held.since = client.runtime.clock.seconds() - client.waited
@@ -250,9 +252,9 @@ class Connecting(Stage):
         self._refuse(self._upstream.pool.line.cause)
         return True
 
-    def _waited_too_long(self) -> None:
+    def _waited_in_vain(self, why: ConnectFailure) -> None:
         self._upstream = self._upstream.current() or self._upstream
-        self._refuse(self._upstream.pool.line.cause)
+        self._refuse(why)
 
     @property
     @override
