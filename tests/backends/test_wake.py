@@ -65,22 +65,26 @@ class WakeTests(TestCase):
 
     def test_at_once_if_no_server_is_up_after_an_operators_hold(self) -> None:
         receiver, wake = self.receiver()
-        clock, held = Clock(), [True]
-        waker = Waker(clock, lambda _: None if held else wake)
+        clock, held = Clock(), {"db"}
+        waker = Waker(clock, lambda name: None if name in held else wake)
         self.addCleanup(waker.stop)
         receiver.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        waker.hold(held)
         waker.report("db", waiting=True, process=1)
-        clock.advance(59)
-        held.clear()
-        waker.report("db", waiting=False, process=2)
-        self.assertRaises(BlockingIOError, receiver.recv, 1000)
-        for process in (1, 2):
-            waker.report("db", waiting=True, process=process)
-        clock.advance(29)
-        receiver.recv(1000)
-        self.assertRaises(BlockingIOError, receiver.recv, 1000)
-        clock.advance(1)
-        receiver.recv(1000)
+        for seconds in (59, 5):  # after a while without a packet, or soon after the last one
+            clock.advance(seconds)
+            held.clear()
+            waker.report("db", waiting=False, process=2)
+            self.assertRaises(BlockingIOError, receiver.recv, 1000)
+            for process in (1, 2):
+                waker.report("db", waiting=True, process=process)
+            clock.advance(29)
+            receiver.recv(1000)
+            self.assertRaises(BlockingIOError, receiver.recv, 1000)
+            clock.advance(1)
+            receiver.recv(1000)
+            held.add("db")
+            waker.hold(held)
 
     async def asked(self, path: str) -> tuple[list[Any], str]:
         """Wake by an HTTP request; give the requests, and what is logged."""

@@ -117,6 +117,7 @@ class Upstreams:
         """Apply an operator's overrides: of servers, and of backends whose clients wait until a time; see `HoldLine`."""
         self.known.apply_overrides(orders)
         self.known.hold(held)
+        self.waker.hold(held)
 
     def _wake_of(self, backend: str) -> Wake | None:
         """Return what starts the servers of a backend, unless an operator lets its clients wait, who may have stopped them."""

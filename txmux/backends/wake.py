@@ -1,7 +1,7 @@
 """Starts servers while clients wait for them: by Wake-on-LAN, or by an HTTP request."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -31,7 +31,7 @@ class Waker:
         self._waiting: dict[str, set[int]] = {}  # by backend, the processes with clients
         self._timers: dict[str, IDelayedCall] = {}
         self._sending: dict[str, Deferred[None]] = {}
-        self._unsent: set[str] = set()  # an operator held them
+        self._held: set[str] = set()  # by an operator, since the last that was sent
 
     def report(self, backend: str, waiting: bool, process: int = 0) -> None:  # noqa: FBT001 - a message's field
         """Record whether clients of a backend wait in a process; again if no server is up after an operator's hold."""
@@ -42,14 +42,17 @@ class Waker:
             timer = self._timers.pop(backend, None)
             if timer is not None:
                 timer.cancel()
-                self._unsent.discard(backend)
                 _log.info("backend {backend}: no client is waiting any longer", backend=backend)
         elif backend not in self._timers:
             _log.warn("backend {backend}: clients wait for a server", backend=backend)
             self._wake(backend)
-        elif waiting and backend in self._unsent:
+        elif waiting and backend in self._held:
             self._timers.pop(backend).cancel()
             self._wake(backend)
+
+    def hold(self, backends: Iterable[str]) -> None:
+        """Record backends that an operator holds, who may stop their servers."""
+        self._held.update(backends)
 
     def process_ended(self, process: int) -> None:
         for backend in [*self._waiting]:
@@ -64,8 +67,10 @@ class Waker:
     def _wake(self, backend: str) -> None:
         self._timers[backend] = self._reactor.callLater(_EVERY, self._wake, backend)
         wake = self._wake_of(backend)
-        (self._unsent.add if wake is None else self._unsent.discard)(backend)
-        if wake is None or backend in self._sending:
+        if wake is None:
+            return
+        self._held.discard(backend)
+        if backend in self._sending:
             return
         sending = self._sending[backend] = Deferred.fromCoroutine(self._send(backend, wake))
         sending.addBoth(self._sent, backend)
