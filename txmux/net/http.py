@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -14,7 +14,11 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
-from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -22,7 +26,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, RequestTransmissionFailed, ResponseDone, ResponseFailed
 from twisted.web.http import OK
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
 from txmux.errors import MuxError, cause_of, printable
@@ -45,6 +49,10 @@ class ResponseTimeoutError(RequestFailedError):
     """The response has not come in time."""
 
 
+class DistrustedError(RequestFailedError):
+    """The certificate of the host is not valid, or not of a trusted authority."""
+
+
 @attrs.frozen
 class HttpResponse:
     """A response; its headers by name in lower case, the last of each name."""
@@ -65,10 +73,12 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
     address: str | None = None,
     body_seconds: float | None = None,
     take: Callable[[bytes], object] | None = None,
+    body: bytes = b"",
+    tls: Callable[[str], Any] = optionsForClientTLS,
 ) -> HttpResponse:
-    """Make a request without a body (RFC 9110, section 9.3); for ``https``, the certificate of the host is verified.
+    """Make a request (RFC 9110, section 9.3); no redirect is followed. For ``https``, the certificate of the host is verified.
 
-    `address` is an IP address or the path of a UNIX socket; without it, the host is looked up. The seconds are for all, or
+    `body` is sent, unless it is empty. `tls` makes the options of TLS for a host. `address` is an IP address or the path of a UNIX socket; without it, the host is looked up. The seconds are for all, or
     for what precedes the body if that has `body_seconds` of its own. `most` are the bytes of the body; with ``None``
     it is read until it ends, however that is, and discarded. `take` gets the parts of a body with status 200 as they come;
     the response has none then. What it raises ends the request.
@@ -77,7 +87,7 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
         RequestFailedError: There is no complete response; the subclasses say why.
         CancelledError: The caller has cancelled it. The connection is closed then, too.
     """
-    endpoints = _UrlEndpoint(reactor, address)
+    endpoints = _UrlEndpoint(reactor, address, tls)
     agent = Agent.usingEndpointFactory(reactor, endpoints)
     sent = Headers({"User-Agent": [f"txmux/{__version__}"], **{k: [v] for k, v in headers.items()}})
 
@@ -86,7 +96,8 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
         if body_seconds is not None:
             deadline.reset(body_seconds)
 
-    requesting = Deferred.fromCoroutine(_ask(agent, method, url, sent, most, begins, take))
+    asking = agent.request(method.encode(), url.encode(), sent, _Sent(body) if body else None)
+    requesting = Deferred.fromCoroutine(_answer(asking, most, begins, take))
     deadline: IDelayedCall = reactor.callLater(seconds, requesting.cancel)
     try:
         return await requesting
@@ -107,17 +118,14 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
             await connection.break_off()
 
 
-async def _ask(
-    agent: Agent,
-    method: str,
-    url: str,
-    headers: Headers,
+async def _answer(
+    asking: Deferred[Any],
     most: int | None,
     begins: Callable[[], None],
     take: Callable[[bytes], object] | None,
 ) -> HttpResponse:
     try:
-        response: Any = await agent.request(method.encode(), url.encode(), headers)
+        response = await asking
         begins()
         if take is not None and response.code != OK:
             most, take = _LONGEST_HEAD, None
@@ -130,7 +138,10 @@ async def _ask(
         # A cancelled request fails like a connection that has ended.
         if any(reason.check(CancelledError) for reason in error.reasons):
             raise CancelledError from None
-        raise RequestFailedError(f"no whole answer: {_reason(error)}") from None
+        why = _reason(error)
+        if "certificate verify failed" in why:
+            raise DistrustedError(f"its certificate is not valid: {why}") from None
+        raise RequestFailedError(f"no whole answer: {why}") from None
     fields = {
         name.decode("ascii", "replace").lower(): values[-1].decode("latin-1")
         for name, values in response.headers.getAllRawHeaders()
@@ -142,6 +153,27 @@ def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
     reasons = [reason for reason in error.reasons if not reason.check(ResponseDone)]
     text = cause_of(reasons[0].value) if reasons else "it has ended early"
     return printable(text, _LONGEST_REASON)
+
+
+@implementer(IBodyProducer)
+@attrs.frozen
+class _Sent:
+    """Sends a body as a whole."""
+
+    _data: bytes
+
+    @property
+    def length(self) -> int:
+        return len(self._data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def stopProducing(self) -> None:
+        """Ignore that: all has been sent."""
+
+    pauseProducing = resumeProducing = stopProducing
 
 
 class _Body(Protocol):
@@ -177,9 +209,10 @@ class _Body(Protocol):
 class _UrlEndpoint:
     """Connects to the address, or else to the host of the URL."""
 
-    def __init__(self, reactor: Any, address: str | None) -> None:
+    def __init__(self, reactor: Any, address: str | None, tls: Callable[[str], Any]) -> None:
         self._reactor = reactor
         self._address = address
+        self._tls = tls
         self.connections: list[_WatchedConnection] = []
         self._head_size = 0
         self.is_in_body = False
@@ -205,11 +238,12 @@ class _UrlEndpoint:
         else:
             endpoint = TCP4ClientEndpoint(self._reactor, self._address, uri.port, _TO_CONNECT)
         if uri.scheme == b"https":
-            endpoint = wrapClientTLS(optionsForClientTLS(host), endpoint)
+            endpoint = wrapClientTLS(self._tls(host), endpoint)
         self._endpoint = endpoint
         return self
 
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        protocolFactory.noisy = False  # else two lines in the log for each request
         factory = WrappingFactory(protocolFactory)
         factory.noisy = False
         factory.protocol = self._make_connection
