@@ -10,9 +10,10 @@ import ssl
 import sys
 import threading
 import time
-from base64 import b64decode, urlsafe_b64decode
+from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -21,12 +22,12 @@ from typing import Any, ClassVar
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from tests.admin.processes import get
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
 from tests.interop.pebble import Pebble
 from tests.interop.servers import start_redis
@@ -35,14 +36,38 @@ from tests.support.folders import make_folder
 from tests.support.ports import free_port
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.rules.model.route import acme_file
+from txmux.rules.model.settings import Store
 from txmux.rules.reading.parser import load
-from txmux.serving.acme.authority import Authority
-from txmux.serving.acme.folder import AcmeFolder, make_first
+from txmux.serving.acme.folder import make_first
 from txmux.serving.acme.renewal import Certificates
+from txmux.serving.acme.shared import SharedCertificates
 from txmux.serving.embedded import EmbeddedService
 
 _ONE, _OTHER = "www.example.com", "example.com"
 _RENEW = ("certificates", "--renew")
+_RENEW_ONE = (
+    b"POST /api/certificates/www.example.com/renew HTTP/1.1\r\nHost: x\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+)
+_REVOKE = """\
+import sys
+from pathlib import Path
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import react
+from txmux.rules.reading.parser import load
+from txmux.serving.acme.authority import Authority
+from txmux.serving.acme.folder import AcmeFolder
+from txmux.telemetry.sources import Source
+
+async def revoke(reactor):
+    settings = load(Path(sys.argv[1])).settings
+    folder, source = AcmeFolder(settings.acme_folder), Source("acme", "", "", reactor.seconds)
+    account = Authority(reactor, settings, folder, source)
+    await account._connect()
+    await account._post(account._urls["revokeCert"], {"certificate": sys.argv[2]}, is_json=False)
+
+react(lambda reactor: ensureDeferred(revoke(reactor)))
+"""
 _SITE = """\
 [listen public]
 endpoint = 127.0.0.1:{port}
@@ -143,7 +168,7 @@ class GotTests(AcmeCase):
 
     def test_renewed_under_load(self) -> None:
         """While a certificate is renewed, 200 clients come each second: none is shown a wrong one, and none is cut."""
-        self.start("workers = 2\n")
+        self.start("workers = 2\n", _SITE.replace("[route", "detect_timeout = 60s\n[route"))
         self.wait_for_certificates()
         asyncio.run(self._renew_under_load())
 
@@ -204,9 +229,9 @@ class GotTests(AcmeCase):
         )
         self.wait_for_certificates(_ONE)
         first = _shown(self.pebble.challenged, _ONE)
-        account = Authority(load(mux.file).settings, AcmeFolder(self.acme))
         self.assertEqual(self.pebble.status(first.serial_number), "Valid")
-        account._connected().revoke(first, 4)
+        der = urlsafe_b64encode(first.public_bytes(Encoding.DER)).rstrip(b"=").decode()
+        output_of(sys.executable, "-c", _REVOKE, mux.file, der)
         self.assertEqual(self.pebble.status(first.serial_number), "Revoked")
         issued = self.pebble.issued
         front.revoked.set()
@@ -278,7 +303,7 @@ class GotTests(AcmeCase):
         port, served = free_port(), self.pebble.challenged
         mux = self.start(f"acme = https://127.0.0.1:{port}/dir\n", acme="")
         mux.child.wait_for(
-            f"no certificate for {_ONE}: https://127.0.0.1:{port}/dir: cannot be reached"
+            f"acme https://127.0.0.1:{port}/dir: cannot be reached: .*; certificates"
         )
         self.assertIn("cannot be reached", self.txmux("status"))
         self.assertEqual(_issuer(served, _ONE), f"CN={_ONE}")
@@ -309,6 +334,24 @@ class GotTests(AcmeCase):
             x509.load_pem_x509_certificate((self.acme / f"{_OTHER}.pem").read_bytes()),
         )
 
+    def test_renewed_by_the_next_process(self) -> None:
+        """A renewal that an upgrade interrupts is done by the new process; the old one passes on what came of it."""
+        front = self.own(_Front(self.pebble))
+        front.busy, front.stalls = True, threading.Event()
+        self.addCleanup(front.stalls.set)
+        mux = self.start(f"acme = {front.url}/dir\n", acme="")
+        eventually(lambda: "/busy" in front.asked, "an order is under way")
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(PATIENCE)
+            asking.connect(str(self.socket))
+            asking.sendall(_RENEW_ONE)
+            get(self.socket, "/api/status")  # when it has answered, it has read that
+            front.busy = False
+            mux.upgrade()
+            answer = b"".join(iter(lambda: asking.recv(2**16), b""))
+        self.assertRegex(answer, rb"(?s)^HTTP/1.1 200 .*www.example.com: renewed, valid until")
+        self.assertIn("Pebble", _issuer(self.pebble.challenged, _ONE))
+
 
 class EmbeddedTests(TestCase):
     async def test_first(self) -> None:
@@ -330,22 +373,20 @@ class EmbeddedTests(TestCase):
         self.assertIn("Pebble", issuer)
 
 
+def _redis_with_password(test: InteropTestCase) -> tuple[int, Path]:
+    """Start a Redis; return its port, and the file with its password."""
+    password, port = test.make_folder() / "password", free_port()
+    password.write_text("secret\n")
+    password.chmod(0o600)
+    options = ("--port", str(port), "--requirepass", "secret", "--save", "")
+    test.own(Child("redis-server", *options)).wait_for("[Rr]eady to accept connections")
+    return port, password
+
+
 class SharedTests(AcmeCase):
     def test_shared(self) -> None:
         """One asks, and the other reads what it got; each answers the challenges of the other, and Redis has no key as it is."""
-        password = self.make_folder() / "password"
-        password.write_text("secret\n")
-        password.chmod(0o600)
-        store = Child(
-            "redis-server",
-            "--port",
-            port := str(free_port()),
-            "--requirepass",
-            "secret",
-            "--save",
-            "",
-        )
-        self.own(store).wait_for("[Rr]eady to accept connections")
+        port, password = _redis_with_password(self)
         shared = f"shared_limits = redis://127.0.0.1:{port}\nshared_limits_password = {password}\n"
         self.start(shared)
         self.wait_for_certificates()
@@ -363,8 +404,10 @@ class SharedTests(AcmeCase):
         # The authority looks at the first machine, while the second one asks.
         self.assertIn("renewed", self.txmux(*_RENEW, _ONE))
         self.assertEqual(self.pebble.issued, issued + 1)
-        self.assertNotEqual(_shown(other.port, _ONE), _shown(served, _ONE))
-        command = ("redis-cli", "-p", port, "-a", "secret", "--no-auth-warning")
+        eventually(
+            lambda: _shown(other.port, _ONE) == _shown(served, _ONE), "the first one has got it"
+        )
+        command = ("redis-cli", "-p", str(port), "-a", "secret", "--no-auth-warning")
         keys = output_of(*command, "KEYS", "*").decode().split()
         self.assertIn(f"txmux:acme:certificate:{_ONE}", keys)
         self.assertNotIn("txmux:acme:lock", keys)
@@ -372,8 +415,51 @@ class SharedTests(AcmeCase):
         self.assertNotIn(b"PRIVATE KEY", b64decode(found.strip().strip(b'"')))
 
 
+class SealedTests(TestCase, InteropTestCase):
+    """What somebody can do who may write to the Redis, and does not know its password."""
+
+    async def test_challenges(self) -> None:
+        """Listeners answer a challenge if it is sealed, new, and of the machine that has the lock."""
+        port, password = _redis_with_password(self)
+        store, now = Store("redis", host="127.0.0.1", port=port), time.time()
+        clocks = {"own": now, "other": now}
+        own, other = (
+            SharedCertificates(reactor, store, password, partial(clocks.__getitem__, name))
+            for name in clocks
+        )
+        for one in (own, other):
+            self.addCleanup(one.stop)
+            while not one.is_up:
+                await deferLater(reactor, 0.01)
+        digest = {_ONE: "00" * 32}
+        self.assertTrue(await other.lock())
+        self.assertFalse(await own.lock())
+        await other.show(digest)
+        self.assertEqual((await own.look())[0], digest)
+        for away in (200, -100):
+            clocks["own"] = now + away
+            self.assertEqual((await own.look())[0], digest)
+        for away in (400, -200):
+            clocks["own"] = now + away
+            self.assertEqual((await own.look())[0], {})
+        clocks["own"] = now
+        redis: Any = own._client.redis
+        sealed = await redis.execute("GET", "txmux:acme:challenges")
+        plain = json.dumps([other._machine, digest])
+        await other.put("https://a.example/dir", _ONE, plain.encode(), 60)
+        as_certificate = await redis.execute("GET", f"txmux:acme:certificate:{_ONE}")
+        for said in (plain, as_certificate, sealed[:-8], "", "[]"):
+            await redis.execute("SET", "txmux:acme:challenges", said)
+            self.assertEqual((await own.look())[0], {})
+        await redis.execute("SET", "txmux:acme:challenges", sealed)
+        self.assertEqual((await other.look())[0], {})
+        await other.unlock()
+        self.assertEqual((await own.look())[0], {})
+        self.assertTrue(own.source.state().up)
+
+
 class _Front(ThreadingHTTPServer):
-    """The directory of an authority with more in it: when to renew, and a refusal of all orders while it is `busy`.
+    """The directory of an authority with more in it: when to renew, and a refusal of all orders while it is `busy`, or no answer until `stalls` is set.
 
     With `offers`, it has orders of its own, with these challenges for another name. With `revoked`, it is asked when to renew until that is set; then one that Pebble has revoked is to be renewed at once.
     """
@@ -390,6 +476,7 @@ class _Front(ThreadingHTTPServer):
         self.window = (0.0, 0.0)
         self.asked: list[str] = []
         self.busy = self.is_down = False
+        self.stalls: threading.Event | None = None
         self.offers: list[dict[str, str]] | None = None
         self._thread = threading.Thread(target=self.serve_forever)
         self._thread.start()
@@ -435,6 +522,9 @@ class _FrontHandler(BaseHTTPRequestHandler):
             return
         problem = {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many orders"}
         self.server.asked.append(self.path)
+        if self.server.stalls is not None:
+            self.server.stalls.wait(PATIENCE)
+            return
         self._answer(429, problem, "7200")
 
     def _answer(self, status: int, answer: Any, again: str) -> None:
@@ -452,7 +542,7 @@ class _FrontHandler(BaseHTTPRequestHandler):
         pass
 
 
-class ScheduleTests(InteropTestCase):
+class ScheduleTests(TestCase, InteropTestCase):
     """When an authority is asked, by a clock of the test's own; it takes every name for ours."""
 
     pebble: ClassVar[Pebble]
@@ -486,35 +576,41 @@ class ScheduleTests(InteropTestCase):
             self.announced.append(challenges)
             return succeed(None)
 
-        made = Certificates(None, announce, lambda: None, run=maybeDeferred, now=lambda: self.now)
+        made = Certificates(reactor, announce, lambda: None, now=lambda: self.now)
         made.use(rules)
         return made
 
-    def run_for(self, certificates: Certificates, seconds: float) -> list[float]:
+    async def tick(self, certificates: Certificates) -> None:
+        """Do what is due, until that has been done."""
+        certificates.tick()
+        await DeferredList([*certificates._busy.values()])
+
+    async def run_for(self, certificates: Certificates, seconds: float) -> list[float]:
         """Let time pass, minute by minute, and return when the authority was asked in vain."""
         failed: list[float] = []
-
-        def note(event: dict[str, Any]) -> None:
-            if "no certificate for" in event.get("log_format", ""):
+        until, before = self.now + seconds, 0
+        while self.now < until:
+            await self.tick(certificates)
+            failures = sum(one.failures for one in certificates._renewals.values())
+            count = failures + certificates._unreached
+            if count > before:
                 failed.append(self.now)
-
-        globalLogPublisher.addObserver(note)  # type: ignore[arg-type]
-        try:
-            until = self.now + seconds
-            while self.now < until:
-                certificates.tick()
-                self.now += 60
-        finally:
-            globalLogPublisher.removeObserver(note)  # type: ignore[arg-type]
+            before, self.now = count, self.now + 60
         return failed
+
+    async def why(self, certificates: Certificates) -> str:
+        """Ask for a certificate in vain, and return why."""
+        certificates.renew(_ONE).addErrback(lambda _: None)
+        await self.tick(certificates)
+        return next(certificates.attention())[1]
 
     def serial(self) -> int:
         return x509.load_pem_x509_certificate(acme_file(self.path, _ONE).read_bytes()).serial_number
 
-    def test_third(self) -> None:
+    async def test_third(self) -> None:
         """It is renewed when a third of its time is left, and not before; a restart asks for nothing."""
         certificates = self.certificates()
-        certificates.tick()
+        await self.tick(certificates)
         self.assertEqual(set(self.announced[0]), {_ONE})
         self.assertEqual(self.announced[-1], {})
         first = self.serial()
@@ -524,73 +620,84 @@ class ScheduleTests(InteropTestCase):
         self.assertAlmostEqual(row["not_after"] - row["next_renewal"], lifetime / 3, places=1)
         certificates = self.certificates()
         self.now = row["next_renewal"] - 60
-        certificates.tick()
+        await self.tick(certificates)
         self.assertEqual(self.serial(), first)
         self.now += 61
-        certificates.tick()
+        await self.tick(certificates)
         self.assertNotEqual(self.serial(), first)
         self.assertEqual([*certificates.attention()], [])
 
-    def test_day_away(self) -> None:
+    async def test_day_away(self) -> None:
         """While the authority is away for a day, it is asked more and more seldom, and once it is back, gives its certificates."""
         port = free_port()
         certificates = self.certificates(f"https://127.0.0.1:{port}/dir", _ONE, _OTHER)
-        asked = self.run_for(certificates, 86400)
+        asked = await self.run_for(certificates, 86400)
         self.assertLess(len(asked), 40)
         self.assertLessEqual(max(b - a for a, b in pairwise(asked)), 3660)
         self.assertIn("cannot be reached", " ".join(text for _, text in certificates.attention()))
         self.assertEqual(certificates.seconds_left(), {_ONE: 0.0, _OTHER: 0.0})
         self.own(Pebble(self.make_folder(), port=port, valid=True, ca=self.pebble.authority))
-        self.run_for(certificates, 7200)
+        await self.run_for(certificates, 7200)
         self.assertEqual([*certificates.attention()], [])
         self.assertGreater(min(certificates.seconds_left().values()), 86400)
 
-    def test_suggested(self) -> None:
+    async def test_suggested(self) -> None:
         """It is renewed when the authority says so, as for one that is revoked; else at the usual time."""
         front = self.own(_Front(self.pebble))
         certificates = self.certificates(f"{front.url}/dir")
         front.window = (self.now + 86400 * 700, self.now + 86400 * 701)
-        self.run_for(certificates, 600)
+        await self.run_for(certificates, 600)
         first = self.serial()
         (row,) = certificates.rows()
         self.assertTrue(front.window[0] <= row["next_renewal"] <= front.window[1])
         front.window = (self.now - 7200, self.now - 3600)
         asked = len(front.asked)
-        self.run_for(certificates, 6 * 3600 - 1200)
+        await self.run_for(certificates, 6 * 3600 - 1200)
         self.assertEqual(self.serial(), first)
         self.assertEqual(len(front.asked), asked)
-        self.run_for(certificates, 1800)
+        await self.run_for(certificates, 1800)
         self.assertNotEqual(self.serial(), first)
 
-    def test_limits(self) -> None:
+    async def test_side_by_side(self) -> None:
+        """Once the authority has answered, four names are asked for at a time, and listeners answer the challenges of all."""
+        names = [f"{name}.example.com" for name in "abcdef"]
+        certificates = self.certificates(self.pebble.directory, *names)
+        for count in (1, 4, 1):
+            certificates.tick()
+            self.assertEqual(len(certificates._busy), count)
+            await self.tick(certificates)
+        self.assertEqual([*certificates.attention()], [])
+        self.assertEqual(max(map(len, self.announced)), 4)
+        self.assertEqual(self.announced[-1], {})
+
+    async def test_limits(self) -> None:
         """An authority that wants to be left alone is, for all names; the reason and how long it lasts outlive a restart."""
         front = self.own(_Front(self.pebble))
         front.busy = True
         certificates = self.certificates(f"{front.url}/dir", _ONE, _OTHER)
-        asked = self.run_for(certificates, 7200)
+        asked = await self.run_for(certificates, 7200)
         self.assertEqual(len(asked), 1)
         self.assertIn("rateLimited: too many orders", next(certificates.attention())[1])
-        self.run_for(certificates, 3600)
+        await self.run_for(certificates, 3600)
         self.assertEqual(front.asked.count("/busy"), 2)
-        self.run_for(self.certificates(f"{front.url}/dir"), 600)
+        await self.run_for(self.certificates(f"{front.url}/dir"), 600)
         self.assertEqual(front.asked.count("/busy"), 2)
 
-    def test_refused(self) -> None:
+    async def test_refused(self) -> None:
         """Why there is no certificate is said in words, and no challenge is answered for a name that was not asked for."""
         front = self.own(_Front(self.pebble))
         for offers, why in (
             ([], "does not offer the challenge tls-alpn-01, but none"),
             ([{"type": "dns-01", "url": f"{front.url}/x", "token": "QUFB" * 8}], ", but dns-01"),
-            ([{"type": "tls-alpn-01", "url": f"{front.url}/x", "token": "QUFB" * 8}], ""),
+            (
+                [{"type": "tls-alpn-01", "url": f"{front.url}/x", "token": "QUFB" * 8}],
+                "does not check www.example.com, but other.example",
+            ),
         ):
             front.offers = offers
             certificates = self.certificates(f"{front.url}/dir")
-            certificates.renew(_ONE).addErrback(lambda _: None)
-            certificates.tick()
-            self.assertIn(why, next(certificates.attention())[1])
-        self.assertEqual([*map(set, self.announced)], [{_ONE}, set()])
+            self.assertIn(why, await self.why(certificates))
+            self.assertEqual(self.announced, [])
         front.is_down = True
         certificates = self.certificates(f"{front.url}/dir")
-        certificates.renew(_ONE).addErrback(lambda _: None)
-        certificates.tick()
-        self.assertIn("it answered 503 Service Unavailable", next(certificates.attention())[1])
+        self.assertIn("it answered 503 Service Unavailable", await self.why(certificates))

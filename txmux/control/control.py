@@ -75,6 +75,7 @@ class Control:
         rates: The rates of counters.
         bans: Clients that may not connect, beside the rules.
         on_override: Called with changed overrides, for the process whose place this one has taken.
+        renew_elsewhere: Has the process that has taken the place of this one renew a certificate; ``None`` if there is none.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
         started: When the service was started, in seconds since 1970.
         last_reload: The time of the last reload, in seconds since 1970, and its result.
@@ -100,6 +101,7 @@ class Control:
         self.upgrade = upgrade
         self.stop_service = stop_service
         self.on_override: Callable[[Mapping[str, Any]], object] = lambda _: None
+        self.renew_elsewhere: Callable[[str], Awaitable[Report] | None] = lambda _: None
         self.state: ServiceState | None = None
         self.started = 0.0
         self.last_reload: tuple[float, Report] | None = None
@@ -230,6 +232,8 @@ class Control:
         yield from self._sharing.sources()
         if self.state is not None:
             yield from self.state.upstreams.sources()
+        if self._renewed is not None:
+            yield from self._renewed.sources()
 
     def _stale(self) -> Mapping[tuple[str, str], tuple[float | None, str]]:
         return {} if self.state is None else self.state.upstreams.stale()
@@ -301,6 +305,10 @@ class Control:
         try:
             return Report(ok=True, changes=await self._renewed.renew(name))
         except MuxError as problem:
+            if self._renewed is not None and self._renewed.is_stopped:
+                elsewhere = self.renew_elsewhere(name)
+                if elsewhere is not None:
+                    return await elsewhere
             return Report.refused(problem)
 
     @property

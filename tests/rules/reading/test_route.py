@@ -403,7 +403,3 @@ class AcmeTests(SynchronousTestCase):
             str(error),
             "x.ini:5: [route a] terminate_tls: needs 'acme' in [txmux]; add for example 'acme = letsencrypt' there",
         )
-
-    def test_no_library(self) -> None:
-        with patch("importlib.util.find_spec", return_value=None):
-            self.assertIn("run: pip install 'txmux[acme]'", self.refused("tls sni=a.example"))

@@ -1,76 +1,210 @@
-"""What is said of an authority that cannot be asked."""
+"""What is said of an authority that cannot be asked, lies or stalls."""
 
-import contextlib
-import socket
-import ssl
-from collections.abc import Callable
+from __future__ import annotations
+
+import json
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from tests.support.mux import VirtualTime
+from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.rules.model import Settings
-from txmux.serving.acme.authority import Authority, AuthorityError
+from txmux.serving.acme.authority import Authority, AuthorityError, UnusableError
 from txmux.serving.acme.folder import AcmeFolder
+from txmux.telemetry.sources import Source
+
+_NAME = "www.example.com"
+_HTML = b"<html>hello</html>"
 
 
-class UnaskedTests(SynchronousTestCase):
+def _answer(body: bytes, status: str = "200 OK", *fields: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def _json(value: object, status: str = "200 OK", *fields: str) -> bytes:
+    return _answer(json.dumps(value).encode(), status, *fields)
+
+
+class _Speaker(Peer):
+    """Answers each request by what a function returns for its path; ``None`` is silence."""
+
+    def __init__(self, answers: Any) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        path = data.split(b" ")[1].decode() if data.count(b" ") > 1 else ""
+        if path and (answer := self._answers(path)) is not None:
+            self.transport.write(answer)
+
+
+class AuthorityCase(TestCase):
+    timeout = 60
+
     def setUp(self) -> None:
         self.folder = make_folder(self)
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(self.listening.close)
+        self.time = VirtualTime()
+        self.root = make_authority()
+        self.ca = self.root.write(self.folder / "ca.pem")
+        self.answers: dict[str, bytes] = {}
+        self.peers = PeerFactory(lambda: _Speaker(self.answers.get))
 
-    def serve(self, answer: Callable[[socket.socket], object]) -> None:
-        """Serve one client, in a thread."""
+    def serve(self) -> int:
+        identity = self.root.issue("127.0.0.1")
+        port = reactor.listenSSL(0, self.peers, identity.private().options(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
 
-        def run() -> None:
-            with self.listening.accept()[0] as client, contextlib.suppress(OSError):
-                answer(client)
-
-        thread = Thread(target=run)
-        thread.start()
-        self.addCleanup(thread.join)
-
-    def said(self, ca: Path | None = None, known: Any = None) -> str:
-        url = f"https://127.0.0.1:{self.listening.getsockname()[1]}/dir"
+    def authority(self, port: int, ca: Path | None = None) -> Authority:
+        self.url = f"https://127.0.0.1:{port}/dir"
         folder = AcmeFolder(self.folder / "acme")
         folder.make()
-        asked = Authority(Settings(acme=url, acme_ca=ca, acme_terms=True), folder)
-        asked._client = known
-        error = self.assertRaises(AuthorityError, asked.order, "www.example.com")
+        self.source = Source("acme", self.url, "no certificates", self.time.seconds)
+        settings = Settings(acme=self.url, acme_ca=ca, acme_terms=True)
+        return Authority(self.time, settings, folder, self.source)
+
+    def issue(self, authority: Authority) -> Deferred[Any]:
+        async def show(_: str) -> None:
+            raise AssertionError
+
+        return Deferred.fromCoroutine(authority.issue(_NAME, show))
+
+    async def said(self, authority: Authority, seconds: float = 0.0) -> str:
+        """Return why there is no certificate, when some time has passed."""
+        asking = self.issue(authority)
+        failing = self.assertFailure(asking, AuthorityError)
+        while not failing.called:
+            await deferLater(reactor, 0.005)
+            self.time.let_connect()
+            if self.peers.peers:
+                self.time.advance(min(seconds, 5.0))
+                seconds -= min(seconds, 5.0)
+        error = await failing
         self.assertFalse(error.counts)
-        return str(error).removeprefix(f"{url}: ")
+        return str(error).removeprefix(f"{self.url}: ")
 
-    def test_nobody_listens(self) -> None:
-        self.listening.close()
-        self.listening = socket.socket()
-        self.addCleanup(self.listening.close)
-        self.listening.bind(("127.0.0.1", 0))
-        self.assertEqual(self.said(), "cannot be reached: Connection refused")
 
-    def test_no_tls(self) -> None:
-        self.serve(lambda client: client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
-        self.assertRegex(self.said(), "^cannot be reached: .*WRONG_VERSION_NUMBER")
-
-    def test_unknown_certificate(self) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        identity = make_authority().issue("127.0.0.1")
-        context.load_cert_chain(identity.write(self.folder / "own.pem", key=True))
-        self.serve(lambda client: context.wrap_socket(client, server_side=True).close())
-        self.assertRegex(
-            self.said(), r"^its own certificate is not valid \(unable .*; for .* as 'acme_ca'$"
+class UnreachedTests(AuthorityCase):
+    async def test_nobody_listens(self) -> None:
+        port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+        number = port.getHost().port
+        await port.stopListening()
+        self.assertEqual(
+            await self.said(self.authority(number)), "cannot be reached: connection refused"
         )
 
-    def test_root_that_cannot_be_used(self) -> None:
+    async def test_no_tls(self) -> None:
+        self.peers = PeerFactory(_Greeter)
+        said = await self.said(self.authority(listen(self, self.peers)))
+        self.assertRegex(said, "^no whole answer: .*wrong version number")
+
+    async def test_unknown_certificate(self) -> None:
+        said = await self.said(self.authority(self.serve()))
+        self.assertRegex(said, "^its certificate is not valid: .*; for a .* as 'acme_ca'$")
+
+    async def test_root_that_cannot_be_used(self) -> None:
         """The file is looked at each time, since it may have changed after the authority was asked first."""
         path = self.folder / "root.pem"
-        for known in (None, object()):
-            self.assertEqual(
-                self.said(path, known),
-                f"acme_ca: '{path}' cannot be used: No such file or directory",
-            )
+        authority = self.authority(1, path)
+        for account in ("", "https://127.0.0.1:1/account"):
+            authority._account = account
+            self.assertRegex(await self.said(authority), f"^acme_ca: cannot read '{path}': No such")
         path.touch()
-        self.assertRegex(self.said(path), "^acme_ca: '.*' cannot be used: .*no certificate")
+        self.assertRegex(await self.said(authority), "^acme_ca: '.*' has no certificate in it")
+
+
+class _Greeter(Peer):
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+class HostileTests(AuthorityCase):
+    """Each answer is bounded, in bytes and in time, and its end is known to the source."""
+
+    async def test_useless_answers(self) -> None:
+        other = "https://other.test/directory"
+        for answer, why in (
+            (b"HTTP/1.1 200 OK\r\n\r\n" + 2**20 * b"x", "its answer is longer than 262144 bytes"),
+            (b"HTTP/1.1 200 OK\r\nX: " + 2**17 * b"x", "its headers are longer than 65536 bytes"),
+            (_answer(_HTML, "200 OK", "Content-Type: text/html"), "is not JSON, but text/html; does 'acme'"),
+            (_answer(2**17 * b"["), "its answer is not JSON"),
+            (_json([]), "its answer is not JSON"),
+            (_answer(_HTML, "502 Bad Gateway"), "it answered 502 Bad Gateway$"),
+            (_answer(b"", "301 X", f"Location: {other}"), f"redirects to '{other}', which is not followed; if .* 'acme = {other}'"),
+            (_answer(b"", "302 X", "Location: http://127.0.0.1/x"), "redirects to 'http://127.0.0.1/x', which is not followed$"),
+            (_json({"newNonce": "http://127.0.0.1/x", "newAccount": ""}), "an address without TLS, 'http://127.0.0.1/x'"),
+            (_json({"meta": 7}), "its answer makes no sense"),
+            (_json({"newNonce": "https://127.0.0.1:x/", "newAccount": "https://y/"}), "makes no sense"),
+            (b"\0\r\n\r\n", "no whole answer"),
+        ):  # fmt: skip
+            self.answers = {"/dir": answer}
+            self.peers.peers.clear()
+            authority = self.authority(self.serve(), self.ca)
+            with capturedLogs() as lines:
+                self.assertRegex(await self.said(authority), why)
+            self.assertEqual([line["log_namespace"] for line in lines], [Source._log.namespace])
+            self.assertFalse(self.source.state().up)
+
+    async def test_silence(self) -> None:
+        """Each exchange has a deadline, whether nothing comes or a byte now and then."""
+        for first in (None, b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"):
+            self.answers = {} if first is None else {"/dir": first}
+            self.peers.peers.clear()
+            authority = self.authority(self.serve(), self.ca)
+            self.assertEqual(await self.said(authority, 25.0), "no answer within 25 s")
+            [peer] = self.peers.peers
+            await peer.is_lost()
+
+    async def test_reset(self) -> None:
+        authority = self.authority(self.serve(), self.ca)
+        asking = self.issue(authority)
+        peer = await self.peers.heard(20)
+        peer.transport.abortConnection()
+        error = await self.assertFailure(asking, UnusableError)
+        self.assertIn("no whole answer", str(error))
+
+    async def test_cancelled(self) -> None:
+        """A question that is withdrawn ends at once, and says nothing of the authority."""
+        authority = self.authority(self.serve(), self.ca)
+        asking = self.issue(authority)
+        peer = await self.peers.heard(20)
+        asking.cancel()
+        await self.assertFailure(asking, CancelledError)
+        await peer.is_lost()
+        state = self.source.state()
+        self.assertEqual(
+            (state.up, state.failing, self.time.clock.getDelayedCalls()), (True, 0.0, [])
+        )
+
+    async def test_endless_order(self) -> None:
+        """An order has a deadline, too: here it is never ready."""
+        port = self.serve()
+        base = f"https://127.0.0.1:{port}"
+        urls = {name: f"{base}/{name}" for name in ("newNonce", "newAccount", "newOrder")}
+        order = {"status": "pending", "authorizations": [], "finalize": f"{base}/x"}
+        fields = ("Replay-Nonce: AAA", f"Location: {base}/order")
+        self.answers = {"/dir": _json(urls), "/newNonce": _answer(b"", "200 OK", *fields)}
+        for path in ("/newAccount", "/newOrder", "/order"):
+            self.answers[path] = _json(order, "201 Created", *fields)
+        asking = self.issue(self.authority(port, self.ca))
+        failing = self.assertFailure(asking, AuthorityError)
+        while not failing.called:
+            await deferLater(reactor, 0.001)
+            self.time.advance(1.0)
+        error = await failing
+        self.assertEqual(
+            (str(error), error.counts), (f"{self.url}: no certificate within 150 s", True)
+        )
+        self.assertTrue(self.source.state().up)

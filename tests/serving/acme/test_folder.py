@@ -127,10 +127,12 @@ class FolderTests(SynchronousTestCase):
             self.assertRaises(OSError, AcmeFolder(link).make)
 
     def test_longest_name(self) -> None:
-        name = ".".join(["a" * 60] * 4)
-        self.folder.sign_missing([name], time.time())
-        found = self.folder.certificate(name)
-        self.assertEqual(found and found.names, (name,))
+        """Names of hosts have up to 253 characters; those of files with what is added, up to 255."""
+        names = [("a" * 61 + ".") * 4 + "b" * length for length in (1, 4, 5)]
+        self.folder.sign_missing(names, time.time())
+        for name in names:
+            self.assertEqual(self.folder.certificate(name).names, (name,))
+        self.assertEqual(acme_file(self.path, names[0][:246]).name, f"{names[0][:246]}.pem")
 
     def test_link(self) -> None:
         """What another process left under a name of its own is replaced, and a link is not followed."""

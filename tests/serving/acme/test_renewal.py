@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from tests.support.peers import PeerFactory, listen, reactor
 from txmux.errors import MuxError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.serving.acme.folder import NO_CERTIFICATE, ShownCertificate
@@ -26,7 +27,7 @@ def _rules(settings: Settings) -> Rules:
     return Rules(Path("x.ini"), settings, (), (Route("site", (), None, terminate_tls=_END),))
 
 
-class RenewalTests(SynchronousTestCase):
+class RenewalTests(TestCase):
     @given(st.dictionaries(st.sampled_from([*Renewal().as_json(), "other"]), _VALUES) | _VALUES)
     def test_any_file(self, values: object) -> None:
         """Whatever a file holds, it can be asked when the certificate is due."""
@@ -47,7 +48,7 @@ class RenewalTests(SynchronousTestCase):
     def test_removed(self) -> None:
         """Who waits for a certificate that new rules do not ask for any more is told so."""
         settings = Settings(acme="https://a.example/dir", acme_folder=make_folder(self))
-        made = Certificates(None, lambda _: succeed(None), lambda: None)
+        made = Certificates(reactor, lambda _: succeed(None), lambda: None)
         made.use(_rules(settings))
         waiting = made.renew("a.example")
         self.assertNoResult(waiting)
@@ -61,31 +62,34 @@ class RenewalTests(SynchronousTestCase):
         """It is logged once that clients see no certificate of an authority, also when a reload names another folder."""
         full, empty = make_folder(self), make_folder(self)
         make_authority().issue("a.example").write(full / "a.example.pem", key=True)
-        made = Certificates(None, lambda _: succeed(None), lambda: None)
+        made = Certificates(reactor, lambda _: succeed(None), lambda: None)
         with capturedLogs() as lines:
             for folder, count in ((full, 0), (empty, 1), (empty, 1), (full, 1), (empty, 2)):
                 made.use(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
                 self.assertEqual(len(lines), count)
         self.assertIn("no certificate of an authority yet", lines[0]["words"])
 
-    def test_asked_in_vain_before_a_reload(self) -> None:
-        """Whoever asks for a certificate gets the answer of the authority of the new rules, which is asked at once."""
-        asked: list[Deferred[Any]] = []
-
-        def run(_: object) -> Deferred[Any]:
-            asked.append(Deferred())
-            return asked[-1]
-
-        settings = Settings(acme="https://a.example/dir", acme_folder=make_folder(self))
-        made = Certificates(None, lambda _: succeed(None), lambda: None, run=run)
-        made.use(_rules(settings))
-        waiting = made.renew("a.example")
-        for url in ("https://b.example/dir", "https://c.example/dir"):
-            made.tick()
+    async def test_asked_in_vain_before_a_reload(self) -> None:
+        """Whoever asks for a certificate gets the answer of the authority of the new rules, which is asked at once; the others are left."""
+        servers = [PeerFactory(), PeerFactory(), PeerFactory()]
+        urls = [f"https://127.0.0.1:{listen(self, one)}/dir" for one in servers]
+        settings = Settings(acme_folder=make_folder(self))
+        made = Certificates(reactor, lambda _: succeed(None), lambda: None)
+        waiting: Deferred[str] = Deferred()
+        before: Any = None
+        for url, server in zip(urls, servers, strict=True):
             made.use(_rules(attrs.evolve(settings, acme=url)))
-            asked.pop().errback(MuxError("did not answer in time"))
-            self.assertNotIn("in time", str([*made.attention()]))
-        self.assertNoResult(waiting)
-        made.tick()
-        asked.pop().errback(MuxError("of c"))
-        self.failureResultOf(waiting, MuxError)
+            if before is None:
+                waiting = made.renew("a.example")
+            else:
+                await before.is_lost()
+            made.tick()
+            before = await server.heard(20)
+            self.assertNoResult(waiting)
+            self.assertNotIn(": ", str([*made.attention()]))
+        before.close()
+        error = await self.assertFailure(waiting, MuxError)
+        self.assertIn(f"{urls[-1]}: no whole answer", str(error))
+        self.assertTrue([*made.attention()])
+        await made.stop()
+        self.assertRaises(MuxError, made.renew, "a.example")

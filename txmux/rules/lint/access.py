@@ -208,7 +208,7 @@ def readable_secrets(rules: Rules) -> Iterator[Problem]:
         yield rules.settings.section.problem(message, "admin_token")
     settings = rules.settings
     if settings.shared_limits and settings.shared_limits_password is None and rules.acme_names:
-        message = "anyone who can read this Redis can read the keys of ACME certificates; set a password in Redis, and name the file that has it in 'shared_limits_password'"
+        message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and name the file that has it in 'shared_limits_password'"
         yield settings.section.problem(message, "shared_limits")
     for backend in rules.backends.values():
         password = backend.via.password if backend.via is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +53,12 @@ class Period:
         return minute < self.end and (day - 1) % 7 in self.days
 
 
+_LONGEST_NAME = 246  # of a file: 255 with what is added while it is written
+
+
 def acme_file(folder: Path, name: str) -> Path:
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:200]}-{sha256(name.encode()).hexdigest()[:16]}"
     return folder / f"{name}.pem"
 
 

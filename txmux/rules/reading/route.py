@@ -36,7 +36,6 @@ from txmux.rules.reading.values import (
     SectionKey,
     ValueKind,
     network,
-    require_package,
     split_words,
     with_defaults,
     words,
@@ -292,7 +291,6 @@ def _certificate(reading: RulesReading, text: str) -> Path | str:
         raise InvalidValueError(
             "needs 'acme' in [txmux]; add for example 'acme = letsencrypt' there"
         )
-    require_package("acme", "acme")
     return _host(name.strip()) if name else ""
 
 

@@ -324,13 +324,13 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "shared_limits_password": SectionKey(SECRET, example="/etc/txmux/redis.password", meaning=
         "a file with the password for it"),
     "acme": SectionKey(_ACME, default="off", example="letsencrypt", meaning=
-        "the authority that [`terminate_tls = acme`](#certificates-by-acme) gets certificates from: Let's Encrypt, or the URL of another ACME directory. Needs the extra `txmux[acme]`"),
+        "the authority that [`terminate_tls = acme`](#certificates-by-acme) gets certificates from: Let's Encrypt, or the URL of another ACME directory"),
     "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
         "where the authority may write to"),
     "acme_folder": SectionKey(_TOKEN, default="/var/lib/txmux/acme", meaning=
         "the folder of the account's key, and of certificates with their keys; made with mode 0700"),
     "acme_ca": SectionKey(PEM, example="pebble-root.pem", meaning=
-        "a PEM file with the root of the directory's own certificate, instead of those of the system: for a private authority"),
+        "a PEM file with the root of the directory's own certificate, instead of those of the system (Debian: the package `ca-certificates`) or of the environment variable `SSL_CERT_FILE`: for a private authority"),
     "acme_terms": SectionKey(BOOLEAN, meaning=
         "whether you agree to the authority's terms of service. Without it, one that has terms is not asked, and the error names their address"),
     "geo_databases": SectionKey(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=

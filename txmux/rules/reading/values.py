@@ -1,6 +1,5 @@
 """The kinds of values that keys take: each function reads one text, or raises `InvalidValueError`."""
 
-import importlib.util
 import ipaddress
 import re
 import shlex
@@ -306,14 +305,6 @@ def _networks_meant(text: str) -> str:
     if 0 < len(found) <= _MOST_MEANT:
         return f"write {', '.join(map(str, found))}"
     return "write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
-
-
-def require_package(package: str, extra: str) -> None:
-    """Refuse a value for which an optional package is missing."""
-    if importlib.util.find_spec(package) is None:
-        raise InvalidValueError(
-            f"needs the package {package}, which is not installed; run: pip install 'txmux[{extra}]'"
-        )
 
 
 def file_path(text: str) -> Path:

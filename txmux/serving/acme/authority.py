@@ -1,35 +1,60 @@
-"""Asks an authority for certificates by ACME (RFC 8555), for threads: each call waits for its answers."""
+"""Asks an authority for certificates by ACME (RFC 8555)."""
 
-import ssl
+from __future__ import annotations
+
+import json
+import random
+import re
 import time
-from datetime import datetime, timedelta
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache, partial
 from hashlib import sha256
-from pathlib import Path
+from http import HTTPStatus
 from typing import Any
 
-import attrs
-import requests
-from acme import challenges, client, errors, messages
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from josepy.b64 import b64encode
-from josepy.jwa import ES256
-from josepy.jwk import JWKEC
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as LateError
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.task import deferLater
 
 from txmux.errors import MuxError, printable
+from txmux.net.http import (
+    DistrustedError,
+    HttpResponse,
+    NotConnectedError,
+    RequestFailedError,
+    request,
+)
+from txmux.net.tls.errors import TLSFileError
+from txmux.net.tls.pem import read_authorities
 from txmux.rules.model import Settings
-from txmux.serving.acme.folder import AcmeFolder, key_pem
-from txmux.version import __version__
+from txmux.serving.acme.folder import DAMAGED, AcmeFolder, ShownCertificate, key_pem
+from txmux.telemetry.sources import Source
+from txmux.wire.jsontext import MISSHAPEN, parse_json
 
-_PATIENCE = 30  # seconds for one answer
-_ISSUING = 120  # seconds until a certificate is there
+_PATIENCE = 25.0  # seconds for one answer
+_MOST_BYTES = 1 << 18  # of one answer; chains have some kilobytes
+_ORDER = 150.0  # seconds until a certificate is there
 _NONCES = 30  # tries: an authority may refuse any, and gives another (RFC 8555, section 6.5)
+_MOST_NONCES = 16
+_MOST_HOSTS = 4
+_NONCE = re.compile(r"[A-Za-z0-9_-]{1,1000}")
 _CHALLENGE = "tls-alpn-01"
 _LONGEST = 500
 _LONGEST_WAIT = 7 * 86400.0  # the longest limit of Let's Encrypt
+_SHORTEST_POLL, _LONGEST_POLL = 1.0, 15.0
+_ARI_AGAIN = 6 * 3600.0  # seconds; RFC 9773, section 4.3.3
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
+
+Json = Mapping[str, Any]
 
 
 class AuthorityError(MuxError):
@@ -47,206 +72,387 @@ class AuthorityError(MuxError):
         self.wait = wait
 
 
-@attrs.frozen
-class Order:
-    """An order for one name.
-
-    Attributes:
-        digests: By name, what the certificate of its challenge has to show, in hex (RFC 8737, section 3); none if the
-            authority still knows that the name is ours.
-    """
-
-    digests: dict[str, str]
-    resource: messages.OrderResource
-    key: bytes = attrs.field(repr=False)
-    pending: tuple[messages.ChallengeBody, ...] = ()
+class UnusableError(AuthorityError):
+    """It cannot be reached, or what answers is no authority. The source has logged it."""
 
 
-class _Network(client.ClientNetwork):
-    """Repeats what was refused for its nonce, and remembers a refusal, and how long the authority wants to be left alone."""
+class _RefusedError(AuthorityError):
+    """A problem document (RFC 8555, section 6.7); `kind` is the end of its type."""
 
-    wait = 0.0
-    refusal = ""  # the last answer, if it was one
-    stopped = False
-
-    def post(self, *args: Any, **kwargs: Any) -> requests.Response:
-        for left in reversed(range(_NONCES)):
-            try:
-                return self._post_once(*args, **kwargs)
-            except messages.Error as error:  # noqa: PERF203 - seldom more than once
-                if error.code != "badNonce" or not left:
-                    raise
-        raise AssertionError
-
-    def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
-        if self.stopped:
-            raise errors.Error(
-                "it is asked no more, by the rules or since the service is shutting down"
-            )
-        response = super()._send_request(method, url, *args, **kwargs)
-        self.refusal = "" if response.ok else f"{response.status_code} {response.reason}"
-        if not response.ok and "Retry-After" in response.headers:
-            self.wait = _seconds(response.headers["Retry-After"])
-        return response
+    def __init__(self, where: str, problem: Json, wait: float) -> None:
+        self.kind = _text(problem, "type").rpartition(":")[2]
+        super().__init__(f"{where}: {_words(problem)}", counts=True, wait=wait)
 
 
 class Authority:
-    """An account with an authority. One thread at a time may call it."""
+    """An account with an authority. It may be asked for several names at once, but not before `is_connected`."""
 
-    def __init__(self, settings: Settings, folder: AcmeFolder) -> None:
+    def __init__(
+        self, reactor: Any, settings: Settings, folder: AcmeFolder, source: Source
+    ) -> None:
         assert settings.acme is not None  # noqa: S101 - else there is nothing to ask
         self.directory = settings.acme
+        self._reactor = reactor
         self._settings = settings
         self._folder = folder
-        self._network: _Network | None = None
-        self._client: Any = None
+        self._source = source
+        self._urls: Json = {}
+        self._key: Any = None
+        self._account = ""
+        self._nonces: list[str] = []
 
-    def stop(self) -> None:
-        """Let a call that is under way fail at its next request."""
-        if self._network is not None:
-            self._network.stopped = True
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._account)
 
-    def order(self, name: str) -> Order:
-        """Order a certificate; `finish` it once its challenges would be answered."""
+    async def issue(self, name: str, show: Callable[[str], Awaitable[object]]) -> bytes:
+        """Get a certificate, and return it with its chain and key as PEM.
+
+        `show` has listeners answer the challenge: what its certificate has to show, in hex (RFC 8737, section 3). It is not
+        called if the authority still knows that the name is ours.
+        """
+        issuing = Deferred.fromCoroutine(self._guarded(self._issue(name, show)))
         try:
-            return self._order(name)
-        except Exception as problem:  # noqa: BLE001 - so many kinds: of requests, of josepy, of acme
-            raise self._error(problem) from None
+            return await issuing.addTimeout(_ORDER, self._reactor)
+        except LateError:
+            why = f"no certificate within {_ORDER:g} s"
+            raise AuthorityError(f"{self.directory}: {why}", counts=True) from None
 
-    def finish(self, order: Order) -> bytes:
-        """Have the challenges looked at, and return the certificate with its chain and key as PEM."""
-        try:
-            known = self._client
-            for challenge in order.pending:
-                # Its body is empty, which no class for this challenge says in all versions of the library.
-                answer = challenges.HTTP01Response(key_authorization="")
-                known.answer_challenge(challenge, answer)
-            deadline = datetime.now() + timedelta(seconds=_ISSUING)  # noqa: DTZ005 - as acme compares it
-            issued = known.poll_and_finalize(order.resource, deadline)
-            chain: bytes = issued.fullchain_pem.encode()
-            return order.key + chain
-        except Exception as problem:  # noqa: BLE001 - as above
-            raise self._error(problem) from None
-
-    def renewal_time(self, pem: bytes) -> tuple[float | None, float]:
+    async def renewal_time(self, pem: bytes) -> tuple[float | None, float]:
         """Ask when to renew a certificate (ARI, RFC 9773).
 
         Returns:
-            When, in seconds since 1970, or ``None`` if the authority does not say; and when to ask again.
+            When, in seconds since 1970, or ``None`` if the authority does not say; and in how many seconds to ask again.
         """
-        try:
-            when, again = self._connected().renewal_time(pem)
-        except Exception as problem:  # noqa: BLE001 - as above
-            raise self._error(problem) from None
-        return None if when is None else when.timestamp(), again.timestamp()
+        result: tuple[float | None, float] = await self._guarded(self._renewal_time(pem))
+        return result
 
-    def _order(self, name: str) -> Order:
-        known = self._connected()
+    async def _guarded(self, work: Awaitable[Any]) -> Any:
+        try:
+            result = await work
+        except MISSHAPEN as problem:  # an answer without what the protocol has there
+            raise self._unusable(f"its answer makes no sense ({problem!r})") from None
+        except OSError as problem:
+            text = f"'{problem.filename}': {problem.strerror}"
+            raise AuthorityError(text, counts=False) from None
+        except AuthorityError as problem:
+            if problem.counts:
+                self._note_good()
+            raise
+        self._note_good()
+        return result
+
+    def _note_good(self) -> None:
+        if not self._source.up:
+            self._source.asked()
+            self._source.answered()
+
+    async def _issue(self, name: str, show: Callable[[str], Awaitable[object]]) -> bytes:
+        await self._connect()
         key = ec.generate_private_key(ec.SECP256R1())
-        request = (
+        identifier = {"type": "dns", "value": name}
+        answer = await self._post(_text(self._urls, "newOrder"), {"identifiers": [identifier]})
+        order, url = _object(answer), answer.headers["location"]
+        for check in order["authorizations"]:
+            if await self._authorize(name, check, show):
+                answer = await self._post(url)
+                order = _object(answer)
+        signing = (
             x509.CertificateSigningRequestBuilder()
             .subject_name(x509.Name([]))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
             .sign(key, hashes.SHA256())
         )
-        order = known.new_order(request.public_bytes(Encoding.PEM))
-        digests, pending = {}, []
-        for one in order.authorizations:
-            if one.body.status == messages.STATUS_VALID:
-                continue
-            offered = {found.chall.to_json()["type"]: found for found in one.body.challenges}
-            if _CHALLENGE not in offered:
-                raise AuthorityError(
-                    f"{self.directory} does not offer the challenge {_CHALLENGE}, but {', '.join(offered) or 'none'}",
-                    counts=True,
-                )
-            token = offered[_CHALLENGE].chall.to_json()["token"]
-            digests[name] = sha256(self._authorize(token)).hexdigest()
-            pending.append(offered[_CHALLENGE])
-        return Order(digests, order, key_pem(key), tuple(pending))
+        wanted = {"csr": _base64(signing.public_bytes(Encoding.DER))}
+        while (status := order["status"]) != "valid":
+            if status == "invalid":
+                why = _words(order.get("error", {}))
+                raise AuthorityError(f"{self.directory}: {why}", counts=True)
+            if status == "ready":
+                answer = await self._post(_text(order, "finalize"), wanted)
+                order = _object(answer)
+                if order["status"] == "valid":
+                    break
+            await self._pause(answer)
+            answer = await self._post(url)
+            order = _object(answer)
+        answer = await self._post(_text(order, "certificate"), is_json=False)
+        return self._checked(name, key_pem(key), answer.body)
 
-    def _authorize(self, token: str) -> bytes:
-        """Return the key authorization of a token (RFC 8555, section 8.1)."""
-        thumbprint = b64encode(self._client.net.key.thumbprint()).decode()
-        return f"{token}.{thumbprint}".encode()
+    def _checked(self, name: str, key: bytes, chain: bytes) -> bytes:
+        try:
+            shown = ShownCertificate.read(key + chain)
+        except DAMAGED as problem:
+            raise self._unusable(f"its certificate cannot be used: {problem}") from None
+        if name not in shown.names:
+            raise self._unusable(f"its certificate is for {', '.join(shown.names)}, not for {name}")
+        if shown.ends <= time.time():
+            why = "its certificate has expired already; compare the clocks"
+            raise AuthorityError(f"{self.directory}: {why}", counts=True)
+        return key + chain
 
-    def _connected(self) -> Any:
+    async def _authorize(
+        self, name: str, url: str, show: Callable[[str], Awaitable[object]]
+    ) -> bool:
+        """Have the authority check a name (RFC 8555, section 7.5); return ``False`` if it has done so before."""
+        answer = await self._post(url)
+        check = _object(answer)
+        if check["status"] == "valid":
+            return False
+        offered = {str(one["type"]): one for one in check["challenges"]}
+        if _CHALLENGE not in offered:
+            kinds = ", ".join(offered) or "none"
+            raise AuthorityError(
+                f"{self.directory} does not offer the challenge {_CHALLENGE}, but {printable(kinds, _LONGEST)}",
+                counts=True,
+            )
+        if check["identifier"]["value"] != name:
+            raise self._unusable(f"it does not check {name}, but {check['identifier']['value']}")
+        token = _text(offered[_CHALLENGE], "token")
+        thumbprint = _base64(sha256(_compact(_jwk(self._key))).digest())
+        await show(sha256(f"{token}.{thumbprint}".encode()).hexdigest())
+        await self._post(_text(offered[_CHALLENGE], "url"), {})
+        while check["status"] == "pending":
+            await self._pause(answer)
+            answer = await self._post(url)
+            check = _object(answer)
+        if check["status"] != "valid":
+            found = [_words(one["error"]) for one in check["challenges"] if "error" in one]
+            raise AuthorityError(
+                f"{self.directory}: it could not check the name: {name}: {'; '.join(found) or check['status']}",
+                counts=True,
+            )
+        return True
+
+    async def _pause(self, answer: HttpResponse) -> None:
+        again = _seconds(answer.headers.get("retry-after", ""))
+        await deferLater(self._reactor, min(max(again, _SHORTEST_POLL), _LONGEST_POLL))
+
+    async def _renewal_time(self, pem: bytes) -> tuple[float | None, float]:
+        await self._connect()
+        if "renewalInfo" not in self._urls:
+            return None, _ARI_AGAIN
+        certificate = x509.load_pem_x509_certificate(pem)
+        issuer: Any = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+        number = certificate.serial_number
+        serial = number.to_bytes(
+            number.bit_length() // 8 + 1, "big"
+        )  # as DER has it, with its sign
+        identity = f"{_base64(issuer.value.key_identifier)}.{_base64(serial)}"
+        answer = await self._exchange("GET", f"{_text(self._urls, 'renewalInfo')}/{identity}")
+        window = _object(answer)["suggestedWindow"]
+        start, end = _moment(_text(window, "start")), _moment(_text(window, "end"))
+        again = _seconds(answer.headers.get("retry-after", "")) or _ARI_AGAIN
+        return random.uniform(start, max(start, end)), again  # nosec B311  # noqa: S311 - not for secrets
+
+    # The account.
+
+    async def _connect(self) -> None:
         settings = self._settings
-        if settings.acme_ca is not None:
-            _check_root(settings.acme_ca)  # of which requests says nothing useful
-        if self._client is not None:
-            return self._client
-        loaded: Any = load_pem_private_key(self._folder.account_key(self.directory), None)
-        made: Any = _Network(
-            JWKEC(key=loaded),
-            alg=ES256,
-            user_agent=f"txmux/{__version__}",
-            timeout=_PATIENCE,
-        )
-        self._network = made
-        if settings.acme_ca is not None:
-            made.verify_ssl = str(settings.acme_ca)
-        directory = client.ClientV2.get_directory(self.directory, made)
-        meta = getattr(directory, "meta", None)
-        terms = getattr(meta, "terms_of_service", None)
+        try:  # it may have changed
+            found = () if settings.acme_ca is None else read_authorities(settings.acme_ca)
+        except TLSFileError as problem:
+            raise AuthorityError(f"acme_ca: {problem}", counts=False) from None
+        trusted = trustRootFromCertificates(map(Certificate, found)) if found else None
+        # Reading all authorities of the system takes a while.
+        self._tls = lru_cache(_MOST_HOSTS)(partial(optionsForClientTLS, trustRoot=trusted))
+        if self.is_connected:
+            return
+        path, pem = self._folder.account_key(self.directory)
+        try:
+            self._key = load_pem_private_key(pem, None)
+            _jwk(self._key)
+        except DAMAGED:
+            why = f"'{path}' is damaged; remove it, and there will be another account"
+            raise AuthorityError(why, counts=False) from None
+        self._urls = _object(await self._exchange("GET", self.directory))
+        meta = self._urls.get("meta", {})
+        terms = meta.get("termsOfService")
         if terms and not settings.acme_terms:
             raise AuthorityError(
-                f"{self.directory} has terms of service: {terms}; read them, and write 'acme_terms = yes' in [txmux]",
+                f"{self.directory} has terms of service: {printable(str(terms), _LONGEST)}; read them, and write 'acme_terms = yes' in [txmux]",
                 counts=False,
             )
-        known = client.ClientV2(directory, made)
-        wanted = messages.NewRegistration.from_data(
-            email=settings.acme_email, terms_of_service_agreed=bool(terms) or None
-        )
+        contact = [] if settings.acme_email is None else [f"mailto:{settings.acme_email}"]
+        wanted: dict[str, Any] = {"contact": contact} if contact else {}
+        if terms:
+            wanted["termsOfServiceAgreed"] = True
+        answer = await self._post(_text(self._urls, "newAccount"), wanted)
+        account = answer.headers["location"]
+        self._account = account
+        # One that was there before may have another address.
+        if answer.status == HTTPStatus.OK and (_object(answer).get("contact") or []) != contact:
+            await self._post(account, {"contact": contact})
+
+    # Exchanges.
+
+    async def _post(
+        self, url: str, payload: Json | None = None, *, is_json: bool = True
+    ) -> HttpResponse:
+        """Send a signed request (RFC 8555, section 6.2); without a payload, it is a POST-as-GET."""
+        for left in reversed(range(_NONCES)):
+            if not self._nonces:
+                await self._exchange("HEAD", _text(self._urls, "newNonce"), is_json=False)
+            if not self._nonces:
+                raise self._unusable("it gives no nonces")
+            body = self._signed(url, payload, self._nonces.pop())
+            try:
+                return await self._exchange("POST", url, body, is_json=is_json)
+            except _RefusedError as refused:
+                if refused.kind == "accountDoesNotExist":
+                    self._account = (
+                        ""  # it has lost its accounts: another one is made at the next try
+                    )
+                if refused.kind != "badNonce" or not left:
+                    raise
+        raise AssertionError
+
+    def _signed(self, url: str, payload: Json | None, nonce: str) -> bytes:
+        """Sign a request by JWS (RFC 7515), with ES256 (RFC 7518, section 3.4)."""
+        who = {"kid": self._account} if self._account else {"jwk": _jwk(self._key)}
+        protected = _base64(_compact({"alg": "ES256", "nonce": nonce, "url": url, **who}))
+        content = "" if payload is None else _base64(_compact(payload))
+        signature = self._key.sign(f"{protected}.{content}".encode(), ec.ECDSA(hashes.SHA256()))
+        numbers = (one.to_bytes(32, "big") for one in decode_dss_signature(signature))
+        signed = {
+            "protected": protected,
+            "payload": content,
+            "signature": _base64(b"".join(numbers)),
+        }
+        return _compact(signed)
+
+    async def _exchange(
+        self, method: str, url: str, body: bytes = b"", *, is_json: bool = True
+    ) -> HttpResponse:
+        if not url.startswith("https://"):
+            raise self._unusable(f"it names an address without TLS, {_shown(url)}")
+        headers = {"Content-Type": "application/jose+json"} if body else {}
+        self._source.asked()
         try:
-            known.new_account(wanted)
-        except errors.ConflictError as there:
-            found = messages.RegistrationResource(
-                uri=there.location, body=messages.NewRegistration()
+            answer = await request(
+                self._reactor,
+                method,
+                url,
+                headers,
+                seconds=_PATIENCE,
+                most=_MOST_BYTES,
+                body=body,
+                tls=self._tls,
             )
-            account = known.query_registration(found)
-            if account.body.contact != wanted.contact:
-                known.update_registration(account, messages.Registration(contact=wanted.contact))
-        self._client = known
-        return known
+        except RequestFailedError as problem:
+            raise self._failed(_why_none(problem)) from None
+        except BaseException:
+            self._source.dropped()
+            raise
+        document = _problem(answer)
+        if document is None and (why := self._why_unusable(url, answer, is_json=is_json)):
+            raise self._failed(why)
+        if self._source.up:
+            self._source.answered()
+        else:  # it is good again when it has answered all: often one address answers, and another does not
+            self._source.dropped()
+        nonce = answer.headers.get("replay-nonce", "")
+        if _NONCE.fullmatch(nonce):
+            self._nonces = [*self._nonces, nonce][-_MOST_NONCES:]
+        if document is not None:
+            wait = _seconds(answer.headers.get("retry-after", ""))
+            raise _RefusedError(self.directory, document, wait)
+        return answer
 
-    def _error(self, problem: Exception) -> AuthorityError:
-        wait = 0.0
-        if self._network is not None:
-            wait, self._network.wait = self._network.wait, 0.0
-        if isinstance(problem, AuthorityError):
-            return problem
-        if isinstance(problem, ValueError) and isinstance(
-            problem.__context__, requests.RequestException
-        ):
-            problem = problem.__context__  # as acme 4 raises it
-        if isinstance(problem, OSError) and not isinstance(problem, requests.RequestException):
-            return AuthorityError(f"'{problem.filename}': {problem.strerror}", counts=False)
-        refusal = "" if self._network is None else self._network.refusal
-        says_why = not isinstance(problem, errors.ClientError) and getattr(problem, "detail", True)
-        words = f"it answered {refusal}" if refusal and not says_why else _words(problem)
-        text = printable(words, _LONGEST)
-        if isinstance(problem, messages.Error) and problem.code == "accountDoesNotExist":
-            self._client = None  # it has lost its accounts: another one is made at the next try
-        is_far = isinstance(problem, (requests.ConnectionError, requests.Timeout))
-        return AuthorityError(f"{self.directory}: {text}", counts=not is_far, wait=wait)
+    def _why_unusable(self, url: str, answer: HttpResponse, *, is_json: bool) -> str:
+        """Return why what has answered is no authority."""
+        status, target = answer.status, answer.headers.get("location", "")
+        if 300 <= status < 400:
+            advice = ""
+            if url == self.directory and target.startswith("https://"):
+                advice = f"; if it has moved there, write 'acme = {printable(target, _LONGEST)}'"
+            return f"it redirects to {_shown(target)}, which is not followed{advice}"
+        if not 200 <= status < 300:
+            known = status in {*HTTPStatus}
+            return f"it answered {status}{f' {HTTPStatus(status).phrase}' if known else ''}"
+        if is_json and not isinstance(_json(answer), dict):
+            kind = answer.headers.get("content-type", "nothing")
+            return f"its answer is not JSON, but {printable(kind, _LONGEST)}; does 'acme' name a directory?"
+        return ""
+
+    def _unusable(self, why: str) -> UnusableError:
+        self._source.asked()
+        return self._failed(why)
+
+    def _failed(self, why: str) -> UnusableError:
+        why = printable(why, _LONGEST)
+        self._source.failed(why)
+        return UnusableError(f"{self.directory}: {why}", counts=False)
 
 
-def _check_root(path: Path) -> None:
+def _why_none(problem: RequestFailedError) -> str:
+    if isinstance(problem, DistrustedError):
+        return f"{problem}; for a private authority, name its root as 'acme_ca'"
+    if isinstance(problem, NotConnectedError):
+        return f"cannot be reached: {problem}"
+    return str(problem)
+
+
+def _problem(answer: HttpResponse) -> Json | None:
+    """Return the problem document of an answer (RFC 7807), if that is one."""
+    found = _json(answer) if answer.status >= 400 else None
+    return found if isinstance(found, dict) and isinstance(found.get("type"), str) else None
+
+
+def _words(problem: Json) -> str:
+    kind = str(problem.get("type", "")).rpartition(":")[2]
+    text = ": ".join(filter(None, (kind, str(problem.get("detail", "")))))
+    return printable(text or "it does not say why", _LONGEST)
+
+
+def _json(answer: HttpResponse) -> Any:
     try:
-        ssl.create_default_context(cafile=path)
-    except OSError as problem:
-        why = f"acme_ca: '{path}' cannot be used: {problem.strerror}"
-        raise AuthorityError(why, counts=False) from None
+        return parse_json(answer.body)
+    except ValueError:
+        return None
 
 
-def _cause(problem: BaseException) -> BaseException:
-    """Return what the system or OpenSSL said, of which requests and urllib3 have made another error."""
-    below = problem.__cause__ or problem.__context__
-    is_of_system = isinstance(problem, OSError) and not isinstance(
-        problem, requests.RequestException
-    )
-    return problem if is_of_system or below is None else _cause(below)
+def _object(answer: HttpResponse) -> dict[str, Any]:
+    found = _json(answer)
+    if not isinstance(found, dict):
+        raise TypeError(f"no object, but {type(found).__name__}")
+    return found
+
+
+def _text(found: Json, name: str) -> str:
+    value = found[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _shown(url: str) -> str:
+    return repr(printable(url, _LONGEST)) if url else "nowhere"
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _base64(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _jwk(key: Any) -> dict[str, str]:
+    """Describe the public key (RFC 7517); with its names in order, as a thumbprint needs them (RFC 7638)."""
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+        raise ValueError("no key on the curve P-256")
+    public = key.public_key().public_numbers()
+    x, y = (_base64(number.to_bytes(32, "big")) for number in (public.x, public.y))
+    return {"crv": "P-256", "kty": "EC", "x": x, "y": y}
+
+
+def _moment(text: str) -> float:
+    """Read a time of RFC 3339."""
+    found = _MOMENT.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a time")
+    return datetime.fromisoformat(found[1] + found[2].replace("Z", "+00:00")).timestamp()
 
 
 def _seconds(text: str) -> float:
@@ -255,27 +461,6 @@ def _seconds(text: str) -> float:
         return min(float(text), _LONGEST_WAIT)
     try:
         left = parsedate_to_datetime(text).timestamp() - time.time()
-    except (TypeError, ValueError):
+    except MISSHAPEN:
         return 0.0
     return min(max(left, 0.0), _LONGEST_WAIT)
-
-
-def _words(problem: Exception) -> str:
-    if isinstance(problem, errors.ValidationError):
-        found = [
-            f"{one.body.identifier.value}: {challenge.error.detail or challenge.error}"
-            for one in problem.failed_authzrs
-            for challenge in one.body.challenges
-            if challenge.error is not None
-        ]
-        return f"it could not check the name: {'; '.join(found)}"
-    if isinstance(problem, messages.Error):
-        return f"{problem.code}: {problem.detail}"
-    if isinstance(problem, requests.ConnectionError):
-        cause = _cause(problem)
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its own certificate is not valid ({cause.verify_message}); for a private authority, name its root as 'acme_ca'"
-        return f"cannot be reached: {getattr(cause, 'strerror', None) or cause}"
-    if isinstance(problem, (requests.Timeout, errors.TimeoutError)):
-        return "did not answer in time"
-    return str(problem) or type(problem).__name__

@@ -35,7 +35,7 @@ from txmux.rules.problems import Problem, RulesError
 
 _OWN = timedelta(days=90)  # of a certificate that this service has signed itself
 _STATE = "state.json"
-_DAMAGED = (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound)
+DAMAGED = (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound)
 """What reading a certificate or key raises that is none, or of a kind that nobody here has made."""
 
 
@@ -118,7 +118,7 @@ class AcmeFolder:
         return NO_CERTIFICATE
 
     def _read(self, name: str) -> ShownCertificate:
-        with suppress(FileNotFoundError, *_DAMAGED):
+        with suppress(FileNotFoundError, *DAMAGED):
             return ShownCertificate.read(acme_file(self.path, name).read_bytes())
         return NO_CERTIFICATE
 
@@ -132,14 +132,14 @@ class AcmeFolder:
             if found.is_self_signed and found.ends <= now:
                 self.write_certificate(name, _self_signed(name, now))
 
-    def account_key(self, directory: str) -> bytes:
-        """Return the PEM of the account's key, which is made if it is missing. Each authority has an account of its own."""
+    def account_key(self, directory: str) -> tuple[Path, bytes]:
+        """Return the file of the account's key, which is made if it is missing, and its PEM. Each authority has an account of its own."""
         path = self.path / f"account-{sha256(directory.encode()).hexdigest()[:12]}.key"
         with suppress(FileNotFoundError):
-            return path.read_bytes()
+            return path, path.read_bytes()
         key = key_pem(ec.generate_private_key(ec.SECP256R1()))
         self._write(path, key)
-        return key
+        return path, key
 
     def state(self) -> dict[str, Any]:
         """Return what `write_state` was given."""

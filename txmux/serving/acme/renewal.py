@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.rules.model import Rules, Settings
-from txmux.serving.acme.folder import NO_CERTIFICATE, AcmeFolder, ShownCertificate
+from txmux.serving.acme.authority import Authority, UnusableError
+from txmux.serving.acme.folder import DAMAGED, NO_CERTIFICATE, AcmeFolder, ShownCertificate
 from txmux.telemetry.formatting import duration
+from txmux.telemetry.sources import Source
 
 if TYPE_CHECKING:
-    from txmux.serving.acme.authority import Authority
     from txmux.serving.acme.shared import SharedCertificates
 
-_Result = TypeVar("_Result")
+_AT_ONCE = 4  # names that are asked for side by side
 
 _FIRST_WAIT, _GROWTH, _LONGEST_WAIT = 15.0, 4.0, 6 * 3600.0
 """Seconds between two tries. In an hour there are at most five, as many failed validations as Let's Encrypt allows."""
@@ -41,22 +41,6 @@ _THIRD = 3  # of its time that a certificate has left when it is renewed
 _PROVISIONAL = (
     "has no certificate of an authority yet; clients see one that txmux has signed itself"
 )
-
-
-def in_thread(reactor: Any, work: Callable[[], _Result]) -> Deferred[_Result]:
-    """Do something in a thread of its own, which does not keep the process from ending."""
-    done: Deferred[_Result] = Deferred()
-
-    def run() -> None:
-        try:
-            found = work()
-        except Exception as problem:  # noqa: BLE001 - for the one that waits
-            reactor.callFromThread(done.errback, problem)
-        else:
-            reactor.callFromThread(done.callback, found)
-
-    Thread(target=run, name="acme", daemon=True).start()
-    return done
 
 
 _KINDS: Mapping[type, Any] = {
@@ -114,13 +98,15 @@ class Renewal:
 
 
 class Certificates:
-    """Asks for one certificate after another, by `tick`, which is called each second.
+    """Asks for certificates, a few at a time, by `tick`, which is called each second.
 
     Args:
         announce: Has all listeners answer the challenges of an authority, by name; fires when they do.
         renewed: Called when there are certificates that clients should see.
-        run: Runs what waits for an authority.
         now: The time, in seconds since 1970.
+
+    Attributes:
+        is_stopped: Whether another process has taken over, or none.
     """
 
     _log = Logger()
@@ -131,7 +117,6 @@ class Certificates:
         announce: Callable[[Mapping[str, str]], Deferred[Any]],
         renewed: Callable[[], object],
         *,
-        run: Callable[[Callable[[], Any]], Deferred[Any]] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
@@ -140,28 +125,31 @@ class Certificates:
         self._is_polling = False
         self._announce = announce
         self._renewed = renewed
-        self._run = run or partial(in_thread, reactor)
         self._now = now
         self._settings = Settings()
         self._folder = AcmeFolder(self._settings.acme_folder)
         self._authority: Authority | None = None
-        self._stops = 0
+        self._source: Source | None = None
         self._names: tuple[str, ...] = ()
         self._renewals: dict[str, Renewal] = {}
         self._shown: dict[str, ShownCertificate] = {}
         self._waiting: dict[str, list[Deferred[str]]] = {}
-        self._is_busy = False
+        self._busy: dict[str, Deferred[Any]] = {}
+        self.is_stopped = False
         self._folder_problem = ""
         self._unreached = 0
+        self._is_wary = False
         self._quiet_until = 0.0
         self._own: Mapping[str, str] = {}
 
     def use(self, rules: Rules) -> None:
         """Have certificates for the names of these rules."""
         settings = rules.settings
+        self.is_stopped = False
         keys = ("acme", "acme_email", "acme_folder", "acme_ca", "acme_terms")
         if any(getattr(settings, key) != getattr(self._settings, key) for key in keys):
             self._stop_asking()
+            self._authority = self._source = None
             self._unreached, self._quiet_until = 0, 0.0
             for renewal in self._renewals.values():
                 renewal.failures, renewal.not_before = 0, 0.0
@@ -180,18 +168,19 @@ class Certificates:
             self._renewals.setdefault(name, Renewal())
         known = {name for name, shown in self._shown.items() if shown.is_self_signed}
         self._shown = {name: self._folder.certificate(name) for name in self._names}
+        self._stop_asking({*self._busy}.difference(self._names))
         for name in self._names:
             if name not in known and self._shown[name].is_self_signed:
                 self._log.warn("{name} {words}", name=name, words=_PROVISIONAL)
 
     def stop(self) -> Deferred[Any]:
         """Stop asking: another process does, or none. Fires when Redis is left."""
-        self._stop_asking()
-        left = self._share(self._settings, is_needed=False)
+        self.is_stopped = True
         self._names = ()
         for name in [*self._waiting]:
             self._answer(name, MuxError("the service is shutting down"))
-        return left
+        stopping = self._stop_asking()
+        return stopping.addCallback(lambda _: self._share(self._settings, is_needed=False))
 
     def _share(self, settings: Settings, *, is_needed: bool) -> Deferred[Any]:
         left: Deferred[Any] = succeed(None)
@@ -203,57 +192,70 @@ class Certificates:
         if self._shared is None and is_needed and settings.shared_limits is not None:
             from txmux.serving.acme.shared import SharedCertificates  # noqa: PLC0415 - few machines share
 
-            self._shared = SharedCertificates(self._reactor, settings.shared_limits, place[1])
+            self._shared = SharedCertificates(
+                self._reactor, settings.shared_limits, place[1], self._now
+            )
         return left
 
-    def _stop_asking(self) -> None:
-        if self._authority is not None:
-            self._authority.stop()
-        self._authority = None
-        self._stops += 1
+    def _stop_asking(self, names: Collection[str] | None = None) -> Deferred[Any]:
+        """Break off what is under way, for some names or for all; fires when it has ended."""
+        stopped = [self._busy.pop(name) for name in ([*self._busy] if names is None else names)]
+        for one in stopped:
+            one.cancel()
+        return DeferredList(stopped)
 
     def tick(self) -> None:
-        """Do what is due, one thing at a time."""
+        """Do what is due."""
         if self._shared is not None and self._names and not self._is_polling:
             self._is_polling = True
             Deferred.fromCoroutine(self._answer_for_others(self._shared)).addErrback(
                 lambda why: self._log.failure("challenges of other machines", why)
             )
-        if not self._is_busy and self._names:
-            try:
-                self._do_next()
-            except Exception:  # noqa: BLE001 - the caller has other things to do each second, too
-                self._log.failure("certificates by ACME")
+        try:
+            self._start_due()
+        except Exception:  # noqa: BLE001 - the caller has other things to do each second, too
+            self._log.failure("certificates by ACME")
 
-    def _do_next(self) -> None:
+    def _start_due(self) -> None:
         now, directory = self._now(), self._settings.acme or ""
-        known = [(name, self._renewals[name], self._shown[name]) for name in self._names]
-        for name, renewal, shown in known:
+        for name in sorted(self._names, key=lambda name: name not in self._waiting):
+            renewal = self._renewals[name]
             is_asked = name in self._waiting
+            if name in self._busy or self._is_full():
+                continue
             if renewal.pending and (is_asked or now >= renewal.not_before):
                 self._write(name, renewal, renewal.pending)
-                return
-            is_due = renewal.due(shown, directory) <= now and now >= self._quiet_until
+                continue
+            is_due = renewal.due(self._shown[name], directory) <= now >= self._quiet_until
             if is_asked or (is_due and not renewal.pending):
                 self._start(name, self._renew(name, renewal, directory))
-                return
-        for name, renewal, shown in known:
-            if not shown.is_self_signed and renewal.ask_again <= now:
-                self._start(name, self._ask_time(renewal, shown))
-                return
+        for name in self._names:
+            shown = self._shown[name]
+            is_due = self._renewals[name].ask_again <= now >= self._quiet_until
+            if is_due and not self._busy and not shown.is_self_signed:
+                self._start(name, self._ask_time(self._renewals[name], shown))
 
-    def _start(self, name: str, work: Any) -> None:
-        self._is_busy = True
+    def _is_full(self) -> bool:
+        """Return whether no other name is asked for now; until the authority has answered, one is enough."""
+        is_good = self._connected().is_connected and not self._is_wary
+        return len(self._busy) >= (_AT_ONCE if is_good else 1)
 
-        def done(_: object) -> None:
-            self._is_busy = False
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        doing = self._busy[name] = Deferred.fromCoroutine(work)
 
-        Deferred.fromCoroutine(work).addErrback(
-            lambda why: self._log.failure("the certificate of {name}", why, name=name)
-        ).addBoth(done)
+        def ended(result: Any) -> Any:
+            if self._busy.get(name) is doing:
+                del self._busy[name]
+            return result
+
+        doing.addBoth(ended)
+        doing.addErrback(lambda why: why.trap(CancelledError))
+        doing.addErrback(lambda why: self._log.failure("the certificate of {name}", why, name=name))
 
     def renew(self, name: str) -> Deferred[str]:
         """Renew a certificate now; fires with what came of it, or fails with a `MuxError`. A `KeyError` if there is no such name."""
+        if self.is_stopped:
+            raise MuxError("the service is shutting down")
         if name not in self._names:
             raise KeyError(name)
         waiting: Deferred[str] = Deferred()
@@ -271,37 +273,59 @@ class Certificates:
             return
         if renewal.directory != directory:
             renewal.directory, renewal.failures, renewal.suggested = directory, 0, None
-        stops = self._stops
         try:
             pem = await self._ask_first(name, renewal, directory)
-            if pem is None:
-                return
-            found = ShownCertificate.read(pem)
+        except MuxError as problem:
+            self._failed(name, renewal, problem)
+        except CancelledError:
+            raise
         except Exception as problem:  # noqa: BLE001 - whatever it is, the authority is not asked again at once
-            # Else the authority of new rules is asked at once, or another process asks.
-            if self._names and stops == self._stops:
-                self._failed(name, renewal, problem)
-            return
-        self._unreached = 0
+            why = f"{self._settings.acme}: unexpected, please report it: {problem!r}"
+            self._failed(name, renewal, MuxError(why))
+        else:
+            if pem is not None:
+                self._unreached, self._is_wary = 0, False
+                self._use_new(name, renewal, pem)
+
+    def _use_new(self, name: str, renewal: Renewal, pem: bytes, where: str = "") -> None:
         renewal.failures, renewal.suggested, renewal.ask_again = 0, None, 0.0
+        found = ShownCertificate.read(pem)
         self._write(name, renewal, pem)
         self._log.info(
-            "the certificate of {name} is of {issuer}, valid until {until}",
+            "the certificate of {name} is of {issuer}, valid until {until}{where}",
             name=name,
             issuer=found.issuer,
             until=_day(found.ends),
+            where=where,
         )
 
     async def _answer_for_others(self, shared: SharedCertificates) -> None:
-        """Answer the challenges of another machine, for names of these rules."""
+        """Answer the challenges of another machine, for names of these rules, and use certificates that it has got."""
         try:
-            found = await shared.challenges()
+            found, is_changed = await shared.look()
             others = {name: digest for name, digest in found.items() if name in self._names}
             if others != self._others:
                 self._others = others
                 await self._announce(self.challenges)
+            directory = self._settings.acme or ""
+            for name in self._names if is_changed else ():
+                pem = await shared.certificate(directory, name)
+                is_current = shared is self._shared and directory == self._settings.acme
+                if pem is None or not is_current or name not in self._names:
+                    continue
+                if name not in self._busy and name not in self._waiting:
+                    self._use_if_newer(name, pem)
         finally:
             self._is_polling = False
+
+    def _use_if_newer(self, name: str, pem: bytes) -> None:
+        shown, renewal = self._shown[name], self._renewals[name]
+        with suppress(*DAMAGED):
+            found = ShownCertificate.read(pem)
+            is_newer = shown.is_self_signed or found.ends > shown.ends
+            if is_newer and found.ends > self._now() and name in found.names:
+                renewal.directory = self._settings.acme or ""
+                self._use_new(name, renewal, pem, ", as another machine got it")
 
     async def _ask_first(self, name: str, renewal: Renewal, directory: str) -> bytes | None:
         """Get a certificate from the authority, or from a machine that has got it; ``None`` while another one asks."""
@@ -326,23 +350,26 @@ class Certificates:
         return pem
 
     async def _ask(self, name: str) -> bytes:
-        authority = self._connected()
-        order = await self._run(partial(authority.order, name))
         try:
-            await self._show(order.digests)
-            if self._shared is not None and self._shared.is_up and order.digests:
-                await deferLater(self._reactor, self._shared.spread)
-            pem: bytes = await self._run(partial(authority.finish, order))
+            return await self._connected().issue(name, partial(self._show, name))
         finally:
-            await self._show({})
-        return pem
+            await self._show(name, "")
 
-    async def _show(self, challenges: Mapping[str, str]) -> None:
-        if challenges or self._own:
-            self._own = challenges
-            if self._shared is not None:
-                await self._shared.show(challenges)
-            await self._announce(self.challenges)
+    async def _show(self, name: str, digest: str) -> None:
+        """Have listeners answer the challenge of a name, or no longer if `digest` is empty."""
+        if self._own.get(name, "") == digest:
+            return
+        self._own = {one: shown for one, shown in self._own.items() if one != name}
+        if digest:
+            self._own = {**self._own, name: digest}
+        shared = self._shared
+        if shared is not None:
+            await shared.show(self._own)
+        if self.is_stopped:
+            return
+        await self._announce(self.challenges)
+        if digest and shared is not None and shared.is_up:
+            await deferLater(self._reactor, shared.spread)
 
     @property
     def challenges(self) -> Mapping[str, str]:
@@ -350,37 +377,45 @@ class Certificates:
         return {**self._others, **self._own}
 
     def _connected(self) -> Authority:
-        from txmux.serving.acme.authority import Authority  # noqa: PLC0415 - it takes a while
-
         if self._authority is None:
-            self._authority = Authority(self._settings, self._folder)
+            effect = "certificates are not renewed until it answers"
+            address = self._settings.acme or ""
+            self._source = Source("acme", address, effect, self._reactor.seconds)
+            self._authority = Authority(self._reactor, self._settings, self._folder, self._source)
         return self._authority
 
-    def _failed(self, name: str, renewal: Renewal, problem: Exception) -> None:
+    def _failed(self, name: str, renewal: Renewal, problem: MuxError) -> None:
         now = self._now()
         renewal.why = str(problem)
         wait = getattr(problem, "wait", 0.0)
         if getattr(problem, "counts", True):
-            self._quiet_until = now + wait
-            self._unreached = 0
+            self._unreached, self._is_wary = 0, wait > 0
+            self._quiet_until = max(self._quiet_until, now + wait)
             wait = max(wait, _after(renewal.failures, _GROWTH, _LONGEST_WAIT))
             renewal.failures += 1
         else:
-            wait = max(wait, _after(self._unreached, _UNREACHED_GROWTH, _UNREACHED_LONGEST))
-            self._unreached += 1
-            self._quiet_until = now + wait
+            wait = self._wait_for_all(now, wait)
         renewal.not_before = now + wait
-        self._log.error(
-            "no certificate for {name}: {why}; the next try is in {wait}",
-            name=name,
-            why=renewal.why,
-            wait=duration(int(wait)),
-        )
+        if not isinstance(problem, UnusableError):
+            self._log.error(
+                "no certificate for {name}: {why}; the next try is in {wait}",
+                name=name,
+                why=renewal.why,
+                wait=duration(int(wait)),
+            )
         with suppress(OSError):  # it is written, or not, below
             self._folder.sign_missing([name], now + _RARELY)
             self._shown[name] = self._folder.certificate(name)
         self._save()
         self._answer(name, problem)
+
+    def _wait_for_all(self, now: float, wait: float) -> float:
+        """Leave the authority alone, for all names, and return for how long; of those asked for at once, only the first counts."""
+        if now >= self._quiet_until:
+            wait = max(wait, _after(self._unreached, _UNREACHED_GROWTH, _UNREACHED_LONGEST))
+            self._unreached += 1
+            self._is_wary, self._quiet_until = True, now + wait
+        return self._quiet_until - now
 
     def _answer(self, name: str, found: str | Exception) -> None:
         """Answer those who wait for the certificate of a name."""
@@ -409,18 +444,19 @@ class Certificates:
         self._answer(name, f"{name}: renewed, valid until {_day(found.ends)}")
 
     async def _ask_time(self, renewal: Renewal, shown: ShownCertificate) -> None:
-        now, stops = self._now(), self._stops
         try:
-            when, again = await self._run(partial(self._connected().renewal_time, shown.pem))
+            when, again = await self._connected().renewal_time(shown.pem)
+        except UnusableError:
+            self._wait_for_all(self._now(), 0.0)
+            return
         except MuxError as problem:
-            if stops != self._stops:
-                return
-            renewal.ask_again = now + max(_UNASKED, getattr(problem, "wait", 0.0))
+            renewal.ask_again = self._now() + max(_UNASKED, getattr(problem, "wait", 0.0))
             names = ", ".join(shown.names)
             self._log.warn("when to renew {names} is unknown: {why}", names=names, why=problem)
         else:
+            self._unreached, self._is_wary = 0, False
             renewal.suggested = when
-            renewal.ask_again = min(max(again, now + _OFTEN), now + _RARELY)
+            renewal.ask_again = self._now() + min(max(again, _OFTEN), _RARELY)
         self._save()
 
     def _save(self) -> None:
@@ -435,6 +471,13 @@ class Certificates:
             self._log.error("{why}", why=self._folder_problem)
 
     # What is reported.
+
+    def sources(self) -> Iterator[Source]:
+        """Yield what is asked: the authority, and Redis with the certificates of other machines."""
+        if self._source is not None:
+            yield self._source
+        if self._shared is not None:
+            yield self._shared.source
 
     def attention(self) -> Iterator[tuple[str, str]]:
         """Yield what needs a person: what it is about, and a sentence."""

@@ -1,12 +1,12 @@
 """Shares certificates with other machines through Redis: one at a time asks for them, and all answer its challenges.
 
-A private key in Redis is encrypted, by a key that is made of the password of Redis; nobody who reads a copy of its data can use it.
+What is in Redis is sealed by a key that is made of its password: nobody who reads a copy of its data can use a private key, and
+nobody who may write to it has a listener answer a challenge, or show a certificate.
 """
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import Any
@@ -15,109 +15,168 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from txmux.access.shared.client import RedisClient
 from txmux.files import read_bytes
 from txmux.net.redis import RedisError
 from txmux.rules.model.settings import Store
+from txmux.telemetry.sources import Source
+from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 _PREFIX = "txmux:acme:"
-_LOCK, _CHALLENGES = f"{_PREFIX}lock", f"{_PREFIX}challenges"
+_LOCK, _CHALLENGES, _CHANGES = (f"{_PREFIX}{what}" for what in ("lock", "challenges", "changes"))
 _LOCKED = 300  # seconds in which a machine gets a certificate, or has ended
-_CHALLENGED = 180
+_STARTED = 120.0  # seconds after which it begins no other one before it has unlocked: others wait, and the lock ends
+_CHALLENGED = 180  # seconds; an order takes less
+_CLOCKS = 120  # seconds by which the clocks of two machines may differ
+_LOOKS = 10.0  # seconds between two looks at certificates, at least
 _NONCE = 12
+_LOCKING = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return 1 end
+if redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end
+return 0
+"""
 _UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"
 
 
 class SharedCertificates:
-    """What a machine tells others, and learns of them. While Redis cannot be reached, it is as if there were no others."""
+    """What a machine tells others, and learns of them. While Redis cannot be reached, it is as if there were no others.
 
-    _log = Logger()
+    Args:
+        now: The time, in seconds since 1970.
+    """
+
     spread = 2.5  # seconds until every machine answers a challenge: each looks once a second
 
-    def __init__(self, reactor: Any, store: Store, password: Path | None) -> None:
-        self._store = store
+    def __init__(
+        self, reactor: Any, store: Store, password: Path | None, now: Callable[[], float]
+    ) -> None:
+        self._reactor = reactor
         self._password = password
+        self._now = now
+        self._secret: bytes | None = None
         self._cipher: AESGCM | None = None
         self._machine = token_hex(8)
-        self._problem = ""
+        self._holders = 0
+        self._locked_at = 0.0
+        self._changes: bytes | None = b"none yet"
+        self._looked_at = -_LOOKS
+        effect = "this machine asks for certificates by itself until it answers"
+        self.source = Source("certificates", store.text, effect, reactor.seconds)
         self._client = RedisClient(reactor, store, password, self._is_up, self._is_down)
         self._client.start()
 
     @property
     def is_up(self) -> bool:
-        return self._client.redis is not None
+        return self._client.redis is not None and self._cipher is not None
 
     def stop(self) -> Deferred[Any]:
         return self._client.stop()
 
     def _is_up(self) -> None:
-        self._problem = ""
+        try:
+            secret = b"" if self._password is None else read_bytes(self._password).strip()
+        except OSError as problem:
+            self._cipher = self._secret = None
+            self._is_down(f"cannot read '{self._password}': {problem.strerror}")
+            return
+        if secret != self._secret:
+            made = Scrypt(salt=_PREFIX.encode(), length=32, n=2**14, r=8, p=1).derive(secret)
+            self._secret, self._cipher = secret, AESGCM(made)
+        self.source.answered()
 
     def _is_down(self, why: str) -> None:
-        if why != self._problem:
-            self._problem = why
-            message = (
-                "{store}: {why}; this machine asks for certificates by itself until it is back"
-            )
-            self._log.warn(message, store=self._store.text, why=why)
+        self.source.failed(why)
 
     async def lock(self) -> bool:
-        """Return whether this machine may ask for a certificate; `unlock` when it has."""
-        words = ("SET", _LOCK, self._machine, "EX", _LOCKED, "NX")
-        return await self._ask(*words, otherwise=b"OK") is not None
+        """Return whether this machine may ask for certificates; `unlock` for each time that it may."""
+        if self._holders and self._reactor.seconds() - self._locked_at > _STARTED:
+            return False
+        if await self._ask("EVAL", _LOCKING, 1, _LOCK, self._machine, _LOCKED, otherwise=1) != 1:
+            return False
+        if not self._holders:
+            self._locked_at = self._reactor.seconds()
+        self._holders += 1
+        return True
 
     async def unlock(self) -> None:
-        await self._ask("EVAL", _UNLOCK, 1, _LOCK, self._machine)
+        self._holders -= 1
+        if not self._holders:
+            await self._ask("EVAL", _UNLOCK, 1, _LOCK, self._machine)
 
     async def show(self, challenges: Mapping[str, str]) -> None:
-        """Have other machines answer these challenges, within `spread`, or no more of this machine's."""
-        if challenges:
-            text = json.dumps([self._machine, {**challenges}])
-            await self._ask("SET", _CHALLENGES, text, "EX", _CHALLENGED)
+        """Have other machines answer these challenges, within `spread`, and no others of this machine."""
+        if challenges and self.is_up:
+            text = json.dumps([self._machine, self._now(), {**challenges}])
+            sealed = self._seal(text.encode(), _CHALLENGES.encode())
+            await self._ask("SET", _CHALLENGES, sealed, "EX", _CHALLENGED)
         else:
             await self._ask("DEL", _CHALLENGES)
 
-    async def challenges(self) -> dict[str, str]:
-        """Return the challenges of another machine, by name."""
-        found = await self._ask("GET", _CHALLENGES)
-        with suppress(ValueError, TypeError):
-            machine, challenges = json.loads(found or "")
-            if machine != self._machine:
+    async def look(self) -> tuple[dict[str, str], bool]:
+        """Return the challenges of the machine that asks now, by name, and whether others may have got certificates since the last look."""
+        found = await self._ask("MGET", _LOCK, _CHALLENGES, _CHANGES)
+        if not isinstance(found, list) or len(found) != 3:
+            return {}, False
+        owner, sealed, changes = found
+        is_other = owner not in {None, self._machine.encode()}
+        challenges = self._challenges(sealed, owner) if is_other else {}
+        now = self._reactor.seconds()
+        is_changed = changes != self._changes and now - self._looked_at >= _LOOKS
+        if is_changed:
+            self._changes, self._looked_at = changes, now
+        return challenges, is_changed
+
+    def _challenges(self, sealed: bytes | None, owner: bytes) -> dict[str, str]:
+        """Read what `show` of the machine that has the lock has sealed, unless that was long ago: it may have been kept, and written again."""
+        try:
+            machine, when, challenges = parse_json(self._open(sealed, _CHALLENGES.encode()) or "")
+            age = self._now() - when
+            if machine.encode() == owner and -_CLOCKS <= age <= _CHALLENGED + _CLOCKS:
                 return {str(name): bytes.fromhex(one).hex() for name, one in challenges.items()}
+        except MISSHAPEN:
+            pass
         return {}
 
     async def put(self, directory: str, name: str, pem: bytes, seconds: float) -> None:
         """Give a certificate with its key to other machines, for as long as it is valid."""
         if self.is_up:
-            nonce = token_bytes(_NONCE)
-            sealed = nonce + self._sealing().encrypt(nonce, pem, _of(directory, name))
-            await self._ask("SET", _key(name), b64encode(sealed), "EX", int(seconds))
+            sealed = self._seal(pem, _of(directory, name))
+            await self._ask("SET", _key(name), sealed, "EX", int(seconds))
+            await self._ask("INCR", _CHANGES)
 
     async def certificate(self, directory: str, name: str) -> bytes | None:
         """Return what another machine has got for a name from an authority, or this one before."""
-        found = await self._ask("GET", _key(name))
-        with suppress(ValueError, TypeError, InvalidTag):
-            sealed = b64decode(found or "", validate=True)
-            return self._sealing().decrypt(sealed[:_NONCE], sealed[_NONCE:], _of(directory, name))
-        return None
+        return self._open(await self._ask("GET", _key(name)), _of(directory, name))
 
-    def _sealing(self) -> AESGCM:
+    def _seal(self, data: bytes, purpose: bytes) -> bytes:
+        assert self._cipher is not None  # noqa: S101 - it is up
+        nonce = token_bytes(_NONCE)
+        return b64encode(nonce + self._cipher.encrypt(nonce, data, purpose))
+
+    def _open(self, found: Any, purpose: bytes) -> bytes | None:
         if self._cipher is None:
-            secret = b"" if self._password is None else read_bytes(self._password).strip()
-            made = Scrypt(salt=_PREFIX.encode(), length=32, n=2**14, r=8, p=1).derive(secret)
-            self._cipher = AESGCM(made)
-        return self._cipher
+            return None
+        try:
+            sealed = b64decode(found or b"", validate=True)
+            return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], purpose)
+        except (ValueError, TypeError, InvalidTag):
+            return None
 
     async def _ask(self, *words: str | float | bytes, otherwise: Any = None) -> Any:
-        if self._client.redis is None:
+        if not self.is_up or self._client.redis is None:
             return otherwise
+        self.source.asked()
         try:
-            return await self._client.redis.execute(*words)
+            reply = await self._client.redis.execute(*words)
         except RedisError as problem:
             self._is_down(str(problem))
             return otherwise
+        except BaseException:
+            self.source.dropped()
+            raise
+        self.source.answered()
+        return reply
 
 
 def _key(name: str) -> str:
