@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
@@ -113,9 +113,10 @@ class MuxService(Service):
         self._watch = RulesWatch(reactor, self._rules_changed)
         self._stop_signals = StopSignals(reactor)
         self._upgrades = Upgrades(
-            reactor, resources, self._fail, self._successor_ended, self.reload
+            reactor, resources, self._fail, self._successor_ended, self.reload, control.renew
         )
         control.on_override = self._upgrades.override
+        control.renew_elsewhere = self._upgrades.renew_in_successor
         # Until the end, so that none of them ends a process that drains.
         self._signals = [SignalWatch(reactor, self._reloading.request, signal.SIGHUP)]
         if upgrades:
@@ -202,6 +203,7 @@ class MuxService(Service):
             if self.control.overrides().held or any(one.hold for one in backends):
                 # Its clients may wait for a server; a `release` reaches it through here, and it would stop with this process.
                 await self._upgrades.predecessor_ended()
+            await DeferredList([*self._upgrades.renewing])
             if self._upgrades.has_successor:
                 self._end()
 

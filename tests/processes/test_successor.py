@@ -220,7 +220,9 @@ class ServingAgainTest(SynchronousTestCase):
 
         resources: Any = SimpleNamespace(counters=SimpleNamespace(take_over=fails))
         nothing: Any = None
-        upgrades = Upgrades(reactor, resources, nothing, lambda: served.append(None), nothing)
+        upgrades = Upgrades(
+            reactor, resources, nothing, lambda: served.append(None), nothing, nothing
+        )
         successor: Any = SimpleNamespace(leaves=False, counting=([], {}))
         upgrades._successor = successor
         upgrades._has_ended("was killed")
@@ -232,7 +234,7 @@ class StoppingTest(SynchronousTestCase):
         """A new process that was asked to stop before it was asked to serve leaves that to the old one."""
         handlers: dict[Message, Any] = {}
         nothing: Any = None
-        upgrades = Upgrades(reactor, *[nothing] * 4)
+        upgrades = Upgrades(reactor, *[nothing] * 5)
         predecessor: Any = SimpleNamespace(attach=lambda _, given, *__: handlers.update(given))
         upgrades._predecessor, upgrades.is_waiting = predecessor, True
         transfers: Any = SimpleNamespace(processes=1)
@@ -253,7 +255,7 @@ class ReloadTest(TestCase):
         self.addCleanup(other.close)
         channel = Channel({}, lambda: None, time)
         attach(time, channel, own)
-        changeover = Upgrades(time, *[nothing] * 4)
+        changeover = Upgrades(time, *[nothing] * 5)
         successor: Any = SimpleNamespace(channel=channel)
         changeover._successor = successor
         reloading = Deferred.fromCoroutine(changeover.reload_successor())

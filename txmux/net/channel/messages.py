@@ -353,6 +353,13 @@ RELOAD = _to_successor(
     answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)),
     longest_answer=_MIB,
 )
+RENEW = _to_successor(
+    "renew",
+    "renew a certificate: the old process was asked to, and has not done so",
+    name=_TEXT,
+    answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)),
+    longest_answer=_MIB,
+)
 
 _to_predecessor = _between("new supervisor", "old supervisor")
 

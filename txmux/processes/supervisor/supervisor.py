@@ -631,12 +631,12 @@ class Supervisor:
         `is_replaced` means that another process serves, while clients may wait for a server here.
         """
         workers = self.pool.leave()
-        if self.state.certificates is not None:
-            self.state.certificates.stop()
+        certificates = self.state.certificates
+        stopped = succeed(None) if certificates is None else certificates.stop()
         longest_wait = _LONGEST_WAIT if is_replaced else 0
         seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
         self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
-        await gatherResults([worker.stop(longest_wait) for worker in workers])
+        await gatherResults([stopped, *(worker.stop(longest_wait) for worker in workers)])
         if deadline.active():
             deadline.cancel()
 

@@ -31,6 +31,7 @@ from txmux.control.report import Report
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
+from txmux.net.channel.message import Message
 from txmux.processes.supervisor.notify import sockets_from_store
 from txmux.processes.supervisor.pidfile import PidFileError
 from txmux.processes.supervisor.resources import Resources
@@ -46,6 +47,8 @@ _log = Logger()
 
 _LONGEST = 70.0
 """Seconds for which reloads and upgrades wait for connections; longer than the old process takes at most."""
+_RENEWS = 300.0
+"""Seconds that it may take to renew a certificate."""
 _RELOADS = 180.0
 """Seconds that the new process may take to reload, when all connections have come."""
 
@@ -62,6 +65,7 @@ class Upgrades:
     Attributes:
         is_waiting: Whether the predecessor still serves.
         state: The state of the predecessor so far; see `txmux.serving.state`.
+        renewing: Requests to renew a certificate that were passed on to the successor.
     """
 
     _reactor: Any
@@ -69,12 +73,14 @@ class Upgrades:
     _on_failed: Callable[[MuxError], object]
     _on_successor_ended: Callable[[], object]
     _reload: Callable[[], Awaitable[Report]]
+    _renew: Callable[[str], Awaitable[Report]]
 
     is_waiting = False
     _has_reported = _is_accepting = _predecessor_ended = _is_stopping = False
 
     def __attrs_post_init__(self) -> None:
         self._settled: list[Deferred[None]] = []
+        self.renewing: set[Deferred[Report]] = set()
         self._successor: Successor | None = None
         self._predecessor: Predecessor | None = None
         self._upgrade: Upgrade | None = None
@@ -146,9 +152,6 @@ class Upgrades:
             self._settle()
             return left_out
 
-        async def reload() -> dict[str, Any]:
-            return attrs.asdict(await self._reload())
-
         def all_here() -> None:
             resources.limits.expect_no_more()
             transfers.expect(())
@@ -165,7 +168,8 @@ class Upgrades:
                 messages.ADOPT_CONNECTIONS: take_over,
                 messages.COUNT_ON: resources.counters.take_over,
                 messages.HANDED_OVER: all_here,
-                messages.RELOAD: reload,
+                messages.RELOAD: partial(_reported, self._reload),
+                messages.RENEW: partial(_reported, self._renew),
             },
             lambda: self._on_predecessor_ended(accept, all_here),
             transfers.processes,
@@ -278,11 +282,29 @@ class Upgrades:
             one.callback(None)
 
     async def reload_successor(self) -> Report:
+        return await self._pass_on("reload", messages.RELOAD, seconds=_RELOADS)
+
+    def renew_in_successor(self, name: str) -> Awaitable[Report] | None:
+        """Have the successor renew a certificate, if there is one; this process does not end before it has its answer."""
+        if self._successor is None:
+            return None
+        asking = self._pass_on("renew it", messages.RENEW, seconds=_RENEWS, name=name)
+        renewing = Deferred.fromCoroutine(asking)
+        self.renewing.add(renewing)
+        return renewing.addBoth(self._renewed, renewing)
+
+    def _renewed(self, result: Any, renewing: Deferred[Report]) -> Any:
+        self.renewing.discard(renewing)
+        return result
+
+    async def _pass_on(
+        self, what: str, message: Message, *, seconds: float, **values: Any
+    ) -> Report:
         assert self._successor is not None  # noqa: S101 - not called before
         try:
-            answer = await self._successor.channel.ask(messages.RELOAD, seconds=_RELOADS)
+            answer = await self._successor.channel.ask(message, seconds=seconds, **values)
         except ChannelError as problem:
-            return Report.refused(f"the new process could not reload: {problem}")
+            return Report.refused(f"the new process could not {what}: {problem}")
         return Report(answer["ok"], answer["changes"], tuple(answer["errors"]))
 
     async def upgrade(
@@ -379,6 +401,10 @@ class Upgrades:
         if not shared:
             self._resources.notifier.stopping()
         return shared
+
+
+async def _reported(work: Callable[..., Awaitable[Report]], **values: Any) -> dict[str, Any]:
+    return attrs.asdict(await work(**values))
 
 
 def _check_transferable(listeners: Iterable[Listener]) -> None:
