@@ -167,13 +167,19 @@ def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
 
 
 async def connect(
-    test: TestCase, port: int, host: str = "127.0.0.1", *, peer: Peer | None = None
+    test: TestCase,
+    port: int,
+    host: str = "127.0.0.1",
+    *,
+    peer: Peer | None = None,
+    source: str = "",
 ) -> Peer:
     if peer is not None:
         made: Peer = await connectProtocol(TCP4ClientEndpoint(reactor, host, port), peer)
         return made
     make = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
-    peer = await connectProtocol(make(reactor, host, port), Peer())
+    place = make(reactor, host, port, bindAddress=(source, 0) if source else None)
+    peer = await connectProtocol(place, Peer())
 
     async def gone() -> None:
         if peer.lost is None:

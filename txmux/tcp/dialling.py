@@ -36,9 +36,10 @@ def connector_for(
     on_failed: Callable[[ConnectFailure], None],
 ) -> BackendConnector:
     """Make what connects a client to a backend, by what is known of the client now; it is not started."""
-    header, address, affinity = b"", None, ""
+    header, affinity = b"", ""
+    is_seen = upstream.depends_on_client or upstream.destinations is not None
+    address = client.address if is_seen else None
     if upstream.depends_on_client:
-        address = client.address
         if upstream.backend.proxy_protocol != "off":
             header = _header_for(client, upstream.backend)
         affinity = upstream.affinity(address, client.record.facts)

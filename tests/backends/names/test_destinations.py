@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
 from tests.support.mux import MuxTestCase
-from tests.support.peers import listen, reactor
+from tests.support.peers import connect, listen, reactor
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.names import cache
 from txmux.backends.names.cache import KnownName, NameCache
@@ -268,6 +268,25 @@ class WaitingTest(DestinationCase):
         await self.until_logged(5)  # the look-up goes on
         reasons = [record.reason for record in self.records]
         self.assertEqual(reasons, ["client-gone", *["connect-timeout"] * 4])
+
+    async def test_turns_are_those_of_addresses(self) -> None:
+        self.patch(cache, "_MOST_OF_SOURCE", 1)
+        self.dns.fail("dead.test", SILENCE)
+        self.dns.zone |= {"good.test": a("127.0.0.1"), "other.test": a("127.0.0.1")}
+        port = self.by_name()
+        await self.connect(port, hello("dead.test"))
+        while not self.dns.asked["dead.test", dns.A]:
+            await self.turn()
+        await self.connect(port, hello("good.test"))
+        other = await connect(self, port, source="127.0.0.2")
+        other.send(hello("other.test"))
+        peer = await self.backend.peer(0)
+        for end in (other, peer):
+            end.close()
+            await end.is_lost()
+        line = await self.logged()
+        self.assertEqual((line.reason, line.facts["sni"]), ("done", "other.test"))
+        self.assertFalse(self.dns.asked["good.test", dns.A])
 
     async def test_service_ends_meanwhile(self) -> None:
         self.dns.fail("www.test", SILENCE)
