@@ -1,5 +1,6 @@
 """One source that floods txmux takes nothing from others. How fast they are served then, ``benchmarks/flood.py`` measures."""
 
+import contextlib
 import re
 import resource
 import select
@@ -13,7 +14,10 @@ from unittest import SkipTest
 from benchmarks.flood import BIND_ADDRESS_NO_PORT, garbage
 from tests.interop.children import PATIENCE, eventually
 from tests.interop.mux import Mux, Record
-from tests.processes.running import WorkersTestCase, workers_of
+from tests.interop.originals import client_hello
+from tests.processes.running import WorkersTestCase, family_of, workers_of
+from tests.support.certificates import make_authority
+from tests.support.secure import client_context
 
 BAD, GOOD = "127.0.0.2", "127.0.0.3"
 PING, PONG = b"PING\n", b"PONG\n"
@@ -33,6 +37,7 @@ backend = 127.0.0.1:{backend}
 [route site]
 match   = tls sni=www.example.com
 backend = 127.0.0.1:{backend}
+{tls}
 """
 
 
@@ -62,8 +67,8 @@ class FloodTestCase(WorkersTestCase):
                 if client.recv(100) == PING:
                     client.sendall(PONG)
 
-    def flooded(self, limits: str = "", settings: str = "") -> Mux:
-        rules = RULES.format(limits=limits, backend=self.listening.getsockname()[1])
+    def flooded(self, limits: str = "", settings: str = "", tls: str = "") -> Mux:
+        rules = RULES.format(limits=limits, backend=self.listening.getsockname()[1], tls=tls)
         mux = Mux(self.folder, rules, f"drain_timeout = 0s\n{settings}")
         self.addCleanup(mux.child.end)
         return mux
@@ -152,6 +157,41 @@ class GarbageTest(FloodTestCase):
         mux.stop()
 
 
+class HandshakesTest(FloodTestCase):
+    def test_handshakes_of_one_source(self) -> None:
+        """Few are done at once, the others wait; neither takes much memory, and other sources are served."""
+        identity = make_authority().issue("www.example.com")
+        file = identity.write(self.folder / "site.pem", key=True)
+        mux = self.flooded(tls=f"terminate_tls = {file}")
+        context = client_context(None)
+
+        def be_served() -> None:
+            name = "www.example.com"
+            with context.wrap_socket(self.come(mux, GOOD), server_hostname=name) as client:
+                client.sendall(PING)
+                self.assertEqual(client.recv(100), PONG)
+
+        be_served()
+        before = memory(mux)
+        hello = client_hello("www.example.com")
+        many = min(self.many, 1500)
+        clients = [self.come(mux) for _ in range(many)]
+        for part in (hello[:100], hello[100:], b"\x14"):
+            for client in clients:
+                with contextlib.suppress(OSError):  # it had to make room
+                    client.sendall(part)
+            be_served()
+        mux.reload()
+        be_served()
+        self.assertLess(memory(mux) - before, 20 * MIB)
+        for client in clients:
+            client.close()
+        lines = self.wait_for_lines(mux, many)
+        self.assertLessEqual({line["reason"] for line in lines}, {"limit", "tls-failed"})
+        be_served()
+        mux.stop()
+
+
 class WorkersTest(FloodTestCase):
     """Several workers keep one account."""
 
@@ -176,11 +216,9 @@ class WorkersTest(FloodTestCase):
 
 
 def memory(mux: Mux) -> int:
-    """Give the resident memory of the service in bytes (proc(5))."""
-    text = Path(f"/proc/{mux.child.pid}/status").read_text()
-    found = re.search(r"^VmRSS:\s+(\d+)", text, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
+    """Give the resident memory of all processes of the service in bytes (proc(5))."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in family_of(mux.child.pid)]
+    return sum(int(size) for size in re.findall(r"VmRSS:\s+(\d+)", "".join(texts))) * 1024
 
 
 def still_open(clients: list[socket.socket]) -> list[socket.socket]:

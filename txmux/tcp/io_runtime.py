@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from txmux.access.bans import Banned
+from txmux.access.handshakes import Handshakes
 from txmux.access.lists.current import Lists
 from txmux.access.loops import LoopDetector
 from txmux.backends.connect.dial import dial
@@ -77,6 +78,7 @@ class IORuntime:
         self.shared: SharedRates | None = None
         self._shared = shared
         self.clock = Timers(reactor)
+        self.handshakes = Handshakes(self.clock.seconds)
         self.events = Events(reactor)
         self.descriptors = DESCRIPTORS
         plain = relay != "portable" and is_supported()

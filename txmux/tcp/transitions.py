@@ -168,7 +168,7 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
     "admission": {Admitted: "peeking", TurnedAway: "refusal"},
     "peeking": {Detected: "decision", Routed: "routing", TurnedAway: "refusal", Ended: "over"},
     "decision": {TerminatesTLS: "handshaking", Routed: "routing"},
-    "handshaking": {TLSEstablished: "peeking", Ended: "over"},
+    "handshaking": {TLSEstablished: "peeking", TurnedAway: "refusal", Ended: "over"},
     "routing": {
         ToBackend: "connecting",
         HelloIncomplete: "awaiting-hello",

@@ -54,6 +54,7 @@ LimitName = Literal[
     "max_connections",
     "max_connections_per_source",
     "max_undecided_per_source",
+    "max_handshakes_per_source",
     "connection_rate_per_source",
     "txmux.max_connections",
     "max_flows",

@@ -3,9 +3,12 @@
 import ssl
 from typing import Any
 
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+
 from tests.backends.connect.tls_case import authority
 from tests.support.certificates import Identity, make_authority
 from tests.support.mux import CLOSE
+from tests.support.peers import Peer, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.rules.embedding import route
@@ -283,3 +286,126 @@ class HandshakeTests(TerminationCase):
         client = await self.connect(self.mux([first, self.tls_route(match="any")]), b"\x16\x03\x01")
         client.finish()
         await self.assert_ended(client, reason="tls-failed")
+
+
+class LimitTests(TerminationCase):
+    """``max_handshakes_per_source``."""
+
+    async def unfinished(self, port: int, source: str = "127.0.0.2", part: int = 0) -> Peer:
+        """Connect a client that sends its ClientHello, or a part of it, and then nothing."""
+        tls = self.peer().layers[0]
+        tls.advance()
+        hello = tls.outgoing.read()
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(source, 0))
+        peer: Peer = await connectProtocol(endpoint, Peer())
+        self.addCleanup(lambda: None if peer.lost else peer.reset())
+        peer.send(hello[: part or None])
+        return peer
+
+    async def answered(self, *peers: Peer) -> None:
+        self.time.advance(0)
+        for peer in peers:
+            await peer.has(500)
+
+    async def waiting(self, port: int, count: int) -> list[Peer]:
+        (limited,) = self.factory.runtime.handshakes._sources.values()
+        peers = [await self.unfinished(port) for _ in range(count)]
+        while len(limited.waiting) < count:
+            await self.turn()
+        await self.turn(3)
+        self.assertEqual([bytes(peer.received) for peer in peers], [b""] * count)
+        return peers
+
+    async def test_further_ones_wait_in_order(self) -> None:
+        port = self.mux([self.tls_route()], max_handshakes_per_source=2)
+        begun = [await self.unfinished(port) for _ in range(2)]
+        await self.answered(*begun)
+        second, third, last = await self.waiting(port, 3)
+        await self.answered(await self.unfinished(port, "127.0.0.3"))
+        begun[0].close()
+        await self.assert_logged(1, reason="tls-failed")
+        await self.answered(second)
+        second.reset()
+        await self.assert_logged(2, reason="tls-failed")
+        await self.answered(third)
+        self.assertEqual(bytes(last.received), b"")
+
+    async def test_handshake_that_takes_long_makes_room(self) -> None:
+        port = self.mux([self.tls_route()], max_handshakes_per_source=2)
+        old = [await self.unfinished(port) for _ in range(2)]
+        await self.answered(*old)
+        self.time.advance(0.9)
+        waiting = await self.waiting(port, 3)
+        self.time.advance(1)
+        for peer in old:
+            await peer.is_lost()
+        await self.assert_logged(2, reason="limit", route="tls")
+        await self.answered(*waiting[:2])
+        self.time.advance(0.9)
+        await self.turn(3)
+        self.assertEqual(bytes(waiting[2].received), b"")
+        self.time.advance(0.2)
+        await self.answered(waiting[2])
+        await self.assert_logged(3, reason="limit", route="tls")
+
+    async def test_client_waits_for_detect_timeout(self) -> None:
+        port = self.mux([self.tls_route()], max_handshakes_per_source=1)
+        await self.answered(await self.unfinished(port))
+        *begun, last = await self.waiting(port, 5)
+        for number, peer in enumerate(begun, 1):
+            self.time.advance(1)
+            await self.logged(number)
+            await self.answered(peer)
+        self.time.advance(1)
+        await last.is_lost()
+        self.assertEqual(bytes(last.received), b"")
+        await self.logged(5)
+        self.assertEqual({record.reason for record in self.records}, {"limit"})
+
+    async def test_client_that_waits_may_not_send_much(self) -> None:
+        port = self.mux([self.tls_route()], max_handshakes_per_source=1)
+        await self.answered(await self.unfinished(port))
+        (peer,) = await self.waiting(port, 1)
+        peer.send(bytes(40_000))
+        await self.assert_ended(peer, reason="limit", route="tls")
+
+    async def test_every_kind_of_end_makes_room(self) -> None:
+        port = self.mux([self.tls_route(), self.inner()], max_handshakes_per_source=1)
+        for number, end in enumerate((Peer.close, Peer.reset, Peer.finish, None), 1):
+            peer = await self.unfinished(port, "127.0.0.1")
+            await self.answered(peer)
+            if end is None:
+                self.time.advance(5)
+            else:
+                end(peer)
+            await self.assert_logged(number, reason="tls-failed")
+        established = [await self.client(port) for _ in range(2)]
+        for peer in established:
+            peer.reset()
+        await self.logged(6)
+        self.assertEqual(self.factory.runtime.handshakes._sources, {})
+
+    async def test_who_waits_may_leave(self) -> None:
+        port = self.mux([self.tls_route()], max_handshakes_per_source=1)
+        first = await self.unfinished(port)
+        await self.answered(first)
+        waiting = await self.waiting(port, 3)
+        waiting[0].reset()
+        await self.assert_logged(1, reason="tls-failed")
+        waiting[1].finish()
+        first.close()
+        await self.logged(2)
+        self.time.advance(0)
+        await self.logged(3)
+        await self.answered(waiting[2])
+        self.factory.abort("drained")
+        await self.assert_logged(4, reason="drained")
+        self.assertEqual(self.factory.runtime.handshakes._sources, {})
+
+    async def test_handshake_begins_when_the_first_record_is_complete(self) -> None:
+        port = self.mux([self.tls_route(match="any")], max_handshakes_per_source=1)
+        for part in (1, 4, 100):
+            await self.unfinished(port, part=part)
+        while sum(one.record.bytes_in for one in self.factory.connections) < 105:
+            await self.turn()
+        await self.answered(await self.unfinished(port))

@@ -142,8 +142,8 @@ class Termination:
         return AgreedTLS.from_connection(transport.getHandle(), transport.distrusted)
 
     @staticmethod
-    def cause_of(problem: object, transport: TLSTransport) -> str:
-        return cause_of(problem, transport.distrusted)
+    def cause_of(problem: object, transport: TLSTransport | None) -> str:
+        return cause_of(problem, None if transport is None else transport.distrusted)
 
 
 _NO_TLS = "what the client sent is not TLS"

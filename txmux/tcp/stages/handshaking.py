@@ -11,38 +11,103 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from txmux.access.handshakes import PATIENCE
+from txmux.access.per_source import source_of
+from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Ended, TLSEstablished
+from txmux.tcp.transitions import Ended, Outcome, TLSEstablished, TurnedAway
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
     from txmux.net.tls.termination import Termination
+    from txmux.net.tls.transport import TLSTransport
     from txmux.tcp.configuration import RuleLayer
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
 
+_HANDSHAKE = b"\x16"  # the first byte of a record (RFC 8446, section 5.1)
+_HEADER = 5  # bytes of a record before its content
+_LONGEST = 2**13  # bytes that are kept until the handshake begins; more than a ClientHello has
 _OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_error")
 
 
 @implementer(IHandshakeListener)
 @attrs.define(eq=False, slots=False)
 class Handshaking(Stage):
-    """Waits for the client's TLS. It is the protocol on top of TLS until the handshake is complete."""
+    """Waits for the client's TLS. It is the protocol on top of TLS until the handshake is complete.
+
+    OpenSSL takes 50 KiB for a handshake. So it begins when the client's first record is complete, and when others of its source
+    have made room.
+    """
 
     state: ClassVar[ConnectionState] = "handshaking"
 
     _termination: Termination
     _inside: RuleLayer
     _reason: EndReason = attrs.field(default="tls-failed", init=False)
+    _tls: TLSTransport | None = attrs.field(default=None, init=False)
+    _key: tuple[str, int] | None = attrs.field(default=None, init=False)  # listener, source
+    _waits_until: float = attrs.field(default=0.0, init=False)
     _cause = ""
 
     @override
-    def begin(self) -> None:
+    def begin(self) -> Outcome | None:
+        client = self._client
+        self.wait(client.configuration.settings.detect_timeout, self._too_late)
+        return self.on_finished() if client.has_finished else self.on_data()
+
+    @override
+    def on_data(self) -> Outcome | None:
+        received = self._client.received
+        if self._key is not None:  # it waits
+            return self._refuse() if len(received) > _LONGEST + _HEADER else None
+        length = int.from_bytes(received[3:_HEADER], "big")
+        is_partial = len(received) < _HEADER + length and length <= _LONGEST
+        return None if received.startswith(_HANDSHAKE) and is_partial else self.on_finished()
+
+    @override
+    def on_finished(self) -> Outcome | None:
+        client = self._client
+        settings, address = client.configuration.settings, client.address
+        if self._key is None:
+            self._key = settings.name, source_of(address.host) if address else -1
+            limit = settings.max_handshakes_per_source if address else 0
+            if client.runtime.handshakes.enter(self._key, self, limit):
+                self._start()
+                return None
+            self._waits_until = client.runtime.clock.seconds() + settings.detect_timeout
+            self.wait(min(PATIENCE, settings.detect_timeout), self._waited)
+        return None
+
+    def _waited(self) -> Outcome | None:
+        runtime = self._client.runtime
+        left = self._waits_until - runtime.clock.seconds()
+        if left <= 0:
+            return self._refuse()
+        assert self._key is not None  # noqa: S101 - it waits by that
+        self.wait(min(PATIENCE, left), self._waited)
+        runtime.handshakes.end_oldest(self._key)
+        return None
+
+    def has_turn(self) -> None:
+        self.wait(0.0, self._start)
+
+    def _refuse(self) -> Outcome:
+        self._client.configuration.counts.refused("max_handshakes_per_source")
+        return TurnedAway(Refusal.CLOSE, "limit")
+
+    def make_room(self) -> None:
+        self._client.configuration.counts.refused("max_handshakes_per_source")
+        self._reason = "limit"
+        self._client.transport.abortConnection()
+
+    def _start(self) -> None:
         client = self._client
         below: Any = client.transport
-        self.wait(client.configuration.settings.detect_timeout, self._too_late)
+        settings = client.configuration.settings
+        self.wait(settings.detect_timeout, self._too_late)
         self._tls = tls = self._termination.make_transport(self)
-        tls.strict = client.configuration.settings.tls_strict
+        tls.strict = settings.tls_strict
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = tls
         else:
@@ -53,8 +118,15 @@ class Handshaking(Stage):
         if has_finished:
             tls.readConnectionLost()
 
+    @override
+    def leave(self) -> None:
+        super().leave()
+        if self._key is not None:
+            self._client.runtime.handshakes.leave(self._key, self)
+
     def handshakeCompleted(self) -> None:
         client, tls = self._client, self._tls
+        assert tls is not None  # noqa: S101 - it reports its own handshake
         agreed = self._termination.agreed(tls)
         inner: Any = tls
         client.transport, inner.wrappedProtocol = inner, client

@@ -1,0 +1,60 @@
+"""Limits how many TLS handshakes are done at once for each source; further ones wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import attrs
+
+PATIENCE = 1.0  # seconds after which a handshake makes room for one that waits
+
+_Key: TypeAlias = tuple[str, int]
+
+
+class _Handshake(Protocol):
+    def has_turn(self) -> None: ...
+    def make_room(self) -> None: ...
+
+
+@attrs.define
+class _Source:
+    began: dict[_Handshake, float] = attrs.field(
+        factory=dict
+    )  # the oldest first, as those that wait
+    waiting: dict[_Handshake, None] = attrs.field(factory=dict)
+
+
+class Handshakes:
+    """The handshakes of this process's clients, by listener and source."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._sources: dict[_Key, _Source] = {}
+
+    def enter(self, key: _Key, handshake: _Handshake, limit: int) -> bool:
+        """Add a handshake; return whether it may begin. Otherwise `has_turn` is called later. 0 is no limit."""
+        source = self._sources.setdefault(key, _Source())
+        if 0 < limit <= len(source.began):
+            source.waiting[handshake] = None
+            return False
+        source.began[handshake] = self._seconds()
+        return True
+
+    def end_oldest(self, key: _Key) -> None:
+        """Have the oldest handshake of a source make room if it has taken long: its client stalls, or is too slow to wait for."""
+        oldest, since = next(iter(self._sources[key].began.items()))
+        if self._seconds() - since >= PATIENCE:
+            oldest.make_room()
+            self.leave(key, oldest)
+
+    def leave(self, key: _Key, handshake: _Handshake) -> None:
+        source = self._sources.get(key, _Source())
+        source.waiting.pop(handshake, None)
+        if source.began.pop(handshake, None) is not None and source.waiting:
+            following = next(iter(source.waiting))
+            del source.waiting[following]
+            source.began[following] = self._seconds()
+            following.has_turn()
+        elif not source.began:
+            self._sources.pop(key, None)
