@@ -49,6 +49,18 @@ class HoldTests(FlowCase):
         """It has room for a QUIC client's first window: 14,720 bytes (RFC 9002, 7.2)."""
         await self.keeps(1472, 11)
 
+    async def test_full_line_makes_room_for_a_source_that_has_less(self) -> None:
+        client, _, port = self.hold("hold = 60s\nhold_limit = 2")
+        [factory] = self.running.factories
+        for count, talker in enumerate((client, Talker.listening(self)), start=1):
+            talker.say(b"x", port)
+            while [one.state for one in factory.connections] != ["connecting"] * count:
+                await turn()
+        Talker.listening(self, "127.0.0.2").say(b"x", port)
+        line = await self.assert_ended(reason="limit")
+        self.assertEqual(str(line["client"])[:9], "127.0.0.1")
+        self.assertIn("held", line["facts"])
+
     async def test_end_of_the_wait(self) -> None:
         # Longer than several tries take, each of which the server refuses.
         place = free_port(kind=socket.SOCK_DGRAM)

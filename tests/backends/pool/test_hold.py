@@ -191,17 +191,25 @@ class LineTests(SynchronousTestCase):
         self.refuses = False
         self.assertEqual(self.pass_time(1), ["a", "b", "c"])
 
-    @given(st.lists(st.sampled_from(["join", "leave", "up", "refuse", "hold", "release", "wait"])))
+    @given(
+        st.lists(
+            st.sampled_from(["join", "leave", "up", "refuse", "hold", "release", "wait", "doubt"])
+        )
+    )
     def test_all_go_on_in_order_whatever_was_before_and_although_others_come(
         self, actions: list[str]
     ) -> None:
         self.setUp()
         clients: list[HeldClient] = []
+        joined: dict[str, HeldClient] = {}
         for number, action in enumerate(actions):
             if action == "join":
                 clients.append(self.join(f"{number:03}"))
+                joined[f"{number:03}"] = clients[-1]
             elif action == "leave" and clients:
                 self.line.remove(clients.pop())
+            elif action == "doubt" and clients:
+                self.line.doubt(clients[number % len(clients)])
             elif action in {"up", "refuse"}:
                 self.is_up, self.refuses = True, action == "refuse"
             elif action in {"hold", "release"}:
@@ -214,7 +222,8 @@ class LineTests(SynchronousTestCase):
             self.join(f"~{number:03}")
             self.clock.advance(0.05)
         names = [name for name, _ in self.went]
-        self.assertEqual(names, sorted(names))
+        present = [name for name in names if name not in joined or not joined[name].may_have_left]
+        self.assertEqual(present, sorted(present))
         self.assertGreaterEqual(len(names), waiting)
         self.pass_time(1)
         self.assertEqual((len(self.line), self.line.blocks), (0, False))
