@@ -281,6 +281,15 @@ class ClocksTest(MachinesCase):
         self.assertEqual(len(said), len({*said}))
         self.assertFalse([one for one in logged if "log_failure" in one])
 
+    async def test_server_that_becomes_a_replica_is_named_as_such(self) -> None:
+        _, shared = await self.machine()
+        by = ("redis-cli", "-s", str(self.redis.socket), "replicaof")
+        output_of(*by, "127.0.0.1", "1")
+        await self.until(lambda: "read-only replica: name the master" in shared.source.why)
+        self.assertEqual(shared.state, "lost")
+        output_of(*by, "no", "one")
+        await self.until(lambda: shared.state == "complete")
+
     async def test_compared(self) -> None:
         """What was never published is found by a comparison of all; one that Redis has lost is written there again."""
         self.times = SharingTimes(pings=0.1, compared=0.2)

@@ -1,4 +1,4 @@
-"""What other services tell: CrowdSec, Consul, the bans in Redis; and what txmux tells a server whose client's socket it hands over.
+"""What other services tell: CrowdSec, Consul, Redis and the bans in it; and what txmux tells a server whose client's socket it hands over.
 
 An input is a letter that says who tells, and the text.
 """
@@ -22,6 +22,7 @@ from txmux.access.shared.bans import SharedBans
 from txmux.adopt.receiving import NotGivenError
 from txmux.adopt.receiving import read as read_handed_over
 from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, next_index
+from txmux.net.redis import RedisError, ReplyParser
 from txmux.rules.model.settings import Store
 
 _NOW = 1000.0
@@ -67,13 +68,24 @@ def _redis(data: bytes) -> None:
             see(Ban.read(told) == ban, told)
 
 
+def _replies(data: bytes) -> None:
+    see(_parsed([data]) == _parsed([data[at : at + 3] for at in range(0, len(data), 3)]))
+
+
+def _parsed(parts: list[bytes]) -> str:
+    parser = ReplyParser()
+    with suppress(RedisError):
+        return repr([reply for part in parts for reply in parser.feed(part)])
+    return ""
+
+
 def _txmux(data: bytes) -> None:
     with suppress(NotGivenError):
         told = read_handed_over(data)
         see(math.isfinite(told.time), told)
 
 
-_TELLERS = {b"c": _crowdsec, b"k": _consul, b"r": _redis, b"x": _txmux}
+_TELLERS = {b"c": _crowdsec, b"k": _consul, b"p": _replies, b"r": _redis, b"x": _txmux}
 _DECISION = {"type": "ban", "scope": "Ip", "value": "192.0.2.7", "duration": "3h59m49.4s"}
 
 
@@ -102,6 +114,7 @@ def _seeds() -> list[bytes]:
         b'c{"new": null, "deleted": null}',
         b"k" + json.dumps([instance]).encode(),
         b"k12",
+        b"p*2\r\n$1\r\nx\r\n-ERR y\r\n:7\r\n$-1\r\n",
         b"r" + b"\n".join(json.dumps(one).encode() for one in records),
         b"x" + json.dumps(client).encode(),
     ]

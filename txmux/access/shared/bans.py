@@ -35,7 +35,7 @@ _GATHERED = 0.02
 """Seconds in which changes that are received are gathered: under attack there are many."""
 
 _MOST_GATHERED = 1000
-_MOST_NETWORKS = 150_000
+_MOST_NETWORKS = 120_000
 """Networks of which the last change is remembered; each machine has at most 100,000 bans."""
 
 _SURE = 1.0

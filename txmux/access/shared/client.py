@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import attrs
 from twisted.internet.defer import Deferred, FirstError, gatherResults
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
@@ -78,7 +78,7 @@ class RedisConnection:
         secret = self._secret()
         factory = Factory.forProtocol(self._protocol)
         factory.noisy = False
-        connecting: Any = (await self._endpoint()).connect(factory)
+        connecting: Any = self._endpoint().connect(factory)
         connecting.addTimeout(self._times.patience, self._reactor)
         protocol: RedisProtocol = await connecting
         self._made = protocol
@@ -108,7 +108,7 @@ class RedisConnection:
         except UnicodeDecodeError:
             raise RedisError(f"'{self._password}' is not text") from None
 
-    async def _endpoint(self) -> IStreamClientEndpoint:
+    def _endpoint(self) -> Any:
         # Only a service that shares limits needs it, and it imports TLS.
         from twisted.internet.endpoints import (  # noqa: PLC0415
             HostnameEndpoint,
@@ -118,16 +118,13 @@ class RedisConnection:
 
         store = self._store
         if store.path is not None:
-            at_path: IStreamClientEndpoint = UNIXClientEndpoint(self._reactor, str(store.path))
-            return at_path
-        there = HostnameEndpoint(self._reactor, store.host.encode("idna"), store.port)
+            return UNIXClientEndpoint(self._reactor, str(store.path))
+        endpoint = HostnameEndpoint(self._reactor, store.host.encode("idna"), store.port)
         if not store.tls:
-            plain: IStreamClientEndpoint = there
-            return plain
+            return endpoint
         from twisted.internet.ssl import optionsForClientTLS  # noqa: PLC0415 - few have it
 
-        safe: IStreamClientEndpoint = wrapClientTLS(optionsForClientTLS(store.host), there)
-        return safe
+        return wrapClientTLS(optionsForClientTLS(store.host), endpoint)
 
     def _failed(self, failure: Failure) -> None:
         self._trying = None
