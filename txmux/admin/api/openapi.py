@@ -12,40 +12,26 @@ from txmux.version import __version__
 
 _CONNECTION = {f"{one.name}{'?' * one.is_optional}": one.type for one in FIELDS}
 _RECORD = get_type_hints(ConnectionRecord)
+# fmt: off
 _END = {
-    **{name: _RECORD[name] for name in _RECORD if not name.startswith("datagrams_")},
-    "time": str,
-    "reason": get_args(_RECORD["reason"])[0],
-    "datagrams_in?": int,
-    "datagrams_out?": int,
-    "ended": float,
-    "worker": Positive | None,
+    **{name: _RECORD[name] for name in _RECORD if not name.startswith("datagrams_")}, "time": str,
+    "reason": get_args(_RECORD["reason"])[0], "datagrams_in?": int, "datagrams_out?": int,
+    "ended": float, "worker": Positive | None,
 }
 _LINE = {
-    "match": str,
-    "says": str | None,
-    "at": int | None,
-    "needs_up_to": int | None,
+    "match": str, "says": str | None, "at": int | None, "needs_up_to": int | None,
     "error": str | None,
 }
 _ROUTE_ANSWER = {
-    "route": str,
-    "says": Literal["match", "no", "undecided", "not asked", "unknown"],
-    "at": int | None,
-    "needs_up_to": int | None,
-    "error": str | None,
-    "excluded_by": ExcludingKey | None,
-    "dry_run": bool,
-    "lines": [_LINE],
+    "route": str, "says": Literal["match", "no", "undecided", "not asked", "unknown"],
+    "at": int | None, "needs_up_to": int | None, "error": str | None,
+    "excluded_by": ExcludingKey | None, "dry_run": bool, "lines": [_LINE],
 }
 _ROUTE_COUNTS = {
-    "matches": int,
-    "dry_run_matches": int,
-    "active": int,
-    "bytes_in": int,
-    "bytes_out": int,
+    "matches": int, "dry_run_matches": int, "active": int, "bytes_in": int, "bytes_out": int,
     "last_match": float | None,
 }
+# fmt: on
 _REFUSALS = {
     400: "invalid parameter, path or body",
     401: "the token is missing or wrong",
@@ -131,26 +117,17 @@ def body(fields: Mapping[str, Any], **more: Any) -> Schema:
     return Schema(type="object", properties=properties, additionalProperties=False, **more)
 
 
-_TARGET = _or_null(
-    {
-        "at": int | None,
-        "by": Literal["route", "default", "silent", "denied"],
-        "route": str | None,
-        "to": str | None,
-        "servers": [str],
-    }
-)
+# fmt: off
+_TARGET = _or_null({
+    "at": int | None, "by": Literal["route", "default", "silent", "denied"], "route": str | None,
+    "to": str | None, "servers": [str],
+})
 _SERVER_STATE = {
-    "state": Literal[
-        "up", "down", "ejected", "probing", "disabled", "drain", "maintenance", "unresolved"
-    ],
-    "why": str,
-    "since": float | None,
-    "weight": int,
-    "effective_weight": float,
-    "check": _or_null(
-        {"ok": bool, "last": float, "duration_ms": float, "result": str, "history": [bool]}
-    ),
+    "state": Literal["up", "down", "ejected", "probing", "disabled", "drain", "maintenance", "unresolved"],
+    "why": str, "since": float | None, "weight": int, "effective_weight": float,
+    "check": _or_null({
+        "ok": bool, "last": float, "duration_ms": float, "result": str, "history": [bool],
+    }),
 }
 
 _FORMS: dict[str, Any] = {
@@ -158,125 +135,63 @@ _FORMS: dict[str, Any] = {
     "Done": {"ok": bool, "changes": str},
     "Closed": {"ok": bool, "changes": str, "closed": int},
     "Upgraded": {
-        "ok": bool,
-        "changes": str,
-        "moved": int,
-        "stays": dict[str, int],
-        "until": float | None,
+        "ok": bool, "changes": str, "moved": int, "stays": dict[str, int], "until": float | None,
         "complete": bool,
     },
     "Connection": _CONNECTION,
     "ExplainedConnection": {**_CONNECTION, "explanation": _or_null(ref("Decision"))},
     "Decision": {
-        "listener": str,
-        "from": str | None,
-        "by": Literal["route", "default", "silent"] | None,
-        "route": str | None,
-        "bytes": int | None,
-        "facts": dict[str, str],
+        "listener": str, "from": str | None, "by": Literal["route", "default", "silent"] | None,
+        "route": str | None, "bytes": int | None, "facts": dict[str, str],
         "routes": [{**_ROUTE_ANSWER, "inside": str | None}],
     },
     "Explanation": {
         "rules": str,
-        "streams": [
-            {
-                "client": str | None,
-                "server": str | None,
-                "bytes": int,
-                "datagrams": _or_null([int]),
-                "gap": bool,
-                "server_first": bool,
-                "listeners": [
-                    {
-                        "listener": str,
-                        "from": str | None,
-                        "time": str,
-                        "routes": [_ROUTE_ANSWER],
-                        "decision": _TARGET,
-                        "at_deadline": _TARGET,
-                        "facts": dict[str, str],
-                    }
-                ],
-            }
-        ],
+        "streams": [{
+            "client": str | None, "server": str | None, "bytes": int, "datagrams": _or_null([int]),
+            "gap": bool, "server_first": bool,
+            "listeners": [{
+                "listener": str, "from": str | None, "time": str, "routes": [_ROUTE_ANSWER],
+                "decision": _TARGET, "at_deadline": _TARGET, "facts": dict[str, str],
+            }],
+        }],
     },
     "Route": {
-        "name": str,
-        **_ROUTE_COUNTS,
-        "under": [str],
-        "backend": str | None,
-        "dry_run": bool,
-        "ends_tls": bool,
-        "listeners": [{"listener": str, **_ROUTE_COUNTS}],
-        "file": str | None,
-        "line": int | None,
-        "rule": str,
+        "name": str, **_ROUTE_COUNTS, "under": [str], "backend": str | None, "dry_run": bool,
+        "ends_tls": bool, "listeners": [{"listener": str, **_ROUTE_COUNTS}], "file": str | None,
+        "line": int | None, "rule": str,
     },
     "Backend": {
-        "name": str,
-        "hold": _or_null({"until": float | None}),
-        "held": int,
-        "servers": [
-            {
-                "server": str,
-                **_SERVER_STATE,
-                "checked": bool,
-                "backup": bool,
-                "active": int,
-                "total": int,
-                "failed": int,
-                "failures": dict[str, int],
-                "addresses": [{"address": str, **_SERVER_STATE}],
-            }
-        ],
+        "name": str, "hold": _or_null({"until": float | None}), "held": int,
+        "servers": [{
+            "server": str, **_SERVER_STATE, "checked": bool, "backup": bool, "active": int,
+            "total": int, "failed": int, "failures": dict[str, int],
+            "addresses": [{"address": str, **_SERVER_STATE}],
+        }],
     },
     "Certificate": {
-        "route": str,
-        "names": [str],
-        "issuer": str,
-        "not_after": float,
-        "next_renewal": float | None,
-        "is_self_signed": bool,
-        "acme": bool,
-        "file": str,
+        "route": str, "names": [str], "issuer": str, "not_after": float,
+        "next_renewal": float | None, "is_self_signed": bool, "acme": bool, "file": str,
     },
     "Ban": {"network": str, "since": float, "until": float | None, "reason": str},
-    "End": Schema(
-        schema_of(_END)
-        | {"description": "With `first`, bytes in hex, if no route took the client."}
-    ),
+    "End": Schema(schema_of(_END) | {
+        "description": "With `first`, bytes in hex, if no route took the client.",
+    }),
     "File": {"file": str, "text": str, "sections": [{"name": str, "line": int, "text": str}]},
     "Status": {
-        "version": str,
-        "pid": int,
-        "started": float | None,
-        "generation": int,
-        "workers": [
-            {
-                "number": Positive,
-                "worker": Positive,
-                "pid": int,
-                "ready": bool,
-                "retiring": bool,
-                "sandbox": bool,
-                "connections": int | None,
-                "generation?": int,
-                "active?": int,
-                "undecided?": int,
-                "older?": int,
-            }
-        ],
+        "version": str, "pid": int, "started": float | None, "generation": int,
+        "workers": [{
+            "number": Positive, "worker": Positive, "pid": int, "ready": bool, "retiring": bool,
+            "sandbox": bool, "connections": int | None, "generation?": int, "active?": int,
+            "undecided?": int, "older?": int,
+        }],
         "listeners": [{"name": str, "accepting": bool}],
         "connections": {
-            "active": int,
-            "undecided": int,
-            "unrouted": {"ended": int, "bytes_in": int, "bytes_out": int},
-            "limit": int,
+            "active": int, "undecided": int,
+            "unrouted": {"ended": int, "bytes_in": int, "bytes_out": int}, "limit": int,
         },
         "last_reload": _or_null({"time": float, "ok": bool, "changes": str, "errors": [str]}),
-        "draining": bool,
-        "rules_path": str,
-        "rules_sha256": str,
+        "draining": bool, "rules_path": str, "rules_sha256": str,
         "descriptors": {"open": int, "max": int},
         "certificates": [{"route": str, "file": str, "expires": float}],
         "bans": {"active": int, "shared": str | None},
@@ -285,6 +200,7 @@ _FORMS: dict[str, Any] = {
     },
     "Ready": {"ready": bool, "missing": [str], "stale": [str]},
 }
+# fmt: on
 
 SCHEMAS = {name: schema_of(form) for name, form in _FORMS.items()}
 

@@ -68,209 +68,112 @@ def _between(sender: str, receiver: str) -> Callable[..., Message]:
     return message
 
 
+# fmt: off
+
 # From the supervisor to a worker.
 
 _to_worker = _between("supervisor", "worker")
 
 COUNT_IN = _to_worker(
-    "count_in",
-    "count in this memory; the pipe shows how long the process counts",
-    places=_PLACES,
-    cells=_NUMBER,
-    answer=NOTHING,
-    descriptors=2,
-    longest=_LARGE,
-)
+    "count_in", "count in this memory; the pipe shows how long the process counts",
+    places=_PLACES, cells=_NUMBER, answer=NOTHING, descriptors=2, longest=_LARGE)
 COUNT_MORE = _to_worker(
-    "count_more",
-    "other rules have other counters: these are new, those are gone",
-    places=_PLACES,
-    cells=_NUMBER,
-    gone=_NAMES,
-    longest=_LARGE,
-)
+    "count_more", "other rules have other counters: these are new, those are gone",
+    places=_PLACES, cells=_NUMBER, gone=_NAMES, longest=_LARGE)
 START = _to_worker(
-    "start",
-    "serve these rules with these sockets; the answer says whether the process is in the sandbox",
-    rules=_TEXT,
-    version=_NUMBER,
-    limits=_LAYOUT,
-    sockets=_NAMES,
-    opener=_FLAG,
-    state=_OBJECT,
-    answer=_FLAG,
-    descriptors=10_000,
-    longest=_WHOLE,
-)
+    "start", "serve these rules with these sockets; the answer says whether the process is in the sandbox",
+    rules=_TEXT, version=_NUMBER, limits=_LAYOUT, sockets=_NAMES, opener=_FLAG, state=_OBJECT,
+    answer=_FLAG, descriptors=10_000, longest=_WHOLE)
 PING = _to_worker(
-    "ping", "a worker that does not answer for ten seconds is killed and replaced", answer=NOTHING
-)
+    "ping", "a worker that does not answer for ten seconds is killed and replaced", answer=NOTHING)
 STOP = _to_worker(
-    "stop",
-    "drain; clients that wait for a server may do so for these seconds more",
-    longest_wait=_NUMBER,
-)
+    "stop", "drain; clients that wait for a server may do so for these seconds more",
+    longest_wait=_NUMBER)
 END_ALL = _to_worker("end_all", "end all connections")
 REOPEN = _to_worker("reopen", "reopen the access log")
 PREPARE = _to_worker(
-    "prepare",
-    "get ready for other rules; version 0 stands for the next one, if the rules have changed; the sockets are those that the worker lacks",
-    rules=_TEXT,
-    rules_changed=_FLAG,
-    version=_NUMBER,
-    limits=_LAYOUT,
-    sockets=_NAMES,
-    answer=NOTHING,
-    descriptors=10_000,
-    longest=_WHOLE,
-)
+    "prepare", "get ready for other rules; version 0 stands for the next one, if the rules have changed; the sockets are those that the worker lacks",
+    rules=_TEXT, rules_changed=_FLAG, version=_NUMBER, limits=_LAYOUT, sockets=_NAMES,
+    answer=NOTHING, descriptors=10_000, longest=_WHOLE)
 COMMIT = _to_worker(
-    "commit",
-    "use the rules that were prepared; the answer is the number of connections that keep older ones",
-    listening=_FLAG,
-    answer=_NUMBER,
-)
+    "commit", "use the rules that were prepared; the answer is the number of connections that keep older ones",
+    listening=_FLAG, answer=_NUMBER)
 ABANDON = _to_worker("abandon", "forget the rules that were prepared")
 END_REMOVED = _to_worker(
-    "end_removed",
-    "end the connections of removed routes and backends after `drain_timeout`",
-    routes=_NAMES,
-    backends=_NAMES,
-    longest=_LARGE,
-)
+    "end_removed", "end the connections of removed routes and backends after `drain_timeout`",
+    routes=_NAMES, backends=_NAMES, longest=_LARGE)
 ACCEPT = _to_worker("accept", "accept clients", answer=NOTHING)
 PAUSE = _to_worker("pause", "leave new clients in the queues", answer=NOTHING)
 GIVE_UP = _to_worker(
-    "give_up",
-    "accept who waits at these addresses, and close their ports",
-    keys=_NAMES,
-    answer=NOTHING,
-    longest=_LARGE,
-)
+    "give_up", "accept who waits at these addresses, and close their ports",
+    keys=_NAMES, answer=NOTHING, longest=_LARGE)
 RETIRE = _to_worker(
-    "retire", "stop accepting; answered when there are no connections", answer=NOTHING
-)
+    "retire", "stop accepting; answered when there are no connections", answer=NOTHING)
 LEAVE = _to_worker(
-    "leave", "end, unless there are connections; the answer says which", answer=_FLAG
-)
+    "leave", "end, unless there are connections; the answer says which", answer=_FLAG)
 HAND_OVER = _to_worker(
-    "hand_over",
-    "move the connections over these pairs of sockets, as soon as the workers at the other ends take some; the answer is how many have moved, and how many stay, by the reason",
-    answer=_object(moved=_NUMBER, stays=_PLACES),
-    descriptors=1_000,
-)
+    "hand_over", "move the connections over these pairs of sockets, as soon as the workers at the other ends take some; the answer is how many have moved, and how many stay, by the reason",
+    answer=_object(moved=_NUMBER, stays=_PLACES), descriptors=1_000)
 TAKE_OVER = _to_worker(
-    "take_over",
-    "connections will come over these pairs of sockets",
-    answer=NOTHING,
-    descriptors=1_000,
-)
+    "take_over", "connections will come over these pairs of sockets",
+    answer=NOTHING, descriptors=1_000)
 EXPECT = _to_worker(
-    "expect",
-    "count the connections that are about to come for the limits of servers",
-    servers=_OBJECTS,
-    longest=_WHOLE,
-)
+    "expect", "count the connections that are about to come for the limits of servers",
+    servers=_OBJECTS, longest=_WHOLE)
 TAKE_DATAGRAMS = _to_worker("take_datagrams", "read the UDP ports; one worker does")
 LEAVE_DATAGRAMS = _to_worker("leave_datagrams", "leave the UDP ports to another worker")
 AWAIT_FLOWS = _to_worker(
-    "await_flows",
-    "keep the datagrams of unknown clients, for 5 seconds at most: their flows may come from another process",
-)
+    "await_flows", "keep the datagrams of unknown clients, for 5 seconds at most: their flows may come from another process")
 FLOWS_ARE_HERE = _to_worker("flows_are_here", "no flows will come")
 FLOWS_MOVED = _to_worker(
-    "flows_moved",
-    "answered when no flows are on their way; asked before an upgrade and before `commit`",
-    answer=NOTHING,
-)
+    "flows_moved", "answered when no flows are on their way; asked before an upgrade and before `commit`",
+    answer=NOTHING)
 FLOWS_LEFT = _to_worker(
-    "flows_left", "report the removed listeners that still have flows", answer=_NAMES
-)
+    "flows_left", "report the removed listeners that still have flows", answer=_NAMES)
 STATUS = _to_worker(
-    "status",
-    "count the connections",
-    answer=_object(active=_NUMBER, undecided=_NUMBER, older=_NUMBER),
-)
+    "status", "count the connections",
+    answer=_object(active=_NUMBER, undecided=_NUMBER, older=_NUMBER))
 MISSING = _to_worker("missing", "report what `/readyz` lacks", answer=_NAMES, longest_answer=_LARGE)
 SERVERS = _to_worker(
-    "servers", "report the health of servers", answer=Field(list, of=_HEALTH), longest_answer=_WHOLE
-)
+    "servers", "report the health of servers",
+    answer=Field(list, of=_HEALTH), longest_answer=_WHOLE)
 RECALL = _to_worker(
-    "recall", "continue with what another process knew", state=_OBJECT, longest=_WHOLE
-)
+    "recall", "continue with what another process knew", state=_OBJECT, longest=_WHOLE)
 CHECK = _to_worker(
-    "check", "the result of a health check", backend=_NAME, key=_NAME, ok=_FLAG, why=_TEXT
-)
+    "check", "the result of a health check", backend=_NAME, key=_NAME, ok=_FLAG, why=_TEXT)
 NAMES = _to_worker("names", "results of look-ups", names=_OBJECT, longest=_WHOLE)
 CHALLENGES = _to_worker(
-    "challenges",
-    "answer an authority for these names, and no others",
-    challenges=_TEXTS,
-    answer=NOTHING,
-    longest=_LARGE,
-)
+    "challenges", "answer an authority for these names, and no others",
+    challenges=_TEXTS, answer=NOTHING, longest=_LARGE)
 CERTIFICATES = _to_worker("certificates", "read the certificates of ACME again")
 CERTIFICATES_SHOWN = _to_worker(
-    "certificates_shown", "report the other certificates", answer=_OBJECTS, longest_answer=_LARGE
-)
+    "certificates_shown", "report the other certificates", answer=_OBJECTS, longest_answer=_LARGE)
 APPLY_OVERRIDES = _to_worker(
-    "apply_overrides",
-    "apply an operator's overrides: drained servers, paused listeners",
-    overrides=_OBJECT,
-    answer=NOTHING,
-    longest=_LARGE,
-)
+    "apply_overrides", "apply an operator's overrides: drained servers, paused listeners",
+    overrides=_OBJECT, answer=NOTHING, longest=_LARGE)
 BAN = _to_worker(
-    "ban",
-    "changed bans; a worker gets all of them when it starts",
-    rows=_LIST,
-    answer=NOTHING,
-    longest=_WHOLE,
-)
+    "ban", "changed bans; a worker gets all of them when it starts",
+    rows=_LIST, answer=NOTHING, longest=_WHOLE)
 FEED = _to_worker(
-    "feed", "changed lists of networks", published=_OBJECT, answer=NOTHING, longest=_WHOLE
-)
+    "feed", "changed lists of networks", published=_OBJECT, answer=NOTHING, longest=_WHOLE)
 CONNECTIONS = _to_worker(
-    "connections",
-    "list connections",
-    filters=_TEXTS,
-    limit=_NUMBER,
-    after=_optional(_NAME),
-    id=_optional(_NAME),
-    answer=_OBJECTS,
-    longest_answer=_LARGE,
-)
+    "connections", "list connections",
+    filters=_TEXTS, limit=_NUMBER, after=_optional(_NAME), id=_optional(_NAME), answer=_OBJECTS,
+    longest_answer=_LARGE)
 EXPLAIN_CONNECTION = _to_worker(
-    "explain_connection",
-    "explain the decision for a connection",
-    id=_NAME,
-    answer=_ANY,
-    longest_answer=_LARGE,
-)
+    "explain_connection", "explain the decision for a connection",
+    id=_NAME, answer=_ANY, longest_answer=_LARGE)
 CLOSE = _to_worker(
-    "close",
-    "end connections; the answer is their number",
-    filters=_TEXTS,
-    id=_optional(_NAME),
-    answer=_NUMBER,
-)
+    "close", "end connections; the answer is their number",
+    filters=_TEXTS, id=_optional(_NAME), answer=_NUMBER)
 CLOSE_SERVER = _to_worker(
-    "close_server",
-    "end the connections of a server; the answer is their number",
-    backend=_NAME,
-    server=_NAME,
-    answer=_NUMBER,
-)
+    "close_server", "end the connections of a server; the answer is their number",
+    backend=_NAME, server=_NAME, answer=_NUMBER)
 ADDRESSES = _to_worker(
-    "addresses", "report the addresses of servers", answer=_OBJECTS, longest_answer=_LARGE
-)
+    "addresses", "report the addresses of servers", answer=_OBJECTS, longest_answer=_LARGE)
 COUNT = _to_worker(
-    "count",
-    "count the bytes of connections until now, and report gauges",
-    gauges=_optional(_FLAG),
-    answer=_OBJECT,
-    longest_answer=_LARGE,
-)
+    "count", "count the bytes of connections until now, and report gauges",
+    gauges=_optional(_FLAG), answer=_OBJECT, longest_answer=_LARGE)
 LISTEN = _to_worker("listen", "report events from now on, or no longer", on=_FLAG)
 
 # From a worker to the supervisor, which trusts it least.
@@ -279,163 +182,87 @@ _to_supervisor = _between("worker", "supervisor")
 
 LOG = _to_supervisor("log", "a line for the service's log", level=_NAME, text=Field(str, 16 * _KIB))
 ACCESS = _to_supervisor(
-    "access", "a line of the access log", line=Field(str, _MIB), longest=2 * _MIB
-)
+    "access", "a line of the access log", line=Field(str, _MIB), longest=2 * _MIB)
 EVENT = _to_supervisor("event", "an event of a connection or a server", event=_OBJECT, longest=_MIB)
 BAD_ENDS = _to_supervisor(
-    "bad_ends",
-    "connections that did not end as they should, as JSON; at most once a second",
-    rows=Field(list, 200, of=_NAME),
-    answer=NOTHING,
-    longest=2 * _MIB,
-)
+    "bad_ends", "connections that did not end as they should, as JSON; at most once a second",
+    rows=Field(list, 200, of=_NAME), answer=NOTHING, longest=2 * _MIB)
 WAITING = _to_supervisor(
-    "waiting",
-    "whether clients of a backend wait for a server: its `wake` is sent",
-    backend=_NAME,
-    waiting=_FLAG,
-)
+    "waiting", "whether clients of a backend wait for a server: its `wake` is sent",
+    backend=_NAME, waiting=_FLAG)
 REPLACE = _to_supervisor(
-    "replace",
-    "it received SIGTERM alone and wants a successor, to which its connections move",
-    answer=NOTHING,
-)
+    "replace", "it received SIGTERM alone and wants a successor, to which its connections move",
+    answer=NOTHING)
 
 # From the supervisor of a service to the one that takes its place.
 
 _to_successor = _between("old supervisor", "new supervisor")
 
 BEGIN = _to_successor(
-    "begin",
-    "the listening sockets by their keys, and the state so far; answered when the new process could serve",
-    version=_NUMBER,
-    sockets=_NAMES,
-    state=_OBJECT,
-    answer=_OBJECT,
-    descriptors=10_000,
-    longest=_WHOLE,
-)
-_COUNTERS = {
-    "layouts": _OBJECTS,
-    "past": _LIST,
-    "all": _LIST,
-    "format": _NAME,
-    "pid": _NUMBER,
-}
+    "begin", "the listening sockets by their keys, and the state so far; answered when the new process could serve",
+    version=_NUMBER, sockets=_NAMES, state=_OBJECT, answer=_OBJECT, descriptors=10_000,
+    longest=_WHOLE)
+_COUNTERS = {"layouts": _OBJECTS, "past": _LIST, "all": _LIST, "format": _NAME, "pid": _NUMBER}
 COUNT_ON = _to_successor(
-    "count_on",
-    "the memory of the counters; sent before `serve`",
-    **_COUNTERS,
-    answer=NOTHING,
-    descriptors=10_000,
-    longest=_WHOLE,
-)
+    "count_on", "the memory of the counters; sent before `serve`",
+    **_COUNTERS, answer=NOTHING, descriptors=10_000, longest=_WHOLE)
 SERVE = _to_successor(
-    "serve",
-    "the old process stopped accepting: accept, with this state; the answer makes the upgrade final, and names the sockets that the rules lack",
-    state=_OBJECT,
-    answer=_optional(_NAMES),
-    longest=_WHOLE,
-    longest_answer=_LARGE,
-)
+    "serve", "the old process stopped accepting: accept, with this state; the answer makes the upgrade final, and names the sockets that the rules lack",
+    state=_OBJECT, answer=_optional(_NAMES), longest=_WHOLE, longest_answer=_LARGE)
 ADOPT_CONNECTIONS = _to_successor(
-    "adopt_connections",
-    "pairs of sockets over which the connections of one worker will come, one for each new worker",
-    answer=NOTHING,
-    descriptors=10_000,
-)
+    "adopt_connections", "pairs of sockets over which the connections of one worker will come, one for each new worker",
+    answer=NOTHING, descriptors=10_000)
 HANDED_OVER = _to_successor(
-    "handed_over", "all connections have come; limits stop counting those that stayed"
-)
+    "handed_over", "all connections have come; limits stop counting those that stayed")
 RELOAD = _to_successor(
-    "reload",
-    "read the rules again: the old process was asked to meanwhile",
-    answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)),
-    longest_answer=_MIB,
-)
+    "reload", "read the rules again: the old process was asked to meanwhile",
+    answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)), longest_answer=_MIB)
 RENEW = _to_successor(
-    "renew",
-    "renew a certificate: the old process was asked to, and has not done so",
-    name=_TEXT,
-    answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)),
-    longest_answer=_MIB,
-)
+    "renew", "renew a certificate: the old process was asked to, and has not done so",
+    name=_TEXT, answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)),
+    longest_answer=_MIB)
 
 _to_predecessor = _between("new supervisor", "old supervisor")
 
 COUNT_BACK = _to_predecessor(
-    "count_back",
-    "the memory of its counters, sent when it serves and after reloads",
-    **_COUNTERS,
-    answer=NOTHING,
-    descriptors=10_000,
-    longest=_WHOLE,
-)
+    "count_back", "the memory of its counters, sent when it serves and after reloads",
+    **_COUNTERS, answer=NOTHING, descriptors=10_000, longest=_WHOLE)
 EXITS = _to_predecessor(
-    "exits", "the new process ends on purpose, or not after all", on=_FLAG, answer=NOTHING
-)
+    "exits", "the new process ends on purpose, or not after all", on=_FLAG, answer=NOTHING)
 OVERRIDE = _to_predecessor(
-    "override",
-    "what an operator overrides: clients of the old process may wait for a `release`",
-    overrides=_OBJECT,
-    longest=_LARGE,
-)
+    "override", "what an operator overrides: clients of the old process may wait for a `release`",
+    overrides=_OBJECT, longest=_LARGE)
 
 # From a worker that gives connections away to one that takes them.
 
 _to_taker = _between("giving worker", "taking worker")
 
 ADOPT = _to_taker(
-    "adopt",
-    "the state of each connection (`MovedConnection`) with its two descriptors; the answer names those that the new process takes, and how many it has",
-    batch=_NUMBER,
-    connections=_object(names=_NAMES, rows=_LIST),
-    answer=_TAKEN,
-    descriptors=253,
-    longest=_LARGE,
-)
+    "adopt", "the state of each connection (`MovedConnection`) with its two descriptors; the answer names those that the new process takes, and how many it has",
+    batch=_NUMBER, connections=_object(names=_NAMES, rows=_LIST), answer=_TAKEN, descriptors=253,
+    longest=_LARGE)
 ADOPT_WAITING = _to_taker(
-    "adopt_waiting",
-    "the same for clients that wait for a server: each has one descriptor",
-    batch=_NUMBER,
-    connections=_object(names=_NAMES, rows=_LIST),
-    answer=_TAKEN,
-    descriptors=253,
-    longest=_LARGE,
-)
+    "adopt_waiting", "the same for clients that wait for a server: each has one descriptor",
+    batch=_NUMBER, connections=_object(names=_NAMES, rows=_LIST), answer=_TAKEN, descriptors=253,
+    longest=_LARGE)
 GO_ON = _to_taker(
-    "go_on",
-    "which of them belong to the new process now, and which keep a slot in a limited pool; the others resume in the old one",
-    batch=_NUMBER,
-    which=_NUMBERS,
-    kept=_NUMBERS,
-)
+    "go_on", "which of them belong to the new process now, and which keep a slot in a limited pool; the others resume in the old one",
+    batch=_NUMBER, which=_NUMBERS, kept=_NUMBERS)
 RECEIVED = _to_taker("received", "answered when all has arrived", answer=NOTHING)
 ADOPT_FLOWS = _to_taker(
-    "adopt_flows",
-    "the same as `adopt` for flows of datagrams, which pause until the answer",
-    flows=_LIST,
-    answer=_object(taken=_NUMBERS),
-    descriptors=253,
-    longest=_LARGE,
-)
+    "adopt_flows", "the same as `adopt` for flows of datagrams, which pause until the answer",
+    flows=_LIST, answer=_object(taken=_NUMBERS), descriptors=253, longest=_LARGE)
 END_FLOWS = _to_taker("end_flows", "flows that ended meanwhile", reasons=_OBJECT)
 FLOWS_DONE = _to_taker("flows_done", "all flows have come: unknown addresses are new clients")
 
 _to_giver = _between("taking worker", "giving worker")
 
 TAKES = _to_giver(
-    "takes",
-    "it takes connections from now on; how many it has, and whether it reads the UDP ports",
-    connections=_NUMBER,
-    reads=_FLAG,
-)
+    "takes", "it takes connections from now on; how many it has, and whether it reads the UDP ports",
+    connections=_NUMBER, reads=_FLAG)
 ENDED = _to_giver(
-    "ended",
-    "a connection with a slot ended; answered when the old process has released the slot",
-    id=_NAME,
-    answer=NOTHING,
-)
+    "ended", "a connection with a slot ended; answered when the old process has released the slot",
+    id=_NAME, answer=NOTHING)
 ALIVE = _to_giver("alive", "answered by a process that is not halted", answer=NOTHING)
 
 # Packets.
@@ -443,73 +270,45 @@ ALIVE = _to_giver("alive", "answered by a process that is not halted", answer=NO
 _to_starter = _between("supervisor", "starter")
 
 STDERR = _to_starter(
-    "stderr",
-    "the supervisor's standard error stream, which changes in an upgrade; the first packet",
-    descriptors=1,
-)
+    "stderr", "the supervisor's standard error stream, which changes in an upgrade; the first packet",
+    descriptors=1)
 BECOME = _to_starter(
-    "become",
-    "switch to this `Account` for good; if that fails, the starter ends",
-    user=_NAME,
-    uid=_NUMBER,
-    gid=_NUMBER,
-)
+    "become", "switch to this `Account` for good; if that fails, the starter ends",
+    user=_NAME, uid=_NUMBER, gid=_NUMBER)
 IMPORT = _to_starter("import", "import what workers of other rules need", modules=_NAMES)
 STARTER_PING = _to_starter("ping", "answered by `pong`; else the starter is killed")
 FORK = _to_starter(
-    "fork",
-    "fork the worker of this number, with this channel",
-    number=_NUMBER,
-    reactor=_NAME,
-    sandbox=_NAME,
-    descriptors=1,
-)
+    "fork", "fork the worker of this number, with this channel",
+    number=_NUMBER, reactor=_NAME, sandbox=_NAME, descriptors=1)
 
 _from_starter = _between("starter", "supervisor")
 
 PONG = _from_starter("pong", "the starter is not halted")
 FORKED = _from_starter(
-    "forked",
-    "the ID of the worker's process, or why there is none",
-    number=_NUMBER,
-    pid=_optional(_NUMBER),
-    error=_optional(_NAME),
-)
+    "forked", "the ID of the worker's process, or why there is none",
+    number=_NUMBER, pid=_optional(_NUMBER), error=_optional(_NAME))
 EXITED = _from_starter(
-    "ended", "a worker has ended, with this status of `os.waitpid`", pid=_NUMBER, status=_NUMBER
-)
+    "ended", "a worker has ended, with this status of `os.waitpid`", pid=_NUMBER, status=_NUMBER)
 
 _worker_to_helper = _between("worker", "helper")
 
 OPEN = _worker_to_helper(
-    "open",
-    "open a file of the rules for reading, or the access log for appending",
-    path=_NAME,
-    write=_FLAG,
-    answer=NOTHING,
-)
+    "open", "open a file of the rules for reading, or the access log for appending",
+    path=_NAME, write=_FLAG, answer=NOTHING)
 
 _to_helper = _between("supervisor", "helper")
 
 BIND = _to_helper(
-    "bind",
-    "open the socket of an endpoint of the rules",
-    listener=_NAME,
-    text=_NAME,
-    beside=_FLAG,
-    answer=NOTHING,
-)
+    "bind", "open the socket of an endpoint of the rules",
+    listener=_NAME, text=_NAME, beside=_FLAG, answer=NOTHING)
 READ_RULES = _to_helper(
-    "rules", "read the rules again; the answer is a file with their text", answer=NOTHING
-)
+    "rules", "read the rules again; the answer is a file with their text", answer=NOTHING)
 HELPER_COMMIT = _to_helper("commit", "forget what only earlier rules name", answer=NOTHING)
 ANOTHER = _to_helper(
-    "another",
-    "open another connection; with `may_all` not only for files",
-    may_all=_FLAG,
-    answer=NOTHING,
-)
+    "another", "open another connection; with `may_all` not only for files",
+    may_all=_FLAG, answer=NOTHING)
 NAME = _to_helper(
-    "name", "write the PID file, or remove it", pid=_NUMBER, remove=_FLAG, answer=NOTHING
-)
+    "name", "write the PID file, or remove it", pid=_NUMBER, remove=_FLAG, answer=NOTHING)
 REMOVE = _to_helper("remove", "remove the file of a UNIX socket", path=_NAME, answer=NOTHING)
+
+# fmt: on

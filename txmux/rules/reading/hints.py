@@ -71,6 +71,7 @@ def _each(words: str, hint: str) -> dict[str, str]:
     return dict.fromkeys(words.split(), hint)
 
 
+# fmt: off
 KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     "txmux": {
         **_each("admin_address admin_bind admin_listen admin_port api dashboard stats", _ADMIN),
@@ -80,9 +81,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("dns nameserver nameservers", "write resolvers"),
         "error_log": "remove it; the service's log goes to standard error",
         "foreground": "remove it; txmux always runs in the foreground",
-        **_each(
-            "grace_period graceful_timeout hard_stop_after shutdown_timeout", "write drain_timeout"
-        ),
+        **_each("grace_period graceful_timeout hard_stop_after shutdown_timeout", "write drain_timeout"),
         "inetd": "remove it; a socket of systemd is 'endpoint = systemd:domain=INET:index=0' in [listen NAME]",
         **_each("bind listen port", f"write '{_LISTEN}' in [listen NAME]"),
         **_each("log log_file logfile", "write 'access_log = FILE'"),
@@ -102,9 +101,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("allow_from allowlist whitelist", "write allow"),
         **_each("ban blacklist blocklist", _BANS),
         **_each("bandwidth", "write upload_rate or download_rate in a [backend NAME]"),
-        **_each(
-            "cert certificate crt key ssl ssl_certificate tls tls_cert", f"TLS is ended by {_HERE}"
-        ),
+        **_each("cert certificate crt key ssl ssl_certificate tls tls_cert", f"TLS is ended by {_HERE}"),
         **_each("client_timeout read_timeout timeout_client", _IDLE),
         **_each("country geoip", "write 'allow = geo:country=DE'"),
         **_each("default_backend fallback", "write 'default'"),
@@ -128,9 +125,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     },
     "route": {
         **_each("allow deny", _IN_A_ROUTE),
-        **_each(
-            "acl condition if rule when", "write 'match', as in 'match = tls sni=www.example.com'"
-        ),
+        **_each("acl condition if rule when", "write 'match', as in 'match = tls sni=www.example.com'"),
         "action": "write 'backend = close', or a server",
         **_each("allowlist ip source_ip src whitelist", "write 'from = NETWORKS'"),
         **_each("blacklist blocklist", "write 'not_from = NETWORKS'"),
@@ -146,15 +141,9 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
         "regex": "write it as a matcher: 'match = regex pattern=^HELLO'",
         **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
-        **_each(
-            "sni sni_hostnames",
-            "write it as an option of the matcher: 'match = tls sni=www.example.com'",
-        ),
+        **_each("sni sni_hostnames", "write it as an option of the matcher: 'match = tls sni=www.example.com'"),
         "timeout": "write 'detect_timeout' in [listen NAME], or 'idle_timeout' in [backend NAME]",
-        **_each(
-            "client_auth clientauth ssl_verify_client verify verify_client",
-            "write 'tls_client_ca', and 'tls_client = optional' for clients that may have no certificate",
-        ),
+        **_each("client_auth clientauth ssl_verify_client verify verify_client", "write 'tls_client_ca', and 'tls_client = optional' for clients that may have no certificate"),
         "tls": "write 'match = tls', and 'terminate_tls = CERTIFICATE.pem, KEY.pem' if it ends here",
         "use_backend": "write 'backend', and the condition as 'match'",
     },
@@ -167,18 +156,13 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("ca ca_file cafile", "write tls_ca"),
         **_each("cert client_cert crt", "write tls_client_certificate"),
         **_each(_CHECK_WORDS, _CHECKS),
-        **_each(
-            "algorithm hash lb lb_policy load_balancing method scheduler strategy", "write balance"
-        ),
+        **_each("algorithm hash lb lb_policy load_balancing method scheduler strategy", "write balance"),
         **_each("dial_timeout proxy_connect_timeout timeout_connect", "write connect_timeout"),
         "dns": "write resolvers",
         **_each("fail_timeout max_fails observe outlier_detection", _EJECTS),
         **_each("max_rate proxy_download_rate", "write upload_rate or download_rate"),
         "proxy_upload_rate": "write upload_rate",
-        **_each(
-            "affinity cookie ip_hash persistence session_affinity stick_table sticky",
-            "write 'balance = source-hash'",
-        ),
+        **_each("affinity cookie ip_hash persistence session_affinity stick_table sticky", "write 'balance = source-hash'"),
         **_each("least_conn leastconn", "write 'balance = least-connections'"),
         "maxconn": "write max_connections",
         "mode": _TRANSPORT,
@@ -186,20 +170,16 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("proxy_bind transparent usesrc", "write 'source = ADDRESS', or 'source = client'"),
         **_each("proxy_next_upstream redispatch", "write retries"),
         "proxy_responses": "write answers",
-        **_each(
-            "proxy_timeout read_timeout send_timeout server_timeout timeout_server timeout_tunnel udp_timeout",
-            "write idle_timeout",
-        ),
+        **_each("proxy_timeout read_timeout send_timeout server_timeout timeout_server timeout_tunnel udp_timeout", "write idle_timeout"),
         **_each("proxy_ssl ssl", "write 'tls = yes'"),
         **_each("proxy_ssl_name server_name sni", "write tls_name"),
         **_each("send_proxy", "write 'proxy_protocol = v1'"),
         **_each("send_proxy_v2", "write 'proxy_protocol = v2'"),
         "timeout": "connect_timeout, idle_timeout and max_duration say what it means",
-        **_each(
-            "insecure_skip_verify tls_skip_verify tls_verify verify verify_hostname", _VERIFIED
-        ),
+        **_each("insecure_skip_verify tls_skip_verify tls_verify verify verify_hostname", _VERIFIED),
     },
 }
+# fmt: on
 """By kind of section and unknown key, in small letters and with ``_`` for ``-``: what to do."""
 
 _STANDS_FOR = {
