@@ -15,18 +15,9 @@ if TYPE_CHECKING:
     from txmux.tcp.listener import MuxFactory
 
 __all__ = [
-    "Backend",
-    "EmbeddedService",
-    "Listener",
-    "MuxError",
-    "MuxFactory",
-    "MuxService",
-    "Refusal",
-    "Server",
-    "load",
-    "outcome",
-    "route",
-]
+    "Backend", "EmbeddedService", "Listener", "MuxError", "MuxFactory", "MuxService", "Refusal",
+    "Server", "load", "outcome", "route",
+]  # fmt: skip
 
 _HOMES = {
     "Backend": "txmux.rules.model",

@@ -19,20 +19,9 @@ from zope.interface import Attribute
 from txmux.transport import Transport
 
 __all__ = [
-    "MOST_DATAGRAMS",
-    "Converses",
-    "Datagrams",
-    "Exchange",
-    "IProtocolMatcher",
-    "Key",
-    "Learns",
-    "Narrows",
-    "Option",
-    "Peeked",
-    "Predicate",
-    "Transport",
-    "Verdict",
-]
+    "MOST_DATAGRAMS", "Converses", "Datagrams", "Exchange", "IProtocolMatcher", "Key", "Learns",
+    "Narrows", "Option", "Peeked", "Predicate", "Transport", "Verdict",
+]  # fmt: skip
 
 T = TypeVar("T")
 

@@ -7,16 +7,6 @@ from txmux.testing.transport import WaterMarkTransport
 from txmux.testing.words import with_example
 
 __all__ = [
-    "Decided",
-    "WaterMarkTransport",
-    "calls_in",
-    "check_datagrams",
-    "check_matcher",
-    "check_predicate",
-    "decided",
-    "facts",
-    "flow_decided",
-    "in_pieces",
-    "steps_in",
-    "with_example",
-]
+    "Decided", "WaterMarkTransport", "calls_in", "check_datagrams", "check_matcher",
+    "check_predicate", "decided", "facts", "flow_decided", "in_pieces", "steps_in", "with_example",
+]  # fmt: skip

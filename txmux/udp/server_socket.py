@@ -77,21 +77,9 @@ class ServerSocket:
     """Sends a flow's datagrams to a server, or to the next one while none has answered."""
 
     __slots__ = (
-        "_batches",
-        "_dropped",
-        "_flow",
-        "_has_more",
-        "_header",
-        "_held",
-        "_look_up",
-        "_member",
-        "_settling",
-        "_tried",
-        "_wakes",
-        "is_answered",
-        "sock",
-        "upstream",
-    )
+        "_batches", "_dropped", "_flow", "_has_more", "_header", "_held", "_look_up", "_member",
+        "_settling", "_tried", "_wakes", "is_answered", "sock", "upstream",
+    )  # fmt: skip
 
     def __init__(self, flow: SocketOwner, upstream: Upstream) -> None:
         self._flow = flow

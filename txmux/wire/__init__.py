@@ -27,18 +27,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Cursor",
-    "DatagramFields",
-    "Either",
-    "Fields",
-    "MalformedError",
-    "Pattern",
-    "PlainMatcher",
-    "Prefix",
-    "ShortError",
-    "begins_with",
-    "verdict_of",
-]
+    "Cursor", "DatagramFields", "Either", "Fields", "MalformedError", "Pattern", "PlainMatcher",
+    "Prefix", "ShortError", "begins_with", "verdict_of",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

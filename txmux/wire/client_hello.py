@@ -12,14 +12,9 @@ from txmux.wire.sslv2_hello import read_sslv2_hello
 from txmux.wire.whole_hello import WholeHello, protocols, read_whole
 
 __all__ = [
-    "DTLS_VERSIONS",
-    "LONGEST_HELLO",
-    "VERSIONS",
-    "ClientHello",
-    "HelloReader",
-    "parse_client_hello",
-    "read_record_header",
-]
+    "DTLS_VERSIONS", "LONGEST_HELLO", "VERSIONS", "ClientHello", "HelloReader",
+    "parse_client_hello", "read_record_header",
+]  # fmt: skip
 
 VERSIONS = {
     0x0002: "ssl2",

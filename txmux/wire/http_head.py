@@ -9,18 +9,9 @@ import attrs
 from txmux.wire.cursor import copied
 
 __all__ = [
-    "HEAD_LIMIT",
-    "LINE_LIMIT",
-    "METHODS",
-    "MOST_FIELDS",
-    "UNREAD",
-    "Request",
-    "Stage",
-    "UpgradeRequest",
-    "host_without_port",
-    "parse_request",
-    "parse_upgrade",
-]
+    "HEAD_LIMIT", "LINE_LIMIT", "METHODS", "MOST_FIELDS", "UNREAD", "Request", "Stage",
+    "UpgradeRequest", "host_without_port", "parse_request", "parse_upgrade",
+]  # fmt: skip
 
 # PRI, which the registry has too, only ever means HTTP/2.
 _REGISTERED = """

@@ -9,14 +9,9 @@ from txmux.wire.client_hello import LONGEST_HELLO, HelloReader, parse_client_hel
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 
 __all__ = [
-    "LONGEST_BEGINNING",
-    "LONGEST_PACKET",
-    "LONGEST_TLS_START",
-    "Startup",
-    "TlsStart",
-    "parse_startup",
-    "parse_tls_start",
-]
+    "LONGEST_BEGINNING", "LONGEST_PACKET", "LONGEST_TLS_START", "Startup", "TlsStart",
+    "parse_startup", "parse_tls_start",
+]  # fmt: skip
 
 LONGEST_PACKET = 10_000
 """The most bytes of a StartupMessage (``MAX_STARTUP_PACKET_LENGTH`` in PostgreSQL's ``pqcomm.h``)."""

@@ -142,19 +142,9 @@ class KernelSide(MovableSide):
     """One end's socket, and what is held for its peer."""
 
     __slots__ = (
-        "_closing",
-        "_descriptor",
-        "_events",
-        "_half_closing",
-        "_held",
-        "_mark",
-        "_much",
-        "_pipe",
-        "_poller",
-        "_reading",
-        "_socket",
-        "_unwritable",
-    )
+        "_closing", "_descriptor", "_events", "_half_closing", "_held", "_mark", "_much", "_pipe",
+        "_poller", "_reading", "_socket", "_unwritable",
+    )  # fmt: skip
 
     other: KernelSide
 

@@ -39,14 +39,8 @@ class RelaySide(abc.ABC):
     """
 
     __slots__ = (
-        "_unsent_before",
-        "has_finished",
-        "is_closed",
-        "last_byte_at",
-        "other",
-        "received",
-        "relay",
-    )
+        "_unsent_before", "has_finished", "is_closed", "last_byte_at", "other", "received", "relay",
+    )  # fmt: skip
 
     relay: Relay
     other: RelaySide
@@ -144,22 +138,10 @@ class Relay:
     """
 
     __slots__ = (
-        "_client",
-        "_clock",
-        "_due_at",
-        "_keepalive",
-        "_max_duration_timer",
-        "_on_over",
-        "_peer_check_interval",
-        "_reason",
-        "_server",
-        "_since",
-        "_timer",
-        "_unsent",
-        "ending",
-        "seconds",
-        "timeouts",
-    )
+        "_client", "_clock", "_due_at", "_keepalive", "_max_duration_timer", "_on_over",
+        "_peer_check_interval", "_reason", "_server", "_since", "_timer", "_unsent", "ending",
+        "seconds", "timeouts",
+    )  # fmt: skip
 
     def __init__(
         self,
