@@ -43,40 +43,12 @@ _COMPRESSED = 0xC0
 _MOST_RECORDS = 256
 """Of a datagram; a longer UPDATE comes over TCP."""
 _TYPES = {
-    "A": 1,
-    "NS": 2,
-    "CNAME": 5,
-    "SOA": 6,
-    "PTR": 12,
-    "HINFO": 13,
-    "MX": 15,
-    "TXT": 16,
-    "AAAA": 28,
-    "LOC": 29,
-    "SRV": 33,
-    "NAPTR": 35,
-    "DNAME": 39,
-    "DS": 43,
-    "SSHFP": 44,
-    "RRSIG": 46,
-    "NSEC": 47,
-    "DNSKEY": 48,
-    "NSEC3": 50,
-    "TLSA": 52,
-    "SMIMEA": 53,
-    "CDS": 59,
-    "CDNSKEY": 60,
-    "OPENPGPKEY": 61,
-    "SVCB": 64,
-    "HTTPS": 65,
-    "TKEY": 249,
-    "TSIG": 250,
-    "IXFR": 251,
-    "AXFR": 252,
-    "ANY": 255,
-    "URI": 256,
-    "CAA": 257,
-}
+    "A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "HINFO": 13, "MX": 15, "TXT": 16, "AAAA": 28,
+    "LOC": 29, "SRV": 33, "NAPTR": 35, "DNAME": 39, "DS": 43, "SSHFP": 44, "RRSIG": 46, "NSEC": 47,
+    "DNSKEY": 48, "NSEC3": 50, "TLSA": 52, "SMIMEA": 53, "CDS": 59, "CDNSKEY": 60, "OPENPGPKEY": 61,
+    "SVCB": 64, "HTTPS": 65, "TKEY": 249, "TSIG": 250, "IXFR": 251, "AXFR": 252, "ANY": 255,
+    "URI": 256, "CAA": 257,
+}  # fmt: skip
 """Of the IANA registry those that are asked for; others are written as in RFC 3597."""
 _TYPE_NAMES = {number: name for name, number in _TYPES.items()}
 _OTHER_TYPE = re.compile("TYPE[0-9]{1,5}")

@@ -33,17 +33,10 @@ SSH, TLS, HTTP = (
     ServiceKind("TLS", "tls", is_public=True),
     ServiceKind("HTTP", "http", is_public=True),
 )
-_SMTP, _FTP, _IMAP, _POP3 = (
-    ServiceKind("SMTP"),
-    ServiceKind("FTP"),
-    ServiceKind("IMAP"),
-    ServiceKind("POP3"),
+_SMTP, _FTP, _IMAP, _POP3, _MYSQL, _VNC = map(
+    ServiceKind, ("SMTP", "FTP", "IMAP", "POP3", "MySQL", "VNC")
 )
-_MYSQL, _VNC, _SPEAKS = (
-    ServiceKind("MySQL"),
-    ServiceKind("VNC"),
-    ServiceKind("a protocol in which the server speaks first"),
-)
+_SPEAKS = ServiceKind("a protocol in which the server speaks first")
 
 
 def _kind(matcher: str) -> ServiceKind:
@@ -75,44 +68,17 @@ PORTS = {
     **dict.fromkeys((22, 2222), SSH),
     **dict.fromkeys((80, 3000, 8000, 8008, 8080, 8081, 8888), HTTP),
     **dict.fromkeys((443, 465, 636, 853, 990, 993, 995, 4443, 5671, 6443, 8443, 8883, 9443), TLS),
-    **dict.fromkeys((25, 587), _SMTP),
-    **dict.fromkeys(range(5900, 5910), _VNC),
-    21: _FTP,
-    110: _POP3,
-    143: _IMAP,
-    3306: _MYSQL,
-    389: _kind("ldap"),
-    445: _kind("smb"),
-    554: _kind("rtsp"),
-    873: _kind("rsync"),
-    1080: _kind("socks5"),
-    1194: _kind("openvpn"),
-    1433: _kind("tds"),
-    1521: _kind("tns"),
-    1723: _kind("pptp"),
-    1883: _kind("mqtt"),
-    1935: _kind("rtmp"),
-    2181: _kind("zookeeper"),
-    3389: _kind("rdp"),
-    5060: _kind("sip"),
-    5222: _kind("xmpp"),
-    5432: _kind("postgres"),
-    5555: _kind("adb"),
-    5672: _kind("amqp"),
-    6000: _kind("x11"),
-    6379: _kind("redis"),
-    6667: _kind("irc"),
-    8333: _kind("bitcoin"),
-    9042: _kind("cassandra"),
-    9092: _kind("kafka"),
-    9300: _kind("elasticsearch"),
-    9418: _kind("git"),
-    10051: _kind("zabbix"),
-    11211: _kind("memcached"),
-    25565: _kind("minecraft"),
-    27017: _kind("mongodb"),
+    **dict.fromkeys((25, 587), _SMTP), **dict.fromkeys(range(5900, 5910), _VNC), 21: _FTP,
+    110: _POP3, 143: _IMAP, 3306: _MYSQL, 389: _kind("ldap"), 445: _kind("smb"), 554: _kind("rtsp"),
+    873: _kind("rsync"), 1080: _kind("socks5"), 1194: _kind("openvpn"), 1433: _kind("tds"),
+    1521: _kind("tns"), 1723: _kind("pptp"), 1883: _kind("mqtt"), 1935: _kind("rtmp"),
+    2181: _kind("zookeeper"), 3389: _kind("rdp"), 5060: _kind("sip"), 5222: _kind("xmpp"),
+    5432: _kind("postgres"), 5555: _kind("adb"), 5672: _kind("amqp"), 6000: _kind("x11"),
+    6379: _kind("redis"), 6667: _kind("irc"), 8333: _kind("bitcoin"), 9042: _kind("cassandra"),
+    9092: _kind("kafka"), 9300: _kind("elasticsearch"), 9418: _kind("git"), 10051: _kind("zabbix"),
+    11211: _kind("memcached"), 25565: _kind("minecraft"), 27017: _kind("mongodb"),
     61613: _kind("stomp"),
-}
+}  # fmt: skip
 
 _GREETINGS = (
     (re.compile(rb"SSH-\d"), SSH),

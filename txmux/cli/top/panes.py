@@ -10,20 +10,10 @@ from txmux.errors import printable
 from txmux.telemetry.formatting import compact_duration, server_state, si_number, worst_first
 
 _STATES = {
-    "up": "green",
-    "not checked": "",
-    "checking": "",
-    "down": "bold red",
-    "ejected": "red",
-    "probing": "yellow",
-    "unresolved": "red",
-    "drain": "yellow",
-    "drained, and down": "yellow",
-    "maintenance": "yellow",
-    "disabled": "dim",
-    "peeking": "yellow",
-    "connecting": "yellow",
-}
+    "up": "green", "not checked": "", "checking": "", "down": "bold red", "ejected": "red",
+    "probing": "yellow", "unresolved": "red", "drain": "yellow", "drained, and down": "yellow",
+    "maintenance": "yellow", "disabled": "dim", "peeking": "yellow", "connecting": "yellow",
+}  # fmt: skip
 
 
 @attrs.frozen

@@ -19,20 +19,10 @@ _OTHERS = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 _READ = 4096
 
 _NAMES = {
-    b"A": "up",
-    b"B": "down",
-    b"C": "right",
-    b"D": "left",
-    b"H": "home",
-    b"F": "end",
-    b"Z": "backtab",
-    b"1~": "home",
-    b"4~": "end",
-    b"5~": "page-up",
-    b"6~": "page-down",
-    b"7~": "home",
-    b"8~": "end",
-}
+    b"A": "up", b"B": "down", b"C": "right", b"D": "left", b"H": "home", b"F": "end",
+    b"Z": "backtab", b"1~": "home", b"4~": "end", b"5~": "page-up", b"6~": "page-down",
+    b"7~": "home", b"8~": "end",
+}  # fmt: skip
 _CONTROLS = {
     b"\t": "tab",
     b"\r": "enter",
