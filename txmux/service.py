@@ -302,6 +302,9 @@ class MuxService(Service):
             report = await self._change(supervisor, given)
         except MuxError as problem:
             report = Report.refused(problem)
+        except ImportError as problem:
+            why = f"{problem}, or its user cannot read it; restart txmux, which imports it first"
+            report = Report.refused(f"cannot import what these rules need: {why}")
         except Exception as problem:  # noqa: BLE001 - report any failure to the caller
             self._log.failure("the rules cannot be reloaded")
             report = Report.refused(repr(problem))

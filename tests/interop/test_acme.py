@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import ssl
 import sys
+import sysconfig
 import threading
 import time
 from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
@@ -28,10 +30,17 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.admin.processes import get
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
+from tests.interop.children import (
+    PATIENCE,
+    Child,
+    InteropTestCase,
+    eventually,
+    leave_unmeasured,
+    output_of,
+)
 from tests.interop.pebble import Pebble
 from tests.interop.servers import start_redis
-from tests.processes.upgrading import Upgrading
+from tests.processes.upgrading import Running, Upgrading
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
@@ -67,6 +76,16 @@ async def revoke(reactor):
     await account._post(account._urls["revokeCert"], {"certificate": sys.argv[2]}, is_json=False)
 
 react(lambda reactor: ensureDeferred(revoke(reactor)))
+"""
+_CLOSED = """\
+home=$1 lib=$2 site=$3 code=$4 prefix=$5; shift 5
+mkdir -p "$home$lib" "$home/site" "$home/code"
+chmod 0700 "$home"
+mount --bind "$lib" "$home$lib"
+mount --bind "$site" "$home/site"
+mount --bind "$code" "$home/code"
+export PYTHONHOME="$home$prefix" PYTHONPATH="$home/code:$home/site"
+exec "$@"
 """
 _SITE = """\
 [listen public]
@@ -351,6 +370,34 @@ class GotTests(AcmeCase):
             answer = b"".join(iter(lambda: asking.recv(2**16), b""))
         self.assertRegex(answer, rb"(?s)^HTTP/1.1 200 .*www.example.com: renewed, valid until")
         self.assertIn("Pebble", _issuer(self.pebble.challenged, _ONE))
+
+    def test_closed_python(self) -> None:
+        """With a user that cannot read Python's files, all is imported before; a reload that needs more says what to do."""
+        if os.geteuid():
+            self.skipTest("only root becomes another user, and mounts files")
+        paths, home = sysconfig.get_paths(), self.make_folder()
+        places = (
+            paths["stdlib"],
+            paths["purelib"],
+            str(Path(__file__).parents[2]),
+            sys.base_prefix,
+        )
+        before = ("unshare", "--mount", "sh", "-ec", _CLOSED, "sh", str(home), *places)
+        self.patch(sys, "executable", str(Path(sys.executable).resolve()))
+        leave_unmeasured(self)
+        for named, why in ((_SITE, ""), (_SITE.replace("terminate_tls = acme\n", ""), "needs")):
+            self.acme = self.make_folder() / "acme"
+            settings = f"{self.pebble.settings(self.acme)}user = nobody\n"
+            rules = named.format(port=self.pebble.challenged, redis=f"127.0.0.1:{self.redis}")
+            mux = self.own(Running(self.make_folder(), rules, settings, before=before))
+            if why:
+                text = mux.file.read_text()
+                mux.file.write_text(text.replace("backend =", "terminate_tls = acme\nbackend ="))
+                os.kill(mux.pid, signal.SIGHUP)
+                mux.child.wait_for("reload failed.*cannot import what these rules need: .*restart")
+            else:
+                self.wait_for_certificates()
+            mux.stop()
 
 
 class EmbeddedTests(TestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,8 @@ from zope.interface import implementer
 from txmux.errors import MuxError, cause_of, printable
 from txmux.version import __version__
 
+for _encoding in ("ascii", "charmap", "idna", "latin-1"):
+    codecs.lookup(_encoding)  # imported now: later, its user may be unable to read Python's files
 _TO_CONNECT = 5.0  # seconds
 _LONGEST_HEAD = 1 << 16  # bytes before the body: interim answers, the status line and all headers
 _LONGEST_REASON = 200

@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+# Signing imports the backend, when the user of the process may be unable to read Python's files.
+import cryptography.hazmat.backends.openssl.backend  # noqa: F401
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -23,6 +23,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from socket import SOCK_DGRAM
 from typing import Any
 
@@ -171,6 +172,7 @@ class Supervisor:
         if rules.acme_names:
             from txmux.serving.acme.folder import make_first  # noqa: PLC0415 - OpenSSL takes a while
 
+            import_module("txmux.serving.acme.renewal")  # as long as there is a way back
             make_first(rules, owner, time.time())
         terminations = Terminations(self._reactor)
         terminations.read_certificates(rules)

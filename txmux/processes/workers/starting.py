@@ -272,6 +272,9 @@ def modules_for(rules: Rules) -> Iterator[str]:
         yield from ("txmux.net.tls.store", "txmux.net.tls.termination")
     if rules.acme_names:
         yield "txmux.net.tls.challenge"
+    store = rules.settings.shared_limits
+    if store is not None:
+        yield "twisted.internet.ssl" if store.tls else "twisted.internet.endpoints"
     if any(one.tls is not None for one in rules.every_backend()):
         yield "txmux.backends.connect.tls"
     if any(one.transport is Transport.UDP for one in rules.listeners):

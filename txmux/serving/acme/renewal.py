@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
@@ -17,11 +17,9 @@ from txmux.errors import MuxError
 from txmux.rules.model import Rules, Settings
 from txmux.serving.acme.authority import Authority, UnusableError
 from txmux.serving.acme.folder import DAMAGED, NO_CERTIFICATE, AcmeFolder, ShownCertificate
+from txmux.serving.acme.shared import SharedCertificates
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.sources import Source
-
-if TYPE_CHECKING:
-    from txmux.serving.acme.shared import SharedCertificates
 
 _AT_ONCE = 4  # names that are asked for side by side
 
@@ -190,8 +188,6 @@ class Certificates:
             left = self._shared.stop()
             self._shared = None
         if self._shared is None and is_needed and settings.shared_limits is not None:
-            from txmux.serving.acme.shared import SharedCertificates  # noqa: PLC0415 - few machines share
-
             self._shared = SharedCertificates(
                 self._reactor, settings.shared_limits, place[1], self._now
             )
