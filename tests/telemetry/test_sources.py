@@ -78,6 +78,7 @@ class SourceTests(SynchronousTestCase):
 
     def test_steady_source_ignores_short_changes(self) -> None:
         source = self.make(steady=5)
+        source.answered()
         for _ in range(3):  # it flaps
             source.failed("slow")
             self.clock.advance(1)
@@ -92,6 +93,14 @@ class SourceTests(SynchronousTestCase):
         self.clock.advance(1)
         source.answered()
         self.assertEqual((source.up, len(self.lines())), (True, 1))
+
+    def test_steady_source_that_never_answered_is_down_after_two_failures(self) -> None:
+        source = self.make(steady=5)
+        for is_up in (True, False):
+            source.failed("refused")
+            self.assertEqual(source.state().up, is_up)
+        source.answered()
+        self.assertEqual((source.state().up, self.lines()), (True, []))
 
     def test_worst_process_counts_and_is_logged_once(self) -> None:
         sources = [self.make(logs=False) for _ in range(3)]

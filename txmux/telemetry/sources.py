@@ -161,9 +161,16 @@ class Source:
         is_silent = bool(self._open) and not self._failures
         age = None if self._answered_at is None else now - self._answered_at
         overdue = failing >= _OVERDUE and (is_sure or is_silent)
+        never = self._answered_at is None and self._failures > 1
         why = self.why or ("no answer yet" if overdue else "")
         return SourceState(
-            self.name, self.up and not overdue, age, failing, overdue, why, self.effect
+            self.name,
+            self.up and not overdue and not never,
+            age,
+            failing,
+            overdue,
+            why,
+            self.effect,
         )
 
 
