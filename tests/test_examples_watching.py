@@ -65,20 +65,13 @@ class AlertTests(TestCase):
         quoted = json.dumps(series)
         return "\n".join(
             [
-                f"rule_files: [{_ALERTS}]",
-                "evaluation_interval: 1m",
-                "tests:",
-                "  - interval: 1m",
-                "    input_series:",
-                f"      - {{series: {quoted}, values: '{value}x20'}}",
+                f"rule_files: [{_ALERTS}]", "evaluation_interval: 1m", "tests:", "  - interval: 1m",
+                "    input_series:", f"      - {{series: {quoted}, values: '{value}x20'}}",
                 "      - {series: txmux_max_descriptors, values: '100x20'}",
-                "    promql_expr_test:",
-                f"      - expr: {json.dumps(expression)}",
-                "        eval_time: 15m",
-                f"        exp_samples: [{{value: {count}}}]",
-                "",
+                "    promql_expr_test:", f"      - expr: {json.dumps(expression)}",
+                "        eval_time: 15m", f"        exp_samples: [{{value: {count}}}]", "",
             ]
-        )
+        )  # fmt: skip
 
     def test_metrics_exist(self) -> None:
         self.assertEqual(metrics_in(_ALERTS.read_text()) - told(), set())

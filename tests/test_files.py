@@ -166,16 +166,10 @@ class ReadTest(SynchronousTestCase):
     def test_secret_is_one_printable_line(self) -> None:
         file = make_folder(self) / "secret"
         for content, secret in (
-            (b"a0-_~\n", "a0-_~"),
-            (b"two words", "two words"),
-            (b"a\r\n", "a"),
-            (b"", ""),
-            (b"\n", ""),
-            (b"a\nb\n", ""),
-            (b"a\0", ""),
-            ("a\N{EURO SIGN}".encode(), ""),
+            (b"a0-_~\n", "a0-_~"), (b"two words", "two words"), (b"a\r\n", "a"), (b"", ""),
+            (b"\n", ""), (b"a\nb\n", ""), (b"a\0", ""), ("a\N{EURO SIGN}".encode(), ""),
             (b"\xff", ""),
-        ):
+        ):  # fmt: skip
             file.write_bytes(content)
             self.assertEqual(read_secret(file), secret, content)
 

@@ -167,19 +167,11 @@ class LeakTest(MuxTestCase):
         self.assertEqual(
             set(counted),
             {
-                "done",
-                "client-gone",
-                "client-reset",
-                "server-reset",
-                "silent",
-                "no-route",
-                "connect-refused",
-                "connect-timeout",
-                "idle-timeout",
-                "half-close-timeout",
+                "done", "client-gone", "client-reset", "server-reset", "silent", "no-route",
+                "connect-refused", "connect-timeout", "idle-timeout", "half-close-timeout",
                 "max-duration",
             },
-        )
+        )  # fmt: skip
 
     def assert_no_more(self, before: dict[str, int]) -> None:
         """Compare with what there was before; an earlier test may have left something that is gone by now."""

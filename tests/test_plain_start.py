@@ -29,15 +29,8 @@ backend = 127.0.0.1:{server}
 """
 
 _PACKAGES = {
-    "attr",
-    "attrs",
-    "constantly",
-    "incremental",
-    "twisted",
-    "txmux",
-    "typing_extensions",
-    "zope",
-}
+    "attr", "attrs", "constantly", "incremental", "twisted", "txmux", "typing_extensions", "zope",
+}  # fmt: skip
 """All that may be imported beside the standard library: Twisted, attrs, zope.interface, and what these need themselves."""
 
 _OF_TESTS = {"$coverage", "coverage", "setproctitle", "sitecustomize"}

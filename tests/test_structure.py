@@ -12,15 +12,8 @@ import txmux
 PACKAGE = Path(txmux.__file__).parent
 
 PURE = (
-    "convert",
-    "detection",
-    "errors",
-    "interfaces",
-    "matchers",
-    "rules",
-    "tcp/answers.py",
-    "wire",
-)
+    "convert", "detection", "errors", "interfaces", "matchers", "rules", "tcp/answers.py", "wire",
+)  # fmt: skip
 """Rooms, and single files of others, without sockets, clocks and reactors."""
 
 IMPURE_BUT = {

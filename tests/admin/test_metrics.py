@@ -37,34 +37,15 @@ server = 127.0.0.1:1 down
 
 NAMES = frozenset(
     {
-        "connections_total",
-        "connections_active",
-        "connections_undecided",
-        "connections_ended_total",
-        "route_matches_total",
-        "bytes_total",
-        "detect_seconds_bucket",
-        "connect_seconds_bucket",
-        "duration_seconds_bucket",
-        "detect_bytes_bucket",
-        "backend_connections_active",
-        "backend_connect_failures_total",
-        "backend_server_up",
-        "backend_server_weight",
-        "backend_clients_held",
-        "limit_refused_total",
-        "sources_tracked",
-        "relay_spliced_bytes_total",
-        "worker_restarts_total",
-        "open_descriptors",
-        "max_descriptors",
-        "reload_success",
-        "reload_timestamp_seconds",
-        "generations",
-        "build_info",
-        "rules_info",
+        "connections_total", "connections_active", "connections_undecided",
+        "connections_ended_total", "route_matches_total", "bytes_total", "detect_seconds_bucket",
+        "connect_seconds_bucket", "duration_seconds_bucket", "detect_bytes_bucket",
+        "backend_connections_active", "backend_connect_failures_total", "backend_server_up",
+        "backend_server_weight", "backend_clients_held", "limit_refused_total", "sources_tracked",
+        "relay_spliced_bytes_total", "worker_restarts_total", "open_descriptors", "max_descriptors",
+        "reload_success", "reload_timestamp_seconds", "generations", "build_info", "rules_info",
     }
-)
+)  # fmt: skip
 """Those that every service has, as the reference lists them; others need a check or a certificate."""
 
 

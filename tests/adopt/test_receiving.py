@@ -16,16 +16,10 @@ from txmux.adopt.receiving import HandedOver, NotGivenError, read, receive
 from txmux.net.sockets.handoff import MOST
 
 MESSAGE: dict[str, Any] = {
-    "version": 1,
-    "id": "5a9d7143-3",
-    "time": 1750000000.5,
-    "listener": "public",
-    "route": "ssh",
-    "client": ["192.0.2.1", 40000],
-    "local": ["2001:db8::1", 443],
-    "facts": {"software": "OpenSSH_9.2p1"},
-    "later": "more",
-}
+    "version": 1, "id": "5a9d7143-3", "time": 1750000000.5, "listener": "public", "route": "ssh",
+    "client": ["192.0.2.1", 40000], "local": ["2001:db8::1", 443],
+    "facts": {"software": "OpenSSH_9.2p1"}, "later": "more",
+}  # fmt: skip
 TOLD = HandedOver(
     "5a9d7143-3",
     1750000000.5,

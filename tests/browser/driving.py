@@ -25,16 +25,11 @@ from tests.interop.children import PATIENCE, eventually
 from tests.programs import require_program
 
 _OPTIONS = (
-    "--headless=new",
-    "--no-first-run",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--hide-scrollbars",
+    "--headless=new", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage",
+    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
     # Nothing is asked outside, whatever a page wants.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
+)  # fmt: skip
 _SHOW = """
 document.querySelector(arguments[0])?.scrollIntoView({block: "center", behavior: "instant"})
 """

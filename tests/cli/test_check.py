@@ -230,16 +230,10 @@ class ProgramTests(CheckTestCase):
         started = []
         with os.fdopen(write, "wb") as pipe:
             for arguments in (
-                ("--help",),
-                ("check", "--help"),
-                ("check", good),
-                ("check", "--json", good),
-                ("convert", str(other)),
-                ("explain", good, "--text", "x"),
-                ("fmt", "--check", good),
-                ("fmt", "-"),
-                ("matchers",),
-            ):
+                ("--help",), ("check", "--help"), ("check", good), ("check", "--json", good),
+                ("convert", str(other)), ("explain", good, "--text", "x"), ("fmt", "--check", good),
+                ("fmt", "-"), ("matchers",),
+            ):  # fmt: skip
                 child = subprocess.Popen(
                     [sys.executable, "-m", "txmux", *arguments],
                     cwd=package,

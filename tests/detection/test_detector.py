@@ -204,31 +204,16 @@ class FactsTest(SynchronousTestCase):
 
 
 SAMPLES = [
-    b"SSH-2.0-OpenSSH_9.2p1\r\n",
-    b"GET /api/x HTTP/1.1\r\nHost: www.example.com\r\n\r\nbody",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"OPTIONS rtsp://x RTSP/1.0\r\n\r\n",
-    b"*1\r\n$4\r\nPING\r\n",
-    b"PING\r\n",
-    b"GET key\r\n",
-    bytes.fromhex("16030100050100000100"),
+    b"SSH-2.0-OpenSSH_9.2p1\r\n", b"GET /api/x HTTP/1.1\r\nHost: www.example.com\r\n\r\nbody",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"OPTIONS rtsp://x RTSP/1.0\r\n\r\n",
+    b"*1\r\n$4\r\nPING\r\n", b"PING\r\n", b"GET key\r\n", bytes.fromhex("16030100050100000100"),
     b"\x00\x01\x02\x03",
-]
+]  # fmt: skip
 LINES = [
-    "ssh",
-    "ssh software=OpenSSH*",
-    "not ssh",
-    "http",
-    "http host=*.example.com path=/api/*",
-    "not http method=GET",
-    "tls",
-    "tls sni=*.example.com",
-    "redis",
-    "payload offset=2 text=H-",
-    "payload hex=0001 mask=00ff",
-    r"regex pattern=[A-Z]+\ (?:foo|/api)",
-    "any",
-]
+    "ssh", "ssh software=OpenSSH*", "not ssh", "http", "http host=*.example.com path=/api/*",
+    "not http method=GET", "tls", "tls sni=*.example.com", "redis", "payload offset=2 text=H-",
+    "payload hex=0001 mask=00ff", r"regex pattern=[A-Z]+\ (?:foo|/api)", "any",
+]  # fmt: skip
 
 
 class SegmentationTest(SynchronousTestCase):

@@ -23,18 +23,11 @@ def hello(name: str) -> bytes:
 class FirstByteTest(SynchronousTestCase):
     def test_left_out_only_if_no_line_can_begin_so(self) -> None:
         for lines, byte, can in [
-            ("ssh", b"S", True),
-            ("ssh", b"G", False),
-            (["ssh", "http"], b"G", True),
-            ("not ssh", b"G", True),
-            ("any", b"\0", True),
-            ("payload offset=1 text=x", b"G", True),
-            ("payload hex=40 mask=c0", b"G", True),
-            ("payload hex=80 mask=c0", b"G", False),
-            ("regex pattern=[^G]", b"G", False),
-            ("redis", b"p", True),
-            ("tls", b"\x16", True),
-        ]:
+            ("ssh", b"S", True), ("ssh", b"G", False), (["ssh", "http"], b"G", True),
+            ("not ssh", b"G", True), ("any", b"\0", True), ("payload offset=1 text=x", b"G", True),
+            ("payload hex=40 mask=c0", b"G", True), ("payload hex=80 mask=c0", b"G", False),
+            ("regex pattern=[^G]", b"G", False), ("redis", b"p", True), ("tls", b"\x16", True),
+        ]:  # fmt: skip
             first = first_bytes(route(lines, "close"))
             self.assertEqual(first is None or byte[0] in first, can, lines)
 

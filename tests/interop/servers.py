@@ -75,16 +75,11 @@ def start_sshd(folder: Path, port: int | None = None, address: str = "127.0.0.1"
     known_hosts = folder / "known_hosts"
     known_hosts.write_text(f"behind-txmux {(folder / 'host.pub').read_text()}")
     settings = {
-        "BatchMode": "yes",
-        "HostKeyAlias": "behind-txmux",
-        "IdentitiesOnly": "yes",
-        "IdentityAgent": "none",
-        "IdentityFile": folder / "user",
-        "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes",
-        "User": pwd.getpwuid(os.geteuid()).pw_name,
-        "UserKnownHostsFile": known_hosts,
-    }
+        "BatchMode": "yes", "HostKeyAlias": "behind-txmux", "IdentitiesOnly": "yes",
+        "IdentityAgent": "none", "IdentityFile": folder / "user",
+        "GlobalKnownHostsFile": "/dev/null", "StrictHostKeyChecking": "yes",
+        "User": pwd.getpwuid(os.geteuid()).pw_name, "UserKnownHostsFile": known_hosts,
+    }  # fmt: skip
     options = ("-F", "none", *(f"-o{name}={value}" for name, value in settings.items()))
     return SshServer(child, port, options)
 
@@ -296,14 +291,9 @@ def _as_nobody(folder: Path) -> tuple[str, ...]:
 
 def restart_postgres(folder: Path, port: int, **more: str | Path) -> Child:
     settings = {
-        "port": port,
-        "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": "",
-        "fsync": "off",
-        "log_connections": "on",
-        "log_disconnections": "on",
-        **more,
-    }
+        "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
+        "fsync": "off", "log_connections": "on", "log_disconnections": "on", **more,
+    }  # fmt: skip
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     command = _command(_as_nobody(folder), "postgres", "-D", folder / "data", *options)
     child = Child(*command)

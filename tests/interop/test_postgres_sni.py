@@ -73,15 +73,9 @@ class PsqlTests(InteropTestCase):
 
     def address(self, host: str, **settings: object) -> str:
         all_settings = {
-            "host": host,
-            "hostaddr": "127.0.0.1",
-            "port": self.mux.port,
-            "user": "postgres",
-            "password": "secret",
-            "dbname": "postgres",
-            "connect_timeout": 180,
-            **settings,
-        }
+            "host": host, "hostaddr": "127.0.0.1", "port": self.mux.port, "user": "postgres",
+            "password": "secret", "dbname": "postgres", "connect_timeout": 180, **settings,
+        }  # fmt: skip
         return " ".join(f"{name}={value}" for name, value in all_settings.items())
 
     def psql(self, host: str, **settings: object) -> subprocess.CompletedProcess[bytes]:

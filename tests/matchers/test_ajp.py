@@ -8,15 +8,10 @@ SAMPLES = (
 )
 DECIDED_AT = (13, 5, 13)
 REFUSED = (
-    (b"\x12\1", 2),
-    (bytes.fromhex("12340000"), 4),
-    (bytes.fromhex("1234fffd"), 4),
-    (bytes.fromhex("12340001 02"), 5),
-    (bytes.fromhex("12340002 0a"), 5),
-    (bytes.fromhex("123400b8 0200"), 6),
-    (bytes.fromhex("123400b8 021c"), 6),
-    (bytes.fromhex("123400b8 0202 0009"), 8),
-    (bytes.fromhex("123400b8 0202 0008") + b"RTSP", 9),
+    (b"\x12\1", 2), (bytes.fromhex("12340000"), 4), (bytes.fromhex("1234fffd"), 4),
+    (bytes.fromhex("12340001 02"), 5), (bytes.fromhex("12340002 0a"), 5),
+    (bytes.fromhex("123400b8 0200"), 6), (bytes.fromhex("123400b8 021c"), 6),
+    (bytes.fromhex("123400b8 0202 0009"), 8), (bytes.fromhex("123400b8 0202 0008") + b"RTSP", 9),
     # From the container to the server.
     (b"AB\0\1\x09", 1),
-)
+)  # fmt: skip

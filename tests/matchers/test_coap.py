@@ -18,18 +18,11 @@ SAMPLES = (
 DECIDED_AT = (3, 3, 3, 4)
 REFUSED = (
     # A token, a length of two bytes, and no options or one byte of them.
-    (b"\x51", 1),
-    (b"\xe0", 1),
-    (b"\x00\xe1", 1),
-    (b"\x10\xe1\x40", 1),
+    (b"\x51", 1), (b"\xe0", 1), (b"\x00\xe1", 1), (b"\x10\xe1\x40", 1),
     # A request, and a length that is too short.
-    (b"\x50\x01", 2),
-    (b"\x50\xe1\x20", 3),
-    (b"\x50\xe1\x25", 3),
-    (b"\x50\xe1\x41", 3),
-    (b"\x20\xe1\x22", 3),
-    (b"PUT / HTTP/1.1", 2),
-)
+    (b"\x50\x01", 2), (b"\x50\xe1\x20", 3), (b"\x50\xe1\x25", 3), (b"\x50\xe1\x41", 3),
+    (b"\x20\xe1\x22", 3), (b"PUT / HTTP/1.1", 2),
+)  # fmt: skip
 # The version, the kind, the code and all options count.
 MATCHED_DATAGRAMS = (
     bytes.fromhex("4001 0001"),

@@ -24,16 +24,11 @@ _TAKES_ALL = {"random", "any"}
 
 # The labels of streams that nothing took when they were collected, and the matchers that came later.
 _CAME_LATER = {
-    "unclaimed:AJP": "ajp",
-    "unclaimed:ajp13": "ajp",
-    "unclaimed:FastCGI": "fastcgi",
-    "unclaimed:JSON-RPC": "jsonrpc",
-    "unclaimed:Mining": "jsonrpc",
-    "unclaimed:Zabbix": "zabbix",
-    "unclaimed:dcerpc": "dcerpc",
-    "unclaimed:dnp3": "dnp3",
+    "unclaimed:AJP": "ajp", "unclaimed:ajp13": "ajp", "unclaimed:FastCGI": "fastcgi",
+    "unclaimed:JSON-RPC": "jsonrpc", "unclaimed:Mining": "jsonrpc", "unclaimed:Zabbix": "zabbix",
+    "unclaimed:dcerpc": "dcerpc", "unclaimed:dnp3": "dnp3",
     "unclaimed:elasticsearch": "elasticsearch",
-}
+}  # fmt: skip
 _GRPC = "suricata-verify@10a45e4b:tests/http2-errorcode/input.pcap"
 """Where the HTTP/2 is gRPC, which its label does not say: its content-type does."""
 

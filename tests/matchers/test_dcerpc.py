@@ -13,18 +13,11 @@ SAMPLES = (
 )
 DECIDED_AT = 10
 REFUSED = (
-    (b"\4", 1),
-    (b"\5\2", 2),
-    (bytes.fromhex("050000"), 3),
-    (bytes.fromhex("05000e"), 3),
-    (bytes.fromhex("05000b01"), 4),
-    (bytes.fromhex("05000b83"), 4),
-    (bytes.fromhex("05000b0320"), 5),
-    (bytes.fromhex("05000b031004"), 6),
-    (bytes.fromhex("05000b03100001"), 7),
-    (bytes.fromhex("05000b03100000004700"), 10),
+    (b"\4", 1), (b"\5\2", 2), (bytes.fromhex("050000"), 3), (bytes.fromhex("05000e"), 3),
+    (bytes.fromhex("05000b01"), 4), (bytes.fromhex("05000b83"), 4),
+    (bytes.fromhex("05000b0320"), 5), (bytes.fromhex("05000b031004"), 6),
+    (bytes.fromhex("05000b03100001"), 7), (bytes.fromhex("05000b03100000004700"), 10),
     (bytes.fromhex("05000b03000000000047"), 10),
     # SOCKS 5, and Cassandra 5.
-    (bytes.fromhex("050100"), 3),
-    (bytes.fromhex("0500000005"), 3),
-)
+    (bytes.fromhex("050100"), 3), (bytes.fromhex("0500000005"), 3),
+)  # fmt: skip

@@ -126,19 +126,12 @@ RECORD = b"\1x\xc0\x0c" + bytes.fromhex("0001 0001 00000e10 0004 7f000001")
 # All records are passed over, and nothing is left.
 MATCHED_DATAGRAMS = (*(sample[2:] for sample in SAMPLES[:-1]), UPDATE + RECORD)
 REFUSED_DATAGRAMS = (
-    PLAIN[:-1],
-    PLAIN + b"\0",
-    PLAIN[:2] + b"\x81\x80" + PLAIN[4:],
-    PLAIN[:4] + b"\0\0" + PLAIN[6:],
-    PLAIN[:10] + b"\0\1" + PLAIN[12:],
-    DATAGRAMS[0] + b"\0",
-    DATAGRAMS[0][:-13] + b"\xff" + DATAGRAMS[0][-12:],
-    UPDATE + b"\x40" + RECORD,
-    UPDATE + RECORD[:-1],
-    UPDATE[:8] + b"\1\1" + UPDATE[10:] + RECORD * 257,
-    PLAIN[:12] + b"\xc0\x0c" + PLAIN[-4:],
-    b"\0\1",
-)
+    PLAIN[:-1], PLAIN + b"\0", PLAIN[:2] + b"\x81\x80" + PLAIN[4:], PLAIN[:4] + b"\0\0" + PLAIN[6:],
+    PLAIN[:10] + b"\0\1" + PLAIN[12:], DATAGRAMS[0] + b"\0",
+    DATAGRAMS[0][:-13] + b"\xff" + DATAGRAMS[0][-12:], UPDATE + b"\x40" + RECORD,
+    UPDATE + RECORD[:-1], UPDATE[:8] + b"\1\1" + UPDATE[10:] + RECORD * 257,
+    PLAIN[:12] + b"\xc0\x0c" + PLAIN[-4:], b"\0\1",
+)  # fmt: skip
 
 
 def named(name: bytes) -> bytes:

@@ -9,16 +9,11 @@ SAMPLES = (
 DECIDED_AT = (28, 24, 24)
 DATAGRAMS = SAMPLES[1:]
 REFUSED = (
-    (b"POST", 1),
-    (b"e ", 2),
+    (b"POST", 1), (b"e ", 2),
     # A session that has been registered, and data in it.
-    (bytes.fromhex("6f00"), 1),
-    (bytes.fromhex("6500 0000"), 3),
-    (bytes.fromhex("6300 0400"), 3),
-    (bytes.fromhex("6500 0400 01"), 5),
-    (bytes.fromhex("6500 0400 00000000 01"), 9),
-    (SAMPLES[0][:20] + b"\1", 21),
-    (SAMPLES[0][:24] + b"\2", 25),
-)
+    (bytes.fromhex("6f00"), 1), (bytes.fromhex("6500 0000"), 3), (bytes.fromhex("6300 0400"), 3),
+    (bytes.fromhex("6500 0400 01"), 5), (bytes.fromhex("6500 0400 00000000 01"), 9),
+    (SAMPLES[0][:20] + b"\1", 21), (SAMPLES[0][:24] + b"\2", 25),
+)  # fmt: skip
 # A device is asked by datagrams, too.
 REFUSED_DATAGRAMS = (DATAGRAMS[0][:23], b"c")

@@ -22,16 +22,10 @@ NAME_ME = 1 << 33
 
 # Made by hand after the protocol's description; the 64 flags are those of Erlang/OTP 25 (erts 13.2).
 SAMPLES = (
-    new_name(OTP_25, b"a@example"),
-    new_name(OTP_25 | NAME_ME, b"example"),
-    framed(b"n" + bytes.fromhex("0005 00077fbd") + b"b@192.0.2.1"),
-    alive(b"rabbit"),
-    framed(b"z" + b"rabbit"),
-    framed(b"n"),
-    framed(b"d"),
-    framed(b"k"),
-    framed(b"s" + b"rabbit"),
-)
+    new_name(OTP_25, b"a@example"), new_name(OTP_25 | NAME_ME, b"example"),
+    framed(b"n" + bytes.fromhex("0005 00077fbd") + b"b@192.0.2.1"), alive(b"rabbit"),
+    framed(b"z" + b"rabbit"), framed(b"n"), framed(b"d"), framed(b"k"), framed(b"s" + b"rabbit"),
+)  # fmt: skip
 MATCHED = (
     # The end of the name decides, whatever follows it.
     *((sample, len(sample)) for sample in SAMPLES[:3]),
@@ -63,13 +57,8 @@ REFUSED = (
     *(
         (bytes.fromhex(data), at)
         for data, at in (
-            ("0800", 1),
-            ("0000", 2),
-            ("000f 4e", 3),
-            ("0007 6e", 3),
-            ("0404 6e", 3),
-            ("0015 6e 0006", 5),
-            ("0012 4e 0000000d07df7fbd 6553f2a1 0004", 17),
+            ("0800", 1), ("0000", 2), ("000f 4e", 3), ("0007 6e", 3), ("0404 6e", 3),
+            ("0015 6e 0006", 5), ("0012 4e 0000000d07df7fbd 6553f2a1 0004", 17),
         )
     ),
     # The byte that breaks a request is a no.
@@ -95,4 +84,4 @@ REFUSED = (
             ("00a1 0000 01000000", 3),
         )
     ),
-)
+)  # fmt: skip

@@ -22,18 +22,10 @@ DECIDED_AT = (20, 20, 21, 23)
 MATCHED = ((b"1FFFgit-upload-pack /", 20),)
 REFUSED = (
     # Another length, another command, and a command that is longer than the packet are a no.
-    (b"2000git-upload-pack /", 1),
-    (b"0014git-upload-pack ", 4),
-    (b"0000", 3),
-    (b"00g0", 3),
-    (b"0 node 17", 2),
-    (b"0046git-upload-pack\0/", 20),
-    (b"0046git-shell /", 9),
-    (b"0046hello", 5),
-    (b"0016git-upload-archive /", 22),
-    (b"12 <13>", 3),
-    (b"\x30\x0c\x02\x01\x01", 2),
-)
+    (b"2000git-upload-pack /", 1), (b"0014git-upload-pack ", 4), (b"0000", 3), (b"00g0", 3),
+    (b"0 node 17", 2), (b"0046git-upload-pack\0/", 20), (b"0046git-shell /", 9), (b"0046hello", 5),
+    (b"0016git-upload-archive /", 22), (b"12 <13>", 3), (b"\x30\x0c\x02\x01\x01", 2),
+)  # fmt: skip
 NO_HOST = [
     (pkt_line(text), at)
     for text, at in (

@@ -9,11 +9,6 @@ SAMPLES = (
 )
 DECIDED_AT = 5
 REFUSED = (
-    (b"MSH|", 1),
-    (b"\x0bPID|", 2),
-    (b"\x0bMSA|", 4),
-    (b"\x0bMSHA", 5),
-    (b"\x0bMSH9", 5),
-    (b"\x0bMSH ", 5),
-    (b"\x0bMSH\r", 5),
-)
+    (b"MSH|", 1), (b"\x0bPID|", 2), (b"\x0bMSA|", 4), (b"\x0bMSHA", 5), (b"\x0bMSH9", 5),
+    (b"\x0bMSH ", 5), (b"\x0bMSH\r", 5),
+)  # fmt: skip

@@ -56,16 +56,10 @@ VERDICTS = (
 KEYS = tuple(
     ("host=a", data, name)
     for data, name in (
-        (b"P", None),
-        (PREFACE, None),
-        (NAMED[:-1], None),
-        (NAMED, "www.example.com"),
-        (NAMELESS, ""),
-        (PREFACE + h2.PING, ""),
-        (REQUEST, "www.example.com"),
-        (b"POTS", ""),
+        (b"P", None), (PREFACE, None), (NAMED[:-1], None), (NAMED, "www.example.com"),
+        (NAMELESS, ""), (PREFACE + h2.PING, ""), (REQUEST, "www.example.com"), (b"POTS", ""),
     )
-)
+)  # fmt: skip
 
 
 class OptionTests(SynchronousTestCase):

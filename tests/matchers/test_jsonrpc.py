@@ -18,17 +18,8 @@ MATCHED = (
     (BEGUN + b'[[[1,"a"]]],"method":"', len(BEGUN) + 22),
 )
 REFUSED = (
-    (b"GET", 1),
-    (b"[1", 2),
-    (b"{1", 2),
-    (b"{}", 2),
-    (b"{x", 2),
-    (b'{"method":1}', 12),
-    (b'{"jsonrpc":2}', 13),
-    (b'{"id":1}', 8),
-    (b'{"id" 1', 7),
-    (b'{"id":"a\n', 9),
-    (BEGUN + b"[[[[", len(BEGUN) + 4),
-    (b'{"version":"1.1","host":"a"}', 28),
-)
+    (b"GET", 1), (b"[1", 2), (b"{1", 2), (b"{}", 2), (b"{x", 2), (b'{"method":1}', 12),
+    (b'{"jsonrpc":2}', 13), (b'{"id":1}', 8), (b'{"id" 1', 7), (b'{"id":"a\n', 9),
+    (BEGUN + b"[[[[", len(BEGUN) + 4), (b'{"version":"1.1","host":"a"}', 28),
+)  # fmt: skip
 UNDECIDED = (BEGUN + b'[{"method":"login"',)

@@ -55,11 +55,6 @@ REFUSED = (
 FIRST = DATAGRAMS[0]
 # Over UDP the lengths agree with that of the datagram, and there is none in front.
 REFUSED_DATAGRAMS = (
-    FIRST[:-1],
-    FIRST + b"\0",
-    SAMPLES[0],
-    b"\x6b" + FIRST[1:],
-    FIRST[:15] + b"\x0c" + FIRST[16:],
-    FIRST.replace(b"\xa1\3\2\1\5", b"\xa1\3\2\1\4"),
-    FIRST[:6],
-)
+    FIRST[:-1], FIRST + b"\0", SAMPLES[0], b"\x6b" + FIRST[1:], FIRST[:15] + b"\x0c" + FIRST[16:],
+    FIRST.replace(b"\xa1\3\2\1\5", b"\xa1\3\2\1\4"), FIRST[:6],
+)  # fmt: skip

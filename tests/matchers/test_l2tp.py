@@ -12,16 +12,10 @@ DATAGRAMS = (
 FIRST = DATAGRAMS[0]
 # The first request, whole.
 REFUSED_DATAGRAMS = (
-    FIRST[:-1],
-    FIRST + b"\0",
+    FIRST[:-1], FIRST + b"\0",
     # Another message, a tunnel that is there, data, reserved bits, and an attribute that is too short.
-    FIRST[:19] + b"\2" + FIRST[20:],
-    FIRST[:5] + b"\1" + FIRST[6:],
-    b"\x02" + FIRST[1:],
-    FIRST[:1] + b"\x01" + FIRST[2:],
-    FIRST[:20] + b"\x84" + FIRST[21:],
-    FIRST[:20] + b"\x80\x04" + FIRST[22:],
-    FIRST[:12],
-    b"\xc8",
-)
+    FIRST[:19] + b"\2" + FIRST[20:], FIRST[:5] + b"\1" + FIRST[6:], b"\x02" + FIRST[1:],
+    FIRST[:1] + b"\x01" + FIRST[2:], FIRST[:20] + b"\x84" + FIRST[21:],
+    FIRST[:20] + b"\x80\x04" + FIRST[22:], FIRST[:12], b"\xc8",
+)  # fmt: skip
 DATAGRAM_FACTS = (("", FIRST, {"version": "2"}), ("", DATAGRAMS[1], {"version": "3"}))

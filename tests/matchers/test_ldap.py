@@ -38,36 +38,19 @@ DATAGRAMS = (
 DECIDED_AT = (7, 15, 7, 12, 7)
 REFUSED = (
     # The first byte that is off is a no.
-    (b"\x31", 1),
-    (b"\x30\x80", 2),
-    (b"\x30\x85", 2),
-    (b"\x30\x04", 2),
-    (b"\x30\x84\x01", 3),
-    (b"\x30\x82\x00\x04", 4),
-    (b"\x30\x0c\x04", 3),
-    (b"\x30\x0c\x02\x05", 4),
-    (b"\x30\x0c\x02\x00", 4),
-    (b"\x30\x0c\x02\x01\x00", 5),
-    (b"\x30\x0c\x02\x01\x80", 5),
-    (b"\x30\x0c\x02\x01\x01\x61", 6),
-    (b"\x30\x0c\x02\x01\x01\x60\x08", 7),
-    (b"\x30\x0c\x02\x01\x01\x60\x81\x07", 8),
-    (b"\x30\x05\x02\x04\x00\x00\x00\x01\x60\x00", 10),
+    (b"\x31", 1), (b"\x30\x80", 2), (b"\x30\x85", 2), (b"\x30\x04", 2), (b"\x30\x84\x01", 3),
+    (b"\x30\x82\x00\x04", 4), (b"\x30\x0c\x04", 3), (b"\x30\x0c\x02\x05", 4),
+    (b"\x30\x0c\x02\x00", 4), (b"\x30\x0c\x02\x01\x00", 5), (b"\x30\x0c\x02\x01\x80", 5),
+    (b"\x30\x0c\x02\x01\x01\x61", 6), (b"\x30\x0c\x02\x01\x01\x60\x08", 7),
+    (b"\x30\x0c\x02\x01\x01\x60\x81\x07", 8), (b"\x30\x05\x02\x04\x00\x00\x00\x01\x60\x00", 10),
     # tinc, git, SNMP and digits begin alike.
-    (b"0 name 17.7\n", 3),
-    (b"0032git-upload-pack /a", 3),
-    (b"\x30\x26\x02\x01\x01\x04\x06public", 6),
-    (b"\x30\x26\x02\x01\x00\x04\x06public", 5),
+    (b"0 name 17.7\n", 3), (b"0032git-upload-pack /a", 3),
+    (b"\x30\x26\x02\x01\x01\x04\x06public", 6), (b"\x30\x26\x02\x01\x00\x04\x06public", 5),
     (b"\x30\x3a\x02\x01\x03\x30\x0f", 6),
-)
+)  # fmt: skip
 FIRST, SECOND, _ = DATAGRAMS
 # Over UDP it is a search, whole, and nothing comes behind it.
 REFUSED_DATAGRAMS = (
-    FIRST[:-1],
-    FIRST + b"\0",
-    BIND,
-    START_TLS,
-    SECOND[:5] + b"\x04" + SECOND[6:],
-    SECOND[:6] + b"\x7f" + SECOND[7:],
-    SECOND[:3],
-)
+    FIRST[:-1], FIRST + b"\0", BIND, START_TLS, SECOND[:5] + b"\x04" + SECOND[6:],
+    SECOND[:6] + b"\x7f" + SECOND[7:], SECOND[:3],
+)  # fmt: skip

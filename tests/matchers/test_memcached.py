@@ -38,17 +38,12 @@ SAMPLES = (
 
 MATCHED = (
     # The blank or the end of the line behind the arguments that have to be there is a match.
-    (b"get a\r\n", 7),
-    (b"get a\n", 6),
-    (b"get a b", 6),
-    (b"set a 0 0 5\r\n", 13),
-    (b"set a 0 0 5 noreply\r\n", 12),
-    (b"incr a 1\r\n", 10),
-    (b"stats\r\n", 7),
+    (b"get a\r\n", 7), (b"get a\n", 6), (b"get a b", 6), (b"set a 0 0 5\r\n", 13),
+    (b"set a 0 0 5 noreply\r\n", 12), (b"incr a 1\r\n", 10), (b"stats\r\n", 7),
     (b"get " + b"k" * 250 + b"\r\n", 256),
     # The length of the body is a match.
     *((sample, 12) for sample in SAMPLES[-5:]),
-)
+)  # fmt: skip
 GOOD, KEY, NUMBER = b"\x80\x00\x00\x05\x00", b"\x00\x05", bytes(3)
 REFUSED = (
     # The first byte that is off is a no.

@@ -54,17 +54,12 @@ DECIDED_AT = (9, 9, 11, 10, 9, 11, 9, 9)
 MATCHED = ((b"\x10\xff\xff\xff\x7f\x00\x06MQIsdp\x83\xff", 14),)
 REFUSED = (
     # The first byte off the grammar is a no.
-    (b"\x11\x18\x00\x04MQTT\x04", 1),
-    (b"\x10\x0b\x00\x04MQTT\x04", 2),
-    (b"\x10\x80\x00\x00\x04MQTT\x04", 3),
-    (b"\x10\xff\xff\xff\xff\x01", 5),
-    (b"\x10\x18\x01\x04MQTT\x04", 3),
-    (b"\x10\x18\x00\x05MQTT\x04", 4),
-    (b"\x10\x18\x00\x04mqtt\x04", 5),
-    (b"\x10\x18\x00\x04MQTT\x03", 9),
-    (b"\x10\x18\x00\x04MQTT\x06", 9),
-    (b"\x10\x18\x00\x06MQIsdp\x04", 11),
-)
+    (b"\x11\x18\x00\x04MQTT\x04", 1), (b"\x10\x0b\x00\x04MQTT\x04", 2),
+    (b"\x10\x80\x00\x00\x04MQTT\x04", 3), (b"\x10\xff\xff\xff\xff\x01", 5),
+    (b"\x10\x18\x01\x04MQTT\x04", 3), (b"\x10\x18\x00\x05MQTT\x04", 4),
+    (b"\x10\x18\x00\x04mqtt\x04", 5), (b"\x10\x18\x00\x04MQTT\x03", 9),
+    (b"\x10\x18\x00\x04MQTT\x06", 9), (b"\x10\x18\x00\x06MQIsdp\x04", 11),
+)  # fmt: skip
 UNICODE = connect("zähler".encode())
 SHORT = connect(version=5, properties=b"\0" * 9)
 VERDICTS = (
@@ -86,18 +81,13 @@ VERDICTS = (
     *(
         ("client_id=*", data, NO, at)
         for data, at in (
-            (connect(flags=3), 10),
-            (connect(b"a\xff"), 16),
-            (connect(b"a\0"), 16),
-            (CURL[:12] + b"\x00\x0d", 14),
-            (CURL[:12] + b"\x01", 13),
-            (SHORT[:12] + b"\x7f", 13),
-            (SHORT[:12] + b"\xff\xff\xff\xff", 16),
-            (SHORT[:12] + b"\x80\x00", 14),
+            (connect(flags=3), 10), (connect(b"a\xff"), 16), (connect(b"a\0"), 16),
+            (CURL[:12] + b"\x00\x0d", 14), (CURL[:12] + b"\x01", 13), (SHORT[:12] + b"\x7f", 13),
+            (SHORT[:12] + b"\xff\xff\xff\xff", 16), (SHORT[:12] + b"\x80\x00", 14),
         )
     ),
     ("client_id=*", connect(name=b"MQIsdp", version=3, flags=3), MATCH),
-)
+)  # fmt: skip
 TRIED = ("client_id=*", "client_id=sensor*,curl????????")
 UNUSABLE = (("client_id=a,,b", "client_id: "),)
 FACTS: Facts = (

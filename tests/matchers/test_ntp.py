@@ -26,17 +26,12 @@ MATCHED_DATAGRAMS = (
     b"\x23\x00\xf9" + bytes(45),
 )
 REFUSED_DATAGRAMS = (
-    DATAGRAMS[1][:-1],
-    DATAGRAMS[1] + b"\0",
-    DATAGRAMS[1] + bytes(12),
-    DATAGRAMS[1] + b"\1\4\0\x12" + bytes(14),
-    DATAGRAMS[1] + b"\1\4\xff\xfc" + bytes(64),
+    DATAGRAMS[1][:-1], DATAGRAMS[1] + b"\0", DATAGRAMS[1] + bytes(12),
+    DATAGRAMS[1] + b"\1\4\0\x12" + bytes(14), DATAGRAMS[1] + b"\1\4\xff\xfc" + bytes(64),
     # Version 0 and 5, other modes, and what no client has.
     *(bytes([first]) + bytes(47) for first in (0x03, 0x2B, 0x21, 0x22, 0x24, 0x26)),
-    b"\x23\x11" + bytes(46),
-    b"\x23\0\x12" + bytes(45),
-    b"\x23\0\xf8" + bytes(45),
-)
+    b"\x23\x11" + bytes(46), b"\x23\0\x12" + bytes(45), b"\x23\0\xf8" + bytes(45),
+)  # fmt: skip
 DATAGRAM_FACTS = tuple(
     ("", datagram, {"version": version}) for datagram, version in zip(DATAGRAMS, "443", strict=True)
 )

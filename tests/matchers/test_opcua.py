@@ -9,13 +9,6 @@ SAMPLES = (
 )
 DECIDED_AT = 12
 REFUSED = (
-    (b"HELO example.com", 4),
-    (b"HELF\x1f\0", 6),
-    (b"HELF\x21\x10", 6),
-    (b"HELF\0\x11", 6),
-    (b"HELF\x40\0\1", 7),
-    (b"HELF\x40\0\0\0\1", 9),
-    (b"RHEF", 1),
-    (b"OPNF", 1),
-    (b"ACKF", 1),
-)
+    (b"HELO example.com", 4), (b"HELF\x1f\0", 6), (b"HELF\x21\x10", 6), (b"HELF\0\x11", 6),
+    (b"HELF\x40\0\1", 7), (b"HELF\x40\0\0\0\1", 9), (b"RHEF", 1), (b"OPNF", 1), (b"ACKF", 1),
+)  # fmt: skip

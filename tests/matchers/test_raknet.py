@@ -15,16 +15,10 @@ DATAGRAMS = (
 # Each has the magic number in its place.
 MATCHED_DATAGRAMS = (b"\5" + MAGIC + b"\6",)
 REFUSED_DATAGRAMS = (
-    DATAGRAMS[0][:-1],
-    DATAGRAMS[0] + b"\0",
-    b"\3" + DATAGRAMS[0][1:],
-    b"\1" + MAGIC + bytes(16),
-    DATAGRAMS[3][:100] + b"\1" + DATAGRAMS[3][101:],
-    b"\5" + MAGIC,
-    b"\6" + MAGIC + bytes(16),
-    b"\7" + MAGIC + bytes(16),
-    b"\x84\0\0\0\x40\0\x90\0\0\0\x09",
-)
+    DATAGRAMS[0][:-1], DATAGRAMS[0] + b"\0", b"\3" + DATAGRAMS[0][1:], b"\1" + MAGIC + bytes(16),
+    DATAGRAMS[3][:100] + b"\1" + DATAGRAMS[3][101:], b"\5" + MAGIC, b"\6" + MAGIC + bytes(16),
+    b"\7" + MAGIC + bytes(16), b"\x84\0\0\0\x40\0\x90\0\0\0\x09",
+)  # fmt: skip
 # The version is learnt where it is told.
 DATAGRAM_FACTS: Facts = (
     ("", DATAGRAMS[2], {}),

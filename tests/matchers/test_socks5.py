@@ -16,16 +16,10 @@ MATCHED = (
 )
 REFUSED = (
     # No methods, too many, unknown ones and the same one again are a no.
-    (b"\x04\x01", 1),
-    (b"\x05\x00", 2),
-    (b"\x05\x0d", 2),
-    (b"\x05\x01\x04", 3),
-    (b"\x05\x02\x00\x0a", 4),
-    (b"\x05\x01\xff", 3),
-    (b"\x05\x02\x00\x00", 4),
+    (b"\x04\x01", 1), (b"\x05\x00", 2), (b"\x05\x0d", 2), (b"\x05\x01\x04", 3),
+    (b"\x05\x02\x00\x0a", 4), (b"\x05\x01\xff", 3), (b"\x05\x02\x00\x00", 4),
     # Requests of Cassandra's version 5, with and without the flag of a beta version.
-    (bytes.fromhex("05 00 0000 05 00000000"), 2),
-    (bytes.fromhex("05 10 0000 05 00000000"), 2),
+    (bytes.fromhex("05 00 0000 05 00000000"), 2), (bytes.fromhex("05 10 0000 05 00000000"), 2),
     # DNP3.
     (bytes.fromhex("0564 05c9"), 2),
-)
+)  # fmt: skip

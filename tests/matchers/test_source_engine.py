@@ -18,12 +18,7 @@ MATCHED_DATAGRAMS = (
     b"\xff\xff\xff\xffgetchallenge\n",
 )
 REFUSED_DATAGRAMS = (
-    DATAGRAMS[0][:-1],
-    DATAGRAMS[0] + b"\0",
-    b"\xfe" + DATAGRAMS[0][1:],
-    b"\xff\xff\xff\xffU\xff\xff",
-    b"\xff\xff\xff\xffI\x11name\0",
-    b"\xff\xff\xff\xffgetstatus\n",
-    b"\xff\xff\xff\xff",
-    b"\xff",
-)
+    DATAGRAMS[0][:-1], DATAGRAMS[0] + b"\0", b"\xfe" + DATAGRAMS[0][1:],
+    b"\xff\xff\xff\xffU\xff\xff", b"\xff\xff\xff\xffI\x11name\0", b"\xff\xff\xff\xffgetstatus\n",
+    b"\xff\xff\xff\xff", b"\xff",
+)  # fmt: skip

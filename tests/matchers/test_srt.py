@@ -14,15 +14,9 @@ DATAGRAMS = (
 FIRST = DATAGRAMS[0]
 # The first packet, whole.
 REFUSED_DATAGRAMS = (
-    FIRST[:-1],
-    FIRST + b"\0",
-    b"\x80\x02" + FIRST[2:],
-    FIRST[:15] + b"\1" + FIRST[16:],
-    FIRST[:19] + b"\6" + FIRST[20:],
-    FIRST[:30] + b"\0\0" + FIRST[32:],
+    FIRST[:-1], FIRST + b"\0", b"\x80\x02" + FIRST[2:], FIRST[:15] + b"\1" + FIRST[16:],
+    FIRST[:19] + b"\6" + FIRST[20:], FIRST[:30] + b"\0\0" + FIRST[32:],
     FIRST[:39] + b"\2" + FIRST[40:],
     # With the server's cookie it is the second one.
-    FIRST[:44] + b"abcd" + FIRST[48:],
-    FIRST[:36] + b"\xff" * 4 + FIRST[40:],
-    b"\x80",
-)
+    FIRST[:44] + b"abcd" + FIRST[48:], FIRST[:36] + b"\xff" * 4 + FIRST[40:], b"\x80",
+)  # fmt: skip

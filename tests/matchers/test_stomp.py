@@ -11,11 +11,6 @@ DECIDED_AT = tuple(sample.index(b"\n") + 1 for sample in SAMPLES)
 MATCHED = ((b"CONNECT\r\n", 9),)
 REFUSED = (
     # The first other byte is a no, as with HTTP.
-    (b"CONNECT example.com:443 HTTP/1.1\r\n", 8),
-    (b"CONNECTED\n", 8),
-    (b"SEND\n", 2),
-    (b"SSH-2.0-OpenSSH\r\n", 2),
-    (b"STOMP\r\r", 7),
-    (b"connect\n", 1),
-    (b"\nCONNECT\n", 1),
-)
+    (b"CONNECT example.com:443 HTTP/1.1\r\n", 8), (b"CONNECTED\n", 8), (b"SEND\n", 2),
+    (b"SSH-2.0-OpenSSH\r\n", 2), (b"STOMP\r\r", 7), (b"connect\n", 1), (b"\nCONNECT\n", 1),
+)  # fmt: skip

@@ -99,67 +99,34 @@ REFUSED = (
     *(
         (bytes.fromhex(data), at)
         for data, at in (
-            ("0101", 2),
-            ("0011", 2),
-            ("0000", 2),
-            ("0002", 2),
-            ("0001 0002", 4),
-            ("0001 10", 3),
-            ("0013", 2),
-            ("0001 0000 2113", 6),
-            ("0001 0000 2112a443", 8),
+            ("0101", 2), ("0011", 2), ("0000", 2), ("0002", 2), ("0001 0002", 4), ("0001 10", 3),
+            ("0013", 2), ("0001 0000 2113", 6), ("0001 0000 2112a443", 8),
         )
     ),
     # Others that begin with a zero are a no.
     *(
         (bytes.fromhex(data), at)
         for data, at in (
-            ("00000008 04d2162f", 2),
-            ("00010012 00040000", 4),
-            ("00016e", 3),
-            ("000e38", 2),
-            ("003038", 3),
-            ("001d 1234 0100", 2),
-            ("0020 1234 0100", 3),
-            ("0020 0001 0100", 5),
+            ("00000008 04d2162f", 2), ("00010012 00040000", 4), ("00016e", 3), ("000e38", 2),
+            ("003038", 3), ("001d 1234 0100", 2), ("0020 1234 0100", 3), ("0020 0001 0100", 5),
             ("00000054 fe534d42", 2),
         )
     ),
-)
+)  # fmt: skip
 # Lengths fit, and a fingerprint is right.
 MATCHED_DATAGRAMS = (
-    ICE,
-    request(0x11),
-    request(0x16, (0x13, b"data"), (0x12, bytes(8))),
-    request(0x200),
-    CHANNEL,
-    CHANNEL + bytes(3),
-    GTP[0][:7] + b"\1" + GTP[0][8:],
-    GTP[0][:10] + b"\2" + GTP[0][11:],
-)
+    ICE, request(0x11), request(0x16, (0x13, b"data"), (0x12, bytes(8))), request(0x200), CHANNEL,
+    CHANNEL + bytes(3), GTP[0][:7] + b"\1" + GTP[0][8:], GTP[0][:10] + b"\2" + GTP[0][11:],
+)  # fmt: skip
 REFUSED_DATAGRAMS = (
-    ICE[:-1],
-    ICE + b"\0",
-    ICE[:-1] + bytes([ICE[-1] ^ 1]),
-    request(1, (6, b"a7Xq:Zk3v"))[:-4],
-    request(0x101),
-    request(0x111),
-    b"\x80" + ICE[1:],
-    request(1).replace(b"\x21\x12", b"\x21\x13"),
+    ICE[:-1], ICE + b"\0", ICE[:-1] + bytes([ICE[-1] ^ 1]), request(1, (6, b"a7Xq:Zk3v"))[:-4],
+    request(0x101), request(0x111), b"\x80" + ICE[1:], request(1).replace(b"\x21\x12", b"\x21\x13"),
     request(3, (3, b"abcd")).replace(b"\x21\x12", b"\x21\x13"),
     request(1, (0x20, b"abcd")).replace(b"\x21\x12", b"\x21\x13"),
-    request(1, *((0x8022, b"") for _ in range(65))),
-    CHANNEL[:-1],
-    CHANNEL + bytes(4),
-    b"\x50" + CHANNEL[1:],
-    b"\x40\0\0\0",
-    b"\0",
-    *GTP,
-    DATAGRAMS[-1][:-1],
-    DATAGRAMS[-2][:-1],
-    DATAGRAMS[-3][:-1],
-    DATAGRAMS[-1].replace(b"\x01\x01\0\x14", b"\x01\x02\0\x14"),
-)
+    request(1, *((0x8022, b"") for _ in range(65))), CHANNEL[:-1], CHANNEL + bytes(4),
+    b"\x50" + CHANNEL[1:], b"\x40\0\0\0", b"\0", *GTP, DATAGRAMS[-1][:-1], DATAGRAMS[-2][:-1],
+    DATAGRAMS[-3][:-1], DATAGRAMS[-1].replace(b"\x01\x01\0\x14", b"\x01\x02\0\x14"),
+)  # fmt: skip
 FRAMED = len(ICE).to_bytes(2, "big") + ICE
 NO_USERNAME = request(1, (0x24, b"abcd"))
 # Methods have names; others are numbers. The user name leads a call to its media server.

@@ -51,15 +51,10 @@ REFUSED = (
 FIRST = DATAGRAMS[0]
 # There is no mark, and what proves who calls has to fit.
 REFUSED_DATAGRAMS = (
-    NFS,
-    FIRST[:7] + b"\1" + FIRST[8:],
-    FIRST[:11] + b"\3" + FIRST[12:],
-    FIRST[:12] + bytes(4) + FIRST[16:],
-    FIRST[:27] + b"\4" + FIRST[28:],
-    FIRST[:31] + b"\xff" + FIRST[32:],
-    FIRST[:35] + b"\1" + FIRST[36:],
-    FIRST[:39],
-)
+    NFS, FIRST[:7] + b"\1" + FIRST[8:], FIRST[:11] + b"\3" + FIRST[12:],
+    FIRST[:12] + bytes(4) + FIRST[16:], FIRST[:27] + b"\4" + FIRST[28:],
+    FIRST[:31] + b"\xff" + FIRST[32:], FIRST[:35] + b"\1" + FIRST[36:], FIRST[:39],
+)  # fmt: skip
 OTHER = NFS[:16] + (100_011).to_bytes(4, "big")
 # Programs that are wanted match, by name or number; others are a no.
 VERDICTS = (

@@ -26,23 +26,13 @@ MATCHED = (
 )
 REFUSED = (
     # They are 0 to 191, without leading zeros.
-    (b"<192>", 4),
-    (b"<200>", 4),
-    (b"<00>", 3),
-    (b"<>", 2),
-    (b"<1 >", 3),
+    (b"<192>", 4), (b"<200>", 4), (b"<00>", 3), (b"<>", 2), (b"<1 >", 3),
     # They have at most six digits, no leading zero, and one blank behind them.
-    (b"0 <13>", 1),
-    (b"1234567 <13>", 7),
-    (b"95<13>", 3),
-    (b"95  <13>", 4),
-    (b"95 13", 4),
+    (b"0 <13>", 1), (b"1234567 <13>", 7), (b"95<13>", 3), (b"95  <13>", 4), (b"95 13", 4),
     # XML, Git and tinc begin with the same bytes.
-    (b"<?xml version='1.0'?>", 2),
-    (b"<stream:stream", 2),
-    (b"0046git-upload-pack /", 1),
+    (b"<?xml version='1.0'?>", 2), (b"<stream:stream", 2), (b"0046git-upload-pack /", 1),
     (b"0 node 17.7\n", 1),
-)
+)  # fmt: skip
 # The priority is in front.
 MATCHED_DATAGRAMS = (b"<0>x", b"<191>")
 REFUSED_DATAGRAMS = (b"<192>x", b"<01>x", b"<>", b"<1", b"5 <13>a", b"13>a", b"<")

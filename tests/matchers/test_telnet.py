@@ -13,12 +13,7 @@ REFUSED = (
     *(
         (bytes.fromhex(data), at)
         for data, at in (
-            ("fefb", 1),
-            ("fffc01", 2),
-            ("fffe01", 2),
-            ("fffa18", 2),
-            ("fff4", 2),
-            ("fffb32", 3),
+            ("fefb", 1), ("fffc01", 2), ("fffe01", 2), ("fffa18", 2), ("fff4", 2), ("fffb32", 3),
             ("fffd8d", 3),
         )
     ),
@@ -26,4 +21,4 @@ REFUSED = (
     (bytes.fromhex("ff 0000000000000001 7f"), 2),
     ("1".encode("utf-16"), 2),
     (bytes.fromhex("fffb9064"), 3),
-)
+)  # fmt: skip

@@ -12,17 +12,10 @@ DATAGRAMS = (
 # A name, a mode and pairs of options fill the datagram.
 MATCHED_DATAGRAMS = (b"\0\1/srv/tftp/\xc3\xa9 x.bin\0OcTeT\0", b"\0\2someone\0mail\0")
 REFUSED_DATAGRAMS = (
-    b"\0\3\0\1data",
-    b"\0\1\0octet\0",
-    b"\0\1name\0octet",
-    b"\0\1name\0binary\0",
-    b"\0\1na\nme\0octet\0",
-    b"\0\1name\0octet\0blksize\0",
-    b"\0\1" + b"a" * 256 + b"\0octet\0",
-    b"\0\1name\0octet\0" + b"a\0b\0" * 17,
-    b"\1\1name\0octet\0",
-    b"\0",
-)
+    b"\0\3\0\1data", b"\0\1\0octet\0", b"\0\1name\0octet", b"\0\1name\0binary\0",
+    b"\0\1na\nme\0octet\0", b"\0\1name\0octet\0blksize\0", b"\0\1" + b"a" * 256 + b"\0octet\0",
+    b"\0\1name\0octet\0" + b"a\0b\0" * 17, b"\1\1name\0octet\0", b"\0",
+)  # fmt: skip
 DATAGRAM_FACTS = tuple(
     ("", datagram, {"path": path})
     for datagram, path in zip(DATAGRAMS, ("pxelinux.0", "foo.bin", "up.txt"), strict=True)

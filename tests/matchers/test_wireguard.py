@@ -46,16 +46,9 @@ MATCHED_DATAGRAMS = (
     b"\4" + DATA[1:16] + bytes(16),  # a keepalive
 )
 REFUSED_DATAGRAMS = (
-    DATAGRAMS[0][:-1],
-    DATAGRAMS[0] + b"\0",
-    b"\0" + DATAGRAMS[0][1:],
-    b"\5" + DATAGRAMS[0][1:],
-    reserved(DATAGRAMS[0]),
-    DATA + b"\0",
-    DATA[:16],
-    DATA[:14] + b"\1" + DATA[15:],
-    b"\1",
-)
+    DATAGRAMS[0][:-1], DATAGRAMS[0] + b"\0", b"\0" + DATAGRAMS[0][1:], b"\5" + DATAGRAMS[0][1:],
+    reserved(DATAGRAMS[0]), DATA + b"\0", DATA[:16], DATA[:14] + b"\1" + DATA[15:], b"\1",
+)  # fmt: skip
 
 
 def changed(at: int) -> bytes:

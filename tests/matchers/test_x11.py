@@ -14,13 +14,8 @@ MATCHED = (
 )
 REFUSED = (
     # Another byte order, another version, and a version in the other byte order are a no.
-    (b"L", 1),
-    (b"l\x00\x00\x0b", 3),
-    (b"l\x00\x0a", 3),
-    (b"B\x00\x0b\x00", 3),
-    (b"l\x00\x0b\x00\x01", 5),
-    (b"B\x00\x00\x0b\x00\x01", 6),
+    (b"L", 1), (b"l\x00\x00\x0b", 3), (b"l\x00\x0a", 3), (b"B\x00\x0b\x00", 3),
+    (b"l\x00\x0b\x00\x01", 5), (b"B\x00\x00\x0b\x00\x01", 6),
     # Text is no X11.
-    (b"lkf2mztq5xyh3abc7nop4rstu6vwdegijlkq\0", 3),
-    (b"BREW / HTTP/1.1\r\n", 3),
-)
+    (b"lkf2mztq5xyh3abc7nop4rstu6vwdegijlkq\0", 3), (b"BREW / HTTP/1.1\r\n", 3),
+)  # fmt: skip

@@ -85,16 +85,10 @@ class StartingTests(SynchronousTestCase):
         self.assert_refused(short, self.socket.fileno())
         known = self.told["limits"]
         for change in (
-            {"columns": 1},
-            {"columns": 10**30},
-            {"size": 10**30},
-            {"size": 8},
-            {"rows": {"a": -8}},
-            {"rows": {"a": known["size"]}},
-            {"rows": {"a": known["rows"]["a"] + 1}},
-            {"tables": {"a": known["size"] - 8}},
-            {"tables": {"a": 0}},
-        ):
+            {"columns": 1}, {"columns": 10**30}, {"size": 10**30}, {"size": 8}, {"rows": {"a": -8}},
+            {"rows": {"a": known["size"]}}, {"rows": {"a": known["rows"]["a"] + 1}},
+            {"tables": {"a": known["size"] - 8}}, {"tables": {"a": 0}},
+        ):  # fmt: skip
             limits = {**known, **change}
             self.assert_refused(self.limits.descriptor, self.socket.fileno(), limits=limits)
         opened = self.opened(

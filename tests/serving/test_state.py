@@ -10,14 +10,9 @@ from txmux.serving.state import build_state, found_by_checks, merged, restore_so
 
 def told(state: str = "up", target: str = "a:1", **more: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {
-        "why": state,
-        "age": None,
-        "credit": 0,
-        "failed": [],
-        "out": 0.0,
-        "contrary": 0,
+        "why": state, "age": None, "credit": 0, "failed": [], "out": 0.0, "contrary": 0,
         "connections": 0,
-    }
+    }  # fmt: skip
     return {"backend": "b", "server": "a:1", "target": target, "state": state, **plain, **more}
 
 

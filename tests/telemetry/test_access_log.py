@@ -26,23 +26,9 @@ from txmux.telemetry.access_log import (
 from txmux.telemetry.record import ConnectionRecord
 
 KEYS = [
-    "time",
-    "id",
-    "listener",
-    "client",
-    "local",
-    "route",
-    "backend",
-    "server",
-    "server_local",
-    "bytes_in",
-    "bytes_out",
-    "detect_ms",
-    "connect_ms",
-    "duration_ms",
-    "reason",
-    "facts",
-]
+    "time", "id", "listener", "client", "local", "route", "backend", "server", "server_local",
+    "bytes_in", "bytes_out", "detect_ms", "connect_ms", "duration_ms", "reason", "facts",
+]  # fmt: skip
 
 
 def a_record(**settings: Any) -> ConnectionRecord:

@@ -40,16 +40,11 @@ class AmountTests(SynchronousTestCase):
         )
         self.assertEqual(
             [
-                compact_duration(59.9),
-                compact_duration(3720),
-                si_number(0),
-                si_number(1234),
-                si_number(5.68e6),
-                si_number(999.7),
-                si_number(7e12),
+                compact_duration(59.9), compact_duration(3720), si_number(0), si_number(1234),
+                si_number(5.68e6), si_number(999.7), si_number(7e12),
             ],
             ["59s", "1h2m", "0", "1.23 k", "5.68 M", "1 k", "7e+03 G"],
-        )
+        )  # fmt: skip
         self.assertEqual(
             [byte_rate(0), byte_rate(333), byte_rate(8010), byte_rate(5.68e6)],
             ["0 B/s", "333 B/s", "8.01 kB/s", "5.68 MB/s"],
@@ -92,14 +87,9 @@ class ServerTests(SynchronousTestCase):
     def test_words_and_order(self) -> None:
         """A server that nothing checks may be up or not; a drained one is down when its checks have failed often enough, as the reason tells."""
         states = {
-            "a": ("up", None),
-            "b": ("up", True),
-            "c": ("drain", True),
-            "d": ("drain", False),
-            "e": ("drain", None),
-            "f": ("ejected", True),
-            "g": ("down", False),
-        }
+            "a": ("up", None), "b": ("up", True), "c": ("drain", True), "d": ("drain", False),
+            "e": ("drain", None), "f": ("ejected", True), "g": ("down", False),
+        }  # fmt: skip
         servers: list[dict[str, Any]] = [
             {"server": name, "state": state, "check": None if ok is None else {"ok": ok}}
             for name, (state, ok) in states.items()

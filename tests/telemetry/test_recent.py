@@ -50,15 +50,9 @@ class BadEndsTests(SynchronousTestCase):
         recent = Recent()
         fields = attrs.asdict(record(1))
         for wrong in (
-            {"time": "now"},
-            {"time": 1e300},
-            {"time": float("nan")},
-            {"duration_ms": float("inf")},
-            {"client": 7},
-            {"facts": {"sni": 1}},
-            {"first": "x"},
-            {"first": 7},
-        ):
+            {"time": "now"}, {"time": 1e300}, {"time": float("nan")}, {"duration_ms": float("inf")},
+            {"client": 7}, {"facts": {"sni": 1}}, {"first": "x"}, {"first": 7},
+        ):  # fmt: skip
             recent.add(1, [json.dumps({**fields, **wrong})])
         recent.add(1, ["", "[]", "{}", "null", "[" * 4000, '{"time":' + "9" * 4000 + "}"])
         self.assertEqual(recent.as_json(), [])

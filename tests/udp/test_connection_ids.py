@@ -67,14 +67,9 @@ class ConnectionIdsTests(SynchronousTestCase):
     def test_other_datagrams_of_the_server_have_no_id(self) -> None:
         ids = ids_of()
         for packet in (
-            answer(version=0),
-            answer(kind=1),
-            answer(destination=b"someone"),
-            answer(bytes(21), version=0x1A2A3A4A),
-            SHORT,
-            b"\xc0",
-            b"",
-        ):
+            answer(version=0), answer(kind=1), answer(destination=b"someone"),
+            answer(bytes(21), version=0x1A2A3A4A), SHORT, b"\xc0", b"",
+        ):  # fmt: skip
             self.assertFalse(ids.learn(packet))
         self.assertEqual((ids.known, ids.served), ((DESTINATION,), None))
 

@@ -50,15 +50,9 @@ _ENDS = {"server_local", "client", "local", "id", "time"}  # of a record that no
 _QUESTION = b"\1\0\0\1\0\0\0\0\0\0\3www\7example\3com\0\0\1\0\1"
 _BINDING = b"\0\1\0\0\x21\x12\xa4\x42" + bytes(12)
 _DATAGRAMS = [
-    *(bytes([first, 7]) + _QUESTION for first in (0, 0x16, 0x70, 0xC3)),
-    _BINDING,
-    FIRST,
-    b"shut",
-    b"",
-    b"\r\n",
-    b"unknown",
-    b"x" * 20_000,
-]
+    *(bytes([first, 7]) + _QUESTION for first in (0, 0x16, 0x70, 0xC3)), _BINDING, FIRST, b"shut",
+    b"", b"\r\n", b"unknown", b"x" * 20_000,
+]  # fmt: skip
 _LISTEN = ["", "max_flows_per_source = 1", "max_flows = 2", "deny = 127.0.0.1", "log = errors"]
 _NAMES = ["", "from = 127.0.0.1", "from = 192.0.2.1", "dry_run = yes", "log = no"]
 _STEPS = st.one_of(

@@ -135,14 +135,9 @@ class FindTests(RoamingTestCase):
         other = b"5" * 8
         path = self.begin("other")
         for packet in (
-            answer(other, kind=3),
-            answer(other, kind=1),
-            answer(other, version=0),
-            answer(other, destination=b"someone"),
-            b"\x41" + other + bytes(30),
-            b"\xc0",
-            b"",
-        ):
+            answer(other, kind=3), answer(other, kind=1), answer(other, version=0),
+            answer(other, destination=b"someone"), b"\x41" + other + bytes(30), b"\xc0", b"",
+        ):  # fmt: skip
             path.from_server(packet)
         self.assertIsNone(self.found(b"\x41" + other + bytes(30)))
 

@@ -158,32 +158,16 @@ class FormTests(SynchronousTestCase):
         first = extensions + 2
         good = records(client_hello(extension(PADDING, b"\0" * 5)))
         for change, at in (
-            ({0: 0x17}, 0),
-            ({1: 0x02}, 1),
-            ({2: 0x05}, 2),
-            ({3: 0x40}, 4),
-            ({3: 0x41}, 3),
-            ({3: 0x00, 4: 0x00}, 4),
-            ({5: 0x02}, 5),
-            ({6: 0x01}, 6),
-            ({7: 0x00, 8: 40}, 8),
-            ({body: 0x02}, body),
-            ({session: 33}, session),
-            ({session: 20}, session),
-            ({ciphers: 0xFF}, ciphers),
-            ({ciphers + 1: 0}, ciphers + 1),
-            ({ciphers + 1: 3}, ciphers + 1),
-            ({ciphers + 1: 14}, ciphers + 1),
-            ({compression: 0}, compression),
-            ({compression: 11}, compression),
-            ({compression: 13}, compression),
-            ({extensions: 1}, extensions),
-            ({extensions + 1: 8}, extensions + 1),
-            ({extensions + 1: 10}, extensions + 1),
-            ({first + 2: 1}, first + 2),
-            ({first + 3: 6}, first + 3),
-            ({first + 3: 4}, first + 3),
-        ):
+            ({0: 0x17}, 0), ({1: 0x02}, 1), ({2: 0x05}, 2), ({3: 0x40}, 4), ({3: 0x41}, 3),
+            ({3: 0x00, 4: 0x00}, 4), ({5: 0x02}, 5), ({6: 0x01}, 6), ({7: 0x00, 8: 40}, 8),
+            ({body: 0x02}, body), ({session: 33}, session), ({session: 20}, session),
+            ({ciphers: 0xFF}, ciphers), ({ciphers + 1: 0}, ciphers + 1),
+            ({ciphers + 1: 3}, ciphers + 1), ({ciphers + 1: 14}, ciphers + 1),
+            ({compression: 0}, compression), ({compression: 11}, compression),
+            ({compression: 13}, compression), ({extensions: 1}, extensions),
+            ({extensions + 1: 8}, extensions + 1), ({extensions + 1: 10}, extensions + 1),
+            ({first + 2: 1}, first + 2), ({first + 3: 6}, first + 3), ({first + 3: 4}, first + 3),
+        ):  # fmt: skip
             bad = bytearray(good)
             for index, value in change.items():
                 bad[index] = value

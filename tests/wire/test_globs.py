@@ -101,15 +101,9 @@ class HostsTests(SynchronousTestCase):
         for name in ("a.example.com", "a.b.example.com"):
             self.assertTrue(hosts("*.example.com").matches(name))
         for name in (
-            "example.com",
-            ".example.com",
-            "a..example.com",
-            ".a.example.com",
-            "\n..example.com",
-            "a.example.com..",
-            "aexample.com",
-            "a.example.com.evil",
-        ):
+            "example.com", ".example.com", "a..example.com", ".a.example.com", "\n..example.com",
+            "a.example.com..", "aexample.com", "a.example.com.evil",
+        ):  # fmt: skip
             self.assertFalse(hosts("*.example.com").matches(name), name)
 
     def test_domain(self) -> None:

@@ -117,17 +117,9 @@ class RefusedTests(SynchronousTestCase):
     def test_form(self) -> None:
         """So do frames with a size or a stream that theirs cannot have."""
         for kind, size, stream in (
-            (SETTINGS, 5, 0),
-            (SETTINGS, 6, 1),
-            (PING, 7, 0),
-            (PING, 8, 1),
-            (WINDOW_UPDATE, 5, 0),
-            (WINDOW_UPDATE, 4, 1),
-            (PRIORITY, 4, 1),
-            (PRIORITY, 5, 0),
-            (1, 9, 0),
-            (1, 9, 2),
-        ):
+            (SETTINGS, 5, 0), (SETTINGS, 6, 1), (PING, 7, 0), (PING, 8, 1), (WINDOW_UPDATE, 5, 0),
+            (WINDOW_UPDATE, 4, 1), (PRIORITY, 4, 1), (PRIORITY, 5, 0), (1, 9, 0), (1, 9, 2),
+        ):  # fmt: skip
             self.check(BEGINNING + h2.frame(kind, bytes(size), stream=stream)[:9])
         self.check(BEGINNING + b"\x00\x40\x01", len(BEGINNING) + 3)
 
@@ -147,19 +139,11 @@ class RefusedTests(SynchronousTestCase):
         """A header section has to be right, of a request, and not too large."""
         entry = b"\x40\x01a" + b"\x7f\x81\x1d" + b"b" * 3840
         for section in (
-            b"",
-            b"\x80",
-            b"\x82\x20",
-            b"\x3f\xff\xff\xff\xff\xff\xff",
-            b"\x20\x3f\xe1\x1f\x20\x82",
-            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
-            b"\x00\x7f",
-            b"\x82\x04\x88\xff\xff",
-            b"\x82" + entry + b"\xbe" * 40,
-            h2.headers((":method", "GET"), (":method", "GET")),
-            h2.headers((":path", "/")),
-            h2.headers((":method", "GET"), ("a", "b"), (":path", "/")),
-        ):
+            b"", b"\x80", b"\x82\x20", b"\x3f\xff\xff\xff\xff\xff\xff", b"\x20\x3f\xe1\x1f\x20\x82",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x00\x7f", b"\x82\x04\x88\xff\xff",
+            b"\x82" + entry + b"\xbe" * 40, h2.headers((":method", "GET"), (":method", "GET")),
+            h2.headers((":path", "/")), h2.headers((":method", "GET"), ("a", "b"), (":path", "/")),
+        ):  # fmt: skip
             self.check(BEGINNING + h2.request(section))
 
     def test_longest(self) -> None:

@@ -107,15 +107,9 @@ class PartTests(SynchronousTestCase):
     def test_protocol(self) -> None:
         """The ends of the first protocol are shown, in hex if one of them is no letter or digit."""
         for protocol, ends in (
-            (b"h2", "h2"),
-            (b"http/1.1", "h1"),
-            (b"x", "xx"),
-            (b"\xab", "ab"),
-            (b"\xab\xcd", "ad"),
-            (b"0\xab", "3b"),
-            (b"01\xab\xcd", "3d"),
-            (b"0\xab\xcd1", "01"),
-        ):
+            (b"h2", "h2"), (b"http/1.1", "h1"), (b"x", "xx"), (b"\xab", "ab"), (b"\xab\xcd", "ad"),
+            (b"0\xab", "3b"), (b"01\xab\xcd", "3d"), (b"0\xab\xcd1", "01"),
+        ):  # fmt: skip
             self.assertEqual(self.beginning(alpn(protocol))[8:], ends)
         self.assertEqual(self.beginning()[8:], "00")
 

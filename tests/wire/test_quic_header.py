@@ -38,14 +38,9 @@ class OpensTests(SynchronousTestCase):
     def test_later_packets(self) -> None:
         """None that belongs to a connection: Handshake packets, short headers, and those of servers."""
         for datagram in (
-            packet(2),
-            packet(3, version=V2),
-            b"\x41".ljust(1200, b"\x55"),
-            SERVER_1,
-            RETRY_1,
-            b"",
+            packet(2), packet(3, version=V2), b"\x41".ljust(1200, b"\x55"), SERVER_1, RETRY_1, b"",
             b"\xc0",
-        ):
+        ):  # fmt: skip
             self.assertFalse(opens_connection(datagram))
 
     def test_lengths(self) -> None:

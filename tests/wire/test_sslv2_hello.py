@@ -40,25 +40,10 @@ class HelloTests(SynchronousTestCase):
     def test_malformed(self) -> None:
         """The byte that rules it out is the one that shows it."""
         for change, at in (
-            ({0: 0x82}, 0),
-            ({1: 27}, 1),
-            ({2: 0}, 2),
-            ({2: 2}, 2),
-            ({3: 1}, 3),
-            ({3: 4}, 3),
-            ({3: 0}, 4),
-            ({4: 5}, 4),
-            ({5: 1}, 5),
-            ({6: 0}, 6),
-            ({6: 20}, 6),
-            ({6: 24}, 6),
-            ({6: 3}, 8),
-            ({7: 1}, 7),
-            ({8: 1}, 8),
-            ({8: 16}, 8),
-            ({9: 1}, 9),
-            ({10: 15}, 10),
-        ):
+            ({0: 0x82}, 0), ({1: 27}, 1), ({2: 0}, 2), ({2: 2}, 2), ({3: 1}, 3), ({3: 4}, 3),
+            ({3: 0}, 4), ({4: 5}, 4), ({5: 1}, 5), ({6: 0}, 6), ({6: 20}, 6), ({6: 24}, 6),
+            ({6: 3}, 8), ({7: 1}, 7), ({8: 1}, 8), ({8: 16}, 8), ({9: 1}, 9), ({10: 15}, 10),
+        ):  # fmt: skip
             bad = bytearray(HELLO)
             for index, value in change.items():
                 bad[index] = value
@@ -77,15 +62,10 @@ class MatcherTests(SynchronousTestCase):
     def test_options(self) -> None:
         """It is a hello without a name, without protocols, without an encrypted one, and without a fingerprint."""
         for options, verdict in (
-            ({"sni": "none"}, MATCH),
-            ({"sni": "a,*"}, NO),
-            ({"alpn": "*"}, NO),
-            ({"version": "1.0"}, MATCH),
-            ({"version": "1.2,1.3"}, NO),
-            ({"ech": "no"}, MATCH),
-            ({"ech": "yes"}, NO),
-            ({"ja4": "*"}, NO),
-        ):
+            ({"sni": "none"}, MATCH), ({"sni": "a,*"}, NO), ({"alpn": "*"}, NO),
+            ({"version": "1.0"}, MATCH), ({"version": "1.2,1.3"}, NO), ({"ech": "no"}, MATCH),
+            ({"ech": "yes"}, NO), ({"ja4": "*"}, NO),
+        ):  # fmt: skip
             self.assertIs(said(HELLO, **options).verdict, verdict, options)
 
     def test_neighbours(self) -> None:

@@ -20,17 +20,11 @@ class MapTests(SynchronousTestCase):
         self.assertEqual(
             [(box.kind, box.name) for box in drawn.boxes],
             [
-                ("listener", "public"),
-                ("listener", "office"),
-                ("backend", "web"),
-                ("server", "10.0.0.2:80"),
-                ("server", "10.0.0.1:80"),
-                ("backend", "db"),
-                ("server", "10.0.0.3:5432"),
-                ("route", "site"),
-                ("route", "sql"),
+                ("listener", "public"), ("listener", "office"), ("backend", "web"),
+                ("server", "10.0.0.2:80"), ("server", "10.0.0.1:80"), ("backend", "db"),
+                ("server", "10.0.0.3:5432"), ("route", "site"), ("route", "sql"),
             ],
-        )
+        )  # fmt: skip
         self.assertEqual(len(drawn.lines), 2 + 1 + 1 + 1)
 
     def test_lines_only_from_listeners_of_its_transport(self) -> None:

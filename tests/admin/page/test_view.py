@@ -252,18 +252,8 @@ class QueryTests(SynchronousTestCase):
 
 
 _HOSTILE = (
-    b"*",
-    b".a",
-    b"~a",
-    b"a,b",
-    b"a path=/",
-    b'"a"',
-    b"a;b",
-    b"$HOME",
-    b"${A}",
-    b"a\\",
-    b"\xe9",
-)
+    b"*", b".a", b"~a", b"a,b", b"a path=/", b'"a"', b"a;b", b"$HOME", b"${A}", b"a\\", b"\xe9",
+)  # fmt: skip
 
 
 class UnrecognisedTests(SynchronousTestCase):

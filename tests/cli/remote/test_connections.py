@@ -6,15 +6,9 @@ from tests.cli.top.answers import CONNECTION
 
 _ONE = {**CONNECTION, "facts": {}}
 _OTHER = {
-    **_ONE,
-    "id": "5f3a-2",
-    "route": None,
-    "server": None,
-    "state": "peeking",
-    "age_ms": 900.0,
-    "bytes_in": 0,
-    "bytes_out": 0,
-}
+    **_ONE, "id": "5f3a-2", "route": None, "server": None, "state": "peeking", "age_ms": 900.0,
+    "bytes_in": 0, "bytes_out": 0,
+}  # fmt: skip
 _SHOWN = """\
 id      client           route  server         state     age       in      out
 5f3a-1  192.0.2.1:50001  site   10.0.0.5:8443  relaying  1 h 2 min  1.23 k  5.68 M
@@ -47,14 +41,9 @@ class ConnectionsTests(RemoteTestCase):
 
     def test_filters_as_options_or_words(self) -> None:
         values = {
-            "listener": "public",
-            "route": "-",
-            "backend": "web",
-            "server": "[2001:db8::1]:443",
-            "client": "192.0.2.0/24",
-            "state": "relaying",
-            "older": "5m",
-        }
+            "listener": "public", "route": "-", "backend": "web", "server": "[2001:db8::1]:443",
+            "client": "192.0.2.0/24", "state": "relaying", "older": "5m",
+        }  # fmt: skip
         options = [word for name, value in values.items() for word in (f"--{name}", value)]
         wanted = {**values, "limit": "1000"}
         self.assertEqual(self.query(*options), wanted)

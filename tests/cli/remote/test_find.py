@@ -86,16 +86,11 @@ class FindTests(RemoteTestCase):
         for endpoint in (server.at, f"unix:{server.at}:mode=660"):
             self.assert_asks(server, "--admin", endpoint, TXMUX_ADMIN="/nowhere/else")
         for endpoint in (
-            f"tcp:{tcp.port}:interface=127.0.0.1",
-            f"tcp:{tcp.port}",
-            f"tcp:{tcp.port}:interface=0.0.0.0",
-            f"tcp:127.0.0.1:{tcp.port}",
-            f"tcp:host=localhost:port={tcp.port}",
-            rf"TCP:{tcp.port}:interface=\:\:ffff\:127.0.0.1",
-            f"127.0.0.1:{tcp.port}",
-            f":{tcp.port}",
-            f"http://127.0.0.1:{tcp.port}/",
-        ):
+            f"tcp:{tcp.port}:interface=127.0.0.1", f"tcp:{tcp.port}",
+            f"tcp:{tcp.port}:interface=0.0.0.0", f"tcp:127.0.0.1:{tcp.port}",
+            f"tcp:host=localhost:port={tcp.port}", rf"TCP:{tcp.port}:interface=\:\:ffff\:127.0.0.1",
+            f"127.0.0.1:{tcp.port}", f":{tcp.port}", f"http://127.0.0.1:{tcp.port}/",
+        ):  # fmt: skip
             self.assert_asks(tcp, "--admin", endpoint)
 
     def test_relative_path(self) -> None:
@@ -107,16 +102,9 @@ class FindTests(RemoteTestCase):
 
     def test_invalid_endpoint_is_wrong_usage_with_an_example(self) -> None:
         for endpoint in (
-            "rules",
-            "unix:",
-            "tcp:",
-            "tcp:0",
-            "tcp:localhost",
-            ":70000",
-            "http://",
-            "systemd:domain=INET:index=0",
-            "https://localhost:9000",
-        ):
+            "rules", "unix:", "tcp:", "tcp:0", "tcp:localhost", ":70000", "http://",
+            "systemd:domain=INET:index=0", "https://localhost:9000",
+        ):  # fmt: skip
             code, out, err = self.ask("reload", "--admin", endpoint)
             self.assertEqual((code, out), (2, ""), endpoint)
             self.assertIn("write for example", err)

@@ -60,14 +60,9 @@ class ScreenTests(SynchronousTestCase):
         for wanted in (
             "connections: 3 active, 1 undecided, 4711 so far, at most 100",
             "192.0.2.1:50001  site   10.0.0.5:8443  relaying  1h2m    0s  1.23 k  5.68 M",
-            "1 connections: 3",
-            "2 routes: 2",
-            "3 servers: 2",
-            "refused, 2s",
-            "4 recent ends: 1",
-            "no-route",
-            "h help  q quit",
-        ):
+            "1 connections: 3", "2 routes: 2", "3 servers: 2", "refused, 2s", "4 recent ends: 1",
+            "no-route", "h help  q quit",
+        ):  # fmt: skip
             self.assertIn(wanted, text)
 
     def test_attention(self) -> None:

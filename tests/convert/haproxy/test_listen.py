@@ -17,18 +17,13 @@ class BindTests(SynchronousTestCase):
 
     def test_forms_of_addresses(self) -> None:
         for bind, endpoint in (
-            (":443", "0.0.0.0:443"),
-            ("*:443", "0.0.0.0:443"),
-            ("192.0.2.1:443", "192.0.2.1:443"),
-            ("ipv4@192.0.2.1:443", "192.0.2.1:443"),
-            (":::443", ":443"),
-            ("[::]:443 v6only", "[::]:443"),
-            (":::443 v4v6", ":443"),
-            ("ipv6@:443 v4v6", ":443"),
+            (":443", "0.0.0.0:443"), ("*:443", "0.0.0.0:443"), ("192.0.2.1:443", "192.0.2.1:443"),
+            ("ipv4@192.0.2.1:443", "192.0.2.1:443"), (":::443", ":443"),
+            ("[::]:443 v6only", "[::]:443"), (":::443 v4v6", ":443"), ("ipv6@:443 v4v6", ":443"),
             ("2001:db8::1:443", "[2001:db8::1]:443"),
             ("/run/x.sock mode 660", "unix:/run/x.sock:mode=660"),
             ("unix@/run/x.sock", "unix:/run/x.sock"),
-        ):
+        ):  # fmt: skip
             self.assertEqual(self.endpoints(f"bind {bind}"), [(endpoint,)])
 
     def test_ipv6_beside_ipv4(self) -> None:
@@ -203,16 +198,9 @@ class BackendTests(SynchronousTestCase):
 
     def test_impossible_servers_are_left_out(self) -> None:
         for server in (
-            "127.0.0.1:http",
-            ":80",
-            "*:80",
-            "0.0.0.0",
-            "[::]:80",
-            "127.0.0.1:1 namespace x",
-            "[::1]:1 socks4 127.0.0.1:2",
-            "127.0.0.1:1 socks4 127.0.0.1:http",
-            "abns@x:1",
-        ):
+            "127.0.0.1:http", ":80", "*:80", "0.0.0.0", "[::]:80", "127.0.0.1:1 namespace x",
+            "[::1]:1 socks4 127.0.0.1:2", "127.0.0.1:1 socks4 127.0.0.1:http", "abns@x:1",
+        ):  # fmt: skip
             found = backend(f"server t {server}")
             self.assertEqual(len(rules_of(found).backends["x"].servers), 1)
             self.assertIn(f"# LOOK: line 6: server t {server}: is left out; ", found.text)

@@ -105,15 +105,9 @@ class TopLevelTests(SynchronousTestCase):
 
     def test_settings_without_counterpart(self) -> None:
         for setting in (
-            "foreground: false;",
-            "numeric: true;",
-            'pidfile: "/x";',
-            'chroot: "/x";',
-            'syslog_facility: "auth";',
-            'logfile: "/x";',
-            "version: true;",
-            'prefix: "x";',
-        ):
+            "foreground: false;", "numeric: true;", 'pidfile: "/x";', 'chroot: "/x";',
+            'syslog_facility: "auth";', 'logfile: "/x";', "version: true;", 'prefix: "x";',
+        ):  # fmt: skip
             found = with_protocols(more=setting)
             self.assertEqual(len(found.warnings), 1, setting)
             self.assertIn(

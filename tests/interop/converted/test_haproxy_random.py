@@ -140,16 +140,10 @@ class RandomTests(InteropTestCase):
 _TLS_COUNT = 8
 _TLS_SEED = 5
 _TLS_TESTS = (
-    "{ ssl_fc_sni a.example }",
-    "{ ssl_fc_sni -m end .example }",
-    "{ ssl_fc_sni b.test a.example }",
-    "{ ssl_fc_alpn h2 }",
-    "{ ssl_fc_alpn http/1.1 }",
-    "{ ssl_fc_has_sni }",
-    "HTTP",
-    "{ req.payload(0,4) -m str SSH- }",
-    "{ src 127.0.0.2 }",
-)
+    "{ ssl_fc_sni a.example }", "{ ssl_fc_sni -m end .example }", "{ ssl_fc_sni b.test a.example }",
+    "{ ssl_fc_alpn h2 }", "{ ssl_fc_alpn http/1.1 }", "{ ssl_fc_has_sni }", "HTTP",
+    "{ req.payload(0,4) -m str SSH- }", "{ src 127.0.0.2 }",
+)  # fmt: skip
 _TLS_CLIENTS = tuple(
     f"tls {hello}{said}{source}"
     for hello in ("a.example ", "c.example alpn=h2,http/1.1 ", "b.test alpn=http/1.1 ", "")

@@ -13,18 +13,9 @@ _DOMAINS = ("example.com", "example.org", "x.example.com")
 _LABELS = ("a", "b", "www", "mail")
 _NAMES = (*(f"{label}.{domain}" for label in _LABELS for domain in _DOMAINS), *_DOMAINS)
 _EXPRESSIONS = (
-    r"~^www\.",
-    r"~\.example\.org$",
-    r"~*^MAIL\.",
-    r"~*^(?<who_is>a|b)\.x\.",
-    "~example",
-    "~^$",
-    "~.",
-    r"~^a\..*\.com$",
-    "~[.]x[.]",
-    r"~^[a-z]+\.example\.(com|org)$",
-    r'"~^b\.|\.org$"',
-)
+    r"~^www\.", r"~\.example\.org$", r"~*^MAIL\.", r"~*^(?<who_is>a|b)\.x\.", "~example", "~^$",
+    "~.", r"~^a\..*\.com$", "~[.]x[.]", r"~^[a-z]+\.example\.(com|org)$", r'"~^b\.|\.org$"',
+)  # fmt: skip
 _VERSIONS = ('""', "TLSv1.2", "TLSv1.3", "~^TLSv1")
 _PROTOCOLS = (r"~\bh2\b", r"~\bhttp/1\.1\b", "acme-tls/1", r'"~(^|,)xmpp-client(,|$)"', '""')
 _TOGETHER = (

@@ -14,21 +14,12 @@ from tests.interop.mux import Mux, Record
 from tests.interop.namespaces import Namespace, cable
 
 _PROGRAMS: dict[str, type[Program]] = {
-    "calls": answering.Calls,
-    "coap": answering.Coap,
-    "dtls": secured.Dtls,
-    "files": answering.Files,
-    "messages": answering.Messages,
-    "ike": tunnels.Ike,
-    "names": answering.Names,
-    "openvpn": tunnels.OpenVpn,
-    "radius": answering.Radius,
-    "snmp": answering.Snmp,
-    "streams": secured.Streams,
-    "time": answering.Time,
-    "turn": secured.Turn,
-    "wireguard": tunnels.WireGuard,
-}
+    "calls": answering.Calls, "coap": answering.Coap, "dtls": secured.Dtls,
+    "files": answering.Files, "messages": answering.Messages, "ike": tunnels.Ike,
+    "names": answering.Names, "openvpn": tunnels.OpenVpn, "radius": answering.Radius,
+    "snmp": answering.Snmp, "streams": secured.Streams, "time": answering.Time,
+    "turn": secured.Turn, "wireguard": tunnels.WireGuard,
+}  # fmt: skip
 
 
 def _works(name: str) -> Callable[[ProgramTests], None]:

@@ -53,22 +53,13 @@ LINES = {
 }
 
 FINE = (
-    "http path=/admin,*.php,?",
-    "http path=~^/api(/.*)?$",
-    "http path=~^/api.*",
-    "http host=192.0.2.1",
-    "http host=[2001:db8::1],xn--bcher-kva.example,a_b.*",
-    "http path=/x$,/a?b,*,/(x)",
-    "http path=~api|/x",
-    "http path=~a?/x",
-    "dns name=0/25.2.0.192.in-addr.arpa",
-    "regex pattern=!x",
-    "payload text=!",
-    "ssh software=~Open.*",
-    "ssh software=OpenSSH_*,Open*,ope*",
-    "tls alpn=h2 sni=~www[.].*",
+    "http path=/admin,*.php,?", "http path=~^/api(/.*)?$", "http path=~^/api.*",
+    "http host=192.0.2.1", "http host=[2001:db8::1],xn--bcher-kva.example,a_b.*",
+    "http path=/x$,/a?b,*,/(x)", "http path=~api|/x", "http path=~a?/x",
+    "dns name=0/25.2.0.192.in-addr.arpa", "regex pattern=!x", "payload text=!",
+    "ssh software=~Open.*", "ssh software=OpenSSH_*,Open*,ope*", "tls alpn=h2 sni=~www[.].*",
     "regex pattern=^abc",
-)
+)  # fmt: skip
 
 
 class PatternTests(SynchronousTestCase):
@@ -201,13 +192,8 @@ class SignatureTests(SynchronousTestCase):
     def test_nothing_is_certain(self) -> None:
         """Of bytes that are all of a signature, of several protocols, of none, words, and other places nothing is said."""
         for line in (
-            "payload text=SSH-",
-            "payload hex=0001",
-            "payload text=HELLO",
-            "payload hex=2a",
-            "payload text=PROTO:1",
-            "payload hex=2a320d0a mask=ffffffff",
-            "payload hex=2a320d0a offset=4",
-            "redis",
-        ):
+            "payload text=SSH-", "payload hex=0001", "payload text=HELLO", "payload hex=2a",
+            "payload text=PROTO:1", "payload hex=2a320d0a mask=ffffffff",
+            "payload hex=2a320d0a offset=4", "redis",
+        ):  # fmt: skip
             self.assertEqual((line, self.found(line)), (line, []))

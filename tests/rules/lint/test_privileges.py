@@ -31,15 +31,9 @@ class LowPortTests(SynchronousTestCase):
 
     def test_low_port(self) -> None:
         for endpoint in (
-            ":443",
-            "127.0.0.1:443",
-            "[::1]:443",
-            "tcp:443",
-            "tcp6:1023:interface=\\:\\:1",
-            "haproxy:tcp:443",
-            "udp:443",
-            "udp:[::1]:53",
-        ):
+            ":443", "127.0.0.1:443", "[::1]:443", "tcp:443", "tcp6:1023:interface=\\:\\:1",
+            "haproxy:tcp:443", "udp:443", "udp:[::1]:53",
+        ):  # fmt: skip
             message = (
                 f"3: warning: [listen a] endpoint: {endpoint!r}: user 1000 may not listen on ports below 1024; "
                 "run as root, with the capability CAP_NET_BIND_SERVICE or with a socket of systemd, or choose "

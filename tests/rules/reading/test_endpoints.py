@@ -34,19 +34,12 @@ class ListeningTests(ReadingTestCase):
 
     def test_endpoint_strings_are_passed_on(self) -> None:
         for text in (
-            "tcp:443",
-            "tcp:0",
-            "tcp:port=443:interface=127.0.0.1:backlog=50",
-            "tcp:443:interface=",
-            r"tcp:443:interface=\:\:1",
-            r"tcp6:443:interface=\:\:",
-            "unix:/run/x.sock",
-            "unix:/run/with blank.sock:mode=660:lockfile=0",
-            "systemd:domain=INET:index=0",
-            "systemd:domain=UNIX:name=web",
-            "ssl:443:privateKey=/does/not/exist.pem",
+            "tcp:443", "tcp:0", "tcp:port=443:interface=127.0.0.1:backlog=50", "tcp:443:interface=",
+            r"tcp:443:interface=\:\:1", r"tcp6:443:interface=\:\:", "unix:/run/x.sock",
+            "unix:/run/with blank.sock:mode=660:lockfile=0", "systemd:domain=INET:index=0",
+            "systemd:domain=UNIX:name=web", "ssl:443:privateKey=/does/not/exist.pem",
             "haproxy:tcp:443",
-        ):
+        ):  # fmt: skip
             self.assertEqual(listening(text), text)
             self.assertIsNone(short_form(text), text)
 
@@ -197,15 +190,8 @@ class BothTests(ReadingTestCase):
 
     def test_ports_of_16_bits(self) -> None:
         for text in (
-            ":65536",
-            ":",
-            ":x",
-            ":-1",
-            "127.0.0.1:99999",
-            "[::1]:",
-            "tcp:70000",
-            "tcp6:x",
-        ):
+            ":65536", ":", ":x", ":-1", "127.0.0.1:99999", "[::1]:", "tcp:70000", "tcp6:x",
+        ):  # fmt: skip
             message = self.complaint(listening, text)
             self.assertIn("must be a whole number from 0 to 65535", message)
         for text in ("web:0", "web:65536", "web:http", "[::1]:x", "www.example.com:", "tcp:web:0"):

@@ -191,19 +191,10 @@ class ExpandTests(ReadingTestCase):
 
     def test_values(self) -> None:
         for text, value in {
-            "a${A}b${A}": "a1b1",
-            "${EMPTY}.": ".",
-            "${A:-2}": "1",
-            "${EMPTY:-2}": "2",
-            "${B:-}": "",
-            "${B:-:443}": ":443",
-            "${B:-a$$b}": "a$b",
-            "${D}": "${A}$$",
-            "$${A}": "${A}",
-            "$$$$": "$$",
-            "^a$": "^a$",
-            "$A $1": "$A $1",
-        }.items():
+            "a${A}b${A}": "a1b1", "${EMPTY}.": ".", "${A:-2}": "1", "${EMPTY:-2}": "2",
+            "${B:-}": "", "${B:-:443}": ":443", "${B:-a$$b}": "a$b", "${D}": "${A}$$",
+            "$${A}": "${A}", "$$$$": "$$", "^a$": "^a$", "$A $1": "$A $1",
+        }.items():  # fmt: skip
             self.assertEqual(self.expanded(text), value, text)
 
     def test_wrong(self) -> None:

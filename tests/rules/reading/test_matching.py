@@ -107,14 +107,9 @@ class ProblemTests(SynchronousTestCase):
     def test_nearest_names_commonest_first(self) -> None:
         known = installed_matchers()
         for name, meant in {
-            "tsl": "'tls'",
-            "htpt": "'http'",
-            "rtp": "'rdp', 'rtmp' or 'rtsp'",
-            "dtl": "'dtls'",
-            "shs": "'ssh'",
-            "rediss2": "'redis'",
-            "sock5": "'socks5'",
-        }.items():
+            "tsl": "'tls'", "htpt": "'http'", "rtp": "'rdp', 'rtmp' or 'rtsp'", "dtl": "'dtls'",
+            "shs": "'ssh'", "rediss2": "'redis'", "sock5": "'socks5'",
+        }.items():  # fmt: skip
             error = self.assertRaises(
                 InvalidValueError,
                 read_alternative,

@@ -179,13 +179,8 @@ class StoreTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         for text in (
-            "10.0.0.9:6379",
-            "redis://",
-            "redis://a/x",
-            "http://a",
-            "unix:",
-            "redis://a:0",
-        ):
+            "10.0.0.9:6379", "redis://", "redis://a/x", "http://a", "unix:", "redis://a:0",
+        ):  # fmt: skip
             with self.assertRaisesRegex(RulesError, "is not the address of a Redis"):
                 read(f"shared_limits = {text}")
         with self.assertRaisesRegex(RulesError, "write it into a file") as caught:

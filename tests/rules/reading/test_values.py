@@ -14,14 +14,9 @@ from txmux.rules.reading import values
 class DurationTests(ReadingTestCase):
     def test_forms(self) -> None:
         for text, seconds in {
-            "250ms": 0.25,
-            "5s": 5.0,
-            "1.5s": 1.5,
-            "10m": 600.0,
-            "1h": 3600.0,
-            "2d": 172800.0,
+            "250ms": 0.25, "5s": 5.0, "1.5s": 1.5, "10m": 600.0, "1h": 3600.0, "2d": 172800.0,
             "0s": 0.0,
-        }.items():
+        }.items():  # fmt: skip
             self.assertEqual(values.duration(text), seconds, text)
 
     def test_unit_is_required(self) -> None:
@@ -35,15 +30,9 @@ class DurationTests(ReadingTestCase):
 
     def test_units_of_others(self) -> None:
         for text, meant in {
-            "5S": "5s",
-            "5 sec": "5s",
-            "1hour": "1h",
-            "2 hrs": "2h",
-            "10min": "10m",
-            "3 days": "3d",
-            "1.5 seconds": "1.5s",
-            "20msec": "20ms",
-        }.items():
+            "5S": "5s", "5 sec": "5s", "1hour": "1h", "2 hrs": "2h", "10min": "10m", "3 days": "3d",
+            "1.5 seconds": "1.5s", "20msec": "20ms",
+        }.items():  # fmt: skip
             message = self.complaint(values.duration, text)
             self.assertTrue(message.endswith(f"; did you mean {meant!r}?"), message)
 

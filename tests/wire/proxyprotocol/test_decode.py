@@ -78,17 +78,12 @@ class AcceptedV2Tests(SynchronousTestCase):
     def test_addresses_that_do_not_count(self) -> None:
         """LOCAL, and families other than TCP over IP, are taken without addresses, and skipped whole."""
         for start, block in (
-            ("20 00", b"junk that is no field"),
-            ("20 11", IPV4_BLOCK),
-            ("20 11", b"short"),
-            ("21 00", b"junk that is no field"),
-            ("21 01", b""),
-            ("21 10", IPV4_BLOCK),
-            ("21 12", IPV4_BLOCK),
-            ("21 22", bytes(36)),
+            ("20 00", b"junk that is no field"), ("20 11", IPV4_BLOCK), ("20 11", b"short"),
+            ("21 00", b"junk that is no field"), ("21 01", b""), ("21 10", IPV4_BLOCK),
+            ("21 12", IPV4_BLOCK), ("21 22", bytes(36)),
             ("21 31", b"/run/source".ljust(108, b"\0") + b"/run/destination".ljust(108, b"\0")),
             ("21 32", bytes(216)),
-        ):
+        ):  # fmt: skip
             with self.subTest(start=start, block=block):
                 encoded = v2(start, block)
                 header = ProxyHeader(Command.LOCAL if start.startswith("20") else Command.PROXY)
@@ -134,68 +129,26 @@ class RefusedTests(SynchronousTestCase):
     def test_neither_version(self) -> None:
         """Other protocols are told by their first bytes."""
         for encoded in (
-            b"G",
-            b"\x16",
-            b"\0",
-            b"p",
-            b"PO",
-            b"PROXY\t",
-            b"PROXY  ",
-            b"PROXY\r",
-            b"PROXY U\r",
-            b"PROXY t",
-            b"PROXY TCP5",
-            b"PROXY TCP44",
-            b"PROXY UD",
-            b"PROXY UNKNOWNS",
-            b"\r\r",
-            b"\r\n\r\n\r",
-            SIGNATURE[:-1] + b"\r",
-        ):
+            b"G", b"\x16", b"\0", b"p", b"PO", b"PROXY\t", b"PROXY  ", b"PROXY\r", b"PROXY U\r",
+            b"PROXY t", b"PROXY TCP5", b"PROXY TCP44", b"PROXY UD", b"PROXY UNKNOWNS", b"\r\r",
+            b"\r\n\r\n\r", SIGNATURE[:-1] + b"\r",
+        ):  # fmt: skip
             self.check(encoded, "must begin with")
 
     def test_v1_addresses(self) -> None:
         """An address must be one, of the family that was named, in its plain form."""
         for start, message in ((b"PROXY TCP4 ", "source"), (b"PROXY TCP4 1.2.3.4 ", "destination")):
             for text in (
-                b" ",
-                b".",
-                b"1..",
-                b"256",
-                b"01",
-                b"1.2.3.4.",
-                b"1.2.3.256",
-                b"1.2.3 ",
-                b"1.2.3. ",
-                b"1.2.3.4/",
-                b"-",
-                b":",
-                b"a",
-                b"\xb2",
-                b"1.2.3.4\t",
-            ):
+                b" ", b".", b"1..", b"256", b"01", b"1.2.3.4.", b"1.2.3.256", b"1.2.3 ", b"1.2.3. ",
+                b"1.2.3.4/", b"-", b":", b"a", b"\xb2", b"1.2.3.4\t",
+            ):  # fmt: skip
                 self.check(start + text, f"the {message} address must be an IPv4")
         for start, message in ((b"PROXY TCP6 ", "source"), (b"PROXY TCP6 :: ", "destination")):
             for text in (
-                b" ",
-                b"1.",
-                b"g",
-                b"12345",
-                b": ",
-                b":1",
-                b":::",
-                b"1::2::",
-                b"1:2:3:4:5:6:7:8:",
-                b"1:2:3:4:5:6:7:8.",
-                b"1:2:3 ",
-                b"1::2:3:4:5:6:7:",
-                b"fe80::1%",
-                b"::1/",
-                b"[",
-                b"::ffff:01.",
-                b"::ffff:1.2.3.4.",
-                b"::ffff:1.2.3 ",
-            ):
+                b" ", b"1.", b"g", b"12345", b": ", b":1", b":::", b"1::2::", b"1:2:3:4:5:6:7:8:",
+                b"1:2:3:4:5:6:7:8.", b"1:2:3 ", b"1::2:3:4:5:6:7:", b"fe80::1%", b"::1/", b"[",
+                b"::ffff:01.", b"::ffff:1.2.3.4.", b"::ffff:1.2.3 ",
+            ):  # fmt: skip
                 self.check(start + text, f"the {message} address must be an IPv6")
 
     def test_v1_ports(self) -> None:
