@@ -14,7 +14,12 @@ from tests.backends.names.resolve_case import NamesTestCase, service
 from tests.interop.children import has_ipv6
 from tests.support.consul import Consul, Instance, instances_in
 from tests.support.folders import make_folder
-from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, next_index
+from txmux.backends.names.consul import (
+    MOST_INSTANCES,
+    InstancesReader,
+    NotConsulError,
+    next_index,
+)
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Resolve
 from txmux.rules.reading.endpoints import server
@@ -459,6 +464,14 @@ class InstancesTests(SynchronousTestCase):
         found = instances_in(_answer(*many), passing=False).addresses
         self.assertEqual(len(found), MOST_INSTANCES)
         self.assertEqual(found, instances_in(_answer(*reversed(many)), passing=False).addresses)
+
+    def test_endless(self) -> None:
+        reader = InstancesReader(passing=False)
+        reader.feed(b"[")
+        part = _answer(*(Instance(80, f"10.0.0.{n}") for n in range(200)))[1:-1] + b","
+        with self.assertRaisesRegex(NotConsulError, "more than 100000"):
+            for _ in range(510):
+                reader.feed(part)
 
     @given(_JSON | st.binary())
     def test_anything(self, said: object) -> None:

@@ -32,6 +32,7 @@ _OK = 200
 _EFFECT = "the instances known so far stay"
 _NOT_ALLOWED = 403
 MOST_INSTANCES = 10_000  # of one service; of more, the same ones are taken each time
+_MOST_READ = 10 * MOST_INSTANCES
 _LONGEST_NAME = 255
 _LONGEST_INDEX = 20  # digits of a number of 64 bits
 _WARNING, _PASSING = "warning", "passing"
@@ -66,6 +67,7 @@ class InstancesReader:
         self._lists = JsonLists(self._take)
         self._found: list[_FoundInstance] = []
         self._named: set[str] = set()
+        self._count = 0
 
     def feed(self, data: bytes) -> None:
         try:
@@ -86,6 +88,9 @@ class InstancesReader:
     def _take(self, name: str, entry: Any) -> None:
         if name:
             raise TypeError(dict.__name__)
+        self._count += 1
+        if self._count > _MOST_READ:
+            raise ValueError(f"there are more than {_MOST_READ}")
         status, order, one = found = _instance(entry)
         if status not in self._accepted or not 0 < one.port < _PORTS_END:
             return
