@@ -1,11 +1,14 @@
 """Flows whose server is the name that their clients ask for."""
 
-from tests.backends.names.nameserver import NameServer, a
-from tests.support.datagrams import Talker
+from twisted.names import dns
+
+from tests.backends.names.nameserver import SILENCE, NameServer, a
+from tests.support.datagrams import Talker, turn
 from tests.udp.test_relaying import LISTEN, FlowCase
 from tests.wire.dtls_builder import dtls_body, hello_datagrams
 from tests.wire.hello_builder import client_hello, extension, server_name
 from tests.wire.quic_builder import crypto, initial
+from txmux.backends.names import cache
 from txmux.udp import flow
 
 _RULES = f"""{LISTEN}
@@ -51,6 +54,18 @@ class NamesTest(FlowCase):
             client.say(piece, self.port)
         await self.server.hears(len(pieces))
         self.assertEqual(self.server.heard, list(pieces))
+
+    async def test_turns_are_those_of_addresses(self) -> None:
+        self.patch(cache, "_MOST_OF_SOURCE", 1)
+        self.dns.fail("dead.test", SILENCE)
+        self.dns.zone |= {"good.test": a("127.0.0.1"), "other.test": a("127.0.0.1")}
+        for name in ("dead.test", "good.test"):
+            Talker.listening(self).say(_quic(name), self.port)
+            while not self.dns.asked["dead.test", dns.A]:
+                await turn()
+        other, data = Talker.listening(self, "127.0.0.2"), _quic("other.test")
+        self.assertEqual(await other.asks(data, self.port), data[:5])
+        self.assertFalse(self.dns.asked["good.test", dns.A])
 
     async def test_reasons(self) -> None:
         for name in ("_REMEMBERED", "_TRIED_AGAIN"):

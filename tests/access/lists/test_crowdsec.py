@@ -104,6 +104,13 @@ class DecisionsTests(SynchronousTestCase):
         self.assertEqual(self.banned(decisions), ["192.0.2.0/24", "198.51.100.1/32"])
         self.assertIn(ip_address("192.0.2.200"), decisions.networks(0))
 
+    def test_no_more_than_200000(self) -> None:
+        reader, part = DecisionsReader(0), json.dumps([decision("192.0.2.1")] * 5000)[1:-1] + ","
+        reader.feed(b'{"deleted": null, "new": [')
+        with self.assertRaisesRegex(ValueError, "more than 200000"):
+            for _ in range(41):
+                reader.feed(part.encode())
+
     @given(
         st.recursive(
             st.none() | st.integers() | st.text(),

@@ -29,7 +29,8 @@ _SCOPES = frozenset({"ip", "range"})
 
 _PATH = "/v1/decisions/stream?startup={startup}&scopes=ip,range"
 _PATIENCE = 10.0  # seconds until an answer begins, and for the rest of it
-_MOST_BYTES = 1 << 26
+_MOST_BYTES = 1 << 25
+_MOST_DECISIONS = 200_000  # in an answer: each ban takes some 600 bytes of memory
 _OK = 200
 _LONGEST_WAIT = 8  # times of the look, after failures: 80 s
 
@@ -70,6 +71,7 @@ class DecisionsReader:
         self._now = now
         self._lists = JsonLists(self._take)
         self.feed = self._lists.feed
+        self._count = 0
         self.new: dict[IPNetwork, float] = {}
         self.deleted: dict[IPNetwork, float] = {}
 
@@ -82,6 +84,9 @@ class DecisionsReader:
     def _take(self, name: str, decision: Any) -> None:
         if not isinstance(decision, dict):
             raise ValueError(f"{name[:20]!r} has something else")  # noqa: TRY004 - it came in as text
+        self._count += 1
+        if self._count > _MOST_DECISIONS:
+            raise ValueError(f"there are more than {_MOST_DECISIONS}")
         if name in {"new", "deleted"}:
             (self.new if name == "new" else self.deleted).update(_bans(decision, self._now))
 
