@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
+from txmux.net.http import HttpResponse
 from txmux.rules.model import Settings
 from txmux.serving.acme.authority import Authority, AuthorityError, UnusableError
 from txmux.serving.acme.folder import AcmeFolder
@@ -93,6 +98,56 @@ class AuthorityCase(TestCase):
         error = await failing
         self.assertFalse(error.counts)
         return str(error).removeprefix(f"{self.url}: ")
+
+
+_WORDS = ("pending", "ready", "valid", "invalid", "dns", "tls-alpn-01", _NAME, "https://a.test/x")
+_NAMES = (
+    *("newNonce", "newAccount", "newOrder", "meta", "status", "authorizations", "identifier"),
+    *("challenges", "type", "value", "token", "url", "finalize", "certificate", "error", "detail"),
+    *("renewalInfo", "suggestedWindow", "start", "end", "contact"),
+)
+_VALUES = st.recursive(
+    st.sampled_from(_WORDS) | st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_NAMES), inner),
+    max_leaves=20,
+)
+_URLS = {name: f"https://a.test/{name}" for name in ("newNonce", "newAccount", "newOrder")}
+
+
+class _Liar(Authority):
+    """Gets its answers from a test."""
+
+    answers: Iterator[Any]
+
+    async def _exchange(self, method: str, url: str, *_: Any, **__: Any) -> HttpResponse:
+        assert url.startswith("https://")
+        self._nonces = ["A"]
+        headers = {"location": "https://a.test/x"}
+        return HttpResponse(200, headers, json.dumps(next(self.answers, {})).encode())
+
+
+class MisshapenTests(SynchronousTestCase):
+    @given(st.lists(st.dictionaries(st.sampled_from(_NAMES), _VALUES), max_size=8), st.booleans())
+    def test_any_answers(self, answers: list[Any], asks_when: bool) -> None:  # noqa: FBT001
+        """Whatever an authority answers, there is a reason why it gave no certificate."""
+        clock = Clock()
+        source = Source("acme", "", "", clock.seconds)
+        with TemporaryDirectory() as folder:
+            authority = _Liar(
+                clock, Settings(acme="https://a.test/"), AcmeFolder(Path(folder)), source
+            )
+            authority.answers = iter([_URLS | {"renewalInfo": "https://a.test/"}, {}, *answers])
+
+            async def show(_: str) -> None:
+                pass
+
+            pem = make_authority().issue(_NAME).pem
+            work = authority.renewal_time(pem) if asks_when else authority.issue(_NAME, show)
+            asking = Deferred.fromCoroutine(work)
+            clock.pump([1.0] * 200)
+        asking.addErrback(lambda failure: failure.trap(AuthorityError))
+        result: Any = self.successResultOf(asking)
+        self.assertTrue(result is AuthorityError or (asks_when and isinstance(result, tuple)))
 
 
 class UnreachedTests(AuthorityCase):

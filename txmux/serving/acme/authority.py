@@ -80,7 +80,7 @@ class _RefusedError(AuthorityError):
     """A problem document (RFC 8555, section 6.7); `kind` is the end of its type."""
 
     def __init__(self, where: str, problem: Json, wait: float) -> None:
-        self.kind = _text(problem, "type").rpartition(":")[2]
+        self.kind = problem["type"].rpartition(":")[2]
         super().__init__(f"{where}: {_words(problem)}", counts=True, wait=wait)
 
 
@@ -151,12 +151,12 @@ class Authority:
         await self._connect()
         key = ec.generate_private_key(ec.SECP256R1())
         identifier = {"type": "dns", "value": name}
-        answer = await self._post(_text(self._urls, "newOrder"), {"identifiers": [identifier]})
-        order, url = _object(answer), answer.headers["location"]
+        answer = await self._post(self._urls["newOrder"], {"identifiers": [identifier]})
+        order, url = _json(answer), answer.headers["location"]
         for check in order["authorizations"]:
             if await self._authorize(name, check, show):
                 answer = await self._post(url)
-                order = _object(answer)
+                order = _json(answer)
         signing = (
             x509.CertificateSigningRequestBuilder()
             .subject_name(x509.Name([]))
@@ -169,14 +169,14 @@ class Authority:
                 why = _words(order.get("error", {}))
                 raise AuthorityError(f"{self.directory}: {why}", counts=True)
             if status == "ready":
-                answer = await self._post(_text(order, "finalize"), wanted)
-                order = _object(answer)
+                answer = await self._post(order["finalize"], wanted)
+                order = _json(answer)
                 if order["status"] == "valid":
                     break
             await self._pause(answer)
             answer = await self._post(url)
-            order = _object(answer)
-        answer = await self._post(_text(order, "certificate"), is_json=False)
+            order = _json(answer)
+        answer = await self._post(order["certificate"], is_json=False)
         return self._checked(name, key_pem(key), answer.body)
 
     def _checked(self, name: str, key: bytes, chain: bytes) -> bytes:
@@ -196,7 +196,7 @@ class Authority:
     ) -> bool:
         """Have the authority check a name (RFC 8555, section 7.5); return ``False`` if it has done so before."""
         answer = await self._post(url)
-        check = _object(answer)
+        check = _json(answer)
         if check["status"] == "valid":
             return False
         offered = {str(one["type"]): one for one in check["challenges"]}
@@ -208,14 +208,14 @@ class Authority:
             )
         if check["identifier"]["value"] != name:
             raise self._unusable(f"it does not check {name}, but {check['identifier']['value']}")
-        token = _text(offered[_CHALLENGE], "token")
+        token = offered[_CHALLENGE]["token"]
         thumbprint = _base64(sha256(_compact(_jwk(self._key))).digest())
         await show(sha256(f"{token}.{thumbprint}".encode()).hexdigest())
-        await self._post(_text(offered[_CHALLENGE], "url"), {})
+        await self._post(offered[_CHALLENGE]["url"], {})
         while check["status"] == "pending":
             await self._pause(answer)
             answer = await self._post(url)
-            check = _object(answer)
+            check = _json(answer)
         if check["status"] != "valid":
             found = [_words(one["error"]) for one in check["challenges"] if "error" in one]
             raise AuthorityError(
@@ -233,15 +233,20 @@ class Authority:
         if "renewalInfo" not in self._urls:
             return None, _ARI_AGAIN
         certificate = x509.load_pem_x509_certificate(pem)
-        issuer: Any = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+        try:
+            issuer: Any = certificate.extensions.get_extension_for_class(
+                x509.AuthorityKeyIdentifier
+            )
+        except x509.ExtensionNotFound:  # it is of another authority
+            return None, _ARI_AGAIN
         number = certificate.serial_number
         serial = number.to_bytes(
             number.bit_length() // 8 + 1, "big"
         )  # as DER has it, with its sign
         identity = f"{_base64(issuer.value.key_identifier)}.{_base64(serial)}"
-        answer = await self._exchange("GET", f"{_text(self._urls, 'renewalInfo')}/{identity}")
-        window = _object(answer)["suggestedWindow"]
-        start, end = _moment(_text(window, "start")), _moment(_text(window, "end"))
+        answer = await self._exchange("GET", f"{self._urls['renewalInfo']}/{identity}")
+        window = _json(answer)["suggestedWindow"]
+        start, end = _moment(window["start"]), _moment(window["end"])
         again = _seconds(answer.headers.get("retry-after", "")) or _ARI_AGAIN
         return random.uniform(start, max(start, end)), again  # nosec B311  # noqa: S311 - not for secrets
 
@@ -265,7 +270,7 @@ class Authority:
         except DAMAGED:
             why = f"'{path}' is damaged; remove it, and there will be another account"
             raise AuthorityError(why, counts=False) from None
-        self._urls = _object(await self._exchange("GET", self.directory))
+        self._urls = _json(await self._exchange("GET", self.directory))
         meta = self._urls.get("meta", {})
         terms = meta.get("termsOfService")
         if terms and not settings.acme_terms:
@@ -277,11 +282,11 @@ class Authority:
         wanted: dict[str, Any] = {"contact": contact} if contact else {}
         if terms:
             wanted["termsOfServiceAgreed"] = True
-        answer = await self._post(_text(self._urls, "newAccount"), wanted)
+        answer = await self._post(self._urls["newAccount"], wanted)
         account = answer.headers["location"]
         self._account = account
         # One that was there before may have another address.
-        if answer.status == HTTPStatus.OK and (_object(answer).get("contact") or []) != contact:
+        if answer.status == HTTPStatus.OK and (_json(answer).get("contact") or []) != contact:
             await self._post(account, {"contact": contact})
 
     # Exchanges.
@@ -292,7 +297,7 @@ class Authority:
         """Send a signed request (RFC 8555, section 6.2); without a payload, it is a POST-as-GET."""
         for left in reversed(range(_NONCES)):
             if not self._nonces:
-                await self._exchange("HEAD", _text(self._urls, "newNonce"), is_json=False)
+                await self._exchange("HEAD", self._urls["newNonce"], is_json=False)
             if not self._nonces:
                 raise self._unusable("it gives no nonces")
             body = self._signed(url, payload, self._nonces.pop())
@@ -410,20 +415,6 @@ def _json(answer: HttpResponse) -> Any:
         return parse_json(answer.body)
     except ValueError:
         return None
-
-
-def _object(answer: HttpResponse) -> dict[str, Any]:
-    found = _json(answer)
-    if not isinstance(found, dict):
-        raise TypeError(f"no object, but {type(found).__name__}")
-    return found
-
-
-def _text(found: Json, name: str) -> str:
-    value = found[name]
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is no text")
-    return value
 
 
 def _shown(url: str) -> str:

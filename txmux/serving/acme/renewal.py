@@ -336,8 +336,10 @@ class Certificates:
             if got is not None and name not in self._waiting:
                 known = attrs.evolve(renewal, not_before=0.0, directory=directory)
                 is_other = got != self._shown.get(name, NO_CERTIFICATE).pem
-                if is_other and known.due(ShownCertificate.read(got), directory) > self._now():
-                    return got
+                with suppress(*DAMAGED):  # without a password, anybody may have written it
+                    due = known.due(ShownCertificate.read(got), directory)
+                    if is_other and due > self._now():
+                        return got
             pem = await self._ask(name)
             left = ShownCertificate.read(pem).ends - self._now()
             await shared.put(directory, name, pem, max(1, left))
