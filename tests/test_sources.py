@@ -236,7 +236,6 @@ _CLIENTS = {
     "net/sockets/client.py": {"connect_ex"},
     "net/sockets/handoff.py": {"connect_ex"},
     "net/sockets/reactorsockets.py": {"connectTCP", "connectUNIX"},
-    "serving/acme/authority.py": {"requests"},
     "serving/endpoints.py": {"clientFromString"},  # to read it
     "serving/listen_addresses.py": {"getaddrinfo"},
     "tcp/lean.py": {"connect_ex"},
