@@ -87,10 +87,11 @@ class SourceTests(SynchronousTestCase):
         self.assertTrue(source.up)
         source.failed("slow")
         self.assertEqual((source.up, len(self.lines())), (False, 1))
-        self.clock.advance(4)
-        source.answered()
-        self.assertFalse(source.up)
-        self.clock.advance(1)
+        self.clock.advance(9)
+        for pause in (4, 1):
+            source.answered()
+            self.assertFalse(source.up)
+            self.clock.advance(pause)
         source.answered()
         self.assertEqual((source.up, len(self.lines())), (True, 1))
 
@@ -107,10 +108,10 @@ class SourceTests(SynchronousTestCase):
         sources[1].failed("refused")
         log = SourceLog()
         for _ in range(2):
-            states = worst(source.state() for source in sources)
-            self.assertEqual([state.up for state in states], [False])
+            states = [source.state() for source in sources]
+            self.assertEqual([state.up for state in worst(states)], [False])
             log.record(states)
         self.assertEqual(self.lines(), ["names 192.0.2.53:53: refused; names stay"])
         sources[1].answered()
-        log.record(worst(source.state() for source in sources))
+        log.record(source.state() for source in sources)
         self.assertEqual(self.lines(), ["names 192.0.2.53:53: good again"])

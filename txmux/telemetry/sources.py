@@ -101,7 +101,7 @@ class Source:
         self.logs = logs
         self._open = 0
         self._since: float | None = None
-        self._failed_at = 0.0
+        self._good_at: float | None = None  # the first good answer since it failed
         self._answered_at: float | None = None
         self._failures = 0
         self._logged: set[str] = set()
@@ -122,7 +122,8 @@ class Source:
         """Record a good answer."""
         self._close()
         self._answered_at = now = self._seconds()
-        if self._failures and now - self._failed_at < self._steady:
+        self._good_at = now if self._good_at is None else self._good_at
+        if self._failures and now - self._good_at < self._steady:
             return
         self._since = now if self._open else None
         self._failures = 0
@@ -136,7 +137,7 @@ class Source:
     def failed(self, why: str) -> None:
         """Record that there is no good answer, and why."""
         self._close()
-        now = self._failed_at = self._seconds()
+        now, self._good_at = self._seconds(), None
         self._since = now if self._since is None else self._since
         self._failures += 1
         self.why = printable(why, _LONGEST_WHY)
@@ -193,7 +194,7 @@ class SourceLog:
         self._down: set[str] = set()
 
     def record(self, states: Iterable[SourceState]) -> None:
-        states = [*states]
+        states = worst(states)
         for one in states:
             if not one.up and one.name not in self._down:
                 self._down.add(one.name)

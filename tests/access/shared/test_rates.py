@@ -98,6 +98,7 @@ class SharedRatesTest(TestCase):
     async def test_what_is_no_answer_is_named(self) -> None:
         for reply, why in (
             (b":7\r\n", "its answer is not as expected"),
+            (b"-NOSCRIPT No matching script\r\n", "NOSCRIPT"),
             (b"-OOM command not allowed\r\n", "OOM command not allowed"),
             (b"*1\r\n" * 10_000, "arrays of more than 4 levels"),
         ):
@@ -114,4 +115,4 @@ class SharedRatesTest(TestCase):
         peer.send(b"-NOSCRIPT No matching script\r\n")
         await self.until(lambda: peer.received.count(b"EVAL\r\n") == 2)
         await self.until(lambda: self.rates.is_up)
-        self.assertEqual((self.source.why, self.lines()), ("", []))
+        self.assertEqual((self.source.up, self.lines()), (True, []))

@@ -311,12 +311,12 @@ class SharedRates:
     def sources(self) -> Iterable[Source]:
         return () if self._source is None else (self._source,)
 
-    def _down(self, why: str = "") -> None:
+    def _down(self, why: str) -> None:
         """Limit alone, and expect no answers any longer."""
         self.is_up = False
         self._epoch += 1
-        if self._source is not None and (why or self._sent_at):
-            self._source.failed(why) if why else self._source.dropped()
+        for source in self.sources():
+            source.failed(why)
         self._sent_at.clear()
         for call in (self._latency_timer, self._again):
             if call is not None:
@@ -331,10 +331,11 @@ class SharedRates:
 
         def answered(_: int, __: int) -> None:
             self.is_up = True
-            self._wait = _SHORTEST
-            is_failing = any(source.why for source in self.sources())
-            wait = STEADY if is_failing else _CHECKED
+            is_steady = not any(source.why for source in self.sources())
+            if is_steady:
+                self._wait = _SHORTEST
             if self._again is None:
+                wait = _CHECKED if is_steady else STEADY
                 self._again = self._reactor.callLater(wait, self._check)
 
         if self._redis is not None:
@@ -361,11 +362,12 @@ class SharedRates:
         def failed(failure: Failure) -> None:
             if epoch != self._epoch:
                 return
-            if getattr(failure.value, "code", "") == "NOSCRIPT":  # an operator has cleared all
-                self._down()
+            why = reason(failure.value)
+            if words[0] == "EVALSHA" and getattr(failure.value, "code", "") == "NOSCRIPT":
+                self._down(why)  # an operator has cleared all scripts
                 self._check()
             else:
-                self._pause(reason(failure.value))
+                self._pause(why)
 
         if not self._sent_at:
             source.asked()
@@ -418,5 +420,5 @@ class SharedRates:
     def stop(self) -> Deferred[Any]:
         client, self._client = self._client, None
         self._used, self._source = (None, None), None
-        self._down()
+        self._down("")
         return succeed(None) if client is None else client.stop()
