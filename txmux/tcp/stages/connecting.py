@@ -275,6 +275,7 @@ class Connecting(Stage):
         transport: Any = client.transport
         assert held is not None  # noqa: S101 - it has been checked
         self._upstream.pool.line.remove(held)
+        super().leave()  # nothing may end it here while another process may have it
         transport.pauseProducing()
         waited = client.runtime.clock.seconds() - held.since
         of_client, of_server = SideState(0, b"", client.has_finished), SideState(0, client.received)
