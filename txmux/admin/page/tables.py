@@ -12,15 +12,9 @@ from txmux.admin.page.unrecognised import ago
 from txmux.telemetry.formatting import count, duration, server_state, size, slow_start, worst_first
 
 _HEALTH: Mapping[str, Health] = {
-    "up": "up",
-    "not checked": "unchecked",
-    "checking": "checking",
-    "probing": "partly",
-    "drain": "drain",
-    "drained, and down": "drain",
-    "maintenance": "drain",
-    "disabled": "drain",
-}
+    "up": "up", "not checked": "unchecked", "checking": "checking", "probing": "partly",
+    "drain": "drain", "drained, and down": "drain", "maintenance": "drain", "disabled": "drain",
+}  # fmt: skip
 _ACTIONS = (("Ready", "ready"), ("Drain", "drain"), ("Maintenance", "maintenance"))
 
 _STEERED = {"drain", "maintenance"}
@@ -182,16 +176,10 @@ def milliseconds(value: float) -> str:
 
 
 _COLUMNS: Sequence[tuple[str, str, Callable[[Any], str] | None]] = (
-    ("client", "client", None),
-    ("listener", "listener", None),
-    ("route", "route", None),
-    ("server", "server", None),
-    ("state", "state", None),
-    ("age", "age_ms", milliseconds),
-    ("idle", "idle_ms", milliseconds),
-    ("in", "bytes_in", size),
-    ("out", "bytes_out", size),
-)
+    ("client", "client", None), ("listener", "listener", None), ("route", "route", None),
+    ("server", "server", None), ("state", "state", None), ("age", "age_ms", milliseconds),
+    ("idle", "idle_ms", milliseconds), ("in", "bytes_in", size), ("out", "bytes_out", size),
+)  # fmt: skip
 """Of the connections: the title, the field of the API, and what writes it if it is a number."""
 
 

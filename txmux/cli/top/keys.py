@@ -112,15 +112,9 @@ def _browsed(  # noqa: PLR0911 - one for each key
 
 _FAR = 1_000_000
 _MOVES = {
-    "up": -1,
-    "k": -1,
-    "down": 1,
-    "j": 1,
-    "page-up": -_PAGE,
-    "page-down": _PAGE,
-    "home": -_FAR,
+    "up": -1, "k": -1, "down": 1, "j": 1, "page-up": -_PAGE, "page-down": _PAGE, "home": -_FAR,
     "end": _FAR,
-}
+}  # fmt: skip
 
 
 def _moved(state: TopState, snapshot: Snapshot, step: int) -> TopState:
@@ -231,11 +225,6 @@ def _held(state: TopState, line: PaneLine, result: RequestResult) -> TopState:
 
 
 _ACTIONS: dict[str, Callable[[TopState, Snapshot], tuple[TopState, TopRequest | None]]] = {
-    "e": _explain,
-    "enter": _explain,
-    "x": _end,
-    "d": _set_server("drain"),
-    "m": _set_server("maintenance"),
-    "u": _set_server("ready"),
-    "w": _hold,
-}
+    "e": _explain, "enter": _explain, "x": _end, "d": _set_server("drain"),
+    "m": _set_server("maintenance"), "u": _set_server("ready"), "w": _hold,
+}  # fmt: skip

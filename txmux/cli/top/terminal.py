@@ -24,14 +24,9 @@ _NAMES = {
     b"7~": "home", b"8~": "end",
 }  # fmt: skip
 _CONTROLS = {
-    b"\t": "tab",
-    b"\r": "enter",
-    b"\n": "enter",
-    b"\x08": "backspace",
-    b"\x7f": "backspace",
-    b"\x0c": "redraw",
-    b"\x15": "clear",
-}
+    b"\t": "tab", b"\r": "enter", b"\n": "enter", b"\x08": "backspace", b"\x7f": "backspace",
+    b"\x0c": "redraw", b"\x15": "clear",
+}  # fmt: skip
 _SEQUENCE = re.compile(rb"\x1b(?:\[([0-?]*[ -/]*[@-~])|O([ -~]))")
 _BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
 _LONGEST = 32  # bytes of a sequence

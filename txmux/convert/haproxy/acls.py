@@ -18,15 +18,10 @@ _WITHIN = 256
 _FETCH = re.compile(r"(?P<name>[\w.-]+)(?:\((?P<args>[^)]*)\))?(?P<converters>(?:,.*)?)")
 _DERIVED = re.compile(r"(?P<name>.+)_(?P<method>beg|dir|dom|end|len|reg|sub)")
 _NAMED = {
-    "req.ssl_sni": ("tls", "sni"),
-    "req_ssl_sni": ("tls", "sni"),
-    "req.ssl_alpn": ("tls", "alpn"),
-    "method": ("http", "method"),
-    "path": ("http", "path"),
-    "hdr": ("http", "host"),
-    "req.hdr": ("http", "host"),
-    "req.fhdr": ("http", "host"),
-}
+    "req.ssl_sni": ("tls", "sni"), "req_ssl_sni": ("tls", "sni"), "req.ssl_alpn": ("tls", "alpn"),
+    "method": ("http", "method"), "path": ("http", "path"), "hdr": ("http", "host"),
+    "req.hdr": ("http", "host"), "req.fhdr": ("http", "host"),
+}  # fmt: skip
 """What is a text, and the option that takes patterns of it."""
 
 PREDEFINED: Mapping[str, Condition] = {

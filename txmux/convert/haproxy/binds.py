@@ -102,31 +102,15 @@ _VALUES = {
     *("alpn", "backlog", "ca-file", "ciphers", "ciphersuites", "crl-file", "crt", "crt-list"),
     *("ecdhe", "gid", "group", "id", "interface", "level", "maxconn", "mode", "mss", "name"),
     *(
-        "ca-ignore-err",
-        "ca-sign-file",
-        "crt-ignore-err",
-        "namespace",
-        "nbconn",
-        "nice",
-        "npn",
-        "process",
-        "proto",
-        "shards",
+        "ca-ignore-err", "ca-sign-file", "crt-ignore-err", "namespace", "nbconn", "nice", "npn",
+        "process", "proto", "shards",
     ),
     *("ssl-max-ver", "ssl-min-ver", "tcp-ut", "thread", "uid", "user", "verify"),
-}
+}  # fmt: skip
 _ANY = frozenset({"", "*", "0.0.0.0"})  # noqa: S104 - it is compared
 _UNDERSTOOD = {
-    "accept-proxy",
-    "v4v6",
-    "v6only",
-    "name",
-    "id",
-    "backlog",
-    "maxconn",
-    "defer-accept",
-    "mode",
-}
+    "accept-proxy", "v4v6", "v6only", "name", "id", "backlog", "maxconn", "defer-accept", "mode",
+}  # fmt: skip
 _OF_TLS = frozenset(
     {"alpn", "ca-file", "crl-file", "crt", "crt-list", "ssl", "ssl-min-ver", "verify"}
 )

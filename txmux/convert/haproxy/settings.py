@@ -9,16 +9,10 @@ from txmux.convert.haproxy.lines import Config, Proxy, duration
 from txmux.convert.writer import ConfigLine, Draft
 
 _KEYS = {
-    "gid": "group",
-    "grace": "grace",
-    "group": "group",
-    "hard-stop-after": "drain_timeout",
-    "maxconn": "max_connections",
-    "nbproc": "workers",
-    "nbthread": "workers",
-    "uid": "user",
+    "gid": "group", "grace": "grace", "group": "group", "hard-stop-after": "drain_timeout",
+    "maxconn": "max_connections", "nbproc": "workers", "nbthread": "workers", "uid": "user",
     "user": "user",
-}
+}  # fmt: skip
 _TIMES = frozenset({"grace", "hard-stop-after"})
 _DIFFERENT = {
     "maxconn": "HAProxy lets further clients wait, and txmux closes them",

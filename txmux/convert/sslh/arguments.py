@@ -12,25 +12,13 @@ from txmux.convert.sslh.settings import Setting
 from txmux.convert.writer import ConvertError
 
 _PROTOCOLS = {
-    "--adb": "adb",
-    "--anyprot": "anyprot",
-    "--http": "http",
-    "--msrdp": "msrdp",
-    "--openvpn": "openvpn",
-    "--socks5": "socks5",
-    "--ssh": "ssh",
-    "--ssl": "tls",
-    "--syslog": "syslog",
-    "--teamspeak": "teamspeak",
-    "--tinc": "tinc",
-    "--tls": "tls",
-    "--wireguard": "wireguard",
-    "--xmpp": "xmpp",
+    "--adb": "adb", "--anyprot": "anyprot", "--http": "http", "--msrdp": "msrdp",
+    "--openvpn": "openvpn", "--socks5": "socks5", "--ssh": "ssh", "--ssl": "tls",
+    "--syslog": "syslog", "--teamspeak": "teamspeak", "--tinc": "tinc", "--tls": "tls",
+    "--wireguard": "wireguard", "--xmpp": "xmpp",
     # Of 1.9 and before.
-    "-l": "tls",
-    "-o": "openvpn",
-    "-s": "ssh",
-}
+    "-l": "tls", "-o": "openvpn", "-s": "ssh",
+}  # fmt: skip
 _VALUES = {
     ("-C", "--chroot"): "chroot",
     ("-F", "--config"): "config",
