@@ -18,7 +18,7 @@ class InstalledCode:
         self._digest = self._look()
 
     def change(self) -> str:
-        """Return a sentence if it is not the same any more; otherwise an empty string.
+        """Return a sentence if it has changed; otherwise an empty string.
 
         Nothing else should be imported then: it may not fit, or may be incomplete.
         """

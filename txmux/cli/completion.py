@@ -15,7 +15,7 @@ SHELLS = ("bash", "zsh", "fish")  # the shells that there is a script for
 
 _PLAIN = re.compile(r"[\w@%+=:,./\[\]{}-]+")  # bash inserts names unquoted: $(…) would be run
 _FILES = {"FILE", "PATH"}  # arguments that are called so are completed with names of files
-_PATIENCE = 1.0  # seconds to wait for a service while somebody is typing
+_PATIENCE = 1.0  # seconds to wait for a service while a user is typing
 
 _FILTERED = ("close", "connections", "top")
 _OF_SERVICE = {

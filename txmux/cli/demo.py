@@ -202,7 +202,7 @@ def demo_service(port: int) -> EmbeddedService:
 
 
 def _over_tls(site: Site) -> TLSMemoryBIOFactory:
-    """Have a site answer with a certificate for localhost that nobody has signed but itself."""
+    """Wrap a site in TLS, with a self-signed certificate for localhost."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(timezone.utc)
     certificate = self_signed(key, "localhost", now - timedelta(days=1), now + timedelta(days=30))

@@ -2,7 +2,7 @@
 
 The header: the initiator's SPI, the responder's, which is zero in the message that begins; the version, the exchange and
 the payload that comes first; and the length of the datagram. On port 4500 four zero bytes come before it (the non-ESP
-marker), and the exchange goes on there that has begun on port 500, with both SPIs. The keepalive of a NAT there, one byte
+marker), and the exchange that has begun on port 500 continues there, with both SPIs. The keepalive of a NAT there, one byte
 0xff, is taken, too.
 
 ESP itself is a *no*: it begins with a random SPI and cannot be told from random bytes.

@@ -1,6 +1,6 @@
 """Matches the first message of an LDAP client.
 
-A SEQUENCE with definite length, short or long, that begins with the message's number, 1 to 2147483647, and goes on
+A SEQUENCE with definite length, short or long, that begins with the message's number, 1 to 2147483647, and continues
 with the tag and the length of a request. A message has at most 10 MiB, which is what Active Directory takes.
 
 Over UDP (CLDAP), by which Windows looks for a domain controller, it is a search that fills the datagram.

@@ -256,7 +256,7 @@ def _open(address: SocketAddress) -> socket.socket:
 
 
 def may_share(opened: socket.socket, *, may: bool = True) -> None:
-    """Let another socket of this user be bound to the address of one that listens, or no more.
+    """Let another socket of this user be bound to the address of one that listens, or no longer.
 
     Linux may still let programs of the same user that ask for it share the address, since it remembers this of a port.
     """

@@ -272,7 +272,7 @@ class Serving:
                     prepared.reserved[address.key] = sockets[address.key].dup()
 
     def commit(self, prepared: PreparedServing, *, listening: bool = True) -> None:
-        """Accept the next clients under these rules, or if not `listening`, only go on with connections.
+        """Accept the next clients under these rules, or if not `listening`, only continue connections.
 
         A port that is not needed is closed when the clients in its queue are accepted.
         """

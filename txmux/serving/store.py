@@ -124,7 +124,7 @@ class ListeningSockets:
     def refuse(self, keys: Iterable[str]) -> None:
         """Refuse clients of these addresses, except those for datagrams, until `listen_again`.
 
-        A TCP socket keeps its address, from which it keeps nobody else (SO_REUSEADDR).
+        A TCP socket keeps its address, from which it keeps no other socket (SO_REUSEADDR).
         """
         for key in keys:
             opened = self._sockets.get(key)
@@ -147,7 +147,7 @@ class ListeningSockets:
         for key, name in self._refused.items():
             address, opened = self._listens_at.get(key), self._sockets.get(key)
             if address is None or opened is None:
-                continue  # changed rules have it no more
+                continue  # changed rules lack it
             try:
                 if name is None:
                     self._sockets[key] = self.open_address(address)
@@ -297,7 +297,7 @@ class PreparedSockets:
 
 
 def _is_shut(key: str, opened: socket.socket) -> bool:
-    """Return whether a stream socket listens no more. A UNIX socket that was shut down says that it does, and refuses all."""
+    """Return whether a stream socket no longer listens. A UNIX socket that was shut down says that it does, and refuses all."""
     if opened.type != socket.SOCK_STREAM:
         return False
     if not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

@@ -64,7 +64,7 @@ def _text_of(record: ConnectionRecord, first: bytes | None) -> str:
 
 
 class Recent:
-    """The last ones of all workers, as texts of these, which are read when somebody asks."""
+    """The last ones of all workers, as texts of these, which are read on request."""
 
     def __init__(self) -> None:
         self._kept: deque[tuple[int, str]] = deque(maxlen=_KEPT)

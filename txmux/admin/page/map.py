@@ -206,7 +206,7 @@ def _shown(
             shown[-1].append(route)
         else:
             shown.append([route])
-    # One route by itself takes no more room than its number.
+    # One route by itself takes only as much room as its number.
     return [row[0] if isinstance(row, list) and len(row) == 1 else row for row in shown]
 
 

@@ -202,7 +202,7 @@ def _hold(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | N
 
 
 def _is_last(line: PaneLine, servers: Sequence[PaneLine]) -> bool:
-    """Tell whether a server is the only one of its backend that is up."""
+    """Return whether a server is the only one of its backend that is up."""
     up = [
         other.key
         for other in servers

@@ -176,7 +176,7 @@ def _need(lines: Sequence[PaneLine], *, is_chosen: bool) -> int:
 
 
 def _share(room: int, heights: list[int], wanted: Sequence[int]) -> int:
-    """Give one line after another to those that want more, and return what is left."""
+    """Hand out one line after another while one wants more, and return what is left."""
     while short := [at for at, most in enumerate(wanted) if heights[at] < most][:room]:
         for at in short:
             heights[at] += 1

@@ -52,7 +52,7 @@ class Poller:
         self._last: list[Callable[[], None]] = []
         self._polling = False
         # Descriptors that a handler has begun to watch, or to watch for something else: their events of this batch are
-        # those of a socket that had the number before, or of what nobody waits for any more.
+        # those of a socket that had the number before, or of what is no longer waited for.
         self._outdated: set[int] = set()
 
     @classmethod

@@ -211,7 +211,7 @@ class Supervisor:
             certificates.use(self._rules)
 
     def _announce(self, challenges: Mapping[str, str]) -> Deferred[Any]:
-        """Have every worker answer the challenges of an authority; workers that start know them."""
+        """Make every worker answer the challenges of an authority; workers that start know them."""
         ready = [worker for worker in self.pool.all() if worker.ready]
         told = broadcast(ready, messages.CHALLENGES, seconds=30.0, challenges=challenges)
         return Deferred.fromCoroutine(told)
@@ -402,7 +402,7 @@ class Supervisor:
         """Close the sockets of removed listeners; those for datagrams after their last flow."""
         unused = self._sockets.unused
         self._draining_sockets = {key for key in unused if unused[key].type == SOCK_DGRAM}
-        for key in self._draining_sockets:  # the port stays bound while a worker has it open
+        for key in self._draining_sockets:  # the port stays bound while a worker keeps it open
             self._sockets.adopt(key, unused.pop(key))
         self._sockets.close_unused()
 
@@ -427,7 +427,7 @@ class Supervisor:
             Deferred.fromCoroutine(self.close_unused())
 
     def _listen_on_new(self, keys: Collection[str]) -> None:
-        """Have workers listen on sockets that were opened in the place of others."""
+        """Make workers listen on sockets that were opened in the place of others."""
         for worker in self.pool.workers if keys else ():
             if worker.ready:
                 worker.give_up(keys)
@@ -557,7 +557,7 @@ class Supervisor:
         worker.sockets = self._sockets.sockets() if listening else {}
 
         def failed(failure: Failure) -> int:
-            worker.sockets = {}  # if it is there, nobody knows
+            worker.sockets = {}  # which of them it has is unknown
             if not failure.check(GoneError):  # otherwise its successor starts with these rules
                 self._replace_failed(worker, failure.getErrorMessage())
             return 0

@@ -202,7 +202,7 @@ class Successor(ProcessProtocol):
 _COUNTS = 15.0
 """Seconds that it may take to read the counters."""
 _ACCEPTS = 5.0
-"""Seconds that it may take to accept clients; nobody does meanwhile."""
+"""Seconds that it may take to accept clients; no process does meanwhile."""
 _LONGEST = 60.0
 """Seconds that the report waits for connections to move."""
 _STILL = 10.0

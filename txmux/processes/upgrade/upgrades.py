@@ -1,10 +1,10 @@
 """Both roles in an upgrade: successor of an old process, and predecessor of a new one.
 
 Theory of operation. The old supervisor starts the new one and owns everything until that answers `serve`: the commit. Before, the
-new process has duplicates of the sockets and accepts nobody; after, the old one has them and accepts nobody. So at any moment either
-process can go on without the other:
+new process has duplicates of the sockets and accepts no client; after, the old one has them and accepts none. So at any moment either
+process can continue without the other:
 
-- The new one dies before the commit: the old one goes on as if there had been no upgrade, but for connections that its workers
+- The new one dies before the commit: the old one continues as if there had been no upgrade, but for connections that its workers
   have taken while they began to accept; these are as after the commit.
 - The old one dies before the commit: the new one, once it is ready, serves with the state that it has.
 - The new one dies after the commit: the old one, as long as it lives, serves again. Connections that have moved stay in the workers
@@ -176,7 +176,7 @@ class Upgrades:
         )
 
     def _check_running(self) -> None:
-        if self._is_stopping:  # the other process goes on
+        if self._is_stopping:  # the other process continues
             raise UpgradeError("it is shutting down")
 
     def _leave_out(self) -> list[str]:
@@ -266,7 +266,7 @@ class Upgrades:
         self._arrives_until = self._reactor.seconds() + _LONGEST
 
     def expect_no_more(self) -> None:
-        """Go on without connections of the predecessor that are still on their way."""
+        """Continue without connections of the predecessor that are still on their way."""
         self._arrives_until = None
         self._settle()
 
@@ -347,7 +347,7 @@ class Upgrades:
             self._settle()
         successor = upgrade.successor
         if not successor.channel.is_open:
-            # Before workers are told to leave: they serve again.
+            # Before workers are asked to leave: they serve again.
             await successor.ended()
         resources.notifier.stop()
         successor.ended().addCallback(self._has_ended)
@@ -366,7 +366,7 @@ class Upgrades:
         return how
 
     def _count_for(self, successor: Successor) -> None:
-        """Read the counters of a successor that has died: connections that have moved go on in its workers."""
+        """Read the counters of a successor that has died: connections that have moved continue in its workers."""
         if successor.counting is not None:
             descriptors, fields = successor.counting
             try:

@@ -62,7 +62,7 @@ class WorkerTransfers:
     async def leave_out(self, keys: Iterable[str]) -> None:
         """Accept who waits where the new process does not listen, and refuse others, until `listen_again`.
 
-        Flows of datagrams go on there, as long as this process has some.
+        Flows of datagrams continue there, as long as this process has some.
         """
         self.left_out = [
             key for key in keys if key in self._sockets.addresses and key[:4] != "udp:"
@@ -105,7 +105,7 @@ class WorkerTransfers:
     def hand_over(
         self, to: Takers, is_needed: Callable[[], bool], known: Iterable[Giver] = ()
     ) -> list[Giver]:
-        """Have all workers hand over, except those that do already; one that hangs does so when it goes on."""
+        """Make all workers hand over, except those that do already; one that hangs does so when it continues."""
         processes = {giver.process for giver in known}
         ready = [one for one in self._pool.all() if one.ready and one.pid not in processes]
         return [self._pool.hand_over(worker, to, is_needed) for worker in ready]

@@ -17,7 +17,7 @@ from txmux.processes.workers.worker import Worker
 from txmux.tcp.moving import COULD_MOVE
 
 _PAUSES = 1.0, 1.0, 2.0, 4.0, 8.0
-"""Seconds from one round to the next; the last one goes on."""
+"""Seconds from one round to the next; the last one repeats."""
 
 _log = Logger()
 
@@ -29,7 +29,7 @@ class Takers(Protocol):
     def takers(self) -> int: ...
 
     def take(self, ends: Sequence[socket.socket]) -> object:
-        """Give each of them one end of a channel; the caller closes the ends."""
+        """Pass each of them one end of a channel; the caller closes the ends."""
 
 
 class Giver:

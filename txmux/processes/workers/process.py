@@ -315,7 +315,7 @@ class WorkerProcess:
             Deferred.fromCoroutine(self._outlive())
 
     async def _outlive(self) -> None:
-        """Serve connections to their end, however long they take: nobody has asked for theirs."""
+        """Serve connections to their end, however long they take: no operator has ended them."""
         if self._serving is not None and self._transfer is not None:
             self._serving.listening_ports.keep_flows()
             self._serving.listening_ports.pause()
