@@ -34,7 +34,7 @@ from tests.support.peers import reactor
 from txmux.control.report import Report
 from txmux.processes import forking
 from txmux.processes.forking import spawn
-from txmux.processes.workers.starting import STARTER, Starter
+from txmux.processes.workers.starting import STARTER, InstalledCode, Starter
 from txmux.version import __version__
 
 _ENDED = "the process that starts workers has ended"
@@ -237,3 +237,28 @@ class StarterReloadTest(TimedTestCase):
 
 def _mapped(pid: int) -> str:
     return Path(f"/proc/{pid}/maps").read_text()
+
+
+class InstalledCodeTest(SynchronousTestCase):
+    def test_change(self) -> None:
+        """It is other code when a module has changed, is there or is gone; one that vanishes meanwhile is no error."""
+        folder = make_folder(self)
+        module, version = folder / "sub/module.py", folder / "version.py"
+        module.parent.mkdir()
+        code = InstalledCode(folder)
+        changed = "the installed code has changed since the service started"
+        module.symlink_to("nowhere")  # it has a name, but cannot be looked at
+        self.assertEqual(code.change(), changed)
+        module.unlink()
+        self.assertEqual(code.change(), "")
+        for text in ("one", "other"):
+            code = InstalledCode(folder)
+            self.assertEqual(code.change(), "")
+            module.write_text(text)
+            self.assertEqual(code.change(), changed)
+        for text, expected in (
+            (f'__version__ = "{__version__}"', changed),
+            ('__version__ = "9.0"', f"txmux 9.0 is installed, this service runs {__version__}"),
+        ):
+            version.write_text(text)
+            self.assertEqual(code.change(), expected)

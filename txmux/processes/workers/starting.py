@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -21,7 +23,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
-from txmux.installed import InstalledCode
 from txmux.interfaces import Transport
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY
@@ -32,14 +33,50 @@ from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.restarting import BackOff
 from txmux.rules.model import Rules
 from txmux.serving.listen_addresses import are_plain
+from txmux.version import __version__
 from txmux.wire.jsontext import parse_json
 
+_PACKAGE = Path(__file__).parents[2]
 _PACKET = 65536  # bytes
 _MOST_SILENT = 10
 """Seconds without an answer after which the process is killed: imports may take long on a busy machine."""
 _STDERR = 2
 _ENDED = "the process that starts workers has ended"
 STARTER = "txmux.processes.workers.starter"
+
+
+class InstalledCode:
+    """The modules of a package, as they were when this was made: whether they are still those of this process."""
+
+    def __init__(self, package: Path = _PACKAGE) -> None:
+        self._package = package
+        self._digest = self._look()
+
+    def change(self) -> str:
+        """Return a sentence if it has changed; otherwise an empty string.
+
+        Nothing else should be imported then: it may not fit, or may be incomplete.
+        """
+        if self._look() == self._digest:
+            return ""
+        found = None
+        with suppress(OSError, UnicodeDecodeError):  # it is being replaced
+            found = re.search('__version__ = "(.+)"', (self._package / "version.py").read_text())
+        if found is None or found[1] == __version__:
+            return "the installed code has changed since the service started"
+        return f"txmux {found[1]} is installed, this service runs {__version__}"
+
+    def _look(self) -> int:
+        modules: set[tuple[str, int, int]] = set()
+        for folder, _, files in os.walk(self._package):
+            for name in files:
+                if name.endswith(".py"):
+                    path, size, changed = os.path.join(folder, name), 0, 0  # noqa: PTH118 - there are hundreds
+                    with suppress(OSError):  # as above
+                        status = os.stat(path)  # noqa: PTH116 - as above
+                        size, changed = status.st_size, status.st_mtime_ns
+                    modules.add((path, size, changed))
+        return hash(frozenset(modules))
 
 
 class StarterError(MuxError):
