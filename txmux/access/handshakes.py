@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 import attrs
 
 PATIENCE = 1.0  # seconds after which a handshake makes room for one that waits
+_STEPS = 32
 
 _Key: TypeAlias = tuple[str, int]
 
@@ -32,14 +33,15 @@ class Handshakes:
         self._seconds = seconds
         self._sources: dict[_Key, _Source] = {}
 
-    def enter(self, key: _Key, handshake: _Handshake, limit: int) -> bool:
-        """Add a handshake; return whether it may begin. Otherwise `has_turn` is called later. 0 is no limit."""
+    def enter(self, key: _Key, handshake: _Handshake, limit: int) -> float:
+        """Add a handshake; return 0 if it may begin, otherwise in how many seconds to call `end_oldest`. A limit of 0 is none."""
         source = self._sources.setdefault(key, _Source())
         if 0 < limit <= len(source.began):
             source.waiting[handshake] = None
-            return False
+            # Not at the same time for all that came together: other clients would wait for their handshakes.
+            return PATIENCE * (1 + len(source.waiting) % _STEPS / _STEPS)
         source.began[handshake] = self._seconds()
-        return True
+        return 0.0
 
     def end_oldest(self, key: _Key) -> None:
         """Have the oldest handshake of a source make room if it has taken long: its client stalls, or is too slow to wait for."""

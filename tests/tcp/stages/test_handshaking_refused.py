@@ -336,7 +336,7 @@ class LimitTests(TerminationCase):
         await self.answered(*old)
         self.time.advance(0.9)
         waiting = await self.waiting(port, 3)
-        self.time.advance(1)
+        self.time.advance(1.1)
         for peer in old:
             await peer.is_lost()
         await self.assert_logged(2, reason="limit", route="tls")
@@ -353,10 +353,10 @@ class LimitTests(TerminationCase):
         await self.answered(await self.unfinished(port))
         *begun, last = await self.waiting(port, 5)
         for number, peer in enumerate(begun, 1):
-            self.time.advance(1)
+            self.time.advance(1.1)
             await self.logged(number)
             await self.answered(peer)
-        self.time.advance(1)
+        self.time.advance(1.1)
         await last.is_lost()
         self.assertEqual(bytes(last.received), b"")
         await self.logged(5)

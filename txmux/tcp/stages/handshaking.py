@@ -72,11 +72,12 @@ class Handshaking(Stage):
         if self._key is None:
             self._key = settings.name, source_of(address.host) if address else -1
             limit = settings.max_handshakes_per_source if address else 0
-            if client.runtime.handshakes.enter(self._key, self, limit):
+            pause = client.runtime.handshakes.enter(self._key, self, limit)
+            if not pause:
                 self._start()
                 return None
             self._waits_until = client.runtime.clock.seconds() + settings.detect_timeout
-            self.wait(min(PATIENCE, settings.detect_timeout), self._waited)
+            self.wait(min(pause, settings.detect_timeout), self._waited)
         return None
 
     def _waited(self) -> Outcome | None:
