@@ -52,7 +52,10 @@ class RenewalTests(TestCase):
         made.use(_rules(settings))
         waiting = made.renew("a.example")
         self.assertNoResult(waiting)
+        made.tick()
+        self.assertEqual(len([*made.sources()]), 1)
         made.use(Rules(Path("x.ini"), settings, (), ()))
+        self.assertEqual([*made.sources()], [])
         self.assertIn(
             "no longer ask for a certificate for a.example",
             str(self.failureResultOf(waiting, MuxError)),

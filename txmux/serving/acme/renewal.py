@@ -472,7 +472,7 @@ class Certificates:
 
     def sources(self) -> Iterator[Source]:
         """Yield what is asked: the authority, and Redis with the certificates of other machines."""
-        if self._source is not None:
+        if self._source is not None and self._names:
             yield self._source
         if self._shared is not None:
             yield self._shared.source
