@@ -89,6 +89,14 @@ class ReadTests(SynchronousTestCase):
             self.hear(record(6.0, network="192.0.2.0", ban=False)), ["192.0.2.1", "192.0.2.2"]
         )
 
+    def test_what_comes_before_a_change_is_confirmed_is_bounded(self) -> None:
+        self.shared.announce(_NETWORK, None)
+        for at in range(99):
+            self.hear(record(float(at)))
+        (unconfirmed,) = self.shared._unconfirmed.values()
+        self.assertLess(len(unconfirmed.received), 20)
+        self.assertEqual(unconfirmed.received[-1], record(98.0))
+
     def test_nobody_bans_everybody(self) -> None:
         self.assertEqual(
             self.hear(record(5.0, network="0.0.0.0/0"), record(5.0, network="::/0")), []

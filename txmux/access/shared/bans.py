@@ -34,7 +34,7 @@ _LONGEST_RECORD = 4096  # bytes
 _GATHERED = 0.02
 """Seconds in which changes that are received are gathered: under attack there are many."""
 
-_MOST_GATHERED = 1000
+_MOST_GATHERED, _MOST_RECEIVED = 1000, 10
 _MOST_NETWORKS = 120_000
 """Networks of which the last change is remembered; each machine has at most 100,000 bans."""
 
@@ -322,7 +322,7 @@ class SharedBans:
                 continue
             network, at, ban = record
             if (unconfirmed := self._unconfirmed.get(network)) is not None:
-                unconfirmed.received.append(text)
+                unconfirmed.received = [*unconfirmed.received[-_MOST_RECEIVED:], text]
             elif at >= self._changed_at(network) and self._has_room(network):
                 self._at[network] = at
                 if ban is not None:
