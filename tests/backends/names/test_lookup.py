@@ -372,7 +372,7 @@ class SourceTests(LookupTestCase):
 
     @property
     def source(self) -> Source:
-        [source] = self.servers.sources([self.lookup])
+        [source] = self.servers.sources(self.lookup.asked)
         return source
 
     async def look_up(self) -> None:
@@ -429,7 +429,7 @@ class SourceTests(LookupTestCase):
     async def test_servers_that_are_not_asked_any_longer(self) -> None:
         await self.server.stop()
         await self.look_up()
-        self.assertEqual([*self.servers.sources([])], [])
+        self.assertEqual([*self.servers.sources()], [])
 
 
 class WithoutEdnsTests(LookupTestCase):

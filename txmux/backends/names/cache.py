@@ -192,7 +192,7 @@ class NameCache:
     def sources(self, used: Collection[tuple[ServerAddress, ...]]) -> Iterator[Source]:
         """Return the name servers that are asked, for the backends in use."""
         self._lookups = {key: one for key, one in self._lookups.items() if key in used}
-        return self._asked.sources(self._lookups.values())
+        return self._asked.sources(*(one.asked for one in self._lookups.values()))
 
     async def stop(self) -> None:
         self._asked.stop()

@@ -5,7 +5,8 @@ import secrets
 import socket
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any
 
 import attrs
 from twisted.internet import defer
@@ -263,10 +264,6 @@ class _AskedServer:
             self._probe.cancel()
 
 
-class _AsksServers(Protocol):
-    asked: Sequence[ServerAddress]
-
-
 class AskedServers:
     """The name servers that a process asks, each once over all its look-ups."""
 
@@ -284,10 +281,9 @@ class AskedServers:
             self._servers[address] = _AskedServer(self._reactor, address, source)
         return self._servers[address]
 
-    def sources(self, lookups: Iterable[_AsksServers]) -> Iterator[Source]:
-        """Return the servers that these look-ups ask, and forget the others."""
-        used = {address for one in lookups for address in one.asked}
-        for address in self._servers.keys() - used:
+    def sources(self, *used: Iterable[ServerAddress]) -> Iterator[Source]:
+        """Return the servers at these addresses, and forget the others."""
+        for address in self._servers.keys() - {*chain(*used)}:
             self._servers.pop(address).stop()
         return (one.source for one in self._servers.values())
 

@@ -208,7 +208,7 @@ class NameResolver:
         used = {name.resolvers for name in self._names.values()}
         self._lookups = {key: one for key, one in self._lookups.items() if key in used}
         if self._asked is not None:
-            yield from self._asked.sources(self._lookups.values())
+            yield from self._asked.sources(*(one.asked for one in self._lookups.values()))
 
     async def stop(self) -> None:
         if self._asked is not None:
