@@ -208,7 +208,7 @@ class HostilePeer:
         sent: Bytes that hostile connections were sent.
         most: Of these, the most of one connection.
         connections: How many it has accepted.
-        open: How many of these are open.
+        flooded: How many of these it sends something without end.
         followed: How many were made to where it has redirected.
     """
 
@@ -230,7 +230,7 @@ class HostilePeer:
         self._opened: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self.sent = self.most = self.connections = self.open = self.followed = 0
+        self.sent = self.most = self.connections = self.flooded = self.followed = 0
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._elsewhere = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
@@ -278,8 +278,6 @@ class HostilePeer:
                 with suppress(OSError):
                     end, _ = self._listening.accept()
                     self.connections += 1
-                    with self._lock:
-                        self.open += 1
                     self._start(self._serve, end, self._turns)
             self._threads = [one for one in self._threads if one.is_alive()]
 
@@ -292,7 +290,6 @@ class HostilePeer:
 
     def _serve(self, end: socket.socket, turn: int) -> None:
         with ExitStack() as stack, suppress(OSError, ValueError):
-            stack.callback(self._closed)
             stack.callback(end.close)
             way = self._way
             if way in {"", FORGOTTEN}:
@@ -308,10 +305,6 @@ class HostilePeer:
                 stack.callback(end.close)
             end.settimeout(_POLL)
             self._converse(end, turn)
-
-    def _closed(self) -> None:
-        with self._lock:
-            self.open -= 1
 
     def _requests(self, end: socket.socket, data: bytes = b"") -> Iterator[bytes]:
         while not self._over.is_set():
@@ -351,7 +344,13 @@ class HostilePeer:
             self._send(end, self._redirect if way == ELSEWHERE else dialect.answers[way], 0)
         elif way in dialect.endless:
             begin, block = dialect.endless[way]
-            self._flood(end, begin, block * (_BLOCK // len(block) or 1))
+            with self._lock:
+                self.flooded += 1
+            try:
+                self._flood(end, begin, block * (_BLOCK // len(block) or 1))
+            finally:
+                with self._lock:
+                    self.flooded -= 1
         else:
             self._hold(end)
 
