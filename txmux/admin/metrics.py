@@ -91,19 +91,19 @@ def _listeners(add: _Metrics, counts: Counts) -> None:
     )
     detect = add.histogram("detect_seconds", "Time from accept to the decision.", "listener")
     duration = add.histogram("duration_seconds", "Time from accept to the end.", "listener")
-    for one in counts.listeners:
-        labels = [one.name]
-        total.add_metric(labels, one.total)
-        active.add_metric(labels, one.active)
-        undecided.add_metric(labels, one.undecided)
-        for limit, count in one.refused.items():
-            refused.add_metric([one.name, limit], count)
-        if any(one.datagrams.values()):
-            for way, count in one.datagrams.items():
-                datagrams.add_metric([one.name, way], count)
-        sources.add_metric(labels, counts.gauges.sources.get(one.name, 0))
-        _observe(detect, labels, one.detect)
-        _observe(duration, labels, one.duration)
+    for listener in counts.listeners:
+        labels = [listener.name]
+        total.add_metric(labels, listener.total)
+        active.add_metric(labels, listener.active)
+        undecided.add_metric(labels, listener.undecided)
+        for limit, count in listener.refused.items():
+            refused.add_metric([listener.name, limit], count)
+        if any(listener.datagrams.values()):
+            for way, count in listener.datagrams.items():
+                datagrams.add_metric([listener.name, way], count)
+        sources.add_metric(labels, counts.gauges.sources.get(listener.name, 0))
+        _observe(detect, labels, listener.detect)
+        _observe(duration, labels, listener.duration)
     needed = add.histogram("detect_bytes", "Bytes that clients had sent when they were decided.")
     _observe(needed, (), counts.detect_bytes)
 
@@ -120,15 +120,15 @@ def _routes(add: _Metrics, counts: Counts) -> None:
         "Bytes from clients (in) and to them (out), those of live connections with them.",
         "listener route direction",
     )
-    for one in counts.routes:
-        labels = [one.listener, one.route]
-        if one.route:
-            matches.add_metric(labels, one.matches)
-        for reason, count in one.ended.items():
+    for route in counts.routes:
+        labels = [route.listener, route.route]
+        if route.route:
+            matches.add_metric(labels, route.matches)
+        for reason, count in route.ended.items():
             if count or reason == "done":
                 ended.add_metric([*labels, reason], count)
-        moved.add_metric([*labels, "in"], one.bytes_in)
-        moved.add_metric([*labels, "out"], one.bytes_out)
+        moved.add_metric([*labels, "in"], route.bytes_in)
+        moved.add_metric([*labels, "out"], route.bytes_out)
 
 
 def _backends(add: _Metrics, counts: Counts) -> None:
@@ -158,7 +158,7 @@ def _backends(add: _Metrics, counts: Counts) -> None:
         "backend server",
     )
     held = add.gauge("backend_clients_held", "Clients that wait until a server is up.", "backend")
-    for name in dict.fromkeys(one.backend for one in counts.servers):
+    for name in dict.fromkeys(server.backend for server in counts.servers):
         held.add_metric([name], counts.gauges.held.get(name, 0))
     for key, (age, _) in counts.gauges.stale.items():
         if age is not None:

@@ -65,7 +65,7 @@ class Site:
         self, control: Control, resources: Iterable[Resource], guard: AdminGuard, *, is_admin: bool
     ) -> None:
         self._control = control
-        self._resources = [(_pattern(one.path), one) for one in resources]
+        self._resources = [(_pattern(resource.path), resource) for resource in resources]
         self._guard = self.guard = guard
         self._is_admin = is_admin
         self._reading = DeferredSemaphore(_MOST_READING)

@@ -246,8 +246,8 @@ def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> 
     if arguments.pcap is not None:
         with Path(arguments.pcap).open("rb") as file:
             packets = list(read_packets(file, arguments.pcap))
-        segments = [one for one in packets if isinstance(one, Segment)]
-        datagrams = [one for one in packets if isinstance(one, Datagram)]
+        segments = [packet for packet in packets if isinstance(packet, Segment)]
+        datagrams = [packet for packet in packets if isinstance(packet, Datagram)]
         found = [*client_streams(segments, limit), *client_flows(datagrams)]
         samples = [
             TracedSample(s.data, client or unmapped(s.client.host), s, now, s.datagrams)
@@ -383,7 +383,7 @@ def write(output: Output, sample: TracedSample, trace: Trace) -> None:
 def _title(sample: TracedSample, trace: Trace) -> str:
     count = counted(len(sample.data), "byte")
     if sample.datagrams is not None and len(sample.datagrams) > 1:
-        sizes = ", ".join(str(len(one)) for one in sample.datagrams)
+        sizes = ", ".join(str(len(datagram)) for datagram in sample.datagrams)
         count = f"{len(sample.datagrams)} datagrams of {sizes} bytes"
     elif sample.datagrams is not None:
         count = f"a datagram of {count}"

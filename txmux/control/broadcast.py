@@ -57,6 +57,6 @@ async def broadcast(
             missing.append(f"worker {number}: {problem}")
             return None
 
-    requests = [Deferred.fromCoroutine(ask(one)) for one in processes]
+    requests = [Deferred.fromCoroutine(ask(process)) for process in processes]
     results = await gatherResults(requests, consumeErrors=True)
-    return Answers([one for one in results if one is not None], missing)
+    return Answers([result for result in results if result is not None], missing)

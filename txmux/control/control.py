@@ -216,7 +216,7 @@ class Control:
         shown = [] if self.state is None else self.state.upstreams.certificates()
         to_servers = [(backend.name, *certificate) for backend, certificate in shown]
         acme = {} if self._renewed is None else self._renewed.seconds_left()
-        outside = worst([*(one.state() for one in self._sources()), *gauges.outside])
+        outside = worst([*(source.state() for source in self._sources()), *gauges.outside])
         return attrs.evolve(
             gauges,
             stale=self._stale(),
@@ -553,7 +553,7 @@ def _report(changes: str, late: Sequence[str]) -> Report:
 
 
 def _backend(rules: Rules, name: str) -> Backend:
-    known = {one.name: one for one in rules.every_backend()}
+    known = {backend.name: backend for backend in rules.every_backend()}
     if name not in known:
         raise UnknownError(f"there is no backend {name!r}{suggestion(name, known)}")
     return known[name]

@@ -175,12 +175,12 @@ def _route(rules: Rules, route: Route, counted: list[RouteTotals]) -> dict[str, 
 def _sums(counted: Iterable[RouteTotals]) -> dict[str, Any]:
     totals = [*counted]
     return {
-        "matches": sum(one.matches for one in totals),
-        "dry_run_matches": sum(one.dry_run_matches for one in totals),
-        "active": sum(one.active for one in totals),
-        "bytes_in": sum(one.bytes_in for one in totals),
-        "bytes_out": sum(one.bytes_out for one in totals),
-        "last_match": max((one.last_match for one in totals if one.last_match), default=None),
+        "matches": sum(total.matches for total in totals),
+        "dry_run_matches": sum(total.dry_run_matches for total in totals),
+        "active": sum(total.active for total in totals),
+        "bytes_in": sum(total.bytes_in for total in totals),
+        "bytes_out": sum(total.bytes_out for total in totals),
+        "last_match": max((total.last_match for total in totals if total.last_match), default=None),
     }
 
 
@@ -207,9 +207,9 @@ def rules_document(rules: Rules) -> list[dict[str, Any]]:
 
 
 def _sections(rules: Rules) -> list[Section]:
-    found = [rules.settings.section, *(one.section for one in rules.listeners)]
-    found += [one.section for one in rules.routes]
-    found += [one.section for one in rules.backends.values()]
+    found = [rules.settings.section, *(listener.section for listener in rules.listeners)]
+    found += [route.section for route in rules.routes]
+    found += [backend.section for backend in rules.backends.values()]
     return [one for one in found if one is not NOWHERE]
 
 
@@ -292,9 +292,9 @@ def _by_address(
     """Collect what processes report of each address of a server."""
     addresses: dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]] = {}
     for worker, rows in found:
-        for one in rows:
-            of = addresses.setdefault((one["backend"], one["server"]), {})
-            of.setdefault(one["address"], []).append((worker, one))
+        for row in rows:
+            of = addresses.setdefault((row["backend"], row["server"]), {})
+            of.setdefault(row["address"], []).append((worker, row))
     return addresses
 
 

@@ -107,7 +107,7 @@ class WorkerAnswers:
         shared = self._serving.runtime.shared
         sources = [*self._serving.upstreams.sources(), *(shared.sources() if shared else ())]
         # Where this process is the only one, it reports and logs the others itself.
-        states = [attrs.astuple(one.state()) for one in sources if not one.logs]
+        states = [attrs.astuple(source.state()) for source in sources if not source.logs]
         return {"source_states": states, **(_gauges_of(self._serving) if gauges else {})}
 
     async def _those(self, filters: Filters) -> AsyncIterator[Served]:
@@ -147,7 +147,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         },
         "certificates": sorted({found for one in configurations for found in _certificates(one)}),
         "troubles": serving.terminations.troubles(),
-        "up": [found for one in upstreams for found in _up(one)],
+        "up": [found for upstream in upstreams for found in _up(upstream)],
     }
 
 

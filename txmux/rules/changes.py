@@ -83,8 +83,8 @@ def changes(old: Rules, new: Rules) -> Changes:
         remaining != [name for name in routes_now if name in routes],
         _NameChanges.between(_backends(old), _backends(new)),
         _NameChanges.between(
-            {one.name: _listener(one) for one in old.listeners},
-            {one.name: _listener(one) for one in new.listeners},
+            {listener.name: _listener(listener) for listener in old.listeners},
+            {listener.name: _listener(listener) for listener in new.listeners},
         ),
         tuple(_different(old.settings, new.settings)),
     )

@@ -60,7 +60,7 @@ def as_json(rules: str, traces: Iterable[tuple[TracedSample, Iterable[Trace]]]) 
                 "client": _text(sample.stream.client if sample.stream else sample.client),
                 "server": _text(sample.stream and sample.stream.server),
                 "bytes": len(b"".join(sample.datagrams or (sample.data,))),
-                "datagrams": sample.datagrams and [len(one) for one in sample.datagrams],
+                "datagrams": sample.datagrams and [len(datagram) for datagram in sample.datagrams],
                 "gap": bool(sample.stream and sample.stream.gap),
                 "server_first": bool(sample.stream and sample.stream.server_first),
                 "listeners": [trace_json(sample, trace) for trace in of_sample],

@@ -125,7 +125,9 @@ class DeniedClients:
 
     def _begin_look(self) -> None:
         self._call = None
-        if self._is_due and any(one.configuration.settings.end_denied for one in self._factories()):
+        if self._is_due and any(
+            factory.configuration.settings.end_denied for factory in self._factories()
+        ):
             self._call = self._reactor.callLater(0, self._look_at_next, self._each())
         self._is_due = False
 

@@ -16,9 +16,9 @@ _log = Logger()
 def missing_in(rules: Rules, accepting: Collection[str], upstreams: Upstreams) -> list[str]:
     """Return what prevents clients from being served, one line each."""
     closed = [
-        f"[listen {one.name}]: no client is accepted"
-        for one in rules.listeners
-        if one.name not in accepting
+        f"[listen {listener.name}]: no client is accepted"
+        for listener in rules.listeners
+        if listener.name not in accepting
     ]
     used = {backend.name: backend for backend in _used(rules)}
     idle = [

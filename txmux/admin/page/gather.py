@@ -82,7 +82,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
 async def _all(*questions: Coroutine[Any, Any, Any]) -> list[Any]:
     """Ask all at once, so that each process is waited for once."""
     return await gatherResults(
-        [Deferred.fromCoroutine(one) for one in questions], consumeErrors=True
+        [Deferred.fromCoroutine(question) for question in questions], consumeErrors=True
     )
 
 
@@ -117,7 +117,7 @@ def explanation(
     """Write an explanation, in which routes that were not asked are folded, and of very many those that said no."""
     kinds: dict[str, list[ExplainedRoute]] = {}
     kind = ""
-    is_long = sum(one.answer != "not asked" for one in routes) > MOST_ROWS
+    is_long = sum(route.answer != "not asked" for route in routes) > MOST_ROWS
     for one in routes:
         if one.name:  # else it is a line of the route before
             is_folded = one.answer == "not asked" or (is_long and one.answer == "no")
@@ -126,7 +126,7 @@ def explanation(
     shown = _table(kinds.pop("", ()))
     folded = []
     for kind, rows in kinds.items():
-        number = counted(sum(bool(one.name) for one in rows), "route")
+        number = counted(sum(bool(row.name) for row in rows), "route")
         folded.append((f"{kind}: {number}", "\n".join(_table(rows))))
     head = [title] if title else []
     return PageExplanation(
@@ -135,7 +135,7 @@ def explanation(
 
 
 def _table(routes: Sequence[ExplainedRoute]) -> list[str]:
-    return [*aligned([EXPLANATION_COLUMNS, *(one.cells for one in routes)])] if routes else []
+    return [*aligned([EXPLANATION_COLUMNS, *(route.cells for route in routes)])] if routes else []
 
 
 def bytes_explained(document: Mapping[str, Any]) -> list[PageExplanation]:
@@ -143,14 +143,14 @@ def bytes_explained(document: Mapping[str, Any]) -> list[PageExplanation]:
     found = []
     for stream in document["streams"]:
         unit = "byte" if stream["datagrams"] is None else "datagram"
-        for one in stream["listeners"]:
-            title = f"listener {one['listener']}"
+        for listener in stream["listeners"]:
+            title = f"listener {listener['listener']}"
             # The field of the form is called as the option of the command.
             routes = [
                 route._replace(verdict=route.verdict.replace(" by --from", " in 'from'"))
-                for route in explained_trace(one, unit)
+                for route in explained_trace(listener, unit)
             ]
-            found.append(explanation(routes, [_decision(one, unit)], title))
+            found.append(explanation(routes, [_decision(listener, unit)], title))
     return found
 
 

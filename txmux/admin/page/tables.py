@@ -73,9 +73,9 @@ def _health_of_server(server: Mapping[str, Any]) -> Health:
 def backends_of_route(routes: Iterable[Mapping[str, Any]], name: str) -> set[str]:
     """Return the names of the backends of a route, or of those below it if it ends TLS."""
     return {
-        str(one["backend"])
-        for one in routes
-        if one.get("backend") and name in {one["name"], *(one.get("under") or ())}
+        str(route["backend"])
+        for route in routes
+        if route.get("backend") and name in {route["name"], *(route.get("under") or ())}
     }
 
 
@@ -139,7 +139,7 @@ def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str
 
 def _resolved_addresses(server: Mapping[str, Any]) -> str:
     # The addresses of its name or service; nothing if it is an address itself.
-    found = [str(one["address"]) for one in server.get("addresses", ())]
+    found = [str(address["address"]) for address in server.get("addresses", ())]
     if not found or found == [server["server"]]:
         return ""
     more = len(found) - _MOST_SHOWN

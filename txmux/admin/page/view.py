@@ -81,9 +81,10 @@ class View:
     @property
     def charts(self) -> list[Chart]:
         moments = self.snapshot.history
-        times = [round(self.snapshot.now - one.ago) for one in moments]
+        times = [round(self.snapshot.now - moment.ago) for moment in moments]
         connections, active, moved = (
-            [getattr(one, name) for one in moments] for name in ("connections", "active", "bytes")
+            [getattr(moment, name) for moment in moments]
+            for name in ("connections", "active", "bytes")
         )
         return [
             chart("connections", "Connections a second", times, connections, rate),
@@ -122,8 +123,8 @@ class View:
     def map(self) -> Map:
         snapshot = self.snapshot
         listeners: dict[str, Health] = {
-            one["name"]: "up" if one.get("accepting", True) else "drain"
-            for one in self._status.get("listeners", ())
+            listener["name"]: "up" if listener.get("accepting", True) else "drain"
+            for listener in self._status.get("listeners", ())
         }
         routes = map_routes(snapshot.routes, snapshot.traffic)
         everything = self.query["map"] == "all"
@@ -282,7 +283,7 @@ class View:
 
     @property
     def listener_names(self) -> list[str]:
-        return [one["name"] for one in self._status.get("listeners", ())]
+        return [listener["name"] for listener in self._status.get("listeners", ())]
 
     @property
     def _status(self) -> Mapping[str, Any]:

@@ -205,12 +205,12 @@ def _listeners(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
 def _routes(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
     """Return the routes with traffic, in the order of the rules."""
     rows: list[Row] = []
-    for one in status.get("routes", ()):
-        if one.get("matches") or one.get("active"):
+    for route in status.get("routes", ()):
+        if route.get("matches") or route.get("active"):
             counts = (
-                si_number(one[name]) for name in ("matches", "active", "bytes_in", "bytes_out")
+                si_number(route[name]) for name in ("matches", "active", "bytes_in", "bytes_out")
             )
-            rows.append(((str(one["name"]), str(one.get("backend") or "-"), *counts), ""))
+            rows.append(((str(route["name"]), str(route.get("backend") or "-"), *counts), ""))
     rows += _unrouted(status)
     return ("route", "to", "matches", "active", "in", "out"), rows
 
@@ -221,7 +221,7 @@ def _unrouted(status: Mapping[str, Any]) -> Iterator[Row]:
     ended = connections.get("unrouted")
     if ended is None:
         return
-    routed = sum(one.get("active", 0) for one in status.get("routes", ()))
+    routed = sum(route.get("active", 0) for route in status.get("routes", ()))
     active = max(0, connections["active"] - connections["undecided"] - routed)
     if ended["ended"] or active:
         numbers = (ended["ended"] + active, active, ended["bytes_in"], ended["bytes_out"])
@@ -240,11 +240,11 @@ def _servers(ask: Ask, arguments: Namespace) -> Any:
     backends = ask("GET", "/api/backends")
     if arguments.backend is None:
         return backends
-    found = [one for one in backends if one["name"] == arguments.backend]
+    found = [backend for backend in backends if backend["name"] == arguments.backend]
     if not found:
         from txmux.rules.problems import listed  # noqa: PLC0415 - only a wrong name needs it
 
-        known = listed(str(one["name"]) for one in backends)
+        known = listed(str(backend["name"]) for backend in backends)
         why = f"there is no backend {arguments.backend!r}{known}"
         raise ServiceRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
     return found

@@ -106,7 +106,7 @@ def _queue(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
 
 
 def _slow_start(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
-    found = {duration(one.parameters.get("slowstart", "0")): one.line for one in servers}
+    found = {duration(server.parameters.get("slowstart", "0")): server.line for server in servers}
     longest = max(found, key=seconds, default="")
     if not seconds(longest):
         return

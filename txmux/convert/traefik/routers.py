@@ -212,7 +212,7 @@ class Routing:
 
     def _options(self, route: DraftSection, options: Node | None, condition: Condition) -> None:
         protocols = options.get("alpnProtocols").each() if options else []
-        texts = [one.text for one in protocols if one.text != "acme-tls/1"]
+        texts = [protocol.text for protocol in protocols if protocol.text != "acme-tls/1"]
         route.add("alpn", ", ".join(texts) or _PROTOCOLS)
         if options is None:
             return

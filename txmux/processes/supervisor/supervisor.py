@@ -281,7 +281,7 @@ class Supervisor:
         """
         # When no worker accepts, clients wait: then no worker that hangs is asked.
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
-        found = await broadcast([one for one in workers if one.ready], messages.SERVERS)
+        found = await broadcast([worker for worker in workers if worker.ready], messages.SERVERS)
         servers = merged([*(servers for _, servers in found.answers), self._servers()])
         sources = self._limits.sources(self._reactor.seconds)
         state = build_state(servers, sources, self.state.overrides, self.state.lists.contents)

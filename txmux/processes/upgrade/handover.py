@@ -111,7 +111,7 @@ class Round:
             self._decide(taker, number, batch, await taker.offer(number, batch))
 
     def _next_taker(self) -> Taker | None:
-        able = [one for one in self._takers if one.is_able]
+        able = [taker for taker in self._takers if taker.is_able]
         return min(able, key=lambda one: one.has + one.offered, default=None)
 
     def _next_batch(self) -> list[_Suspended]:

@@ -312,7 +312,7 @@ def modules_for(rules: Rules) -> Iterator[str]:
     store = rules.settings.shared_limits
     if store is not None:
         yield "twisted.internet.ssl" if store.tls else "twisted.internet.endpoints"
-    if any(one.tls is not None for one in rules.every_backend()):
+    if any(backend.tls is not None for backend in rules.every_backend()):
         yield "txmux.backends.connect.tls"
-    if any(one.transport is Transport.UDP for one in rules.listeners):
+    if any(listener.transport is Transport.UDP for listener in rules.listeners):
         yield "txmux.serving.udp_listening_port"

@@ -134,5 +134,5 @@ def _tls_scope(route: Route, known: list[RouteScope]) -> RouteScope:
     some = NO_CLIENTS
     for scope in outer:
         some |= scope.clients & set_of(route.clients)
-    listeners = {one.name: one for scope in outer for one in scope.listeners}
+    listeners = {listener.name: listener for scope in outer for listener in scope.listeners}
     return RouteScope(route, NO_CLIENTS if route.dry_run else some, tuple(listeners.values()))

@@ -140,7 +140,8 @@ def _servers(outcome: Outcome | None) -> set[object]:
         return set()
     named = {"consul", "endpoint"}
     return {
-        one.text if one.kind in named else (one.host, one.port, one.path) for one in outcome.servers
+        server.text if server.kind in named else (server.host, server.port, server.path)
+        for server in outcome.servers
     }
 
 

@@ -58,7 +58,7 @@ def silences(silent: Outcome | Iterable[Silence]) -> tuple[Silence, ...]:
     """Make the lines of ``silent =``; one outcome is that of every client."""
     several = isinstance(silent, Iterable) and not isinstance(silent, (Outcome, str))
     lines: Iterable[Any] = silent if several else (silent,)  # type: ignore[assignment]
-    return tuple(one if isinstance(one, Silence) else Silence(one) for one in lines)
+    return tuple(line if isinstance(line, Silence) else Silence(line) for line in lines)
 
 
 @attrs.frozen

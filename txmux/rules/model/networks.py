@@ -98,7 +98,9 @@ class NetworkSet:
     def __len__(self) -> int:
         own = sum(len(prefixes) for kind in self._by_shift.values() for prefixes in kind.values())
         contents = (one.contents for one in self.varying)
-        return own + sum(len(one) if isinstance(one, NetworkSet) else 1 for one in contents)
+        return own + sum(
+            len(content) if isinstance(content, NetworkSet) else 1 for content in contents
+        )
 
     def __eq__(self, other: object) -> bool:
         return (

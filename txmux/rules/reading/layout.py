@@ -40,7 +40,7 @@ def meaning(text: str) -> list[tuple[str, list[tuple[str, list[str]]]]]:
         (
             header := section.header,
             [
-                (key, [one for item in entry.items for one in _values(header, key, item.text)])
+                (key, [value for item in entry.items for value in _values(header, key, item.text)])
                 for key, entry in section.entries.items()
             ],
         )

@@ -234,7 +234,7 @@ def _with_automatic(found: Iterable[str | None]) -> tuple[str, ...]:
     endpoints = dict.fromkeys(["auto", *found])
     if None in endpoints:
         del endpoints["auto"], endpoints[None]
-    return tuple(one for one in endpoints if one is not None)
+    return tuple(endpoint for endpoint in endpoints if endpoint is not None)
 
 
 def _database(reading: RulesReading, text: str) -> Path:

@@ -218,7 +218,7 @@ class Counters:
     def orphaned(self) -> int:
         """Count the connections of workers that have outlived their supervisor."""
         orphans = [one for one in self._others if one.has_no_supervisor() and not one.has_ended()]
-        return sum(_live(column) for one in orphans for column in one.columns)
+        return sum(_live(column) for orphan in orphans for column in orphan.columns)
 
     def held(self) -> Mapping[str, int]:
         """Count the clients that wait for a server, by backend, also in programs before this one that still run."""

@@ -196,7 +196,7 @@ class Gauges:
     def of(cls, answers: Iterable[Mapping[str, Any]]) -> Gauges:
         """Combine the answers of all processes; see `txmux.control.gauges`."""
         answers = list(answers)
-        generations = {number for one in answers for number in one.get("generations", ())}
+        generations = {number for answer in answers for number in answer.get("generations", ())}
         descriptors = [(one[0], one[1]) for one in _all(answers, "descriptors")]
         sources: dict[str, int] = {}
         for found in _all(answers, "sources"):
@@ -228,7 +228,7 @@ class Gauges:
 
 
 def _all(answers: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
-    return [one[name] for one in answers if name in one]
+    return [answer[name] for answer in answers if name in answer]
 
 
 @attrs.frozen
