@@ -147,6 +147,13 @@ class ConnectionTests(TestCase):
         self.assertEqual(await self.fails(third), "no answer within 5 s")
         self.assertEqual(await self.fails(protocol.execute("GET", "d")), "no answer within 5 s")
 
+    async def test_process_that_was_stopped_reads_before_it_gives_up(self) -> None:
+        protocol, peer = await self.connect()
+        asked = protocol.execute("GET", "a")
+        peer.send(b"+1\r\n")
+        self.time.advance(60)
+        self.assertEqual(await asked, b"1")
+
     async def test_idle_connection_is_checked(self) -> None:
         protocol, peer = await self.connect()
         protocol.check_each(10.0, "PING")

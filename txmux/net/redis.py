@@ -23,6 +23,7 @@ _LONGEST_LINE = 4096  # bytes
 _MOST_ELEMENTS = 1000  # of all arrays of a reply
 _DEEPEST = 4  # arrays in arrays
 _LONGEST_ERROR = 200  # characters
+_HALTED = 1.0  # seconds by which a timer is late if this process was stopped
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,19}")
 
 _HINTS = {
@@ -166,7 +167,8 @@ class RedisProtocol(Protocol):
             return fail(RedisError(self._why))
         reply: Deferred[Any] = Deferred()
         self._pending.append(reply)
-        self._set_deadline()
+        if self._deadline is None:
+            self._set_deadline()
         parts = [one if isinstance(one, bytes) else str(one).encode() for one in words]
         self.transport.write(
             b"*%d\r\n%b" % (len(parts), b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts))
@@ -194,20 +196,20 @@ class RedisProtocol(Protocol):
         self.transport.resumeProducing()
         self._set_deadline()
 
-    def _set_deadline(self, *, again: bool = False) -> None:
-        is_waiting = bool(self._pending) and not self._is_paused and not self._why
-        if self._deadline is not None and (again or not is_waiting):
-            if is_waiting:
-                self._deadline.reset(self._patience)
-            else:
-                self._deadline.cancel()
-                self._deadline = None
-        elif self._deadline is None and is_waiting:
-            self._deadline = self._reactor.callLater(self._patience, self._late)
+    def _set_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._pending and not self._is_paused and not self._why:
+            due = self._reactor.seconds() + self._patience
+            self._deadline = self._reactor.callLater(self._patience, self._late, due)
 
-    def _late(self) -> None:
+    def _late(self, due: float) -> None:
         self._deadline = None
-        self.end(f"no answer within {self._patience:g} s")
+        if self._reactor.seconds() - due > _HALTED:
+            self._set_deadline()  # this process did not run, and the reply may be there
+        else:
+            self.end(f"no answer within {self._patience:g} s")
 
     def dataReceived(self, data: bytes) -> None:
         if self._why:
@@ -230,7 +232,7 @@ class RedisProtocol(Protocol):
             self.end(text)
         else:
             waiting = self._pending.popleft()
-            self._set_deadline(again=True)
+            self._set_deadline()
             (waiting.errback if isinstance(reply, ReplyError) else waiting.callback)(reply)
 
     def end(self, why: str) -> None:
