@@ -410,6 +410,20 @@ class SourceTests(LookupTestCase):
             lines, [f"{name}: no answer within 3 s; names stay", f"{name}: good again"]
         )
 
+    async def test_server_that_answers_for_other_names(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        self.server.fail("", SILENCE, dns.NS)
+        self.zone["good.test"] = a("10.0.0.1")
+        waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
+        waiting.addErrback(lambda why: why.trap(LookupFailedError))
+        await self.asked(HOST)
+        self.time.advance(1)
+        await self.asked("", dns.NS)
+        for _ in range(16):
+            self.time.advance(0.25)
+            await self.addresses("good.test")
+        self.assertTrue(waiting.called and self.source.up)
+
     async def test_nothing_listens(self) -> None:
         await self.server.stop()
         await self.look_up()

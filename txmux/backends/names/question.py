@@ -212,10 +212,10 @@ class _AskedServer:
         try:
             message = await _over_udp(self._reactor, self._address, query, seconds)
         except defer.TimeoutError:
-            if is_probe:
+            if is_probe and self._answered_at <= asked_at:
                 self._failed(f"no answer within {seconds:g} s")
             else:
-                if asked_at >= self._answered_at and self._due is None:
+                if self._answered_at <= asked_at and self._due is None:
                     self._probe_now()
                 self.source.dropped()
             raise
