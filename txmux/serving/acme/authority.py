@@ -163,19 +163,16 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
             .sign(key, hashes.SHA256())
         )
-        wanted = {"csr": _base64(signing.public_bytes(Encoding.DER))}
+        csr = {"csr": _base64(signing.public_bytes(Encoding.DER))}
         while (status := order["status"]) != "valid":
             if status == "invalid":
                 why = _words(order.get("error", {}))
                 raise AuthorityError(f"{self.directory}: {why}", counts=True)
-            if status == "ready":
-                answer = await self._post(order["finalize"], wanted)
-                order = _json(answer)
-                if order["status"] == "valid":
-                    break
-            await self._pause(answer)
-            answer = await self._post(url)
+            is_ready = status == "ready"
+            answer = await (self._post(order["finalize"], csr) if is_ready else self._post(url))
             order = _json(answer)
+            if order["status"] != "valid":
+                await self._pause(answer)
         answer = await self._post(order["certificate"], is_json=False)
         return self._checked(name, key_pem(key), answer.body)
 
@@ -199,7 +196,7 @@ class Authority:
         check = _json(answer)
         if check["status"] == "valid":
             return False
-        offered = {str(one["type"]): one for one in check["challenges"]}
+        offered = {str(challenge["type"]): challenge for challenge in check["challenges"]}
         if _CHALLENGE not in offered:
             kinds = ", ".join(offered) or "none"
             raise AuthorityError(
@@ -217,9 +214,9 @@ class Authority:
             answer = await self._post(url)
             check = _json(answer)
         if check["status"] != "valid":
-            found = [_words(one["error"]) for one in check["challenges"] if "error" in one]
+            errors = [_words(tried["error"]) for tried in check["challenges"] if "error" in tried]
             raise AuthorityError(
-                f"{self.directory}: it could not check the name: {name}: {'; '.join(found) or check['status']}",
+                f"{self.directory}: it could not check the name: {name}: {'; '.join(errors) or check['status']}",
                 counts=True,
             )
         return True
@@ -255,10 +252,10 @@ class Authority:
     async def _connect(self) -> None:
         settings = self._settings
         try:  # it may have changed
-            found = () if settings.acme_ca is None else read_authorities(settings.acme_ca)
+            roots = () if settings.acme_ca is None else read_authorities(settings.acme_ca)
         except TLSFileError as problem:
             raise AuthorityError(f"acme_ca: {problem}", counts=False) from None
-        trusted = trustRootFromCertificates(map(Certificate, found)) if found else None
+        trusted = trustRootFromCertificates(map(Certificate, roots)) if roots else None
         # Reading all authorities of the system takes a while.
         self._tls = lru_cache(_MOST_HOSTS)(partial(optionsForClientTLS, trustRoot=trusted))
         if self.is_connected:
@@ -305,9 +302,8 @@ class Authority:
                 return await self._exchange("POST", url, body, is_json=is_json)
             except _RefusedError as refused:
                 if refused.kind == "accountDoesNotExist":
-                    self._account = (
-                        ""  # it has lost its accounts: another one is made at the next try
-                    )
+                    # It has lost its accounts: the next try makes another one.
+                    self._account = ""
                 if refused.kind != "badNonce" or not left:
                     raise
         raise AssertionError
@@ -318,7 +314,7 @@ class Authority:
         protected = _base64(_compact({"alg": "ES256", "nonce": nonce, "url": url, **who}))
         content = "" if payload is None else _base64(_compact(payload))
         signature = self._key.sign(f"{protected}.{content}".encode(), ec.ECDSA(hashes.SHA256()))
-        numbers = (one.to_bytes(32, "big") for one in decode_dss_signature(signature))
+        numbers = (number.to_bytes(32, "big") for number in decode_dss_signature(signature))
         signed = {
             "protected": protected,
             "payload": content,
@@ -373,8 +369,8 @@ class Authority:
                 advice = f"; if it has moved there, write 'acme = {printable(target, _LONGEST)}'"
             return f"it redirects to {_shown(target)}, which is not followed{advice}"
         if not 200 <= status < 300:
-            known = status in {*HTTPStatus}
-            return f"it answered {status}{f' {HTTPStatus(status).phrase}' if known else ''}"
+            phrase = f" {HTTPStatus(status).phrase}" if status in {*HTTPStatus} else ""
+            return f"it answered {status}{phrase}"
         if is_json and not isinstance(_json(answer), dict):
             kind = answer.headers.get("content-type", "nothing")
             return f"its answer is not JSON, but {printable(kind, _LONGEST)}; does 'acme' name a directory?"
@@ -400,8 +396,9 @@ def _why_none(problem: RequestFailedError) -> str:
 
 def _problem(answer: HttpResponse) -> Json | None:
     """Return the problem document of an answer (RFC 7807), if that is one."""
-    found = _json(answer) if answer.status >= 400 else None
-    return found if isinstance(found, dict) and isinstance(found.get("type"), str) else None
+    problem = _json(answer) if answer.status >= 400 else None
+    is_one = isinstance(problem, dict) and isinstance(problem.get("type"), str)
+    return problem if is_one else None
 
 
 def _words(problem: Json) -> str:
@@ -440,10 +437,10 @@ def _jwk(key: Any) -> dict[str, str]:
 
 def _moment(text: str) -> float:
     """Read a time of RFC 3339."""
-    found = _MOMENT.fullmatch(text)
-    if found is None:
+    parts = _MOMENT.fullmatch(text)
+    if parts is None:
         raise ValueError(f"{text!r} is not a time")
-    return datetime.fromisoformat(found[1] + found[2].replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(parts[1] + parts[2].replace("Z", "+00:00")).timestamp()
 
 
 def _seconds(text: str) -> float:

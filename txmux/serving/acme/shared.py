@@ -1,7 +1,7 @@
 """Shares certificates with other machines through Redis: one at a time asks for them, and all answer its challenges.
 
-What is in Redis is sealed by a key that is made of its password: nobody who reads a copy of its data can use a private key, and
-nobody who may write to it has a listener answer a challenge, or show a certificate.
+What is in Redis is sealed by a key that is made of its password: a reader of its data cannot use a private key, and a
+writer cannot have a listener answer a challenge, or show a certificate.
 """
 
 import json
@@ -26,7 +26,7 @@ from txmux.wire.jsontext import MISSHAPEN, parse_json
 _PREFIX = "txmux:acme:"
 _LOCK, _CHALLENGES, _CHANGES = (f"{_PREFIX}{what}" for what in ("lock", "challenges", "changes"))
 _LOCKED = 300  # seconds in which a machine gets a certificate, or has ended
-_STARTED = 120.0  # seconds after which it begins no other one before it has unlocked: others wait, and the lock ends
+_STARTED = 120.0  # seconds after which it starts no other order before it has unlocked: other machines wait, and the lock expires
 _CHALLENGED = 180  # seconds; an order takes less
 _CLOCKS = 120  # seconds by which the clocks of two machines may differ
 _LOOKS = 10.0  # seconds between two looks at certificates, at least
@@ -115,10 +115,10 @@ class SharedCertificates:
 
     async def look(self) -> tuple[dict[str, str], bool]:
         """Return the challenges of the machine that asks now, by name, and whether others may have got certificates since the last look."""
-        found = await self._ask("MGET", _LOCK, _CHALLENGES, _CHANGES)
-        if not isinstance(found, list) or len(found) != 3:
+        values = await self._ask("MGET", _LOCK, _CHALLENGES, _CHANGES)
+        if not isinstance(values, list) or len(values) != 3:
             return {}, False
-        owner, sealed, changes = found
+        owner, sealed, changes = values
         is_other = owner not in {None, self._machine.encode()}
         challenges = self._challenges(sealed, owner) if is_other else {}
         now = self._reactor.seconds()
@@ -133,7 +133,9 @@ class SharedCertificates:
             machine, when, challenges = parse_json(self._open(sealed, _CHALLENGES.encode()) or "")
             age = self._now() - when
             if machine.encode() == owner and -_CLOCKS <= age <= _CHALLENGED + _CLOCKS:
-                return {str(name): bytes.fromhex(one).hex() for name, one in challenges.items()}
+                return {
+                    str(name): bytes.fromhex(digest).hex() for name, digest in challenges.items()
+                }
         except MISSHAPEN:
             pass
         return {}
@@ -154,11 +156,11 @@ class SharedCertificates:
         nonce = token_bytes(_NONCE)
         return b64encode(nonce + self._cipher.encrypt(nonce, data, purpose))
 
-    def _open(self, found: Any, purpose: bytes) -> bytes | None:
+    def _open(self, value: Any, purpose: bytes) -> bytes | None:
         if self._cipher is None:
             return None
         try:
-            sealed = b64decode(found or b"", validate=True)
+            sealed = b64decode(value or b"", validate=True)
             return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], purpose)
         except (ValueError, TypeError, InvalidTag):
             return None
