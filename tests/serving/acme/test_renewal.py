@@ -1,5 +1,6 @@
 """What is known of a certificate's renewal, and what a file may say of it."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.errors import MuxError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
+from txmux.serving.acme.authority import UnusableError
 from txmux.serving.acme.folder import NO_CERTIFICATE, ShownCertificate
 from txmux.serving.acme.renewal import Certificates, Renewal
 
@@ -71,6 +73,44 @@ class RenewalTests(TestCase):
                 made.use(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
                 self.assertEqual(len(lines), count)
         self.assertIn("no certificate of an authority yet", lines[0]["words"])
+
+    async def test_one_name_without_an_answer(self) -> None:
+        """If the authority says nothing for one name alone, others get their certificates; that one is asked for more and more seldom."""
+        names, root = ("a.example", "b.example", "c.example"), make_authority()
+        asked: list[str] = []
+
+        class Silent:
+            is_connected = True
+
+            async def issue(self, name: str, _: object) -> bytes:
+                asked.append(name)
+                if name == names[0]:
+                    raise UnusableError("no answer", counts=False)
+                issued = root.issue(name)
+                return issued.key_pem() + issued.pem
+
+            async def renewal_time(self, _: bytes) -> tuple[None, float]:
+                return None, 86400.0
+
+        now = time.time()
+        folder = make_folder(self)
+        made = Certificates(
+            reactor, lambda _: succeed(None), lambda: None, now=lambda: now + len(ticks)
+        )
+        end = TlsEnd(tuple(folder / f"{name}.pem" for name in names), acme=names)
+        settings = Settings(acme="https://a.example/dir", acme_folder=folder)
+        route = Route("site", (), None, terminate_tls=end)
+        ticks: list[None] = []
+        made.use(Rules(Path("x.ini"), settings, (), (route,)))
+        authority: Any = Silent()
+        made._authority = authority
+        for _ in range(3600):
+            made.tick()
+            ticks.append(None)
+        self.assertEqual([asked.count(name) for name in names[1:]], [1, 1])
+        self.assertEqual(asked[:2], [*names[:2]])
+        self.assertIn(asked.count(names[0]), range(5, 10))
+        self.assertGreater(made.seconds_left()[names[2]], 86400)
 
     async def test_asked_in_vain_before_a_reload(self) -> None:
         """Whoever asks for a certificate gets the answer of the authority of the new rules, which is asked at once; the others are left."""

@@ -27,7 +27,7 @@ _FIRST_WAIT, _GROWTH, _LONGEST_WAIT = 15.0, 4.0, 6 * 3600.0
 """Seconds between two tries. In an hour there are at most five, as many failed validations as Let's Encrypt allows."""
 
 _UNREACHED_GROWTH, _UNREACHED_LONGEST = 2.0, 3600.0
-"""The same, for all names together, where the authority was not asked, so that it counts nothing."""
+"""The same, for all names together and for each, where the authority gave no answer, so that it counts nothing."""
 
 _LOCKED = 5.0  # seconds between two tries while another machine asks
 _FULL = 60.0  # seconds between two tries to write what the authority has given
@@ -57,6 +57,7 @@ class Renewal:
     Attributes:
         directory: The authority that was asked last.
         failures: How often it was asked in vain since it gave one.
+        unreached: How often it gave no answer since then.
         not_before: When it may be asked again.
         why: Why it gave none.
         suggested: When it wants it renewed (ARI); ``None`` if it does not say.
@@ -66,6 +67,7 @@ class Renewal:
 
     directory: str = ""
     failures: int = 0
+    unreached: int = 0
     not_before: float = 0.0
     why: str = ""
     suggested: float | None = None
@@ -150,7 +152,7 @@ class Certificates:
             self._authority = self._source = None
             self._unreached, self._quiet_until = 0, 0.0
             for renewal in self._renewals.values():
-                renewal.failures, renewal.not_before = 0, 0.0
+                renewal.failures, renewal.unreached, renewal.not_before = 0, 0, 0.0
             if settings.acme_folder != self._settings.acme_folder or not self._renewals:
                 self._folder = AcmeFolder(settings.acme_folder)
                 self._renewals = {}
@@ -214,7 +216,8 @@ class Certificates:
 
     def _start_due(self) -> None:
         now, directory = self._now(), self._settings.acme or ""
-        for name in sorted(self._names, key=lambda name: name not in self._waiting):
+        # One that has just failed comes last: after failures, one name is asked for at a time.
+        for name in sorted(self._names, key=self._turn):
             renewal = self._renewals[name]
             is_asked = name in self._waiting
             if name in self._busy or self._is_full():
@@ -230,6 +233,9 @@ class Certificates:
             is_due = self._renewals[name].ask_again <= now >= self._quiet_until
             if is_due and not self._busy and not shown.is_self_signed:
                 self._start(name, self._ask_time(self._renewals[name], shown))
+
+    def _turn(self, name: str) -> tuple[bool, float]:
+        return name not in self._waiting, self._renewals[name].not_before
 
     def _is_full(self) -> bool:
         """Return whether no other name is asked for now; until the authority has answered, one is enough."""
@@ -284,7 +290,8 @@ class Certificates:
                 self._use_new(name, renewal, pem)
 
     def _use_new(self, name: str, renewal: Renewal, pem: bytes, where: str = "") -> None:
-        renewal.failures, renewal.suggested, renewal.ask_again = 0, None, 0.0
+        renewal.failures, renewal.unreached = 0, 0
+        renewal.suggested, renewal.ask_again = None, 0.0
         found = ShownCertificate.read(pem)
         self._write(name, renewal, pem)
         self._log.info(
@@ -391,8 +398,11 @@ class Certificates:
             self._quiet_until = max(self._quiet_until, now + wait)
             wait = max(wait, _after(renewal.failures, _GROWTH, _LONGEST_WAIT))
             renewal.failures += 1
+            renewal.unreached = 0
         else:
-            wait = self._wait_for_all(now, wait)
+            own = _after(renewal.unreached, _UNREACHED_GROWTH, _UNREACHED_LONGEST)
+            renewal.unreached += 1
+            wait = max(own, self._wait_for_all(now, wait))
         renewal.not_before = now + wait
         if not isinstance(problem, UnusableError):
             self._log.error(
