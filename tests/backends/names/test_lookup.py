@@ -36,7 +36,7 @@ from txmux.backends.names.lookup import (
     has_route,
     listed_addresses,
 )
-from txmux.backends.names.question import AskedServers, LookupFailedError
+from txmux.backends.names.question import LookupFailedError, TrackedServers
 from txmux.telemetry.sources import Source
 
 HOST = "host.test"
@@ -363,16 +363,16 @@ class SourceTests(LookupTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.servers = AskedServers(self.time, "names stay")
+        self.servers = TrackedServers(self.time, "names stay")
         self.addCleanup(lambda: self.assertFalse(self.time.clock.getDelayedCalls()))
         self.addCleanup(self.servers.stop)
         self.lookup = Lookup(
-            self.time, [self.server.place], self.resolv_conf, self.hosts, known=self.servers
+            self.time, [self.server.place], self.resolv_conf, self.hosts, tracked=self.servers
         )
 
     @property
     def source(self) -> Source:
-        [source] = self.servers.sources(self.lookup.asked)
+        [source] = self.servers.sources(self.lookup.addresses)
         return source
 
     async def look_up(self) -> None:

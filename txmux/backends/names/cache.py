@@ -65,11 +65,11 @@ class NameCache:
         # Only processes with such rules need these.
         from txmux.backends.names.addresses import AddressFinder  # noqa: PLC0415
         from txmux.backends.names.lookup import Lookup  # noqa: PLC0415
-        from txmux.backends.names.question import AskedServers  # noqa: PLC0415
+        from txmux.backends.names.question import TrackedServers  # noqa: PLC0415
 
         self._finder, self._lookup = AddressFinder, Lookup
         self._reactor = reactor
-        self._asked = AskedServers(reactor, _EFFECT, logs=False)
+        self._tracked = TrackedServers(reactor, _EFFECT, logs=False)
         # Not those of the rules' own names, which a flood of others would delay.
         self._lookups: dict[tuple[ServerAddress, ...], Lookup] = {}
         self._known: dict[_Key, KnownName] = {}
@@ -155,7 +155,7 @@ class NameCache:
 
     async def _find(self, resolvers: tuple[ServerAddress, ...], name: str) -> None:
         if resolvers not in self._lookups:
-            self._lookups[resolvers] = self._lookup(self._reactor, resolvers, known=self._asked)
+            self._lookups[resolvers] = self._lookup(self._reactor, resolvers, tracked=self._tracked)
         finder = self._finder(self._lookups[resolvers], Server("", "tcp", host=f"{name}.", port=1))
         addresses: tuple[IPAddress, ...] = ()
         ttl, began = _SHORTEST, self._reactor.seconds()
@@ -192,10 +192,10 @@ class NameCache:
     def sources(self, used: Collection[tuple[ServerAddress, ...]]) -> Iterator[Source]:
         """Return the name servers that are asked, for the backends in use."""
         self._lookups = {key: one for key, one in self._lookups.items() if key in used}
-        return self._asked.sources(*(one.asked for one in self._lookups.values()))
+        return self._tracked.sources(*(one.addresses for one in self._lookups.values()))
 
     async def stop(self) -> None:
-        self._asked.stop()
+        self._tracked.stop()
         self._queues.clear()
         running = [*self._running.values()]
         for one in running:

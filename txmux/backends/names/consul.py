@@ -150,7 +150,7 @@ def next_index(before: int, header: str | None) -> int:
     return 0 if index < before else max(1, index)
 
 
-class AskedConsul:
+class ConsulAgent:
     """One Consul, for all services that it is asked for.
 
     It fails if it fails for each of them: what it has against one, such as a datacenter or a token, says nothing of others.
@@ -181,7 +181,7 @@ class ConsulFinder:
         lookup: Lookup,
         backend: Backend,
         service: ConsulService,
-        asked: AskedConsul,
+        agent: ConsulAgent,
         random: Random | None = None,
     ) -> None:
         self._reactor = reactor
@@ -192,31 +192,31 @@ class ConsulFinder:
         self._service = service
         self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._index = 0
-        self._asked = asked
-        asked.answers[self] = True
+        self._agent = agent
+        agent.answers[self] = True
 
     def spread(self) -> float:
         return self._random.uniform(1.0, 1.5)
 
     def stop(self) -> None:
-        self._asked.answers.pop(self)
+        self._agent.answers.pop(self)
 
     async def find(self) -> FoundAddresses:
         """Wait for the next answer. After a `LookupFailedError`, the next query is answered at once."""
         index, self._index = self._index, 0
-        self._asked.source.asked()
+        self._agent.source.asked()
         try:
             reader = InstancesReader(passing=self._service.passing)
             answer = await self._query(index, reader)
             found = self._instances(answer, reader)
             self._index = next_index(index, answer.headers.get("x-consul-index"))
         except MuxError as error:
-            self._asked.failed(self, str(error))
+            self._agent.failed(self, str(error))
             raise LookupFailedError(f"Consul at {self._url}: {error}") from None
         except BaseException:
-            self._asked.source.dropped()
+            self._agent.source.dropped()
             raise
-        self._asked.answered(self)
+        self._agent.answered(self)
         return FoundAddresses(
             found.addresses, 0.0, self._trouble(len(found.addresses), found.named)
         )

@@ -19,11 +19,11 @@ from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
 from txmux.backends.names.question import (
-    AskedServers,
     LookupFailedError,
     NameServers,
     ServerAddress,
     ServerFailureError,
+    TrackedServers,
 )
 from txmux.rules.model.networks import is_address
 
@@ -129,7 +129,7 @@ class Lookup:
     """Looks names up, in ``/etc/hosts`` and with the name servers of ``/etc/resolv.conf``, read for each look-up.
 
     Attributes:
-        asked: The name servers that the last look-up could ask.
+        addresses: The name servers that the last look-up could ask.
     """
 
     def __init__(
@@ -139,14 +139,14 @@ class Lookup:
         resolv_conf: Path = Path("/etc/resolv.conf"),
         hosts: Path = Path("/etc/hosts"),
         *,
-        known: AskedServers | None = None,
+        tracked: TrackedServers | None = None,
     ) -> None:
         self._reactor = reactor
         self._servers = servers
         self._resolv_conf = resolv_conf
         self._hosts = hosts
-        self._name_servers = NameServers(reactor, known)
-        self.asked: Sequence[ServerAddress] = ()
+        self._name_servers = NameServers(reactor, tracked)
+        self.addresses: Sequence[ServerAddress] = ()
 
     async def host(self, name: str) -> HostAnswer:
         listed = listed_addresses(name, self._hosts)
@@ -182,7 +182,7 @@ class Lookup:
         """
         configuration = ResolvConf.read(self._resolv_conf)
         servers = self._servers or [(server, _PORT) for server in configuration.servers]
-        self.asked = servers
+        self.addresses = servers
         failures: list[LookupFailedError] = []
         for candidate in configuration.candidates(name):
             found = await self._ask_all(servers, candidate, record_types)

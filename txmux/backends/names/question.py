@@ -190,7 +190,7 @@ class _TcpQuery(Int16StringReceiver):
         self.closed.callback(None)
 
 
-class _AskedServer:
+class _TrackedServer:
     """Whether one name server answers.
 
     Any answer is a good one, but a refusal from one that has never given another: what an answer says is about the name.
@@ -264,21 +264,21 @@ class _AskedServer:
             self._probe.cancel()
 
 
-class AskedServers:
+class TrackedServers:
     """The name servers that a process asks, each once over all its look-ups."""
 
     def __init__(self, reactor: Any, effect: str, *, logs: bool = True) -> None:
         self._reactor = reactor
         self._effect = effect
         self._logs = logs
-        self._servers: dict[ServerAddress, _AskedServer] = {}
+        self._servers: dict[ServerAddress, _TrackedServer] = {}
 
-    def server(self, address: ServerAddress) -> _AskedServer:
+    def server(self, address: ServerAddress) -> _TrackedServer:
         if address not in self._servers:
             host, port = address
             shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             source = Source("names", shown, self._effect, self._reactor.seconds, logs=self._logs)
-            self._servers[address] = _AskedServer(self._reactor, address, source)
+            self._servers[address] = _TrackedServer(self._reactor, address, source)
         return self._servers[address]
 
     def sources(self, *used: Iterable[ServerAddress]) -> Iterator[Source]:
@@ -296,9 +296,9 @@ class AskedServers:
 class NameServers:
     """Queries one name server after another."""
 
-    def __init__(self, reactor: Any, known: AskedServers | None = None) -> None:
+    def __init__(self, reactor: Any, tracked: TrackedServers | None = None) -> None:
         self._reactor = reactor
-        self._known = known
+        self._tracked = tracked
         self._turns = DeferredSemaphore(_MOST_AT_ONCE)
 
     async def ask(self, servers: Sequence[ServerAddress], name: bytes, kind: int) -> dns.Message:
@@ -338,10 +338,10 @@ class NameServers:
     async def _ask_one(
         self, address: ServerAddress, query: _DnsQuery, seconds: float
     ) -> dns.Message:
-        if self._known is None:
+        if self._tracked is None:
             message = await _over_udp(self._reactor, address, query, seconds)
         else:
-            message = await self._known.server(address).ask(query, seconds)
+            message = await self._tracked.server(address).ask(query, seconds)
         if message.trunc:
             message = await self._within(_PATIENCE[-1], self._over_tcp(address, query))
         code = _response_code(message)

@@ -21,9 +21,9 @@ from txmux.telemetry.sources import Source
 
 if TYPE_CHECKING:
     from txmux.backends.names.addresses import FoundAddresses
-    from txmux.backends.names.consul import AskedConsul
+    from txmux.backends.names.consul import ConsulAgent
     from txmux.backends.names.lookup import Lookup
-    from txmux.backends.names.question import AskedServers, ServerAddress
+    from txmux.backends.names.question import ServerAddress, TrackedServers
 
 _Addresses = tuple[ResolvedAddress, ...]
 _SHORTEST = 1.0  # the shortest time between two look-ups of a name, in seconds
@@ -58,8 +58,8 @@ class NameResolver:
         self._lookups: dict[tuple[ServerAddress, ...], Lookup] = (
             {} if lookup is None else {(): lookup}
         )
-        self._asked: AskedServers | None = None
-        self._consuls: dict[str, AskedConsul] = {}
+        self._tracked: TrackedServers | None = None
+        self._consuls: dict[str, ConsulAgent] = {}
         self._names: dict[str, _LookedUpName] = {}
         # Addresses of a plain name have no port: each server has its own.
         self._known: dict[str, _Addresses] = {}
@@ -124,13 +124,13 @@ class NameResolver:
         # Only one process needs these.
         from txmux.backends.names.addresses import AddressFinder  # noqa: PLC0415
         from txmux.backends.names.lookup import Lookup  # noqa: PLC0415
-        from txmux.backends.names.question import AskedServers  # noqa: PLC0415
+        from txmux.backends.names.question import TrackedServers  # noqa: PLC0415
 
-        if self._asked is None:
-            self._asked = AskedServers(self._reactor, _EFFECT)
+        if self._tracked is None:
+            self._tracked = TrackedServers(self._reactor, _EFFECT)
         if backend.resolvers not in self._lookups:
             self._lookups[backend.resolvers] = Lookup(
-                self._reactor, backend.resolvers, known=self._asked
+                self._reactor, backend.resolvers, tracked=self._tracked
             )
         lookup = self._lookups[backend.resolvers]
         if server.consul is None:
@@ -138,11 +138,11 @@ class NameResolver:
         from txmux.backends.names import consul  # noqa: PLC0415 - few need HTTP
 
         if backend.consul not in self._consuls:
-            self._consuls[backend.consul] = consul.AskedConsul(
+            self._consuls[backend.consul] = consul.ConsulAgent(
                 backend.consul, self._reactor.seconds
             )
-        asked = self._consuls[backend.consul]
-        return consul.ConsulFinder(self._reactor, lookup, backend, server.consul, asked)
+        agent = self._consuls[backend.consul]
+        return consul.ConsulFinder(self._reactor, lookup, backend, server.consul, agent)
 
     def _found(self, key: str, addresses: _Addresses) -> None:
         if addresses != self._known.get(key):
@@ -207,12 +207,12 @@ class NameResolver:
         yield from (one.source for one in self._consuls.values())
         used = {name.resolvers for name in self._names.values()}
         self._lookups = {key: one for key, one in self._lookups.items() if key in used}
-        if self._asked is not None:
-            yield from self._asked.sources(*(one.asked for one in self._lookups.values()))
+        if self._tracked is not None:
+            yield from self._tracked.sources(*(one.addresses for one in self._lookups.values()))
 
     async def stop(self) -> None:
-        if self._asked is not None:
-            self._asked.stop()
+        if self._tracked is not None:
+            self._tracked.stop()
         names = self._names
         self._names = {}
         for key in names:
