@@ -1,6 +1,7 @@
 """What a worker is told of rules and of memory, if it cannot be."""
 
 import json
+import math
 import os
 import socket
 from base64 import b64encode
@@ -27,6 +28,8 @@ from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.state import merged
+from txmux.telemetry.counting.snapshot import Gauges
+from txmux.telemetry.sources import Source
 
 _RULES = "[listen a]\nendpoint = 127.0.0.1:1\nmax_connections_per_source = 5\n"
 
@@ -127,6 +130,47 @@ class StartingTests(SynchronousTestCase):
         for wrong in ({}, {**row, "out": "x"}, {**row, "state": []}, {**row, "failed": 1}):
             self.assertRaises(InvalidMessageError, messages.SERVERS.read_answer, [row, wrong], 1)
         merged([messages.SERVERS.read_answer([row], 1)] * 2)
+
+    def test_gauges(self) -> None:
+        """Nothing that cannot be combined with the counts of others is an answer of a worker."""
+        clock = Clock()
+        source = Source("names", "[::1]:53", "none", clock.seconds)
+        row = json.loads(json.dumps(attrs.astuple(source.state())))
+        answer: dict[str, Any] = {
+            "source_states": [row],
+            "generations": [1],
+            "descriptors": [9, 1024],
+            "sources": {"x": 1},
+            "certificates": [["r", "f", 1.0]],
+            "troubles": ["x"],
+            "up": [["b", "s", 1]],
+        }
+        self.assertEqual(messages.COUNT.read_answer(answer, 1), answer)
+        source.asked()
+        source.answered()
+        clock.advance(100)
+        row = json.loads(json.dumps(attrs.astuple(source.state())))
+        row[0] = "\ud800"
+        gauges = Gauges.of([messages.COUNT.read_answer({**answer, "source_states": [row]}, 1)] * 2)
+        self.assertEqual(gauges.outside[0].name, "\\ud800")  # for the metrics
+        values: list[Any] = [[], -1, "x" * 5000]
+        rows: list[Any] = [
+            *({}, "x", 1, None, [], row[:-1], [*row, 1]),
+            *([*row[:at], value, *row[at + 1 :]] for at in range(7) for value in values),
+            *([*row[:3], value, *row[4:]] for value in (math.nan, math.inf, None)),
+        ]
+        invalid: dict[str, list[Any]] = {
+            "source_states": [*([one] for one in rows), {}, None],
+            "generations": [1, ["x"], [[]]],
+            "descriptors": [[1], [1, 2, 3], ["1", "2"], 1],
+            "sources": [[], {"x": "1"}],
+            "certificates": [[["r", "f"]], ["abc"], [["r", "f", "x"]]],
+            "troubles": ["x", [1]],
+            "up": [[["b", "s"]], [["b", [], 1.0]]],
+        }
+        for name, value in ((key, one) for key, values in invalid.items() for one in values):
+            wrong = {**answer, name: value}
+            self.assertRaises(InvalidMessageError, messages.COUNT.read_answer, wrong, 1)
 
     def test_sockets_do_not_block(self) -> None:
         (one,) = sockets_of([os.dup(self.socket.fileno())])

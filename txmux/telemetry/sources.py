@@ -63,7 +63,7 @@ class SourceState:
     @classmethod
     def read(cls, rows: Iterable[Sequence[Any]]) -> list[SourceState]:
         """Read states of a worker, each as `attrs.astuple` writes it."""
-        return [cls(*row) for row in rows if len(row) == len(attrs.fields(cls))]
+        return [cls(printable(name), *rest) for name, *rest in rows]
 
 
 class Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -23,30 +23,38 @@ class Field:
         most: The largest number, or the most characters or entries.
         of: What the entries of a list or the values of an object are.
         fields: What an object has, beside other values.
-        is_optional: Whether it may be left out; an answer is ``None`` then.
+        row: What each entry of a list is, if it has just these.
+        is_optional: Whether it may be left out; an answer, or an entry of a row, is ``None`` then.
     """
 
     kind: type
     most: int = 2**63
     of: Field | None = None
     fields: Mapping[str, Field] = {}
+    row: Sequence[Field] = ()
     is_optional: bool = False
 
     def fits(self, value: object) -> bool:
         if self.kind is object:
             return True
-        if type(value) is not self.kind:
+        if type(value) is not self.kind and (type(value), self.kind) != (int, float):
             return False
-        if isinstance(value, int):
-            return 0 <= value <= self.most
         if not isinstance(value, (str, list, dict)):
-            return True
+            return not isinstance(value, (int, float)) or 0 <= value <= self.most
         if isinstance(value, dict):
             named = self.fields.items()
-            if not all(name in value and field.fits(value[name]) for name, field in named):
+            if not all(
+                f.fits(value[name]) if name in value else f.is_optional for name, f in named
+            ):
                 return False
             value = value.values()
+        if self.row:
+            pairs = zip(self.row, value, strict=False)
+            return len(value) == len(self.row) and all(f.fits_or_lacks(entry) for f, entry in pairs)
         return len(value) <= self.most and (self.of is None or all(map(self.of.fits, value)))
+
+    def fits_or_lacks(self, value: object) -> bool:
+        return self.fits(value) or (value is None and self.is_optional)
 
 
 NOTHING = Field(type(None))

@@ -16,7 +16,7 @@ from txmux.net.channel.message import NOTHING, Field, Message
 _KIB, _MIB = 2**10, 2**20
 _SHORT, _LARGE, _WHOLE = 64 * _KIB, 16 * _MIB, 256 * _MIB
 
-_FLAG, _NUMBER = Field(bool), Field(int)
+_FLAG, _NUMBER, _TIME = Field(bool), Field(int), Field(float)
 _NAME, _TEXT = Field(str, 4 * _KIB), Field(str, 256 * _MIB)
 _ANY, _OBJECT, _LIST = Field(object), Field(dict), Field(list)
 _NAMES, _OBJECTS, _NUMBERS = Field(list, of=_NAME), Field(list, of=_OBJECT), Field(list, of=_NUMBER)
@@ -37,12 +37,21 @@ _HEALTH = _object(
     server=_NAME,
     target=_NAME,
     state=_NAME,
-    out=Field(float),
+    out=_TIME,
     failed=_LIST,
     credit=_ANY,
     contrary=_ANY,
     connections=_NUMBER,
 )
+
+_SOURCE = Field(list, row=(_NAME, _FLAG, _optional(_TIME), _TIME, _FLAG, _NAME, _NAME))
+_TIMES = _optional(Field(list, of=Field(list, row=(_NAME, _NAME, _TIME))))
+_GAUGES = _object(
+    source_states=Field(list, of=_SOURCE), generations=_optional(_NUMBERS),
+    descriptors=_optional(Field(list, row=(_NUMBER, _NUMBER))), sources=_optional(_PLACES),
+    certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)), up=_TIMES,
+)  # fmt: skip
+"""See `Gauges`: what other processes count is combined, so it has to fit."""
 
 MESSAGES: list[Message] = []
 """The rows of the table, in their order."""
@@ -173,7 +182,7 @@ ADDRESSES = _to_worker(
     "addresses", "report the addresses of servers", answer=_OBJECTS, longest_answer=_LARGE)
 COUNT = _to_worker(
     "count", "count the bytes of connections until now, and report gauges",
-    gauges=_optional(_FLAG), answer=_OBJECT, longest_answer=_LARGE)
+    gauges=_optional(_FLAG), answer=_GAUGES, longest_answer=_LARGE)
 LISTEN = _to_worker("listen", "report events from now on, or no longer", on=_FLAG)
 
 # From a worker to the supervisor, which trusts it least.
