@@ -13,20 +13,15 @@ from tests.support.folders import make_folder
 
 _PROGRAM = Path(__file__).parent.parent / "script/lib/changed.py"
 _FILES = {
-    "txmux/wire/hello.py": "",
-    "txmux/wire/bits.py": "",
-    "txmux/wire/old.py": "",
-    "tests/conftest.py": "",
-    "tests/support/mux.py": "from txmux.wire.bits import bit",
-    "tests/tcp/test_of_mux.py": "from tests.support.mux import mux",
-    "tests/test_structure.py": "",
+    "txmux/wire/hello.py": "", "txmux/wire/bits.py": "", "txmux/wire/old.py": "",
+    "tests/conftest.py": "", "tests/support/mux.py": "from txmux.wire.bits import bit",
+    "tests/tcp/test_of_mux.py": "from tests.support.mux import mux", "tests/test_structure.py": "",
     "tests/test_other.py": "",
     "tests/wire/case.py": "from txmux.wire import (\n    bits,\n    hello,\n)",
-    "tests/wire/test_by_case.py": "from tests.wire.case import x",
-    "tests/wire/test_hello.py": "",
+    "tests/wire/test_by_case.py": "from tests.wire.case import x", "tests/wire/test_hello.py": "",
     "tests/wire/test_hello_records.py": "",
     "tests/wire/test_in_text.py": "patch('txmux.wire.old.name')",
-}
+}  # fmt: skip
 
 
 class ChangedTests(SynchronousTestCase):

@@ -35,23 +35,17 @@ DATAGRAMS = (
 )
 DECIDED_AT = (20, 22)
 REFUSED = (
-    (bytes.fromhex("80"), 1),
-    (bytes.fromhex("01"), 1),
-    (bytes.fromhex("0000003f"), 4),
-    (bytes.fromhex("000000b7 6b"), 5),
-    (bytes.fromhex("000000b7 7e"), 5),
-    (bytes.fromhex("000000b7 6a80"), 6),
-    (bytes.fromhex("000000b7 6a81b3"), 7),
-    (bytes.fromhex("000000b7 6a81b5"), 7),
-    (bytes.fromhex("000000b7 6a81b4 31"), 8),
+    (bytes.fromhex("80"), 1), (bytes.fromhex("01"), 1), (bytes.fromhex("0000003f"), 4),
+    (bytes.fromhex("000000b7 6b"), 5), (bytes.fromhex("000000b7 7e"), 5),
+    (bytes.fromhex("000000b7 6a80"), 6), (bytes.fromhex("000000b7 6a81b3"), 7),
+    (bytes.fromhex("000000b7 6a81b5"), 7), (bytes.fromhex("000000b7 6a81b4 31"), 8),
     (bytes.fromhex("000000b7 6a81b4 3081b0"), 10),
     (bytes.fromhex("000000b7 6a81b4 3081b1 a103020104"), 15),
     (bytes.fromhex("000000b7 6a81b4 3081b1 a103020105 a20302010c"), 20),
     # A change of the password, LDAP, and PostgreSQL.
-    (bytes.fromhex("00000200 0200 ff80"), 5),
-    (bytes.fromhex("300c020101"), 1),
+    (bytes.fromhex("00000200 0200 ff80"), 5), (bytes.fromhex("300c020101"), 1),
     (bytes.fromhex("00000008 04d2162f"), 4),
-)
+)  # fmt: skip
 FIRST = DATAGRAMS[0]
 # Over UDP the lengths agree with that of the datagram, and there is none in front.
 REFUSED_DATAGRAMS = (

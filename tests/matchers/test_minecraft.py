@@ -28,17 +28,12 @@ PING = ping("mc.example.com")
 # Packets as Java Edition 1.21, 1.20.4 with its first query, 1.8 with Forge, 1.16 with Forge, a server list with the
 # version -1, and 1.6 write them.
 SAMPLES = (
-    LOGIN + b"\x07\0\x05alice",
-    handshake(b"mc.example.com.", 1, 765) + b"\x01\0",
-    handshake(b"forge.example.com\0FML\0", 2, 47),
-    handshake(b"forge.example.com\0FML2\0", 2, 754),
-    handshake(b"192.0.2.7", 1, 0xFFFFFFFF),
-    handshake(b"a" * 120 + b".example.com", 3),
-    PING,
+    LOGIN + b"\x07\0\x05alice", handshake(b"mc.example.com.", 1, 765) + b"\x01\0",
+    handshake(b"forge.example.com\0FML\0", 2, 47), handshake(b"forge.example.com\0FML2\0", 2, 754),
+    handshake(b"192.0.2.7", 1, 0xFFFFFFFF), handshake(b"a" * 120 + b".example.com", 3), PING,
     # Recorded from mcstatus 14.2.0: JavaServer and LegacyServer.
-    b"\x0f\x00/\t127.0.0.1\xb8\x9b\x01\x01\x00",
-    b"\xfe\x01\xfa",
-)
+    b"\x0f\x00/\t127.0.0.1\xb8\x9b\x01\x01\x00", b"\xfe\x01\xfa",
+)  # fmt: skip
 
 LEGACY_LIKE = handshake(b"x" * 246)
 MATCHED = (
@@ -86,21 +81,16 @@ MALFORMED = [
 ]
 VERDICTS = (
     # With ``host=`` the ping of release 1.6 is read on to the end of the host. What is no ping is a no then.
-    ("host=mc.example.com", PING, MATCH, END),
-    ("host=*.example.net", PING, NO, END),
-    ("host=play.example.com", PING, NO, END - 26),
-    ("host=*", ping(""), MATCH),
+    ("host=mc.example.com", PING, MATCH, END), ("host=*.example.net", PING, NO, END),
+    ("host=play.example.com", PING, NO, END - 26), ("host=*", ping(""), MATCH),
     *(("host=*", data, NO, at) for data, at in MALFORMED),
     *(("", data, MATCH, 3) for data, _ in MALFORMED),
     # Case, a final dot and what mods append do not count.
-    ("host=MC.example.com", LOGIN, MATCH, len(LOGIN)),
-    ("host=mc.example.com", SAMPLES[1], MATCH),
-    ("host=forge.example.com", SAMPLES[2], MATCH),
-    ("host=.example.com", SAMPLES[3], MATCH),
+    ("host=MC.example.com", LOGIN, MATCH, len(LOGIN)), ("host=mc.example.com", SAMPLES[1], MATCH),
+    ("host=forge.example.com", SAMPLES[2], MATCH), ("host=.example.com", SAMPLES[3], MATCH),
     # The first byte that no pattern has there is a no, or the end of the address.
-    ("host=play.example.com", LOGIN, NO, 6),
-    ("host=*.example.net", LOGIN, NO, len(LOGIN) - 3),
-)
+    ("host=play.example.com", LOGIN, NO, 6), ("host=*.example.net", LOGIN, NO, len(LOGIN) - 3),
+)  # fmt: skip
 KEYS = (
     ("host=*.example.com", SAMPLES[2], "forge.example.com"),
     ("host=*.example.com", LOGIN[:10], None),

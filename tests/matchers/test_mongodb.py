@@ -46,20 +46,12 @@ SAMPLES = (
 DECIDED_AT = 16
 REFUSED = (
     # The first field that is off is a no.
-    (b"\x19\x00\x00\x00", 2),
-    (b"\x40\x00\x01", 3),
-    (b"\x00\x80\x00\x00", 2),
-    (b"\xff\xfd\x00", 2),
-    (b"\x40\x00\x00\x01", 4),
-    (message(2013, bytes(30), answered=1), 9),
-    (message(2013, bytes(30), answered=1 << 31), 12),
-    (message(2012, bytes(30)), 13),
-    (message(2013 | 1 << 16, bytes(30)), 15),
-    (message(2013 | 1 << 31, bytes(30)), 16),
+    (b"\x19\x00\x00\x00", 2), (b"\x40\x00\x01", 3), (b"\x00\x80\x00\x00", 2), (b"\xff\xfd\x00", 2),
+    (b"\x40\x00\x00\x01", 4), (message(2013, bytes(30), answered=1), 9),
+    (message(2013, bytes(30), answered=1 << 31), 12), (message(2012, bytes(30)), 13),
+    (message(2013 | 1 << 16, bytes(30)), 15), (message(2013 | 1 << 31, bytes(30)), 16),
     # Text, TLS and lengths with the most significant byte first are a no.
-    (b"GET / HTTP/1.1\r\n", 3),
-    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 3),
-    (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 2),
-    (b"\x00\x1d\xab\xcd\x01\x00", 3),
+    (b"GET / HTTP/1.1\r\n", 3), (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 3),
+    (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 2), (b"\x00\x1d\xab\xcd\x01\x00", 3),
     (b"\x30\x0c\x02\x01\x01\x60\x07", 3),
-)
+)  # fmt: skip

@@ -15,17 +15,11 @@ MATCHED = (
     (bytes.fromhex("03 0150a37e 00000000"), 9),
 )
 REFUSED = (
-    (b"\x06", 1),
-    (b"\x03\0\0\0\0\x01", 6),
-    (b"\x03\0\0\0\0\x21", 6),
-    (b"\x03\0\0\0\0\0\0\x01", 8),
-    (b"\x03\0\0\0\0\x80\x01", 7),
-    (b"\x03\0\0\0\0\x80\0\x10", 8),
+    (b"\x06", 1), (b"\x03\0\0\0\0\x01", 6), (b"\x03\0\0\0\0\x21", 6), (b"\x03\0\0\0\0\0\0\x01", 8),
+    (b"\x03\0\0\0\0\x80\x01", 7), (b"\x03\0\0\0\0\x80\0\x10", 8),
     # RDP, S7, H.323 and a STARTUP of Cassandra begin with the same byte.
-    (bytes.fromhex("03000013 0ee0 0000000000"), 6),
-    (bytes.fromhex("03000016 11e0 0000000100"), 6),
-    (bytes.fromhex("03000031 0270 0106000881"), 6),
-    (bytes.fromhex("0300000101 00000016"), 9),
+    (bytes.fromhex("03000013 0ee0 0000000000"), 6), (bytes.fromhex("03000016 11e0 0000000100"), 6),
+    (bytes.fromhex("03000031 0270 0106000881"), 6), (bytes.fromhex("0300000101 00000016"), 9),
     # Hellos of MongoDB with 259 and 515 bytes, a CONNECT of Oracle, and a request of Modbus: a length is not a time.
     *((bytes.fromhex(f"03{n:02x}0000 01000000 00000000 d4070000"), 4) for n in (1, 2, 3)),
     (bytes.fromhex("03c60000 0100 0000 013f012c"), 4),
@@ -33,4 +27,4 @@ REFUSED = (
     # An OpenVPN client with --tls-crypt-v2; no player has such a version.
     (bytes.fromhex("031950 a1b20900c3d4e5f6 00000001"), 6),
     (bytes.fromhex("03 00000000 091f7c02"), 7),
-)
+)  # fmt: skip

@@ -25,28 +25,20 @@ REFUSED = (
 LONGEST = b"SSH-2.0-".ljust(254, b"a") + b"\n"
 VERDICTS = (
     # The byte after the software version decides, be it a blank or the end of the line; it may have dashes of its own.
-    ("software=OpenSSH_*", OPENSSH, MATCH, 22),
-    ("software=Go", b"SSH-2.0-Go\r\n", MATCH, 11),
-    ("software=Go", b"SSH-2.0-Go\n", MATCH, 11),
-    ("software=Go", b"SSH-2.0-Go", NEED_MORE, 10),
+    ("software=OpenSSH_*", OPENSSH, MATCH, 22), ("software=Go", b"SSH-2.0-Go\r\n", MATCH, 11),
+    ("software=Go", b"SSH-2.0-Go\n", MATCH, 11), ("software=Go", b"SSH-2.0-Go", NEED_MORE, 10),
     ("software=a-b-c", b"SSH-2.0-a-b-c x\r\n", MATCH, 14),
     ({"software": "libssh*, G?"}, b"SSH-2.0-Go\r\n", MATCH, 11),
     # The first byte that no pattern can have there is a no.
-    ("software=libssh_*", OPENSSH, NO, 9),
-    ("software=OpenSSH_8*", OPENSSH, NO, 17),
-    ("software=*p2", OPENSSH, NO, 22),
-    ("software=openssh_*", OPENSSH, NO, 9),
+    ("software=libssh_*", OPENSSH, NO, 9), ("software=OpenSSH_8*", OPENSSH, NO, 17),
+    ("software=*p2", OPENSSH, NO, 22), ("software=openssh_*", OPENSSH, NO, 9),
     # A line that is no identification string is a no at the byte that shows it.
-    ("software=*", b"SSH--2.0", NO, 5),
-    ("software=*", b"SSH-2.0 x", NO, 8),
-    ("software=*", b"SSH-2.0-\r\n", NO, 9),
-    ("software=*", b"SSH-2.0-a\x00b\r\n", NO, 10),
-    ("software=*", b"SSH-2.0-a\xe9b\r\n", NO, 10),
-    ("software=*", b"GET / HTTP/1.1\r\n", NO, 1),
+    ("software=*", b"SSH--2.0", NO, 5), ("software=*", b"SSH-2.0 x", NO, 8),
+    ("software=*", b"SSH-2.0-\r\n", NO, 9), ("software=*", b"SSH-2.0-a\x00b\r\n", NO, 10),
+    ("software=*", b"SSH-2.0-a\xe9b\r\n", NO, 10), ("software=*", b"GET / HTTP/1.1\r\n", NO, 1),
     # It has at most 255 bytes.
-    ("software=*", LONGEST, MATCH, 255),
-    ("software=*", LONGEST[:-1] + b"aa\n", NO, 255),
-)
+    ("software=*", LONGEST, MATCH, 255), ("software=*", LONGEST[:-1] + b"aa\n", NO, 255),
+)  # fmt: skip
 TRIED = ("software=*", "software=OpenSSH_*,a?b", "software=x*y-?")
 UNUSABLE = (("software=a,,b", "software: "),)
 FACTS: Facts = (

@@ -179,28 +179,22 @@ class FormTests(SynchronousTestCase):
         """The same for the extensions that are looked into."""
         junk = extension(PADDING, b"\0" * 9)
         for bad, at in (
-            (extension(0, b"\x00"), 3),
-            (extension(0, b"\x00\x02\x00\x00"), 3),
+            (extension(0, b"\x00"), 3), (extension(0, b"\x00\x02\x00\x00"), 3),
             (extension(0, b"\x00\x09\x00\x00\x03abc"), 5),
             (extension(0, b"\x00\x05\x00\x00\x03abc"), 5),
             (extension(0, b"\x00\x06\x00\x00\x04abc"), 8),
             (extension(0, b"\x00\x06\x00\x00\x02abc"), 8),
             (extension(0, b"\x00\x04\x00\x00\x00a"), 8),
-            (extension(0, b"\x00\x06\x00\xff\x00abc"), 7),
-            (extension(16, b""), 3),
-            (extension(16, b"\x00\x01\x00"), 3),
-            (extension(16, b"\x00\x04\x02h2"), 5),
-            (extension(16, b"\x00\x03\x03h2"), 6),
-            (extension(16, b"\x00\x03\x01h2"), 6),
-            (extension(16, b"\x00\x04\x00abc"), 6),
-            (extension(43, b""), 3),
-            (extension(43, b"\x00"), 3),
-            (extension(43, b"\x03\x03\x04\x03"), 3),
+            (extension(0, b"\x00\x06\x00\xff\x00abc"), 7), (extension(16, b""), 3),
+            (extension(16, b"\x00\x01\x00"), 3), (extension(16, b"\x00\x04\x02h2"), 5),
+            (extension(16, b"\x00\x03\x03h2"), 6), (extension(16, b"\x00\x03\x01h2"), 6),
+            (extension(16, b"\x00\x04\x00abc"), 6), (extension(43, b""), 3),
+            (extension(43, b"\x00"), 3), (extension(43, b"\x03\x03\x04\x03"), 3),
             (extension(43, b"\x04\x03\x04"), 4),
             (server_name("a") + server_name("a"), len(server_name("a")) + 1),
             (alpn(b"h2") + junk + alpn(b"h2"), len(alpn(b"h2") + junk) + 1),
             (versions(0x0304) * 2, len(versions(0x0304)) + 1),
-        ):
+        ):  # fmt: skip
             message = client_hello(bad, junk, junk)
             reader, length = byte_by_byte(records(message))
             self.assertTrue(reader.malformed, bad)

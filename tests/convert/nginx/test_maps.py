@@ -90,19 +90,13 @@ class NameTests(SynchronousTestCase):
 
     def test_plain_and_other_expressions(self) -> None:
         for expression, expected in (
-            (r"~^www\.example\.com$", "www.example.com"),
-            (r"~\.example\.com$", "*.example.com"),
-            (r"~^.+\.example\.com$", "*.example.com"),
-            (r"~^(.*)\.example\.com$", "*.example.com"),
-            (r"~^api-", "api-*"),
-            (r"~example", "*example*"),
-            (r"~^none$", "~none"),
-            (r"~^(a|b)\.example$", r"~(a|b)\.example"),
-            (r"~^a$|b", "~a|.*b.*"),
+            (r"~^www\.example\.com$", "www.example.com"), (r"~\.example\.com$", "*.example.com"),
+            (r"~^.+\.example\.com$", "*.example.com"), (r"~^(.*)\.example\.com$", "*.example.com"),
+            (r"~^api-", "api-*"), (r"~example", "*example*"), (r"~^none$", "~none"),
+            (r"~^(a|b)\.example$", r"~(a|b)\.example"), (r"~^a$|b", "~a|.*b.*"),
             (r"~(^|\.)example\.com$", r"~.*(^|\.)example\.com"),
-            (r"~^(?<name>\w+)\.example$", r"~(\w+)\.example"),
-            (r"~*^WWW[0-9]$", "~WWW[0-9]"),
-        ):
+            (r"~^(?<name>\w+)\.example$", r"~(\w+)\.example"), (r"~*^WWW[0-9]$", "~WWW[0-9]"),
+        ):  # fmt: skip
             found = mapped(_NAME, f"{expression} a", "default b")
             self.assertEqual(routes(found)[0], ([f"tls sni={expected}"], "a"))
             self.assertEqual(looks(found), [])

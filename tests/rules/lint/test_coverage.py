@@ -131,34 +131,23 @@ def _first_match(alternative: Alternative, stream: bytes) -> int | None:
 class CoverageTests(SynchronousTestCase):
     def test_covered(self) -> None:
         for wide, narrow in (
-            ("any", "ssh"),
-            ("any", "not ssh"),
-            ("any", "payload text=a"),
-            ("ssh", "ssh"),
-            ("ssh", "ssh software=a"),
-            ("tls", "tls sni=a alpn=h2"),
-            ("tls alpn=h2", "tls sni=a alpn=h2"),
-            ("tls alpn=h2,http/1.1", "tls alpn=h2"),
-            ("tls sni=*", "tls sni=a,b"),
-            ("tls sni=*", "tls sni=~(a|b)"),
+            ("any", "ssh"), ("any", "not ssh"), ("any", "payload text=a"), ("ssh", "ssh"),
+            ("ssh", "ssh software=a"), ("tls", "tls sni=a alpn=h2"),
+            ("tls alpn=h2", "tls sni=a alpn=h2"), ("tls alpn=h2,http/1.1", "tls alpn=h2"),
+            ("tls sni=*", "tls sni=a,b"), ("tls sni=*", "tls sni=~(a|b)"),
             ("tls sni=A.example.", "tls sni=a.EXAMPLE"),
             ("tls sni=*.example.com", "tls sni=a.b.example.com"),
             ("tls sni=*.example.com", "tls sni=*.b.example.com"),
             ("tls sni=.example.com", "tls sni=example.com"),
-            ("tls sni=.example.com", "tls sni=.a.example.com"),
-            ("tls sni=none,*", "tls sni=none"),
-            ("tls sni=none,*", "tls sni=a,none"),
-            ("tls sni=www*", "tls sni=www.example.com"),
-            ("tls ech=yes", "tls ech=yes alpn=h2"),
-            ("http path=/api/*", "http path=/api/v1/*"),
+            ("tls sni=.example.com", "tls sni=.a.example.com"), ("tls sni=none,*", "tls sni=none"),
+            ("tls sni=none,*", "tls sni=a,none"), ("tls sni=www*", "tls sni=www.example.com"),
+            ("tls ech=yes", "tls ech=yes alpn=h2"), ("http path=/api/*", "http path=/api/v1/*"),
             ("http path=/api/*", "http path=/api/ host=*.example.com"),
             ("ssh software=OpenSSH_*", "ssh software=OpenSSH_9*"),
-            ("payload hex=0011", "payload hex=0011"),
-            ("not tls", "ssh"),
-            ("not tls", "payload text=ab"),
-            ("not tls sni=a", "not tls sni=a"),
+            ("payload hex=0011", "payload hex=0011"), ("not tls", "ssh"),
+            ("not tls", "payload text=ab"), ("not tls sni=a", "not tls sni=a"),
             ("not tls sni=a", "ssh software=b"),
-        ):
+        ):  # fmt: skip
             self.assertTrue(covers(wide, narrow), (wide, narrow))
 
     def test_not_covered_or_not_certain(self) -> None:

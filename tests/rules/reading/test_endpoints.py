@@ -294,24 +294,17 @@ class ServerLineTests(BackendTestCase):
         blank = Server("unix:/run/my app", "unix", path="/run/my app")
         kinds = {"'unix:/run/my app'": blank, r"unix:/run/my\ app": blank}
         for text, host, port in (
-            ("127.0.0.1:22", "127.0.0.1", 22),
-            ("[::1]:22", "::1", 22),
-            ("redis:6379", "redis", 6379),
-            ("srv:443", "srv", 443),
-            ("{local}:443", "{local}", 443),
+            ("127.0.0.1:22", "127.0.0.1", 22), ("[::1]:22", "::1", 22),
+            ("redis:6379", "redis", 6379), ("srv:443", "srv", 443), ("{local}:443", "{local}", 443),
             ("db_1.example.com.:5432", "db_1.example.com.", 5432),
             ("tcp:www.example.com:80", "www.example.com", 80),
             ("tcp:host=www.example.com:80", "www.example.com", 80),
-            ("TCP:port=80:host=10.0.0.1", "10.0.0.1", 80),
-            (r"tcp:\:\:1:80", "::1", 80),
-            (r"tcp:host=\:\:1:port=80", "::1", 80),
-            ("udp:{local}:53", "{local}", 53),
-            ("{sni}:443", "{sni}", 443),
-            ("app-{host}.lan:{port}", "app-{host}.lan", 0),
-            ("udp:{sni}:{port}", "{sni}", 0),
-            ("192.0.2.1:{port}", "192.0.2.1", 0),
+            ("TCP:port=80:host=10.0.0.1", "10.0.0.1", 80), (r"tcp:\:\:1:80", "::1", 80),
+            (r"tcp:host=\:\:1:port=80", "::1", 80), ("udp:{local}:53", "{local}", 53),
+            ("{sni}:443", "{sni}", 443), ("app-{host}.lan:{port}", "app-{host}.lan", 0),
+            ("udp:{sni}:{port}", "{sni}", 0), ("192.0.2.1:{port}", "192.0.2.1", 0),
             ("app:{port}", "app", 0),
-        ):
+        ):  # fmt: skip
             kind: Any = "udp" if text.startswith("udp:") else "tcp"
             kinds[text] = Server(text, kind, host=host, port=port)
         for text in ("unix:/run/x.sock", "unix:path=/run/x.sock"):
