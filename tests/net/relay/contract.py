@@ -132,7 +132,7 @@ class RelayCase(_Base):
         for _ in range(times):
             await deferLater(reactor, 0)
 
-    async def over(self, *peers: Peer) -> RelayResult:
+    async def over(self, *peers: Peer, reason: str | None = None) -> RelayResult:
         for peer in peers:
             lost = peer.is_lost()
             while not lost.called:
@@ -140,8 +140,10 @@ class RelayCase(_Base):
             await lost
         while not self.results:
             await self._turn_and_look()
-        self.assertEqual(len(self.results), 1)
-        return self.results[0]
+        (result,) = self.results
+        if reason is not None:
+            self.assertEqual(result.reason, reason)
+        return result
 
     async def _turn_and_look(self) -> None:
         await self.turn()
@@ -274,9 +276,8 @@ class OrderContract(RelayCase):
         await self.assert_rests()
         server.send(b"heard")
         server.close()
-        result = await self.over(client, server)
+        await self.over(client, server, reason="done")
         self.assertEqual(bytes(client.received), b"heard")
-        self.assertEqual(result.reason, "done")
 
     async def test_server_half_close(self) -> None:
         client, server = await self.start()
@@ -327,8 +328,7 @@ class OrderContract(RelayCase):
         clock.advance(9.9)
         self.assertEqual(self.results, [])
         clock.advance(0.2)
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "idle-timeout")
+        await self.over(client, server, reason="idle-timeout")
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def one_way(self, timeouts: Timeouts, *, upload: bool) -> None:
@@ -345,8 +345,7 @@ class OrderContract(RelayCase):
         self.assertEqual(self.results, [])
         await self.acknowledged()
         clock.advance(1.1)
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "idle-timeout")
+        await self.over(client, server, reason="idle-timeout")
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_idle_upload(self) -> None:
@@ -370,8 +369,7 @@ class OrderContract(RelayCase):
         clock.advance(9.9)
         self.assertEqual(self.results, [])
         clock.advance(0.2)
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "idle-timeout")
+        await self.over(client, server, reason="idle-timeout")
 
     async def test_half_closed_and_silent(self) -> None:
         clock = Clock()
@@ -385,8 +383,7 @@ class OrderContract(RelayCase):
         clock.advance(4)
         self.assertEqual(self.results, [])
         clock.advance(1.1)
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "half-close-timeout")
+        await self.over(client, server, reason="half-close-timeout")
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_max_duration(self) -> None:
@@ -398,16 +395,14 @@ class OrderContract(RelayCase):
             client.send(b"x")
             await server.has(count)
         clock.advance(1)
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "max-duration")
+        await self.over(client, server, reason="max-duration")
         self.assert_broken_off(client)
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_abort(self) -> None:
         client, server = await self.start()
         self.relay.abort("drained")
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "drained")
+        await self.over(client, server, reason="drained")
         self.assert_broken_off(client, server)
 
     async def test_abort_of_a_stalled_one(self) -> None:
@@ -415,8 +410,7 @@ class OrderContract(RelayCase):
         await self.stall(client, server)
         self.relay.abort("killed")
         client.transport.resumeProducing()
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "killed")
+        await self.over(client, server, reason="killed")
 
     async def test_a_slow_reader_gets_all(self) -> None:
         clock = Clock()
@@ -434,9 +428,8 @@ class OrderContract(RelayCase):
             self.assertIsNone(client.lost)
             client.transport.pauseProducing()
         client.transport.resumeProducing()
-        result = await self.over(client, server)
+        await self.over(client, server, reason="done")
         self.assertEqual(len(client.received), size)
-        self.assertEqual(result.reason, "done")
 
     async def test_a_reader_that_never_reads_is_cut_off(self) -> None:
         clock = Clock()
@@ -473,8 +466,7 @@ class OrderContract(RelayCase):
         await server.has_all()
         self.assertEqual(bytes(server.received[-1001:]), b"b" + b"c" * 1000)
         server.close()
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "done")
+        await self.over(client, server, reason="done")
 
     async def test_idle_with_a_stalled_server(self) -> None:
         """What is held when the time is over still reaches a peer that reads on, in either direction."""
@@ -529,10 +521,9 @@ class ResetContract(RelayCase):
             client.send(b"x")
             await self.turn(50)
         client.transport.resumeProducing()
-        result = await self.over(client)
+        await self.over(client, reason="server-reset")
         self.assertEqual(len(client.received), _MiB)
         self.assertFalse(client.was_reset())
-        self.assertEqual(result.reason, "server-reset")
 
     async def test_reset_while_the_other_side_is_stalled(self) -> None:
         client, server = await self.start(timeouts=Timeouts(half_close=0.2), small_buffers=True)
@@ -542,8 +533,7 @@ class ResetContract(RelayCase):
         await self.assert_rests()
         # What is still on its way to the client cannot tell of its end, so the reset shows when it is read.
         client.transport.resumeProducing()
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "server-reset")
+        await self.over(client, server, reason="server-reset")
 
     async def test_nothing_is_read_for_nobody(self) -> None:
         """When the server is gone, a client that keeps sending is ended, not listened to."""
@@ -555,10 +545,9 @@ class ResetContract(RelayCase):
         while client.lost is None:
             client.send(bytes(1000))
             await self.turn()
-        result = await self.over(client, server)
+        result = await self.over(client, server, reason="server-reset")
         self.assertEqual(bytes(client.received), b"bye")
         self.assertLess(result.bytes_in, _MiB)
-        self.assertEqual(result.reason, "server-reset")
 
     async def test_reset_comes_after_the_bytes_before_it(self) -> None:
         client, server = await self.start()
@@ -568,10 +557,9 @@ class ResetContract(RelayCase):
         server.reset()
         await self.turn(50)
         client.transport.resumeProducing()
-        result = await self.over(client, server)
+        await self.over(client, server, reason="server-reset")
         self.assertEqual(len(client.received), _MiB)
         self.assertTrue(client.was_reset())
-        self.assertEqual(result.reason, "server-reset")
 
     async def test_endings_that_meet(self) -> None:
         """A server that finishes when the client has just broken off still gets all, and then the reset."""
@@ -583,10 +571,9 @@ class ResetContract(RelayCase):
         server.finish()
         await self.turn(50)
         server.transport.resumeProducing()
-        result = await self.over(server)
+        await self.over(server, reason="client-reset")
         self.assertEqual(len(server.received), _MiB)
         self.assertTrue(server.was_reset())
-        self.assertEqual(result.reason, "client-reset")
 
     async def test_both_have_gone(self) -> None:
         """When the server breaks off, nobody waits for a client that has gone to take what it was sent."""

@@ -58,8 +58,7 @@ class KernelScarceTest(KernelCase, LeanCase, TestCase):
     async def assert_ended(self) -> None:
         clock = Clock()
         client, server = await self.start(b"pending", clock=clock)
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "error")
+        await self.over(client, server, reason="error")
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_unwatchable(self) -> None:
@@ -93,8 +92,7 @@ class KernelScarceTest(KernelCase, LeanCase, TestCase):
         client.send(bytes(2**22))
         await client.is_lost()
         server.transport.resumeProducing()
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "error")
+        await self.over(client, server, reason="error")
         self.assertTrue(client.was_reset())
 
     async def test_out_of_memory_at_end(self) -> None:
@@ -107,5 +105,4 @@ class KernelScarceTest(KernelCase, LeanCase, TestCase):
         client, server = await self.start()
         lacks = self.patch(KernelSide, "_put_pipe_away", put_away)
         client.reset()
-        result = await self.over(client, server)
-        self.assertEqual(result.reason, "error")
+        await self.over(client, server, reason="error")

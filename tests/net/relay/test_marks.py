@@ -210,8 +210,7 @@ class MarkedRelayTest(KernelCase, LeanCase, TestCase):
     async def test_reset_comes_at_once(self) -> None:
         client, server, _ = await self.marked()
         client.reset()
-        result = await self.over(server)
-        self.assertEqual(result.reason, "client-reset")
+        await self.over(server, reason="client-reset")
         self.assertEqual(reactor.getDelayedCalls()[1:], [], "but for the time-out of the test")
 
     async def test_answer_removes_mark(self) -> None:
