@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _of_connection(arguments)
     rules = load(arguments.rules_file)
     listeners = _listeners(rules, arguments.listener)
-    listeners, end, certificate = _inside(rules, listeners, arguments)
+    listeners, end, certificate = _listeners_inside(rules, listeners, arguments)
     traced = partial(_trace, rules, end, certificate)
     try:
         samples = _samples(arguments, listeners)
@@ -305,7 +305,7 @@ def _trace(
     return Trace(listener, found)
 
 
-def _inside(
+def _listeners_inside(
     rules: Rules, listeners: tuple[Listener, ...], arguments: argparse.Namespace
 ) -> tuple[tuple[Listener, ...], Route | None, FoundCertificate | None]:
     """Return the listeners as they are inside of a route's TLS, if one is named, and what the client has shown there."""

@@ -78,7 +78,7 @@ class Hub:
             upstreams.tell = self._heard_from(None) if on else None
 
     def _heard_from(self, worker: int | None) -> Callable[[dict[str, Any]], None]:
-        def heard(event: dict[str, Any]) -> None:
+        def pass_on(event: dict[str, Any]) -> None:
             if self._beat is None:  # there is no follower, so nothing is to be counted
                 return
             reported = {**event, "worker": worker}
@@ -87,7 +87,7 @@ class Hub:
             else:
                 self._tell(reported)
 
-        return heard
+        return pass_on
 
     def _sampled(self, event: dict[str, Any]) -> None:
         self._tell({"worker": None, **event})  # what is skipped here may be of several workers

@@ -151,7 +151,7 @@ def _membership(network: IPNetwork | Literal["unix"]) -> Callable[[str], bool]:
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     first, mask = int(network.network_address), int(network.netmask)
 
-    def inside(client: str) -> bool:
+    def is_member(client: str) -> bool:
         host = client.rpartition(":")[0].strip("[]").partition("%")[0]
         try:
             # Much faster than `ipaddress`, for lists of thousands.
@@ -159,4 +159,4 @@ def _membership(network: IPNetwork | Literal["unix"]) -> Callable[[str], bool]:
         except OSError:  # it is of the other family
             return False
 
-    return inside
+    return is_member

@@ -67,22 +67,22 @@ class Recent:
     """The last ones of all workers, as texts of these, which are read on request."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[int, str]] = deque(maxlen=_KEPT)
+        self._rows: deque[tuple[int, str]] = deque(maxlen=_KEPT)
 
     def add(self, worker: int, rows: Iterable[str]) -> None:
-        self._kept.extend((worker, row) for row in rows)
+        self._rows.extend((worker, row) for row in rows)
 
-    def restore(self, kept: Iterable[tuple[int, str]]) -> None:
+    def restore(self, rows: Iterable[tuple[int, str]]) -> None:
         """Continue with the result of `state`, of another process."""
-        self._kept.clear()
-        self._kept.extend((int(worker), str(row)) for worker, row in kept)
+        self._rows.clear()
+        self._rows.extend((int(worker), str(row)) for worker, row in rows)
 
     def state(self) -> list[tuple[int, str]]:
-        return [*self._kept]
+        return [*self._rows]
 
     def as_json(self) -> list[dict[str, Any]]:
         """The newest first; ``ended`` is in seconds since 1970."""
-        rows = [found for worker, text in self._kept for found in _read(worker, text)]
+        rows = [found for worker, text in self._rows for found in _read(worker, text)]
         return sorted(rows, key=itemgetter("ended"), reverse=True)
 
 

@@ -144,15 +144,15 @@ def running_service(rules: Path) -> int | None:
     return None
 
 
-def _check_one_service(place: AdminEndpoint, seconds: float) -> None:
+def _check_one_service(endpoint: AdminEndpoint, seconds: float) -> None:
     """Check that several sockets are those of one service."""
-    others = [place._replace(address=path) for path in place.beside]
+    others = [endpoint._replace(address=path) for path in endpoint.beside]
     try:
-        found = [ask(one, "GET", "/api/status", seconds=seconds) for one in (place, *others)]
+        found = [ask(one, "GET", "/api/status", seconds=seconds) for one in (endpoint, *others)]
     except NoServiceError:  # another user's, perhaps
         found = []
     if len({status.get("pid") for status in found}) != 1:
-        raise several_services([str(one.address) for one in (place, *others)])
+        raise several_services([str(one.address) for one in (endpoint, *others)])
 
 
 def failed(error: NoServiceError | UsageError) -> int:

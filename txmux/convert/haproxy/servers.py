@@ -220,11 +220,11 @@ def _refused(text: str) -> str:
     return ""
 
 
-def _not_behind(proxy: str | None, place: str) -> str:
+def _not_behind(proxy: str | None, server: str) -> str:
     """Return why a SOCKS proxy cannot connect to a server."""
     if proxy is None:
         return ""
-    if not place.startswith(("unix:", "srv:", "[")):
+    if not server.startswith(("unix:", "srv:", "[")):
         return _refused(proxy)
     return "a SOCKS 4 proxy connects to names and IPv4 addresses"
 

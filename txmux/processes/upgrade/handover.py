@@ -99,13 +99,15 @@ class Round:
         self.stays: Counter[StayReason] = Counter()
 
     async def run(self) -> None:
-        await gatherResults([Deferred.fromCoroutine(self._lane()) for _ in range(_UNDER_WAY)])
+        await gatherResults(
+            [Deferred.fromCoroutine(self._offer_batches()) for _ in range(_UNDER_WAY)]
+        )
         await gatherResults([Deferred.fromCoroutine(taker.finish()) for taker in self._takers])
         for one in (*self._left, *self._waiting):
             if one.record.reason is None:
                 self.stays[one.expand().stays or "not taken"] += 1
 
-    async def _lane(self) -> None:
+    async def _offer_batches(self) -> None:
         while (taker := self._next_taker()) is not None and (batch := self._next_batch()):
             number = next(self._numbers)
             self._decide(taker, number, batch, await taker.offer(number, batch))

@@ -347,20 +347,20 @@ def _wake(text: str) -> Wake:
     raise InvalidValueError(f"{text!r} wakes nothing; {_WAKES}{hint}")
 
 
-def _magic_packet(mac: str, place: str) -> Wake:
+def _magic_packet(mac: str, target: str) -> Wake:
     digits = re.sub("[:.-]", "", mac).lower()
     if not _MAC.fullmatch(mac) or len(digits) != 12:
         raise InvalidValueError(
             f"{mac!r} is not a MAC address; write it as 00:11:22:33:44:55 ('ip neighbour' shows those of a network)"
         )
-    host, _, port = place.partition(":")
+    host, _, port = target.partition(":")
     try:
         address = ipaddress.IPv4Address(host)
     except ValueError:
         raise InvalidValueError(
-            f"{place!r} is not an IPv4 address; write the broadcast address of the server's network, such as 192.168.1.255"
+            f"{target!r} is not an IPv4 address; write the broadcast address of the server's network, such as 192.168.1.255"
         ) from None
-    number = values.whole_number(1, _PORTS_END - 1, "the port")(port) if ":" in place else 9
+    number = values.whole_number(1, _PORTS_END - 1, "the port")(port) if ":" in target else 9
     return Wake("wol", ":".join(re.findall("..", digits)), (str(address), number))
 
 

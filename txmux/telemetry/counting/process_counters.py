@@ -69,14 +69,14 @@ _DETECT_BOUNDS, _BYTES_BOUNDS = DETECT.bounds, DETECT_BYTES.bounds
 _DURATION_BOUNDS, _CONNECT_BOUNDS = DURATION.bounds, CONNECT.bounds
 
 
-class _Counts:
+class _CountedCells:
     __slots__ = ("cells",)
 
     def __init__(self, cells: memoryview[int]) -> None:
         self.cells = cells
 
 
-class RouteCounts(_Counts):
+class RouteCounts(_CountedCells):
     """Counts the connections of a listener that a route has taken, or that none has."""
 
     __slots__ = ()
@@ -94,7 +94,7 @@ class RouteCounts(_Counts):
         self.cells[_LEFT] += 1
 
 
-class ListenerCounts(_Counts):
+class ListenerCounts(_CountedCells):
     """Counts the connections of a listener."""
 
     __slots__ = ("unrouted",)
@@ -161,7 +161,7 @@ class ListenerCounts(_Counts):
         route.cells[_ROUTE_ADOPTED] += 1
 
 
-class BackendCounts(_Counts):
+class BackendCounts(_CountedCells):
     """Counts for a backend."""
 
     __slots__ = ()
@@ -180,7 +180,7 @@ class BackendCounts(_Counts):
         self.cells[_NO_LONGER_HELD] += 1
 
 
-class ServerCounts(_Counts):
+class ServerCounts(_CountedCells):
     """Counts the connections to a server, whatever its addresses."""
 
     __slots__ = ()
@@ -201,7 +201,7 @@ class ServerCounts(_Counts):
         self.cells[_CHECK_TIME] = max(1, int(seconds * 1_000_000))
 
 
-class ProcessCounts(_Counts):
+class ProcessCounts(_CountedCells):
     """Counts for a process."""
 
     __slots__ = ()
