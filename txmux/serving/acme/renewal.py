@@ -468,7 +468,10 @@ class Certificates:
         self._save()
 
     def _save(self) -> None:
-        state = {name: renewal.as_json() for name, renewal in self._renewals.items()}
+        state = {
+            name: renewal.as_json() | {"not_before": max(renewal.not_before, self._quiet_until)}
+            for name, renewal in self._renewals.items()
+        }
         self._folder_problem = ""
         if not self._names:
             return
