@@ -48,10 +48,10 @@ def is_worker(client: socket.socket, pid: int) -> bool:
 def _held_pid(held: int) -> int:
     """Return the ID of a process by its descriptor; 0 if it is outside of this process's namespace."""
     with open(f"/proc/self/fdinfo/{held}", "rb") as file:  # noqa: PTH123 - for each client
-        found = re.search(rb"^Pid:\t(\d+)$", file.read(), re.MULTILINE)
-    if found is None:  # it has ended, and is -1
+        match = re.search(rb"^Pid:\t(\d+)$", file.read(), re.MULTILINE)
+    if match is None:  # it has ended, and is -1
         raise ProcessLookupError
-    return int(found[1])
+    return int(match[1])
 
 
 def _descends(pid: int, is_still: Callable[[], bool]) -> bool:

@@ -125,13 +125,13 @@ def convert_command_line(
 def _typographic(data: bytes) -> Iterator[tuple[int, str]]:
     """Find what a word processor or a web page has made of hyphens, quotes and blanks."""
     for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
-        found = _TYPOGRAPHIC.search(line.partition("#")[0])
-        if found:
-            meant = next(plain for plain, signs in _PLAIN.items() if found[0] in signs)
-            name = unicodedata.name(found[0])
+        match = _TYPOGRAPHIC.search(line.partition("#")[0])
+        if match:
+            meant = next(plain for plain, signs in _PLAIN.items() if match[0] in signs)
+            name = unicodedata.name(match[0])
             yield (
                 number,
-                f"has U+{ord(found[0]):04X} ({name}), which is not {meant!r}; correct it there",
+                f"has U+{ord(match[0]):04X} ({name}), which is not {meant!r}; correct it there",
             )
 
 

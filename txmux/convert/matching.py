@@ -81,5 +81,5 @@ def searched(pattern: str, before: str = "(?s:.*)") -> str:
 
 def glob_as_regex(glob: str) -> str:
     """Write a pattern of glob(7) that has sets of characters as a regular expression, for an option after ``~``."""
-    found = _TRANSLATED.fullmatch(fnmatch.translate(glob))
-    return f"~{found[1] if found else re.escape(glob)}"
+    match = _TRANSLATED.fullmatch(fnmatch.translate(glob))
+    return f"~{match[1] if match else re.escape(glob)}"

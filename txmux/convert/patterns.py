@@ -36,13 +36,13 @@ def takes_everything(pattern: str) -> bool:
 
 def name_pattern(pattern: str) -> str:
     """Write a regular expression as the pattern of a whole name, of which case does not count."""
-    found = _AS_GLOB.fullmatch(pattern)
-    if found:
-        text = _ESCAPE.sub(r"\1", found["text"])
-        before = "" if found["start"] == "^" else "*"
-        after = "" if found["end"] == "$" else "*"
+    match = _AS_GLOB.fullmatch(pattern)
+    if match:
+        text = _ESCAPE.sub(r"\1", match["text"])
+        before = "" if match["start"] == "^" else "*"
+        after = "" if match["end"] == "$" else "*"
         # What begins with a dot has a label before it, in both; else as much as nothing will do.
-        if not ("+" in found["start"] and text[0] != ".") and "+" not in found["end"]:
+        if not ("+" in match["start"] and text[0] != ".") and "+" not in match["end"]:
             return written(f"{before}{text}{after}")
     return "~" + "|".join(map(_whole, branches(_GROUP_NAME.sub("(", pattern))))
 
@@ -58,12 +58,12 @@ def protocol_patterns(pattern: str) -> tuple[str, bool]:
     Returns:
         The patterns, and whether they take exactly the same clients; ``\bh2\b`` is said to ask for ``h2``.
     """
-    found = _LISTED.fullmatch(pattern.removeprefix("*").removeprefix("^.*").removesuffix(".*$"))
-    if found is None:
+    match = _LISTED.fullmatch(pattern.removeprefix("*").removeprefix("^.*").removesuffix(".*$"))
+    if match is None:
         raise InexpressibleError(f"~{pattern} is about the list of all protocols at once")
-    texts = [_ESCAPE.sub(r"\1", text) for text in found["texts"].split("|")]
-    before, after = ("" if found[name] else "*" for name in ("start", "end"))
-    exact = found["start"] != "^" and found["end"] != "$"
+    texts = [_ESCAPE.sub(r"\1", text) for text in match["texts"].split("|")]
+    before, after = ("" if match[name] else "*" for name in ("start", "end"))
+    exact = match["start"] != "^" and match["end"] != "$"
     return ",".join(f"{before}{text}{after}" for text in texts), exact
 
 

@@ -28,8 +28,8 @@ def _parse(data: bytes, earlier: _Identification | None) -> _Identification:
     if earlier and (earlier.broken or earlier.complete):
         return earlier
     line = data[:_LONGEST_LINE]
-    if found := _COMPLETE.match(line):
-        return _Identification(complete=True, software=found[1].decode())
+    if match := _COMPLETE.match(line):
+        return _Identification(complete=True, software=match[1].decode())
     beginning = _BEGINNING.fullmatch(line)
     if beginning:
         broken = len(line) == _LONGEST_LINE

@@ -24,10 +24,10 @@ _FIRST = b"\0"
 def _read_request(cursor: Cursor) -> dict[str, str]:
     cursor.literal(_FIRST)
     cursor.take(1)
-    found = _REQUEST.fullmatch(cursor.data)
-    if found is None:
+    match = _REQUEST.fullmatch(cursor.data)
+    if match is None:
         raise MalformedError
-    return {"path": found["path"].decode("latin-1")}
+    return {"path": match["path"].decode("latin-1")}
 
 
 tftp = MessageMatcher(

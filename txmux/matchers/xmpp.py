@@ -97,8 +97,8 @@ def _next_mark(data: bytes, start: int, mark: bytes) -> int:
     """Find the next quotation mark, that which is wanted or any; -1 if there is none yet."""
     if mark:
         return data.find(mark, start)
-    found = _QUOTE.search(data, start)
-    return found.start() if found else -1
+    match = _QUOTE.search(data, start)
+    return match.start() if match else -1
 
 
 def _domain(peeked: Peeked) -> str | None:

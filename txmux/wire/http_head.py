@@ -149,10 +149,10 @@ class Request:
         self._unread_until = 0
 
     def _read_method(self, line: bytes) -> None:
-        if found := _METHOD.match(line):
-            self.method = found[1].decode()
+        if match := _METHOD.match(line):
+            self.method = match[1].decode()
             known = self.method in METHODS
-            self._next(Stage.TARGET if known else Stage.REFUSED, found.end())
+            self._next(Stage.TARGET if known else Stage.REFUSED, match.end())
             return
         beginning = _METHOD_BEGINNING.fullmatch(line)
         if beginning:
@@ -176,15 +176,15 @@ class Request:
     def _read_version(self, line: bytes) -> None:
         rest = line[self._at : self._at + len("HTTP/1.1\r\n")]
         beginning = _ICE if self.method == _SOURCE and rest[:1] == _ICE[:1] else _HTTP
-        found = _VERSION.match(rest)
-        if found is None or not rest.startswith(beginning):
+        match = _VERSION.match(rest)
+        if match is None or not rest.startswith(beginning):
             if not beginning.startswith(rest):
                 self.stage = Stage.REFUSED
             return
-        self.version = f"1.{found[1].decode()}"
-        if found[2]:
+        self.version = f"1.{match[1].decode()}"
+        if match[2]:
             stage = Stage.FIELDS if self.host is None else Stage.DONE
-            self._next(stage, self._at + found.end())
+            self._next(stage, self._at + match.end())
 
     def _read_fields(self, head: bytes) -> None:
         while (end := head.find(b"\n", self._searched)) >= 0:
@@ -265,8 +265,8 @@ def _host_in_target(method: str, target: str) -> str | None:
 
 def host_without_port(authority: str) -> str:
     """Return the host without the port, and an IPv6 address without its brackets (RFC 3986, section 3.2)."""
-    found = _AUTHORITY.fullmatch(authority)
-    return (found[1] or found[2] or "") if found else authority
+    match = _AUTHORITY.fullmatch(authority)
+    return (match[1] or match[2] or "") if match else authority
 
 
 _REQUEST_LINE = re.compile(rb"(?:\r\n){0,2}[^\n]*\n")

@@ -25,8 +25,8 @@ def option_size(options: Mapping[str, str], name: str, default: int, allowed: ra
     """
     if name not in options:
         return default
-    found = _SIZE.fullmatch(options[name])
-    size = int(found[1]) * (_KIB if found[2] else 1) if found else -1
+    match = _SIZE.fullmatch(options[name])
+    size = int(match[1]) * (_KIB if match[2] else 1) if match else -1
     if size in allowed:
         return size
     least, most = _shown(allowed[0]), _shown(allowed[-1])

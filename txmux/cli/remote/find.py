@@ -253,8 +253,8 @@ def address_of(text: str, folder: Path | None = None) -> Address:
             return tcp
     elif "/" in text and "://" not in text:
         return base / text
-    elif found := re.fullmatch(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:]*)):(?P<port>\d+)", text):
-        return _tcp_at(found["ipv6"] or found["host"] or "127.0.0.1", found["port"], text)
+    elif match := re.fullmatch(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:]*)):(?P<port>\d+)", text):
+        return _tcp_at(match["ipv6"] or match["host"] or "127.0.0.1", match["port"], text)
     example = f"write 127.0.0.1:{text}" if text.isdecimal() else _EXAMPLES
     raise UsageError(f"{text!r} is not an endpoint of txmux; {example}")
 

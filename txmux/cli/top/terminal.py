@@ -143,10 +143,10 @@ def read_keys(data: bytes, *, is_last: bool = False) -> tuple[list[str], bytes]:
     while data:
         if not is_last and len(data) < _LONGEST and _BEGUN.match(data):
             break
-        if found := _SEQUENCE.match(data):
-            name = _NAMES.get(found[1] or found[2])
+        if match := _SEQUENCE.match(data):
+            name = _NAMES.get(match[1] or match[2])
             keys += [name] if name else []
-            data = data[found.end() :]
+            data = data[match.end() :]
         elif data[:1] == b"\x1b":
             keys.append("escape")
             data = data[1:]

@@ -152,10 +152,10 @@ def _common_name(kind: str, test: Criterion) -> str:
 
 
 def _criterion(words: Sequence[str], files: SideFiles) -> Criterion:
-    found = _FETCH.fullmatch(words[0]) if words else None
-    if found is None:
+    match = _FETCH.fullmatch(words[0]) if words else None
+    if match is None:
         raise InexpressibleError("is not a test")
-    name, method, ignore_case = found["name"], "", False
+    name, method, ignore_case = match["name"], "", False
     derived = _DERIVED.fullmatch(name)
     if derived and derived["name"] in {*_NAMED, *_SECURED}:
         name, method = derived["name"], derived["method"]
@@ -173,8 +173,8 @@ def _criterion(words: Sequence[str], files: SideFiles) -> Criterion:
             argument = rest.pop(0)
             method = argument if flag == "-m" else method
         ignore_case |= flag == "-i"
-    converters = tuple(filter(None, found["converters"].split(",")))
-    return Criterion(name, found["args"] or "", converters, method, ignore_case, (*values, *rest))
+    converters = tuple(filter(None, match["converters"].split(",")))
+    return Criterion(name, match["args"] or "", converters, method, ignore_case, (*values, *rest))
 
 
 def _listed(path: str, name: str, files: SideFiles) -> list[str]:
@@ -272,15 +272,15 @@ def _whole(pattern: str) -> str:
 
 def _payload(test: Criterion) -> Condition:
     """Read ``req.payload(OFFSET,LENGTH)``; a length of 0 is all that there is."""
-    found = re.fullmatch(r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", test.args)
-    if found is None:
+    match = re.fullmatch(r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", test.args)
+    if match is None:
         raise InexpressibleError(f"req.payload({test.args}) has no counterpart")
     hexadecimal, method = "hex" in test.converters, test.method or "bin"
     strange = set(test.converters) - {"hex", "lower", "upper"}
     if strange or (hexadecimal and len(test.converters) > 1):
         raise InexpressibleError(f"the converter {test.converters[0]} has no counterpart")
     folded = test.ignore_case or (bool(test.converters) and not hexadecimal)
-    place = _Place(int(found[1]), int(found[2]), folded)
+    place = _Place(int(match[1]), int(match[2]), folded)
     if method == "found":
         least = max(place.length, 1)
         return (place.regex(f"(?s:.{{{least}}})", least),)

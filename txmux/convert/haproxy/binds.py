@@ -136,12 +136,12 @@ def address(text: str) -> tuple[str, str] | None:
     Returns:
         The host, without brackets and empty for every address, and the port; ``None`` for anything else.
     """
-    found = _ADDRESS.fullmatch(text)
-    if found is None or "@" in found["host"]:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or "@" in match["host"]:
         return None
-    host = found["host"].removeprefix("[").removesuffix("]")
+    host = match["host"].removeprefix("[").removesuffix("]")
     is_ipv6 = text.startswith(("ipv6@", "tcp6@", "mptcp6@"))
-    return ("::" if is_ipv6 and host in {"", "*"} else host), found["port"]
+    return ("::" if is_ipv6 and host in {"", "*"} else host), match["port"]
 
 
 def is_multipath(text: str) -> bool:

@@ -307,10 +307,10 @@ def _expected(words: list[str]) -> list[str]:
 
 
 def _statuses(text: str) -> range:
-    found = re.fullmatch("([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", text)
-    if not found:
+    match = re.fullmatch("([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", text)
+    if not match:
         raise WeakerError(f"http-check expect status {text}")
-    return range(int(found[1]), int(found[2] or found[1]) + 1)
+    return range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
 def _ranges(numbers: Sequence[int]) -> list[str]:

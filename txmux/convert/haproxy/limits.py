@@ -66,8 +66,8 @@ def _alternatives(
 def _limit(
     test: Sequence[str], line: ConfigLine, proxy: Proxy, tables: Mapping[str, Proxy]
 ) -> tuple[str, str]:
-    found = _TEST.fullmatch(test[0]) if len(test) == 3 else None
-    if found is None or test[1] not in {"ge", "gt"} or not test[2].isdecimal():
+    match = _TEST.fullmatch(test[0]) if len(test) == 3 else None
+    if match is None or test[1] not in {"ge", "gt"} or not test[2].isdecimal():
         return "", ""
     tracks = [track for track in tracking(proxy) if "if" not in track.words]
     # A client that was counted before the condition is read counts, too.
@@ -75,9 +75,9 @@ def _limit(
     most = int(test[2]) - (test[1] == "ge") + (not counted)
     if most < 1 or not tracks:
         return "", ""
-    if found["what"] == "conn_cur":
+    if match["what"] == "conn_cur":
         return "max_connections_per_source", str(most)
-    args = [arg.strip() for arg in (found["args"] or "").split(",")]
+    args = [arg.strip() for arg in (match["args"] or "").split(",")]
     elsewhere = [track.words[-1] for track in tracks if track.words[-2] == "table"]
     names = [name for name in (*args, *elsewhere) if name in tables]
     period = _period(tables[names[0]] if names else proxy)
@@ -102,8 +102,8 @@ def _order(line: ConfigLine) -> tuple[int, int]:
 
 def _period(proxy: Proxy) -> float:
     line = proxy.value("stick-table")
-    found = _STORED.search(str(line)) if line and line.words[2:3] in {("ip",), ("ipv6",)} else None
-    return seconds(duration(found["period"])) if found else 0
+    match = _STORED.search(str(line)) if line and line.words[2:3] in {("ip",), ("ipv6",)} else None
+    return seconds(duration(match["period"])) if match else 0
 
 
 def _rate(most: int, period: float) -> str:

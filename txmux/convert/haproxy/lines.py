@@ -173,11 +173,11 @@ def _words(text: str) -> list[str]:
 
 def duration(text: str) -> str:
     """Write a time, of milliseconds without a unit; what cannot be read stays, to be refused."""
-    found = _TIME.fullmatch(text)
-    if found is None or found[2] not in {None, "us"}:
+    match = _TIME.fullmatch(text)
+    if match is None or match[2] not in {None, "us"}:
         return text
-    number = int(found[1])
-    return f"{-(-number // 1000)}ms" if found[2] == "us" else milliseconds(number)
+    number = int(match[1])
+    return f"{-(-number // 1000)}ms" if match[2] == "us" else milliseconds(number)
 
 
 def seconds(text: str) -> float:

@@ -158,8 +158,8 @@ class FrontendRoutes:
         for acl in self.proxy.all("acl", line.words[3]) if len(line.words) == 4 else ():
             if len(acl.words) > 2:
                 words = f"if {{ {' '.join(acl.words[2:])} }}"
-        found = _NO_SERVER.fullmatch(words)
-        section = self.made.backends.get(found["name"]) if found else None
+        match = _NO_SERVER.fullmatch(words)
+        section = self.made.backends.get(match["name"]) if match else None
         target = self.made.backends.get(line.value)
         if section is None or target is None or "fallback" in section.entries:
             return False
@@ -220,11 +220,11 @@ def tests_of(name: str, backends: Iterable[str], files: SideFiles) -> list[tuple
     Returns:
         Tests, each with the backend of the clients that pass it.
     """
-    found = _NAME.fullmatch(name)
-    if found is None or found["sample"] not in _SAMPLES:
+    match = _NAME.fullmatch(name)
+    if match is None or match["sample"] not in _SAMPLES:
         raise InexpressibleError("a name that is put together for each client has no counterpart")
-    before, after, sample = found["before"], found["after"], found["sample"]
-    changes = found["changed"].removeprefix(",").replace("lower,", "", 1)
+    before, after, sample = match["before"], match["after"], match["sample"]
+    changes = match["changed"].removeprefix(",").replace("lower,", "", 1)
     if changes in {"", "lower"}:
         form = re.compile(f"{re.escape(before)}(.+){re.escape(after)}", re.DOTALL)
         fitting = filter(None, map(form.fullmatch, backends))

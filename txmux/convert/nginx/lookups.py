@@ -334,9 +334,9 @@ class Parts:
         """Return what a regular expression says of the part, ``None`` if no part is right for it."""
         if not self.before and not self.after:
             return pattern
-        found = _BEGINNING.fullmatch(pattern)
-        if found and self.before and not self.after:
-            text, before = _ESCAPE.sub(r"\1", found[1]), self.before
+        match = _BEGINNING.fullmatch(pattern)
+        if match and self.before and not self.after:
+            text, before = _ESCAPE.sub(r"\1", match[1]), self.before
             if fold:
                 text, before = text.lower(), before.lower()
             if before.startswith(text):
@@ -352,12 +352,12 @@ class Parts:
             sign = re.escape(self.after[0])
             fits = python_regex(f"{fold}^{sign}{sides[1]}").search(self.after)
             return attrs.evolve(self, after="")._own(f"{sides[0]}$", fold) if fits else None
-        found = _END.fullmatch(pattern)
+        match = _END.fullmatch(pattern)
         if (
-            found
+            match
             and self.before
             and not self.after
-            and self.before[-1] not in _ESCAPE.sub(r"\1", found[1])
+            and self.before[-1] not in _ESCAPE.sub(r"\1", match[1])
         ):
             return pattern
         raise InexpressibleError("it is not clear which variable it is about")

@@ -65,9 +65,9 @@ class UpstreamGroup:
 
 def endpoint_of(text: str) -> str:
     """Write the address of a server as txmux does."""
-    found = _ADDRESS.fullmatch(text)
-    place = f"{found['host']}:{found['port']}" if found else text
-    if not found and not text.startswith("unix:"):
+    match = _ADDRESS.fullmatch(text)
+    place = f"{match['host']}:{match['port']}" if match else text
+    if not match and not text.startswith("unix:"):
         raise InexpressibleError(f"{text or 'nothing'} is not an address and a port")
     try:
         endpoints.server(place)

@@ -129,7 +129,7 @@ def duration(text: str) -> str:
 
 def size(text: str) -> str:
     """Write a size of nginx, such as ``16k``, as one of txmux."""
-    found = _SIZE.fullmatch(text)
-    if found is None:
+    match = _SIZE.fullmatch(text)
+    if match is None:
         raise InexpressibleError(f"{text!r} is not a size")
-    return f"{found[1]}{f'{found[2].upper()}iB' if found[2] else ''}"
+    return f"{match[1]}{f'{match[2].upper()}iB' if match[2] else ''}"

@@ -126,8 +126,8 @@ def _joined(before: Any, more: list[Settings], both: list[str]) -> list[Any]:
 
 
 def _address(text: str, line: int) -> Settings:
-    found = _ADDRESS.fullmatch(text)
-    host, port = (found["host"], found["port"]) if found else (text, "")
+    match = _ADDRESS.fullmatch(text)
+    host, port = (match["host"], match["port"]) if match else (text, "")
     return {"host": Setting(host, line), "port": Setting(port, line)}
 
 

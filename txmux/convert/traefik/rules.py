@@ -46,11 +46,11 @@ class _RuleReader:
         self._tokens: deque[str] = deque()
         at, end = 0, len(text.rstrip())
         while at < end:
-            found = _TOKEN.match(text, at)
-            if found is None:
+            match = _TOKEN.match(text, at)
+            if match is None:
                 raise InexpressibleError(f"{text[at:].strip()!r} is not a part of a rule")
-            self._tokens.append(found[1])
-            at = found.end()
+            self._tokens.append(match[1])
+            at = match.end()
 
     def read(self) -> _Rule:
         found = self._several("||", 0)

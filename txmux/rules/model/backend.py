@@ -23,10 +23,10 @@ _WITH_PORTS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})(?:-([
 
 def split_source(text: str) -> tuple[str, range | None]:
     """Split ``192.0.2.1:40000-50000`` or ``[2001:db8::1]:40000``; the ports are ``None`` if the system is to choose."""
-    found = _WITH_PORTS.fullmatch(text)
-    if found is None:
+    match = _WITH_PORTS.fullmatch(text)
+    if match is None:
         return text, None
-    v6, v4, first, last = found.groups()
+    v6, v4, first, last = match.groups()
     return v6 or v4, range(int(first), int(last or first) + 1)
 
 

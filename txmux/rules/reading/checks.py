@@ -121,11 +121,11 @@ def _statuses_of(text: str) -> range:
 
 
 def _status(text: str) -> range:
-    found = _STATUS.fullmatch(text)
-    if not found:
+    match = _STATUS.fullmatch(text)
+    if not match:
         raise InvalidValueError(f"{text!r} is not an HTTP status; write for example 2xx,3xx or 204")
-    if found[2] == "xx":
-        return range(int(found[1]) * 100, int(found[1]) * 100 + 100)
+    if match[2] == "xx":
+        return range(int(match[1]) * 100, int(match[1]) * 100 + 100)
     return range(int(text), int(text) + 1)
 
 

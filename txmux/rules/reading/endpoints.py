@@ -145,14 +145,14 @@ def name_server(text: str) -> tuple[str, int]:
 
 def proxy(text: str) -> Via:
     """Read ``socks5://[USER:PASSWORD-FILE@]HOST:PORT``, or the same with ``socks4`` or ``http``."""
-    found = _PROXY.fullmatch(text)
-    kind = _PROXY_KINDS.get(found["kind"]) if found else None
-    if found is None or kind is None:
-        near = _PROXY_KINDS_MEANT.get(found["kind"].lower()) if found else None
+    match = _PROXY.fullmatch(text)
+    kind = _PROXY_KINDS.get(match["kind"]) if match else None
+    if match is None or kind is None:
+        near = _PROXY_KINDS_MEANT.get(match["kind"].lower()) if match else None
         hint = f"; did you mean {near}://?" if near else ""
         message = "is not a proxy; write it as socks5://HOST:PORT or http://HOST:PORT"
         raise InvalidValueError(message + hint)
-    place = found["place"]
+    place = match["place"]
     try:
         its_server = server(place)
     except InvalidValueError as error:
@@ -160,9 +160,9 @@ def proxy(text: str) -> Via:
     if its_server.kind != "tcp" or its_server.depends_on_client:
         raise InvalidValueError(f"{place!r} is no proxy to connect to; write its HOST:PORT")
     via = Via(kind, attrs.evolve(its_server, text=f"{kind}://{place}"))
-    if found["login"] is None:
+    if match["login"] is None:
         return via
-    user, _, file = found["login"].partition(":")
+    user, _, file = match["login"].partition(":")
     if kind == "socks4":
         raise InvalidValueError(
             "SOCKS 4 has no passwords; remove what precedes '@', or write socks5"

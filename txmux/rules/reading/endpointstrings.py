@@ -38,17 +38,17 @@ def split_arguments(text: str) -> Arguments:
     named: dict[str, str] = {}
     whole, start = f"{text}:", 0
     while start < len(whole):
-        found = _ARGUMENT.match(whole, start)
-        if found is None:
+        match = _ARGUMENT.match(whole, start)
+        if match is None:
             raise InvalidValueError(f"{text!r} ends in a backslash; write \\\\ for a backslash")
-        start = found.end()
-        first = _ESCAPED.sub(r"\1", found["first"])
-        if found["value"] is None:
+        start = match.end()
+        first = _ESCAPED.sub(r"\1", match["first"])
+        if match["value"] is None:
             positional.append(first)
         elif first in named:
             raise InvalidValueError(f"{first!r} is given twice in {text!r}; keep one")
         else:
-            named[first] = _ESCAPED.sub(r"\1", found["value"])
+            named[first] = _ESCAPED.sub(r"\1", match["value"])
     return Arguments(positional[0], tuple(positional[1:]), named)
 
 

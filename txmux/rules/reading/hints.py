@@ -279,8 +279,8 @@ def stray_after_endpoint(words: Sequence[str]) -> str:
 
 def without_scheme(text: str) -> tuple[str, bool] | None:
     """Return host and port of a URL, and whether it is one of TLS; ``None`` if the text is no URL of a host."""
-    found = _URL.fullmatch(text)
-    if found is None or not found["host"]:
+    match = _URL.fullmatch(text)
+    if match is None or not match["host"]:
         return None
-    port = found["port"] or _PORTS.get(found["scheme"], "PORT")
-    return f"{found['host']}:{port}", found["scheme"] in _TLS
+    port = match["port"] or _PORTS.get(match["scheme"], "PORT")
+    return f"{match['host']}:{port}", match["scheme"] in _TLS

@@ -80,8 +80,8 @@ def read_ini(
             reader.entry(line.number, line.text)
         elif line.kind is LineKind.ITEM:
             reader.item(line.number, line.text)
-        elif found := _LOOK.match(line.text):
-            message = f"{found[1]}; fix that, then remove this line"
+        elif match := _LOOK.match(line.text):
+            message = f"{match[1]}; fix that, then remove this line"
             reader.problems.append(Problem(path, line.number, "", "", message))
     reader.finish()
     return reader.sections, reader.problems

@@ -112,12 +112,12 @@ def crowdsec(text: str, settings: Settings, *, alone: bool) -> Varying:
 def geo_region(text: str, settings: Settings, *, alone: bool) -> Varying:
     """Read a country, a continent or an autonomous system; `alone` means that the settings are unknown."""
     if text.startswith(SYSTEM):
-        found = _NUMBER.fullmatch(text.removeprefix(SYSTEM))
-        if not found or not 0 < int(found[1]) <= _MOST_SYSTEMS:
+        match = _NUMBER.fullmatch(text.removeprefix(SYSTEM))
+        if not match or not 0 < int(match[1]) <= _MOST_SYSTEMS:
             raise InvalidValueError(
                 f"{text!r} is not the number of an autonomous system; write for example 'as:AS64500'"
             )
-        where = GeoRegion("as", int(found[1]))
+        where = GeoRegion("as", int(match[1]))
     else:
         key, equals, code = text.removeprefix(PLACE).partition("=")
         if not equals or key not in _KEYS:

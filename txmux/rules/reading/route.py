@@ -228,10 +228,10 @@ def _day(text: str) -> int:
 def _times(text: str) -> tuple[int, int]:
     if "," in text:
         raise InvalidValueError(f"{text!r} is more than one time; write each in a line of its own")
-    found = _TIMES.fullmatch(text)
-    if found is None:
+    match = _TIMES.fullmatch(text)
+    if match is None:
         raise InvalidValueError(f"{text!r} is not a time from HH:MM to HH:MM; {_FORMS}")
-    start, end = _minutes(found[1], found[2]), _minutes(found[3], found[4])
+    start, end = _minutes(match[1], match[2]), _minutes(match[3], match[4])
     if start == MIDNIGHT:
         raise InvalidValueError(f"{text!r} begins when the day is over; begin it at 00:00")
     if start == end:

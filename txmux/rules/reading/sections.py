@@ -142,8 +142,8 @@ def _advice(entry: KeyEntry, item: ValueLine, known: Iterable[str]) -> str:
         return "no backslash needed; indent the next line"
     if _LIKE_COMMENT.search(item.text):
         return "a comment needs its own line"
-    found = _UNBRACED.search(item.text)
-    return f"a variable of the environment is written ${{{found[1]}}}" if found else ""
+    match = _UNBRACED.search(item.text)
+    return f"a variable of the environment is written ${{{match[1]}}}" if match else ""
 
 
 def _values(

@@ -99,8 +99,8 @@ _ENDLESS = frozenset({"never", "none", "off", "infinite", "infinity", "unlimited
 
 
 def duration(text: str) -> float:
-    found = _DURATION.fullmatch(text)
-    if found is None:
+    match = _DURATION.fullmatch(text)
+    if match is None:
         like = _LIKE_DURATION.fullmatch(text)
         meant = f"{like[1]}{_UNITS[like[2].lower()[:2]]}" if like else text.replace(" ", "")
         meant = f"{text}s" if _DURATION.fullmatch(f"{text}s") else meant
@@ -108,7 +108,7 @@ def duration(text: str) -> float:
         if text.casefold() in _ENDLESS:
             hint = f"; the longest is {_LONGEST_DAYS}d"
         raise InvalidValueError(f"{text!r} is not a duration; {_DURATION_FORMS}{hint}")
-    seconds = float(Decimal(found[1]) * _SECONDS[found[2]])
+    seconds = float(Decimal(match[1]) * _SECONDS[match[2]])
     if seconds > _LONGEST_DAYS * 86400:
         raise InvalidValueError(f"{text!r} is too long; at most {_LONGEST_DAYS}d")
     return seconds
@@ -129,14 +129,14 @@ def size(low: int, high: int) -> Callable[[str], int]:
     """Make the reader of a size in bytes; the greatest is a power of 1024 times a whole number."""
 
     def read(text: str) -> int:
-        found = _SIZE.fullmatch(text)
-        if found is None:
+        match = _SIZE.fullmatch(text)
+        if match is None:
             like = _LIKE_SIZE.fullmatch(text)
             hint = f"; did you mean '{like[1]}{like[2].upper()}iB'?" if like else ""
             raise InvalidValueError(
                 f"{text!r} is not a size; write bytes as 512, 16KiB, 1MiB or 1GiB{hint}"
             )
-        number = int(found[1]) * _BYTES[found[2]]
+        number = int(match[1]) * _BYTES[match[2]]
         if not low <= number <= high:
             raise InvalidValueError(
                 f"{text!r} is out of range; from {_size_text(low)} to {_size_text(high)}"
@@ -155,15 +155,15 @@ def _size_text(number: int) -> str:
 
 def rate(text: str) -> int:
     amount, slash, unit = text.partition("/")
-    found = _SIZE.fullmatch(amount)
-    if not found or slash + unit != "/s":
+    match = _SIZE.fullmatch(amount)
+    if not match or slash + unit != "/s":
         like = _LIKE_RATE.fullmatch(text)
         prefix = like[2][0].upper() + "iB" if like and like[2] else ""
         hint = f"; did you mean '{like[1]}{prefix}/s'?" if like else ""
         raise InvalidValueError(
             f"{text!r} is not a rate; write bytes per second as 500000/s, 512KiB/s or 10MiB/s{hint}"
         )
-    number = int(found[1]) * _BYTES[found[2]]
+    number = int(match[1]) * _BYTES[match[2]]
     if not 1 <= number <= _FASTEST:
         raise InvalidValueError(f"{text!r} is out of range; from 1/s to {_size_text(_FASTEST)}/s")
     return number
@@ -172,15 +172,15 @@ def rate(text: str) -> int:
 def connection_rate(text: str) -> Rate:
     """Read how often something may happen: ``20/s burst=40``. Without a burst it is the number that is written."""
     words = split_words(text)
-    found = _COUNT_RATE.fullmatch(words[0]) if words else None
-    if found is None or not int(found[1]):
+    match = _COUNT_RATE.fullmatch(words[0]) if words else None
+    if match is None or not int(match[1]):
         raise InvalidValueError(
             f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
         )
-    number = int(found[1])
+    number = int(match[1])
     burst = whole_number(1, 1_000_000)
     given = read_options(words[1:], {"burst": burst}, of="a rate")
-    return Rate(number / float(_SECONDS[found[2]]), given.get("burst", number))
+    return Rate(number / float(_SECONDS[match[2]]), given.get("burst", number))
 
 
 def protocol_name(text: str) -> str:

@@ -174,14 +174,14 @@ def _http(target: TunnelTarget) -> _Steps:
     sent = "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii")
     for _ in range(_MOST_INTERIM):
         head = yield sent, _head_length
-        found = _STATUS_LINE.match(head)
-        if found is None:
+        match = _STATUS_LINE.match(head)
+        if match is None:
             raise ProxyRefusedError(f"answers {_shown(head)}, which is not HTTP")
-        status = int(found[1])
+        status = int(match[1])
         if 200 <= status < 300:
             return
         if status >= 200 or status == 101:
-            reason = printable((found[2] or b"").decode("latin-1").strip(), _LONGEST_REASON)
+            reason = printable((match[2] or b"").decode("latin-1").strip(), _LONGEST_REASON)
             hint = ""
             if status == 407:
                 with_login = f"does not accept user {target.user!r} with this password"
