@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 import attrs
 
-PATIENCE = 1.0  # seconds after which a handshake makes room for one that waits
+PATIENCE = 2.0  # seconds after which a handshake makes room for one that waits
 _STEPS = 32
 
 _Key: TypeAlias = tuple[str, int]

@@ -291,7 +291,9 @@ class HandshakeTests(TerminationCase):
 class LimitTests(TerminationCase):
     """``max_handshakes_per_source``."""
 
-    async def unfinished(self, port: int, source: str = "127.0.0.2", part: int = 0) -> Peer:
+    async def unfinished(
+        self, port: int, source: str = "127.0.0.2", part: int = 0, more: bytes = b""
+    ) -> Peer:
         """Connect a client that sends its ClientHello, or a part of it, and then nothing."""
         tls = self.peer().layers[0]
         tls.advance()
@@ -299,7 +301,7 @@ class LimitTests(TerminationCase):
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(source, 0))
         peer: Peer = await connectProtocol(endpoint, Peer())
         self.addCleanup(lambda: None if peer.lost else peer.reset())
-        peer.send(hello[: part or None])
+        peer.send(hello[: part or None] + more)
         return peer
 
     async def answered(self, *peers: Peer) -> None:
@@ -334,14 +336,14 @@ class LimitTests(TerminationCase):
         port = self.mux([self.tls_route()], max_handshakes_per_source=2)
         old = [await self.unfinished(port) for _ in range(2)]
         await self.answered(*old)
-        self.time.advance(0.9)
+        self.time.advance(1.9)
         waiting = await self.waiting(port, 3)
-        self.time.advance(1.1)
+        self.time.advance(2.2)
         for peer in old:
             await peer.is_lost()
         await self.assert_logged(2, reason="limit", route="tls")
         await self.answered(*waiting[:2])
-        self.time.advance(0.9)
+        self.time.advance(1.9)
         await self.turn(3)
         self.assertEqual(bytes(waiting[2].received), b"")
         self.time.advance(0.2)
@@ -351,23 +353,25 @@ class LimitTests(TerminationCase):
     async def test_client_waits_for_detect_timeout(self) -> None:
         port = self.mux([self.tls_route()], max_handshakes_per_source=1)
         await self.answered(await self.unfinished(port))
-        *begun, last = await self.waiting(port, 5)
+        *begun, last = await self.waiting(port, 3)
         for number, peer in enumerate(begun, 1):
-            self.time.advance(1.1)
+            self.time.advance(2.2)
             await self.logged(number)
             await self.answered(peer)
-        self.time.advance(1.1)
+        self.time.advance(0.7)
         await last.is_lost()
         self.assertEqual(bytes(last.received), b"")
-        await self.logged(5)
+        await self.logged(3)
         self.assertEqual({record.reason for record in self.records}, {"limit"})
 
     async def test_client_that_waits_may_not_send_much(self) -> None:
         port = self.mux([self.tls_route()], max_handshakes_per_source=1)
         await self.answered(await self.unfinished(port))
         (peer,) = await self.waiting(port, 1)
-        peer.send(bytes(40_000))
+        peer.send(bytes(4096))
         await self.assert_ended(peer, reason="limit", route="tls")
+        at_once = await self.unfinished(port, more=bytes(4096))
+        await self.assert_ended(at_once, 2, reason="limit", route="tls")
 
     async def test_every_kind_of_end_makes_room(self) -> None:
         port = self.mux([self.tls_route(), self.inner()], max_handshakes_per_source=1)

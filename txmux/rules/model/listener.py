@@ -122,7 +122,7 @@ class Listener:
     max_connections: int = 0
     max_connections_per_source: int = 0
     max_undecided_per_source: int = 0
-    max_handshakes_per_source: int = 200
+    max_handshakes_per_source: int = 150
     connection_rate_per_source: Rate | None = None
     backlog: int = 65535  # the system takes less: `somaxconn`
     keepalive: Keepalive | None = attrs.field(factory=Keepalive)

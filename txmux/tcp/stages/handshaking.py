@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HANDSHAKE = b"\x16"  # the first byte of a record (RFC 8446, section 5.1)
 _HEADER = 5  # bytes of a record before its content
-_LONGEST = 2**13  # bytes that are kept until the handshake begins; more than a ClientHello has
+_LONGEST = 3 * 2**10  # bytes that are kept until the handshake begins; more than a ClientHello has
 _OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_error")
 
 
@@ -59,8 +59,8 @@ class Handshaking(Stage):
     @override
     def on_data(self) -> Outcome | None:
         received = self._client.received
-        if self._key is not None:  # it waits
-            return self._refuse() if len(received) > _LONGEST + _HEADER else None
+        if self._key is not None:
+            return self._bounded()
         length = int.from_bytes(received[3:_HEADER], "big")
         is_partial = len(received) < _HEADER + length and length <= _LONGEST
         return None if received.startswith(_HANDSHAKE) and is_partial else self.on_finished()
@@ -78,7 +78,11 @@ class Handshaking(Stage):
                 return None
             self._waits_until = client.runtime.clock.seconds() + settings.detect_timeout
             self.wait(min(pause, settings.detect_timeout), self._waited)
-        return None
+        return self._bounded()
+
+    def _bounded(self) -> Outcome | None:
+        """Refuse a client that has sent much although it waits."""
+        return self._refuse() if len(self._client.received) > _LONGEST + _HEADER else None
 
     def _waited(self) -> Outcome | None:
         runtime = self._client.runtime
