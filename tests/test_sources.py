@@ -155,6 +155,8 @@ class _PeerCase(TestCase):
         if self.is_down() and "limited" not in stage.sections and "{host}" not in stage.sections:
             await self.until(lambda: self.lines(before), _LATEST)  # the supervisor logs for workers
         self.assertLess(peer.most, _MOST)
+        if "certificates" in row.kinds:  # then this machine asks for them by itself
+            await self.until(lambda: any(self.got_certificates()), _LATEST)
         if stage.good is not None:
             peer.turn("")
             await self.until(self.is_up, _RECOVERS)
@@ -179,6 +181,9 @@ class _PeerCase(TestCase):
             may_succeed = not row.kinds and way != SILENT
             most = before + 3 if may_succeed else math.inf
             await self.until(lambda: self.is_down() or peer.connections > most, _LATEST)
+
+    def got_certificates(self) -> Iterator[bool]:
+        return ("the certificate of" in formatEvent(one) for one in self.events)
 
     async def face_file(self, stage: Stage, way: str) -> None:
         assert stage.file is not None

@@ -102,5 +102,6 @@ class ClientTest(TestCase):
             (b"-READONLY You can't write against a read only replica.\r\n", "name the master"),
             (b"-LOADING Redis is loading the dataset in memory\r\n", "it is loading its data"),
             (b"*1\r\n" * 10_000, "arrays of more than 4 levels"),
+            (b"+nonsense\r\n", "it does not answer as Redis does"),
         ):
             self.assertIn(why, await self.why(_answering(reply)))

@@ -87,9 +87,11 @@ class RedisConnection:
             await protocol.execute("AUTH", *filter(None, [self._store.user]), secret)
         if self._store.database:
             await protocol.execute("SELECT", self._store.database)
-        for words in (self._check, self._first):
-            if words:
-                await protocol.execute(*words)
+        checked = await protocol.execute(*self._check)
+        if self._check == _WRITE and not isinstance(checked, int):
+            raise RedisError("it does not answer as Redis does")
+        if self._first:
+            await protocol.execute(*self._first)
         protocol.check_each(self._times.pings, *self._check)
         self.protocol, self._trying = protocol, None
         self._up_at = self._reactor.seconds()
