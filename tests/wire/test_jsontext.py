@@ -60,6 +60,11 @@ class ListsTests(SynchronousTestCase):
             for size in (1, 1000):
                 self.assertRaises(ValueError, self.read, text.encode("latin-1"), size)
 
+    def test_more_lists_than_any_answer_has(self) -> None:
+        few, many = (json.dumps(dict.fromkeys(map(str, range(n)))).encode() for n in (20, 21))
+        self.assertEqual(len(self.read(few, 1000)[1]), 20)
+        self.assertRaises(ValueError, self.read, many, 1000)
+
     def test_item_of_any_length(self) -> None:
         for start in ('["', "[["):
             lists = JsonLists(lambda *_: None)

@@ -32,6 +32,7 @@ def parse_json(text: str | bytes) -> Any:
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _PART = 1 << 16  # characters after which an item that is not whole yet is read again
 _LONGEST = 1 << 18
+_MOST_LISTS = 20
 
 
 class JsonLists:
@@ -92,6 +93,8 @@ class JsonLists:
                 elif (yield from self._value()) is not None:
                     raise ValueError(f"{name[:20]!r} is no list")
                 self.names.add(name)
+                if len(self.names) > _MOST_LISTS:
+                    raise ValueError(f"there are more than {_MOST_LISTS} lists")
                 mark = yield from self._mark(",}")
         while True:
             self._skip_blanks()
