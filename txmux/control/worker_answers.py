@@ -73,9 +73,9 @@ class WorkerAnswers:
         return listed
 
     def explain_connection(self, id: str) -> dict[str, Any] | None:  # noqa: A002
-        for one in self._serving.connections():
-            if one.record.id == id:
-                return explain_connection(one)
+        for connection in self._serving.connections():
+            if connection.record.id == id:
+                return explain_connection(connection)
         return None
 
     async def close(self, filters: Mapping[str, str], id: str = "") -> int:  # noqa: A002
@@ -101,8 +101,8 @@ class WorkerAnswers:
 
     def count(self, *, gauges: bool = False) -> dict[str, Any]:
         """Count what connections have relayed until now, which they do not count themselves."""
-        for one in self._serving.connections():
-            one.count_bytes()
+        for connection in self._serving.connections():
+            connection.count_bytes()
         self._serving.runtime.counters.process.spliced(SPLICED.take_count())
         shared = self._serving.runtime.shared
         sources = [*self._serving.upstreams.sources(), *(shared.sources() if shared else ())]
@@ -141,9 +141,9 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         ),
         "descriptors": serving.runtime.descriptors.count_and_limit(),
         "sources": {
-            one.settings.name: one.admission.per_source.tracked()
-            for one in configurations
-            if one.admission.per_source is not None
+            configuration.settings.name: configuration.admission.per_source.tracked()
+            for configuration in configurations
+            if configuration.admission.per_source is not None
         },
         "certificates": sorted({found for one in configurations for found in _certificates(one)}),
         "troubles": serving.terminations.troubles(),

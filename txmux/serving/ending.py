@@ -62,7 +62,7 @@ class GradualEnd:
 
     def _end_served(self, seconds: float, before: Collection[str] | None = None) -> None:
         """End all that do not wait for a server; look every second which others do no longer, and end them after the seconds."""
-        states = {one.record.id: one.state for one in self._connections()}
+        states = {connection.record.id: connection.state for connection in self._connections()}
         waiting = {identity for identity, state in states.items() if state == "connecting"}
         served = {*(states if before is None else before)} - waiting
         self.call_later(0.0 if before is None else seconds, partial(self._end, served))
@@ -70,9 +70,9 @@ class GradualEnd:
             self.call_later(_LOOK, partial(self._end_served, seconds, waiting))
 
     def _end(self, identities: Collection[str]) -> None:
-        for one in self._connections():
-            if one.record.id in identities:
-                one.end("drained")
+        for connection in self._connections():
+            if connection.record.id in identities:
+                connection.end("drained")
 
     def cancel_calls(self) -> None:
         for call in self._calls:
@@ -94,10 +94,10 @@ def connections_of_removed(
     gone = {*routes} - {route.name for route in rules.routes}
     gone_backends = {*backends} - {*rules.backends}
     return [
-        one
-        for one in connections
-        if one.configuration.version < version
-        and (one.record.route in gone or one.record.backend in gone_backends)
+        connection
+        for connection in connections
+        if connection.configuration.version < version
+        and (connection.record.route in gone or connection.record.backend in gone_backends)
     ]
 
 
@@ -136,13 +136,13 @@ class DeniedClients:
             configuration = factory.configuration
             if not configuration.settings.end_denied:
                 continue
-            for one in list(factory.connections):
-                record = one.record
-                if one.admitted and record.reason is None:
+            for connection in list(factory.connections):
+                record = connection.record
+                if connection.admitted and record.reason is None:
                     # One that has moved here from another process knows its client from there.
                     address = address_in(record.facts.get("moved_to") or record.client)
                     if address is not None and not configuration.admission.serves(address):
-                        one.end("denied")
+                        connection.end("denied")
                 yield
 
     def _look_at_next(self, each: Iterator[None]) -> None:

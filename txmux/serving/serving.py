@@ -176,7 +176,7 @@ class Serving:
         )
 
     def connections(self) -> list[Served]:
-        return [one for factory in self._all() for one in factory.connections]
+        return [connection for factory in self._all() for connection in factory.connections]
 
     def answer_challenges(self, challenges: Mapping[str, str]) -> None:
         """Answer authorities that check these names, before any route, and no others.

@@ -41,7 +41,7 @@ def connection_counts(connections: Sequence[Served], version: int) -> dict[str, 
     return {
         "generation": version,
         "active": len(connections),
-        "undecided": sum(one.record.detect_ms is None for one in connections),
+        "undecided": sum(connection.record.detect_ms is None for connection in connections),
         "older": sum(one.configuration.version < version for one in connections),
     }
 

@@ -38,7 +38,7 @@ _AGAIN = 0.5
 """Seconds until a retiring worker is asked again whether it can end."""
 
 _access = Logger(namespace="txmux.access")
-_LEVELS = {one.name: one for one in LogLevel.iterconstants()}
+_LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 
 
 def _closed(result: Any, end: ExitStack) -> Any:

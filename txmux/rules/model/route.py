@@ -175,7 +175,7 @@ class Route:
         """Return the route with the lines for listeners of a transport; ``None`` if there are none."""
         of_client = self.outcome.names if isinstance(self.outcome, Backend) else ()
         fact = next(iter(of_client), "")
-        found = [one.for_transport(transport, fact) for one in self.alternatives]
+        found = [alternative.for_transport(transport, fact) for alternative in self.alternatives]
         lines = tuple(filter(None, found))
         if not lines:
             return None
