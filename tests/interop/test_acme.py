@@ -504,6 +504,32 @@ class SealedTests(TestCase, InteropTestCase):
         self.assertEqual((await own.look())[0], {})
         self.assertTrue(own.source.state().up)
 
+    async def test_lock(self) -> None:
+        """A lock that stays, which somebody may have written, is reported after half an hour."""
+        port, password = _redis_with_password(self)
+        end = TlsEnd((self.folder / f"{_ONE}.pem",), acme=(_ONE,))
+        settings = Settings(
+            acme="https://a.example/dir",
+            acme_folder=self.folder,
+            shared_limits=Store("redis", host="127.0.0.1", port=port),
+            shared_limits_password=password,
+        )
+        now = [time.time()]
+        made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+        route = Route("site", (), None, terminate_tls=end)
+        made.use(Rules(Path("rules.ini"), settings, (), (route,)))
+        self.addCleanup(made.stop)
+        shared: Any = made._shared
+        while not shared.is_up:
+            await deferLater(reactor, 0.01)
+        await shared._ask("SET", "txmux:acme:lock", "x")
+        for count in (1, 1, 2):
+            made.tick()
+            await DeferredList([*made._busy.values()])
+            self.assertEqual(len([*made.attention()]), count)
+            now[0] += 1000
+        self.assertIn("delete the key 'txmux:acme:lock'", next(made.attention())[1])
+
 
 class _Front(ThreadingHTTPServer):
     """The directory of an authority with more in it: when to renew, and a refusal of all orders while it is `busy`, or no answer until `stalls` is set.

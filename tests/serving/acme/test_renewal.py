@@ -107,6 +107,7 @@ class RenewalTests(TestCase):
         for _ in range(3600):
             made.tick()
             ticks.append(None)
+        self.assertEqual(len([*made.attention()]), 1)
         self.assertEqual([asked.count(name) for name in names[1:]], [1, 1])
         self.assertEqual(asked[:2], [*names[:2]])
         self.assertIn(asked.count(names[0]), range(5, 10))

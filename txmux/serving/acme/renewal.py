@@ -30,6 +30,7 @@ _UNREACHED_GROWTH, _UNREACHED_LONGEST = 2.0, 3600.0
 """The same, for all names together and for each, where the authority gave no answer, so that it counts nothing."""
 
 _LOCKED = 5.0  # seconds between two tries while another machine asks
+_STUCK = 1800.0  # seconds after which an operator should know that another machine still asks
 _FULL = 60.0  # seconds between two tries to write what the authority has given
 _UNASKED = 3600.0  # the same to ask when to renew
 _RARELY, _OFTEN = 86400.0, 60.0  # seconds between two questions when to renew, at most and at least
@@ -141,6 +142,7 @@ class Certificates:
         self._is_wary = False
         self._quiet_until = 0.0
         self._own: Mapping[str, str] = {}
+        self._refused_since: float | None = None
 
     def use(self, rules: Rules) -> None:
         """Have certificates for the names of these rules."""
@@ -188,7 +190,7 @@ class Certificates:
         before = self._settings.shared_limits, self._settings.shared_limits_password
         if self._shared is not None and not (is_needed and place == before):
             left = self._shared.stop()
-            self._shared = None
+            self._shared = self._refused_since = None
         if self._shared is None and is_needed and settings.shared_limits is not None:
             self._shared = SharedCertificates(
                 self._reactor, settings.shared_limits, place[1], self._now
@@ -327,6 +329,7 @@ class Certificates:
             found = ShownCertificate.read(pem)
             is_newer = shown.is_self_signed or found.ends > shown.ends
             if is_newer and found.ends > self._now() and name in found.names:
+                self._refused_since = None
                 renewal.directory = self._settings.acme or ""
                 self._use_new(name, renewal, pem, ", as another machine got it")
 
@@ -336,8 +339,11 @@ class Certificates:
         if shared is None:
             return await self._ask(name)
         if not await shared.lock():
-            renewal.not_before = self._now() + _LOCKED
+            now = self._now()
+            renewal.not_before = now + _LOCKED
+            self._refused_since = now if self._refused_since is None else self._refused_since
             return None
+        self._refused_since = None
         try:
             got = await shared.certificate(directory, name)
             if got is not None and name not in self._waiting:
@@ -494,6 +500,12 @@ class Certificates:
         """Yield what needs a person: what it is about, and a sentence."""
         if self._folder_problem:
             yield "certificate", self._folder_problem
+        stuck = 0.0 if self._refused_since is None else self._now() - self._refused_since
+        if stuck > _STUCK:
+            yield (
+                "certificate",
+                f"another machine has asked for certificates for {duration(int(stuck))}, and given none; if there is none, delete the key 'txmux:acme:lock' in Redis",
+            )
         for name in self._names:
             renewal, shown = self._renewals[name], self._shown[name]
             why = f": {renewal.why}" if renewal.why else ""
