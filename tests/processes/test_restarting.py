@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.processes.workers.restarting import BackOff
+from txmux.processes.workers.starting import BackOff
 
 
 class BackOffTest(SynchronousTestCase):

@@ -54,6 +54,16 @@ class Child:
                 time.sleep(0.005)
 
 
+def how_ended(status: int | None) -> str:
+    """Describe the end of a process by its status from `os.waitpid`, if that is known."""
+    if status is None:
+        return "ended"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"was killed by signal {number} ({signal.Signals(number).name})"
+    return f"exited with status {os.waitstatus_to_exitcode(status)}"
+
+
 def can_fork() -> bool:
     return "twisted.internet.reactor" not in sys.modules and threading.active_count() == 1
 

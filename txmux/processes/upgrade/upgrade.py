@@ -33,10 +33,10 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import AnswerTimeoutError, Channel, ChannelError, GoneError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
+from txmux.processes.forking import how_ended
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.moving import Giver, could_move, stays
-from txmux.processes.workers.restarting import how_ended
 from txmux.serving.state import TransferState
 from txmux.telemetry.counting.counters import Counters
 

@@ -30,7 +30,6 @@ from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, spawn
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.sandbox import Sandbox
-from txmux.processes.workers.restarting import BackOff
 from txmux.rules.model import Rules
 from txmux.serving.listen_addresses import are_plain
 from txmux.version import __version__
@@ -43,6 +42,21 @@ _MOST_SILENT = 10
 _STDERR = 2
 _ENDED = "the process that starts workers has ended"
 STARTER = "txmux.processes.workers.starter"
+
+
+@attrs.define
+class BackOff:
+    """Restart delays in seconds: zero after a life of at least `settled`; after short ones they double, from `first` to `longest`."""
+
+    first: float = 1.0
+    longest: float = 30.0
+    settled: float = 30.0
+    _next: float = attrs.field(default=0.0, init=False)
+
+    def delay(self, lived: float) -> float:
+        delay = 0.0 if lived >= self.settled else self._next
+        self._next = min(max(self.first, 2 * delay), self.longest)
+        return delay
 
 
 class InstalledCode:

@@ -21,9 +21,9 @@ from txmux.control.overrides import ServiceState
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
 from txmux.net.channel.message import Message
+from txmux.processes.forking import how_ended
 from txmux.processes.privilege.sandbox import Sandbox
-from txmux.processes.workers.restarting import BackOff, how_ended
-from txmux.processes.workers.starting import Starter
+from txmux.processes.workers.starting import BackOff, Starter
 from txmux.telemetry.counting.counters import OWN, Counters
 
 _MOST_SILENT = 10
