@@ -3,7 +3,7 @@
 import errno
 import secrets
 import socket
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -61,6 +61,10 @@ class _QueryError(Exception):
 
 class _FailureAnswerError(_QueryError):
     """It has answered with a response code that says nothing about the name."""
+
+
+class _StreamError(_QueryError):
+    """It gave no whole answer over TCP, which some firewalls block."""
 
 
 class _QueryTimeoutError(_QueryError):
@@ -210,10 +214,11 @@ class _TrackedServer:
         asked_at = self._reactor.seconds()
         self.source.asked()
         try:
-            message = await _over_udp(self._reactor, self._address, query, seconds)
-        except defer.TimeoutError:
+            message = await _exchange(self._reactor, self._address, query, seconds)
+        except (defer.TimeoutError, _StreamError) as error:
             if is_probe and self._answered_at <= asked_at:
-                self._failed(f"no answer within {seconds:g} s")
+                is_late = isinstance(error, defer.TimeoutError)
+                self._failed(f"no answer within {seconds:g} s" if is_late else str(error))
             else:
                 if self._answered_at <= asked_at and self._due is None:
                     self._probe_now()
@@ -339,11 +344,9 @@ class NameServers:
         self, address: ServerAddress, query: _DnsQuery, seconds: float
     ) -> dns.Message:
         if self._tracked is None:
-            message = await _over_udp(self._reactor, address, query, seconds)
+            message = await _exchange(self._reactor, address, query, seconds)
         else:
             message = await self._tracked.server(address).ask(query, seconds)
-        if message.trunc:
-            message = await self._within(_PATIENCE[-1], self._over_tcp(address, query))
         code = _response_code(message)
         if code in {dns.OK, dns.ENAME}:
             return message
@@ -351,26 +354,35 @@ class NameServers:
             return await self._ask_one(address, attrs.evolve(query, edns=False), seconds)
         raise _FailureAnswerError(_FAILURES.get(code, f"response code {code}"))
 
-    def _within(
-        self, seconds: float, query: Coroutine[Any, Any, dns.Message]
-    ) -> Deferred[dns.Message]:
-        return Deferred.fromCoroutine(query).addTimeout(seconds, self._reactor)
 
-    async def _over_tcp(self, address: ServerAddress, query: _DnsQuery) -> dns.Message:
-        stream = _TcpQuery(query)
-        factory = Factory.forProtocol(lambda: stream)
-        factory.noisy = False  # or each query would be in the log
-        try:
-            await TCP4ClientEndpoint(self._reactor, *address).connect(factory)
-        except ConnectingCancelledError:
-            raise CancelledError from None
-        try:
-            return await stream.answer
-        finally:
-            # After the answer the server needs no clean end.
-            transport: Any = stream.transport
-            transport.abortConnection()
-            await stream.closed
+async def _exchange(
+    reactor: Any, address: ServerAddress, query: _DnsQuery, seconds: float
+) -> dns.Message:
+    message = await _over_udp(reactor, address, query, seconds)
+    if not message.trunc:
+        return message
+    asking = Deferred.fromCoroutine(_over_tcp(reactor, address, query))
+    try:
+        return await asking.addTimeout(_PATIENCE[-1], reactor)
+    except (_QueryError, ConnectError, OSError) as error:
+        raise _StreamError(cause_of(error)) from None
+
+
+async def _over_tcp(reactor: Any, address: ServerAddress, query: _DnsQuery) -> dns.Message:
+    stream = _TcpQuery(query)
+    factory = Factory.forProtocol(lambda: stream)
+    factory.noisy = False  # or each query would be in the log
+    try:
+        await TCP4ClientEndpoint(reactor, *address).connect(factory)
+    except ConnectingCancelledError:
+        raise CancelledError from None
+    try:
+        return await stream.answer
+    finally:
+        # After the answer the server needs no clean end.
+        transport: Any = stream.transport
+        transport.abortConnection()
+        await stream.closed
 
 
 async def _over_udp(
