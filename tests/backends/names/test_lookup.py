@@ -445,6 +445,20 @@ class SourceTests(LookupTestCase):
         await self.look_up()
         self.assertEqual([*self.servers.sources()], [])
 
+    async def test_server_that_is_left_during_a_look_up(self) -> None:
+        self.server.fail(HOST, SILENCE)
+        self.server.fail("", SILENCE, dns.NS)
+        waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
+        waiting.addErrback(lambda why: why.trap(LookupFailedError))
+        await self.asked(HOST)
+        self.assertEqual([*self.servers.sources()], [])
+        while not waiting.called:
+            await deferLater(reactor, 0.001)
+            self.time.advance(0.25)
+        self.assertEqual([*self.servers.sources()], [])
+        self.time.advance(3)
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
+
 
 class WithoutEdnsTests(LookupTestCase):
     async def test_refused_is_asked_without_edns(self) -> None:

@@ -209,6 +209,7 @@ class _TrackedServer:
         self._answered_at = 0.0
         self._probe: Deferred[None] | None = None
         self._due: IDelayedCall | None = None
+        self._is_stopped = False
 
     async def ask(self, query: _DnsQuery, seconds: float, *, is_probe: bool = False) -> dns.Message:
         asked_at = self._reactor.seconds()
@@ -242,7 +243,7 @@ class _TrackedServer:
 
     def _failed(self, why: str) -> None:
         self.source.failed(why)
-        if self._due is None:
+        if self._due is None and not self._is_stopped:
             self._due = self._reactor.callLater(_AGAIN, self._probe_again)
 
     def _probe_again(self) -> None:
@@ -251,7 +252,7 @@ class _TrackedServer:
             self._probe_now()
 
     def _probe_now(self) -> None:
-        if self._probe is None:
+        if self._probe is None and not self._is_stopped:
             probe = Deferred.fromCoroutine(self._ask_about_root())
             if not probe.called:
                 self._probe = probe
@@ -262,6 +263,7 @@ class _TrackedServer:
         self._probe = None
 
     def stop(self) -> None:
+        self._is_stopped = True  # a look-up may go on
         if self._due is not None:
             self._due.cancel()
             self._due = None
