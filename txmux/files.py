@@ -172,7 +172,7 @@ def read_bytes(path: Path) -> bytes:
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return open(path, "rb", opener=_open_at_once)
+        return _open_own(path)
     except PermissionError:
         if _helper is None:
             raise
@@ -254,8 +254,12 @@ def read_secret(path: Path) -> str:
 
 def read_own(path: Path) -> bytes:
     """Read all of a file that this process is permitted to read; a pipe without a writer is empty, and is not waited for."""
-    with open(path, "rb", opener=_open_at_once) as file:
+    with _open_own(path) as file:
         return _bounded(file, LARGEST)
+
+
+def _open_own(path: Path) -> BinaryIO:
+    return open(path, "rb", opener=_open_at_once)
 
 
 def _open_by_own_links(path: str, flags: int) -> int:

@@ -327,7 +327,7 @@ class FilesTest(SynchronousTestCase):
                 raise PermissionError(errno.EACCES, "Permission denied")
             return b"own"
 
-        self.patch(files, "read_own", denied)
+        self.patch(files, "_open_own", denied)
         self.assertRaises(PermissionError, read_bytes, other)
         use_helper(helper)
         self.addCleanup(use_helper, None)

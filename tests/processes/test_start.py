@@ -182,7 +182,7 @@ from txmux.processes.workers import process
 def denied(*_):
     raise PermissionError(13, "Permission denied")
 
-files.read_own = denied
+files._open_own = denied
 process._PATIENCE = 0.2
 end = socket.socket(fileno=int(sys.argv[1]))
 sys.exit(process.run(1, end, reactor=sys.argv[2], sandbox="off"))

@@ -159,7 +159,7 @@ class FilesTests(TestCase):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
         self.patch(Path, "stat", denied)
-        self.patch(files, "read_own", denied)
+        self.patch(files, "_open_own", denied)
         self.patch(os, "geteuid", lambda: 1)
         use_helper(os.open)
         self.addCleanup(use_helper, None)
