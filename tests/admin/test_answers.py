@@ -3,7 +3,6 @@
 import hashlib
 import os
 import time
-from typing import Any
 
 from twisted.logger import capturedLogs
 
@@ -92,11 +91,13 @@ class StatusTest(AdminCase):
         while status["bans"]["shared"] != "lost":
             status = (await self.get("/api/status")).json
         self.assertEqual(status["attention"], [])
-        sharing: Any = self.running.control._sharing._shared
-        sharing._lost_at -= 60
-        (told,) = (await self.get("/api/status")).json["attention"]
-        self.assertEqual(told["what"], "bans")
-        self.assertIn("bans of other machines may be missing here", told["text"])
+        (source,) = self.running.control._sharing.sources()
+        assert source._since is not None
+        source._since -= 60
+        while not (attention := (await self.get("/api/status")).json["attention"]):
+            continue
+        self.assertEqual([one["what"] for one in attention], ["sources"])
+        self.assertIn("bans of other machines may be missing here", attention[0]["text"])
 
     async def test_connections_and_undecided_ones_are_counted(self) -> None:
         servers = PeerFactory()
