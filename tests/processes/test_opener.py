@@ -8,6 +8,7 @@ import pwd
 import signal
 import socket
 from pathlib import Path
+from typing import BinaryIO
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -322,18 +323,22 @@ class FilesTest(SynchronousTestCase):
             asked.append(path)
             return os.open(path, flags)
 
-        def denied(path: Path, *_: object) -> bytes:
+        def is_fifo(path: Path) -> bool:
             if path == other:
                 raise PermissionError(errno.EACCES, "Permission denied")
-            return b"own"
+            return False
 
-        self.patch(files, "_open_own", denied)
+        def open_own(path: Path) -> BinaryIO:
+            is_fifo(path)
+            return path.open("rb")
+
+        self.patch(files, "_open_own", open_own)
         self.assertRaises(PermissionError, read_bytes, other)
         use_helper(helper)
         self.addCleanup(use_helper, None)
         self.assertEqual((read_bytes(own), read_bytes(other)), (b"own", b"other"))
         self.assertEqual(asked, [other])
-        self.patch(Path, "is_fifo", lambda path: denied(path) == b"")
+        self.patch(Path, "is_fifo", is_fifo)
         os.close(open_log(other))
         os.close(open_log(folder / "log"))
         self.assertEqual(asked, [other, other])
