@@ -133,7 +133,7 @@ class JsonLists:
     def _mark(self, marks: str) -> Generator[None, None, str]:
         mark = yield from self._peek()
         if mark not in marks:
-            raise ValueError(f"{mark!r} is not one of {marks}")
+            raise ValueError(f"it has {mark!r} where {' or '.join(marks)} is due")
         self._at += 1
         return mark
 

@@ -188,7 +188,7 @@ class CrowdSecTests(TestCase):
         self.assertEqual(await self.look(), ["192.0.2.1/32"])
         for wrong, expected in (
             (500, "it answers 500"),
-            ("<html>", "'<' is not one of [{"),
+            ("<html>", "it has '<' where [ or { is due"),
             ("[" * 100_000, "it is nested too deeply"),
             ("[]", "'new' is missing"),
             ("{}", "'new' is missing"),

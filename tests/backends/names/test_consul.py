@@ -246,7 +246,7 @@ class TroubleTests(ConsulCase):
         self.time.advance(0.2)
         await self.rests()
         [line] = self.said()
-        self.assertIn("no answer within 27 s", line)
+        self.assertIn("no answer in time", line)
         self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
 
     async def test_silence_is_known_within_a_minute(self) -> None:
@@ -260,7 +260,7 @@ class TroubleTests(ConsulCase):
         await self.rests()
         [source] = self.names.sources()
         self.assertEqual(source.name, f"consul {self.consul.url}")
-        self.assertEqual((source.up, source.why), (False, "no answer within 52.5 s"))
+        self.assertEqual((source.up, source.why), (False, "no answer in time"))
         await self.asks_again()
         self.time.advance(7)
         self.assertTrue(source.state().is_overdue)

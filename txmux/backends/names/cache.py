@@ -180,7 +180,8 @@ class NameCache:
 
     def _report(self, name: str, problem: MuxError) -> None:
         now = self._reactor.seconds()
-        is_quiet = now < self._quiet_until
+        # That a name server does not answer is reported of the server.
+        is_quiet = now < self._quiet_until or not self._tracked.are_up
         if not is_quiet:
             self._quiet_until = now + _QUIET
         (self._log.debug if is_quiet else self._log.warn)(

@@ -18,7 +18,7 @@ from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError, printable
 from txmux.files import read_secret
-from txmux.net.http import HttpResponse, request
+from txmux.net.http import HttpResponse, ResponseTimeoutError, request
 from txmux.rules.model import Backend, ConsulService
 from txmux.rules.model.networks import is_address
 from txmux.telemetry.sources import Source
@@ -29,6 +29,7 @@ _GRACE = 10.0  # seconds for an answer in addition to its wait for a change
 _MOST_BYTES = 32 * 1024 * 1024
 _FIRST = 120  # characters of another answer
 _OK = 200
+_NOT_INSTANCES = "its answer is not a list of instances, so it is not Consul's API"
 _EFFECT = "the instances known so far stay"
 _NOT_ALLOWED = 403
 MOST_INSTANCES = 10_000  # of one service; of more, the same ones are taken each time
@@ -72,16 +73,16 @@ class InstancesReader:
     def feed(self, data: bytes) -> None:
         try:
             self._lists.feed(data)
-        except MISSHAPEN as error:
-            raise _not_instances(error) from None
+        except MISSHAPEN:
+            raise NotConsulError(_NOT_INSTANCES) from None
 
     def end(self) -> Instances:
         try:
             self._lists.end()
             if self._lists.names != {""}:
                 raise TypeError(dict.__name__)
-        except MISSHAPEN as error:
-            raise _not_instances(error) from None
+        except MISSHAPEN:
+            raise NotConsulError(_NOT_INSTANCES) from None
         self._keep_first()
         return Instances(tuple(one for _, _, one in self._found), tuple(sorted(self._named)))
 
@@ -90,7 +91,7 @@ class InstancesReader:
             raise TypeError(dict.__name__)
         self._count += 1
         if self._count > _MOST_READ:
-            raise ValueError(f"there are more than {_MOST_READ}")
+            raise NotConsulError(f"its answer has more than {_MOST_READ} instances")
         status, order, one = found = _instance(entry)
         if status not in self._accepted or not 0 < one.port < _PORTS_END:
             return
@@ -107,11 +108,6 @@ class InstancesReader:
         for found in sorted(self._found, key=_order):
             by_target.setdefault((found[2].host, found[2].port), found)
         self._found = [*by_target.values()][:MOST_INSTANCES]
-
-
-def _not_instances(error: Exception) -> NotConsulError:
-    why = printable(repr(error), _LONGEST_NAME)
-    return NotConsulError(f"its answer is not a list of instances: {why}")
 
 
 def _instance(entry: Any) -> _FoundInstance:
@@ -211,8 +207,11 @@ class ConsulFinder:
             found = self._instances(answer, reader)
             self._index = next_index(index, answer.headers.get("x-consul-index"))
         except MuxError as error:
-            self._agent.failed(self, str(error))
-            raise LookupFailedError(f"Consul at {self._url}: {error}") from None
+            # How long it had depends on whether it was to wait for a change.
+            is_late = isinstance(error, ResponseTimeoutError)
+            why = "no answer in time" if is_late else str(error)
+            self._agent.failed(self, why)
+            raise LookupFailedError(f"Consul at {self._url}: {why}") from None
         except BaseException:
             self._agent.source.dropped()
             raise

@@ -288,6 +288,10 @@ class TrackedServers:
             self._servers[address] = _TrackedServer(self._reactor, address, source)
         return self._servers[address]
 
+    @property
+    def are_up(self) -> bool:
+        return all(server.source.up for server in self._servers.values())
+
     def sources(self, *used: Iterable[ServerAddress]) -> Iterator[Source]:
         """Return the servers at these addresses, and forget the others."""
         for address in self._servers.keys() - {*chain(*used)}:
