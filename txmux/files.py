@@ -187,7 +187,7 @@ def read_list(path: Path, most: int = LARGEST_LIST) -> bytes:
     """
     with _opened(path) if os.geteuid() else open(path, "rb", opener=_open_by_own_links) as file:
         mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or file.read(1)):
+        if not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or file.read(1) != b""):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return _bounded(file, most)
 

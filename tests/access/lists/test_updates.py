@@ -188,10 +188,14 @@ class FilesTests(TestCase):
         self.assertIsNone(await self.found(file))
         self.assertEqual(file.problem, "cannot read it: it is larger than 64 MiB")
         self.path.unlink()
-        self.path.symlink_to("/dev/zero")
-        self.assertIsNone(await self.found(file))
-        self.assertEqual(file.problem, "cannot read it: it is no regular file")
-        self.path.unlink()
+        ends = os.openpty()
+        for end in ends:
+            self.addCleanup(os.close, end)
+        for device in ("/dev/zero", os.ttyname(ends[1])):
+            self.path.symlink_to(device)
+            self.assertIsNone(await self.found(file))
+            self.assertEqual(file.problem, "cannot read it: it is no regular file")
+            self.path.unlink()
         of_line = "line 2: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
         missing = "cannot read it: No such file or directory"
         self.assertEqual(problems, [of_line, of_line, missing])
