@@ -69,6 +69,14 @@ class ConnectionTest(TestCase):
         self.time.advance(9)
         self.assertLess(await self.again(), 1)
 
+    async def test_stopped_before_it_is_started(self) -> None:
+        await self.again()
+        await self.stop()
+        self.link.start()
+        for _ in range(20):
+            await deferLater(reactor, 0)
+        self.assertEqual(len(self.redis.peers), 1)
+
 
 class ClientTest(TestCase):
     timeout = 120

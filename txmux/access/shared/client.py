@@ -70,6 +70,8 @@ class RedisConnection:
     protocol: RedisProtocol | None = attrs.field(default=None, init=False)
 
     def start(self) -> None:
+        if self._stopped:
+            return  # before the reactor ran
         self._again = None
         self._trying = Deferred.fromCoroutine(self._connect())
         self._trying.addErrback(self._failed)
