@@ -3,7 +3,7 @@
 from typing import Any
 
 from twisted.internet.error import CannotListenError
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
 from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
@@ -60,6 +60,22 @@ max_connections = 2
         peer = await server.peer(2)
         await self.finish(last, peer, clients[1], server.peers[1])
         await self.logged(6)
+
+
+class NamesOfClientsTest(BackendsCase):
+    async def test_name_server_is_away(self) -> None:
+        """A service without a supervisor logs that itself, and asks no longer once no rules name it."""
+        port = free_port()
+        route = "[route web]\nmatch = http\nbackend = named\n"
+        named = f"server = {{host}}:80\nallow_names = *\nresolvers = 127.0.0.1:{port}\n"
+        with capturedLogs() as events:
+            (public,) = self.run_service(f"{HEAD}{PUBLIC}{route}[backend named]\n{named}")
+            client = await self.client(public, b"GET / HTTP/1.1\r\nHost: x.test\r\n\r\n")
+            await client.is_lost()
+            lines = [str(formatEvent(event)) for event in events]
+            self.assertIn(f"names 127.0.0.1:{port}: connection refused", "".join(lines))
+            self.reload(f"{HEAD}{PUBLIC}{_ALL.format('127.0.0.1:1')}")
+            self.assertFalse([one for one in reactor.getDelayedCalls() if "probe" in str(one)])
 
 
 class NamesTest(BackendsCase):

@@ -100,7 +100,7 @@ class Upstreams:
         if not any(server.depends_on_client for server in backend.servers):
             return None
         if self._name_cache is None:
-            self._name_cache = NameCache(self._reactor)
+            self._name_cache = NameCache(self._reactor, logs=self._checking)
         seconds = self._clock.seconds
         return Destinations(backend, self._name_cache, self._leads_here, seconds)
 
@@ -219,6 +219,7 @@ class Upstreams:
                 upstream.pool.retire()
         for upstream in prepared.made:
             upstream.pool.take_over()
+        list(self.sources())  # forgets those that no rules name
 
     def abandon(self, prepared: PreparedUpstreams) -> None:
         self._prepared = None

@@ -61,7 +61,7 @@ class NameCache:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, *, logs: bool = False) -> None:
         # Only processes with such rules need these.
         from txmux.backends.names.addresses import AddressFinder  # noqa: PLC0415
         from txmux.backends.names.lookup import Lookup  # noqa: PLC0415
@@ -69,7 +69,7 @@ class NameCache:
 
         self._finder, self._lookup = AddressFinder, Lookup
         self._reactor = reactor
-        self._tracked = TrackedServers(reactor, _EFFECT, logs=False)
+        self._tracked = TrackedServers(reactor, _EFFECT, logs=logs)
         # Not those of the rules' own names, which a flood of others would delay.
         self._lookups: dict[tuple[ServerAddress, ...], Lookup] = {}
         self._known: dict[_Key, KnownName] = {}
