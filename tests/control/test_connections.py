@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,6 +13,7 @@ from tests.support.supervised import SupervisedTestCase
 from txmux.control.broadcast import broadcast
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.control.worker_answers import WorkerAnswers
+from txmux.net.channel import messages
 
 
 class LiveCase(SupervisedTestCase):
@@ -161,19 +163,30 @@ class TimesTest(ServiceTestCase):
 
 
 class CertificatesTest(ServiceTestCase):
-    def test_while_an_authority_checks_a_name(self) -> None:
-        """The certificate of a challenge is not one of the rules."""
-        pem = make_authority("Test", "www.example.com").write(
-            Path(self.mktemp()).absolute(), key=True
-        )
+    def inside(self, pem: Path) -> WorkerAnswers:
         self.run_service(
             "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"
             f"[route site]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
         )
         assert self.running.serving is not None
-        inside = WorkerAnswers(self.running.serving)
+        return WorkerAnswers(self.running.serving)
+
+    def test_ended_long_ago(self) -> None:
+        """The supervisor can read what a worker reports of one that ended before 1970."""
+        old = make_authority().issue("www.example.com", begins=-26_000, ends=-25_000)
+        inside = self.inside(old.write(Path(self.mktemp()).absolute(), key=True))
+        answer = json.loads(json.dumps(inside.count(gauges=True)))
+        self.assertEqual(messages.COUNT.read_answer(answer, 1), answer)
+
+    def test_while_an_authority_checks_a_name(self) -> None:
+        """The certificate of a challenge is not one of the rules."""
+        pem = make_authority("Test", "www.example.com").write(
+            Path(self.mktemp()).absolute(), key=True
+        )
+        inside = self.inside(pem)
         before = inside.count(gauges=True)["certificates"]
         self.assertEqual([(route, file) for route, file, _ in before], [("site", str(pem))])
+        assert self.running.serving is not None
         self.running.serving.answer_challenges({"www.example.com": "00" * 32})
         self.assertEqual(inside.count(gauges=True)["certificates"], before)
 

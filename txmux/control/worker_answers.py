@@ -156,7 +156,7 @@ def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, floa
         for route in level.detector.routes:
             if route.termination is not None:
                 for file, until in route.termination.store.valid_until():
-                    yield route.name, file, until
+                    yield route.name, file, max(0.0, until)  # also of one from before 1970
 
 
 def _up(upstream: Upstream) -> Iterator[tuple[str, str, float]]:
