@@ -27,6 +27,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.admin.processes import get
@@ -486,9 +487,12 @@ class SealedTests(TestCase, InteropTestCase):
         for away in (200, -100):
             clocks["own"] = now + away
             self.assertEqual((await own.look())[0], digest)
-        for away in (400, -200):
-            clocks["own"] = now + away
-            self.assertEqual((await own.look())[0], {})
+        with capturedLogs() as events:
+            for away in (400, -200):
+                clocks["own"] = now + away
+                self.assertEqual((await own.look())[0], {})
+        (line,) = (formatEvent(event) for event in events)
+        self.assertIn("its time is 400 s before this machine's: set the clocks", line)
         clocks["own"] = now
         redis: Any = own._client.redis
         sealed = await redis.execute("GET", "txmux:acme:challenges")

@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from txmux.access.shared.client import RedisClient
 from txmux.files import read_bytes
@@ -46,6 +47,7 @@ class SharedCertificates:
         now: The time, in seconds since 1970.
     """
 
+    _log = Logger()
     spread = 2.5  # seconds until every machine answers a challenge: each looks once a second
 
     def __init__(
@@ -61,6 +63,7 @@ class SharedCertificates:
         self._locked_at = 0.0
         self._changes: bytes | None = b"none yet"
         self._looked_at = -_LOOKS
+        self._apart = b""  # the last machine whose clock is too far from this one's
         effect = "this machine asks for certificates by itself until it answers"
         self.source = Source("certificates", store.text, effect, reactor.seconds)
         self._client = RedisClient(reactor, store, password, self._is_up, self._is_down)
@@ -136,6 +139,14 @@ class SharedCertificates:
                 return {
                     str(name): bytes.fromhex(digest).hex() for name, digest in challenges.items()
                 }
+            if machine.encode() == owner and owner != self._apart:
+                self._apart = owner
+                self._log.warn(
+                    "{source}: a challenge of another machine is not answered, as its time is {age:.0f} s before this machine's: "
+                    "set the clocks of all machines",
+                    source=self.source.name,
+                    age=age,
+                )
         except MISSHAPEN:
             pass
         return {}
