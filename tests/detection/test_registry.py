@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import attrs
+from twisted import plugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -50,6 +51,11 @@ class InstalledTest(SynchronousTestCase):
         self.assertEqual(len(found), len(list(found)))
         self.assertTrue({"any", "http", "payload", "redis", "regex", "ssh", "tls"} <= found.keys())
         self.assertEqual(found.problems, ())
+
+    def test_matchers_stay_for_a_user_who_cannot_see_their_folder(self) -> None:
+        found = installed_matchers()
+        self.patch(plugins, "__path__", ["/nonexistent"])
+        self.assertIs(installed_matchers(), found)
 
 
 class PluginTest(SynchronousTestCase):

@@ -152,7 +152,8 @@ def installed_matchers(package: ModuleType = plugins) -> Registry:
     """
     state = [_changed_at(folder) for folder in package.__path__]
     known = _known.get(package.__name__)
-    if known is None or known[0] != state:
+    # A worker's user may be unable to look.
+    if known is None or (known[0] != state and 0 not in state):
         _known[package.__name__] = known = state, _find(package)
     return known[1]
 
