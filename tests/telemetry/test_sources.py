@@ -94,6 +94,11 @@ class SourceTests(SynchronousTestCase):
             self.clock.advance(pause)
         source.answered()
         self.assertEqual((source.up, len(self.lines())), (True, 1))
+        for pause in (5, 0):
+            source.failed("slow")
+            self.clock.advance(pause)
+        source.answered()
+        self.assertEqual([self.after(source, pause).up for pause in (4, 1)], [False, True])
 
     def test_steady_source_that_never_answered_is_down_after_two_failures(self) -> None:
         source = self.make(steady=5)

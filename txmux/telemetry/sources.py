@@ -123,7 +123,11 @@ class Source:
         self._close()
         self._answered_at = now = self._seconds()
         self._good_at = now if self._good_at is None else self._good_at
-        if self._failures and now - self._good_at < self._steady:
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """Count it as good, if it has been so for long enough."""
+        if self._good_at is None or (self._failures and now - self._good_at < self._steady):
             return
         self._since = now if self._open else None
         self._failures = 0
@@ -156,6 +160,8 @@ class Source:
 
     def state(self) -> SourceState:
         now = self._seconds()
+        if self._failures and not self._open:
+            self._settle(now)
         failing = 0.0 if self._since is None else now - self._since
         # One datagram may be lost.
         is_sure = bool(self._failures and self._open) or self._failures > 1

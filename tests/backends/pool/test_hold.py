@@ -92,6 +92,8 @@ class LineTests(SynchronousTestCase):
             ("AAAb", "c", ""),
             ("aaab", "c", "a3"),
             ("aab", "b", ""),
+            ("bcdeAA", "A", "b1"),
+            ("bcdAAA", "A", ""),
             ("ABC", "D", ""),
             ("", "A", ""),
         ):

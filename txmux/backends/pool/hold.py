@@ -206,7 +206,9 @@ class HoldLine:
             last = doubtful.last_of_largest(doubtful.count(client.source) + 2)
         else:
             count = present.count(client.source)
-            last = doubtful.last_of_largest(count + 1) or present.last_of_largest(count + 2)
+            # Up to half of the line may be of one source that keeps out those that may have left.
+            least = 1 if 2 * count < self._count else count + 1
+            last = doubtful.last_of_largest(least) or present.last_of_largest(count + 2)
         if last is None:
             return False
         client.tally.add()  # first, or another process could take the place
