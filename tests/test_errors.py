@@ -8,10 +8,10 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from OpenSSL import crypto
+from OpenSSL import SSL, crypto
 from service_identity import VerificationError
 from twisted.internet import error
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import HostnameAddress, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
@@ -180,6 +180,11 @@ class CauseTests(SynchronousTestCase):
             error.ConnectionDone(): "the connection was closed",
             error.ConnectionLost("reset"): "the connection was lost",
             error.TimeoutError(): "timed out",
+            error.ConnectingCancelledError(HostnameAddress(b"a", 1)): "no connection in time",
+            SSL.Error(
+                [("SSL routines", "", "wrong version number")]
+            ): "no TLS: wrong version number",
+            SSL.Error(): "Error",
             OSError(113, "No route to host"): "no route to host",
             VerificationError([]): "its certificate is for another name",
             MuxError("CrowdSec is away"): "CrowdSec is away",

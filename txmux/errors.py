@@ -6,6 +6,7 @@ from typing import Any
 __all__ = ["ListenError", "MuxError", "OptionError", "cause_of", "printable"]
 
 _OF_CLASS = {
+    "ConnectingCancelledError": "no connection in time",
     "ConnectionDone": "the connection was closed",
     "ConnectionLost": "the connection was lost",
     "TimeoutError": "timed out",
@@ -41,6 +42,9 @@ def cause_of(problem: Any) -> str:
     if said or isinstance(number, int):
         text = str(said or os.strerror(number))
         return text[:1].lower() + text[1:] if text[1:2].islower() else text
+    reasons = problem.args[0] if type(problem).__module__ == "OpenSSL.SSL" and problem.args else ()
+    if isinstance(reasons, list) and reasons:
+        return f"no TLS: {', '.join(str(reason) for *_, reason in reasons)}"
     kind = type(problem).__name__
     return _OF_CLASS.get(kind) or str(problem).rstrip(".") or kind
 
