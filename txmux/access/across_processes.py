@@ -319,9 +319,8 @@ class SharedLimits:
         column = self.layout.columns - 1
         for name, count in values.get("counts", {}).items():
             if name in self.layout.rows:
-                self._row(name)[column] = min(
-                    count, _MOST
-                )  # the sum of what workers may have overwritten
+                # It is the sum of what workers may have overwritten.
+                self._row(name)[column] = min(count, _MOST)
         with self._lock:
             for name, held in values.get("sources", {}).items():
                 if name in self._tables:

@@ -20,9 +20,9 @@ class _Handshake(Protocol):
 
 @attrs.define
 class _Source:
-    began: dict[_Handshake, float] = attrs.field(
-        factory=dict
-    )  # the oldest first, as those that wait
+    """In both, the oldest is the first."""
+
+    began: dict[_Handshake, float] = attrs.field(factory=dict)
     waiting: dict[_Handshake, None] = attrs.field(factory=dict)
 
 

@@ -81,9 +81,10 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
 ) -> HttpResponse:
     """Make a request (RFC 9110, section 9.3); no redirect is followed. For ``https``, the certificate of the host is verified.
 
-    `body` is sent, unless it is empty. `tls` makes the options of TLS for a host. `address` is an IP address or the path of a UNIX socket; without it, the host is looked up. The seconds are for all, or
-    for what precedes the body if that has `body_seconds` of its own. `most` are the bytes of the body; with ``None``
-    it is read until it ends, however that is, and discarded. `take` gets the parts of a body with status 200 as they come;
+    `body` is sent, unless it is empty. `tls` makes the options of TLS for a host. `address` is an IP address or the path
+    of a UNIX socket; without it, the host is looked up. The seconds are for all, or for what precedes the body of the
+    answer if that has `body_seconds` of its own. `most` are the bytes of that body; with ``None`` it is read until it
+    ends, however that is, and discarded. `take` gets the parts of a body with status 200 as they come;
     the response has none then. What it raises ends the request.
 
     Raises:

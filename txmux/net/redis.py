@@ -243,7 +243,7 @@ class RedisProtocol(Protocol):
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._why = self._why or _why_no_tls(reason) or cause_of(reason.value)
+        self._why = self._why or _why_lost(reason.value)
         self._set_deadline()
         if self._idle is not None:
             self._idle.cancel()
@@ -254,14 +254,10 @@ class RedisProtocol(Protocol):
         self.lost.callback(self._why)
 
 
-def _why_no_tls(failure: Failure) -> str:
-    """Say why there was no TLS, if that was it; by names, since few import OpenSSL."""
-    problem: Any = failure.value
-    if failure.check("service_identity.exceptions.VerificationError"):
-        return "its certificate is for another name"
-    if not failure.check("OpenSSL.SSL.Error") or not problem.args:
-        return ""
-    why = ", ".join(str(reason) for *_, reason in problem.args[0])
-    if why == "certificate verify failed":
-        why = "its certificate is not valid, or not of an authority that this machine trusts"
-    return f"no TLS: {why}"
+def _why_lost(problem: Any) -> str:
+    why = cause_of(problem)
+    if why == "no TLS: certificate verify failed":
+        return (
+            "no TLS: its certificate is not valid, or not of an authority that this machine trusts"
+        )
+    return why

@@ -54,9 +54,9 @@ class KnownName:
 class NameCache:
     """Looks names up once for all who ask, and keeps the answers for 1 s to 5 min; a failure for 1 s, or 5 s if a name server did not answer.
 
-    Never with a search list: a name from outside is a whole one. A source, see `txmux.access.per_source.source_of`, has
-    a quarter of the look-ups at most, and the one that has fewest of those that wait is next: whoever asks for names whose
-    name servers are silent keeps no other source waiting.
+    Never with a search list: a name from outside is a whole one. A source, see `txmux.access.per_source.source_of`, gets
+    at most a quarter of the look-ups, and of the sources that wait, the one with the fewest running is next. So names of
+    silent name servers delay only the source that asks for them.
     """
 
     _log = Logger()
