@@ -8,8 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from OpenSSL import SSL, crypto
-from service_identity import VerificationError
+from OpenSSL import SSL
 from twisted.internet import error
 from twisted.internet.address import HostnameAddress, UNIXAddress
 from twisted.internet.task import Clock
@@ -27,7 +26,6 @@ from txmux.access.shared.bans import SharedBans
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
 from txmux.adopt.receiving import read as read_handed_over
-from txmux.backends.connect.tls import _names_in
 from txmux.backends.health.probes import shown as answer_shown
 from txmux.backends.names.consul import _refusal, next_index
 from txmux.backends.names.lookup import _shown as name_shown
@@ -37,6 +35,7 @@ from txmux.errors import MuxError, cause_of, printable
 from txmux.net.addresses import text_of
 from txmux.net.http import HttpResponse, _reason
 from txmux.net.redis import ReplyError, ReplyParser
+from txmux.net.tls.verification import _mismatch
 from txmux.rules.model.settings import Store
 from txmux.rules.problems import Problem
 from txmux.rules.reading.networks import read_lines
@@ -101,8 +100,7 @@ def _redis(text: str) -> Iterator[str]:
 
 def _certificate(text: str) -> Iterator[str]:
     name = text.encode("ascii", "ignore").decode()
-    certificate = make_authority("a", name, f"{name}.example").certificate
-    yield _names_in([crypto.X509.from_cryptography(certificate)])
+    yield _mismatch(make_authority("a", name, f"{name}.example").certificate, "b.example")
 
 
 def _peers(text: str) -> Iterator[str]:
@@ -186,7 +184,6 @@ class CauseTests(SynchronousTestCase):
             ): "no TLS: wrong version number",
             SSL.Error(): "Error",
             OSError(113, "No route to host"): "no route to host",
-            VerificationError([]): "its certificate is for another name",
             MuxError("CrowdSec is away"): "CrowdSec is away",
             KeyError(): "KeyError",
         }.items():

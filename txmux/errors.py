@@ -10,7 +10,6 @@ _OF_CLASS = {
     "ConnectionDone": "the connection was closed",
     "ConnectionLost": "the connection was lost",
     "TimeoutError": "timed out",
-    "VerificationError": "its certificate is for another name",
 }
 """For errors whose own text names no cause."""
 

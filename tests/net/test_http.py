@@ -1,6 +1,7 @@
 """Tests of one request over HTTP."""
 
 import socket
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,6 +18,7 @@ from txmux.net.http import (
     ResponseTimeoutError,
     request,
 )
+from txmux.net.tls.verification import ClientTLS
 
 
 class GetTests(TestCase):
@@ -168,10 +170,15 @@ class GetTests(TestCase):
         await peer.is_lost()
 
     async def test_certificate(self) -> None:
-        identity = make_authority().issue("host.test")
-        port = reactor.listenSSL(
-            0, PeerFactory(), identity.private().options(), interface="127.0.0.1"
-        )
-        self.addCleanup(port.stopListening)
-        with self.assertRaisesRegex(RequestFailedError, "certificate verify failed"):
-            await self.ask(port.getHost().port, scheme="https")
+        authority = make_authority()
+        trusting = partial(ClientTLS, trustRoot=authority.private())
+        for names, why, tls in (
+            (["host.test"], "certificate verify failed", ClientTLS),
+            (["b.test"], "its certificate is for b.test, not for host.test", trusting),
+            ([], "has only a common name", trusting),
+        ):
+            server = authority.issue(*names).private().options()
+            port = reactor.listenSSL(0, PeerFactory(), server, interface="127.0.0.1")
+            self.addCleanup(port.stopListening)
+            with self.assertRaisesRegex(RequestFailedError, why):
+                await self.ask(port.getHost().port, scheme="https", tls=tls)

@@ -21,7 +21,6 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, RequestTransmissionFailed, ResponseDone, ResponseFailed
@@ -31,6 +30,7 @@ from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
 from txmux.errors import MuxError, cause_of, printable
+from txmux.net.tls.verification import ClientTLS
 from txmux.version import __version__
 
 for _encoding in ("ascii", "charmap", "idna", "latin-1"):
@@ -77,7 +77,7 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
     body_seconds: float | None = None,
     take: Callable[[bytes], object] | None = None,
     body: bytes = b"",
-    tls: Callable[[str], Any] = optionsForClientTLS,
+    tls: Callable[[str], Any] = ClientTLS,
 ) -> HttpResponse:
     """Make a request (RFC 9110, section 9.3); no redirect is followed. For ``https``, the certificate of the host is verified.
 

@@ -506,8 +506,10 @@ class TlsTests(SecureCase):
         await self.is_over()
 
     async def test_endpoint(self) -> None:
-        self.check("tcp", server(f"tls:127.0.0.1:{self.secure_port()}"))
-        self.assertEqual(await self.finding(), ill("its certificate is for another name"))
+        roots = f"trustRoots={self.certificate.parent}"
+        self.check("tcp", server(f"tls:127.0.0.1:{self.secure_port()}:{roots}"))
+        why = "its certificate is for a.example, not for 127.0.0.1"
+        self.assertEqual(await self.finding(), ill(why))
         await self.is_over()
         port = listen(self, self.server)
         for number, (answer, why) in enumerate(

@@ -126,9 +126,9 @@ class RedisConnection:
         endpoint = HostnameEndpoint(self._reactor, store.host.encode("idna"), store.port)
         if not store.tls:
             return endpoint
-        from twisted.internet.ssl import optionsForClientTLS  # noqa: PLC0415 - few have it
+        from txmux.net.tls.verification import ClientTLS  # noqa: PLC0415 - few have it
 
-        return wrapClientTLS(optionsForClientTLS(store.host), endpoint)
+        return wrapClientTLS(ClientTLS(store.host), endpoint)
 
     def _failed(self, failure: Failure) -> None:
         self._trying = None

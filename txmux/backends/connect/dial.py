@@ -28,6 +28,7 @@ from txmux.net.sockets.plainsocket import (
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix
 from txmux.net.sockets.transport import sockaddr
+from txmux.rules.reading.endpointstrings import split_arguments
 
 if TYPE_CHECKING:
     from txmux.backends.connect.source import SourceAddress
@@ -100,6 +101,11 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         )
     else:
         endpoint = clientFromString(reactor, server.text)
+        arguments = split_arguments(server.text)
+        if arguments.kind == "tls":
+            from txmux.net.tls.verification import verify_first  # noqa: PLC0415 - as above
+
+            factory = verify_first(factory, arguments.named.get("host") or arguments.positional[0])
     connection = endpoint.connect(factory).addTimeout(timeout, reactor, _timed_out)
     connection.addErrback(lambda failure: factory.clientConnectionFailed(None, failure))
     return connection.cancel  # type: ignore[no-any-return]

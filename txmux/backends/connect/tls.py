@@ -8,8 +8,6 @@ from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
-from service_identity import CertificateError, VerificationError
-from service_identity.pyopenssl import extract_patterns, verify_hostname, verify_ip_address
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
@@ -23,21 +21,19 @@ from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
     TLSVersion,
-    optionsForClientTLS,
     trustRootFromCertificates,
 )
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmux.errors import printable
 from txmux.net.tls.errors import HandshakeError
 from txmux.net.tls.pem import read_authorities, read_identity
 from txmux.net.tls.transport import TLSTransport
+from txmux.net.tls.verification import ClientTLS, WrongNameError
 from txmux.rules.model import ServerTLS
 from txmux.rules.model.networks import is_address
 
-_LONGEST_NAMES = 500  # characters, of all names in a certificate
 _MOST_OPTIONS = 256  # names times protocols; more than any backend has, unless names come and go
 
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18  # X509_V_ERR_* of OpenSSL
@@ -90,15 +86,14 @@ class BackendTLS:
         # Certificates have names without a final dot, and addresses without their zone.
         name = (self._name or server_name).partition("%")[0].removesuffix(".")
         options = self._options(name, self._alpn or tuple(alpn))
-        explain = functools.partial(self._explain, name)
-        guarded = _HandshakeFactory(factory, name if self._verified else "", explain)
+        guarded = _HandshakeFactory(factory, self._explain)
         return _ServerTLSFactory(options, True, guarded, clock)  # noqa: FBT003 - Twisted's signature
 
     def _make_options(self, name: str, alpn: tuple[bytes, ...]) -> Any:
         trusted = self._authorities
         if not self._verified:
             return _Unverified(name)
-        return optionsForClientTLS(
+        return ClientTLS(
             name,
             None if trusted is None else trustRootFromCertificates(map(Certificate, trusted)),
             acceptableProtocols=alpn or None,
@@ -118,10 +113,10 @@ class BackendTLS:
             "extraCertChain": [*shown.chain],
         }
 
-    def _explain(self, name: str, why: object, connection: SSL.Connection) -> str:
+    def _explain(self, why: object, connection: SSL.Connection) -> str:
         chain = connection.get_peer_cert_chain() or []
-        if isinstance(why, (VerificationError, CertificateError)):
-            return f"its certificate is {_names_in(chain)}, not for {name}; see tls_name"
+        if isinstance(why, WrongNameError):
+            return f"{why}; see tls_name"
         if not isinstance(why, SSL.Error):
             return "it closed the connection instead of answering with TLS"
         problems = [str(reason) for _, _, reason in why.args[0]] if why.args else []
@@ -206,11 +201,8 @@ class _ServerTLSFactory(TLSMemoryBIOFactory):
 class _HandshakeFactory(ClientFactory):
     noisy = False
 
-    def __init__(
-        self, factory: Any, name: str, explain: Callable[[object, SSL.Connection], str]
-    ) -> None:
+    def __init__(self, factory: Any, explain: Callable[[object, SSL.Connection], str]) -> None:
         self._factory = factory
-        self.name = name
         self.explain = explain
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
@@ -226,48 +218,19 @@ class _ClientHandshake(Protocol):
 
     def __init__(self, protocol: Any, factory: _HandshakeFactory) -> None:
         self._protocol = protocol
-        self._name, self._explain = factory.name, factory.explain
-        self._refusal: Exception | None = None
+        self._explain = factory.explain
 
     def connectionMade(self) -> None:
         self._protocol.makeConnection(self.transport)
 
     def handshakeCompleted(self) -> None:
-        if not self._name:
-            self._hand_over()
-            return
-        verify = verify_ip_address if is_address(self._name) else verify_hostname
-        try:
-            # Twisted has verified the same, but accepts a certificate without names, or one that it cannot read.
-            verify(self.transport.getHandle(), self._name)
-        except (VerificationError, CertificateError) as problem:
-            self._refusal = problem
-            self.transport.abortConnection()
-            return
-        self._hand_over()
-
-    def _hand_over(self) -> None:
         self.transport.wrappedProtocol = self._protocol
         if IHandshakeListener.providedBy(self._protocol):
             self._protocol.handshakeCompleted()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        why = self._explain(self._refusal or reason.value, self.transport.getHandle())
+        why = self._explain(reason.value, self.transport.getHandle())
         self._protocol.connectionLost(Failure(HandshakeError(why)))
-
-
-def _names_in(chain: Sequence[crypto.X509]) -> str:
-    try:
-        found = extract_patterns(chain[0]) if chain else ()
-    except CertificateError as problem:
-        return f"unreadable ({printable(str(problem), _LONGEST_NAMES)})"
-    names = [_pattern_text(pattern) for pattern in found]
-    return f"for {printable(', '.join(names), _LONGEST_NAMES)}" if names else "for no name at all"
-
-
-def _pattern_text(pattern: Any) -> str:
-    value = pattern.pattern
-    return value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _text_of(name: x509.Name) -> str:

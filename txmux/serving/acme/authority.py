@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as LateError
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
 
 from txmux.errors import MuxError, printable
@@ -35,6 +35,7 @@ from txmux.net.http import (
 )
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
+from txmux.net.tls.verification import ClientTLS
 from txmux.rules.model import Settings
 from txmux.serving.acme.folder import DAMAGED, AcmeFolder, ShownCertificate, key_pem
 from txmux.telemetry.sources import Source
@@ -257,7 +258,7 @@ class Authority:
             raise AuthorityError(f"acme_ca: {problem}", counts=False) from None
         trusted = trustRootFromCertificates(map(Certificate, roots)) if roots else None
         # Reading all authorities of the system takes a while.
-        self._tls = lru_cache(_MOST_HOSTS)(partial(optionsForClientTLS, trustRoot=trusted))
+        self._tls = lru_cache(_MOST_HOSTS)(partial(ClientTLS, trustRoot=trusted))
         if self.is_connected:
             return
         path, pem = self._folder.account_key(self.directory)

@@ -1,0 +1,94 @@
+"""Verifies that the certificate of a server is for its name."""
+
+import weakref
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from service_identity import VerificationError
+from service_identity.cryptography import extract_patterns
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txmux.errors import printable
+from txmux.net.header_first import HeaderFirst
+from txmux.net.tls.errors import HandshakeError
+from txmux.rules.model.networks import is_address
+
+_LONGEST_NAMES = 500  # characters, of all names in a certificate
+
+
+class WrongNameError(HandshakeError):
+    """The certificate of a server is trusted, but not for its name."""
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ClientTLS:
+    """TLS with a server whose certificate is verified; takes the arguments of `optionsForClientTLS`."""
+
+    def __init__(self, name: str, *arguments: Any, **options: Any) -> None:
+        self._name = name
+        self._options = optionsForClientTLS(name, *arguments, **options)
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        connection = self._options.clientConnectionForTLS(tlsProtocol)
+        verify_name(connection, self._name, tlsProtocol)
+        return connection
+
+
+def verify_name(connection: SSL.Connection, name: str, protocol: Any) -> None:
+    """Have the handshake fail unless the server's certificate is trusted and for a name.
+
+    This replaces the check of `optionsForClientTLS`, which takes a certificate without a subjectAltName, or with an
+    unreadable one, for any name, and logs a traceback each time.
+
+    Args:
+        connection: Its handshake has not begun.
+        name: A host name or an IP address.
+        protocol: The `TLSMemoryBIOProtocol` of the connection, which ends with a `WrongNameError`.
+    """
+    get_protocol = weakref.ref(protocol)  # OpenSSL would keep it alive
+
+    def verify(_: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int) -> bool:  # noqa: ARG001
+        why = _mismatch(leaf.to_cryptography(), name) if ok and depth == 0 else ""
+        if why and (ending := get_protocol()) is not None:
+            ending.failVerification(Failure(WrongNameError(why)))
+        return bool(ok) and not why
+
+    connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
+
+
+def verify_first(factory: Any, name: str) -> HeaderFirst:
+    """Make a factory for protocols whose transport is TLS of Twisted's, to a server of a name."""
+
+    def verify(secure: Any) -> bytes:
+        verify_name(secure.getHandle(), name, secure)
+        return b""
+
+    return HeaderFirst(factory, verify)
+
+
+def _mismatch(certificate: x509.Certificate, name: str) -> str:
+    """Return why a certificate is not for a name; empty if it is."""
+    try:
+        patterns = extract_patterns(certificate)
+        if patterns:
+            wanted = IPAddress_ID(name) if is_address(name) else DNS_ID(name)
+            verify_service_identity(patterns, [wanted], [])
+            return ""
+        if certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
+            return f"its certificate has only a common name, which nobody checks any more: it needs {name} as a subjectAltName"
+        names = "for no name at all"
+    except VerificationError:
+        names = f"for {printable(', '.join(map(_pattern_text, patterns)), _LONGEST_NAMES)}"
+    except Exception as problem:  # noqa: BLE001 - of parsers of what the server has sent
+        names = f"unreadable ({printable(str(problem), _LONGEST_NAMES)})"
+    return f"its certificate is {names}, not for {name}"
+
+
+def _pattern_text(pattern: Any) -> str:
+    value = pattern.pattern
+    return value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else str(value)
