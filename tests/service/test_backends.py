@@ -10,6 +10,7 @@ from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
+from txmux.backends.health.checks import key_of
 from txmux.backends.names import lookup as lookups
 from txmux.backends.names.lookup import Lookup
 
@@ -60,6 +61,71 @@ max_connections = 2
         peer = await server.peer(2)
         await self.finish(last, peer, clients[1], server.peers[1])
         await self.logged(6)
+
+
+class EndOnDownTest(BackendsCase):
+    def begin(self, words: str) -> int:
+        self.main, self.backup = PeerFactory(), PeerFactory()
+        ports = [listen(self, one) for one in (self.main, self.backup, PeerFactory())]
+        (public,) = self.run_service(
+            f"{HEAD}{PUBLIC}{_ALL.format('pool')}[backend pool]\n"
+            f"server = 127.0.0.1:{ports[0]}\n    127.0.0.1:{ports[1]} backup\n"
+            f"check = tcp port={ports[2]} interval=1h rise=1 fall=1\n{words}"
+        )
+        return public
+
+    def check(self, number: int, *, ok: bool) -> None:
+        upstreams = self.running.factories[0].upstreams
+        member = upstreams.find("pool").pool.members[number]
+        upstreams.apply_check("pool", key_of(member), ok=ok, why="it said no")
+
+    async def test_connections_to_a_server_that_is_down(self) -> None:
+        public = self.begin("end_on_down = yes\n")
+        client = await self.client(public)
+        await self.main.heard(1)
+        self.check(0, ok=False)
+        await client.is_lost()
+        self.assertTrue(client.was_reset())
+        self.assertEqual((await self.logged(1))["reason"], "server-down")
+        other = await self.client(public)
+        peer = await self.backup.heard(1)
+        self.check(0, ok=True)
+        await self.finish(other, peer)
+        self.assertEqual((await self.logged(2))["reason"], "done")
+
+    async def test_connections_to_a_backup_when_others_are_up_again(self) -> None:
+        public = self.begin("end_on_down = backup\n")
+        self.check(0, ok=False)
+        client = await self.client(public)
+        await self.backup.heard(1)
+        self.check(0, ok=True)
+        await client.is_lost()
+        self.assertEqual((await self.logged(1))["reason"], "server-down")
+
+    async def test_only_where_it_is_written(self) -> None:
+        public = self.begin("")
+        client = await self.client(public)
+        peer = await self.main.heard(1)
+        self.check(0, ok=False)
+        await self.finish(client, peer)
+        self.assertEqual((await self.logged(1))["reason"], "done")
+
+    async def test_client_that_connects_meanwhile(self) -> None:
+        """It is connected when the server is down already."""
+        public = self.begin("end_on_down = yes\nconnect_timeout = 1s\n")
+        upstream = self.running.factories[0].upstreams.find("pool")
+        picked = upstream.pool.pick
+
+        def pick(*args: Any) -> Any:
+            found = picked(*args)
+            self.check(0, ok=False)
+            return found
+
+        self.patch(upstream.pool, "pick", pick)
+        client = await self.client(public)
+        await self.main.heard(1)
+        await client.is_lost()
+        self.assertEqual((await self.logged(1))["reason"], "server-down")
 
 
 class NamesOfClientsTest(BackendsCase):

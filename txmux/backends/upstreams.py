@@ -43,6 +43,9 @@ class Upstreams:
         checking: Whether servers are checked here; otherwise another process's results come by `apply_check`.
         names: Has the addresses of servers' names; without it, they are looked up here.
         leads_here: Whether this service itself listens at an IP address and port.
+
+    Attributes:
+        on_checked: Called with a backend and a server that its checks have found down, or up again.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Upstreams:
         self.waker = Waker(reactor, self._wake_of)
         self.known.on_waiting = self.waker.report
         self.tell: Callable[[dict[str, Any]], object] | None = None
+        self.on_checked: Callable[[Backend, Member], object] = lambda _backend, _member: None
         self._checks: dict[Upstream, HealthChecks] = {}
         self._prepared: PreparedUpstreams | None = None
         self._names = names or NameResolver(reactor)
@@ -89,6 +93,7 @@ class Upstreams:
                 counters=self._counters,
             )
             upstream.current = partial(self._current, backend)
+            upstream.pool.on_checked = lambda member: self.on_checked(backend, member)
             upstream.destinations = self._destinations_of(backend)
             if self._prepared is not None:
                 self._prepared.made.append(upstream)

@@ -74,6 +74,15 @@ class GradualEnd:
             if connection.record.id in identities:
                 connection.end("drained")
 
+    def end_each(self, connections: Iterator[Served]) -> None:
+        """End the connections to servers that are down, some at a time."""
+        some = [*islice(connections, _AT_ONCE)]
+        for one in some:
+            if one.record.reason is None:
+                one.end("server-down")
+        if len(some) == _AT_ONCE:
+            self.call_later(0, partial(self.end_each, connections))
+
     def cancel_calls(self) -> None:
         for call in self._calls:
             call.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from socket import SOCK_DGRAM
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from txmux.access.admission import Admission
 from txmux.access.bans import Row
 from txmux.access.loops import LoopDetector
 from txmux.backends.names.resolve import NameResolver
-from txmux.backends.pool.server_health import held_until, overrides_from_json
+from txmux.backends.pool.member import Member
+from txmux.backends.pool.server_health import MemberState, held_until, overrides_from_json
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.errors import MuxError
 from txmux.net.sockets.poller import after_turn
 from txmux.net.tls.terminations import PreparedTerminations, Terminations
-from txmux.rules.model import Listener, Rules
+from txmux.rules.model import Backend, Listener, Rules
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
 from txmux.serving.listen_addresses import listen_addresses, socket_address
@@ -88,6 +90,7 @@ class Serving:
             counters=runtime.counters,
             leads_here=runtime.loop_detector.leads_here,
         )
+        self.upstreams.on_checked = self._end_by_check
         self._shared = shared
         self._share(rules)
         self.upstreams.add_backends(rules)
@@ -343,6 +346,28 @@ class Serving:
                 one.end("drained")
 
         self._ending.call_later(self._rules.settings.drain_timeout, end)
+
+    def _end_by_check(self, backend: Backend, member: Member) -> None:
+        if backend.end_on_down == "no":
+            return
+        # Again when those have been connected that were being connected meanwhile.
+        for seconds in (0.0, backend.connect_timeout):
+            self._ending.call_later(seconds, partial(self._end_checked, backend, member))
+
+    def _end_checked(self, backend: Backend, member: Member) -> None:
+        """End the connections to a server that is down, or to the backups if it is up again."""
+        members = [member] if member.health.state is MemberState.DOWN else []
+        is_for_backups = backend.end_on_down == "backup" and not member.server.backup
+        if is_for_backups and member.state is MemberState.UP:
+            pools = [one.pool for one in self.upstreams.all() if one.backend == backend]
+            members = [one for pool in pools for one in pool.members if one.server.backup]
+        self._ending.end_each(
+            one
+            for one in self.connections()
+            if one.record.backend == backend.name
+            and one.state == "relaying"
+            and any(member.is_at(one.record.server or "") for member in members)
+        )
 
     # The end.
 

@@ -2,7 +2,8 @@
 
 from typing import Literal, get_args
 
-AbortReason = Literal["drained", "killed", "denied"]  # why a connection is ended from outside
+AbortReason = Literal["drained", "killed", "denied", "server-down"]
+"""Why a connection is ended from outside."""
 
 RelayReason = Literal[
     AbortReason,

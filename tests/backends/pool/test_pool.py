@@ -63,6 +63,21 @@ class LimitTests(SynchronousTestCase):
         )
         self.assertEqual(asked[1:], [second])
 
+    def test_backups_take_what_full_servers_cannot(self) -> None:
+        of = (
+            *servers("10.0.0.1:80", max_connections=1),
+            *servers("10.0.0.9:80", max_connections=1, backup=True),
+        )
+        pool = Watched(*of)
+        (main, backup), pick = pool.members, pool.pool.pick
+        self.assertEqual([pick(), pick()], [main, Unavailable.FULL])
+        pool = Watched(*of, overflow=True, eject=Ejection(1))
+        (main, backup), pick = pool.members, pool.pool.pick
+        self.assertEqual([pick(), pick(), pick()], [main, backup, Unavailable.FULL])
+        pool.pool.failed(backup)
+        # One that is ejected gets no clients of a full one.
+        self.assertEqual([pick(), pick("", (main,))], [Unavailable.FULL, backup])
+
 
 class NameTests(SynchronousTestCase):
     def setUp(self) -> None:

@@ -44,6 +44,7 @@ class BackendPool:
 
     Attributes:
         on_members: Called when a look-up has changed the members.
+        on_checked: Called with a member that checks have found down, or up again.
         on_shortage: Called with true when the last member that was up is not, and with false when one is up again.
         proxies: The addresses of the proxy of ``via``.
         on_room: Called when there may be room, or none to wait for: see `txmux.backends.pool.queue`.
@@ -64,6 +65,7 @@ class BackendPool:
         self._backend_health.add_pool(self)
         self.on_room: Callable[[], None] | None = None
         self.on_members: Callable[[], None] | None = None
+        self.on_checked: Callable[[Member], object] | None = None
         self.on_shortage: Callable[[bool], None] | None = None
         self._seconds = seconds
         self._on_change = on_change
@@ -166,10 +168,12 @@ class BackendPool:
         if not tried and not self._limited:
             tiers = self._tiers.usable or self._tiers.last_resort
             return tiers[0] if tiers else None
-        for tier in (*self._tiers.usable, *self._tiers.last_resort):
-            untried = [member for member in tier if member not in tried]
+        for tiers in (self._tiers.usable, self._tiers.last_resort):
+            untried = [left for tier in tiers if (left := [m for m in tier if m not in tried])]
             if untried:
-                return [member for member in untried if member.has_room()]
+                asked = untried if self.backend.overflow else untried[:1]
+                with_room = ([member for member in tier if member.has_room()] for tier in asked)
+                return next(filter(None, with_room), [])
         return None
 
     def adopt(self, server: str, *, is_established: bool = True) -> Member | None:
@@ -283,6 +287,8 @@ class BackendPool:
             self._change(
                 member, MemberState.DOWN, f"{counted(check.fall, 'check')} failed; last: {why}"
             )
+        if self.on_checked is not None:
+            self.on_checked(member)
         self._report_room()
 
     def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:

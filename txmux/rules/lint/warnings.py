@@ -173,7 +173,7 @@ def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
 
 
 def _idle_backends(rules: Rules) -> Iterator[Problem]:
-    """Find backends that nothing uses, and keys for clients that never wait; `hold_limit` is also for ``txmux hold``."""
+    """Find backends that nothing uses, and keys without what they are about, as for clients that never wait; `hold_limit` is also for ``txmux hold``."""
     used = {outcome.name for outcome in rules.outcomes() if isinstance(outcome, Backend)}
     for backend in rules.backends.values():
         section = backend.section
@@ -183,6 +183,12 @@ def _idle_backends(rules: Rules) -> Iterator[Problem]:
         if backend.queue and not any(limits):
             without = "no client ever waits without 'max_connections'"
             yield section.problem(f"{without}, which says when they do; add that", "queue")
+        if backend.overflow and not any(server.max_connections for server in backend.servers):
+            message = "no server is ever full without 'max_connections='; add that to a server"
+            yield section.problem(message, "overflow")
+        if backend.end_on_down != "no" and backend.check is None:
+            message = "no server is ever down without 'check'; add that"
+            yield section.problem(message, "end_on_down")
         if "queue_timeout" in section.entries and not backend.queue:
             message = "no client ever waits without 'queue', which says how many can; add that"
             yield section.problem(message, "queue_timeout")

@@ -280,6 +280,8 @@ class Backend:
         congestion: The congestion control algorithm of connections to servers; ``system`` is the system's default, and ``auto``, too, but
             for servers on this machine one that does not pace.
         check: ``None`` means no check.
+        end_on_down: Whether connections to a server end when its checks find it down; ``backup`` is also those to backups
+            when they find another server up again.
         eject: ``None`` is never.
         slow_start: How long the share of a server grows that came up, or came new; 0 is not at all.
         resolve: How their names are looked up again.
@@ -290,6 +292,7 @@ class Backend:
         upload_idle_timeout: Without a byte from the client; ``None`` means no limit of its own.
         download_idle_timeout: The same from the server.
         max_connections: 0 means no limit.
+        overflow: Whether backups, and servers of a higher priority number, get clients for whom those before them have no room.
         queue: How many clients may wait when `max_connections` is reached, here or for all servers.
         hold: How long clients wait while no server is up.
         hold_limit: How many may wait so.
@@ -324,6 +327,7 @@ class Backend:
     half_close_timeout: float = 60.0
     max_duration: float | None = None
     check: Check | None = None
+    end_on_down: Literal["no", "yes", "backup"] = "no"
     eject: Ejection | None = attrs.field(factory=partial(Ejection, lone=False))
     resolve: Resolve = attrs.field(factory=Resolve)
     resolvers: tuple[tuple[str, int], ...] = ()
@@ -331,6 +335,7 @@ class Backend:
     consul_token: Path | None = None
     tls: ServerTLS | None = None
     max_connections: int = 0
+    overflow: bool = False
     queue: int = 0
     queue_timeout: float = 5.0
     hold: float = 0.0

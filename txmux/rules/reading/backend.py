@@ -450,6 +450,8 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "the connection ends after this time, whatever it is doing"),
     "check": SectionKey(_CHECK, example="http path=/health", meaning=
         "how each server's health is checked, at regular intervals"),
+    "end_on_down": SectionKey(words("no", "yes", "backup"), example="yes", meaning=
+        "whether connections to a server end when its checks say that it is down; with `backup` also those to `backup` servers when another one is up again"),
     "eject": SectionKey(_EJECT, meaning=
         "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
     "resolve": SectionKey(_RESOLVE, meaning=
@@ -472,6 +474,8 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "the protocols that are offered to the server by ALPN: `h2, http/1.1`"),
     "max_connections": SectionKey(CONNECTIONS, example="1000", meaning=
         "connections of all servers together; `0` means no limit"),
+    "overflow": SectionKey(BOOLEAN, example="yes", meaning=
+        "whether `backup` servers also get the clients for whom the others have no room (`max_connections=`)"),
     "queue": SectionKey(CONNECTIONS, example="100", streams_only="is for TCP: datagrams do not wait; remove it", meaning=
         "how many further clients wait for room under these limits, here or `max_connections=` of the servers. Waiting clients are served in the order in which they came, before new ones; one that waits for a full server does not delay those that can use another"),
     "queue_timeout": SectionKey(DURATION, streams_only="is for TCP: datagrams do not wait; remove it", meaning=
