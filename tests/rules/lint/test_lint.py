@@ -1,6 +1,7 @@
 """Files with what is hardly meant, and exactly what is said of them; and files of which nothing is said."""
 
 import re
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
@@ -13,6 +14,7 @@ from txmux.interfaces import Transport
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules, Settings
 from txmux.rules.reading.parser import load, parse
+from txmux.testing import calls_in
 
 _ROOT = Path(__file__).parents[3]
 
@@ -307,6 +309,15 @@ class LintTests(SynchronousTestCase):
         other.write_text("[backend b]\nserver = h:1\n[route b]\nmatch = ssh\nbackend = close\n")
         places = [(found.path, found.line) for found in lint(load(main))]
         self.assertEqual(places, [(str(main), 6), (str(other), 1)])
+
+    def test_work_grows_as_the_routes(self) -> None:
+        calls = []
+        for many in (200, 400):
+            route = "[route r{0}]\nmatch = tls sni=a{0}.example\nbackend = 127.0.0.1:{0}\n"
+            routes = "".join(route.format(number) for number in range(1, many))
+            rules = parse(f"[listen a]\nendpoint = :0\n{routes}", "x.ini")
+            calls.append(calls_in(partial(lint, rules)))
+        self.assertLess(calls[1], 2.2 * calls[0])
 
     def test_rules_made_in_python_have_none(self) -> None:
         self.assertEqual(lint(Rules(Path("x"), Settings(), (), ())), [])

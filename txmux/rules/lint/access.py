@@ -160,8 +160,9 @@ def _dangers(listener: Listener, *, is_for_all: bool) -> Iterator[str]:
 
 def nameless(rules: Rules) -> Iterator[Problem]:
     """Find routes to a server that clients name, whose clients name none."""
+    in_the_clear = {route.name for route in rules.routes if route.terminate_tls}
     for route in rules.routes:
-        is_inside = any(one.terminate_tls and one.name in route.under for one in rules.routes)
+        is_inside = not in_the_clear.isdisjoint(route.under)
         for fact in route.outcome.names if isinstance(route.outcome, Backend) else ():
             if fact == "sni" and is_inside:
                 continue
