@@ -36,6 +36,32 @@ class CheckTests(CheckTestCase):
     def test_one_line_for_each_error(self) -> None:
         self.assertEqual(self.run_main("check", self.bad), (1, BAD_LINES.format(self.bad), ""))
 
+    def test_what_a_start_refuses(self) -> None:
+        listen = "[listen a]\nendpoint = :0\n"
+        database = self.write("geo.mmdb", "no database")
+        geo = f"[txmux]\ngeo_databases = {database}\n{listen}deny = geo:country=DE\n"
+        code, out, _ = self.run_main("check", self.write("geo.ini", geo))
+        self.assertEqual(code, 1)
+        self.assertIn(":2: [txmux] geo_databases: ", out)
+        self.assertIn("is not a database in MaxMind's format", out)
+        backend = "default = b\n[backend b]\nserver = 127.0.0.1:1\nsource = client\n"
+        with patch(
+            "txmux.backends.connect.source._make_transparent", side_effect=PermissionError(1, "no")
+        ):
+            code, out, _ = self.run_main("check", self.write("source.ini", listen + backend))
+        self.assertEqual(code, 0)
+        self.assertIn(":6: warning: [backend b] source: 'client': user ", out)
+
+    def test_address_that_no_interface_has(self) -> None:
+        """An address of documentation (RFC 5737) stands for those."""
+        own, other = "127.0.0.1:8443", "192.0.2.1:8443"
+        rules = self.write("a.ini", f"[listen a]\nendpoint = {own}\n  {other}\n")
+        _, out, _ = self.run_main("check", rules)
+        self.assertIn(
+            f"a.ini:3: warning: [listen a] endpoint: '{other}': no interface of this", out
+        )
+        self.assertNotIn(own, out)
+
     def test_one_bad_file_is_enough_for_exit_code_1(self) -> None:
         self.assertEqual(
             self.run_main("check", self.bad, self.good),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from txmux.access.lists.current import Lists
 from txmux.detection.registry import installed_matchers
+from txmux.errors import MuxError
 from txmux.interfaces import IProtocolMatcher
 from txmux.processes.privilege.sandbox import readable
 from txmux.rules.lint.access import token_as_path
@@ -19,7 +23,7 @@ from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.privileges import missing_privileges, obstacles, own_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint, warnings
-from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
+from txmux.rules.model import NOWHERE, Backend, Outcome, Rules, backends_of
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import counted
@@ -108,19 +112,34 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         from txmux.serving.acme.folder import unusable_folder  # noqa: PLC0415 - OpenSSL takes a while
 
         wrong += unusable_folder(rules)
+    try:
+        Lists().hold(rules)
+    except RulesError as error:
+        wrong += error.problems
     if wrong:
         return _Checked(path, None, wrong)
     found = [
         *lint(rules),
         *closed_listeners(rules),
         *token_as_path(rules),
-        *missing_privileges(rules, own_privileges()),
+        *missing_privileges(rules, attrs.evolve(own_privileges(), has_address=_has_address)),
         *cut_signatures(rules, matchers),
         *_exposed_secrets(rules),
+        *_unprivileged_sources(rules),
         *doubtful,
     ]
     forget_lines()
     return _Checked(path, rules, warnings(rules, found), _hints(rules))
+
+
+def _has_address(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError as problem:
+        return problem.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 def _exposed_secrets(rules: Rules) -> Iterator[Problem]:
@@ -150,8 +169,23 @@ def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
     return unusable_files(rules)
 
 
+def _transparent(rules: Rules) -> list[Backend]:
+    return [backend for backend in rules.backends.values() if backend.source == ("client",)]
+
+
+def _unprivileged_sources(rules: Rules) -> Iterator[Problem]:
+    """Find servers to be connected to from clients' addresses, where this process may not."""
+    for backend in _transparent(rules):
+        from txmux.backends.connect.source import check_transparent  # noqa: PLC0415 - few need it
+
+        try:
+            check_transparent()
+        except MuxError as problem:
+            yield backend.section.problem(str(problem), "source")
+
+
 def _hints(rules: Rules) -> list[str]:
-    transparent = [backend for backend in rules.backends.values() if backend.source == ("client",)]
+    transparent = _transparent(rules)
     if not transparent:
         return []
     from txmux.backends.connect.source import transparent_hints  # noqa: PLC0415 - few need it

@@ -120,7 +120,7 @@ def examples(port: int) -> list[tuple[str, str]]:
         (f"curl http://localhost:{port}/", "the same page, without TLS"),
         (f"redis-cli -p {port} ping", "PONG"),
         (f"ssh -p {port} localhost", f"... {GOODBYE}"),
-        (f"echo knock | nc -N localhost {port}", "knock: what nothing matches is echoed"),
+        (f"echo knock | nc -q 1 localhost {port}", "knock: what nothing matches is echoed"),
         (f"nc localhost {port}", f"type nothing, wait: {IDENTIFICATION.decode().strip()} comes"),
     ]
 

@@ -156,7 +156,7 @@ _HINTS = {
     socket.EAI_NONAME: "write an IP address; what follows a '%' is an interface of this machine: see `ip link`",
     errno.EADDRINUSE: "another program has it (ss -ltnp shows which): stop that one or choose another port",
     errno.EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
-    errno.EADDRNOTAVAIL: "no interface of this machine has that address: see `ip address`; for one that it will have, 'freebind = yes'",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address: see `ip address`",
 }
 
 
@@ -164,6 +164,8 @@ def listen_error(address: ListenAddress, cause: BaseException | None) -> ListenE
     """Return in one line why an endpoint could not listen, and a remedy."""
     key = "" if address.setting else "endpoint "
     why = _why_not(cause)
+    if key and why.endswith(_HINTS[errno.EADDRNOTAVAIL]):
+        why += "; for one that it will have, 'freebind = yes'"
     if address.text.startswith("unix:"):
         why = why.replace(
             _HINTS[errno.EACCES], "let the user that txmux runs as write to its folder"

@@ -15,6 +15,7 @@ from tests.support.folders import make_folder
 from txmux.rules.lint.privileges import Privileges, missing_privileges, obstacles, own_privileges
 from txmux.rules.reading.parser import parse
 
+_ACME = "acme = letsencrypt\nacme_terms = yes\n"
 _USER = Privileges(1000, may=lambda *_: True)
 
 
@@ -30,6 +31,13 @@ class LowPortTests(SynchronousTestCase):
         return missing(f"[listen a]\nendpoint = {first}\n  {endpoint}\n", privileges)
 
     def test_low_port(self) -> None:
+        metrics = missing(
+            "[txmux]\nmetrics = :80\n[listen a]\nendpoint = :0\n",
+            attrs.evolve(_USER, first_port=1024),
+        )
+        self.assertIn(
+            "2: warning: [txmux] metrics: ':80': user 1000 may not listen", "".join(metrics)
+        )
         for endpoint in (
             ":443", "127.0.0.1:443", "[::1]:443", "tcp:443", "tcp6:1023:interface=\\:\\:1",
             "haproxy:tcp:443", "udp:443", "udp:[::1]:53",
@@ -70,7 +78,8 @@ class FileTests(SynchronousTestCase):
         (self.folder / "there").touch()
 
     def found(self, line: str, privileges: Privileges) -> list[str]:
-        text = f"[txmux]\n{line}\n[listen a]\nendpoint = :0\n"
+        acme = "[route a]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = 127.0.0.1:1\n"
+        text = f"[txmux]\n{line}\n[listen a]\nendpoint = :0\n{acme if 'acme' in line else ''}"
         problems = missing_privileges(parse(text, self.folder / "x.ini"), privileges)
         return [str(problem).removeprefix(f"{self.folder}/x.ini:") for problem in problems]
 
@@ -89,6 +98,7 @@ class FileTests(SynchronousTestCase):
             f"{tcp}there": f"3: warning: [txmux] admin_token: user 1000 may not read '{folder}/there'; {advice} read it",
             f"{tcp}new": f"3: warning: [txmux] admin_token: {files}",
             f"admin = unix:{folder}/new": f"2: warning: [txmux] admin: {create.format('sockets')}",
+            f"{_ACME}acme_folder = {folder}/a/b": f"4: warning: [txmux] acme_folder: {files}, or name another folder",
         }.items():
             self.assertEqual(self.found(line, user), [message])
 
@@ -240,6 +250,38 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(self.stops(text), [])
         (found,) = missing_privileges(parse(text, "x.ini"), _USER)
         self.assertIn(f"[backend b] server: there is no folder '{self.folder}/no'", str(found))
+
+    def test_server_without_a_backend_of_its_own(self) -> None:
+        unix, listen = f"unix:{self.folder}/no/x", "[listen a]\nendpoint = :0\n"
+        handover = f"handover:{self.folder}/no/x"
+        no = f"there is no folder '{self.folder}/no'; create it, or correct the path"
+        for text, place in {
+            f"{listen}default = {unix}\n": "3: warning: [listen a] default",
+            f"{listen}silent = {unix} after=1s\n": "3: warning: [listen a] silent",
+            f"{listen}[route r]\nmatch = ssh\nbackend = {unix}\n": "5: warning: [route r] backend",
+            f"{listen}[route r]\nmatch = ssh\nbackend = {handover}\n": "5: warning: [route r] backend",
+        }.items():
+            self.assertEqual(missing(text), [f"{place}: {no}"])
+
+
+class AddressTests(SynchronousTestCase):
+    """Addresses of documentation (RFC 5737, RFC 3849) stand for those that no interface has."""
+
+    def test_missing(self) -> None:
+        here = attrs.evolve(_USER, has_address=lambda _: False)
+        listen = "[listen a]\nendpoint = :0\n"
+        later = "; for one that it will have, add 'freebind = yes'"
+        for endpoint in (
+            "192.0.2.1:4443", "[2001:db8::1]:4443", "udp:192.0.2.1:4443", "tcp:4443:interface=192.0.2.1",
+        ):  # fmt: skip
+            message = f"2: warning: [listen a] endpoint: {endpoint!r}: no interface of this machine has that address: see 'ip address'{later}"
+            text = f"[listen a]\nendpoint = {endpoint}\n"
+            self.assertEqual(missing(text, here), [message])
+            self.assertEqual(missing(f"{text}freebind = yes\n", here), [])
+        for key in ("metrics", "admin"):
+            found = missing(f"[txmux]\n{key} = 192.0.2.1:9000\nadmin_token = t\n{listen}", here)
+            message = f"2: warning: [txmux] {key}: '192.0.2.1:9000': no interface of this machine has that address: see 'ip address'"
+            self.assertEqual(found, [message])
 
 
 class InterfaceTests(SynchronousTestCase):

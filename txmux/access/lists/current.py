@@ -9,9 +9,10 @@ from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from txmux.access.lists.geo import GeoDatabase
+from txmux.access.lists.geo import GeoDatabase, GeoDatabaseError
 from txmux.rules.model import NetworkSet, Rules
 from txmux.rules.model.networks import GeoRegion, Varying
+from txmux.rules.problems import RulesError
 
 Packed: TypeAlias = "dict[str, dict[str, str]]"
 """By version and the number of bits that may be any: numbers of 32 or 128 bits, the highest byte first, in base64."""
@@ -43,10 +44,18 @@ class Lists:
         self._places = GeoDatabase()
 
     def hold(self, rules: Rules) -> None:
-        """Feed the networks of these rules, too; those of a file are as they were read, until `feed` replaces them."""
+        """Feed the networks of these rules, too; those of a file are as they were read, until `feed` replaces them.
+
+        Raises:
+            RulesError: A database of networks cannot be used.
+        """
         found = {id(one): one for one in varying_of(rules)}
         if any(one.kind == "geo" for one in found.values()):
-            self._places.read(rules.settings.geo_databases)
+            try:
+                self._places.read(rules.settings.geo_databases)
+            except GeoDatabaseError as problem:
+                wrong = rules.settings.section.problem(str(problem), "geo_databases")
+                raise RulesError([wrong]) from None
         contents: dict[str, NetworkSet] = {}
         for one in found.values():
             if isinstance(one.contents, GeoRegion):

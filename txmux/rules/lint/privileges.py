@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from txmux.rules.lint.warnings import warnings
-from txmux.rules.model import Listener, Rules, Section
+from txmux.rules.model import NOWHERE, Backend, Handover, Outcome, Rules, Section
 from txmux.rules.problems import Problem
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import (
@@ -66,6 +66,7 @@ class Privileges:
     user_id: Callable[[str], int | None] = _user_id
     group_id: Callable[[str], int | None] = _group_id
     has_interface: Callable[[str], bool] = _has_interface
+    has_address: Callable[[str], bool] = lambda _: True
     has_mptcp: Callable[[], bool] = _has_mptcp
 
 
@@ -88,11 +89,10 @@ def own_privileges(proc: Path = Path("/proc")) -> Privileges:
 def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
     """Find what the rules need and the process may not have: warnings in the order of files and lines."""
     found = [
-        *_low_ports(rules, privileges),
+        *_addresses(rules, privileges),
         *_unwritable(rules, privileges),
         *_accounts(rules, privileges),
         *_folders_of_servers(rules),
-        *_interfaces(rules, privileges),
         *_single_paths(rules, privileges),
         *(problem for problem, is_made in _paths(rules) if is_made),
     ]
@@ -104,14 +104,23 @@ def obstacles(rules: Rules) -> list[Problem]:
     return [problem for problem, is_made in _paths(rules) if not is_made]
 
 
-def _low_ports(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
-    for listener, number, endpoint in _endpoints(rules):
-        if 0 < _port(endpoint) < privileges.first_port:
-            message = (
-                f"{endpoint!r}: user {privileges.user} may not listen on ports below {privileges.first_port}; run as "
+def _addresses(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
+    """Find ports and addresses that the process may not listen on, or that this machine does not have."""
+    for place in _places(rules):
+        text, (host, port), why = place.text, _address(place.text), ""
+        zone = host.partition("%")[2]
+        if zone and not privileges.has_interface(zone):
+            why = f"this machine has no interface {zone!r}; see 'ip link' for the names there are"
+        elif host and not place.freebind and not privileges.has_address(host):
+            later = "; for one that it will have, add 'freebind = yes'"
+            why = f"{text!r}: no interface of this machine has that address: see 'ip address'{later if place.key == 'endpoint' else ''}"
+        if why:
+            yield place.problem(why)
+        if 0 < port < privileges.first_port:
+            yield place.problem(
+                f"{text!r}: user {privileges.user} may not listen on ports below {privileges.first_port}; run as "
                 "root, with the capability CAP_NET_BIND_SERVICE or with a socket of systemd, or choose another port"
             )
-            yield listener.section.problem(message, "endpoint", number)
 
 
 def _single_paths(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
@@ -122,25 +131,27 @@ def _single_paths(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
         for section in sections:
             message = "this system has no Multipath TCP, or it is off (sysctl net.mptcp.enabled), so connections are plain TCP"
             yield section.problem(message, "mptcp")
-    for listener, number, endpoint in _endpoints(rules):
-        kind = endpoint.partition(":")[0].lower()
-        if listener.mptcp and short_form(endpoint) is None and kind not in {"tcp", "tcp6"}:
-            message = f"{endpoint!r} has no Multipath TCP by 'mptcp'; write ADDRESS:PORT, or SocketProtocol=mptcp in the unit of systemd's socket"
-            yield listener.section.problem(message, "endpoint", number)
+    for listener in rules.listeners:
+        for number, endpoint in enumerate(listener.endpoints):
+            kind = endpoint.partition(":")[0].lower()
+            if listener.mptcp and short_form(endpoint) is None and kind not in {"tcp", "tcp6"}:
+                message = f"{endpoint!r} has no Multipath TCP by 'mptcp'; write ADDRESS:PORT, or SocketProtocol=mptcp in the unit of systemd's socket"
+                yield listener.section.problem(message, "endpoint", number)
 
 
-def _port(text: str) -> int:
-    """Return the port of an endpoint, or 0 if it has none that is known."""
+def _address(text: str) -> tuple[str, int]:
+    """Return the address of an endpoint, empty for every one, and its port, or 0 if it has none that is known."""
     if is_for_datagrams(text):
-        return udp_listen_address(text)[1]
+        return udp_listen_address(text)
     short = short_form(text)
     if short is not None:
-        return short[1]
+        return short
     arguments = split_arguments(text)
     kind = arguments.kind.lower()
     if kind == "haproxy":
-        return _port(text.partition(":")[2])
-    return int(SERVER[kind].check(arguments).get("port", 0)) if kind in SERVER else 0
+        return _address(text.partition(":")[2])
+    given = SERVER[kind].check(arguments) if kind in SERVER else {}
+    return given.get("interface", ""), int(given.get("port", 0))
 
 
 def _unwritable(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
@@ -156,11 +167,17 @@ def _unwritable(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
         elif not is_there and not _is_missing(folder) and not may(folder, _CREATE):
             message = f"user {user} may not create files in '{folder}'; {advice} write there"
             yield settings.section.problem(message, key)
-    for section, key, number, path in _sockets(rules):
+    for place, path in _sockets(rules):
         folder = path.parent
         if not _is_missing(folder) and not may(folder, _CREATE):
             message = f"user {user} may not create sockets in '{folder}'; {advice} write there"
-            yield section.problem(message, key, number)
+            yield place.problem(message)
+    folder = settings.acme_folder
+    while _is_missing(folder):  # it is made, and those above it
+        folder = folder.parent
+    if rules.acme_names and not may(folder, _CREATE):
+        message = f"user {user} may not create files in '{folder}'; {advice} write there, or name another folder"
+        yield settings.section.problem(message, "acme_folder")
 
 
 def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
@@ -186,18 +203,33 @@ def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
 
 def _folders_of_servers(rules: Rules) -> Iterator[Problem]:
     """Find servers' UNIX sockets in folders that are not there; the server may make its folder."""
+    for section, key, number, path in _sockets_of_servers(rules):
+        if path and _is_missing(folder := Path(path).parent):
+            yield section.problem(_no_folder(folder)[0], key, number)
+
+
+def _sockets_of_servers(rules: Rules) -> Iterator[tuple[Section, str, int | None, str]]:
     for backend in rules.backends.values():
         for number, server in enumerate(backend.servers):
-            folder = Path(server.path).parent
-            if server.kind == "unix" and _is_missing(folder):
-                yield backend.section.problem(_no_folder(folder)[0], "server", number)
+            yield backend.section, "server", number, server.path
+    named: list[tuple[Section, str, int | None, Outcome | None]] = []
+    named += [(route.section, "backend", None, route.outcome) for route in rules.routes]
+    for listener in rules.listeners:
+        silent = enumerate(line.outcome for line in listener.silent)
+        named.append((listener.section, "default", None, listener.default))
+        named += [(listener.section, "silent", number, outcome) for number, outcome in silent]
+    for section, key, line, outcome in named:
+        if isinstance(outcome, Handover):
+            yield section, key, line, outcome.path
+        elif isinstance(outcome, Backend) and outcome.section is NOWHERE:
+            yield section, key, line, outcome.servers[0].path
 
 
 def _paths(rules: Rules) -> Iterator[tuple[Problem, bool]]:
     """Find paths that cannot be made, each with whether the unit of systemd makes its folder before the service starts."""
-    for section, key, number, path in _sockets(rules):
+    for place, path in _sockets(rules):
         if found := _no_socket(path):
-            yield section.problem(found[0], key, number), found[1]
+            yield place.problem(found[0]), found[1]
     for key, path in _files(rules):
         if found := _no_file(path):
             yield rules.settings.section.problem(found[0], key), found[1]
@@ -212,46 +244,45 @@ def _files(rules: Rules) -> Iterator[tuple[str, Path]]:
         yield "access_log", settings.access_log
 
 
-def _sockets(rules: Rules) -> Iterator[tuple[Section, str, int, Path]]:
-    """Yield the UNIX sockets that the service creates. A relative path starts where the service does, so it is left out."""
+@attrs.frozen
+class _Place:
+    """Where rules name an address to listen on.
+
+    Attributes:
+        number: Which of the key's lines names it.
+        freebind: Whether the machine may have the address later.
+    """
+
+    section: Section
+    key: str
+    number: int
+    text: str
+    freebind: bool = False
+
+    def problem(self, message: str) -> Problem:
+        return self.section.problem(message, self.key, self.number)
+
+
+def _places(rules: Rules) -> Iterator[_Place]:
+    for listener in rules.listeners:
+        for number, text in enumerate(listener.endpoints):
+            yield _Place(listener.section, "endpoint", number, text, listener.freebind)
     settings = rules.settings
-    named = [
-        (listener.section, "endpoint", number, endpoint)
-        for listener, number, endpoint in _endpoints(rules)
-    ]
     for key, endpoints in (("admin", settings.admin), ("metrics", (settings.metrics or "",))):
         items = enumerate(settings.section.items(key))
         numbers = [number for number, item in items if item.text not in {"auto", "off"}]
         given = [one for one in endpoints if one != "auto"]
-        named += [
-            (settings.section, key, number, endpoint)
-            for number, endpoint in zip(numbers, given, strict=False)
-        ]
-    for section, key, number, endpoint in named:
-        if endpoint.lower().startswith("unix:"):
-            path = Path(SERVER["unix"].check(split_arguments(endpoint))["address"])
+        for number, text in zip(numbers, given, strict=False):
+            yield _Place(settings.section, key, number, text)
+
+
+def _sockets(rules: Rules) -> Iterator[tuple[_Place, Path]]:
+    """Yield the UNIX sockets that the service creates. A relative path starts where the service does, so it is left out."""
+    for place in _places(rules):
+        if place.text.lower().startswith("unix:"):
+            path = Path(SERVER["unix"].check(split_arguments(place.text))["address"])
             if path.is_absolute():
-                yield section, key, number, path
-
-
-def _interfaces(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
-    """Find addresses of links that this machine does not have; it may get them before the service starts."""
-    for listener, number, endpoint in _endpoints(rules):
-        if is_for_datagrams(endpoint):
-            address, _ = udp_listen_address(endpoint)
-        else:
-            address, _ = short_form(endpoint) or ("", 0)
-        name = address.partition("%")[2]
-        if name and not privileges.has_interface(name):
-            known = "see 'ip link' for the names there are"
-            message = f"this machine has no interface {name!r}; {known}"
-            yield listener.section.problem(message, "endpoint", number)
-
-
-def _endpoints(rules: Rules) -> Iterator[tuple[Listener, int, str]]:
-    for listener in rules.listeners:
-        for number, endpoint in enumerate(listener.endpoints):
-            yield listener, number, endpoint
+                yield place, path
 
 
 def _no_socket(path: Path) -> tuple[str, bool] | None:
