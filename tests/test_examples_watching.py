@@ -39,11 +39,12 @@ class AlertTests(TestCase):
 
     async def test_fire(self) -> None:
         """Alerts come when there is no server, a reload failed, descriptors are short and a certificate ends, and not otherwise."""
-        cases = {
+        cases: dict[str, tuple[str, int | str, int | str]] = {
             "TxmuxBackendWithoutServer": ('txmux_backend_server_up{backend="b",server="s"}', 0, 1),
             "TxmuxReloadFailed": ("txmux_reload_success", 0, 1),
             "TxmuxSourceFails": ('txmux_source_up{source="s"}', 0, 1),
             "TxmuxNotShared": ("txmux_cluster_up", 0, 1),
+            "TxmuxLogLinesLost": ("txmux_access_log_lost_total", "0+9", "9+0"),
             "TxmuxDescriptorsShort": ("txmux_open_descriptors", 95, 20),
             "TxmuxCertificateEnds": (
                 'txmux_certificate_expiry_timestamp_seconds{route="r",file="f"}',
@@ -60,7 +61,7 @@ class AlertTests(TestCase):
                 self.assertEqual(status, 0, (alert, value, out.decode(), errors.decode()))
 
     @staticmethod
-    def unit_test(alert: str, series: str, value: int, count: int) -> str:
+    def unit_test(alert: str, series: str, value: int | str, count: int) -> str:
         expression = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
         quoted = json.dumps(series)
         return "\n".join(

@@ -77,7 +77,9 @@ class AdminCase(SupervisedTestCase):
     def text(self, settings: str = "", rules: str = LISTEN) -> str:
         if "admin =" not in settings:
             settings += f"\nadmin = unix:{self.socket}"
-        return f"[txmux]\naccess_log = off\ndrain_timeout = 0s\n{settings}\n{rules}"
+        if "access_log =" not in settings:
+            settings += "\naccess_log = off"
+        return f"[txmux]\ndrain_timeout = 0s\n{settings}\n{rules}"
 
     async def start(
         self, settings: str = "", rules: str = LISTEN, *, use: Any = reactor, **options: Any

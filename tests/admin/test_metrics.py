@@ -1,4 +1,7 @@
+import errno
 import hashlib
+import json
+import os
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -43,7 +46,7 @@ NAMES = frozenset(
         "backend_connections_active", "backend_connect_failures_total", "backend_server_up",
         "backend_server_weight", "backend_clients_held", "limit_refused_total", "sources_tracked",
         "relay_spliced_bytes_total", "worker_restarts_total", "open_descriptors", "max_descriptors",
-        "reload_success", "reload_timestamp_seconds", "generations", "build_info", "rules_info",
+        "access_log_lost_total", "reload_success", "reload_timestamp_seconds", "generations", "build_info", "rules_info",
     }
 )  # fmt: skip
 """Those that every service has, as the reference lists them; others need a check or a certificate."""
@@ -120,6 +123,17 @@ class MetricsTest(AdminCase):
             if name == "backend_server_up"
         }
         self.assertEqual(up, {"b": 1, "down": 0})
+
+    async def test_lines_that_a_full_disk_does_not_take(self) -> None:
+        port = await self.serve(PeerFactory(), "access_log = /dev/full")
+        for count in (1, 2):
+            client = await connect(self, port)
+            client.send(b"no route takes this")
+            await client.is_lost()
+            self.assertEqual(self.of(await self.samples(), "access_log_lost_total"), count)
+        lost = f"access log /dev/full: {os.strerror(errno.ENOSPC)}; 2 lines lost"
+        status = json.loads((await self.get("/api/status")).body)
+        self.assertIn({"what": "log", "text": lost}, status["attention"])
 
     async def test_counters_after_a_reload_by_name(self) -> None:
         port = await self.serve(PeerFactory())

@@ -13,6 +13,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.messages import made_up
 from tests.support.peers import reactor
 from txmux.net.channel.channel import Channel, LogForwarder, attach
+from txmux.telemetry.lines import LOST_LINES
 
 
 class ForwardingTest(TestCase):
@@ -26,6 +27,7 @@ class ForwardingTest(TestCase):
         attach(reactor, channel, own)
         log = Logger(namespace="txmux.access", observer=LogForwarder(channel))
         count, line = 40_000, "x" * 100
+        LOST_LINES.take_count()
         spent = []
         for _ in range(20):
             began = time.thread_time()
@@ -42,6 +44,7 @@ class ForwardingTest(TestCase):
         (told,) = [message["text"] for message in messages if message["kind"] == "log"]
         lines = sum(message["kind"] == "access" for message in messages)
         self.assertRegex(told, rf"\b{count + 1 - lines} were lost")
+        self.assertEqual(LOST_LINES.take_count(), count + 1 - lines)
         self.assertEqual(channel.backlog(), 0)
         channel.close()
         await deferLater(reactor, 0)

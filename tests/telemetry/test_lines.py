@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.folders import make_folder
 from tests.telemetry.test_access_log import a_record
 from txmux.telemetry.access_log import FileAccessLog, as_text
-from txmux.telemetry.lines import LineWriter
+from txmux.telemetry.lines import LOST_LINES, LineWriter
 
 
 class StalledTest(SynchronousTestCase):
@@ -29,7 +29,7 @@ class StalledTest(SynchronousTestCase):
         return ends
 
     def writer(self, descriptor: int, limit: int = 10_000) -> LineWriter:
-        writer = LineWriter(descriptor, self.said.append, self.said.append, limit)
+        writer = LineWriter(descriptor, "log", self.said.append, self.said.append, limit)
         self.addCleanup(writer.close)
         return writer
 
@@ -94,7 +94,11 @@ class StalledTest(SynchronousTestCase):
         reading, writing = self.pipe()
         room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
         writer = LineWriter(
-            writing, lambda _: None, lambda lost: writer.write([b"lost: %d\n" % lost]), room
+            writing,
+            "log",
+            lambda _: None,
+            lambda lost: writer.write([b"lost: %d\n" % lost]),
+            room,
         )
         self.addCleanup(writer.close)
         line = b"x" * (room - 1) + b"\n"
@@ -114,6 +118,41 @@ class StalledTest(SynchronousTestCase):
         self.assertTrue(writer.is_holding)
 
 
+class StormTest(SynchronousTestCase):
+    """Far more lines at once than are held for a slow reader."""
+
+    def setUp(self) -> None:
+        self.said: list[object] = []
+        self.lines = [b"%d\n" % number for number in range(9000)]
+        LOST_LINES.take_count()
+
+    def write(self, descriptor: int) -> None:
+        writer = LineWriter(descriptor, "log", self.said.append, self.said.append, 1000)
+        writer.write(self.lines)
+        self.addCleanup(writer.close)
+
+    def test_file_takes_all(self) -> None:
+        path = make_folder(self) / "log"
+        with path.open("ab", buffering=0) as file:
+            self.write(file.fileno())
+        self.assertEqual(path.read_bytes(), b"".join(self.lines))
+        self.assertEqual(self.said, [])
+
+    def test_slow_reader_gets_what_the_pipe_holds(self) -> None:
+        """A line is lost only once the pipe is full; those that are lost are the newest."""
+        reading, writing = os.pipe()
+        for end in (reading, writing):
+            self.addCleanup(os.close, end)
+        room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+        self.write(writing)
+        self.assertEqual(self.said, ["the reader is too slow"])
+        received = os.read(reading, 2 * room)
+        self.assertGreater(len(received), room // 2)
+        self.assertTrue(b"".join(self.lines).startswith(received))
+        held = b"".join(self.lines[: 9000 - LOST_LINES.take_count()])
+        self.assertTrue(990 < len(held) - len(received) <= 1000)
+
+
 class FullDiskTest(SynchronousTestCase):
     """A file that takes no more: the limit on the size of files stands for a disk that is full."""
 
@@ -129,6 +168,7 @@ class FullDiskTest(SynchronousTestCase):
     def test_no_torn_line_and_one_report_when_mended(self) -> None:
         path = make_folder(self) / "access.log"
         line = as_text(a_record())
+        LOST_LINES.take_count()
         with capturedLogs() as events:
             log = FileAccessLog(path)
             self.addCleanup(log.close)
@@ -137,9 +177,13 @@ class FullDiskTest(SynchronousTestCase):
                 for _ in range(4):
                     log.write(a_record())
                     self.assertTrue(path.read_text().endswith(f"{line}\n"))
+                self.assertEqual(
+                    LOST_LINES.report(), {f"access log {path}: {os.strerror(errno.EFBIG)}": 3}
+                )
             for _ in range(3):
                 log.write(a_record())
         self.assertEqual(path.read_text().splitlines(), [line] * 5)
+        self.assertEqual((LOST_LINES.take_count(), LOST_LINES.report()), (3, {}))
         told = [event for event in events if "access log" in event.get("log_format", "")]
         self.assertEqual(len(told), 2)
         self.assertIn("until this is fixed", told[0]["log_format"])
@@ -150,7 +194,7 @@ class FullDiskTest(SynchronousTestCase):
         path = make_folder(self) / "log"
         said: list[object] = []
         with path.open("ab", buffering=0) as file, path.open("ab", buffering=0) as other:
-            writer = LineWriter(file.fileno(), said.append, said.append)
+            writer = LineWriter(file.fileno(), "log", said.append, said.append)
             put = writer._put
 
             def interrupted(data: bytes) -> int:

@@ -181,6 +181,7 @@ def _service(add: _Metrics, counts: Counts) -> None:
         "relay_spliced_bytes", "Bytes that the kernel has moved by itself.", value=counts.spliced
     )
     add.counter("worker_restarts", "Workers that were restarted.", value=counts.restarts)
+    add.counter("access_log_lost", "Lines that a log could not write.", value=counts.lost_lines)
     add.gauge(
         "open_descriptors", "Open descriptors of the process with the least room.", value=opened
     )

@@ -47,9 +47,10 @@ from txmux.rules.model.networks import IPAddress
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.serving.store import ListeningSockets
-from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals, unrouted
 from txmux.telemetry.formatting import counted, duration
+from txmux.telemetry.lines import LOST_LINES
 from txmux.telemetry.sources import Source, SourceLog, worst
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ class Control:
     async def counts(self) -> Counts:
         """Return the counts of all processes, including open connections."""
         gauges = await self._gauges()
+        self.counters.column(OWN).process.lost_lines(LOST_LINES.take_count())
         when, report = self.last_reload or (self.started, Report(ok=True))
         counts = (
             counts_of(self.counters, self.rules)
@@ -212,7 +214,8 @@ class Control:
 
     async def _gauges(self) -> Gauges:
         answers = await self._ask(messages.COUNT, gauges=True)
-        gauges = Gauges.of(answer for _, answer in answers.answers)
+        own = {"lost_lines": LOST_LINES.report()}
+        gauges = Gauges.of([own, *(answer for _, answer in answers.answers)])
         shown = [] if self.state is None else self.state.upstreams.certificates()
         to_servers = [(backend.name, *certificate) for backend, certificate in shown]
         acme = {} if self._renewed is None else self._renewed.seconds_left()

@@ -20,6 +20,7 @@ from txmux.net.turns import Turns
 from txmux.serving.serving import Serving
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.served import Served
+from txmux.telemetry.lines import LOST_LINES
 
 _OFTEN = 32  # connections between two looks at the clock
 
@@ -104,6 +105,7 @@ class WorkerAnswers:
         for connection in self._serving.connections():
             connection.count_bytes()
         self._serving.runtime.counters.process.spliced(SPLICED.take_count())
+        self._serving.runtime.counters.process.lost_lines(LOST_LINES.take_count())
         shared = self._serving.runtime.shared
         sources = [*self._serving.upstreams.sources(), *(shared.sources() if shared else ())]
         # Where this process is the only one, it reports and logs the others itself.
@@ -147,6 +149,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         },
         "certificates": sorted({found for one in configurations for found in _certificates(one)}),
         "troubles": serving.terminations.troubles(),
+        "lost_lines": LOST_LINES.report(),
         "up": [found for upstream in upstreams for found in _up(upstream)],
     }
 

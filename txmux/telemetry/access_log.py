@@ -180,7 +180,7 @@ class FileAccessLog:
             raise AccessLogError(
                 f"access_log: {path} cannot be opened for appending: {problem.strerror}"
             ) from problem
-        self._writer = LineWriter(self._file, self._fail, self._mended)
+        self._writer = LineWriter(self._file, f"access log {path}", self._fail, self._mended)
 
     def _open(self) -> int:
         return open_log_file(self._path, self._owner)

@@ -12,7 +12,9 @@ from typing import IO, Any
 
 from twisted.logger import Logger
 
-_HELD = 256 * 1024  # bytes buffered for a slow reader
+_HELD = (
+    4 * 1024 * 1024
+)  # bytes buffered for a slow reader: what a storm of clients writes in a moment
 _AT_ONCE = 256  # lines
 _SURE = 512  # bytes that a writable pipe or terminal takes at once (POSIX, PIPE_BUF)
 
@@ -20,15 +22,44 @@ _AGAIN = 0.1  # seconds between two attempts to write the buffer
 _LAST = 1.0  # seconds that a slow reader has at the end
 
 
+class LostLines:
+    """Counts the lines that logs of this process could not write."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._losing: dict[str, tuple[str, int]] = {}
+
+    def add(self, log: str, count: int, why: str) -> None:
+        self._count += count
+        self._losing[log] = why, self._losing.get(log, ("", 0))[1] + count
+
+    def end(self, log: str) -> None:
+        """Record that a log is written again, or closed."""
+        self._losing.pop(log, None)
+
+    def report(self) -> dict[str, int]:
+        """Return how many lines each log has lost that cannot be written now, by its name and the reason."""
+        return {f"{log}: {why}": count for log, (why, count) in self._losing.items()}
+
+    def take_count(self) -> int:
+        """Return how many lines were lost since the last call."""
+        count, self._count = self._count, 0
+        return count
+
+
+LOST_LINES = LostLines()
+
+
 class LineWriter:
     """Writes whole lines only.
 
-    What a pipe, a terminal or a socket does not take at once is buffered up to a limit; further lines are lost. What a file does
-    not take, since the disk is full, is lost, and a line written in part is cut off again. Threads and handlers of signals may
-    use it.
+    What a pipe, a terminal or a socket does not take at once is buffered up to a limit; the newest lines beyond it are lost.
+    What a file does not take, since the disk is full, is lost, and a line written in part is cut off again. Threads and
+    handlers of signals may use it.
 
     Args:
         descriptor: The caller owns it.
+        name: That of the log, for `LOST_LINES`.
         trouble: Called with the reason when the first line is lost.
         mended: Called with the number of lost lines once writing works again.
         limit: Bytes to buffer.
@@ -37,10 +68,12 @@ class LineWriter:
     def __init__(
         self,
         descriptor: int,
+        name: str,
         trouble: Callable[[str], object],
         mended: Callable[[int], object],
         limit: int = _HELD,
     ) -> None:
+        self._name = name
         self._trouble = trouble
         self._mended = mended
         self._limit = limit
@@ -59,11 +92,8 @@ class LineWriter:
     def write(self, lines: Iterable[bytes]) -> None:
         """Write lines, each with its newline; never raises or waits."""
         for line in lines:
-            if self._size + len(line) > self._limit:
-                self._lose(1, "the reader is too slow")
-            else:
-                self._size += len(line)
-                self._lines.append(line)
+            self._size += len(line)
+            self._lines.append(line)
         self.flush()
 
     def flush(self) -> bool:
@@ -73,6 +103,8 @@ class LineWriter:
         while self._lines and not stalled and self._writing.acquire(blocking=False):
             try:
                 stalled = not self._try()
+                if stalled:
+                    self._drop_newest()
             finally:
                 self._writing.release()
         if self._lines or stalled:
@@ -80,6 +112,7 @@ class LineWriter:
         self._size = 0
         lost, self.lost = self.lost, 0
         if lost:
+            LOST_LINES.end(self._name)
             self._mended(lost)
         return not self._lines  # 'mended' may have written one more
 
@@ -104,6 +137,7 @@ class LineWriter:
     def close(self) -> None:
         """Stop writing, and discard the buffer."""
         self.flush()
+        LOST_LINES.end(self._name)
         self._close()
 
     def _try(self) -> bool:
@@ -128,6 +162,13 @@ class LineWriter:
             self._begun += left
         return written > 0
 
+    def _drop_newest(self) -> None:
+        dropped = 0
+        while self._size > self._limit and len(self._lines) > bool(self._begun):
+            self._size -= len(self._lines.pop())
+            dropped += 1
+        self._lose(dropped, "the reader is too slow")
+
     def _discard(self, why: str) -> None:
         self._lose(len(self._lines), why)
         self._lines.clear()
@@ -151,6 +192,7 @@ class LineWriter:
     def _lose(self, lines: int, why: str) -> None:
         if lines:
             self.lost += lines
+            LOST_LINES.add(self._name, lines, why)
             if self.lost == lines:
                 self._trouble(why)
 
@@ -199,7 +241,9 @@ class ServiceLog:
         self._file = file  # which closes its descriptor when it goes
         self._reactor = reactor
         self._is_waiting = False
-        self._writer = LineWriter(file.fileno(), lambda _why: None, _log_lost_lines)
+        self._writer = LineWriter(
+            file.fileno(), "the service's log", lambda _why: None, _log_lost_lines
+        )
         reactor.addSystemEventTrigger("after", "shutdown", self._writer.finish, _LAST)
 
     def write(self, text: str) -> None:

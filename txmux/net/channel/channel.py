@@ -30,6 +30,7 @@ from txmux.errors import MuxError
 from txmux.net.channel.descriptorstream import MOST, DescriptorStream, close_all
 from txmux.net.channel.message import NOTHING, InvalidMessageError, Message
 from txmux.net.channel.messages import ACCESS, ALIVE, LOG
+from txmux.telemetry.lines import LOST_LINES
 from txmux.wire.jsontext import parse_json
 
 
@@ -414,9 +415,11 @@ class LogForwarder:
             self._alone(event)
         elif self._channel.backlog() > _MOST:
             self._lost += 1
+            LOST_LINES.add("the service's log", 1, "the supervisor is too slow")
         else:
             lost, self._lost = self._lost, 0
             if lost:
+                LOST_LINES.end("the service's log")
                 text = f"the supervisor read no log lines for a while; {lost} were lost"
                 self._channel.send(LOG, level="warn", text=text)
             if namespace == "txmux.access":

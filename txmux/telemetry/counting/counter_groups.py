@@ -134,7 +134,7 @@ SERVER = _block(
     "check time",  # of the last one, in microseconds
     _each("failed", get_args(ConnectFailure)),
 )
-PROCESS = _block("process", "spliced", "restarts")
+PROCESS = _block("process", "spliced", "restarts", "lost lines")
 
 BLOCKS: Mapping[str, CounterGroup] = {
     block.kind: block for block in (LISTENER, ROUTE, BACKEND, SERVER, PROCESS)

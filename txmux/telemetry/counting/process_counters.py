@@ -62,7 +62,9 @@ _RELEASED = SERVER.at["released"]
 _CHECK_TIME = SERVER.at["check time"]
 _FAILED = SERVER.those("failed")
 
-_SPLICED, _RESTARTS = PROCESS.at["spliced"], PROCESS.at["restarts"]
+_SPLICED, _RESTARTS, _LOST_LINES = (
+    PROCESS.at[name] for name in ("spliced", "restarts", "lost lines")
+)
 
 # For speed the bounds have names of their own, too.
 _DETECT_BOUNDS, _BYTES_BOUNDS = DETECT.bounds, DETECT_BYTES.bounds
@@ -211,6 +213,9 @@ class ProcessCounts(_CountedCells):
 
     def restarted(self) -> None:
         self.cells[_RESTARTS] += 1
+
+    def lost_lines(self, count: int) -> None:
+        self.cells[_LOST_LINES] += count
 
 
 NO_ROUTE = ""  # the name that stands for connections without a route

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from txmux.telemetry.counting.counter_groups import (
 )
 from txmux.telemetry.counting.counters import Counters, CountersReading
 from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
-from txmux.telemetry.formatting import certificate_end, duration
+from txmux.telemetry.formatting import certificate_end, counted, duration
 from txmux.telemetry.sources import SourceState
 
 _MATCHES, _DRY, _LAST, _IN, _OUT = (
@@ -135,6 +136,7 @@ class Gauges:
         acme: By name, in how many seconds a certificate expires that comes by ACME; 0 if there is none yet.
         to_servers: Certificates that servers are shown: the backend, the file and when it expires.
         outside: Whether what txmux asks of others is answered.
+        lost_lines: How many lines each log has lost that cannot be written now, by its name and the reason.
     """
 
     generations: int = 1
@@ -148,6 +150,7 @@ class Gauges:
     held: Mapping[str, int] = attrs.field(factory=dict)
     acme: Mapping[str, float] = attrs.field(factory=dict)
     outside: Sequence[SourceState] = ()
+    lost_lines: Mapping[str, int] = attrs.field(factory=dict)
 
     @property
     def cluster(self) -> bool | None:
@@ -179,6 +182,8 @@ class Gauges:
             yield "descriptors", f"file descriptors are running out: {opened} of {most} are open"
         yield from (("tls", trouble) for trouble in self.troubles)
         yield from (("names", sentence) for sentence in self.stale_sentences())
+        for log, count in self.lost_lines.items():
+            yield "log", f"{log}; {counted(count, 'line')} lost"
         yield from (("sources", state.sentence) for state in self.outside if state.is_overdue)
 
     def as_json(self) -> dict[str, Any]:
@@ -203,6 +208,9 @@ class Gauges:
             for listener, count in found.items():
                 # Workers count in the same memory.
                 sources[listener] = max(count, sources.get(listener, 0))
+        lost_lines = Counter[str]()
+        for found in _all(answers, "lost_lines"):
+            lost_lines.update(found)
         certificates = {
             (route, file): until
             for found in _all(answers, "certificates")
@@ -224,6 +232,7 @@ class Gauges:
             outside=SourceState.read(
                 row for rows in _all(answers, "source_states") for row in rows
             ),
+            lost_lines=lost_lines,
         )
 
 
@@ -252,6 +261,7 @@ class Counts:
     servers: Sequence[ServerTotals]
     spliced: int
     restarts: int
+    lost_lines: int
     gauges: Gauges = attrs.field(factory=Gauges)
     rules: str = ""
     reloaded: tuple[bool, float] = (True, 0.0)
@@ -275,6 +285,7 @@ def counts_of(counters: Counters, rules: Rules) -> Counts:
         [_server(reading, *pair) for pair in dict.fromkeys(servers)],
         process[PROCESS.at["spliced"]],
         process[PROCESS.at["restarts"]],
+        process[PROCESS.at["lost lines"]],
     )
 
 
