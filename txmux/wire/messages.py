@@ -1,4 +1,4 @@
-"""Matchers of protocols whose clients begin with a datagram that is one whole message."""
+"""Matchers of protocols whose clients begin with a message that has names: over UDP a datagram, over TCP what has a length."""
 
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -14,7 +14,7 @@ from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, names, option_globs
 from txmux.wire.predicates import possible_first_bytes, verdict_of
 
-__all__ = ["Message", "MessageMatcher"]
+__all__ = ["FirstMessage", "Message", "MessageMatcher"]
 
 
 @attrs.frozen
@@ -50,18 +50,77 @@ class Message:
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         found: Mapping[str, str] | None = peeked.parsed(self._parse)
-        if found is None:
-            return Verdict.NO
-        for name, globs in self.patterns.items():
-            value = found.get(name)
-            if value is None or not globs.matches(value):
-                return Verdict.NO
-        return Verdict.MATCH
+        return Verdict.MATCH if _fits(found, self.patterns) else Verdict.NO
 
     @property
     def learnt(self) -> Callable[[Peeked], dict[str, str]] | None:
         """Returns the facts of a flow, made safe for the log; ``None`` without facts. Predicates with the same reader and facts share it."""
-        return _fact_reader(self.read, tuple(self.facts)) if self.facts else None
+        return _fact_reader(self._parse, tuple(self.facts)) if self.facts else None
+
+
+@attrs.frozen
+class FirstMessage:
+    """Whether a stream begins with a message. Its names are read only where patterns ask for them, so the rest need not be awaited otherwise.
+
+    Attributes:
+        begins: Whether a stream begins so. It has the limit of what it reads.
+        read: Reads the message from its first byte, and raises as `Cursor` does. It returns the fields by name, one
+            character a byte. All predicates of a protocol share the function.
+        most: The most bytes of a message; a longer one has no names.
+        patterns: Patterns for some of these names. A message that does not have the name is a no.
+        facts: The names of its facts in the access log.
+    """
+
+    begins: Predicate
+    read: Callable[[Cursor], Mapping[str, str]]
+    most: int
+    patterns: Mapping[str, Globs] = attrs.field(factory=dict)
+    facts: Collection[str] = ()
+
+    @property
+    def longest(self) -> int:
+        return self.most if self.patterns else self.begins.longest
+
+    @property
+    def first_bytes(self) -> frozenset[int] | None:
+        return getattr(self.begins, "first_bytes", None)
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        verdict = self.begins(peeked)
+        if verdict is not Verdict.MATCH or not self.patterns:
+            return verdict
+        found = peeked.parsed(_stream_parser(self.read, self.most))
+        if isinstance(found, ShortError):
+            return Verdict.NEED_MORE
+        return Verdict.MATCH if _fits(found, self.patterns) else Verdict.NO
+
+    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
+        if self.begins(peeked) is not Verdict.MATCH:
+            return {}
+        return _fact_reader(_stream_parser(self.read, self.most), tuple(self.facts))(peeked)
+
+
+def _fits(found: Mapping[str, str] | None, patterns: Mapping[str, Globs]) -> bool:
+    return found is not None and all(
+        name in found and globs.matches(found[name]) for name, globs in patterns.items()
+    )
+
+
+@cache
+def _stream_parser(
+    read: Callable[[Cursor], Mapping[str, str]], most: int
+) -> Callable[[bytes, Any], Mapping[str, str] | ShortError | None]:
+    def parse(data: bytes, earlier: Any) -> Mapping[str, str] | ShortError | None:
+        if isinstance(earlier, ShortError) and len(data) < min(earlier.needed, most):
+            return earlier
+        try:
+            return read(Cursor(data[:most]))
+        except ShortError as short:
+            return short if len(data) < most else None
+        except MalformedError:
+            return None
+
+    return parse
 
 
 @cache
@@ -80,15 +139,13 @@ def parser(
 
 @cache
 def _fact_reader(
-    read: Callable[[Cursor], Mapping[str, str]], names: tuple[str, ...]
+    parse: Callable[[bytes, Any], Any], names: tuple[str, ...]
 ) -> Callable[[Peeked], dict[str, str]]:
-    parse = parser(read)
-
     def facts_from(peeked: Peeked, /) -> dict[str, str]:
         found = peeked.parsed(parse)
-        if not found:
+        if not isinstance(found, Mapping):
             return {}
-        return {name: printable(found[name]) for name in names if name in found}
+        return {name: printable(found[name]) for name in names if found.get(name)}
 
     return facts_from
 
@@ -101,12 +158,14 @@ def _first_bytes(read: Callable[[Cursor], Mapping[str, str]]) -> frozenset[int] 
 @implementer(IProtocolMatcher)
 @attrs.frozen(slots=False)
 class MessageMatcher:
-    """A matcher for UDP: one reader, and its words.
+    """A matcher whose messages have names: one reader, and its words. It is for UDP, or for TCP if it has `begins`.
 
     Args:
         name: The word after ``match =``: lower-case letters, digits and ``-``.
         summary: One line that says what is recognised.
-        read: Reads the first datagram; see `Message`.
+        read: Reads the first datagram, see `Message`, or the first message of a stream, see `FirstMessage`.
+        begins: Whether a stream begins with such a message.
+        most: The most bytes of a message over TCP.
         options: Each takes patterns for the name that `read` gives.
         patterns: Reads the patterns of an option; `txmux.wire.globs.names` by default.
         facts: The names of its facts in the access log.
@@ -120,7 +179,13 @@ class MessageMatcher:
     patterns: Mapping[str, Callable[[str], Globs]] = attrs.field(factory=dict, kw_only=True)
     facts: Collection[str] = attrs.field(default=(), kw_only=True)
     source: str = attrs.field(default="", kw_only=True)
-    transports: Collection[Transport] = attrs.field(default=(Transport.UDP,), init=False)
+    begins: Predicate | None = attrs.field(default=None, kw_only=True)
+    most: int = attrs.field(default=0, kw_only=True)
+    transports: Collection[Transport] = attrs.field(init=False)
+
+    @transports.default
+    def _transports(self) -> Collection[Transport]:
+        return (Transport.UDP if self.begins is None else Transport.TCP,)
 
     def __attrs_post_init__(self) -> None:
         # Take `__module__` from the caller, so that `txmux matchers` can name the package.
@@ -134,7 +199,10 @@ class MessageMatcher:
         Raises:
             OptionError: Patterns cannot be used.
         """
-        return Message(self.read, patterns_of(options, self.patterns), self.facts)
+        patterns = patterns_of(options, self.patterns)
+        if self.begins is None:
+            return Message(self.read, patterns, self.facts)
+        return FirstMessage(self.begins, self.read, self.most, patterns, self.facts)
 
 
 def patterns_of(
