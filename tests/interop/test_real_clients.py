@@ -103,6 +103,18 @@ import sys, mcstatus
 getattr(mcstatus, sys.argv[2])("127.0.0.1", int(sys.argv[1])).status()
 """
 
+_DIAMETER = """\
+Identity = "peer.example.com";
+Realm = "example.com";
+Port = 0;
+SecPort = 0;
+No_SCTP;
+ListenOn = "127.0.0.1";
+TLS_Cred = "{chain}", "{key}";
+TLS_CA = "{chain}";
+ConnectPeer = "other.example.com" {{ ConnectTo = "127.0.0.1"; Port = {port}; No_TLS; }};
+"""
+
 _TINC = """\
 Name = here
 ConnectTo = there
@@ -122,6 +134,7 @@ class RealClientTests(SharedPortTestCase):
         "smbclient -N -L 127.0.0.1 -p {port}",
         "smbclient -N -L 127.0.0.1 -p {port} '--option=client min protocol=CORE' '--option=client max protocol=NT1'",
     )
+    test_spice_gtk = _reaches("spice", "spicy-screenshot -h 127.0.0.1 -p {port}")
     test_logger_with_lines_and_octet_counts = _reaches(
         "syslog",
         "logger --tcp --server 127.0.0.1 --port {port} hello",
@@ -218,6 +231,24 @@ class RealClientTests(SharedPortTestCase):
         (folder / "hosts/there").write_text(f"Address = 127.0.0.1 {self.port}\n")
         pid_file = f"--pidfile={folder / 'pid'}"
         self.assert_reaches("tinc", "tincd", "-c", folder, pid_file, "--no-detach")
+
+    def test_libiscsi_discovery_and_disk(self) -> None:
+        for program, target, disk in (
+            ("iscsi-ls", None, ""),
+            ("iscsi-inq", "iqn.x:d", "/iqn.x:d/1"),
+        ):
+            line = self.assert_reaches("iscsi", program, f"iscsi://{self.address}{disk}")
+            self.assertEqual(line["facts"].get("target"), target)
+            self.assertRegex(line["facts"]["initiator"], f":{program}$")
+
+    def test_freediameter(self) -> None:
+        certificate = make_certificate(self.folder, "peer.example.com")
+        rules = self.folder / "diameter.conf"
+        rules.write_text(
+            _DIAMETER.format(chain=certificate.chain, key=certificate.key, port=self.port)
+        )
+        line = self.assert_reaches("diameter", "freeDiameterd", "-c", rules)
+        self.assertEqual(line["facts"]["origin_realm"], "example.com")
 
     def test_git(self) -> None:
         line = self.assert_reaches("git", "git", "ls-remote", f"git://{self.address}/project.git")

@@ -40,8 +40,6 @@ _MODULE = '''"""Pairs of matchers that both match some first bytes, with such by
 ``python -m tests.matchers.searching`` has found them, and has written this file.
 """
 
-from __future__ import annotations
-
 # fmt: off
 OVERLAPS: dict[tuple[str, str], str] = {
 %s}

@@ -28,6 +28,7 @@ _CAME_LATER = {
     "unclaimed:JSON-RPC": "jsonrpc", "unclaimed:Mining": "jsonrpc", "unclaimed:Zabbix": "zabbix",
     "unclaimed:dcerpc": "dcerpc", "unclaimed:dnp3": "dnp3",
     "unclaimed:elasticsearch": "elasticsearch",
+    "unclaimed:Radmin": "mysqlx",  # whose shortest message begins Radmin's
 }  # fmt: skip
 _GRPC = "suricata-verify@10a45e4b:tests/http2-errorcode/input.pcap"
 """Where the HTTP/2 is gRPC, which its label does not say: its content-type does."""

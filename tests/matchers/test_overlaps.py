@@ -18,8 +18,8 @@ from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
 from txmux.interfaces import Transport, Verdict
 
 _AGAIN = "python -m tests.matchers.searching writes the table again; see whether one of the two can be narrowed instead"
-_WAITS_FOR_MORE = {("grpc", "http2"), ("grpc", "http")}
-"""HTTP/2 behind gRPC, as the reference says."""
+_WAITS_FOR_MORE = {("grpc", "http2"), ("grpc", "http"), ("dicom", "mysqlx")}
+"""HTTP/2 behind gRPC, and MySQL behind DICOM, as the reference says."""
 _GOES_ON = frozenset({"http", "memcached", "rtmp"})
 """Whose first message is longer than what decides: a head, a header of 24 bytes, and 1537 bytes."""
 

@@ -13,12 +13,14 @@ DESCRIPTION = (
     b"(CONNECT_DATA=(SERVICE_NAME=orclpdb1)(CID=(PROGRAM=python)(HOST=client)(USER=alice))))"
 )
 
-# Written after python-oracledb: versions of Oracle 23, 12.2 and 11.2 clients, and one that was redirected.
+# Written after python-oracledb: versions of Oracle 23, 12.2 and 11.2 clients, one that was redirected, and one
+# with 256 bytes.
 SAMPLES = (
     connect(319, 300, DESCRIPTION),
     connect(315, 300, DESCRIPTION),
     connect(314, 300, b""),
     connect(319, 300, DESCRIPTION, flags=4),
+    connect(319, 300, DESCRIPTION.ljust(256 - 74)),
 )
 GOOD = SAMPLES[0]
 # The two versions are a match.

@@ -121,7 +121,10 @@ def make_parser(
     parser.add_argument("--version", action="version", version=f"txmux {__version__}")
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
-        command_parser = parsers.add_parser(name, help=summary, description=summary)
+        # Options of `run` are names of matchers: `--mysql` is not `--mysqlx`.
+        command_parser = parsers.add_parser(
+            name, help=summary, description=summary, allow_abbrev=name != "run"
+        )
         if name in commands:
             command = _command(name)
             command.configure(command_parser)

@@ -60,6 +60,14 @@ AMBIGUITIES = (
         "client sends first; after kafka, an smpp route would lose its transceivers.",
     ),
     Ambiguity(
+        "dicom",
+        "mysqlx",
+        "A request of DICOM with 256 to 511 bytes begins as the shortest message of MySQL's X Protocol; after mysqlx, such clients would "
+        "go astray.",
+        always="Clients of MySQL's X Protocol that begin with that message, such as Connector/Python, wait for detect_timeout; give "
+        "them a listener of their own.",
+    ),
+    Ambiguity(
         "socks5",
         "modbus",
         "A request of Modbus with the number 1281 begins with a whole greeting of SOCKS 5; after modbus, such a greeting "
@@ -72,6 +80,14 @@ AMBIGUITIES = (
         "of SOCKS 5 that offers no password would wait.",
         always="MongoDB clients whose hello has exactly 261 bytes, which their appName and platform decide, go to socks5; "
         "give them another appName, or a listener of their own.",
+    ),
+    Ambiguity(
+        "mysqlx",
+        "tns",
+        "The first packet of an Oracle client begins as the shortest message of MySQL's X Protocol if it has exactly 256 bytes; after "
+        "tns, clients of MySQL that begin with that message would wait.",
+        always="Oracle clients whose first packet has exactly 256 bytes, which their connect data decide, go to mysqlx; give them a "
+        "listener of their own.",
     ),
     Ambiguity(
         "memcached",

@@ -77,7 +77,7 @@ PORTS = {
     6379: _kind("redis"), 6667: _kind("irc"), 8333: _kind("bitcoin"), 9042: _kind("cassandra"),
     9092: _kind("kafka"), 9300: _kind("elasticsearch"), 9418: _kind("git"), 10051: _kind("zabbix"),
     11211: _kind("memcached"), 25565: _kind("minecraft"), 27017: _kind("mongodb"),
-    61613: _kind("stomp"),
+    3260: _kind("iscsi"), 3868: _kind("diameter"), 33060: _kind("mysqlx"), 61613: _kind("stomp"),
 }  # fmt: skip
 
 _GREETINGS = (

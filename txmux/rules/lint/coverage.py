@@ -26,6 +26,7 @@ HOST_OPTIONS = frozenset(
         *((matcher, "host") for matcher in ("git", "http", "minecraft")),
         *((matcher, "sni") for matcher in ("dtls", "postgres", "quic", "tls")),
         *(("dns", "name"), ("xmpp", "to")),
+        *(("diameter", "origin_host"), ("diameter", "origin_realm")),
     }
 )
 """Options whose patterns are those of hosts."""
