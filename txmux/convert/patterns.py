@@ -44,7 +44,16 @@ def name_pattern(pattern: str) -> str:
         # What begins with a dot has a label before it, in both; else as much as nothing will do.
         if not ("+" in match["start"] and text[0] != ".") and "+" not in match["end"]:
             return written(f"{before}{text}{after}")
-    return "~" + "|".join(map(_whole, branches(_GROUP_NAME.sub("(", pattern))))
+    return without_case("~" + "|".join(map(_whole, branches(_GROUP_NAME.sub("(", pattern)))))
+
+
+def without_case(pattern: str) -> str:
+    """Write an expression about a name, which txmux has in small letters, so that it may have capital ones."""
+    return f"~(?i:{pattern[1:]})" if has_capitals(pattern) else pattern
+
+
+def has_capitals(pattern: str) -> bool:
+    return any(map(str.isupper, re.sub(r"\\.", "", pattern)))
 
 
 def written(name: str) -> str:

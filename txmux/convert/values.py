@@ -3,9 +3,15 @@
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import gcd, lcm
+from pathlib import PurePath
 
 from txmux.rules.model.networks import IPNetwork
 
+COMMON_NAME = (
+    "the name in a certificate without subjectAltName, its common name, is taken there, and by txmux it is not; "
+    "see that the server's certificate has one"
+)
+_BUNDLES = frozenset({"ca-bundle.crt", "ca-certificates.crt", "tls-ca-bundle.pem"})
 _MOST_WEIGHT = 65535
 
 
@@ -16,6 +22,11 @@ def whole_weights(shares: Sequence[Fraction]) -> list[int]:
     numbers = [number // gcd(*numbers) for number in numbers]
     too_much = Fraction(max(numbers), _MOST_WEIGHT)
     return [max(1, round(n / too_much)) if too_much > 1 else n for n in numbers]
+
+
+def is_public(file: str) -> bool:
+    """Return whether these are the authorities of the system, which sign nothing with a common name only."""
+    return not file or file.startswith("@") or PurePath(file).name in _BUNDLES
 
 
 def milliseconds(number: int) -> str:

@@ -5,13 +5,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.convert.converting import converted, looks, rules_of
 from tests.convert.haproxy.pieces import backend
 
-_VERIFIED = "ssl verify required ca-file /ca.pem"
+_VERIFIED = "ssl verify required ca-file /ca-bundle.crt"
 
 
 class SpokenToTests(SynchronousTestCase):
     def test_tls_keys(self) -> None:
         for server, keys in (
-            (f"{_VERIFIED} verifyhost a.example", "tls_name = a.example\ntls_ca = /ca.pem\n"),
+            (
+                f"{_VERIFIED} verifyhost a.example",
+                "tls_name = a.example\ntls_ca = /ca-bundle.crt\n",
+            ),
             (f"{_VERIFIED} sni str(a.example)", "tls_name = a.example\n"),
             (
                 f"{_VERIFIED} verifyhost a crt /own.pem alpn h2",
@@ -29,6 +32,7 @@ class SpokenToTests(SynchronousTestCase):
         for server, why in (
             ("127.0.0.1:1 ssl verify none", "txmux always verifies"),
             (f"127.0.0.1:1 {_VERIFIED}", "HAProxy verifies no name"),
+            ("a.example:1 ssl ca-file /ca.pem", "without subjectAltName"),
             (f"a.example:1 {_VERIFIED} sni ssl_fc_sni", "does not depend on the client"),
             (f"a.example:1 {_VERIFIED} sni str(b) verifyhost c", "these are b and c"),
         ):

@@ -72,6 +72,52 @@ class UpstreamTests(SynchronousTestCase):
             found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.9:9; {line} }}")
             self.assertEqual(len(looks(found)), 1, line)
 
+    def test_servers_that_are_there_twice_are_one(self) -> None:
+        for servers, expected in (
+            ("server 127.0.0.1:1 max_conns=2; server 127.0.0.1:1 max_conns=3;", [(2, 5)]),
+            ("server 127.0.0.1:1 weight=3 max_conns=2; server 127.0.0.1:1;", [(4, 0)]),
+            ("server 127.0.0.1:1 down; server 127.0.0.1:1 max_conns=1;", [(1, 1)]),
+            ("server 127.0.0.1:1 backup; server 127.0.0.1:1;", [(1, 0), (1, 0)]),
+        ):
+            found = backend("", servers)
+            self.assertEqual([(s.weight, s.max_connections) for s in found.servers], expected)
+            self.assertFalse(any(one.down for one in found.servers))
+
+    def test_backups_get_what_full_servers_cannot_take(self) -> None:
+        for servers, expected in (
+            ("server 127.0.0.1:1 max_conns=2; server 127.0.0.1:2 backup;", True),
+            ("server 127.0.0.1:1; server 127.0.0.1:2 max_conns=2 backup;", False),
+            ("server 127.0.0.1:1 max_conns=2; server 127.0.0.1:2 backup down;", False),
+            ("server 127.0.0.1:1 max_conns=2; server 127.0.0.1:2;", False),
+        ):
+            self.assertIs(backend("", servers).overflow, expected, servers)
+
+    def test_connections_that_count(self) -> None:
+        """For nginx a connection is over, and counts no longer, when one side has finished."""
+        two = "server 127.0.0.1:1; server 127.0.0.1:2;"
+        for text, upstream, expected in (
+            ("", two, 60.0),
+            ("", f"least_conn; {two}", 3.0),
+            ("", f"random two; {two}", 3.0),
+            ("", "server 127.0.0.1:1 max_conns=2;", 3.0),
+            ("", "least_conn; server 127.0.0.1:1;", 60.0),
+            ("proxy_half_close on; proxy_timeout 1h;", f"least_conn; {two}", 3600.0),
+        ):
+            found = backend(text, upstream)
+            self.assertEqual(found.half_close_timeout, expected, (text, upstream))
+
+    def test_datagrams(self) -> None:
+        """No datagram goes to a second server; one that does not answer as it should gets no clients for a while."""
+        two = "upstream x { server 127.0.0.1:1 max_fails=2; server 127.0.0.1:2 max_fails=2; }"
+        for text, unanswered in (("", 0), ("proxy_responses 0;", 0), ("proxy_responses 1;", 2)):
+            found = stream(
+                f"{two} server {{ listen 53 udp; proxy_timeout 5s; proxy_pass x; {text} }}"
+            )
+            one = rules_of(found).backends["x"]
+            assert one.eject is not None
+            self.assertEqual((one.retries, one.unanswered_timeout), (0, 5.0), text)
+            self.assertEqual((one.eject.failures, one.eject.unanswered), (2, unanswered), text)
+
     def test_equal_connections_share_a_backend(self) -> None:
         found = stream(
             "server { listen 1; proxy_pass a; } server { listen 2; proxy_pass a; }"
@@ -114,11 +160,13 @@ class ConnectTests(SynchronousTestCase):
 
     def test_unverified_certificate_is_a_look(self) -> None:
         more = "upstream x.example { server 127.0.0.1:1; }"
-        verified = "proxy_ssl on; proxy_ssl_verify on; proxy_ssl_trusted_certificate /ca.pem;"
+        verified = (
+            "proxy_ssl on; proxy_ssl_verify on; proxy_ssl_trusted_certificate /ca-bundle.crt;"
+        )
         for text, lines, told in (
             (
                 f"{verified} proxy_pass x.example;",
-                ["tls = yes", "tls_name = x.example", "tls_ca = /ca.pem"],
+                ["tls = yes", "tls_name = x.example", "tls_ca = /ca-bundle.crt"],
                 0,
             ),
             (
@@ -140,6 +188,12 @@ class ConnectTests(SynchronousTestCase):
                 f"{verified} proxy_ssl_certificate /c.pem; proxy_ssl_certificate_key /k.pem; proxy_pass x.example;",
                 ["tls_client_certificate = /c.pem\n    /k.pem"],
                 0,
+            ),
+            # An authority of one's own may still sign certificates with a common name only.
+            (
+                f"{verified.replace('/ca-bundle.crt', '/ca.pem')} proxy_pass x.example;",
+                ["tls_ca = /ca.pem"],
+                1,
             ),
         ):
             found = server(text, more)

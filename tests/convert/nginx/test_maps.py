@@ -95,11 +95,19 @@ class NameTests(SynchronousTestCase):
             (r"~^api-", "api-*"), (r"~example", "*example*"), (r"~^none$", "~none"),
             (r"~^(a|b)\.example$", r"~(a|b)\.example"), (r"~^a$|b", "~a|.*b.*"),
             (r"~(^|\.)example\.com$", r"~.*(^|\.)example\.com"),
-            (r"~^(?<name>\w+)\.example$", r"~(\w+)\.example"), (r"~*^WWW[0-9]$", "~WWW[0-9]"),
+            (r"~^(?<name>\w+)\.example$", r"~(\w+)\.example"), (r"~*^WWW[0-9]$", "~(?i:WWW[0-9])"),
+            (r"~*^\D+\.a$", r"~\D+\.a"), ("~*^WWW", "WWW*"),
         ):  # fmt: skip
             found = mapped(_NAME, f"{expression} a", "default b")
             self.assertEqual(routes(found)[0], ([f"tls sni={expected}"], "a"))
             self.assertEqual(looks(found), [])
+
+    def test_capital_letters(self) -> None:
+        """Of a name, nginx compares them with what the client wrote, and txmux with small ones."""
+        for expression, expected in (("~^Api-", "Api-*"), ("~^A[0-9]", "~(?i:A[0-9].*)")):
+            found = mapped(_NAME, f"{expression} a", "default b")
+            self.assertEqual(routes(found)[0], ([f"tls sni={expected}"], "a"))
+            self.assertIn("is for this name in small letters, too", looks(found)[0])
 
     def test_lost_expressions(self) -> None:
         """What an expression looks ahead for, or has found, has no counterpart, and is told with its line."""

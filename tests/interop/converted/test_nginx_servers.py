@@ -1,5 +1,6 @@
 """nginx that lets clients in, chooses servers and connects to them, beside txmux."""
 
+import contextlib
 import socket
 import ssl
 from functools import partial
@@ -19,6 +20,10 @@ def _tell_header(connection: socket.socket) -> None:
     while b"\r\n" not in found and (piece := connection.recv(4096)):
         found += piece
     connection.sendall(found.split()[2] + b"\n")
+
+
+def _is_served(port: int, server: str) -> bool:
+    return heard("http", port) == server
 
 
 class ServerTests(NginxTestCase):
@@ -81,6 +86,32 @@ class ServerTests(NginxTestCase):
             {"up": "silent, http"},
             {"only": "silent, http"},
         )
+
+    def test_full_servers(self) -> None:
+        self.start(
+            """
+            upstream one { server <a> max_conns=1; server <spare> max_conns=2 backup; }
+            upstream two { server <b> max_conns=1; server <b> max_conns=1; server <spare> backup; }
+            upstream three { least_conn; server <c> max_conns=1; server <d>; }
+            server { listen 127.0.0.1:<port>; proxy_pass one; }
+            server { listen 127.0.0.1:<port1>; proxy_pass two; }
+            server { listen 127.0.0.1:<port2>; proxy_pass three; }
+            """
+        )
+        for ports in self.ports:
+            for port, expected in (
+                (ports["port"], ["a", "spare", "spare", ""]),
+                (ports["port1"], ["b", "b", "spare", "spare"]),
+                (ports["port2"], ["c", "d", "d", "d"]),
+            ):
+                with contextlib.ExitStack() as opened:
+                    found = []
+                    for _ in expected:
+                        client = socket.create_connection(("127.0.0.1", port), PATIENCE)
+                        opened.enter_context(client)
+                        found.append(client.recv(10).decode().strip())
+                    self.assertEqual(found, expected)
+                eventually(partial(_is_served, port, expected[0]), "there is room again")
 
     def test_no_next_server(self) -> None:
         self.start(
@@ -180,7 +211,7 @@ class ServerTests(NginxTestCase):
                 self.assertEqual(first.recv(10), b"a\n")
                 self.assertEqual(heard("http", port), "")
                 self.assertEqual(heard("http", port, source="127.0.0.2"), "a")
-            eventually(partial(lambda p: heard("http", p) == "a", port), "there is room again")
+            eventually(partial(_is_served, port, "a"), "there is room again")
 
     def test_client_address_through_two_proxies(self) -> None:
         self.servers["header"] = Named(self, answer=_tell_header)
@@ -296,6 +327,7 @@ class TlsTests(NginxTestCase):
             """,
             {"secret": "silent"},
             {"": "silent"},
+            looks=1,
         )
 
 

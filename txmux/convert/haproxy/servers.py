@@ -7,7 +7,7 @@ import attrs
 
 from txmux.convert.haproxy.binds import address, is_multipath, ports, unix_path
 from txmux.convert.haproxy.lines import Proxy
-from txmux.convert.values import bracketed
+from txmux.convert.values import COMMON_NAME, bracketed, is_public
 from txmux.convert.writer import ConfigLine, DraftSection
 from txmux.rules.model import LOCAL, PORT
 from txmux.rules.model.networks import is_address
@@ -306,4 +306,4 @@ def _difference(given: Mapping[str, str], names: set[str], sni: str, server: str
         return f"sni and verifyhost: the name that is sent is the one that is verified; these are {' and '.join(sorted(names))}"
     if not names and (is_address(host) or host.startswith(("/", "unix@"))):
         return "HAProxy verifies no name there; write in tls_name which one the certificate is for"
-    return ""
+    return "" if is_public(given.get("ca-file", "")) else f"verify required: {COMMON_NAME}"

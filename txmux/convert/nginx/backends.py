@@ -14,15 +14,22 @@ from txmux.convert.nginx.values import DirectiveScope, Value, Variable, duration
 from txmux.convert.nginx.variables import NAMES_OF_TLS, Variables
 from txmux.convert.routes import CLOSE
 from txmux.convert.terms import InexpressibleError
+from txmux.convert.values import COMMON_NAME, is_public
 from txmux.convert.writer import Draft, DraftSection
 from txmux.rules.model.networks import is_address
 
+_FINISHED = "3s"
 _FAR = 3
 """Servers that txmux tries by itself."""
 
 _SETTINGS = (
-    *("proxy_bind", "proxy_connect_timeout", "proxy_download_rate", "proxy_next_upstream"),
-    *("proxy_next_upstream_timeout", "proxy_next_upstream_tries", "proxy_protocol"),
+    *("proxy_bind", "proxy_connect_timeout", "proxy_download_rate", "proxy_half_close"),
+    *(
+        "proxy_next_upstream",
+        "proxy_next_upstream_timeout",
+        "proxy_next_upstream_tries",
+        "proxy_protocol",
+    ),
     *("proxy_requests", "proxy_responses", "proxy_ssl", "proxy_ssl_certificate"),
     *("proxy_ssl_certificate_key", "proxy_ssl_name", "proxy_ssl_trusted_certificate"),
     *("proxy_ssl_verify", "proxy_timeout", "proxy_upload_rate", "health_check"),
@@ -85,14 +92,20 @@ class Backends:
         named: bool,
         is_udp: bool,
     ) -> None:
-        add_members(group, section, is_udp=is_udp)
-        _add_retries(section, group, scope)
-        if not is_udp:
+        answers = is_udp and scope.text("proxy_responses", "0") != "0"
+        add_members(group, section, is_udp=is_udp, answers=answers)
+        if is_udp:
+            if len(group.members) > 1 or _has_name(group):
+                section.add("retries", "0")  # nginx sends no datagram to a second server
+            scope.add(section, "unanswered_timeout", "proxy_timeout", "10m")
+        else:
+            _add_retries(section, group, scope)
             scope.add(section, "connect_timeout", "proxy_connect_timeout", "60s")
         scope.add(section, "idle_timeout", "proxy_timeout", "10m")
         if is_udp:
             _add_datagram_keys(section, group, scope)
         else:
+            _add_half_close(section, group, scope)
             self._add_stream_keys(section, group, scope)
         _add_source(section, scope)
         if named:
@@ -134,9 +147,22 @@ class Backends:
             )
             section.look(scope.line("proxy_ssl"), message)
         scope.add_files(section, "tls_ca", "proxy_ssl_trusted_certificate")
+        if verified and not is_public(scope.text("proxy_ssl_trusted_certificate")):
+            section.look(scope.line("proxy_ssl_verify"), f"proxy_ssl_verify: {COMMON_NAME}")
         scope.add_files(
             section, "tls_client_certificate", "proxy_ssl_certificate", "proxy_ssl_certificate_key"
         )
+
+
+def _add_half_close(section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
+    """Write how long a connection counts of which one side has finished: in nginx no longer."""
+    counts = len(group.members) > 1 and group.balance in {"least-connections", "random"}
+    if scope.is_on("proxy_half_close"):
+        scope.add(section, "half_close_timeout", "proxy_timeout", "10m")
+    elif counts or any(one.most for one in group.members):
+        section.add("half_close_timeout", _FINISHED, group.line)
+        message = f"nginx ends a connection when one side has finished; txmux lets the other one finish, and counts it for {_FINISHED}"
+        section.warn(group.line, message)
 
 
 def _add_datagram_keys(section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:

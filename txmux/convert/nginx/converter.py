@@ -23,7 +23,13 @@ _BLOCKS = frozenset({"geo", "limit_conn_zone", "map", "server", "split_clients",
 _UNDERSTOOD = {
     *("allow", "deny", "health_check", "health_check_timeout", "limit_conn"),
     *("limit_conn_dry_run", "listen", "pass", "preread_buffer_size", "preread_timeout"),
-    *("proxy_bind", "proxy_connect_timeout", "proxy_download_rate", "proxy_next_upstream"),
+    *(
+        "proxy_bind",
+        "proxy_connect_timeout",
+        "proxy_download_rate",
+        "proxy_half_close",
+        "proxy_next_upstream",
+    ),
     *("proxy_next_upstream_timeout", "proxy_next_upstream_tries", "proxy_pass"),
     *("proxy_protocol", "proxy_ssl", "proxy_ssl_certificate", "proxy_ssl_certificate_key"),
     *("proxy_ssl_ciphers", "proxy_ssl_conf_command", "proxy_ssl_name", "proxy_ssl_protocols"),
@@ -36,7 +42,7 @@ _UNDERSTOOD = {
 _OF_PROCESS = {"user": ("user", "group"), "worker_processes": ("workers",)}
 _QUIET = {
     *("limit_conn_log_level", "limit_conn_status", "map_hash_bucket_size", "map_hash_max_size"),
-    *("preread_by_lua_no_postpone", "proxy_half_close", "proxy_ssl_server_name"),
+    *("preread_by_lua_no_postpone", "proxy_ssl_server_name"),
     *("proxy_ssl_session_reuse", "server_names_hash_bucket_size", "server_name"),
     *("server_names_hash_max_size", "proxy_responses"),
     *("ssl_prefer_server_ciphers", "ssl_session_cache", "ssl_session_tickets"),

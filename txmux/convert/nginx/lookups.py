@@ -20,6 +20,7 @@ from txmux.convert.decision_list import (
 from txmux.convert.nginx.maps import MapEntry, ParsedMap, is_below
 from txmux.convert.nginx.values import Value, Variable, joined, plain, shown
 from txmux.convert.patterns import (
+    has_capitals,
     name_pattern,
     protocol_patterns,
     python_regex,
@@ -95,6 +96,8 @@ def _by_name(parts: Parts, lost: Report) -> DecisionList[MapEntry]:
         if takes_everything(bare):
             default = entry
             break
+        if bare == pattern and has_capitals(bare):
+            lost(entry.line, f"~{bare}: is for this name in small letters, too")
         if bare != "^$":  # those have what is empty
             items.append((name_pattern(bare), entry))
     groups = group_by_result(items, _names_overlap, _is_name)

@@ -38,6 +38,7 @@ class UpstreamServer:
     """A server of a group.
 
     Attributes:
+        most: As many connections as it may have; 0 is no limit.
         fails: How many failures take it out for a while; 0 is none.
         away: How long, as a duration.
     """
@@ -45,10 +46,17 @@ class UpstreamServer:
     place: str
     line: int = attrs.field(eq=False)
     weight: int = 1
-    options: tuple[str, ...] = ()
+    most: int = 0
+    backup: bool = False
+    down: bool = False
     fails: int = 1
     away: str = "10s"
     slow_start: str = "0s"
+
+    def __str__(self) -> str:
+        words = [self.place, *[f"weight={self.weight}"] * (self.weight != 1)]
+        words += [f"max_connections={self.most}"] * (self.most > 0)
+        return " ".join([*words, *["backup"] * self.backup, *["down"] * self.down])
 
 
 @attrs.frozen
@@ -102,7 +110,24 @@ def read_group(directive: Directive) -> UpstreamGroup:
             problems.append((line, "has no counterpart"))
     check = read_check(directive.block or ())
     name = directive.value
-    return UpstreamGroup(name, tuple(members), balance, directive.number, tuple(problems), check)
+    return UpstreamGroup(
+        name, tuple(_merged(members)), balance, directive.number, tuple(problems), check
+    )
+
+
+def _merged(members: Iterable[UpstreamServer]) -> Iterable[UpstreamServer]:
+    """Make one server of lines with the same address, of which each counts its own connections in nginx."""
+    found: dict[tuple[str, bool], UpstreamServer] = {}
+    for member in members:
+        key = member.place, member.backup
+        other = found.get(key, member)
+        if member.down or other.down or other is member:
+            found[key] = member if other.down else other
+        else:
+            most = other.most + member.most if other.most and member.most else 0
+            weight = other.weight + member.weight
+            found[key] = attrs.evolve(other, weight=weight, most=most)
+    return found.values()
 
 
 def _member(directive: Directive, problems: list[tuple[Origin, str]]) -> UpstreamServer:
@@ -119,13 +144,13 @@ def _member(directive: Directive, problems: list[tuple[Origin, str]]) -> Upstrea
         name: _number(given.get(name, str(default)))
         for name, default in (("weight", 1), ("max_conns", 0), ("max_fails", 1))
     }
-    options = [f"max_connections={numbers['max_conns']}"] * bool(numbers["max_conns"])
-    options += [flag for flag in ("backup", "down") if flag in given]
     return UpstreamServer(
         endpoint_of(directive.value),
         directive.number,
         numbers["weight"],
-        tuple(options),
+        numbers["max_conns"],
+        "backup" in given,
+        "down" in given,
         numbers["max_fails"],
         duration(given.get("fail_timeout", "10s")),
         duration(given.get("slow_start", "0")),
@@ -138,15 +163,18 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def add_members(group: UpstreamGroup, section: DraftSection, *, is_udp: bool) -> None:
-    """Write the servers, and how one of them is chosen."""
+def add_members(
+    group: UpstreamGroup, section: DraftSection, *, is_udp: bool, answers: bool = False
+) -> None:
+    """Write the servers, and how one of them is chosen; of those by UDP, some have to give answers."""
     for origin, message in group.problems:
         section.look(origin, message)
     udp = "udp:" if is_udp else ""
     for member in group.members:
-        weight = f"weight={member.weight}" if member.weight != 1 else ""
-        text = " ".join(filter(None, (udp + member.place, weight, *member.options)))
-        section.add("server", text, member.line)
+        section.add("server", f"{udp}{member}", member.line)
+    if any(one.most and not one.backup for one in group.members):
+        for backup in [one for one in group.members if one.backup and not one.down][:1]:
+            section.add("overflow", "yes", backup.line)
     if len(group.members) < 2:
         return
     if group.balance != "round-robin":
@@ -157,6 +185,7 @@ def add_members(group: UpstreamGroup, section: DraftSection, *, is_udp: bool) ->
         message = "max_fails, fail_timeout, slow_start: servers of a [backend] have the same; what the first has is used for all"
         section.warn(group.line, message)
     eject = f"failures={first.fails} within={first.away} for={first.away}"
+    eject += f" unanswered={first.fails}" if answers else ""
     section.add("eject", eject if first.fails else "off", first.line)
     if first.slow_start != "0s":
         section.add("slow_start", first.slow_start, first.line)
@@ -277,5 +306,5 @@ def split_group(
 
 def _is_particular(group: UpstreamGroup) -> bool:
     return (len(group.members) > 1 and group.balance != "round-robin") or any(
-        {"backup", "down"} & set(member.options) for member in group.members
+        member.backup or member.down for member in group.members
     )

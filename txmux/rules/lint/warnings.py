@@ -219,7 +219,7 @@ def _idle_servers(rules: Rules) -> Iterator[Problem]:
                 message = "the weight has no effect with 'balance = first', which uses the order; remove it"
                 yield section.problem(message, "server", number)
             if server.text in texts[:number]:
-                message = f"{server.text!r} is there twice, and gets twice as many clients; remove one, or write weight=2"
+                message = f"{server.text!r} is there twice; remove one, and write weight=2 if it is to get twice as many clients"
                 yield section.problem(message, "server", number)
 
 
