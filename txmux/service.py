@@ -27,7 +27,7 @@ from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
 from txmux.processes.supervisor.limits import ServiceLimits
-from txmux.processes.supervisor.notify import Notifier
+from txmux.processes.supervisor.notify import Notifier, name_passed_sockets
 from txmux.processes.supervisor.pidfile import PidFile
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
@@ -127,12 +127,13 @@ class MuxService(Service):
 
     @classmethod
     def from_file(cls, path: str | Path, *, reactor: Any = None) -> MuxService:
-        """Read a rules file.
+        """Read a rules file; ``admin = auto``, the default, opens an endpoint.
 
         Raises:
             RulesError: It has errors; all are named.
         """
-        return cls(load(Path(path)), reactor=reactor)
+        name_passed_sockets(os.environ)
+        return cls(load(Path(path)), reactor=reactor, resolve_admin_auto=True)
 
     def privilegedStartService(self) -> None:
         """Listen, while there still is the privilege to; see `startService` for what it raises."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import eventually
+from tests.interop.children import eventually, has_ipv6
 from tests.interop.mux import Mux
 from tests.processes.manager import Manager
 from tests.processes.running import (
@@ -26,7 +26,7 @@ from tests.processes.running import (
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
-from txmux.processes.supervisor.notify import Notifier, _name, sockets_from_store
+from txmux.processes.supervisor.notify import Notifier, _name, sockets_from_systemd
 
 
 class NotifierTest(SynchronousTestCase):
@@ -137,7 +137,7 @@ class NotifierTest(SynchronousTestCase):
     def test_not_passed_to_this(self) -> None:
         """Descriptors that were passed to another process are left alone."""
         for environment in ({"LISTEN_PID": "1", "LISTEN_FDNAMES": "txmux.x:y"}, {}):
-            self.assertEqual(sockets_from_store(reactor, environment), ({}, []))
+            self.assertEqual(sockets_from_systemd(reactor, environment), ({}, {}, []))
 
 
 class ServiceTestCase(WorkersTestCase):
@@ -194,6 +194,37 @@ class LifeTest(ServiceTestCase):
         self.assertEqual(len(self.manager.store), 1)
         mux.stop()
         self.manager.wait_for(STOPPING="1")
+
+
+class PassedTest(ServiceTestCase):
+    """Sockets that systemd opens itself, for a [Socket] unit."""
+
+    def test_by_address_or_number_without_their_names(self) -> None:
+        """The names are optional (sd_listen_fds(3)): `systemd-socket-activate` gives none."""
+        for host, endpoint in (
+            ("127.0.0.1", "127.0.0.1:{port}"), ("::", ":{port}"), ("::1", "systemd:domain=INET:index=1")
+        ):  # fmt: skip
+            if ":" in host and not has_ipv6():
+                continue
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with (
+                socket.create_server(
+                    (host, 0), family=family, dualstack_ipv6=host == "::"
+                ) as opened,
+                socket.create_server(("127.0.0.1", 0)) as other,
+            ):
+                port = opened.getsockname()[1]
+                self.manager.store.update(b=os.dup(other.fileno()), a=os.dup(opened.fileno()))
+                rules = RULES.replace("127.0.0.1:0", endpoint.format(port=port))
+                before = (*self.manager.environment(), "/usr/bin/env", "-u", "LISTEN_FDNAMES")
+                mux = self.own(Mux(self.folder, rules, before=before))
+                self.assertEqual(mux.port, port)  # where this process listens, too
+                with socket.create_connection(opened.getsockname()[:2], 60) as client:
+                    client.sendall(b"x")
+                    self.assertEqual(client.recv(1), b"")
+                mux.stop()
+                while self.manager.store:
+                    os.close(self.manager.store.popitem()[1])
 
 
 class StoreTest(ServiceTestCase):

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from txmux.net.sockets.plainsocket import (
+    IPPROTO_MPTCP,
     SocketOption,
     open_multipath,
     set_options,
@@ -114,6 +115,20 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
     else:
         key = text
     return key, kind, backlog
+
+
+def tcp_key(opened: socket.socket) -> str:
+    """Return the key of the address at which a TCP socket listens; nothing for others."""
+    is_tcp = opened.type == socket.SOCK_STREAM and opened.family in {
+        socket.AF_INET,
+        socket.AF_INET6,
+    }
+    if not is_tcp or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return ""
+    host, port = opened.getsockname()[:2]
+    both = host == "::" and not opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    name = SocketAddress(opened.family, host, port, 0, both=both).name
+    return f"tcp:{name}{_MPTCP if opened.proto == IPPROTO_MPTCP else ''}"
 
 
 def open_address(address: ListenAddress, reactor: Any) -> socket.socket:

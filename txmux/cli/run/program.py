@@ -21,6 +21,7 @@ from txmux.net.sockets.timers import use_monotonic_time
 from txmux.processes.forking import Child, name_process, spawn
 from txmux.processes.privilege.privilege import read_by_helper
 from txmux.processes.privilege.sandbox import folders_of_python
+from txmux.processes.supervisor.notify import name_passed_sockets
 from txmux.processes.workers.starting import STARTER, modules_for, reactor_of_workers
 from txmux.rules.model import Rules
 from txmux.rules.problems import RulesError
@@ -40,6 +41,7 @@ def read_rules(path: str | Path, data: bytes | None = None) -> Rules:
 
     A process that takes the place of another one may read the file with the privilege of that one.
     """
+    name_passed_sockets(os.environ)
     matchers = installed_matchers()
     for problem in matchers.problems:
         sys.stderr.write(f"warning: {problem}\n")

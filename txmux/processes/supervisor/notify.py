@@ -3,8 +3,9 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -12,6 +13,8 @@ from urllib.parse import quote, unquote
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+
+from txmux.serving.listen_addresses import tcp_key
 
 _PREFIX = "txmux."
 _LONGEST_NAME = 255
@@ -107,42 +110,62 @@ class Notifier:
             )
 
 
-def sockets_from_store(
-    reactor: Any, environment: Mapping[str, str]
-) -> tuple[dict[str, socket.socket], list[str]]:
-    """Take the sockets that systemd has stored for this process (sd_listen_fds_with_names(3)).
+def name_passed_sockets(environment: MutableMapping[str, str]) -> None:
+    """Name the descriptors that are passed to this process (sd_listen_fds(3)).
 
-    The keys of unusable ones are returned, too.
+    The names are optional, but without them Twisted takes no descriptor. It reads the variables when its endpoints are
+    imported, as by the first look at a rules file.
     """
-    found = {}
-    useless = []
-    for name in set(environment.get("LISTEN_FDNAMES", "").split(":")):
-        descriptor = _passed(reactor, name) if name.startswith(_PREFIX) else None
-        if descriptor is not None:
-            key = unquote(name.removeprefix(_PREFIX))
-            stored = socket.socket(fileno=descriptor)
-            stored.set_inheritable(False)
-            if _is_usable(key, stored):
-                found[key] = stored
+    number = environment.get("LISTEN_FDS", "")
+    if number.isdecimal():
+        environment.setdefault("LISTEN_FDNAMES", ":".join(["unknown"] * int(number)))
+
+
+def sockets_from_systemd(
+    reactor: Any, environment: Mapping[str, str]
+) -> tuple[dict[str, socket.socket], dict[str, socket.socket], list[str]]:
+    """Take the sockets that systemd passes to this process (sd_listen_fds_with_names(3)).
+
+    Returns:
+        Those that it has stored, the TCP sockets of its own, and the keys of stored ones that are unusable.
+    """
+    names = environment.get("LISTEN_FDNAMES")
+    stored: dict[str, socket.socket] = {}
+    own: dict[str, socket.socket] = {}
+    useless: list[str] = []
+    if not names:
+        return stored, own, useless
+    for name, descriptor in zip(names.split(":"), _passed(reactor), strict=False):
+        if not name.startswith(_PREFIX):
+            # The descriptor stays open, and `systemd:` can ask for it again.
+            copy = socket.socket(fileno=os.dup(descriptor))
+            if key := tcp_key(copy):
+                own[key] = copy
             else:
-                stored.close()
-                useless.append(key)
-    return found, useless
+                copy.close()
+            continue
+        key = unquote(name.removeprefix(_PREFIX))
+        passed = socket.socket(fileno=descriptor)
+        passed.set_inheritable(False)
+        if _is_usable(key, passed):
+            stored[key] = passed
+        else:
+            passed.close()
+            useless.append(key)
+    return stored, own, useless
 
 
-def _passed(reactor: Any, name: str) -> int | None:
-    """Return the descriptor of a name, if it was passed to this process. Only Twisted knows, which has consumed the variables."""
+def _passed(reactor: Any) -> Iterator[int]:
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
         AdoptedStreamServerEndpoint,
-        quoteStringArgument,
         serverFromString,
     )
 
-    try:
-        named = serverFromString(reactor, f"systemd:domain=UNIX:name={quoteStringArgument(name)}")
-    except LookupError:
-        return None
-    return named.fileno if isinstance(named, AdoptedStreamServerEndpoint) else None
+    with suppress(IndexError):
+        for index in count():
+            passed = serverFromString(reactor, f"systemd:domain=UNIX:index={index}")
+            assert isinstance(passed, AdoptedStreamServerEndpoint)  # noqa: S101 - what Twisted makes of ``systemd:``
+            yield passed.fileno
 
 
 def _is_usable(key: str, stored: socket.socket) -> bool:

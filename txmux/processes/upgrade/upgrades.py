@@ -32,7 +32,7 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
-from txmux.processes.supervisor.notify import sockets_from_store
+from txmux.processes.supervisor.notify import sockets_from_systemd
 from txmux.processes.supervisor.pidfile import PidFileError
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade.predecessor import Predecessor
@@ -90,16 +90,16 @@ class Upgrades:
     # As successor.
 
     def find_predecessor(self) -> None:
-        """Take the sockets of the predecessor, if there is one, or those that systemd has stored."""
+        """Take the sockets of the predecessor, if there is one, or those that systemd passes."""
         predecessor = self._predecessor = Predecessor.find()
         if predecessor is not None:
             self.is_waiting = True
             self.state = predecessor.state
-            stored, useless = predecessor.sockets, list[str]()
+            stored, own, useless = predecessor.sockets, {}, list[str]()
         else:
-            stored, useless = sockets_from_store(self._reactor, os.environ)
+            stored, own, useless = sockets_from_systemd(self._reactor, os.environ)
         self._resources.notifier.taken(stored, useless)
-        self._resources.take(stored)
+        self._resources.take({**own, **stored})
 
     def open(self, rules: Rules) -> None:
         """Open all sockets; unused ones of the predecessor are closed once this process serves."""
