@@ -7,6 +7,7 @@ import runpy
 import sys
 from collections.abc import Collection, Iterator
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, get_args
@@ -135,6 +136,20 @@ class CodeBlockTests(SynchronousTestCase):
         self.assertEqual(len(shown), 3)
         for test in shown:
             test()
+
+    def test_programs_that_sudo_finds(self) -> None:
+        """Sudo looks into its `secure_path` alone, where an environment has just what the installation links."""
+        install = "python3 -m venv /opt/txmux\n"
+        link = re.compile(r"^\$ sudo ln -sf /opt/txmux/bin/(\w+) /usr/local/bin/$", re.MULTILINE)
+        linked = set(link.findall((_ROOT / "README.md").read_text()))
+        own = {"pip", "python", *(one.name for one in entry_points(group="console_scripts"))}
+        files = [path for name in ("examples", "packaging") for path in (_ROOT / name).rglob("*")]
+        for file in [*_PAGES, *filter(Path.is_file, files)]:
+            text = file.read_text()
+            used = re.findall(r"\bsudo (?:(?:-\S+|[A-Z_]+=\S+) )*([\w./-]+)", text)
+            self.assertEqual([name for name in used if name in own - linked], [], file)
+            if install in text:
+                self.assertEqual(set(link.findall(text)), linked, file)
 
     def test_links_inside_the_project(self) -> None:
         for page in _PAGES:

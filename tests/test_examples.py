@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import Child, InteropTestCase, output_of
+from tests.interop.children import Child, InteropTestCase, output_of, run
 from tests.interop.mux import pool_rules
 from tests.programs import require_program
 from txmux.rules.reading.layout import laid_out
@@ -35,9 +35,10 @@ class TacTests(InteropTestCase):
         with socket.create_server(("127.0.0.1", 0)) as server:
             rules = self.folder / "rules.ini"
             rules.write_text(pool_rules(f"127.0.0.1:{server.getsockname()[1]}"))
-            child = self.own(Child("env", *command))
+            child = self.own(Child("env", f"RUNTIME_DIRECTORY={self.folder}", *command))
             port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")[1]
             child.wait_for("starting up")
+            child.wait_for(f"listening on unix:{self.folder}/rules.sock for .txmux. admin")
             with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as client:
                 client.sendall(b"question")
                 server.settimeout(60)
@@ -51,6 +52,14 @@ class TacTests(InteropTestCase):
         command = (_twistd(), "--nodaemon", "--pidfile=", "--python", _EXAMPLES / "txmux.tac")
         given = f"TXMUX_RULES={self.folder / 'rules.ini'}"
         self.assertEqual(self.relayed(b"first", given, *command), b"first")
+
+    def test_mistake_without_a_traceback(self) -> None:
+        rules = self.folder / "mistaken.ini"
+        rules.write_text("[listen public]\nendpoint = 127.0.0.1:0\ncolour = red\n")
+        command = (_twistd(), "--nodaemon", "--pidfile=", "--python", _EXAMPLES / "txmux.tac")
+        done = run("env", f"TXMUX_RULES={rules}", *command)
+        self.assertEqual((done.returncode, done.stdout), (1, b""))
+        self.assertRegex(done.stderr.decode(), rf"\A{rules}:3: .*colour: unknown key.*\n\Z")
 
     def test_rules_beside_the_file(self) -> None:
         tac = self.folder / "txmux.tac"

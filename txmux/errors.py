@@ -1,9 +1,11 @@
 """The errors that txmux raises; each message tells its reader what to change."""
 
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
-__all__ = ["ListenError", "MuxError", "OptionError", "cause_of", "printable"]
+__all__ = ["ListenError", "MuxError", "OptionError", "cause_of", "how_to_install", "printable"]
 
 _OF_CLASS = {
     "ConnectingCancelledError": "no connection in time",
@@ -46,6 +48,12 @@ def cause_of(problem: Any) -> str:
         return f"no TLS: {', '.join(str(reason) for *_, reason in reasons)}"
     kind = type(problem).__name__
     return _OF_CLASS.get(kind) or str(problem).rstrip(".") or kind
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that adds an extra to the environment of this program, which need not be that of the shell."""
+    pip = Path(sys.prefix, "bin", "pip")
+    return f"{pip if pip.exists() else 'pip'} install 'txmux[{extra}]'"
 
 
 class MuxError(Exception):

@@ -13,6 +13,7 @@ from typing import BinaryIO, TypeAlias
 FileState: TypeAlias = tuple[int, int, int, int]
 
 RUN = Path("/run/txmux")  # where services that have no folder of their own put their sockets
+USERS = Path("/run/user")  # has each user's $XDG_RUNTIME_DIR
 
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _LINKS = 40  # as in the kernel

@@ -129,8 +129,8 @@ class AutomaticTest(AdminCase):
         patched = mock.patch.dict(os.environ, environment)
         patched.start()
         self.addCleanup(patched.stop)
-        # A service of this machine may have made that of the system.
-        self.system = self.folder / "system"
+        # A service of this machine may have made that of the system, or root would.
+        self.system = self.folder / "var" / "system"
         self.patch(files, "RUN", self.system)
         self.file = self.folder / "edge.rules.ini"
 
@@ -164,6 +164,14 @@ class AutomaticTest(AdminCase):
         await self.auto()
         self.assertEqual(mode_of(self.own / "txmux"), 0o700)
         path = self.own / "txmux/edge.rules.sock"
+        self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
+
+    async def test_folder_of_the_system_is_made_by_root(self) -> None:
+        self.system.parent.mkdir()
+        with mock.patch.object(os, "geteuid", return_value=0):
+            await self.auto()
+        path = self.system / "edge.rules.sock"
+        self.assertEqual((mode_of(self.system), mode_of(path)), (0o755, 0o600))
         self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
 
     async def test_socket_is_beside_other_endpoints(self) -> None:
@@ -211,10 +219,16 @@ class AutomaticTest(AdminCase):
             self.assertEqual(path.stat().st_ino, inode)
             self.assertTrue((self.own / "txmux/edge.rules.sock").is_socket())
 
-    async def test_embedding_programs_have_none(self) -> None:
+    async def test_programs_with_rules_of_their_own_have_none(self) -> None:
+        """But a service of a file has it, as `twistd` runs it, since the file's reference says so."""
         self.runtime.mkdir()
         await self.start("admin = auto")
         self.assertEqual(list(self.runtime.iterdir()), [])
+        await self.stop()
+        self.running = MuxService.from_file(self.file)
+        self.running.startService()
+        path = self.runtime / "edge.rules.sock"
+        self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
 
     def test_order_of_the_folders(self) -> None:
         environment = {"RUNTIME_DIRECTORY": "/a:/b", "XDG_RUNTIME_DIR": "/c"}

@@ -68,5 +68,5 @@ class CompletionTests(RemoteTestCase):
         self.patch(sys, "modules", {**sys.modules, "shtab": None})
         code, script, said = self.run_main("completion", "bash")
         self.assertEqual((code, script), (1, ""))
-        self.assertIn("pip install 'txmux[completion]'", said)
+        self.assertIn(f"{sys.prefix}/bin/pip install 'txmux[completion]'", said)
         self.assertEqual(len(said.splitlines()), 1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from txmux import files
 from txmux.errors import MuxError
 from txmux.files import held_folder, make_by_helper, read_secret, socket_folders
 from txmux.rules.model import Rules
@@ -68,7 +69,10 @@ def why_not(address: ListenAddress) -> str:
 
 
 def make_own_folder(environment: Mapping[str, str] = os.environ) -> None:
-    """Make the folder for sockets in the user's own; only the user may open what is in it (XDG Base Directory Specification)."""
+    """Make the folder for sockets: root's, or the user's own, of which only the user may open what is in it (XDG Base Directory Specification)."""
+    if os.geteuid() == 0:
+        with suppress(OSError):  # it exists, or this is no Linux
+            files.RUN.mkdir(mode=0o755)
     runtime = environment.get("XDG_RUNTIME_DIR")
     if runtime:
         with suppress(OSError):

@@ -9,7 +9,7 @@ from typing import Any
 from txmux.cli import make_parser
 from txmux.cli.remote import command
 from txmux.cli.remote.errors import of_txmux
-from txmux.errors import MuxError
+from txmux.errors import MuxError, how_to_install
 
 SHELLS = ("bash", "zsh", "fish")  # the shells that there is a script for
 
@@ -82,7 +82,7 @@ def script_for(shell: str) -> str:
         import shtab  # noqa: PLC0415 - it is optional
     except ModuleNotFoundError:
         raise MuxError(
-            "the script needs the package shtab; install it: pip install 'txmux[completion]'"
+            f"the script needs the package shtab; install it: {how_to_install('completion')}"
         ) from None
     from txmux.detection.registry import installed_matchers  # noqa: PLC0415 - names need no matchers
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from txmux.errors import MuxError
+from txmux.errors import MuxError, how_to_install
 from txmux.interfaces import MOST_DATAGRAMS
 from txmux.wire.proxyprotocol.header import Address
 
@@ -62,7 +62,7 @@ def read_packets(file: BinaryIO, name: str) -> Iterator[Segment | Datagram]:
         dpkt = import_module("dpkt")
     except ModuleNotFoundError:
         raise MuxError(
-            "captures need the package dpkt; install it: pip install 'txmux[pcap]'"
+            f"captures need the package dpkt; install it: {how_to_install('pcap')}"
         ) from None
     damaged = (dpkt.dpkt.Error, struct.error, ValueError)
     try:

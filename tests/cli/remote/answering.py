@@ -98,6 +98,8 @@ class RemoteTestCase(CommandTestCase):
         self.run_folder = self.folder / "run"
         self.run_folder.mkdir()
         self.patch(files, "RUN", self.run_folder)
+        self.users = self.folder / "users"
+        self.patch(files, "USERS", self.users)
         self.environ = {"PATH": "/usr/bin:/bin"}
 
     def answering(

@@ -1,6 +1,7 @@
 import os
 import socket
 from pathlib import Path
+from unittest.mock import patch
 
 from tests.cli.remote.answering import Answering, RemoteTestCase
 from tests.support.ports import free_port
@@ -70,12 +71,40 @@ class FindTests(RemoteTestCase):
         )
         self.assert_asks(self.answering(self.run_folder / "a.sock"))
 
-    def test_no_socket_names_the_folders(self) -> None:
-        code, out, err = self.ask("reload", XDG_RUNTIME_DIR="/nowhere")
-        self.assertEqual((code, out), (3, ""))
-        self.assertIn(
-            f"no socket of a service in {self.run_folder} or /nowhere/txmux; start it", err
-        )
+    def test_no_socket_names_what_was_looked_for(self) -> None:
+        run = f"{self.run_folder}/*.sock"
+        user, unset = "/nowhere/txmux/*.sock", "$XDG_RUNTIME_DIR/txmux/*.sock (it is not set)"
+        users = f"{self.users}/*/txmux/*.sock"
+        for uid, environ, listed in (
+            (1, {"XDG_RUNTIME_DIR": "/nowhere"}, (run, user)),
+            (1, {}, (run, unset)),
+            (0, {}, (run, users)),
+        ):
+            with patch.object(os, "geteuid", return_value=uid):
+                code, out, err = self.ask("reload", **environ)
+            self.assertEqual((code, out), (3, ""))
+            self.assertIn(f": neither {' nor '.join(listed)}, nor the rules file /etc/txmux/", err)
+
+    def test_root_looks_at_services_of_ordinary_users(self) -> None:
+        """`sudo` takes away XDG_RUNTIME_DIR. What a user has linked is not asked, and a service of the system comes first."""
+        own = self.users / "1000" / "txmux"
+        other = self.users / "1001" / "txmux"
+        for folder in (own, other):
+            folder.mkdir(parents=True)
+        elsewhere = self.answering(self.folder / "x.sock")
+        (other / "rules.sock").symlink_to(elsewhere.at)
+        server = self.answering(own / "rules.sock")
+        rules = self.rules("")
+        self.runs(server, rules)
+        with patch.object(os, "geteuid", return_value=1):
+            self.assertEqual(self.ask("reload")[0], 3)
+        with patch.object(os, "geteuid", return_value=0):
+            self.assert_asks(server)
+            self.assert_asks(server, "--rules", rules)
+            system = self.answering()
+            self.runs(system, self.folder / "other.ini")
+            self.assert_asks(system)
+            self.assert_asks(server, "--rules", rules)
 
     def test_named_endpoint_comes_first(self) -> None:
         self.answering()
@@ -165,7 +194,8 @@ class FindTests(RemoteTestCase):
         self.answering(self.run_folder / "other.sock")
         code, out, err = self.ask("reload", "--rules", self.rules(""))
         self.assertEqual((code, out), (3, ""))
-        self.assertIn(f"there is no socket {self.run_folder}/rules.sock; is the service of", err)
+        self.assertIn(f"there is no socket {self.run_folder}/rules.sock or ", err)
+        self.assertIn("rules.ini running?", err)
 
     def test_invalid_rules_still_name_their_service(self) -> None:
         server, rules = self.answering(), self.rules("colour = blue\nnonsense")

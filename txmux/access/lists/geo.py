@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from txmux.errors import MuxError
+from txmux.errors import MuxError, how_to_install
 from txmux.files import read_bytes
 from txmux.rules.model import IPAddress
 
@@ -87,7 +87,7 @@ def read_geo_database(path: Path, data: bytes) -> Any:
         import maxminddb  # noqa: PLC0415 - optional: `txmux[geo]`
     except ImportError:
         raise GeoDatabaseError(
-            "geo: and as: networks need the package maxminddb; run: pip install 'txmux[geo]'"
+            f"geo: and as: networks need the package maxminddb; run: {how_to_install('geo')}"
         ) from None
     try:
         # Read as a whole: a mapped file that is truncated would end the process.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from txmux import files
 from txmux.cli.remote.errors import NoServiceError, UsageError
 from txmux.files import socket_folders
 
@@ -68,11 +69,20 @@ def find(
     elif _is_file(default):
         yield from _of_rules(default, token, environ)
     else:
-        listed = " or ".join(map(str, socket_folders(environ)))
+        searched = " nor ".join(_searched(environ, "*.sock"))
         raise NoServiceError(
-            f"there is no socket of a service in {listed}; start it, or {_NAME_IT}; "
-            "if it runs, look for 'txmux status' in its log"
+            f"there is no socket of a service: neither {searched}, nor the rules file {default}; "
+            f"start the service, or {_NAME_IT}; if it runs, look for 'txmux status' in its log"
         )
+
+
+def _searched(environ: Mapping[str, str], name: str) -> Iterator[str]:
+    for folder in socket_folders(environ):
+        yield f"{folder}/{name}"
+    if os.geteuid() == 0:
+        yield f"{files.USERS}/*/txmux/{name}"
+    elif not environ.get("XDG_RUNTIME_DIR"):
+        yield f"$XDG_RUNTIME_DIR/txmux/{name} (it is not set)"
 
 
 def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[AdminEndpoint]:
@@ -80,16 +90,17 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[A
     named_by = f"'admin' of {rules}"
     named = [text for text in keys.admin if text not in {"auto", "off"}]
     if "off" not in keys.admin:
-        candidates = [
-            folder / rules.with_suffix(".sock").name for folder in socket_folders(environ)
-        ]
-        there = [path for path in candidates if _may_be_there(path)]
+        name = rules.with_suffix(".sock").name
+        candidates = [folder / name for folder in socket_folders(environ)]
+        there = [path for path in candidates if _may_be_there(path)][:1]
+        there += [path for path in _sockets_of_users() if path.name == name]
         if not there and not named:
+            searched = " or ".join(_searched(environ, name))
             raise NoServiceError(
-                f"there is no socket {' or '.join(map(str, candidates))}; is the service of {rules} running? "
+                f"there is no socket {searched}; is the service of {rules} running? "
                 f"It may have another endpoint: {_NAME_IT}"
             )
-        for path in there[:1]:
+        for path in there:
             yield AdminEndpoint(path, token, named_by, rules, is_a_guess=True)
     elif not named:
         raise NoServiceError(
@@ -129,6 +140,8 @@ def _sockets_of_services(environ: Mapping[str, str]) -> list[Path]:
     closed: list[Path] = []
     for folder in socket_folders(environ):
         found.update(_sockets(folder, closed))
+    if not found:
+        found = {path: path for path in _sockets_of_users()}
     if len(found) > 1:
         # Files of services that have ended may be among them.
         listening = {real: path for real, path in found.items() if not _is_stale(path)}
@@ -159,6 +172,16 @@ def _sockets(folder: Path, closed: list[Path]) -> dict[Path, Path]:
     else:
         return {path.resolve(): path for path in paths if _may_be_there(path)}
     return {}
+
+
+def _sockets_of_users() -> Iterator[Path]:
+    """Yield the sockets of services of ordinary users, if this is root, to whom `$XDG_RUNTIME_DIR` says nothing of them."""
+    if os.geteuid():
+        return
+    for path in sorted(files.USERS.glob("*/txmux/*.sock")):
+        # A user could link to the socket of another one.
+        if path.is_socket() and path.resolve() == path:
+            yield path
 
 
 def _is_stale(path: Path) -> bool:

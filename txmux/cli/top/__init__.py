@@ -10,7 +10,7 @@ from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
 from txmux.cli.top.plain import text_of
 from txmux.cli.top.polling import fetch_snapshot
 from txmux.cli.top.state import Snapshot
-from txmux.errors import MuxError
+from txmux.errors import MuxError, how_to_install
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         if (error.name or "").partition(".")[0] != "rich":
             raise
         raise MuxError(
-            "the screen needs the package rich; install it: pip install 'txmux[cli]', or use --once"
+            f"the screen needs the package rich; install it: {how_to_install('cli')}, or use --once"
         ) from None
     try:
         filters = command.read_filters(arguments.words, arguments)

@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 
 from txmux.convert.writer import ConfigLine, ConvertError, Draft
+from txmux.errors import how_to_install
 
 Token = tuple[str, int, bool]
 
@@ -57,7 +58,7 @@ class NginxReader:
             self._crossplane = import_module("crossplane")
         except ModuleNotFoundError:
             raise ConvertError(
-                "to read an nginx.conf takes the package crossplane; install it: pip install 'txmux[convert]'"
+                f"to read an nginx.conf takes the package crossplane; install it: {how_to_install('convert')}"
             ) from None
         lua = import_module("crossplane.ext.lua").LuaBlockPlugin()
         import_module("crossplane.lexer").register_external_lexer(_UNKNOWN_LUA, lua.lex)

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from txmux.convert.writer import ConvertError, Draft, DraftSection
+from txmux.errors import how_to_install
 
 _ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")
 
@@ -38,7 +39,7 @@ def read_libconfig(data: bytes, path: str) -> Mapping[str, Setting]:
         libconf = import_module("libconf")
     except ModuleNotFoundError:
         raise ConvertError(
-            "an sslh.cfg needs the package libconf; install it: pip install 'txmux[convert]'"
+            f"an sslh.cfg needs the package libconf; install it: {how_to_install('convert')}"
         ) from None
 
     def setting(self: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from txmux.convert.writer import ConvertError
+from txmux.errors import how_to_install
 
 _MOST_DEPTH = 50
 _MOST_NODES = 100_000
@@ -89,7 +90,7 @@ def _package(module: str, name: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError:
         raise ConvertError(
-            f"to read Traefik's files takes the package {name}; install it: pip install 'txmux[convert]'"
+            f"to read Traefik's files takes the package {name}; install it: {how_to_install('convert')}"
         ) from None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from txmux.errors import how_to_install
 from txmux.rules.model import GeoRegion, IPNetwork, NetworkSet, Settings, Varying
 from txmux.rules.problems import InvalidValueError, Problem, suggestion
 from txmux.rules.reading.files import FileReader
@@ -143,5 +144,5 @@ def _check_databases(text: str, settings: Settings) -> None:
         )
     if importlib.util.find_spec("maxminddb") is None:
         raise InvalidValueError(
-            f"{text!r} needs the package maxminddb, which is not installed; run: pip install 'txmux[geo]'"
+            f"{text!r} needs the package maxminddb, which is not installed; run: {how_to_install('geo')}"
         )
