@@ -95,11 +95,12 @@ class Upgrades:
         if predecessor is not None:
             self.is_waiting = True
             self.state = predecessor.state
-            stored, own, useless = predecessor.sockets, {}, list[str]()
+            stored, useless = predecessor.sockets, list[str]()
         else:
             stored, own, useless = sockets_from_systemd(self._reactor, os.environ)
+            self._resources.take(own)
         self._resources.notifier.taken(stored, useless)
-        self._resources.take({**own, **stored})
+        self._resources.take(stored)
 
     def open(self, rules: Rules) -> None:
         """Open all sockets; unused ones of the predecessor are closed once this process serves."""
