@@ -80,10 +80,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     config.pluginmanager.register(Guard())
     config.add_cleanup(allow_endings())
-    if os.geteuid() == 0 and "RUNTIME_DIRECTORY" not in os.environ:
-        # Services of root make /run/txmux without it, and those of all tests would meet there.
-        os.environ["RUNTIME_DIRECTORY"] = own = tempfile.mkdtemp(prefix="txmux-run-")
-        config.add_cleanup(lambda: shutil.rmtree(own, ignore_errors=True))
+    # Services of root would make /run/txmux, where those of all tests would meet.
+    os.environ.setdefault("RUNTIME_DIRECTORY", "/nonexistent")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         folder = tempfile.mkdtemp(prefix="txmux-compiled-")
         # Some run as another user.

@@ -168,6 +168,7 @@ class AutomaticTest(AdminCase):
 
     async def test_folder_of_the_system_is_made_by_root(self) -> None:
         self.system.parent.mkdir()
+        os.environ.pop("RUNTIME_DIRECTORY")
         with mock.patch.object(os, "geteuid", return_value=0):
             await self.auto()
         path = self.system / "edge.rules.sock"

@@ -129,8 +129,7 @@ class DroppedTest(SynchronousTestCase):
     def test_automatic_socket_survives_reload_and_upgrade(self) -> None:
         runtime = self.folder / "run"
         runtime.mkdir(0o755)
-        os.environ["RUNTIME_DIRECTORY"] = str(runtime)
-        self.addCleanup(os.environ.pop, "RUNTIME_DIRECTORY")
+        self.patch(os, "environ", {**os.environ, "RUNTIME_DIRECTORY": str(runtime)})
         mux = self.start("")
         path = runtime / "rules.sock"
         inode = path.stat().st_ino

@@ -70,7 +70,7 @@ def why_not(address: ListenAddress) -> str:
 
 def make_own_folder(environment: Mapping[str, str] = os.environ) -> None:
     """Make the folder for sockets: root's, or the user's own, of which only the user may open what is in it (XDG Base Directory Specification)."""
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not environment.get("RUNTIME_DIRECTORY"):  # which systemd makes
         with suppress(OSError):  # it exists, or this is no Linux
             files.RUN.mkdir(mode=0o755)
     runtime = environment.get("XDG_RUNTIME_DIR")
