@@ -1,6 +1,7 @@
 """The `ntp` matcher."""
 
-# Recorded from ntpdate of NTPsec 1.2.2 and chronyd 4.3; an SNTP client in its shortest form, by hand.
+# Recorded from ntpdate of NTPsec 1.2.2 and chronyd 4.3; an SNTP client in its shortest form, by hand; ntpd before its first
+# synchronisation, from Arkime's tests/pcap/ospf.pcap, which has the form of a call of ONC RPC up to the procedure.
 DATAGRAMS = (
     bytes.fromhex(
         "e3000000000000000000000000000000000000000000000000000000000000000000000000000000"
@@ -11,6 +12,10 @@ DATAGRAMS = (
         "febf415b3924f91b"
     ),
     b"\x1b" + bytes(47),
+    bytes.fromhex(
+        "e30006e80000000000000002494e4954000000000000000000000000000000000000000000000000"
+        "e158296b5ce99661"
+    ),
 )
 UNIQUE_ID = bytes.fromhex("0104 0024") + bytes(range(32))
 """An extension field of NTS (RFC 8915, section 5.3)."""
@@ -33,5 +38,6 @@ REFUSED_DATAGRAMS = (
     b"\x23\x11" + bytes(46), b"\x23\0\x12" + bytes(45), b"\x23\0\xf8" + bytes(45),
 )  # fmt: skip
 DATAGRAM_FACTS = tuple(
-    ("", datagram, {"version": version}) for datagram, version in zip(DATAGRAMS, "443", strict=True)
+    ("", datagram, {"version": version})
+    for datagram, version in zip(DATAGRAMS, "4434", strict=True)
 )

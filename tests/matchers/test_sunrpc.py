@@ -48,12 +48,21 @@ REFUSED = (
 )
 
 
-FIRST = DATAGRAMS[0]
+FIRST, NULL = DATAGRAMS[:2]
 # There is no mark, and what proves who calls has to fit.
 REFUSED_DATAGRAMS = (
     NFS, FIRST[:7] + b"\1" + FIRST[8:], FIRST[:11] + b"\3" + FIRST[12:],
     FIRST[:12] + bytes(4) + FIRST[16:], FIRST[:27] + b"\4" + FIRST[28:],
     FIRST[:31] + b"\xff" + FIRST[32:], FIRST[:35] + b"\1" + FIRST[36:], FIRST[:39],
+    # All that is encoded has a multiple of four bytes, and procedure 0 has no arguments.
+    FIRST + b"\0", FIRST[:23] + b"\0" + FIRST[24:],
+    # What asks for any version calls procedure 0; no other number is as large.
+    FIRST[:19] + b"\0" + FIRST[20:], FIRST[:16] + b"\0\1" + FIRST[18:], FIRST[:20] + b"\0\1" + FIRST[22:],
+)  # fmt: skip
+# As rpcinfo asks for the versions that there are, and as a context of GSS is begun (RFC 2203, section 5.2.2).
+MATCHED_DATAGRAMS = (
+    NULL[:16] + bytes(4) + NULL[20:], NULL[:16] + b"\xff" * 4 + NULL[20:],
+    NULL[:24] + bytes.fromhex("00000006 00000004 00000001 00000000 00000000") + bytes(64),
 )  # fmt: skip
 OTHER = NFS[:16] + (100_011).to_bytes(4, "big")
 # Programs that are wanted match, by name or number; others are a no.

@@ -27,7 +27,10 @@ _PROGRAMS = {
 }
 _CREDENTIALS, _VERIFIERS = frozenset({0, 1, 2, 3, 6, 7}), frozenset({0, 2, 3, 6})
 """Flavors: none, of the system, of a session, by DES and by GSS, and TLS (RFC 9289) in the place of credentials."""
+_GSS = 6
 _LONGEST_OF_FLAVOR = 400
+_LARGEST_NUMBER = 0xFFFF
+"""Of versions and procedures in use; to learn which versions there are, others are called with procedure 0."""
 _NAMES = {number: name for name, number in _PROGRAMS.items()}
 
 
@@ -59,13 +62,22 @@ def _read_datagram(cursor: Cursor) -> dict[str, str]:
     cursor.number(4, _CALL, _CALL)
     cursor.number(4, _VERSION, _VERSION)
     program = cursor.number(4, 1, _LAST_PROGRAM)
-    cursor.take(4 + 4)  # its version, and the procedure
-    for flavors in (_CREDENTIALS, _VERIFIERS):
-        if cursor.number(4, 0, max(flavors)) not in flavors:
-            raise MalformedError
-        size = cursor.number(4, 0, _LONGEST_OF_FLAVOR)
-        cursor.take(size + -size % 4)
+    version = cursor.number(4, 0, _LAST_PROGRAM)
+    procedure = cursor.number(4, 0, _LARGEST_NUMBER if 0 < version <= _LARGEST_NUMBER else 0)
+    credentials = _read_proof(cursor, _CREDENTIALS)
+    _read_proof(cursor, _VERIFIERS)
+    if cursor.left % 4 or (cursor.left and not procedure and credentials != _GSS):
+        raise MalformedError
     return {"program": _named(program)}
+
+
+def _read_proof(cursor: Cursor, flavors: frozenset[int]) -> int:
+    flavor = cursor.number(4, 0, max(flavors))
+    if flavor not in flavors:
+        raise MalformedError
+    size = cursor.number(4, 0, _LONGEST_OF_FLAVOR)
+    cursor.take(size + -size % 4)
+    return flavor
 
 
 @implementer(IProtocolMatcher)
@@ -73,7 +85,8 @@ class SunrpcMatcher:
     """Matches the first call of a client of ONC RPC (RFC 5531, sections 8.2, 9 and 11).
 
     Over TCP the mark of a record in one fragment, the number of the call, that it is a call, version 2, and the program.
-    Over UDP the same without the mark, and what proves who calls: kinds that are in use, with lengths that fit.
+    Over UDP the same without the mark, and what proves who calls: kinds that are in use, with lengths that fit. Procedure 0
+    has no arguments (section 12), but for those with which a context of GSS begins (RFC 2203, section 5.2.2).
     """
 
     name = "sunrpc"
