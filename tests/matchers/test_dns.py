@@ -20,6 +20,15 @@ def message(rest: bytes, flags: str = "0100", counts: str = "0001 0000 0000 0000
     return len(body).to_bytes(2, "big") + body
 
 
+def query(number: int, size: int) -> bytes:
+    """Make a datagram of that length, with a name that fills it, as a resolver sends it."""
+    name, left = b"\3www", size - 12 - 4 - 1 - len(IN)
+    while left:
+        label = min(left, 60)
+        name, left = name + bytes([label - 1]) + b"x" * (label - 1), left - label
+    return number.to_bytes(2, "big") + bytes.fromhex("0000 0001 0000 0000 0000") + name + b"\0" + IN
+
+
 # The first is recorded from twisted.names 26.10; then as dig and a resolver with 0x20 write them, a NOTIFY of BIND with
 # the SOA, an IXFR with the SOA that the client has, an UPDATE of nsupdate, and a question about the root.
 SOA = bytes.fromhex(
@@ -49,7 +58,8 @@ SAMPLES = (
     message(b"\7example\3com\0\0\xfc\0\1MS", "0000"),
 )
 
-# Recorded from dig 9.18 over UDP: with a cookie, without EDNS, and with DNSSEC for the root.
+# Recorded from dig 9.18 over UDP: with a cookie, without EDNS, and with DNSSEC for the root. Then queries as of dig
+# +norecurse whose number and length are those of messages of WireGuard, and of a reset of OpenVPN with --tls-crypt.
 DATAGRAMS = (
     bytes.fromhex(
         "353b0120000100000000000103777777076578616d706c6503636f6d000001000100002904d00000"
@@ -59,13 +69,21 @@ DATAGRAMS = (
     bytes.fromhex(
         "395501200001000000000001000002000100002904d000008000000c000a0008f752f28b1db5de4e"
     ),
+    *(
+        query(number, size)
+        for number, size in ((0x0100, 148), (0x0200, 92), (0x0300, 64), (0x0400, 64))
+    ),
+    query(0x38C5, 54),
 )
 COUNTS = "0001 0000 0000 0001"
+BINARY = b"\4w\1\nw\7exa\x7fple\3com\0"
 MATCHED = (
     # The end of the question decides, also when more messages follow.
     (QUERY, len(QUERY)),
     (QUERY + QUERY, len(QUERY)),
     (SAMPLES[1], len(QUERY)),
+    # A label may hold any byte (RFC 2181, section 11).
+    (message(BINARY + IN), len(QUERY) + 1),
 )
 REFUSED = (
     # Responses, other opcodes and flags, and counts that do not fit are a no at
@@ -89,12 +107,11 @@ REFUSED = (
     (message(b"\3www\3com\0\0\xfc\0\1MT"), 2 + 12 + 9 + 4 + 2),
     (message(NAME + IN)[:1] + b"\x20" + QUERY[2:], 27),
     (message(NAME + IN + OPT[:10], counts=COUNTS), 2 + 12 + len(NAME)),
-    # Compressed names, control characters, and types and classes that are none are a no.
+    # Compressed names, and types and classes that are none are a no.
     *(
         (message(question), at)
         for question, at in (
             (b"\xc0\x0c" + IN + b"\0" * 9, 15),
-            (b"\3w\nw\3com\0" + IN, 17),
             (b"\3www\3com\0" + b"\0\0\0\1", 25),
             (b"\3www\3com\0" + b"\0\1\1\1", 26),
             (b"\3www\3com\0" + b"\0\1\0\2", 27),
@@ -118,7 +135,11 @@ PLAIN = DATAGRAMS[1]
 UPDATE = bytes.fromhex("0001 2800 0001 0000 0001 0000") + b"\3abc\0\0\6\0\1"
 RECORD = b"\1x\xc0\x0c" + bytes.fromhex("0001 0001 00000e10 0004 7f000001")
 # All records are passed over, and nothing is left.
-MATCHED_DATAGRAMS = (*(sample[2:] for sample in SAMPLES[:-1]), UPDATE + RECORD)
+# From nDPI's tests/cfgs/default/pcap/dns-invalid-chars.pcap.
+BINARY_QUERY = bytes.fromhex(
+    "9f6c010000010000000000000377777717616c6c796f7572626104050661726562656c6f6e67746f02636e0000010001"
+)
+MATCHED_DATAGRAMS = (*(sample[2:] for sample in SAMPLES[:-1]), UPDATE + RECORD, BINARY_QUERY)
 REFUSED_DATAGRAMS = (
     PLAIN[:-1], PLAIN + b"\0", PLAIN[:2] + b"\x81\x80" + PLAIN[4:], PLAIN[:4] + b"\0\0" + PLAIN[6:],
     PLAIN[:10] + b"\0\1" + PLAIN[12:], DATAGRAMS[0] + b"\0",
@@ -193,11 +214,13 @@ FACTS: Facts = (
     ("", QUERY[:20], {}),
     ("", ROOT, {"name": ".", "type": "NS"}),
     ("", named(b"\x03a\\b\0"), {"name": "a\\\\092b", "type": "A"}),
+    ("", named(BINARY), {"name": "w\\\\001\\\\010w.exa\\\\127ple.com", "type": "A"}),
 )
 DATAGRAM_FACTS: Facts = (
     ("", DATAGRAMS[0], {"name": "www.example.com", "type": "A"}),
     ("", DATAGRAMS[1], {"name": "example.org", "type": "MX"}),
     ("", DATAGRAMS[2], {"name": ".", "type": "NS"}),
+    ("", BINARY_QUERY, {"name": "www.allyourba\\\\004\\\\005\\\\006arebelongto.cn", "type": "A"}),
     ("", b"x", {}),
 )
 TRIED = ("name=www.*", "name=*.example.com", "name=~.*[.]com")

@@ -9,7 +9,7 @@ from txmux.matchers.openvpn import openvpn
 V1, V2, V3 = b"\x08", b"\x38", b"\x50"
 SESSION = bytes.fromhex("7f3a91c4d2085be6")
 TIME = bytes.fromhex("6553f2a1")
-FIRST, EARLY = bytes.fromhex("00000001"), bytes.fromhex("0f000001")
+FIRST, EARLY, OTHER = (bytes.fromhex(f"{start}0001") for start in ("0000", "0f00", "0a01"))
 NOTHING = bytes(5)
 
 
@@ -28,7 +28,8 @@ def tls_auth(size: int) -> bytes:
 
 def tls_crypt(opcode: bytes, packet_id: bytes, key: int = 0) -> bytes:
     """Make a reset with --tls-crypt, or with --tls-crypt-v2 and a wrapped key of that size."""
-    return framed(opcode + SESSION + packet_id + TIME + random(32 + 5 + key))
+    wrapped = random(key)[2:] + key.to_bytes(2, "big") if key else b""
+    return framed(opcode + SESSION + packet_id + TIME + random(32 + 5) + wrapped)
 
 
 # Resets made by hand as OpenVPN 2.6's write_control_auth and tls_crypt_wrap put them together: plain; --tls-auth with SHA1, SHA256
@@ -98,6 +99,12 @@ DATAGRAMS = (
         "08c18618fb292e3293d895dfe3d8"
     )
     + WRAPPED_KEY,
+    # From nDPI's tests/cfgs/default/pcap/openvpn-tlscrypt.pcap, with another wrapped key.
+    bytes.fromhex(
+        "50aae06512392a3d710a010001625a9e9785ead7700d5d18dac8f1eb9b317b46a2fc3519cab585d1"
+        "34a9251798df506f18831d1778e9"
+    )
+    + WRAPPED_KEY,
 )
 # With encryption the packet's ID decides, else the end of the packet.
 DECIDED_AT = (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15)
@@ -110,6 +117,8 @@ MATCHED = (
     # A wrapped key has 290 to 1024 bytes.
     *((tls_crypt(V3, EARLY, size), 15) for size in (290, 1024)),
     (tls_crypt(V3, bytes.fromhex("0f000000"), 290), 15),
+    # Its length at the end tells it where the ID begins with other numbers.
+    *((packet, len(packet)) for packet in (tls_crypt(V3, OTHER, 290), tls_crypt(V3, OTHER, 1024))),
 )
 REFUSED = (
     # A wrapped key has 290 to 1024 bytes.
@@ -126,7 +135,13 @@ REFUSED = (
     (framed(V2 + SESSION + b"\x01\0\0\0\0"), 12),
     (framed(V2 + SESSION + b"\0\0\0\0\x01"), 16),
     (tls_crypt(V3, b"\0\0\0\0", 290), 15),
-    (tls_crypt(V3, b"\x0e\0\0\0", 290), 12),
+    (tls_crypt(V3, OTHER[:3] + b"\2", 290), 15),
+    (tls_crypt(V3, OTHER, 290)[:-1] + b"\0", 2 + 54 + 290),
+    # The counts of DNS are where the session has its random number.
+    *(
+        (framed(V2 + bytes.fromhex(counts) + FIRST + TIME + random(32 + 5)), 11)
+        for counts in ("c50000 0001 0000 00", "c52400 0001 0001 00")
+    ),
     (framed(V2 + SESSION + random(20) + b"\0\0\0\2" + TIME + NOTHING), 35),
     (framed(V2 + SESSION + random(32) + FIRST + TIME + b"\0\0\0\0\1"), 56),
     # Others that begin with a length of two bytes, or with a zero, are a no.
@@ -137,7 +152,7 @@ REFUSED = (
             (
                 "002a 3812 0100 0001 0000 0000 0000"
                 + b"\x03www\x10example-testing1\x03com\0".hex(),
-                32,
+                11,
             ),
             ("00010000 2112a442", 2),
             ("00000008 04d2162f", 2),
@@ -155,6 +170,7 @@ REFUSED_DATAGRAMS = (
     *(b"\x39" + one[1:] for one in DATAGRAMS),
     V2 + bytes(8) + NOTHING,
     V3 + SESSION + EARLY + TIME + random(32 + 5 + 1025),
+    DATAGRAMS[4][:-1] + b"\0",
     b"\x48\0\0\1" + random(60),  # data
 )
 
@@ -168,6 +184,6 @@ class DatagramTests(SynchronousTestCase):
             for packet in (
                 V2 + SESSION + packet_id + TIME + random(32 + 5),
                 V2 + SESSION + random(20) + packet_id + TIME + NOTHING,
-                V3 + SESSION + b"\x0f" + packet_id[1:] + TIME + random(32 + 5 + 299),
+                tls_crypt(V3, b"\x0f" + packet_id[1:], key=299)[2:],
             ):
                 self.assertIs(verdict_of(packet), verdict, (number, packet))

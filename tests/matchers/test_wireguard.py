@@ -48,6 +48,8 @@ MATCHED_DATAGRAMS = (
 REFUSED_DATAGRAMS = (
     DATAGRAMS[0][:-1], DATAGRAMS[0] + b"\0", b"\0" + DATAGRAMS[0][1:], b"\5" + DATAGRAMS[0][1:],
     reserved(DATAGRAMS[0]), DATA + b"\0", DATA[:16], DATA[:14] + b"\1" + DATA[15:], b"\1",
+    # Queries of DNS begin so, and may have any length.
+    *(one[:4] + b"\0\1\0\0" + one[8:] for one in (DATAGRAMS[0], RESPONSE, COOKIE, DATA)),
 )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ _CLASSES = frozenset({1, 3, 4, 254, 255})
 _AXFR = 252
 _OF_WINDOWS = b"MS"
 """What Windows' DNS servers put behind the question when they ask for a zone; undocumented."""
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_ESCAPED = re.compile(r"[\x00-\x1f.\\\x7f]")
 _PLAIN_NAME = re.compile(rb"[!-\[\]-~]*")
 _COMPRESSED = 0xC0
 _MOST_RECORDS = 256
@@ -87,8 +87,6 @@ class _DnsMessage:
             size = cursor.number(1, 0, min(_LONGEST_LABEL, max(free, 0)))
             if not size:
                 break
-            if _CONTROL.search(cursor.data, cursor.at, cursor.at + size):
-                raise MalformedError
             labels.append(_presented(cursor.take(size)))
             self.name = ".".join(labels)
         left = room - (cursor.at - start)
@@ -200,8 +198,6 @@ def _name_in(data: bytes) -> tuple[str, int]:
     name = b".".join(labels)
     if _PLAIN_NAME.fullmatch(name) and name.count(b".") < max(1, len(labels)):
         return name.decode("ascii"), at + 1
-    if _CONTROL.search(name):
-        raise MalformedError
     return ".".join(map(_presented, labels)), at + 1
 
 
@@ -298,4 +294,4 @@ def _read_header(cursor: Cursor, length: int) -> int:
 
 def _presented(label: bytes) -> str:
     # As in a zone file (RFC 1035, section 5.1), so that a dot in a label parts no labels.
-    return label.decode("latin-1").replace("\\", "\\092").replace(".", "\\046")
+    return _ESCAPED.sub(lambda found: f"\\{ord(found[0]):03}", label.decode("latin-1"))

@@ -21,6 +21,8 @@ _COUNTER_IS_SMALL = slice(14, 16)
 _MACS = 2 * 16
 _KEY_SIZE = 32
 _RESERVED_SIZE = 3
+_COUNTS_OF_DNS = b"\0\1\0\0"
+"""The counts in a query, where a peer has its index, a random number: a query may have any ID and length."""
 
 
 @attrs.frozen
@@ -33,7 +35,7 @@ class _WireguardPredicate:
     def __call__(self, peeked: Peeked, /) -> Verdict:
         data = peeked.data
         kind = _kind(data)
-        if not kind or data[1:4] != self.reserved:
+        if not kind or data[1:4] != self.reserved or data[4:8] == _COUNTS_OF_DNS:
             return Verdict.NO
         if self.labels and not (kind in {_INITIATION, _RESPONSE} and self._is_for(data)):
             return Verdict.NO
