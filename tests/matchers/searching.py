@@ -5,9 +5,11 @@
 writes `txmux/detection/overlaps.py`, by which ``txmux check`` warns. It takes a minute or two: a test of `script/test --all`
 does the same and compares.
 
-Matchers are only asked, so the search knows nothing of protocols. Two of them are asked about the same bytes, one byte more
-each time, of those that both allow: any byte at first, later bytes of samples and others that often matter. Then their
-samples finish what has begun so. As a datagram is whole, datagrams of one protocol are put together with those of the other.
+Matchers are only asked, so the search knows nothing of protocols. A sample of one and a sample of another are brought
+together byte by byte: each byte takes the other's value, or one of those at which fields end, where its matcher still takes
+the whole. So IDs, times and flags come to any value, and lengths, which a datagram of both has to share, are changed before.
+Besides, two matchers for streams are asked about the same bytes, one byte more each time, of those that both allow: any byte
+at first, later bytes of samples and others that often matter. Then their samples finish what has begun so.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ _KEPT = 48
 _LONGEST = 80
 _OFTEN = bytes((0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 32, 47, 48, 49, 58, 65, 97, 127, 128, 255))
 _CHANGED = 16
-_NEAR = 24
+_EXTREMES = (0, 1, 2, 3, 4, 5, 0x20, 0x7F, 0x80, 0xFF)
+_LONGEST_CHANGED = 64
+_LONGEST_DATAGRAM = 1500
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 
@@ -74,8 +78,13 @@ def streams() -> dict[str, Asked]:
 def flows() -> dict[str, Asked]:
     """Give the matchers for UDP, in the order of the reference."""
     matchers, samples = installed_matchers(), all_samples("DATAGRAMS")
+    more = all_samples("MATCHED_DATAGRAMS")
     return {
-        name: Asked(over_udp(matchers[name]), samples[name])
+        name: Asked(
+            over_udp(matchers[name]),
+            [data for data in (*samples[name], *more.get(name, ())) if isinstance(data, bytes)],
+            Transport.UDP,
+        )
         for name in order("Order over UDP")
         if name not in CONFIGURED and Transport.UDP in transports_of(matchers[name])
     }
@@ -87,22 +96,35 @@ class Asked:
     Args:
         predicate: What it made of no options.
         samples: First bytes, or first datagrams, of its clients.
+        transport: Which of the two.
     """
 
-    def __init__(self, predicate: Predicate, samples: Sequence[bytes]) -> None:
+    def __init__(
+        self, predicate: Predicate, samples: Sequence[bytes], transport: Transport = Transport.TCP
+    ) -> None:
         self.samples = samples
         self.first = getattr(predicate, "first_bytes", None) or frozenset(range(256))
         self._predicate = predicate
+        self._transport = transport
+        self._sized: dict[int, tuple[bytes, ...]] = {}
 
     def about(self, data: bytes) -> Verdict:
         """Ask about the first bytes of a stream."""
         return self._predicate(Peeked(data))
 
-    def takes(self, datagram: bytes) -> bool:
-        """Tell whether a first datagram is one of its own."""
-        if datagram[0] not in self.first:
+    def takes(self, data: bytes) -> bool:
+        """Tell whether it matches a stream, or a first datagram."""
+        if data[0] not in self.first:
             return False
-        return self._predicate(Datagrams((datagram,))) is _MATCH
+        peeked = Peeked(data) if self._transport is Transport.TCP else Datagrams((data,))
+        return self._predicate(peeked) is _MATCH
+
+    def of_size(self, size: int) -> tuple[bytes, ...]:
+        """Give its datagrams with this many bytes, made of samples."""
+        if size not in self._sized:
+            made = (_resized(self, sample, size) for sample in self.samples)
+            self._sized[size] = tuple(dict.fromkeys(data for data in made if data is not None))
+        return self._sized[size]
 
     def decides_at(self, data: bytes) -> int:
         """Find after how many of some bytes it has decided."""
@@ -182,10 +204,11 @@ def overlaps(kept: int = _KEPT, seeds: int = _SEEDS) -> dict[Pair, bytes]:
     """Find the pairs of matchers for TCP that both match some stream, in the order of the reference."""
     asked = streams()
     found: dict[Pair, bytes] = {}
-    for seed in range(seeds):
+    for seed in range(-1, seeds):
         for one, other in _pairs(asked):
             if (one, other) not in found:
-                data = overlap(asked[one], asked[other], kept, seed)
+                pair = asked[one], asked[other]
+                data = shared_stream(*pair) if seed < 0 else overlap(*pair, kept, seed)
                 if data is not None:
                     found[one, other] = data
     return {pair: found[pair] for pair in _pairs(asked) if pair in found}
@@ -194,27 +217,82 @@ def overlaps(kept: int = _KEPT, seeds: int = _SEEDS) -> dict[Pair, bytes]:
 def datagram_overlaps() -> dict[Pair, bytes]:
     """Find the pairs of matchers for UDP that both match some datagram, in the order of the reference."""
     asked = flows()
-    found = {}
-    for one, other in _pairs(asked):
-        firsts = asked[one].first & asked[other].first
-        mixed = (data for data in _mixed(asked[one], asked[other]) if data and data[0] in firsts)
-        both = (data for data in mixed if asked[one].takes(data) and asked[other].takes(data))
-        shortest = min(both, key=len, default=None) if firsts else None
-        if shortest is not None:
-            found[one, other] = shortest
-    return found
+    found = {pair: shared_datagram(asked[pair[0]], asked[pair[1]]) for pair in _pairs(asked)}
+    return {pair: data for pair, data in found.items() if data is not None}
 
 
-def _mixed(one: Asked, other: Asked) -> Iterator[bytes]:
-    """Put together a datagram of one with another of the other, in all ways that change its beginning."""
-    for first in one.samples:
-        for second in other.samples:
-            for left, right in ((first, second), (second, first)):
-                yield left
-                for end in range(1, min(len(left), _NEAR) + 1):
-                    for start in range(end):
-                        yield right[:start] + left[start:end] + right[end:]
-                    yield left[:end] + right[end:][: len(left) - end]
+def shared_datagram(one: Asked, other: Asked) -> bytes | None:
+    """Look for a datagram that two matchers both match, a short one first."""
+    samples = (*one.samples, *other.samples) if one.first & other.first else ()
+    for size in sorted({len(data) for data in samples if 0 < len(data) <= _LONGEST_DATAGRAM}):
+        for first in one.of_size(size):
+            for second in other.of_size(size):
+                found = _brought_together(one, other, first, second)
+                if found is not None:
+                    return found
+    return None
+
+
+def shared_stream(one: Asked, other: Asked) -> bytes | None:
+    """Look for a stream that two matchers both match, among what their samples can be."""
+    if not one.first & other.first:
+        return None
+    for first in (data[: one.decides_at(data)] for data in one.samples):
+        for second in (data[: other.decides_at(data)] for data in other.samples):
+            found = _brought_together(
+                one, other, first + second[len(first) :], second + first[len(second) :]
+            )
+            if found is not None:
+                return found
+    return None
+
+
+def _brought_together(one: Asked, other: Asked, first: bytes, second: bytes) -> bytes | None:
+    """Change two messages of the same size, each of which its matcher takes, until they are the same."""
+    mine, its = bytearray(first), bytearray(second)
+    for at, (was, other_was) in enumerate(zip(first, second, strict=True)):
+        for value in (other_was, was, *_EXTREMES):
+            mine[at] = its[at] = value
+            if (value == was or one.takes(bytes(mine))) and (
+                value == other_was or other.takes(bytes(its))
+            ):
+                break
+        else:
+            return None
+    return bytes(mine)
+
+
+def _resized(asked: Asked, data: bytes, size: int) -> bytes | None:
+    """Make a message longer or shorter, at its end or in fields that say how long they are."""
+    whole = data[:size].ljust(size, b"\0")
+    if len(data) == size or asked.takes(whole):
+        return whole
+    for at in range(_LONGEST_CHANGED):
+        changed = (
+            longer
+            for more in _steps(size - len(data))
+            for longer in _with_another_length(data, at, more)
+        )
+        data = next(filter(asked.takes, changed), data)
+        if len(data) == size:
+            return data
+    return None
+
+
+def _with_another_length(data: bytes, at: int, more: int) -> Iterator[bytes]:
+    """Give a message with so many more bytes, or less, behind a byte that counts them, or at the end."""
+    behind = data[at + 1 :]
+    if max(0, -more) < len(behind) and 0 <= data[at] + more <= 0xFF:
+        counted = data[:at] + bytes([data[at] + more])
+        yield counted + (behind[:1] * more + behind if more > 0 else behind[-more:])
+        yield counted + (behind + bytes(more) if more > 0 else behind[:more])
+
+
+def _steps(difference: int) -> Iterator[int]:
+    """Give a difference, and halves of it."""
+    while difference:
+        yield difference
+        difference = int(difference / 2)
 
 
 def _pairs(asked: Mapping[str, Asked]) -> Iterator[Pair]:

@@ -4,18 +4,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import over_udp
 from tests.matchers.searching import (
+    Asked,
     datagram_overlaps,
     flows,
     neighbours,
     overlap,
     overlaps,
+    shared_datagram,
     streams,
 )
 from tests.support.examples import scaled
 from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES, ambiguities_over
 from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
+from txmux.detection.registry import installed_matchers
 from txmux.interfaces import Transport, Verdict
+from txmux.wire import Cursor
+from txmux.wire.messages import Message
 
 _AGAIN = "python -m tests.matchers.searching writes the table again; see whether one of the two can be narrowed instead"
 _WAITS_FOR_MORE = {("grpc", "http2"), ("grpc", "http"), ("dicom", "mysqlx")}
@@ -84,6 +90,33 @@ class TableTests(SynchronousTestCase):
         shared = bytes.fromhex(OVERLAPS["http2", "http"])
         self.assertEqual(overlap(asked["http2"], asked["http"]), shared)
         self.assertIsNone(overlap(asked["rdp"], asked["rtmp"]))
+
+    def test_finds_datagrams(self) -> None:
+        """It finds queries by an ID, flags and a length that no sample has, and requests by a time."""
+
+        def read_initiation(cursor: Cursor) -> dict[str, str]:
+            cursor.literal(b"\1\0\0\0")
+            cursor.take(148 - 4)
+            cursor.end()
+            return {}
+
+        def read_call(cursor: Cursor) -> dict[str, str]:
+            cursor.take(4)
+            cursor.literal(b"\0\0\0\0\0\0\0\2")
+            cursor.number(4, 1, 0xFFFFFFFF)
+            cursor.take(8)
+            cursor.literal(bytes(16))
+            return {}
+
+        asked = flows()
+        for read, own, name, size in (
+            (read_initiation, "wireguard", "dns", 148),
+            (read_call, "sunrpc", "ntp", 48),
+        ):
+            wide = Asked(Message(read), asked[own].samples, Transport.UDP)
+            other = over_udp(installed_matchers()[name])
+            found = shared_datagram(wide, Asked(other, asked[name].samples[:3], Transport.UDP))
+            self.assertEqual(found and len(found), size)
 
 
 class HeldTests(SynchronousTestCase):
