@@ -15,6 +15,7 @@ MATCHED = (
     (b"\r\n*1\r\n$4\r\nPING\r\n", 10), (b"\r\n\r\n" + CLI, 12),
     # A key may be anything else.
     (b"GET https:x\n", 12), (b"get /key\n", 9), (b"SET sip/2 1\n", 12), (b"CLIENT KILL 1\r\n", 15),
+    (b"HELLO\r\n", 7), (b"hello 3 AUTH default x\r\n", 24),
     # A line has at most 1024 bytes.
     (b"GET " + b"a" * 1019 + b"\n", 1024),
 )  # fmt: skip
@@ -39,6 +40,8 @@ REFUSED = (
     # A client of DICT, as `curl dict://` is.
     (b"CLIENT libcurl 7.88.1\r\nDEFINE ! x\r\nQUIT\r\n", 10), (b"CLIENT LI\r\n", 10),
     (b"CLIENT\r\n", 7),
+    # As sslh's test of `anyprot` begins.
+    (b"hello anyprot this needs to be longer", 7),
     # A line has at most 1024 bytes.
     (b"GET " + b"a" * 1020 + b"\n", 1024),
 )  # fmt: skip

@@ -5,10 +5,10 @@ have no format to know them by: the approach is that of "How the Great Firewall 
 Encrypted Traffic" (USENIX Security 2023), which counts printable characters and set bits. Here five counts are taken
 after every byte: text characters (printable ASCII, tab, CR, LF), NULs, set bits, clear bits, and bytes that have been
 there before. One that random bytes exceed with a probability of at most 1 in 100,000 is a *no*, and so are four equal
-bytes in a row, 16 text characters in a row, and the handshakes of TLS, STUN, OpenVPN, Winbox and PROXY version 2,
-which have random numbers near their beginning.
+bytes in a row, 16 text characters in a row, a first line of text at its end (Finger, Gopher, LPD, what people type), and
+the handshakes of TLS, STUN, OpenVPN and Winbox, which have random numbers near their beginning.
 
-About 4 in 10,000 streams of random bytes are refused. Text, and messages with numbers and lengths, are refused within
+About 5 in 10,000 streams of random bytes are refused. Text, and messages with numbers and lengths, are refused within
 their first bytes. Other data without redundancy is not told from random bytes: compressed files, and protocols
 unknown here that begin with a key.
 
@@ -39,12 +39,13 @@ _TEXT = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
 # by their text, their NULs or their repetitions.
 _KNOWN = re.compile(
     rb"""
-      \x16\x03[\x00-\x04]                               # TLS (RFC 8446, section 5.1)
+      [\x14-\x17]\x03[\x00-\x04]                        # TLS (RFC 8446, section 5.1)
     | [\x80-\xff].\x01(?:\x00\x02|\x03[\x00-\x04])      # its hello in the form of SSL 2.0 (RFC 5246, appendix E.2)
     | [\x00-\x3f].{3}\x21\x12\xa4\x42                   # STUN (RFC 8489, section 5)
     | \x00[\x0e-\x7f][\x08\x38] | [\x01-\x05].\x50      # OpenVPN: length and opcode of the first packet
     | [\x20-\x80]\x06[!-~]+\x00                         # Winbox: length, handler, user name, public key
-    | \r\n\r\n\x00\r\nQUIT\n                            # PROXY protocol, version 2
+    | [\x01-\x05]?[\t -~]*\r\n | [\t -~]{5,}\n         # a line of text: one stream of random bytes in 14,000 has one
+    | [\x01-\x05][!-~]+\n                              # a command of LPD (RFC 1179, section 5): one in 22,000
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -52,7 +53,7 @@ _KNOWN_DATAGRAM = re.compile(
     rb"""
       [\x00-\x3f].{3}\x21\x12\xa4\x42                            # STUN
     | [\x80-\xff](?:\x00\x00\x00\x01|\x6b\x33\x43\xcf|\xff\x00\x00.)  # QUIC: its long header with version 1, 2 or a draft's
-    | \x50.{8}[\x00\x0f]\x00\x00                                 # OpenVPN with --tls-crypt-v2
+    | \x50.{10}\x00[\x00-\x08]                                   # OpenVPN with --tls-crypt-v2
     | [\x08\x38].{8}\x00{3}                                      # with --tls-crypt
     | [\x08\x38].{8}(?:.{16}){1,4}\x00{3}.{5}\x00{5}\Z            # with --tls-auth, in the sizes of all digests
     | [\x08\x38].{8}(?:.{20}|.{28}|.{36})\x00{3}.{5}\x00{5}\Z

@@ -4,7 +4,7 @@ That is an array of bulk strings, known by the header of the array and of its fi
 an inline command: a line of text of at most 1024 bytes that begins with the name of a command in any case. A line that
 begins as one of HTTP does (``GET /``), or has the name of such a protocol and a slash in it, is none, so that no web
 client goes to Redis, whatever version it has. ``CLIENT`` is followed by one of its own commands; in DICT
-(RFC 2229, section 3.6), it is followed by any text.
+(RFC 2229, section 3.6), it is followed by any text. ``HELLO`` is followed by a number, if by anything.
 """
 
 import re
@@ -98,6 +98,8 @@ def _inline(data: bytes) -> Verdict:
         word, space, _ = rest.partition(b" ")
         if word.upper() not in (_OF_CLIENT if space or line_ends else _BEGINNINGS_OF_CLIENT):
             return Verdict.NO
+    if word == b"HELLO" and not (rest or b"3")[:1].isdigit():
+        return Verdict.NO
     if newline:
         return Verdict.MATCH
     return Verdict.NO if len(data) == _LONGEST_LINE else Verdict.NEED_MORE

