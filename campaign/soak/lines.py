@@ -7,7 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-_HEAD = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^]]*\] (?:worker \d: )?(.*)$")
+_HEAD = re.compile(
+    r"^\d{4}-\d\d-\d\dT\S+ \[[^]]*\] (?:workers?(?: \d)?: )?(.*?)(?: \(repeated \d+ times? within a minute\))?$"
+)
 """A line of the log, as ``--log-format=text`` has it."""
 
 _CAUSES = {

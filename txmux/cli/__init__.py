@@ -18,6 +18,7 @@ from typing import Any
 from txmux import __version__
 from txmux.errors import MuxError
 from txmux.net.tls.deferred import import_reactor_without_tls
+from txmux.telemetry.journal import write_error
 
 COMMANDS = {
     "ban": "Ban an address or a network for a while.",
@@ -204,7 +205,7 @@ def _failed(error: MuxError) -> int:
     from txmux.rules.problems import RulesError  # noqa: PLC0415 - not every command needs it
 
     if isinstance(error, RulesError):
-        print(error, file=sys.stderr)
+        write_error(str(error))
         return os.EX_CONFIG
-    print(f"txmux: {error}", file=sys.stderr)
+    write_error(f"txmux: {error}")
     return 1

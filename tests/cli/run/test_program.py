@@ -1,5 +1,9 @@
 import io
+import os
 import re
+import socket
+import subprocess
+import sys
 from typing import Any
 
 from hypothesis import given
@@ -8,6 +12,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.folders import make_folder
 from txmux.cli.run import LEVELS
 from txmux.cli.run.program import TextLog, as_text
 
@@ -45,6 +50,51 @@ class LineTests(SynchronousTestCase):
     def test_no_message_can_forge_a_line(self, text: str, level: str) -> None:
         for line in as_text(event(text, level)).removesuffix("\n").split("\n"):
             self.assertRegex(line, rf"^2026-11-20T08:36:44\.087Z {level} ")
+
+
+class JournalTests(SynchronousTestCase):
+    """The journal is the socket at the standard error stream."""
+
+    def run_service(self, rules: str, *, is_named: bool = True) -> bytes:
+        path = make_folder(self) / "rules.ini"
+        path.write_text(rules)
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                state = os.fstat(theirs.fileno())
+                stream = f"{state.st_dev}:{state.st_ino if is_named else 0}"
+                command = [sys.executable, "-m", "txmux", "run", str(path)]
+                environment = {**os.environ, "JOURNAL_STREAM": stream}
+                end = theirs.fileno()
+                process = subprocess.Popen(command, stderr=end, env=environment)
+            with process:
+                self.addCleanup(process.kill)
+                written = b""
+                while data := ours.recv(2**16):
+                    written += data
+                    if b"serving with" in written:
+                        process.terminate()
+        return written
+
+    def test_priorities(self) -> None:
+        rules = (
+            "[listen a]\nendpoint = 127.0.0.1:0\n[route r]\nmatch = any\nbackend = 127.0.0.1:9\n"
+        )
+        for line in self.run_service(rules).splitlines():
+            found = re.match(rb"<(\d)>\S+Z (info|warn) ", line)
+            assert found is not None, line
+            self.assertEqual(found[1], {b"info": b"6", b"warn": b"4"}[found[2]])
+        for line in self.run_service(rules, is_named=False).splitlines():
+            self.assertRegex(line, rb"^2\d{3}-")
+
+    def test_rules_with_errors(self) -> None:
+        lines = self.run_service("[listen a]\nx = 1\ny = 1\n").splitlines()
+        self.assertEqual([line[:3] for line in lines], [b"<3>"] * 3)
+
+    def test_each_line(self) -> None:
+        file = io.StringIO()
+        TextLog(file, has_priorities=True)(event("a\nb", "critical"))
+        self.assertRegex(file.getvalue(), r"^<2>\S+ critical a\n<2>\S+ critical   b\n$")
 
 
 class LevelTests(SynchronousTestCase):

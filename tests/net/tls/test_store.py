@@ -281,6 +281,8 @@ class StoreTests(StoreCase):
         self.clock.advance(1)
         self.assertEqual(name_of(shown(store.context())), "b.example")
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
+        store.use_contexts(*store.prepare())  # as a reload does
+        self.assertEqual(self.logged(), [])
 
     def test_looked_at_again(self) -> None:
         """At once, so that what is reported of a process without clients is right."""

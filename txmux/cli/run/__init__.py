@@ -15,6 +15,7 @@ from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import Problem, RulesError, did_you_mean, nearest
 from txmux.rules.reading.context import REFUSALS
 from txmux.rules.reading.matching import MEANT, SERVER_FIRST
+from txmux.telemetry.journal import write_error
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
 """The names of the log levels, the least important first."""
@@ -124,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
             for problem in error.problems:
                 print(f"txmux: {_option_problem(problem, arguments)}", file=sys.stderr)
             return _USAGE
-        print(error if rules is None or text else _why_not(rules, error), file=sys.stderr)
+        write_error(str(error) if rules is None or text else _why_not(rules, error))
         if not text and arguments.file is None and not Path(path).exists():
             print(f"txmux: {_ADVICE}", file=sys.stderr)
         return status_of(error)

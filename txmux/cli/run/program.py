@@ -26,6 +26,7 @@ from txmux.processes.workers.starting import STARTER, modules_for, reactor_of_wo
 from txmux.rules.model import Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
+from txmux.telemetry.journal import is_journal, with_priority, write_error
 from txmux.telemetry.lines import ServiceLog
 from txmux.version import __version__
 
@@ -44,7 +45,7 @@ def read_rules(path: str | Path, data: bytes | None = None) -> Rules:
     name_passed_sockets(os.environ)
     matchers = installed_matchers()
     for problem in matchers.problems:
-        sys.stderr.write(f"warning: {problem}\n")
+        write_error(f"warning: {problem}", "warn")
     return read_by_helper() or load(path, matchers, data)
 
 
@@ -95,7 +96,7 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
     )
     # Events before the log is open are buffered for it. A service that cannot start prints only the reason.
     service.startService()
-    log = TextLog(ServiceLog(sys.stderr, reactor), level)
+    log = TextLog(ServiceLog(sys.stderr, reactor), level, has_priorities=is_journal(2))
     globalLogBeginner.beginLoggingTo([log])
     _log.info(
         "txmux {version}, process {pid}, rules {rules}",
@@ -158,11 +159,12 @@ class TextLog:
     """Writes events as text.
 
     Of a message of several lines, such as the errors of a reload, all but the first are indented. Twisted's own messages are left out,
-    except for warnings and worse, and at level debug.
+    except for warnings and worse, and at level debug. `has_priorities` is for systemd's journal.
     """
 
-    def __init__(self, file: _Writes, level: str = "info") -> None:
+    def __init__(self, file: _Writes, level: str = "info", *, has_priorities: bool = False) -> None:
         self._file = file
+        self._has_priorities = has_priorities
         self._least = LogLevel.levelWithName(level)
 
     def __call__(self, event: LogEvent) -> None:
@@ -171,7 +173,10 @@ class TextLog:
         if least is LogLevel.info and not event.get("log_namespace", "").startswith(_OWN):
             least = LogLevel.warn
         if event["log_level"] >= least:
-            self._file.write(as_text(event))
+            text = as_text(event)
+            if self._has_priorities:
+                text = with_priority(text, event["log_level"].name)
+            self._file.write(text)
 
 
 def as_text(event: LogEvent) -> str:

@@ -79,14 +79,15 @@ class CertificateStore:
 
     def use_contexts(self, contexts: Contexts, states: object) -> None:
         self._seen = states
-        self.trouble = ""
+        before, self.trouble = self.trouble, ""
         # With the same certificates, clients keep their sessions.
-        if contexts.content != self._contexts.content:
+        has_changed = contexts.content != self._contexts.content
+        if has_changed:
             self._contexts = contexts
-        self._log.info(
-            "[route {route}] terminate_tls: certificates reloaded",
-            route=self._route,
-        )
+        if has_changed or before:
+            self._log.info(
+                "[route {route}] terminate_tls: certificates reloaded", route=self._route
+            )
 
     def _read(self, states: object) -> None:
         self._seen = states

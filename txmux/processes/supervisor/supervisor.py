@@ -64,6 +64,7 @@ from txmux.serving.store import PreparedSockets
 from txmux.tcp.io_runtime import IORuntime
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.counters import OWN
+from txmux.telemetry.folding import FoldedLog
 from txmux.telemetry.formatting import counted
 
 _STARTING = 60.0
@@ -121,6 +122,7 @@ class Supervisor:
         self._files = Helper(rules.path, is_privileged=False)
         self.counters = counters = resources.counters
         self.starter = starter
+        self.folded_log = FoldedLog(reactor.seconds)
         self._published_places = dict(counters.layout.places)
         self.pool = pool = WorkerPool(self._worker, reactor, self._tick)
         self.transfers = WorkerTransfers(pool, sockets, accepting=accepting)
@@ -408,6 +410,7 @@ class Supervisor:
 
     def _tick(self) -> None:
         self.starter.ping()
+        self.folded_log.report()
         self._privilege.problems()
         if self.transfers.accepting and not self.is_changing:
             self._listen_on_new(self._sockets.revive())
@@ -641,6 +644,7 @@ class Supervisor:
         await gatherResults([stopped, *(worker.stop(longest_wait) for worker in workers)])
         if deadline.active():
             deadline.cancel()
+        self.folded_log.finish()
 
     def _kill_all(self, workers: Sequence[Worker]) -> None:
         for worker in workers:

@@ -14,7 +14,7 @@ import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.control.overrides import ServiceState
@@ -25,6 +25,7 @@ from txmux.processes.forking import how_ended
 from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.starting import BackOff, Starter
 from txmux.telemetry.counting.counters import OWN, Counters
+from txmux.telemetry.folding import FoldedLog
 
 _MOST_SILENT = 10
 """Seconds without an answer after which a worker that serves is replaced."""
@@ -38,7 +39,6 @@ _AGAIN = 0.5
 """Seconds until a retiring worker is asked again whether it can end."""
 
 _access = Logger(namespace="txmux.access")
-_LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 
 
 def _closed(result: Any, end: ExitStack) -> Any:
@@ -50,6 +50,7 @@ class _Supervisor(Protocol):
     """What a worker needs of its supervisor."""
 
     counters: Counters
+    folded_log: FoldedLog
     starter: Starter
     version: int
     is_changing: bool
@@ -360,7 +361,7 @@ class Worker:
     def handlers(self) -> dict[Message, Callable[..., object]]:
         """The handlers for its channel."""
         return {
-            messages.LOG: self._logged,
+            messages.LOG: partial(self._supervisor.folded_log.write, self.number + 1),
             messages.ACCESS: lambda line: _access.info("{line}", line=line),
             messages.EVENT: self._happened,
             messages.BAD_ENDS: partial(self._supervisor.state.recent.add, self.number + 1),
@@ -376,11 +377,6 @@ class Worker:
     def _has_failed(self, failure: Failure) -> None:
         if not failure.check(GoneError):  # otherwise its exit status is reported
             self._problem = failure.getErrorMessage()
-
-    def _logged(self, level: str, text: str) -> None:
-        number = self.number + 1
-        named = _LEVELS.get(level, LogLevel.error)
-        self._log.emit(named, "worker {number}: {text}", number=number, text=text)
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
         """Send its events to a listener; ``None`` ends that."""

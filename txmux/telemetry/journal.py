@@ -1,0 +1,25 @@
+"""Priorities of lines for systemd's journal, which are the beginning of each (sd-daemon(3))."""
+
+import os
+import re
+import sys
+
+_PRIORITIES = {"debug": 7, "info": 6, "warn": 4, "error": 3, "critical": 2}
+
+
+def is_journal(descriptor: int) -> bool:
+    """Return whether a descriptor leads to the journal (systemd.exec(5), ``JOURNAL_STREAM``)."""
+    journal = os.environ.get("JOURNAL_STREAM")
+    if journal is None:
+        return False
+    state = os.fstat(descriptor)
+    return journal == f"{state.st_dev}:{state.st_ino}"
+
+
+def with_priority(text: str, level: str) -> str:
+    return re.sub(r"(?m)^(?=.)", f"<{_PRIORITIES[level]}>", text)
+
+
+def write_error(text: str, level: str = "error") -> None:
+    """Write lines to the standard error stream, before there is a log."""
+    sys.stderr.write(f"{with_priority(text, level) if is_journal(2) else text}\n")
