@@ -5,6 +5,8 @@ from txmux.rules.reading.parser import parse
 
 _SSLH = 'listen: ( { host: "127.0.0.1"; port: "https"; } );\npidfile: "/x";\n'
 _HAPROXY = "listen x\n    bind 127.0.0.1:443\n    server a 127.0.0.1:80\n"
+_SNIPROXY = "user x\nlisten 443 {\n}\ntable {\n    a.example 192.0.2.1\n}\n"
+_STUNNEL = "[s]\nAccept=127.0.0.1:443\nconnect = 80\ncert = /x.pem\n"
 _LOST = """
 frontend f
     bind 127.0.0.1:443
@@ -57,6 +59,8 @@ class ConvertTests(CommandTestCase):
     def test_format_by_content_and_then_by_name(self) -> None:
         self.assertEqual(self.convert("a", _SSLH)[0], 0)
         self.assertEqual(self.convert("sslh.cfg", _HAPROXY)[0], 0)
+        for text in (_SNIPROXY, _STUNNEL):
+            self.assertEqual(self.convert("haproxy.cfg", text)[0], 0)
         self.assertIn("is not a file that libconfig reads", self.convert("my-sslh.cfg", "x")[2])
         self.assertIn("comes before the first section", self.convert("haproxy.cfg", "x")[2])
         self.assertIn("no frontend or listen", self.convert("haproxy.cfg", "")[2])
@@ -82,7 +86,7 @@ class ConvertTests(CommandTestCase):
         self.assertIn("is not NAME=ADDRESS", err)
 
     def test_unknown_program_is_wrong_usage(self) -> None:
-        code, _, err = self.convert("a", _HAPROXY, "--from", "stunnel")
+        code, _, err = self.convert("a", _HAPROXY, "--from", "squid")
         self.assertEqual(code, 2)
         self.assertIn("usage: txmux convert", err)
 

@@ -90,6 +90,18 @@ _CONFIGURATIONS = {
     "ports that are none": _Growing(
         "sslh", '{ name: "ssh"; host: "10.0.0.1"; port: "70000"; },', _LISTEN, _TLS
     ),
+    "entries": _Growing(
+        "sniproxy", "a{}.example 10.0.0.1:1{}\n", "listen 443 {\n}\ntable {\n", "}\n"
+    ),
+    "names as servers": _Growing(
+        "sniproxy", "a{}.example *\n", "listen 443 {\n}\ntable {\n", "}\n"
+    ),
+    "services": _Growing("stunnel", "[s{}]\naccept = 1{}\nconnect = 2{}\ncert = /x.pem\n"),
+    "names of a service": _Growing(
+        "stunnel",
+        "[s{}]\nsni = s:a{}\nconnect = 2{}\n",
+        "cert = /x.pem\n[s]\naccept = 1\nconnect = 2\n",
+    ),
     "routers": _Growing(
         "traefik",
         "    r{}: {entryPoints: [web], rule: 'HostSNI(`a{}`)', service: s, tls: {}}\n",

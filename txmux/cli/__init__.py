@@ -28,7 +28,7 @@ COMMANDS = {
     "close": "End connections of a running service, by ID or by filters.",
     "completion": "Write the script that completes these commands in a shell.",
     "connections": "List the connections of a running service.",
-    "convert": "Write the configuration of sslh, HAProxy, nginx or Traefik as a rules file.",
+    "convert": "Write the configuration of another program as a rules file.",
     "drain": "Stop sending new clients to a backend's servers, or to one of them.",
     "explain": "Show what each route says about a client's first bytes, at which byte, and which route wins.",
     "fmt": "Format rules files; their comments and meaning stay.",

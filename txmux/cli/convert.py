@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="program",
-        choices=("sslh", "haproxy", "nginx", "traefik"),
+        choices=("sslh", "haproxy", "nginx", "sniproxy", "stunnel", "traefik"),
         help="the program whose configuration it is; by default it is guessed",
     )
     parser.add_argument(

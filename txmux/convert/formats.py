@@ -4,19 +4,21 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import Literal
+from typing import Literal, get_args
 
 import attrs
 
 from txmux.convert.haproxy.converter import convert_haproxy
 from txmux.convert.nginx.converter import convert_nginx
+from txmux.convert.sniproxy import convert_sniproxy
 from txmux.convert.sslh.converter import Machine, convert_arguments, convert_sslh
+from txmux.convert.stunnel import convert_stunnel
 from txmux.convert.traefik.converter import convert_traefik
 from txmux.convert.writer import ConvertError, Draft
 from txmux.interfaces import IProtocolMatcher
 
-Program = Literal["sslh", "haproxy", "nginx", "traefik"]
-PROGRAMS: tuple[Program, ...] = ("sslh", "haproxy", "nginx", "traefik")
+Program = Literal["sslh", "haproxy", "nginx", "sniproxy", "stunnel", "traefik"]
+PROGRAMS: tuple[Program, ...] = get_args(Program)
 
 _LOOKS: Mapping[Program, re.Pattern[bytes]] = {
     "sslh": re.compile(
@@ -29,6 +31,8 @@ _LOOKS: Mapping[Program, re.Pattern[bytes]] = {
         rb"^[^#\n]*(?<!\S)(events|http|server|stream|(geo|map|split_clients|upstream)\s[^;{}]*)\s*\{",
         re.MULTILINE,
     ),
+    "sniproxy": re.compile(rb"^[ \t]*listen(er)?[ \t][^;{}\n]*\{", re.MULTILINE),
+    "stunnel": re.compile(rb"^[ \t]*(accept|connect)[ \t]*=", re.MULTILINE | re.IGNORECASE),
     "traefik": re.compile(
         rb"^(entryPoints|tcp|udp)\s*:|^\s*\[+\s*(entryPoints|tcp|udp)\b", re.MULTILINE
     ),
@@ -99,6 +103,10 @@ def convert(
             convert_haproxy(data, draft)
         elif chosen == "nginx":
             convert_nginx(data, draft)
+        elif chosen == "sniproxy":
+            convert_sniproxy(data, draft)
+        elif chosen == "stunnel":
+            convert_stunnel(data, draft)
         else:
             convert_traefik(data, draft, entry_points or {})
     except ConvertError as error:
@@ -150,5 +158,5 @@ def _guess(data: bytes, path: str) -> Program:
             return program
     choices = " or ".join(f"--from {program}" for program in PROGRAMS)
     raise ConvertError(
-        f"{path}: neither an sslh.cfg, an haproxy.cfg, an nginx.conf nor a file of Traefik; name the format by {choices}"
+        f"{path}: not a file of a program that is known here; name the format by {choices}"
     )

@@ -71,3 +71,16 @@ def texts_of(networks: Iterable[Networks] | None) -> list[str]:
     found = [n for n in networks or () if not isinstance(n, str)]
     found.sort(key=lambda n: (n.version, n.network_address, n.prefixlen))
     return [str(n.network_address if n.prefixlen == n.max_prefixlen else n) for n in found]
+
+
+def add_destinations(
+    section: DraftSection, program: str, place: str, line: int, names: str = "*"
+) -> None:
+    """Let clients choose the name in the place of a server, as they may in another program."""
+    section.add("allow_names", names, line)
+    section.add("allow_networks", "public, 0.0.0.0/0, ::/0", line)
+    message = (
+        f"{place}: clients choose where they go, as in {program}; name the names that are meant in "
+        "allow_names, and remove allow_networks unless they lead to private addresses"
+    )
+    section.look(line, message)

@@ -5,7 +5,7 @@ from fractions import Fraction
 from math import gcd, lcm
 from pathlib import PurePath
 
-from txmux.rules.model.networks import IPNetwork
+from txmux.rules.model.networks import IPNetwork, is_address
 
 COMMON_NAME = (
     "the name in a certificate without subjectAltName, its common name, is taken there, and by txmux it is not; "
@@ -50,3 +50,22 @@ def _cut(network: IPNetwork, hole: IPNetwork) -> Iterable[IPNetwork]:
     if network.prefixlen >= hole.prefixlen:
         return []
     return network.address_exclude(hole)  # type: ignore[arg-type] # of one version
+
+
+def split_address(text: str, *, has_port: bool = False) -> tuple[str, str]:
+    """Split an address into its host, without brackets, and its port, of which either may be empty.
+
+    Args:
+        text: The address, or the path of a UNIX socket, which is the host.
+        has_port: Whether there always is a port, also behind an IPv6 address without brackets.
+    """
+    host, colon, port = text.rpartition(":")
+    if text.startswith(("/", "unix:")) or not (has_port or (colon and not is_address(text))):
+        return (text.removeprefix("[").removesuffix("]"), "")
+    return host.removeprefix("[").removesuffix("]"), port
+
+
+def place(host: str, port: str) -> str:
+    """Write an address, or the path of a UNIX socket."""
+    path = host.removeprefix("unix:")
+    return f"unix:{path}" if path.startswith("/") else f"{bracketed(host)}:{port}"

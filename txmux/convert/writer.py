@@ -232,7 +232,7 @@ class Draft:
             looks = [
                 f"; {self.where(line)}: {message.removeprefix('LOOK: ')}"
                 for line, message in sorted(self._warnings)
-                if message.startswith("LOOK: endpoint = ")
+                if re.match(r"LOOK: (endpoint = |\[(?!listen ))", message)
             ]
             raise ConvertError(
                 f"{self.path}: nothing in it can be converted: there is no listener that txmux could have"

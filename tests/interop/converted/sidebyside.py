@@ -238,6 +238,37 @@ class NginxTestCase(SideBySideTestCase):
         child.wait_for("start worker process ")
 
 
+class SniproxyTestCase(SideBySideTestCase):
+    """sniproxy beside txmux; what either says of a client that it does not serve is ``refused``."""
+
+    program = "sniproxy"
+
+    def start_original(self, file: Path) -> None:
+        self.own(Child("sniproxy", "-f", "-c", file))
+        eventually(lambda: all(map(listens, self.ports[0].values())), "sniproxy listens")
+
+    def answers(self, expected: Sequence[Mapping[str, str]]) -> list[list[dict[str, str]]]:
+        return [
+            [
+                {client: _REFUSAL.sub("refused", text) for client, text in one.items()}
+                for one in each
+            ]
+            for each in super().answers(expected)
+        ]
+
+
+class StunnelTestCase(SideBySideTestCase):
+    program = "stunnel"
+
+    def whole(self, text: str) -> str:
+        return f"foreground = yes\nsyslog = no\npid =\n{text}"
+
+    def start_original(self, file: Path) -> None:
+        self.own(Child("stunnel", file)).wait_for("Configuration successful")
+        eventually(lambda: all(map(listens, self.ports[0].values())), "stunnel listens")
+
+
+_REFUSAL = re.compile("^(\x15\x03|HTTP/1.1 (403|503) ).*", re.DOTALL)
 _SPEAKING = threading.Lock()
 """One client at a time is between its connection and what it says first: if it had to wait for others there, it would be a silent one."""
 _OLD = "old"
@@ -265,7 +296,8 @@ def heard(client: str, port: int, *, source: str = "127.0.0.1") -> str:
 
     Args:
         client: ``hello [NAME] [alpn=A,B] [old]``, the first message of TLS and no more, of TLS 1.2 if it is old;
-            ``tls [NAME] [alpn=A,B] [cert=FILE] DATA``, TLS with `DATA` inside of it; or `DATA`: one of those above.
+            ``tls [NAME] [alpn=A,B] [cert=FILE] DATA``, TLS with `DATA` inside of it; ``get [HOST]``, a request of HTTP;
+            or `DATA`: one of those above.
         port: Where to connect on 127.0.0.1.
         source: The address that it comes from.
     """
@@ -290,6 +322,8 @@ def heard(client: str, port: int, *, source: str = "127.0.0.1") -> str:
 def first_bytes(client: str) -> bytes:
     """Give what a client without TLS of its own says first; see `heard`."""
     kind, *words = client.split()
+    if kind == "get":
+        return f"GET / HTTP/1.1\r\n{''.join(f'Host: {name}' for name in words)}\r\n\r\n".encode()
     return _hello(words) if kind == "hello" else _DATA[kind]
 
 

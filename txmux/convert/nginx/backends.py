@@ -12,7 +12,7 @@ from txmux.convert.nginx.upstreams import (
 )
 from txmux.convert.nginx.values import DirectiveScope, Value, Variable, duration, plain, shown
 from txmux.convert.nginx.variables import NAMES_OF_TLS, Variables
-from txmux.convert.routes import CLOSE
+from txmux.convert.routes import CLOSE, add_destinations
 from txmux.convert.terms import InexpressibleError
 from txmux.convert.values import COMMON_NAME, is_public
 from txmux.convert.writer import Draft, DraftSection
@@ -77,7 +77,7 @@ class Backends:
             section = self._made[key] = self._draft.section("backend", group.name, group.line)
             self._fill(section, group, scope, named=named, is_udp=is_udp)
             if text is None and not split:
-                _add_destinations(section, group)
+                add_destinations(section, "nginx", group.members[0].place, group.line)
         return self._made[key].name
 
     def _group(self, text: str, line: int) -> UpstreamGroup:
@@ -258,16 +258,6 @@ def _with_placeholder(value: Value) -> str:
     if "$" in found:
         raise InexpressibleError(f"{shown(value)} is put together for each client")
     return found
-
-
-def _add_destinations(section: DraftSection, group: UpstreamGroup) -> None:
-    section.add("allow_names", "*", group.line)
-    section.add("allow_networks", "public, 0.0.0.0/0, ::/0", group.line)
-    message = (
-        f"{group.members[0].place}: clients choose where they go, as in nginx; name the names that are meant in "
-        "allow_names, and remove allow_networks unless they lead to private addresses"
-    )
-    section.look(group.line, message)
 
 
 def _has_name(group: UpstreamGroup) -> bool:

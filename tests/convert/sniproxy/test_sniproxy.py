@@ -1,0 +1,133 @@
+"""Tests of the conversion of a ``sniproxy.conf``; what it does with clients is proved beside sniproxy itself."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import attempt, converted, looks, rules_of
+from txmux.convert.formats import Conversion
+from txmux.convert.writer import ConvertError
+from txmux.rules.model import Backend
+
+_PIECES = (
+    *("listener 443 {", "listen 1.2.3.4 80 {\n", "}", "\n", "table {", "table t {", "proto http\n"),
+    *("fallback 1.2.3.4:5\n", "source client\n", "a.example *:1 2\n", ".* *\n", "\\\\.b\\.c [::1]"),
+    *('"', "#", ";", "resolver {", "nameserver ::1\n", "user x\n", "^(a|$ 1.1.1.1\n", "("),
+)
+
+
+def _sniproxy(text: str) -> Conversion:
+    return converted(text, "sniproxy")
+
+
+def _backend(entry: str, more: str = "") -> Backend:
+    found = _sniproxy(f"listener 1.2.3.4:443 {{\n{more}\n}}\ntable {{\n{entry}\n}}\n")
+    (backend,) = rules_of(found).backends.values()
+    return backend
+
+
+class SniproxyTests(SynchronousTestCase):
+    def test_addresses_to_listen_on(self) -> None:
+        for text, endpoint in (
+            ("80", ":80"),
+            ("[::]:80", ":80"),
+            ("[::]:80 { ipv6_v6only yes;", "[::]:80"),
+            ("0.0.0.0 80", "0.0.0.0:80"),
+            ("192.0.2.1:8080", "192.0.2.1:8080"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+            ("192.0.2.1 { proto http;", "192.0.2.1:80"),
+            ("::1 { proto tls;", "[::1]:443"),
+            ("unix:/run/s.sock", "unix:/run/s.sock"),
+        ):
+            block = "" if "{" in text else "{"
+            found = _sniproxy(f"listener {text} {block}\n}}\ntable {{\na 192.0.2.7:9\n}}\n")
+            self.assertEqual(rules_of(found).listeners[0].endpoints, (endpoint,), text)
+
+    def test_ipv6_alone_where_ipv4_has_a_listener(self) -> None:
+        found = _sniproxy("listen 0.0.0.0:80 {\n}\nlisten [::]:80 {\n}\ntable {\na 1.2.3.4:9\n}\n")
+        endpoints = [listener.endpoints[0] for listener in rules_of(found).listeners]
+        self.assertEqual(endpoints, ["0.0.0.0:80", "[::]:80"])
+
+    def test_addresses_of_servers(self) -> None:
+        for text, place in (
+            ("192.0.2.1", "192.0.2.1:443"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+            ("192.0.2.1 80", "192.0.2.1:80"),
+            ("2001:db8::1", "[2001:db8::1]:443"),
+            ("[2001:db8::1]:8443", "[2001:db8::1]:8443"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+            ("*", "{sni}:443"),
+            ("*:8443", "{sni}:8443"),
+        ):
+            backend = _backend(f"a {text} proxy_protocol")
+            self.assertEqual(backend.servers[0].text, place)
+            self.assertEqual(backend.proxy_protocol, "v1")
+        self.assertEqual(_backend("a web.example").balance, "first")
+
+    def test_source(self) -> None:
+        for text, source in (("Client", "client"), ("192.0.2.9", "192.0.2.9")):
+            found = _sniproxy(f"listen 443 {{\nsource {text}\n}}\ntable {{\na 192.0.2.1\n}}\n")
+            self.assertIn(f"source = {source}\n", found.text)
+        found = _sniproxy("listen 443 {\nsource 192.0.2.9:1\n}\ntable {\na 192.0.2.1\n}\n")
+        self.assertIn("its port is left out", looks(found)[0])
+
+    def test_process_and_logs(self) -> None:
+        found = _sniproxy(
+            """\
+            user daemon; group adm
+            pidfile "/run/x"
+            error_log { syslog daemon; priority notice }
+            access_log {
+                filename /var/log/x
+            }
+            resolver { nameserver 192.0.2.53; nameserver ::1 }
+            l 443 {
+                bad_requests log
+                reuseport off
+            }
+            table { # nothing
+                a 192.0.2.1
+            }
+            """
+        )
+        for line in ("user = daemon\n", "group = adm\n", "resolvers = 192.0.2.53\n    ::1\n"):
+            self.assertIn(line, found.text)
+        self.assertEqual(looks(found), [])
+        for name in ("pidfile", "error_log", "access_log", "bad_requests"):
+            self.assertEqual(sum(f"{name}" in warning for warning in found.warnings), 1, name)
+
+    def test_what_is_to_be_looked_at(self) -> None:
+        for top, inside, entry, said in (
+            ("resolver { mode ipv6_first }", "", "", "asks for IPv4 and IPv6"),
+            ("resolver { search example.net }", "", "", "asks for IPv4 and IPv6"),
+            ("", "table x", "", "there is no table 'x'"),
+            ("", "timeout 5", "", "sniproxy has no such directive"),
+            ("chroot /x", "", "", "sniproxy has no such directive"),
+            ("", "", "x", "it has no address"),
+            ("", "", "(?<x 192.0.2.1", "is not a regular expression here"),
+            ("", "", "a(?=b) 192.0.2.1", "is left out"),
+            ("", "", ".* *", "clients choose where they go, as in sniproxy"),
+        ):
+            found = _sniproxy(
+                f"{top}\nlisten 443 {{\n{inside}\n}}\ntable {{\n{entry}\nb 1.2.3.4\n}}\n"
+            )
+            self.assertIn(said, looks(found)[0])
+
+    def test_names_that_lead_to_one_place_share_it(self) -> None:
+        found = _sniproxy("listen 443 {\n}\ntable {\n^a$ *\n^b$ *\n\\\\.c$ *\n^b$ *\n}\n")
+        self.assertEqual(len(looks(found)), 1)
+        self.assertIn("allow_names = a\n    b\n    *.c\n", found.text)
+
+    def test_errors(self) -> None:
+        for text, said in (
+            ("table {\n}\n", "there is no listener in it"),
+            ("listener 443 {\n}\n}\n", "x.cfg:3: '}' is not expected there"),
+            ("listener 443\n{\n}\n", "x.cfg:2: '{' is not expected there"),
+            ('listener 443 {\nproto "tls\n}\n', "x.cfg:2: a quote or a backslash is left open"),
+            ("a { " * 9, "'{' is not expected there"),
+        ):
+            self.assertIn(said, str(self.assertRaises(ConvertError, _sniproxy, text)))
+
+    @given(st.lists(st.sampled_from(_PIECES)).map(" ".join))
+    def test_anything_becomes_rules_or_an_error(self, text: str) -> None:
+        attempt(text, "sniproxy")

@@ -1,0 +1,195 @@
+"""Tests of the conversion of a ``stunnel.conf``; what it does with clients is proved beside stunnel itself."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import attempt, converted, looks, rules_of
+from tests.support.folders import make_folder
+from txmux.convert.formats import Conversion
+from txmux.convert.writer import ConvertError
+
+_PIECES = (
+    *("[a]", "[b]", "accept = 1", "accept = :::2", "connect = 3", "connect = a.example:4"),
+    *("client = yes", "cert = /x.pem", "sni = a:*.example", "sni =", "verify = 3", "verify = x"),
+    *(
+        "protocol = connect",
+        "protocol = pgsql",
+        "protocolHost = b:5",
+        "redirect = 6",
+        "CApath = /x",
+    ),
+    *("checkHost = é", "include = x\0", "failover = rr", "TIMEOUTclose =", "= x", "x", "exec = /x"),
+)
+
+
+def _stunnel(text: str) -> Conversion:
+    return converted(text, "stunnel")
+
+
+def _service(more: str, *, client: bool = False) -> Conversion:
+    mode = "client = yes" if client else "cert = /x.pem"
+    return _stunnel(f"[s]\naccept = 192.0.2.1:1\n{mode}\n{more}\n")
+
+
+class ServiceTests(SynchronousTestCase):
+    def test_addresses_to_listen_on(self) -> None:
+        for text, endpoint in (
+            ("993", "0.0.0.0:993"),
+            (":::993", ":993"),
+            ("::1:993", "[::1]:993"),
+            ("192.0.2.1:993", "192.0.2.1:993"),
+            ("/run/s.sock", "unix:/run/s.sock"),
+        ):
+            found = _stunnel(f"[s]\naccept={text}\nconnect=143\ncert=/x.pem\n")
+            self.assertEqual(rules_of(found).listeners[0].endpoints, (endpoint,))
+
+    def test_servers(self) -> None:
+        for lines, written in (
+            (
+                ("143",),
+                ("server = localhost:143\n", "connect_timeout = 10s\nidle_timeout = 43200s\n"),
+            ),
+            (("192.0.2.1:1", "b:2"), ("server = 192.0.2.1:1\n    b:2\nbalance = first\n",)),
+            (("b:2",), ("server = b:2\nbalance = first\n",)),
+            (tuple(map(str, range(1, 6))), ("balance = first\nretries = 4\n",)),
+            (("/run/s.sock",), ("server = unix:/run/s.sock\nconnect",)),
+        ):
+            found = _service("\n".join(f"connect = {line}" for line in lines))
+            for text in written:
+                self.assertIn(text, found.text)
+            self.assertEqual(looks(found), [])
+
+    def test_options_and_their_keys(self) -> None:
+        for option, key in (
+            ("TIMEOUTconnect = 3", "connect_timeout = 3s"),
+            ("TIMEOUTidle = 60", "idle_timeout = 60s"),
+            ("TIMEOUTclose = 0", "half_close_timeout = 1s"),
+            ("TIMEOUTbusy = 20", "detect_timeout = 20s"),
+            ("reset = no", "default = close"),
+            ("protocol = PROXY", "proxy_protocol = v1"),
+            ("local = 192.0.2.7", "source = 192.0.2.7"),
+            ("transparent = source", "source = client"),
+            ("key = /k.pem", "terminate_tls = /x.pem\n    /k.pem"),
+            ("sslVersion = TLSv1.3", "tls_minimum = 1.3"),
+            ("verifyChain = yes\nCAfile = /c.pem\nCRLfile = /r.pem", "tls_client_crl = /r.pem"),
+            ("verify = 2\nCAfile = /c.pem\ncheckIP = ::1", "allow_client = san=ip:::1"),
+            ("verify = 2\nCAfile = /c\ncheckEmail = a@b.c", "allow_client = san=email:a@b.c"),
+        ):
+            found = _service(f"connect = 192.0.2.2:2\n{option}")
+            self.assertIn(f"{key}\n", found.text)
+            self.assertEqual(looks(found), [], option)
+
+    def test_options_that_change_nothing_or_only_the_log(self) -> None:
+        for option, said in (
+            ("ciphers = HIGH", "fixed settings of TLS"),
+            ("sessionCacheSize = 9", "fixed settings of TLS"),
+            ("sslVersionMax = TLSv1.2", "TLS 1.3 is spoken, too"),
+            ("options = NO_TLSv1.3", "TLS 1.3 is spoken, too"),
+            ("socket = l:SO_LINGER=1:60", "keepalive of [listen]"),
+            ("chroot = /x", "Run as a service"),
+            ("debug = 7", "Run as a service"),
+            ("options = NO_SSLv2", ""),
+            ("socket = r:TCP_NODELAY=1", ""),
+            ("delay = yes", ""),
+            ("libwrap = no", ""),
+            ("CAfile = /c.pem", ""),
+        ):
+            found = _service(f"connect = 192.0.2.2:2\n{option}")
+            self.assertEqual(looks(found), [], option)
+            self.assertEqual([said in warning for warning in found.warnings], [True] * bool(said))
+
+    def test_what_is_to_be_looked_at(self) -> None:
+        for option in (
+            *("libwrap = yes", "ident = x", "OCSP = http://x/", "PSKsecrets = /x", "x = y"),
+            *("engineId = x", "socket = a:SO_BINDTODEVICE=lo", "options = NO_TLSv1.2"),
+            *("sslVersion = TLSv1", "options = -NO_SSLv3", "CAengine = x"),
+        ):
+            name, _, value = option.partition(" = ")
+            (look,) = looks(_service(f"connect = 192.0.2.2:2\n{option}"))
+            self.assertEqual(look, f"line 5: {name} {value}: has no counterpart")
+        for options, said in (
+            ("verify = 1\nCAfile = /c", "takes a certificate that is not valid for none"),
+            ("verifyPeer = yes\nCAfile = /c", "also for those that they issued"),
+            ("verifyChain = yes\nCApath = /c", "is a folder"),
+            ("requireCert = yes", "asks for no certificate that it does not verify"),
+            ("connect = 3\nfailover = rr", "keeps resumed sessions at one server"),
+        ):
+            self.assertIn(said, looks(_service(f"connect = 192.0.2.2:2\n{options}"))[0])
+
+    def test_services_that_are_left_out(self) -> None:
+        for options, said in (
+            ("exec = /bin/x", "txmux starts no programs"),
+            ("connect = 1\ntransparent = destination", "an address that it has replaced"),
+            ("connect = 1\nprotocol = imap", "protocol = imap has no counterpart"),
+            ("connect = 1\ncert = pkcs11:token=x", "no cert in a PEM file"),
+            ("connect = 1\ncert = x.p12", "no cert in a PEM file"),
+            ("connect = 1\nverify = 2", "it has no CAfile"),
+            ("connect = 1\nclient = yes\nprotocol = smtp", "protocol = smtp has no counterpart"),
+        ):
+            text = f"[s]\ncert = /x.pem\naccept = 1\n{options}\n"
+            self.assertIn(said, str(self.assertRaises(ConvertError, _stunnel, text)))
+            found = _stunnel(f"{text}[t]\naccept = 2\nconnect = 3\ncert = /x.pem\n")
+            self.assertIn("line 1: [s] is left out: ", looks(found)[0])
+        inetd = self.assertRaises(ConvertError, _stunnel, "cert = /x.pem\nconnect = 1\n")
+        self.assertIn("there is no [service] in it, so inetd listens for it", str(inetd))
+
+    def test_patterns_of_names(self) -> None:
+        for pattern, option in (
+            ("a.example", "a.example"),
+            ("*.a.example", "*.a.example"),
+            ("*", "*"),
+            (".a.example", r"~\.a\.example"),
+            ("a.*.example", r"~a\.\*\.example"),
+        ):
+            more = f"connect = 2\n[t]\nsni = s:{pattern}\nconnect = 3\ncert = /y.pem"
+            (match, _) = [r.alternatives[0].text for r in rules_of(_service(more)).routes]
+            self.assertEqual(match.replace("'", ""), f"tls sni={option}")
+
+    def test_defaults_of_all_and_included_files(self) -> None:
+        folder = make_folder(self)
+        (folder / "d").mkdir()
+        (folder / "d" / "b.conf").write_text("accept = 1\n[two]\naccept = 2\nconnect = 3\n")
+        (folder / "d" / "a.conf").write_bytes(b"\xef\xbb\xbf; first\nconnect = 4\n")
+        text = "setuid = u\nSetGid = g\ncert = c.pem\nTIMEOUTidle = 5\n[one]\ninclude = d\n"
+        found = converted(text, "stunnel", str(folder / "x.conf"))
+        self.assertEqual([one.name for one in rules_of(found).listeners], ["one", "two"])
+        self.assertEqual(found.text.count(f"terminate_tls = {folder}/c.pem\n"), 2)
+        self.assertEqual(found.text.count("idle_timeout = 5s\n"), 2)
+        self.assertIn("user = u\ngroup = g\n", found.text)
+        self.assertEqual(looks(found), [])
+        for missing in ("/d", "\0"):
+            (look,) = looks(_service(f"connect=1\ninclude = {missing}"))
+            self.assertIn("include = ", look)
+
+
+class ClientTests(SynchronousTestCase):
+    def test_names_of_servers(self) -> None:
+        verified = "verifyChain = yes\nCAfile = /c.pem"
+        for options, name, said in (
+            (f"connect = a:1\n{verified}\ncheckHost = a", "", ""),
+            (f"connect = 192.0.2.1:1\n{verified}\ncheckHost = a", "a", ""),
+            (f"connect = 192.0.2.1:1\n{verified}\ncheckIP = 192.0.2.1", "", ""),
+            (f"connect = a:1\n{verified}\ncheckHost = b\nsni = b", "b", ""),
+            (f"connect = a:1\n{verified}\ncheckHost = b", "b", "one name is sent and verified"),
+            (f"connect = a:1\n{verified}", "", "one name is sent and verified"),
+            (f"connect = a:1\n{verified}\nsni =", "", "one name is sent and verified"),
+            (f"connect = a:1\n{verified}\ncheckHost = a\ncheckHost = b", "", "one name is sent"),
+            ("connect = a:1\nsni = b", "b", "stunnel takes any certificate"),
+            ("connect = a:1\nverifyPeer = yes\nCAfile = /c.pem", "", "one name is sent"),
+        ):
+            found = _service(options, client=True)
+            self.assertEqual(f"tls_name = {name}\n" in found.text, bool(name), options)
+            self.assertEqual([said in look for look in looks(found)], [True] * bool(said), options)
+
+    def test_proxy_that_connects(self) -> None:
+        found = _service(
+            "connect = p:3128\nprotocol = connect\nprotocolHost = b:443\nprotocolUsername = u",
+            client=True,
+        )
+        self.assertIn("via = http://p:3128\nserver = b:443\n", found.text)
+        self.assertTrue(any("protocolUsername u: has no" in look for look in looks(found)))
+
+    @given(st.lists(st.sampled_from(_PIECES)).map("\n".join))
+    def test_anything_becomes_rules_or_an_error(self, text: str) -> None:
+        attempt(text, "stunnel")

@@ -1,0 +1,133 @@
+"""sniproxy beside txmux."""
+
+import os
+import socket
+from unittest import SkipTest
+
+from tests.interop.children import Child
+from tests.interop.converted.sidebyside import SniproxyTestCase
+from tests.interop.originals import Named
+
+
+def _says_header(connection: socket.socket) -> None:
+    """Say the first two words of a PROXY header."""
+    header = connection.recv(4096)
+    connection.sendall(b" ".join(header.split(b" ")[:2]) + b"\n")
+
+
+class SniproxyTests(SniproxyTestCase):
+    def test_expressions_are_looked_for_in_their_order(self) -> None:
+        self.prove(
+            r"""
+            listener 127.0.0.1:<port> {
+                proto tls
+                table hosts
+            }
+            listener 127.0.0.1 <port1> {
+                protocol http
+                table hosts
+            }
+            table hosts {
+                ^a\\.example$  <a>
+                www\.b.example <b> # the backslash goes
+                "^(c|d)\\.example" 127.0.0.1 <c.port>
+                example  <rest>; lost 127.0.0.1:1 }
+            """,
+            {
+                "a": "hello a.example",
+                "b": "hello www.b.example, hello x.wwwxb.example.net",
+                "c": "hello c.example.net, hello d.example",
+                "rest": "hello www.a.example, hello aXexample",
+                "refused": "hello b.net, hello, hello lost, http",
+            },
+            {
+                "a": "get a.example, get a.example:8080",
+                "b": "get www.b.example",
+                "c": "get c.example:80",
+                "rest": "get x.example",
+                "refused": "get b.net, get",
+            },
+            looks=1,
+        )
+
+    def test_fallback_and_requests_without_a_name(self) -> None:
+        for pattern, nameless in ((".*", "all"), ("^$", "all"), ("a", "rest")):
+            self.setUp()
+            named = "all" if pattern == ".*" else "rest"
+            self.prove(
+                f"""
+                listen 127.0.0.1:<port> {{
+                    fallback <rest>
+                }}
+                table {{
+                    ^b <b>
+                    {pattern} <all>
+                }}
+                """,
+                {
+                    "b": "hello b.example",
+                    named: "hello c.net",
+                    nameless: "hello, text, redis, http",
+                },
+            )
+
+    def test_headers_are_sent_where_they_are_asked_for(self) -> None:
+        for name in ("one", "two"):
+            self.servers[name] = Named(self, name, answer=_says_header)
+        self.prove(
+            """
+            listener 127.0.0.1:<port> {
+                proto tls
+                fallback <two> proxy
+            }
+            table {
+                a.example <one> proxy_protocol
+                b.example <plain>
+            }
+            """,
+            {"PROXY TCP4": "hello a.example, hello c.example, text", "plain": "hello b.example"},
+        )
+
+    def test_names_as_servers(self) -> None:
+        """An address in the place of a name is not connected to."""
+        if os.geteuid():
+            raise SkipTest("sniproxy asks port 53 only, which is root's")
+        address = f"127.53.{os.getpid() % 250}.{os.getpid() // 250 % 250}"
+        self.own(
+            Child(
+                *("dnsmasq", "--no-daemon", "--no-hosts", "--no-resolv", "--bind-interfaces"),
+                *(f"--listen-address={address}", "--address=/example/127.0.0.1"),
+            )
+        ).wait_for("started")
+        self.prove(
+            f"""
+            resolver {{
+                nameserver {address}
+            }}
+            listener 127.0.0.1:<port> {{
+                proto http
+                table all
+            }}
+            listener 127.0.0.1:<port1> {{
+                proto http
+                table all
+                fallback <rest>
+            }}
+            listener 127.0.0.1:<port2> {{
+                proto tls
+                table some
+                source 127.0.0.3
+            }}
+            table all {{
+                .* *:<a.port>
+            }}
+            table some {{
+                \\\\.b\\\\.example$ *:<b.port>
+                host host.example <c.port>
+            }}
+            """,
+            {"a": "get x.example", "refused": "get 127.0.0.1, get"},
+            {"a": "get x.example", "rest": "get 127.0.0.1, get [::1], get"},
+            {"b": "hello a.b.example", "c": "hello host.net", "refused": "hello b.example.net"},
+            looks=2,
+        )
