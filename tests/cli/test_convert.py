@@ -28,7 +28,7 @@ class ConvertTests(CommandTestCase):
         code, out, err = self.convert("sslh.cfg", _SSLH)
         self.assertEqual(code, 0)
         self.assertEqual(parse(out, "rules.ini").listeners[0].endpoints, ("127.0.0.1:443",))
-        self.assertTrue(err.startswith("sslh.cfg:2: pidfile: has no counterpart"))
+        self.assertTrue(err.startswith("sslh.cfg:2: left out: pidfile (--pidfile of 'txmux run')"))
         self.assertEqual(err.count("\n"), 1)
 
     def test_program_before_the_file_and_command_line_of_sslh(self) -> None:

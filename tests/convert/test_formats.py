@@ -6,8 +6,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.convert.converting import converted, looks
-from txmux.convert.formats import convert
+from tests.convert.converting import converted, looks, rules_of
+from txmux.convert.formats import Program, convert
 from txmux.convert.writer import ConvertError
 from txmux.detection.registry import installed_matchers
 
@@ -54,6 +54,43 @@ class TypographyTests(SynchronousTestCase):
 
     def test_other_letters_are_fine(self) -> None:
         self.assertEqual(looks(converted(f"{_LISTEN}id 3\n    description \u00e9\u4e2d\n")), [])
+
+
+class CommentTests(SynchronousTestCase):
+    def test_comment_of_other_languages(self) -> None:
+        """HAProxy and nginx do not know it either; what is behind it is read as what was meant."""
+        cases: list[tuple[str, Program, list[int]]] = [
+            (
+                "// x\nlisten x\n    bind :1 // y\n    server s 127.0.0.1:9\n//\n",
+                "haproxy",
+                [1, 3, 5],
+            ),
+            (
+                "stream {\n    server { listen 1; // y\n    // z\n        proxy_pass 127.0.0.1:9; //z\n}}",
+                "nginx",
+                [2, 3, 4],
+            ),
+        ]
+        for text, program, lines in cases:
+            found = converted(text, program)
+            message = f"has //, which {program} does not know as a comment either; write #"
+            self.assertEqual(looks(found), [f"line {n}: {message}" for n in lines])
+            self.assertEqual(len(rules_of(found).listeners), 1)
+
+    def test_slashes_that_are_no_comment(self) -> None:
+        text = "frontend f\n    bind :1\n    acl a path_beg //\n    acl b path '/a // b' # // x\n    default_backend c\n"
+        self.assertNotIn("write #", f"{looks(converted(text, 'haproxy'))}")
+        text = 'listen: ( { host: "::1"; port: "1"; } ); // x\n'
+        self.assertEqual(looks(converted(text, "sslh")), [])
+
+    def test_template(self) -> None:
+        text = (
+            'listen x\n    bind :1\n{{range gets "/members/*"}}    server {{base .Key}}\n{{end}}\n'
+        )
+        error = self.assertRaises(ConvertError, converted, text, "haproxy")
+        self.assertEqual(
+            str(error), "x.cfg:3: this is a template; convert the file that is made of it"
+        )
 
 
 class RefusedTests(SynchronousTestCase):

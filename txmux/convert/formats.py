@@ -41,6 +41,9 @@ _LOOKS: Mapping[Program, re.Pattern[bytes]] = {
 
 _OWN_RULES = re.compile(rb"^[ \t]*\[(listen|route|backend)[ \t]+[A-Za-z0-9._-]+\]", re.MULTILINE)
 
+_TEMPLATE = re.compile(rb"^\s*(\{[{%])", re.MULTILINE)
+_SLASHES = re.compile(rb"""(?:[^#"']|"[^"]*"|'[^']*')*?(?:^\s*|[;{}]\s*|\s(?=//\s+\S))//""")
+
 _PLAIN = {
     "-": "\xad\u2010\u2011\u2012\u2013\u2014\u2015\u2212",
     '"': "\u201c\u201d\u201e\xab\xbb",
@@ -97,6 +100,8 @@ def convert(
     try:
         chosen = program or _guess(data, path)
         _check_points(entry_points, chosen)
+        if chosen in {"haproxy", "nginx"}:
+            data = _with_comments(data, draft, chosen)
         if chosen == "sslh":
             convert_sslh(data, draft, Machine(port_of, is_guarded))
         elif chosen == "haproxy":
@@ -128,6 +133,24 @@ def convert_command_line(
     named = bool(words) and PurePath(words[0]).name.startswith("sslh")
     convert_arguments(words[named:], draft, Machine(port_of, is_guarded))
     return Conversion(draft.finish(), draft.warnings, draft.has_looks)
+
+
+def _with_comments(data: bytes, draft: Draft, program: Program) -> bytes:
+    """Write comments of other languages as these programs have them, and report them."""
+    template = _TEMPLATE.search(data)
+    if template:
+        number = data.count(b"\n", 0, template.start(1)) + 1
+        raise ConvertError(
+            f"{draft.path}:{number}: this is a template; convert the file that is made of it"
+        )
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines):
+        match = _SLASHES.match(line)
+        if match:
+            why = f"has //, which {program} does not know as a comment either; write #"
+            draft.look(number + 1, why)
+            lines[number] = line[: match.end() - 2] + b"#" + line[match.end() :]
+    return b"\n".join(lines)
 
 
 def _typographic(data: bytes) -> Iterator[tuple[int, str]]:

@@ -10,6 +10,7 @@ from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import split_words
 
+LUA = "if the program looks at the client's first bytes for something, write it as match, as in match = http"
 _PIECE = re.compile(rb"(\\[ -~])|\\?([^ -~])", re.DOTALL)
 _FLAGS = re.compile(r"\(\?([aimsx]+)\)")
 _TRANSLATED = re.compile(r"\(\?s:(.*)\)\\[Zz]", re.DOTALL)

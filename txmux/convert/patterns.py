@@ -49,7 +49,8 @@ def name_pattern(pattern: str) -> str:
 
 def without_case(pattern: str) -> str:
     """Write an expression about a name, which txmux has in small letters, so that it may have capital ones."""
-    return f"~(?i:{pattern[1:]})" if has_capitals(pattern) else pattern
+    is_expression = pattern.startswith("~")
+    return f"~(?i:{pattern[1:]})" if is_expression and has_capitals(pattern) else pattern
 
 
 def has_capitals(pattern: str) -> bool:

@@ -139,6 +139,7 @@ class Draft:
         self.matchers = matchers
         self._files = [path]
         self._warnings: set[tuple[int, str]] = set()
+        self._aside: dict[str, int] = {}
         self.notes: list[str] = []
         self._line_of: dict[str, int] = {}  # by the note
         self.has_looks = False
@@ -149,11 +150,19 @@ class Draft:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is lost or different, in the order of the lines."""
+        """What is lost or different, in the order of the lines: first what a person has to decide."""
+        found = sorted(self._warnings, key=lambda one: (not one[1].startswith("LOOK: "), one))
+        found += [(min(self._aside.values()), self._left_aside())] if self._aside else []
         return tuple(
-            f"{self._path_of(line)}:{line % _MOST_LINES}: {message}"
-            for line, message in sorted(self._warnings)
+            f"{self._path_of(line)}:{line % _MOST_LINES}: {message}" for line, message in found
         )
+
+    def set_aside(self, origin: Origin, name: str, hint: str = "") -> None:
+        """Note what is about the process or its log, in one line with all others of the kind."""
+        self._aside.setdefault(f"{name} ({hint})" if hint else name, _number(origin))
+
+    def _left_aside(self) -> str:
+        return shown(f"left out: {', '.join(self._aside)}; see 'Run as a service'")
 
     def line_in(self, file: str, line: int) -> int:
         """Number the line of a file that the configuration includes, as all here take it."""
@@ -209,6 +218,10 @@ class Draft:
             note = f"{mark}{self.where(line)}: {message}"
             self._line_of[note] = line
             notes.append(note)
+
+    def _sorted(self, notes: Iterable[str]) -> list[str]:
+        last = len(self._files) * _MOST_LINES
+        return sorted(notes, key=lambda n: (n[:6] != "LOOK: ", self._line_of.get(n, last)))
 
     def finish(self) -> str:
         """Return the text; what the parser refuses is in comments. At least a listener is left."""
@@ -286,16 +299,16 @@ class Draft:
                 ]
 
     def _lines(self) -> Iterator[tuple[str, _Source | None]]:
-        for note in sorted(self.notes, key=lambda note: self._line_of.get(note, 0)):
-            yield f"# {note}", None
+        notes = [*self._sorted(self.notes), *[self._left_aside()] * bool(self._aside)]
+        yield from ((f"# {note}", None) for note in notes)
         order = sorted(self._sections, key=lambda s: _ORDER.index(s.header.partition(" ")[0]))
         for number, section in enumerate(order):
-            if number or self.notes:
+            if number or notes:
                 yield "", None
             mark = "# " if section.dropped else ""
             source = None if section.dropped else section
             yield f"{mark}[{section.header}]", (source, "", None) if source else None
-            yield from ((f"# {note}", None) for note in section.notes)
+            yield from ((f"# {note}", None) for note in self._sorted(section.notes))
             for key, items in section.entries.items():
                 for n, item in enumerate(items):
                     value = _DOLLAR.sub("$$", item.text)

@@ -214,6 +214,22 @@ class CheckTests(SynchronousTestCase):
         times = self.check("server t 127.0.0.1:2 check inter 5s fall 9 rise 1", warnings=3)
         self.assertEqual(times, "tcp interval=5s timeout=5s fall=9")
 
+    def test_end_of_connections_with_their_server(self) -> None:
+        down, up = "on-marked-down shutdown-sessions", "on-marked-up shutdown-backup-sessions"
+        for first, second, expected, warned in (
+            (f"check {down}", f"check {down}", "yes", 0),
+            (f"check {down}", "check backup", "yes", 1),
+            (f"check {down} {up}", f"check backup {down}", "backup", 0),
+            # What is left out is the check, and that has a LOOK.
+            (f"check port 8008 {down}", f"check port 8009 {down}", "yes", 1),
+            (down, down, "no", 0),
+        ):
+            found = backend(
+                f"server t 127.0.0.1:2 {second}", server=f"server s 127.0.0.1:1 {first}"
+            )
+            self.assertEqual(rules_of(found).backends["x"].end_on_down, expected, first)
+            self.assertEqual(len(found.warnings), warned, found.warnings)
+
     def test_unchecked_servers(self) -> None:
         found = backend("option httpchk", "http-check expect status 200", "timeout check 5s")
         self.assertEqual((found.warnings, "check" in found.text), ((), False))

@@ -18,6 +18,33 @@ class DecisionTests(SynchronousTestCase):
         found = frontend("use_backend a if HTTP", "use_backend b", "default_backend a")
         self.assertIn("default = b\n", found.text)
 
+    def test_rules_that_are_never_reached(self) -> None:
+        delay = "tcp-request inspect-delay 1s"
+        for lines, expected in (
+            (("use_backend a", "use_backend b if HTTP"), ["use_backend b if HTTP"]),
+            (("use_backend a if HTTP", "use_backend b if HTTP"), ["use_backend b if HTTP"]),
+            (("use_backend a if HTTP", "use_backend b if HTTP or RDP_COOKIE"), []),
+            (("use_backend a if HTTP", "use_backend b if METH_GET"), ["use_backend b if METH_GET"]),
+            (("use_backend a if METH_GET", "use_backend b if HTTP"), []),
+            (("use_backend a if !HTTP", "use_backend b if HTTP"), []),
+            (("use_backend a if FALSE",), ["use_backend a if FALSE"]),
+            (
+                ("tcp-request content reject", "use_backend a if HTTP"),
+                ["use_backend a if HTTP"],
+            ),
+            (("tcp-request content accept", "use_backend a if HTTP"), []),
+            (
+                ("tcp-request content accept if HTTP", "tcp-request content reject", "use_backend a if HTTP"),
+                [],
+            ),
+        ):  # fmt: skip
+            found = frontend(delay, *lines, "default_backend b")
+            said = [one for one in found.warnings if "is never reached" in one]
+            self.assertEqual([one.split(": ")[1] for one in said], expected)
+        at = "use_backend {} if {{ dst_port {} }}"
+        found = frontend(at.format("a", 443), at.format("b", 80), bind="bind :443\n    bind :80")
+        self.assertEqual(found.warnings, ())
+
     def test_unknown_backend_closes_its_clients(self) -> None:
         for line in ("default_backend x", "use_backend x if HTTP"):
             self.assertIn("there is no backend", looks(frontend(line))[0])

@@ -22,7 +22,7 @@ class FileTests(SynchronousTestCase):
             found.warnings,
             (
                 f"x.cfg:2: maxconn 9: {waits}",
-                "x.cfg:3: daemon: has no counterpart; see 'Run as a service'",
+                "x.cfg:3: left out: daemon; see 'Run as a service'",
             ),
         )
 
@@ -60,8 +60,8 @@ class FileTests(SynchronousTestCase):
             "defaults\n    errorfile 503 /x\nfrontend y\n    mode http\nlisten x\n    bind :1\n"
         )
         first, second, *_ = later.text.splitlines()
-        self.assertTrue(first.startswith("# line 2: errorfile"), first)
-        self.assertTrue(second.startswith("# LOOK: line 3: frontend y"), second)
+        self.assertTrue(first.startswith("# LOOK: line 3: frontend y"), first)
+        self.assertTrue(second.startswith("# left out: errorfile"), second)
         error = self.assertRaises(
             ConvertError, converted, "defaults\n    mode http\nlisten x\n    bind :1"
         )
@@ -84,7 +84,7 @@ class FileTests(SynchronousTestCase):
         )
         self.assertEqual(
             [warning.partition(": ")[0] for warning in found.warnings],
-            ["x.cfg:2", "x.cfg:6", "x.cfg:9"],
+            ["x.cfg:6", "x.cfg:9", "x.cfg:2"],
         )
         self.assertEqual(len(looks(found)), 1)
 

@@ -256,7 +256,6 @@ class BackendTests(SynchronousTestCase):
                 ("balance rdp-cookie(x)", "server t 127.0.0.1:2"),
                 "balance rdp-cookie(x): has no counterpart",
             ),
-            ("check on-marked-down shutdown-sessions", (), "txmux leaves connections alone"),
         ):
             found = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
             self.assertIn(message, looks(found)[0])

@@ -167,7 +167,8 @@ class ConditionTests(SynchronousTestCase):
             "HTTP { req.payload(0,1) 16 }",
             "{ req_ssl_sni a b } { req_ssl_sni c }",
         ):
-            self.assertEqual(frontend(f"use_backend a if {test}").warnings, (), test)
+            (warning,) = frontend(f"use_backend a if {test}").warnings
+            self.assertIn("is never reached", warning)
             self.assertEqual(routes(f"use_backend a if {test}"), [], test)
         self.assertEqual(matches("{ req_ssl_sni a b } { req_ssl_sni b c }"), ["tls sni=b"])
 
@@ -251,6 +252,22 @@ class ConditionTests(SynchronousTestCase):
     def test_broken_acl_is_reported_where_it_is_used(self) -> None:
         found = frontend("acl x nbsrv lt 2", "acl x src a", "acl x src ::1", "use_backend a if x")
         self.assertIn("acl x: nbsrv has no counterpart", found.warnings[0])
+
+    def test_program_in_lua(self) -> None:
+        found = frontend("tcp-request content lua.peek", "use_backend a if { lua.peek ssh }")
+        for look in looks(found):
+            self.assertIn("write it as match, as in match = http", look)
+        self.assertEqual(len(looks(found)), 2)
+
+    def test_expressions_without_case(self) -> None:
+        for test, line in (
+            ("req.ssl_sni -m reg ^Foo[0-9]", "tls 'sni=~(?i:Foo[0-9](?s:.*))'"),
+            ("hdr(host) -m reg -i ^[a-z]oo$", "http 'host=~[a-z]oo'"),
+            ("path -m reg -i ^/[a-z]$", "http 'path=~(?i:/[a-z])'"),
+            ("path -m reg ^/[A-Z]$", "http path=~/[A-Z]"),
+        ):
+            (found,) = matches(f"{{ {test} }}")
+            self.assertEqual(found.replace("'", "").replace("^", ""), line.replace("'", ""))
 
     def test_unknown_word_in_place_of_if(self) -> None:
         self.assertIn("is not a condition", frontend("use_backend a when HTTP").warnings[0])

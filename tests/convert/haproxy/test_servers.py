@@ -75,8 +75,12 @@ class SpokenToTests(SynchronousTestCase):
     def test_asked_address_is_neither_checked_nor_beside_others(self) -> None:
         found = backend("server t 127.0.0.1:2", server="server s :4431 check")
         self.assertIn("\nserver = {local}:4431\n", found.text)
-        self.assertIn("either servers at the address that the client connected to", looks(found)[0])
-        self.assertIn("the server's address is another one for each client", looks(found)[1])
+        self.assertIn("either servers at the address that the client connected to", looks(found)[1])
+        self.assertIn(
+            "check = tcp interval=2s timeout=2s is left out: the server's address is another one for each client; "
+            "if it is on this machine, write 127.0.0.1 in place of {local}, and the check",
+            looks(found)[0],
+        )
         for server in ("*", "0.0.0.0:443", ":"):
             self.assertIn("leads back to", looks(backend(server=f"server s {server}"))[0])
 
@@ -127,13 +131,22 @@ class ProcessTests(SynchronousTestCase):
             self.assertIn("\ntls_minimum = 1.3\n", found.text)
             self.assertEqual([one.partition(": ")[2] for one in found.warnings], warnings)
 
-    def test_notes_say_where_to_look(self) -> None:
+    def test_process_and_log_are_one_line_at_the_end(self) -> None:
         found = converted(
-            "global\n    stats socket /run/x level admin\n    pidfile /x\n    chroot /y\n"
-            "listen x\n    bind :9\n    server s 127.0.0.1:1\n"
+            "global\n    log /dev/log local0\n    stats socket /run/x level admin\n    pidfile /x\n"
+            "    chroot /y\n    daemon\n    tune.bufsize 9\ndefaults\n    log global\n    option tcplog\n"
+            "    errorfile 503 /x\nlisten x\n    bind :9 interface eth0\n    bind :8\n"
+            "    server s 127.0.0.1:1\nlisten pages\n    mode http\n    bind :7\n    stats enable\n"
         )
-        for line, word in zip(
-            found.warnings, ("txmux status", "--pidfile=FILE", "service manager"), strict=True
-        ):
-            self.assertIn(word, line)
+        look, aside = found.warnings
+        self.assertIn("x.cfg:13: LOOK: bind", look)
+        self.assertEqual(
+            aside,
+            "x.cfg:2: left out: listen pages (metrics in [txmux], and 'txmux top'), log (access_log in [txmux]), "
+            "stats (admin in [txmux], 'txmux status'), pidfile (--pidfile of 'txmux run'), chroot, daemon, tune.bufsize, "
+            "option tcplog (access_log_format in [txmux]), errorfile; see 'Run as a service'",
+        )
+        first, second = found.text.splitlines()[:2]
+        self.assertTrue(first.startswith("# LOOK: ") and second.startswith("# left out: "))
+        found = converted("global\n    daemon\nlisten x\n    bind :9\n    server s 127.0.0.1:1\n")
         self.assertEqual(looks(found), [])

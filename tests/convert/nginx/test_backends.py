@@ -267,6 +267,7 @@ class ConnectTests(SynchronousTestCase):
             ("tcp_nodelay off;", 0, 1),
             ("tcp_nodelay on;", 0, 0),
             ("js_access x.y;", 1, 1),
+            ("preread_by_lua_block { ngx.req.socket():peek(4) }", 1, 1),
         ):
             found = server(f"proxy_pass a; {text}")
             self.assertEqual((len(looks(found)), len(found.warnings)), (told, warned), text)

@@ -104,16 +104,19 @@ class TopLevelTests(SynchronousTestCase):
         self.assertEqual(with_protocols(more=more).warnings, ())
 
     def test_settings_without_counterpart(self) -> None:
-        for setting in (
-            "foreground: false;", "numeric: true;", 'pidfile: "/x";', 'chroot: "/x";',
-            'syslog_facility: "auth";', 'logfile: "/x";', "version: true;", 'prefix: "x";',
-        ):  # fmt: skip
-            found = with_protocols(more=setting)
-            self.assertEqual(len(found.warnings), 1, setting)
-            self.assertIn(
-                f"x.cfg:1: {setting.partition(':')[0]}: has no counterpart", found.warnings[0]
-            )
-            self.assertIn(found.warnings[0].partition(": ")[2], found.text)
+        more = (
+            'foreground: false; numeric: true; pidfile: "/x"; chroot: "/x"; syslog_facility: "auth";'
+            'logfile: "/x"; version: true; prefix: "x"; inetd: true;'
+        )
+        names = (
+            "foreground, version, numeric, chroot, syslog_facility, prefix, "
+            "pidfile (--pidfile of 'txmux run'), logfile (access_log in [txmux])"
+        )
+        found = with_protocols(more=more)
+        look, aside = found.warnings
+        self.assertIn("x.cfg:1: LOOK: inetd", look)
+        self.assertEqual(aside, f"x.cfg:1: left out: {names}; see 'Run as a service'")
+        self.assertIn(f"{aside.partition(' ')[2]}\n\n[listen", found.text)
 
     def test_transparent_is_for_all_backends(self) -> None:
         self.assertIn("\nsource = client\n", with_protocols(more="transparent: true;").text)
@@ -123,7 +126,7 @@ class TopLevelTests(SynchronousTestCase):
             ("inetd: true;", "LOOK: inetd: inetd listens for it"),
             (
                 "verbose-config: 0; verbose-fd: 1; verbose: 3;",
-                "verbose-config, verbose-fd, verbose",
+                "left out: verbose-config, verbose-fd, verbose (",
             ),
             ("nonsense: 1;", "nonsense: is not an option of sslh that is known here"),
         ):

@@ -106,6 +106,22 @@ class ProtocolTests(SynchronousTestCase):
             self.assertIn(f"x.cfg:2: {name}: has no counterpart", found.warnings[0])
             self.assertIn(f"# line 2: {name}: has no counterpart", found.text)
 
+    def test_least_length_is_a_part_of_the_pattern(self) -> None:
+        for patterns, pattern in (
+            ('"^foo"', r"^foo(?s:.{2})"),
+            ('"^fooba"', "^fooba"),
+            (r'"^[a-c]o|^x\\.y"', None),  # of any length, since it is looked for
+            ('"jabber"', None),
+        ):
+            found = with_protocol(f'name: "regex"; regex_patterns: [ {patterns} ]; minlength: 5;')
+            said = [one for one in found.warnings if "minlength" in one]
+            self.assertEqual(len(said), pattern is None, patterns)
+            if pattern:
+                (route,) = rules_of(found).routes[1:]
+                self.assertEqual(route.alternatives[0].text.partition("pattern=")[2], pattern)
+        long = with_protocol('name: "regex"; regex_patterns: [ "^a" ]; minlength: 400;')
+        self.assertIn("match = regex pattern=^a(?s:.{399}) within=400\n", long.text)
+
     def test_neutral_settings_are_not_mentioned(self) -> None:
         settings = (
             "fork: false; tfo_ok: false; keepalive: true; resolve_on_forward: true; log_level: 1;"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from txmux.convert.haproxy.binds import BindContext, Secured, SideFiles
-from txmux.convert.matching import branches, option, regex_text, searched
+from txmux.convert.matching import LUA, branches, option, regex_text, searched
+from txmux.convert.patterns import without_case
 from txmux.convert.terms import ALWAYS, NEVER, SILENT, Condition, InexpressibleError, Term
 from txmux.rules.model import IPNetwork
 
@@ -96,7 +97,8 @@ def read_acl(words: Sequence[str], bind: BindContext) -> Condition:
     host = test.args.strip("\"'").lower() == "host"
     if test.name in _NAMED and (host or not test.name.endswith("hdr")):
         return tuple(_named(test))
-    raise InexpressibleError(f"{words[0]} has no counterpart")
+    program = f"; {LUA}" if test.name.startswith("lua.") else ""
+    raise InexpressibleError(f"{words[0]} has no counterpart{program}")
 
 
 def _tls_terms(test: Criterion, bind: BindContext) -> Iterator[Term]:
@@ -233,7 +235,11 @@ def _named(test: Criterion) -> Iterator[Term]:
     plain = []
     for value in ("",) if test.method == "found" else test.values:
         for pattern in _patterns(test.method or "str", value):
-            if folded and option not in {"sni", "host"} and not pattern.startswith("~"):
+            if option in {"sni", "host"}:
+                pattern = without_case(pattern)  # noqa: PLW2901 - the same pattern, written otherwise
+            elif folded and pattern.startswith("~"):
+                pattern = f"~(?i:{pattern[1:]})"  # noqa: PLW2901 - as above
+            elif folded:
                 body = re.escape(pattern).replace(r"\*", "(?s:.*)")
                 pattern = f"~(?i:{body})"  # noqa: PLW2901 - the same pattern, written otherwise
             if pattern.startswith("~"):

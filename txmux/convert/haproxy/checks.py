@@ -10,6 +10,7 @@ from txmux.convert.haproxy.servers import BackendDraft, ServerLine, header
 from txmux.convert.matching import escaped, option
 from txmux.convert.values import milliseconds
 from txmux.convert.writer import ConfigLine, DraftSection
+from txmux.rules.model import LOCAL
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.checks import check
 
@@ -41,6 +42,7 @@ def add_check(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
             section.look(server.line, "no counterpart of agent-check")
     if not checked:
         return
+    _end_on_down(checked, section)
     first = checked[0]
     kind = kinds[-1] if kinds else None
     try:
@@ -66,14 +68,31 @@ def add_check(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     sent = {word.partition("=")[0] for word in words}
     words += [word for word in _target(first) if word.partition("=")[0] not in sent]
     _schedule(proxy, words, checked, section)
-    section.add("check", " ".join(words), first.line)
+    text = " ".join(words)
+    if any(server.is_anywhere for server in live):
+        message = (
+            f"check = {text} is left out: the server's address is another one for each client; if it is on this machine, "
+            f"write 127.0.0.1 in place of {LOCAL}, and the check"
+        )
+        section.look(first.line, message)
+    else:
+        section.add("check", text, first.line)
+
+
+def _end_on_down(checked: Sequence[ServerLine], section: DraftSection) -> None:
+    """Write which connections end when servers go down, which is the same for all of a [backend]."""
+    ending = [s for s in checked if "on-marked-down" in s.parameters]
+    back = [s for s in checked if "on-marked-up" in s.parameters]
+    for first in [*back, *ending][:1]:
+        section.add("end_on_down", "backup" if back else "yes", first.line)
+        if len(ending) < len(checked):
+            message = "on-marked-down: HAProxy ends the connections to some of these servers, and txmux those to all"
+            section.warn(first.line.number, message)
 
 
 def _lost(live: Sequence[ServerLine], *, only_connects: bool) -> str:
     """Return why the servers cannot be checked as HAProxy checks them."""
     for server in live:
-        if server.is_anywhere:
-            return "the server's address is another one for each client"
         given = server.parameters
         for name, why in _LOST.items():
             if name in given:

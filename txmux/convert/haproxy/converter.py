@@ -1,5 +1,6 @@
 """The TCP part of an ``haproxy.cfg``, of HAProxy 1.5 to 3.x, as rules."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from txmux.convert.haproxy.lines import Config, Proxy, read_haproxy
 from txmux.convert.haproxy.routes import HAProxyConversion
 from txmux.convert.haproxy.servers import PLACES, BackendDraft
 from txmux.convert.haproxy.settings import add_process, with_references
+from txmux.convert.matching import LUA
 from txmux.convert.writer import ConfigLine, ConvertError, Draft, DraftSection
 
 _UNDERSTOOD = (
@@ -43,20 +45,21 @@ _ADDING_ONLY = ("add-header", "set-header", "del-header", "replace-header", "rep
 _SERVING = ("use_backend", "default_backend", "monitor-uri", "redirect", *PLACES)
 """Without any of these, what speaks HTTP serves nothing but HAProxy's own pages."""
 
-_SERVICE = "see 'Run as a service'"
-_LOG = "access_log in [txmux] says where it goes; by default it is a part of the service's log"
+_PROCESS = re.compile(
+    r"chroot|daemon|errorfile|log.*|master-worker|option (dont)?log-?\S*|option (http|tcp)log|pidfile|stats|tune\..*"
+)
+"""What is about the process, its log and its pages."""
+
+_HINTS = {
+    "log": "access_log in [txmux]",
+    "log-format": "access_log_format in [txmux]",
+    "option dontlognull": "log = errors in [listen]",
+    "option httplog": "access_log_format in [txmux]",
+    "option tcplog": "access_log_format in [txmux]",
+    "pidfile": "--pidfile of 'txmux run'",
+    "stats": "admin in [txmux], 'txmux status'",
+}
 _REASONS = {
-    "chroot": f"the service manager can narrow what it sees; {_SERVICE}",
-    "daemon": _SERVICE,
-    "master-worker": _SERVICE,
-    "option dontlognull": "log = errors in [listen] leaves out clients that said nothing, and those without an error",
-    "option httplog": "access_log_format in [txmux] says how it is written",
-    "option log-health-checks": "a change of a server's state is in the service's log anyway",
-    "option tcplog": "access_log_format in [txmux] says how it is written",
-    "log": _LOG,
-    "log-format": "access_log_format in [txmux] is text or json",
-    "pidfile": "write 'txmux run --pidfile=FILE'",
-    "stats socket": "'txmux status' and its like ask the admin endpoint, which is there by itself; see admin in [txmux]",
     "stick-table": "no state of clients is stored",
     "cookie": "a client that comes again may get another server; see balance in [backend]",
     "http-request": "txmux relays HTTP as it is, and answers none of it itself",
@@ -130,8 +133,8 @@ class _Haproxy:
             why = "it is disabled" if proxy.is_disabled else f"mode {proxy.mode}"
             self._draft.warn(proxy.number, f"{proxy.kind} {proxy.name}: is left out; {why}")
         elif _is_own_pages(proxy):
-            message = f"{proxy.kind} {proxy.name}: is left out; for statistics see metrics in [txmux], and 'txmux top'"
-            self._draft.warn(proxy.number, message)
+            hint = "metrics in [txmux], and 'txmux top'"
+            self._draft.set_aside(proxy.number, f"{proxy.kind} {proxy.name}", hint)
         else:
             message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve{_ONCE if proxy.mode == 'http' else ''}"
             self._draft.look(proxy.number, message)
@@ -150,7 +153,13 @@ class _Haproxy:
     def _no_counterpart(
         self, line: ConfigLine, section: DraftSection | None, mode: str = "tcp"
     ) -> None:
+        name = str(line) if line.begins("option") else line.name
+        if _PROCESS.fullmatch(name):
+            self._draft.set_aside(line, name, _HINTS.get(name, ""))
+            return
         reason = _REASONS.get(line.name) or _REASONS.get(" ".join(line.words[:2]), "")
+        if any(word.startswith("lua.") for word in line.words):
+            reason = LUA
         report = self._draft.look if _decides(line, mode) else self._draft.warn
         report(line, f"has no counterpart{reason and f'; {reason}'}", section)
 

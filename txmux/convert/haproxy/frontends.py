@@ -317,11 +317,15 @@ def convert_frontend(
         if not asks:
             place = attrs.evolve(place, host="", port="")
         places.setdefault(place, []).append(bind)
+    fronts: list[Frontend] = []
     for place, binds in places.items():
         listeners: list[DraftSection] = []
         for bind in binds:
             listen(bind, proxy.name, listeners, made.draft)
-        Frontend(proxy, made, place, listeners, several or len(places) > 1).convert()
+        fronts.append(Frontend(proxy, made, place, listeners, several or len(places) > 1))
+        fronts[-1].convert()
+    for line in set.intersection(*(front.unreached() for front in fronts)) if fronts else ():
+        fronts[0].listeners[0].warn(line, "is never reached: no client is left for it")
     if not places:
         made.draft.look(proxy.number, f"{proxy.kind} {proxy.name}: is left out; it listens nowhere")
         for word in ("acl", "use_backend", "default_backend", "tcp-request"):

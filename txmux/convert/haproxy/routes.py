@@ -1,7 +1,7 @@
 """Routes from the rules of the frontends of an ``haproxy.cfg``."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import groupby
 
 import attrs
@@ -21,7 +21,7 @@ from txmux.convert.haproxy.decisions import (
 from txmux.convert.haproxy.limits import read_limits, tracking
 from txmux.convert.haproxy.lines import Proxy
 from txmux.convert.haproxy.servers import BackendDraft, only_server
-from txmux.convert.terms import InexpressibleError
+from txmux.convert.terms import InexpressibleError, Term
 from txmux.convert.writer import ConfigLine, Draft, DraftSection
 
 OPEN = ", and so the clients that it keeps out come in"
@@ -57,6 +57,7 @@ class FrontendRoutes:
     made: HAProxyConversion
     bind: BindContext
     listeners: list[DraftSection]
+    _questions: dict[ConfigLine, RuleCondition] = attrs.field(factory=dict, init=False)
 
     def lost(self, line: ConfigLine, why: str, consequence: str = "") -> None:
         self.listeners[0].look(line, f"is left out{consequence}: {why}")
@@ -70,6 +71,26 @@ class FrontendRoutes:
         except InexpressibleError as error:
             self.lost(line, str(error), OPEN if refuses(line) else "")
             return None
+        self._questions[line] = found
+        return found
+
+    def unreached(self) -> set[ConfigLine]:
+        """Return the rules of the frontend whose clients are all taken by earlier ones; conditions with a negation are not looked at."""
+        found: set[ConfigLine] = set()
+        refused: set[Term] = set()
+        accepts = False
+        for words in (("tcp-request", "content"), ("use_backend",)):
+            taken = {*refused}
+            for line in self.proxy.all(*words):
+                question = self._questions.get(line)
+                if question is None or question.unless:
+                    continue
+                if all(_is_taken(term, taken) for t in question.groups for term in t.passed):
+                    found.add(line)
+                terms = {term for t in question.groups if not t.failed for term in t.passed}
+                taken |= terms
+                accepts |= line.name == "tcp-request" and not refuses(line)
+                refused |= terms if refuses(line) and not accepts else set()
         return found
 
     def _decide_if(
@@ -199,6 +220,12 @@ class FrontendRoutes:
         if proxy is self.proxy:
             return found
         return self._by_content(proxy, read_acls(proxy.all("acl"), self.bind), found)
+
+
+def _is_taken(term: Term, taken: Collection[Term]) -> bool:
+    everywhere = attrs.evolve(term, allowed=None, excluded=frozenset())
+    wider = term, attrs.evolve(term, options=()), everywhere, Term(term.matcher), Term()
+    return any(one in taken for one in wider)
 
 
 def refuses(line: ConfigLine) -> bool:

@@ -39,7 +39,7 @@ _ELSEWHERE = {
 
 _UNDERSTOOD = {
     *(*_KEYS, *PARAMETERS, *_ELSEWHERE, "backup", "disabled", "enabled", "id", "init-addr"),
-    *("on-marked-down", "resolvers", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"),
+    *("on-marked-down", "on-marked-up", "resolvers", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"),
     *("slowstart", "socks4"),
 }
 PLACES = {"dispatch": 1, "server": 2, "server-template": 3}
@@ -200,12 +200,6 @@ def _add(server: ServerLine, port: int | None, section: DraftSection) -> bool:
     text += " backup" if "backup" in server.parameters else ""
     text += " down" if server.is_down else ""
     section.add("server", text, number)
-    if "on-marked-down" in server.parameters:
-        message = (
-            f"{server.address}: on-marked-down {server.parameters['on-marked-down']}: "
-            "txmux leaves connections alone when a server goes down"
-        )
-        section.look(number, message)
     unknown = [name for name in server.parameters if name not in _UNDERSTOOD]
     if unknown:
         section.warn(number, f"{server.address}: no counterpart of {', '.join(unknown)}")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from txmux.convert.matching import LUA
 from txmux.convert.nginx.backends import Backends
 from txmux.convert.nginx.reader import Directive, NginxReader
 from txmux.convert.nginx.servers import NginxConversion, ServerBlock
@@ -52,9 +53,6 @@ _QUIET = {
 """What needs no counterpart: txmux does so anyway, or has nothing that this would be about."""
 
 _WARNED = {
-    "access_log": "access_log and access_log_format in [txmux] say where the log goes",
-    "log_by_lua_block": "it runs when a connection is over",
-    "error_log": "the service's log goes to the standard error; see 'Run as a service'",
     "proxy_buffer_size": "",
     "proxy_socket_keepalive": "keepalive of [listen] is for both sides",
     "ssl_ciphers": "txmux chooses the ciphers",
@@ -63,9 +61,16 @@ _WARNED = {
     "ssl_ecdh_curve": "txmux chooses the ciphers",
     "ssl_stapling": "",
     "ssl_verify_depth": "",
-    "status_zone": "see metrics in [txmux]",
     "tcp_nodelay": "",
 }
+
+_ASIDE = {
+    "access_log": "access_log in [txmux]",
+    "error_log": "",
+    "log_by_lua_block": "",
+    "status_zone": "metrics in [txmux]",
+}
+"""What is about the log."""
 
 _USUAL_SETTINGS = frozenset({("tcp_nodelay", "on"), ("access_log", "off")})
 
@@ -161,11 +166,14 @@ def _report(directives: Sequence[Directive], draft: Draft) -> None:
         name = directive.name
         if directive.words in _USUAL_SETTINGS:
             continue
-        if name in _WARNED:
+        if name in _ASIDE:
+            draft.set_aside(directive, name, _ASIDE[name])
+        elif name in _WARNED:
             reason = _WARNED[name]
             draft.warn(directive, f"has no counterpart{reason and f'; {reason}'}")
         elif name not in {*_UNDERSTOOD, *_QUIET, *_BLOCKS, *_WARNED}:
-            draft.look(directive, "is left out: it has no counterpart")
+            program = f"; {LUA}" if name.startswith("preread_by_lua") else ""
+            draft.look(directive, f"is left out: it has no counterpart{program}")
 
 
 _IDLE = ("timeout", "proxy_read_timeout", "proxy_send_timeout")

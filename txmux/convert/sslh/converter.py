@@ -20,6 +20,7 @@ from txmux.convert.sslh.arguments import IS_DEFAULTS, merged, read_arguments, re
 from txmux.convert.sslh.settings import Setting, SettingsGroup, read_libconfig
 from txmux.convert.values import bracketed
 from txmux.convert.writer import ConvertError, Draft, DraftSection
+from txmux.detection.regex import PatternError, compile_pattern
 
 _MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}
 _COMMON = {
@@ -32,17 +33,14 @@ _COMMON = {
 }  # fmt: skip
 """Ports of services that are on shared ports, for machines without ``/etc/services``."""
 
+_WITHIN = 256  # bytes in which a regex has to match, if nothing else is written
 _UDP_ONLY = frozenset({"wireguard", "teamspeak"})
 _UDP_TIMEOUT = 60
-_NO_COUNTERPART = {
-    "version": "",
-    "numeric": "addresses are always written as numbers",
-    "pidfile": "write 'txmux run --pidfile=FILE'",
-    "chroot": "the service manager can narrow what it sees; see 'Run as a service'",
-    "syslog_facility": "the log goes to the standard output; see 'Run as a service'",
-    "syslog-facility": "the log goes to the standard output; see 'Run as a service'",
-    "logfile": "access_log in [txmux] names a file for a line of each connection",
+_ASIDE = {
+    **dict.fromkeys(("version", "numeric", "chroot", "syslog_facility", "syslog-facility"), ""),
     "prefix": "",
+    "pidfile": "--pidfile of 'txmux run'",
+    "logfile": "access_log in [txmux]",
 }
 
 
@@ -157,16 +155,12 @@ class _Sslh:
         top.need_look(
             "inetd", "inetd listens for it; txmux listens itself, also on sockets of systemd"
         )
-        top.leave_out("foreground", "'txmux run' stays in the foreground", harmless=True)
-        for name, reason in _NO_COUNTERPART.items():
-            top.leave_out(name, reason)
+        top.set_aside("foreground", harmless=True)
+        for name, hint in _ASIDE.items():
+            top.set_aside(name, hint)
         verbose = [name for name in top.settings if name.startswith("verbose")]
-        lines = [top.settings.pop(name).line for name in verbose]
-        if verbose:
-            message = (
-                f"{', '.join(verbose)}: no counterpart; 'txmux run --log-level=debug' logs more"
-            )
-            self._draft.warn(lines[0], message)
+        for line in [top.settings.pop(name).line for name in verbose][:1]:
+            self._draft.set_aside(line, ", ".join(verbose), "--log-level of 'txmux run'")
         top.rest()
 
     def _listeners(self, entries: list[Any], line: int) -> list[tuple[DraftSection, bool]]:
@@ -253,6 +247,7 @@ class _Sslh:
                     "log_level: 0: clients that match no route are logged as [listen] says",
                     unlogged.line,
                 )
+            group.leave_out("minlength", "routes wait for as many bytes as they need")
             for option in ("sni_hostnames", "alpn_protocols", "regex_patterns", "probe"):
                 group.settings.pop(option, None)
             group.rest()
@@ -304,7 +299,6 @@ class _Sslh:
             section.add("idle_timeout", f"{timeout}s", group.line)
         group.leave_out("udp_timeout", "it is for UDP, and this protocol is for TCP", harmless=True)
         self._guard(group)
-        group.leave_out("minlength", "routes wait for as many bytes as they need")
 
     def _guard(self, group: SettingsGroup) -> None:
         """Report the name by which hosts.allow and hosts.deny may keep clients out."""
@@ -343,8 +337,9 @@ class _Sslh:
         if probe and not isinstance(probe.value, str):
             group.settings["regex_patterns"] = probe
         if name == "regex" or (probe and not isinstance(probe.value, str)):
+            least = group.take(int, "minlength", default=0)
             for pattern in self._strings(group, "regex_patterns"):
-                yield self._regex(pattern, group)
+                yield self._regex(pattern, least, group)
         elif matcher == "tls":
             names = _patterns(self._strings(group, "sni_hostnames"))
             protocols = _patterns(self._strings(group, "alpn_protocols"))
@@ -357,16 +352,38 @@ class _Sslh:
     def _strings(self, group: SettingsGroup, name: str) -> list[str]:
         return [value for value in group.take(list, name, default=[]) if isinstance(value, str)]
 
-    def _regex(self, pattern: str, group: SettingsGroup) -> str:
+    def _regex(self, pattern: str, least: int, group: SettingsGroup) -> str:
         text = regex_text(pattern)
         if not text:
-            return "any"
+            return (
+                "any" if least < 2 else match_line("regex", _pattern(f"(?s:.{{{least}}})", least))
+            )
         if is_searched(text):
             group.warn(
                 f"regex {text!r} is looked for in the first 256 bytes, and routes below wait for them; "
                 "begin it with ^ if it is at the beginning"
             )
-        return match_line("regex", [("pattern", searched(text))])
+        text, length = searched(text), _length(searched(text))
+        if length and length < least:
+            return match_line("regex", _pattern(f"{text}(?s:.{{{least - length}}})", least))
+        if least and not length:
+            group.warn(
+                f"minlength: has no counterpart for regex {text!r}, which may be of any length"
+            )
+        return match_line("regex", [("pattern", text)])
+
+
+def _pattern(text: str, length: int) -> list[tuple[str, str]]:
+    return [("pattern", text), *[("within", str(length))] * (length > _WITHIN)]
+
+
+def _length(pattern: str) -> int:
+    """Return how many bytes match an expression; 0 if these may be more or fewer."""
+    try:
+        re.compile(f"(?<={pattern})")
+        return compile_pattern(pattern.encode("ascii")).longest or 0
+    except (re.error, PatternError):
+        return 0
 
 
 def _takes_header(entry: object) -> bool:

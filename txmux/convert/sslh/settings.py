@@ -115,6 +115,11 @@ class SettingsGroup:
         if setting is not None and setting.value != harmless:
             self.warn(f"{name}: has no counterpart{reason and f'; {reason}'}", setting.line)
 
+    def set_aside(self, name: str, hint: str = "", *, harmless: bool = False) -> None:
+        setting = self.settings.pop(name, None)
+        if setting is not None and setting.value is not harmless:
+            self.draft.set_aside(setting.line, name, hint)
+
     def need_look(self, name: str, reason: str) -> None:
         setting = self.settings.pop(name, None)
         if setting is not None and setting.value:
