@@ -67,7 +67,7 @@ class TwistTest(WorkersTestCase):
         told = self.failure(f"{TWO}[listen public]\nendpoint = {endpoint}\n", os.EX_CONFIG)
         self.assertIn(
             " [listen public] endpoint: several workers cannot share an endpoint of type 'ssl'; "
-            "write ADDRESS:PORT, :PORT, unix: or systemd:, or workers = 1\n",
+            "write ADDRESS:PORT, :PORT, unix:/path, or 'workers = 1' in [txmux]\n",
             told,
         )
 

@@ -10,7 +10,7 @@ from txmux.rules.reading.parser import parse
 
 _WHOLE = "has to match the whole value, not only its beginning; write"
 _NO_NAME = "matches nothing: clients that connect to an address send no name (RFC 6066, section 3); write sni=none"
-_NOT = "'!' has no meaning here; write 'not' before the matcher, and"
+_NOT = "'!' has no meaning here; put 'not' before the matcher, and write"
 _NO = "which is not in any name;"
 _NO_EXPRESSION = "is not a regular expression without '~' in front; write"
 
@@ -24,10 +24,10 @@ LINES = {
     "tls alpn=http2": "alpn=: no client offers a protocol of the name 'http2'; write 'h2'",
     "tls sni=192.0.2.1": f"sni=: '192.0.2.1' {_NO_NAME}",
     "tls sni=2001:db8::1": f"sni=: '2001:db8::1' {_NO_NAME}",
-    "http host=!a.example": f"host=: {_NOT} 'a.example' here",
-    "http path=!/x": f"path=: {_NOT} '/x' here",
-    "tls alpn=!h2": f"alpn=: {_NOT} 'h2' here",
-    "ssh software=!PuTTY*": f"software=: {_NOT} 'PuTTY*' here",
+    "http host=!a.example": f"host=: {_NOT} 'a.example'",
+    "http path=!/x": f"path=: {_NOT} '/x'",
+    "tls alpn=!h2": f"alpn=: {_NOT} 'h2'",
+    "ssh software=!PuTTY*": f"software=: {_NOT} 'PuTTY*'",
     "http path=^/api": f"path=: '^/api' {_NO_EXPRESSION} '~^/api.*'",
     "tls sni=^www[.]a$": f"sni=: '^www[.]a$' {_NO_EXPRESSION} '~^www[.]a$'",
     "http host=example$": f"host=: 'example$' {_NO_EXPRESSION} '~.*example$'",
@@ -45,7 +45,7 @@ LINES = {
     "http host=a.example/x": f"host=: 'a.example/x' has '/', {_NO} write the name alone",
     "xmpp to=a@b.example": f"to=: 'a@b.example' has '@', {_NO} write the name alone",
     "tls sni=(a|b).example": (
-        f"sni=: '(a|b).example' has '(', {_NO} for a regular expression write '~' in front"
+        f"sni=: '(a|b).example' has '(', {_NO} a regular expression has '~' in front"
     ),
     "tls 'sni=a.example b.example'": (
         "sni=: 'a.example b.example' has a blank, which is not in any name; write commas between names"
@@ -162,8 +162,8 @@ class UnusableTests(SynchronousTestCase):
         text = "[txmux]\nworkers = {}\n[listen a]\nendpoint = :1\n tcp:2\n unix:/x\n ssl:3:privateKey=k:certKey=c\n"
         self.refuses(
             text.format(2),
-            "several workers cannot share an endpoint of type 'ssl'; write ADDRESS:PORT, :PORT, unix: or "
-            "systemd:, or workers = 1",
+            "several workers cannot share an endpoint of type 'ssl'; write ADDRESS:PORT, "
+            ":PORT, unix:/path, or 'workers = 1' in [txmux]",
         )
         parse(text.format(1), "x.ini")
 

@@ -147,10 +147,10 @@ class MistakeTests(BackendTestCase):
                 "not 'leastconn'; write least-connections"
             ),
             "source = eth0, clinet": (
-                "6 source: 'eth0' is not an IP address; write one of this machine's, or client for the "
-                "client's own\n"
-                "6 source: 'clinet' is not an IP address; write one of this machine's, or client for the "
-                "client's own; did you mean 'client'?"
+                "6 source: 'eth0' is not an IP address; write 'client' for the client's own, "
+                "or one of this machine's\n"
+                "6 source: 'clinet' is not an IP address; write 'client' for the client's own, "
+                "or one of this machine's; did you mean 'client'?"
             ),
             "source = 0.0.0.0\n  ::ffff:192.0.2.1\n  fe80::1%eth0": (
                 "6 source: '0.0.0.0' is not an address to connect from; write one of this machine's, "
@@ -160,7 +160,7 @@ class MistakeTests(BackendTestCase):
                 "such as 192.0.2.1"
             ),
             "check = tcp tls=yes sni=a.example\ntls = yes": (
-                "6 check: sni= is for servers that are not spoken to by TLS; write tls_name, and remove this"
+                "6 check: 'sni=a.example' is for servers that are not spoken to by TLS; write 'tls_name = a.example' as a key instead"
             ),
             "eject = failures=0 within=5 for": (
                 "6 eject: failures: must be a whole number from 1 to 1000, not '0'\n"

@@ -38,14 +38,14 @@ class ServiceTests(BackendTestCase):
     def test_mistakes(self) -> None:
         for text, messages in {
             "consul:": (
-                "'consul:' names no service; write for example 'consul:web', and where Consul is as 'consul = URL'"
+                "'consul:' names no service; write for example 'consul:web', and where Consul is as key 'consul'"
             ),
             "consul:web:80": (
                 "'consul:web:80': Consul knows the port of each instance; write consul:web"
             ),
             "consul://127.0.0.1/web tag=, dc=.": (
                 "'consul://127.0.0.1/web' names no service; write for example 'consul:web', and where Consul is as "
-                "'consul = URL'\n"
+                "key 'consul'\n"
                 "tag: ',' is not a list of tags; write for example tag=v1,blue\n"
                 "dc: '.' is not the name of a datacenter of Consul"
             ),

@@ -110,7 +110,7 @@ class ServerTests(ReadingTestCase):
             '""': "'' is not a server; write HOST:PORT",
             "web/": "'web/' is not a server; write HOST:PORT",
             "web": "'web' has no port; write web:PORT",
-            "127.0.0.300:80": "'127.0.0.300' is not an IP address; write one such as 192.0.2.1 or 2001:db8::1",
+            "127.0.0.300:80": "'127.0.0.300' is not an IP address; write one such as 192.0.2.1",
             "*:80": "'*' is not a host name; write one such as www.example.com, or an IP address",
             "tcp:a:1:foo=x": "tcp takes no 'foo' (it takes host, port, timeout, bindAddress)",
             "-web:80": "'-web' is not a host name",
@@ -351,12 +351,12 @@ class ServerLineTests(BackendTestCase):
             ),
             "h:1 weight=65536": "weight: must be a whole number from 1 to 65535, not '65536'",
             "udp:{Local}:53": (
-                "'{Local}' stands for nothing; write {local} for the address that the client connected to, "
-                "{sni} or {host} for the name that it asks for"
+                "'{Local}' stands for nothing; write {local} for the address that the client connected to; "
+                "{sni} or {host} are the name that it asks for"
             ),
             "{port}:443": (
-                "'{port}' stands for nothing; write {local} for the address that the client connected to, "
-                "{sni} or {host} for the name that it asks for; the port goes behind the host"
+                "'{port}' stands for nothing; write {local} for the address that the client connected to; "
+                "{sni} or {host} are the name that it asks for; the port goes behind the host"
             ),
             "{sni}.{host}:443": "'{sni}.{host}' has several placeholders; write one",
             "a.{local}:443": "'a.{local}': an address has nothing beside it; write {local}",

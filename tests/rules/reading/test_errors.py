@@ -8,9 +8,9 @@ from txmux.rules.reading.parser import parse
 
 # Each file, and all that is wrong in it. `{listen}` stands for a listener of two lines.
 BAD_FILES = {
-    "": "1: there is no [listen NAME] section; add one, with 'endpoint = :443' for example",
+    "": "1: there is no [listen NAME] section; add 'endpoint = :443' in a [listen NAME]",
     "[lisen a]\nendpoint = :1": (
-        "1: [lisen a]: unknown section; did you mean 'listen'? "
+        "1: [lisen a]: unknown section; did you mean [listen a]? "
         "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
     ),
     "{listen}[DEFAULT]\nlog = no": (
@@ -43,7 +43,7 @@ BAD_FILES = {
         "6: [route b] from: has no value; write for example 'from = 10.0.0.0/8'"
     ),
     "{listen}quux = 1\nbacklog = 1\n  2\n  3": (
-        "3: [listen public] quux: unknown key; the nearest are default, capture and max_flows\n"
+        "3: [listen public] quux: unknown key; the nearest are default, capture and proxy_timeout\n"
         "5: [listen public] backlog: takes one value; remove this line\n"
         "6: [listen public] backlog: takes one value; remove this line"
     ),
@@ -126,17 +126,15 @@ FOLLOW_ON = {
         "1: [listen a] endpoint: is missing; write for example 'endpoint = :443'\n"
         "2: [listen a]: is already at rules.ini:1; give one another name"
     ),
-    "[listen a]\nendpoint :1": (
-        "2: [listen a]: a line needs '=', as in endpoint = :1; to continue the value above, indent it"
-    ),
+    "[listen a]\nendpoint :1": ("2: [listen a]: a line needs '=' behind 'endpoint'"),
     "[listen a]\n= :1": "2: [listen a]: a key is missing before '='",
     "[listen a": "1: a header is a name between '[' and ']', as in [route ssh]",
     "[listen-public-https]\nendpoint = :1": (
-        "1: [listen-public-https]: unknown section; did you mean 'listen'? "
+        "1: [listen-public-https]: unknown section; did you mean [listen NAME]? "
         "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
     ),
     "{listen}silent = web\n[bakend web]\nserver = a:0": (
-        "4: [bakend web]: unknown section; did you mean 'backend'? "
+        "4: [bakend web]: unknown section; did you mean [backend web]? "
         "(there are [txmux], [listen NAME], [route NAME], [backend NAME])\n"
         "5: [bakend web] server: a port must be a whole number from 1 to 65535, not '0'"
     ),
@@ -185,7 +183,7 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(
             first,
             "6: [backend a] server: 'tls:a:443' would get the PROXY header inside of TLS, where no server looks "
-            "for it; write it as HOST:PORT with 'tls = yes', or proxy_protocol = off",
+            "for it; write 'server = HOST:PORT' with 'tls = yes', or 'proxy_protocol = off'",
         )
         self.assertIn("7: [backend a] server: 'SSL:a:443' would get the PROXY header", second)
         parse(text.replace("= v2", "= off"), "rules.ini", MATCHERS)

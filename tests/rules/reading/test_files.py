@@ -96,11 +96,10 @@ class FileTests(SynchronousTestCase):
         self.assertEqual([r.name for r in rules.routes], ["b", "a", "c"])
 
     def test_include_finds_nothing_by_a_pattern_only(self) -> None:
-        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n  d/a.ini\n  a\0b\n{LISTEN}")
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n  d/a.ini\n{LISTEN}")
         self.refuses(
             "rules.ini:3: [txmux] include: cannot read 'd/a.ini': No such file or directory; a relative "
             f"path starts at the folder of the rules file, '{self.folder.resolve()}'",
-            r"rules.ini:4: [txmux] include: 'a\x00b' is not a path of a file",
         )
 
     def test_include_absolute(self) -> None:
@@ -172,7 +171,7 @@ class FileTests(SynchronousTestCase):
             [
                 [
                     "rules.ini:1",
-                    "there is no [listen NAME] section; add one, with 'endpoint = :443' for example",
+                    "there is no [listen NAME] section; add 'endpoint = :443' in a [listen NAME]",
                 ],
                 ["rules.ini:3", "[route x] backend"],
                 ["z.ini:2", "[route x]"],
@@ -199,9 +198,9 @@ class ExpandTests(ReadingTestCase):
 
     def test_wrong(self) -> None:
         for text, message in {
-            "x${B}": "the environment has no variable 'B'; set it, or write ${B:-default}",
-            "x${A": "'${A' does not name a variable; write ${NAME}, ${NAME:-default}, or $$ for a dollar sign",
-            "${1}": "'${1}' does not name a variable; write ${NAME}, ${NAME:-default}, or $$ for a dollar sign",
+            "x${B}": "the environment has no variable 'B'; set it, or write ${B:-DEFAULT}",
+            "x${A": "'${A' does not name a variable; write ${NAME}, ${NAME:-DEFAULT}, or $$ for a dollar sign",
+            "${1}": "'${1}' does not name a variable; write ${NAME}, ${NAME:-DEFAULT}, or $$ for a dollar sign",
         }.items():
             error = self.assertRaises(InvalidValueError, self.expanded, text)
             self.assertEqual(str(error), message)
@@ -225,8 +224,8 @@ class VariableTests(ReadingTestCase):
     def test_errors(self) -> None:
         self.refuses(
             "[listen a]\nendpoint = :1\n  :${NO}\n[route r]\nmatch = ssh\nbackend = ${NO}\n",
-            "3 endpoint: the environment has no variable 'NO'; set it, or write ${NO:-default}",
-            "6 backend: the environment has no variable 'NO'; set it, or write ${NO:-default}",
+            "3 endpoint: the environment has no variable 'NO'; set it, or write ${NO:-DEFAULT}",
+            "6 backend: the environment has no variable 'NO'; set it, or write ${NO:-DEFAULT}",
         )
 
     def test_other_processes_use_the_first_values(self) -> None:

@@ -48,10 +48,10 @@ class ForeignTests(ReadingTestCase):
     def test_rules_with_a_mistake_stay_rules(self) -> None:
         self.assertEqual(
             self.complaints("endpoint: x\n")[0],
-            "1 : a key is followed by '=', not ':'; write 'endpoint = x'",
+            "1 : a key is followed by '=', not ':'",
         )
         (told,) = self.complaints(f"# stream {{\n{self.listen}server:\n")
-        self.assertEqual(told, "4 : a key is followed by '=', not ':'; write 'server = VALUE'")
+        self.assertEqual(told, "4 : a key is followed by '=', not ':'")
 
 
 class SectionTests(ReadingTestCase):
@@ -59,7 +59,11 @@ class SectionTests(ReadingTestCase):
         there_are = f"(there are {', '.join(HEADERS.values())})"
         for word, kind in SECTION_ALIASES.items():
             told = self.complaints(f"{self.listen}[{word} x]\n")[0]
-            self.assertEqual(told, f"3 : unknown section; did you mean {kind!r}? {there_are}")
+            meant = "[txmux]" if kind == "txmux" else f"[{kind} x]"
+            self.assertEqual(told, f"3 : unknown section; did you mean {meant}? {there_are}")
+        for key, kind in (("listen", "listen"), ("address", "backend")):
+            told = self.complaints(f"{self.listen}[server x]\n{key} = 127.0.0.1:80\n")[0]
+            self.assertEqual(told, f"3 : unknown section; did you mean [{kind} x]? {there_are}")
 
     def test_quotes_in_a_header(self) -> None:
         self.refuses(
@@ -78,7 +82,7 @@ class SectionTests(ReadingTestCase):
                 told = self.complaints(f"{self.listen}[{header}]\n{key} = 443\n")
                 self.assertIn(f"4 {key}: unknown key; {meant}", told)
         for key in KEY_HINTS["txmux"]:
-            told = self.complaints(f"{self.listen}[txmux]\n{key} = 1\n")
+            told = self.complaints(f"{self.listen}[txmux]\n{key} = 2\n")
             self.assertEqual(len(told), 1, told)
         self.refuses("[listen a]\nport = 443\n", "2 port: unknown key; write 'endpoint = :443'")
         self.refuses(
@@ -154,11 +158,59 @@ HABITS = {
         "4 user: 'www:web' is not a name or number of one; write www here, and web as 'group'"
     ),
     "[txmux]\nuser   nobody\nwhat ever": (
-        "4 : a line needs '=', as in user = nobody; to continue the value above, indent it\n"
+        "4 : a line needs '=' behind 'user'\n"
         "5 : a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
     ),
     "[route r]\nmatch = ssh\nbackend = close\nunder = listen a": (
         "6 under: there is no [listen listen a] and no [route listen a]; did you mean 'a'?"
+    ),
+    "server = 1": "3 server: unknown key; it belongs in [backend NAME]",
+    "bind = *:443 ssl crt x.pem\nredirect = https": (
+        "3 bind: unknown key; write 'endpoint = :443'\n"
+        "4 redirect: unknown key; remove it; txmux changes nothing of HTTP, so the server behind it has to send that"
+    ),
+    "timeout client 30s": "3 timeout client: unknown key; write 'idle_timeout' in a [backend NAME]",
+    "port =": "3 port: unknown key; write 'endpoint = :443'",
+    "detect_timeout = 5000": (
+        "3 detect_timeout: '5000' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
+        "did you mean '5s'? Without a unit, HAProxy means milliseconds"
+    ),
+    "// one\nlog = no // two\nallow = ::1\n  // three": (
+        "3 : a comment begins with '#'\n"
+        "4 log: a comment needs its own line; put '# two' above this one\n"
+        "6 allow: a comment begins with '#'"
+    ),
+    "allow = [10.0.0.0/8, '::1']\ndefault = h:1,\nlog = ['no']": (
+        "3 allow: no brackets around values; write 10.0.0.0/8, ::1\n"
+        "4 default: remove the ',' at the end; write h:1\n"
+        "5 log: remove the brackets around the value; write no"
+    ),
+    '[route r]\nmatch = ["ssh", tls]\nbackend = close': (
+        "4 match: no brackets around values; write ssh, the others below it"
+    ),
+    "[route r]\nmatch:\n  - ssh\n  - tls\nbackend: close": (
+        "4 : a key is followed by '=', not ':'; write 'match = ssh'\n"
+        "5 match: remove the '-' in front; write ssh\n"
+        "6 match: remove the '-' in front; write tls\n"
+        "7 : a key is followed by '=', not ':'; write 'backend = close'"
+    ),
+    "[backend b]\nserver s1 127.0.0.1:22 check": (
+        "4 : a line needs '=' behind 'server'\n"
+        "4 server: 's1': a server has no name here; write '127.0.0.1:22'\n"
+        "4 server: 'check' is not expected after the server; write 'check = tcp' as a key"
+    ),
+    "[backend b]\nserver = h:1 weight=5 max_fails=3": (
+        "4 server: 'max_fails=3' is not expected after the server; "
+        "write 'eject = failures=3 within=10s for=10s' as a key"
+    ),
+    "[[route]]\nmatch = tls sni:a.example\nbackend = close": (
+        "3 : a header has one pair of brackets\n"
+        "3 : needs a name; write [route NAME]\n"
+        "4 match: 'sni:a.example' is not an option; did you mean 'sni=a.example'? (tls takes sni=, alpn=)"
+    ),
+    "[txmux]\nsandbox = no\n[route r]\nmatch = any\nproxy_pass http://h:80;": (
+        "4 sandbox: must be auto, yes or off, not 'no'; write off\n"
+        "7 proxy_pass: unknown key; write 'backend = h:80'"
     ),
 }
 
@@ -250,7 +302,7 @@ listen ban = 1h | unknown key; write 'deny = NETWORKS'; 'txmux ban ADDRESS'
 listen colour = red | unknown key; the nearest are capture, backlog and log
 route allow = 10.0.0.0/8 | unknown key; write 'from' or 'not_from', or move it to [listen NAME]
 route from = country:DE | 'country:DE' is not a network; write 'geo:country=DE'
-route from = as64496 | write 'geo:asn=64496'
+route from = as64496 | write 'as:AS64496' with 'geo_databases = FILE' in [txmux]
 txmux log_level = debug | unknown key; remove it; the option is --log-level
 match tls sni= | sni= has no value
 match tls \\ | no backslash needed; indent the next line
@@ -259,7 +311,7 @@ backend healthCheck = on | unknown key; write 'check = tcp interval=2s' or
 backend timeout_connect = 5s | unknown key; write connect_timeout
 backend timeout_server = 5s | unknown key; write idle_timeout
 backend fall = 3 | unknown key; write 'check = tcp interval=2s' or
-backend backup = yes | unknown key; write it after the server: 'server = 127.0.0.1:8443 backup'
+backend backup = yes | unknown key; write it after the server: 'server = 127.0.0.1:8080 backup'
 backend ip_hash = yes | unknown key; write 'balance = source-hash'
 listen timeout_client = 5s | unknown key; write 'idle_timeout' in a [backend NAME]
 listen tls = yes | unknown key; TLS is ended by 'terminate_tls = CERTIFICATE.pem, KEY.pem'
@@ -273,12 +325,12 @@ match sftp | write 'ssh'
 match scp | write 'ssh'
 match nfs | write 'sunrpc program=nfs'
 match rpc | write 'sunrpc'
-match ts3 | write 'teamspeak'
-match steam | write 'source-engine'
+udp ts3 | write 'teamspeak'
+udp steam | write 'source-engine'
 match amqps | write 'tls'
 match jabber | write 'xmpp'
 match h2 | write 'tls alpn=h2'
-match wg | write 'wireguard'
+udp wg | write 'wireguard'
 match pgsql | write 'postgres'
 match valkey | write 'redis'
 match cifs | write 'smb'
@@ -286,7 +338,7 @@ match shadowsocks | write 'random'
 match stratum | write 'jsonrpc'
 match cql | write 'cassandra'
 match sqlserver | write 'tds'
-match bedrock | write 'raknet'
+udp bedrock | write 'raknet'
 match text | write 'payload text=HELLO'
 match ftps | write 'tls' if TLS comes first; else the server speaks first
 match docker | write 'http', or 'tls' if the daemon has certificates
@@ -310,7 +362,10 @@ class OthersWordsTests(SynchronousTestCase):
                 "route": "[route a]\nmatch = ssh\nbackend = web\n",
                 "backend": "[backend web]\nserver = 127.0.0.1:1\n",
             }
-            if where == "match":
+            if where == "udp":
+                sections["listen"] = "[listen public]\nendpoint = udp:8443\n"
+                sections["backend"] = "[backend web]\nserver = udp:127.0.0.1:1\n"
+            if where in {"match", "udp"}:
                 sections["route"] = f"[route a]\nmatch = {written}\nbackend = web\n"
             else:
                 sections[where] += f"{written}\n"

@@ -239,7 +239,7 @@ class HintTests(ReadingTestCase):
         for line, hint in {
             "sni=a.example": "the matcher comes first, as in 'tls sni=a.example'",
             "software=x": "the matcher comes first, as in 'ssh software=x'",
-            "what=x": "the matcher comes first, as in 'MATCHER what=x'",
+            "what=x": "the matcher comes first; 'txmux matchers' lists those there are",
             "tls(sni=a.example)": "write 'tls sni=a.example'",
             "ssh()": "write 'ssh'",
             "anyprot": "write 'any'",
@@ -253,14 +253,14 @@ class HintTests(ReadingTestCase):
         )
         self.refuses_match(
             "not not ssh",
-            "4 match: unknown matcher 'not'; write 'not' once, and a matcher after it",
+            "4 match: unknown matcher 'not'; write 'not ssh'",
         )
 
     def test_colon(self) -> None:
         for line, meant in (
             ("match: ssh", "match = ssh"),
             ("match : tls sni=a.example", "match = tls sni=a.example"),
-            ("match:", "match = VALUE"),
+            ("match:", "match = ssh"),
             ("match:=ssh", "match = ssh"),
         ):
             self.refuses(

@@ -401,5 +401,5 @@ class AcmeTests(SynchronousTestCase):
         error = self.assertRaises(RulesError, parse, text, "x.ini", MATCHERS)
         self.assertEqual(
             str(error),
-            "x.ini:5: [route a] terminate_tls: needs 'acme' in [txmux]; add for example 'acme = letsencrypt' there",
+            "x.ini:5: [route a] terminate_tls: needs 'acme' in [txmux]; add for example 'acme = letsencrypt' in [txmux] with 'acme_terms = yes' if you agree to its terms",
         )

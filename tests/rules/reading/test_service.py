@@ -121,7 +121,11 @@ class KeysTest(SynchronousTestCase):
             ("metrics = none", "'none' is not an endpoint"),
             (f"admin = ssl:9\n{TOKEN}", "an endpoint of type 'ssl' is not possible here"),
             (f"admin = systemd:domain=INET:index=0\n{TOKEN}", "'systemd' is not possible here"),
-            ("admin = 8440", "did you mean '127.0.0.1:8440'?"),
+            (
+                "admin = 8440",
+                "did you mean '127.0.0.1:8440' with 'admin_token = /var/lib/txmux/token'?",
+            ),
+            ("metrics = 8440", "did you mean '127.0.0.1:8440'?"),
             ("admin = /run/a.sock", "did you mean 'unix:/run/a.sock'?"),
             ("admin = unix:", "unix needs its 'address'"),
             (f"admin = unix:{'x' * 100}", "the path of a UNIX socket has at most 107"),
@@ -199,8 +203,8 @@ class AcmeTest(ReadingTestCase):
 
     def test_wrong(self) -> None:
         for lines, why in (
-            ("acme = letsencript", "did you mean 'letsencrypt'?"),
-            ("acme = http://ca.example/dir", "which begins with https://"),
+            ("acme_terms = yes\nacme = letsencript", "did you mean 'letsencrypt'?"),
+            ("acme_terms = yes\nacme = http://ca.example/dir", "which begins with https://"),
             ("acme = https://", "is not an ACME directory"),
             (
                 "acme = letsencrypt",

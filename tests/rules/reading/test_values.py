@@ -81,7 +81,7 @@ class SizeTests(ReadingTestCase):
             self.assertIn(f"did you mean '{meant}'?", self.complaint(read, text))
         self.assertEqual(
             self.complaint(read, "much"),
-            "'much' is not a size; write bytes as 512, 16KiB, 1MiB or 1GiB",
+            "'much' is not a size; write a number of bytes from 1 to 1KiB",
         )
 
     def test_bounds_in_their_units(self) -> None:

@@ -40,7 +40,7 @@ class ViaTests(BackendTestCase):
         for text, expected in {
             "127.0.0.1:1080": form,
             "": form,
-            "socks5h://127.0.0.1:1080": f"{form}; did you mean socks5://?",
+            "socks5h://127.0.0.1:1080": f"{form}; did you mean 'socks5://127.0.0.1:1080'?",
             "https://127.0.0.1:1080": f"{form}; did you mean http://?",
             "socks5://proxy:0": "the proxy: a port must be a whole number from 1 to 65535, not '0'",
             "socks5://proxy": "the proxy: 'proxy' has no port; write proxy:PORT, unix:/path, srv:_service._tcp.DOMAIN "

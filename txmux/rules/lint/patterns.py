@@ -104,7 +104,7 @@ def _of_expression(option: tuple[str, str], value: str) -> str:
 def _of_pattern(option: tuple[str, str], pattern: str) -> str:
     known = option in HOST_OPTIONS or option in {*_PATHS, *_PROTOCOLS, _SSH}
     if known and pattern.startswith("!"):
-        return f"'!' has no meaning here; write 'not' before the matcher, and {pattern[1:]!r} here"
+        return f"'!' has no meaning here; put 'not' before the matcher, and write {pattern[1:]!r}"
     begins, ends = pattern.startswith("^"), pattern.endswith("$")
     if (known and begins) or (option in HOST_OPTIONS and ends):
         meant = f"~{'' if begins else '.*'}{pattern}{'' if ends else '.*'}"
@@ -146,7 +146,7 @@ def _of_host(option: tuple[str, str], pattern: str) -> str:
         **dict.fromkeys("|;", "write commas between names"),
         **dict.fromkeys("/@", "write the name alone"),
     }
-    hint = hints.get(wrong[0], "for a regular expression write '~' in front")
+    hint = hints.get(wrong[0], "a regular expression has '~' in front")
     return f"{pattern!r} has {wrong[0]!r}, which is not in any name; {hint}"
 
 

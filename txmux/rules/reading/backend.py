@@ -154,9 +154,8 @@ def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             advice = "remove 'port=', or write it as HOST:PORT"
             yield "check", f"{server.text!r} has no other port; {advice}"
     if server_check.sni and found.get("tls"):
-        message = (
-            "sni= is for servers that are not spoken to by TLS; write tls_name, and remove this"
-        )
+        sni = f"sni={server_check.sni}"
+        message = f"{sni!r} is for servers that are not spoken to by TLS; write 'tls_name = {server_check.sni}' as a key instead"
         yield "check", message
 
 
@@ -222,7 +221,7 @@ def _sources(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "client" in source and via is not None:
         yield (
             "source",
-            "client has no effect with 'via': servers see the proxy's address; write proxy_protocol, and remove this",
+            "client has no effect with 'via': servers see the proxy's address; write 'proxy_protocol = v2' instead",
         )
         return
     for server in servers if source else ():
@@ -301,7 +300,7 @@ def _source(text: str) -> str:
     except ValueError:
         hint = did_you_mean(text, ("client",))
         raise InvalidValueError(
-            f"{text!r} is not an IP address; write one of this machine's, or client for the client's own{hint}"
+            f"{text!r} is not an IP address; write 'client' for the client's own, or one of this machine's{hint}"
         ) from None
     mapped = getattr(found, "ipv4_mapped", None)
     if mapped is not None:

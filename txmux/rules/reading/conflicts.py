@@ -68,8 +68,8 @@ def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Pro
             kind = item.text.partition(":")[0].lower()
             if short is None and kind not in _SHAREABLE:
                 message = (
-                    f"{which} an endpoint of type {kind!r}; write ADDRESS:PORT, :PORT, unix: or "
-                    f"systemd:, or {' and '.join(instead)}"
+                    f"{which} an endpoint of type {kind!r}; write ADDRESS:PORT, :PORT, unix:/path, "
+                    f"or {' and '.join(map(repr, instead))} in [txmux]"
                 )
                 yield section.problem(message, "endpoint", number)
 
@@ -77,7 +77,7 @@ def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Pro
 def claims(text: str) -> tuple[Claims, Claims]:
     """Return what an endpoint takes, and what nothing before it may have taken: nothing if it cannot be read."""
     try:
-        listening(text)
+        text = listening(text)
         if is_for_datagrams(text):
             claimed, refused = of_port(*udp_listen_address(text))
             return of_datagrams(claimed), of_datagrams(refused)

@@ -55,7 +55,7 @@ def consul_server(text: str) -> Server:
         )
     if not _NAME.fullmatch(name):
         raise InvalidValueError(
-            f"{text!r} names no service; write for example 'consul:web', and where Consul is as 'consul = URL'"
+            f"{text!r} names no service; write for example 'consul:web', and where Consul is as key 'consul'"
         )
     return Server(text, "consul", host=name, consul=ConsulService(name))
 

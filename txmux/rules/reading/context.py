@@ -127,7 +127,7 @@ class RulesReading:
                 raise InvalidValueError(with_advice(str(error), hint)) from None
         name = text[1:].strip()
         if not name:
-            raise InvalidValueError("'@' names no file; write for example '@blocklist.txt'")
+            raise InvalidValueError("'@' names no file; its path belongs behind it")
         return NetworkSet([]) if self.alone else self._lists(self.folder / name)
 
     def reachable(self, text: str) -> IPNetwork | NetworkSet | Varying | Public:

@@ -15,7 +15,7 @@ from twisted.plugin import getPlugins
 
 from txmux.rules.model import PORT, Section, Server, Via
 from txmux.rules.model.networks import is_address
-from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, nearest
+from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, nearest, suggestion
 from txmux.rules.reading.consul import CONSUL, consul_server, with_options
 from txmux.rules.reading.endpointstrings import (
     CLIENT,
@@ -40,6 +40,7 @@ _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
 _SEVERAL = re.compile(r"\S+:[0-9]+\s*,")
 _LIKE_PLACE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+|[0-9]+|tcp6?:[0-9]+")
 _RANGE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+-[0-9]+")
+_ADDRESS_FIRST = re.compile(r"(?![0-9]*:)[^:=\[\]]+:[0-9]+|\[[^\[\]]*\]:[0-9]+")
 _NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
@@ -63,6 +64,8 @@ def listening(text: str) -> str:
         return text
     _refuse_slips(text, any_address="")
     kind = _kind_of(text)
+    if kind in {"tcp", "tcp6"} and _ADDRESS_FIRST.fullmatch(text, len(kind) + 1):
+        return listening(text[len(kind) + 1 :])  # as behind udp:
     if kind is not None:
         arguments = split_arguments(text)
         if kind not in _BUILT_IN and kind.lower() not in _installed_server_kinds():
@@ -149,7 +152,7 @@ def proxy(text: str) -> Via:
     kind = _PROXY_KINDS.get(match["kind"]) if match else None
     if match is None or kind is None:
         near = _PROXY_KINDS_MEANT.get(match["kind"].lower()) if match else None
-        hint = f"; did you mean {near}://?" if near else ""
+        hint = f"; did you mean '{near}://{match['place']}'?" if match and near else ""
         message = "is not a proxy; write it as socks5://HOST:PORT or http://HOST:PORT"
         raise InvalidValueError(message + hint)
     place = match["place"]
@@ -164,9 +167,7 @@ def proxy(text: str) -> Via:
         return via
     user, _, file = match["login"].partition(":")
     if kind == "socks4":
-        raise InvalidValueError(
-            "SOCKS 4 has no passwords; remove what precedes '@', or write socks5"
-        )
+        raise InvalidValueError("SOCKS 4 has no passwords; remove what precedes '@'")
     if not user.isascii() or not user.isprintable() or len(user) > _LONGEST_USER or not file:
         raise InvalidValueError("a login before '@' is USER:PASSWORD-FILE; write it so")
     return attrs.evolve(via, user=user, password=file_path(file))
@@ -177,8 +178,8 @@ def no_proxy_protocol(text: str) -> str:
     place = next(iter(text.split()), "")
     if _SHORT.fullmatch(place) is None and (_kind_of(place) or "").lower() in {"ssl", "tls"}:
         return (
-            f"{place!r} would get the PROXY header inside of TLS, where no server looks for it; write it as "
-            "HOST:PORT with 'tls = yes', or proxy_protocol = off"
+            f"{place!r} would get the PROXY header inside of TLS, where no server looks for it; write "
+            "'server = HOST:PORT' with 'tls = yes', or 'proxy_protocol = off'"
         )
     return ""
 
@@ -352,8 +353,7 @@ def _without_port(text: str, host: str) -> InvalidValueError:
 
 def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn:
     raise InvalidValueError(
-        f"there is no endpoint type {kind!r}; write {short_forms}, or one of "
-        f"{', '.join(sorted(known))}{did_you_mean(kind, known)}"
+        f"there is no endpoint type {kind!r}; write {short_forms}{suggestion(kind, sorted(known))}"
     )
 
 

@@ -56,9 +56,7 @@ def host_name(text: str) -> str:
     labels = text.removesuffix(".").split(".")
     if ":" in text or labels[-1].isdecimal():
         if not is_address(text):
-            raise InvalidValueError(
-                f"{text!r} is not an IP address; write one such as 192.0.2.1 or 2001:db8::1"
-            )
+            raise InvalidValueError(f"{text!r} is not an IP address; write one such as 192.0.2.1")
     elif len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         meant = "one such as www.example.com, or an IP address"
         hint = meant if text.isascii() else "an international name in its xn-- form"
@@ -73,8 +71,8 @@ def server_host(text: str) -> str:
         if one not in {LOCAL, *NAMES}:
             meant = "; the port goes behind the host" if one == PORT else ""
             raise InvalidValueError(
-                f"{one!r} stands for nothing; write {LOCAL} for the address that the client connected to, "
-                f"{' or '.join(NAMES)} for the name that it asks for{meant}"
+                f"{one!r} stands for nothing; write {LOCAL} for the address that the client connected to; "
+                f"{' or '.join(NAMES)} are the name that it asks for{meant}"
             )
     if len(found) > 1:
         raise InvalidValueError(f"{text!r} has several placeholders; write one")

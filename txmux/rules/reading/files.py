@@ -38,6 +38,10 @@ def source_of(path: Path | str, data: bytes) -> SourceFile:
         return SourceFile(
             str(path), "", (Problem(str(path), 1, "", "", "is UTF-16; save the file as UTF-8"),)
         )
+    if b"\0" in data:
+        line = data[: data.index(b"\0")].count(b"\n") + 1
+        message = "is not text: it has NUL bytes; save the file as UTF-8"
+        return SourceFile(str(path), "", (Problem(str(path), line, "", "", message),))
     try:
         return SourceFile(str(path), data.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -184,7 +188,7 @@ def expand(text: str, variable: Callable[[str], str | None]) -> str:
         name, default = found["name"], found["default"]
         if found["wrong"]:
             raise InvalidValueError(
-                f"{text[found.start() :]!r} does not name a variable; write ${{NAME}}, ${{NAME:-default}}, "
+                f"{text[found.start() :]!r} does not name a variable; write ${{NAME}}, ${{NAME:-DEFAULT}}, "
                 "or $$ for a dollar sign"
             )
         if name is None:
@@ -194,7 +198,7 @@ def expand(text: str, variable: Callable[[str], str | None]) -> str:
             return given or default[2:].replace("$$", "$")
         if given is None:
             raise UnsetError(
-                f"the environment has no variable {name!r}; set it, or write ${{{name}:-default}}"
+                f"the environment has no variable {name!r}; set it, or write ${{{name}:-DEFAULT}}"
             )
         return given
 

@@ -1,7 +1,7 @@
 """Words of sslh, HAProxy and nginx that operators write by habit, and what to write instead."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _CONVERT = "'txmux convert FILE > rules.ini' writes it as rules"
 _HEADERS = "write sections such as [listen public], and under them lines such as 'endpoint = :443'"
@@ -58,8 +58,10 @@ _RATES = "write 'connection_rate_per_source = 20/s burst=40'"
 _IN_A_ROUTE = "write 'from' or 'not_from', or move it to [listen NAME]"
 _CHECKS = "write 'check = tcp interval=2s' or 'check = http path=/health'"
 _EJECTS = "write 'eject = failures=3 within=10s for=10s'"
-_AFTER_IT = "write it after the server: 'server = 127.0.0.1:8443"
-_ADMIN = "write 'admin = 127.0.0.1:8440'"
+_AFTER_IT = "write it after the server: 'server = 127.0.0.1:8080"
+_ADMIN = "write 'admin = 127.0.0.1:8440' and 'admin_token = /var/lib/txmux/token'"
+_NO_HTTP = "remove it; txmux changes nothing of HTTP, so the server behind it has to send that"
+_REDIRECTS = "add_header header headers http_redirect redirect redirect_scheme return rewrite"
 _IDLE = "write 'idle_timeout' in a [backend NAME]"
 _CHECK_WORDS = """
     active_health_check check_interval check_timeout check_uri fall health_check health_path health_uri healthcheck httpchk inter
@@ -103,7 +105,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("bandwidth", "write upload_rate or download_rate in a [backend NAME]"),
         **_each("cert certificate crt key ssl ssl_certificate tls tls_cert", f"TLS is ended by {_HERE}"),
         **_each("client_timeout read_timeout timeout_client", _IDLE),
-        **_each("country geoip", "write 'allow = geo:country=DE'"),
+        **_each("country geoip", "write 'allow = geo:country=DE' and 'geo_databases = FILE' in [txmux]"),
         **_each("default_backend fallback", "write 'default'"),
         **_each("inspect_delay preread_timeout timeout", "write 'detect_timeout'"),
         **_each("is_udp udp", "write 'endpoint = udp:PORT'"),
@@ -112,7 +114,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "mode": _TRANSPORT,
         "name": "the name is in the header, [listen NAME]",
         **_each("on_timeout", "write 'silent'"),
-        "protocol": "write a [route NAME] with 'match = PROTOCOL'",
+        "protocol": "write 'match = PROTOCOL' in a [route NAME]",
         **_each("connlimit limit_conn max_conn_per_ip", "write max_connections_per_source"),
         **_each("conn_rate limit limit_req max_rate rate rate_limit", _RATES),
         "proxy_pass": "write 'default' for all clients, or 'backend' in a [route NAME]",
@@ -120,6 +122,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("reuseport tcp_nodelay", "remove it; txmux does so where it helps"),
         **_each("route routes", _BELONGS),
         **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
+        **_each(_REDIRECTS, _NO_HTTP),
         "sni": "write 'match = tls sni=www.example.com' in a [route NAME]",
         "transparent": "write 'source = client' in a [backend NAME]",
     },
@@ -135,6 +138,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "host": "write it as an option of the matcher: 'match = http host=www.example.com'",
         "name": "the name is in the header, [route NAME]",
         **_each("order priority weight", "remove it; routes are asked in the order of the file"),
+        **_each(_REDIRECTS, _NO_HTTP),
         "path": "write it as an option of the matcher: 'match = http path=/api/*'",
         **_each("protocol type", "write 'match'"),
         **_each("destination forward proxy_pass server service target to upstream url", _BACKEND),
@@ -143,7 +147,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
         **_each("sni sni_hostnames", "write it as an option of the matcher: 'match = tls sni=www.example.com'"),
         "timeout": "write 'detect_timeout' in [listen NAME], or 'idle_timeout' in [backend NAME]",
-        **_each("client_auth clientauth ssl_verify_client verify verify_client", "write 'tls_client_ca', and 'tls_client = optional' for clients that may have no certificate"),
+        **_each("client_auth clientauth ssl_verify_client verify verify_client", "write 'tls_client_ca = FILE' beside 'terminate_tls = CERTIFICATE.pem, KEY.pem'; 'tls_client = optional' is for clients that may have none"),
         "tls": "write 'match = tls', and 'terminate_tls = CERTIFICATE.pem, KEY.pem' if it ends here",
         "use_backend": "write 'backend', and the condition as 'match'",
     },
@@ -153,8 +157,8 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "backup": f"{_AFTER_IT} backup'",
         "down": f"{_AFTER_IT} down'",
         "weight": f"{_AFTER_IT} weight=3'",
-        **_each("ca ca_file cafile", "write tls_ca"),
-        **_each("cert client_cert crt", "write tls_client_certificate"),
+        **_each("ca ca_file cafile", "write 'tls_ca = FILE' beside 'tls = yes'"),
+        **_each("cert client_cert crt", "write 'tls_client_certificate = FILE' beside 'tls = yes'"),
         **_each(_CHECK_WORDS, _CHECKS),
         **_each("algorithm hash lb lb_policy load_balancing method scheduler strategy", "write balance"),
         **_each("dial_timeout proxy_connect_timeout timeout_connect", "write connect_timeout"),
@@ -172,9 +176,10 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "proxy_responses": "write answers",
         **_each("proxy_timeout read_timeout send_timeout server_timeout timeout_server timeout_tunnel udp_timeout", "write idle_timeout"),
         **_each("proxy_ssl ssl", "write 'tls = yes'"),
-        **_each("proxy_ssl_name server_name sni", "write tls_name"),
+        **_each("proxy_ssl_name server_name sni", "write 'tls_name = NAME' beside 'tls = yes'"),
         **_each("send_proxy", "write 'proxy_protocol = v1'"),
         **_each("send_proxy_v2", "write 'proxy_protocol = v2'"),
+        **_each(_REDIRECTS, _NO_HTTP),
         "timeout": "connect_timeout, idle_timeout and max_duration say what it means",
         **_each("insecure_skip_verify tls_skip_verify tls_verify verify verify_hostname", _VERIFIED),
     },
@@ -192,10 +197,10 @@ _STANDS_FOR = {
 }
 
 SECTION_ALIASES = {
-    **dict.fromkeys(("bind", "frontend", "server"), "listen"),
-    **dict.fromkeys(("global", "main", "settings"), "txmux"),
-    **dict.fromkeys(("cluster", "pool", "upstream"), "backend"),
-    **dict.fromkeys(("acl", "location", "protocol", "rule"), "route"),
+    **dict.fromkeys(("bind", "entrypoint", "entrypoints", "frontend"), "listen"),
+    **dict.fromkeys(("defaults", "global", "main", "settings"), "txmux"),
+    **dict.fromkeys(("cluster", "pool", "server", "upstream"), "backend"),
+    **dict.fromkeys(("acl", "location", "protocol", "router", "routers", "rule"), "route"),
 }
 """The kind of section for each of these other words at the beginning of a header."""
 
@@ -211,16 +216,19 @@ BALANCE_WORDS = {
 """Words of other programs for the choice of a server."""
 
 _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
+    **dict.fromkeys(("disabled", "inactive"), ("write 'down'", 0)),
     "check": ("write 'check = tcp' as a key", 0),
     "fall": ("write 'check = tcp fall=3' as a key", 1),
     "inter": ("write 'check = tcp interval=2s' as a key", 1),
-    "max_fails": ("write 'eject = failures=3 within=10s for=10s' as a key", 0),
-    "maxconn": ("write max_connections=NUMBER", 1),
+    **dict.fromkeys(("fail_timeout", "max_fails"), (f"{_EJECTS} as a key", 0)),
+    **dict.fromkeys(("max_conns", "maxconn"), ("write max_connections=NUMBER", 1)),
     "port": ("write 'check = tcp port=NUMBER' as a key", 1),
+    "resolve": ("remove it: names are looked up again when they expire", 0),
     "rise": ("write 'check = tcp rise=2' as a key", 1),
     "send-proxy": ("write 'proxy_protocol = v1' as a key", 0),
     "send-proxy-v2": ("write 'proxy_protocol = v2' as a key", 0),
-    "sni": ("write 'tls_name = NAME' as a key", 1),
+    "sni": ("write 'tls_name = NAME' beside 'tls = yes' as a key", 1),
+    "slow_start": ("write 'slow_start = 30s' as a key", 0),
     "ssl": ("write 'tls = yes' as a key", 0),
     "verify": ("remove it: the name is always verified; 'tls_ca = FILE' names an authority", 1),
 }
@@ -244,12 +252,28 @@ _PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ssh": "22"}
 _TLS = frozenset({"https", "wss", "tls", "ssl"})
 
 
-def with_own_value(hint: str, value: str) -> str:
-    """Return the hint for an unknown key, with the endpoint or the server that was written."""
-    endpoint = f":{value}" if value.isdecimal() else value
-    if hint == _BACKEND and ":" in value:
-        return f"write 'backend = {value}'"
-    return hint.replace(_LISTEN, f"endpoint = {endpoint}") if ":" in endpoint else hint
+def plain_key(name: str) -> str:
+    """Return a key as it is in `KEY_HINTS`."""
+    return re.sub("[- ]", "_", name.casefold())
+
+
+def with_own_value(hint: str, value: str, is_right: Callable[[str, str], bool]) -> str:
+    """Return the hint for an unknown key, with the endpoint or the server that was written if it is right."""
+    word = next(iter(value.rstrip(";").split()), "")
+    endpoint = f":{word}" if word.isdecimal() else word.removeprefix("*")
+    server = (without_scheme(word) or (word, False))[0]
+    if hint == _BACKEND and ":" in server and is_right("server", server):
+        return f"write 'backend = {server}'"
+    if _LISTEN in hint and is_right("endpoint", endpoint):
+        return hint.replace(_LISTEN, f"endpoint = {endpoint}")
+    return hint
+
+
+def kind_of_server(keys: Iterable[str]) -> str:
+    """Return what a section called ``server`` is: in nginx it listens, elsewhere it is connected to."""
+    return (
+        "backend" if {"bind", "endpoint", "listen"}.isdisjoint(map(plain_key, keys)) else "listen"
+    )
 
 
 def stands_for(kind: str, key: str) -> Iterator[str]:
@@ -265,7 +289,9 @@ def strays_after_server(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         if skip:
             skip -= 1
             continue
-        hint, skip = _AFTER_SERVERS.get(word, ("", 0))
+        name, equals, _ = word.partition("=")
+        hint, skip = _AFTER_SERVERS.get(name, ("", 0))
+        skip = 0 if equals else skip
         if before in {"weight", "max_connections"} and word.isdecimal():
             hint = f"write {before}={word}"
         yield word, hint

@@ -9,13 +9,15 @@ more, where `configparser` overlooks text after the ``]``; and a colon behind a 
 import io
 import re
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
+from types import MappingProxyType
 
 import attrs
 
 from txmux.rules.model.section import KeyEntry, Section, ValueLine
 from txmux.rules.problems import Problem
+from txmux.rules.reading.hints import plain_key
 
 COMMENT = ("#", ";")
 """What comments begin with."""
@@ -61,14 +63,19 @@ def lines_of(text: str) -> Iterator[FileLine]:
 
 _LOOK = re.compile(r"[#;]\s*(LOOK:.*)")
 """A comment that `txmux convert` writes where a person has to decide."""
+_NO_COMMENT = ("//", "/*", "--")
+_COMMENTS = "a comment begins with '#'"
 _COLON = re.compile(r"([a-z_]+)\s*:(?:(?:\s*=\s*|\s+)(.*))?")
 """A key and its value, as YAML and others write them."""
 
 
 def read_ini(
-    text: str, path: str, keys: Collection[str] = ()
+    text: str, path: str, keys: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 ) -> tuple[list[Section], list[Problem]]:
-    """Read the form of a file, whatever its sections and keys mean; `keys` are words for hints.
+    """Read the form of a file, whatever its sections and keys mean.
+
+    Where ``=`` is missing, `keys` have by the kind of section the words that are keys there, each with an example, and
+    those that are keys of other programs, with none.
 
     Two sections with the same header are both returned: only the caller, which knows all included files, can say where the other is.
     """
@@ -88,8 +95,9 @@ def read_ini(
 
 
 class _IniReader:
-    def __init__(self, path: str, keys: Collection[str]) -> None:
+    def __init__(self, path: str, keys: Mapping[str, Mapping[str, str]]) -> None:
         self._keys = keys
+        self._words: Mapping[str, str] = {}
         self.sections: list[Section] = []
         self.problems: list[Problem] = []
         self._path = path
@@ -101,13 +109,17 @@ class _IniReader:
         self._key = ""  # whose lines are being read
         self._key_line = 0
         self._repeated_at = 0
+        self._is_unread = False
 
     def item(self, number: int, line: str) -> None:
+        if line.startswith("//"):
+            self._problem(number, self._key, _COMMENTS)
+            return
         self._items.append(ValueLine(number, line))
 
     def header(self, number: int, line: str) -> None:
         self.finish()
-        header, bracket, rest = line[1:].partition("]")
+        header, bracket, rest = line.lstrip("[").partition("]")
         self._header = ""
         self._line = number
         self._entries = {}
@@ -117,7 +129,10 @@ class _IniReader:
             self._problem(number, "", "a header is a name between '[' and ']', as in [route ssh]")
             self._unread.append(number)
         self._header = name
-        if name and rest:
+        self._words = self._keys.get(name.partition(" ")[0], {})
+        if name and line.startswith("[[") and not rest.strip("]"):
+            self._problem(number, "", "a header has one pair of brackets")
+        elif name and rest:
             message = "nothing may follow the header's ']'; a comment needs its own line"
             self._problem(number, "", message)
 
@@ -132,7 +147,7 @@ class _IniReader:
         self._entries = None
 
     def _finish_entry(self) -> None:
-        if self._key and self._entries is not None:
+        if self._key and self._entries is not None and (self._items or not self._is_unread):
             self._entries[self._key] = KeyEntry(
                 self._key_line, self._key, tuple(self._items), self._repeated_at
             )
@@ -145,22 +160,25 @@ class _IniReader:
         # Also for a line that is not an entry, so that the lines that continue it are not reported as further problems.
         self._items = []
         colon = _COLON.fullmatch(line)
-        if colon or not (equals and key):
+        self._is_unread = bool(line.startswith(_NO_COMMENT) or colon or not (equals and key))
+        if self._is_unread:
             self._unread.append(number)
+        if line.startswith(_NO_COMMENT):
+            self._problem(number, "", _COMMENTS)
+            return
         if colon:
-            meant = f"{colon[1]} = {colon[2] or 'VALUE'}"
-            self._problem(number, "", f"a key is followed by '=', not ':'; write {meant!r}")
+            key, value = colon[1], (colon[2] or "").strip("'\"")
+            example = self._words.get(key)
+            hint = f"; write '{key} = {value or example}'" if example else ""
+            self._problem(number, "", f"a key is followed by '=', not ':'{hint}")
         elif not equals:
-            word, _, rest = line.partition(" ")
-            meant = f"{word} = {rest.strip()}" if word in self._keys and rest else "KEY = VALUE"
-            message = f"a line needs '=', as in {meant}; to continue the value above, indent it"
-            self._problem(number, "", message)
+            key, value = self._without_equals(number, line)
         elif not key:
             self._problem(number, "", "a key is missing before '='")
         elif self._entries is None:
             message = "comes before the first section; put a header such as [route ssh] above it"
             self._problem(number, key, message)
-        else:
+        if self._entries is not None and key and (not colon or plain_key(key) in self._words):
             # A key that takes several values may be repeated.
             earlier = self._entries.get(key)
             self._items = [*earlier.items] if earlier else []
@@ -168,6 +186,19 @@ class _IniReader:
                 self._items.append(ValueLine(number, value))
             self._key, self._key_line = sys.intern(key), earlier.line if earlier else number
             self._repeated_at = (earlier.repeated_at or number) if earlier else 0
+
+    def _without_equals(self, number: int, line: str) -> tuple[str, str]:
+        """Split a line behind its key; two empty texts if it begins with none."""
+        for length in (2, 1):
+            *words, value = line.split(None, length)
+            key = " ".join(words)
+            if len(words) == length and (key in self._words or plain_key(key) in self._words):
+                if self._words.get(key):
+                    self._problem(number, "", f"a line needs '=' behind {key!r}")
+                return key, value
+        message = "a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
+        self._problem(number, "", message)
+        return "", ""
 
     def _problem(self, number: int, key: str, message: str) -> None:
         self.problems.append(Problem(self._path, number, self._header, key, message))

@@ -144,15 +144,16 @@ def _hint(name: str, rest: Sequence[str], known: Mapping[str, IProtocolMatcher])
     of = ""
     if equals:
         having = (one for one in (*_WELL_KNOWN, *known) if option in _options_of(known, one))
-        of = next(having, "MATCHER")
+        of = next(having, "")
     hints = (
-        (name == "not", "write 'not' once, and a matcher after it"),
+        (name == "not", f"write {' '.join(('not', *rest))!r}"),
         (name.startswith("!"), f"write 'not {name[1:] or 'MATCHER'}'"),
         (word in MEANT and word not in known, f"write {meant!r}"),
         (word in _EITHER and word not in known, _EITHER.get(word, "")),
         (word in SERVER_FIRST, _WAITS),
         (call and call["name"] in known, f"write '{called}'"),
-        (equals and not call, f"the matcher comes first, as in '{of} {name}'"),
+        (equals and not call and of, f"the matcher comes first, as in '{of} {name}'"),
+        (equals and not call, "the matcher comes first; 'txmux matchers' lists those there are"),
         ("," in name, "write one matcher a line, without commas"),
     )
     return next((hint for applies, hint in hints if applies), "")
@@ -216,7 +217,7 @@ def _options(
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            hint = _without_equals(matcher.name, word, before, options)
+            hint = _without_equals(matcher.name, word, before, known, options)
             messages.append(f"{word!r} is not an option; {hint} ({takes})")
         elif name not in known:
             right = _ALIASES.get(name, "")
@@ -232,9 +233,14 @@ def _options(
     return options
 
 
-def _without_equals(matcher: str, word: str, before: str, options: Collection[str]) -> str:
+def _without_equals(
+    matcher: str, word: str, before: str, known: Collection[str], options: Collection[str]
+) -> str:
     if word.startswith(",") or before.endswith(","):
         return "blanks beside a comma need quotes around the value"
+    option, colon, value = word.partition(":")
+    if colon and value and option in known:
+        return f"did you mean '{option}={value}'?"
     if before.partition("=")[0] in options:
         return f"several values have commas between them: '{before},{word}'"
     if matcher in _FIRST_OPTIONS and not (before or word.startswith("-")):

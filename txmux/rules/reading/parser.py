@@ -24,14 +24,17 @@ from txmux.rules.reading.conflicts import (
 from txmux.rules.reading.context import REFUSALS, RulesReading, finding
 from txmux.rules.reading.endpoints import missing_files
 from txmux.rules.reading.files import FileReader, SourceFile, expand_section, read_source, source_of
-from txmux.rules.reading.hints import SECTION_ALIASES, foreign_format
+from txmux.rules.reading.hints import KEY_HINTS, SECTION_ALIASES, foreign_format, kind_of_server
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport
 from txmux.rules.reading.values import NAME
 
 _LONGEST_WAY = 20
 _DOTTED = re.compile(r"([a-z]+)[.:/]([\w.-]+)")
-_KEYS = frozenset(itertools.chain.from_iterable(TABLES.values()))
+_KEYS = {
+    kind: dict.fromkeys(KEY_HINTS[kind], "") | {name: key.example for name, key in keys.items()}
+    for kind, keys in TABLES.items()
+}
 
 
 def load(
@@ -187,7 +190,7 @@ class _RulesParser:
             self._problems += missing_files(section for _, section in self._named(kind))
         if not (self._sections["listen"] or self._not_text or self._alone):
             missing = "there is no [listen NAME] section"
-            message = f"{missing}; add one, with 'endpoint = :443' for example"
+            message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
             self._problems.append(Problem(self._path, 1, "", "", message))
         files = self._files.files()
         not_text = {(problem.path, problem.line) for problem in self._not_text}
@@ -217,12 +220,17 @@ class _RulesParser:
                 word, name = dotted.groups()
             # A misspelt section is read as what it is meant to be, so that it is not reported as missing, too.
             kind = _meant(word)
+            if word.casefold() == "server":
+                kind = kind_of_server(section.entries)
             if dotted and name:
                 message = f"a blank is between the words of a header; write [{kind} {name}]"
             elif kind == word:
                 message = self._header_message(kind, name)
             else:
-                hint = f"; did you mean {kind!r}?" if kind else ""
+                full = f"[{kind} {name}]" if NAME.fullmatch(name) else HEADERS.get(kind, "")
+                hint = (
+                    f"; did you mean {HEADERS[kind] if kind == 'txmux' else full}?" if kind else ""
+                )
                 there_are = ", ".join(HEADERS.values())
                 message = f"unknown section{hint} (there are {there_are})"
             if message:

@@ -289,7 +289,7 @@ def _certificate(reading: RulesReading, text: str) -> Path | str:
         return name
     if reading.settings.acme is None:
         raise InvalidValueError(
-            "needs 'acme' in [txmux]; add for example 'acme = letsencrypt' there"
+            "needs 'acme' in [txmux]; add for example 'acme = letsencrypt' in [txmux] with 'acme_terms = yes' if you agree to its terms"
         )
     return _host(name.strip()) if name else ""
 

@@ -17,10 +17,10 @@ from txmux.rules.problems import (
     nearest,
     with_advice,
 )
-from txmux.rules.reading import backend, listener, route, service
+from txmux.rules.reading import backend, endpoints, listener, route, service
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.endpointstrings import is_for_datagrams
-from txmux.rules.reading.hints import KEY_HINTS, stands_for, with_own_value
+from txmux.rules.reading.hints import KEY_HINTS, plain_key, stands_for, with_own_value
 from txmux.rules.reading.values import SectionKey, ValueKind
 
 HEADERS = {
@@ -41,10 +41,10 @@ TABLES: Mapping[str, Mapping[str, SectionKey]] = {
 
 _LIKE_HEADER = re.compile(r"\[[A-Za-z][^\]:]*\]")
 _UNBRACED = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
-_QUOTES = "'\""
 QUOTES = re.compile("[\u2018-\u201f\u00ab\u00bb]")
 """Quotes as word processors set them."""
-_LIKE_COMMENT = re.compile(r"\s[#;]")
+_LIKE_COMMENT = re.compile(r"\s(?:[#;]|//)")
+_BRACKETED = re.compile(r"\[((?![0-9A-Fa-f:.%]*\]).+)\]")
 
 
 def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, Any]:
@@ -76,14 +76,14 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
         return []
     meant: set[str | None] = set()
     for entry in section.entries.values():
-        meant.update(stands_for(kind, entry.key))
+        meant.update(stands_for(kind, plain_key(entry.key)))
         meant.add(entry.key if entry.key in known else nearest(entry.key, known))
         for item in entry.items[1:]:
             meant.add(_like_key(item) if item.line != entry.line else None)
     return [
         section.problem(f"is missing; write for example '{name} = {key.example}'", name)
         for name, key in lacking.items()
-        if meant.isdisjoint({name, key.unless})
+        if meant.isdisjoint({name, key.unless} - {""})
     ]
 
 
@@ -114,15 +114,29 @@ def wrong_transport(section: Section, kind: str) -> Iterator[Problem]:
 
 def _unknown(name: str, kind: str, section: Section) -> str:
     others = [HEADERS[other] for other in TABLES if name in TABLES[other]]
-    word = name.casefold().replace("-", "_")
-    if word in KEY_HINTS[kind]:
-        return f"unknown key; {with_own_value(KEY_HINTS[kind][word], section.items(name)[0].text)}"
+    hint = KEY_HINTS[kind].get(plain_key(name))
+    if hint:
+        value = next((item.text for item in section.items(name)), "")
+        return f"unknown key; {with_own_value(hint, value, _is_right)}"
     if others:
         return f"unknown key; it belongs in {joined(others)}"
-    near = did_you_mean(name, TABLES[kind])
-    if near:
-        return f"unknown key{near}"
-    return f"unknown key; the nearest are {joined(closest(name, TABLES[kind]), 'and')}"
+    words = [item.text for item in (*section.items("endpoint"), *section.items("server"))]
+    other = "streams_only" if any(map(is_for_datagrams, words)) else "datagrams_only"
+    fitting = [one for one, key in TABLES[kind].items() if not getattr(key, other)]
+    near = did_you_mean(name, fitting)
+    return (
+        f"unknown key{near}"
+        if near
+        else f"unknown key; the nearest are {joined(closest(name, fitting), 'and')}"
+    )
+
+
+def _is_right(key: str, text: str) -> bool:
+    try:
+        (endpoints.listening if key == "endpoint" else endpoints.server)(text)
+    except InvalidValueError:
+        return False
+    return True
 
 
 def _like_key(item: ValueLine) -> str:
@@ -152,6 +166,14 @@ def _values(
     """Read the items of a value, as far as they can be."""
     kind, problems = key.kind, reading.problems
     items = entry.items
+    bracketed = _BRACKETED.fullmatch(items[0].text) if len(items) == 1 else None
+    if bracketed and kind.takes != "one":
+        parts = [part.strip(" '\"") for part in bracketed[1].split(",")]
+        rest = ", the others below it" if len(parts) > 1 else ""
+        meant = ", ".join(parts) if kind.takes == "list" else f"{parts[0]}{rest}"
+        message = f"no brackets around values; write {meant}"
+        problems.append(section.problem(message, entry.key))
+        items = [ValueLine(items[0].line, part) for part in parts]
     if kind.takes == "list":
         items = [ValueLine(item.line, part) for item in items for part in split_list(item.text)]
         if kind.word and items and items[0].text.split()[0] == kind.word:
@@ -187,17 +209,15 @@ class _ValueReader:
         try:
             return [self._value(item.text)]
         except InvalidValueError as error:
-            bare = self._bare(item.text)
+            bare, extra = self._bare(item.text)
             if bare:
-                is_end = item.text.endswith(";")
-                extra = "the ';' at the end" if is_end else "the quotes around the value"
                 self._report(item, [f"remove {extra}; write {bare}"])
                 return [self._value(bare)]
             comment = _LIKE_COMMENT.search(item.text)
             if comment is None or (item.line != self.entry.line and _like_key(item) in self.known):
                 self._report(item, error.messages, _advice(self.entry, item, self.known))
                 return []
-        shown = item.text[comment.start() :].strip()
+        shown = item.text[comment.start() :].strip().replace("//", "#", 1)
         self._report(item, [f"a comment needs its own line; put {shown!r} above this one"])
         try:
             return [self._value(item.text[: comment.start()].strip())]
@@ -215,18 +235,21 @@ class _ValueReader:
             for message in messages
         )
 
-    def _bare(self, text: str) -> str:
-        # Other programs want quotes or a semicolon around a value.
-        bare = text.removesuffix(";").rstrip()
-        if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in _QUOTES:
-            bare = bare[1:-1]
+    def _bare(self, text: str) -> tuple[str, str]:
+        """Return a value without what other programs want around it, and the name of that; empty if it is wrong, too."""
+        bare, extra = re.sub(r"^-\s+|\s*[;,]$", "", text), ""
+        if bare != text:
+            extra = "the '-' in front" if text.startswith("-") else f"the {text[-1]!r} at the end"
+        for around, name in (("[]", "brackets"), ("''", "quotes"), ('""', "quotes")):
+            if len(bare) > 1 and bare[0] + bare[-1] == around:
+                bare, extra = bare[1:-1], extra or f"the {name} around the value"
         if not bare or bare == text:
-            return ""
+            return "", ""
         try:
             self._value(bare)
         except InvalidValueError:
-            return ""
-        return bare
+            return "", ""
+        return bare, extra
 
 
 def split_list(text: str) -> list[str]:

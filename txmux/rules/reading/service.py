@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import Store
-from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined
+from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined, with_advice
 from txmux.rules.reading import values
 from txmux.rules.reading.context import CONSUL, PEM, RESOLVERS, SECRET, RulesReading
 from txmux.rules.reading.endpoints import listening, short_form
@@ -36,15 +36,15 @@ def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
     """Read an endpoint or ``off``, which is ``None``; a relative path starts at `home`. `words` is for messages."""
     if text == "off":
         return None
+    token = " with 'admin_token = /var/lib/txmux/token'" if "auto" in words else ""
     if text.casefold() in _WORDS:
-        raise InvalidValueError(
-            f"{text!r} is not an endpoint; write {joined(words)}, unix:/path or ADDRESS:PORT"
-        )
+        message = f"{text!r} is not an endpoint; write {joined(words)}, unix:/path or ADDRESS:PORT"
+        raise InvalidValueError(message + token)
     if text.isdecimal():
-        raise InvalidValueError(
-            f"{text!r} is not an address and port; did you mean '127.0.0.1:{text}'?"
-        )
-    if short_form(listening(text)) is not None:
+        message = f"{text!r} is not an address and port; did you mean '127.0.0.1:{text}'"
+        raise InvalidValueError(f"{message}{token}?")
+    text = listening(text)
+    if short_form(text) is not None:
         return text
     arguments = split_arguments(text)
     kind = arguments.kind.lower()
@@ -134,10 +134,9 @@ def _directory(text: str) -> str | None:
         parts = urlsplit(text)
         if parts.scheme == "https" and parts.hostname and "@" not in parts.netloc:
             return text
-    hint = did_you_mean(text, _LETS_ENCRYPT)
-    raise InvalidValueError(
-        f"{text!r} is not an ACME directory{hint}; write {joined([*_LETS_ENCRYPT])}, or its URL, which begins with https://"
-    )
+    message = f"{text!r} is not an ACME directory{did_you_mean(text, _LETS_ENCRYPT)}"
+    advice = f"write {joined([*_LETS_ENCRYPT])}, or its URL, which begins with https://"
+    raise InvalidValueError(with_advice(message, advice))
 
 
 def _email(text: str) -> str:

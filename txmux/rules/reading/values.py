@@ -105,6 +105,8 @@ def duration(text: str) -> float:
         meant = f"{like[1]}{_UNITS[like[2].lower()[:2]]}" if like else text.replace(" ", "")
         meant = f"{text}s" if _DURATION.fullmatch(f"{text}s") else meant
         hint = f"; did you mean {meant!r}?" if _DURATION.fullmatch(meant) else ""
+        if re.fullmatch("[1-9][0-9]{0,5}000", text):
+            hint = f"; did you mean '{text[:-3]}s'? Without a unit, HAProxy means milliseconds"
         if text.casefold() in _ENDLESS:
             hint = f"; the longest is {_LONGEST_DAYS}d"
         raise InvalidValueError(f"{text!r} is not a duration; {_DURATION_FORMS}{hint}")
@@ -134,7 +136,7 @@ def size(low: int, high: int) -> Callable[[str], int]:
             like = _LIKE_SIZE.fullmatch(text)
             hint = f"; did you mean '{like[1]}{like[2].upper()}iB'?" if like else ""
             raise InvalidValueError(
-                f"{text!r} is not a size; write bytes as 512, 16KiB, 1MiB or 1GiB{hint}"
+                f"{text!r} is not a size; write a number of bytes from {_size_text(low)} to {_size_text(high)}{hint}"
             )
         number = int(match[1]) * _BYTES[match[2]]
         if not low <= number <= high:
@@ -211,9 +213,9 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
 def boolean(text: str) -> bool:
     if text in {"yes", "no"}:
         return text == "yes"
-    meant = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
-    near = meant.get(text.lower())
-    hint = f"; did you mean {near!r}?" if near else did_you_mean(text, ("yes", "no"))
+    near = {_ON: "yes", _OFF: "no"}
+    hint = next((word for words, word in near.items() if text.casefold() in words), "")
+    hint = f"; did you mean {hint!r}?" if hint else did_you_mean(text, near.values())
     raise InvalidValueError(f"must be yes or no, not {text!r}{hint}")
 
 
@@ -235,13 +237,20 @@ def logged(text: str) -> Logged:
         ) from None
 
 
+_ON = frozenset({"yes", "on", "true", "1"})
+_OFF = frozenset({"no", "off", "false", "0"})
+_SWITCHES = {"yes": _ON, "on": _ON, "no": _OFF, "off": _OFF}
+
+
 def choice(*choices: str, meant: Mapping[str, str] = MappingProxyType({})) -> Callable[[str], str]:
     """Make the reader of one of several words; `meant` has what others call them."""
 
     def read(text: str) -> str:
         if text in choices:
             return text
-        word = meant.get(text.casefold())
+        word = meant.get(text.casefold()) or next(
+            (ours for ours in choices if text.casefold() in _SWITCHES.get(ours, ())), None
+        )
         hint = f"; write {word}" if word else did_you_mean(text, choices)
         raise InvalidValueError(f"must be {joined(choices)}, not {text!r}{hint}")
 
@@ -292,8 +301,9 @@ def _networks_meant(text: str) -> str:
     if len(text.split()) > 1 and not dash:
         return "write commas between networks"
     if place := re.fullmatch(r"(country|asn|as|geo|geoip)[:=]?([A-Za-z0-9]+)", text, re.IGNORECASE):
-        kind = "asn" if place[2].isdecimal() else "country"
-        return f"write 'geo:{kind}={place[2].upper()}'"
+        code = place[2].upper()
+        meant = f"as:AS{code}" if code.isdecimal() else f"geo:country={code}"
+        return f"write '{meant}' with 'geo_databases = FILE' in [txmux]"
     if re.fullmatch(r"([0-9]{1,3}\.){1,3}\*", text):
         parts = text.split(".")[:-1]
         return f"write {'.'.join([*parts, *['0'] * (4 - len(parts))])}/{8 * len(parts)}"

@@ -1,0 +1,299 @@
+"""What messages about rules say to write is right, and a test provokes each of these hints."""
+
+import ast
+import re
+import unittest
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rules.fakes import MATCHERS
+from tests.support.suggestions import applied, suggestions
+from txmux.detection.registry import installed_matchers
+from txmux.rules.lint import warnings as lint
+from txmux.rules.model import Rules
+from txmux.rules.problems import Problem, RulesError
+from txmux.rules.reading import parser
+
+_HERE = Path(__file__).parent
+_CODE = Path(parser.__file__).parents[2]
+_HINTING = ("rules/reading", "rules/lint", "matchers", "wire", "detection/regex")
+
+# A section, its keys, and those of the backend.
+_MISTAKES = r"""
+route match = regex pattern=a\b
+route match = regex pattern=a(?=b)
+route match = regex pattern=(?<=a)b
+route match = regex pattern=(a*)\1*
+route match = regex pattern=(a)?b(?(1)c|d)
+route match = regex pattern=(?>a)
+route match = regex pattern=a++
+route match = regex pattern=(
+route match = http version=2 upgrade=x
+route match = kcp conv=x
+route match = payload text=
+route match = payload
+route match = payload hex=0
+route match = postgres sni=a user=b
+route match = rdp cookie=a token=b
+route match = sunrpc program=x
+route match = wireguard reserved=1
+route match = wireguard key=x
+route match = tls sni=a,,b
+route match = tls ech=maybe
+route match = regex pattern=a within=x
+route match = tls -x
+route match = ~
+route match = ssh,tls
+route match = tls sni=a , b
+route match = not
+route match = ssh : backend = localhost.example
+route match = ssh : backend = {sni}:443
+route match = ssh : backend = =
+route match = ssh : from = as:x : geo_databases = x
+route match = ssh : from = geo:x : geo_databases = x
+route match = ssh : from = geo:country=x : geo_databases = x
+route match = ssh : from = ::ffff:10.0.0.0/104
+route match = ssh : during = noon
+route match = ssh : during = 22:00-06:00 Mars
+route match = ssh : during = 01:00-02:00,03:00-04:00
+route match = tls : client_cert = fingerprint=x
+route match = tls : allow_client = subject=a : terminate_tls = c.pem : tls_client_ca = c.pem
+route match = tls sni=é.example
+route match = tls sni=a..b
+route match = tls : allow_client = x : terminate_tls = c.pem : tls_client_ca = c.pem
+route match = tls : allow_client = spiffe=x : terminate_tls = c.pem : tls_client_ca = c.pem
+route match = tls : allow_client = san=email:x : terminate_tls = c.pem : tls_client_ca = c.pem
+route match = tls : allow_client = cn= : terminate_tls = c.pem : tls_client_ca = c.pem
+listen deny = crowdsec:x : crowdsec_key = x
+listen deny = crowdsec:http://127.0.0.1
+listen peek_limit = much
+listen endpoint = x
+listen endpoint = x.example:y:z
+listen endpoint = *:443
+udp endpoint = 443 udp
+listen endpoint = tcp:1:interface=::1
+listen endpoint = :${1}
+listen endpoint = tcp:1:2:3:4
+listen endpoint = tcp:1\
+listen endpoint = tcp:1:interface=1.2.3.4.5
+listen endpoint = 1.2.3.4.5:80
+listen max_undecided_per_source = 3 : endpoint = udp:4443
+listen max_connections_per_source = 3 : endpoint = udp:4443
+listen endpoint = [1]:443
+backend server = 127.0.0.1:1 : max_rate = 1
+backend server = '' : tls = no
+backend server = 127.0.0.1:1 fall 3
+backend server = 127.0.0.1:1 port 3
+backend server = 127.0.0.1:1 rise 3
+backend server = 127.0.0.1:1 send-proxy
+backend server = 127.0.0.1:1 sni a
+backend server = 127.0.0.1:1 slow_start=3s
+backend server = 127.0.0.1:1 ssl
+backend server = 127.0.0.1:1 disabled
+backend server = 127.0.0.1:1 max_conns=3
+backend server = 127.0.0.1:1 weight=0
+backend server = consul:web tag=,
+backend server = consul:web:80
+backend server = consul:
+backend server = srv:_a._tcp.x.example:80
+backend server = srv:x
+backend server = srv:_a._udp.x.example
+backend server = {sni}.{host}:443 : allow_names = *
+backend server = x{local}:443
+backend server = {name}:443
+backend server = 1.2.3:80
+backend server = 127.0.0.1:1 : consul = ftp://x
+backend server = 127.0.0.1:1 : consul = http://a:b@c
+backend consul = unix: : server = consul:web
+backend server = 127.0.0.1:1 : via = x
+backend server = 127.0.0.1:1 : via = http://{local}:80
+backend server = 127.0.0.1:1 : via = socks4://a@127.0.0.1:1
+backend server = 127.0.0.1:1 : via = socks5://a@127.0.0.1:1
+backend server = 127.0.0.1:1 : download_rate = fast
+backend server = 127.0.0.1:1 : check = dns name=a.example
+backend server = 127.0.0.1:1 : check = http path=x
+backend server = 127.0.0.1:1 : check = path=/x
+backend server = 127.0.0.1:1 : check = http method=get
+backend server = 127.0.0.1:1 : check = tcp sni=a
+backend server = 127.0.0.1:1 : check = http send=a host=x
+udp server = udp:127.0.0.1:1 : upload_idle_timeout = 3s
+udp server = udp:127.0.0.1:1 : download_idle_timeout = 3s
+route match = tls sni=a : terminate_tls = acme : shared_limits = redis://10.0.0.9 : acme = https://ca.example/d
+route match = ssh : backend = close
+backend server = 127.0.0.1:1 : check = send=a
+backend server = 127.0.0.1:1 : check = send=a expect=b path=/x
+backend server = 127.0.0.1:1 : via = socks://127.0.0.1:2
+backend server = 127.0.0.1:1 : download_rate = 10M
+listen peek_limit = 16K
+route match = regex
+route match = tls : client_cert = issuer=
+route match = tls : allow_client = san=a.example,email:x : terminate_tls = c.pem : tls_client_ca = c.pem
+backend server = 127.0.0.1:1 : check = http host=a/b
+backend server = 127.0.0.1:1 : check = http method=(x)
+backend server = 127.0.0.1:1 : check = http method=CONNECT
+backend server = 127.0.0.1:1 : check = http expect=3xx-1xx
+backend server = 127.0.0.1:1 : check = http expect=x
+backend server = 127.0.0.1:1 : check = send= expect=x
+backend server = 127.0.0.1:1 : check = http send=a expect=200 b
+backend server = 127.0.0.1:1 : check = send=a expect=b tcp
+udp server = udp:127.0.0.1:1 : check = tcp
+udp server = udp:127.0.0.1:1 : check = dns
+udp server = udp:127.0.0.1:1 : connect_timeout = 3s
+udp server = udp:127.0.0.1:1 : half_close_timeout = 3s
+udp server = udp:127.0.0.1:1 : unanswered_timeot = 3s
+udp server = udp:127.0.0.1:1 : conect_timeout = 3s
+"""
+
+_OF_TXMUX = ("acme ", "crowdsec_", "geo_", "shared_limits ")
+
+_NEEDS_MORE = (
+    "would get the PROXY header inside of TLS",
+    "not a rules file",
+    "other machines can reach this",
+)
+"""Messages whose reader has to change several lines."""
+
+_NOT_HERE = {
+    "rules/lint/privileges.py": "about files and users; `tests/rules/lint/test_privileges.py` makes these",
+    "matchers/tftp.py": "'write' is a request of TFTP",
+    "wire/proxyprotocol": "no values of rules",
+    "wire/tunnel": "no values of rules",
+}
+_NEVER_HERE = (
+    "it is the path of a file, not the token itself",
+    "kernel needs epoll and splice of Linux",
+    "an empty text is not a server",
+    "is empty; write the bytes to look for",
+    "is not valid UTF-8; write such bytes",
+)
+"""Hints that depend on files and on the system, or that are for rules made in Python."""
+
+_IN_CODE = re.compile(r"\b[wW]rite\b|did you mean|; add\b|as in '")
+
+
+def _texts() -> Iterator[str]:
+    for line in _MISTAKES.strip().splitlines():
+        where, _, keys = line.partition(" ")
+        sections = {
+            "txmux": [],
+            "listen": ["endpoint = :4443"],
+            "route": ["match = ssh", "backend = b"],
+            "backend": ["server = 127.0.0.1:1"],
+        }
+        if where == "udp":
+            sections |= {
+                "listen": ["endpoint = udp:4443"],
+                "route": ["match = dns", "backend = b"],
+                "backend": ["server = udp:127.0.0.1:1"],
+            }
+        mistaken = keys.split(" : ")
+        kind = where if where != "udp" else "listen" if "endpoint" in keys else "backend"
+        own = {one.partition(" =")[0] for one in mistaken}
+        usual = [one for one in sections[kind] if one.partition(" =")[0] not in own]
+        sections["txmux"] += [one for one in mistaken if one.startswith(_OF_TXMUX)]
+        sections[kind] = [*(one for one in mistaken if one not in sections["txmux"]), *usual]
+        yield "".join(
+            "\n".join([f"[{name} b]" if name != "txmux" else "[txmux]", *lines, ""])
+            for name, lines in sections.items()
+        )
+
+
+def _problems(text: str, path: str) -> list[Problem]:
+    try:
+        rules = parser.parse(text, path, {**MATCHERS, **installed_matchers()})
+    except RulesError as error:
+        return [*error.problems]
+    return [*lint.lint(rules), *lint.warnings(rules, lint.closed_listeners(rules))]
+
+
+def _provoked() -> dict[tuple[str, str], list[Problem]]:
+    """Run the other tests of this folder, and return the problems of each text that they read."""
+    found = {("x.ini", text): _problems(text, "x.ini") for text in _texts()}
+    read, warn = parser._RulesParser.rules, lint.warnings
+
+    def reading(self: parser._RulesParser) -> Rules:
+        try:
+            return read(self)
+        except RulesError as error:
+            if not self._alone:
+                found[self._path, self._files.files().texts[self._path]] = [*error.problems]
+            raise
+
+    def warning(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
+        every = warn(rules, problems)
+        found.setdefault((str(rules.path), rules.files.texts[str(rules.path)]), []).extend(every)
+        return every
+
+    names = [f"tests.rules.{file.parent.name}.{file.stem}" for file in _HERE.glob("*/test_*.py")]
+    suites: list[unittest.TestSuite | unittest.TestCase] = [
+        unittest.defaultTestLoader.loadTestsFromNames(sorted(names))
+    ]
+    with (
+        patch.object(parser._RulesParser, "rules", reading),
+        patch.object(lint, "warnings", warning),
+    ):
+        for suite in suites:
+            if isinstance(suite, unittest.TestSuite):
+                suites.extend(suite)
+            elif not hasattr(getattr(suite, suite.id().rpartition(".")[2]), "hypothesis"):
+                suite.run(unittest.TestResult())
+    return found
+
+
+def _is_right(before: list[Problem], after: list[Problem], problem: Problem) -> bool:
+    errors = [sum(not one.warning for one in every) for every in (before, after)]
+    return errors[1] < errors[0] or (
+        not any(errors) and problem.message not in {one.message for one in after}
+    )
+
+
+def _hints() -> Iterator[tuple[str, re.Pattern[str]]]:
+    """Yield each hint of the code, with a pattern for the messages that have it."""
+    for folder in _HINTING:
+        for file in sorted((_CODE / folder).rglob("*.py")):
+            place = str(file.relative_to(_CODE))
+            if not place.startswith(tuple(_NOT_HERE)):
+                yield from _hints_of(place, ast.parse(file.read_text()))
+
+
+def _hints_of(place: str, code: ast.Module) -> Iterator[tuple[str, re.Pattern[str]]]:
+    skipped: set[ast.AST] = set()
+    for node in ast.walk(code):
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_text or (isinstance(node, ast.keyword) and node.arg == "meaning"):
+            skipped |= {*ast.walk(node)}
+        if node in skipped or not isinstance(node, ast.Constant | ast.JoinedStr):
+            continue
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        skipped |= {*ast.walk(node)}
+        text = "".join(str(one.value) if isinstance(one, ast.Constant) else "\0" for one in parts)
+        if _IN_CODE.search(text) and not any(one in text for one in _NEVER_HERE):
+            pattern = re.escape(text).replace("\0", ".*")
+            yield f"{place}:{node.lineno}: {text}", re.compile(pattern, re.DOTALL)
+
+
+class SuggestionTests(SynchronousTestCase):
+    def test_each_is_right_and_provoked(self) -> None:
+        provoked, done = _provoked(), set()
+        messages = {problem.message for problems in provoked.values() for problem in problems}
+        for (path, text), problems in provoked.items():
+            before = _problems(text, path)
+            for problem in {*problems} & {*before}:
+                for together in suggestions(problem.message):
+                    case = (problem.message, *together)
+                    if case in done or any(one in problem.message for one in _NEEDS_MORE):
+                        continue
+                    done.add(case)
+                    self.assertTrue(
+                        any(
+                            _is_right(before, _problems(changed, path), problem)
+                            for changed in applied(text, problem, together)
+                        ),
+                        f"{problem} in\n{text}\nsays {together}, which is wrong",
+                    )
+        self.assertGreater(len(done), 500)
+        missing = [hint for hint, form in _hints() if not any(map(form.search, messages))]
+        self.assertEqual(missing, [], "no test provokes these")
