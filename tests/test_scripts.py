@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
@@ -94,6 +95,24 @@ class ScriptTests(SynchronousTestCase):
         workflow = (_CHECKOUT / ".github/workflows/ci.yml").read_text()
         named = re.findall(r"Python :: (3\.\d+)", (_CHECKOUT / "pyproject.toml").read_text())
         self.assertIn(f"python: {json.dumps(named)}\n", workflow)
+
+    def test_release_of_a_tag(self) -> None:
+        """What it uses of others cannot change, each of its steps is a script without errors, and it has what they need."""
+        text = (_CHECKOUT / ".github/workflows/release.yml").read_text()
+        workflow = import_module("yaml").safe_load(text)
+        self.assertEqual(
+            workflow[True], {"push": {"tags": ["v*"]}}
+        )  # YAML 1.1 takes `on` for a truth
+        steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+        for step in steps:
+            if "uses" in step:
+                self.assertRegex(step["uses"], r"@[0-9a-f]{40}\Z")
+            else:
+                subprocess.run(["bash", "-n", "-c", step["run"]], timeout=60, check=True)
+        self.assertIn("script/release --tagged", [step.get("run") for step in steps])
+        for package in ("build-essential", "debhelper", "git", "lintian", "python3-venv"):
+            self.assertRegex(text, rf" {package}[ \n]")
+        self.assertIn("`release.yml`", (_CHECKOUT / "CONTRIBUTING.md").read_text())
 
     def test_same_ruff_in_pre_commit(self) -> None:
         configuration = (_CHECKOUT / ".pre-commit-config.yaml").read_text()

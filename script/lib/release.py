@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -53,12 +54,14 @@ def _git(*words: str, folder: Path = ROOT) -> str:
     return done.stdout.strip()
 
 
-def _run(*command: str | Path, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, check=False
-    )
+def _run(*module: str | Path, folder: Path) -> str:
+    return _call(sys.executable, "-m", *module, folder=folder)
+
+
+def _call(*command: str | Path, folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        _fail(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+        _fail(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
@@ -124,8 +127,10 @@ def _write(folder: Path, version: str) -> str:
     return new
 
 
-def _build(folder: Path) -> list[Path]:
+def _build(folder: Path, version: str) -> list[Path]:
     """Build both packages in a clean checkout, the wheel from the source package, and check them."""
+    readme = folder / "README.md"
+    readme.write_text(absolute_links(readme.read_text(), _address(), version))
     # --no-isolation: with the hatchling of the environment, so that nothing is fetched.
     _run("build", "--no-isolation", folder=folder)
     made = sorted((folder / "dist").iterdir())
@@ -133,18 +138,37 @@ def _build(folder: Path) -> list[Path]:
     return made
 
 
+def _missing() -> list[str]:
+    return [name for name in ("dpkg-buildpackage", "lintian") if shutil.which(name) is None]
+
+
+def _build_deb(folder: Path) -> list[Path]:
+    """Build the Debian package for the Debian of this machine, if its tools are there, and check it."""
+    if _missing():
+        return []
+    _call(folder / "script/deb", folder=folder)
+    made = sorted((folder / "dist").glob("*.deb"))
+    _call("lintian", "--fail-on=error,warning", "--allow-root", *made, folder=folder)
+    return made
+
+
+def _check_image(folder: Path) -> None:
+    """Check that all that the image's file copies is in the source package."""
+    (archive,) = (folder / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        names = [name.partition("/")[2] for name in packed.getnames()]
+    text = (folder / "Containerfile").read_text()
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE)
+    for path in " ".join(["Containerfile", *copied]).split():
+        if not any(f"{name}/".startswith(f"{path}/") for name in names):
+            _fail(f"{archive.name} lacks {path}, which the Containerfile needs")
+
+
 def _list_components(folder: Path, version: str, made: list[Path]) -> Path:
     """Write beside the packages what they are made of and need."""
     (wheel,) = (path for path in made if path.suffix == ".whl")
     path = folder / "dist" / f"txmux-{version}.cdx.json"
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("sbom.py"), wheel, path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        _fail(done.stderr.strip())
+    _call(sys.executable, Path(__file__).with_name("sbom.py"), wheel, path, folder=folder)
     return path
 
 
@@ -153,33 +177,70 @@ def _left_to_do(version: str, made: list[Path]) -> str:
     steps = [
         f"git tag --sign --message 'txmux {version}' v{version}",
         f"git push origin HEAD v{version}",
-        f"{Path(sys.executable).parent}/twine upload {names}",
     ]
-    return "\n".join(f"    $ {step}" for step in steps)
+    upload = f"{Path(sys.executable).parent}/twine upload {names}"
+    by_hand = f"    the workflow of the tag publishes it; without that:\n    $ {upload}"
+    return "\n".join([*(f"    $ {step}" for step in steps), by_hand])
+
+
+def _address() -> str:
+    """Return the address of the repository; nothing if nobody has written it yet."""
+    urls = (ROOT / "pyproject.toml").read_text().partition("[project.urls]")[2]
+    found = re.search(r'^Source = "(.+?)/?"$', urls, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def absolute_links(text: str, address: str, version: str) -> str:
+    """Have relative links and pictures lead to a tag of the repository, since PyPI shows the text, too."""
+    if not address:
+        return text
+    for before, kind in ((r"!\[[^]]*\]\(", "raw"), (r'(?:src|srcset)="', "raw"), (r"\]\(", "blob")):
+        pattern = rf"({before})(?!https?:|#)(?=[\w.])"
+        text = re.sub(pattern, rf"\g<1>{address}/{kind}/v{version}/", text)
+    return text
 
 
 def _warnings() -> list[str]:
     """Tell what a person has to put right before the first upload."""
     found = []
-    if "[project.urls]" not in (ROOT / "pyproject.toml").read_text():
+    if missing := _missing():
         found.append(
-            "pyproject.toml has no [project.urls]: PyPI will not show where the project is"
+            f"no Debian package, since there is no {' and no '.join(missing)}: apt install build-essential debhelper lintian"
         )
-    relative = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())
-    if relative:
+    if not _address():
         found.append(
-            f"README.md has {len(relative)} links that lead nowhere on PyPI, since they are relative"
+            "pyproject.toml has no [project.urls] with the line 'Source = \"https://…\"': PyPI will not show where the project is, "
+            "and links of README.md lead nowhere there"
         )
+    if ".invalid>" in (ROOT / "packaging/debian/control").read_text():
+        found.append("packaging/debian/control: Maintainer has no address that anyone reads")
     return found
+
+
+def _tagged() -> str:
+    """Return the version of a commit that has been released; end the program if its tag is not there."""
+    version = _current(ROOT)
+    if f"v{version}" not in _git("tag", "--points-at", "HEAD").split():
+        _fail(f"this commit is version {version}, and has no tag v{version}")
+    return version
+
+
+def notes(changelog: str, version: str) -> str:
+    """Return what the changelog says of a version."""
+    _, _, text = changelog.partition(f"\n## {version} (")
+    return text.partition("\n")[2].partition("\n## ")[0].strip()
 
 
 def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(prog="script/release", description=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="change nothing")
+    parser.add_argument(
+        "--tagged", action="store_true", help="build the release of which this commit has the tag"
+    )
     parser.add_argument("version", nargs="?", help="by default the one that the fragments ask for")
     arguments = parser.parse_args()
-    version = _chosen(arguments.version)
+    version = _tagged() if arguments.tagged else _chosen(arguments.version)
     dirty = _git("status", "--porcelain")
     if dirty and not arguments.dry_run:
         _fail(f"commit or remove this first:\n{dirty}")
@@ -188,10 +249,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="txmux-release-") as temporary:
         clean = Path(temporary, "txmux")
         _git("clone", "--quiet", str(ROOT), str(clean))
-        print(_write(clean, version))
-        made = _build(clean)
+        if arguments.tagged:
+            print(notes((clean / "CHANGELOG.md").read_text(), version))
+        else:
+            print(_write(clean, version))
+        made = _build(clean, version)
+        _check_image(clean)
+        others = [*_build_deb(clean), _list_components(clean, version, made)]
         print(f"\nbuilt and checked, version {version}:")
-        for path in (*made, _list_components(clean, version, made)):
+        for path in (*made, *others):
             print(f"    {hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
         for warning in _warnings():
             print(f"warning: {warning}")
@@ -199,6 +265,10 @@ def main() -> None:
             print(f"tag: v{version}\nnothing was changed, and nothing was uploaded")
             return
         shutil.copytree(clean / "dist", ROOT / "dist", dirs_exist_ok=True)
+        if arguments.tagged:
+            text = notes((clean / "CHANGELOG.md").read_text(), version)
+            (ROOT / "dist" / f"txmux-{version}.md").write_text(f"{text}\n")
+            return
     _write(ROOT, version)
     _git("commit", "--quiet", "--all", "--message", f"Release {version}")
     print(f"committed: {_git('log', '-1', '--oneline')}")

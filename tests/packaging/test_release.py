@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from unittest import SkipTest
@@ -16,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import leave_unmeasured
 from tests.packaging.building import CHECKOUT
+from tests.programs import require_program
 
 _SCRIPT = "script/lib/release.py"
 _MARK = "<!-- towncrier release notes start -->"
@@ -79,11 +83,22 @@ class ReleaseTests(SynchronousTestCase):
         )
         return done.stdout.strip()
 
-    def release(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def programs(self, **scripts: str) -> str:
+        """Make a folder with git and these scripts, for PATH: no test builds the Debian package, which takes long."""
+        folder = Path(tempfile.mkdtemp(prefix="txmux-release-bin-"))
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "git").symlink_to(require_program("git"))
+        for name, text in scripts.items():
+            path = folder / name.replace("_", "-")
+            path.write_text(f"#!/bin/sh\n{text}\n")
+            path.chmod(0o755)
+        return str(folder)
+
+    def release(self, *words: str, path: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, self.folder / _SCRIPT, *words],
             cwd=tempfile.gettempdir(),
-            env={**os.environ, **_WHO},
+            env={**os.environ, **_WHO, "PATH": path or self.programs()},
             capture_output=True,
             text=True,
             timeout=900,
@@ -98,28 +113,37 @@ class ReleaseTests(SynchronousTestCase):
         self.assertEqual(self.git("status", "--porcelain"), status)
 
     def test_dry_run(self) -> None:
-        """It builds and checks both packages, shows the changelog and the tag, and changes nothing."""
-        done = self.release("--dry-run", "7.8.9")
+        """It builds and checks all packages, shows the changelog and the tag, and changes nothing."""
+        self.make_packages_quickly()
+        before = self.git("rev-parse", "HEAD")
+        tools = {"dpkg_buildpackage": ":", "lintian": ":"}
+        done = self.release("--dry-run", "7.8.9", path=self.programs(**tools))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         for line in (
             r"## 7\.8\.9 \(\d{4}-\d\d-\d\d\)",
             "### Features",
             r"    [0-9a-f]{64}  txmux-7\.8\.9-py3-none-any\.whl",
             r"    [0-9a-f]{64}  txmux-7\.8\.9\.tar\.gz",
+            r"    [0-9a-f]{64}  txmux_7\.8\.9-1_all\.deb",
             r"    [0-9a-f]{64}  txmux-7\.8\.9\.cdx\.json",
             r"tag: v7\.8\.9",
             "nothing was changed, and nothing was uploaded",
         ):
             self.assertRegex(done.stdout, rf"(?m)^{line}$")
         self.assertEqual(self.git("status", "--porcelain", "--ignored"), "")
-        self.assertEqual(self.git("rev-parse", "HEAD"), self.before)
+        self.assertEqual(self.git("rev-parse", "HEAD"), before)
 
     def test_release(self) -> None:
-        """It commits version and changelog, leaves the packages, and names the commands that are a person's."""
+        """It commits version and changelog, leaves the packages, and names the commands that are a person's.
+
+        What has been tagged then is built again, with the notes of its version.
+        """
+        self.assertIn("has no tag v0.1.0.dev0", self.release("--tagged").stderr)
+        self.have_an_address()
         done = self.release("7.8.9")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(self.git("log", "-1", "--format=%s"), "Release 7.8.9")
-        self.assertEqual(self.git("rev-parse", "HEAD~"), self.before)
+        self.assertEqual(self.git("rev-parse", "HEAD~2"), self.before)
         self.assertEqual(self.git("status", "--porcelain"), "")
         self.assertIn('"7.8.9"', (self.folder / "txmux/version.py").read_text())
         self.assertIn("\n## 7.8.9 (", self.changelog.read_text())
@@ -132,10 +156,67 @@ class ReleaseTests(SynchronousTestCase):
         self.assertIn(f"twine upload dist/{made[0]} dist/{made[1]}\n", done.stdout)
         self.assertIn("git tag --sign --message 'txmux 7.8.9' v7.8.9\n", done.stdout)
         self.assertEqual(self.git("tag", "--list", "v7*"), "")
+        self.assert_links(self.folder / "dist" / made[0])
+
+        shutil.rmtree(self.folder / "dist")
+        self.git("tag", "v7.8.9")
+        done = self.release("--tagged")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        notes = self.folder / "dist/txmux-7.8.9.md"
+        self.assertEqual(
+            {*self.folder.glob("dist/*")} - {notes},
+            {self.folder / "dist" / name for name in (*made, bill)},
+        )
+        self.assertRegex(
+            notes.read_text(), r"\AThe first [^#]+(?s:.*)\n### Features\n\n- New\.\n\Z"
+        )
+        self.assertEqual(self.git("log", "-1", "--format=%s"), "Release 7.8.9")
+        self.git("tag", "--delete", "v7.8.9")
 
         self.assert_refused("nothing to release: there is no fragment in newsfragments/")
         self.fragment.write_text("More.\n")
         self.assert_refused("7.8.9 is not after 7.8.9, the last release", "--dry-run", "7.8.9")
+
+    def test_fault_of_the_debian_package(self) -> None:
+        self.make_packages_quickly()
+        tools = {"dpkg_buildpackage": ":", "lintian": "echo E: txmux: bad; exit 2"}
+        done = self.release("--dry-run", "7.8.9", path=self.programs(**tools))
+        self.assertEqual((done.returncode, "E: txmux: bad\n" in done.stderr), (1, True))
+
+    def make_packages_quickly(self) -> None:
+        (self.folder / "script/deb").write_text("#!/bin/sh\n: >dist/txmux_7.8.9-1_all.deb\n")
+        self.git("commit", "--quiet", "--all", "--message", "No real package")
+
+    def test_image_of_the_source_package(self) -> None:
+        check = runpy.run_path(str(CHECKOUT / _SCRIPT))["_check_image"]
+        (self.folder / "dist").mkdir()
+        for copied, refused in (("txmux LICENSE", False), ("newsfragments", True)):
+            (self.folder / "Containerfile").write_text(f"COPY {copied} /source/\n")
+            with tarfile.open(self.folder / "dist/txmux-1.tar.gz", "w:gz") as archive:
+                for name in ("Containerfile", "LICENSE", "txmux/__init__.py"):
+                    archive.add(self.folder / name, f"txmux-1/{name}")
+            if refused:
+                problem = self.assertRaises(SystemExit, check, self.folder)
+                self.assertIn("lacks newsfragments, which the Containerfile", str(problem))
+            else:
+                check(self.folder)
+
+    def have_an_address(self) -> None:
+        project = self.folder / "pyproject.toml"
+        urls = '[project.urls]\nSource = "https://example.com/x/txmux"\n\n[project.optional'
+        project.write_text(project.read_text().replace("[project.optional", urls))
+        self.git("commit", "--quiet", "--all", "--message", "An address")
+
+    def assert_links(self, wheel: Path) -> None:
+        """Check that on PyPI those of the README lead to the tag."""
+        with zipfile.ZipFile(wheel) as archive:
+            text = archive.read("txmux-7.8.9.dist-info/METADATA").decode()
+        tree = "https://example.com/x/txmux"
+        self.assertIn(f"]({tree}/blob/v7.8.9/docs/reference/matchers.md)", text)
+        self.assertIn(f"]({tree}/raw/v7.8.9/docs/images/top.svg)", text)
+        self.assertIn(f'src="{tree}/raw/v7.8.9/docs/images/page-light.png"', text)
+        self.assertEqual(re.findall(r"\]\((?!https?:|#).*?\)", text), [])
+        self.assertNotIn(tree, (self.folder / "README.md").read_text())
 
     def describe_first(self) -> None:
         self.changelog.write_text(
