@@ -5,22 +5,21 @@ or else of ``rules.ini`` beside this file.
 """
 
 import os
-import sys
 import time
 from pathlib import Path
 
 from twisted.application.service import Application
 from twisted.internet import reactor
-
-from txmux import MuxError, MuxService
+from twisted.plugins.txmux_service import txmux
 
 # Before anything is scheduled: timers must not depend on the time of day, which may be set.
 reactor.seconds = time.monotonic
 
 rules = os.environ.get("TXMUX_RULES") or Path(__file__).with_name("rules.ini")
 
+# As `twistd txmux --rules` makes it: a mistake ends the program with one message. `MuxService.from_file` raises it.
+options = txmux.options()
+options.parseOptions(["--rules", str(rules)])
+
 application = Application("txmux")
-try:
-    MuxService.from_file(rules).setServiceParent(application)
-except MuxError as error:  # of which twistd would print the traceback
-    sys.exit(str(error))
+txmux.makeService(options).setServiceParent(application)

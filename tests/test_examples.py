@@ -54,12 +54,23 @@ class TacTests(InteropTestCase):
         self.assertEqual(self.relayed(b"first", given, *command), b"first")
 
     def test_mistake_without_a_traceback(self) -> None:
+        """One that reading shows, and one that the start shows, when `twistd` has opened its log."""
         rules = self.folder / "mistaken.ini"
-        rules.write_text("[listen public]\nendpoint = 127.0.0.1:0\ncolour = red\n")
         command = (_twistd(), "--nodaemon", "--pidfile=", "--python", _EXAMPLES / "txmux.tac")
-        done = run("env", f"TXMUX_RULES={rules}", *command)
-        self.assertEqual((done.returncode, done.stdout), (1, b""))
-        self.assertRegex(done.stderr.decode(), rf"\A{rules}:3: .*colour: unknown key.*\n\Z")
+        for line, status, message in (
+            ("colour = red", 78, rf"\A{rules}:3: .*colour: unknown key.*\n\Z"),
+            (
+                f"default = close\n[txmux]\naccess_log = {self.folder}/no/log",
+                1,
+                "/no/log cannot be opened",
+            ),
+        ):
+            rules.write_text(f"[listen public]\nendpoint = 127.0.0.1:0\n{line}\n")
+            done = run("env", f"TXMUX_RULES={rules}", *command)
+            said = (done.stdout + done.stderr).decode()
+            self.assertEqual(done.returncode, status, said)
+            self.assertRegex(said, message)
+            self.assertNotIn("Traceback", said)
 
     def test_rules_beside_the_file(self) -> None:
         tac = self.folder / "txmux.tac"
