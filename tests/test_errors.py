@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet import error
 from twisted.internet.address import HostnameAddress, UNIXAddress
 from twisted.internet.task import Clock
@@ -100,7 +100,8 @@ def _redis(text: str) -> Iterator[str]:
 
 def _certificate(text: str) -> Iterator[str]:
     name = text.encode("ascii", "ignore").decode()
-    yield _mismatch(make_authority("a", name, f"{name}.example").certificate, "b.example")
+    certificate = make_authority("a", name, f"{name}.example").certificate
+    yield _mismatch(crypto.X509.from_cryptography(certificate), "b.example")
 
 
 def _peers(text: str) -> Iterator[str]:

@@ -213,7 +213,7 @@ class WorkerTests(InteropTestCase):
         self.assertEqual(subject(), "old.example")
         authority.issue("new.example").write(path, key=True)
         mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for(r"(?s)certificates reloaded.*rules reloaded")
+        mux.child.wait_for(r"(?s)certificates reloaded.*certificates reloaded")
         self.assertEqual({subject() for _ in range(8)}, {"new.example"})
         path.write_bytes(b"")
         mux.child.process.send_signal(signal.SIGHUP)

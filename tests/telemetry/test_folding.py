@@ -37,6 +37,7 @@ class FoldedLogTests(SynchronousTestCase):
     def test_other_lines_and_levels(self) -> None:
         self.assertEqual(self.written("a", "b", "a"), ["worker 1: a", "worker 2: b"])
         self.assertEqual(self.written("a", level="error"), ["worker 1: a"])
+        self.assertEqual(self.written("a", "a", level="info"), ["worker 1: a", "worker 2: a"])
 
     def test_repeated_traceback_is_one_line(self) -> None:
         self.written(*["it failed\nTraceback\n  x"] * 2)

@@ -1,4 +1,4 @@
-"""Lines for the service's log that repeat: the first is written at once, then one a minute with their number."""
+"""Warnings for the service's log that repeat: the first is written at once, then one a minute with their number."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from txmux.telemetry.formatting import counted
 
 _PERIOD = 60.0  # seconds
 _MOST = 1000  # different lines that are remembered
+_NEVER_FOLDED = {"debug", "info"}
 _LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 
 
@@ -31,9 +32,10 @@ class FoldedLog:
             since, count = self._lines[key]
             self._lines[key] = since, count + 1
             return
-        if len(self._lines) >= _MOST:
-            self._end(next(iter(self._lines)))
-        self._lines[key] = self._seconds(), 0
+        if level not in _NEVER_FOLDED:  # such as the numbers of each worker
+            if len(self._lines) >= _MOST:
+                self._end(next(iter(self._lines)))
+            self._lines[key] = self._seconds(), 0
         self._emit(level, "worker {number}: {text}", number=number, text=text)
 
     def report(self) -> None:

@@ -53,7 +53,7 @@ def verify_name(connection: SSL.Connection, name: str, protocol: Any) -> None:
     get_protocol = weakref.ref(protocol)  # OpenSSL would keep it alive
 
     def verify(_: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int) -> bool:  # noqa: ARG001
-        why = _mismatch(leaf.to_cryptography(), name) if ok and depth == 0 else ""
+        why = _mismatch(leaf, name) if ok and depth == 0 else ""
         if why and (ending := get_protocol()) is not None:
             ending.failVerification(Failure(WrongNameError(why)))
         return bool(ok) and not why
@@ -71,9 +71,10 @@ def verify_first(factory: Any, name: str) -> HeaderFirst:
     return HeaderFirst(factory, verify)
 
 
-def _mismatch(certificate: x509.Certificate, name: str) -> str:
+def _mismatch(leaf: crypto.X509, name: str) -> str:
     """Return why a certificate is not for a name; empty if it is."""
     try:
+        certificate = leaf.to_cryptography()
         patterns = extract_patterns(certificate)
         if patterns:
             wanted = IPAddress_ID(name) if is_address(name) else DNS_ID(name)

@@ -135,10 +135,9 @@ class Connecting(Stage):
         record = self._client.record
         record.facts["hops"] = str(hops)
         _log.warn(
-            "[{listener}] {client}: this connection has come back {hops} times, so it is not sent to backend {backend} again: "
+            "[{listener}]: a connection has come back {hops} times, so it is not sent to backend {backend} again: "
             "one of its servers leads back to this service",
             listener=record.listener,
-            client=record.client,
             hops=hops,
             backend=record.backend,
         )

@@ -46,10 +46,9 @@ class HandingOff(Stage):
         client.record.backend = self._destination.name
         if not client.is_previewed:
             _log.warn(
-                "[{listener}] {client}: not a plain TCP connection, cannot hand over its socket to {path}; "
+                "[{listener}]: a client without a plain TCP connection, whose socket cannot be handed over to {path}; "
                 "route such clients elsewhere",
                 listener=client.record.listener,
-                client=client.record.client,
                 path=self._destination.path,
             )
             return TurnedAway(Refusal.CLOSE, "error")
