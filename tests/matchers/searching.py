@@ -36,6 +36,7 @@ _CHANGED = 16
 _EXTREMES = (0, 1, 2, 3, 4, 5, 0x20, 0x7F, 0x80, 0xFF)
 _LONGEST_CHANGED = 64
 _LONGEST_DATAGRAM = 1500
+_SIZES = range(4, 65, 4)
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 
@@ -223,8 +224,10 @@ def datagram_overlaps() -> dict[Pair, bytes]:
 
 def shared_datagram(one: Asked, other: Asked) -> bytes | None:
     """Look for a datagram that two matchers both match, a short one first."""
-    samples = (*one.samples, *other.samples) if one.first & other.first else ()
-    for size in sorted({len(data) for data in samples if 0 < len(data) <= _LONGEST_DATAGRAM}):
+    if not one.first & other.first:
+        return None
+    sizes = {len(data) for data in (*one.samples, *other.samples)}
+    for size in sorted({*sizes, *_SIZES} & {*range(1, _LONGEST_DATAGRAM)}):
         for first in one.of_size(size):
             for second in other.of_size(size):
                 found = _brought_together(one, other, first, second)

@@ -1,5 +1,7 @@
 """The `dns` matcher."""
 
+import struct
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,13 +22,14 @@ def message(rest: bytes, flags: str = "0100", counts: str = "0001 0000 0000 0000
     return len(body).to_bytes(2, "big") + body
 
 
-def query(number: int, size: int) -> bytes:
+def query(number: int, size: int, flags: int = 0) -> bytes:
     """Make a datagram of that length, with a name that fills it, as a resolver sends it."""
     name, left = b"\3www", size - 12 - 4 - 1 - len(IN)
     while left:
         label = min(left, 60)
         name, left = name + bytes([label - 1]) + b"x" * (label - 1), left - label
-    return number.to_bytes(2, "big") + bytes.fromhex("0000 0001 0000 0000 0000") + name + b"\0" + IN
+    header = struct.pack(">6H", number, flags, 1, 0, 0, 0)
+    return header + name + b"\0" + IN
 
 
 # The first is recorded from twisted.names 26.10; then as dig and a resolver with 0x20 write them, a NOTIFY of BIND with
@@ -59,7 +62,8 @@ SAMPLES = (
 )
 
 # Recorded from dig 9.18 over UDP: with a cookie, without EDNS, and with DNSSEC for the root. Then queries as of dig
-# +norecurse whose number and length are those of messages of WireGuard, and of a reset of OpenVPN with --tls-crypt.
+# +norecurse whose number and length are those of messages of WireGuard, of a reset of OpenVPN with --tls-crypt, and, with
+# their flag AD, of ChannelData of TURN.
 DATAGRAMS = (
     bytes.fromhex(
         "353b0120000100000000000103777777076578616d706c6503636f6d000001000100002904d00000"
@@ -74,6 +78,7 @@ DATAGRAMS = (
         for number, size in ((0x0100, 148), (0x0200, 92), (0x0300, 64), (0x0400, 64))
     ),
     query(0x38C5, 54),
+    query(0x4A5A, 36, 0x0020),
 )
 COUNTS = "0001 0000 0000 0001"
 BINARY = b"\4w\1\nw\7exa\x7fple\3com\0"

@@ -45,6 +45,8 @@ _MOST_CLASSIC = 11
 _GTP = frozenset({0x40, 0x44, 0x48, 0x4C})
 """How GTP version 2 begins, by which mobile networks speak (3GPP TS 29.274, section 5.1): it looks like the data of a channel."""
 _GTP_TUNNEL = 0x08
+_COUNTS_OF_DNS = b"\0\1\0\0\0"
+"""Those of a query, whose ID and flags may be those of a channel and a length."""
 
 
 def _read_header(cursor: Cursor) -> tuple[str, int]:
@@ -146,7 +148,8 @@ def _read_datagram(cursor: Cursor) -> dict[str, str]:
     if first in _CHANNELS:
         cursor.take(1)
         size = cursor.number(2, 1, 0xFFFF)
-        if not size <= cursor.left <= size + -size % 4 or _is_gtp(cursor.data):
+        is_other = cursor.data.startswith(_COUNTS_OF_DNS, 4) or _is_gtp(cursor.data)
+        if is_other or not size <= cursor.left <= size + -size % 4:
             raise MalformedError
         return {"method": _CHANNEL_DATA}
     cursor.at = 0
