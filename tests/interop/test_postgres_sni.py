@@ -1,6 +1,9 @@
 """psql reaches the server of its name through one port, by TLS that goes all the way."""
 
+import re
 import subprocess
+import urllib.request
+from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
@@ -44,6 +47,7 @@ class PsqlTests(InteropTestCase):
     ports: ClassVar[dict[str, int]]
     certificates: ClassVar[dict[str, Certificate]]
     servers: ClassVar[dict[str, Child]]
+    metrics: ClassVar[int]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -69,7 +73,9 @@ class PsqlTests(InteropTestCase):
             for name, port in cls.ports.items()
         )
         rules += _RULES.format(ended=certificate.both, **cls.ports)
-        cls.mux = cls.share(Mux(cls.folder, rules, f"relay = {cls.relay}"))
+        cls.metrics = free_port()
+        own = f"relay = {cls.relay}\nmetrics = 127.0.0.1:{cls.metrics}"
+        cls.mux = cls.share(Mux(cls.folder, rules, own))
 
     def address(self, host: str, **settings: object) -> str:
         all_settings = {
@@ -90,9 +96,32 @@ class PsqlTests(InteropTestCase):
                 self.assertEqual(done.stdout.decode(), f"{self.ports[name]}|t|TLSv1.3\n")
                 record = self.mux.take_one()
                 self.assertEqual(record["route"], name)
-                # Neither side reads the other's close-notify, so either may end with a reset.
-                self.assertIn(record["reason"], {"done", "client-reset", "server-reset"})
+                self.assertEqual(record["reason"], "done")
                 self.assertEqual(record["facts"]["sni"], f"{name}.example.com")
+
+    def test_healthy_sessions_are_no_errors(self) -> None:
+        """Neither side reads the other's close-notify, so either ends by a reset; and the share of errors on the page is none."""
+        page = Path("docs/how-to/prometheus.md").read_text()
+        [error] = re.findall(r'sum\(rate\(txmux_connections_ended_total\{reason!="(.*?)"', page)
+        before = self.ended()
+        for _ in range(20):
+            self.assertEqual(self.psql("one.example.com", sslmode="require").stderr, b"")
+        for record in self.mux.take(20):
+            self.assertEqual(record["reason"], "done")
+            self.assertEqual(record["facts"].get("reset", "late"), "late")
+        self.assertEqual(self.ended() - before, Counter({error: 20}))
+
+    def ended(self) -> Counter[str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics") as answer:
+            found = re.findall(
+                r'^txmux_connections_ended_total\{.*reason="(.*?)".*\} (\d+)',
+                answer.read().decode(),
+                re.MULTILINE,
+            )
+        counted: Counter[str] = Counter()
+        for reason, number in found:
+            counted[reason] += int(number)
+        return counted
 
     def test_unknown_name_is_told(self) -> None:
         done = self.psql("three.example.com", sslmode="require")

@@ -67,6 +67,7 @@ class LeanConnection:
     """
 
     __slots__ = (
+        "_before_end",
         "_checked_at",
         "_detection",
         "_full",
@@ -406,6 +407,8 @@ class LeanConnection:
             self._over("done")
             return
         self.finished, self.last_received_at = source, self._path.seconds()
+        record = self.record
+        self._before_end = record.bytes_out if source is self.client else record.bytes_in
         self._path.poller.change(source.fileno(), 0)
         with suppress(OSError):  # it broke; reading finds out
             sink.shutdown(socket.SHUT_WR)
@@ -486,9 +489,19 @@ class LeanConnection:
         upstream, member, client, server = self._upstream, self._member, self.client, self.server
         self._set_options()
         path, finished = self._path, self.finished
-        now = path.seconds()
+        now, after_end = path.seconds(), 0
+        if finished is not None:
+            record = self.record
+            received = record.bytes_out if finished is client else record.bytes_in
+            after_end = received - self._before_end
         of_client, of_server = (
-            SideState(0, unsent if end is sink else b"", finished is end, finished is not end)
+            SideState(
+                received=0,
+                held=unsent if end is sink else b"",
+                has_finished=finished is end,
+                is_reading=finished is not end,
+                after_end=after_end,
+            )
             for end in (client, server)
         )
         relay = RelayState(of_client, of_server, now - self.last_received_at, None)

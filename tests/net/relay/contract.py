@@ -187,6 +187,8 @@ class RelayCase(_Base):
         if self.wiring.breaks_off:
             for peer in peers:
                 self.assertTrue(peer.was_reset())
+        else:
+            self.assertEqual([result.reset for result in self.results], ["unseen"])
 
     async def stall(self, reader: Peer, writer: Peer) -> Endless:
         reader.transport.pauseProducing()
@@ -545,7 +547,8 @@ class ResetContract(RelayCase):
         while client.lost is None:
             client.send(bytes(1000))
             await self.turn()
-        result = await self.over(client, server, reason="server-reset")
+        result = await self.over(client, server)
+        self.assertEqual(result.reason, "server-reset")
         self.assertEqual(bytes(client.received), b"bye")
         self.assertLess(result.bytes_in, _MiB)
 
@@ -575,13 +578,87 @@ class ResetContract(RelayCase):
         self.assertEqual(len(server.received), _MiB)
         self.assertTrue(server.was_reset())
 
+    async def over_late(self, *peers: Peer, reason: str, is_late: bool) -> None:
+        result = await self.over(*peers)
+        self.assertEqual((result.reason, result.reset), (reason, "late" if is_late else ""))
+        del self.ends
+
     async def test_both_have_gone(self) -> None:
-        """When the server breaks off, nobody waits for a client that has gone to take what it was sent."""
-        client, server = await self.start()
-        client.close()
-        await server.has_all()
-        server.send(b"is anybody there?")
-        await self.taken(server)
+        """A client that has closed cannot take the server's farewell, and nobody waits for that when the server breaks off."""
+        for farewell, reset in ((24, "late"), (128, "late"), (1000, "")):
+            client, server = await self.start()
+            client.send(b"quit")
+            client.close()
+            await server.has_all()
+            server.send(bytes(farewell))
+            await self.taken(server)
+            server.reset()
+            result = await self.over(client, server)
+            self.assertIn(result.reason, {"client-reset", "server-reset"})
+            self.assertEqual(result.reset, reset, farewell)
+            del self.ends
+
+    async def test_both_reset(self) -> None:
+        """Peers that end at the same time had said all, unless much is under way; one that stays had not."""
+        for how, reset in (("reset", "late"), ("close", "late"), ("", "")):
+            client, server = await self.start()
+            client.send(b"quit")
+            await server.has(4)
+            await self.acknowledged()
+            server.reset()
+            if how:
+                getattr(client, how)()
+            result = await self.over(client, server)
+            self.assertIn(
+                result.reason, {"client-reset", "server-reset"} if how else {"server-reset"}
+            )
+            self.assertEqual(result.reset, reset, how)
+            del self.ends
+
+    async def test_reset_after_the_client_has_finished(self) -> None:
+        """A server that has all and only breaks off its end cuts nothing; one that may have been answering does."""
+        for answer, is_late in ((0, True), (128, True), (129, False), (_MiB, False)):
+            client, server = await self.start()
+            client.send(b"quit")
+            client.finish()
+            await server.has_all()
+            server.send(bytes(answer))
+            await client.has(answer)
+            await self.acknowledged()
+            server.reset()
+            await self.over_late(client, reason="server-reset", is_late=is_late)
+            self.assertTrue(client.was_reset())
+
+    async def test_reset_by_a_server_that_has_not_taken_all(self) -> None:
+        client, server = await self.start(small_buffers=True)
+        server.transport.pauseProducing()
+        client.send(bytes(8 * BUFFERS))
+        client.finish()
+        await self.standstill(client)
         server.reset()
-        result = await self.over(client, server)
-        self.assertIn(result.reason, {"client-reset", "server-reset"})
+        await self.over_late(client, reason="server-reset", is_late=False)
+
+    async def test_what_a_server_refuses_after_its_end(self) -> None:
+        for count, is_late in ((24, True), (1000, False)):
+            client, server = await self.start()
+            server.send(b"bye")
+            server.close()
+            await client.has_all()
+            client.send(bytes(count))
+            await self.standstill(client)
+            if self.relay.ending:  # some hear of it only when they send again
+                await self.over_late(client, server, reason="server-reset", is_late=is_late)
+
+    async def test_reset_in_an_answer(self) -> None:
+        """A client that has finished reads on; so it does when the server's end is known, and waits behind the answer."""
+        for has_ended in (False, True):
+            client, server = await self.start(small_buffers=True)
+            client.finish()
+            await server.has_all()
+            client.transport.pauseProducing()
+            server.send(bytes(_MiB))
+            if has_ended:
+                server.close()
+            await self.standstill(client)
+            client.reset()
+            await self.over_late(client, reason="client-reset", is_late=False)

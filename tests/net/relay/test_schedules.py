@@ -107,6 +107,8 @@ class ScheduleTests(_Base):
         # The end of a UNIX socket always looks as if all had been said.
         said_all = all(peers[who].said_all or not self.wiring.breaks_off for who in gone)
         possible = {f"{who}-reset" for who in gone} | ({"done"} if said_all else set())
+        if result.reset == "late":
+            self.assertTrue(len(gone) == 2 or any(peer.said_all for peer in peers.values()))
         if self.player.drained:
             self.assertIn(result.reason, possible | {"drained"})
             return

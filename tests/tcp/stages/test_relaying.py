@@ -6,10 +6,11 @@ from typing import Any
 
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
+from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import PeerFactory, close, reactor
 from txmux.rules.embedding import route
-from txmux.rules.model import Keepalive
+from txmux.rules.model import Backend, Keepalive, Server
 from txmux.tcp.stages.connecting import Connecting
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.turning_away import Closing
@@ -38,6 +39,40 @@ class RelayedTest(MuxTestCase):
         await self.is_gone(peer)
         self.assertTrue(peer.was_reset())
         await self.assert_logged(reason="client-reset")
+
+    async def test_reset_when_all_is_said(self) -> None:
+        """By a server that has answered; a client that waits for an answer has not been served."""
+        for self.relay in ("auto", "portable"):
+            for answer, reason, facts in (
+                (b"bye", "done", {"reset": "late"}),
+                (b"", "server-reset", {}),
+                (bytes(1000), "server-reset", {}),
+            ):
+                self.records.clear()
+                self.backend = PeerFactory()
+                client, peer = await self.relayed()
+                client.finish()
+                await peer.has_all()
+                peer.send(answer)
+                await client.has(len(answer))
+                await self.taken()
+                peer.reset()
+                await self.is_gone(client)
+                await self.assert_logged(reason=reason, facts=facts)
+
+    async def test_unix_sockets_have_no_reset(self) -> None:
+        for self.relay in ("auto", "portable"):
+            self.records.clear()
+            self.backend = PeerFactory()
+            path = str(make_folder(self) / "s")
+            port = reactor.listenUNIX(path, self.backend)
+            self.addCleanup(port.stopListening)
+            server = Server(f"unix:{path}", "unix", path=path)
+            client = await self.connect(self.mux([route("any", Backend("b", (server,)))]), b"x")
+            peer = await self.backend.heard(1)
+            client.reset()
+            await self.is_gone(peer)
+            await self.assert_logged(reason="client-reset", facts={"reset": "unseen"})
 
     async def test_server_closes_at_once(self) -> None:
         client, peer = await self.relayed()

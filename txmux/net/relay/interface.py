@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -60,11 +60,14 @@ class RelayResult:
         reason: Why it ended.
         bytes_in: Bytes that came from the client while it was relayed.
         bytes_out: Bytes that came from the server.
+        reset: ``late`` if a peer reset its connection when both had said all, ``unseen`` if a connection was broken off whose
+            socket has no reset.
     """
 
     reason: RelayReason
     bytes_in: int
     bytes_out: int
+    reset: Literal["", "late", "unseen"] = ""
 
 
 @attrs.frozen
@@ -79,6 +82,7 @@ class SideState:
         is_half_closing: Whether a half-close follows what is held.
         is_unwritable: Whether its peer has stopped accepting bytes.
         quiet: Seconds since its peer's last byte; ``None`` if that is not known.
+        after_end: Bytes that came from its peer after the other side's peer had finished sending.
     """
 
     received: int
@@ -88,6 +92,7 @@ class SideState:
     is_half_closing: bool = False
     is_unwritable: bool = False
     quiet: float | None = None
+    after_end: int = 0
 
 
 @attrs.frozen

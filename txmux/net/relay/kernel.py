@@ -21,7 +21,13 @@ from typing_extensions import override
 from txmux.net.relay.ends import NO_RECEIVER, End
 from txmux.net.relay.interface import SideState
 from txmux.net.relay.marks import Mark, MarkGuard
-from txmux.net.relay.peer import ANSWERED, UnansweredBytes, queued_in, unanswered_by
+from txmux.net.relay.peer import (
+    ANSWERED,
+    UnansweredBytes,
+    queued_in,
+    unacknowledged_by,
+    unanswered_by,
+)
 from txmux.net.relay.relay import MovableSide
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
@@ -381,6 +387,7 @@ class KernelSide(MovableSide):
 
     def set_unwritable(self) -> None:
         # What its peer has sent before that is read first.
+        self.refused = max(1, self.unacknowledged())
         self._unwritable = True
         self._held = b""
         other = self.other
@@ -434,6 +441,13 @@ class KernelSide(MovableSide):
         return len(self._held) + (pipe.level if pipe else 0) + queued_in(self._socket)
 
     @override
+    def unacknowledged(self) -> float:
+        pipe, queued = self.other._pipe, unacknowledged_by(self._socket)
+        if queued and self.other.has_finished and not self._half_closing:
+            queued -= 1  # the FIN
+        return len(self._held) + (pipe.level if pipe else 0) + queued
+
+    @override
     def unanswered(self) -> UnansweredBytes:
         return ANSWERED if self.is_closed else unanswered_by(self._socket)
 
@@ -462,6 +476,7 @@ class KernelSide(MovableSide):
             is_half_closing=self._half_closing,
             is_unwritable=self._unwritable,
             quiet=quiet,
+            after_end=self.received - self.before_end,
         )
 
     @override
@@ -473,6 +488,7 @@ class KernelSide(MovableSide):
         release_socket(self.transport)
         self._events = _UNWATCHED
         self.received = state.received
+        self.before_end = state.received - state.after_end
         self.has_finished = state.has_finished
         self._held = state.held
         self._reading = state.is_reading
@@ -487,6 +503,8 @@ class KernelSide(MovableSide):
         self.transport.connectionLost(CLOSED)
 
     def _end(self, reason: Failure) -> None:
+        if reason is LOST and self.refused is None:
+            self.refused = self.unacknowledged()
         self.transport.connectionLost(reason)  # closes the descriptor, and notifies the protocol
 
     def _put_pipe_away(self) -> None:

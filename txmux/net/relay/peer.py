@@ -58,6 +58,28 @@ def queued_in(connected: socket.socket) -> int:
     return queued[0]
 
 
+def unacknowledged_by(connected: object) -> float:
+    """Count the bytes that a peer has not acknowledged, also after it has reset the connection; infinite is unknown."""
+    if not _has_tcp_info(connected) or connected.proto == IPPROTO_MPTCP:
+        return math.inf
+    queued = array.array("i", [0])
+    try:
+        fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, queued)
+    except OSError:  # it is closed
+        return math.inf
+    return queued[0]
+
+
+def has_ended(connected: object) -> bool:
+    """Return whether a peer has closed or reset its connection, and there is nothing left to read."""
+    try:
+        return isinstance(connected, socket.socket) and not connected.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 def _is_dead(connected: socket.socket) -> bool:
     """Return whether a TCP connection was reset: its queue is then never emptied (tcp(7), TCP_INFO)."""
     if connected.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):

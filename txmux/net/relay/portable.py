@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet import interfaces
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import directlyProvides, implementer, providedBy
 
-from txmux.net.relay.peer import ANSWERED, UnansweredBytes, unanswered_by, unsent
+from txmux.net.relay.peer import (
+    ANSWERED,
+    UnansweredBytes,
+    unacknowledged_by,
+    unanswered_by,
+    unsent,
+)
 from txmux.net.relay.relay import RelaySide
-from txmux.net.sockets.transport import below_tls
+from txmux.net.sockets.transport import below_tls, waiting
 
 if TYPE_CHECKING:
     from txmux.net.relay.ends import End, IRelayTransport
@@ -31,7 +39,10 @@ class PortableSide(RelaySide):
         super().__init__()
         self.transport: IRelayTransport = end.transport
         # What came before a reset is still passed on; if there is no room for it, the relay gives up in the end.
-        below_tls(self.transport).reads_later = True
+        bottom = below_tls(self.transport)
+        bottom.reads_later = True
+        # When the relay is notified of a loss, the socket is closed.
+        bottom.connectionLost = partial(self._measure_loss, bottom)
 
     def start_carrying(self, *, reading: bool) -> None:
         if reading:
@@ -87,6 +98,20 @@ class PortableSide(RelaySide):
     @override
     def unsent(self) -> int:
         return unsent(self.transport)
+
+    @override
+    def unacknowledged(self) -> float:
+        bottom = below_tls(self.transport)
+        queued = unacknowledged_by(bottom.getHandle())
+        if queued and bottom._writeDisconnected:
+            queued -= 1  # the FIN
+        # A failed write may have dropped bytes.
+        return max(waiting(bottom) + queued, getattr(bottom, "_broken", False))
+
+    def _measure_loss(self, bottom: Any, reason: Failure) -> None:
+        if vars(bottom).pop("connectionLost", None) and reason.type is ConnectionLost:
+            self.refused = self.unacknowledged()
+        bottom.connectionLost(reason)
 
     @override
     def unanswered(self) -> UnansweredBytes:
@@ -147,6 +172,10 @@ class _PacedSide(PortableSide):
     def unsent(self) -> int:
         held: int = self._paced.count_held()
         return held + super().unsent()
+
+    def unacknowledged(self) -> float:
+        held: int = self._paced.count_held()
+        return held + super().unacknowledged()
 
 
 class Paced:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import abc
+import math
+import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
-from twisted.internet.error import ConnectionClosed, ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, SideState, Timeouts
-from txmux.net.relay.peer import UnansweredBytes, keepalive_of, patience
+from txmux.net.relay.peer import UnansweredBytes, has_ended, keepalive_of, patience
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.rules.model import Keepalive
 
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 _DRAIN_POLL_INTERVAL = 0.05
 """Seconds between two looks at whether a peer has taken all it was sent; doubled each time."""
 _MAX_DRAIN_POLL_INTERVAL = 1.0
+_GRACE = 0.05  # seconds until a peer that ends has closed its connection, too
+_FAREWELL = 128
+"""The most bytes of a peer's last words: TLS's close-notify (RFC 8446, section 6.1) has up to 85, most answers have more."""
 _STEPS = 32  # lengths of timers of connections that have been moved
 
 _log = Logger()
@@ -35,18 +41,23 @@ class RelaySide(abc.ABC):
 
     Attributes:
         received: Bytes that came from its peer and were passed on.
+        before_end: How many of them had come when the other side's peer finished sending.
         last_byte_at: When the last of them came, in the relay's seconds. Updated while the relay is not `Relay.ending`.
+        refused: What was `unacknowledged` when its peer reset the connection; ``None`` if it has not.
     """
 
     __slots__ = (
-        "_unsent_before", "has_finished", "is_closed", "last_byte_at", "other", "received", "relay",
+        "_unsent_before", "before_end", "has_finished", "is_closed", "last_byte_at", "other",
+        "received", "refused", "relay",
     )  # fmt: skip
 
     relay: Relay
     other: RelaySide
+    transport: Any
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received = self.before_end = 0
+        self.refused: float | None = None
         self.last_byte_at = 0.0
         self._unsent_before = 0
         self.has_finished = False
@@ -60,6 +71,7 @@ class RelaySide(abc.ABC):
     def peer_finished(self) -> None:
         if not self.has_finished:
             self.has_finished = True
+            self.other.before_end = self.other.received
             self.relay.side_finished(self)
 
     def connection_lost(self, reason: Failure) -> None:
@@ -91,6 +103,10 @@ class RelaySide(abc.ABC):
 
     @abc.abstractmethod
     def unsent(self) -> int: ...
+
+    @abc.abstractmethod
+    def unacknowledged(self) -> float:
+        """Count the bytes that its peer has not acknowledged, reset or not; infinite is unknown."""
 
     @abc.abstractmethod
     def unanswered(self) -> UnansweredBytes: ...
@@ -138,9 +154,9 @@ class Relay:
     """
 
     __slots__ = (
-        "_client", "_clock", "_due_at", "_keepalive", "_max_duration_timer", "_on_over",
-        "_peer_check_interval", "_reason", "_server", "_since", "_timer", "_unsent", "ending",
-        "seconds", "timeouts",
+        "_client", "_clock", "_due_at", "_is_late", "_is_unseen", "_keepalive",
+        "_max_duration_timer", "_on_over", "_peer_check_interval", "_reason", "_server", "_since",
+        "_timer", "_unsent", "ending", "seconds", "timeouts",
     )  # fmt: skip
 
     def __init__(
@@ -160,6 +176,9 @@ class Relay:
         client.other, server.other = server, client
         self._keepalive, self._peer_check_interval = keepalive, patience(keepalive)
         self._reason: RelayReason | None = None
+        # A peer reset its connection, which cut nothing; or not if the other one is still there.
+        self._is_late: bool | None = False
+        self._is_unseen = False  # a connection was broken off whose peer cannot tell
         self._timer: IDelayedCall | None = None
         self._max_duration_timer: IDelayedCall | None = None
         self._unsent: int | None = None
@@ -267,10 +286,16 @@ class Relay:
     def abort(self, reason: RelayReason) -> None:
         """End both connections at once; bytes on their way are lost."""
         self._reason = self._reason or reason
+        self._is_late = bool(self._is_late)
         self.ending = True
         for side in (self._client, self._server):
             if not side.is_closed:
-                side.abort()
+                self._break_off(side)
+
+    def _break_off(self, side: RelaySide) -> None:
+        if getattr(side.transport.getHandle(), "family", None) == socket.AF_UNIX:
+            self._is_unseen = True
+        side.abort()
 
     # What the sides report.
 
@@ -305,9 +330,13 @@ class Relay:
             return
         clean = reason.type is ConnectionDone
         if self._reason is None:
-            # A reset after both have finished sending only gets rid of the connection.
-            clean_end = clean or (side.has_finished and other.has_finished)
-            self._reason = "done" if clean_end else self._reason_for(side, reason)
+            self._reason = "done" if clean else self._reason_for(side, reason)
+            self._is_late = self._comes_late(side)
+        elif self._is_late is None:
+            self._is_late = reason.type is not ConnectionAborted
+        elif self._reason == "done" and not clean and side.refused is not None:
+            self._is_late = not _FAREWELL < side.refused < math.inf
+            self._reason = "done" if self._is_late else self._reason_for(side, reason)
         if other.is_closed:
             self._finish()
         elif not self.ending:
@@ -318,13 +347,34 @@ class Relay:
             # What the other side still sends has no reader.
             other.stop_reading()
             self._stop_watching()
-            self._end_when_taken(other, other.close if complete else other.abort)
+            end = other.close if complete else partial(self._break_off, other)
+            if self._is_late is None:
+                self._timer = self._clock.callLater(_GRACE, self._end_when_taken, other, end)
+            else:
+                self._end_when_taken(other, end)
+
+    def _comes_late(self, side: RelaySide) -> bool | None:
+        """Return whether a reset comes when both have said all; ``None`` if that depends on whether the other peer ends now, too.
+
+        A reset discards what its sender has yet to send, which only that one knows. So one peer must have finished, and the other
+        one have sent no more than a farewell since then.
+        """
+        other = side.other
+        if side.refused is None or other.is_closed:
+            return False
+        first = next((one for one in (side, other) if one.has_finished), None)
+        since = 0 if first is None else first.other.received - first.other.before_end
+        if max(since, side.refused, other.unacknowledged()) > _FAREWELL:
+            return False
+        return first is not None or has_ended(other.transport.getHandle()) or None
 
     def _end_when_taken(
         self, side: RelaySide, end: Callable[[], None], paused: float = _DRAIN_POLL_INTERVAL / 2
     ) -> None:
         """End a side when its peer has taken everything: a reset, or closing with unread bytes, discards what is on its way."""
         self._timer = None
+        if self._is_late is None:
+            self._is_late = not side.is_closed and has_ended(side.transport.getHandle())
         self._call_or_abort(self._end_if_taken, side, end, paused)
 
     def _end_if_taken(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
@@ -341,13 +391,14 @@ class Relay:
             end()
             self._watch()
         elif not has_progress and now - self._last_byte_at() >= self.timeouts.half_close:
-            side.abort()
+            self._break_off(side)
         else:
             self._timer = self._clock.callLater(pause, self._end_when_taken, side, end, pause)
 
     def _close_both(self, reason: RelayReason) -> None:
         """Close each side once its buffer is empty. A peer that does not read all in time is cut off."""
         self._reason = self._reason or reason
+        self._is_late = bool(self._is_late)
         self.ending = True
         for side in (self._client, self._server):
             if not side.is_closed:
@@ -367,7 +418,9 @@ class Relay:
             self._max_duration_timer.cancel()
             self._max_duration_timer = None
         client, server = self._client, self._server
-        result = RelayResult(self._reason or "error", client.received, server.received)
+        reset: Any = "late" if self._is_late else "unseen" if self._is_unseen else ""
+        received = client.received, server.received
+        result = RelayResult(self._reason or "error", *received, reset)
         on_over = self._on_over
         self._break_references()
         on_over(result)

@@ -91,7 +91,13 @@ class Relaying(Stage):
         record = self._client.record
         record.bytes_in += result.bytes_in
         record.bytes_out += result.bytes_out
-        self._client.advance(Ended(result.reason))
+        reason, reset = result.reason, result.reset
+        if reset == "late":
+            # A server that has said nothing has not said all.
+            reason, reset = ("done", reset) if record.bytes_out else (reason, "")
+        if reset:
+            record.facts = {**record.facts, "reset": reset}
+        self._client.advance(Ended(reason))
 
     # Moving to another process.
 
