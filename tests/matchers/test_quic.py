@@ -40,7 +40,7 @@ from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.quic import quic
 from txmux.testing import flow_decided, steps_in
 
-BIG = client_hello(extension(21, bytes(1500)), server_name("big.example.org"))
+BIG = client_hello(extension(21, bytes(1200)), server_name("big.example.org"))
 WHOLE = initial(crypto(0, HELLO))
 FLOWS = (
     (VERSION_1,),

@@ -1,5 +1,6 @@
 """Clients that wait for a server, over reloads, workers and upgrades."""
 
+import contextlib
 import socket
 import ssl
 import time
@@ -20,6 +21,13 @@ from txmux.net.sockets.plainsocket import reset_on_close
 def break_off(client: socket.socket) -> None:
     reset_on_close(client)
     client.close()
+
+
+def _is_reset(client: ssl.SSLSocket) -> bool:
+    """Wait for a reset, which `ssl` reports as an end before Python 3.12.3."""
+    with contextlib.suppress(ConnectionResetError):
+        return client.recv(1) == b""
+    return True
 
 
 class HeldTests(UpgradeTestCase):
@@ -178,7 +186,7 @@ class HeldTests(UpgradeTestCase):
             self.accept_from(other, b"2")
             old = [mux.replace(), mux.replace()]
             mux.child.wait_for(f"upgraded: process {mux.pid}")
-            self.assertEqual(relayed.recv(1), b"")  # `drain_timeout` is over
+            self.assertTrue(_is_reset(relayed))  # `drain_timeout` is over
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assertFalse(any(map(is_gone, old)))
             self.waiting(1)
@@ -194,7 +202,7 @@ class HeldTests(UpgradeTestCase):
                 mux.terminate()
             if how != "stop":
                 self.answers(held, self.accept_from(server, b"1"))
-            self.assertEqual(held.recv(1), b"")
+            self.assertTrue(_is_reset(held))
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assert_gone(old)
             mux.stop()

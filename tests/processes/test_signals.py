@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.running import WorkersTestCase, family_of, is_gone, named
 from tests.processes.upgrading import Running
+from tests.service.test_privileges import python_for_everybody
 from tests.support.peers import reactor
 from txmux.processes.supervisor.signals import StopSignals
 
@@ -68,7 +69,9 @@ class OthersTest(WorkersTestCase):
         self.folder.chmod(0o755)
         settings = "user = nobody\n" * (os.geteuid() == 0)  # so that there is a helper
         listening = self.backend()
-        mux = self.own(Running(self.folder, self.relaying(listening), f"{settings}workers = 2"))
+        before = python_for_everybody() if settings else ()
+        rules = self.relaying(listening)
+        mux = self.own(Running(self.folder, rules, f"{settings}workers = 2", before=before))
         helpers = named(mux.pid, "helper")  # the one that there is serves the next supervisor, too
         self.assertEqual(len(helpers), len(settings) > 0)
         pairs = [self.relayed(mux, listening)]

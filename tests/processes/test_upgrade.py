@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from unittest import SkipTest
 
 from tests.admin.processes import ask, get, post
@@ -19,6 +20,7 @@ from tests.processes.running import (
     workers_of,
 )
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.service.test_privileges import python_for_everybody
 
 _BROKEN = """
 import sys
@@ -69,9 +71,11 @@ class UpgradeTest(UpgradeTestCase):
         self.assertEqual(len({line["id"] for line in lines}), 5 + times)
         mux.stop()
 
-    def service(self, settings: str = "", routes: str = "") -> Upgrading:
+    def service(
+        self, settings: str = "", routes: str = "", before: Sequence[str] = ()
+    ) -> Upgrading:
         self.listening = self.backend()
-        return self.upgrading(self.relaying(self.listening, routes), settings)
+        return self.upgrading(self.relaying(self.listening, routes), settings, before)
 
     def test_connections(self) -> None:
         """Connections go on in the new workers, one or several, and the sockets that listen are the same."""
@@ -172,7 +176,7 @@ class UpgradeTest(UpgradeTestCase):
         """With `user`, a helper goes on from process to process, and leaves no process behind that nobody waits for."""
         if os.geteuid():
             raise SkipTest("only root can become another user")
-        mux = self.service("user = nobody\nworkers = 2")
+        mux = self.service("user = nobody\nworkers = 2", before=python_for_everybody())
         (helper,) = named(mux.pid, "helper")
         for _ in range(2):
             mux.upgrade()

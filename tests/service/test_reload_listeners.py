@@ -189,14 +189,15 @@ class ListenersTest(ReloadCase):
 class FilesTest(ReloadCase):
     async def test_access_log(self) -> None:
         """The access log goes elsewhere, also for connections of older rules; one that cannot be opened is refused."""
-        [port] = await self.run_service(_LOG + LISTEN)
+        listen = f"{LISTEN}detect_timeout = 1h\n"
+        [port] = await self.run_service(_LOG + listen)
         client = await connect(self, port)
         await self.connections(1)
         missing = self.folder / "missing" / "log"
-        told = await self.refused(f"[txmux]\naccess_log = {missing}\n{LISTEN}")
+        told = await self.refused(f"[txmux]\naccess_log = {missing}\n{listen}")
         self.assertIn("access_log: ", told)
         other = self.folder / "other.log"
-        await self.change(f"[txmux]\naccess_log = {other}\n{LISTEN}")
+        await self.change(f"[txmux]\naccess_log = {other}\n{listen}")
         client.send(b"x")
         await client.is_lost()
         await self.connections(0)
