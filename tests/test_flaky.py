@@ -1,4 +1,4 @@
-"""Tests that fail and pass again, as `.ci/run` treats them."""
+"""Tests that fail and pass again, and further Pythons, as `.ci/run` treats them."""
 
 import os
 import subprocess
@@ -75,3 +75,68 @@ class FlakyTests(unittest.TestCase):
     def test_broken(self) -> None:
         done = self._run("import this_is_not_there")
         self.assertEqual(done.returncode, 2, done)
+
+
+class OtherPythonsTests(unittest.TestCase):
+    """Which further Pythons `.ci/run` tries, and until when."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        for name, version in (
+            ("bin/python3.11", 11),
+            ("bin/python3.12", 12),
+            ("bin/python3.13", None),
+            (".pyenv/versions/3.13.0/bin/python", 13),
+            (".pyenv/versions/3.9.18/bin/python", 9),
+        ):
+            python = self.folder / name
+            python.parent.mkdir(parents=True, exist_ok=True)
+            python.write_text(
+                f"#!/bin/sh\necho {version}\n" if version else "#!/bin/sh\nexit 127\n"
+            )
+            python.chmod(0o755)
+        self.new, self.old = (
+            f"{self.folder}/.pyenv/versions/3.13.0/bin/python",
+            f"{self.folder}/bin/python3.12",
+        )
+
+    def said(self, command: str) -> list[str]:
+        script = f"""
+            set -euo pipefail
+            source script/lib/flaky
+            source script/lib/pythons
+            test_other() {{ echo "$python"; [[ $python != "${{broken:-}}" ]]; }}
+            {command}
+        """
+        paths = {"HOME": str(self.folder), "PATH": f"{self.folder}/bin:/usr/bin:/bin"}
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=_PROJECT,
+            env={**paths, "PYTHON": "python3.11"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return [*done.stdout.splitlines(), str(done.returncode)]
+
+    def test_listed(self) -> None:
+        """Those that there are, be they pyenv's, but for the one of all other tests."""
+        self.assertEqual(self.said("other_pythons"), [self.new, self.old, "0"])
+
+    def test_time(self) -> None:
+        """None begins for which there is no time; all begin while there is."""
+        run = f"test_other_pythons {self.folder} 300 900"
+        self.assertEqual(self.said(f"SECONDS=100; {run}"), ["13", self.new, "12", self.old, "0"])
+        late = self.said(f"SECONDS=700; {run}")
+        self.assertEqual((len(late), late[-1]), (3, "0"))
+        for line, version, python in zip(late, (13, 12), (self.new, self.old), strict=False):
+            self.assertIn(f"no time for {version}: try PYTHON={python} script/test", line)
+
+    def test_failure(self) -> None:
+        """One that fails ends it."""
+        run = f"broken={self.new}; test_other_pythons {self.folder} 0 900"
+        self.assertEqual(self.said(run), ["13", self.new, "1"])
