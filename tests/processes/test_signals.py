@@ -69,9 +69,9 @@ class OthersTest(WorkersTestCase):
         self.folder.chmod(0o755)
         settings = "user = nobody\n" * (os.geteuid() == 0)  # so that there is a helper
         listening = self.backend()
-        before = python_for_everybody() if settings else ()
+        as_another = python_for_everybody() if settings else ()
         rules = self.relaying(listening)
-        mux = self.own(Running(self.folder, rules, f"{settings}workers = 2", before=before))
+        mux = self.own(Running(self.folder, rules, f"{settings}workers = 2", before=as_another))
         helpers = named(mux.pid, "helper")  # the one that there is serves the next supervisor, too
         self.assertEqual(len(helpers), len(settings) > 0)
         pairs = [self.relayed(mux, listening)]
