@@ -100,8 +100,7 @@ def convert(
     try:
         chosen = program or _guess(data, path)
         _check_points(entry_points, chosen)
-        if chosen in {"haproxy", "nginx"}:
-            data = _with_comments(data, draft, chosen)
+        data = _with_comments(data, draft, chosen)
         if chosen == "sslh":
             convert_sslh(data, draft, Machine(port_of, is_guarded))
         elif chosen == "haproxy":
@@ -136,7 +135,9 @@ def convert_command_line(
 
 
 def _with_comments(data: bytes, draft: Draft, program: Program) -> bytes:
-    """Write comments of other languages as these programs have them, and report them."""
+    """Write comments of other languages as HAProxy and nginx have them, and report them."""
+    if program not in {"haproxy", "nginx"}:
+        return data
     template = _TEMPLATE.search(data)
     if template:
         number = data.count(b"\n", 0, template.start(1)) + 1

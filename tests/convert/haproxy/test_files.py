@@ -12,6 +12,8 @@ from tests.convert.haproxy.pieces import BACKENDS, frontend
 from tests.programs import require_program
 from txmux.convert.writer import ConvertError
 
+_SIMPLE = "listen x\n    bind :1\n    server s 127.0.0.1:9\n"
+
 
 class FileTests(SynchronousTestCase):
     def test_global_limits(self) -> None:
@@ -188,6 +190,9 @@ class FileTests(SynchronousTestCase):
             found = frontend(line, "use_backend a if HTTP")
             self.assertIn("depends on the environment", looks(found)[0])
             self.assertEqual(len(found.warnings), 1, found.warnings)
+        found = converted(f".if defined(X)\n.endif\n{_SIMPLE}")
+        self.assertEqual(len(looks(found)), 2)
+        self.assertEqual(looks(converted(f"global\n    .notice x\n{_SIMPLE}")), [])
 
     def test_line_before_any_section_is_an_error(self) -> None:
         error = self.assertRaises(ConvertError, converted, "bind :1", "haproxy")

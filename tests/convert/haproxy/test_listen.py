@@ -293,7 +293,6 @@ class BackendTests(SynchronousTestCase):
             ("source 0.0.0.0 usesrc client", (), "source = client"),
             ("", ("balance source", "server t 127.0.0.1:2"), "balance = source-hash"),
             ("", ("server t 127.0.0.1:2",), "balance = round-robin"),
-            ("", ("timeout queue 3s",), "queue_timeout = 3s"),
         ):
             found = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
             self.assertIn(f"{line}\n", found.text)

@@ -135,16 +135,16 @@ class ProcessTests(SynchronousTestCase):
         found = converted(
             "global\n    log /dev/log local0\n    stats socket /run/x level admin\n    pidfile /x\n"
             "    chroot /y\n    daemon\n    tune.bufsize 9\ndefaults\n    log global\n    option tcplog\n"
-            "    errorfile 503 /x\nlisten x\n    bind :9 interface eth0\n    bind :8\n"
+            "    errorfile 503 /x\n    option http-server-close\n    timeout http-request 9s\nlisten x\n    bind :9 interface eth0\n    bind :8\n"
             "    server s 127.0.0.1:1\nlisten pages\n    mode http\n    bind :7\n    stats enable\n"
         )
         look, aside = found.warnings
-        self.assertIn("x.cfg:13: LOOK: bind", look)
+        self.assertIn("x.cfg:15: LOOK: bind", look)
         self.assertEqual(
             aside,
             "x.cfg:2: left out: listen pages (metrics in [txmux], and 'txmux top'), log (access_log in [txmux]), "
             "stats (admin in [txmux], 'txmux status'), pidfile (--pidfile of 'txmux run'), chroot, daemon, tune.bufsize, "
-            "option tcplog (access_log_format in [txmux]), errorfile; see 'Run as a service'",
+            "option tcplog (access_log_format in [txmux]), errorfile, option http-server-close, timeout http-request; see 'Run as a service'",
         )
         first, second = found.text.splitlines()[:2]
         self.assertTrue(first.startswith("# LOOK: ") and second.startswith("# left out: "))

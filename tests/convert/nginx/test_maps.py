@@ -109,6 +109,18 @@ class NameTests(SynchronousTestCase):
             self.assertEqual(routes(found)[0], ([f"tls sni={expected}"], "a"))
             self.assertIn("is for this name in small letters, too", looks(found)[0])
 
+    def test_name_of_an_upstream(self) -> None:
+        """Without a port, only an upstream of the client's name can be meant."""
+        found = server(f"ssl_preread on; proxy_pass {_NAME};")
+        self.assertEqual(
+            routes(found),
+            [([f"tls sni={name}"], name) for name in "abcd"] + [(["default"], "close")],
+        )
+        self.assertEqual(looks(found), [])
+        found = mapped(_NAME, '"" a', "x.example b", f"default {_NAME}")
+        self.assertEqual(routes(found)[:2], [(["tls sni=x.example"], "b"), (["tls sni=a"], "a")])
+        self.assertEqual(routes(found)[-1], (["default"], "a"))
+
     def test_lost_expressions(self) -> None:
         """What an expression looks ahead for, or has found, has no counterpart, and is told with its line."""
         found = mapped(

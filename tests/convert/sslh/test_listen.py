@@ -126,7 +126,7 @@ class TopLevelTests(SynchronousTestCase):
             ("inetd: true;", "LOOK: inetd: inetd listens for it"),
             (
                 "verbose-config: 0; verbose-fd: 1; verbose: 3;",
-                "left out: verbose-config, verbose-fd, verbose (",
+                "left out: verbose-* (",
             ),
             ("nonsense: 1;", "nonsense: is not an option of sslh that is known here"),
         ):

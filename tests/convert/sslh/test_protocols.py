@@ -100,7 +100,11 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("\nsource = client\n", found.text)
 
     def test_settings_without_counterpart(self) -> None:
-        for setting in ("fork: true;", "tfo_ok: true;", "minlength: 9;", "keepalive: false;"):
+        found = with_protocol('name: "http"; fork: true; tfo_ok: true;')
+        self.assertEqual(
+            found.warnings, ("x.cfg:2: left out: fork, tfo_ok; see 'Run as a service'",)
+        )
+        for setting in ("minlength: 9;", "keepalive: false;"):
             found = with_protocol(f'name: "http"; {setting}')
             name = setting.partition(":")[0]
             self.assertIn(f"x.cfg:2: {name}: has no counterpart", found.warnings[0])

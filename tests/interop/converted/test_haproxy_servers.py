@@ -249,6 +249,7 @@ class SpokenToTests(HaproxyTestCase):
             """,
             {"right": "http, text"},
             {"": "http"},
+            looks=2,
         )
 
     def test_proxy_headers_of_both_versions_and_none(self) -> None:

@@ -93,6 +93,7 @@ def _queue(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     """Let clients wait for a server that is full, as all do in HAProxy."""
     limited = [s for s in servers if s.parameters.get("maxconn", "0") != "0"]
     if not limited:
+        backend.section.entries.pop("queue_timeout", None)  # no client ever waits
         return
     section, clients = backend.section, backend.clients
     most = [line for client in clients if (line := client.value("maxconn"))]

@@ -45,10 +45,11 @@ _ADDING_ONLY = ("add-header", "set-header", "del-header", "replace-header", "rep
 _SERVING = ("use_backend", "default_backend", "monitor-uri", "redirect", *PLACES)
 """Without any of these, what speaks HTTP serves nothing but HAProxy's own pages."""
 
-_PROCESS = re.compile(
-    r"chroot|daemon|errorfile|log.*|master-worker|option (dont)?log-?\S*|option (http|tcp)log|pidfile|stats|tune\..*"
+_ASIDE = re.compile(
+    r"chroot|daemon|errorfile|log.*|master-worker|pidfile|spread-checks|stats|tune\..*|ulimit-n|\.(alert|diag|notice|warning)"
+    r"|option (abortonclose|dontlog.*|forwardfor|http-.*|https?log|log.*|tcplog)|timeout http-.*"
 )
-"""What is about the process, its log and its pages."""
+"""What is about the process, its log and its pages, and what HAProxy does with HTTP alone."""
 
 _HINTS = {
     "log": "access_log in [txmux]",
@@ -153,8 +154,8 @@ class _Haproxy:
     def _no_counterpart(
         self, line: ConfigLine, section: DraftSection | None, mode: str = "tcp"
     ) -> None:
-        name = str(line) if line.begins("option") else line.name
-        if _PROCESS.fullmatch(name):
+        name = " ".join(line.words[:2]) if line.name in {"option", "timeout"} else line.name
+        if _ASIDE.fullmatch(name):
             self._draft.set_aside(line, name, _HINTS.get(name, ""))
             return
         reason = _REASONS.get(line.name) or _REASONS.get(" ".join(line.words[:2]), "")

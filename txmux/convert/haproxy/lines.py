@@ -17,6 +17,7 @@ _OTHERS = {
     *("acme", "cache", "crt-store", "dynamic-update", "fcgi-app", "http-errors", "log-forward"),
     *("log-profile", "mailers", "peers", "program", "resolvers", "ring", "traces", "userlist"),
 }
+_CONDITIONAL = frozenset({".if", ".elif", ".else", ".endif"})
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _PIECE = re.compile(
     r"""(?P<blank>[ \t\r\f\v]+)|(?P<comment>\#.*)|'(?P<strong>[^']*)'
@@ -96,7 +97,7 @@ def read_haproxy(data: bytes, path: str) -> Config:
     latest = ""
     changing: list[ConfigLine] = []
     for line in _lines(data):
-        if line.name.startswith(".") or any(_VARIABLE.search(word) for word in line.words):
+        if line.name in _CONDITIONAL or any(_VARIABLE.search(word) for word in line.words):
             changing.append(line)
         word = line.name
         if word in _PROXIES:
@@ -110,6 +111,8 @@ def read_haproxy(data: bytes, path: str) -> Config:
             current = settings
         elif word in _OTHERS:
             current = others[line] = []
+        elif current is None and word in _CONDITIONAL:
+            continue
         elif current is None:
             raise ConvertError(
                 f"{path}:{line.number}: '{shown(word)}' comes before the first section; is it an haproxy.cfg?"

@@ -80,6 +80,11 @@ class Backends:
                 add_destinations(section, "nginx", group.members[0].place, group.line)
         return self._made[key].name
 
+    def named(self, value: Value) -> tuple[str, ...]:
+        """Return the groups of which one is meant by a client's server name without a port."""
+        is_name = len(value) == 1 and getattr(value[0], "name", "") in NAMES_OF_TLS
+        return tuple(name for name in self._groups if is_name)
+
     def _group(self, text: str, line: int) -> UpstreamGroup:
         return self._groups.get(text.lower()) or single(text, line)
 

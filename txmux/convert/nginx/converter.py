@@ -93,13 +93,18 @@ def convert_nginx(data: bytes, draft: Draft) -> None:
         if directive.name == "server":
             block = directive.block or ()
             _report(block, draft)
-            for listen in [d for d in block if d.name == "listen"]:
-                place = f"{listen.value} {'udp' in listen.parameters}"
-                if taken.setdefault(place, directive) is not directive:
-                    draft.look(
-                        listen, "the server is chosen by server_name, which has no counterpart"
+            own: list[Directive] = []
+            for inner in block:
+                place = f"{inner.value} {'udp' in inner.parameters}"
+                if inner.name != "listen" or taken.setdefault(place, directive) is directive:
+                    own.append(inner)
+                else:
+                    why = (
+                        "is left out: the server is chosen by server_name, which has no counterpart"
                     )
-            ServerBlock(directive, DirectiveScope(block, outer), made).convert()
+                    draft.look(inner, why)
+            if len(own) == len(block) or any(d.name == "listen" for d in own):
+                ServerBlock(directive, DirectiveScope(tuple(own), outer), made).convert()
     routes.finish()
 
 

@@ -15,6 +15,7 @@ from txmux.convert.nginx.maps import admission
 from txmux.convert.nginx.reader import Directive
 from txmux.convert.nginx.values import DirectiveScope, Value, plain
 from txmux.convert.nginx.variables import ListenContext, Variables
+from txmux.convert.patterns import written
 from txmux.convert.routes import CLOSE, RouteWriter
 from txmux.convert.terms import InexpressibleError, Term
 from txmux.convert.values import bracketed
@@ -79,6 +80,11 @@ class ServerBlock:
             return always(CLOSE, directive.number)
 
         def backend_of(value: Value, line: int) -> DecisionList[str]:
+            named = self._made.backends.named(value)
+            if named:
+                routes = [(tls(sni=written(name)), backend_of((name,), line)) for name in named]
+                cases = [DecidedCase((term,), to.otherwise, line) for term, to in routes]
+                return DecisionList(tuple(cases), CLOSE, line)
             try:
                 name = self._made.backends.outcome(
                     value, self._scope, line, by_name=by_name, is_udp=endpoint.datagrams
@@ -89,8 +95,7 @@ class ServerBlock:
             is_named = plain(value) is None and not self._made.variables.shares(value)
             if is_named and name != CLOSE and not endpoint.ended:
                 # Without TLS there is no name, and a route waits for it.
-                cases = (DecidedCase((tls(),), name, line),)
-                return DecisionList(cases, CLOSE, line)
+                return DecisionList((DecidedCase((tls(),), name, line),), CLOSE, line)
             return always(name, line)
 
         return values.then(backend_of, self._draft.look).simplified()

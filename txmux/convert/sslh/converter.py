@@ -160,7 +160,8 @@ class _Sslh:
             top.set_aside(name, hint)
         verbose = [name for name in top.settings if name.startswith("verbose")]
         for line in [top.settings.pop(name).line for name in verbose][:1]:
-            self._draft.set_aside(line, ", ".join(verbose), "--log-level of 'txmux run'")
+            name = "verbose-*" if len(verbose) > 1 else verbose[0]
+            self._draft.set_aside(line, name, "--log-level of 'txmux run'")
         top.rest()
 
     def _listeners(self, entries: list[Any], line: int) -> list[tuple[DraftSection, bool]]:
@@ -208,8 +209,10 @@ class _Sslh:
             )
         if is_udp:
             if re.search("[A-Za-z]", bare) and ":" not in bare:
-                group.look(f"'{bare}' is a name; write the address of it that is listened on")
-                bare = "127.0.0.1" if bare == "localhost" else bare
+                bare, name = {"localhost": "127.0.0.1"}.get(bare, "0.0.0.0"), bare  # noqa: S104 - until it is written
+                group.look(
+                    f"'{name}' is a name; write the address of it that is listened on in place of {bare}"
+                )
             return f"udp:{bracketed(bare)}:{number}"
         if re.search("[A-Za-z]", bare) and ":" not in bare:
             group.look(f"'{bare}' is a name; only its IPv4 address is listened on")
@@ -292,8 +295,8 @@ class _Sslh:
         # txmux does so anyway.
         group.take(bool, "resolve_on_forward")
         group.leave_out("keepalive", "keepalive of [listen] is for both sides", harmless=True)
-        group.leave_out("fork", "one process serves all connections")
-        group.leave_out("tfo_ok", "servers are connected without TCP Fast Open")
+        group.set_aside("fork")
+        group.set_aside("tfo_ok")
         if is_udp:
             timeout = group.take(int, "udp_timeout", default=_UDP_TIMEOUT)
             section.add("idle_timeout", f"{timeout}s", group.line)
