@@ -48,6 +48,9 @@ REFUSED = (
         (line, len(line))
         for line in (b"alice\r\n", b"\r\n", b"1\t\r\n", b"USER bob\r\n", b"\2lp\n", b"hello\n")
     ),
+    # A greeting of SOCKS 5 is whole: its client waits, though it offers what is not assigned.
+    (b"\x05\x01\x04", 3),
+    (b"\x05\x03\x00\x02\x04", 5),
     # Text in UTF-8 is refused, too.
     *(
         TEXT.encode()

@@ -6,7 +6,7 @@ Encrypted Traffic" (USENIX Security 2023), which counts printable characters and
 after every byte: text characters (printable ASCII, tab, CR, LF), NULs, set bits, clear bits, and bytes that have been
 there before. One that random bytes exceed with a probability of at most 1 in 100,000 is a *no*, and so are four equal
 bytes in a row, 16 text characters in a row, a first line of text at its end (Finger, Gopher, LPD, what people type), and
-the handshakes of TLS, STUN, OpenVPN and Winbox, which have random numbers near their beginning.
+the beginnings of TLS, STUN, OpenVPN, Winbox and SOCKS 5, which have random numbers there, or send no more at first.
 
 About 5 in 10,000 streams of random bytes are refused. Text, and messages with numbers and lengths, are refused within
 their first bytes. Other data without redundancy is not told from random bytes: compressed files, and protocols
@@ -44,6 +44,7 @@ _KNOWN = re.compile(
     | [\x00-\x3f].{3}\x21\x12\xa4\x42                   # STUN (RFC 8489, section 5)
     | \x00[\x0e-\x7f][\x08\x38] | [\x01-\x05].\x50      # OpenVPN: length and opcode of the first packet
     | [\x20-\x80]\x06[!-~]+\x00                         # Winbox: length, handler, user name, public key
+    | \x05(?:\x01|\x02.|\x03..)[\x00-\x09]              # SOCKS 5 (RFC 1928, section 3)
     | [\x01-\x05]?[\t -~]*\r\n | [\t -~]{5,}\n         # a line of text: one stream of random bytes in 14,000 has one
     | [\x01-\x05][!-~]+\n                              # a command of LPD (RFC 1179, section 5): one in 22,000
     """,
