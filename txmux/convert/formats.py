@@ -39,6 +39,14 @@ _LOOKS: Mapping[Program, re.Pattern[bytes]] = {
 }
 """What is in the files of a program."""
 
+_CONVERTERS: Mapping[Program, Callable[[bytes, Draft], None]] = {
+    "haproxy": convert_haproxy,
+    "nginx": convert_nginx,
+    "sniproxy": convert_sniproxy,
+    "stunnel": convert_stunnel,
+}
+"""Those that need nothing else."""
+
 _OWN_RULES = re.compile(rb"^[ \t]*\[(listen|route|backend)[ \t]+[A-Za-z0-9._-]+\]", re.MULTILINE)
 
 _TEMPLATE = re.compile(rb"^\s*(\{[{%])", re.MULTILINE)
@@ -103,16 +111,10 @@ def convert(
         data = _with_comments(data, draft, chosen)
         if chosen == "sslh":
             convert_sslh(data, draft, Machine(port_of, is_guarded))
-        elif chosen == "haproxy":
-            convert_haproxy(data, draft)
-        elif chosen == "nginx":
-            convert_nginx(data, draft)
-        elif chosen == "sniproxy":
-            convert_sniproxy(data, draft)
-        elif chosen == "stunnel":
-            convert_stunnel(data, draft)
-        else:
+        elif chosen == "traefik":
             convert_traefik(data, draft, entry_points or {})
+        else:
+            _CONVERTERS[chosen](data, draft)
     except ConvertError as error:
         for line, message in typographic[:1]:
             raise ConvertError(f"{error}; line {line} {message}") from None

@@ -28,12 +28,12 @@ _OF_LISTENER = (
     *("protocol", "reuseport", "ipv6_v6only", "table", "fallback", "source", "access_log"),
     "bad_requests",
 )
-_WITHOUT_COUNTERPART = {
-    "access_log": "access_log and access_log_format in [txmux] say where the log goes",
-    "bad_requests": "/api/recent has the first bytes of clients that no route takes",
-    "error_log": "the service's log goes to the standard error; see 'Run as a service'",
-    "pidfile": "write 'txmux run --pidfile=FILE'",
-    "reuseport": "workers in [txmux] is the number of processes that share a port",
+_ASIDE = {
+    "access_log": "access_log in [txmux]",
+    "bad_requests": "/api/recent",
+    "error_log": "",
+    "pidfile": "--pidfile of 'txmux run'",
+    "reuseport": "workers in [txmux]",
 }
 _YES, _NO = frozenset({"yes", "true", "on"}), frozenset({"no", "false", "off"})
 _NO_LITERAL = "~[^:]*[a-z_-][^.:]*"
@@ -127,13 +127,12 @@ class _Sniproxy:
         self._tables = {s.line.value: s.block for name, s in self._top if name == "table"}
 
     def _keyword(self, line: ConfigLine, names: Sequence[str]) -> str:
-        """Return the directive of a line, which may be written in short, and report one without a counterpart."""
+        """Return the directive of a line, which may be written in short."""
         found = next((name for name in names if name.startswith(line.name)), "")
-        why = _WITHOUT_COUNTERPART.get(found)
         if not found:
             self._draft.look(line, "is left out: sniproxy has no such directive")
-        elif why and line.value.lower() not in _NO:
-            self._draft.warn(line, f"has no counterpart; {why}")
+        elif found in _ASIDE and line.value.lower() not in _NO:
+            self._draft.set_aside(line, found, _ASIDE[found])
         return found
 
     def convert(self) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 import attrs
 
 from txmux.convert.matching import match_line
-from txmux.convert.values import place, split_address
+from txmux.convert.values import COMMON_NAME, is_public, place, split_address
 from txmux.convert.writer import ConfigLine, ConvertError, Draft, DraftSection
 from txmux.rules.model.networks import is_address
 
 _USERS = {"setuid": "user", "setgid": "group"}
 _PROTOCOLS = {"yes": ("", "connect"), "no": ("", "pgsql", "proxy")}  # by `client`
 _CHECKS = {"checkhost": "", "checkip": "ip:", "checkemail": "email:"}
+_ASIDE = ("chroot", "debug", "foreground", "log", "logid", "output", "pid", "syslog")
 _NO_PEM = re.compile(r"(.*\.(p12|pfx)|(pkcs11|store|engine):.*)?")
 _NEEDLESS = re.compile(
     r"(delay|egd|execargs|failover|pty|retry|rnd.*|service|set[ug]id|stack|timeout.*) = .*"
@@ -21,10 +22,7 @@ _NEEDLESS = re.compile(
     r"|sslversion.* = (all|tlsv1\.3)|sslversionmin = tlsv1\.2|options = (?!-|no_tlsv1\.[23]).*"
 )
 _WARNED = {
-    "see 'Run as a service'": "(chroot|debug|foreground|log|logid|output|pid|syslog) = .*",
-    "txmux has fixed settings of TLS": (
-        "(cipher|compression|curve|fips|renegotiation|security|session|ticket).* = .*"
-    ),
+    "txmux decides that": "(cipher|compress|curve|fips|reneg|security|session|ticket).* = .*",
     "keepalive of [listen] is for both sides": "socket = (?!.*(bindtodevice|v6only|freebind)).*",
     "TLS 1.3 is spoken, too": r"sslversion(max)? = tlsv1\.2|options = no_tlsv1\.3",
 }
@@ -52,7 +50,6 @@ class _Service:
 
     @property
     def primary(self) -> str:
-        """The service that accepts clients for this one."""
         pairs = [line.value.partition(":") for line in self.last("sni")]
         return pairs[0][0] if pairs and self.text("client") != "yes" else ""
 
@@ -173,11 +170,12 @@ def _client_certificates(service: _Service, section: DraftSection) -> list[str]:
     required, chain, peer = _verification(service)
     words = [f"san={_CHECKS[line.name.lower()]}{line.value}" for line in service.all(*_CHECKS)]
     files = service.last("cafile", "capath", "crlfile", "crlpath")
-    why = "txmux takes a certificate that is not valid for none"
+    why = "stunnel takes a common name without subjectAltName, too; if yours have one, add a line with cn="
     if not (chain or peer):
         files, words, why = [], [], "txmux asks for no certificate that it does not verify"
     elif not required or service.last("redirect"):
         section.add("tls_client", "optional")
+        why = "txmux takes a certificate that is not valid for none"
     for line in files:
         key = "tls_client_ca" if line.name.lower().startswith("ca") else "tls_client_crl"
         section.add_path(key, line.value, line)
@@ -185,7 +183,7 @@ def _client_certificates(service: _Service, section: DraftSection) -> list[str]:
             section.look(line, "is a folder; write its certificates into one file")
     if peer:
         why = "verifyPeer is for the certificates in CAfile, tls_client_ca also for those that they issued"
-    if peer or required != (chain or peer):
+    if peer or required != (chain or peer) or (words and service.all("checkhost")):
         section.look(service.number, f"[{service.name}] verify: {why}")
     return words
 
@@ -201,8 +199,8 @@ def _backend(service: _Service, option: str, draft: Draft) -> DraftSection:
     for line, (host, port) in zip(lines, addresses, strict=True):
         section.add("server", place(host or "localhost", port), line)
     is_first = len(lines) > 1 or not all(h[:1] in {"", "/"} or is_address(h) for h, _ in addresses)
-    if len(lines) > 1 and service.text("failover") == "rr":
-        is_first = False
+    is_first = is_first and service.text("failover") != "rr"
+    if len(lines) > 1 and not is_first:
         section.look(lines[0], "with failover = rr, stunnel keeps resumed sessions at one server")
     source = "client" if service.text("transparent") in {"source", "yes"} else ""
     for key, text in (
@@ -232,7 +230,7 @@ def _add_tls(service: _Service, section: DraftSection) -> None:
     for key, options in (("tls_ca", ["cafile"]), ("tls_client_certificate", ["cert", "key"])):
         for line in service.last(*options):
             section.add_path(key, line.value, line)
-    why = ""
+    why = "" if is_public(service.text("cafile")) else COMMON_NAME
     if not (chain or peer):
         why = "stunnel takes any certificate; name in tls_ca the authority of the server's, unless the system trusts it"
     elif peer or not checked or (sent != checked and not is_address(sent[0])):
@@ -246,5 +244,7 @@ def _report(service: _Service, section: DraftSection) -> None:
         text = f"{line.name} = {line.value}".lower()
         is_used = line.name.lower() in service.used and not text.startswith("sslversion")
         why = [reason for reason, pattern in _WARNED.items() if re.fullmatch(pattern, text)]
-        if not is_used and not _NEEDLESS.fullmatch(text):
+        if line.name.lower() in _ASIDE:
+            section.draft.set_aside(line, line.name.lower())
+        elif not is_used and not _NEEDLESS.fullmatch(text):
             (section.warn if why else section.look)(line, "; ".join(["has no counterpart", *why]))

@@ -82,8 +82,8 @@ class ServiceTests(SynchronousTestCase):
 
     def test_options_that_change_nothing_or_only_the_log(self) -> None:
         for option, said in (
-            ("ciphers = HIGH", "fixed settings of TLS"),
-            ("sessionCacheSize = 9", "fixed settings of TLS"),
+            ("ciphers = HIGH", "txmux decides that"),
+            ("sessionCacheSize = 9", "txmux decides that"),
             ("sslVersionMax = TLSv1.2", "TLS 1.3 is spoken, too"),
             ("options = NO_TLSv1.3", "TLS 1.3 is spoken, too"),
             ("socket = l:SO_LINGER=1:60", "keepalive of [listen]"),
@@ -110,6 +110,7 @@ class ServiceTests(SynchronousTestCase):
             self.assertEqual(look, f"line 5: {name} {value}: has no counterpart")
         for options, said in (
             ("verify = 1\nCAfile = /c", "takes a certificate that is not valid for none"),
+            ("verify = 2\nCAfile = /c\ncheckHost = a", "a common name without subjectAltName"),
             ("verifyPeer = yes\nCAfile = /c", "also for those that they issued"),
             ("verifyChain = yes\nCApath = /c", "is a folder"),
             ("requireCert = yes", "asks for no certificate that it does not verify"),
@@ -165,7 +166,7 @@ class ServiceTests(SynchronousTestCase):
 
 class ClientTests(SynchronousTestCase):
     def test_names_of_servers(self) -> None:
-        verified = "verifyChain = yes\nCAfile = /c.pem"
+        verified = "verifyChain = yes\nCAfile = /etc/ssl/certs/ca-certificates.crt"
         for options, name, said in (
             (f"connect = a:1\n{verified}\ncheckHost = a", "", ""),
             (f"connect = 192.0.2.1:1\n{verified}\ncheckHost = a", "a", ""),
@@ -175,6 +176,7 @@ class ClientTests(SynchronousTestCase):
             (f"connect = a:1\n{verified}", "", "one name is sent and verified"),
             (f"connect = a:1\n{verified}\nsni =", "", "one name is sent and verified"),
             (f"connect = a:1\n{verified}\ncheckHost = a\ncheckHost = b", "", "one name is sent"),
+            ("connect=a:1\nverifyChain=yes\nCAfile=/c\ncheckHost=a", "", "without subjectAltName"),
             ("connect = a:1\nsni = b", "b", "stunnel takes any certificate"),
             ("connect = a:1\nverifyPeer = yes\nCAfile = /c.pem", "", "one name is sent"),
         ):

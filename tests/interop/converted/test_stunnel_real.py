@@ -82,8 +82,8 @@ class ServerTests(StunnelTestCase):
     def test_certificates_of_clients(self) -> None:
         for lines, looks, known, unknown, without in (
             ("verify = 2", 0, "one", "", ""),
-            ("verifyChain = yes\ncheckHost = client.example", 0, "one", "", ""),
-            ("verifyChain = yes\ncheckHost = x.example", 0, "", "", ""),
+            ("verifyChain = yes\ncheckHost = client.example", 1, "one", "", ""),
+            ("verifyChain = yes\ncheckHost = x.example", 1, "", "", ""),
             ("verifyPeer = yes", 1, "one", "", ""),
             ("verify = 1", 1, "one", "", "one"),
             ("verify = 0", 0, "one", "one", "one"),
@@ -211,6 +211,7 @@ class ClientTests(StunnelTestCase):
             {"": "text"},
             {"": "text"},
             {"tls": "text"},
+            looks=5,
         )
 
     def test_what_is_not_verified_is_to_be_looked_at(self) -> None:
