@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,8 @@ from unittest.mock import patch
 
 import txmux
 from tests.cli.support import CommandTestCase
-from txmux.cli import COMMANDS, check
-from txmux.detection.registry import DuplicateMatcherError, PluginProblem, Registry
+from txmux.cli import COMMANDS, check, make_parser
+from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError
 from txmux.rules.lint.privileges import Privileges
 
 GOOD = "[listen a]\nendpoint = :8443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
@@ -141,7 +142,7 @@ class CheckTests(CheckTestCase):
         )
 
     def test_plugins_that_clash(self) -> None:
-        clash = DuplicateMatcherError("two matchers are called 'x'")
+        clash = UnusableMatcherError("two matchers are called 'x'")
         with patch.object(check, "load", side_effect=clash):
             self.assertEqual(
                 self.run_main("check", self.good), (1, "", "txmux: two matchers are called 'x'\n")
@@ -194,11 +195,59 @@ class ProgramTests(CheckTestCase):
             ),
             ("chekc", "there is no command 'chekc'; did you mean 'check'? (there are "),
             ("--vesion", "'--vesion' is not an option; did you mean '--version'?"),
-            ("--ssh", "'--ssh' is not an option here; to run the service: txmux run --ssh --more"),
         ):
             code, out, err = self.run_main(word, "--more")
             self.assertEqual((code, out), (2, ""))
             self.assertIn(advice, err)
+
+    def test_what_is_meant_is_done(self) -> None:
+        version = (0, f"txmux {txmux.__version__}\n", "")
+        for line in ("version", "-V", "-v", "run --version", "run -V"):
+            self.assertEqual(self.run_main(*line.split()), version, line)
+        for line, options in (("help", "--help"), ("help run", "run --help")):
+            helped = self.run_main(*line.split())
+            self.assertEqual(helped, self.run_main(*options.split()), line)
+            self.assertEqual(helped[0], 0)
+
+    def test_suggested_command_lines_are_right(self) -> None:
+        for line, advice in (
+            ("--ssh", "to run the service: txmux run --listen :443 --ssh 127.0.0.1:22"),
+            ("--ssh :22", "to run the service: txmux run --listen :443 --ssh :22"),
+            ("--listen :443 --ssh h:22", "to run the service: txmux run --listen :443 --ssh h:22"),
+            ("-c rules.ini", "to run the service with a rules file: txmux run rules.ini"),
+            ("--config rules.ini", "to run the service with a rules file: txmux run rules.ini"),
+            ("-t rules.ini", "to check a rules file: txmux check rules.ini"),
+            ("-t", "to check a rules file: txmux check FILE"),
+            ("test rules.ini", "there is no command 'test'; write: txmux check rules.ini"),
+            ("configtest", "there is no command 'configtest'; write: txmux check FILE"),
+            ("lint rules.ini", "write: txmux check rules.ini"),
+            ("serve rules.ini", "write: txmux run rules.ini"),
+            ("quit", "write: txmux stop"),
+            ("run -c rules.ini", "unrecognized arguments: -c; write: txmux run rules.ini"),
+            ("run --config=rules.ini", "--config=rules.ini; write: txmux run rules.ini"),
+            ("run -f", "unrecognized arguments: -f; write: txmux run FILE"),
+            ("run -t rules.ini", "unrecognized arguments: -t; write: txmux check rules.ini"),
+            ("run -v", "unrecognized arguments: -v; write: txmux run --log-level debug"),
+            ("run --verbose x.ini", "--verbose; write: txmux run --log-level debug x.ini"),
+            ("run --debug x.ini", "--debug; write: txmux run --log-level debug x.ini"),
+            ("run --foreground x.ini", "--foreground; write: txmux run x.ini"),
+            ("run --daemon x.ini", "--daemon; write: txmux run x.ini"),
+            ("run --ssh", "--ssh needs a value; write for example: --ssh 127.0.0.1:22"),
+            ("run --listen", "--listen needs a value; write for example: --listen :443"),
+            ("run --log-level", "--log-level needs a value"),
+            ("check", "the following arguments are required: FILE"),
+            ("check -c rules.ini", "unrecognized arguments: -c; write: txmux check rules.ini"),
+            ("check --rules rules.ini", "--rules; write: txmux check rules.ini"),
+            ("fmt -f rules.ini", "unrecognized arguments: -f; write: txmux fmt rules.ini"),
+            ("reload rules.ini", "rules.ini; write: txmux reload --rules rules.ini"),
+            ("status -c rules.ini", "-c rules.ini; write: txmux status --rules rules.ini"),
+        ):
+            code, out, err = self.run_main(*line.split())
+            self.assertEqual((code, out), (2, ""), line)
+            self.assertIn(advice, err)
+            if suggested := re.search(r"(?:file|service|write): txmux (.*)", err):
+                words = suggested[1].split()
+                make_parser(words[:1], words).parse_args(words)
 
     def test_unknown_option_with_a_suggestion(self) -> None:
         for option, meant in (("--admin-token", "--token-file"), ("--jsno", "--json")):

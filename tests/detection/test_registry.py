@@ -15,8 +15,8 @@ from zope.interface import implementer
 
 from txmux.detection.detector import Detector
 from txmux.detection.registry import (
-    DuplicateMatcherError,
     Registry,
+    UnusableMatcherError,
     WholeDatagram,
     datagram_predicate,
     installed_matchers,
@@ -114,7 +114,7 @@ class PluginTest(SynchronousTestCase):
             f"{self.name}.first.One in {first} (first_package 1.5) and {self.name}.second.Two in {second}; "
             "rules that use it are refused until only one of them is installed",
         )
-        error = self.assertRaises(DuplicateMatcherError, found.__getitem__, "twice")
+        error = self.assertRaises(UnusableMatcherError, found.__getitem__, "twice")
         self.assertEqual(str(error), str(problem))
         self.assertRaises(KeyError, found.__getitem__, "thrice")
 
@@ -157,6 +157,35 @@ class PluginTest(SynchronousTestCase):
         )
         self.assertEqual(self.found(), Registry({}))
         self.assertEqual(list(self.found()), ["slow"])
+
+    def test_incomplete_matchers_are_named_and_leave_the_others(self) -> None:
+        for body, lacks in (
+            ("summary = 'x'\n    options = ()", "predicate"),
+            ("predicate = print", "summary, options"),
+            ("predicate, summary, options = 5, 'x', ()", "predicate (5)"),
+            ("predicate, summary, options = print, 5, ['sni']", "summary (5), options (['sni'])"),
+            ("predicate, summary, options = print, 'x', None", "options (None)"),
+            ("predicate, summary, options = print, 'x', ()\n    transports = 'udp'", "transports"),
+            (
+                "predicate, summary = print, 'x'\n    @property\n    def options(self): 1/0",
+                "options (ZeroDivisionError: division by zero)",
+            ),
+        ):
+            text = (
+                "from zope.interface import implementer\nfrom txmux.interfaces import IProtocolMatcher\n"
+                f"@implementer(IProtocolMatcher)\nclass Half:\n    name = 'half'\n    {body}\nhalf = Half()\n"
+            )
+            path = self.write("half", text + _module("Fine", "fine"))
+            found = self.found()
+            self.assertEqual(list(found), ["fine"])
+            (problem,) = found.problems
+            message = f"the matcher 'half' in {path} is incomplete (missing or wrong: {lacks}); "
+            self.assertTrue(str(problem).startswith(message), problem)
+            with self.assertRaisesRegex(
+                InvalidValueError, "the matcher 'half' in .* is incomplete"
+            ):
+                read_alternative("half", found)
+            self.forget()
 
     def test_no_name(self) -> None:
         self.write("odd", _module("Odd", 5))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from txmux import __version__
 from txmux.errors import MuxError
@@ -62,10 +62,15 @@ _MEANT = {  # what other programs call these commands
     "maintenance": "drain --maintenance {}",
     "kill": "close {}",
     "restart": "reload for new rules, or txmux upgrade for a new version",
-    "start": "run {}",
+    **dict.fromkeys(("daemon", "serve", "start"), "run {}"),
+    **dict.fromkeys(("configtest", "lint", "test", "validate", "verify"), "check {}"),
+    **dict.fromkeys(("quit", "shutdown"), "stop"),
     "list": "connections",
     "show": "status",
 }
+_RULES_OPTIONS = frozenset({"-c", "-f", "-r", "--conf", "--config", "--config-file", "--rules"})
+_CHECK_OPTIONS = frozenset({"-t", "--check", "--test", "--configtest"})
+_VALUES = {"ENDPOINT": ":443", "SERVER": "127.0.0.1:{}"}
 
 COLLECTING = gc.get_threshold()
 _PIPE_CLOSED = 128 + 13  # SIGPIPE
@@ -107,6 +112,26 @@ def open_closed_streams() -> None:
             setattr(sys, name, stream)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        option, _, problem = message.removeprefix("argument ").partition(": ")
+        if problem == "expected one argument":
+            example = _example(
+                option, str(self._option_string_actions[option.split("/")[0]].metavar)
+            )
+            message = (
+                f"{option} needs a value; write for example: {option.split('/')[-1]} {example}"
+            )
+        super().error(message)
+
+
+def _example(option: str, metavar: str) -> str:
+    from txmux.cli.init.services import PORTS  # noqa: PLC0415 - this is rare
+
+    ports = (port for port, kind in PORTS.items() if kind.matcher == option.lstrip("-"))
+    return _VALUES.get(metavar, metavar).format(next(ports, 8080))
+
+
 def make_parser(
     commands: Collection[str] = tuple(COMMANDS), words: Sequence[str] | None = None
 ) -> argparse.ArgumentParser:
@@ -115,7 +140,7 @@ def make_parser(
     Only these commands have all their arguments; of the others the names are known. A command whose options take long to collect may skip
     those that do not matter for `words`.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="txmux",
         description="Many protocols on one TCP or UDP port: the service, and its tools.",
     )
@@ -145,6 +170,13 @@ def _command(name: str) -> Any:
 
 
 def _run(words: list[str]) -> int:
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    elif words[:1] in (["version"], ["-V"], ["-v"]) or words in (
+        ["run", "-V"],
+        ["run", "--version"],
+    ):
+        words = ["--version"]
     if words[:1] == ["run"]:
         # Full collections while all is imported would take a tenth of the time, and find next to nothing.
         gc.set_threshold(*COLLECTING[:2], 1 << 30)
@@ -157,8 +189,9 @@ def _run(words: list[str]) -> int:
         parser.error(_unknown(words))
     arguments, others = parser.parse_known_args(words)
     if others:
-        advice = (arguments.unknown and arguments.unknown(others)) or _nearest_option(
-            others[0].partition("=")[0], arguments.parser._option_string_actions
+        advice = _as_meant(words, others[0], arguments.parser) or (
+            (arguments.unknown and arguments.unknown(others))
+            or _nearest_option(others[0].partition("=")[0], arguments.parser._option_string_actions)
         )
         problem = f"unrecognized arguments: {shlex.join(others)}"
         arguments.parser.error(f"{problem}; {advice}" if advice else problem)
@@ -175,6 +208,31 @@ def _is_own(word: str) -> bool:
     )
 
 
+def _as_meant(words: list[str], wrong: str, parser: argparse.ArgumentParser) -> str:
+    """Return the command line that is meant by one with an option of another program, or a file in another place."""
+    option, _, value = wrong.partition("=")
+    command, *rest = words
+    at = rest.index(wrong) if wrong in rest else len(rest)
+    before, after = rest[:at], rest[at + 1 :]
+    instead = getattr(sys.modules.get(f"txmux.cli.{command}"), "REPLACED", {}).get(option)
+    if instead is not None:
+        return f"write: txmux {shlex.join([command, *instead, *before, *after])}"
+    has_file = any(one.metavar == "FILE" and not one.option_strings for one in parser._actions)
+    has_option = "--rules" in parser._option_string_actions
+    is_file = not option.startswith("-") and bool(Path(option).suffix or os.sep in option)
+    is_test = command == "run" and option in _CHECK_OPTIONS
+    if not (
+        is_test
+        or ((has_file or has_option) and (option in _RULES_OPTIONS or (is_file and has_option)))
+    ):
+        return ""
+    if not (is_file or value) and after and not after[0].startswith("-"):
+        value, *after = after
+    file = option if is_file else value or "FILE"
+    words = ["check"] if is_test else [command, *([] if has_file else ["--rules"])]
+    return f"write: txmux {shlex.join([*words, file, *before, *after])}"
+
+
 def _nearest_option(word: str, known: Collection[str]) -> str:
     from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
 
@@ -187,18 +245,33 @@ def _unknown(words: Sequence[str]) -> str:
     from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
 
     word = words[0]
-    if word in {"-r", "--rules"}:
-        return f"to run the service with a rules file: txmux run {shlex.join(words[1:2]) or 'FILE'}"
+    file = shlex.join(words[1:2]) or "FILE"
+    if word in _RULES_OPTIONS:
+        return f"to run the service with a rules file: txmux run {file}"
+    if word in _CHECK_OPTIONS:
+        return f"to check a rules file: txmux check {file}"
     if word.startswith("-"):
         near = did_you_mean(word, ("--help", "--version"))
-        run = f" here; to run the service: txmux run {shlex.join(words)}"
+        run = f" here; to run the service: txmux run {_running(words)}"
         return f"{word!r} is not an option{near or run}"
     if Path(word).suffix or os.sep in word or Path(word).exists():
         return f"{word!r} is not a command; to run the service with that file: txmux run {shlex.quote(word)}"
     if word in _MEANT:
-        write = _MEANT[word].format(shlex.join(words[1:])).rstrip()
+        needed = "FILE" if _MEANT[word].startswith("check") else ""
+        write = _MEANT[word].format(shlex.join(words[1:]) or needed).rstrip()
         return f"there is no command {word!r}; write: txmux {write}"
     return f"there is no command {word!r}{did_you_mean(word, COMMANDS)} (there are {', '.join(COMMANDS)})"
+
+
+def _running(words: Sequence[str]) -> str:
+    """Return the arguments of `run` that are meant by options alone."""
+    parser = make_parser(("run",), words).parse_known_args(["run"])[0].parser
+    action = parser._option_string_actions.get(words[0].partition("=")[0])
+    if action is None:
+        return "FILE"
+    listening = [] if "--listen" in words else ["--listen", ":443"]
+    value = [_example(words[0], action.metavar)] if len(words) == 1 and action.metavar else []
+    return shlex.join([*listening, *words, *value])
 
 
 def _failed(error: MuxError) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from twisted.plugin import CachedPlugin, getCache
 from twisted.python.modules import getModule
 
 from txmux.errors import MuxError
-from txmux.interfaces import Datagrams, IProtocolMatcher, Predicate, Transport, Verdict
+from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Predicate, Transport, Verdict
 
 _ALL = frozenset(Transport)
 _TCP_ONLY = frozenset({Transport.TCP})
@@ -82,8 +82,8 @@ class _BuiltIn:
         return found
 
 
-class DuplicateMatcherError(MuxError):
-    """Several plugins claim one name, so a rules file that uses it could mean any of them."""
+class UnusableMatcherError(MuxError):
+    """A matcher is incomplete, or several plugins claim its name, so that a rules file could mean any of them."""
 
 
 @attrs.frozen
@@ -92,7 +92,7 @@ class PluginProblem:
 
     Attributes:
         message: Which plugins in which files of which packages, what is wrong, and what would help.
-        name: The matcher that cannot be used, when several plugins claim it.
+        name: The matcher that cannot be used.
     """
 
     message: str
@@ -106,7 +106,7 @@ class PluginProblem:
 class Registry(Mapping[str, IProtocolMatcher]):
     """Matchers by name, sorted. What is wrong with some plugins does not touch the others.
 
-    Looking up a name that several plugins claim raises `DuplicateMatcherError`; such a name is not among the keys.
+    Looking up a matcher that cannot be used raises `UnusableMatcherError`; its name is not among the keys.
 
     Attributes:
         matchers: Those that can be used.
@@ -117,9 +117,9 @@ class Registry(Mapping[str, IProtocolMatcher]):
     problems: tuple[PluginProblem, ...] = ()
 
     def __getitem__(self, name: str) -> IProtocolMatcher:
-        for problem in self.problems:
+        for problem in self.problems if name not in self.matchers else ():
             if problem.name == name:
-                raise DuplicateMatcherError(problem.message)
+                raise UnusableMatcherError(problem.message)
         return _itself(self.matchers[name])
 
     def __contains__(self, name: object) -> bool:
@@ -194,6 +194,10 @@ def _find(package: ModuleType) -> Registry:
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
                 problems.append(_failed(dropin.moduleName, file, error))
                 break
+            lacking = tuple(_lacking(matcher))
+            if lacking:
+                problems.append(_incomplete(matcher.name, file, lacking))
+                continue
             others = found[matcher.name]
             if all(_itself(other.matcher) is not _itself(matcher) for other in others):
                 others.append(_FoundMatcher(matcher, file))
@@ -230,6 +234,47 @@ def _load(plugin: CachedPlugin) -> IProtocolMatcher:
     if not isinstance(matcher.name, str):
         raise TypeError(f"a matcher's name is {matcher.name!r}, not a str")
     return matcher
+
+
+def _lacking(matcher: IProtocolMatcher) -> Iterator[str]:
+    """Yield what a matcher needs and does not have, or has in another form."""
+    for name, is_right in _NEEDED.items():
+        try:
+            value = getattr(matcher, name, _MISSING)
+            if value is _MISSING:
+                yield name
+            elif not is_right(value):
+                yield f"{name} ({value!r})"
+        except Exception as error:  # noqa: BLE001, PERF203 - a plugin may raise anything
+            yield f"{name} ({type(error).__name__}: {error})"
+    try:
+        transports_of(matcher)
+    except TypeError:
+        yield "transports"
+
+
+def _are_options(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(
+        isinstance(one, Option)
+        and all(isinstance(text, str) for text in (one.name, one.meaning, one.example))
+        for one in value
+    )
+
+
+_MISSING = object()
+_NEEDED: Mapping[str, Callable[[Any], bool]] = {
+    "predicate": callable,
+    "summary": lambda value: isinstance(value, str),
+    "options": _are_options,
+}
+
+
+def _incomplete(name: str, file: Path, lacking: Iterable[str]) -> PluginProblem:
+    return PluginProblem(
+        f"the matcher {name!r} in {_named_file(file)} is incomplete (missing or wrong: {', '.join(lacking)}); "
+        "rules that use it are refused until it is repaired or uninstalled",
+        name,
+    )
 
 
 def _error_of(module: str) -> BaseException | None:

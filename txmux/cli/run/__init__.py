@@ -30,10 +30,14 @@ _OTHERS = {
     "--bind": "write --listen",
     "-u": "write --user",
     "--on-timeout": "write --silent",
-    "-r": "write the file alone: txmux run FILE",
-    "--rules": "write the file alone: txmux run FILE",
 }
 """Options of other programs, sslh for one, and what to write instead."""
+
+REPLACED = {
+    **dict.fromkeys(("-d", "-v", "-vv", "--debug", "--verbose"), ("--log-level", "debug")),
+    **dict.fromkeys(("-b", "-D", "-F", "-n", "--background", "--daemon", "--foreground"), ()),
+}
+"""Options of other programs for what `run` does by others, or without any."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

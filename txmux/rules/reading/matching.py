@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from txmux.detection.registry import DuplicateMatcherError, datagram_predicate, transports_of
+from txmux.detection.registry import UnusableMatcherError, datagram_predicate, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Predicate, Transport
 from txmux.rules.model import Alternative
@@ -196,7 +196,7 @@ def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alt
         matcher = matchers[name]
     except KeyError:
         raise InvalidValueError(_unknown(name, rest, matchers)) from None
-    except DuplicateMatcherError as error:
+    except UnusableMatcherError as error:
         raise InvalidValueError(str(error)) from None
     options = _options(matcher, rest, matchers)
     predicate, datagrams, streams = _predicates(matcher, options)
@@ -251,7 +251,7 @@ def _without_equals(
 def _options_of(matchers: Mapping[str, IProtocolMatcher], name: str) -> list[str]:
     try:
         return _option_names(matchers[name])
-    except (InvalidValueError, DuplicateMatcherError, KeyError):
+    except (InvalidValueError, UnusableMatcherError, KeyError):
         return []
 
 
