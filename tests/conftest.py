@@ -23,7 +23,7 @@ WHOLE = (
     "processes/test_reload_rough.py", "processes/test_store_load.py",
     "processes/test_upgrade_load.py", "processes/test_watched.py::KilledTest",
     "service/test_privileges.py", "test_benchmarks.py::RunTests", "test_changes_beside_peers.py",
-    "test_examples.py", "test_files.py", "test_manpages.py::ScriptTests", "test_plugin_example.py",
+    "test_contributing.py", "test_examples.py", "test_files.py", "test_manpages.py::ScriptTests", "test_plugin_example.py",
     "test_reactors.py", "test_soak.py", "test_sources.py::AllPeersTests",
 )  # fmt: skip
 """Tests that need root or a real server, run the whole of what is installed, or change services under load; all others run in `script/test`."""

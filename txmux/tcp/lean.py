@@ -255,16 +255,17 @@ class LeanConnection:
             self._continue_by(self.configuration.dial)
             return
         self._place = family, name = place
+        why = ""
         try:
             server = self.server = open_socket(family, _KIND)
-            prepare(server, member.options)
+            prepare(server, self._path.early_options + member.options)
             number = server.connect_ex(name)
         except OSError as problem:
-            number = problem.errno or errno.EINVAL
+            number, why = problem.errno or errno.EINVAL, problem.strerror or ""
         if number in UNDER_WAY:
             self._greet()
         else:
-            self._fail(number)
+            self._fail(number, why)
 
     def _choose(self, member: Member) -> tuple[int, tuple[str, int]] | None:
         """Take what a server stands for to this client; without that, or with a name to look up first, expand."""
@@ -444,11 +445,11 @@ class LeanConnection:
                         relaying.relay.check_peers()
 
     def _set_options(self) -> None:
-        """Set those options of the server's socket that do not matter in the first second."""
+        """Set those options of the server's socket that do not matter in the first seconds."""
         if not self._has_options:
             self._has_options = True
             with suppress(OSError):  # it broke; reading finds out
-                set_options(self.server, self.configuration.options)
+                set_options(self.server, self._path.late_options)
 
     def expand(self) -> MuxProtocol:
         """Return the `MuxProtocol` that goes on in place of this connection, from the same stage."""

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IAddress
 
 from txmux.backends.upstream import MARGIN
 from txmux.net.relay.peer import patience
+from txmux.net.sockets.plainsocket import listener_keepalive
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import ConnectionOwner, MuxProtocol
 from txmux.tcp.served import Counted
@@ -41,6 +42,13 @@ class LeanPath:
         self.detector, self.asks_who = top.detector, top.depends_on_client
         self.detect_timeout = settings.detect_timeout
         self.patience = patience(settings.keepalive)
+        # Keepalive does nothing while a connection is young, and most do not grow old.
+        keepalive = settings.keepalive
+        is_late = keepalive is None or keepalive.idle > MARGIN
+        self.late_options = listener_keepalive(settings) if is_late else ()
+        self.early_options = tuple(
+            option for option in configuration.options if option not in self.late_options
+        )
         self.trouble: OSError | None = None  # that a socket could not be watched
         self.host: IAddress | None = None  # of the last client
         self.host_text = ""

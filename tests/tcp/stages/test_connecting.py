@@ -15,9 +15,12 @@ from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, close, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.connector import _cause
+from txmux.net.sockets import plainsocket
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Server, ServerTLS
 from txmux.rules.reading.endpoints import server
+from txmux.serving import listening_port
+from txmux.tcp import configuration
 
 
 class ServersTest(MuxTestCase):
@@ -153,6 +156,47 @@ class ServersTest(MuxTestCase):
         await (await self.backend.peer()).has(1)
         client = await self.lead(Backend("string", (bad,)))
         await self.assert_ended(client, reason="error", server=bad.text)
+
+    async def test_option_that_the_system_does_not_take(self) -> None:
+        """No server has refused anything; and the log names the option."""
+        for self.relay in ("auto", "portable"):
+            self.records.clear()
+            with capturedLogs() as logged:
+                port = self.mux([route("any", backend_at(self.backend_port()))])
+                [upstream] = self.factory.upstreams.all()
+                [member] = upstream.pool.members
+                member.options = ((socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"none"),)
+                client = await self.connect(port, b"x")
+                await client.is_lost()
+            await self.assert_logged(reason="error")
+            said = "".join(map(eventAsText, logged))
+            self.assertIn("does not take the socket option TCP_CONGESTION = b'none': No such", said)
+            self.assertEqual(self.backend.peers, [])
+
+    async def test_options_are_set_for_each_family_and_from_the_first_packet(self) -> None:
+        options = (
+            (socket.IPPROTO_IP, socket.IP_TOS, 184),
+            (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 184),
+        )
+        plain = plainsocket.listener_keepalive
+        for module in (configuration, listening_port):
+            self.patch(module, "socket_options", lambda listener: (*plain(listener), *options))
+        for host, (level, name, value) in zip(("127.0.0.1", "::1"), options, strict=True):
+            for self.relay in ("auto", "portable"):
+                self.records.clear()
+                self.backend = PeerFactory()
+                backend = Backend("b", (server_at(listen(self, self.backend, host), host),))
+                port = self.mux([route("any", backend)], interface=host)
+                client = await self.connect(port, b"x", host=host)
+                await self.backend.heard(1)
+                [one] = self.factory.connections
+                transports = (
+                    () if self.relay == "auto" else (one.transport, one.receiver.other.transport)
+                )
+                sockets = [its.getHandle() for its in transports] or [one.client, one.server]
+                self.assertEqual([its.getsockopt(level, name) for its in sockets], [value] * 2)
+                client.reset()
+                await self.until_logged()
 
 
 class WaitingTest(MuxTestCase):

@@ -43,8 +43,11 @@ NO_PORT = (
 Dial = Callable[..., Callable[[], None]]
 """Starts to connect: takes a server, a client factory and seconds; returns what cancels the attempt. See `dial`."""
 
-LOCAL_ERRORS = SHORTAGE | {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
-"""Numbers of errors of this machine, which say nothing about the server."""
+LOCAL_ERRORS = SHORTAGE | {
+    errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EAFNOSUPPORT, errno.EINVAL, errno.ENODEV,
+    errno.ENOPROTOOPT, errno.EPERM, errno.EPROTONOSUPPORT,
+}  # fmt: skip
+"""Numbers of errors of this machine, which say nothing about the server: nothing was sent to it."""
 
 
 def dial(  # noqa: PLR0913 - all that a connection depends on, by name
@@ -63,8 +66,8 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
 ) -> Callable[[], None]:
     """Start to connect to a server; returns what cancels the attempt, while no outcome has been reported.
 
-    The factory's ``clientConnectionFailed`` gets failures. Without a poller, plain sockets are the reactor's; Twisted's own
-    get their `options` from their owner; `member_options` are those for the server. An eager client has bytes to send at once. The addresses in
+    The factory's ``clientConnectionFailed`` gets failures. Without a poller, plain sockets are the reactor's; those of names that
+    Twisted looks up get their `options` from their owner; `member_options` are those for the server. An eager client has bytes to send at once. The addresses in
     `sources` are tried in order; they need plain sockets, which notice that an address has no port left. So does `multipath`, for MPTCP.
     """
     if (sources or multipath) and poller is None and is_available():
@@ -87,8 +90,8 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     bind_address = (sources[0].address, sources[0].next_port()) if sources else None
     if server.kind == "tcp" and name is not None:
         connector = connect_tcp(reactor, server.host, server.port, factory, timeout, bind_address)
-        with contextlib.suppress(OSError, AttributeError):  # it has failed already
-            set_options(connector.transport.socket, member_options)
+        with contextlib.suppress(AttributeError):  # it has failed already
+            _set_early(connector.transport, options + member_options)
         return functools.partial(_break_off, connector)
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
         HostnameEndpoint,
@@ -109,6 +112,13 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     connection = endpoint.connect(factory).addTimeout(timeout, reactor, _timed_out)
     connection.addErrback(lambda failure: factory.clientConnectionFailed(None, failure))
     return connection.cancel  # type: ignore[no-any-return]
+
+
+def _set_early(connecting: Any, options: tuple[SocketOption, ...]) -> None:
+    try:
+        set_options(connecting.socket, options)
+    except OSError as problem:
+        connecting.failIfNotConnected(error.getConnectError(problem))
 
 
 def reason_of(failure: Failure) -> str:

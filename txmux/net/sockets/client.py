@@ -18,7 +18,12 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.net.sockets.plainsocket import SocketOption, open_socket, reset_on_close
+from txmux.net.sockets.plainsocket import (
+    SocketOption,
+    open_socket,
+    reset_on_close,
+    set_options,
+)
 from txmux.net.sockets.poller import READ, WRITE, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, sockaddr
 
@@ -44,8 +49,7 @@ def prepare(
 ) -> None:
     """Set the options of a TCP socket that is about to be connected, by a client that is eager if it has bytes to send at once."""
     unconnected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for option in options:
-        unconnected.setsockopt(*option)
+    set_options(unconnected, options)
     if eager and _QUICKACK is not None:
         # The acknowledgement that ends the handshake goes with the first bytes.
         unconnected.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)

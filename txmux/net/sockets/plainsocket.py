@@ -101,6 +101,12 @@ def socket_options(listener: Listener) -> tuple[SocketOption, ...]:
 
     Reloads compare them. A socket outlives a reload, so what is not configured is set to the system's default.
     """
+    return (
+        *listener_keepalive(listener),
+    )  # fmt: skip
+
+
+def listener_keepalive(listener: Listener) -> tuple[SocketOption, ...]:
     keepalive = listener.keepalive
     if keepalive is None:
         return NO_KEEPALIVE
@@ -148,7 +154,26 @@ def is_on_this_machine(host: str) -> bool:
 
 
 def set_options(its: socket.socket, options: Iterable[SocketOption]) -> None:
-    """Set options of a socket, except those of IPv6 on a socket of IPv4."""
+    """Set options of a socket, except those of IPv6 on a socket of IPv4.
+
+    Raises:
+        OSError: The system does not take one; the number is `errno.ENOPROTOOPT`, and the text names it.
+    """
     for option in options:
         if option[0] != socket.IPPROTO_IPV6 or its.family == socket.AF_INET6:
-            its.setsockopt(*option)
+            try:
+                its.setsockopt(*option)
+            except OSError as problem:
+                why = f"this system does not take {_written(option)}: {problem.strerror}"
+                raise OSError(errno.ENOPROTOOPT, why) from problem
+
+
+def _written(option: SocketOption) -> str:
+    level, number, value = option
+    begin = _LEVELS.get(level, "SO_")
+    names = (name for name, its in vars(socket).items() if name.startswith(begin) and its == number)
+    return f"the socket option {next(names, number)} = {value!r}"
+
+
+_LEVELS = {socket.IPPROTO_IP: "IP_", socket.IPPROTO_IPV6: "IPV6_", socket.IPPROTO_TCP: "TCP_"}
+"""How the names of options begin."""

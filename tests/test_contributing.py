@@ -1,0 +1,110 @@
+"""The recipes of ``CONTRIBUTING.md``, done to the letter in a copy of this project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.programs import require_program
+from tests.support.folders import make_folder
+
+_ROOT = Path(__file__).parent.parent
+_BLOCK = re.compile(r"^   ```(\w+)\n(.*?)^   ```$", re.MULTILINE | re.DOTALL)
+
+
+class RecipeTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        listed = subprocess.run(
+            [require_program("git"), "ls-files", "-z"],
+            cwd=_ROOT,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        for name in listed.stdout.decode().split("\0"):
+            if (_ROOT / name).is_file():
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(_ROOT / name, self.folder / name)
+
+    def test_matcher(self) -> None:
+        self.follow("A new matcher")
+        self.check("tests/matchers/test_samples.py")
+        found = self.run_python("-m", "txmux", "matchers", "gearman")
+        self.assertIn("the type of the first packet", found)
+
+    def test_key(self) -> None:
+        self.follow("A new key")
+        self.check(
+            "tests/tcp/test_dscp.py", "tests/service/test_reload_listeners.py::InProcessTest"
+        )
+
+    def test_field(self) -> None:
+        self.follow("A new field of the API")
+        self.check("tests/control/test_connections.py::ListTest::test_state_and_known_fields")
+
+    def follow(self, heading: str) -> None:
+        """Do each step: write the new file, or add its lines to one that is there."""
+        text = (_ROOT / "CONTRIBUTING.md").read_text()
+        recipe = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        steps = re.findall(r"^(\d)\. `(\S+)`:(.*?)(?=^\S)", recipe, re.MULTILINE | re.DOTALL)
+        self.assertEqual([int(number) for number, *_ in steps], [*range(1, len(steps) + 1)])
+        self.changed = [path for _, path, _ in steps if path.endswith(".py")]
+        for _, path, step in steps:
+            blocks = _BLOCK.findall(step)
+            self.assertTrue(blocks, path)
+            for language, block in blocks:
+                self.apply(self.folder / path, language, textwrap.dedent(block))
+        self.run_python("docs/tables.py")
+
+    def apply(self, file: Path, language: str, block: str) -> None:
+        if language != "diff":
+            self.assertFalse(file.exists(), file)
+            file.write_text(block)
+            return
+        there = "".join(re.findall(r"^ (.*\n)", block, re.MULTILINE)).removesuffix("\n")
+        written = re.sub("^.", "", block, flags=re.MULTILINE).removesuffix("\n")
+        text = file.read_text()
+        # A line may be shown by its beginning.
+        self.assertEqual(
+            f"\n{text}".count(f"\n{there}"), 1, f"{file.name} has other lines: {there}"
+        )
+        before, _, after = f"\n{text}".partition(f"\n{there}")
+        if not block.startswith("+"):
+            rest, _, after = after.partition("\n")
+            written = written.replace(there, there + rest)
+            after = f"\n{after}"
+        file.write_text(f"{before}\n{written}{after}".removeprefix("\n"))
+
+    def check(self, *tests: str) -> None:
+        """Run what `script/test --changed` runs of all code, and these."""
+        for what in (["check"], ["format", "--check"]):
+            self.run_python("-m", "ruff", *what, "--no-cache", "-q", *self.changed)
+        everywhere = "tests/test_docs.py", "tests/test_structure.py"
+        options = (
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "--hypothesis-profile=few",
+            "-m",
+            "not whole",
+        )
+        self.run_python("-m", "pytest", *options, *everywhere, *tests)
+
+    def run_python(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout)
+        return done.stdout
