@@ -1,5 +1,6 @@
 """HAProxy that checks servers, chooses among them and shares their limits, beside txmux."""
 
+import contextlib
 import socket
 import ssl
 import time
@@ -70,6 +71,34 @@ class CheckedTests(HaproxyTestCase):
             {"replica": "silent"},
             soon=True,
         )
+
+    def test_connections_end_with_their_server(self) -> None:
+        """The file of Patroni, of which a failover must not leave clients at the old primary."""
+        states = {b"HEAD /primary": b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"}
+        self.servers["agent"] = Named(self, answer=_answering(states))
+        self.start(
+            """
+            listen primary
+                bind 127.0.0.1:<port>
+                option httpchk HEAD /primary
+                http-check expect status 200
+                default-server inter 100ms fall 2 rise 2 on-marked-down shutdown-sessions
+                server pg1 <pg> maxconn 100 check port <agent.port>
+            """
+        )
+        self.assertIn("\nend_on_down = yes\n", self.found.text)
+        with contextlib.ExitStack() as opened:
+            clients = [
+                socket.create_connection(("127.0.0.1", ports["port"]), PATIENCE)
+                for ports in self.ports
+            ]
+            for client in clients:
+                opened.enter_context(client)
+                self.assertEqual(client.recv(10), b"pg\n")
+            states[b"HEAD /primary"] = b"HTTP/1.0 503 No\r\nContent-Length: 0\r\n\r\n"
+            for client in clients:
+                with contextlib.suppress(ConnectionResetError):
+                    self.assertEqual(client.recv(10), b"")
 
     def test_check_by_another_port(self) -> None:
         self.prove(

@@ -113,6 +113,36 @@ class ServerTests(NginxTestCase):
                     self.assertEqual(found, expected)
                 eventually(partial(_is_served, port, expected[0]), "there is room again")
 
+    def test_no_next_server_for_datagrams(self) -> None:
+        """Who comes after the first finds that server out of use, whether it refuses or only does not answer."""
+        datagrams = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
+        for one in datagrams:
+            self.addCleanup(one.close)
+            one.bind(("127.0.0.1", 0))
+            one.settimeout(PATIENCE)
+        up, _, gone = datagrams
+        places = [f"127.0.0.1:{one.getsockname()[1]}" for one in datagrams]
+        gone.close()
+        self.start(
+            f"""
+            proxy_responses 1;
+            proxy_timeout 500ms;
+            upstream refusing {{ server {places[2]}; server {places[0]}; }}
+            upstream silent {{ server {places[1]}; server {places[0]}; }}
+            server {{ listen 127.0.0.1:<port> udp; proxy_pass refusing; }}
+            server {{ listen 127.0.0.1:<port1> udp; proxy_pass silent; }}
+            """
+        )
+        for port in (port for ports in self.ports for port in ports.values()):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first:
+                first.sendto(b"first", ("127.0.0.1", port))
+                first.settimeout(3)
+                with contextlib.suppress(TimeoutError):
+                    self.assertEqual(first.recv(10), b"")  # so nginx answers what is refused
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second:
+                second.sendto(b"second", ("127.0.0.1", port))
+                self.assertEqual(up.recv(10), b"second")
+
     def test_no_next_server(self) -> None:
         self.start(
             """
