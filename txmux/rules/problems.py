@@ -1,6 +1,6 @@
 """The errors and warnings of a rules file, with hints how to fix them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 
 import attrs
@@ -9,6 +9,8 @@ from txmux.errors import MuxError, printable
 
 _MOST_LIKE, _MOST_MEANT = 8, 3
 _MOST_LISTED = 30
+_MOST_ALIKE = 3  # lines that say the same
+_MOST_NUMBERS = 10
 
 
 @attrs.frozen
@@ -43,7 +45,7 @@ class Problem:
 
 
 class RulesError(MuxError):
-    """A rules file that cannot be used.
+    """A rules file that cannot be used. Its text folds problems that say the same.
 
     Args:
         problems: All that is wrong in the file and in those it includes, in the order of files and lines.
@@ -51,7 +53,22 @@ class RulesError(MuxError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+        super().__init__("\n".join(_folded(self.problems)))
+
+
+def _folded(problems: Sequence[Problem]) -> Iterator[str]:
+    """Yield a line for each problem; of many that say the same, as of one mistyped name, only for the first."""
+    alike: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        alike.setdefault((problem.path, problem.key, problem.message), []).append(problem)
+    for problem in problems:
+        first, *others = alike[problem.path, problem.key, problem.message]
+        if len(others) < _MOST_ALIKE:
+            yield str(problem)
+        elif problem is first:
+            numbers = ", ".join(str(other.line) for other in others[:_MOST_NUMBERS])
+            more = " …" if len(others) > _MOST_NUMBERS else ""
+            yield f"{problem} (the same in {len(others)} more lines: {numbers}{more})"
 
 
 class InvalidValueError(MuxError):

@@ -168,6 +168,24 @@ class MessageTests(SynchronousTestCase):
             whole = text.replace("{listen}", "[listen public]\nendpoint = :443\n")
             self.assertEqual("\n".join(self.lines(whole)), expected, whole)
 
+    def test_name_that_many_routes_have(self) -> None:
+        """The text of the error, which a log gets, has a line for one mistyped name; of a few, it has all."""
+        for count, expected in ((3, 3), (20, 1)):
+            routes = "".join(f"[route r{n}]\nmatch = ssh\nbackend = wbe\n" for n in range(count))
+            text = f"[listen a]\nendpoint = :1\n[backend web]\nserver = a:1\n{routes}"
+            error = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
+            self.assertEqual(len(error.problems), count)
+            lines = str(error).splitlines()
+            self.assertEqual(len(lines), expected)
+        self.assertTrue(
+            lines[0].startswith("rules.ini:7: [route r0] backend: there is no [backend wbe]")
+        )
+        self.assertTrue(
+            lines[0].endswith(
+                " (the same in 19 more lines: 10, 13, 16, 19, 22, 25, 28, 31, 34, 37 …)"
+            )
+        )
+
     def test_access_log_that_looks_like_a_word(self) -> None:
         words = "none on Off OFF no yes Stdout stderr syslog true False"
         for word in words.split():
