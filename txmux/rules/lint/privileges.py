@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import re
+import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -305,9 +306,13 @@ def _no_file(path: Path) -> tuple[str, bool] | None:
 
 def _is_missing(folder: Path) -> bool:
     try:
-        return not folder.is_dir()
-    except OSError:
+        return not stat.S_ISDIR(
+            folder.stat().st_mode
+        )  # `is_dir` hides the reason since Python 3.14
+    except PermissionError:
         return False  # another user may see it
+    except (OSError, ValueError):
+        return True
 
 
 def _no_folder(folder: Path) -> tuple[str, bool]:
