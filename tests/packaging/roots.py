@@ -129,13 +129,13 @@ class Copy:
         return Child("unshare", *self._command(words))
 
 
-def check_relay(case: InteropTestCase, copy: Copy) -> str:
+def check_relay(case: InteropTestCase, copy: Copy, program: str = "/venv/bin/txmux") -> str:
     """Have what is installed in a copy relay SSH; returns what it prints."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)
         address = f"127.0.0.1:{server.getsockname()[1]}"
         options = ("--listen", "127.0.0.1:0", "--ssh", address, "--tls", "127.0.0.1:9")
-        child = case.own(copy.start("/venv/bin/txmux", "run", *options))
+        child = case.own(copy.start(program, "run", *options))
         port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             client.sendall(b"SSH-2.0-x\r\n")

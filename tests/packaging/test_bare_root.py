@@ -1,5 +1,6 @@
 """A Debian with nothing but Python: what README and docs say works there."""
 
+import re
 import shutil
 import socket
 from typing import ClassVar
@@ -8,7 +9,12 @@ from tests.interop.children import InteropTestCase
 from tests.packaging.building import CHECKOUT, checkout_files
 from tests.packaging.roots import Copy, check_relay, require_long, root_of
 
-_INSTALL = "set -e; cd /checkout; python3 -m venv /venv; /venv/bin/pip install --quiet ."
+_MAY_SUDO = """
+set -e
+useradd --create-home dev
+printf 'Defaults env_keep += "PIP_*"\\ndev ALL=(ALL) NOPASSWD: ALL\\n' >/etc/sudoers.d/dev
+chown -R dev /checkout
+"""
 
 
 class BareRootTests(InteropTestCase):
@@ -24,7 +30,7 @@ class BareRootTests(InteropTestCase):
         for name in checkout_files():
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(CHECKOUT / name, checkout / name)
-        cls.copy = Copy(cls.folder, root_of("bookworm", "python3", "python3-venv"))
+        cls.copy = Copy(cls.folder, root_of("bookworm", "python3", "python3-venv", "sudo"))
         cls.copy.put(checkout, "checkout")
 
     def answer(self, port: str, question: bytes) -> bytes:
@@ -51,7 +57,15 @@ class BareRootTests(InteropTestCase):
         self.assertNotIn("failed", said)
 
     def test_install(self) -> None:
-        self.copy.do("sh", "-c", _INSTALL)
-        said = self.copy.do("/venv/bin/txmux", "check", "/checkout/examples/rules.ini")
+        """What README says, by a user who may become root by sudo."""
+        readme = (CHECKOUT / "README.md").read_text()
+        (commands,) = re.findall(r"\n((?:\$ sudo .+\n)+)\$ txmux run --listen", readme)
+        self.copy.do("sh", "-c", _MAY_SUDO)
+        self.by_user("set -e\ncd /checkout\n" + commands.replace("$ ", ""))
+        said = self.by_user("sudo txmux check /checkout/examples/rules.ini")
         self.assertIn("OK, 1 listener, 3 routes, 2 backends", said)
-        check_relay(self, self.copy)
+        self.assertIn("there is no socket of a service", self.by_user("sudo txmux status || true"))
+        check_relay(self, self.copy, "/usr/local/bin/txmux")
+
+    def by_user(self, script: str) -> str:
+        return self.copy.do("su", "dev", "-c", script)
