@@ -282,6 +282,14 @@ class SocketTests(SystemdTestCase):
         self.assertEqual(listening_inode(self.port), inode)
 
 
+class SocketByAddressTests(SocketTests):
+    """systemd also stores the socket, and passes both to the next process."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.endpoint = f"127.0.0.1:{self.opened}"
+
+
 _UNITS = Path(__file__).parents[2] / "examples" / "systemd"
 
 

@@ -136,15 +136,16 @@ def sockets_from_systemd(
     if not names:
         return stored, own, useless
     for name, descriptor in zip(names.split(":"), _passed(reactor), strict=False):
-        if not name.startswith(_PREFIX):
+        key = unquote(name.removeprefix(_PREFIX))
+        # A unit called txmux.socket gives its own sockets that name.
+        if not name.startswith(_PREFIX) or ":" not in key:
             # The descriptor stays open, and `systemd:` can ask for it again.
             copy = socket.socket(fileno=os.dup(descriptor))
-            if key := tcp_key(copy):
-                own[key] = copy
+            if address := tcp_key(copy):
+                own[address] = copy
             else:
                 copy.close()
             continue
-        key = unquote(name.removeprefix(_PREFIX))
         passed = socket.socket(fileno=descriptor)
         passed.set_inheritable(False)
         if _is_usable(key, passed):
