@@ -41,8 +41,10 @@ class PortableSide(RelaySide):
         # What came before a reset is still passed on; if there is no room for it, the relay gives up in the end.
         bottom = below_tls(self.transport)
         bottom.reads_later = True
-        # When the relay is notified of a loss, the socket is closed.
-        bottom.connectionLost = partial(self._measure_loss, bottom)
+        # Of TLS, records that nobody needs count, too.
+        if not interfaces.ISSLTransport.providedBy(self.transport):
+            # When the relay is notified of a loss, the socket is closed.
+            bottom.connectionLost = partial(self._measure_loss, bottom)
 
     def start_carrying(self, *, reading: bool) -> None:
         if reading:
@@ -103,7 +105,7 @@ class PortableSide(RelaySide):
     def unacknowledged(self) -> float:
         bottom = below_tls(self.transport)
         queued = unacknowledged_by(bottom.getHandle())
-        if queued and bottom._writeDisconnected:
+        if queued and getattr(bottom, "_writeDisconnected", False):
             queued -= 1  # the FIN
         # A failed write may have dropped bytes.
         return max(waiting(bottom) + queued, getattr(bottom, "_broken", False))
