@@ -31,6 +31,7 @@ class UpstreamTests(SynchronousTestCase):
             ("least_conn;", "least-connections"),
             ("hash $remote_addr consistent;", "source-hash"),
             ("hash $binary_remote_addr;", "source-hash"),
+            ("hash $proxy_protocol_addr;", "source-hash"),
             ("random two least_conn;", "random"),
         ):
             self.assertEqual(backend("", line + two).balance, expected)

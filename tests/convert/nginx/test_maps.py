@@ -107,7 +107,7 @@ class NameTests(SynchronousTestCase):
         for expression, expected in (("~^Api-", "Api-*"), ("~^A[0-9]", "~(?i:A[0-9].*)")):
             found = mapped(_NAME, f"{expression} a", "default b")
             self.assertEqual(routes(found)[0], ([f"tls sni={expected}"], "a"))
-            self.assertIn("is for this name in small letters, too", looks(found)[0])
+            self.assertIn("here, small letters fit, too", looks(found)[0])
 
     def test_name_of_an_upstream(self) -> None:
         """Without a port, only an upstream of the client's name can be meant."""

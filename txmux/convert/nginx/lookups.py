@@ -97,7 +97,8 @@ def _by_name(parts: Parts, lost: Report) -> DecisionList[MapEntry]:
             default = entry
             break
         if bare == pattern and has_capitals(bare):
-            lost(entry.line, f"~{bare}: is for this name in small letters, too")
+            why = "nginx compares it with what the client wrote; here, small letters fit, too"
+            lost(entry.line, f"~{bare}: {why}")
         if bare != "^$":  # those have what is empty
             items.append((name_pattern(bare), entry))
     groups = group_by_result(items, _names_overlap, _is_name)

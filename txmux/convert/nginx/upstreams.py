@@ -27,7 +27,7 @@ _BALANCE = {
     "least_conn": "least-connections",
     "random": "random",
 }
-_BY_ADDRESS = frozenset({"$remote_addr", "$binary_remote_addr"})
+_BY_ADDRESS = frozenset({"$remote_addr", "$binary_remote_addr", "$proxy_protocol_addr"})
 _QUIET = frozenset({"zone", "server", "resolver", "resolver_timeout"})
 _FLAGS = frozenset({"backup", "down", "resolve"})
 _PARAMETERS = frozenset({"weight", "max_conns", "max_fails", "fail_timeout", "slow_start"})
