@@ -460,7 +460,7 @@ class SharedByTlsTest(SharingTestCase):
     async def test_other_name(self) -> None:
         """The same holds for one whose certificate is for another name."""
         self.start("redis.example.com")
-        await self.distrusted("its certificate is for 127.0.0.1, not for redis.example.com")
+        await self.distrusted("its certificate is for redis.example.com, not for 127.0.0.1")
 
 
 def _set(file: str | None) -> None:
