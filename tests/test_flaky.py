@@ -1,6 +1,7 @@
 """Tests that fail and pass again, and further Pythons, as `.ci/run` treats them."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,12 @@ class FlakyTests(unittest.TestCase):
         self.assertEqual(done.returncode, 2, done)
 
 
+def _find(name: str) -> str:
+    path = shutil.which(name)
+    assert path
+    return path
+
+
 class OtherPythonsTests(unittest.TestCase):
     """Which further Pythons `.ci/run` tries, and until when."""
 
@@ -97,6 +104,7 @@ class OtherPythonsTests(unittest.TestCase):
                 f"#!/bin/sh\necho {version}\n" if version else "#!/bin/sh\nexit 127\n"
             )
             python.chmod(0o755)
+        (self.folder / "bin/rm").symlink_to(_find("rm"))  # no Python of this machine is there
         self.new, self.old = (
             f"{self.folder}/.pyenv/versions/3.13.0/bin/python",
             f"{self.folder}/bin/python3.12",
@@ -110,9 +118,9 @@ class OtherPythonsTests(unittest.TestCase):
             test_other() {{ echo "$python"; [[ $python != "${{broken:-}}" ]]; }}
             {command}
         """
-        paths = {"HOME": str(self.folder), "PATH": f"{self.folder}/bin:/usr/bin:/bin"}
+        paths = {"HOME": str(self.folder), "PATH": f"{self.folder}/bin"}
         done = subprocess.run(
-            ["bash", "-c", script],
+            [_find("bash"), "-c", script],
             cwd=_PROJECT,
             env={**paths, "PYTHON": "python3.11"},
             stdout=subprocess.PIPE,
