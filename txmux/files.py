@@ -272,7 +272,7 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def socket_folders(environ: Mapping[str, str]) -> list[Path]:
-    """Return the folders where a service makes the socket of ``admin = auto``, the first choice first."""
+    """Return the folders that may have the socket of ``admin = auto``: those of systemd, then the others where services make it."""
     named = [*environ.get("RUNTIME_DIRECTORY", "").split(":"), str(RUN)]
     if environ.get("XDG_RUNTIME_DIR"):
         named.append(os.path.join(environ["XDG_RUNTIME_DIR"], "txmux"))  # noqa: PTH118

@@ -122,10 +122,7 @@ class AutomaticTest(AdminCase):
     def setUp(self) -> None:
         super().setUp()
         self.runtime, self.own = self.folder / "run", self.folder / "user"
-        environment = {
-            "RUNTIME_DIRECTORY": f"{self.folder}/missing:{self.runtime}",
-            "XDG_RUNTIME_DIR": str(self.own),
-        }
+        environment = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": str(self.own)}
         patched = mock.patch.dict(os.environ, environment)
         patched.start()
         self.addCleanup(patched.stop)
@@ -137,7 +134,11 @@ class AutomaticTest(AdminCase):
     async def auto(self) -> None:
         await self.start("admin = auto", resolve_admin_auto=True)
 
+    def name_folders(self) -> None:
+        os.environ["RUNTIME_DIRECTORY"] = f"{self.folder}/missing:{self.runtime}"
+
     async def test_socket_for_this_user_in_the_runtime_directory(self) -> None:
+        self.name_folders()
         self.runtime.mkdir()
         with capturedLogs() as events:
             await self.auto()
@@ -155,7 +156,7 @@ class AutomaticTest(AdminCase):
         await self.auto()
         path = self.own / "txmux/edge.rules.sock"
         self.assertTrue(path.is_socket())
-        self.runtime.mkdir()
+        self.system.mkdir(parents=True)
         self.assertEqual((await self.running.reload()).changes, "nothing changed")
         self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
 
@@ -168,7 +169,6 @@ class AutomaticTest(AdminCase):
 
     async def test_folder_of_the_system_is_made_by_root(self) -> None:
         self.system.parent.mkdir()
-        os.environ.pop("RUNTIME_DIRECTORY")
         with mock.patch.object(os, "geteuid", return_value=0):
             await self.auto()
         path = self.system / "edge.rules.sock"
@@ -189,29 +189,37 @@ class AutomaticTest(AdminCase):
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertFalse(path.exists() or self.socket.exists())
 
-    async def told(self, settings: str, level: Any) -> str:
+    async def told(self, settings: str, level: Any, *folders: Path) -> str:
         with capturedLogs() as events:
             await self.start(settings, resolve_admin_auto=True)
         (line,) = [event for event in events if "txmux status" in event.get("log_format", "")]
         self.assertEqual(line["log_level"], level)
-        for folder in (self.runtime, self.system, self.own / "txmux"):
-            self.assertIn(f"{folder} does not exist", line["why"])
+        missing = [f"{folder} does not exist" for folder in folders]
+        self.assertEqual(line["why"], ", ".join(missing))
         return str(formatEvent(line))
 
     async def test_no_folder_is_a_warning_with_the_reason(self) -> None:
-        self.assertIn(
-            "'txmux status' will not work: ", await self.told("admin = auto", LogLevel.warn)
-        )
+        folders = (self.system, self.own / "txmux")
+        told = await self.told("admin = auto", LogLevel.warn, *folders)
+        self.assertIn("'txmux status' will not work: ", told)
         self.assertEqual(self.running._resources.endpoints.sockets(), {})
 
+    async def test_no_other_folder_where_systemd_names_one(self) -> None:
+        self.name_folders()
+        self.system.mkdir(parents=True)
+        self.own.mkdir()
+        await self.told("admin = auto", LogLevel.warn, self.folder / "missing", self.runtime)
+        self.assertEqual([*self.system.iterdir(), *self.own.iterdir()], [])
+
     async def test_no_folder_beside_another_endpoint(self) -> None:
-        told = await self.told(f"admin = unix:{self.socket}", LogLevel.info)
+        folders = (self.system, self.own / "txmux")
+        told = await self.told(f"admin = unix:{self.socket}", LogLevel.info, *folders)
         self.assertIn(f"'txmux status' need --rules {self.file}: ", told)
 
     async def test_other_service_of_the_same_name_keeps_its_socket(self) -> None:
-        self.runtime.mkdir()
+        self.system.mkdir(parents=True)
         (self.own / "txmux").mkdir(parents=True)
-        path = self.runtime / "edge.rules.sock"
+        path = self.system / "edge.rules.sock"
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(path))
             other.listen()
@@ -222,6 +230,7 @@ class AutomaticTest(AdminCase):
 
     async def test_programs_with_rules_of_their_own_have_none(self) -> None:
         """But a service of a file has it, as `twistd` runs it, since the file's reference says so."""
+        self.name_folders()
         self.runtime.mkdir()
         await self.start("admin = auto")
         self.assertEqual(list(self.runtime.iterdir()), [])

@@ -48,10 +48,11 @@ def _listen_address(setting: str, text: str) -> ListenAddress:
 
 
 def automatic_addresses(rules: Path) -> list[ListenAddress]:
-    """In the order in which ``admin = auto`` tries them; most of their folders do not exist."""
+    """In the order in which ``admin = auto`` tries them: the folders that systemd names, or others, of which most do not exist."""
     name = Path(str(rules).strip("<>")).with_suffix(".sock").name
     addresses = []
-    for folder in socket_folders(os.environ):
+    given = [Path(name) for name in os.environ.get("RUNTIME_DIRECTORY", "").split(":") if name]
+    for folder in given or socket_folders(os.environ):
         path = str(folder / name).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
         addresses.append(_listen_address("admin", f"unix:{path}:mode={_OWN_MODE}"))
     return addresses
@@ -70,7 +71,9 @@ def why_not(address: ListenAddress) -> str:
 
 def make_own_folder(environment: Mapping[str, str] = os.environ) -> None:
     """Make the folder for sockets: root's, or the user's own, of which only the user may open what is in it (XDG Base Directory Specification)."""
-    if os.geteuid() == 0 and not environment.get("RUNTIME_DIRECTORY"):  # which systemd makes
+    if environment.get("RUNTIME_DIRECTORY"):
+        return
+    if os.geteuid() == 0:
         with suppress(OSError):  # it exists, or this is no Linux
             files.RUN.mkdir(mode=0o755)
     runtime = environment.get("XDG_RUNTIME_DIR")
