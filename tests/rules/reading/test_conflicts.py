@@ -267,7 +267,7 @@ class DatagramTests(ReadingTestCase):
         )
         self.refuses(
             "[listen t]\nendpoint = :1\n[route r]\nmatch = any\nbackend = udp:h:2\n",
-            "5 backend: its servers are for UDP, but no [listen] is; use another backend, or add a listener",
+            "5 backend: its servers are for UDP, but no [listen] is; write h:2, or use another backend, or add a listener",
         )
 
     def test_matchers_that_cannot_be_there(self) -> None:

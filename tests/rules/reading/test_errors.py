@@ -72,7 +72,7 @@ BAD_FILES = {
         "identifies them: name its backend with 'silent =' in [listen]"
     ),
     "[txmux]\nmax_connections = -1\ndrain_timeout = 30\naccess_log = a\0b\n{listen}": (
-        "2: [txmux] max_connections: must be a whole number from 0 to 1000000000, not '-1'\n"
+        "2: [txmux] max_connections: must be a whole number from 0 to 1000000000, not '-1'; did you mean '0'?\n"
         "3: [txmux] drain_timeout: '30' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
         "did you mean '30s'?\n"
         "4: [txmux] access_log: 'a\\x00b' is not a path: it holds a NUL character"

@@ -212,6 +212,44 @@ HABITS = {
         "4 sandbox: must be auto, yes or off, not 'no'; write off\n"
         "7 proxy_pass: unknown key; write 'backend = h:80'"
     ),
+    "ssh = h:1\nhttps = h:1\nmax_connections = unlimited\nenabled = yes": (
+        "3 ssh: unknown key; write 'match = ssh' in a [route ssh] with 'backend = HOST:PORT'\n"
+        "4 https: unknown key; write 'match = tls' in a [route tls] with 'backend = HOST:PORT'\n"
+        "5 max_connections: must be a whole number from 0 to 1000000000, not 'unlimited'; did you mean '0'?\n"
+        "6 enabled: unknown key; remove it; to switch a section off, put '#' before its lines"
+    ),
+    "connection_rate_per_source = 10/second": (
+        "3 connection_rate_per_source: '10/second' is not a rate of connections; "
+        "write it as 20/s, 20/s burst=40, 100/m or 1000/h; did you mean '10/s'?"
+    ),
+    "keepalive = 60": "3 keepalive: must be yes or no, not '60'; did you mean 'idle=60s'?",
+    "default = a": (
+        "3 default: there is no [backend a]; [listen a] is a listener; write a server such as 127.0.0.1:22"
+    ),
+    "default = h:https": (
+        "3 default: a port must be a whole number from 1 to 65535, not 'https'; did you mean '443'?"
+    ),
+    "[upstream b]\nserver 10.0.0.1:80 weight=5;": (
+        f"3 : unknown section; did you mean [backend b]? (there are {', '.join(HEADERS.values())})\n"
+        "4 : a line needs '=' behind 'server'\n"
+        "4 server: remove the ';' at the end; write 10.0.0.1:80 weight=5"
+    ),
+    "[ssh]\nmatch = req.ssl_sni -i a.example\n  HostSNI(`a.example`)\n  tls && sni=a\n  =ssh\n  tls alpn<h2\nbackend = close": (
+        f"3 : unknown section; did you mean [route ssh]? (there are {', '.join(HEADERS.values())})\n"
+        "4 match: unknown matcher 'req.ssl_sni'; write 'tls sni=a.example'\n"
+        "5 match: unknown matcher 'HostSNI(`a.example`)'; write 'tls sni=a.example'\n"
+        "6 match: '&&' is not an option; write 'sni=a' without it (tls takes sni=, alpn=)\n"
+        "7 match: unknown matcher '=ssh'; write 'ssh'\n"
+        "8 match: 'alpn<h2' is not an option; write alpn=VALUE (tls takes sni=, alpn=)"
+    ),
+    "[backend b]\nserver = udp://h:53\nidle_timeout = 0\nservers = h:1": (
+        "4 server: 'udp://h:53' is not an address and port; did you mean 'udp:h:53'?\n"
+        "5 idle_timeout: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d\n"
+        "6 servers: unknown key; write 'server', with one a line"
+    ),
+    "[backend b]\nserver = h:1 check-ssl": (
+        "4 server: 'check-ssl' is not expected after the server; write 'check = tcp tls=yes' as a key"
+    ),
 }
 
 
@@ -249,6 +287,7 @@ class ValueTests(ReadingTestCase):
                 "'reuseport' is not expected after '443'; write one endpoint a line, and nothing after it"
             ),
             ":443, [::1]:8443": "takes one endpoint a line; write them without commas",
+            "unix:/x mode=660": "'unix:/x mode=660' has blanks; write 'unix:/x:mode=660'",
             ":8000-8010": "':8000-8010' is a range of ports; write one endpoint a line",
             ":443/tcp": "':443/tcp': txmux always listens on TCP; write ':443'",
             "http://0.0.0.0:80/": (

@@ -97,7 +97,8 @@ class WordTests(ReadingTestCase):
     def test_whole_number(self) -> None:
         read = values.whole_number(0, 10)
         self.assertEqual((read("0"), read("10")), (0, 10))
-        for text in ("11", "-1", "+1", "1_0", "1.0", "", "٣", "9" * 5000):
+        self.assertIn("; did you mean '0'?", self.complaint(read, "-1"))  # no limit, elsewhere
+        for text in ("11", "+1", "1_0", "1.0", "", "٣", "9" * 5000):
             self.assertEqual(
                 self.complaint(read, text), f"must be a whole number from 0 to 10, not {text!r}"
             )

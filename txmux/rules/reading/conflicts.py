@@ -253,7 +253,7 @@ def _of_route(
         yield "backend", message
         return
     if is_nowhere and not route.under:
-        message = f"its servers are for {_word(own)}, but no [listen] is; use another backend, or add a listener"
+        message = f"its servers are for {_word(own)}, but no [listen] is; {_other_server(route.outcome)}, or add a listener"
         yield "backend", message
         return
     expected = set(owners.values()) or ({own} if own else set(transports))

@@ -169,6 +169,8 @@ class RulesReading:
         advice = f"write the name of a backend, HOST:PORT, unix:/path, {joined(list(REFUSALS))}"
         if text.casefold() in REFUSAL_WORDS:
             advice = f"to turn clients away, write {joined(list(REFUSALS))}"
+        elif text in self.sections["listen"]:
+            advice = f"[listen {text}] is a listener; write a server such as 127.0.0.1:22"
         elif text in self.sections["route"]:
             advice = f"[route {text}] is a route; write what its 'backend' is"
         return InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))

@@ -307,6 +307,8 @@ def _refuse_habits(text: str) -> None:
         raise InvalidValueError(
             f"{' '.join(rest)!r} is not expected after {first!r}; {stray_after_endpoint(rest)}"
         )
+    if rest and first.startswith("unix:") and re.fullmatch("[a-z]+=.*", rest[0]):
+        raise InvalidValueError(f"{text!r} has blanks; write {':'.join((first, *rest))!r}")
     place, _, transport = first.rpartition("/")
     if first.lower().startswith(("udp4:", "udp6:")):
         every = "0.0.0.0" if first[3] == "4" else "[::]"  # noqa: S104 - a hint

@@ -301,6 +301,10 @@ def datagram_server(text: str) -> Server:
 
 
 def _split(text: str, forms: str) -> tuple[str, str]:
+    if text.startswith(f"{PREFIX}//"):
+        raise InvalidValueError(
+            f"{text!r} is not an address and port; did you mean '{PREFIX}{text[6:]}'?"
+        )
     place = _PLACE.fullmatch(text[len(PREFIX) :])
     if place is None or not text.startswith(PREFIX):
         raise InvalidValueError(f"{text!r} is not a place for datagrams; write {forms}")

@@ -61,6 +61,7 @@ _EJECTS = "write 'eject = failures=3 within=10s for=10s'"
 _AFTER_IT = "write it after the server: 'server = 127.0.0.1:8080"
 _ADMIN = "write 'admin = 127.0.0.1:8440' and 'admin_token = /var/lib/txmux/token'"
 _NO_HTTP = "remove it; txmux changes nothing of HTTP, so the server behind it has to send that"
+_SWITCHED = "remove it; to switch a section off, put '#' before its lines"
 _REDIRECTS = "add_header header headers http_redirect redirect redirect_scheme return rewrite"
 _IDLE = "write 'idle_timeout' in a [backend NAME]"
 _CHECK_WORDS = """
@@ -123,6 +124,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("route routes", _BELONGS),
         **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
         **_each(_REDIRECTS, _NO_HTTP),
+        **_each("disabled enable enabled", _SWITCHED),
         "sni": "write 'match = tls sni=www.example.com' in a [route NAME]",
         "transparent": "write 'source = client' in a [backend NAME]",
     },
@@ -132,13 +134,14 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "action": "write 'backend = close', or a server",
         **_each("allowlist ip source_ip src whitelist", "write 'from = NETWORKS'"),
         **_each("blacklist blocklist", "write 'not_from = NETWORKS'"),
-        **_each("certificate ssl_certificate tls_cert tls_certificate", _ENDS_TLS),
+        **_each("certificate key ssl_certificate ssl_certificate_key tls_cert tls_certificate tls_key", _ENDS_TLS),
         "default": "'default' is of a [listen NAME]",
         **_each("entrypoint entrypoints listen listener listeners", _UNDER),
         "host": "write it as an option of the matcher: 'match = http host=www.example.com'",
         "name": "the name is in the header, [route NAME]",
         **_each("order priority weight", "remove it; routes are asked in the order of the file"),
         **_each(_REDIRECTS, _NO_HTTP),
+        **_each("disabled enable enabled", _SWITCHED),
         "path": "write it as an option of the matcher: 'match = http path=/api/*'",
         **_each("protocol type", "write 'match'"),
         **_each("destination forward proxy_pass server service target to upstream url", _BACKEND),
@@ -180,6 +183,8 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("send_proxy", "write 'proxy_protocol = v1'"),
         **_each("send_proxy_v2", "write 'proxy_protocol = v2'"),
         **_each(_REDIRECTS, _NO_HTTP),
+        **_each("disabled enable enabled", _SWITCHED),
+        "servers": "write 'server', with one a line",
         "timeout": "connect_timeout, idle_timeout and max_duration say what it means",
         **_each("insecure_skip_verify tls_skip_verify tls_verify verify verify_hostname", _VERIFIED),
     },
@@ -198,7 +203,22 @@ _STANDS_FOR = {
 
 SECTION_ALIASES = {
     **dict.fromkeys(("bind", "entrypoint", "entrypoints", "frontend"), "listen"),
-    **dict.fromkeys(("defaults", "global", "main", "settings"), "txmux"),
+    **dict.fromkeys(
+        (
+            "acme",
+            "admin",
+            "api",
+            "defaults",
+            "global",
+            "log",
+            "logging",
+            "main",
+            "metrics",
+            "settings",
+            "stats",
+        ),
+        "txmux",
+    ),
     **dict.fromkeys(("cluster", "pool", "server", "upstream"), "backend"),
     **dict.fromkeys(("acl", "location", "protocol", "router", "routers", "rule"), "route"),
 }
@@ -218,6 +238,7 @@ BALANCE_WORDS = {
 _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
     **dict.fromkeys(("disabled", "inactive"), ("write 'down'", 0)),
     "check": ("write 'check = tcp' as a key", 0),
+    "check-ssl": ("write 'check = tcp tls=yes' as a key", 0),
     "fall": ("write 'check = tcp fall=3' as a key", 1),
     "inter": ("write 'check = tcp interval=2s' as a key", 1),
     **dict.fromkeys(("fail_timeout", "max_fails"), (f"{_EJECTS} as a key", 0)),

@@ -17,7 +17,7 @@ import attrs
 
 from txmux.rules.model.section import KeyEntry, Section, ValueLine
 from txmux.rules.problems import Problem
-from txmux.rules.reading.hints import plain_key
+from txmux.rules.reading.hints import SECTION_ALIASES, plain_key
 
 COMMENT = ("#", ";")
 """What comments begin with."""
@@ -129,7 +129,8 @@ class _IniReader:
             self._problem(number, "", "a header is a name between '[' and ']', as in [route ssh]")
             self._unread.append(number)
         self._header = name
-        self._words = self._keys.get(name.partition(" ")[0], {})
+        kind = name.partition(" ")[0]
+        self._words = self._keys.get(SECTION_ALIASES.get(kind.casefold(), kind), {})
         if name and line.startswith("[[") and not rest.strip("]"):
             self._problem(number, "", "a header has one pair of brackets")
         elif name and rest:
@@ -160,6 +161,8 @@ class _IniReader:
         # Also for a line that is not an entry, so that the lines that continue it are not reported as further problems.
         self._items = []
         colon = _COLON.fullmatch(line)
+        if " " in key and self._words.get(key.split()[0]):
+            key, equals = "", ""  # the first '=' is that of an option in the value
         self._is_unread = bool(line.startswith(_NO_COMMENT) or colon or not (equals and key))
         if self._is_unread:
             self._unread.append(number)
@@ -176,7 +179,9 @@ class _IniReader:
         elif not key:
             self._problem(number, "", "a key is missing before '='")
         elif self._entries is None:
-            message = "comes before the first section; put a header such as [route ssh] above it"
+            kind = next((kind for kind, words in self._keys.items() if words.get(key)), "")
+            header = {"txmux": "[txmux]", "": "[route ssh]"}.get(kind, f"[{kind} NAME]")
+            message = f"comes before the first section; put a header such as {header} above it"
             self._problem(number, key, message)
         if self._entries is not None and key and (not colon or plain_key(key) in self._words):
             # A key that takes several values may be repeated.

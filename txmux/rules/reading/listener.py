@@ -73,6 +73,8 @@ def _networks(reading: RulesReading, text: str) -> NetworkSet:
 
 
 def _keepalive(text: str) -> Keepalive | None:
+    if text.isdecimal() and text not in {"0", "1"}:
+        raise InvalidValueError(f"must be yes or no, not {text!r}; did you mean 'idle={text}s'?")
     if "=" not in text:
         return Keepalive() if values.boolean(text) else None
     readers = {

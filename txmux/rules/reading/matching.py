@@ -116,6 +116,15 @@ _MOST_LISTED = 30
 _JOINERS = frozenset({"and", "or", "not", "&&", "||", "&", "|", "!"})
 _CALL = re.compile(r"(?P<name>[\w.-]+)\((?P<options>.*)\)")
 _WELL_KNOWN = ("tls", "http")
+_LIKE_HOST = re.compile(r"[\w*-]+(\.[\w*-]+)+")
+_RULE = re.compile(r"(HostSNI|Host|Path|PathPrefix)\([`'\"]?([^`'\"()]+)[`'\"]?\)", re.IGNORECASE)
+_OF_RULES = {
+    "hostsni": "tls sni",
+    "host": "http host",
+    "path": "http path",
+    "pathprefix": "http path",
+}
+"""Options for the conditions of Traefik's rules."""
 
 
 def _unknown(name: str, rest: Sequence[str], matchers: Mapping[str, IProtocolMatcher]) -> str:
@@ -138,7 +147,12 @@ def _hint(name: str, rest: Sequence[str], known: Mapping[str, IProtocolMatcher])
     for option, _, value in (other.partition("=") for other in rest):
         if meant == "tls" and value and option in {"host", "sni"}:
             meant = f"tls sni={value}"
+    value = rest[-1].strip("'\"") if rest and "=" not in rest[-1] else ""
+    if meant.endswith("=www.example.com") and _LIKE_HOST.fullmatch(value):
+        meant = meant.replace("www.example.com", value)
     option, equals, _ = name.partition("=")
+    rule = _RULE.match(" ".join((name, *rest)))
+    of_rule = f"{_OF_RULES[rule[1].casefold()]}={rule[2]}" if rule else ""
     call = _CALL.fullmatch(name)
     called = " ".join(call.groups()).rstrip() if call else ""
     of = ""
@@ -151,7 +165,9 @@ def _hint(name: str, rest: Sequence[str], known: Mapping[str, IProtocolMatcher])
         (word in MEANT and word not in known, f"write {meant!r}"),
         (word in _EITHER and word not in known, _EITHER.get(word, "")),
         (word in SERVER_FIRST, _WAITS),
+        (rule, f"write '{of_rule}'"),
         (call and call["name"] in known, f"write '{called}'"),
+        (name.startswith("="), f"write {name.lstrip('=')!r}"),
         (equals and not call and of, f"the matcher comes first, as in '{of} {name}'"),
         (equals and not call, "the matcher comes first; 'txmux matchers' lists those there are"),
         ("," in name, "write one matcher a line, without commas"),
@@ -178,7 +194,9 @@ def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[
             return "no backslash needed; indent the next line"
         if "=" not in word and (word in _JOINERS or word in matchers):
             advice = "write one matcher a line"
-            if word in {"and", "&&", "&", "not", "!"}:
+            if after.partition("=")[0] in known:
+                advice = f"write {after!r} without it"
+            elif word in {"and", "&&", "&", "not", "!"}:
                 advice += ", any of which is enough; exclude clients with an earlier route"
             return f"{word!r} is not an option; {advice}"
     return ""
@@ -241,6 +259,9 @@ def _without_equals(
     option, colon, value = word.partition(":")
     if colon and value and option in known:
         return f"did you mean '{option}={value}'?"
+    begun = re.split(r"\W", word)[0]
+    if begun in known and word != begun:
+        return f"write {begun}=VALUE"
     if before.partition("=")[0] in options:
         return f"several values have commas between them: '{before},{word}'"
     if matcher in _FIRST_OPTIONS and not (before or word.startswith("-")):

@@ -220,6 +220,8 @@ class _RulesParser:
                 word, name = dotted.groups()
             # A misspelt section is read as what it is meant to be, so that it is not reported as missing, too.
             kind = _meant(word)
+            if word.casefold() in self._reading.matchers and not kind:
+                kind, name = "route", word
             if word.casefold() == "server":
                 kind = kind_of_server(section.entries)
             if dotted and name:

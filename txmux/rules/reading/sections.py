@@ -21,6 +21,7 @@ from txmux.rules.reading import backend, endpoints, listener, route, service
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.endpointstrings import is_for_datagrams
 from txmux.rules.reading.hints import KEY_HINTS, plain_key, stands_for, with_own_value
+from txmux.rules.reading.matching import MEANT
 from txmux.rules.reading.values import SectionKey, ValueKind
 
 HEADERS = {
@@ -53,7 +54,8 @@ def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, A
     known = tuple(keys)
     for name in section.entries:
         if name not in keys:
-            reading.problems.append(section.problem(_unknown(name, kind, section), name))
+            message = _unknown(name, kind, section, reading.matchers)
+            reading.problems.append(section.problem(message, name))
     found: dict[str, Any] = {}
     for name, key in keys.items():
         if name in section.entries:
@@ -112,7 +114,7 @@ def wrong_transport(section: Section, kind: str) -> Iterator[Problem]:
                 yield section.problem("is for UDP; remove it", name)
 
 
-def _unknown(name: str, kind: str, section: Section) -> str:
+def _unknown(name: str, kind: str, section: Section, matchers: Iterable[str]) -> str:
     others = [HEADERS[other] for other in TABLES if name in TABLES[other]]
     hint = KEY_HINTS[kind].get(plain_key(name))
     if hint:
@@ -120,6 +122,10 @@ def _unknown(name: str, kind: str, section: Section) -> str:
         return f"unknown key; {with_own_value(hint, value, _is_right)}"
     if others:
         return f"unknown key; it belongs in {joined(others)}"
+    if (meant := MEANT.get(name.casefold(), name.casefold())) in matchers and kind != "backend":
+        return (
+            f"unknown key; write 'match = {meant}' in a [route {meant}] with 'backend = HOST:PORT'"
+        )
     words = [item.text for item in (*section.items("endpoint"), *section.items("server"))]
     other = "streams_only" if any(map(is_for_datagrams, words)) else "datagrams_only"
     fitting = [one for one, key in TABLES[kind].items() if not getattr(key, other)]

@@ -73,6 +73,8 @@ _LIKE_SIZE = re.compile(r"([0-9]{1,12})\s*([KMG])(?:i?B)?", re.IGNORECASE)
 
 _LIKE_RATE = re.compile(r"([0-9]{1,12})\s*([KMG]i?)?B?(?:/s|ps)?", re.IGNORECASE)
 
+_LIKE_COUNT_RATE = re.compile(r"([1-9][0-9]{0,5})\s*(?:/|r/|per )\s*([smh])[a-z]*", re.IGNORECASE)
+_PORTS = {"dns": 53, "domain": 53, "http": 80, "https": 443, "imaps": 993, "ssh": 22}
 _COUNT_RATE = re.compile(r"([0-9]{1,6})/([smh])")
 
 _NETWORKS_MEANT = {
@@ -117,7 +119,7 @@ def duration(text: str) -> float:
 
 
 def positive_duration(text: str) -> float:
-    seconds = duration(text)
+    seconds = 0 if text == "0" else duration(text)
     if not seconds:
         raise InvalidValueError(f"must be more than 0; {_DURATION_FORMS}")
     return seconds
@@ -176,8 +178,10 @@ def connection_rate(text: str) -> Rate:
     words = split_words(text)
     match = _COUNT_RATE.fullmatch(words[0]) if words else None
     if match is None or not int(match[1]):
+        like = _LIKE_COUNT_RATE.fullmatch(text)
+        hint = f"; did you mean '{like[1]}/{like[2].lower()}'?" if like else ""
         raise InvalidValueError(
-            f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
+            f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h{hint}"
         )
     number = int(match[1])
     burst = whole_number(1, 1_000_000)
@@ -201,6 +205,8 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
             subject = f"{what} must be" if what else "must be"
             like = _LIKE_NUMBER.fullmatch(text)
             meant = int(like[1]) * _TIMES[like[2].lower()] if like else -1
+            meant = _PORTS.get(text, meant) if what == "a port" else meant
+            meant = 0 if low == 0 and text.casefold() in _ENDLESS else meant
             hint = f"; did you mean '{meant}'?" if low <= meant <= high else ""
             raise InvalidValueError(
                 f"{subject} a whole number from {low} to {high}, not {text!r}{hint}"
