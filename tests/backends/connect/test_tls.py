@@ -67,6 +67,13 @@ class HandshakeTests(TLSCase):
         for name in ("b.example", "b.example.", "127.0.0.1", "fe80::1%lo"):
             await self.attempt(self.tls(""), port, name)
 
+    async def test_other_names(self) -> None:
+        """Names that are for other uses, or that nothing may have, do not matter."""
+        port = self.serve(authority().issue("a.example", "*", "spiffe://b.example:1/x"))
+        await self.attempt(self.tls(), port)
+        why = await self.why_not(self.tls("b.example"), port)
+        self.assertEqual(why, "its certificate is for a.example, not for b.example; see tls_name")
+
     async def test_refused_certificates(self) -> None:
         issue = authority().issue
         several = issue("192.0.2.1", "*.b.example")

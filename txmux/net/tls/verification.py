@@ -5,9 +5,8 @@ from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
-from service_identity import VerificationError
-from service_identity.cryptography import extract_patterns
-from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity import CertificateError
+from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressPattern
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
@@ -75,21 +74,39 @@ def _mismatch(leaf: crypto.X509, name: str) -> str:
     """Return why a certificate is not for a name; empty if it is."""
     try:
         certificate = leaf.to_cryptography()
-        patterns = extract_patterns(certificate)
-        if patterns:
-            wanted = IPAddress_ID(name) if is_address(name) else DNS_ID(name)
-            verify_service_identity(patterns, [wanted], [])
+        found = _patterns(certificate)
+        patterns = [one for one in found if not isinstance(one, CertificateError)]
+        wanted = IPAddress_ID(name) if is_address(name) else DNS_ID(name)
+        if any(map(wanted.verify, patterns)):
             return ""
-        if certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
+        if not found and certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
             return f"its certificate has only a common name, which nobody checks any more: it needs {name} as a subjectAltName"
-        names = "for no name at all"
-    except VerificationError:
-        names = f"for {printable(', '.join(map(_pattern_text, patterns)), _LONGEST_NAMES)}"
+        shown = ", ".join(map(_pattern_text, patterns or found))
+        names = f"for {shown}" if patterns else f"unreadable ({shown})" if found else ""
     except Exception as problem:  # noqa: BLE001 - of parsers of what the server has sent
-        names = f"unreadable ({printable(str(problem), _LONGEST_NAMES)})"
-    return f"its certificate is {names}, not for {name}"
+        names = f"unreadable ({problem})"
+    return f"its certificate is {printable(names, _LONGEST_NAMES) or 'for no name at all'}, not for {name}"
+
+
+def _patterns(certificate: x509.Certificate) -> list[Any]:
+    """Return host names and addresses; in place of one that matches nothing, what is wrong with it."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [
+        *map(_dns_pattern, names.get_values_for_type(x509.DNSName)),
+        *map(IPAddressPattern, names.get_values_for_type(x509.IPAddress)),  # type: ignore[arg-type]
+    ]
+
+
+def _dns_pattern(text: str) -> DNSPattern | CertificateError:
+    try:
+        return DNSPattern.from_bytes(text.encode())
+    except CertificateError as problem:  # such as an address
+        return problem
 
 
 def _pattern_text(pattern: Any) -> str:
-    value = pattern.pattern
+    value = getattr(pattern, "pattern", pattern)
     return value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else str(value)
