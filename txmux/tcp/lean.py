@@ -477,6 +477,7 @@ class LeanConnection:
     def _go_on_dialling(
         self, _server: Server, factory: Any, timeout: float, **_: Any
     ) -> Callable[[], None]:
+        self._set_options()
         family, name = self._place
         waited = self.elapsed_ms() - (self.record.detect_ms or 0.0)
         connector = SocketConnector(self._path.poller, self.runtime.clock, family, name, factory)

@@ -214,6 +214,16 @@ class WaitingTest(MuxTestCase):
         client.reset()
         await self.assert_logged(reason="client-gone", route="waits", backend="backend", bytes_in=5)
 
+    async def test_keepalive_where_the_client_sends_more_meanwhile(self) -> None:
+        client = await self.wait()
+        [lean] = self.factory.connections
+        client.send(b"more")
+        await self.seen(9)
+        kept = lean.server.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        self.assertEqual((kept, lean.state), (1, "over"))
+        client.reset()
+        await self.logged()
+
     async def test_stops_reading_a_client_that_sends_too_much(self) -> None:
         client = await self.wait(peek_limit=1000)
         client.send(bytes(32 * 1024 * 1024))
