@@ -86,7 +86,7 @@ class FindTests(RemoteTestCase):
             self.assertIn(f": neither {' nor '.join(listed)}, nor the rules file /etc/txmux/", err)
 
     def test_root_looks_at_services_of_ordinary_users(self) -> None:
-        """`sudo` takes away XDG_RUNTIME_DIR. What a user has linked is not asked, and a service of the system comes first."""
+        """`sudo` takes away XDG_RUNTIME_DIR. What a user has linked is not asked, and what the system or the rules name comes first."""
         own = self.users / "1000" / "txmux"
         other = self.users / "1001" / "txmux"
         for folder in (own, other):
@@ -99,8 +99,16 @@ class FindTests(RemoteTestCase):
         with patch.object(os, "geteuid", return_value=1):
             self.assertEqual(self.ask("reload")[0], 3)
         with patch.object(os, "geteuid", return_value=0):
+            for arguments in ((), ("--rules", rules)):
+                self.assertEqual(self.ask("reload", *arguments, TXMUX_ADMIN_TOKEN="x"), _DONE)
+            for asked in server.asked:  # the token is not that user's
+                self.assertNotIn("Authorization", asked.headers)
+            server.asked.clear()
             self.assert_asks(server)
             self.assert_asks(server, "--rules", rules)
+            named = self.answering(self.folder / "named.sock")
+            self.assert_asks(named, "--rules", self.rules(f"admin = unix:{named.at}"))
+            self.rules("")
             system = self.answering()
             self.runs(system, self.folder / "other.ini")
             self.assert_asks(system)

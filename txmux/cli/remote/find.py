@@ -17,6 +17,7 @@ from txmux.files import socket_folders
 
 DEFAULT_RULES = Path("/etc/txmux/rules.ini")  # of a service for which no file is named
 
+_NO_TOKEN = ""  # for sockets that were looked for: none needs it, and another user may listen there
 _NAME_IT = "name the service by --admin ENDPOINT, --rules FILE or TXMUX_ADMIN"
 
 _ARGUMENT = re.compile(r"((?:\\.|[^\\:=])*)(=?)((?:\\.|[^\\:])*)(?::|$)", re.DOTALL)
@@ -65,7 +66,7 @@ def find(
         yield from _of_rules(rules, token, environ)
     elif only := _sockets_of_services(environ):
         first, *others = only
-        yield AdminEndpoint(first, token, "the only socket", beside=tuple(others))
+        yield AdminEndpoint(first, _NO_TOKEN, "the only socket", beside=tuple(others))
     elif _is_file(default):
         yield from _of_rules(default, token, environ)
     else:
@@ -93,7 +94,8 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[A
         name = rules.with_suffix(".sock").name
         candidates = [folder / name for folder in socket_folders(environ)]
         there = [path for path in candidates if _may_be_there(path)][:1]
-        there += [path for path in _sockets_of_users() if path.name == name]
+        if not named:  # or one of them could pass for the service
+            there += [path for path in _sockets_of_users() if path.name == name]
         if not there and not named:
             searched = " or ".join(_searched(environ, name))
             raise NoServiceError(
@@ -101,7 +103,7 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[A
                 f"It may have another endpoint: {_NAME_IT}"
             )
         for path in there:
-            yield AdminEndpoint(path, token, named_by, rules, is_a_guess=True)
+            yield AdminEndpoint(path, _NO_TOKEN, named_by, rules, is_a_guess=True)
     elif not named:
         raise NoServiceError(
             f"{rules} has 'admin = off', so the service cannot be reached; "
