@@ -215,6 +215,8 @@ class PassedTest(ServiceTestCase):
             ):
                 port = opened.getsockname()[1]
                 self.manager.store.update(b=os.dup(other.fileno()), a=os.dup(opened.fileno()))
+                # As of `OpenFile=` and `ListenFIFO=`.
+                self.manager.store["file"] = os.open(os.devnull, os.O_RDONLY)
                 rules = RULES.replace("127.0.0.1:0", endpoint.format(port=port))
                 before = (*self.manager.environment(), "/usr/bin/env", "-u", "LISTEN_FDNAMES")
                 mux = self.own(Mux(self.folder, rules, before=before))

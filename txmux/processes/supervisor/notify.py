@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
@@ -136,6 +137,8 @@ def sockets_from_systemd(
     if not names:
         return stored, own, useless
     for name, descriptor in zip(names.split(":"), _passed(reactor), strict=False):
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            continue
         key = unquote(name.removeprefix(_PREFIX))
         # A unit called txmux.socket gives its own sockets that name.
         if not name.startswith(_PREFIX) or ":" not in key:
