@@ -240,6 +240,13 @@ class ProgramTests(CheckTestCase):
             ("check --rules rules.ini", "--rules; write: txmux check rules.ini"),
             ("fmt -f rules.ini", "unrecognized arguments: -f; write: txmux fmt rules.ini"),
             ("reload rules.ini", "rules.ini; write: txmux reload --rules rules.ini"),
+            ("explain r.ini SSH-2.0-x", "; write: txmux explain r.ini --text SSH-2.0-x"),
+            ("explain r.ini --sni a", "; give the client's first bytes by --text, --hex"),
+            ("servers --backend web", "; write: txmux servers web"),
+            ("hold db 5m", "5m; write: txmux hold db --for 5m"),
+            ("drain web 10.0.0.5:80", "; write: txmux drain web/10.0.0.5:80"),
+            ("init rules.ini", "; write: txmux init --output rules.ini"),
+            ("-t -c rules.ini", "to check a rules file: txmux check rules.ini"),
             ("status -c rules.ini", "-c rules.ini; write: txmux status --rules rules.ini"),
         ):
             code, out, err = self.run_main(*line.split())

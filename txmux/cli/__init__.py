@@ -70,6 +70,8 @@ _MEANT = {  # what other programs call these commands
 }
 _RULES_OPTIONS = frozenset({"-c", "-f", "-r", "--conf", "--config", "--config-file", "--rules"})
 _CHECK_OPTIONS = frozenset({"-t", "--check", "--test", "--configtest"})
+_FURTHER = {"explain": "--text", "hold": "--for", "init": "--output"}
+"""By command: the option that a word may be meant for."""
 _VALUES = {"ENDPOINT": ":443", "SERVER": "127.0.0.1:{}"}
 
 COLLECTING = gc.get_threshold()
@@ -215,6 +217,15 @@ def _as_meant(words: list[str], wrong: str, parser: argparse.ArgumentParser) -> 
     at = rest.index(wrong) if wrong in rest else len(rest)
     before, after = rest[:at], rest[at + 1 :]
     instead = getattr(sys.modules.get(f"txmux.cli.{command}"), "REPLACED", {}).get(option)
+    positional = {
+        str(one.metavar).partition("[")[0] for one in parser._actions if not one.option_strings
+    }
+    if option in {"--backend", "-b"} and "BACKEND" in positional:
+        instead = (value,) if value else ()
+    elif command in _FURTHER and not option.startswith("-"):
+        return f"write: txmux {shlex.join([command, *before, *after, _FURTHER[command], wrong])}"
+    elif command == "drain" and not option.startswith("-") and len(before) == 1:
+        return f"write: txmux {shlex.join([command, f'{before[0]}/{wrong}', *after])}"
     if instead is not None:
         return f"write: txmux {shlex.join([command, *instead, *before, *after])}"
     has_file = any(one.metavar == "FILE" and not one.option_strings for one in parser._actions)
@@ -245,7 +256,7 @@ def _unknown(words: Sequence[str]) -> str:
     from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
 
     word = words[0]
-    file = shlex.join(words[1:2]) or "FILE"
+    file = shlex.join([one for one in words[1:] if not one.startswith("-")][:1]) or "FILE"
     if word in _RULES_OPTIONS:
         return f"to run the service with a rules file: txmux run {file}"
     if word in _CHECK_OPTIONS:

@@ -66,7 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
             )
         )
     if len(words) > 1:
-        raise MuxError(f"give one file; these are {len(words)}: {' '.join(words)}")
+        programs = ", ".join(formats.PROGRAMS)
+        raise MuxError(f"give one file, or one of {programs} and a file, not {' '.join(words)}")
     (path,) = words
     try:
         data = Path(path).read_bytes()

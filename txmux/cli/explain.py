@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -114,6 +114,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command.configure(parser, seconds=10)
     parser.usage = parser.format_usage().removeprefix("usage: ").strip()
     sources.required = False  # `_misuse` says more
+
+
+_OF_CLIENTS = frozenset(
+    {"--alpn", "--host", "--http", "--path", "--quic", "--sni", "--ssh", "--tls"}
+)
+
+
+def unknown(words: Sequence[str]) -> str:
+    """Say how bytes are given, for options that would have to make them."""
+    named = {word.partition("=")[0] for word in words}
+    by = "give the client's first bytes by --text, --hex, --file or --pcap"
+    return "" if named.isdisjoint(_OF_CLIENTS) else by
 
 
 def run(arguments: argparse.Namespace) -> int:

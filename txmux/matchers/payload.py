@@ -99,7 +99,7 @@ def bytes_from_hex(name: str, text: str) -> bytes:
         return bytes.fromhex(text.replace(":", " "))
     except ValueError as error:
         raise OptionError(
-            name, f"{text!r} is not hex; write pairs of hex digits such as 16 03 01"
+            name, f"{text!r} is not hex; write pairs of hex digits such as 160301"
         ) from error
 
 

@@ -95,17 +95,18 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {joined([repr(name) for name in near])}?" if near else ""
 
 
-def closest(word: str, known: Iterable[str]) -> list[str]:
-    """Return the three known words that are most like a word, however little they are."""
-    return get_close_matches(word, [*known], n=_MOST_MEANT, cutoff=0)
-
-
 def _all_nearest(word: str, known: Iterable[str]) -> list[str]:
     word = word.casefold()
     by_folded = {name.casefold(): name for name in known}
     alike = {*get_close_matches(word, by_folded, n=_MOST_LIKE)}
     alike |= {name for name in by_folded if sorted(name) == sorted(word)}
     distances = {name: _distance(word, name) for name in by_folded if name in alike}
+    # What shares letters in one order with another word, but has more to change than to keep, is another word.
+    distances = {
+        name: distance
+        for name, distance in distances.items()
+        if name in word or 2 * distance <= len(max(word, name, key=len).lstrip("-"))
+    }
     least = min(distances.values(), default=0)
     near = [name for name, distance in distances.items() if distance == least]
     # Two letters in each other's place are a slip of the fingers; another letter may be another word.

@@ -20,6 +20,11 @@ LINES = {
     "http path=~^/api": f"path=: '~^/api' {_WHOLE} '~^/api.*', or '~^/api$' if that is meant",
     "tls sni=~^www": f"sni=: '~^www' {_WHOLE} '~^www.*', or '~^www$' if that is meant",
     "ssh software=openssh*": "software=: case counts, and 'openssh*' does not match 'OpenSSH'; write 'OpenSSH*'",
+    "ssh software=PuTTY": (
+        "software=: 'PuTTY' has to match all that a client sends, its version, too; write 'PuTTY*'"
+    ),
+    "http host=[a.example]": f"host=: '[a.example]' has '[', {_NO} write the name alone",
+    "tls sni=%.example": f"sni=: '%.example' has '%', {_NO} a regular expression has '~' in front",
     "not ssh software=putty_*": "software=: case counts, and 'putty_*' does not match 'PuTTY'; write 'PuTTY_*'",
     "tls alpn=http2": "alpn=: no client offers a protocol of the name 'http2'; write 'h2'",
     "tls sni=192.0.2.1": f"sni=: '192.0.2.1' {_NO_NAME}",
@@ -54,6 +59,7 @@ LINES = {
 
 FINE = (
     "http path=/admin,*.php,?", "http path=~^/api(/.*)?$", "http path=~^/api.*",
+    "ssh software=paramiko_*,~OpenSSH.*", "http host=[::ffff:192.0.2.*],fe80::1%eth0",
     "http host=192.0.2.1", "http host=[2001:db8::1],xn--bcher-kva.example,a_b.*",
     "http path=/x$,/a?b,*,/(x)", "http path=~api|/x", "http path=~a?/x",
     "dns name=0/25.2.0.192.in-addr.arpa", "regex pattern=!x", "payload text=!",

@@ -172,7 +172,8 @@ class MistakeTests(BackendTestCase):
                 "6 eject: off goes with nothing else; keep it alone, or remove it"
             ),
             "resolve = 30s keep=0s": (
-                "6 resolve: keep: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
+                "6 resolve: keep: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
+                "the longest is 3650d"
             ),
             "resolve = 999ms": (
                 "6 resolve: must be at least 1s; name servers should not be queried more often"

@@ -446,7 +446,7 @@ class HandoverTests(ReadingTestCase):
         )
         self.refuses(
             f"[listen u]\nendpoint = udp:5\n{_ROUTE}",
-            "5 backend: its servers are for TCP, but no [listen] is; use another backend, or add a listener",
+            "5 backend: its servers are for TCP, but no [listen] is; add a listener",
         )
 
     def test_no_portable_relay(self) -> None:

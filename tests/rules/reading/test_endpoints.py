@@ -388,7 +388,7 @@ class ServerLineTests(BackendTestCase):
         for key in ("fallback = h:1 down", "[route r]\nmatch = any\nbackend = h:1 down"):
             (complaint,) = self.complaints(key)
             self.assertIn(
-                "'h:1 down': options of a server need a [backend]; write one with this server, and its name here",
+                "'h:1 down': several servers, and options of a server, need a [backend]; write one with them, and its name here",
                 complaint,
             )
 

@@ -43,7 +43,7 @@ BAD_FILES = {
         "6: [route b] from: has no value; write for example 'from = 10.0.0.0/8'"
     ),
     "{listen}quux = 1\nbacklog = 1\n  2\n  3": (
-        "3: [listen public] quux: unknown key; the nearest are default, capture and proxy_timeout\n"
+        "3: [listen public] quux: unknown key; [listen NAME] has nothing like it; remove it\n"
         "5: [listen public] backlog: takes one value; remove this line\n"
         "6: [listen public] backlog: takes one value; remove this line"
     ),
@@ -83,7 +83,7 @@ BAD_FILES = {
     ),
     "{listen}detect_timeout = 0s\npeek_limit = 0\nkeepalive = on\nallow = 10.0.0.1/8": (
         "3: [listen public] detect_timeout: must be more than 0; "
-        "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d\n"
+        "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; the longest is 3650d\n"
         "4: [listen public] peek_limit: '0' is out of range; from 1 to 1MiB\n"
         "5: [listen public] keepalive: must be yes or no, not 'on'; did you mean 'yes'?\n"
         "6: [listen public] allow: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' "
@@ -104,7 +104,7 @@ BAD_FILES = {
     "{listen}[route b]\nmatch = any\nbackend = close\nserver = a:1\nmax_connections = 1\nbogus = 1": (
         "6: [route b] server: unknown key; write 'backend = a:1'\n"
         "7: [route b] max_connections: unknown key; it belongs in [txmux], [listen NAME] or [backend NAME]\n"
-        "8: [route b] bogus: unknown key; the nearest are log, from and under"
+        "8: [route b] bogus: unknown key; [route NAME] has nothing like it; remove it"
     ),
     "{listen}[route b]\nmatch = any\nbackend = close\nunder = x": (
         "6: [route b] under: there is no [listen x] and no [route x] (there are public)"

@@ -41,6 +41,16 @@ class ForeignTests(ReadingTestCase):
             (SSLH, f"this is a configuration of sslh, {CONVERT}"),
             (NGINX, f"this is a configuration of nginx, {CONVERT}"),
             ('{"listen": {}}\n', f"this is JSON, {WRITE}"),
+            ("{\n  layer4 {\n  }\n}\n", f"this is a configuration with braces, {WRITE}"),
+            (
+                "listener 443 {\n  proto tls\n}\ntable {\n  a.example 10.0.0.1\n}\n",
+                f"this is a configuration of sniproxy, {CONVERT}",
+            ),
+            ("tcp:\n  routers: {}\n", f"this is a configuration of Traefik, {CONVERT}"),
+            (
+                "[https]\naccept = 443\nconnect = 80\n",
+                f"this is a configuration of stunnel, {CONVERT}",
+            ),
             ("listen:\n  endpoint: ':443'\nroutes:\n  - match: ssh\n", f"this is YAML, {WRITE}"),
         ):
             self.refuses(text, f"1 : {told}")
@@ -126,15 +136,12 @@ HABITS = {
         "3 default: takes one backend; put the servers of all of them into one [backend], "
         "and write its name here"
     ),
-    "allow = 10.0.0.0/8 ::1": (
-        "3 allow: '10.0.0.0/8 ::1' is not a network; write commas between networks"
-    ),
+    "allow = 10.0.0.0/8 ::1": ("3 allow: has blanks and no commas; write 10.0.0.0/8, ::1"),
     "[backend b]\nserver = web1 10.0.0.1:80": (
         "4 server: 'web1': a server has no name here; write '10.0.0.1:80'"
     ),
     "[backend b]\nserver = h:1 check inter 2s weight=2": (
-        "4 server: 'check' is not expected after the server; write 'check = tcp' as a key\n"
-        "4 server: 'inter' is not expected after the server; write 'check = tcp interval=2s' as a key"
+        "4 server: 'check inter 2s' is not expected after the server; write 'check = tcp interval=2s' as a key"
     ),
     "[backend b]\nserver = h:1 send-proxy-v2": (
         "4 server: 'send-proxy-v2' is not expected after the server; write 'proxy_protocol = v2' as a key"
@@ -199,9 +206,10 @@ HABITS = {
         "4 server: 's1': a server has no name here; write '127.0.0.1:22'\n"
         "4 server: 'check' is not expected after the server; write 'check = tcp' as a key"
     ),
-    "[backend b]\nserver = h:1 weight=5 max_fails=3": (
-        "4 server: 'max_fails=3' is not expected after the server; "
-        "write 'eject = failures=3 within=10s for=10s' as a key"
+    "[backend b]\nserver = h:1 weight=5 max_fails=3 proxy_protocol=v2 fail_timeout=30;": (
+        "4 server: 'proxy_protocol=v2' is not expected after the server; write 'proxy_protocol = v2' as a key\n"
+        "4 server: 'max_fails=3 fail_timeout=30;' is not expected after the server; "
+        "write 'eject = failures=3 within=30s for=30s' as a key"
     ),
     "[[route]]\nmatch = tls sni:a.example\nbackend = close": (
         "3 : a header has one pair of brackets\n"
@@ -244,7 +252,8 @@ HABITS = {
     ),
     "[backend b]\nserver = udp://h:53\nidle_timeout = 0\nservers = h:1": (
         "4 server: 'udp://h:53' is not an address and port; did you mean 'udp:h:53'?\n"
-        "5 idle_timeout: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d\n"
+        "5 idle_timeout: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
+        "the longest is 3650d\n"
         "6 servers: unknown key; write 'server', with one a line"
     ),
     "[backend b]\nserver = h:1 check-ssl": (
@@ -338,7 +347,40 @@ backend checks = on | unknown key; did you mean 'check'?
 backend server = 127.0.0.1:2 \\ | no backslash needed; indent the next line
 listen rate = 10/s | unknown key; write 'connection_rate_per_source = 20/s burst=40'
 listen ban = 1h | unknown key; write 'deny = NETWORKS'; 'txmux ban ADDRESS'
-listen colour = red | unknown key; the nearest are capture, backlog and log
+listen colour = red | unknown key; [listen NAME] has nothing like it; remove it
+listen interface = eth0 | unknown key; write 'endpoint = :443'
+listen log = error | must be yes, no or errors, not 'error'; did you mean 'errors'?
+backend max_duration = 0 | for no limit, write none
+backend eject = no | write off
+backend eject = 3 | write failures=3
+backend check = http://127.0.0.1/health | write http path=/health
+listen allow = 10.0.0.0/8 office | write commas between networks
+backend check = https | write http tls=yes
+backend check = no | for no check, remove the key
+listen default = reject 403 | write 'reject'
+listen default = [backend web] | write 'web'
+listen default = handover /run/x | write 'handover:/run/x'
+listen default = h 1 | write 'h:1'
+backend server = _ssh._tcp.a.example | write srv:_ssh._tcp.a.example
+listen default = $ssl_preread_server_name:443 | write {sni}:443
+listen allow = !10.0.0.0/8 | 'deny' in [listen NAME] and 'not_from' in [route NAME] leave networks out
+listen allow = 192.168.*.* | write 192.168.0.0/16
+listen allow = 0.0.0.0 | is the address of no client; for all of them write '0.0.0.0/0'
+listen deny = :: | is the address of no client; for all of them write '::/0'
+listen silent = h:1 after 2s | did you mean 'after=2s'?
+listen silent = h:1 from=::1, 10.0.0.0/8 | write 'from=::1,10.0.0.0/8'
+listen endpoint = tls:443 | path: '443' is not a folder of PEM files
+match NOT tls | write 'not tls'
+match src 10.0.0.0/8 | write 'match = any' with 'from = NETWORKS'
+match ssh from=10.0.0.0/8 | write 'from = 10.0.0.0/8' as a key
+match sni: a.example | write 'tls sni=a.example'
+match tls sni=~ ^a.* | write 'sni=~^a.*'
+match payload hex=16 03 01 offset=2 | write hex='16 03 01'
+route during = 08:00-18:00 UTC+2 | write 'Etc/GMT-2'
+route terminate_tls = letsencrypt | write acme
+txmux access_log = /var/log/x.log json | write /var/log/x.log, and
+txmux access_log = syslog:server=10.0.0.1 | is not a path
+txmux resolvers = 1.1.1.1 8.8.8.8 | write 1.1.1.1, 8.8.8.8
 route allow = 10.0.0.0/8 | unknown key; write 'from' or 'not_from', or move it to [listen NAME]
 route from = country:DE | 'country:DE' is not a network; write 'geo:country=DE'
 route from = as64496 | write 'as:AS64496' with 'geo_databases = FILE' in [txmux]

@@ -68,7 +68,8 @@ class ListenerTests(ReadingTestCase):
             text,
             "4 silent: there is no [backend closed]; did you mean 'close'? Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject",
             "4 silent: unknown option 'form=10.0.0.0/8'; did you mean 'from'? (a line of 'silent' takes from=, after=)",
-            "4 silent: after: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d",
+            "4 silent: after: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
+            "the longest is 3650d",
             "5 silent: from: names no network; write for example from=10.0.0.0/8",
         )
 

@@ -142,7 +142,7 @@ class ProblemTests(SynchronousTestCase):
         self.refuses(
             "tls sin=a sni=a sni=b h2 x=1",
             "unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)",
-            "option 'sni' is given twice; keep one",
+            "option 'sni' is given twice; keep one; several values have commas between them: 'sni=a,b'",
             "'h2' is not an option; several values have commas between them: 'sni=b,h2' (tls takes sni=, alpn=)",
             "unknown option 'x' (tls takes sni=, alpn=)",
         )
@@ -168,7 +168,7 @@ class ProblemTests(SynchronousTestCase):
             told = f"no spaces beside ','; write '{right}' (tls takes sni=, alpn=)"
             self.refuses(line, told)
         (told,) = self.complaints("payload text=a, b")
-        self.assertIn("blanks beside a comma need quotes around the value", told)
+        self.assertIn("has blanks and no quotes; write text='a, b'", told)
 
     def test_option_of_another_matcher(self) -> None:
         self.refuses("tls host=a", "unknown option 'host'; write sni=a (tls takes sni=, alpn=)")

@@ -145,7 +145,7 @@ class KeyTests(RouteTestCase):
     def test_bad_values(self) -> None:
         self.refuses(
             f"[route a]\n{TLS}alpn = h 2\ntls_minimum = 1",
-            "6 [route a] alpn: 'h 2' is not a protocol of ALPN; write for example h2 or http/1.1",
+            "6 [route a] alpn: has blanks and no commas; write h, 2",
             "7 [route a] tls_minimum: must be 1.2 or 1.3, not '1'",
         )
 

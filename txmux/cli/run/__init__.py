@@ -30,6 +30,7 @@ _OTHERS = {
     "--bind": "write --listen",
     "-u": "write --user",
     "--on-timeout": "write --silent",
+    "--timeout": "that needs a rules file, with detect_timeout in it; --print begins one",
 }
 """Options of other programs, sslh for one, and what to write instead."""
 
@@ -165,7 +166,8 @@ def _misuse(arguments: argparse.Namespace) -> str:
         ):
             return f"--{name.replace('_', '-')} has characters in it that cannot be printed"
     if arguments.file is not None and given:
-        return f"{given[0]} is for running without a rules file; write it into {arguments.file}, or leave the file out"
+        there = "" if given[0] == "--print" else f"write it into {arguments.file}, or "
+        return f"{given[0]} is for running without a rules file; {there}leave the file out"
     if given and not arguments.listen:
         return f"{given[0]} is for running without a rules file, which takes --listen, too: --listen :443"
     has_server = arguments.routes or any(

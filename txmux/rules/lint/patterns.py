@@ -55,7 +55,7 @@ def _undecided(data: bytes, matchers: Mapping[str, IProtocolMatcher]) -> str | N
 
 _PATHS = frozenset({("http", "path"), ("grpc", "path")})
 _PROTOCOLS = frozenset({("tls", "alpn"), ("quic", "alpn")})
-_SOFTWARE = ("OpenSSH", "PuTTY", "WinSCP", "AsyncSSH", "JSCH", "Cyberduck", "Paramiko", "libssh")
+_SOFTWARE = ("OpenSSH", "PuTTY", "WinSCP", "AsyncSSH", "JSCH", "Cyberduck", "paramiko", "libssh")
 """Programs whose names are often written in another case than their clients send them."""
 
 _MEANT_PROTOCOLS = {
@@ -69,7 +69,8 @@ _SSH = ("ssh", "software")
 _LEAST = 4
 _BEGINNING = re.compile(r"~\^?(?P<word>\w+)(?![?*{\w])")
 """The word that an expression begins with, and what it matches too."""
-_NOT_IN_NAMES = re.compile(r"[^\w.*?:%\[\]-]")
+_NOT_IN_NAMES = re.compile(r"[^\w.*?:-]")
+_LIKE_V6 = re.compile(r"\[?[0-9a-f?*]*:[0-9a-f:.?*]*(?:%[\w.]+)?\]?", re.IGNORECASE)
 _IDENTIFICATION = re.compile(r"SSH-[0-9.]+-", re.IGNORECASE)
 
 
@@ -115,7 +116,7 @@ def _of_pattern(option: tuple[str, str], pattern: str) -> str:
         return _of_path(pattern)
     if option in _PROTOCOLS and pattern in _MEANT_PROTOCOLS:
         return f"no client offers a protocol of the name {pattern!r}; write {_MEANT_PROTOCOLS[pattern]!r}"
-    return _of_software(pattern) if option == _SSH else ""
+    return _of_software(pattern, is_whole=True) if option == _SSH else ""
 
 
 def _of_path(pattern: str) -> str:
@@ -139,18 +140,20 @@ def _of_host(option: tuple[str, str], pattern: str) -> str:
             f"{pattern!r} matches nothing: clients that connect to an address send no name (RFC 6066, section 3); "
             "write sni=none"
         )
-    wrong = _NOT_IN_NAMES.search(pattern)
+    wrong = None if _LIKE_V6.fullmatch(pattern) else _NOT_IN_NAMES.search(pattern)
     if wrong is None or option == ("dns", "name"):  # names in the DNS may have any character
         return ""
     hints = {
         **dict.fromkeys("|;", "write commas between names"),
-        **dict.fromkeys("/@", "write the name alone"),
+        **dict.fromkeys("/@[]", "write the name alone"),
     }
     hint = hints.get(wrong[0], "a regular expression has '~' in front")
     return f"{pattern!r} has {wrong[0]!r}, which is not in any name; {hint}"
 
 
-def _of_software(pattern: str) -> str:
+def _of_software(pattern: str, *, is_whole: bool = False) -> str:
+    if is_whole and pattern in _SOFTWARE:
+        return f"{pattern!r} has to match all that a client sends, its version, too; write '{pattern}*'"
     begin = _IDENTIFICATION.match(pattern)
     if begin:
         return f"it is compared with what follows 'SSH-2.0-'; write {pattern[begin.end() :]!r}"

@@ -58,6 +58,10 @@ def ejection(text: str) -> Ejection | None:
     words = split_words(text)
     if words == ["off"]:
         return None
+    if words in (["no"], ["none"], ["0"]):
+        raise InvalidValueError(f"{text!r} is not an option; write off")
+    if len(words) == 1 and text.isdecimal():
+        raise InvalidValueError(f"{text!r} is not an option; write failures={text}")
     if "off" in words:
         raise InvalidValueError("off goes with nothing else; keep it alone, or remove it")
     readers = {
@@ -78,7 +82,11 @@ def ejection_text(eject: Ejection) -> str:
 
 def _unknown(word: str) -> str:
     hint = did_you_mean(word, _WORDS)
-    if word == "off":
+    if word.startswith("https"):
+        hint = "; write http tls=yes"
+    elif word.startswith("http:"):
+        hint = f"; write http path=/{word.partition('://')[2].partition('/')[2]}"
+    elif word in {"off", "no"}:
         hint = "; for no check, remove the key"
     elif word in {"yes", "on", "true"}:
         hint = "; write tcp to see whether the server can be connected"

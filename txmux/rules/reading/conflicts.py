@@ -253,7 +253,10 @@ def _of_route(
         yield "backend", message
         return
     if is_nowhere and not route.under:
-        message = f"its servers are for {_word(own)}, but no [listen] is; {_other_server(route.outcome)}, or add a listener"
+        advice = "add a listener"
+        if any(map(route.for_transport, transports)):
+            advice = f"{_other_server(route.outcome)}, or {advice}"
+        message = f"its servers are for {_word(own)}, but no [listen] is; {advice}"
         yield "backend", message
         return
     expected = set(owners.values()) or ({own} if own else set(transports))

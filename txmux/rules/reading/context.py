@@ -74,6 +74,10 @@ class RulesReading:
         self._lists = NetworkLists(files, self.problems)
 
     def pem(self, text: str) -> Path:
+        if text in {"letsencrypt", "certbot"}:
+            raise InvalidValueError(
+                f"takes the paths of PEM files, or acme, not {text!r}; write acme"
+            )
         if text in {"yes", "no", "on", "off", "true", "false"}:
             raise InvalidValueError(
                 f"takes the paths of PEM files, not {text!r}; write them, or remove this"
@@ -121,10 +125,15 @@ class RulesReading:
             raise InvalidValueError(f"{text!r} is for 'deny' alone: CrowdSec lists banned networks")
         if not text.startswith("@"):
             try:
-                return network(text)
+                found = network(text)
             except InvalidValueError as error:
                 hint = f"if it is a file of networks, write '@{text}'" if _FILE.search(text) else ""
                 raise InvalidValueError(with_advice(str(error), hint)) from None
+            if found.num_addresses == 1 and found.network_address.is_unspecified:
+                raise InvalidValueError(
+                    f"{text!r} is the address of no client; for all of them write '{found.network_address}/0'"
+                )
+            return found
         name = text[1:].strip()
         if not name:
             raise InvalidValueError("'@' names no file; its path belongs behind it")
@@ -154,6 +163,11 @@ class RulesReading:
             raise InvalidValueError(
                 "takes one server; for several write a [backend] with one server a line, and its name here"
             )
+        first, *rest = text.strip("[]").split()
+        if rest and (first in REFUSALS or first in {"backend", "route", "handover"}):
+            right = rest[0] if first in {"backend", "route"} else first
+            right = f"handover:{rest[0]}" if first == "handover" else right
+            raise InvalidValueError(f"{text!r} is not one word; write {right!r}")
         if "," in text and all(NAME.fullmatch(part.strip()) for part in text.split(",")):
             raise InvalidValueError(
                 "takes one backend; put the servers of all of them into one [backend], and write its name here"
@@ -179,11 +193,12 @@ class RulesReading:
         known = self._short.get(text)
         if known is not None:
             return known
-        server = endpoints.server(text)
-        if len(split_words(text)) > 1:
+        words = split_words(text)
+        if len(words) > 1 and not endpoints.is_without_colon(words):
             raise InvalidValueError(
-                f"{text!r}: options of a server need a [backend]; write one with this server, and its name here"
+                f"{text!r}: several servers, and options of a server, need a [backend]; write one with them, and its name here"
             )
+        server = endpoints.server(text)
         if server.placeholder:
             raise InvalidValueError(
                 f"{text!r} leads wherever clients want; write a [backend] with it and 'allow_names', and its name here"

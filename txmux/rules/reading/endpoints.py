@@ -42,6 +42,7 @@ _LIKE_PLACE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+|[0-9]+|tcp6?:[0-9]+"
 _RANGE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+-[0-9]+")
 _ADDRESS_FIRST = re.compile(r"(?![0-9]*:)[^:=\[\]]+:[0-9]+|\[[^\[\]]*\]:[0-9]+")
 _NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_NAME_ASKED_FOR = re.compile(r"\$ssl_(?:preread_)?server_name|%\[(?:req[._]ssl_sni|ssl_fc_sni)\b")
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
 _ENDS_IN_TLS = " For a server with TLS, 'tls = yes' goes into a [backend]"
@@ -106,13 +107,18 @@ def are_several(text: str) -> bool:
     return _SEVERAL.match(text) is not None
 
 
+def is_without_colon(words: Sequence[str]) -> bool:
+    return len(words) == 2 and words[1].isdecimal() and ":" not in words[0]
+
+
 def server(text: str) -> Server:
     """Read one line of ``server``: ``HOST:PORT``, ``unix:/path``, ``srv:NAME`` …, and options in any order."""
     words = split_words(text)
     if not words:
         raise InvalidValueError("an empty text is not a server; write HOST:PORT or unix:/path")
-    if are_several(text):
-        raise InvalidValueError("takes one server a line; write them without commas")
+    _refuse_other_servers(text, words)
+    if words[1:2] == ["="]:
+        del words[1]
     messages: list[str] = []
     found, options = Server("", "tcp"), {}
     if len(words) > 1 and _NAME_OF_SERVER.fullmatch(words[0]) and _SHORT.fullmatch(words[1]):
@@ -131,6 +137,17 @@ def server(text: str) -> Server:
     if found.kind == "consul":
         found, options = with_options(found, options)
     return attrs.evolve(found, **options)
+
+
+def _refuse_other_servers(text: str, words: Sequence[str]) -> None:
+    if are_several(text):
+        raise InvalidValueError("takes one server a line; write them without commas")
+    if _NAME_ASKED_FOR.search(text):
+        raise InvalidValueError(
+            f"{text!r} is not a server; for the name that a client asks for write {{sni}}:443 with 'allow_names' in a [backend]"
+        )
+    if is_without_colon(words):
+        raise InvalidValueError(f"{text!r} has no colon; write '{':'.join(words)}'")
 
 
 def name_server(text: str) -> tuple[str, int]:
@@ -350,6 +367,8 @@ def _refuse_slips(text: str, any_address: str) -> None:
 
 
 def _without_port(text: str, host: str) -> InvalidValueError:
+    if text.startswith("_"):
+        return InvalidValueError(f"{text!r} is the name of an SRV record; write srv:{text}")
     return InvalidValueError(f"{text!r} has no port; write {host}:PORT")
 
 

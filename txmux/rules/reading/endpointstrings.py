@@ -13,7 +13,13 @@ import attrs
 from txmux.rules.model import LOCAL, NAMES, PORT, Handover, Server
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, suggestion
-from txmux.rules.reading.values import choice, socket_path, split_words, whole_number
+from txmux.rules.reading.values import (
+    choice,
+    of_form,
+    socket_path,
+    split_words,
+    whole_number,
+)
 
 _ARGUMENT = re.compile(
     r"(?P<first>(?:\\.|[^\\:=])*)(?:=(?P<value>(?:\\.|[^\\:])*))?:", flags=re.DOTALL
@@ -238,7 +244,12 @@ SERVER: Mapping[str, Form] = {
         ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", *_CHAIN_FILES),
         _PORT,
     ),
-    "tls": Form("tls:/etc/pems:443", ("path", "port", "backlog", "interface"), ("path",)),
+    "tls": Form(
+        "tls:/etc/pems:443",
+        ("path", "port", "backlog", "interface"),
+        ("path",),
+        checks={**_LISTEN, "path": of_form(".*[^0-9].*", "is not a folder of PEM files")},
+    ),
 }
 """The kinds of server endpoint that come with Twisted."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 _CONVERT = "'txmux convert FILE > rules.ini' writes it as rules"
 _HEADERS = "write sections such as [listen public], and under them lines such as 'endpoint = :443'"
 
+_STUNNEL = re.compile(r"^\s*accept\s*=", re.MULTILINE)
 _KINDS = (
     (
         re.compile(r"^\s*(?:stream|http|events|upstream\s+\S+|server)\s*\{", re.MULTILINE),
@@ -24,16 +25,31 @@ _KINDS = (
         "a configuration of HAProxy",
         _CONVERT,
     ),
-    (re.compile(r"\A\s*\{"), "JSON", _HEADERS),
+    (
+        re.compile(r"^[ \t]*listen(?:er)?[ \t][^;{}\n]*\{\s*\n\s*prot", re.MULTILINE),
+        "a configuration of sniproxy",
+        _CONVERT,
+    ),
+    (_STUNNEL, "a configuration of stunnel", _CONVERT),
+    (
+        re.compile(r"^(?:entryPoints|tcp|udp):\s*$", re.MULTILINE),
+        "a configuration of Traefik",
+        _CONVERT,
+    ),
+    (re.compile(r"\A\s*\{\s*[\"}]"), "JSON", _HEADERS),
+    (re.compile(r"\{\s*$", re.MULTILINE), "a configuration with braces", _HEADERS),
     (re.compile(r"^[\w-]+:\s*$", re.MULTILINE), "YAML", _HEADERS),
+)
+_OWN_SECTION = re.compile(
+    r"^\s*\[+\s*(?:txmux|listen|route|backend)\b", re.MULTILINE | re.IGNORECASE
 )
 _SECTION = re.compile(r"^\s*\[", re.MULTILINE)
 _COMMENTS = re.compile(r"^\s*[#;].*$", re.MULTILINE)
 
 
 def foreign_format(text: str) -> str:
-    """Return what a file without a section is, and what to do with it; empty if that is not known."""
-    if _SECTION.search(text):
+    """Return what a file without a section of rules is, and what to do with it; empty if that is not known."""
+    if _OWN_SECTION.search(text) or (_SECTION.search(text) and not _STUNNEL.search(text)):
         return ""
     plain = _COMMENTS.sub("", text)
     for pattern, what, advice in _KINDS:
@@ -99,7 +115,8 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "transparent": "write 'source = client' in a [backend NAME]",
     },
     "listen": {
-        **_each("address bind host listen port", f"write '{_LISTEN}'"),
+        **_each("address bind host interface listen port", f"write '{_LISTEN}'"),
+        **_each("ipv6_only ipv6only", "write 'endpoint = [::]:443' for IPv6 alone"),
         **_each("accept_proxy proxy_protocol", "write 'accept_proxy_from = NETWORKS'"),
         **_each("allow_from allowlist whitelist", "write allow"),
         **_each("ban blacklist blocklist", _BANS),
@@ -148,6 +165,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
         "regex": "write it as a matcher: 'match = regex pattern=^HELLO'",
         **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
+        **_each("send_proxy_v2", "write 'proxy_protocol = v2' in a [backend NAME]"),
         **_each("sni sni_hostnames", "write it as an option of the matcher: 'match = tls sni=www.example.com'"),
         "timeout": "write 'detect_timeout' in [listen NAME], or 'idle_timeout' in [backend NAME]",
         **_each("client_auth clientauth ssl_verify_client verify verify_client", "write 'tls_client_ca = FILE' beside 'terminate_tls = CERTIFICATE.pem, KEY.pem'; 'tls_client = optional' is for clients that may have none"),
@@ -173,6 +191,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("least_conn leastconn", "write 'balance = least-connections'"),
         "maxconn": "write max_connections",
         "mode": _TRANSPORT,
+        "on_marked_down": "write 'end_on_down = yes'",
         **_each("option", "write for example 'check = http path=/health'"),
         **_each("proxy_bind transparent usesrc", "write 'source = ADDRESS', or 'source = client'"),
         **_each("proxy_next_upstream redispatch", "write retries"),
@@ -180,13 +199,13 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("proxy_timeout read_timeout send_timeout server_timeout timeout_server timeout_tunnel udp_timeout", "write idle_timeout"),
         **_each("proxy_ssl ssl", "write 'tls = yes'"),
         **_each("proxy_ssl_name server_name sni", "write 'tls_name = NAME' beside 'tls = yes'"),
-        **_each("send_proxy", "write 'proxy_protocol = v1'"),
+        "send_proxy": "write 'proxy_protocol = v1', or v2",
         **_each("send_proxy_v2", "write 'proxy_protocol = v2'"),
         **_each(_REDIRECTS, _NO_HTTP),
         **_each("disabled enable enabled", _SWITCHED),
         "servers": "write 'server', with one a line",
         "timeout": "connect_timeout, idle_timeout and max_duration say what it means",
-        **_each("insecure_skip_verify tls_skip_verify tls_verify verify verify_hostname", _VERIFIED),
+        **_each("insecure insecure_skip_verify tls_skip_verify tls_verify verify verify_hostname", _VERIFIED),
     },
 }
 # fmt: on
@@ -208,7 +227,6 @@ SECTION_ALIASES = {
             "acme",
             "admin",
             "api",
-            "defaults",
             "global",
             "log",
             "logging",
@@ -237,22 +255,29 @@ BALANCE_WORDS = {
 
 _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
     **dict.fromkeys(("disabled", "inactive"), ("write 'down'", 0)),
-    "check": ("write 'check = tcp' as a key", 0),
-    "check-ssl": ("write 'check = tcp tls=yes' as a key", 0),
-    "fall": ("write 'check = tcp fall=3' as a key", 1),
-    "inter": ("write 'check = tcp interval=2s' as a key", 1),
-    **dict.fromkeys(("fail_timeout", "max_fails"), (f"{_EJECTS} as a key", 0)),
     **dict.fromkeys(("max_conns", "maxconn"), ("write max_connections=NUMBER", 1)),
-    "port": ("write 'check = tcp port=NUMBER' as a key", 1),
     "resolve": ("remove it: names are looked up again when they expire", 0),
-    "rise": ("write 'check = tcp rise=2' as a key", 1),
     "send-proxy": ("write 'proxy_protocol = v1' as a key", 0),
     "send-proxy-v2": ("write 'proxy_protocol = v2' as a key", 0),
     "sni": ("write 'tls_name = NAME' beside 'tls = yes' as a key", 1),
-    "slow_start": ("write 'slow_start = 30s' as a key", 0),
     "ssl": ("write 'tls = yes' as a key", 0),
     "verify": ("remove it: the name is always verified; 'tls_ca = FILE' names an authority", 1),
 }
+_TOGETHER: Mapping[str, Mapping[str, str]] = {
+    "check = tcp": {
+        "check": "",
+        "check-ssl": "tls=yes",
+        "fall": "fall={}",
+        "inter": "interval={}ms",
+        "port": "port={}",
+        "rise": "rise={}",
+    },
+    "eject =": {"max_fails": "failures={}", "fail_timeout": "within={0}s for={0}s"},
+}
+"""By the beginning of a key: the words after a server that are one value together. A duration may have a unit of its own."""
+_KEYS_OF_BACKEND = frozenset(
+    {"check", "connect_timeout", "idle_timeout", "proxy_protocol", "slow_start", "source", "tls"}
+)
 _AFTER_ENDPOINTS = {
     "accept-proxy": "write 'accept_proxy_from = NETWORKS' as a key",
     "proxy_protocol": "write 'accept_proxy_from = NETWORKS' as a key",
@@ -306,17 +331,34 @@ def strays_after_server(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield words after a server that belong to another program, each with what to do, and all others without."""
     skip = 0
     before = ""
-    for word in words:
+    together: dict[str, list[list[str]]] = {}
+    for number, word in enumerate(words):
         if skip:
             skip -= 1
             continue
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.rstrip(";").partition("=")
+        key = next((key for key, forms in _TOGETHER.items() if name in forms), "")
+        if key and not (equals and name == "check"):
+            form = _TOGETHER[key][name]
+            skip = int("{" in form and not equals and number + 1 < len(words))
+            value = words[number + 1] if skip else value
+            form = form if value.isdecimal() else re.sub(r"(?<=\})m?s", "", form)
+            together.setdefault(key, []).append(
+                [*words[number : number + 1 + skip], form.format(value)]
+            )
+            continue
         hint, skip = _AFTER_SERVERS.get(name, ("", 0))
         skip = 0 if equals else skip
+        if equals and name in _KEYS_OF_BACKEND:
+            hint = f"write '{name} = {value}' as a key"
         if before in {"weight", "max_connections"} and word.isdecimal():
             hint = f"write {before}={word}"
         yield word, hint
         before = word
+    for key, parts in together.items():
+        given = " ".join(word for part in parts for word in part[:-1])
+        line = " ".join(filter(None, (key, *(part[-1] for part in parts))))
+        yield given, f"write '{line}' as a key"
 
 
 def stray_after_endpoint(words: Sequence[str]) -> str:

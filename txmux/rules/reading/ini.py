@@ -200,7 +200,7 @@ class _IniReader:
             if len(words) == length and (key in self._words or plain_key(key) in self._words):
                 if self._words.get(key):
                     self._problem(number, "", f"a line needs '=' behind {key!r}")
-                return key, value
+                return key, re.sub(r"^[-+=>:]+\s+", "", value)
         message = "a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
         self._problem(number, "", message)
         return "", ""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
 
 from txmux.detection.registry import UnusableMatcherError, datagram_predicate, transports_of
 from txmux.errors import OptionError
@@ -86,6 +87,10 @@ _EITHER = {
         ("text", "prefix", "bytes", "starts_with", "begins"), "write 'payload text=HELLO'"
     ),
     **dict.fromkeys(("pattern", "regexp", "re", "~"), "write 'regex pattern=^HELLO'"),
+    **dict.fromkeys(("from", "ip", "source", "src"), "write 'match = any' with 'from = NETWORKS'"),
+    **dict.fromkeys(
+        ("silence", "silent", "timeout"), "clients that say nothing go to 'silent' of [listen NAME]"
+    ),
 }
 """What to write for what others call a matcher, where one word does not say it."""
 
@@ -105,8 +110,15 @@ _FIRST_OPTIONS = {
 }
 """The option of which people write the value alone."""
 
-_ALIASES = {**dict.fromkeys(("host", "hostname", "server_name"), "sni"), "sni": "host"}
+_ALIASES = {
+    **dict.fromkeys(("host", "hostname", "server_name", "servername"), "sni"),
+    "sni": "host",
+}
 """By the option of another matcher: what it may be called here."""
+_KEYS = frozenset({"backend", "during", "from", "not_from", "under"})
+"""Keys of a route that people write into its line."""
+_ONE_VALUE = frozenset({"hex", "mask", "pattern", "text"})
+"""Options whose value has no commas between several."""
 
 _WAITS = (
     "its clients wait for the server to speak, so no byte identifies them: "
@@ -142,6 +154,8 @@ def _unknown(name: str, rest: Sequence[str], matchers: Mapping[str, IProtocolMat
 
 
 def _hint(name: str, rest: Sequence[str], known: Mapping[str, IProtocolMatcher]) -> str:
+    if name.endswith(":") and len(name) > 1:
+        return _hint(name[:-1], rest, known)
     word = name.casefold()
     meant = MEANT.get(word, "")
     for option, _, value in (other.partition("=") for other in rest):
@@ -160,7 +174,7 @@ def _hint(name: str, rest: Sequence[str], known: Mapping[str, IProtocolMatcher])
         having = (one for one in (*_WELL_KNOWN, *known) if option in _options_of(known, one))
         of = next(having, "")
     hints = (
-        (name == "not", f"write {' '.join(('not', *rest))!r}"),
+        (word == "not", f"write {' '.join(('not', *rest)).replace('not not', 'not')!r}"),
         (name.startswith("!"), f"write 'not {name[1:] or 'MATCHER'}'"),
         (word in MEANT and word not in known, f"write {meant!r}"),
         (word in _EITHER and word not in known, _EITHER.get(word, "")),
@@ -186,7 +200,7 @@ def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[
         if name in known and word.endswith("=") and after and "=" not in after:
             return f"no spaces around '='; write '{word}{after}'"
         beside = word.endswith(",") or after.startswith(",")
-        if equals and beside and after and "=" not in after and name not in {"text", "pattern"}:
+        if equals and beside and after and "=" not in after and name not in _ONE_VALUE:
             right = next((one for one in (name, _ALIASES.get(name)) if one in known), name)
             values = re.sub(" ?, ?", ",", " ".join([value, *words[number + 1 :]]))
             return f"no spaces beside ','; write '{right}={values.partition(' ')[0]}'"
@@ -199,6 +213,17 @@ def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[
             elif word in {"and", "&&", "&", "not", "!"}:
                 advice += ", any of which is enough; exclude clients with an earlier route"
             return f"{word!r} is not an option; {advice}"
+    return ""
+
+
+def _unquoted(words: Sequence[str], others: frozenset[str]) -> str:
+    """Return what is wrong with a value of bytes or text that has blanks and no quotes; empty if there is none."""
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        more = [*takewhile(lambda one: "=" not in one, words[number + 1 :])]
+        if equals and name in _ONE_VALUE and more and others.isdisjoint(more):
+            value = " ".join([value, *more])
+            return f"'{name}={value}' has blanks and no quotes; write {name}='{value}'"
     return ""
 
 
@@ -226,7 +251,7 @@ def _options(
 ) -> dict[str, str]:
     known = _option_names(matcher)
     takes = f"{matcher.name} takes {'=, '.join(known) + '=' if known else 'no options'}"
-    wrong = _misplaced(words, known, matchers)
+    wrong = _unquoted(words, _JOINERS.union(matchers)) or _misplaced(words, known, matchers)
     if wrong:
         raise InvalidValueError(f"{wrong} ({takes})")
     options: dict[str, str] = {}
@@ -237,12 +262,18 @@ def _options(
         if not equals:
             hint = _without_equals(matcher.name, word, before, known, options)
             messages.append(f"{word!r} is not an option; {hint} ({takes})")
+        elif name in _KEYS - {*known}:
+            messages.append(
+                f"{word!r} is not an option; write '{name} = {value}' as a key ({takes})"
+            )
         elif name not in known:
             right = _ALIASES.get(name, "")
             hint = f"; write {right}={value}" if right in known else did_you_mean(name, known)
             messages.append(f"unknown option {name!r}{hint} ({takes})")
         elif name in options:
-            messages.append(f"option {name!r} is given twice; keep one")
+            both = f"; several values have commas between them: '{name}={options[name]},{value}'"
+            is_list = name not in _ONE_VALUE and "~" not in options[name] + value
+            messages.append(f"option {name!r} is given twice; keep one{both if is_list else ''}")
         else:
             options[name] = value
         before = word
@@ -262,8 +293,10 @@ def _without_equals(
     begun = re.split(r"\W", word)[0]
     if begun in known and word != begun:
         return f"write {begun}=VALUE"
-    if before.partition("=")[0] in options:
-        return f"several values have commas between them: '{before},{word}'"
+    option, _, value = before.partition("=")
+    if option in options:
+        several = f"several values have commas between them: '{before},{word}'"
+        return f"'{before} {word}' has a blank; write '{before}{word}'" if value == "~" else several
     if matcher in _FIRST_OPTIONS and not (before or word.startswith("-")):
         return f"did you mean '{_FIRST_OPTIONS[matcher]}={word}'?"
     return "write OPTION=VALUE"

@@ -204,7 +204,8 @@ class _RulesParser:
     def _add(self, source: SourceFile) -> None:
         sections, problems = read_ini(source.text, source.path, _KEYS)
         self._not_text += source.problems
-        other = foreign_format(source.text) if problems else ""
+        is_ours = any(section.header.split()[0] in HEADERS for section in sections)
+        other = foreign_format(source.text) if problems or not is_ours else ""
         if other:
             # All its lines would be errors, and missing keys, too.
             self._not_text.append(Problem(source.path, 1, "", "", other))

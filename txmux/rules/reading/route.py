@@ -252,6 +252,9 @@ def _zone(text: str) -> ZoneInfo:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         known = available_timezones()
     hint = did_you_mean(text, known) or "; write one such as Europe/Paris or UTC"
+    shifted = re.fullmatch(r"(?:UTC|GMT)([+-])([0-9]{1,2})", text)
+    if shifted:  # POSIX counts to the west
+        hint = f"; write 'Etc/GMT{'-' if shifted[1] == '+' else '+'}{int(shifted[2])}'"
     if text[:3].lower() in _DAYS:
         hint = f"; if it is a day, it comes first: {_FORMS}"
     elif not known:

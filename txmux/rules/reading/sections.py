@@ -11,7 +11,6 @@ from txmux.rules.model import KeyEntry, Section, ValueLine
 from txmux.rules.problems import (
     InvalidValueError,
     Problem,
-    closest,
     did_you_mean,
     joined,
     nearest,
@@ -41,7 +40,7 @@ TABLES: Mapping[str, Mapping[str, SectionKey]] = {
 """The keys of each kind."""
 
 _LIKE_HEADER = re.compile(r"\[[A-Za-z][^\]:]*\]")
-_UNBRACED = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_UNBRACED = re.compile(r"\$(?!ssl_)([A-Za-z_][A-Za-z0-9_]*)")
 QUOTES = re.compile("[\u2018-\u201f\u00ab\u00bb]")
 """Quotes as word processors set them."""
 _LIKE_COMMENT = re.compile(r"\s(?:[#;]|//)")
@@ -130,11 +129,7 @@ def _unknown(name: str, kind: str, section: Section, matchers: Iterable[str]) ->
     other = "streams_only" if any(map(is_for_datagrams, words)) else "datagrams_only"
     fitting = [one for one, key in TABLES[kind].items() if not getattr(key, other)]
     near = did_you_mean(name, fitting)
-    return (
-        f"unknown key{near}"
-        if near
-        else f"unknown key; the nearest are {joined(closest(name, fitting), 'and')}"
-    )
+    return f"unknown key{near or f'; {HEADERS[kind]} has nothing like it; remove it'}"
 
 
 def _is_right(key: str, text: str) -> bool:
@@ -219,6 +214,11 @@ class _ValueReader:
             if bare:
                 self._report(item, [f"remove {extra}; write {bare}"])
                 return [self._value(bare)]
+            parts = item.text.split()
+            is_list = self.kind.takes == "list" and not self.kind.word
+            if is_list and len(parts) > 1 and all(map(self._is_right, parts)):
+                self._report(item, [f"has blanks and no commas; write {', '.join(parts)}"])
+                return [*map(self._value, parts)]
             comment = _LIKE_COMMENT.search(item.text)
             if comment is None or (item.line != self.entry.line and _like_key(item) in self.known):
                 self._report(item, error.messages, _advice(self.entry, item, self.known))
@@ -251,11 +251,14 @@ class _ValueReader:
                 bare, extra = bare[1:-1], extra or f"the {name} around the value"
         if not bare or bare == text:
             return "", ""
+        return (bare, extra) if self._is_right(bare) else ("", "")
+
+    def _is_right(self, text: str) -> bool:
         try:
-            self._value(bare)
+            self._value(text)
         except InvalidValueError:
-            return "", ""
-        return bare, extra
+            return False
+        return True
 
 
 def split_list(text: str) -> list[str]:

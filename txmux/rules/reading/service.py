@@ -216,7 +216,12 @@ def _access_log(reading: RulesReading, text: str) -> Path | Literal["-", "stdout
         return "-"
     if text == "stdout":
         return "stdout"
-    if text != "off" and text.casefold() in _NO_PATHS:
+    path, _, form = text.rpartition(" ")
+    if path and form in {"text", "json", "combined", "main"}:
+        raise InvalidValueError(
+            f"{text!r} is not a path; write {path}, and 'access_log_format = json' as a key for JSON"
+        )
+    if text != "off" and text.casefold().partition(":")[0] in _NO_PATHS:
         raise InvalidValueError(
             f"{text!r} is not a path; write 'off' for no log, '-' for the service's own log, "
             f"or './{text}' for a file of that name"

@@ -29,8 +29,16 @@ def read_options(
     takes = f"{of} takes {', '.join([*(f'{name}=' for name in readers), *flags])}"
     found: dict[str, Any] = {}
     messages: list[str] = []
-    for word in words:
+    given = list(words)
+    for number, word in enumerate(given):
         name, equals, value = word.partition("=")
+        after = given[number + 1] if number + 1 < len(given) else ""
+        if name in readers and word == name and after and "=" not in after:
+            message = f"{word!r} is not an option; did you mean '{word}={after}'? ({takes})"
+            raise InvalidValueError(message)
+        if after and value.strip(",") and value.endswith(",") and name in known:
+            right = word[:-1] if "=" in after else f"{word}{after}"
+            raise InvalidValueError(f"no comma before a blank; write {right!r} ({takes})")
         if name not in known:
             messages.append(f"unknown option {word!r}{did_you_mean(name, known)} ({takes})")
         elif name in found:
@@ -121,11 +129,14 @@ def duration(text: str) -> float:
 def positive_duration(text: str) -> float:
     seconds = 0 if text == "0" else duration(text)
     if not seconds:
-        raise InvalidValueError(f"must be more than 0; {_DURATION_FORMS}")
+        longest = f"the longest is {_LONGEST_DAYS}d"
+        raise InvalidValueError(f"must be more than 0; {_DURATION_FORMS}; {longest}")
     return seconds
 
 
 def positive_duration_or_none(text: str) -> float | None:
+    if text != "none" and text.casefold() in {*_ENDLESS, "0", "no"}:
+        raise InvalidValueError(f"{text!r} is not a duration; for no limit, write none")
     return None if text == "none" else positive_duration(text)
 
 
@@ -206,7 +217,8 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
             like = _LIKE_NUMBER.fullmatch(text)
             meant = int(like[1]) * _TIMES[like[2].lower()] if like else -1
             meant = _PORTS.get(text, meant) if what == "a port" else meant
-            meant = 0 if low == 0 and text.casefold() in _ENDLESS else meant
+            if low == 0 and not what and text.casefold() in _ENDLESS:
+                meant = 0
             hint = f"; did you mean '{meant}'?" if low <= meant <= high else ""
             raise InvalidValueError(
                 f"{subject} a whole number from {low} to {high}, not {text!r}{hint}"
@@ -238,9 +250,9 @@ def logged(text: str) -> Logged:
     try:
         return boolean(text)
     except InvalidValueError as error:
-        raise InvalidValueError(
-            str(error).replace("must be yes or no", "must be yes, no or errors")
-        ) from None
+        message = str(error).replace("must be yes or no", "must be yes, no or errors")
+        hint = "" if "; " in message else did_you_mean(text, ("errors",))
+        raise InvalidValueError(message + hint) from None
 
 
 _ON = frozenset({"yes", "on", "true", "1"})
@@ -304,14 +316,16 @@ def _networks_meant(text: str) -> str:
     first, dash, last = map(str.strip, text.partition("-"))
     if text.lower() in _NETWORKS_MEANT:
         return f"write {_NETWORKS_MEANT[text.lower()]}"
-    if len(text.split()) > 1 and not dash:
-        return "write commas between networks"
+    left_out = re.match(r"!|not\s", text, re.IGNORECASE)
+    if left_out or (len(text.split()) > 1 and not dash):
+        keys = "'deny' in [listen NAME] and 'not_from' in [route NAME]"
+        return f"{keys} leave networks out" if left_out else "write commas between networks"
     if place := re.fullmatch(r"(country|asn|as|geo|geoip)[:=]?([A-Za-z0-9]+)", text, re.IGNORECASE):
         code = place[2].upper()
         meant = f"as:AS{code}" if code.isdecimal() else f"geo:country={code}"
         return f"write '{meant}' with 'geo_databases = FILE' in [txmux]"
-    if re.fullmatch(r"([0-9]{1,3}\.){1,3}\*", text):
-        parts = text.split(".")[:-1]
+    if re.fullmatch(r"(?=.{3,15}$)([0-9]{1,3}\.){1,3}\*(\.\*)*", text):
+        parts = text.partition(".*")[0].split(".")
         return f"write {'.'.join([*parts, *['0'] * (4 - len(parts))])}/{8 * len(parts)}"
     try:
         ends = [ipaddress.ip_address(end) for end in (first, last)]
