@@ -107,7 +107,7 @@ class _Machine:
         return int(self._pidfile.read_text())
 
     def start(self) -> None:
-        before = (*self.network.command, *mounted({"/run": self._run}))
+        before = (*self.network.command, *mounted({"/run": self._run}), "env", "RUNTIME_DIRECTORY=")
         options = ("--rules", _FILES / "rules.ini", "--pidfile", self._pidfile)
         self.txmux = Twist(*options, before=before)
         self.txmux.child.allow(1000)

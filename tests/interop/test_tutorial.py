@@ -51,7 +51,9 @@ class TutorialTestCase(ScenarioTestCase):
     def begin(cls, command: str, folder: str = "") -> Child:
         """Type a command that stays."""
         there = cls.folder / folder
-        line = f"export XDG_RUNTIME_DIR={cls.folder}; cd {there} && exec {cls.meant(command)}"
+        sockets = cls.folder / "txmux"
+        sockets.mkdir(exist_ok=True)
+        line = f"export RUNTIME_DIRECTORY={sockets}; cd {there} && exec {cls.meant(command)}"
         return cls.share(Child(cls.shell, "-c", line))
 
     @classmethod
