@@ -22,6 +22,7 @@ from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.process import WorkerProcess
 from txmux.processes.workers.worker import Worker
 from txmux.serving.serving import Serving
+from txmux.telemetry.folding import FoldedLog
 from txmux.telemetry.recent import Recent
 
 _NOT_HERE = (messages.START, messages.COUNT_IN)
@@ -46,15 +47,16 @@ def _worker(running: Serving, reactor: Reactor) -> Channel:
 
 def _supervisor(_: Serving, reactor: Reactor) -> Channel:
     """Give the supervisor's end."""
-    supervisor: Any = _Supervisor()
+    supervisor: Any = _Supervisor(reactor)
     worker = Worker(supervisor, 0, reactor)
     worker.listen(json.dumps)
     return Channel(worker.handlers, lambda: None, reactor)
 
 
 class _Supervisor:
-    def __init__(self) -> None:
+    def __init__(self, reactor: Reactor) -> None:
         self.state = SimpleNamespace(recent=Recent())
+        self.folded_log = FoldedLog(reactor.seconds)
 
     def replace(self, worker: Worker) -> None:
         """Do nothing."""
