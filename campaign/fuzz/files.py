@@ -17,7 +17,7 @@ _state = {"hooked": False, "closed": False}
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
     if event in _READING and _state["closed"]:
         path = str(arguments[0])
-        of_python = path.endswith(_CODE) or path.startswith(tuple(filter(None, sys.path)))
+        of_python = path.endswith(_CODE) or path.startswith(tuple(filter(None, sys.path or ())))
         # Some have others read a temporary file.
         folder = tempfile.gettempdir()
         is_new = event == "open" and (path == folder or path.startswith(f"{folder}/tmp"))
