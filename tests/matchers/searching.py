@@ -6,8 +6,9 @@ writes `txmux/detection/overlaps.py`, by which ``txmux check`` warns. It takes a
 does the same and compares.
 
 Matchers are only asked, so the search knows nothing of protocols. A sample of one and a sample of another are brought
-together byte by byte: each byte takes the other's value, or one of those at which fields end, where its matcher still takes
-the whole. So IDs, times and flags come to any value, and lengths, which a datagram of both has to share, are changed before.
+together byte by byte: each byte takes the other's value, or one of those at which fields end, the first byte any, where
+its matcher still takes the whole. So IDs, times and flags come to any value, and lengths, which a datagram of both has
+to share, are changed before.
 Besides, two matchers for streams are asked about the same bytes, one byte more each time, of those that both allow: any byte
 at first, later bytes of samples and others that often matter. Then their samples finish what has begun so.
 """
@@ -254,7 +255,7 @@ def _brought_together(one: Asked, other: Asked, first: bytes, second: bytes) -> 
     """Change two messages of the same size, each of which its matcher takes, until they are the same."""
     mine, its = bytearray(first), bytearray(second)
     for at, (was, other_was) in enumerate(zip(first, second, strict=True)):
-        for value in (other_was, was, *_EXTREMES):
+        for value in (other_was, was, *(_EXTREMES if at else range(256))):
             mine[at] = its[at] = value
             if (value == was or one.takes(bytes(mine))) and (
                 value == other_was or other.takes(bytes(its))

@@ -64,8 +64,8 @@ AMBIGUITIES = (
         "mysqlx",
         "A request of DICOM with 256 to 511 bytes begins as the shortest message of MySQL's X Protocol; after mysqlx, such clients would "
         "go astray.",
-        always="Clients of MySQL's X Protocol that begin with that message, such as Connector/Python, wait for detect_timeout; give "
-        "them a listener of their own.",
+        always="Clients of MySQL's X Protocol that begin with its shortest message, such as Connector/Python, wait for detect_timeout; "
+        "give them a listener of their own.",
     ),
     Ambiguity(
         "socks5",
