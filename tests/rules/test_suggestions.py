@@ -16,6 +16,7 @@ from txmux.rules.lint import warnings as lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading import parser
+from txmux.rules.reading.sections import TABLES
 
 _HERE = Path(__file__).parent
 _CODE = Path(parser.__file__).parents[2]
@@ -250,9 +251,9 @@ def _is_right(before: list[Problem], after: list[Problem], problem: Problem) -> 
     )
 
 
-def _hints() -> Iterator[tuple[str, re.Pattern[str]]]:
-    """Yield each hint of the code, with a pattern for the messages that have it."""
-    for folder in _HINTING:
+def hints_of(*folders: str) -> Iterator[tuple[str, re.Pattern[str]]]:
+    """Yield each hint of some of the code, with a pattern for the messages that have it."""
+    for folder in folders:
         for file in sorted((_CODE / folder).rglob("*.py")):
             place = str(file.relative_to(_CODE))
             if not place.startswith(tuple(_NOT_HERE)):
@@ -295,5 +296,20 @@ class SuggestionTests(SynchronousTestCase):
                         f"{problem} in\n{text}\nsays {together}, which is wrong",
                     )
         self.assertGreater(len(done), 500)
-        missing = [hint for hint, form in _hints() if not any(map(form.search, messages))]
+        missing = [
+            hint for hint, form in hints_of(*_HINTING) if not any(map(form.search, messages))
+        ]
         self.assertEqual(missing, [], "no test provokes these")
+
+    def test_keys_that_a_running_service_names_are_right(self) -> None:
+        written = set()
+        for hint, _ in hints_of("access", "backends", "net", "processes", "serving"):
+            for key, value in re.findall(r"\b([a-z_]+) = ([^\s',;]+)", hint):
+                lines = f"{key} = {'https://ca.example/d' if value == chr(0) else value}\n"
+                lines += "acme = letsencrypt\n" if key == "acme_terms" else ""
+                self.assertIn(key, TABLES["txmux"], hint)
+                text = f"[txmux]\n{lines}[listen a]\nendpoint = :4443\ndefault = 127.0.0.1:1\n"
+                problems = [one for one in _problems(text, "x.ini") if one.key == key]
+                self.assertEqual(problems, [], hint)
+                written.add(key)
+        self.assertEqual(written, {"acme", "acme_terms", "sandbox"})

@@ -124,7 +124,9 @@ def _certificate(test: Criterion, secured: Secured | None) -> Condition:
         raise InexpressibleError(f"{test.name} is changed before it is compared")
     if test.name == "ssl_c_verify":
         if compared(test, range(256)) != [0]:
-            raise InexpressibleError("asks why a certificate is not valid; write ssl_c_verify 0")
+            raise InexpressibleError(
+                "asks why a certificate is not valid; for all that are valid write ssl_c_verify 0"
+            )
         is_known = secured is not None and not secured.lenient
         word = VERIFIED
     elif test.name == "ssl_c_used":
