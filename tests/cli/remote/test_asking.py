@@ -58,7 +58,7 @@ class ChangeTests(RemoteTestCase):
         self.assertIn(f"the service at {server.at} (the only socket) needs a token; pass", err)
         self.assertIn("; pass --token-file FILE, the file that 'admin_token' of its rules", err)
         self.assertNotIn("a secret is needed", err)
-        err = self.ask("stop", TXMUX_ADMIN_TOKEN="wrong")[2]
+        err = self.ask("stop", "--admin", f"unix:{server.at}", TXMUX_ADMIN_TOKEN="wrong")[2]
         self.assertIn(f"this is not the token of the service at {server.at}", err)
         server.status, server.document = 500, {}
         self.assertEqual(self.ask("stop"), (1, "", "HTTP status 500\n"))
