@@ -162,6 +162,8 @@ class _Sniproxy:
                 kind = self._keyword(line, ("nameserver", "search", "mode"))
                 if kind == "nameserver":
                     found.append(("resolvers", line))
+                elif kind == "search":
+                    self._draft.look(line, "is left out; write whole names in the tables")
                 elif kind and line.value.lower() != "default":
                     self._draft.look(line, "is left out; txmux asks for IPv4 and IPv6 addresses")
         if found:

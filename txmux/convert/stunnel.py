@@ -17,7 +17,7 @@ _CHECKS = {"checkhost": "", "checkip": "ip:", "checkemail": "email:"}
 _ASIDE = ("chroot", "debug", "foreground", "log", "logid", "output", "pid", "syslog")
 _NO_PEM = re.compile(r"(.*\.(p12|pfx)|(pkcs11|store|engine):.*)?")
 _NEEDLESS = re.compile(
-    r"(delay|egd|execargs|failover|pty|retry|rnd.*|service|set[ug]id|stack|timeout.*) = .*"
+    r"(capath|delay|egd|execargs|failover|pty|retry|rnd.*|service|set[ug]id|stack|timeout.*) = .*"
     r"|socket = [alr]:(tcp_nodelay|so_keepalive|so_reuseaddr)=(1|yes)|.* = no"
     r"|sslversion.* = (all|tlsv1\.3)|sslversionmin = tlsv1\.2|options = (?!-|no_tlsv1\.[23]).*"
 )
@@ -63,7 +63,7 @@ class _Service:
         if self.all("exec") or not self.all("connect"):
             return "txmux starts no programs; have it listen, and connect there"
         if self.text("protocol") not in _PROTOCOLS.get(self.text("client", "no"), ()):
-            return f"protocol = {self.text('protocol')} has no counterpart"
+            return f"protocol = {self.text('protocol', 'none')} with client = {self.text('client', 'no')} has no counterpart"
         if self.text("client") != "yes" and _NO_PEM.fullmatch(self.text("cert")):
             return "it has no cert in a PEM file"
         if any(_verification(self)[1:]) and not self.all("cafile", "capath"):
@@ -146,8 +146,7 @@ def _route(service: _Service, listener: DraftSection, names: str) -> None:
     section.add("backend", outcome.name)
     if "tlsv1.3" in {service.text("sslversion"), service.text("sslversionmin")}:
         section.add("tls_minimum", "1.3")
-    if not redirect:
-        section.add_each("allow_client", words)
+    section.add_each("allow_client", [] if redirect else words)
     for word in (words or ["any"]) if redirect else ():
         inner = draft.section("route", service.name, redirect[0])
         inner.look(redirect[0], "clients that wait for the server's greeting are redirected, too")
@@ -179,8 +178,6 @@ def _client_certificates(service: _Service, section: DraftSection) -> list[str]:
     for line in files:
         key = "tls_client_ca" if line.name.lower().startswith("ca") else "tls_client_crl"
         section.add_path(key, line.value, line)
-        if line.name.lower().endswith("path"):
-            section.look(line, "is a folder; write its certificates into one file")
     if peer:
         why = "verifyPeer is for the certificates in CAfile, tls_client_ca also for those that they issued"
     if peer or required != (chain or peer) or (words and service.all("checkhost")):
@@ -232,7 +229,7 @@ def _add_tls(service: _Service, section: DraftSection) -> None:
             section.add_path(key, line.value, line)
     why = "" if is_public(service.text("cafile")) else COMMON_NAME
     if not (chain or peer):
-        why = "stunnel takes any certificate; name in tls_ca the authority of the server's, unless the system trusts it"
+        why = "stunnel takes any certificate; name in tls_ca the authority of the server's, and in tls_name its name, unless the system trusts it for the server's host"
     elif peer or not checked or (sent != checked and not is_address(sent[0])):
         why = "one name is sent and verified; write in tls_name which one the certificate is for"
     if why:
@@ -240,11 +237,14 @@ def _add_tls(service: _Service, section: DraftSection) -> None:
 
 
 def _report(service: _Service, section: DraftSection) -> None:
+    folders = r"ca(?!path = /etc/ssl/certs/?$)" if service.text("client") == "yes" else "ca|crl"
     for line in service.lines:
         text = f"{line.name} = {line.value}".lower()
         is_used = line.name.lower() in service.used and not text.startswith("sslversion")
         why = [reason for reason, pattern in _WARNED.items() if re.fullmatch(pattern, text)]
         if line.name.lower() in _ASIDE:
             section.draft.set_aside(line, line.name.lower())
+        elif re.match(rf"({folders})path = ", text) and any(_verification(service)[1:]):
+            section.look(line, "is a folder; write its certificates into one file, and name that")
         elif not is_used and not _NEEDLESS.fullmatch(text):
             (section.warn if why else section.look)(line, "; ".join(["has no counterpart", *why]))

@@ -99,7 +99,7 @@ class SniproxyTests(SynchronousTestCase):
     def test_what_is_to_be_looked_at(self) -> None:
         for top, inside, entry, said in (
             ("resolver { mode ipv6_first }", "", "", "asks for IPv4 and IPv6"),
-            ("resolver { search example.net }", "", "", "asks for IPv4 and IPv6"),
+            ("resolver { search example.net }", "", "", "write whole names"),
             ("", "table x", "", "there is no table 'x'"),
             ("", "timeout 5", "", "sniproxy has no such directive"),
             ("chroot /x", "", "", "sniproxy has no such directive"),

@@ -122,11 +122,15 @@ class ServiceTests(SynchronousTestCase):
         for options, said in (
             ("exec = /bin/x", "txmux starts no programs"),
             ("connect = 1\ntransparent = destination", "an address that it has replaced"),
-            ("connect = 1\nprotocol = imap", "protocol = imap has no counterpart"),
+            ("connect = 1\nprotocol = imap", "protocol = imap with client = no has no counterpart"),
             ("connect = 1\ncert = pkcs11:token=x", "no cert in a PEM file"),
             ("connect = 1\ncert = x.p12", "no cert in a PEM file"),
             ("connect = 1\nverify = 2", "it has no CAfile"),
-            ("connect = 1\nclient = yes\nprotocol = smtp", "protocol = smtp has no counterpart"),
+            (
+                "connect = 1\nclient = yes\nprotocol = smtp",
+                "protocol = smtp with client = yes has no counterpart",
+            ),
+            ("connect = 1\nclient = ${CLIENT}", "protocol = none with client = ${client} has no"),
         ):
             text = f"[s]\ncert = /x.pem\naccept = 1\n{options}\n"
             self.assertIn(said, str(self.assertRaises(ConvertError, _stunnel, text)))
@@ -178,6 +182,9 @@ class ClientTests(SynchronousTestCase):
             (f"connect = a:1\n{verified}\ncheckHost = a\ncheckHost = b", "", "one name is sent"),
             ("connect=a:1\nverifyChain=yes\nCAfile=/c\ncheckHost=a", "", "without subjectAltName"),
             ("connect = a:1\nsni = b", "b", "stunnel takes any certificate"),
+            ("connect = a:1\nCApath = /x", "", "and in tls_name its name"),
+            ("connect=a:1\nverifyChain=yes\nCApath=/etc/ssl/certs/\ncheckHost=a", "", ""),
+            ("connect=a:1\nverifyChain=yes\nCApath=/x\ncheckHost=a", "", "CApath /x: is a folder"),
             ("connect = a:1\nverifyPeer = yes\nCAfile = /c.pem", "", "one name is sent"),
         ):
             found = _service(options, client=True)
