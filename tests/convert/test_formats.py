@@ -108,6 +108,9 @@ class RefusedTests(SynchronousTestCase):
         error = self.assertRaises(ConvertError, converted, _LISTEN.replace(":1\n", ":99999\n"))
         self.assertIn("no listener that txmux could have; line 2: endpoint = ", str(error))
         self.assertIn("99999", str(error))
+        text = "stream { server { listen addr:port; proxy_pass 127.0.0.1:1; } }"
+        error = self.assertRaises(ConvertError, converted, text)
+        self.assertIn("; line 1: listen addr:port: is left out: ", str(error))
 
     def test_rules_of_txmux(self) -> None:
         for text in ("[listen l]\nendpoint = :1\n", "\n[route r]\nbackend = 127.0.0.1:1\n"):

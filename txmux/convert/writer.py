@@ -245,7 +245,7 @@ class Draft:
             looks = [
                 f"; {self.where(line)}: {message.removeprefix('LOOK: ')}"
                 for line, message in sorted(self._warnings)
-                if re.match(r"LOOK: (endpoint = |\[(?!listen ))", message)
+                if re.match(r"LOOK: (endpoint = |listen |\[(?!listen ))", message)
             ]
             raise ConvertError(
                 f"{self.path}: nothing in it can be converted: there is no listener that txmux could have"
@@ -287,7 +287,16 @@ class Draft:
         if section.header.startswith("backend "):
             message += "; its clients are closed"
             self._close_clients_of(section.name)
+        else:
+            self._leave_out_routes_of(section.name)
         self.look(section.line, message, section)
+
+    def _leave_out_routes_of(self, name: str) -> None:
+        for section in self._sections:
+            under = section.entries.get("under", ())
+            if not section.dropped and any(item.text == name for item in under):
+                section.dropped = True
+                self._leave_out_routes_of(section.name)
 
     def _close_clients_of(self, backend: str) -> None:
         """Close the clients of a backend that is left out; they may not reach another one."""

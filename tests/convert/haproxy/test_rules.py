@@ -258,6 +258,8 @@ class ConditionTests(SynchronousTestCase):
         for look in looks(found):
             self.assertIn("write it as match, as in match = http", look)
         self.assertEqual(len(looks(found)), 2)
+        (look,) = looks(frontend("tcp-request content use-service lua.x"))
+        self.assertIn("it answers clients itself", look)
 
     def test_expressions_without_case(self) -> None:
         for test, line in (

@@ -72,6 +72,8 @@ class UpstreamTests(SynchronousTestCase):
         ):
             found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.9:9; {line} }}")
             self.assertEqual(len(looks(found)), 1, line)
+        found = server("proxy_pass x;", "upstream x { server x.example service=http resolve; }")
+        self.assertIn("write its SRV record as srv:", looks(found)[0])
 
     def test_servers_that_are_there_twice_are_one(self) -> None:
         for servers, expected in (
@@ -171,7 +173,7 @@ class ConnectTests(SynchronousTestCase):
                 0,
             ),
             (
-                f"{verified} proxy_ssl_name y.example; proxy_pass x.example;",
+                f"{verified} proxy_ssl_name y.example:1; proxy_pass x.example;",
                 ["tls_name = y.example"],
                 0,
             ),

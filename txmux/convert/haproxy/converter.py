@@ -146,21 +146,22 @@ class _Haproxy:
         for proxy in proxies:
             section = self._made.backends.get(proxy.name) if proxy.kind != "frontend" else None
             for line in proxy.lines:
-                understood = str(line).startswith(_UNDERSTOOD) or line in self._config.changing
-                if line.number not in self._made.used and not understood:
+                if line.number not in self._made.used and not str(line).startswith(_UNDERSTOOD):
                     place = None if line.number in defaults else section
                     self._no_counterpart(line, place, proxy.mode)
 
     def _no_counterpart(
         self, line: ConfigLine, section: DraftSection | None, mode: str = "tcp"
     ) -> None:
+        if line in self._config.changing:
+            return  # it has been reported
         name = " ".join(line.words[:2]) if line.name in {"option", "timeout"} else line.name
         if _ASIDE.fullmatch(name):
             self._draft.set_aside(line, name, _HINTS.get(name, ""))
             return
         reason = _REASONS.get(line.name) or _REASONS.get(" ".join(line.words[:2]), "")
         if any(word.startswith("lua.") for word in line.words):
-            reason = LUA
+            reason = "it answers clients itself" if "use-service" in line.words else LUA
         report = self._draft.look if _decides(line, mode) else self._draft.warn
         report(line, f"has no counterpart{reason and f'; {reason}'}", section)
 

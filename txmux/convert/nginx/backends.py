@@ -14,7 +14,7 @@ from txmux.convert.nginx.values import DirectiveScope, Value, Variable, duration
 from txmux.convert.nginx.variables import NAMES_OF_TLS, Variables
 from txmux.convert.routes import CLOSE, add_destinations
 from txmux.convert.terms import InexpressibleError
-from txmux.convert.values import COMMON_NAME, is_public
+from txmux.convert.values import COMMON_NAME, is_public, split_address
 from txmux.convert.writer import Draft, DraftSection
 from txmux.rules.model.networks import is_address
 
@@ -69,6 +69,8 @@ class Backends:
         else:
             group = self._group(_with_placeholder(value) if text is None else text, line)
         if not group.members:
+            for origin, message in group.problems:
+                self._draft.look(origin, message)
             raise InexpressibleError(f"{group.name} has no server")
         settings = [str(scope.get(name)) for name in _SETTINGS]
         named = by_name and (text or "").lower() not in self._groups and _has_name(group)
@@ -135,7 +137,7 @@ class Backends:
 
     def _add_tls(self, section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
         section.add("tls", "yes", scope.line("proxy_ssl"))
-        name, line = scope.text("proxy_ssl_name"), scope.line("proxy_ssl_name")
+        name, line = split_address(scope.text("proxy_ssl_name"))[0], scope.line("proxy_ssl_name")
         if "$" in name:
             message = f"proxy_ssl_name {name}: is left out: it is another name for each client"
             section.look(line, message)
