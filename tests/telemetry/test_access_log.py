@@ -170,17 +170,21 @@ class WantedTests(SynchronousTestCase):
 
 
 class StandardOutputTests(SynchronousTestCase):
-    def test_bare_lines_over_sighup(self) -> None:
+    def open(self, clock: Clock | None = None) -> tuple[Any, int]:
+        """Return the log, and the end of a pipe at which its lines can be read."""
         read, write = os.pipe()
         kept = os.dup(1)
         os.dup2(write, 1)
         try:
-            log = open_log(Settings(access_log="stdout", access_log_format="json"))
+            settings = Settings(access_log="stdout", access_log_format="json")
+            return open_log(settings, clock=clock), read
         finally:
             os.dup2(kept, 1)
             os.close(kept)
             os.close(write)
-        assert log is not None
+
+    def test_bare_lines_over_sighup(self) -> None:
+        log, read = self.open()
         log.write(a_record())
         log.reopen()
         log.write(a_record(reason="silent"))
@@ -188,6 +192,22 @@ class StandardOutputTests(SynchronousTestCase):
         with os.fdopen(read, encoding="utf-8") as lines:
             found = [json.loads(line)["reason"] for line in lines]
         self.assertEqual(found, ["done", "silent"])
+
+    def test_slow_reader_gets_the_rest_without_another_client(self) -> None:
+        clock = Clock()
+        log, read = self.open(clock)
+        self.addCleanup(os.close, read)
+        lines = 0
+        for _ in range(1000):  # more than the pipe holds
+            log.write(a_record())
+        while clock.getDelayedCalls():
+            lines += os.read(read, 2**20).count(b"\n")
+            clock.advance(0.1)
+        self.assertEqual(lines + os.read(read, 2**20).count(b"\n"), 1000)
+        for _ in range(1000):
+            log.write(a_record())
+        log.close()
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class MergingTest(SynchronousTestCase):

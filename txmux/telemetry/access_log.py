@@ -19,7 +19,7 @@ from typing_extensions import override
 from txmux.errors import MuxError
 from txmux.files import open_log as open_log_file
 from txmux.rules.model import Logged, Settings
-from txmux.telemetry.lines import LineWriter
+from txmux.telemetry.lines import AGAIN, LineWriter
 from txmux.telemetry.record import ConnectionRecord
 
 _LAST = 1.0  # seconds that a slow reader has at the end
@@ -155,12 +155,14 @@ class FileAccessLog:
     Args:
         later: Calls a function once the reactor's turn is over; without it, each line is written at once.
         owner: The user and group IDs that own the file if it is made.
+        clock: For lines that a slow reader has yet to take; without it, they wait for the next one.
 
     Raises:
         AccessLogError: It cannot be opened.
     """
 
     _log = Logger()
+    _retry: IDelayedCall | None = None
 
     def __init__(
         self,
@@ -168,7 +170,9 @@ class FileAccessLog:
         form: Literal["text", "json"] = "text",
         later: Callable[[Callable[[], None]], None] | None = None,
         owner: tuple[int, int] | None = None,
+        clock: IReactorTime | None = None,
     ) -> None:
+        self._clock = clock
         self._path = path
         self._format = _FORMATS[form]
         self._later = later
@@ -195,9 +199,16 @@ class FileAccessLog:
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []
-        if lines and self._file is not None:
-            # One write for all, so that the lines of several processes do not mix.
-            self._writer.write(lines)
+        if self._file is None:
+            return
+        # One write for all, so that the lines of several processes do not mix.
+        self._writer.write(lines)
+        if self._clock is not None and self._retry is None and self._writer.is_holding:
+            self._retry = self._clock.callLater(AGAIN, self._write_held)
+
+    def _write_held(self) -> None:
+        self._retry = None
+        self._flush()
 
     def _fail(self, problem: str) -> None:
         self._log.error(
@@ -231,6 +242,9 @@ class FileAccessLog:
 
     def close(self) -> None:
         self._flush()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         file, self._file = self._file, None
         self._writer.close()
         self._close(file)
@@ -253,8 +267,9 @@ class StandardOutputLog(FileAccessLog):
         self,
         form: Literal["text", "json"] = "text",
         later: Callable[[Callable[[], None]], None] | None = None,
+        clock: IReactorTime | None = None,
     ) -> None:
-        super().__init__(Path("stdout"), form, later)
+        super().__init__(Path("stdout"), form, later, clock=clock)
 
     @override
     def _open(self) -> int:
@@ -333,7 +348,7 @@ def open_log(
     if settings.access_log == "-":
         log = ServiceAccessLog(form)
     elif settings.access_log == "stdout":
-        log = StandardOutputLog(form, later)
+        log = StandardOutputLog(form, later, clock)
     else:
-        log = FileAccessLog(settings.access_log, form, later, owner)
+        log = FileAccessLog(settings.access_log, form, later, owner, clock)
     return log if clock is None else MergingLog(log, clock)

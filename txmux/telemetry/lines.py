@@ -18,7 +18,7 @@ _HELD = (
 _AT_ONCE = 256  # lines
 _SURE = 512  # bytes that a writable pipe or terminal takes at once (POSIX, PIPE_BUF)
 
-_AGAIN = 0.1  # seconds between two attempts to write the buffer
+AGAIN = 0.1  # seconds between two attempts to write the buffer
 _LAST = 1.0  # seconds that a slow reader has at the end
 
 
@@ -256,7 +256,7 @@ class ServiceLog:
         pass  # each line is written as soon as possible
 
     def _wait(self) -> None:
-        self._reactor.callLater(_AGAIN, self._try)
+        self._reactor.callLater(AGAIN, self._try)
 
     def _try(self) -> None:
         if self._writer.flush():
