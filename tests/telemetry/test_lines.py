@@ -110,6 +110,22 @@ class StalledTest(SynchronousTestCase):
         self.assertTrue(writer.flush())
         self.assertEqual(os.read(reading, room), b"lost: 1\n")
 
+    def test_processes_that_share_a_pipe_tear_no_line_of_each_other(self) -> None:
+        reading, writing = self.pipe()
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 2 * 4096)
+        os.set_blocking(reading, False)
+        writers = [self.writer(writing, 2**20) for _ in range(2)]
+        lines = [b"%d:" % number + b"x" * 99 + b"\n" for number in range(200)]
+        received = b""
+        for number, writer in enumerate(writers):
+            writer.write(lines[number::2])
+        while any(writer.is_holding for writer in writers) or not _is_empty(reading):
+            with contextlib.suppress(BlockingIOError):
+                received += os.read(reading, 5000)
+            for writer in reversed(writers):
+                writer.flush()
+        self.assertEqual(sorted(received.splitlines(keepends=True)), sorted(lines))
+
     def test_slow_reader_has_a_moment_at_the_end(self) -> None:
         _, writing = self.pipe()
         writer = self.writer(writing, 2**20)
@@ -177,6 +193,7 @@ class FullDiskTest(SynchronousTestCase):
                 for _ in range(4):
                     log.write(a_record())
                     self.assertTrue(path.read_text().endswith(f"{line}\n"))
+                log.reopen()
                 self.assertEqual(
                     LOST_LINES.report(), {f"access log {path}: {os.strerror(errno.EFBIG)}": 3}
                 )

@@ -16,7 +16,10 @@ _HELD = (
     4 * 1024 * 1024
 )  # bytes buffered for a slow reader: what a storm of clients writes in a moment
 _AT_ONCE = 256  # lines
-_SURE = 512  # bytes that a writable pipe or terminal takes at once (POSIX, PIPE_BUF)
+_SURE = 512  # bytes that a writable terminal takes at once
+_WHOLE = (
+    4096  # bytes that a pipe takes whole or not at all (Linux, PIPE_BUF), and a UNIX socket, too
+)
 
 AGAIN = 0.1  # seconds between two attempts to write the buffer
 _LAST = 1.0  # seconds that a slow reader has at the end
@@ -98,6 +101,8 @@ class LineWriter:
 
     def flush(self) -> bool:
         """Return whether the buffer is empty now."""
+        if not self._lines:  # so this says nothing about whether writing works again
+            return True
         stalled = False
         # A caller that comes during a write leaves its lines to that one.
         while self._lines and not stalled and self._writing.acquire(blocking=False):
@@ -204,7 +209,7 @@ def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]
         return lambda data: os.write(descriptor, data), lambda: None
     if stat.S_ISSOCK(mode):
         own = socket.socket(fileno=os.dup(descriptor))
-        return lambda data: _tried(own.send, data, socket.MSG_DONTWAIT), own.close
+        return lambda data: _tried(own.send, _lines_of(data), socket.MSG_DONTWAIT), own.close
     try:
         # O_NONBLOCK belongs to the open file, which other processes share; so it is opened once more.
         again = os.open(
@@ -212,7 +217,12 @@ def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]
         )
     except OSError:
         return lambda data: _sure(descriptor, data), lambda: None
-    return lambda data: _tried(os.write, again, data), lambda: os.close(again)
+    return lambda data: _tried(os.write, again, _lines_of(data)), lambda: os.close(again)
+
+
+def _lines_of(data: bytes) -> bytes:
+    """Return the first lines that arrive in one piece, so that those of other processes come between, not into them."""
+    return data[: data.rfind(b"\n", 0, _WHOLE) + 1 or data.find(b"\n") + 1]
 
 
 def _tried(write: Callable[..., int], *arguments: object) -> int:
