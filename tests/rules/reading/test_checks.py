@@ -132,7 +132,7 @@ class RateTests(ReadingTestCase):
             "10 mb/s": f"'10 mb/s' is not a rate; {forms}; did you mean '10MiB/s'?",
             "5kBps": f"'5kBps' is not a rate; {forms}; did you mean '5KiB/s'?",
             "500": f"'500' is not a rate; {forms}; did you mean '500/s'?",
-            "10Mbit/s": f"'10Mbit/s' is not a rate; {forms}",
+            "10Mbit/s": f"'10Mbit/s' is not a rate; {forms}; did you mean '1250000/s'?",
             "1MiB/m": f"'1MiB/m' is not a rate; {forms}",
             "0/s": "'0/s' is out of range; from 1/s to 1024GiB/s",
             "1025GiB/s": "'1025GiB/s' is out of range; from 1/s to 1024GiB/s",

@@ -353,6 +353,15 @@ listen log = error | must be yes, no or errors, not 'error'; did you mean 'error
 backend max_duration = 0 | for no limit, write none
 backend eject = no | write off
 backend eject = 3 | write failures=3
+backend upload_rate = 0 | 512KiB/s or 10MiB/s
+backend upload_rate = 8Mbps | did you mean '1000000/s'?
+backend resolve = 0 | must be at least 1s
+match http /api | did you mean 'path=/api'?
+match http GET | did you mean 'method=GET'?
+listen default = reject: no | write 'reject'
+txmux access_log = '/var/log/x.log' | remove the quotes around the value; write /var/log/x.log
+txmux access_log = journald | is not a path
+txmux access_log = '/var/log/x.log json | write it without quotes
 backend check = http://127.0.0.1/health | write http path=/health
 listen allow = 10.0.0.0/8 office | write commas between networks
 backend check = https | write http tls=yes

@@ -320,7 +320,7 @@ def _resolve(text: str) -> Resolve:
     interval, *rest = split_words(text) or [""]
     options = read_options(rest, {"keep": positive_duration_or_none}, of="resolve")
     keep = options.get("keep", Resolve().keep)
-    seconds = values.duration(interval)
+    seconds = 0 if interval == "0" else values.duration(interval)
     if seconds < 1:
         raise InvalidValueError(
             "must be at least 1s; name servers should not be queried more often"

@@ -163,7 +163,7 @@ class RulesReading:
             raise InvalidValueError(
                 "takes one server; for several write a [backend] with one server a line, and its name here"
             )
-        first, *rest = text.strip("[]").split()
+        first, *rest = re.sub(r"[\[\]]|:(?= )", "", text).split()
         if rest and (first in REFUSALS or first in {"backend", "route", "handover"}):
             right = rest[0] if first in {"backend", "route"} else first
             right = f"handover:{rest[0]}" if first == "handover" else right
@@ -194,7 +194,7 @@ class RulesReading:
         if known is not None:
             return known
         words = split_words(text)
-        if len(words) > 1 and not endpoints.is_without_colon(words):
+        if len(words) > 1 and ":" in words[0].rstrip(":"):
             raise InvalidValueError(
                 f"{text!r}: several servers, and options of a server, need a [backend]; write one with them, and its name here"
             )

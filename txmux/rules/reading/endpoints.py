@@ -107,10 +107,6 @@ def are_several(text: str) -> bool:
     return _SEVERAL.match(text) is not None
 
 
-def is_without_colon(words: Sequence[str]) -> bool:
-    return len(words) == 2 and words[1].isdecimal() and ":" not in words[0]
-
-
 def server(text: str) -> Server:
     """Read one line of ``server``: ``HOST:PORT``, ``unix:/path``, ``srv:NAME`` …, and options in any order."""
     words = split_words(text)
@@ -146,7 +142,7 @@ def _refuse_other_servers(text: str, words: Sequence[str]) -> None:
         raise InvalidValueError(
             f"{text!r} is not a server; for the name that a client asks for write {{sni}}:443 with 'allow_names' in a [backend]"
         )
-    if is_without_colon(words):
+    if len(words) == 2 and words[1].isdecimal() and ":" not in words[0]:
         raise InvalidValueError(f"{text!r} has no colon; write '{':'.join(words)}'")
 
 
@@ -352,7 +348,7 @@ def _refuse_slips(text: str, any_address: str) -> None:
         meant = f"{any_address}{text}"
     elif _V6_AND_PORT.fullmatch(text):
         meant = f"[{'::1' if any_address else '::'}]:{text[2:]}"
-    elif text.startswith("/"):
+    elif re.match("/(?!/)", text):
         meant = f"unix:{text}"
     elif _is_v6(host) and port.isdecimal():
         meant = f"[{host}]:{port}"

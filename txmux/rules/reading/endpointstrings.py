@@ -62,7 +62,10 @@ def host_name(text: str) -> str:
     labels = text.removesuffix(".").split(".")
     if ":" in text or labels[-1].isdecimal():
         if not is_address(text):
-            raise InvalidValueError(f"{text!r} is not an IP address; write one such as 192.0.2.1")
+            host, _, port = text.partition(":")
+            meant = host if port.isdecimal() else "one such as 192.0.2.1"
+            what = "alone, without a port" if port.isdecimal() else "an IP address"
+            raise InvalidValueError(f"{text!r} is not {what}; write {meant}")
     elif len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         meant = "one such as www.example.com, or an IP address"
         hint = meant if text.isascii() else "an international name in its xn-- form"

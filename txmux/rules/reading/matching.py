@@ -298,7 +298,10 @@ def _without_equals(
         several = f"several values have commas between them: '{before},{word}'"
         return f"'{before} {word}' has a blank; write '{before}{word}'" if value == "~" else several
     if matcher in _FIRST_OPTIONS and not (before or word.startswith("-")):
-        return f"did you mean '{_FIRST_OPTIONS[matcher]}={word}'?"
+        first = _FIRST_OPTIONS[matcher]
+        if matcher == "http" and (word.isupper() or word.startswith("/")):
+            first = "method" if word.isupper() else "path"
+        return f"did you mean '{first}={word}'?"
     return "write OPTION=VALUE"
 
 

@@ -115,7 +115,20 @@ def _at_host(text: str, parts: SplitResult) -> Store | None:
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
 _MOST_WORKERS = 1000
-_NO_PATHS = {"none", "on", "off", "no", "yes", "stdout", "stderr", "syslog", "true", "false"}
+_NO_PATHS = {
+    "none",
+    "on",
+    "off",
+    "no",
+    "yes",
+    "stdout",
+    "stderr",
+    "syslog",
+    "journal",
+    "journald",
+    "true",
+    "false",
+}
 
 
 _LETS_ENCRYPT = {
@@ -216,6 +229,8 @@ def _access_log(reading: RulesReading, text: str) -> Path | Literal["-", "stdout
         return "-"
     if text == "stdout":
         return "stdout"
+    if text[0] in "'\"":
+        raise InvalidValueError(f"{text!r} is not a path; write it without quotes")
     path, _, form = text.rpartition(" ")
     if path and form in {"text", "json", "combined", "main"}:
         raise InvalidValueError(

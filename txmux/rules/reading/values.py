@@ -81,6 +81,7 @@ _LIKE_SIZE = re.compile(r"([0-9]{1,12})\s*([KMG])(?:i?B)?", re.IGNORECASE)
 
 _LIKE_RATE = re.compile(r"([0-9]{1,12})\s*([KMG]i?)?B?(?:/s|ps)?", re.IGNORECASE)
 
+_LIKE_BITS = re.compile(r"([1-9][0-9]{0,6})\s*([KMGkmg]?)(?:bit/s|bits?|bps)")
 _LIKE_COUNT_RATE = re.compile(r"([1-9][0-9]{0,5})\s*(?:/|r/|per )\s*([smh])[a-z]*", re.IGNORECASE)
 _PORTS = {"dns": 53, "domain": 53, "http": 80, "https": 443, "imaps": 993, "ssh": 22}
 _COUNT_RATE = re.compile(r"([0-9]{1,6})/([smh])")
@@ -172,9 +173,12 @@ def rate(text: str) -> int:
     amount, slash, unit = text.partition("/")
     match = _SIZE.fullmatch(amount)
     if not match or slash + unit != "/s":
-        like = _LIKE_RATE.fullmatch(text)
+        like, bits = _LIKE_RATE.fullmatch(text), _LIKE_BITS.fullmatch(text)
         prefix = like[2][0].upper() + "iB" if like and like[2] else ""
-        hint = f"; did you mean '{like[1]}{prefix}/s'?" if like else ""
+        meant = f"{like[1]}{prefix}/s" if like and int(like[1]) else ""
+        if bits:
+            meant = f"{int(bits[1]) * 1000 ** ' kmg'.index(bits[2].lower() or ' ') // 8}/s"
+        hint = f"; did you mean {meant!r}?" if meant else ""
         raise InvalidValueError(
             f"{text!r} is not a rate; write bytes per second as 500000/s, 512KiB/s or 10MiB/s{hint}"
         )
