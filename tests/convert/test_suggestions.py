@@ -23,6 +23,7 @@ _UDP = (
     "udp:\n  routers: {{c: {{service: u, entryPoints: [{}]}}}}\n"
     '  services: {{u: {{loadBalancer: {{servers: [{{address: "10.0.0.1:53"}}]}}}}}}\n'
 )
+_SNIPROXY = "resolver {\n search example.net\n}\nlistener 127.0.0.1:1 {\n proto tls\n table t\n}\ntable t {\n a.example b:1\n}\n"
 _VERIFIED = "ssl verify required ca-file @system-ca"
 _MAP = "stream {{ map $remote_addr $b {{ {} default 192.0.2.1:1; }} server {{ listen 1; proxy_pass $b; }} }}"
 
@@ -48,6 +49,7 @@ _CASES: tuple[tuple[Program, str, str, str], ...] = (
     ("sslh", _SSLH.format("127.0.0.1", 1, "false", 22, "proxyprotocol: true;"), "=>[backend ssh]", "[backend ssh]\nproxy_protocol = v2"),
     ("sslh", _SSLH.format("127.0.0.1", 1, "false", 22, 'service: "x";'), "=>[route ssh]", "[route ssh]\nfrom = 10.0.0.0/8"),
     ("sslh", _SSLH.format("a.example", 1, "true", 22, "is_udp: true;"), "=>0.0.0.0", "192.0.2.1"),
+    ("sniproxy", _SNIPROXY, " search example.net\n", ""),
     ("stunnel", _STUNNEL.format("client = yes\nverifyChain = yes\nCAfile = /etc/ssl/certs/ca-certificates.crt"), "=>tls = yes", "tls = yes\ntls_name = a"),
     ("stunnel", _STUNNEL.format("cert = c.pem\nverifyChain = yes\nCApath = /d"), "CApath = /d", "CAfile = /d.pem"),
     ("traefik", _TRAEFIK.format("", "HostSNI(`a`)", "web, gone", "", ""), ", gone", ""),
