@@ -353,6 +353,9 @@ listen log = error | must be yes, no or errors, not 'error'; did you mean 'error
 backend max_duration = 0 | for no limit, write none
 backend eject = no | write off
 backend eject = 3 | write failures=3
+backend idle_timeout = 1m30s | did you mean '90s'?
+backend idle_timeout = 1h 30m | did you mean '90m'?
+backend idle_timeout = 1w | did you mean '7d'?
 backend upload_rate = 0 | 512KiB/s or 10MiB/s
 backend upload_rate = 8Mbps | did you mean '1000000/s'?
 backend resolve = 0 | must be at least 1s

@@ -45,7 +45,7 @@ class DurationTests(ReadingTestCase):
             )
 
     def test_others_are_refused(self) -> None:
-        for text in ("", "-5s", "+5s", "5 x", "1m30s", ".5s", "1.s", "٣s", "nan", "1e3s"):
+        for text in ("", "-5s", "+5s", "5 x", ".5s", "1.s", "٣s", "nan", "1e3s"):
             message = self.complaint(values.duration, text)
             self.assertTrue(message.endswith("1h or 2d"), message)
 

@@ -115,6 +115,11 @@ def duration(text: str) -> float:
         like = _LIKE_DURATION.fullmatch(text)
         meant = f"{like[1]}{_UNITS[like[2].lower()[:2]]}" if like else text.replace(" ", "")
         meant = f"{text}s" if _DURATION.fullmatch(f"{text}s") else meant
+        parts = re.findall("([0-9]{1,6})([wdhms])", text)
+        units = {"w": 7 * _SECONDS["d"], **_SECONDS}
+        seconds = float(sum(int(number) * units[unit] for number, unit in parts))
+        if seconds and "".join(map("".join, parts)) == text.replace(" ", ""):
+            meant = duration_text(seconds)
         hint = f"; did you mean {meant!r}?" if _DURATION.fullmatch(meant) else ""
         if re.fullmatch("[1-9][0-9]{0,5}000", text):
             hint = f"; did you mean '{text[:-3]}s'? Without a unit, HAProxy means milliseconds"
