@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 
@@ -227,6 +229,17 @@ class PassedTest(ServiceTestCase):
                 mux.stop()
                 while self.manager.store:
                     os.close(self.manager.store.popitem()[1])
+
+    def test_another_address_than_that_of_the_rules(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as opened:
+            port = opened.getsockname()[1]
+            self.manager.store["a"] = os.dup(opened.fileno())
+        rules = self.own_folder / "rules.ini"
+        rules.write_text(RULES.replace("127.0.0.1:0", f"0.0.0.0:{port}"))
+        command = (*self.manager.environment(), sys.executable, "-m", "txmux", "run", str(rules))
+        found = subprocess.run(command, stderr=subprocess.PIPE, timeout=60, check=False)
+        said = f"systemd has passed a socket at 127.0.0.1:{port}, which overlaps it: write that"
+        self.assertIn(said, found.stderr.decode())
 
 
 class StoreTest(ServiceTestCase):

@@ -38,6 +38,7 @@ class ListeningSockets:
     Attributes:
         addresses: Those of the sockets, as they are shown, by the keys; kept when all are closed.
         unused: Sockets that the rules no longer have; `close_unused` closes them.
+        passed: The keys of those that systemd has opened for this process.
         left_out: The keys of those that were unused, while the process with the ID `predecessor` may have them open.
     """
 
@@ -52,6 +53,7 @@ class ListeningSockets:
         self._failed: list[str] = []
         self.predecessor = 0
         self.left_out: Collection[str] = ()
+        self.passed: Collection[str] = ()
         self._sockets: dict[str, socket.socket] = {}
         self._adopted: dict[str, socket.socket] = {}
 
@@ -113,9 +115,16 @@ class ListeningSockets:
         port = address.key.rpartition(":")[2]
         for key in {**self._sockets, **self._adopted}:
             if key.startswith("tcp:") and key.rpartition(":")[2] == port:
+                other = key.removeprefix("tcp:")
+                if key in self.passed:
+                    return OSError(
+                        errno.EADDRINUSE,
+                        f"systemd has passed a socket at {other}, which overlaps it: write that address, or change "
+                        "ListenStream= of its unit",
+                    )
                 return OSError(
                     errno.EADDRINUSE,
-                    f"{key.removeprefix('tcp:')}, where the service listens now, overlaps it, and the system allows no two "
+                    f"{other}, where the service listens now, overlaps it, and the system allows no two "
                     "such sockets: restart the service, or remove the old endpoint in one reload "
                     "and add the new one in the next; clients in between are refused",
                 )

@@ -99,6 +99,7 @@ class Upgrades:
         else:
             stored, own, useless = sockets_from_systemd(self._reactor, os.environ)
             self._resources.take(own)
+            self._resources.sockets.passed = own.keys()
         self._resources.notifier.taken(stored, useless)
         self._resources.take(stored)
 
