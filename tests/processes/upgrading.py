@@ -178,10 +178,13 @@ if "txmux" in sys.orig_argv:
     async def late(self, *arguments):
         from twisted.internet.task import deferLater
 
+        if {after}:
+            await step(self, *arguments)
         open({ready!r}, "w").close()
         while not os.path.exists({gate!r}):
             await deferLater(self.successor._reactor, 0.01)
-        return await step(self, *arguments)
+        if not {after}:
+            await step(self, *arguments)
 
     Upgrade.{step} = late
 """
@@ -203,8 +206,8 @@ class UpgradeTestCase(WorkersTestCase):
         customize(self, _LATE_MOVES.format(gate=str(gate)))
         return gate
 
-    def late(self, step: str) -> tuple[Path, Path]:
-        """Have old processes wait with a step of upgrades; give the file that says so, and the one for which they wait."""
+    def late(self, step: str, *, after: bool = False) -> tuple[Path, Path]:
+        """Have old processes wait before a step of upgrades, or after it; give the file that says so, and the one for which they wait."""
         ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
-        customize(self, _LATE.format(step=step, ready=str(ready), gate=str(gate)))
+        customize(self, _LATE.format(step=step, after=after, ready=str(ready), gate=str(gate)))
         return ready, gate
