@@ -20,10 +20,8 @@ _LONGEST = 4 + 1 + 2 * (1 + 3) + 2 + _LONGEST_NAME
 def _read_message(cursor: Cursor) -> None:
     size = int.from_bytes(cursor.take(2), "little")
     cursor.literal(b"\x00\x00")
-    kind = cursor.one_of((_GET, _SET, _AUTHENTICATE))
+    kind = cursor.one_of((_GET,) if size == 1 else (_SET, _AUTHENTICATE))
     end = cursor.at + size - 1
-    if (kind == _GET) is not (size == 1):
-        raise MalformedError
     if kind == _GET:
         return
     if kind == _SET:
