@@ -111,6 +111,9 @@ class RefusedTests(SynchronousTestCase):
         text = "stream { server { listen addr:port; proxy_pass 127.0.0.1:1; } }"
         error = self.assertRaises(ConvertError, converted, text)
         self.assertIn("; line 1: listen addr:port: is left out: ", str(error))
+        many = "[s]\naccept = 1\nconnect = 2\n" * 99  # none has a certificate
+        error = self.assertRaises(ConvertError, converted, many)
+        self.assertLess(len(str(error)), 500)
 
     def test_rules_of_txmux(self) -> None:
         for text in ("[listen l]\nendpoint = :1\n", "\n[route r]\nbackend = 127.0.0.1:1\n"):

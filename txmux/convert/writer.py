@@ -249,7 +249,7 @@ class Draft:
             ]
             raise ConvertError(
                 f"{self.path}: nothing in it can be converted: there is no listener that txmux could have"
-                + "".join(looks)
+                + "".join(looks[:3])
             )
         # One key of each section: what is wrong with it may be what is wrong with its others.
         keys: dict[str, str] = {}

@@ -87,6 +87,8 @@ class ListenTests(SynchronousTestCase):
     def test_nothing_to_convert_without_a_listener(self) -> None:
         error = self.assertRaises(ConvertError, converted, "protocols: ();")
         self.assertIn("nothing in it can be converted", str(error))
+        error = self.assertRaises(ConvertError, converted, 'listen: ( { port: "a\nb"; } );')
+        self.assertIn(r"listen :a\nb: unknown service name", str(error))
 
     def test_endpoint_taken_twice(self) -> None:
         found = converted('listen: ( { host: "::1"; port: "1"; }, { host: "::1"; port: "1"; } );')

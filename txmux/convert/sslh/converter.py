@@ -19,7 +19,7 @@ from txmux.convert.matching import (
 from txmux.convert.sslh.arguments import IS_DEFAULTS, merged, read_arguments, read_defaults
 from txmux.convert.sslh.settings import Setting, SettingsGroup, read_libconfig
 from txmux.convert.values import bracketed
-from txmux.convert.writer import ConvertError, Draft, DraftSection
+from txmux.convert.writer import ConvertError, Draft, DraftSection, shown
 from txmux.detection.regex import PatternError, compile_pattern
 
 _MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}
@@ -200,12 +200,12 @@ class _Sslh:
             return f"unix:{host}"
         if re.search("[<>]", host):
             raise ConvertError(
-                f"listen {host}:{port}: write an address of this machine in its place"
+                shown(f"listen {host}:{port}: write an address of this machine in its place")
             )
         number, bare = self._port(port), host.removeprefix("[").removesuffix("]")
         if not number:
             raise ConvertError(
-                f"listen {host}:{port}: unknown service name '{port}'; write its number"
+                shown(f"listen {host}:{port}: unknown service name '{port}'; write its number")
             )
         if is_udp:
             if re.search("[A-Za-z]", bare) and ":" not in bare:
