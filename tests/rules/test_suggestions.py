@@ -105,6 +105,7 @@ backend server = srv:_a._udp.x.example
 backend server = {sni}.{host}:443 : allow_names = *
 backend server = x{local}:443
 backend server = {name}:443
+backend server = {sni} : allow_names = *
 backend server = 1.2.3:80
 backend server = 127.0.0.1:1 : consul = ftp://x
 backend server = 127.0.0.1:1 : consul = http://a:b@c

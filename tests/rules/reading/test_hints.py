@@ -371,6 +371,7 @@ backend check = https | write http tls=yes
 backend check = no | for no check, remove the key
 listen default = reject 403 | write 'reject'
 listen default = [backend web] | write 'web'
+listen default = route a | [route a] is a route; write what its 'backend' is
 listen default = handover /run/x | write 'handover:/run/x'
 listen default = h 1 | write 'h:1'
 backend server = _ssh._tcp.a.example | write srv:_ssh._tcp.a.example

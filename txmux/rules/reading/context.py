@@ -164,8 +164,10 @@ class RulesReading:
                 "takes one server; for several write a [backend] with one server a line, and its name here"
             )
         first, *rest = re.sub(r"[\[\]]|:(?= )", "", text).split()
-        if rest and (first in REFUSALS or first in {"backend", "route", "handover"}):
-            right = rest[0] if first in {"backend", "route"} else first
+        if rest and first == "route":
+            raise self._unknown_outcome(rest[0])
+        if rest and (first in REFUSALS or first in {"backend", "handover"}):
+            right = rest[0] if first == "backend" else first
             right = f"handover:{rest[0]}" if first == "handover" else right
             raise InvalidValueError(f"{text!r} is not one word; write {right!r}")
         if "," in text and all(NAME.fullmatch(part.strip()) for part in text.split(",")):

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-from txmux.rules.model import PORT, Section, Server, Via
+from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Via
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, nearest, suggestion
 from txmux.rules.reading.consul import CONSUL, consul_server, with_options
@@ -254,7 +254,7 @@ def _server(text: str) -> Server:
     if kind and (not is_host or kind in {*_BUILT_IN, "tls"}):
         return _endpoint(text, kind, host_like=short is not None)
     if short is None:
-        if _NAME_OF_SERVER.fullmatch(text):
+        if _NAME_OF_SERVER.fullmatch(text) or text in {LOCAL, *NAMES}:
             raise _without_port(text, text)
         raise InvalidValueError(
             f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
