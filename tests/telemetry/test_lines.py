@@ -127,11 +127,16 @@ class StalledTest(SynchronousTestCase):
         self.assertEqual(sorted(received.splitlines(keepends=True)), sorted(lines))
 
     def test_slow_reader_has_a_moment_at_the_end(self) -> None:
-        _, writing = self.pipe()
-        writer = self.writer(writing, 2**20)
+        """What is then left counts as lost."""
+        reading, writing = self.pipe()
+        writer = LineWriter(writing, "log", self.said.append, self.said.append)
         writer.write([b"x" * 1000 + b"\n"] * 100)
         writer.finish(0.05)
         self.assertTrue(writer.is_holding)
+        LOST_LINES.take_count()
+        writer.close()
+        whole = len(os.read(reading, 2**20)) // 1001
+        self.assertEqual(LOST_LINES.take_count(), 100 - whole)
 
 
 class StormTest(SynchronousTestCase):

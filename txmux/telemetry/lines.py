@@ -12,9 +12,8 @@ from typing import IO, Any
 
 from twisted.logger import Logger
 
-_HELD = (
-    4 * 1024 * 1024
-)  # bytes buffered for a slow reader: what a storm of clients writes in a moment
+_HELD = 4 * 1024 * 1024
+"""Bytes buffered for a slow reader: what a storm of clients writes in a moment."""
 _AT_ONCE = 256  # lines
 _SURE = 512  # bytes that a writable terminal takes at once
 _WHOLE = (
@@ -140,8 +139,9 @@ class LineWriter:
         self.flush()
 
     def close(self) -> None:
-        """Stop writing, and discard the buffer."""
+        """Stop writing, and discard the buffer, whose lines count as lost."""
         self.flush()
+        LOST_LINES.add(self._name, len(self._lines), "it is closed")
         LOST_LINES.end(self._name)
         self._close()
 
