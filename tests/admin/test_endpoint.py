@@ -267,8 +267,11 @@ class TokenFileTest(SynchronousTestCase):
             self.assertIn("remove the file, and a new one is created", str(problem))
 
     def test_unreadable_file_is_named_with_the_reason(self) -> None:
-        problem = self.assertRaises(MuxError, read_token, self.folder / "missing" / "token")
-        self.assertIn("cannot be created: No such file or directory", str(problem))
+        folder = self.folder / "missing"
+        problem = self.assertRaises(MuxError, read_token, folder / "token")
+        self.assertIn(
+            f"cannot be created: No such file or directory; create {folder}, or name", str(problem)
+        )
 
 
 class StartTest(AdminCase):

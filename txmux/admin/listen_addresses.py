@@ -90,7 +90,8 @@ def read_token(path: Path) -> str:
     try:
         make_token(path)
     except OSError as problem:
-        why = f"created: {problem.strerror}; name a file in a folder that the service may write to, as /var/lib/txmux/token"
+        no_folder = f"create {path.parent}, or " if isinstance(problem, FileNotFoundError) else ""
+        why = f"created: {problem.strerror}; {no_folder}name a file in a folder that the service may write to"
         if isinstance(problem, PermissionError):
             with suppress(OSError):
                 make_by_helper(path)
