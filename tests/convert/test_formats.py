@@ -114,6 +114,9 @@ class RefusedTests(SynchronousTestCase):
         many = "[s]\naccept = 1\nconnect = 2\n" * 99  # none has a certificate
         error = self.assertRaises(ConvertError, converted, many)
         self.assertLess(len(str(error)), 500)
+        text = "[s]\nclient = yes\naccept = a:1\nconnect = 2\n"
+        error = self.assertRaises(ConvertError, converted, text)
+        self.assertIn("could have; line 3: endpoint = a:1: ", str(error))
 
     def test_rules_of_txmux(self) -> None:
         for text in ("[listen l]\nendpoint = :1\n", "\n[route r]\nbackend = 127.0.0.1:1\n"):
