@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from txmux.access.per_source import source_of
 from txmux.backends.connect.connector import proxy_header
-from txmux.backends.connect.dial import LOCAL_ERRORS, NO_PORT
+from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT
 from txmux.backends.connect.source import PortRange, SourceAddress, Sources
 from txmux.backends.names.destinations import Asked, Denial, Unknown
 from txmux.backends.pool.hold import HeldClient
@@ -77,8 +77,8 @@ class ServerSocket:
     """Sends a flow's datagrams to a server, or to the next one while none has answered."""
 
     __slots__ = (
-        "_batches", "_dropped", "_flow", "_has_more", "_header", "_held", "_look_up", "_member",
-        "_settling", "_tried", "_wakes", "is_answered", "sock", "upstream",
+        "_batches", "_dropped", "_flow", "_has_more", "_header", "_held", "_lasts", "_look_up",
+        "_member", "_settling", "_tried", "_wakes", "is_answered", "sock", "upstream",
     )  # fmt: skip
 
     def __init__(self, flow: SocketOwner, upstream: Upstream) -> None:
@@ -252,6 +252,7 @@ class ServerSocket:
             is_own = (
                 isinstance(problem, ConnectBindError) or lacks_port or problem.errno in LOCAL_ERRORS
             )
+            self._lasts = getattr(problem, "errno", None) in LASTING_ERRORS
             (_log.warn if is_own else _log.debug)(
                 "backend {backend}: cannot connect to {server}: {why}",
                 backend=self.upstream.backend.name,
@@ -344,9 +345,10 @@ class ServerSocket:
     def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
         self._tried[member] = cause
         member.counts.failed(cause)
+        is_own = cause == "error" and not self._lasts
         in_turn = self._held is not None and self._held.is_trying
         return self.upstream.pool.next_after(
-            member, cause, self._affinity(), self._tried, in_turn=in_turn
+            member, self._affinity(), self._tried, is_own=is_own, in_turn=in_turn
         )
 
     def _refused(self) -> None:

@@ -163,13 +163,17 @@ class ConnectionTests(CheckingTestCase):
             self.assertEqual(await self.finding(), ill("timed out after 1 s"))
             self.assert_nothing_left()
 
-    async def test_lack_of_descriptors_says_nothing_of_server(self) -> None:
-        def dial(*_: object) -> Callable[[], None]:
-            raise OSError(errno.EMFILE, "Too many open files")
+    async def test_faults_of_this_machine(self) -> None:
+        """A lack of descriptors says nothing of the server; without IPv6, one that has nothing else is down."""
+        for number, ok in ((errno.EMFILE, None), (errno.EAFNOSUPPORT, False)):
 
-        self.check("tcp", server_at(1), dial=dial)
-        self.assertEqual(self.found, [CheckResult(None, "too many open files")])
-        self.assert_nothing_left()
+            def dial(*_: object, number: int = number) -> Callable[[], None]:
+                raise OSError(number, "Why")
+
+            self.found.clear()
+            self.check("tcp", server_at(1), dial=dial)
+            self.assertEqual(self.found, [CheckResult(ok, "why")])
+            self.assert_nothing_left()
 
     async def test_plugin_trouble(self) -> None:
         def dial(*_: object) -> Callable[[], None]:

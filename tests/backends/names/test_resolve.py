@@ -294,7 +294,7 @@ class ServiceTests(NamesTestCase):
         picked = pool.pick()
         assert not isinstance(picked, Unavailable)
         self.assertEqual(picked.target.text, "10.0.0.1:1")
-        other = pool.next_after(picked, "connect-refused", "", [picked])
+        other = pool.next_after(picked, "", [picked])
         assert not isinstance(other, Unavailable)
         self.assertEqual(other.target.text, "10.0.0.1:2")
 

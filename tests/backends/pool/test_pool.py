@@ -55,10 +55,10 @@ class LimitTests(SynchronousTestCase):
         asked: list[object] = []
         pool.pool.on_room = lambda: asked.append(pool.pool.pick())
         self.assertIs(pool.pick(), first)
-        self.assertIs(pool.pool.next_after(first, "connect-refused", "", (first,)), second)
+        self.assertIs(pool.pool.next_after(first, "", (first,)), second)
         self.assertEqual(asked, [Unavailable.FULL])
         self.assertIs(
-            pool.pool.next_after(second, "connect-refused", "", (first, second)),
+            pool.pool.next_after(second, "", (first, second)),
             Unavailable.NO_SERVER,
         )
         self.assertEqual(asked[1:], [second])

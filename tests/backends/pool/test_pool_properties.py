@@ -96,7 +96,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(target=attempts, member=consumes(attempts))
     def retry(self, member: Member) -> object:
         self.held.remove(member)
-        found = self.pool.next_after(member, "connect-refused", "", (member,))
+        found = self.pool.next_after(member, "", (member,))
         if isinstance(found, Unavailable):
             return multiple()
         assert found is not member

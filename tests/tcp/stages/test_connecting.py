@@ -15,6 +15,7 @@ from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, close, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.connector import _cause
+from txmux.backends.pool.server_health import MemberState
 from txmux.net.sockets import plainsocket
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Server, ServerTLS
@@ -162,13 +163,17 @@ class ServersTest(MuxTestCase):
         for self.relay in ("auto", "portable"):
             self.records.clear()
             with capturedLogs() as logged:
-                port = self.mux([route("any", backend_at(self.backend_port()))])
+                servers = backend_at(self.backend_port(), self.backend_port(), retries=0)
+                port = self.mux([route("any", servers)])
                 [upstream] = self.factory.upstreams.all()
-                [member] = upstream.pool.members
-                member.options = ((socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"none"),)
-                client = await self.connect(port, b"x")
-                await client.is_lost()
-            await self.assert_logged(reason="error")
+                for member in upstream.pool.members:
+                    member.options = ((socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"none"),)
+                for number in range(5):
+                    client = await self.connect(port, b"x")
+                    await client.is_lost()
+                    await self.assert_logged(number + 1, reason="error")
+            # It would be the same for each client.
+            self.assertIn(MemberState.EJECTED, [one.state for one in upstream.pool.members])
             said = "".join(map(eventAsText, logged))
             self.assertIn("does not take the socket option TCP_CONGESTION = b'none': No such", said)
             self.assertEqual(self.backend.peers, [])

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory, RequestRefusedError
-from txmux.backends.connect.dial import LOCAL_ERRORS, Dial, reason_of
+from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, Dial, reason_of
 from txmux.backends.names.destinations import Asked, Denial, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
@@ -297,8 +297,10 @@ class BackendConnector:
         self._end_attempt()
         cause = self.tried[member] = _cause(failure)
         member.counts.failed(cause)
+        lasts = getattr(failure.value, "osError", None) in LASTING_ERRORS
+        is_own, in_turn = cause == "error" and not lasts, self._is_in_turn
         found = self._upstream.pool.next_after(
-            member, cause, self.affinity, self.tried, in_turn=self._is_in_turn
+            member, self.affinity, self.tried, is_own=is_own, in_turn=in_turn
         )
         why = reason_of(failure)
         if failure.check(error.TimeoutError):

@@ -43,11 +43,14 @@ NO_PORT = (
 Dial = Callable[..., Callable[[], None]]
 """Starts to connect: takes a server, a client factory and seconds; returns what cancels the attempt. See `dial`."""
 
-LOCAL_ERRORS = SHORTAGE | {
-    errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EAFNOSUPPORT, errno.EINVAL, errno.ENODEV,
-    errno.ENOPROTOOPT, errno.EPERM, errno.EPROTONOSUPPORT,
+LASTING_ERRORS = {
+    errno.EAFNOSUPPORT, errno.EINVAL, errno.ENODEV, errno.ENOPROTOOPT, errno.EPERM,
+    errno.EPROTONOSUPPORT,
 }  # fmt: skip
-"""Numbers of errors of this machine, which say nothing about the server: nothing was sent to it."""
+"""Numbers of errors of this machine that every connection to the server meets: it is as good as down."""
+
+LOCAL_ERRORS = SHORTAGE | {errno.EADDRNOTAVAIL, errno.EADDRINUSE} | LASTING_ERRORS
+"""Numbers of errors of this machine: nothing was sent to the server."""
 
 
 def dial(  # noqa: PLR0913 - all that a connection depends on, by name

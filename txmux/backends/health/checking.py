@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTranspor
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
-from txmux.backends.connect.dial import LOCAL_ERRORS, Dial
+from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, Dial
 from txmux.backends.health.probes import Probe, UnhealthyError, probe, shown
 from txmux.errors import cause_of
 from txmux.net.addresses import ip_address_of
@@ -199,7 +199,9 @@ def _result_of(failure: Failure) -> CheckResult:
     problem: Any = failure.value
     number = getattr(problem, "osError", None) or getattr(problem, "errno", None)
     if isinstance(number, int):
-        return CheckResult(None if number in LOCAL_ERRORS else False, cause_of(problem))
+        return CheckResult(
+            None if number in LOCAL_ERRORS - LASTING_ERRORS else False, cause_of(problem)
+        )
     if failure.check(error.ConnectionLost):
         return CheckResult(ok=False, why="connection reset")
     # Of servers whose endpoint strings have TLS of their own; by name, since OpenSSL takes a while to import.

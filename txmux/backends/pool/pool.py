@@ -17,7 +17,6 @@ from txmux.rules.model import Backend, Refusal, Server
 from txmux.rules.model.networks import is_address
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.formatting import counted
-from txmux.telemetry.reasons import ConnectFailure
 
 _STEPS = 100  # in which the share of a server grows
 _START = 10.0  # seconds in which the first addresses of a name count as those of the start
@@ -210,15 +209,18 @@ class BackendPool:
     def next_after(
         self,
         member: Member,
-        cause: ConnectFailure,
         affinity: str = "",
         tried: Collection[Member] = (),
         *,
+        is_own: bool = False,
         in_turn: bool = False,
     ) -> Member | Unavailable:
-        """Record a failed connection, and choose the next member, before waiting clients do, unless enough have been tried."""
+        """Record a failed connection, and choose the next member, before waiting clients do, unless enough have been tried.
+
+        One that failed by this machine's `is_own` fault says nothing about the server.
+        """
         again = len(tried) <= self.backend.retries
-        if cause == "error":  # a failure of this machine says nothing about the server
+        if is_own:
             self.abandoned(member)
         elif again and not in_turn:
             self._uncount(member)
