@@ -22,7 +22,7 @@ from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.errors import MuxError
 from txmux.net.sockets.poller import after_turn
 from txmux.net.tls.terminations import PreparedTerminations, Terminations
-from txmux.rules.model import Backend, Listener, Rules
+from txmux.rules.model import Backend, Listener, Rules, Settings
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
 from txmux.serving.listen_addresses import listen_addresses, socket_address
@@ -230,8 +230,7 @@ class Serving:
             self.abandon(prepared)
             raise MuxError("\n".join(problems))
         try:
-            log_later = after_turn(self._reactor)
-            prepared.access_log = open_log(rules.settings, log_later, clock=self._reactor)
+            prepared.access_log = self._prepare_log(rules.settings)
             self._prepare_listeners(prepared, admission, rules_changed=rules_changed)
         except OSError as problem:
             self.abandon(prepared)
@@ -240,6 +239,15 @@ class Serving:
             self.abandon(prepared)
             raise
         return prepared
+
+    def _prepare_log(self, settings: Settings) -> AccessLog | None:
+        before = self._rules.settings
+        if (settings.access_log, settings.access_log_format) == (
+            before.access_log,
+            before.access_log_format,
+        ):
+            return self._access_log  # which counts the lines that it has lost so far
+        return open_log(settings, after_turn(self._reactor), clock=self._reactor)
 
     def _prepare_listeners(
         self,
@@ -303,7 +311,9 @@ class Serving:
             log_dry_runs(factory)
         self._denied.check_all()
         access_log, self._access_log = self._access_log, prepared.access_log
-        if access_log is not None and access_log is not prepared.access_log:
+        if access_log is prepared.access_log:
+            self.reopen_log()
+        elif access_log is not None:
             access_log.close()
 
     def _change_ports(self, prepared: PreparedServing, by_key: Mapping[str, MuxFactory]) -> None:
@@ -323,7 +333,7 @@ class Serving:
 
     def abandon(self, prepared: PreparedServing) -> None:
         """Leave everything as it was."""
-        if prepared.access_log is not None:
+        if prepared.access_log is not None and prepared.access_log is not self._access_log:
             prepared.access_log.close()
         prepared.upstreams.abandon()
         prepared.terminations.abandon()
