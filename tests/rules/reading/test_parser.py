@@ -1,11 +1,12 @@
 """Tests of what rules files mean."""
 
 import json
+import re
 from ipaddress import ip_network
 from pathlib import Path
 
 import attrs
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -159,6 +160,7 @@ class AnyTextTests(SynchronousTestCase):
         self.folder = make_folder(self)
 
     @given(st.one_of(st.text(), st.lists(st.one_of(SNIPPETS, st.text(max_size=3))).map("".join)))
+    @example("0\n0\n0\n0")
     def test_rules_or_all_problems(self, text: str) -> None:
         path = f"{self.folder}/rules.ini"
         try:
@@ -166,7 +168,10 @@ class AnyTextTests(SynchronousTestCase):
         except RulesError as error:
             lines = [problem.line for problem in error.problems]
             self.assertEqual(lines, sorted(lines))
-            self.assertEqual(len(str(error).splitlines()), len(lines))
+            folded = re.findall(
+                r"\(the same in (\d+) more lines: [\d, ]+(?: …)?\)$", str(error), re.MULTILINE
+            )
+            self.assertEqual(len(str(error).splitlines()) + sum(map(int, folded)), len(lines))
         else:
             self.assertTrue(rules.listeners)
 
