@@ -53,6 +53,13 @@ route match = not
 route match = ssh : backend = localhost.example
 route match = ssh : backend = {sni}:443
 route match = ssh : backend = =
+route match = ssh : backend = return 444
+route match = ssh : backend = tcp://*:443
+route match = ssh : tls_sni = x
+route match = ssh : tls_insecure = yes
+route match = tls sni www.example.com
+route match = http method=GET|POST
+listen endpoint = tcp://*:443
 route match = ssh : from = as:x : geo_databases = x
 route match = ssh : from = geo:x : geo_databases = x
 route match = ssh : from = geo:country=x : geo_databases = x

@@ -208,6 +208,9 @@ def _unanchored(text: str) -> str:
 
 def _meant(pattern: str, known: Collection[str]) -> str:
     folded = {name.casefold(): name for name in known}
+    several = [folded.get(part, "") for part in pattern.casefold().split("|")]
+    if len(several) > 1 and all(several):
+        return f"did you mean {','.join(several)!r}?"
     # What others write in front of it: `HTTP/1.1`, `TLSv1.3`.
     near = sorted(filter(pattern.casefold().endswith, folded), key=len, reverse=True)
     near = near or get_close_matches(pattern.casefold(), folded, n=1)

@@ -142,6 +142,8 @@ def _refuse_other_servers(text: str, words: Sequence[str]) -> None:
         raise InvalidValueError(
             f"{text!r} is not a server; for the name that a client asks for write {{sni}}:443 with 'allow_names' in a [backend]"
         )
+    if words[0] == "return":
+        raise InvalidValueError(f"{text!r} is not a server; to turn clients away, write close")
     if len(words) == 2 and words[1].isdecimal() and ":" not in words[0]:
         raise InvalidValueError(f"{text!r} has no colon; write '{':'.join(words)}'")
 
@@ -340,7 +342,7 @@ def _refuse_slips(text: str, any_address: str) -> None:
     meant, hint = "", ""
     url = without_scheme(text)
     if url is not None and _kind_of(text) != "unix":
-        meant = url[0]
+        meant = re.sub(r"^\*(?=:)", any_address, url[0])
         hint = _ENDS_IN_TLS if url[1] and any_address else ""
     elif text.isdecimal():
         meant = f"{any_address}:{text}"

@@ -82,7 +82,7 @@ _REDIRECTS = "add_header header headers http_redirect redirect redirect_scheme r
 _IDLE = "write 'idle_timeout' in a [backend NAME]"
 _CHECK_WORDS = """
     active_health_check check_interval check_timeout check_uri fall health_check health_path health_uri healthcheck httpchk inter
-    interval rise
+    interval rise tcp_check
 """
 
 
@@ -110,6 +110,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "mode": _TRANSPORT,
         **_each("nbproc nbthread processes threads worker_processes", "write workers"),
         "pidfile": "remove it; the option is --pidfile",
+        **_each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
         "timeout": "write 'detect_timeout' in [listen NAME] for recognising clients",
         **_each("client_timeout timeout_client timeout_server", _IDLE),
         "transparent": "write 'source = client' in a [backend NAME]",
@@ -142,7 +143,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
         **_each(_REDIRECTS, _NO_HTTP),
         **_each("disabled enable enabled", _SWITCHED),
-        "sni": "write 'match = tls sni=www.example.com' in a [route NAME]",
+        **_each("sni tls_sni", "write 'match = tls sni=www.example.com' in a [route NAME]"),
         "transparent": "write 'source = client' in a [backend NAME]",
     },
     "route": {
@@ -166,7 +167,8 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "regex": "write it as a matcher: 'match = regex pattern=^HELLO'",
         **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
         **_each("send_proxy_v2", "write 'proxy_protocol = v2' in a [backend NAME]"),
-        **_each("sni sni_hostnames", "write it as an option of the matcher: 'match = tls sni=www.example.com'"),
+        **_each("sni sni_hostnames tls_sni", "write it as an option of the matcher: 'match = tls sni=www.example.com'"),
+        "tls_insecure": "remove it; the certificate of a server is always verified",
         "timeout": "write 'detect_timeout' in [listen NAME], or 'idle_timeout' in [backend NAME]",
         **_each("client_auth clientauth ssl_verify_client verify verify_client", "write 'tls_client_ca = FILE' beside 'terminate_tls = CERTIFICATE.pem, KEY.pem'; 'tls_client = optional' is for clients that may have none"),
         "tls": "write 'match = tls', and 'terminate_tls = CERTIFICATE.pem, KEY.pem' if it ends here",
@@ -198,14 +200,14 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "proxy_responses": "write answers",
         **_each("proxy_timeout read_timeout send_timeout server_timeout timeout_server timeout_tunnel udp_timeout", "write idle_timeout"),
         **_each("proxy_ssl ssl", "write 'tls = yes'"),
-        **_each("proxy_ssl_name server_name sni", "write 'tls_name = NAME' beside 'tls = yes'"),
+        **_each("proxy_ssl_name server_name sni tls_sni", "write 'tls_name = NAME' beside 'tls = yes'"),
         "send_proxy": "write 'proxy_protocol = v1', or v2",
         **_each("send_proxy_v2", "write 'proxy_protocol = v2'"),
         **_each(_REDIRECTS, _NO_HTTP),
         **_each("disabled enable enabled", _SWITCHED),
         "servers": "write 'server', with one a line",
         "timeout": "connect_timeout, idle_timeout and max_duration say what it means",
-        **_each("insecure insecure_skip_verify tls_skip_verify tls_verify verify verify_hostname", _VERIFIED),
+        **_each("insecure insecure_skip_verify tls_insecure tls_skip_verify tls_verify verify verify_hostname", _VERIFIED),
     },
 }
 # fmt: on

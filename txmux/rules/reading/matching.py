@@ -23,7 +23,7 @@ MEANT = {
         "tls sni=www.example.com": "sni req.ssl_sni ssl_fc_sni ssl_preread_server_name",
         "tls alpn=h2": "h2 grpcs ssl_preread_alpn_protocols",
         "tls alpn=dot": "dot",
-        "quic alpn=h3": "http3 h3",
+        "quic alpn=h3": "http3 http/3 h3",
         "quic alpn=doq": "doq",
         "dtls alpn=coap": "coaps",
         "http2": "h2c",
@@ -291,8 +291,8 @@ def _without_equals(
     if colon and value and option in known:
         return f"did you mean '{option}={value}'?"
     begun = re.split(r"\W", word)[0]
-    if begun in known and word != begun:
-        return f"write {begun}=VALUE"
+    if begun in known or before in known:
+        return f"write {begun}=VALUE" if begun in known else f"write '{before}={word}'"
     option, _, value = before.partition("=")
     if option in options:
         several = f"several values have commas between them: '{before},{word}'"
