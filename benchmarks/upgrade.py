@@ -4,7 +4,8 @@
 
 Most connections say nothing. On a few, the server sends the time every two milliseconds, and how late it comes to the client is noted:
 in peace, and while the service is upgraded. All are asked for an answer at the end. Exits with 0 if all have one, none was
-quiet for longer than is allowed, and each worker has as many as the others, within a tenth.
+quiet for longer than is allowed, and each worker has as many as the others, within a tenth. Connections move in batches, so a
+few cannot be as even.
 """
 
 from __future__ import annotations
@@ -280,6 +281,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--workers", type=int, default=1)
     options.add_argument("--most", type=float, default=100.0, help="milliseconds of quiet allowed")
+    options.add_argument("--uneven", type=float, default=10, help="per cent allowed")
     chosen = options.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -304,7 +306,7 @@ def main() -> None:
     even = chosen.connections / chosen.workers
     is_well = 1000 * worst <= chosen.most and all(
         result.moved == chosen.connections
-        and max(abs(count - even) for count in result.spread) <= even / 10
+        and max(abs(count - even) for count in result.spread) <= even * chosen.uneven / 100
         for result in found
     )
     print(f"\nverdict: {'all is well' if is_well else 'connections noticed'}")

@@ -271,6 +271,7 @@ class RunTests(SynchronousTestCase):
         done = self.bench(
             *("--most", "20000"),
             *("--connections", "60", "--streams", "3", "--rounds", "2", "--workers", "2"),
+            *("--uneven", "60"),  # batches are as large as the difference that the default allows
             module="benchmarks.upgrade",
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
