@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -44,6 +44,8 @@ class ListsTests(SynchronousTestCase):
         st.integers(1, 20),
         st.sampled_from([None, 1]),
     )
+    @example([0.0, 1e300], 3, None)
+    @example([1e300, -1e-9], 4, None)
     def test_as_a_whole(self, value: Any, size: int, indent: int | None) -> None:
         """The items are those of the text, however it is cut."""
         named = value if isinstance(value, dict) else {"": value}

@@ -124,8 +124,8 @@ class JsonLists:
                 if self._is_whole:
                     raise
             else:
-                # Another part may have more digits of a number.
-                if self._is_whole or end < len(self._text):
+                # Another part may have more digits of a number, whose '0.' alone is read as 0.
+                if self._is_whole or self._text[end : end + 1] not in ("", *".eE"):
                     self._at = end
                     return value
             yield
