@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from unittest.mock import patch
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.cli.support import CommandTestCase
@@ -178,6 +178,7 @@ class MisuseTests(CommandTestCase):
             self.assertTrue(err.endswith(f"{said}\n"), err)
 
     @given(st.text(st.characters(exclude_characters="\0")))
+    @example("[")
     def test_value_stays_one_value_or_is_refused(self, text: str) -> None:
         code, out, err = self.run_main("run", "--print", *_LISTEN, f"--default={text}")
         if code:

@@ -163,7 +163,7 @@ class RulesReading:
             raise InvalidValueError(
                 "takes one server; for several write a [backend] with one server a line, and its name here"
             )
-        first, *rest = re.sub(r"[\[\]]|:(?= )", "", text).split()
+        first, *rest = re.sub(r"[\[\]]|:(?= )", "", text).split() or [""]
         if rest and first == "route":
             raise self._unknown_outcome(rest[0])
         if rest and (first in REFUSALS or first in {"backend", "handover"}):
