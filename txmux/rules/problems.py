@@ -105,8 +105,8 @@ def _all_nearest(word: str, known: Iterable[str]) -> list[str]:
     distances = {
         name: distance
         for name, distance in distances.items()
-        if distance < len(name)
-        and (name in word or 2 * distance <= len(max(word, name, key=len).lstrip("-")))
+        if name in word
+        or (distance < len(name) and 2 * distance <= len(max(word, name, key=len).lstrip("-")))
     }
     least = min(distances.values(), default=0)
     near = [name for name, distance in distances.items() if distance == least]
