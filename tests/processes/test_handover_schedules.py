@@ -51,6 +51,10 @@ class _End:
     def loseConnection(self) -> None:
         self.is_closing = True
 
+    def abortConnection(self) -> None:
+        self.drop()
+        self.is_closing = True
+
     def read_rest(self) -> None: ...  # nothing has come that the channel was not given
 
     def drop(self) -> None:

@@ -90,10 +90,11 @@ class ListeningTests(ReadingTestCase):
     def test_twisted_takes_what_is_accepted(self, parts: list[str], kind: str) -> None:
         text = ":".join([kind, *parts]).replace("=:", "=")
         try:
-            listening(text)
+            read = listening(text)
         except InvalidValueError:
             return
-        serverFromString(MemoryReactorClock(), text)
+        if short_form(read) is None:  # which txmux opens itself
+            serverFromString(MemoryReactorClock(), read)
 
     @given(st.text(), st.sampled_from([listening, server]))
     def test_any_text(self, text: str, read: Callable[[str], object]) -> None:
