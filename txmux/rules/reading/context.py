@@ -164,8 +164,8 @@ class RulesReading:
                 "takes one server; for several write a [backend] with one server a line, and its name here"
             )
         first, *rest = re.sub(r"[\[\]]|:(?= )", "", text).split() or [""]
-        if rest and first == "route":
-            raise self._unknown_outcome(rest[0])
+        if rest and (first == "route" or first.casefold() in REFUSAL_WORDS):
+            raise self._unknown_outcome(rest[0] if first == "route" else first)
         if rest and (first in REFUSALS or first in {"backend", "handover"}):
             right = rest[0] if first == "backend" else first
             right = f"handover:{rest[0]}" if first == "handover" else right

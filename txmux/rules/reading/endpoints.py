@@ -142,8 +142,6 @@ def _refuse_other_servers(text: str, words: Sequence[str]) -> None:
         raise InvalidValueError(
             f"{text!r} is not a server; for the name that a client asks for write {{sni}}:443 with 'allow_names' in a [backend]"
         )
-    if words[0] == "return":
-        raise InvalidValueError(f"{text!r} is not a server; to turn clients away, write close")
     if len(words) == 2 and words[1].isdecimal() and ":" not in words[0]:
         raise InvalidValueError(f"{text!r} has no colon; write '{':'.join(words)}'")
 

@@ -289,7 +289,7 @@ _AFTER_ENDPOINTS = {
 }
 
 REFUSAL_WORDS = frozenset(
-    {"deny", "drop", "refuse", "block", "none", "null", "timeout", "blackhole"}
+    {"deny", "drop", "refuse", "block", "none", "null", "return", "timeout", "blackhole"}
 )
 """Words of other programs for refusing clients."""
 
