@@ -161,6 +161,12 @@ class GetTests(TestCase):
         asking.cancel()
         with self.assertRaises(CancelledError):
             await asking
+        looking_up = Deferred.fromCoroutine(
+            request(self.time, "GET", "http://127.0.0.1:9/", {}, seconds=5.0, most=100)
+        )
+        looking_up.cancel()
+        with self.assertRaises(CancelledError):
+            await looking_up
         asking = self.ask(listen(self, self.server))
         peer = await self.server.peer(0)
         await peer.has(20)

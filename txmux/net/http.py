@@ -14,7 +14,7 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     wrapClientTLS,
 )
-from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import (
     IConsumer,
     IDelayedCall,
@@ -136,8 +136,6 @@ async def _answer(
         body = _Body(most, take)
         response.deliverBody(body)
         data = await body.whole
-    except ConnectingCancelledError:
-        raise CancelledError from None
     except (ResponseFailed, RequestTransmissionFailed) as error:
         # A cancelled request fails like a connection that has ended.
         if any(reason.check(CancelledError) for reason in error.reasons):
@@ -252,7 +250,19 @@ class _UrlEndpoint:
         factory.noisy = False
         factory.protocol = self._make_connection
         connecting: Deferred[Any] = self._endpoint.connect(factory)
-        return connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol)
+
+        def cancel(waiting: Deferred[Any]) -> None:
+            # First: Twisted says of a name whose look-up is cancelled that there is none.
+            waiting.errback(CancelledError())
+            connecting.cancel()
+
+        def end(result: Any) -> None:
+            if not waiting.called:
+                waiting.callback(result)
+
+        waiting: Deferred[Any] = Deferred(cancel)
+        connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol).addBoth(end)
+        return waiting
 
     def _make_connection(self, factory: Factory, wrapped: Protocol) -> _WatchedConnection:
         connection = _WatchedConnection(factory, wrapped, self.count_received)
