@@ -42,7 +42,8 @@ default = 127.0.0.1:{port}
 
 
 _EARLY = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from txmux.cli import main
 from txmux.service import MuxService
 start = MuxService.startService
