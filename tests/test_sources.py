@@ -252,7 +252,7 @@ _CLIENTS = {
     "net/sockets/reactorsockets.py": {"connectTCP", "connectUNIX"},
     "serving/endpoints.py": {"clientFromString"},  # to read it
     "serving/listen_addresses.py": {"getaddrinfo"},
-    "tcp/lean.py": {"connect_ex"},
+    "tcp/socket_connection.py": {"connect_ex"},
 }
 """What connects to others, by module. A new source is asked by `net/http.py` or the like, which has deadlines and bounds, and is a `Kind`."""
 

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.admission import Admission, Refused, Tally
 from txmux.access.per_source import Permit
+from txmux.net.addresses import ip_address_of
 from txmux.rules.model import Clients, Listener, NetworkSet, Rate
 from txmux.wire.proxyprotocol.header import Address
 
@@ -27,7 +28,7 @@ class AdmissionTest(SynchronousTestCase):
 
     def enter(self, admission: Admission, peer: IAddress, client: str = "") -> Permit | None:
         told = Address(ip_address(client), 1) if client else None
-        return admission.enter(told, peer)
+        return admission.enter(told or ip_address_of(peer))
 
     def assert_refused(
         self, reason: str, admission: Admission, peer: IAddress, client: str = ""

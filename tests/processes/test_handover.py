@@ -75,7 +75,8 @@ class HandoverTest(HandoverCase):
         client.send(b"x" * 2**23)
         port = f":{client.transport.getHost().port}"
         found = (one for one in self.old.connections if one.record.client.endswith(port))
-        first = next(found).expand()
+        first = next(found)
+        first.attach_stage()
         while not self.held(first):
             await self.turn()
         sizes: list[int] = []
@@ -192,7 +193,9 @@ class HandoverTest(HandoverCase):
 
     async def test_connection_that_ends_while_suspended_is_not_moved(self) -> None:
         peers = await self.relayed(2)
-        one, other = (connection.expand() for connection in [*self.old.connections])
+        one, other = self.old.connections
+        one.attach_stage()
+        other.attach_stage()
         channel = self.adopting()
         self.before_adopting(lambda _: one.stage.abort("killed"))
         self.assertEqual(await self.hand(channel), 1)
@@ -304,7 +307,7 @@ class HandoverTest(HandoverCase):
         for where, what in ((IORuntime, "transport"), (Relay, "_set_timers")):
             peers = await self.relayed(3)
             for one in [*self.old.connections]:
-                one.expand()
+                one.attach_stage()
             before, kind = len(self.records), cast("Any", where)
             as_it_is, calls = getattr(kind, what), iter([True])
 

@@ -11,7 +11,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,7 +24,7 @@ from txmux.rules.reading.parser import parse
 from txmux.telemetry.reasons import LimitName
 from txmux.wire.proxyprotocol.header import Address
 
-CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
+CLIENT = Address(ip_address("192.0.2.1"), 40000)
 
 RULES = """
 [txmux]
@@ -130,7 +129,7 @@ class SharedLimitsTest(SynchronousTestCase):
         return [make(listener) for make in self.made]
 
     def assert_refused(self, admission: Admission) -> None:
-        refused = self.assertRaises(Refused, admission.enter, None, CLIENT)
+        refused = self.assertRaises(Refused, admission.enter, CLIENT)
         self.assertEqual(refused.reason, "limit")
 
     def test_what_is_needed(self) -> None:
@@ -139,56 +138,56 @@ class SharedLimitsTest(SynchronousTestCase):
 
     def test_source_counts_in_both_workers(self) -> None:
         one, other = self.admissions("counted")
-        permit = one.enter(None, CLIENT)
-        other.enter(None, CLIENT)
+        permit = one.enter(CLIENT)
+        other.enter(CLIENT)
         self.assert_refused(one)
         self.assert_refused(other)
         one.leave(permit)
-        other.enter(None, CLIENT)
+        other.enter(CLIENT)
         self.assert_refused(one)
 
     def test_rate_counts_in_both_workers(self) -> None:
         one, other = self.admissions("timed")
         for worker in (one, other, one):
-            worker.leave(worker.enter(None, CLIENT))
+            worker.leave(worker.enter(CLIENT))
         self.assert_refused(other)
         self.clock.advance(1)
-        other.leave(other.enter(None, CLIENT))
+        other.leave(other.enter(CLIENT))
         self.assert_refused(one)
 
     def test_limits_of_listener_and_service_count_in_both_workers(self) -> None:
         one, other = self.admissions("timed")
-        one.enter(None, CLIENT)
-        other.enter(None, CLIENT)
+        one.enter(CLIENT)
+        other.enter(CLIENT)
         self.assert_refused(one)
         plain, beside = self.admissions("plain")
-        plain.enter(None, CLIENT)
+        plain.enter(CLIENT)
         self.assert_refused(beside)
 
     def test_other_rules(self) -> None:
         """Connections go on counting under other rules, for listeners that have the name, and those that are new begin."""
         (one, _), (plain, _) = self.admissions("counted"), self.admissions("plain")
-        one.enter(None, CLIENT)
-        plain.enter(None, CLIENT)
+        one.enter(CLIENT)
+        plain.enter(CLIENT)
         more = "[listen new]\nendpoint = 127.0.0.1:0\nconnection_rate_per_source = 1/s burst=1\n"
         self.use(RULES.replace("[listen plain]", "[listen plain]\nmax_connections = 1") + more)
         _, other = self.admissions("counted")
-        other.enter(None, CLIENT)
+        other.enter(CLIENT)
         self.assert_refused(other)
         same, _ = self.admissions("plain")
         self.assert_refused(same)
         plain.leave(None)
-        same.enter(None, CLIENT)
+        same.enter(CLIENT)
         new, beside = self.admissions("new")
-        new.enter(None, CLIENT)
+        new.enter(CLIENT)
         self.assert_refused(beside)
 
     def test_counts_of_a_worker_that_has_ended_are_dropped(self) -> None:
         gone, left = self.admissions("counted")
-        gone.enter(None, CLIENT)
-        left.enter(None, CLIENT)
+        gone.enter(CLIENT)
+        left.enter(CLIENT)
         self.limits.clear(0)
-        left.enter(None, CLIENT)
+        left.enter(CLIENT)
         self.assert_refused(left)
 
     def test_grown_by_a_worker(self) -> None:
@@ -196,7 +195,7 @@ class SharedLimitsTest(SynchronousTestCase):
         os.ftruncate(self.limits.descriptor, 1 << 30)
         self.use(f"{RULES}[listen new]\nendpoint = 127.0.0.1:0\n", most=1)
         one, other = self.admissions("new")
-        one.enter(None, CLIENT)
+        one.enter(CLIENT)
         self.assert_refused(other)
 
     def test_no_room(self) -> None:
@@ -211,7 +210,7 @@ class SharedLimitsTest(SynchronousTestCase):
         self.assertNotIn("new", self.limits.layout.tables)
         self.use(text)
         one, other = self.admissions("new")
-        one.enter(None, CLIENT)
+        one.enter(CLIENT)
         self.assert_refused(other)
 
 
@@ -257,7 +256,7 @@ class RemovedListenersTest(SynchronousTestCase):
         with contextlib.suppress(Refused):
             while True:
                 host = f"198.51.100.{len(permits)}"
-                permits.append(admission.enter(None, IPv4Address("TCP", host, 1)))
+                permits.append(admission.enter(Address(ip_address(host), 1)))
         for permit in permits:
             admission.leave(permit)
         return len(permits)
@@ -274,7 +273,7 @@ class RemovedListenersTest(SynchronousTestCase):
     def test_new_names(self) -> None:
         """However often listeners get new names, nothing grows, and a connection that goes on counts for its own listener."""
         kept = self.admission("a")
-        permit = kept.enter(None, CLIENT)
+        permit = kept.enter(CLIENT)
         usages = []
         for number in range(120):
             self.use("b", f"c{number}")
@@ -296,7 +295,7 @@ class RemovedListenersTest(SynchronousTestCase):
         for number in range(60):
             self.use(f"c{number}")
             admissions.append(self.admission(f"c{number}"))
-            admissions[-1].enter(None, CLIENT)
+            admissions[-1].enter(CLIENT)
         _, descriptors, maps, _ = self.used()
         self.assertLess(descriptors - before[1], 16)
         self.assertLess(maps - before[2], 16)
@@ -314,14 +313,14 @@ class RemovedListenersTest(SynchronousTestCase):
             else:
                 name = choose.choice([*self.in_force])
                 admission = self.admission(name, choose.choice((1, 2)))
-                client = IPv4Address("TCP", f"198.51.{number // 250}.{number % 250}", 1)
+                client = Address(ip_address(f"198.51.{number // 250}.{number % 250}"), 1)
                 if sum(one == name for one, _, _ in held) < 2:
-                    held.append((name, admission, admission.enter(None, client)))
+                    held.append((name, admission, admission.enter(client)))
                 else:
-                    self.assertRaises(Refused, admission.enter, None, client)
+                    self.assertRaises(Refused, admission.enter, client)
 
     def test_row_of_a_connection_on_its_way_is_kept(self) -> None:
-        self.admission("a").enter(None, CLIENT)
+        self.admission("a").enter(CLIENT)
         self.admission("a").move_away(None)
         self.use("b")
         self.use("b", "c")
@@ -343,7 +342,7 @@ class RemovedListenersTest(SynchronousTestCase):
         self.pending = {"a"}
         self.use("b")
         self.use("b", "c")
-        pending.enter(None, CLIENT)
+        pending.enter(CLIENT)
         self.assertEqual(self.admitted(self.admission("c")), 2)
 
     def test_refused_rules(self) -> None:
@@ -352,7 +351,7 @@ class RemovedListenersTest(SynchronousTestCase):
         for number in range(3):
             self.extend(f"refused{number}")
         self.extend("a", "b", "c")
-        one.enter(None, CLIENT)
+        one.enter(CLIENT)
         self.assertEqual(self.admitted(self.admission("a", 2)), 1)
         self.assertEqual(self.admitted(self.admission("c")), 2)
 
@@ -368,8 +367,8 @@ class RemovedListenersTest(SynchronousTestCase):
         """Let one source in as often as it may come at once."""
         one = self.admission(name)
         for _ in range(4):
-            one.leave(one.enter(None, CLIENT))
-        self.assertRaises(Refused, one.enter, None, CLIENT)
+            one.leave(one.enter(CLIENT))
+        self.assertRaises(Refused, one.enter, CLIENT)
 
 
 class SparseTest(SynchronousTestCase):
@@ -386,7 +385,7 @@ class SparseTest(SynchronousTestCase):
     def enter(self, count: int) -> set[int]:
         hosts = [f"198.51.{number // 250}.{number % 250}" for number in range(count)]
         for host in hosts:
-            self.timed.enter(None, IPv4Address("TCP", host, 40000))
+            self.timed.enter(Address(ip_address(host), 40000))
         return {source_of(ip_address(host)) for host in hosts}
 
     def used(self) -> int:
@@ -441,7 +440,7 @@ class ExpectedTest(SynchronousTestCase):
         self.clock.advance(1000)
         self.old, self.new = (self.service() for _ in range(2))
         for worker, host in ((1, "192.0.2.1"), (2, "192.0.2.1"), (2, "192.0.2.2")):
-            self.admission(self.old, worker).enter(None, IPv4Address("TCP", host, 40000))
+            self.admission(self.old, worker).enter(Address(ip_address(host), 40000))
         self.new.expect(self.old.as_json(), self.clock.seconds())
 
     def service(self) -> SharedLimits:
@@ -457,7 +456,7 @@ class ExpectedTest(SynchronousTestCase):
         """Tell for which limit a client is refused; one that is let in leaves again."""
         admission = self.admission(self.new, 1, most)
         try:
-            permit = admission.enter(None, IPv4Address("TCP", host, 40000))
+            permit = admission.enter(Address(ip_address(host), 40000))
         except Refused as refused:
             return refused.limit
         admission.leave(permit)

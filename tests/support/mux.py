@@ -15,7 +15,6 @@ from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, Refusal, Route, Server
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.io_runtime import IORuntime
-from txmux.tcp.lean import LeanConnection
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.record import ConnectionRecord
 
@@ -152,9 +151,10 @@ class MuxTestCase(TestCase):
             await self.turn()
 
     def only(self) -> Any:
-        """Return the only connection, as a fuller one if it is not."""
+        """Return the only connection, at a stage."""
         (connection,) = self.factory.connections
-        return connection.expand()
+        connection.attach_stage()
+        return connection
 
     async def logged(self, count: int = 1) -> ConnectionRecord:
         await self.until_logged(count)
@@ -223,7 +223,7 @@ class MuxTestCase(TestCase):
 
 def _unsent_of(connection: Any) -> int:
     """Count what the peers of a relayed connection have yet to take."""
-    if isinstance(connection, LeanConnection):
+    if connection.transport is None:
         return sum(map(queued_in, filter(None, (connection.client, connection.server))))
     relay = connection.stage.relay
     return int(relay._client.unsent() + relay._server.unsent())

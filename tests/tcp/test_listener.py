@@ -94,7 +94,8 @@ class EndingTest(MuxTestCase):
             (await self.connect(port)).send(b"SS")
         while sum(connection.record.bytes_in for connection in self.factory.connections) < 4:
             await self.turn()
-        broken = min(self.factory.connections, key=lambda c: c.record.id).expand()
+        broken = min(self.factory.connections, key=lambda c: c.record.id)
+        broken.attach_stage()
         stage: Any = broken.stage
         self.patch(stage, "abort", None)
         emptied = self.factory.emptied()

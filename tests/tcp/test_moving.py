@@ -31,7 +31,8 @@ class MovingTest(MuxTestCase):
     on_the_way = 0.0
 
     def suspend(self) -> tuple[MuxProtocol, MovedConnection, Sockets]:
-        connection = next(iter(self.old.connections)).expand()
+        connection = next(iter(self.old.connections))
+        connection.attach_stage()
         self.assertIsNone(connection.stays)
         return connection, *connection.suspend()
 

@@ -6,17 +6,48 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.tcp.connection import _STEPS, MuxProtocol
+from txmux.tcp import connection, socket_connection
+from txmux.tcp.connection import MuxProtocol
+from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import CHOICES, TRANSITIONS, Ended, TurnedAway
+from txmux.tcp.transitions import CHOICES, TRANSITIONS, Ended, Node, TurnedAway
 from txmux.telemetry.record import STATES
 
 _OUTCOMES = {outcome.__name__: outcome for row in TRANSITIONS.values() for outcome in row}
+_STEPS = MuxProtocol._steps
+_WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
+    "introduction": (SocketConnection._introduce, SocketConnection._read_header),
+    "peeking": (
+        SocketConnection._peek,
+        SocketConnection._peeking,
+        SocketConnection._read,
+        SocketConnection._detect,
+        SocketConnection._detected,
+    ),
+    "connecting": (
+        SocketConnection._connect,
+        SocketConnection._dial,
+        SocketConnection._send_first,
+        SocketConnection._failed,
+        SocketConnection._connecting,
+        SocketConnection._connected,
+    ),
+    "relaying": (SocketConnection._relay, SocketConnection._relaying),
+}
+"""The functions that stand in for the stage of a state."""
 
 
 def made_by(code: Callable[..., object]) -> set[object]:
-    names = re.findall(r"\b([A-Z]\w+)\(", inspect.getsource(code))
-    return {_OUTCOMES[name] for name in names if name in _OUTCOMES}
+    source = inspect.getsource(code)
+    names = re.findall(r"\b([A-Z]\w+)\(", source)
+    constants = {
+        type(getattr(module, name, None))
+        for name in re.findall(r"\b_[A-Z_]+\b", source)
+        for module in (connection, socket_connection)
+    }
+    return {_OUTCOMES[name] for name in names if name in _OUTCOMES} | {
+        outcome for outcome in constants if outcome in _OUTCOMES.values()
+    }
 
 
 class TransitionsTest(SynchronousTestCase):
@@ -27,7 +58,7 @@ class TransitionsTest(SynchronousTestCase):
         self.assertEqual(set(_STEPS), reached)
 
     def test_every_outcome_of_a_stage_or_choice_is_in_the_table(self) -> None:
-        begun = made_by(MuxProtocol.connectionMade) | made_by(MuxProtocol.adopt)
+        begun = made_by(MuxProtocol._begin) | made_by(MuxProtocol.adopt)
         self.assertEqual(set(TRANSITIONS["accepted"]), begun)
         for node, step in _STEPS.items():
             made = made_by(step)
@@ -38,3 +69,20 @@ class TransitionsTest(SynchronousTestCase):
                 made |= {TurnedAway} if step.abort is Stage.abort else set()
                 made |= {TurnedAway} if "super().abort" in inspect.getsource(step) else set()
             self.assertEqual((node, set(TRANSITIONS[node])), (node, made))
+
+    def test_without_a_stage_the_same_follows(self) -> None:
+        """What stands in for a stage has no outcome that the stage has not, and makes no other stage."""
+        for node, functions in _WITHOUT_STAGE.items():
+            made = set().union(*map(made_by, functions))
+            stages = {
+                name
+                for code in functions
+                for name in re.findall(r"\b([A-Z]\w+)\(self[,)]", inspect.getsource(code))
+            }
+            self.assertTrue(made <= set(TRANSITIONS[node]), (node, made))
+            self.assertEqual({_STEPS[node].__name__}, stages)
+            self.assertIs(SocketConnection._steps[node], functions[0])
+        self.assertEqual(
+            {node for node, step in _STEPS.items() if SocketConnection._steps[node] is not step},
+            {*_WITHOUT_STAGE, "over"},
+        )

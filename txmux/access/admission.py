@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable
 
 import attrs
-from twisted.internet.interfaces import IAddress
 
 from txmux.access.bans import Banned
 from txmux.access.per_source import Permit, PerSource, SourceLimits, source_of
-from txmux.net.addresses import ip_address_of
 from txmux.rules.model import Listener
 from txmux.telemetry.reasons import EndReason, LimitName
 from txmux.wire.proxyprotocol.header import Address
@@ -121,12 +119,11 @@ class Admission:
     def asks_who(self) -> bool:
         return self._asks_who or self.banned.any
 
-    def enter(self, client: Address | None, peer: IAddress | None) -> Permit | None:
+    def enter(self, client: Address | None) -> Permit | None:
         """Admit a client. An admitted one has to `leave`.
 
         Args:
-            client: Its real address, if a trusted proxy has sent it.
-            peer: The address that its connection comes from; ``None`` if that is known to be `client`, or does not matter.
+            client: Its real address; ``None`` if it has none, or if nothing `asks_who` it is.
 
         Returns:
             What counts it for its source, if that is counted; to `settle` when it has been recognised.
@@ -136,7 +133,6 @@ class Admission:
         """
         host = None
         if self._asks_who or self.banned.any:
-            client = client or (ip_address_of(peer) if peer else None)
             host = None if client is None else client.host
             if not self._clients.serves(host) or (host is not None and host in self.banned):
                 raise Refused("denied")

@@ -6,7 +6,7 @@ While a client has sent nothing, `Peeking` may have a server connected already (
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
 
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
@@ -65,6 +65,10 @@ from txmux.wire.proxyprotocol.header import Address
 if TYPE_CHECKING:
     from txmux.tcp.io_runtime import IORuntime
 
+Step: TypeAlias = "Stage | Outcome"
+"""What is next for a connection: a stage that it enters, or an outcome, after which `TRANSITIONS` says what follows."""
+
+_HEADER_EXPECTED, _IDENTIFIED = HeaderExpected(), Identified()
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
@@ -81,6 +85,7 @@ class MuxProtocol(End, Client):
     """A client's connection, from accept to its end; see also `Served` and `Client`."""
 
     stage: Stage = OVER
+    state: ConnectionState = "over"
     logged: Logged = True
     admitted = False
     permit: Permit | None = None
@@ -92,6 +97,8 @@ class MuxProtocol(End, Client):
     _may_connect = False  # a descriptor is reserved for a further socket
     _is_out_of_memory = False
     counted_in = counted_out = 0
+    _steps: ClassVar[Mapping[Node, Callable[..., Step | None]]]
+    """For each node of the table a choice, which returns its outcome, or a stage. Called with the connection and the values of the outcome before."""
 
     def __init__(
         self,
@@ -110,36 +117,42 @@ class MuxProtocol(End, Client):
 
     # What is known of the client, and of the connection.
 
-    @property
-    def state(self) -> ConnectionState:
-        return self.stage.state
-
     def relayed(self) -> RelayedBytes:
         return self.stage.relayed()
+
+    def _peer_address(self) -> IAddress:
+        return self.transport.getPeer()
+
+    def _local_address(self) -> IAddress:
+        return self.transport.getHost()
 
     @property
     @override
     def address(self) -> Address | None:
-        return self.source or ip_address_of(self.transport.getPeer())
+        return self.source or ip_address_of(self._peer_address())
 
     @property
     @override
     def local(self) -> Address | None:
-        return self.destination or ip_address_of(self.transport.getHost())
+        return self.destination or ip_address_of(self._local_address())
 
     @override
     def peer(self) -> IAddress:
         source = self.source
-        return self.transport.getPeer() if source is None else twisted_address(source)
+        return self._peer_address() if source is None else twisted_address(source)
 
     @override
     def host(self) -> IAddress:
         destination = self.destination
-        return self.transport.getHost() if destination is None else twisted_address(destination)
+        return self._local_address() if destination is None else twisted_address(destination)
 
     @override
     def elapsed_ms(self) -> float:
         return (self.runtime.clock.seconds() - self.accepted_at) * 1000
+
+    @override
+    def time_left(self, timeout: float) -> float:
+        return max(0.0, timeout - self.elapsed_ms() // 10 / 100)
 
     def truncated(self) -> None:
         """Record that its TLS, which is terminated here, has no proper end; `TLSTransport` calls this."""
@@ -148,58 +161,73 @@ class MuxProtocol(End, Client):
     # The machine.
 
     @override
-    def advance(self, outcome: Outcome | None, at: Node | None = None) -> None:
-        if outcome is None:
-            return
+    def advance(self, step: Step | None, at: Node | None = None) -> None:
         if at is None:
-            at = self.stage.state
+            at = self.state
             if at == "over":
-                return  # what ended it has told of it already, as a lost connection may a moment later
+                return  # already reported; a lost connection may report it again
         try:
-            while outcome is not None:
-                at = TRANSITIONS[at][type(outcome)]
-                step = _STEPS[at](self, *outcome)
-                if not isinstance(step, Stage):
-                    outcome = step  # of a choice
-                    continue
-                self.stage.leave()
-                if self.is_previewed and not step.only_previews:
-                    self.is_previewed = False
-                    cast("SocketTransport", self.transport).stop_preview()
-                if self._may_connect and not step.may_connect:
-                    self._needs_no_socket()
-                self.stage = self.receiver = step
-                outcome = step.begin()
+            while step is not None:
+                if isinstance(step, Stage):
+                    at, step = step.state, self._attach(step)
+                else:
+                    at = TRANSITIONS[at][type(step)]
+                    step = self._steps[at](self, *step)
         except Exception as problem:  # noqa: BLE001 - whatever it is, no connection may be left that nothing ends
-            if isinstance(problem, MemoryError):
-                MEMORY.lacks(ended=1)
-            else:
-                _log.failure("{id} could not continue", id=self.record.id)
-            self.transport.abortConnection()
-            self.over("error")
+            self._break_off(problem)
+
+    def _attach(self, stage: Stage) -> Outcome | None:
+        self.stage.leave()
+        if self.is_previewed and not stage.only_previews:
+            self.is_previewed = False
+            cast("SocketTransport", self.transport).stop_preview()
+        if self._may_connect and not stage.may_connect:
+            self._needs_no_socket()
+        self.stage = self.receiver = stage
+        self.state = stage.state
+        return stage.begin()
+
+    def attach_stage(self) -> None:
+        """Attach the stage object of its state, if there is none: some transports do without in the usual case."""
+
+    def _break_off(self, problem: Exception) -> None:
+        if isinstance(problem, MemoryError):
+            MEMORY.lacks(ended=1)
+        else:
+            _log.failure("{id} could not continue", id=self.record.id)
+        self._abort()
+        self.over("error")
+
+    def _abort(self) -> None:
+        self.transport.abortConnection()
 
     # The beginning.
 
     @override
     def connectionMade(self) -> None:
         transport, configuration = self.transport, self.configuration
-        configuration.counts.accepted()
         host: Any = transport.getHost()
         self.record.local = text_of(host)
         self.runtime.loop_detector.ports.add(getattr(host, "port", 0))
         if configuration.settings.mptcp:
             note_multipath(self.record, transport)
         if configuration.hands_over:
-            self._look()
-        senders = configuration.settings.accept_proxy_from
-        if senders is not None and is_sender(transport.getPeer(), senders):
-            # Before the header has come, no byte is the client's, and the client's address is not known.
-            self._open()
-            self.advance(HeaderExpected(), "accepted")
-        else:
-            self.advance(Identified(), "accepted")
+            self._preview()
+        self._begin()
 
-    def _look(self) -> None:
+    def _begin(self) -> None:
+        configuration = self.configuration
+        configuration.counts.accepted()
+        senders = configuration.settings.accept_proxy_from
+        if senders is not None and is_sender(self._peer_address(), senders):
+            # Before the header has come, no byte is the client's, and the client's address is not known.
+            self.record.facts["proxy_peer"] = text_of(self._peer_address())
+            self._open()
+            self.advance(_HEADER_EXPECTED, "accepted")
+        else:
+            self.advance(_IDENTIFIED, "accepted")
+
+    def _preview(self) -> None:
         """Leave the client's bytes in its socket, since it may be handed off."""
         transport, settings = self.transport, self.configuration.settings
         if isinstance(transport, SocketTransport):
@@ -226,8 +254,9 @@ class MuxProtocol(End, Client):
 
     def _admit(self, header_length: int, deadline: IDelayedCall | None) -> Outcome:
         configuration = self.configuration
+        admission = configuration.admission
         try:
-            self.permit = configuration.admission.enter(self.source, self.transport.getPeer())
+            self.permit = admission.enter(self.address if admission.asks_who else None)
         except Refused as refused:
             if refused.limit is not None:
                 configuration.counts.refused(refused.limit)
@@ -284,16 +313,6 @@ class MuxProtocol(End, Client):
         if how is Refusal.REJECT and self.received:
             return ToRejecting(reason)
         return ToClosing(how, reason)
-
-    def expand(self) -> MuxProtocol:
-        """Return the connection itself; see `LeanConnection.expand`."""
-        return self
-
-    def take_over(self, usual: Counted) -> None:
-        """Go on in place of a usual connection; `advance` is next."""
-        for name in _TAKEN_OVER:
-            setattr(self, name, getattr(usual, name))
-        self._may_connect = usual.record.connect_ms is None
 
     # Moving to another process.
 
@@ -367,8 +386,10 @@ class MuxProtocol(End, Client):
         upstream, member = here or (None, None)
         if moved.waited is None or upstream is None:
             self._owner.opened(self)
-            begun = MovedHere(upstream, member, server, None, moved, release_elsewhere)
-            self.advance(begun, "accepted")
+            self.advance(
+                MovedHere(upstream, member, server, None, relay, moved.timeouts, release_elsewhere),
+                "accepted",
+            )
             return
         self.waited, self.received = moved.waited, relay.server.held
         self.has_finished = relay.client.has_finished
@@ -384,11 +405,10 @@ class MuxProtocol(End, Client):
     def end(self, reason: AbortReason) -> None:
         """End it at once, in whatever state it is."""
         try:
+            self.attach_stage()
             self.stage.abort(reason)
-        except Exception:  # noqa: BLE001 - one that cannot be ended must not save the others
-            _log.failure("{id} could not be ended cleanly", id=self.record.id)
-            self.transport.abortConnection()
-            self.over("error")
+        except Exception as problem:  # noqa: BLE001 - one that cannot be ended must not save the others
+            self._break_off(problem)
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -403,30 +423,19 @@ class MuxProtocol(End, Client):
             return
         try:
             note_end(self, "error" if self._is_out_of_memory else reason)
-            self.runtime.loop_detector.forget(self.hop)
+            if self.hop:
+                self.runtime.loop_detector.forget(self.hop)
             self.stage.leave()
         finally:  # if there is no memory for that, it must not count for ever
             if self._may_connect:
                 self._needs_no_socket()
             self.stage = self.receiver = OVER
+            self.state = "over"
             self.received = b""
             self._owner.closed(self)
 
 
-_TAKEN_OVER = (
-    "accepted_at",
-    "admitted",
-    "counted",
-    "counted_in",
-    "counted_out",
-    "decided_after",
-    "last_received_at",
-    "logged",
-    "permit",
-    "received",
-    "refusal_reason",
-)
-_STEPS: Mapping[Node, Callable[..., Stage | Outcome | None]] = {
+MuxProtocol._steps = {
     "introduction": ReadingProxyHeader,
     "admission": MuxProtocol._admit,
     "peeking": Peeking,
@@ -443,4 +452,3 @@ _STEPS: Mapping[Node, Callable[..., Stage | Outcome | None]] = {
     "closing": Closing,
     "over": MuxProtocol.over,
 }
-"""A choice, whose outcome is next, or a stage, which begins. Each is called with the connection and the values of the outcome before."""

@@ -41,7 +41,7 @@ def connector_for(
     address = client.address if is_seen else None
     if upstream.depends_on_client:
         if upstream.backend.proxy_protocol != "off":
-            header = _header_for(client, upstream.backend)
+            header = header_for(client, upstream.backend)
         affinity = upstream.affinity(address, client.record.facts)
     connector = BackendConnector(
         upstream,
@@ -93,7 +93,7 @@ def _note_server(client: Client, backend: Backend, transport: ITransport) -> Non
         client.hop = noted
 
 
-def _header_for(client: Client, backend: Backend) -> bytes:
+def header_for(client: Client, backend: Backend) -> bytes:
     own = list(_own_fields(client, backend)) if backend.proxy_tlvs else []
     tlvs = passed_on_fields(own, client.tlvs) if own or client.tlvs else ()
     return proxy_header(backend, client.address, client.local, tlvs)

@@ -20,11 +20,11 @@ from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import NOWHERE, Listener, Route
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import MuxProtocol
+from txmux.tcp.fast_path import FastPath
 from txmux.tcp.io_runtime import IORuntime
-from txmux.tcp.lean import LeanConnection, serve
-from txmux.tcp.lean_path import LeanPath
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
-from txmux.tcp.served import Counted, Served, new_id
+from txmux.tcp.served import Served, new_id
+from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import OVER
 from txmux.tcp.sweep import Sweep
 from txmux.telemetry.access_log import AccessLog, should_log
@@ -104,8 +104,8 @@ class MuxFactory(ServerFactory):
             terminations or Terminations(runtime.reactor),
         )
         self.connections: set[Any] = set()
-        self._lean: LeanPath | None = None
-        self.sweep = Sweep(runtime.clock, self.connections, LeanConnection)
+        self._fast_path: FastPath | None = None
+        self.sweep = Sweep(runtime.clock, self.connections)
         self.flows: object = None
         self._access_log = access_log
         self._left: list[tuple[Configuration, int]] = []
@@ -121,17 +121,26 @@ class MuxFactory(ServerFactory):
         record = ConnectionRecord(time.time(), new_id(), name, text_of(addr))
         return MuxProtocol(self, configuration, self.runtime, record)
 
-    def serve(self, client: socket.socket, name: Any, host: IAddress | None) -> bool:
-        """Serve a client of plain TCP that has been accepted; see `txmux.tcp.lean.serve`."""
-        path = self._lean
-        if path is None or path.configuration is not self.configuration:
-            path = self._lean = LeanPath(self, self.configuration)
-        return path.is_open and serve(path, client, name, host)
+    def serve(self, client: socket.socket, name: Any, host: IAddress | None) -> None:
+        """Serve a client of plain TCP that has been accepted.
 
-    def replace(self, lean: Counted, full: MuxProtocol) -> None:
-        """Record that a connection goes on as another object."""
-        self.connections.discard(lean)
-        self.connections.add(full)
+        Args:
+            client: A socket that does not block.
+            name: The client's address, as ``accept()`` returns it.
+            host: The address that it has connected to; ``None`` if only its socket knows.
+
+        Raises:
+            OSError: The socket cannot be watched. The connection has ended.
+        """
+        path = self._fast_path
+        if path is None or path.configuration is not self.configuration:
+            path = self._fast_path = FastPath(self, self.configuration)
+        path.trouble = None  # of an earlier one
+        connection = SocketConnection(path, client, name, host)
+        self.runtime.descriptors.client_accepted()
+        connection.begin()
+        if path.trouble is not None:
+            raise path.trouble
 
     def change(self, configuration: Configuration) -> None:
         """Accept the next clients under other rules; existing connections keep theirs."""

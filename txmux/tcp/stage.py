@@ -64,6 +64,12 @@ class Client(Protocol):
     def host(self) -> IAddress: ...
     def elapsed_ms(self) -> float: ...
 
+    def time_left(self, timeout: float) -> float:
+        """Return the seconds that are left of a time limit that counts from accept.
+
+        They are rounded to hundredths: most clients have the same, and timers of one length share a queue.
+        """
+
     def advance(self, outcome: Outcome | None) -> None:
         """Leave the stage with an outcome; ``None`` stays in it."""
 

@@ -1,4 +1,4 @@
-"""One timer for all usual connections of a listener."""
+"""One timer for all connections of a listener that have no stage object."""
 
 from collections.abc import Collection
 from typing import Any
@@ -8,31 +8,31 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from txmux.backends.upstream import MARGIN
 
 _PERIOD = MARGIN / 2
-"""Seconds between two looks at a connection, which is expanded `MARGIN` before a deadline: the fuller one has timers of its own."""
-_AT_ONCE = 1000  # connections that are looked at in one turn of the reactor
+"""Seconds between two checks of a connection, which gets a stage, with its own timers, `MARGIN` before a deadline."""
+_AT_ONCE = 1000  # connections that are checked in one turn of the reactor
 
 
 class Sweep:
-    """Looks at each of the usual connections of a listener once a second, as long as there are some."""
+    """Checks each of these connections once a second, as long as there are some."""
 
-    def __init__(self, clock: IReactorTime, connections: Collection[Any], usual: type) -> None:
-        self._clock, self._connections, self._usual = clock, connections, usual
+    def __init__(self, clock: IReactorTime, connections: Collection[Any]) -> None:
+        self._clock, self._connections = clock, connections
         self.timer: IDelayedCall | None = None
 
     def begin(self) -> None:
-        self.timer = self._clock.callLater(_PERIOD, self._look, [])
+        self.timer = self._clock.callLater(_PERIOD, self._check, [])
 
     def stop(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
-    def _look(self, left: list[Any]) -> None:
-        left = left or [one for one in self._connections if isinstance(one, self._usual)]
+    def _check(self, left: list[Any]) -> None:
+        left = left or [each for each in self._connections if each.transport is None]
         these, left = left[:_AT_ONCE], left[_AT_ONCE:]
         self.timer = None
         if these:
-            self.timer = self._clock.callLater(0 if left else _PERIOD, self._look, left)
+            self.timer = self._clock.callLater(0 if left else _PERIOD, self._check, left)
         now = self._clock.seconds()
-        for one in these:
-            one.look(now)
+        for connection in these:
+            connection.check(now)

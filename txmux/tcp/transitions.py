@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.connect.dial import Dial
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
+    from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.net.tls.termination import Termination
     from txmux.rules.model import Handover, InProcess, Refusal
     from txmux.tcp.configuration import CompiledRoute, RuleLayer
-    from txmux.tcp.moving import MovedConnection
     from txmux.tcp.preconnection import HeldBytes, Preconnection
     from txmux.telemetry.reasons import EndReason
     from txmux.telemetry.record import ConnectionState
@@ -64,7 +63,6 @@ class ToBackend(NamedTuple):
 
     upstream: Upstream
     preconnection: Preconnection | None = None
-    attempt: tuple[Member, Dial] | None = None  # a server that has been chosen, and what dials it
 
 
 class Connected(NamedTuple):
@@ -72,7 +70,7 @@ class Connected(NamedTuple):
 
     upstream: Upstream
     member: Member
-    server: ProxyClient
+    server: ProxyClient | None  # ``None`` if it is a plain socket, which `SocketConnection` has
     held: HeldBytes | None = None
 
 
@@ -83,7 +81,8 @@ class MovedHere(NamedTuple):
     member: Member | None
     server: ProxyClient
     held: None  # ``None``: both this and `Connected` are the arguments of `Relaying`, in its order
-    moved: MovedConnection
+    state: RelayState
+    timeouts: Timeouts
     release_elsewhere: Callable[[Callable[[], None]], None] | None  # see `Relaying`
 
 

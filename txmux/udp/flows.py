@@ -110,7 +110,7 @@ class Flows:
                     client_text = str(client)
         if refused is None:
             try:
-                permit = self._let_in(configuration, client, port, peer)
+                permit = self._let_in(configuration, client, peer)
             except Refused as problem:
                 refused = problem
         if refused is not None and not self._refusals.count(
@@ -137,13 +137,13 @@ class Flows:
         return flow
 
     def _let_in(
-        self, configuration: Configuration, client: Address | None, port: DatagramPort, peer: Any
+        self, configuration: Configuration, client: Address | None, peer: Any
     ) -> Permit | None:
         """Let a client in, or raise `Refused`; it may end a spare flow to make room, but only if it is let in."""
         admission, live = configuration.admission, self.live
         if client is None and admission.asks_who:
             client = address_of_peer(peer)
-        permit = admission.enter(client, port.host)
+        permit = admission.enter(client)
         most: float | None = configuration.settings.max_flows
         if most is None:
             if live.table.count >= self._most:

@@ -26,7 +26,6 @@ from txmux.rules.model.networks import is_public
 from txmux.rules.reading.backend import KEYS
 from txmux.rules.reading.endpoints import server
 from txmux.rules.reading.values import network
-from txmux.tcp.lean import LeanConnection
 from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.wire.facts import printable
 
@@ -117,7 +116,7 @@ class NamesTest(DestinationCase):
         line = await self.ends(port, hello("a.test"))
         self.assertEqual(line.reason, "limit")
 
-    async def test_known_name_takes_the_lean_path(self) -> None:
+    async def test_known_name_needs_no_transport(self) -> None:
         self.dns.zone["www.test"] = a("127.0.0.1", ttl=2)
         port = self.by_name()
         await self.ends(port, hello("www.test"))
@@ -125,7 +124,7 @@ class NamesTest(DestinationCase):
         peer = await self.backend.peer(1)
         await peer.has(1)
         if self.factory.runtime.poller is not None:
-            self.assertEqual({type(one) for one in self.factory.connections}, {LeanConnection})
+            self.assertEqual({one.transport for one in self.factory.connections}, {None})
         for end in (client, peer):
             end.close()
             await end.is_lost()

@@ -119,8 +119,11 @@ class BackendConnector:
         """Whether it waits for room on a server."""
         return self._waiter is not None
 
-    def start_with(self, member: Member, dial: Dial) -> None:
-        """Start with a server that the pool has chosen already, and with another way to dial it."""
+    def start_with(self, member: Member, dial: Dial | None = None) -> None:
+        """Start with a server that the pool has chosen already, and perhaps with another way to dial it, this once."""
+        if dial is None:
+            self._try(member)
+            return
         usual, self._dial = self._dial, dial
 
         def once(*args: Any, **options: Any) -> Callable[[], None]:
@@ -129,6 +132,11 @@ class BackendConnector:
 
         self._dial = once
         self._try(member)
+
+    def start_after(self, member: Member, failure: Failure) -> None:
+        """Start after a server that the pool has chosen could not be connected: log that, and try others."""
+        self._member = member
+        self._failed(failure)
 
     def is_like(self, other: BackendConnector) -> bool:
         return (

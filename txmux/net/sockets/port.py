@@ -178,7 +178,8 @@ class SocketPort(WatchedPort):
 
     def _connect(self, accepted: socket.socket, name: Any) -> None:
         accepted.setblocking(False)  # noqa: FBT003
-        if self._serve is not None and self._serve(accepted, name, self._host):
+        if self._serve is not None:
+            self._serve(accepted, name, self._host)
             return
         peer = address_of(
             self._family, (host_of(name), *name[1:]) if self._family == socket.AF_INET6 else name

@@ -40,7 +40,6 @@ from txmux.net.channel.channel import Channel, ChannelError, GoneError, Liveness
 from txmux.net.channel.message import Message
 from txmux.processes.workers.received_rules import close, sockets_of
 from txmux.tcp.connection import MuxProtocol
-from txmux.tcp.lean import Stream
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.moving import (
     MovedConnection,
@@ -87,7 +86,7 @@ class Round:
         stays: How many were not, by the reason.
     """
 
-    def __init__(self, connections: Iterable[Stream], takers: Sequence[Taker]) -> None:
+    def __init__(self, connections: Iterable[MuxProtocol], takers: Sequence[Taker]) -> None:
         # So that several old processes do not begin with the same one.
         self._takers = random.sample(takers, k=len(takers))  # nosec B311
         in_order: list[Any] = sorted(connections, key=lambda one: one.accepted_at)
@@ -105,7 +104,8 @@ class Round:
         await gatherResults([Deferred.fromCoroutine(taker.finish()) for taker in self._takers])
         for one in (*self._left, *self._waiting):
             if one.record.reason is None:
-                self.stays[one.expand().stays or "not taken"] += 1
+                one.attach_stage()
+                self.stays[one.stays or "not taken"] += 1
 
     async def _offer_batches(self) -> None:
         while (taker := self._next_taker()) is not None and (batch := self._next_batch()):
@@ -126,7 +126,8 @@ class Round:
             if one.record.reason is not None:
                 continue  # it has ended meanwhile
             try:
-                connection: MuxProtocol = one.expand()
+                one.attach_stage()
+                connection: MuxProtocol = one
                 is_waiting = connection.state == "connecting"
                 if is_waiting and queue is self._left:
                     self._waiting.append(connection)

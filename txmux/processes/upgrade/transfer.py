@@ -22,7 +22,7 @@ from txmux.net.channel.message import Message
 from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.processes.workers.received_rules import sockets_of
 from txmux.serving.serving import Serving
-from txmux.tcp.lean import Stream
+from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.moving import StayReason
 
@@ -119,7 +119,7 @@ class ConnectionTransfer:
             self._quiet.callback(None)
 
     async def _hand_over_flows(self, takers: Sequence[Taker]) -> tuple[int, Counter[StayReason]]:
-        flows = [one for one in self._serving.connections() if not isinstance(one, Stream)]
+        flows = [one for one in self._serving.connections() if not isinstance(one, MuxProtocol)]
         # Another process may have the flows already, on their way to others: then only that one knows when all have arrived.
         ports = self._serving.listening_ports
         reader = next((one for one in takers if one.reads_datagrams), None)
@@ -157,7 +157,7 @@ class ConnectionTransfer:
                 # First, since datagrams wait nowhere for long.
                 flows, stays = await self._hand_over_flows(able)
                 connections = self._serving.connections()
-                moving = Round([one for one in connections if isinstance(one, Stream)], able)
+                moving = Round([one for one in connections if isinstance(one, MuxProtocol)], able)
                 await moving.run()
             return {"moved": flows + moving.moved, "stays": +(stays + moving.stays)}
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -13,7 +14,6 @@ from txmux.access.loops import MOST_HOPS
 from txmux.access.per_source import source_of
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector
-from txmux.backends.connect.dial import Dial
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.net.addresses import text_of
@@ -71,8 +71,7 @@ class AwaitingHello(Stage):
     def begin(self) -> None:
         client = self._client
         self._reader = parse_client_hello(client.received, None)
-        left = client.configuration.settings.detect_timeout - client.elapsed_ms() / 1000
-        self.wait(max(0.0, left), self.on_finished)
+        self.wait(client.time_left(client.configuration.settings.detect_timeout), self.on_finished)
 
     @override
     def on_data(self) -> Outcome | None:
@@ -90,13 +89,17 @@ class AwaitingHello(Stage):
 
 @attrs.define(eq=False, slots=False)
 class Connecting(Stage):
-    """Waits for a server, perhaps connected in advance. What the client sends is buffered, up to the peek limit."""
+    """Waits for a server, perhaps connected in advance. What the client sends is buffered, up to the peek limit.
+
+    Args:
+        start: Starts the connector; a server may have been chosen or tried already.
+    """
 
     state: ClassVar[ConnectionState] = "connecting"
 
     _upstream: Upstream
     _preconnection: Preconnection | None = None
-    _attempt: tuple[Member, Dial] | None = None
+    _start: Callable[[BackendConnector], None] = BackendConnector.start
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _held: HeldClient | None = attrs.field(default=None, init=False)
     _paused = False
@@ -123,10 +126,7 @@ class Connecting(Stage):
         if preconnection is not None:
             preconnection.drop()
         self._connector = connector
-        if self._attempt is not None:
-            connector.start_with(*self._attempt)
-        else:
-            connector.start()
+        self._start(connector)
         return None
 
     def _break_loop(self, hops: int) -> Outcome:

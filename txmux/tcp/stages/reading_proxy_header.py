@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from txmux.net.addresses import ip_address_of, text_of
+from txmux.net.addresses import ip_address_of
 from txmux.rules.model import NetworkSet, Refusal, Senders
 from txmux.rules.model.networks import unmapped
 from txmux.tcp.stage import Client, Stage
@@ -46,15 +46,15 @@ class ReadingProxyHeader(Stage):
     _detection: IDelayedCall | None = None
 
     @override
-    def begin(self) -> None:
+    def begin(self) -> Outcome | None:
         client = self._client
-        client.record.facts["proxy_peer"] = text_of(client.transport.getPeer())
         settings = client.configuration.settings
-        self.wait(settings.proxy_timeout, self._too_late)
+        self.wait(client.time_left(settings.proxy_timeout), self._too_late)
         # The time that detection has counts from accept for every client; one length for all keeps their timers in one queue.
         self._detection = client.runtime.clock.callLater(
-            settings.detect_timeout, client.detection_over
+            client.time_left(settings.detect_timeout), client.detection_over
         )
+        return self.on_data() if client.received else None
 
     @override
     def leave(self) -> None:
@@ -65,9 +65,12 @@ class ReadingProxyHeader(Stage):
 
     @override
     def receive(self, data: bytes) -> Outcome | None:
-        client = self._client
-        client.received += data
-        received = client.received
+        self._client.received += data  # it is not counted
+        return self.on_data()
+
+    @override
+    def on_data(self) -> Outcome | None:
+        received = self._client.received
         if len(received) < self._length:
             return None
         try:
@@ -77,7 +80,7 @@ class ReadingProxyHeader(Stage):
                 if received.startswith(b"\r") and len(received) >= _START_OF_V2:
                     self._length = len(received) + answer.need
                 return None
-            _apply_header(client, answer.header)
+            _apply_header(self._client, answer.header)
         except InvalidHeader as problem:
             return self._refuse(str(problem))
         deadline, self._detection = self._detection, None
@@ -104,6 +107,19 @@ class ReadingProxyHeader(Stage):
     def _refuse(self, problem: str) -> Outcome:
         self._client.record.facts["proxy_error"] = printable(problem)
         return TurnedAway(Refusal.CLOSE, "proxy-header")
+
+
+def take_header(client: Client) -> int:
+    """Take over a header that has come in full, and return its length.
+
+    Raises:
+        InvalidHeader: `ReadingProxyHeader` would refuse it.
+    """
+    answer = decode(client.received)
+    if isinstance(answer, Incomplete):
+        return 0
+    _apply_header(client, answer.header)
+    return answer.length
 
 
 def _apply_header(client: Client, header: ProxyHeader) -> None:

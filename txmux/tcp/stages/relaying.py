@@ -29,6 +29,8 @@ class Relaying(Stage):
     """A relay carries the bytes, and is the receiver of both ends.
 
     Args:
+        state: How far another relay has come, in another process or in `SocketConnection`; ``None`` if it begins here.
+        timeouts: When to give up; those of the backend if not given.
         release_elsewhere: Releases the slot that the connection still has in that process, where others may wait for it.
     """
 
@@ -37,20 +39,22 @@ class Relaying(Stage):
 
     _upstream: Upstream | None
     _member: Member | None
-    _server: ProxyClient
+    server: ProxyClient
     _held: HeldBytes | None = None
-    _moved: MovedConnection | None = None
+    _state: RelayState | None = None
+    _timeouts: Timeouts | None = None
     _release_elsewhere: SlotRelease | None = None
     _has_moved: bool = attrs.field(default=False, init=False)
     relay: Relay = attrs.field(init=False)
 
     @override
     def begin(self) -> None:
-        client, server, upstream, moved = self._client, self._server, self._upstream, self._moved
+        client, server, upstream, state = self._client, self.server, self._upstream, self._state
         end: Any = client  # of the connection: what the relay sees of it
-        if moved is not None:
-            self.relay = client.runtime.relay(end, server, moved.timeouts, self._over)
-            self.relay.adopt(moved.relay)
+        if state is not None and self._timeouts is not None:
+            self._state = None
+            self.relay = client.runtime.relay(end, server, self._timeouts, self._over)
+            self.relay.adopt(state)
             return
         assert upstream is not None  # noqa: S101 - it has just been connected
         settings = client.configuration
@@ -129,7 +133,7 @@ class Relaying(Stage):
             return "ending"
         if relay.is_movable:
             return None
-        if not has_plain_socket(self._server):
+        if not has_plain_socket(self.server):
             return "TLS to the server"
         if self._client.agreed_tls is not None:
             return "TLS ends here"
@@ -139,7 +143,7 @@ class Relaying(Stage):
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
         client: Any = self._client.transport.getHandle()
-        server: Any = self._server.transport.getHandle()
+        server: Any = self.server.transport.getHandle()
         return self.relay.suspend(), self.relay.timeouts, None, (client, server)
 
     @override

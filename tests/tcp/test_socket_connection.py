@@ -1,4 +1,4 @@
-"""A usual connection and the fuller one that it may become: whatever happens, nobody can tell them apart."""
+"""Connections on plain sockets and on a transport: whatever happens, nobody can tell them apart."""
 
 import contextlib
 import errno
@@ -29,9 +29,8 @@ from txmux.control.connection_row import row_of
 from txmux.net.sockets.plainsocket import LeanSocket, set_options
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, Rate, Silence
-from txmux.tcp import lean
+from txmux.tcp import socket_connection
 from txmux.tcp.io_runtime import IORuntime
-from txmux.tcp.lean import LeanConnection
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
 
@@ -161,7 +160,7 @@ class _Peer:
 class _World:
     """A multiplexer with one client; everything happens when it is told to."""
 
-    def __init__(self, features: Features, stream: bytes, *, lean: bool) -> None:
+    def __init__(self, features: Features, stream: bytes, *, fast: bool) -> None:
         self.private = PrivateReactor("epoll")
         self.clock = Clock()
         self.log = ListLog()
@@ -193,8 +192,8 @@ class _World:
         self.factory = MuxFactory(
             routes, Listener("shared", **options), access_log=self.log, runtime=IORuntime(self)
         )
-        if not lean:
-            self.factory.serve = lambda *_: False  # type: ignore[method-assign]
+        if not fast:
+            self.factory.serve = None  # type: ignore[assignment, method-assign]
         for upstream in self.factory.upstreams.all():
             for member in upstream.pool.members:
                 member.options = (*member.options, *_MUX_OPTIONS)
@@ -207,7 +206,7 @@ class _World:
         self.others: list[_Peer] = []
         self.servers: list[_Peer] = []
         self.rows: list[Any] = []
-        self.kinds: set[type] = set()
+        self.transports: set[object] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(
@@ -262,12 +261,12 @@ class _World:
 
     def _ask(self, what: str, number: int) -> None:
         connections = sorted(self.factory.connections, key=lambda one: int(one.record.id[9:], 16))
-        self.kinds.update(map(type, connections))
+        self.transports.update(one.transport for one in connections)
         if what == "advance":
             self.clock.advance(number / 2)
-        elif what == "expand":
+        elif what == "attach":
             for one in connections:
-                one.expand()
+                one.attach_stage()
         elif what == "end":
             self.factory.abort("killed")
         elif what == "another":
@@ -403,7 +402,7 @@ _STEP = st.one_of(
     st.tuples(_WHO, st.just("finish"), st.just(0)),
     st.tuples(_WHO, st.sampled_from(["finish", "reset", "close"]), st.just(0)),
     st.tuples(st.just("mux"), st.just("advance"), st.sampled_from([1, 2, 3, 7, 20, 200])),
-    st.tuples(st.just("mux"), st.sampled_from(["look", "look", "expand", "end"]), st.just(0)),
+    st.tuples(st.just("mux"), st.sampled_from(["look", "look", "attach", "end"]), st.just(0)),
     st.tuples(st.just("mux"), st.just("another"), st.sampled_from(range(len(_STREAMS)))),
 )
 _STEPS = st.builds(
@@ -444,9 +443,9 @@ _FEATURES = st.builds(
 )
 
 
-class LeanTest(SynchronousTestCase):
-    def told(self, features: Features, stream: bytes, steps: Any, *, lean: bool) -> dict[str, Any]:
-        world = _World(features, stream, lean=lean)
+class SocketConnectionTest(SynchronousTestCase):
+    def told(self, features: Features, stream: bytes, steps: Any, *, fast: bool) -> dict[str, Any]:
+        world = _World(features, stream, fast=fast)
         try:
             for step in steps:
                 world.step(*step)
@@ -469,13 +468,13 @@ class LeanTest(SynchronousTestCase):
     @given(features=_FEATURES, stream=st.sampled_from(_STREAMS), steps=_STEPS)
     def test_nobody_can_tell(self, features: Features, stream: bytes, steps: Any) -> None:
         """Both have the same bytes, ends, lines, counters and rows, and leave nothing behind."""
-        usual = self.told(features, stream, steps, lean=True)
-        self.assertEqual(usual, self.told(features, stream, steps, lean=False))
+        usual = self.told(features, stream, steps, fast=True)
+        self.assertEqual(usual, self.told(features, stream, steps, fast=False))
         self.assertEqual((usual["left"], usual["calls"]), (0, 0))
 
     def test_server_that_is_the_connection_itself_is_refused(self) -> None:
         """Nothing is sent there: the client would get its own bytes back."""
-        world = _World(Features(refusing=1, tries=0), _STREAMS[0], lean=True)
+        world = _World(Features(refusing=1, tries=0), _STREAMS[0], fast=True)
         self.addCleanup(world.close)
         closed = next(int(port) for port, number in world.numbers.items() if number == "port0")
 
@@ -485,7 +484,7 @@ class LeanTest(SynchronousTestCase):
             its.bind(("127.0.0.1", closed))
             return its
 
-        self.patch(lean, "open_socket", bound)
+        self.patch(socket_connection, "open_socket", bound)
         world.step("client", "send", 16)
         world.finish()
         (record,) = world.log.records
@@ -493,15 +492,15 @@ class LeanTest(SynchronousTestCase):
         self.assertEqual(world.client.received, b"")
 
     def test_shortage(self) -> None:
-        """A connection that cannot become the fuller one ends, and nothing of it is left."""
-        parts = "MuxProtocol", "SocketTransport", "ProxyClient", "MovedHere"
+        """A connection that lacks the memory for a stage ends, and nothing of it is left."""
+        parts = "Relaying", "SocketTransport", "ProxyClient", "RelayState"
         for part, step in product(parts, (("server", "reset", 0), ("mux", "end", 0))):
-            world = _World(Features(), _STREAMS[0], lean=True)
+            world = _World(Features(), _STREAMS[0], fast=True)
             self.addCleanup(world.close)
             world.step("client", "send", 16)
             (upstream,) = world.factory.upstreams.all()
             self.assertEqual(upstream.pool.connections, 1)
-            patched = self.patch(lean, part, Mock(side_effect=MemoryError))
+            patched = self.patch(socket_connection, part, Mock(side_effect=MemoryError))
             world.step(*step)
             patched.restore()
             world.finish()
@@ -513,7 +512,7 @@ class LeanTest(SynchronousTestCase):
 
     def test_unwatched(self) -> None:
         """Without memory of the system for its sockets, a connection ends, and the port waits before it accepts another."""
-        world = _World(Features(), _STREAMS[0], lean=True)
+        world = _World(Features(), _STREAMS[0], fast=True)
         self.addCleanup(world.close)
         poller: Any = world.factory.runtime.poller
         make_scarce(self, poller).room = 0
@@ -526,7 +525,7 @@ class LeanTest(SynchronousTestCase):
 
     def test_usual_connection_stays_one(self) -> None:
         """As long as nothing unusual happens to it; a question changes nothing."""
-        world = _World(Features(), _STREAMS[0], lean=True)
+        world = _World(Features(), _STREAMS[0], fast=True)
         self.addCleanup(world.close)
         for step in (
             ("client", "send", 2),
@@ -537,6 +536,6 @@ class LeanTest(SynchronousTestCase):
             ("mux", "look", 0),
         ):
             world.step(*step)
-        self.assertEqual(world.kinds, {LeanConnection})
+        self.assertEqual(world.transports, {None})
         world.finish()
         self.assertEqual(world.log.records[0].reason, "done")

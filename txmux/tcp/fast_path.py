@@ -1,4 +1,4 @@
-"""What usual connections share: the decisions about them that are made when their listener's configuration is loaded."""
+"""The fast path of a listener: what is decided for all its plain sockets when its configuration is loaded."""
 
 from __future__ import annotations
 
@@ -10,37 +10,36 @@ from txmux.backends.upstream import MARGIN
 from txmux.net.relay.peer import patience
 from txmux.net.sockets.plainsocket import listener_keepalive
 from txmux.tcp.configuration import Configuration
-from txmux.tcp.connection import ConnectionOwner, MuxProtocol
-from txmux.tcp.served import Counted
+from txmux.tcp.connection import ConnectionOwner
 from txmux.tcp.sweep import Sweep
 
 if TYPE_CHECKING:
     from txmux.tcp.io_runtime import IORuntime
 
 
-class LeanOwner(ConnectionOwner, Protocol):
-    """The listener that usual connections belong to."""
+class FastPathOwner(ConnectionOwner, Protocol):
+    """The listener that socket connections belong to."""
 
     runtime: IORuntime
     sweep: Sweep
 
-    def replace(self, lean: Counted, full: MuxProtocol, /) -> None: ...
 
-
-class LeanPath:
-    """What all usual connections of a listener have in common under one configuration.
+class FastPath:
+    """What all socket connections of a listener have in common under one configuration.
 
     Attributes:
-        is_open: Whether the listener may have any.
+        is_open: Whether its clients can be served without a transport at all.
+        decides_at_once: Whether they can be detected without a stage.
     """
 
-    def __init__(self, owner: LeanOwner, configuration: Configuration) -> None:
+    def __init__(self, owner: FastPathOwner, configuration: Configuration) -> None:
         settings, top = configuration.settings, configuration.top
         self.owner, self.configuration, self.runtime = owner, configuration, owner.runtime
         self.poller: Any = owner.runtime.poller
         self.seconds = owner.runtime.clock.seconds
-        self.detector, self.asks_who = top.detector, top.depends_on_client
+        self.top, self.detector, self.asks_who = top, top.detector, top.depends_on_client
         self.detect_timeout = settings.detect_timeout
+        self.header_timeout = min(settings.proxy_timeout, settings.detect_timeout)
         self.patience = patience(settings.keepalive)
         # Keepalive does nothing while a connection is young, and most do not grow old.
         keepalive = settings.keepalive
@@ -57,10 +56,5 @@ class LeanPath:
         self.can_be_silent = (
             self.can_wait and not top.race and all(silent.after is None for silent in top.silent)
         )
-        self.is_open = (
-            self.poller is not None
-            and settings.accept_proxy_from is None
-            and not (configuration.hands_over or settings.mptcp)
-            and not top.server_first
-            and top.detector.decides_always
-        )
+        self.is_open = not (configuration.hands_over or settings.mptcp)
+        self.decides_at_once = not top.server_first and top.detector.decides_always

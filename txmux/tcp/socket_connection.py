@@ -1,0 +1,615 @@
+"""The connection of a client whose socket is plain TCP on Linux: `MuxProtocol` without a transport, as long as it needs none.
+
+What is surprising here is what is missing. A usual connection lasts a millisecond and exchanges a few messages; a transport, two
+protocols, a stage object and a timer for each of its stages would cost more than all its system calls. So at the stages
+``introduction``, ``peeking``, ``connecting`` and ``relaying`` a function stands in for the stage object: it handles the socket
+itself, and returns an outcome, after which the table says what follows, as after a stage's. When anything unusual happens - a
+refusal, a failed server, a full buffer, a reset, a deadline that is near - it returns the stage instead, made of what is known by
+then; `_attach` gives the connection its `SocketTransport`, and from there on stages do the rest. The system reports events again
+until they are handled (epoll is level-triggered), so a function need not handle what it leaves to a stage.
+
+There is no timer either: a `Sweep` checks all connections of a listener once a second, and attaches a stage `MARGIN` before
+a deadline, which then has an exact timer. A deadline shorter than that needs a stage from the beginning (`FastPath`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from twisted.internet.error import getConnectError
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from txmux.backends.connect.client import ProxyClient
+from txmux.backends.connect.connector import BackendConnector
+from txmux.backends.names.destinations import Asked
+from txmux.backends.pool.member import Member
+from txmux.backends.upstream import MARGIN, Upstream
+from txmux.detection.detector import Decision, Detection
+from txmux.interfaces import Peeked
+from txmux.net.addresses import asked_host, text_of
+from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
+from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
+from txmux.net.relay.peer import unanswered_by
+from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer, prepare
+from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
+from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
+from txmux.net.sockets.transport import SocketTransport, address_of, host_of
+from txmux.rules.model import Server
+from txmux.tcp.configuration import CompiledRoute, RuleLayer
+from txmux.tcp.connection import MuxProtocol, Step
+from txmux.tcp.dialling import header_for
+from txmux.tcp.fast_path import FastPath
+from txmux.tcp.preconnection import HeldBytes, Preconnection
+from txmux.tcp.served import new_id
+from txmux.tcp.stage import Stage
+from txmux.tcp.stages.connecting import Connecting
+from txmux.tcp.stages.peeking import Peeking
+from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, take_header
+from txmux.tcp.stages.relaying import Relaying
+from txmux.tcp.transitions import Connected, Detected, Ended, Identified, Outcome
+from txmux.telemetry.reasons import EndReason
+from txmux.telemetry.record import ConnectionRecord
+from txmux.wire.proxyprotocol.header import InvalidHeader
+
+_KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+_GONE = Ended("client-gone")
+
+
+class SocketConnection(MuxProtocol):
+    """A client's connection on a plain socket.
+
+    Attributes:
+        transport: ``None`` until a stage is attached.
+        client: The client's socket.
+        server: The server's, once it is opened and as long as no stage has it.
+        finished: The socket of the peer that has finished sending, if one has.
+    """
+
+    __slots__ = (
+        "_before_end",
+        "_checked_at",
+        "_detection",
+        "_has_options",
+        "_host",
+        "_member",
+        "_name",
+        "_path",
+        "_place",
+        "_upstream",
+        "client",
+        "finished",
+        "server",
+    )
+
+    transport: Any = None
+    _before_end: int
+    _upstream: Upstream
+    _place: tuple[int, tuple[str, int]]  # the server's family and address
+
+    def __init__(
+        self, path: FastPath, client: socket.socket, name: tuple[Any, ...], host: IAddress | None
+    ) -> None:
+        self._path, self.client, self._name, self._host = path, client, name, host
+        if host is None or host is not path.host:
+            path.host = self._local_address()
+            path.host_text = text_of(path.host)
+            if host is None:  # which may be another port than the listener's
+                path.runtime.loop_detector.ports.add(getattr(path.host, "port", 0))
+        text = f"{name[0]}:{name[1]}" if len(name) == 2 else text_of(self._peer_address())
+        configuration = path.configuration
+        record = ConnectionRecord(
+            time.time(), new_id(), configuration.settings.name, text, path.host_text
+        )
+        super().__init__(path.owner, configuration, path.runtime, record)
+        self.finished: socket.socket | None = None
+        self.server: socket.socket | None = None
+        self._member: Member | None = None
+        self._detection: Detection[CompiledRoute] | None = None
+        self._has_options = False
+        self.last_received_at = self._checked_at = self.accepted_at
+
+    @override
+    def _peer_address(self) -> IAddress:
+        name = self._name
+        if len(name) == 2:
+            return address_of(socket.AF_INET, name)
+        return address_of(socket.AF_INET6, (host_of(name), *name[1:]))
+
+    @override
+    def _local_address(self) -> IAddress:
+        if self._host is None:
+            self._host = address_of(self.client.family, self.client.getsockname())
+        return self._host
+
+    @override
+    def relayed(self) -> RelayedBytes:
+        if self.transport is not None:
+            return super().relayed()
+        return RelayedBytes(self.record.bytes_in, self.record.bytes_out, self.last_received_at)
+
+    # Its beginning.
+
+    def begin(self) -> None:
+        """Serve it from now on, if it is admitted."""
+        path = self._path
+        if path.is_open:
+            self._begin()
+        else:
+            self._make_transport(reading=True)
+            self.connectionMade()
+
+    @override
+    def _open(self) -> None:
+        self._may_connect = True
+        self.runtime.descriptors.reserved += 1
+        path = self._path
+        path.owner.opened(self)
+        if path.owner.sweep.timer is None:
+            path.owner.sweep.begin()
+
+    def _introduce(self) -> Step | None:
+        if self.transport is not None:
+            return ReadingProxyHeader(self)
+        self.state = "introduction"
+        return self._read_header()
+
+    def _read_header(self) -> Step | None:
+        try:
+            self.received = self.client.recv(FULL)
+        except BlockingIOError:
+            if self._path.header_timeout <= MARGIN:
+                return ReadingProxyHeader(self)
+            self._path.poller.watch(self.client.fileno(), READ, self._client_ready)
+            return None
+        except OSError:
+            return _GONE
+        if not self.received:
+            return _GONE
+        try:
+            length = take_header(self)
+        except InvalidHeader:
+            length = 0
+        return Identified(length) if length else ReadingProxyHeader(self)
+
+    # The client's first bytes.
+
+    def _peek(self, layer: RuleLayer, timer: IDelayedCall | None = None) -> Step | None:
+        path = self._path
+        if self.transport is not None:
+            return Peeking(self, layer, timer)
+        if not path.decides_at_once:
+            return self._peeking() if self.state == "introduction" else Peeking(self, layer)
+        self.state = "peeking"
+        return (self._detect() if self.received else None) or self._read()
+
+    def _peeking(self) -> Peeking:
+        left = self.time_left(self._path.detect_timeout)
+        timer = self.runtime.clock.callLater(left, self.detection_over)
+        return Peeking(self, self._path.top, timer)
+
+    def _client_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
+        try:
+            if self.state == "peeking":
+                self.advance(self._read())
+            elif self.state == "introduction":
+                self.advance(self._read_header())
+            else:  # it has sent more, or has left, while its server is being connected
+                self.attach_stage()
+        except Exception as problem:  # noqa: BLE001 - it ends this connection alone
+            self._break_off(problem)
+
+    def _read(self) -> Step | None:
+        path = self._path
+        try:
+            data = self.client.recv(FULL)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return _GONE
+        else:
+            if not data:  # without a byte it was a port scan, or a balancer's check
+                return self._peeking() if self.received else _GONE
+            self.record.bytes_in += len(data)
+            self.last_received_at = path.seconds()
+            self.received += data
+            step = self._detect()
+            if step is not None:
+                return step
+        if not (path.can_wait if self.received else path.can_be_silent):
+            return self._peeking()
+        path.poller.watch(self.client.fileno(), READ, self._client_ready)
+        return None
+
+    def _detect(self) -> Step | None:
+        detection, detector = self._detection, self._path.detector
+        if detection is None:
+            decision = detector.decide_at_once(Peeked(self.received))
+            if decision is not None:
+                return self._detected(decision)
+            if detector.converses(self.received):
+                return self._peeking()
+            address = self.address if self._path.asks_who else None
+            detection = self._detection = detector.start_detection(
+                address.host if address else None, self.record.time
+            )
+        decision = detection.feed(self.received)
+        return None if decision is None else self._detected(decision)
+
+    def _detected(self, decision: Decision[CompiledRoute]) -> Outcome:
+        record = self.record
+        record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
+        self._detection = None
+        return Detected(self._path.top, decision.route)
+
+    # A server.
+
+    def _connect(
+        self, upstream: Upstream, preconnection: Preconnection | None = None
+    ) -> Step | None:
+        loop_detector = self.runtime.loop_detector
+        if (
+            self.transport is not None
+            or not upstream.is_plain
+            or loop_detector.slots[
+                self._name[1]
+            ]  # it may be a connection of this service to itself
+        ):
+            return Connecting(self, upstream, preconnection)
+        self.state, self._upstream = "connecting", upstream
+        self.record.backend = upstream.backend.name
+        member = upstream.pool.pick()
+        if not isinstance(member, Member):
+            return Connecting(self, upstream)
+        if member.place is None and upstream.destinations is not None:
+            destination = self._destination_of(member)
+            if destination is None:
+                upstream.pool.abandoned(member)
+                return Connecting(self, upstream)
+            member = destination
+        self._member, place = member, member.place
+        is_own = upstream.destinations is None or not upstream.destinations.avoids_own
+        if place is None or (is_own and place[1][1] in loop_detector.ports):
+            return self._connecting(partial(BackendConnector.start_with, member=member))
+        self._place = place
+        return self._dial()
+
+    def _destination_of(self, member: Member) -> Member | None:
+        """Return what a server stands for to this client; ``None`` if there is nothing, or if a name is to be looked up first."""
+        destinations = self._upstream.destinations
+        assert destinations is not None  # noqa: S101 - it has been checked
+        host, port = "", 0
+        if destinations.needs_local and (end := self.local) is not None:
+            host, port = asked_host(self.host()), end.port
+        chosen = destinations.choose(member, Asked(self.record.facts, host, port))
+        return chosen if isinstance(chosen, Member) else None
+
+    def _dial(self) -> Step | None:
+        member = self._member
+        assert member is not None  # noqa: S101 - it has just been chosen
+        family, name = self._place
+        why = ""
+        try:
+            server = self.server = open_socket(family, _KIND)
+            prepare(server, self._path.early_options + member.options)
+            number = server.connect_ex(name)
+        except OSError as problem:
+            number, why = problem.errno or errno.EINVAL, problem.strerror or ""
+        if number in UNDER_WAY:
+            return self._send_first()
+        return self._failed(number, why)
+
+    def _send_first(self) -> Step | None:
+        """Send the server what the client has sent, which shows whether it is connected."""
+        server, upstream, data = self.server, self._upstream, self.received
+        assert server is not None  # noqa: S101 - it has just been opened
+        if upstream.backend.proxy_protocol != "off":
+            data = header_for(self, upstream.backend) + data
+        own = server.getsockname()
+        if own[1] == self._place[1][1] and is_own_peer(server):
+            return self._failed(errno.ECONNREFUSED, OWN_PEER)
+        try:
+            sent = server.send(data)
+        except BlockingIOError:
+            if upstream.backend.connect_timeout <= MARGIN:
+                return self._stage()
+            watch = self._path.poller.watch
+            watch(self.client.fileno(), READ, self._client_ready)
+            watch(server.fileno(), WRITE, self._server_ready)
+            return None
+        except OSError as problem:
+            return self._failed(problem.errno or errno.EINVAL)
+        return self._connected(own, data[sent:])
+
+    def _server_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
+        try:
+            assert self.server is not None  # noqa: S101 - it is being connected
+            number = self.server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self.advance(self._failed(number) if number else self._send_first())
+        except Exception as problem:  # noqa: BLE001 - it ends this connection alone
+            self._break_off(problem)
+
+    def _failed(self, number: int, why: str = "") -> Stage:
+        """Leave it to the stage to log that, and to try the next server."""
+        server, self.server = self.server, None
+        if server is not None:
+            self._path.poller.closing(server.fileno())
+            reset_on_close(server)
+            server.close()
+        failure = Failure(getConnectError((number, why or os.strerror(number))))
+        member = self._member
+        assert member is not None  # noqa: S101 - it was tried
+        return self._connecting(lambda connector: connector.start_after(member, failure))
+
+    def _connecting(self, start: Callable[[BackendConnector], None]) -> Stage:
+        return Connecting(self, self._upstream, None, start)
+
+    def _go_on_dialling(
+        self,
+        server: socket.socket,
+        _target: Server,
+        factory: Any,
+        timeout: float,
+        **_: Any,
+    ) -> Callable[[], None]:
+        self._set_options(server)
+        family, name = self._place
+        waited = self.elapsed_ms() - (self.record.detect_ms or 0.0)
+        connector = SocketConnector(self._path.poller, self.runtime.clock, family, name, factory)
+        connector.take_over(server, max(0.0, timeout - waited / 1000))
+        return connector.disconnect
+
+    def _connected(self, own: tuple[Any, ...], unsent: bytes) -> Outcome:
+        upstream, member, record = self._upstream, self._member, self.record
+        assert member is not None and self.server is not None  # noqa: S101, PT018 - it is its
+        record.server = member.target.text
+        record.server_local = (
+            f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(self.server.family, own))
+        )
+        record.connect_ms = connect_ms = self.elapsed_ms() - (record.detect_ms or 0.0)
+        self.received = unsent
+        upstream.counts.connected(connect_ms)
+        upstream.pool.connected(member)
+        return Connected(upstream, member, None)
+
+    # Their bytes.
+
+    def _relay(
+        self,
+        upstream: Upstream,
+        member: Member,
+        end: ProxyClient | None,
+        held: HeldBytes | None = None,
+    ) -> Step | None:
+        if end is not None:
+            return Relaying(self, upstream, member, end, held)
+        self.state = "relaying"
+        self._may_connect = False
+        self.runtime.descriptors.reserved -= 1
+        client, server = self.client, self.server
+        assert server is not None  # noqa: S101 - it is connected
+        if self.received:
+            unsent, self.received = self.received, b""
+            return self._relaying(server, unsent)
+        watch = self._path.poller.watch
+        watch(server.fileno(), READ, partial(self._carry, server, client))
+        watch(client.fileno(), READ, partial(self._carry, client, server))
+        return None
+
+    def _carry(self, source: socket.socket, sink: socket.socket, events: int) -> None:
+        try:
+            if events & ERROR or source is self.finished:
+                self._side_of(source).ready(events)
+            else:
+                self._pass_on(source, sink, events & FINISHED)
+        except Exception as problem:  # noqa: BLE001 - it ends this connection alone
+            self._break_off(problem)
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, end_is_near: int) -> None:
+        try:
+            count = source.recv_into(BUFFER)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._side_of(source).lost()
+            return
+        if not count:
+            self._peer_finished(source, sink)
+            return
+        self.last_received_at = self._path.seconds()
+        if source is self.client:
+            self.record.bytes_in += count
+        else:
+            self.record.bytes_out += count
+        # The last bytes wait for the end in the kernel, and leave with it in one packet.
+        more = end_is_near and count < FULL
+        try:
+            sent = sink.send(VIEW[:count], MORE if more else 0)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._side_of(sink).set_unwritable()
+            return
+        if sent < count or count == FULL:  # the sink is slow, or much comes
+            self.advance(self._relaying(sink, bytes(VIEW[sent:count])))
+        elif more:
+            self._pass_on(source, sink, end_is_near)
+
+    def _peer_finished(self, source: socket.socket, sink: socket.socket) -> None:
+        if self.finished is not None:
+            self.over("done")
+            return
+        self.finished, self.last_received_at = source, self._path.seconds()
+        record = self.record
+        self._before_end = record.bytes_out if source is self.client else record.bytes_in
+        self._path.poller.change(source.fileno(), 0)
+        with suppress(OSError):  # it broke; reading finds out
+            sink.shutdown(socket.SHUT_WR)
+
+    def _side_of(self, peer: socket.socket) -> Any:
+        """Attach the relay, and return its side of one of the sockets."""
+        is_client, stage = peer is self.client, self._relaying()
+        self.advance(stage)
+        return self.receiver if is_client else stage.server.receiver
+
+    # Attaching a stage.
+
+    @override
+    def attach_stage(self) -> None:
+        if self.transport is None and self.state != "over":
+            self.advance(self._stage())
+
+    def _stage(self) -> Stage:
+        """Make the stage object of the state that the connection is in."""
+        if self.state == "introduction":
+            return ReadingProxyHeader(self)
+        if self.state == "peeking":
+            return self._peeking()
+        if self.state == "relaying":
+            return self._relaying()
+        member, server = self._member, self.server
+        assert member is not None and server is not None  # noqa: S101, PT018 - it is being connected
+        dial = partial(self._go_on_dialling, server)
+        return self._connecting(lambda connector: connector.start_with(member, dial))
+
+    def _relaying(self, sink: socket.socket | None = None, unsent: bytes = b"") -> Relaying:
+        """Make the stage that goes on with the relay, with bytes that a peer is still to be sent."""
+        upstream, member, client, server = self._upstream, self._member, self.client, self.server
+        assert server is not None  # noqa: S101 - it is relayed
+        self._set_options(server)
+        path, finished, after_end = self._path, self.finished, 0
+        if finished is not None:
+            record = self.record
+            received = record.bytes_out if finished is client else record.bytes_in
+            after_end = received - self._before_end
+        of_client, of_server = (
+            SideState(
+                received=0,
+                held=unsent if end is sink else b"",
+                has_finished=finished is end,
+                is_reading=finished is not end,
+                after_end=after_end,
+            )
+            for end in (client, server)
+        )
+        state = RelayState(of_client, of_server, path.seconds() - self.last_received_at, None)
+        end, (family, name) = ProxyClient(), self._place
+        transport = SocketTransport(path.poller, server, family, address_of(family, name))
+        transport.set_protocol(end)
+        stage = Relaying(self, upstream, member, end, None, state, upstream.timeouts)
+        self._make_transport(reading=False)
+        return stage
+
+    @override
+    def _attach(self, stage: Stage) -> Outcome | None:
+        if self.transport is None:
+            self._make_transport(reading=True)
+        return super()._attach(stage)
+
+    def _make_transport(self, *, reading: bool) -> None:
+        transport = SocketTransport(
+            self._path.poller, self.client, self.client.family, self._peer_address(), self._host
+        )
+        transport.set_protocol(self)
+        self._member = self.server = None  # a stage has them from here on
+        if reading:
+            transport.startReading()
+
+    # Once a second.
+
+    def check(self, now: float) -> None:
+        """See to what can wait for a second, and to deadlines."""
+        try:
+            if self.transport is None:
+                self._check(now)
+        except Exception as problem:  # noqa: BLE001 - it ends this connection alone
+            self._break_off(problem)
+
+    def _check(self, now: float) -> None:
+        state, path = self.state, self._path
+        if state == "relaying":
+            self._check_relay(now)
+            return
+        since, timeout = self.accepted_at, path.detect_timeout
+        if state == "introduction":
+            timeout = path.header_timeout
+        elif state == "connecting":
+            since += (self.record.detect_ms or 0.0) / 1000
+            timeout = self._upstream.backend.connect_timeout
+        if now - since >= timeout - MARGIN:
+            self.attach_stage()
+
+    def _check_relay(self, now: float) -> None:
+        client, server, quiet = self.client, self.server, now - self.last_received_at
+        assert server is not None  # noqa: S101 - it is relayed
+        self._set_options(server)
+        if self.finished is not None or quiet >= self._upstream.timeouts.idle - MARGIN:
+            self.attach_stage()
+        elif now - self._checked_at >= self._path.patience:
+            self._checked_at = now
+            if any(unanswered_by(peer).tries for peer in (client, server)):
+                stage = self._relaying()
+                self.advance(stage)
+                stage.relay.check_peers()
+
+    def _set_options(self, server: socket.socket) -> None:
+        """Set those options of the server's socket that do not matter in the first seconds."""
+        if not self._has_options:
+            self._has_options = True
+            with suppress(OSError):  # it broke; reading finds out
+                set_options(server, self._path.late_options)
+
+    # Its end.
+
+    @override
+    def _break_off(self, problem: Exception) -> None:
+        if self.state == "over" and self.record.reason is not None:
+            return
+        if isinstance(problem, OSError) and self.transport is None:
+            self._path.trouble = problem
+            self._abort()
+            self.over("error")
+        else:
+            super()._break_off(problem)
+
+    @override
+    def _abort(self) -> None:
+        if self.transport is not None:
+            super()._abort()
+            return
+        for connected in filter(None, (self.client, self.server)):
+            reset_on_close(connected)
+
+    @override
+    def over(self, reason: EndReason) -> None:
+        if self.transport is not None or self.record.reason is not None:
+            super().over(reason)
+            return
+        for connected in filter(None, (self.client, self.server)):
+            self._path.poller.closing(connected.fileno())
+            connected.close()
+        member, was_relaying = self._member, self.state == "relaying"
+        try:
+            super().over(reason)
+        finally:  # if there is no memory for that, it must not count for ever
+            if member is not None:
+                pool = self._upstream.pool
+                (pool.released if was_relaying else pool.abandoned)(member)
+
+
+SocketConnection._steps = {
+    **MuxProtocol._steps,
+    "introduction": SocketConnection._introduce,
+    "peeking": SocketConnection._peek,
+    "connecting": SocketConnection._connect,
+    "relaying": SocketConnection._relay,
+    "over": SocketConnection.over,
+}
