@@ -76,6 +76,7 @@ class MuxTestCase(TestCase):
         self.records = self.log.records
         self.time = VirtualTime()
         self.backend = PeerFactory()
+        self.made: list[MuxFactory] = []
 
     def backend_port(self) -> int:
         return listen(self, self.backend)
@@ -101,6 +102,7 @@ class MuxTestCase(TestCase):
             port: Any = self.factory.listen(opened)
         self.addCleanup(port.stopListening)
         factory = self.factory
+        self.made.append(factory)
         self.addCleanup(lambda: Deferred.fromCoroutine(self._all_end(factory)))
         self.listening = port
         number: int = port.getHost().port
@@ -160,6 +162,8 @@ class MuxTestCase(TestCase):
         await self.until_logged(count)
         self.assertEqual(len(self.records), count)
         if not self.factory.connections:
+            for factory in self.made:
+                factory.drop_idle_timers()
             self.assertEqual(self.time.clock.getDelayedCalls(), [])
         return self.records[-1]
 

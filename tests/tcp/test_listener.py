@@ -103,6 +103,7 @@ class EndingTest(MuxTestCase):
         await emptied
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         await self.turn(5)
+        self.factory.drop_idle_timers()
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
     async def test_access_log_that_raises_loses_its_line_alone(self) -> None:

@@ -301,6 +301,8 @@ class _World:
 
     def story(self) -> dict[str, Any]:
         records = []
+        if not self.factory.connections:
+            self.factory.drop_idle_timers()
         for record in self.log.records:
             fields = attrs.asdict(record)
             for name in ("bytes_in", "bytes_out"):

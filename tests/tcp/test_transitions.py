@@ -22,7 +22,6 @@ _WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
         SocketConnection._peeking,
         SocketConnection._read,
         SocketConnection._detect,
-        SocketConnection._detected,
     ),
     "connecting": (
         SocketConnection._connect,
@@ -30,7 +29,6 @@ _WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
         SocketConnection._send_first,
         SocketConnection._failed,
         SocketConnection._connecting,
-        SocketConnection._connected,
     ),
     "relaying": (SocketConnection._relay, SocketConnection._relaying),
 }
@@ -58,7 +56,7 @@ class TransitionsTest(SynchronousTestCase):
         self.assertEqual(set(_STEPS), reached)
 
     def test_every_outcome_of_a_stage_or_choice_is_in_the_table(self) -> None:
-        begun = made_by(MuxProtocol._begin) | made_by(MuxProtocol.adopt)
+        begun = made_by(MuxProtocol.begin) | made_by(MuxProtocol.adopt)
         self.assertEqual(set(TRANSITIONS["accepted"]), begun)
         for node, step in _STEPS.items():
             made = made_by(step)
@@ -84,5 +82,5 @@ class TransitionsTest(SynchronousTestCase):
             self.assertIs(SocketConnection._steps[node], functions[0])
         self.assertEqual(
             {node for node, step in _STEPS.items() if SocketConnection._steps[node] is not step},
-            {*_WITHOUT_STAGE, "over"},
+            {*_WITHOUT_STAGE},
         )

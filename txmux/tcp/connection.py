@@ -213,9 +213,10 @@ class MuxProtocol(End, Client):
             note_multipath(self.record, transport)
         if configuration.hands_over:
             self._preview()
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Serve the client from now on, if it is admitted."""
         configuration = self.configuration
         configuration.counts.accepted()
         senders = configuration.settings.accept_proxy_from
@@ -425,14 +426,19 @@ class MuxProtocol(End, Client):
             note_end(self, "error" if self._is_out_of_memory else reason)
             if self.hop:
                 self.runtime.loop_detector.forget(self.hop)
-            self.stage.leave()
         finally:  # if there is no memory for that, it must not count for ever
-            if self._may_connect:
-                self._needs_no_socket()
-            self.stage = self.receiver = OVER
-            self.state = "over"
-            self.received = b""
-            self._owner.closed(self)
+            try:
+                self._leave()
+            finally:
+                if self._may_connect:
+                    self._needs_no_socket()
+                self.stage = self.receiver = OVER
+                self.state = "over"
+                self.received = b""
+                self._owner.closed(self)
+
+    def _leave(self) -> None:
+        self.stage.leave()
 
 
 MuxProtocol._steps = {

@@ -138,7 +138,10 @@ class MuxFactory(ServerFactory):
         path.trouble = None  # of an earlier one
         connection = SocketConnection(path, client, name, host)
         self.runtime.descriptors.client_accepted()
-        connection.begin()
+        if path.is_open:
+            connection.begin()
+        else:
+            connection.begin_with_transport()
         if path.trouble is not None:
             raise path.trouble
 
@@ -217,9 +220,8 @@ class MuxFactory(ServerFactory):
             self.connections.discard(connection)
             if self._left:
                 self._ended(connection.configuration)
-            if not self.connections:
-                self.sweep.stop()
-                self.runtime.clock.drop_idle()
+            if not self.connections and not self.numPorts:
+                self.drop_idle_timers()
         self.runtime.descriptors.connection_ended()
         if connection.admitted:
             connection.configuration.admission.leave(connection.permit)
@@ -260,8 +262,15 @@ class MuxFactory(ServerFactory):
     def stopFactory(self) -> None:
         """Stop it again, and the backends, when the last connection has ended."""
         self._leave(self.configuration)
+        if not self.connections:
+            self.drop_idle_timers()
         # Until then, clients may wait for a name, or for a server that a check has to find up.
         self._stopping = self.emptied().addCallback(lambda _: self.upstreams.stop())
+
+    def drop_idle_timers(self) -> None:
+        """Cancel the timers that no connection waits for; while clients may come, the next one soon needs them."""
+        self.sweep.stop()
+        self.runtime.clock.drop_idle()
 
     def stopped(self) -> Deferred[None]:
         return self._stopping

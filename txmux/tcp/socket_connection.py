@@ -33,7 +33,7 @@ from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.names.destinations import Asked
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import MARGIN, Upstream
-from txmux.detection.detector import Decision, Detection
+from txmux.detection.detector import Detection
 from txmux.interfaces import Peeked
 from txmux.net.addresses import asked_host, text_of
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
@@ -56,7 +56,6 @@ from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, take_header
 from txmux.tcp.stages.relaying import Relaying
 from txmux.tcp.transitions import Connected, Detected, Ended, Identified, Outcome
-from txmux.telemetry.reasons import EndReason
 from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.proxyprotocol.header import InvalidHeader
 
@@ -138,14 +137,10 @@ class SocketConnection(MuxProtocol):
 
     # Its beginning.
 
-    def begin(self) -> None:
-        """Serve it from now on, if it is admitted."""
-        path = self._path
-        if path.is_open:
-            self._begin()
-        else:
-            self._make_transport(reading=True)
-            self.connectionMade()
+    def begin_with_transport(self) -> None:
+        """Serve the client from now on, as on any transport."""
+        self._make_transport(reading=True)
+        self.connectionMade()
 
     @override
     def _open(self) -> None:
@@ -231,23 +226,21 @@ class SocketConnection(MuxProtocol):
 
     def _detect(self) -> Step | None:
         detection, detector = self._detection, self._path.detector
-        if detection is None:
-            decision = detector.decide_at_once(Peeked(self.received))
-            if decision is not None:
-                return self._detected(decision)
-            if detector.converses(self.received):
-                return self._peeking()
-            address = self.address if self._path.asks_who else None
-            detection = self._detection = detector.start_detection(
-                address.host if address else None, self.record.time
-            )
-        decision = detection.feed(self.received)
-        return None if decision is None else self._detected(decision)
-
-    def _detected(self, decision: Decision[CompiledRoute]) -> Outcome:
+        decision = detector.decide_at_once(Peeked(self.received)) if detection is None else None
+        if decision is None:
+            if detection is None:
+                if detector.converses(self.received):
+                    return self._peeking()
+                address = self.address if self._path.asks_who else None
+                detection = self._detection = detector.start_detection(
+                    address.host if address else None, self.record.time
+                )
+            decision = detection.feed(self.received)
+            if decision is None:
+                return None
+            self._detection = None
         record = self.record
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
-        self._detection = None
         return Detected(self._path.top, decision.route)
 
     # A server.
@@ -327,7 +320,18 @@ class SocketConnection(MuxProtocol):
             return None
         except OSError as problem:
             return self._failed(problem.errno or errno.EINVAL)
-        return self._connected(own, data[sent:])
+        # It is connected.
+        member, record = self._member, self.record
+        assert member is not None  # noqa: S101 - it was chosen
+        record.server = member.target.text
+        record.server_local = (
+            f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(server.family, own))
+        )
+        connect_ms = (self._path.seconds() - self.accepted_at) * 1000 - (record.detect_ms or 0.0)
+        record.connect_ms, self.received = connect_ms, data[sent:]
+        upstream.counts.connected(connect_ms)
+        upstream.pool.connected(member)
+        return Connected(upstream, member, None)
 
     def _server_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
         try:
@@ -366,19 +370,6 @@ class SocketConnection(MuxProtocol):
         connector = SocketConnector(self._path.poller, self.runtime.clock, family, name, factory)
         connector.take_over(server, max(0.0, timeout - waited / 1000))
         return connector.disconnect
-
-    def _connected(self, own: tuple[Any, ...], unsent: bytes) -> Outcome:
-        upstream, member, record = self._upstream, self._member, self.record
-        assert member is not None and self.server is not None  # noqa: S101, PT018 - it is its
-        record.server = member.target.text
-        record.server_local = (
-            f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(self.server.family, own))
-        )
-        record.connect_ms = connect_ms = self.elapsed_ms() - (record.detect_ms or 0.0)
-        self.received = unsent
-        upstream.counts.connected(connect_ms)
-        upstream.pool.connected(member)
-        return Connected(upstream, member, None)
 
     # Their bytes.
 
@@ -589,20 +580,18 @@ class SocketConnection(MuxProtocol):
             reset_on_close(connected)
 
     @override
-    def over(self, reason: EndReason) -> None:
-        if self.transport is not None or self.record.reason is not None:
-            super().over(reason)
+    def _leave(self) -> None:
+        if self.transport is not None:
+            super()._leave()
             return
-        for connected in filter(None, (self.client, self.server)):
-            self._path.poller.closing(connected.fileno())
-            connected.close()
-        member, was_relaying = self._member, self.state == "relaying"
-        try:
-            super().over(reason)
-        finally:  # if there is no memory for that, it must not count for ever
-            if member is not None:
-                pool = self._upstream.pool
-                (pool.released if was_relaying else pool.abandoned)(member)
+        for connected in (self.client, self.server):
+            if connected is not None:
+                self._path.poller.closing(connected.fileno())
+                connected.close()
+        member = self._member
+        if member is not None:
+            pool = self._upstream.pool
+            (pool.released if self.state == "relaying" else pool.abandoned)(member)
 
 
 SocketConnection._steps = {
@@ -611,5 +600,4 @@ SocketConnection._steps = {
     "peeking": SocketConnection._peek,
     "connecting": SocketConnection._connect,
     "relaying": SocketConnection._relay,
-    "over": SocketConnection.over,
 }

@@ -133,27 +133,27 @@ _end: list[IDelayedCall] = []  # logs the end of the shortage; at most one
 
 @attrs.define(eq=False)
 class AcceptPause:
-    """A port's pause while the machine lacks what a connection takes. It is logged once for all ports of the process."""
+    """A port's pause while the machine lacks what a connection takes. It is logged once for all ports of the process.
+
+    Attributes:
+        timer: Ends the pause; ``None`` if there is none.
+    """
 
     _clock: IReactorTime
     _descriptors: Descriptors
     _name: str
     _fileno: Callable[[], int]
     _accept_again: Callable[[], object]
-    _timer: IDelayedCall | None = attrs.field(default=None, init=False)
+    timer: IDelayedCall | None = attrs.field(default=None, init=False)
 
     @property
     def is_short(self) -> bool:
         return self in _short
 
-    @property
-    def is_on(self) -> bool:
-        return self._timer is not None
-
     def start_pause(self, shortage: str | None) -> None:
         """Stop accepting for a while; a reason is logged unless another port has done so."""
-        if self._timer is None:
-            self._timer = self._clock.callLater(_BREATH, self._end_pause)
+        if self.timer is None:
+            self.timer = self._clock.callLater(_BREATH, self._end_pause)
             self._descriptors.call_when_freed(self._hurry)
         is_new = not _short and not _end
         _stop_end()
@@ -167,11 +167,11 @@ class AcceptPause:
             )
 
     def _hurry(self) -> None:
-        if self._timer is not None:
-            self._timer.reset(0)
+        if self.timer is not None:
+            self.timer.reset(0)
 
     def _end_pause(self) -> None:
-        self._timer = None
+        self.timer = None
         self._descriptors.cancel_call(self._hurry)
         try:
             self._accept_again()
@@ -187,9 +187,9 @@ class AcceptPause:
         return bool(queue.poll(0))
 
     def cancel_pause(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
             self._descriptors.cancel_call(self._hurry)
 
     def queue_emptied(self) -> None:

@@ -144,7 +144,7 @@ class SocketPort(WatchedPort):
         self._accept_some()
         # No event reports that the last client that waits has been accepted.
         pause = self._pause
-        if pause.is_short and self._is_open and not pause.is_on and not pause.has_clients():
+        if pause.is_short and self._is_open and pause.timer is None and not pause.has_clients():
             pause.queue_emptied()
 
     def _accept_some(self) -> None:
@@ -171,7 +171,9 @@ class SocketPort(WatchedPort):
                 self._connect(accepted, peer)
             except OSError as problem:  # it cannot be watched
                 self._wait(os.strerror(problem.errno or errno.ENOMEM))
-            if not self._is_open or self._pause.is_on:  # a protocol may have paused or closed it
+            if (
+                not self._is_open or self._pause.timer is not None
+            ):  # a protocol may have paused or closed it
                 return
             if monotonic() >= until:
                 return
