@@ -278,7 +278,7 @@ class AccessLogTests(PageTestCase):
         """It has every reason, and those that nothing in the code gives are said to be reserved."""
         rows = _rows(_section(self.page, "Reasons"))
         self.assert_told(rows, get_args(EndReason), "Reasons")
-        folders = ("backends", "control", "net/relay", "serving", "tcp", "udp")
+        folders = ("backends", "client", "control", "net/relay", "serving", "tcp", "udp")
         files = [file for folder in folders for file in (_ROOT / "txmux" / folder).rglob("*.py")]
         code = "".join(file.read_text() for file in (*files, _ROOT / "txmux/service.py"))
         uses = re.sub(r"Literal\[[^\]]*\]", "", code)

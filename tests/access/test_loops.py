@@ -9,10 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.mux import MuxTestCase, backend_at
 from txmux.access.loops import MOST_HOPS, LoopDetector
+from txmux.client.io_runtime import IORuntime
 from txmux.rules.embedding import route
 from txmux.rules.model import Listener, ServerTLS
 from txmux.serving.listen_addresses import open_socket, socket_address
-from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
 

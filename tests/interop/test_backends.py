@@ -30,9 +30,9 @@ from tests.support.ports import free_port
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import CheckResult, CheckRun, with_header
 from txmux.backends.health.probes import probe
+from txmux.client.io_runtime import IORuntime
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.checks import check as read_check
-from txmux.tcp.io_runtime import IORuntime
 
 _SITE = """
 server {{

@@ -14,6 +14,7 @@ from twisted.logger import capturedLogs
 
 from tests.processes.handover_case import HandoverCase, descriptors
 from tests.support.peers import Peer, reactor
+from txmux.client.io_runtime import IORuntime
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.channel.descriptorstream import close_all
@@ -24,7 +25,6 @@ from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.serving.listening_ports import ListeningPorts
 from txmux.tcp.connection import MuxProtocol
-from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
 

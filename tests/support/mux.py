@@ -10,11 +10,11 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.looks import is_looked_for, look_again
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from txmux.client.io_runtime import IORuntime
 from txmux.net.relay.peer import queued_in
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, Refusal, Route, Server
 from txmux.serving.listen_addresses import open_socket, socket_address
-from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.record import ConnectionRecord
 

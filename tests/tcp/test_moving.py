@@ -150,7 +150,7 @@ class MovingTest(MuxTestCase):
         await self.logged()
 
     async def test_portable_runtime_refuses_and_leaves_the_sockets(self) -> None:
-        from txmux.tcp.io_runtime import IORuntime  # noqa: PLC0415 - of this test alone
+        from txmux.client.io_runtime import IORuntime  # noqa: PLC0415 - of this test alone
 
         client, server = await self.relayed()
         connection, moved, sockets = self.suspend()

@@ -25,12 +25,12 @@ from tests.net.relay.reactors import PrivateReactor
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.examples import scaled
 from tests.support.mux import ListLog, server_at
+from txmux.client.io_runtime import IORuntime
 from txmux.control.connection_row import row_of
 from txmux.net.sockets.plainsocket import LeanSocket, set_options
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, Rate, Silence
 from txmux.tcp import socket_connection
-from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
-from txmux.tcp.served import Served
+from txmux.client.served import Served
 from txmux.telemetry.record import STATES, ConnectionRecord
 
 Positive = Annotated[int, 1]  # a whole number from 1 on

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
+from txmux.client.served import Served
 from txmux.detection.explain import ExcludingKey, excluded_by, explain
 from txmux.rules.tracing import Trace, TracedSample, trace_json
-from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
-from txmux.tcp.served import Served
 from txmux.tcp.stages.peeking import Peeking
 
 

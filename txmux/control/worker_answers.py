@@ -9,6 +9,8 @@ import attrs
 
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
+from txmux.client.configuration import Configuration
+from txmux.client.served import Served
 from txmux.control.connection_row import row_of
 from txmux.control.documents import address_states
 from txmux.control.explaining import explain_connection
@@ -18,8 +20,6 @@ from txmux.net.channel.message import Message
 from txmux.net.relay.kernel import SPLICED
 from txmux.net.turns import Turns
 from txmux.serving.serving import Serving
-from txmux.tcp.configuration import Configuration
-from txmux.tcp.served import Served
 from txmux.telemetry.lines import LOST_LINES
 
 _OFTEN = 32  # connections between two looks at the clock

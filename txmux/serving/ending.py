@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
+from txmux.client.served import Served
 from txmux.net.addresses import address_in
 from txmux.rules.model import Rules
 from txmux.tcp.listener import MuxFactory
-from txmux.tcp.served import Served
 
 _STEPS = 100
 """The most steps in which connections are ended one after another."""

@@ -19,6 +19,10 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState, held_until, overrides_from_json
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
+from txmux.client.challenges import with_challenges
+from txmux.client.configuration import Configuration
+from txmux.client.io_runtime import IORuntime
+from txmux.client.served import Served
 from txmux.errors import MuxError
 from txmux.net.sockets.poller import after_turn
 from txmux.net.tls.terminations import PreparedTerminations, Terminations
@@ -30,11 +34,7 @@ from txmux.serving.listening_port import ListeningPort
 from txmux.serving.listening_ports import ListeningPorts
 from txmux.serving.state import TransferState, restore_sources, sources_of
 from txmux.serving.status import connection_counts, log_draining, log_dry_runs, missing_in
-from txmux.tcp.challenges import with_challenges
-from txmux.tcp.configuration import Configuration
-from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
-from txmux.tcp.served import Served
 from txmux.telemetry.access_log import AccessLog, open_log
 from txmux.telemetry.counting.process_counters import ProcessCounters
 

@@ -6,9 +6,9 @@ from typing import Any
 from twisted.logger import Logger
 
 from txmux.backends.upstreams import Upstreams
+from txmux.client.served import Served
 from txmux.rules.model import Backend, Outcome, Rules
 from txmux.tcp.listener import MuxFactory
-from txmux.tcp.served import Served
 
 _log = Logger()
 

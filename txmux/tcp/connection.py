@@ -19,15 +19,15 @@ from txmux.access.per_source import Permit
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
+from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
+from txmux.client.served import Counted, count_bytes, note_decision, note_end, note_multipath
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayedBytes
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
-from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
-from txmux.tcp.served import Counted, count_bytes, note_decision, note_end, note_multipath
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
 from txmux.tcp.stages.handing_off import HandingOff
@@ -63,7 +63,7 @@ from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
-    from txmux.tcp.io_runtime import IORuntime
+    from txmux.client.io_runtime import IORuntime
 
 Step: TypeAlias = "Stage | Outcome"
 """What is next for a connection: a stage that it enters, or an outcome, after which `TRANSITIONS` says what follows."""

@@ -12,10 +12,10 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector, proxy_header
 from txmux.backends.names.destinations import Asked
 from txmux.backends.pool.member import Member
+from txmux.client.served import note_multipath
 from txmux.net.addresses import asked_host
 from txmux.rules.model import Backend
 from txmux.tcp.preconnection import Preconnection
-from txmux.tcp.served import note_multipath
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.proxyprotocol.fields import passed_on_fields

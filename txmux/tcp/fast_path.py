@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.interfaces import IAddress
 
 from txmux.backends.upstream import MARGIN
+from txmux.client.configuration import Configuration
 from txmux.net.relay.peer import patience
 from txmux.net.sockets.plainsocket import listener_keepalive
-from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import ConnectionOwner
 from txmux.tcp.sweep import Sweep
 
 if TYPE_CHECKING:
-    from txmux.tcp.io_runtime import IORuntime
+    from txmux.client.io_runtime import IORuntime
 
 
 class FastPathOwner(ConnectionOwner, Protocol):

@@ -15,15 +15,15 @@ from twisted.logger import Logger
 
 from txmux.access.admission import Admission
 from txmux.backends.upstreams import Upstreams
+from txmux.client.configuration import Configuration
+from txmux.client.io_runtime import IORuntime
+from txmux.client.served import Served, new_id
 from txmux.net.addresses import text_of
 from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import NOWHERE, Listener, Route
-from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.fast_path import FastPath
-from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
-from txmux.tcp.served import Served, new_id
 from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import OVER
 from txmux.tcp.sweep import Sweep

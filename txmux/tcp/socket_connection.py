@@ -33,6 +33,8 @@ from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.names.destinations import Asked
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import MARGIN, Upstream
+from txmux.client.configuration import CompiledRoute, RuleLayer
+from txmux.client.served import new_id
 from txmux.detection.detector import Detection
 from txmux.interfaces import Peeked
 from txmux.net.addresses import asked_host, text_of
@@ -44,12 +46,10 @@ from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_optio
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.rules.model import Server
-from txmux.tcp.configuration import CompiledRoute, RuleLayer
 from txmux.tcp.connection import MuxProtocol, Step
 from txmux.tcp.dialling import header_for
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.preconnection import HeldBytes, Preconnection
-from txmux.tcp.served import new_id
 from txmux.tcp.stage import Stage
 from txmux.tcp.stages.connecting import Connecting
 from txmux.tcp.stages.peeking import Peeking

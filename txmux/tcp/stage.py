@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
+    from txmux.client.configuration import Configuration
+    from txmux.client.io_runtime import IORuntime
     from txmux.interfaces import Exchange
     from txmux.net.relay.ends import IRelayTransport
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.net.tls.termination import AgreedTLS
-    from txmux.tcp.configuration import Configuration
-    from txmux.tcp.io_runtime import IORuntime
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
     from txmux.tcp.preconnection import Preconnection
     from txmux.telemetry.reasons import AbortReason

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
+    from txmux.client.configuration import CompiledRoute, RuleLayer
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.net.tls.termination import Termination
     from txmux.rules.model import Handover, InProcess, Refusal
-    from txmux.tcp.configuration import CompiledRoute, RuleLayer
     from txmux.tcp.preconnection import HeldBytes, Preconnection
     from txmux.telemetry.reasons import EndReason
     from txmux.telemetry.record import ConnectionState

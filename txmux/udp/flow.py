@@ -16,12 +16,12 @@ import attrs
 from txmux.access.per_source import Permit
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
+from txmux.client.served import note_decision
 from txmux.detection.detector import Decision, FlowDetection, is_keepalive_only
 from txmux.interfaces import Datagrams
 from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import IPAddress, Logged, fewer
 from txmux.rules.model.networks import unmapped
-from txmux.tcp.served import note_decision
 from txmux.telemetry.access_log import CAPTURED
 from txmux.telemetry.counting.process_counters import RouteCounts
 from txmux.telemetry.reasons import ConnectFailure, EndReason, understood
@@ -39,7 +39,7 @@ from txmux.wire.proxyprotocol.header import LARGEST_HEADER, Address, ProxyHeader
 from txmux.wire.quic.header import LONG_HEADER, opens_connection
 
 if TYPE_CHECKING:
-    from txmux.tcp.configuration import CompiledRoute, Configuration
+    from txmux.client.configuration import CompiledRoute, Configuration
     from txmux.udp.live_flows import LiveFlows
     from txmux.udp.table import TimeoutQueue
 
@@ -54,7 +54,7 @@ _TRIED_AGAIN = 1.0  # the same if no server could be reached, since one may be b
 
 
 class Flow:
-    """The datagrams between one client and one server. Other rooms see it as a `txmux.tcp.served.Served`, as they do a connection.
+    """The datagrams between one client and one server. Other rooms see it as a `txmux.client.served.Served`, as they do a connection.
 
     Attributes:
         ids: The connection IDs of its client, if it speaks QUIC.

@@ -14,8 +14,8 @@ from twisted.logger import Logger
 
 from txmux.access.admission import Refused
 from txmux.access.per_source import Permit, source_of
+from txmux.client.served import new_id
 from txmux.net.addresses import address_in
-from txmux.tcp.served import new_id
 from txmux.telemetry.reasons import EndReason, LimitName
 from txmux.telemetry.record import ConnectionRecord
 from txmux.udp import ancillary
@@ -30,7 +30,7 @@ from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 from txmux.wire.quic.header import LONG_HEADER
 
 if TYPE_CHECKING:
-    from txmux.tcp.configuration import Configuration
+    from txmux.client.configuration import Configuration
     from txmux.tcp.listener import MuxFactory
 
 _PART = 0.7  # of the descriptors that there may be

@@ -13,7 +13,7 @@ from txmux.udp import ancillary
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
-    from txmux.tcp.configuration import Configuration
+    from txmux.client.configuration import Configuration
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.live_flows import LiveFlows
     from txmux.udp.migration import MigratingPath

@@ -27,10 +27,10 @@ from txmux.backends.health.checking import (
 )
 from txmux.backends.health.probes import probe
 from txmux.backends.pool.member import Member
+from txmux.client.io_runtime import IORuntime
 from txmux.rules.model import Backend, Check, Server, ServerTLS
 from txmux.rules.reading.checks import check as read_check
 from txmux.rules.reading.endpoints import server
-from txmux.tcp.io_runtime import IORuntime
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 

@@ -16,8 +16,8 @@ from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends.health.checks import HealthChecks, apply_result, key_of
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.server_health import MemberState
+from txmux.client.io_runtime import IORuntime
 from txmux.rules.model import Check, Server
-from txmux.tcp.io_runtime import IORuntime
 
 REFUSED = Failure(error.ConnectionRefusedError(111, "Connection refused"))
 

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.reading.cases import ReadingTestCase
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from txmux.client.io_runtime import IORuntime
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
@@ -17,7 +18,6 @@ from txmux.rules.model import Backend, Handover, Listener, TlsEnd
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.conflicts import conflicts
 from txmux.rules.reading.ini import read_ini
-from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
 

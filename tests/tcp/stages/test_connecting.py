@@ -16,12 +16,12 @@ from tests.support.peers import PeerFactory, close, listen, make_stalled_port, r
 from tests.support.ports import free_port
 from txmux.backends.connect.connector import _cause
 from txmux.backends.pool.server_health import MemberState
+from txmux.client import configuration
 from txmux.net.sockets import plainsocket
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Server, ServerTLS
 from txmux.rules.reading.endpoints import server
 from txmux.serving import listening_port
-from txmux.tcp import configuration
 
 
 class ServersTest(MuxTestCase):

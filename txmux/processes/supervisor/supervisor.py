@@ -37,6 +37,7 @@ from twisted.python.failure import Failure
 from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
+from txmux.client.io_runtime import IORuntime
 from txmux.control.broadcast import broadcast
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
@@ -61,7 +62,6 @@ from txmux.rules.reading.parser import is_as_read
 from txmux.serving.listen_addresses import are_plain
 from txmux.serving.state import TransferState, build_state, found_by_checks, merged, restore_sources
 from txmux.serving.store import PreparedSockets
-from txmux.tcp.io_runtime import IORuntime
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.counters import OWN
 from txmux.telemetry.folding import FoldedLog

@@ -19,9 +19,9 @@ from txmux.tcp.transitions import Ended, Outcome, TLSEstablished, TurnedAway
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
+    from txmux.client.configuration import RuleLayer
     from txmux.net.tls.termination import Termination
     from txmux.net.tls.transport import TLSTransport
-    from txmux.tcp.configuration import RuleLayer
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
 

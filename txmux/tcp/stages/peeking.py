@@ -10,11 +10,11 @@ from typing_extensions import override
 
 from txmux.access.loops import MOST_HOPS
 from txmux.backends.upstream import Upstream
+from txmux.client.configuration import CompiledRoute, RuleLayer, Silent
 from txmux.detection.detector import Decision
 from txmux.interfaces import Exchange
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
-from txmux.tcp.configuration import CompiledRoute, RuleLayer, Silent
 from txmux.tcp.dialling import preconnect
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway

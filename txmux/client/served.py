@@ -12,9 +12,9 @@ from txmux.net.sockets.plainsocket import is_multipath
 
 if TYPE_CHECKING:
     from txmux.access.per_source import Permit
+    from txmux.client.configuration import Configuration
     from txmux.net.relay.interface import RelayedBytes
     from txmux.rules.model import Logged
-    from txmux.tcp.configuration import Configuration
     from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState

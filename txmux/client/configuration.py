@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.upstream import Destination
     from txmux.backends.upstreams import Upstreams
+    from txmux.client.io_runtime import IORuntime
     from txmux.net.tls.termination import Termination
     from txmux.net.tls.terminations import Terminations
-    from txmux.tcp.io_runtime import IORuntime
     from txmux.telemetry.counting.process_counters import ListenerCounts, RouteCounts
 
 

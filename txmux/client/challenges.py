@@ -5,11 +5,11 @@ from typing import Any
 
 import attrs
 
+from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.detection.detector import Detector
 from txmux.interfaces import Transport
 from txmux.matchers.tls import tls
 from txmux.rules.model import Alternative, Refusal
-from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
 
 NAME = "acme-tls/1"
 """Of these routes, in the access log. No route of a rules file can be called so."""
