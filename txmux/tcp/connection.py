@@ -20,7 +20,8 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
-from txmux.client.served import Counted, count_bytes, note_decision, note_end, note_multipath
+from txmux.client.recording import count_bytes, note_decision, note_end, note_multipath
+from txmux.client.served import Counted
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayedBytes

@@ -12,7 +12,7 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector, proxy_header
 from txmux.backends.names.destinations import Asked
 from txmux.backends.pool.member import Member
-from txmux.client.served import note_multipath
+from txmux.client.recording import note_multipath
 from txmux.net.addresses import asked_host
 from txmux.rules.model import Backend
 from txmux.tcp.preconnection import Preconnection

@@ -17,7 +17,8 @@ from txmux.access.admission import Admission
 from txmux.backends.upstreams import Upstreams
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
-from txmux.client.served import Served, new_id
+from txmux.client.recording import new_id
+from txmux.client.served import Served
 from txmux.net.addresses import text_of
 from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import NOWHERE, Listener, Route

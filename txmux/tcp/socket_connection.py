@@ -34,7 +34,7 @@ from txmux.backends.names.destinations import Asked
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import MARGIN, Upstream
 from txmux.client.configuration import CompiledRoute, RuleLayer
-from txmux.client.served import new_id
+from txmux.client.recording import new_id
 from txmux.detection.detector import Detection
 from txmux.interfaces import Peeked
 from txmux.net.addresses import asked_host, text_of

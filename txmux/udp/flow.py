@@ -16,7 +16,7 @@ import attrs
 from txmux.access.per_source import Permit
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
-from txmux.client.served import note_decision
+from txmux.client.recording import note_decision
 from txmux.detection.detector import Decision, FlowDetection, is_keepalive_only
 from txmux.interfaces import Datagrams
 from txmux.net.relay.interface import RelayedBytes

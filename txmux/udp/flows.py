@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from txmux.access.admission import Refused
 from txmux.access.per_source import Permit, source_of
-from txmux.client.served import new_id
+from txmux.client.recording import new_id
 from txmux.net.addresses import address_in
 from txmux.telemetry.reasons import EndReason, LimitName
 from txmux.telemetry.record import ConnectionRecord
