@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from txmux.access.per_source import Permit
-    from txmux.client.configuration import Configuration
+    from txmux.client.configuration import Configuration, RuleLayer
+    from txmux.client.io_runtime import IORuntime
     from txmux.net.relay.interface import RelayedBytes
+    from txmux.net.tls.termination import AgreedTLS
     from txmux.rules.model import Logged
     from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
@@ -36,13 +38,22 @@ class Served(Protocol):
     def state(self) -> ConnectionState: ...
 
     @property
-    def runtime(self) -> Any: ...
+    def runtime(self) -> IORuntime: ...
 
     @property
     def address(self) -> Address | None: ...
 
     @property
     def received(self) -> bytes: ...
+
+    @property
+    def layer(self) -> RuleLayer | None: ...  # where it is detected; ``None``: outermost
+
+    @property
+    def agreed_tls(self) -> AgreedTLS | None: ...  # of the client's TLS, if it is terminated here
+
+    @property
+    def was_moved_here(self) -> bool: ...  # another process decided; how is not known here
 
     def elapsed_ms(self) -> float: ...
     def relayed(self) -> RelayedBytes: ...

@@ -12,26 +12,22 @@ from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.served import Served
 from txmux.detection.explain import ExcludingKey, excluded_by, explain
 from txmux.rules.tracing import Trace, TracedSample, trace_json
-from txmux.tcp.stages.peeking import Peeking
 
 
 def explain_connection(one: Served) -> dict[str, Any]:
     record = one.record
     if one.state == "peeking":
-        stage = getattr(one, "stage", None)  # unless it is a usual one
-        top = one.configuration.top
-        return _undecided(one, stage.layer if isinstance(stage, Peeking) else top)
-    was_moved_here = getattr(one, "was_moved_here", False)
+        return _undecided(one, one.layer or one.configuration.top)
     explanation: dict[str, Any] = {
         "listener": record.listener,
         "from": str(client) if (client := _client(one)) else None,
-        "bytes": None if was_moved_here else one.decided_after,
+        "bytes": None if one.was_moved_here else one.decided_after,
         "by": _by(one),
         "route": record.route,
         "facts": dict(record.facts),
         "routes": [],
     }
-    if record.detect_ms is not None and not was_moved_here:
+    if record.detect_ms is not None and not one.was_moved_here:
         explanation["routes"] = list(_answers(one))
     return explanation
 
@@ -67,8 +63,7 @@ def _client(one: Served) -> IPv4Address | IPv6Address | None:
 
 
 def _certificate(one: Served) -> object:
-    tls = getattr(one, "agreed_tls", None)  # unless it is a usual one
-    return None if tls is None else tls.found
+    return None if one.agreed_tls is None else one.agreed_tls.found
 
 
 def _by(one: Served) -> str | None:

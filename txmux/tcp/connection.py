@@ -118,6 +118,11 @@ class MuxProtocol(End, Client):
 
     # What is known of the client, and of the connection.
 
+    @property
+    def layer(self) -> RuleLayer | None:
+        stage = self.stage
+        return stage.layer if isinstance(stage, Peeking) else None
+
     def relayed(self) -> RelayedBytes:
         return self.stage.relayed()
 

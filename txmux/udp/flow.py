@@ -124,6 +124,9 @@ class Flow:
 
     # As a `Served`.
 
+    agreed_tls = layer = None
+    was_moved_here = False  # how it was decided comes with it
+
     @property
     def address(self) -> Address | None:
         return self.client
