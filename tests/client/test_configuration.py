@@ -46,8 +46,7 @@ class GenerationTest(MuxTestCase):
             branch.destination for branch in self.factory.configuration.top.detector.routes
         )
         active = [
-            [member.connections for member in upstream.pool.members]  # type: ignore[union-attr]
-            for upstream in (same, other)
+            [member.connections for member in upstream.pool.members] for upstream in (same, other)
         ]
         self.assertEqual(active, [[1], [1]])
 

@@ -71,7 +71,7 @@ class HandoverCase(MuxTestCase):
     def factories(self) -> Collection[MuxFactory]:
         return {self.factory, self.old, self.new}
 
-    def another(self) -> MuxFactory:
+    def another(self) -> Any:
         settings = self.old.configuration.settings
         return MuxFactory(self.routes, settings, access_log=self.log, reactor=self.time)
 

@@ -112,6 +112,7 @@ class InProcessTest(ServiceTestCase):
                 self.assertEqual(self.ports(), [port])
                 client = await greeted(self, port)
                 await (await backend.peer(len(found))).has(1)
+                connection: Any
                 (connection,) = self.running.factories[0].connections
                 (listening,) = self.running._sockets.sockets().values()
                 found.append(read(listening, connection.transport))

@@ -70,6 +70,7 @@ class MuxTestCase(TestCase):
 
     timeout = 180
     relay: Literal["auto", "portable"] = "auto"
+    factory: Any  # tests look into its connections, which are just `Served` to others
 
     def setUp(self) -> None:
         self.log = ListLog()

@@ -36,7 +36,7 @@ class MovingTest(MuxTestCase):
         self.assertIsNone(connection.stays)
         return connection, *connection.suspend()
 
-    def move(self, **settings: Any) -> MuxFactory:
+    def move(self, **settings: Any) -> Any:
         connection, moved, sockets = self.suspend()
         message = json.loads(json.dumps(packed([moved])))
         copies: Any = tuple(one.dup() for one in sockets)

@@ -260,7 +260,9 @@ class _World:
             peer.wanted = 0
 
     def _ask(self, what: str, number: int) -> None:
-        connections = sorted(self.factory.connections, key=lambda one: int(one.record.id[9:], 16))
+        connections: list[Any] = sorted(
+            self.factory.connections, key=lambda one: int(one.record.id[9:], 16)
+        )
         self.transports.update(one.transport for one in connections)
         if what == "advance":
             self.clock.advance(number / 2)

@@ -60,7 +60,7 @@ class HandoverCase(FlowCase):
     """A service, and another one that can take its flows."""
 
     @property
-    def old(self) -> MuxFactory:
+    def old(self) -> Any:
         return self.running.factories[0]
 
     def there(
@@ -71,12 +71,13 @@ class HandoverCase(FlowCase):
     ) -> There:
         """Make the other process, with the same rules if no others are given. It reads from now on, and nobody here does."""
         old = self.old
-        new = self.new = MuxFactory(
+        new: Any = MuxFactory(
             self.running.rules.routes if routes is None else routes,
             settings or old.configuration.settings,
             reactor=reactor,
         )
         new.log_to(old._access_log)
+        self.new = new
         here: Any = self.running.ports[0]
         here.stopReading()
         port = self.port_there = listen(new, here._socket)

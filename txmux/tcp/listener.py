@@ -1,4 +1,4 @@
-"""A listener: the rules for its next client, and its connections."""
+"""A listener for TCP: accepts clients, and takes connections of other processes over."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
+from typing_extensions import override
 
 from txmux.access.admission import Admission
 from txmux.backends.upstreams import Upstreams
+from txmux.client.active_listener import ActiveListener
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.recording import new_id
-from txmux.client.served import Served
 from txmux.net.addresses import text_of
 from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import NOWHERE, Listener, Route
@@ -28,18 +27,15 @@ from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
 from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import OVER
 from txmux.tcp.sweep import Sweep
-from txmux.telemetry.access_log import AccessLog, should_log
-from txmux.telemetry.reasons import AbortReason
+from txmux.telemetry.access_log import AccessLog
 from txmux.telemetry.record import ConnectionRecord
 
 if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
 
-_log = Logger()
 
-
-class MuxFactory(ServerFactory):
+class MuxFactory(ServerFactory, ActiveListener):
     """Detects what each client of a listener speaks, and connects it to its backend.
 
     It can be given to any Twisted server endpoint. `txmux.MuxService` makes one for each ``[listen]`` section.
@@ -88,30 +84,25 @@ class MuxFactory(ServerFactory):
             if reactor is None:
                 from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
             runtime = IORuntime(reactor)
-        self.runtime = runtime
-        self.upstreams = upstreams or Upstreams(
+        upstreams = upstreams or Upstreams(
             runtime.reactor,
             runtime.clock,
             runtime.dial,
             counters=runtime.counters,
             leads_here=runtime.loop_detector.leads_here,
         )
-        self.configuration = Configuration.make(
+        configuration = Configuration.make(
             routes,
             settings,
             admission or Admission(settings, runtime.clock.seconds),
             runtime,
-            self.upstreams,
+            upstreams,
             terminations or Terminations(runtime.reactor),
         )
-        self.connections: set[Any] = set()
+        super().__init__(configuration, runtime, upstreams, access_log)
         self._fast_path: FastPath | None = None
         self.sweep = Sweep(runtime.clock, self.connections)
         self.flows: object = None
-        self._access_log = access_log
-        self._left: list[tuple[Configuration, int]] = []
-        self._emptied: Deferred[None] | None = None
-        self._stopping: Deferred[None] = succeed(None)
 
     def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
         """Make the end of a client's connection, which lets it in or refuses it."""
@@ -146,39 +137,6 @@ class MuxFactory(ServerFactory):
         if path.trouble is not None:
             raise path.trouble
 
-    def change(self, configuration: Configuration) -> None:
-        """Accept the next clients under other rules; existing connections keep theirs."""
-        before, self.configuration = self.configuration, configuration
-        if self.numPorts:
-            # In this order, so that a factory which both have is not stopped in between.
-            for outcome in configuration.in_process:
-                outcome.factory.doStart()
-            self._leave(before)
-
-    def _leave(self, configuration: Configuration) -> None:
-        """Stop the destinations of a configuration when its last connection has ended."""
-        if not configuration.in_process:
-            return
-        left = sum(one.configuration is configuration for one in self.connections)
-        if left:
-            self._left.append((configuration, left))
-        else:
-            _stop(configuration)
-
-    def _ended(self, ended: Configuration) -> None:
-        """Record the end of a connection while some configurations wait for their last ones."""
-        waiting, self._left = self._left, []
-        for configuration, left in waiting:
-            if configuration is not ended:
-                self._left.append((configuration, left))
-            elif left > 1:
-                self._left.append((configuration, left - 1))
-            else:
-                _stop(configuration)
-
-    def log_to(self, access_log: AccessLog | None) -> None:
-        self._access_log = access_log
-
     def adopt(
         self, moved: MovedConnection, sockets: Sockets, release_elsewhere: SlotRelease | None = None
     ) -> None:
@@ -210,73 +168,13 @@ class MuxFactory(ServerFactory):
         """Accept the clients of a socket, of which a duplicate is taken."""
         return self.runtime.listen(opened, self, self.configuration.options)
 
-    def opened(self, connection: Served) -> None:
-        self.connections.add(connection)
-        if self.runtime.events.has_listener:
-            self.runtime.events.begun(connection.record)
-
-    def closed(self, connection: Served) -> None:
-        """Log a connection, and forget it."""
-        if connection in self.connections:
-            self.connections.discard(connection)
-            if self._left:
-                self._ended(connection.configuration)
-            if not self.connections and not self.numPorts:
-                self.drop_idle_timers()
-        self.runtime.descriptors.connection_ended()
-        if connection.admitted:
-            connection.configuration.admission.leave(connection.permit)
-        record, logged = connection.record, connection.logged
-        is_logged = logged is True or should_log(record, logged)
-        if self.runtime.events.has_listener and is_logged:
-            self.runtime.events.ended(record)
-        if is_logged and record.reason != "done" and not record.is_clean:
-            self.runtime.bad_ends.add(record, connection.unrecognised)
-        if self._access_log is not None and is_logged:
-            try:
-                self._access_log.write(record)
-            except Exception:  # noqa: BLE001 - a log of the embedding program must not keep the service from ending
-                _log.failure("the access log raised; the line is lost")
-        if self._emptied is not None and not self.connections:
-            emptied, self._emptied = self._emptied, None
-            emptied.callback(None)
-
-    def emptied(self) -> Deferred[None]:
-        """Wait until there are no connections."""
-        if not self.connections:
-            return succeed(None)
-        if self._emptied is None:
-            self._emptied = Deferred()
-        return self._emptied
-
-    def abort(self, reason: AbortReason) -> None:
-        """End every connection."""
-        for connection in list(self.connections):
-            connection.end(reason)
-
     def startFactory(self) -> None:
-        """Start the protocols of this process that routes name."""
-        self.upstreams.start()
-        for outcome in self.configuration.in_process:
-            outcome.factory.doStart()
+        self.start_destinations()
 
     def stopFactory(self) -> None:
-        """Stop it again, and the backends, when the last connection has ended."""
-        self._leave(self.configuration)
-        if not self.connections:
-            self.drop_idle_timers()
-        # Until then, clients may wait for a name, or for a server that a check has to find up.
-        self._stopping = self.emptied().addCallback(lambda _: self.upstreams.stop())
+        self.stop_destinations()
 
+    @override
     def drop_idle_timers(self) -> None:
-        """Cancel the timers that no connection waits for; while clients may come, the next one soon needs them."""
         self.sweep.stop()
-        self.runtime.clock.drop_idle()
-
-    def stopped(self) -> Deferred[None]:
-        return self._stopping
-
-
-def _stop(configuration: Configuration) -> None:
-    for outcome in configuration.in_process:
-        outcome.factory.doStop()
+        super().drop_idle_timers()

@@ -81,7 +81,7 @@ class CertificateTests(TerminationCase):
     def clients(self) -> ClientVerification:
         (route,) = self.factory.configuration.top.detector.routes
         assert route.termination is not None
-        found = route.termination.store._contexts.clients
+        found: ClientVerification | None = route.termination.store._contexts.clients
         assert found is not None
         return found
 
