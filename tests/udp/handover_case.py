@@ -13,8 +13,8 @@ from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.rules.model import Listener, Route
 from txmux.tcp.listener import MuxFactory
-from txmux.udp.flows import Flows, flows_of, listen
 from txmux.udp.handover import adopt_flows, end_flows, hand_over_flows
+from txmux.udp.listener import Flows, flows_of, listen
 from txmux.udp.port import DatagramPort
 
 

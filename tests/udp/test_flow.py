@@ -20,7 +20,7 @@ from txmux.net.sockets.poller import Poller, is_available
 from txmux.rules.reading.parser import parse
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.counting.counter_groups import ROUTE
-from txmux.udp.flows import listen
+from txmux.udp.listener import listen
 
 _RULES = """
 [listen u]

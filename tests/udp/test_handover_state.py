@@ -10,8 +10,8 @@ from tests.udp.test_migration import FIRST, ID, SHORT, WG_ANSWER, WG_DATA, WG_FI
 from tests.udp.test_relaying import LISTEN, MovingCase
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.tcp.listener import MuxFactory
-from txmux.udp.flows import flows_of
 from txmux.udp.handover import hand_over_flows
+from txmux.udp.listener import flows_of
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])

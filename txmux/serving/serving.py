@@ -471,7 +471,7 @@ class Serving:
 def _open_port(opened: socket.socket, factory: MuxFactory) -> ListeningPort:
     if opened.type == SOCK_DGRAM:
         from txmux.serving.udp_listening_port import UDPListeningPort  # noqa: PLC0415 - most rules have no use for it
-        from txmux.udp.flows import listen  # noqa: PLC0415 - as above
+        from txmux.udp.listener import listen  # noqa: PLC0415 - as above
 
         return UDPListeningPort(listen(factory, opened), factory)
     return ListeningPort(factory.listen(opened), factory, factory.configuration.options)

@@ -8,7 +8,7 @@ from txmux.rules.model import Listener
 from txmux.serving.endpoints import stop_listening
 from txmux.serving.listening_port import ListeningPort
 from txmux.tcp.listener import MuxFactory
-from txmux.udp.flows import flows_of
+from txmux.udp.listener import flows_of
 
 
 class UDPListeningPort(ListeningPort):

@@ -30,7 +30,7 @@ from txmux.telemetry.reasons import understood
 from txmux.telemetry.record import ConnectionRecord, check_types
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow
-from txmux.udp.flows import flows_of
+from txmux.udp.listener import flows_of
 from txmux.udp.port import DatagramPort, Key
 
 if TYPE_CHECKING:

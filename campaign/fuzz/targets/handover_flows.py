@@ -20,7 +20,7 @@ from campaign.fuzz.target import Target
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.serving.serving import Serving
-from txmux.udp.flows import flows_of
+from txmux.udp.listener import flows_of
 
 _PLACE = "udp:127.0.0.1:443"
 _LATER = 3600.0  # seconds

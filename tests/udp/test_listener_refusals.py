@@ -11,7 +11,7 @@ from tests.support.datagrams import Talker
 from tests.udp.test_relaying import FlowCase
 from txmux.net.addresses import address_in
 from txmux.telemetry.reasons import EndReason, LimitName
-from txmux.udp.flows import Refusals
+from txmux.udp.listener import Refusals
 from txmux.wire.proxyprotocol.header import Address
 
 
