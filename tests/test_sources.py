@@ -89,8 +89,8 @@ class _PeerCase(TestCase):
 
     def sources(self) -> Iterator[Source]:
         yield from (*self.lists.sources(), *self.sharing.sources(), *self.upstreams.sources())
-        for factory in self.service.factories[:1]:
-            shared = factory.runtime.shared
+        for listener in self.service.listeners[:1]:
+            shared = listener.runtime.shared
             yield from shared.sources() if shared else ()
         if self.service._certificates is not None:
             yield from self.service._certificates.sources()

@@ -62,7 +62,7 @@ class _Client(Protocol):
 
 
 def _waited(machine: EmbeddedService) -> float:
-    shared: Any = machine.factories[0].runtime.shared
+    shared: Any = machine.listeners[0].runtime.shared
     return shared.seconds() - shared._sent_at[0] if shared._sent_at else 0.0
 
 
@@ -92,7 +92,7 @@ class SharedRatesTest(TestCase):
 
     async def up(self, *machines: EmbeddedService, wanted: bool = True) -> None:
         for one in machines:
-            shared: Any = one.factories[0].runtime.shared
+            shared: Any = one.listeners[0].runtime.shared
             while shared.is_up != wanted:
                 await deferLater(reactor, 0.005)
 
@@ -201,7 +201,7 @@ class SharedRatesTest(TestCase):
             await deferLater(reactor, 0.05)
         # half of them: then Redis is asked
         others = [await self.stay(machines[1]) for _ in range(5)]
-        shared: Any = machines[1].factories[0].runtime.shared
+        shared: Any = machines[1].listeners[0].runtime.shared
         while not any(one.others for one in shared.leases_of("x").counts._sources.values()):
             await deferLater(reactor, 0.01)
         others += [await self.stay(machines[1]) for _ in range(4)]
@@ -219,7 +219,7 @@ class SharedRatesTest(TestCase):
     async def test_machine_gone(self) -> None:
         """What a machine had that has died counts until its time is over, which is fifteen seconds by Redis's clock, and then no more."""
         await self.hold_all()
-        gone: Any = self.machines[0].factories[0].runtime.shared
+        gone: Any = self.machines[0].listeners[0].runtime.shared
         await gone.stop()  # it tells nobody, as one that has died
         name = self.redis_told("hkeys", _HELD).split()[0]
         self.assertTrue((await self.stay(self.machines[1])).finished)

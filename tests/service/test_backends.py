@@ -75,7 +75,7 @@ class EndOnDownTest(BackendsCase):
         return public
 
     def check(self, number: int, *, ok: bool) -> None:
-        upstreams = self.running.factories[0].upstreams
+        upstreams = self.running.listeners[0].upstreams
         member = upstreams.find("pool").pool.members[number]
         upstreams.apply_check("pool", key_of(member), ok=ok, why="it said no")
 
@@ -113,7 +113,7 @@ class EndOnDownTest(BackendsCase):
     async def test_client_that_connects_meanwhile(self) -> None:
         """It is connected when the server is down already."""
         public = self.begin("end_on_down = yes\nconnect_timeout = 1s\n")
-        upstream = self.running.factories[0].upstreams.find("pool")
+        upstream = self.running.listeners[0].upstreams.find("pool")
         picked = upstream.pool.pick
 
         def pick(*args: Any) -> Any:
@@ -209,7 +209,7 @@ class NamesTest(BackendsCase):
         await self.logged(3)
 
     def hosts(self) -> list[str]:
-        upstreams = self.running.factories[0].upstreams._upstreams.values()
+        upstreams = self.running.listeners[0].upstreams._upstreams.values()
         return [member.target.host for one in upstreams for member in one.pool.members]
 
     async def test_no_answer(self) -> None:
@@ -235,7 +235,7 @@ server = web.test:80
         await peer.has(16)  # closed over unread bytes, it would be reset
         await self.finish(other, peer)
         self.assertEqual((await self.logged(1))["reason"], "done")
-        connections = self.running.factories[0].connections
+        connections = self.running.listeners[0].connections
         await self.until(lambda: [one.record.backend for one in connections] == ["named"])
         time.advance(1.9)
         self.assertEqual(len(connections), 1)

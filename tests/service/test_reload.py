@@ -172,7 +172,7 @@ class InProcessTest(ServiceTestCase):
         log = "[txmux]\naccess_log = LOG\n"
         [port] = self.run_service(f"{log}{LISTEN}accept_proxy_from = 127.0.0.1\n")
         client = await greeted(self, port, b"PROXY TCP4 192.0.2.7 ")
-        while not self.running.factories[0].connections:
+        while not self.running.listeners[0].connections:
             await turn()
         self.reload(log + LISTEN)
         client.send(b"192.0.2.1 1234 443\r\nx")
@@ -189,7 +189,7 @@ class InProcessTest(ServiceTestCase):
         hello = peer.layers[0].outgoing.read()
         peer.connectionMade = lambda: peer.transport.write(hello[:20])  # type: ignore[method-assign]
         await connect_tls(self, port, peer)
-        while not any(one.record.bytes_in for one in self.running.factories[0].connections):
+        while not any(one.record.bytes_in for one in self.running.listeners[0].connections):
             await turn()
         self.reload(LISTEN)
         peer.transport.write(hello[20:])

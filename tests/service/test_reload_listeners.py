@@ -113,11 +113,11 @@ class InProcessTest(ServiceTestCase):
                 client = await greeted(self, port)
                 await (await backend.peer(len(found))).has(1)
                 connection: Any
-                (connection,) = self.running.factories[0].connections
+                (connection,) = self.running.listeners[0].connections
                 (listening,) = self.running._sockets.sockets().values()
                 found.append(read(listening, connection.transport))
                 client.transport.abortConnection()
-                while self.running.factories[0].connections:
+                while self.running.listeners[0].connections:
                     await deferLater(reactor, 0)
             self.assertEqual((key, *found), (key, before, after))
             await self.running.stopService()

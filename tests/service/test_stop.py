@@ -54,7 +54,7 @@ class StopTest(ServiceTestCase):
         for number, client in enumerate(clients):
             client.send(b"x")
             await (await backend.peer(number)).has(1)
-        (factory,) = self.running.factories
+        (factory,) = self.running.listeners
         stopped = self.running.stopService()
         time.advance(10)
         left = [len(factory.connections)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,13 +11,26 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
+from txmux.rules.model import Listener, Route
+from txmux.tcp.listener import MuxFactory
+from txmux.telemetry.access_log import AccessLog
 from txmux.udp import ancillary
+from txmux.udp.listener import UDPListener
 
 Address = tuple[str, int]
 
 
 async def turn() -> None:
     await deferLater(reactor, 0.01)
+
+
+def udp_listener(
+    routes: Iterable[Route], settings: Listener, reactor: Any, access_log: AccessLog | None = None
+) -> UDPListener:
+    mux = MuxFactory(
+        routes, settings, reactor=reactor
+    )  # makes the configuration, and what it needs
+    return UDPListener(mux.configuration, mux.runtime, mux.upstreams, access_log)
 
 
 class Talker(DatagramProtocol):

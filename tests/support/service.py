@@ -40,8 +40,8 @@ class ServiceTestCase(TestCase):
     async def _stop(self) -> None:
         serving = self.running.serving
         if serving is not None:
-            for factory in serving.factories:
-                factory.abort("killed")
+            for listener in serving.listeners:
+                listener.abort("killed")
             serving.end_all()  # those of older rules
             await self.running.stopService()
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
+from tests.support.datagrams import udp_listener
 from tests.support.peers import reactor
 from tests.udp.test_relaying import FlowCase
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.rules.model import Listener, Route
-from txmux.tcp.listener import MuxFactory
 from txmux.udp.handover import adopt_flows, end_flows, hand_over_flows
-from txmux.udp.listener import Flows, flows_of, listen
+from txmux.udp.listener import UDPListener
 from txmux.udp.port import DatagramPort
 
 
@@ -22,7 +22,7 @@ class There:
     """Another process, which gets what goes through a channel: JSON, and duplicates of descriptors.
 
     Args:
-        factory: What serves there; nothing takes flows if not given.
+        listener: What serves there; nothing takes flows if not given.
         port: Where datagrams come in there.
         edit: Changes what is told on its way.
         meanwhile: Is called before the answer.
@@ -30,12 +30,12 @@ class There:
 
     def __init__(
         self,
-        factory: MuxFactory | None = None,
+        listener: UDPListener | None = None,
         port: DatagramPort | None = None,
         edit: Callable[[dict[str, Any]], object] = lambda _: None,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
-        self._taken = None if factory is None or port is None else (factory, port)
+        self._taken = None if listener is None or port is None else (listener, port)
         self._edit = edit
         self._meanwhile = meanwhile
 
@@ -61,7 +61,7 @@ class HandoverCase(FlowCase):
 
     @property
     def old(self) -> Any:
-        return self.running.factories[0]
+        return self.running.listeners[0]
 
     def there(
         self,
@@ -71,22 +71,22 @@ class HandoverCase(FlowCase):
     ) -> There:
         """Make the other process, with the same rules if no others are given. It reads from now on, and nobody here does."""
         old = self.old
-        new: Any = MuxFactory(
+        new = udp_listener(
             self.running.rules.routes if routes is None else routes,
             settings or old.configuration.settings,
-            reactor=reactor,
+            reactor,
+            old._access_log,
         )
-        new.log_to(old._access_log)
-        self.new = new
+        self.new: Any = new
         here: Any = self.running.ports[0]
         here.stopReading()
-        port = self.port_there = listen(new, here._socket)
+        port = self.port_there = new.listen(here._socket)
         port.place = here.place
         port.await_flows()
         self.addCleanup(self._end, new, port)
         return There(new, port, **options)
 
-    async def _end(self, new: MuxFactory, port: DatagramPort) -> None:
+    async def _end(self, new: UDPListener, port: DatagramPort) -> None:
         new.abort("killed")
         port.stopListening()
         await new.stopped()
@@ -98,6 +98,3 @@ class HandoverCase(FlowCase):
         count = await hand_over_flows([*self.old.connections], there)
         self.port_there.await_no_more()
         return count
-
-    def flows_there(self) -> Flows:
-        return flows_of(self.new)

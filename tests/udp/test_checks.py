@@ -15,7 +15,7 @@ from txmux.wire.proxyprotocol.decode import decode_datagram
 class CheckTests(FlowCase):
     async def until(self, state: str) -> None:
         pool = next(
-            one.pool for one in self.running.factories[0].upstreams.all() if one.backend.name == "b"
+            one.pool for one in self.running.listeners[0].upstreams.all() if one.backend.name == "b"
         )
         while pool.members[0].state.value != state:
             await turn()
@@ -63,7 +63,7 @@ class CheckTests(FlowCase):
         check = f"check = tcp port={beside.getHost().port} interval=100ms rise=1 fall=1"
         self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
         await self.until("up")
-        runtime = self.running.factories[0].runtime
+        runtime = self.running.listeners[0].runtime
         stopped = beside.stopListening()
         if stopped is not None:
             await stopped

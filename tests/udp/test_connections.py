@@ -189,8 +189,8 @@ class ConnectionTests(ConnectionsCase):
         client.say(b"\xc0\x1a\x2a\x3a\x4a\0\6client", port)
         await client.asks(b"\x41to the newest", port)
         self.assertEqual(self.others.heard[-1], b"\x41to the newest")
-        [factory] = self.running.factories
-        next(one for one in factory.connections if one.record.route == "others").end("killed")
+        [listener] = self.running.listeners
+        next(one for one in listener.connections if one.record.route == "others").end("killed")
         await client.asks(short("b"), port)
         await client.asks(b"\x41to the other", port)
         self.assertEqual(self.a.heard[-1], b"\x41to the other")
@@ -236,9 +236,9 @@ class ConnectionTests(ConnectionsCase):
 class EndTests(ConnectionsCase):
     async def test_ended_connection_leaves_the_others(self) -> None:
         client, port = await self.connected("a", "b")
-        [factory] = self.running.factories
+        [listener] = self.running.listeners
         for name in "ab":
-            chosen = next(one for one in factory.connections if one.record.route == name)
+            chosen = next(one for one in listener.connections if one.record.route == name)
             chosen.end("killed")
             left = "b" if name == "a" else "a"
             if name == "a":
@@ -255,8 +255,8 @@ class EndTests(ConnectionsCase):
         client.say(opening("a"), port)
         await client.hears(4)
         self.assertEqual(len({*self.a.senders}), 3)
-        [factory] = self.running.factories
-        self.assertEqual(len(factory.connections), 3)
+        [listener] = self.running.listeners
+        self.assertEqual(len(listener.connections), 3)
 
     async def test_forged_initials_take_nothing_from_a_client(self) -> None:
         client, port = await self.connected("a")

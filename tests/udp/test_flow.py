@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.datagrams import udp_listener
 from tests.support.mux import ListLog
 from tests.udp.test_migration import FIRST
 from txmux.detection.detector import Detector
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.rules.reading.parser import parse
-from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.counting.counter_groups import ROUTE
-from txmux.udp.listener import listen
 
 _RULES = """
 [listen u]
@@ -80,8 +79,8 @@ def _played(server: socket.socket, rules: tuple[str, str], steps: list[Any]) -> 
     clients, bound = [_bound() for _ in range(3 + len(_DATAGRAMS))], _bound()
     number = server.getsockname()[1]
     read = parse(_RULES % (*rules, number, number), Path("rules.ini"))
-    factory = MuxFactory(read.routes, read.listeners[0], access_log=log, reactor=clock)
-    port = listen(factory, bound)
+    listener = udp_listener(read.routes, read.listeners[0], clock, log)
+    port = listener.listen(bound)
     heard: list[bytes] = []
     poller = Poller.for_reactor(clock)
     for step in [*steps, "wait", "wait"]:
@@ -96,11 +95,11 @@ def _played(server: socket.socket, rules: tuple[str, str], steps: list[Any]) -> 
         for _ in range(4):
             poller.doRead()
     heard += [data for data, _ in _heard(server)]
-    left = len(factory.connections)
-    factory.abort("killed")
+    left = len(listener.connections)
+    listener.abort("killed")
     port.stopListening()
-    counts = [factory.configuration.counts, factory.configuration.counts.unrouted]
-    counts += [route.counts for route in factory.configuration.top.detector.routes]
+    counts = [listener.configuration.counts, listener.configuration.counts.unrouted]
+    counts += [route.counts for route in listener.configuration.top.detector.routes]
     cells = [one.cells.tolist() for one in counts]
     for of_route in cells[1:]:
         of_route[ROUTE.at["last match"]] = 0

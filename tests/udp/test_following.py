@@ -193,7 +193,7 @@ class SourceTests(MovingCase):
         again.say(b"one", port)
         await other.asks(b"two", port)
         self.assertEqual((again.heard, server.heard[-1]), ([], b"two"))
-        self.running.factories[0].abort("killed")
+        self.running.listeners[0].abort("killed")
         await again.asks(b"three", port)
         await Talker.listening(self).asks(b"four", port)
 
@@ -204,7 +204,7 @@ class SourceTests(MovingCase):
         self.assertFalse(await self.moved(port, old, new))
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 2)
-        self.running.factories[0].abort("killed")
+        self.running.listeners[0].abort("killed")
         await self.ended(2)
         self.assertTrue(await self.moved(port, old, new))
 
@@ -236,8 +236,8 @@ class SourceTests(MovingCase):
         await other.asks(b"one", port)
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         await Talker.listening(self, "127.0.0.2").asks(b"two", port)
-        self.running.factories[0].abort("killed")
-        source = self.running.factories[0].configuration.admission.per_source
+        self.running.listeners[0].abort("killed")
+        source = self.running.listeners[0].configuration.admission.per_source
         assert source is not None
         self.assertEqual(source.tracked(), 0)
 

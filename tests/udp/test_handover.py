@@ -121,7 +121,7 @@ class HandoverTests(HandoverCase):
         for one in self.old.connections:
             one.last_received_at, one.entered_at = now - 50, now - 20
         await self.hand_over()
-        table = self.flows_there().live.table
+        table = self.new.live.table
         left = {queue.seconds: table.next_at() for queue in table._queues.values() if queue.flows}
         self.assertEqual(sorted(left), [30, 100])
         for one in self.new.connections:

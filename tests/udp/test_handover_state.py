@@ -9,9 +9,8 @@ from tests.udp.handover_case import HandoverCase, There
 from tests.udp.test_migration import FIRST, ID, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.udp.test_relaying import LISTEN, MovingCase
 from tests.wire.quic_builder import HELLO, crypto, initial
-from txmux.tcp.listener import MuxFactory
+from txmux.client.active_listener import ActiveListener
 from txmux.udp.handover import hand_over_flows
-from txmux.udp.listener import flows_of
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
@@ -86,8 +85,8 @@ class StateTests(HandoverCase):
             await turn()
         return client, port, place
 
-    def waiting(self, factory: MuxFactory) -> int:
-        return sum(len(one.pool.line) for one in factory.upstreams.all())
+    def waiting(self, listener: ActiveListener) -> int:
+        return sum(len(one.pool.line) for one in listener.upstreams.all())
 
     async def test_unmatched_flow_stays_unmatched_and_is_logged_once(self) -> None:
         [port] = self.run_service(LISTEN)
@@ -180,15 +179,15 @@ class MovingTests(HandoverCase, MovingCase):
         await self.hand_over()
         self.assertEqual(await other.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 3)
-        self.assertIsNone(self.flows_there().live.migration.paths[b"q" + ID])
+        self.assertIsNone(self.new.live.migration.paths[b"q" + ID])
 
     async def test_ended_flow_leaves_nothing_there(self) -> None:
         _, old, new, port = self.quic_service()
         await old.asks(FIRST, port)
         await new.insists(SHORT, port)
         await self.hand_over()
-        for factory in (self.old, self.new):
-            factory.abort("killed")
-            found = flows_of(factory).live.migration
+        for listener in (self.old, self.new):
+            listener.abort("killed")
+            found = listener.live.migration
             self.assertEqual((found.paths, found._lengths), ({}, {}))
         self.assertEqual(self.port_there.flows, {})

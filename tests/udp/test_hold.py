@@ -17,12 +17,12 @@ class HoldTests(FlowCase):
 
     @property
     def flow(self) -> Any:
-        [factory] = self.running.factories
-        [flow] = factory.connections
+        [listener] = self.running.listeners
+        [flow] = listener.connections
         return flow
 
     async def waits(self) -> None:
-        while not ([*self.running.factories[0].connections] and self.flow.state == "connecting"):
+        while not ([*self.running.listeners[0].connections] and self.flow.state == "connecting"):
             await turn()
 
     async def keeps(self, size: int, kept: int) -> None:
@@ -51,10 +51,10 @@ class HoldTests(FlowCase):
 
     async def test_full_line_makes_room_for_a_source_that_has_less(self) -> None:
         client, _, port = self.hold("hold = 60s\nhold_limit = 2")
-        [factory] = self.running.factories
+        [listener] = self.running.listeners
         for count, talker in enumerate((client, Talker.listening(self)), start=1):
             talker.say(b"x", port)
-            while [one.state for one in factory.connections] != ["connecting"] * count:
+            while [one.state for one in listener.connections] != ["connecting"] * count:
                 await turn()
         Talker.listening(self, "127.0.0.2").say(b"x", port)
         line = await self.assert_ended(reason="limit")
@@ -83,7 +83,7 @@ class HoldTests(FlowCase):
 
     async def test_operator_lets_flows_wait(self) -> None:
         server, client, port = self.served()
-        upstreams = self.running.factories[0].upstreams
+        upstreams = self.running.listeners[0].upstreams
         upstreams.apply_overrides({}, {"b": math.inf})
         client.say(b"ab", port)
         await self.waits()

@@ -40,10 +40,10 @@ class FlowCase(ServiceTestCase):
 
     def datagrams(self, what: str) -> int:
         """Give how many datagrams of the listener are counted as ``in``, ``out``, ``lost`` or ``cut``."""
-        [factory] = self.running.factories
-        for flow in factory.connections:
+        [listener] = self.running.listeners
+        for flow in listener.connections:
             flow.count_bytes()
-        return factory.configuration.counts.cells[LISTENER.at[f"datagrams {what}"]]
+        return listener.configuration.counts.cells[LISTENER.at[f"datagrams {what}"]]
 
     def served(
         self, answer: Callable[[bytes], bytes] = _reversed, **rules: str
@@ -189,9 +189,9 @@ class RelayingTests(FlowCase):
         [port] = self.run_service(LISTEN)
         for _ in range(5):
             client.say(b"ab", port)
-        while not (self.running.factories and self.running.factories[0].connections):
+        while not (self.running.listeners and self.running.listeners[0].connections):
             await turn()
-        [flow] = self.running.factories[0].connections
+        [flow] = self.running.listeners[0].connections
         while flow.relayed().bytes_in < 10:
             await turn()
         # It is only remembered, so a service that stops does not wait for it.
@@ -225,7 +225,7 @@ class KeepAliveTests(FlowCase):
         phone.say(b"\r\n", port)
         [line] = await self.ended()
         self.assertEqual((line["reason"], line["route"], other.heard), ("no-route", None, []))
-        self.assertEqual(len(self.running.factories[0].connections), 0)
+        self.assertEqual(len(self.running.listeners[0].connections), 0)
         self.assertEqual(await phone.asks(b"BYE sip:b SIP/2.0\r\n", port), b"\n\r0.2/PIS b:pis EYB")
 
     async def test_keepalives_go_to_the_default_without_routes(self) -> None:
@@ -269,8 +269,8 @@ class RefusedTests(FlowCase):
         client.say(b"one", port)
         while not any(
             one.state == "closing"
-            for factory in self.running.factories
-            for one in factory.connections
+            for listener in self.running.listeners
+            for one in listener.connections
         ):
             await turn()
         await self.running.stopService()

@@ -199,7 +199,7 @@ class UnansweredTests(FlowCase):
             "server = udp:127.0.0.1:1\n  udp:127.0.0.1:2\neject = unanswered=2\n"
         )
         self.assertTrue(port)
-        pool = self.running.factories[0].upstreams.all()[0].pool
+        pool = self.running.listeners[0].upstreams.all()[0].pool
         for what in ("unanswered", "answered", "unanswered"):
             member = next(one for one in pool.members if one.target.port == 1)
             while (picked := pool.pick()) is not member:

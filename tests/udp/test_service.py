@@ -72,10 +72,10 @@ class ReloadTests(FlowCase):
         text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
         [port] = self.run_service(text)
         await client.asks(b"one", port)
-        factory = self.running.factories[0]
+        listener = self.running.listeners[0]
         for number in range(2):
             self.reload(f"{_OTHER}[route r{number}]\nmatch = tls\nbackend = close\n")
-        factory.abort("killed")
+        listener.abort("killed")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
             another.bind(("127.0.0.1", port))
         self.reload(text)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+from typing import ClassVar
+
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from txmux.backends.upstreams import Upstreams
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.served import Served
+from txmux.interfaces import Transport
 from txmux.telemetry.access_log import AccessLog, should_log
 from txmux.telemetry.reasons import AbortReason
 
@@ -20,8 +25,11 @@ class ActiveListener:
 
     Attributes:
         configuration: The configuration under which the next clients are accepted.
+        transport: Streams or datagrams.
         connections: The connections and flows that are not over.
     """
+
+    transport: ClassVar[Transport]
 
     def __init__(
         self,
@@ -39,6 +47,10 @@ class ActiveListener:
         self._left: list[tuple[Configuration, int]] = []
         self._emptied: Deferred[None] | None = None
         self._stopping: Deferred[None] = succeed(None)
+
+    def listen(self, opened: socket.socket) -> IListeningPort:
+        """Accept the clients of a socket, of which a duplicate is taken."""
+        raise NotImplementedError
 
     def log_to(self, access_log: AccessLog | None) -> None:
         self._access_log = access_log

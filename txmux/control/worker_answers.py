@@ -135,8 +135,8 @@ async def _end(chosen: Iterable[Served]) -> int:
 
 def _gauges_of(serving: Serving) -> dict[str, Any]:
     """See `txmux.telemetry.counting.snapshot.Gauges`."""
-    configurations = [factory.configuration for factory in serving.factories]
-    upstreams = {one for factory in serving.factories for one in factory.upstreams.all()}
+    configurations = [listener.configuration for listener in serving.listeners]
+    upstreams = {one for listener in serving.listeners for one in listener.upstreams.all()}
     return {
         "generations": sorted(
             {serving.version, *(one.configuration.version for one in serving.connections())}

@@ -13,6 +13,7 @@ from twisted.internet.task import LoopingCall
 
 from txmux.access.admission import Admission, Counter, Tally
 from txmux.access.per_source import PerSource, SourceLimits
+from txmux.client.active_listener import ActiveListener
 from txmux.errors import ListenError
 from txmux.net.sockets.poller import after_turn
 from txmux.rules.changes import changes, unchangeable
@@ -22,7 +23,6 @@ from txmux.serving.endpoints import check_servers
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets
-from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.access_log import open_log
 
 __all__ = ["EmbeddedService"]
@@ -65,9 +65,9 @@ class EmbeddedService(Service):
         return [] if self.serving is None else self.serving.listening_ports.ports
 
     @property
-    def factories(self) -> list[MuxFactory]:
-        """The factories of the listeners, in the order of the rules."""
-        return [] if self.serving is None else self.serving.factories
+    def listeners(self) -> list[ActiveListener]:
+        """The listeners, in the order of the rules."""
+        return [] if self.serving is None else self.serving.listeners
 
     def privilegedStartService(self) -> None:
         """Listen, while there still is the privilege to; see `startService` for what it raises."""

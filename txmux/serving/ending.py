@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
+from txmux.client.active_listener import ActiveListener
 from txmux.client.served import Served
 from txmux.net.addresses import address_in
 from txmux.rules.model import Rules
-from txmux.tcp.listener import MuxFactory
 
 _STEPS = 100
 """The most steps in which connections are ended one after another."""
@@ -120,9 +120,9 @@ _PAUSE = 0.2
 class DeniedClients:
     """Ends connections of clients that have become denied, at listeners with ``end_denied``; checks a few at a time."""
 
-    def __init__(self, reactor: Any, factories: Callable[[], Iterable[MuxFactory]]) -> None:
+    def __init__(self, reactor: Any, listeners: Callable[[], Iterable[ActiveListener]]) -> None:
         self._reactor = reactor
-        self._factories = factories
+        self._listeners = listeners
         self._call: IDelayedCall | None = None
         self._is_due = False
 
@@ -135,17 +135,17 @@ class DeniedClients:
     def _begin_look(self) -> None:
         self._call = None
         if self._is_due and any(
-            factory.configuration.settings.end_denied for factory in self._factories()
+            listener.configuration.settings.end_denied for listener in self._listeners()
         ):
             self._call = self._reactor.callLater(0, self._look_at_next, self._each())
         self._is_due = False
 
     def _each(self) -> Iterator[None]:
-        for factory in self._factories():
-            configuration = factory.configuration
+        for listener in self._listeners():
+            configuration = listener.configuration
             if not configuration.settings.end_denied:
                 continue
-            for connection in list(factory.connections):
+            for connection in list(listener.connections):
                 record = connection.record
                 if connection.admitted and record.reason is None:
                     # One that has moved here from another process knows its client from there.

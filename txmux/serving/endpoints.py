@@ -16,13 +16,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from txmux.client.active_listener import ActiveListener
 from txmux.errors import ListenError
 from txmux.net.addresses import text_of
 from txmux.rules.model import Listener, Server
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
-from txmux.tcp.connection import MuxProtocol
-from txmux.tcp.listener import MuxFactory
 
 OpenedPorts: TypeAlias = "dict[str, tuple[IListeningPort, ForwardingFactory]]"
 """Ports and their factories by the keys of their addresses."""
@@ -52,16 +51,17 @@ def _with_backlog(text: str, backlog: int) -> str:
 
 
 class ForwardingFactory(ServerFactory):
-    """Passes the clients of a port of Twisted, whose factory cannot change, to the factory of a listener.
+    """Passes the clients of a port of Twisted, whose factory cannot change, to a listener.
 
     Attributes:
-        to: The factory of the listener; without one, clients are closed.
+        to: The listener; without one, clients are closed.
     """
 
     noisy = False
-    to: MuxFactory | None = None
+    to: ServerFactory | None = None
 
-    def forward_to(self, to: MuxFactory) -> None:
+    def forward_to(self, to: ActiveListener) -> None:
+        assert isinstance(to, ServerFactory)  # noqa: S101 - Twisted opens no ports for datagrams
         before, self.to = self.to, to
         if self.numPorts and before is not to:
             to.doStart()
@@ -69,7 +69,7 @@ class ForwardingFactory(ServerFactory):
                 before.doStop()
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> MuxProtocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> Any:  # Twisted's type for it is private
         return None if self.to is None else self.to.buildProtocol(addr)
 
     def startFactory(self) -> None:

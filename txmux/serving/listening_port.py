@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import attrs
 from twisted.internet.defer import Deferred
 
+from txmux.client.active_listener import ActiveListener
 from txmux.net.sockets.plainsocket import SocketOption, socket_options
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import ForwardingFactory, stop_listening
-from txmux.tcp.listener import MuxFactory
 
 
 @attrs.define
@@ -20,26 +20,26 @@ class ListeningPort:
 
     Attributes:
         options: All options of its socket; if a reload changes one, the port is replaced.
-        forwarding: Passes clients to the factory, if Twisted has opened the port.
+        forwarding: Passes clients to the listener, if Twisted has opened the port.
         is_open: Whether it accepts clients, and does not leave them in the queue.
     """
 
     is_for_datagrams: ClassVar[bool] = False
 
     port: Any
-    factory: MuxFactory
+    listener: ActiveListener
     options: Sequence[SocketOption] = ()
     forwarding: ForwardingFactory | None = None
     is_open: bool = True
 
-    def can_serve(self, factory: MuxFactory, listener: Listener) -> bool:
-        return self.factory is factory and self.options == socket_options(listener)
+    def can_serve(self, listener: ActiveListener, settings: Listener) -> bool:
+        return self.listener is listener and self.options == socket_options(settings)
 
-    def forward_to(self, factory: MuxFactory) -> None:
-        """Pass the next clients to a factory that it can serve."""
+    def forward_to(self, listener: ActiveListener) -> None:
+        """Pass the next clients to a listener that it can serve."""
         if self.forwarding is not None:
-            self.forwarding.forward_to(factory)
-            self.factory = factory
+            self.forwarding.forward_to(listener)
+            self.listener = listener
 
     def duplicate(self) -> socket.socket:
         duplicate = socket.socket(fileno=os.dup(self.port.fileno()))
@@ -52,7 +52,7 @@ class ListeningPort:
     def admit_new(self, *, is_admitted: bool) -> None:
         """Set whether new flows are accepted."""
 
-    def listen_again(self, factory: MuxFactory) -> bool:  # noqa: ARG002 - as for `close_port`
+    def listen_again(self, listener: ActiveListener) -> bool:  # noqa: ARG002 - as for `close_port`
         """Reopen the port after `close_port`, if it still has flows; return whether it does."""
         return False
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 
+from txmux.client.active_listener import ActiveListener
 from txmux.serving.endpoints import accept_waiting, stop_listening
 from txmux.serving.listening_port import ListeningPort
-from txmux.tcp.listener import MuxFactory
-
-if TYPE_CHECKING:
-    from txmux.udp.port import DatagramPort
 
 
 class ListeningPorts:
@@ -51,10 +48,10 @@ class ListeningPorts:
             port.await_flows(on=True)
         self._apply(port)
 
-    def reader_at(self, key: str) -> DatagramPort | None:
+    def reader_at(self, key: str) -> ListeningPort | None:
         """Return the port for datagrams of an address; ``None`` if another process reads them."""
         port = self._by_key.get(key)
-        return port.port if port is not None and port.is_for_datagrams and self._datagrams else None
+        return port if port is not None and port.is_for_datagrams and self._datagrams else None
 
     def take_all(self) -> dict[str, ListeningPort]:
         """Remove all ports, and return them by their keys."""
@@ -80,15 +77,15 @@ class ListeningPorts:
                 accept_waiting(port.port)
                 self.close(key, port)
 
-    def left(self) -> dict[str, DatagramPort]:
+    def left(self) -> dict[str, ListeningPort]:
         """Return the closed ports that still have flows, by the keys of their addresses."""
         self._left = {key: port for key, port in self._left.items() if port.port.flows}
-        return {key: port.port for key, port in self._left.items()}
+        return {**self._left}
 
-    def returned(self, key: str, factory: MuxFactory) -> ListeningPort | None:
+    def returned(self, key: str, listener: ActiveListener) -> ListeningPort | None:
         """Return a closing port that still has flows; it belongs to this listener now."""
         port = self._left.pop(key, None)
-        return port if port is not None and port.listen_again(factory) else None
+        return port if port is not None and port.listen_again(listener) else None
 
     def close_all(self) -> list[Deferred[Any]]:
         return [stop_listening(port.port) for port in self.take_all().values()]
@@ -161,10 +158,10 @@ class ListeningPorts:
     def accepted(self) -> set[str]:
         """Return the names of the listeners whose clients are accepted."""
         open_now = [port for port in self._by_key.values() if self._has_clients(port)]
-        return {port.factory.configuration.settings.name for port in open_now}
+        return {port.listener.configuration.settings.name for port in open_now}
 
     def _has_clients(self, port: ListeningPort) -> bool:
-        return self.accepting and port.factory.configuration.settings.name not in self._shut
+        return self.accepting and port.listener.configuration.settings.name not in self._shut
 
     def _apply_all(self) -> None:
         for port in self._by_key.values():

@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from socket import SOCK_DGRAM
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
@@ -19,14 +18,16 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState, held_until, overrides_from_json
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
+from txmux.client.active_listener import ActiveListener
 from txmux.client.challenges import with_challenges
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.served import Served
 from txmux.errors import MuxError
+from txmux.interfaces import Transport
 from txmux.net.sockets.poller import after_turn
 from txmux.net.tls.terminations import PreparedTerminations, Terminations
-from txmux.rules.model import Backend, Listener, Rules, Settings
+from txmux.rules.model import NOWHERE, Backend, Listener, Rules, Settings
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
 from txmux.serving.listen_addresses import listen_addresses, socket_address
@@ -40,6 +41,9 @@ from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
     from txmux.net.tls.termination import Termination
+    from txmux.udp.listener import UDPListener
+
+_Added = TypeVar("_Added", bound=ActiveListener)
 
 
 class Serving:
@@ -54,7 +58,7 @@ class Serving:
         MuxError: A backend cannot be used, or files for TLS: one is missing, say.
 
     Attributes:
-        factories: The listeners' factories, in the order in which they were added.
+        listeners: In the order in which they were added.
         admission: Makes the admission of listeners that are not in the rules.
     """
 
@@ -100,9 +104,9 @@ class Serving:
         self.terminations = Terminations(reactor)
         self.terminations.read_certificates(rules)
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
-        self._retiring: list[MuxFactory] = []
+        self._retiring: list[ActiveListener] = []
         self._ending = GradualEnd(reactor, self.connections)
-        self.factories: list[MuxFactory] = []
+        self.listeners: list[ActiveListener] = []
         self.version = 1
         self.overrides: Mapping[str, Any] = {}
         self._challenges: dict[str, Termination] = {}
@@ -118,18 +122,26 @@ class Serving:
             if where is not None:
                 self.runtime.loop_detector.listens_at(where.host, where.port)
 
-    def add(self, listener: Listener, admission: Admission) -> MuxFactory:
-        factory = self._make(self._rules, listener, admission, self.version)
-        factory.log_to(self._access_log)
-        self.factories.append(factory)
-        return factory
+    def add(self, settings: Listener, admission: Admission) -> ActiveListener:
+        return self._add(self._make(self._rules, settings, admission, self.version))
+
+    def _add(self, listener: _Added) -> _Added:
+        listener.log_to(self._access_log)
+        self.listeners.append(listener)
+        return listener
 
     def _make(
-        self, rules: Rules, listener: Listener, admission: Admission, version: int
+        self, rules: Rules, settings: Listener, admission: Admission, version: int
+    ) -> ActiveListener:
+        make = self._make_udp if settings.transport is Transport.UDP else self._make_tcp
+        return make(rules, settings, admission, version)
+
+    def _make_tcp(
+        self, rules: Rules, settings: Listener, admission: Admission, version: int
     ) -> MuxFactory:
         factory = MuxFactory(
             rules.routes,
-            listener,
+            settings,
             admission=admission,
             runtime=self.runtime,
             upstreams=self.upstreams,
@@ -138,10 +150,36 @@ class Serving:
         factory.configuration = attrs.evolve(factory.configuration, version=version)
         return factory
 
-    def listen(self, factory: MuxFactory, key: str, opened: socket.socket) -> None:
+    def _make_udp(
+        self, rules: Rules, settings: Listener, admission: Admission, version: int
+    ) -> UDPListener:
+        from txmux.udp.listener import UDPListener  # noqa: PLC0415 - most rules have no use for it
+
+        configuration = self._compile(rules, settings, admission, version)
+        return UDPListener(configuration, self.runtime, self.upstreams)
+
+    def _compile(
+        self, rules: Rules, settings: Listener, admission: Admission, version: int
+    ) -> Configuration:
+        routes = rules.routes
+        if settings.section is NOWHERE:
+            from txmux.rules.embedding import from_python  # noqa: PLC0415 - a worker does not load what reads rules
+
+            routes, settings = from_python(routes, settings)
+        return Configuration.make(
+            routes,
+            settings,
+            admission,
+            self.runtime,
+            self.upstreams,
+            self.terminations,
+            version,
+        )
+
+    def listen(self, listener: ActiveListener, key: str, opened: socket.socket) -> None:
         """Accept the clients of a socket, of which a duplicate is used."""
         self.listening_ports.enter(
-            key, self.listening_ports.returned(key, factory) or _open_port(opened, factory)
+            key, self.listening_ports.returned(key, listener) or _open_port(opened, listener)
         )
 
     def listen_all(
@@ -153,33 +191,46 @@ class Serving:
     ) -> None:
         """Accept the clients of all listeners of the first rules; sockets and ports are by the keys of their addresses."""
         for listener in rules.listeners:
-            factory = self.add(listener, admission(listener))
+            active = self.add(listener, admission(listener))
             for address in listen_addresses(listener):
                 if address.is_plain:
-                    self.listen(factory, address.key, sockets[address.key])
+                    self.listen(active, address.key, sockets[address.key])
                 else:
-                    self._enter(address.key, *ports[address.key], factory)
+                    self._enter(address.key, *ports[address.key], active)
 
     def _enter(
-        self, key: str, port: IListeningPort, forwarding: ForwardingFactory, factory: MuxFactory
+        self,
+        key: str,
+        port: IListeningPort,
+        forwarding: ForwardingFactory,
+        listener: ActiveListener,
     ) -> None:
-        forwarding.forward_to(factory)
+        forwarding.forward_to(listener)
         self.runtime.gate(port)
-        self.listening_ports.enter(key, ListeningPort(port, factory, forwarding=forwarding))
+        self.listening_ports.enter(key, ListeningPort(port, listener, forwarding=forwarding))
 
-    def factory_of(self, listener: str) -> MuxFactory:
-        """Return the factory of a listener; of a removed one, the factory that has its connections."""
-        for factory in self._all():
-            if factory.configuration.settings.name == listener:
-                return factory
-        gone = Listener(listener)
-        admission = self.admission
-        return self.add(
-            gone, admission(gone) if admission else Admission(gone, self._reactor.seconds)
-        )
+    def factory_of(self, name: str) -> MuxFactory:
+        return self._find(name, MuxFactory) or self._add(self._make_tcp(*self._removed(name)))
+
+    def udp_listener_of(self, name: str) -> UDPListener:
+        from txmux.udp.listener import UDPListener  # noqa: PLC0415 - as above
+
+        return self._find(name, UDPListener) or self._add(self._make_udp(*self._removed(name)))
+
+    def _find(self, name: str, kind: type[_Added]) -> _Added | None:
+        for listener in self._all():
+            if isinstance(listener, kind) and listener.configuration.settings.name == name:
+                return listener
+        return None
+
+    def _removed(self, name: str) -> tuple[Rules, Listener, Admission, int]:
+        """Return what to make a listener of that the rules no longer have, for its connections or flows."""
+        settings, make = Listener(name), self.admission
+        admission = make(settings) if make else Admission(settings, self._reactor.seconds)
+        return self._rules, settings, admission, self.version
 
     def connections(self) -> list[Served]:
-        return [connection for factory in self._all() for connection in factory.connections]
+        return [connection for listener in self._all() for connection in listener.connections]
 
     def answer_challenges(self, challenges: Mapping[str, str]) -> None:
         """Answer authorities that check these names, before any route, and no others.
@@ -198,10 +249,10 @@ class Serving:
             self._show_challenges()
 
     def _show_challenges(self) -> None:
-        for factory in self.factories:
-            changed = with_challenges(factory.configuration, self._challenges)
-            if changed is not factory.configuration:
-                factory.change(changed)
+        for listener in self.listeners:
+            changed = with_challenges(listener.configuration, self._challenges)
+            if changed is not listener.configuration:
+                listener.change(changed)
 
     # Other rules.
 
@@ -257,26 +308,20 @@ class Serving:
         rules_changed: bool,
     ) -> None:
         rules, sockets = prepared.rules, prepared.sockets
-        known = {factory.configuration.settings.name: factory for factory in self.factories}
+        known = {(one.configuration.settings.name, one.transport): one for one in self.listeners}
         for listener in rules.listeners:
-            factory = known.get(listener.name)
-            if factory is None:
-                factory = self._make(rules, listener, admission(listener), prepared.version)
+            active = known.get((listener.name, listener.transport))
+            if active is None:
+                active = self._make(rules, listener, admission(listener), prepared.version)
             elif rules_changed:
-                prepared.configurations[factory] = Configuration.make(
-                    rules.routes,
-                    listener,
-                    admission(listener),
-                    self.runtime,
-                    self.upstreams,
-                    self.terminations,
-                    prepared.version,
+                prepared.configurations[active] = self._compile(
+                    rules, listener, admission(listener), prepared.version
                 )
-            prepared.factories.append(factory)
+            prepared.listeners.append(active)
             for address in listen_addresses(listener):
-                prepared.by_key[address.key] = factory
+                prepared.by_key[address.key] = active
                 port = self.listening_ports.get(address.key)
-                if address.is_plain and not (port and port.can_serve(factory, listener)):
+                if address.is_plain and not (port and port.can_serve(active, listener)):
                     if port and address.key not in sockets:
                         sockets[address.key] = port.duplicate()
                     # So that a descriptor is left for the port at `commit`.
@@ -292,23 +337,23 @@ class Serving:
         self._rules, self.version = prepared.rules, prepared.version
         self._share(prepared.rules)
         self.runtime.use_rules(prepared.rules)
-        for factory, configuration in prepared.configurations.items():
-            log_dry_runs(factory)
-            factory.change(configuration)
-        gone = [factory for factory in self.factories if factory not in prepared.factories]
-        self.factories[:] = prepared.factories
+        for listener, configuration in prepared.configurations.items():
+            log_dry_runs(listener)
+            listener.change(configuration)
+        gone = [listener for listener in self.listeners if listener not in prepared.listeners]
+        self.listeners[:] = prepared.listeners
         if self._challenges:
             self._show_challenges()
         self._retiring = [*filter(lambda one: one.connections, self._retiring), *gone]
-        for factory in (*self.factories, *self._retiring):
-            factory.log_to(prepared.access_log)
+        for listener in (*self.listeners, *self._retiring):
+            listener.log_to(prepared.access_log)
         for key, (port, forwarding) in prepared.ports.items():
             self._enter(key, port, forwarding, prepared.by_key[key])
         self._change_ports(prepared, prepared.by_key if listening else {})
         for unused in prepared.reserved.values():
             unused.close()
-        for factory in gone:
-            log_dry_runs(factory)
+        for listener in gone:
+            log_dry_runs(listener)
         self._denied.check_all()
         access_log, self._access_log = self._access_log, prepared.access_log
         if access_log is prepared.access_log:
@@ -316,15 +361,17 @@ class Serving:
         elif access_log is not None:
             access_log.close()
 
-    def _change_ports(self, prepared: PreparedServing, by_key: Mapping[str, MuxFactory]) -> None:
+    def _change_ports(
+        self, prepared: PreparedServing, by_key: Mapping[str, ActiveListener]
+    ) -> None:
         before = self.listening_ports.take_all()
-        for key, factory in by_key.items():
+        for key, listener in by_key.items():
             port = before.get(key)
             if key in prepared.reserved:
                 prepared.reserved.pop(key).close()
-                self.listen(factory, key, prepared.sockets[key])
+                self.listen(listener, key, prepared.sockets[key])
             elif port is not None:
-                port.forward_to(factory)
+                port.forward_to(listener)
                 self.listening_ports.enter(key, before.pop(key))
         for key, port in before.items():
             if key not in by_key and self.listening_ports.accepting:
@@ -381,14 +428,14 @@ class Serving:
 
     # The end.
 
-    def _all(self) -> list[MuxFactory]:
-        return [*self.factories, *self._retiring]
+    def _all(self) -> list[ActiveListener]:
+        return [*self.listeners, *self._retiring]
 
     def retire(self) -> Deferred[Any]:
         """Stop accepting; the result fires when all connections have ended, however long they take."""
         for key, port in self.listening_ports.take_all().items():
             self.listening_ports.close(key, port, is_left=True)
-        return gatherResults([factory.emptied() for factory in self._all()])
+        return gatherResults([listener.emptied() for listener in self._all()])
 
     async def status(self) -> dict[str, Any]:
         return connection_counts(self.connections(), self.version)
@@ -407,22 +454,22 @@ class Serving:
         self._ending.end_all_within(seconds, self.end_all, longest_wait)
         await gatherResults(self.listening_ports.close_all())
         log_draining(len(self.connections()), seconds)
-        await gatherResults([factory.emptied() for factory in self._all()])
-        await gatherResults([factory.stopped() for factory in self._all()])
+        await gatherResults([listener.emptied() for listener in self._all()])
+        await gatherResults([listener.stopped() for listener in self._all()])
         self._ending.cancel_calls()
         self._denied.stop_looking()
         await self.runtime.stop_sharing()
-        for factory in self.factories:
-            log_dry_runs(factory)
-        self.factories.clear()
+        for listener in self.listeners:
+            log_dry_runs(listener)
+        self.listeners.clear()
         self._retiring.clear()
         self.runtime.bad_ends.flush()
         if self._access_log is not None:
             self._access_log.close()
 
     def end_all(self) -> None:
-        for factory in self._all():
-            factory.abort("drained")
+        for listener in self._all():
+            listener.abort("drained")
 
     def wait_no_longer(self) -> None:
         """End all after ``drain_timeout``, whatever `drain` was told."""
@@ -431,7 +478,7 @@ class Serving:
     def give_up(self) -> None:
         """Close all ports: one of them could not be opened."""
         self.listening_ports.close_all()
-        self.factories.clear()
+        self.listeners.clear()
         if self._access_log is not None:
             self._access_log.close()
 
@@ -442,7 +489,7 @@ class Serving:
         if "challenges" in state:
             self.answer_challenges(state["challenges"])
         self.upstreams.restore(state.get("servers", ()))
-        restore_sources(state, sources_of(self.factories))
+        restore_sources(state, sources_of(self.listeners))
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply an operator's overrides; see `txmux.control.overrides`."""
@@ -468,13 +515,12 @@ class Serving:
             self._access_log.reopen()
 
 
-def _open_port(opened: socket.socket, factory: MuxFactory) -> ListeningPort:
-    if opened.type == SOCK_DGRAM:
+def _open_port(opened: socket.socket, listener: ActiveListener) -> ListeningPort:
+    if listener.transport is Transport.UDP:
         from txmux.serving.udp_listening_port import UDPListeningPort  # noqa: PLC0415 - most rules have no use for it
-        from txmux.udp.listener import listen  # noqa: PLC0415 - as above
 
-        return UDPListeningPort(listen(factory, opened), factory)
-    return ListeningPort(factory.listen(opened), factory, factory.configuration.options)
+        return UDPListeningPort(listener.listen(opened), listener)
+    return ListeningPort(listener.listen(opened), listener, listener.configuration.options)
 
 
 @attrs.define
@@ -482,9 +528,9 @@ class PreparedServing:
     """Prepared rules of a `Serving`, for its `commit` or `abandon`.
 
     Attributes:
-        factories: The listeners' factories, in their order.
-        configurations: The new configurations of existing factories.
-        by_key: The factory of each listen address, by the address's key.
+        listeners: In the order of the rules.
+        configurations: The new configurations of existing listeners.
+        by_key: The listener of each listen address, by the address's key.
         reserved: Descriptors reserved for ports.
         ports: The ports that Twisted has opened.
     """
@@ -495,8 +541,8 @@ class PreparedServing:
     upstreams: PreparedUpstreams
     terminations: PreparedTerminations
     access_log: AccessLog | None = attrs.field(default=None, init=False)
-    factories: list[MuxFactory] = attrs.field(factory=list, init=False)
-    configurations: dict[MuxFactory, Configuration] = attrs.field(factory=dict, init=False)
-    by_key: dict[str, MuxFactory] = attrs.field(factory=dict, init=False)
+    listeners: list[ActiveListener] = attrs.field(factory=list, init=False)
+    configurations: dict[ActiveListener, Configuration] = attrs.field(factory=dict, init=False)
+    by_key: dict[str, ActiveListener] = attrs.field(factory=dict, init=False)
     reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
     ports: OpenedPorts = attrs.field(factory=dict, init=False)

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 
 from txmux.access.per_source import PerSource
 from txmux.backends.pool.server_health import MemberState
-from txmux.tcp.listener import MuxFactory
+from txmux.client.active_listener import ActiveListener
 
 TransferState: TypeAlias = dict[str, Any]
 
@@ -54,8 +54,8 @@ def build_state(
     }
 
 
-def sources_of(factories: Iterable[MuxFactory]) -> dict[str, PerSource | None]:
-    configurations = [factory.configuration for factory in factories]
+def sources_of(listeners: Iterable[ActiveListener]) -> dict[str, PerSource | None]:
+    configurations = [listener.configuration for listener in listeners]
     return {one.settings.name: one.admission.per_source for one in configurations}
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from twisted.logger import Logger
 
 from txmux.backends.upstreams import Upstreams
+from txmux.client.active_listener import ActiveListener
 from txmux.client.served import Served
 from txmux.rules.model import Backend, Outcome, Rules
-from txmux.tcp.listener import MuxFactory
 
 _log = Logger()
 
@@ -56,9 +56,9 @@ def log_draining(count: int, seconds: float) -> None:
         )
 
 
-def log_dry_runs(factory: MuxFactory) -> None:
+def log_dry_runs(listener: ActiveListener) -> None:
     """Log how many connections the dry-run routes of a listener would have taken."""
-    configuration = factory.configuration
+    configuration = listener.configuration
     for name, count in configuration.dry_runs:
         _log.info(
             "[route {name}] would have taken {count} {noun} of [listen {listener}]",

@@ -3,12 +3,12 @@
 from twisted.internet.defer import Deferred
 from typing_extensions import override
 
-import txmux.udp.handover  # noqa: F401 - when it is needed, a newer version may have been installed
+import txmux.udp.handover  # when it is needed, a newer version may have been installed
+import txmux.udp.listener  # noqa: F401 - the same
+from txmux.client.active_listener import ActiveListener
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import stop_listening
 from txmux.serving.listening_port import ListeningPort
-from txmux.tcp.listener import MuxFactory
-from txmux.udp.listener import flows_of
 
 
 class UDPListeningPort(ListeningPort):
@@ -17,7 +17,7 @@ class UDPListeningPort(ListeningPort):
     is_for_datagrams = True
 
     @override
-    def can_serve(self, factory: MuxFactory, listener: Listener) -> bool:
+    def can_serve(self, listener: ActiveListener, settings: Listener) -> bool:
         return True
 
     @override
@@ -25,10 +25,10 @@ class UDPListeningPort(ListeningPort):
         self.port.lets_in = is_admitted
 
     @override
-    def listen_again(self, factory: MuxFactory) -> bool:
-        if not self.port.listen_again(flows_of(factory)):
+    def listen_again(self, listener: ActiveListener) -> bool:
+        if not self.port.listen_again(listener):
             return False
-        self.factory, self.is_open = factory, True
+        self.listener, self.is_open = listener, True
         return True
 
     @override
@@ -42,6 +42,6 @@ class UDPListeningPort(ListeningPort):
         return stop_listening(self.port)
 
     @override
-    def forward_to(self, factory: MuxFactory) -> None:
-        self.port.lead(flows_of(factory))
-        self.factory = factory
+    def forward_to(self, listener: ActiveListener) -> None:
+        self.port.lead(listener)
+        self.listener = listener

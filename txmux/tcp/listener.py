@@ -18,6 +18,7 @@ from txmux.client.active_listener import ActiveListener
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.recording import new_id
+from txmux.interfaces import Transport
 from txmux.net.addresses import text_of
 from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import NOWHERE, Listener, Route
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 class MuxFactory(ServerFactory, ActiveListener):
     """Detects what each client of a listener speaks, and connects it to its backend.
 
-    It can be given to any Twisted server endpoint. `txmux.MuxService` makes one for each ``[listen]`` section.
+    It can be given to any Twisted server endpoint. `txmux.MuxService` makes one for each ``[listen]`` section for TCP.
 
     Args:
         routes: In the order of their priority; `txmux.route` makes them in Python. Those ``under`` others are there too.
@@ -57,11 +58,11 @@ class MuxFactory(ServerFactory, ActiveListener):
         configuration: The configuration under which the next clients are accepted.
         runtime: As above.
         upstreams: As above.
-        connections: The connections and flows that are not over.
-        flows: The flows, if the listener is for UDP.
+        connections: The connections that are not over.
     """
 
     noisy = False
+    transport = Transport.TCP
 
     def __init__(
         self,
@@ -102,7 +103,6 @@ class MuxFactory(ServerFactory, ActiveListener):
         super().__init__(configuration, runtime, upstreams, access_log)
         self._fast_path: FastPath | None = None
         self.sweep = Sweep(runtime.clock, self.connections)
-        self.flows: object = None
 
     def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
         """Make the end of a client's connection, which lets it in or refuses it."""
@@ -164,8 +164,8 @@ class MuxFactory(ServerFactory, ActiveListener):
             connection.over("error")  # so that its end is logged
             raise
 
+    @override
     def listen(self, opened: socket.socket) -> IListeningPort:
-        """Accept the clients of a socket, of which a duplicate is taken."""
         return self.runtime.listen(opened, self, self.configuration.options)
 
     def startFactory(self) -> None:

@@ -490,7 +490,7 @@ class Flow:
             self.stop_following()
         if not self.live.ports:
             self.live.stop_timer_if_unused()
-        self.live.factory.closed(self)
+        self.live.listener.closed(self)
 
     def stop_following(self) -> None:
         following, self._following = self._following, None

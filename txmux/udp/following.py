@@ -160,7 +160,7 @@ class Following:
         routes = configuration.top.detector.routes
         route = next((route for route in routes if route.name == name), None)
         is_served = route is None or route.clients.serves(client.host)
-        now = self._live.factory.configuration
+        now = self._live.listener.configuration
         return is_served and configuration.admission.serves(client) and now.admission.serves(client)
 
     def _reserve(self, source: object, client: Address) -> bool:
@@ -168,7 +168,7 @@ class Following:
         self._give_back()
         flow = self._flow
         try:
-            permit = self._live.factory.configuration.admission.move(
+            permit = self._live.listener.configuration.admission.move(
                 flow.permit, flow.client, client
             )
         except Refused:
@@ -190,7 +190,7 @@ class Following:
             self._reserved = None
         else:
             self._give_back()
-            admission = self._live.factory.configuration.admission
+            admission = self._live.listener.configuration.admission
             permit = admission.move(before, flow.client, client, is_known=True)
         if permit is not before:
             flow.permit = permit

@@ -30,14 +30,13 @@ from txmux.telemetry.reasons import understood
 from txmux.telemetry.record import ConnectionRecord, check_types
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow
-from txmux.udp.listener import flows_of
 from txmux.udp.port import DatagramPort, Key
 
 if TYPE_CHECKING:
-    from txmux.tcp.listener import MuxFactory
+    from txmux.udp.listener import UDPListener
 
     Found = tuple[Upstream, Member | None]
-    Find = Callable[[str, str], tuple[MuxFactory, DatagramPort] | None]
+    Find = Callable[[str, str], tuple[UDPListener, DatagramPort] | None]
 
     class FlowTaker(Protocol):
         """The channel to the process that takes over flows."""
@@ -155,31 +154,31 @@ def _socket_of(descriptor: int) -> socket.socket:
 
 
 def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) -> bool:
-    listener = fields["record"]["listener"]
-    found = find(listener, fields.get("place") or "")
+    name = fields["record"]["listener"]
+    found = find(name, fields.get("place") or "")
     if found is None:
         return False
-    factory, port = found
+    listener, port = found
     record = ConnectionRecord(**{k: v for k, v in fields["record"].items() if k in _FIELDS})
     check_types(record)
     if record.reason is not None:
         raise ValueError(f"a flow that has ended: {record.reason!r}")
     key = (tuple(fields["peer"]), bytes.fromhex(fields["local"]))
     ids = _ids_of(fields)
-    destination = _find_destination(factory, record, fields, server)
+    destination = _find_destination(listener, record, fields, server)
     if destination is None and _has_destination(fields):
         return False
     _remove_same_key(port, key, record, ids)
     if server is not None:
-        factory.runtime.descriptors.client_accepted()
+        listener.runtime.descriptors.client_accepted()
 
-    def port_of(name: str) -> DatagramPort | None:
-        at = find(listener, name)
+    def port_of(place: str) -> DatagramPort | None:
+        at = find(name, place)
         return None if at is None else at[1]
 
     flow: Flow | None = None
     try:
-        flow = flows_of(factory).adopt(port, key, record, fields, ids)
+        flow = listener.adopt(port, key, record, fields, ids)
         flow.restore(fields, destination, server, port_of)
     except BaseException:
         has_socket = flow is not None and flow.sock is not None
@@ -234,7 +233,7 @@ def _has_destination(fields: Mapping[str, Any]) -> bool:
 
 
 def _find_destination(
-    factory: MuxFactory,
+    listener: UDPListener,
     record: ConnectionRecord,
     fields: Mapping[str, Any],
     server: socket.socket | None,
@@ -244,8 +243,8 @@ def _find_destination(
     backend = record.backend or ""
     if server is not None:
         is_answered = fields.get("answered", True)
-        return factory.upstreams.adopt(backend, record.server or "", is_established=is_answered)
-    upstreams = factory.upstreams.all()
+        return listener.upstreams.adopt(backend, record.server or "", is_established=is_answered)
+    upstreams = listener.upstreams.all()
     upstream = next((one for one in upstreams if one.backend.name == backend), None)
     return None if upstream is None else (upstream, None)
 

@@ -1,4 +1,4 @@
-"""The flows of a listener: who may begin one, and when each of them ends."""
+"""A listener for UDP: lets clients in, and begins their flows."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.logger import Logger
+from typing_extensions import override
 
 from txmux.access.admission import Refused
 from txmux.access.per_source import Permit, source_of
+from txmux.backends.upstreams import Upstreams
+from txmux.client.active_listener import ActiveListener
+from txmux.client.configuration import Configuration
+from txmux.client.io_runtime import IORuntime
 from txmux.client.recording import new_id
+from txmux.interfaces import Transport
 from txmux.net.addresses import address_in
+from txmux.telemetry.access_log import AccessLog
 from txmux.telemetry.reasons import EndReason, LimitName
 from txmux.telemetry.record import ConnectionRecord
 from txmux.udp import ancillary
@@ -29,10 +36,6 @@ from txmux.wire.proxyprotocol.fields import header_facts
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 from txmux.wire.quic.header import LONG_HEADER
 
-if TYPE_CHECKING:
-    from txmux.client.configuration import Configuration
-    from txmux.tcp.listener import MuxFactory
-
 _PART = 0.7  # of the descriptors that there may be
 _LIMITS: Mapping[LimitName | None, LimitName] = {
     "max_connections_per_source": "max_flows_per_source"
@@ -45,51 +48,56 @@ _MOST_LINES = 1000  # of the access log, in that time
 _log = Logger()
 
 
-def listen(factory: MuxFactory, bound: socket.socket) -> DatagramPort:
-    """Serve the datagrams of a socket, of which a duplicate is taken."""
-    flows = flows_of(factory)
-    port = DatagramPort(flows.live.poller, bound.dup(), flows)
-    flows.live.runtime.loop_detector.listens_at(*bound.getsockname()[:2])
-    port.startListening()
-    return port
-
-
-def flows_of(factory: MuxFactory) -> Flows:
-    """Return the flows of a listener; raises `MuxError` if this system has no epoll."""
-    if not isinstance(factory.flows, Flows):
-        factory.flows = Flows(factory)
-    return factory.flows
-
-
 def _most_by_descriptors() -> float:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return math.inf if limit == resource.RLIM_INFINITY else max(1, int(_PART * limit))
 
 
-class Flows:
-    """Begins the flows of one listener, by whichever of its ports they have come."""
+class UDPListener(ActiveListener):
+    """Begins the flows of one listener, by whichever of its ports they have come.
 
-    def __init__(self, factory: MuxFactory) -> None:
-        self._factory = factory
-        self.live = live = LiveFlows(factory)
+    Raises:
+        MuxError: This system has no epoll.
+    """
+
+    transport = Transport.UDP
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        runtime: IORuntime,
+        upstreams: Upstreams,
+        access_log: AccessLog | None = None,
+    ) -> None:
+        super().__init__(configuration, runtime, upstreams, access_log)
+        self.live = live = LiveFlows(self)
         self.seconds = live.seconds
         self.paths = live.migration.paths
-        self._descriptors = factory.runtime.descriptors
+        self._descriptors = runtime.descriptors
         self._most = 0.0
         self._refusals = Refusals(self.seconds)
 
+    @override
+    def listen(self, opened: socket.socket) -> DatagramPort:
+        port = DatagramPort(self.live.poller, opened.dup(), self)
+        self.runtime.loop_detector.listens_at(*opened.getsockname()[:2])
+        port.startListening()
+        return port
+
     def attach(self) -> None:
         self.live.ports += 1
-        self._factory.doStart()
+        if self.live.ports == 1:
+            self.start_destinations()
 
     def detach(self) -> None:
         self.live.ports -= 1
         self.live.stop_timer_if_unused()
-        self._factory.doStop()
+        if not self.live.ports:
+            self.stop_destinations()
 
     def begin_flow(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> Flow | None:
         """Begin a flow, unless the client is not let in."""
-        configuration = self._factory.configuration
+        configuration = self.configuration
         peer, local = key
         host, text = host_and_text(peer[0])
         client_text = f"{text}:{peer[1]}"
@@ -129,7 +137,7 @@ class Flows:
         elif data and data[0] >= LONG_HEADER:
             flow.ids = ConnectionIds.from_first(ancillary.first(data, size))
         configuration.counts.accepted()
-        self._factory.opened(flow)
+        self.opened(flow)
         if refused is not None:
             flow.refuse(refused.reason, len(data), ancillary.datagrams_in(len(data), size))
             return None
@@ -178,27 +186,27 @@ class Flows:
         client = address_in(text)
         if client is None:
             raise ValueError(f"{text!r} is not an address and a port")
-        configuration = self._factory.configuration
+        configuration = self.configuration
         if 0 < fields.get("generation", 0) < configuration.version:
             configuration = attrs.evolve(configuration, version=fields["generation"])
         permit = configuration.admission.adopt(client)
         flow = Flow(self.live, port, key, configuration, record, client, permit)
         flow.ids = ids
         port.enter(key, flow)
-        self._factory.opened(flow)
+        self.opened(flow)
         return flow
 
     def count_lost(self, count: int) -> None:
-        self._factory.configuration.counts.lost(count)
+        self.configuration.counts.lost(count)
 
     def count_shed(self, count: int) -> None:
         """Count datagrams of unknown clients that were dropped, since the queue was too long for more flows."""
-        configuration = self._factory.configuration
+        configuration = self.configuration
         configuration.counts.lost(count)
         self._refusals.note(configuration, "a long queue", count)
 
     def count_cut(self, count: int) -> None:
-        self._factory.configuration.counts.cut(count)
+        self.configuration.counts.cut(count)
 
 
 class Refusals:

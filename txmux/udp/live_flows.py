@@ -14,7 +14,7 @@ from txmux.udp.migration import Migration
 from txmux.udp.table import FlowTable, TimeoutQueue
 
 if TYPE_CHECKING:
-    from txmux.tcp.listener import MuxFactory
+    from txmux.client.active_listener import ActiveListener
 
 
 class LiveFlows:
@@ -25,11 +25,11 @@ class LiveFlows:
         ports: How many ports may still add flows.
     """
 
-    def __init__(self, factory: MuxFactory) -> None:
+    def __init__(self, listener: ActiveListener) -> None:
         if not is_available():
             raise MuxError("endpoints of type udp need Linux; remove them")
-        self.factory = factory
-        self.runtime = factory.runtime
+        self.listener = listener
+        self.runtime = listener.runtime
         self.poller = Poller.for_reactor(self.runtime.reactor)
         self.seconds = self.runtime.clock.seconds
         self.table: FlowTable[Any] = FlowTable()

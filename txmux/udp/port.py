@@ -175,9 +175,6 @@ class DatagramPort(WatchedPort):
         to.attach()
         return True
 
-    def duplicate(self) -> socket.socket:
-        return self._socket.dup()
-
     def _close_if_unused(self) -> None:
         if self._is_open and not self.is_accepting and not self.flows:
             self._close()

@@ -20,7 +20,6 @@ from campaign.fuzz.target import Target
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.serving.serving import Serving
-from txmux.udp.listener import flows_of
 
 _PLACE = "udp:127.0.0.1:443"
 _LATER = 3600.0  # seconds
@@ -31,7 +30,7 @@ def _with_port() -> Iterator[tuple[Serving, Reactor]]:
     with serving() as (running, reactor):
         with socket.socket(type=socket.SOCK_DGRAM) as opened:
             opened.bind(("127.0.0.1", 0))
-            running.listen(running.factory_of("quic"), _PLACE, opened)
+            running.listen(running.udp_listener_of("quic"), _PLACE, opened)
         yield running, reactor
 
 
@@ -57,10 +56,10 @@ def _told() -> dict[str, Any]:
     """Give what is told of a flow that was led to a server."""
     hello = initial(crypto(0, HELLO), source=bytes(range(8)))
     with _with_port() as (running, _):
-        flows = flows_of(running.factory_of("quic"))
+        listener = running.udp_listener_of("quic")
         port = running.listening_ports.reader_at(_PLACE)
         assert port is not None
-        flow = flows.begin_flow(port, (("127.0.0.1", 9), b""), memoryview(hello), 0)
+        flow = listener.begin_flow(port.port, (("127.0.0.1", 9), b""), memoryview(hello), 0)
         assert flow is not None
         flow.from_client(memoryview(hello), 0)
         told = flow.as_json()

@@ -23,10 +23,10 @@ from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.processes.workers.received_rules import sockets_of
 from txmux.serving.serving import Serving
 from txmux.tcp.connection import MuxProtocol
-from txmux.tcp.listener import MuxFactory
 from txmux.tcp.moving import StayReason
 
 if TYPE_CHECKING:
+    from txmux.udp.listener import UDPListener
     from txmux.udp.port import DatagramPort
 
 _MANY = 20_000
@@ -251,9 +251,9 @@ class ConnectionTransfer:
             close_all(descriptors)
             return {"taken": []}
 
-        def find(listener: str, place: str) -> tuple[MuxFactory, DatagramPort] | None:
+        def find(listener: str, place: str) -> tuple[UDPListener, DatagramPort] | None:
             port = serving.listening_ports.reader_at(place)
-            return None if port is None else (serving.factory_of(listener), port)
+            return None if port is None else (serving.udp_listener_of(listener), port.port)
 
         return adopt_flows(descriptors, flows, find)
 
