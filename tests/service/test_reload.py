@@ -3,13 +3,14 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.protocol import ServerFactory as Site
 from twisted.logger import capturedLogs
 
 from tests.backends.connect.tls_case import authority
 from tests.service.reload_case import LISTEN, ReloadCase, greeted
-from tests.support.datagrams import turn
+from tests.support.datagrams import Talker, turn
 from tests.support.forks import starter
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen
@@ -213,9 +214,32 @@ class InProcessTest(ServiceTestCase):
         self.running.reload(_to(one))
         self.assertEqual((one.numPorts, other.numPorts), (1, 0))
 
+    def test_values_as_a_program_writes_them(self) -> None:
+        self.run_service(LISTEN)
+        for written in ("7s", "8s"):
+            self.running.reload(_to(Site(), detect_timeout=written))
+        [listener] = self.running.listeners
+        self.assertEqual(listener.configuration.settings.detect_timeout, 8)
 
-def _to(factory: Site) -> Rules:
-    listener = Listener("x", ("127.0.0.1:0",), default=outcome(factory))
+    async def test_listener_that_is_for_the_other_transport(self) -> None:
+        """Its connections go on, and the same name serves datagrams."""
+        rules = "[listen x]\nendpoint = %s127.0.0.1:0\n[route a]\nmatch = any\nbackend = %s127.0.0.1:%d\n"
+        server, talker = PeerFactory(), Talker.listening(self, answer=lambda data: data)
+        [port] = self.run_service(rules % ("", "", listen(self, server)))
+        client = await connect(self, port)
+        client.send(b"hello")
+        peer = await server.peer()
+        self.reload(rules % ("udp:", "udp:", talker.port))
+        [port] = self.ports()
+        self.assertEqual(await Talker.listening(self).asks(b"one", port), b"one")
+        client.send(b" again")
+        await peer.has(11)
+        client.reset()
+        await peer.is_lost()
+
+
+def _to(factory: Site, **values: Any) -> Rules:
+    listener = Listener("x", ("127.0.0.1:0",), default=outcome(factory), **values)
     return Rules(Path("r.ini"), Settings(), (listener,), ())
 
 
