@@ -189,7 +189,10 @@ class SandboxTests(SandboxCase):
         """With a user, a renewed certificate is seen in a folder that only root may look into; one that cannot be read is told of."""
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
-        limits = {"processes.workers.process._PATIENCE": 0.5, "net.tls.store._PAUSE_OF_HELPER": 0.5}
+        limits = {
+            "processes.workers.process._PATIENCE": 0.5,
+            "client.tls.store._PAUSE_OF_HELPER": 0.5,
+        }
         set_limits(self, limits)
         private, admin = self.folder / "private", self.folder / "admin.sock"
         private.mkdir(mode=0o700)

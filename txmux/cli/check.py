@@ -164,7 +164,7 @@ def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
     )
     if not ends and all(backend.tls is None for backend in rules.backends.values()):
         return [], []
-    from txmux.net.tls.check import unusable_files  # noqa: PLC0415 - OpenSSL takes a while
+    from txmux.cli.tls_files import unusable_files  # noqa: PLC0415 - OpenSSL takes a while
 
     return unusable_files(rules)
 

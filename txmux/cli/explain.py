@@ -370,7 +370,7 @@ def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None
 def _shown(tls: TlsEnd, text: str) -> FoundCertificate:
     if text in {"none", "revoked"}:
         return NO_CERTIFICATE if text == "none" else REVOKED
-    from txmux.net.tls.client_certificates import ClientVerification  # noqa: PLC0415 - OpenSSL takes a while
+    from txmux.client.tls.client_certificates import ClientVerification  # noqa: PLC0415 - OpenSSL takes a while
     from txmux.net.tls.pem import read_authorities  # noqa: PLC0415 - the same
 
     first, *chain = read_authorities(Path(text), "--client-cert")

@@ -238,8 +238,8 @@ class Serving:
         By name, the digest that the certificate has to show; see `ChallengeStore`.
         """
         if challenges or self._challenges:
-            from txmux.net.tls.challenge import ChallengeStore  # noqa: PLC0415 - OpenSSL takes a while
-            from txmux.net.tls.termination import Termination  # noqa: PLC0415 - the same
+            from txmux.client.tls.challenge import ChallengeStore  # noqa: PLC0415 - OpenSSL takes a while
+            from txmux.client.tls.termination import Termination  # noqa: PLC0415 - the same
 
             make: Any = ChallengeStore.make
             self._challenges = {

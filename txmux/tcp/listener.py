@@ -20,7 +20,6 @@ from txmux.client.io_runtime import IORuntime
 from txmux.client.recording import new_id
 from txmux.interfaces import Transport
 from txmux.net.addresses import text_of
-from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import NOWHERE, Listener, Route
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.fast_path import FastPath

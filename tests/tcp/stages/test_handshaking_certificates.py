@@ -12,8 +12,8 @@ from tests.backends.connect.tls_case import authority
 from tests.support.certificates import Identity, make_authority
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
+from txmux.client.tls.client_certificates import ClientVerification
 from txmux.control.explaining import explain_connection
-from txmux.net.tls.client_certificates import ClientVerification
 from txmux.rules.model import Backend, Route
 from txmux.rules.reading.route import allowed_client, certificate_condition
 from txmux.telemetry.record import ConnectionRecord

@@ -1,1 +1,1 @@
-"""TLS: what PEM files hold, and the TLS of clients that ends here."""
+"""TLS on byte streams, without rules: PEM files, transports, the identity of servers."""

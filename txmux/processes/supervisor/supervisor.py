@@ -45,7 +45,6 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, ending
-from txmux.net.tls.terminations import Terminations
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.processes.privilege.privilege import open_for_worker

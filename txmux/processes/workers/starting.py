@@ -320,9 +320,9 @@ def reactor_of_workers(module: str) -> str:
 def modules_for(rules: Rules) -> Iterator[str]:
     """Yield the modules that only some rules need, and that do not import a reactor: each worker installs its own."""
     if any(route.terminate_tls is not None for route in rules.routes):
-        yield from ("txmux.net.tls.store", "txmux.net.tls.termination")
+        yield from ("txmux.client.tls.store", "txmux.client.tls.termination")
     if rules.acme_names:
-        yield "txmux.net.tls.challenge"
+        yield "txmux.client.tls.challenge"
     store = rules.settings.shared_limits
     if store is not None:
         yield "twisted.internet.ssl" if store.tls else "twisted.internet.endpoints"

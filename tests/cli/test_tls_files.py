@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
 from tests.support.folders import make_folder
+from txmux.cli.tls_files import unusable_files
+from txmux.client.tls.terminations import Terminations
 from txmux.errors import MuxError
-from txmux.net.tls.check import unusable_files
-from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import NOWHERE
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse

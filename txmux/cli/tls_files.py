@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.net.tls.client_certificates import ClientVerification
-from txmux.net.tls.contexts import Contexts
+from txmux.client.tls.client_certificates import ClientVerification
+from txmux.client.tls.contexts import Contexts
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError, ending
 from txmux.net.tls.pem import read_authorities, read_identity
 from txmux.rules.model import Rules, Section, TlsEnd

@@ -15,8 +15,8 @@ from txmux.rules.problems import Problem, RulesError
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from txmux.net.tls.contexts import Contexts
-    from txmux.net.tls.termination import Termination
+    from txmux.client.tls.contexts import Contexts
+    from txmux.client.tls.termination import Termination
 
 
 class Terminations:
@@ -51,8 +51,8 @@ class Terminations:
     def _termination_of(self, route: Route, end: TlsEnd) -> Termination:
         made = self._made.get((route.name, end))
         if made is None:
-            from txmux.net.tls.store import CertificateStore  # noqa: PLC0415 - OpenSSL takes a while
-            from txmux.net.tls.termination import Termination  # noqa: PLC0415 - the same
+            from txmux.client.tls.store import CertificateStore  # noqa: PLC0415 - OpenSSL takes a while
+            from txmux.client.tls.termination import Termination  # noqa: PLC0415 - the same
 
             store = CertificateStore(end, self._reactor.seconds, route.name)
             made = self._made[route.name, end] = Termination(store, self._reactor)

@@ -9,8 +9,8 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.logger import Logger
 
+from txmux.client.tls.contexts import Contexts
 from txmux.files import state_at
-from txmux.net.tls.contexts import Contexts
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import TlsEnd
 

@@ -12,20 +12,20 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from txmux.net.tls.client_certificates import (
+from txmux.client.tls.client_certificates import (
     NOT_ALLOWED,
     ClientVerification,
     alternative_names,
     readable,
 )
-from txmux.net.tls.contexts import NoCommonProtocolError
+from txmux.client.tls.contexts import NoCommonProtocolError
 from txmux.net.tls.transport import Distrusted, TLSTransport
 from txmux.rules.model import FoundCertificate
 from txmux.wire.proxyprotocol.encode import encode_ssl
 from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 
 if TYPE_CHECKING:
-    from txmux.net.tls.store import CertificateStore
+    from txmux.client.tls.store import CertificateStore
 
 
 @attrs.frozen

@@ -20,9 +20,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.connect.tls_case import authority
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
-from txmux.net.tls.contexts import Contexts
+from txmux.client.tls.contexts import Contexts
+from txmux.client.tls.store import CertificateStore
 from txmux.net.tls.errors import TLSFileError
-from txmux.net.tls.store import CertificateStore
 from txmux.rules.model import TlsEnd
 from txmux.rules.reading.route import allowed_client
 

@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
-from txmux.net.tls.client_certificates import ClientVerification
+from txmux.client.tls.client_certificates import ClientVerification
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import KeyPair, read_key_pairs
 from txmux.rules.model import TlsEnd

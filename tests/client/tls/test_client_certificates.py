@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
 from tests.support.certificates import Identity
-from txmux.net.tls.client_certificates import is_allowed, of_verified
+from txmux.client.tls.client_certificates import is_allowed, of_verified
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.route import allowed_client
 

@@ -1,0 +1,1 @@
+"""Terminates the TLS of clients, as the rules say."""
