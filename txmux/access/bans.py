@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import attrs
 
 from txmux.errors import MuxError, printable
-from txmux.rules.model import IPAddress, IPNetwork
-from txmux.rules.model.networks import unmapped
+from txmux.rules.model import IPNetwork
+from txmux.transport import IPAddress, unmapped
 from txmux.wire.jsontext import time_of
 
 _LONGEST_REASON = 200

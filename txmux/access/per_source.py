@@ -18,8 +18,9 @@ import attrs
 
 if TYPE_CHECKING:
     from txmux.access.shared.leases import Leases
-    from txmux.rules.model import IPAddress, Listener
+    from txmux.rules.model import Listener
     from txmux.telemetry.reasons import LimitName
+    from txmux.transport import IPAddress
 
     _Part: TypeAlias = tuple[int, int]
 

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from txmux.admin.peer import is_worker
 from txmux.errors import MuxError
 from txmux.net.addresses import text_of
-from txmux.rules.model.networks import unmapped
+from txmux.transport import unmapped
 
 _MOST_FAILURES = 10
 _PERIOD = 60.0  # seconds

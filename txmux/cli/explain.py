@@ -32,7 +32,6 @@ from txmux.rules.model import (
     Silence,
     TlsEnd,
 )
-from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.conflicts import comes_to
 from txmux.rules.reading.parser import load
@@ -46,6 +45,7 @@ from txmux.rules.tracing import (
     traced_outcome,
 )
 from txmux.telemetry.formatting import EXPLANATION_COLUMNS, counted, explained_trace, explanation_of
+from txmux.transport import unmapped
 
 _LONGEST_DATAGRAM = 65535
 

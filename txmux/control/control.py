@@ -43,7 +43,6 @@ from txmux.net.channel.message import Message
 from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_secrets
 from txmux.rules.model import Backend, Rules, Server
-from txmux.rules.model.networks import IPAddress
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.serving.store import ListeningSockets
@@ -52,6 +51,7 @@ from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals,
 from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.lines import LOST_LINES
 from txmux.telemetry.sources import Source, SourceLog, worst
+from txmux.transport import IPAddress
 
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates

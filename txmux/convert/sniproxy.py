@@ -10,7 +10,7 @@ from txmux.convert.routes import RouteWriter, add_destinations
 from txmux.convert.terms import InexpressibleError, Term
 from txmux.convert.values import place, split_address
 from txmux.convert.writer import ConfigLine, ConvertError, Draft, DraftSection
-from txmux.rules.model.networks import is_address
+from txmux.transport import is_address
 
 _TOKEN = re.compile(
     r"[ \t]+|(?P<end>#[^\r\n]*|[;\r\n])|(?P<brace>[{}])"

@@ -9,7 +9,7 @@ import attrs
 from txmux.convert.matching import match_line
 from txmux.convert.values import COMMON_NAME, is_public, place, split_address
 from txmux.convert.writer import ConfigLine, ConvertError, Draft, DraftSection
-from txmux.rules.model.networks import is_address
+from txmux.transport import is_address
 
 _USERS = {"setuid": "user", "setgid": "group"}
 _PROTOCOLS = {"yes": ("", "connect"), "no": ("", "pgsql", "proxy")}  # by `client`

@@ -5,7 +5,8 @@ from fractions import Fraction
 from math import gcd, lcm
 from pathlib import PurePath
 
-from txmux.rules.model.networks import IPNetwork, is_address
+from txmux.rules.model.networks import IPNetwork
+from txmux.transport import is_address
 
 COMMON_NAME = (
     "the name in a certificate without subjectAltName, its common name, is taken there, and by txmux it is not; "

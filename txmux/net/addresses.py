@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IAddress
 
 from txmux.errors import printable
 from txmux.net.sockets.transport import host_of
-from txmux.rules.model.networks import IPAddress, unmapped
+from txmux.transport import IPAddress, unmapped
 from txmux.wire.proxyprotocol.header import Address
 
 

@@ -26,6 +26,7 @@ from txmux.telemetry.access_log import CAPTURED
 from txmux.telemetry.counting.process_counters import RouteCounts
 from txmux.telemetry.reasons import ConnectFailure, EndReason, understood
 from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState
+from txmux.transport import IPAddress, unmapped
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow_ids import begins_tunnel, continues_tunnel, may_move

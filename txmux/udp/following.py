@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from txmux.access.admission import Refused
 from txmux.access.per_source import Permit
-from txmux.rules.model.networks import unmapped
+from txmux.transport import unmapped
 from txmux.udp import ancillary
 from txmux.wire.proxyprotocol.header import Address
 

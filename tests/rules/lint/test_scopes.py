@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.model.test_networks import ADDRESSES, NETWORKS, networks
 from txmux.rules.lint.scopes import EVERYONE, WITH_ADDRESS, ClientSet, set_of
-from txmux.rules.model import Clients, IPAddress, NetworkSet
+from txmux.rules.model import Clients, NetworkSet
+from txmux.transport import IPAddress
 
 SETS = st.one_of(st.none(), st.lists(NETWORKS, max_size=4).map(NetworkSet))
 

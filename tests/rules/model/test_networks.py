@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.rules.model import IPAddress, IPNetwork, NetworkSet
+from txmux.rules.model import IPNetwork, NetworkSet
 from txmux.rules.model.networks import Public, Reachable, is_public
+from txmux.transport import IPAddress
 
 
 def networks(*texts: str) -> NetworkSet:

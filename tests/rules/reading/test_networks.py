@@ -10,9 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS
 from tests.support.folders import make_folder
 from txmux.rules.lint.warnings import lint
-from txmux.rules.model import IPAddress, NetworkSet, Rules
+from txmux.rules.model import NetworkSet, Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
+from txmux.transport import IPAddress
 
 LISTEN = "[listen a]\nendpoint = :1\n"
 

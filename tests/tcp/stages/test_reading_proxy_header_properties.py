@@ -18,8 +18,8 @@ from tests.support.mux import ListLog, backend_at
 from tests.wire.proxyprotocol.test_codec_properties import PAYLOADS, V1_HEADERS, V2_HEADERS
 from txmux.rules.embedding import route
 from txmux.rules.model import Listener, NetworkSet
-from txmux.rules.model.networks import unmapped
 from txmux.tcp.listener import MuxFactory
+from txmux.transport import unmapped
 from txmux.wire.proxyprotocol.decode import Decoded, decode, parse_ssl
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Address, Command, InvalidHeader, ProxyHeader, TlvType

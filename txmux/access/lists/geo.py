@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from txmux.errors import MuxError, how_to_install
 from txmux.files import read_bytes
-from txmux.rules.model import IPAddress
+from txmux.transport import IPAddress
 
 Found = frozenset[tuple[str, str | int]]
 

@@ -11,7 +11,7 @@ from txmux.admin.guard import RefusedError
 from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resources, check_names, text
 from txmux.control.documents import rules_document
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
-from txmux.rules.model.networks import unmapped
+from txmux.transport import unmapped
 
 _MOST_WAITING = 256 * 1024  # bytes buffered for a client before it is cut off
 

@@ -20,7 +20,7 @@ from txmux.errors import MuxError
 from txmux.net.sockets.transport import sockaddr
 from txmux.rules.model import Backend, Server
 from txmux.rules.model.backend import split_source
-from txmux.rules.model.networks import is_address
+from txmux.transport import is_address
 
 if TYPE_CHECKING:
     from txmux.wire.proxyprotocol.header import Address

@@ -32,7 +32,7 @@ from txmux.net.tls.pem import read_authorities, read_identity
 from txmux.net.tls.transport import TLSTransport
 from txmux.net.tls.verification import ClientTLS, WrongNameError
 from txmux.rules.model import ServerTLS
-from txmux.rules.model.networks import is_address
+from txmux.transport import is_address
 
 _MOST_OPTIONS = 256  # names times protocols; more than any backend has, unless names come and go
 

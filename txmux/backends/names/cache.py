@@ -14,7 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
-from txmux.rules.model import IPAddress, Server
+from txmux.rules.model import Server
+from txmux.transport import IPAddress
 
 if TYPE_CHECKING:
     from txmux.backends.names.lookup import Lookup

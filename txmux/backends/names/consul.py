@@ -20,8 +20,8 @@ from txmux.errors import MuxError, printable
 from txmux.files import read_secret
 from txmux.net.http import HttpResponse, ResponseTimeoutError, request
 from txmux.rules.model import Backend, ConsulService
-from txmux.rules.model.networks import is_address
 from txmux.telemetry.sources import Source
+from txmux.transport import is_address
 from txmux.wire.jsontext import MISSHAPEN, JsonLists
 
 _MOST_WAIT = 40.0  # seconds: with a sixteenth more and the grace, silence is known within a minute

@@ -13,9 +13,10 @@ from txmux.access.per_source import source_of
 from txmux.backends.names.cache import KnownName, NameCache
 from txmux.backends.pool.member import Member
 from txmux.net.sockets.plainsocket import congestion_by_host
-from txmux.rules.model import LOCAL, Backend, IPAddress, Public, Reachable
-from txmux.rules.model.networks import embedded, unmapped
+from txmux.rules.model import LOCAL, Backend, Public, Reachable
+from txmux.rules.model.networks import embedded
 from txmux.telemetry.reasons import ConnectFailure
+from txmux.transport import IPAddress, unmapped
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred

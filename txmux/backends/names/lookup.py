@@ -25,7 +25,7 @@ from txmux.backends.names.question import (
     ServerFailureError,
     TrackedServers,
 )
-from txmux.rules.model.networks import is_address
+from txmux.transport import is_address
 
 _MOST_QUERIES = 8  # for one name, when servers answer only with another name
 _GRACE = 1.0  # seconds to wait for the addresses of the other family, which may never come

@@ -14,9 +14,9 @@ from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.net.sockets.plainsocket import congestion_options
 from txmux.rules.model import Backend, Refusal, Server
-from txmux.rules.model.networks import is_address
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.formatting import counted
+from txmux.transport import is_address
 
 _STEPS = 100  # in which the share of a server grows
 _START = 10.0  # seconds in which the first addresses of a name count as those of the start

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from txmux.rules.model.networks import unmapped
+from txmux.transport import unmapped
 
 _LISTEN = "0A"  # TCP_LISTEN in linux/include/net/tcp_states.h
 

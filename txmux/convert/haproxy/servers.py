@@ -10,9 +10,9 @@ from txmux.convert.haproxy.lines import Proxy
 from txmux.convert.values import COMMON_NAME, bracketed, is_public
 from txmux.convert.writer import ConfigLine, DraftSection
 from txmux.rules.model import LOCAL, PORT
-from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
+from txmux.transport import is_address
 
 SPEAKS: Mapping[str, str] = {"send-proxy": "v1", "send-proxy-v2": "v2"}
 PARAMETERS = frozenset(

@@ -16,7 +16,7 @@ from txmux.convert.routes import CLOSE, add_destinations
 from txmux.convert.terms import InexpressibleError
 from txmux.convert.values import COMMON_NAME, is_public, split_address
 from txmux.convert.writer import Draft, DraftSection
-from txmux.rules.model.networks import is_address
+from txmux.transport import is_address
 
 _FINISHED = "3s"
 _FAR = 3

@@ -20,7 +20,7 @@ import attrs
 
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, is_multipath, multipath_info
 from txmux.net.sockets.transport import below_tls, waiting
-from txmux.rules.model.listener import Keepalive
+from txmux.transport import Keepalive
 
 if TYPE_CHECKING:
     from txmux.net.relay.ends import IRelayTransport

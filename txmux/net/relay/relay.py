@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, SideState, Timeouts
 from txmux.net.relay.peer import UnansweredBytes, has_ended, keepalive_of, patience
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
-from txmux.rules.model import Keepalive
+from txmux.transport import Keepalive
 
 if TYPE_CHECKING:
     from txmux.telemetry.reasons import RelayReason

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from txmux.errors import printable
 from txmux.net.header_first import HeaderFirst
 from txmux.net.tls.errors import HandshakeError
-from txmux.rules.model.networks import is_address
+from txmux.transport import is_address
 
 _LONGEST_NAMES = 500  # characters, of all names in a certificate
 

@@ -11,11 +11,11 @@ from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import scopes, set_of
 from txmux.rules.model import Backend, Clients, Listener, NetworkSet, Route, Rules, TlsEnd
 from txmux.rules.model.backend import backends_of
-from txmux.rules.model.networks import is_address
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.values import network
+from txmux.transport import is_address
 
 _HANDSHAKE = 0x16  # how every record of a TLS client begins that is not spoken to yet (RFC 8446, section 5.1)
 _NAMING = {"sni": ("tls", "quic", "dtls", "postgres"), "host": ("http",)}

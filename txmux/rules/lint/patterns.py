@@ -8,8 +8,8 @@ from txmux.interfaces import IProtocolMatcher, Peeked, Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.lint.coverage import HOST_OPTIONS, lines_of
 from txmux.rules.model import Rules
-from txmux.rules.model.networks import is_address
 from txmux.rules.problems import Problem
+from txmux.transport import is_address
 
 _WORDS = re.compile(rb"[A-Za-z0-9 ]*")
 """Text that many protocols may begin with."""

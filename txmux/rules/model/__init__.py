@@ -26,11 +26,10 @@ from txmux.rules.model.client_certificate import (
     CertificateCondition,
     FoundCertificate,
 )
-from txmux.rules.model.listener import Keepalive, Listener, Logged, Rate, Silence, fewer
+from txmux.rules.model.listener import Listener, Logged, Rate, Silence, fewer
 from txmux.rules.model.networks import (
     Clients,
     GeoRegion,
-    IPAddress,
     IPNetwork,
     NetworkSet,
     Public,
@@ -44,14 +43,14 @@ from txmux.rules.model.route import Alternative, Period, Route, TlsEnd, TLSMinim
 from txmux.rules.model.rules import Files, Rules
 from txmux.rules.model.section import NOWHERE, KeyEntry, Section, ValueLine
 from txmux.rules.model.settings import Settings
+from txmux.transport import Keepalive
 
 __all__ = [
     "LOCAL", "NAMES", "NOWHERE", "NO_CERTIFICATE", "PORT", "REVOKED", "AllowedClient",
     "AllowedNames", "Alternative", "Backend", "Balance", "CertificateCondition", "Check",
     "CheckKind", "Clients", "ConsulService", "Ejection", "Files", "FoundCertificate", "GeoRegion",
-    "Handover", "IPAddress", "IPNetwork", "InProcess", "Keepalive", "KeyEntry", "Listener",
-    "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable", "Refusal",
-    "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings", "Silence",
-    "TLSMinimum", "TlsEnd", "UnixClients", "ValueLine", "Varying", "Via", "Wake", "backends_of",
-    "fewer",
+    "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry", "Listener", "Logged",
+    "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable", "Refusal", "Resolve", "Route",
+    "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings", "Silence", "TLSMinimum",
+    "TlsEnd", "UnixClients", "ValueLine", "Varying", "Via", "Wake", "backends_of", "fewer",
 ]  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import attrs
 
-from txmux.rules.model.networks import NetworkSet, unmapped
+from txmux.rules.model.networks import NetworkSet
+from txmux.transport import unmapped
 
 
 class NamePatterns(Protocol):

@@ -11,23 +11,7 @@ from txmux.rules.model.backend import Outcome
 from txmux.rules.model.networks import EVERY_CLIENT, Clients, NetworkSet
 from txmux.rules.model.outcomes import Refusal
 from txmux.rules.model.section import NOWHERE, Section
-from txmux.transport import Transport
-
-
-@attrs.frozen
-class Keepalive:
-    """TCP keepalive.
-
-    Attributes:
-        idle: Seconds without a byte before the peer is probed.
-        interval: Seconds from one question to the next.
-        count: Questions without an answer after which it is gone.
-    """
-
-    idle: int = 60
-    interval: int = 15
-    count: int = 4
-
+from txmux.transport import Keepalive, Transport
 
 Logged: TypeAlias = bool | Literal["errors"]
 """All, none, or only those with something to look into."""

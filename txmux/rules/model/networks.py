@@ -5,27 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import attrs
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+from txmux.transport import IPAddress, unmapped
+
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-@lru_cache(1024)  # the same few are looked up many times
-def is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def unmapped(address: IPAddress) -> IPAddress:
-    """Return the IPv4 address that a v4-mapped IPv6 address (RFC 4291, section 2.5.5.2) means; others as they are."""
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 class NetworkSet:

@@ -21,7 +21,6 @@ from txmux.rules.model import (
     Wake,
 )
 from txmux.rules.model.backend import split_source
-from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection, ejection_text
@@ -54,6 +53,7 @@ from txmux.rules.reading.values import (
     with_defaults,
     words,
 )
+from txmux.transport import is_address
 from txmux.wire.globs import Globs, host_beginnings, hosts
 
 _PORTS_END = 1 << 16

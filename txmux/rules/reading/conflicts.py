@@ -17,7 +17,6 @@ from txmux.rules.model import (
     Server,
     Settings,
 )
-from txmux.rules.model.networks import is_address, unmapped
 from txmux.rules.problems import InvalidValueError, Problem, joined
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import (
@@ -27,6 +26,7 @@ from txmux.rules.reading.endpointstrings import (
     split_arguments,
     udp_listen_address,
 )
+from txmux.transport import is_address, unmapped
 
 _KEYS = ("endpoint", "admin", "metrics")
 _SHAREABLE = frozenset({"tcp", "tcp6", "udp", "unix", "systemd"})

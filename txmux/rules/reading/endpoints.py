@@ -14,7 +14,6 @@ from twisted.internet.interfaces import (
 from twisted.plugin import getPlugins
 
 from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Via
-from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, nearest, suggestion
 from txmux.rules.reading.consul import CONSUL, consul_server, with_options
 from txmux.rules.reading.endpointstrings import (
@@ -33,6 +32,7 @@ from txmux.rules.reading.endpointstrings import (
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.hints import stray_after_endpoint, strays_after_server, without_scheme
 from txmux.rules.reading.values import file_path, of_form, read_options, split_words, whole_number
+from txmux.transport import is_address
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
 _V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but not one in use

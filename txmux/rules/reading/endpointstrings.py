@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from txmux.rules.model import LOCAL, NAMES, PORT, Handover, Server
-from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.values import (
     choice,
@@ -20,6 +19,7 @@ from txmux.rules.reading.values import (
     split_words,
     whole_number,
 )
+from txmux.transport import is_address
 
 _ARGUMENT = re.compile(
     r"(?P<first>(?:\\.|[^\\:=])*)(?:=(?P<value>(?:\\.|[^\\:])*))?:", flags=re.DOTALL

@@ -24,7 +24,7 @@ from txmux.rules.model.client_certificate import (
     AddressPatterns,
     NamePatterns,
 )
-from txmux.rules.model.networks import EVERY_CLIENT, is_address
+from txmux.rules.model.networks import EVERY_CLIENT
 from txmux.rules.model.route import MIDNIGHT, WEEK, Period, acme_file
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, suggestion, with_advice
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, RulesReading
@@ -40,6 +40,7 @@ from txmux.rules.reading.values import (
     with_defaults,
     words,
 )
+from txmux.transport import is_address
 from txmux.wire.globs import Globs, names, option_globs, whole_name
 
 _SCHEME = "spiffe://"

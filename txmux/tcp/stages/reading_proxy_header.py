@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from txmux.net.addresses import ip_address_of
 from txmux.rules.model import NetworkSet, Refusal, Senders
-from txmux.rules.model.networks import unmapped
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Ended, Identified, Outcome, TurnedAway
+from txmux.transport import unmapped
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import Incomplete, decode
 from txmux.wire.proxyprotocol.fields import header_facts
