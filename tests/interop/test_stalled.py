@@ -15,7 +15,8 @@ from tests.interop.mux import Mux
 from tests.interop.servers import files_site, start_nginx
 from tests.support.ports import free_port
 from tests.support.queues import until_taken
-from txmux.net.sockets.plainsocket import keepalive_options, set_options
+from txmux.client.socket_options import keepalive_options
+from txmux.net.sockets.plainsocket import set_options
 
 _RULES = """
 [route to-nginx]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from txmux.client.tls.client_certificates import ClientVerification
 from txmux.client.tls.contexts import Contexts
-from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError, ending
+from txmux.client.tls.terminations import expiry_warnings
+from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.net.tls.pem import read_authorities, read_identity
 from txmux.rules.model import Rules, Section, TlsEnd
 from txmux.rules.problems import Problem
@@ -25,7 +26,7 @@ def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
     doubtful: list[Problem] = []
     for section, key, number, read in _readers(rules):
         try:
-            doubtful += ending(section, key, read(), number)
+            doubtful += expiry_warnings(section, key, read(), number)
         except TLSFileError as error:  # noqa: PERF203 - all errors are reported
             problem = section.problem(str(error), error.key, number)
             (doubtful if error.forbidden else wrong).append(problem)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from txmux.client.socket_options import socket_options
 from txmux.detection.detector import Detector
 from txmux.errors import MuxError
-from txmux.net.sockets.plainsocket import SocketOption, socket_options
+from txmux.net.sockets.plainsocket import SocketOption
 from txmux.rules.model import InProcess, Listener, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.reading.conflicts import has_handover, misplaced

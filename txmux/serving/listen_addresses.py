@@ -12,12 +12,12 @@ from typing import Any
 
 import attrs
 
+from txmux.client.socket_options import socket_options
 from txmux.net.sockets.plainsocket import (
     IPPROTO_MPTCP,
     SocketOption,
     open_multipath,
     set_options,
-    socket_options,
 )
 from txmux.net.sockets.unixpath import bind
 from txmux.rules.model import Listener, Rules

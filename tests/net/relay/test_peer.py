@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.relay.contract import KernelCase, PortableCase, RelayCase
 from tests.support.peers import reactor
+from txmux.client.socket_options import NO_KEEPALIVE, keepalive_options
 from txmux.net.relay import kernel, portable
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.kernel import is_supported
@@ -22,8 +23,6 @@ from txmux.net.relay.peer import (
     unanswered_by,
 )
 from txmux.net.sockets.plainsocket import (
-    NO_KEEPALIVE,
-    keepalive_options,
     open_multipath,
     set_options,
 )

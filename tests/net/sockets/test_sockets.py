@@ -21,9 +21,10 @@ from zope.interface.verify import verifyObject
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, make_stalled_port, reactor
 from tests.support.ports import free_port
 from tests.support.queues import until_queued
+from txmux.client.socket_options import keepalive_options
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.descriptors import Descriptors
-from txmux.net.sockets.plainsocket import LeanSocket, keepalive_options
+from txmux.net.sockets.plainsocket import LeanSocket
 from txmux.net.sockets.poller import READ, Poller, after_turn
 from txmux.net.sockets.port import SocketPort
 

@@ -183,7 +183,7 @@ class ServersTest(MuxTestCase):
             (socket.IPPROTO_IP, socket.IP_TOS, 184),
             (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 184),
         )
-        plain = plainsocket.listener_keepalive
+        plain = listener_keepalive
         for module in (configuration, listening_port):
             self.patch(module, "socket_options", lambda listener: (*plain(listener), *options))
         for host, (level, name, value) in zip(("127.0.0.1", "::1"), options, strict=True):

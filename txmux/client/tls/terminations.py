@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from txmux.errors import MuxError
-from txmux.net.tls.errors import TLSFileError, ending
-from txmux.rules.model import NOWHERE, Route, Rules, TlsEnd
+from txmux.net.tls.errors import TLSFileError
+from txmux.rules.model import NOWHERE, Route, Rules, Section, TlsEnd
 from txmux.rules.problems import Problem, RulesError
+from txmux.telemetry.formatting import certificate_end
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -36,7 +38,7 @@ class Terminations:
             problem
             for route in rules.routes
             if (end := route.terminate_tls) is not None
-            for problem in ending(
+            for problem in expiry_warnings(
                 route.section, "terminate_tls", self._termination_of(route, end).store.valid_until()
             )
         ]
@@ -128,3 +130,17 @@ class PreparedTerminations:
     def abandon(self) -> None:
         for key in self.made:
             del self._all[key]
+
+
+def expiry_warnings(
+    section: Section,
+    key: str,
+    certificates: Iterable[tuple[str, float]],
+    number: int | None = None,
+) -> Iterator[Problem]:
+    """Warn of certificates that have expired or soon will; `certificates` are files and when each expires, in seconds since 1970."""
+    now = time.time()
+    for file, until in certificates:
+        if when := certificate_end(until, now):
+            expiry = section.problem(f"the certificate '{file}' {when}", key, number)
+            yield attrs.evolve(expiry, warning=True)

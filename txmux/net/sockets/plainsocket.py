@@ -14,13 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from txmux.net.sockets.descriptors import DESCRIPTORS
 
-if TYPE_CHECKING:
-    from txmux.rules.model import Listener
-
 _RESET = struct.pack("ii", 1, 0)  # struct linger: for no time at all
 SocketOption: TypeAlias = tuple[int, int, int | bytes]  # as setsockopt() takes its arguments
-NO_KEEPALIVE: tuple[SocketOption, ...] = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),)
-_IDLE = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # macOS
 _CONGESTION = getattr(socket, "TCP_CONGESTION", None)
 _SYSTEM_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _MOST_HOSTS = 1000
@@ -77,40 +72,6 @@ def is_multipath(connected: socket.socket) -> bool:
 def reset_on_close(connected: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-
-
-@lru_cache(16)
-def keepalive_options(idle: int, interval: int, count: int) -> tuple[SocketOption, ...]:
-    """Return the options with which the system finds out whether a quiet peer is still there (RFC 9293, section 3.8.4).
-
-    It is probed after `idle` seconds without a byte, `count` times, `interval` seconds apart, before the connection is broken.
-    """
-    times = (
-        (_IDLE, idle),
-        (getattr(socket, "TCP_KEEPINTVL", None), interval),
-        (getattr(socket, "TCP_KEEPCNT", None), count),
-    )
-    return (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        *((socket.IPPROTO_TCP, name, value) for name, value in times if name is not None),
-    )
-
-
-def socket_options(listener: Listener) -> tuple[SocketOption, ...]:
-    """Return all options of a listener's sockets, which accepted connections inherit, and of those to servers.
-
-    Reloads compare them. A socket outlives a reload, so what is not configured is set to the system's default.
-    """
-    return (
-        *listener_keepalive(listener),
-    )  # fmt: skip
-
-
-def listener_keepalive(listener: Listener) -> tuple[SocketOption, ...]:
-    keepalive = listener.keepalive
-    if keepalive is None:
-        return NO_KEEPALIVE
-    return keepalive_options(keepalive.idle, keepalive.interval, keepalive.count)
 
 
 def congestion_options(algorithm: str, host: str) -> tuple[SocketOption, ...]:

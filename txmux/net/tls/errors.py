@@ -1,15 +1,8 @@
-"""Errors of TLS, and certificates that end; without OpenSSL, which is imported only where rules have TLS."""
+"""Errors of TLS; without OpenSSL, which is imported only where rules have TLS."""
 
 import errno
-import time
-from collections.abc import Iterable, Iterator
-
-import attrs
 
 from txmux.errors import MuxError
-from txmux.rules.model import Section
-from txmux.rules.problems import Problem
-from txmux.telemetry.formatting import certificate_end
 
 CLIENT_CERTIFICATE = "tls_client_certificate"  # the key
 
@@ -31,17 +24,3 @@ class TLSFileError(MuxError):
         super().__init__(message)
         self.key = key
         self.forbidden = cause is not None and cause.errno in {errno.EACCES, errno.EPERM}
-
-
-def ending(
-    section: Section,
-    key: str,
-    certificates: Iterable[tuple[str, float]],
-    number: int | None = None,
-) -> Iterator[Problem]:
-    """Warn of certificates that have ended or soon end; `certificates` are files and when each expires, in seconds since 1970."""
-    now = time.time()
-    for file, until in certificates:
-        if when := certificate_end(until, now):
-            found = section.problem(f"the certificate '{file}' {when}", key, number)
-            yield attrs.evolve(found, warning=True)

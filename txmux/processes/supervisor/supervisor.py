@@ -44,7 +44,7 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.net.sockets.descriptors import soft_limit
-from txmux.net.tls.errors import CLIENT_CERTIFICATE, ending
+from txmux.net.tls.errors import CLIENT_CERTIFICATE
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.processes.privilege.privilege import open_for_worker
@@ -186,7 +186,7 @@ class Supervisor:
         shown = [
             problem
             for backend, certificate in self.state.upstreams.certificates()
-            for problem in ending(backend.section, CLIENT_CERTIFICATE, [certificate])
+            for problem in expiry_warnings(backend.section, CLIENT_CERTIFICATE, [certificate])
         ]
         return [*self._ending, *shown]
 
