@@ -1,4 +1,4 @@
-"""Files for TLS that cannot be used, and certificates that end, with the lines that name them."""
+"""Unusable files for TLS and expiring certificates, with the lines that name them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
-    """Read all files for TLS; return what is wrong, and warnings: files only this process may not read, and certificates that end."""
+    """Read all files for TLS; return errors, and warnings of files that only this process may not read and of expiring certificates."""
     wrong: list[Problem] = []
     doubtful: list[Problem] = []
     for section, key, number, read in _readers(rules):
@@ -61,11 +61,11 @@ def _of_end(end: TlsEnd) -> _Certificates:
         return Contexts(end).valid_until
     if end.client_ca is not None:
         ClientVerification(end)
-    return ()  # those by ACME are made at the start
+    return ()  # certificates by ACME are made at the start
 
 
 def _of_authorities(path: Path, key: str) -> _Certificates:
-    # Their ends do not matter to servers with a certificate of another one.
+    # An expired authority matters only to servers whose certificate it signed.
     read_authorities(path, key)
     return ()
 

@@ -169,7 +169,7 @@ class RedisProtocol(Protocol):
         self._pending.append(reply)
         if self._deadline is None:
             self._set_deadline()
-        parts = [one if isinstance(one, bytes) else str(one).encode() for one in words]
+        parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         self.transport.write(
             b"*%d\r\n%b" % (len(parts), b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts))
         )
@@ -249,8 +249,8 @@ class RedisProtocol(Protocol):
             self._idle.cancel()
             self._idle = None
         waiting, self._pending = self._pending, deque()
-        for one in waiting:
-            one.errback(RedisError(self._why))
+        for reply in waiting:
+            reply.errback(RedisError(self._why))
         self.lost.callback(self._why)
 
 

@@ -25,8 +25,8 @@ class Turns:
                 next(steps)
                 await self.pause()
         except StopIteration as end:
-            found: T = end.value
-            return found
+            result: T = end.value
+            return result
 
     async def pause(self) -> None:
         if perf_counter() >= self._until:

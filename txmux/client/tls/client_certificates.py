@@ -18,9 +18,9 @@ _REFUSED = 47
 """X509_V_ERR_PERMITTED_VIOLATION: OpenSSL has no special alert for it, and sends ``certificate_unknown`` (RFC 8446, section 6.2)."""
 
 NOT_ALLOWED = -1
-"""In place of OpenSSL's number of a reason: a certificate has been verified, but no line of ``allow_client`` fits it."""
+"""In place of OpenSSL's number of a reason: the certificate is valid, but no line of ``allow_client`` matches it."""
 UNREADABLE = -2
-"""The same: OpenSSL takes the certificate for one, but its names cannot be read."""
+"""The same: OpenSSL accepts the certificate, but its names cannot be read."""
 
 _IS_REVOKED = 23  # X509_V_ERR_CERT_REVOKED
 _TIMED = frozenset({9, 10, 11, 12})  # a certificate or a list is not valid yet, or no more
@@ -54,13 +54,13 @@ class ClientVerification:
         if self._end.client_crl is not None and not flags & _NO_CHECK_TIME:
             flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
         store.set_flags(flags)
-        for one in self.revoked:
-            store.add_crl(one)
+        for revocations in self.revoked:
+            store.add_crl(revocations)
         for authority in self.authorities:
             store.add_cert(authority)
 
     def ask_in(self, context: SSL.Context) -> None:
-        """Have the clients of a context asked for certificates."""
+        """Request certificates from the clients of a context."""
         is_required = self._end.client == "required"
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if is_required else 0)
         context.set_verify(mode, self._accepts if is_required else self._notes)
@@ -103,13 +103,13 @@ class ClientVerification:
         allowed = self._end.allow_client
         return certificate is not None and (not allowed or is_allowed(certificate, allowed))
 
-    def found(
+    def client_certificate(
         self, connection: SSL.Connection, distrusted: Distrusted | None
     ) -> tuple[FoundCertificate, Distrusted | None]:
-        """Return what a client has shown, now or in the session that it resumes, and why that is not trusted, if it is not.
+        """Return the certificate of a client, also of a resumed session, and why it is not trusted, if it is not.
 
-        What a session says of the certificate has been true. Its time is looked at again; other lists or authorities
-        make other keys of tickets, so that no session outlives these.
+        A session keeps the result of its first handshake. The certificate may have expired since then, so it is verified
+        again; other authorities or revocation lists come with other ticket keys, so no session outlives these.
         """
         shown: Any = connection.get_peer_certificate()
         if shown is None:
@@ -130,11 +130,11 @@ class ClientVerification:
         return of_verified(certificate), None
 
     def _remember(self, connection: SSL.Connection) -> None:
-        """Keep the authorities of a verified chain: a session has the client's own certificate alone."""
-        for one in (connection.get_verified_chain() or ())[1:]:
+        """Keep the authorities of a verified chain, since a session has only the client's own certificate."""
+        for authority in (connection.get_verified_chain() or ())[1:]:
             if len(self._intermediates) < _MOST_INTERMEDIATES:
-                encoded = crypto.dump_certificate(crypto.FILETYPE_ASN1, one)
-                self._intermediates.setdefault(encoded, one)
+                encoded = crypto.dump_certificate(crypto.FILETYPE_ASN1, authority)
+                self._intermediates.setdefault(encoded, authority)
 
     def verify(self, certificate: crypto.X509, chain: Iterable[crypto.X509]) -> int:
         """Return OpenSSL's number of what is wrong with a certificate now, or 0."""
@@ -146,7 +146,7 @@ class ClientVerification:
         ) or number
 
     def judge(self, certificate: crypto.X509, chain: Iterable[crypto.X509]) -> FoundCertificate:
-        """Return what a client would be that shows a certificate now."""
+        """Return what the rules would see of a client that presents this certificate now."""
         read, number = readable(certificate), self.verify(certificate, chain)
         if number or read is None or not self._allows(read):
             return _found_of(number)
@@ -179,8 +179,8 @@ def _rank(number: int) -> int:
 def _wrap_callback(context: SSL.Context, mode: int) -> None:
     """Leave OpenSSL a fitting reason, which pyOpenSSL's callback cannot return.
 
-    For a refused certificate it sends an alert by that, instead of ``internal_error``. With one that is only noted, it is
-    kept in the session.
+    For a refused certificate it sends an alert by that, instead of ``internal_error``. For one that is only noted, the
+    session keeps the reason.
     """
     inner: Any = context._verify_callback
 
@@ -204,15 +204,15 @@ def _wrap_callback(context: SSL.Context, mode: int) -> None:
 
 
 def readable(certificate: crypto.X509) -> x509.Certificate | None:
-    """Return a certificate of which all can be read that is shown of it; ``None`` for what only OpenSSL takes for one."""
+    """Return the parsed certificate; ``None`` if OpenSSL accepts it, but a field that is logged cannot be read."""
     try:
-        found = certificate.to_cryptography()
-        for name in (found.subject, found.issuer):
+        parsed = certificate.to_cryptography()
+        for name in (parsed.subject, parsed.issuer):
             name.rfc4514_string()
-        _ = found.not_valid_before_utc, found.not_valid_after_utc
+        _ = parsed.not_valid_before_utc, parsed.not_valid_after_utc
     except Exception:  # noqa: BLE001 - what is raised depends on what is odd
         return None
-    return found
+    return parsed
 
 
 def of_verified(certificate: x509.Certificate) -> FoundCertificate:
@@ -237,15 +237,15 @@ _SPIFFE = "spiffe://"
 def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) -> bool:
     names = _names(certificate)
     return any(
-        all(any(map(these.matches, names[kind])) for kind, these in one.patterns.items())
-        for one in allowed
+        all(any(map(these.matches, names[kind])) for kind, these in line.patterns.items())
+        for line in allowed
     )
 
 
 def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
     """Return kind and text of each subjectAltName (RFC 5280, section 4.2.1.6); empty if unreadable."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (
         x509.ExtensionNotFound,
         x509.DuplicateExtension,
@@ -254,22 +254,21 @@ def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
     ):
         return []
     return [
-        (kind, str(name.value)) for name in found for one, kind in _KINDS if isinstance(name, one)
+        (kind, str(name.value)) for name in names for form, kind in _KINDS if isinstance(name, form)
     ]
 
 
-def _by_kind(found: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    named = [*found]
+def _by_kind(names: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     return {
-        of: tuple(name for kind, name in named if kind.lower() == of) for of in ALTERNATIVE_NAMES
+        key: tuple(name for kind, name in names if kind.lower() == key) for key in ALTERNATIVE_NAMES
     }
 
 
 def _names(certificate: x509.Certificate) -> dict[str, Sequence[str]]:
-    found = _by_kind(alternative_names(certificate))
-    uris = found["uri"]
+    by_kind = _by_kind(alternative_names(certificate))
+    uris = by_kind["uri"]
     return {
-        **found,
+        **by_kind,
         "cn": _in_subject(certificate, x509.NameOID.COMMON_NAME),
         "ou": _in_subject(certificate, x509.NameOID.ORGANIZATIONAL_UNIT_NAME),
         # A certificate with several URIs has no SPIFFE ID (X.509-SVID, section 2).
@@ -278,4 +277,4 @@ def _names(certificate: x509.Certificate) -> dict[str, Sequence[str]]:
 
 
 def _in_subject(certificate: x509.Certificate, kind: x509.ObjectIdentifier) -> list[str]:
-    return [str(one.value) for one in certificate.subject.get_attributes_for_oid(kind)]
+    return [str(name.value) for name in certificate.subject.get_attributes_for_oid(kind)]

@@ -42,24 +42,24 @@ class Contexts:
         self._exact: dict[str, SSL.Context] = {}
         self._under: dict[str, SSL.Context] = {}
         made = []
-        found = read_key_pairs("terminate_tls", end.files)
-        self.valid_until = [pair.valid_until for pair in found]
-        certificates = [pair.certificate.to_cryptography() for pair in found]
-        self.shown = [(sorted(_names_of(one)), one.issuer.rfc4514_string()) for one in certificates]
+        key_pairs = read_key_pairs("terminate_tls", end.files)
+        self.valid_until = [pair.valid_until for pair in key_pairs]
+        leaves = [pair.certificate.to_cryptography() for pair in key_pairs]
+        self.shown = [(sorted(_names_of(leaf)), leaf.issuer.rfc4514_string()) for leaf in leaves]
         self.content = [
             (number, certificate.to_cryptography().public_bytes(Encoding.DER))
             for number, group in enumerate(
-                [authorities, *([pair.certificate, *pair.chain] for pair in found)]
+                [authorities, *([pair.certificate, *pair.chain] for pair in key_pairs)]
             )
             for certificate in group
         ]
-        self.content += [(-1, one.public_bytes(Encoding.DER)) for one in revoked]
-        for names, pairs in _by_names(found).items():
+        self.content += [(-1, revocations.public_bytes(Encoding.DER)) for revocations in revoked]
+        for names, pairs in _by_names(key_pairs).items():
             context = _make_context(pairs, end, self.clients)
             made.append(context)
             for name in names:
-                known = self._under if name.startswith("*.") else self._exact
-                known.setdefault(name.removeprefix("*."), context)
+                contexts = self._under if name.startswith("*.") else self._exact
+                contexts.setdefault(name.removeprefix("*."), context)
         self.default = made[0]
         self.default.set_tlsext_servername_callback(self._chosen_by_name)
 
@@ -69,7 +69,7 @@ class Contexts:
             connection.set_context(self.context_for(sni.decode("latin-1")))
 
     def context_for(self, name: str) -> SSL.Context:
-        """Find the context for a host name, matched exactly or by a wildcard in place of its first label (RFC 9525, section 6.3)."""
+        """Return the context for a host name: an exact name, else a wildcard for its first label (RFC 9525, section 6.3)."""
         name = name.lower().removesuffix(".")
         parent = name.partition(".")[2]
         return self._exact.get(name) or self._under.get(parent) or self.default
@@ -77,12 +77,12 @@ class Contexts:
 
 def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:
     """Group certificates for the same names, of which OpenSSL takes one that suits the client: RSA or ECDSA."""
-    found: dict[frozenset[str], list[KeyPair]] = {}
+    groups: dict[frozenset[str], list[KeyPair]] = {}
     for pair in pairs:
-        group = found.setdefault(_names_of(pair.certificate.to_cryptography()), [])
+        group = groups.setdefault(_names_of(pair.certificate.to_cryptography()), [])
         if pair.key.type() not in {other.key.type() for other in group}:
             group.append(pair)
-    return found
+    return groups
 
 
 def _names_of(certificate: x509.Certificate) -> frozenset[str]:
@@ -104,8 +104,8 @@ def _make_context(
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_cipher_list(_CIPHERS)
-    # Clients keep their sessions, in tickets. Each context has keys of its own for these, which pyOpenSSL cannot set, so a
-    # client that meets another worker has to shake hands in full, as has one that comes after certificates have changed.
+    # Sessions are in tickets, whose keys pyOpenSSL cannot set: each context has its own. So a client resumes no session
+    # with another worker, or after certificates have changed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"txmux")
     if end.alpn:

@@ -14,8 +14,8 @@ from txmux.files import state_at
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import TlsEnd
 
-_PAUSE = 1.0  # seconds between two looks at the files, at least
-_PAUSE_OF_HELPER = 5.0  # the same where the helper has to look at them, while all clients wait
+_PAUSE = 1.0  # minimum seconds between two checks of the files
+_PAUSE_OF_HELPER = 5.0  # the same where the helper checks them, while all clients wait
 
 
 class CertificateStore:
@@ -34,7 +34,7 @@ class CertificateStore:
         self._files = [*end.files, *filter(None, (end.client_ca, end.client_crl))]
         self.trouble = ""
         self._pause, self._is_helper_silent = _PAUSE, False
-        # Before they are read, so that a change meanwhile is noticed.
+        # Before reading, so that a change in between is noticed.
         self._seen = self._states()
         self._contexts = Contexts(end)
         self._looked_at = seconds()
@@ -49,7 +49,7 @@ class CertificateStore:
         return self._contexts.default
 
     def look_again(self) -> None:
-        """Look at the files now: what is reported is right in a process that has no client, too."""
+        """Check the files now, so that reports are right in a process without clients."""
         self._looked_at = -inf
         self.context()
 
@@ -58,10 +58,11 @@ class CertificateStore:
 
     def shown(self) -> list[dict[str, Any]]:
         """Return each certificate: its file, names, issuer, and when it expires, in seconds since 1970."""
-        found = zip(self._contexts.valid_until, self._contexts.shown, strict=True)
         return [
             {"file": file, "names": names, "issuer": issuer, "not_after": until}
-            for (file, until), (names, issuer) in found
+            for (file, until), (names, issuer) in zip(
+                self._contexts.valid_until, self._contexts.shown, strict=True
+            )
         ]
 
     def prepare(self) -> tuple[Contexts, object]:
@@ -111,7 +112,7 @@ class CertificateStore:
         try:
             state, is_helped = state_at(path)
         except OSError as problem:
-            # Reading it shows the error, but a helper that does not answer now would not do so then.
+            # Reading reports the error; a silent helper would not answer then, either.
             self._is_helper_silent |= problem.errno == errno.EPIPE
             return problem.errno
         if is_helped:

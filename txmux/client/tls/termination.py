@@ -34,9 +34,9 @@ class AgreedTLS:
 
     Attributes:
         certificate: The client's, if it has been verified.
-        found: What is known of its certificate; ``None`` if it was not asked for one.
-        distrusted: What is wrong with one that it has shown.
-        is_resumed: Whether it has shown that in an earlier connection.
+        found: Its certificate for the rules; ``None`` if none was requested.
+        distrusted: Why its certificate is not trusted.
+        is_resumed: Whether it presented the certificate in an earlier connection.
     """
 
     version: str
@@ -54,9 +54,9 @@ class AgreedTLS:
     ) -> AgreedTLS:
         sni = connection.get_servername()
         clients: ClientVerification | None = connection.get_context().get_app_data()
-        found, shown = None, None
+        verified, shown = None, None
         if clients is not None:
-            found, distrusted = clients.found(connection, distrusted)
+            verified, distrusted = clients.client_certificate(connection, distrusted)
             shown = connection.get_peer_certificate() if distrusted is None else None
         return cls(
             connection.get_protocol_version_name(),
@@ -64,7 +64,7 @@ class AgreedTLS:
             sni.decode("latin-1").lower().removesuffix(".") if sni else None,
             connection.get_alpn_proto_negotiated() or None,
             readable(shown) if shown is not None else None,
-            found,
+            verified,
             distrusted,
             bool(SSL._lib.SSL_session_reused(connection._ssl)),  # type: ignore[attr-defined]
         )
@@ -90,8 +90,8 @@ class AgreedTLS:
         return {name: value for name, value in values.items() if value}
 
     def fields(self) -> tuple[Tlv, ...]:
-        """Write it as fields of a PROXY protocol header (section 2.2)."""
-        # Names of the DNS are ASCII; whatever else is there would be no UTF-8, as the field wants it.
+        """Return the fields for a PROXY protocol header (section 2.2)."""
+        # DNS names are ASCII; other bytes may not be the UTF-8 that the field requires.
         name = self.sni if self.sni and self.sni.isascii() else None
         values = {TlvType.AUTHORITY: name, TlvType.ALPN: self.alpn}
         inner = {
@@ -110,8 +110,8 @@ class AgreedTLS:
         return (*_fields(values), encode_ssl(ssl))
 
     def _names(self) -> str:
-        found = alternative_names(self.certificate) if self.certificate is not None else ()
-        return ", ".join(f"{kind}:{name}" for kind, name in found)
+        names = alternative_names(self.certificate) if self.certificate is not None else ()
+        return ", ".join(f"{kind}:{name}" for kind, name in names)
 
 
 def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:
@@ -172,7 +172,7 @@ _UNKNOWN_AUTHORITY = {2, 19, 20, 21}
 
 
 def cause_of(problem: object, distrusted: Distrusted | None = None) -> str:
-    """Return why a handshake failed, in words; `distrusted` is why OpenSSL did not accept the client's certificate."""
+    """Describe why a handshake failed; `distrusted` is why OpenSSL rejected the client's certificate."""
     if not isinstance(problem, SSL.Error):
         return "the client left in the middle of the TLS handshake"
     reasons = [str(reason) for _, _, reason in problem.args[0]] if problem.args else []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Terminations:
-    """All TLS that a process terminates; certificates are read once, however many listeners present them."""
+    """All TLS that a process terminates. Certificates are read once for all listeners."""
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
@@ -77,16 +77,16 @@ class Terminations:
         return prepared
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return the certificates of routes, except those that come by ACME."""
+        """Return the certificates of routes, except those by ACME."""
         return [
-            {"route": route, **one}
+            {"route": route, **certificate}
             for (route, end), made in self._made.items()
             if not end.acme
-            for one in made.store.shown()
+            for certificate in made.store.shown()
         ]
 
     def look_again(self) -> None:
-        """Have the certificates that come by ACME read again, since some are new."""
+        """Read the certificates by ACME again, since some are new."""
         for (_, end), made in self._made.items():
             if end.acme:
                 made.store.look_again()
@@ -97,7 +97,7 @@ class Terminations:
 
 def _problems(rules: Rules, read: Callable[[Route, TlsEnd], object]) -> list[Problem]:
     """Read the files of all routes that terminate TLS, and return each error with the line that names the file."""
-    found = []
+    problems = []
     for route in rules.routes:
         try:
             if route.terminate_tls is not None:
@@ -105,10 +105,10 @@ def _problems(rules: Rules, read: Callable[[Route, TlsEnd], object]) -> list[Pro
         except TLSFileError as error:  # noqa: PERF203 - all errors are reported
             if route.section is NOWHERE:
                 header = f"route {route.name}"
-                found.append(Problem(str(rules.path), 0, header, error.key, str(error)))
+                problems.append(Problem(str(rules.path), 0, header, error.key, str(error)))
             else:
-                found.append(route.section.problem(str(error), error.key))
-    return found
+                problems.append(route.section.problem(str(error), error.key))
+    return problems
 
 
 @attrs.define

@@ -215,7 +215,7 @@ class Channel(Protocol):
         values: dict[str, Any],
         size: int,
     ) -> None:
-        message = next((one for one in self.handlers if one.kind == kind), None)
+        message = next((handled for handled in self.handlers if handled.kind == kind), None)
         handler: Callable[..., object] = partial(_refuse, f"{kind!r:.100} is not known here")
         arguments: dict[str, Any] = {}
         if len(descriptors) < count:

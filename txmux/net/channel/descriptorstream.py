@@ -44,10 +44,10 @@ _waiting_sockets: WeakValueDictionary[tuple[int, int], _Duplicate] = WeakValueDi
 
 def _duplicate(descriptor: int) -> _Duplicate:
     """Duplicate a descriptor; a socket once for all messages that wait with it, since each worker gets all that listen."""
-    found = os.fstat(descriptor)
-    if not stat.S_ISSOCK(found.st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISSOCK(status.st_mode):
         return _Duplicate(descriptor)
-    key = found.st_dev, found.st_ino
+    key = status.st_dev, status.st_ino
     made = _waiting_sockets.get(key) or _Duplicate(descriptor)
     return _waiting_sockets.setdefault(key, made)
 
@@ -133,7 +133,9 @@ class DescriptorStream(FileDescriptor):
         while self._waiting:
             first = self._waiting[0]
             try:
-                sent = self._send_now(first.data, [one.number for one in first.descriptors])
+                sent = self._send_now(
+                    first.data, [descriptor.number for descriptor in first.descriptors]
+                )
             except BlockingIOError:
                 return None
             except (BrokenPipeError, ConnectionResetError):

@@ -48,7 +48,7 @@ class MarkGuard:
     def add_mark(self, mark: Mark) -> None:
         self._marks[mark] = None
         if self._timer is None:
-            self._timer = self._reactor.callLater(PAUSE, self._look)
+            self._timer = self._reactor.callLater(PAUSE, self._check_all)
 
     def remove_mark(self, mark: Mark) -> None:
         self._marks.pop(mark, None)
@@ -56,14 +56,14 @@ class MarkGuard:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check_all(self) -> None:
         self._timer = None
         try:
             for mark in [*self._marks]:
                 if mark.has_paused():
                     mark.sender_paused()
             if self._marks:
-                self._timer = self._reactor.callLater(PAUSE, self._look)
+                self._timer = self._reactor.callLater(PAUSE, self._check_all)
         except MemoryError:
             while self._marks:  # or what waits below them would stay there
                 next(iter(self._marks)).clear()

@@ -1,7 +1,7 @@
-"""The kernel's view of a peer: how much of the bytes on their way it has yet to take, and whether it still answers.
+"""The kernel's view of a peer: unacknowledged bytes, and whether it still answers.
 
 The system's keepalive asks a peer only when that has acknowledged everything (tcp(7)); until then it sends again for a
-quarter of an hour by default. So a relay asks here how long the system has tried in vain.
+quarter of an hour by default. So a relay checks here how long the system has retried.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _QUEUE = struct.Struct("=24xI116xI")
 """Of ``struct tcp_info``: unacked and notsent_bytes."""
 _MULTIPATH = struct.Struct("=88xII")
 """Of ``struct mptcp_info`` in linux/mptcp.h: last_data_recv and last_ack_recv; Linux 6.10 and newer."""
-_LEAST = 2  # a live peer may just be about to answer the first
+_LEAST = 2  # a live peer may be about to answer the first
 _TCP_CLOSE = 7  # the state, as Linux counts them
 
 
@@ -100,7 +100,7 @@ class UnansweredBytes:
         return self.tries >= max(keepalive.count, _LEAST) and self.seconds >= patience(keepalive)
 
     def pause(self, keepalive: Keepalive) -> float:
-        """Return the seconds until the next look; few different lengths, so that many timers share them."""
+        """Return the seconds until the next check; few different lengths, so that many timers share them."""
         whole = patience(keepalive)
         if not self.tries:
             return whole
@@ -119,9 +119,9 @@ def patience(keepalive: Keepalive | None) -> float:
 
 
 def keepalive_of(*transports: Any) -> Keepalive | None:
-    """Return the keepalive of transports' sockets; ``None`` if they have none, or the system cannot tell."""
-    found = (_keepalive_of(below_tls(transport).getHandle()) for transport in transports)
-    return next(filter(None, found), None)
+    """Return the keepalive of transports' sockets; ``None`` if they have none, or it is unknown."""
+    handles = (below_tls(transport).getHandle() for transport in transports)
+    return next(filter(None, map(_keepalive_of, handles)), None)
 
 
 def _keepalive_of(connected: object) -> Keepalive | None:
@@ -137,7 +137,7 @@ def _keepalive_of(connected: object) -> Keepalive | None:
 
 
 def unanswered_by(connected: object) -> UnansweredBytes:
-    """Return what a socket's peer has not answered; `ANSWERED` also where the system cannot tell."""
+    """Return what a socket's peer has not answered; `ANSWERED` also where that is unknown."""
     if not _has_tcp_info(connected):
         return ANSWERED
     try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     OnOver = Callable[[RelayResult], None]
 
 _DRAIN_POLL_INTERVAL = 0.05
-"""Seconds between two looks at whether a peer has taken all it was sent; doubled each time."""
+"""Seconds until it is first checked again whether a peer has taken everything; doubled each time."""
 _MAX_DRAIN_POLL_INTERVAL = 1.0
 _GRACE = 0.05  # seconds until a peer that ends has closed its connection, too
 _FAREWELL = 128
@@ -362,7 +362,7 @@ class Relay:
         other = side.other
         if side.refused is None or other.is_closed:
             return False
-        first = next((one for one in (side, other) if one.has_finished), None)
+        first = next((end for end in (side, other) if end.has_finished), None)
         since = 0 if first is None else first.other.received - first.other.before_end
         if max(since, side.refused, other.unacknowledged()) > _FAREWELL:
             return False
@@ -484,7 +484,7 @@ class Relay:
         return min([self._last_byte_at() + limit, *dues])
 
     def check_peers(self) -> None:
-        """See now, and not first after some time, whether a peer is lost."""
+        """Check for lost peers now instead of at the next timer."""
         self._stop_watching()
         self._timer_rang()
 

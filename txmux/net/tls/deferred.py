@@ -44,7 +44,7 @@ def import_reactor_without_tls() -> None:
     if "twisted.internet.tcp" in sys.modules:
         return
     every = (_AsyncIO("asyncio"), *map(_Later, _NAMES))
-    left_out = {one.__name__: one for one in every if one.__name__ not in sys.modules}
+    left_out = {later.__name__: later for later in every if later.__name__ not in sys.modules}
     sys.modules.update(left_out)
     try:
         import_module("twisted.internet.posixbase")

@@ -49,35 +49,35 @@ class _File:
 
 def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
     content = "certificates"
-    found = [found for _, found in _read(key, path, content, keys=False).certificates]
-    if not found:
+    certificates = _read(key, path, content, keys=False).certificates
+    if not certificates:
         raise TLSFileError(key, f"'{path}' has no certificate in it; {_name(content)}")
-    return [crypto.X509.from_cryptography(certificate) for certificate in found]
+    return [crypto.X509.from_cryptography(certificate) for _, certificate in certificates]
 
 
 def read_revocations(path: Path) -> list[x509.CertificateRevocationList]:
     key, content = "tls_client_crl", "certificate revocation lists"
     try:
-        found = [
+        lists = [
             x509.load_pem_x509_crl(block)
             for kind, block in _blocks(key, path, content)
             if kind == b"X509 CRL"
         ]
     except ValueError:
         raise TLSFileError(key, f"'{path}': a list is damaged; {_name(content)}") from None
-    if not found:
+    if not lists:
         raise TLSFileError(key, f"'{path}' has no list in it; {_name(content)}")
-    return found
+    return lists
 
 
 def read_identity(paths: Iterable[Path], key: str = CLIENT_CERTIFICATE) -> KeyPair:
     """Read a client's certificate, chain and key from several files."""
     files = [_read(key, path, _PAIR) for path in paths]
     shown = " and ".join(f"'{file.path}'" for file in files)
-    certificates = [found for file in files for found in file.certificates]
+    certificates = [entry for file in files for entry in file.certificates]
     keys = {public: private for file in files for public, private in file.keys.items()}
-    for found, what in ((certificates, "certificate"), (keys, "private key")):
-        if not found:
+    for content, what in ((certificates, "certificate"), (keys, "private key")):
+        if not content:
             raise TLSFileError(key, f"{shown}: no {what} in it; {_name(_PAIR)}")
     path = next(file.path for file in files if file.certificates)
     pairs = _pairs(_File(path, certificates, keys), keys)
@@ -93,27 +93,29 @@ def read_key_pairs(key: str, paths: Iterable[Path]) -> list[KeyPair]:
     """
     files = [_read(key, path, _PAIR) for path in paths]
     keys = {public: private for file in files for public, private in file.keys.items()}
-    known = {public for file in files for public, _ in file.certificates}
-    found = []
+    with_certificate = {public for file in files for public, _ in file.certificates}
+    all_pairs = []
     for file in files:
         pairs = _pairs(file, keys)
-        found += pairs
+        all_pairs += pairs
         if not file.certificates and not file.keys:
             what = "no certificate in it"
         elif file.certificates and not pairs:
             what = _STRANGERS if file.keys else "no private key for its certificate"
-        elif not known.issuperset(file.keys):
+        elif not with_certificate.issuperset(file.keys):
             what = _STRANGERS if file.certificates else "no certificate for its private key"
         else:
             continue
         raise TLSFileError(key, f"'{file.path}': {what}; {_name(_PAIR)}")
-    return found
+    return all_pairs
 
 
 def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
-    own = [found for found in file.certificates if found[0] in keys]
-    others = [found for found in file.certificates if found not in own]
-    chain = tuple(crypto.X509.from_cryptography(certificate) for _, certificate in others)
+    chain = tuple(
+        crypto.X509.from_cryptography(certificate)
+        for public, certificate in file.certificates
+        if public not in keys
+    )
     return [
         KeyPair(
             file.path,
@@ -121,7 +123,8 @@ def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
             chain,
             crypto.PKey.from_cryptography_key(keys[public]),
         )
-        for public, certificate in own
+        for public, certificate in file.certificates
+        if public in keys
     ]
 
 
@@ -134,7 +137,7 @@ def _blocks(key: str, path: Path, content: str) -> list[tuple[bytes, bytes]]:
             advice = "let the user that txmux runs as read it"
         message = f"cannot read '{path}': {problem.strerror}; {advice}"
         raise TLSFileError(key, message, problem) from None
-    return [(found[1], found[0]) for found in _BLOCK.finditer(data)]
+    return [(block[1], block[0]) for block in _BLOCK.finditer(data)]
 
 
 def _read(key: str, path: Path, content: str, *, keys: bool = True) -> _File:
@@ -149,9 +152,12 @@ def _read(key: str, path: Path, content: str, *, keys: bool = True) -> _File:
     except Exception:  # noqa: BLE001 - what is raised depends on what is damaged
         message = f"'{path}': a certificate is damaged; {_name(content)}"
         raise TLSFileError(key, message) from None
-    private = [block for kind, block in blocks if keys and kind.endswith(b"PRIVATE KEY")]
-    loaded = [_private(key, path, block, content) for block in private]
-    return _File(path, certificates, {_public(found): found for found in loaded})
+    loaded = [
+        _private(key, path, block, content)
+        for kind, block in blocks
+        if keys and kind.endswith(b"PRIVATE KEY")
+    ]
+    return _File(path, certificates, {_public(private): private for private in loaded})
 
 
 def _private(key: str, path: Path, block: bytes, content: str) -> Any:

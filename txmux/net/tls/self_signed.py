@@ -31,6 +31,6 @@ def self_signed(
     builder = x509.CertificateBuilder(
         common, common, key.public_key(), x509.random_serial_number(), begins, ends
     ).add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    for one in critical:
-        builder = builder.add_extension(one, critical=True)
+    for extension in critical:
+        builder = builder.add_extension(extension, critical=True)
     return builder.sign(key, hashes.SHA256())

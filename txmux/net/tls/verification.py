@@ -74,15 +74,15 @@ def _mismatch(leaf: crypto.X509, name: str) -> str:
     """Return why a certificate is not for a name; empty if it is."""
     try:
         certificate = leaf.to_cryptography()
-        found = _patterns(certificate)
-        patterns = [one for one in found if not isinstance(one, CertificateError)]
+        entries = _patterns(certificate)
+        patterns = [entry for entry in entries if not isinstance(entry, CertificateError)]
         wanted = IPAddress_ID(name) if is_address(name) else DNS_ID(name)
         if any(map(wanted.verify, patterns)):
             return ""
-        if not found and certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
+        if not entries and certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
             return f"its certificate has only a common name, which nobody checks any more: it needs {name} as a subjectAltName"
-        shown = ", ".join(map(_pattern_text, patterns or found))
-        names = f"for {shown}" if patterns else f"unreadable ({shown})" if found else ""
+        shown = ", ".join(map(_pattern_text, patterns or entries))
+        names = f"for {shown}" if patterns else f"unreadable ({shown})" if entries else ""
     except Exception as problem:  # noqa: BLE001 - of parsers of what the server has sent
         names = f"unreadable ({problem})"
     return f"its certificate is {printable(names, _LONGEST_NAMES) or 'for no name at all'}, not for {name}"
