@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from tests.support.mux import MuxTestCase, backend_at
 from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.client.configuration import Configuration
-from txmux.net.tls.terminations import PreparedTerminations, Terminations
+from txmux.client.tls.terminations import PreparedTerminations, Terminations
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Route, Rules, Settings
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Destination
     from txmux.backends.upstreams import Upstreams
     from txmux.client.io_runtime import IORuntime
-    from txmux.net.tls.termination import Termination
-    from txmux.net.tls.terminations import Terminations
+    from txmux.client.tls.termination import Termination
+    from txmux.client.tls.terminations import Terminations
     from txmux.telemetry.counting.process_counters import ListenerCounts, RouteCounts
 
 

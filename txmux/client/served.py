@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from txmux.access.per_source import Permit
     from txmux.client.configuration import Configuration, RuleLayer
     from txmux.client.io_runtime import IORuntime
+    from txmux.client.tls.termination import AgreedTLS
     from txmux.net.relay.interface import RelayedBytes
-    from txmux.net.tls.termination import AgreedTLS
     from txmux.rules.model import Logged
     from txmux.telemetry.counting.process_counters import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason

@@ -9,7 +9,8 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from txmux.client.active_listener import ActiveListener
-from txmux.net.sockets.plainsocket import SocketOption, socket_options
+from txmux.client.socket_options import socket_options
+from txmux.net.sockets.plainsocket import SocketOption
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import ForwardingFactory, stop_listening
 

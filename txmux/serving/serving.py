@@ -23,10 +23,10 @@ from txmux.client.challenges import with_challenges
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.served import Served
+from txmux.client.tls.terminations import PreparedTerminations, Terminations
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.sockets.poller import after_turn
-from txmux.net.tls.terminations import PreparedTerminations, Terminations
 from txmux.rules.model import NOWHERE, Backend, Listener, Rules, Settings
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
@@ -40,7 +40,7 @@ from txmux.telemetry.access_log import AccessLog, open_log
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
-    from txmux.net.tls.termination import Termination
+    from txmux.client.tls.termination import Termination
     from txmux.udp.listener import UDPListener
 
 _Added = TypeVar("_Added", bound=ActiveListener)

@@ -8,8 +8,8 @@ from twisted.internet.interfaces import IAddress
 
 from txmux.backends.upstream import MARGIN
 from txmux.client.configuration import Configuration
+from txmux.client.socket_options import listener_keepalive
 from txmux.net.relay.peer import patience
-from txmux.net.sockets.plainsocket import listener_keepalive
 from txmux.tcp.connection import ConnectionOwner
 from txmux.tcp.sweep import Sweep
 

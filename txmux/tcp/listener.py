@@ -18,6 +18,7 @@ from txmux.client.active_listener import ActiveListener
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.recording import new_id
+from txmux.client.tls.terminations import Terminations
 from txmux.interfaces import Transport
 from txmux.net.addresses import text_of
 from txmux.rules.model import NOWHERE, Listener, Route

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from txmux.client.configuration import Configuration
     from txmux.client.io_runtime import IORuntime
+    from txmux.client.tls.termination import AgreedTLS
     from txmux.interfaces import Exchange
     from txmux.net.relay.ends import IRelayTransport
     from txmux.net.relay.interface import RelayState, Timeouts
-    from txmux.net.tls.termination import AgreedTLS
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
     from txmux.tcp.preconnection import Preconnection
     from txmux.telemetry.reasons import AbortReason

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.client.configuration import CompiledRoute, RuleLayer
+    from txmux.client.tls.termination import Termination
     from txmux.net.relay.interface import RelayState, Timeouts
-    from txmux.net.tls.termination import Termination
     from txmux.rules.model import Handover, InProcess, Refusal
     from txmux.tcp.preconnection import HeldBytes, Preconnection
     from txmux.telemetry.reasons import EndReason

@@ -20,8 +20,7 @@ from txmux.client.recording import note_decision
 from txmux.detection.detector import Decision, FlowDetection, is_keepalive_only
 from txmux.interfaces import Datagrams
 from txmux.net.relay.interface import RelayedBytes
-from txmux.rules.model import IPAddress, Logged, fewer
-from txmux.rules.model.networks import unmapped
+from txmux.rules.model import Logged, fewer
 from txmux.telemetry.access_log import CAPTURED
 from txmux.telemetry.counting.process_counters import RouteCounts
 from txmux.telemetry.reasons import ConnectFailure, EndReason, understood

@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 from txmux.backends.connect.connector import _cause
 from txmux.backends.pool.server_health import MemberState
 from txmux.client import configuration
-from txmux.net.sockets import plainsocket
+from txmux.client.socket_options import listener_keepalive
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Server, ServerTLS
 from txmux.rules.reading.endpoints import server

@@ -38,6 +38,7 @@ from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.client.io_runtime import IORuntime
+from txmux.client.tls.terminations import Terminations, expiry_warnings
 from txmux.control.broadcast import broadcast
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError

@@ -20,7 +20,7 @@ from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
     from txmux.client.configuration import RuleLayer
-    from txmux.net.tls.termination import Termination
+    from txmux.client.tls.termination import Termination
     from txmux.net.tls.transport import TLSTransport
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
