@@ -199,9 +199,8 @@ class AtOnceTests(SynchronousTestCase):
         detector = Detector([asks("a", Nth(1, ord("y")), Nth(1)), asks("b", Nth(1, ord("z")))])
         for first in b"xyz":
             peeked = Datagrams((bytes([first]),))
-            self.assertIsNone(detector.decide_at_once(peeked))  # nothing is known of this byte yet
-            decision = detector.start_flow_detection().feed(peeked.datagrams)
-            self.assertEqual(detector.decide_at_once(peeked), decision)
+            decision = detector.decide_at_once(peeked)
+            self.assertEqual(detector.start_flow_detection().feed(peeked.datagrams), decision)
         self.assertEqual(name_of(decision), "b")
 
     def test_leaves_all_else_to_the_whole_way(self) -> None:

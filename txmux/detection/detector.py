@@ -96,8 +96,9 @@ class Detector(Generic[R]):
 
         Most clients begin with as much as it takes, at listeners for anyone at any time.
         """
-        plan = self._plans.get(peeked.data[0]) if peeked.data else None
-        if plan is None or plan.dry_runs or plan.exchanges or len(peeked.data) >= self.peek_limit:
+        data = peeked.data
+        plan = (self._plans.get(data[0]) or self.plan(data[0])) if data else None
+        if plan is None or plan.dry_runs or plan.exchanges or len(data) >= self.peek_limit:
             return None
         for position, predicates in enumerate(plan.unconditional):
             if predicates is None:
@@ -120,7 +121,7 @@ class Detector(Generic[R]):
             if self._first_bytes is None:
                 self._first_bytes = [first_bytes(route) for route in self.routes]
             # Most first bytes leave the same routes, of which there may be thousands.
-            which = bytes(first is None or first_byte in first for first in self._first_bytes)
+            which = bytes([first is None or first_byte in first for first in self._first_bytes])
             plan = self._plans_by_routes.get(which)
             if plan is None:
                 plan = self._plans_by_routes[which] = Plan(compress(self.routes, which))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -92,15 +93,18 @@ class Plan(Generic[R]):
         self.learners = tuple(_learners(self.routes))
         self.dry_runs = [n for n, route in enumerate(self.routes) if route.dry_run]
         self.conversing = _conversing(self.routes)
-        self.exchanges = {one for several in self.conversing.values() for one in several}
-        self._index = _index_of(self.routes)
-        self.keyed = [False] * len(self.routes) if self._index is None else self._index.keyed
-        self._next_other = _next_false(self.keyed)
+        self.exchanges = {*chain.from_iterable(self.conversing.values())}
+        self._index = index = _index_of(self.routes)
+        self.keyed = [False] * len(self.routes) if index is None else index.keyed
+        self._next_other = [] if index is None else _next_false(index.keyed)
         self.unconditional = [
             None if keyed else _unconditional_predicates(route)
             for route, keyed in zip(self.routes, self.keyed, strict=True)
         ]
-        self.plain = [one[0] if one and len(one) == 1 else None for one in self.unconditional]
+        self.plain = [
+            predicates[0] if predicates and len(predicates) == 1 else None
+            for predicates in self.unconditional
+        ]
 
     def named(self, peeked: Peeked) -> Collection[int] | None:
         """Return the positions of the `keyed` routes that the name in these bytes leaves; ``None`` while it is not known."""
@@ -114,7 +118,7 @@ class Plan(Generic[R]):
         end = self._next_other[position]
         if not named:
             return end
-        return next((found for found in named if position <= found < end), end)
+        return next((other for other in named if position <= other < end), end)
 
 
 class _KeyIndex:
@@ -141,27 +145,27 @@ class _KeyIndex:
         name = self._read(peeked)
         if name is None:
             return None
-        found = self._exact.get(name, [])
+        positions = self._exact.get(name, [])
         if self._under:
             # A client may send a name of many thousand labels, of which only the last can be known.
             at = name.find(".", max(0, len(name) - self._longest - 1))
             while at >= 0:
                 parent = name[at + 1 :]
                 if parent in self._under:
-                    found = sorted({*found, *self._under[parent]})
+                    positions = sorted({*positions, *self._under[parent]})
                 at = name.find(".", at + 1)
-        return found
+        return positions
 
 
 def first_bytes(route: RouteLike) -> frozenset[int] | None:
     """Return the bytes that a stream which matches a route can begin with; ``None`` is any."""
-    found: frozenset[int] | None = None
+    allowed: frozenset[int] = frozenset()
     for alternative in route.alternatives:
         first: frozenset[int] | None = _declared(alternative.predicate, "first_bytes")
         if alternative.negated or first is None:
             return None
-        found = first if found is None else found | first
-    return frozenset() if found is None else found
+        allowed |= first
+    return allowed
 
 
 def _unconditional_predicates(route: RouteLike) -> list[Predicate] | None:
@@ -182,20 +186,21 @@ def _keys(route: RouteLike) -> list[Key]:
 
 
 def _index_of(routes: Sequence[RouteLike]) -> _KeyIndex | None:
-    readers = Counter(key.read for route in routes for key in _keys(route))
-    for read, count in readers.most_common(1):
-        if count >= _WORTH_AN_INDEX:
-            return _KeyIndex(routes, read)
-    return None
+    readers = [key.read for route in routes for key in _keys(route)]
+    if len(readers) < _WORTH_AN_INDEX:
+        return None
+    [(read, count)] = Counter(readers).most_common(1)
+    return _KeyIndex(routes, read) if count >= _WORTH_AN_INDEX else None
 
 
 def _next_false(flags: Sequence[bool]) -> list[int]:
     """Return for each position the first one, at it or after it, whose flag is not set, or the number of flags."""
-    found = [len(flags)] * len(flags)
+    positions, following = [0] * len(flags), len(flags)
     for position in reversed(range(len(flags))):
-        following = found[position + 1] if position + 1 < len(flags) else len(flags)
-        found[position] = following if flags[position] else position
-    return found
+        if not flags[position]:
+            following = position
+        positions[position] = following
+    return positions
 
 
 def _learners(
@@ -220,15 +225,15 @@ def _learners(
 def _conversing(
     routes: Iterable[RouteLike],
 ) -> dict[int, list[Callable[[Peeked], Sequence[Exchange]]]]:
-    found = {}
+    conversing = {}
     for position, route in enumerate(routes):
         declared = [
             _declared(alternative.predicate, "exchanges") for alternative in route.alternatives
         ]
-        exchanges = [one for one in declared if one is not None]
+        exchanges = [find for find in declared if find is not None]
         if exchanges and not route.dry_run:
-            found[position] = exchanges
-    return found
+            conversing[position] = exchanges
+    return conversing
 
 
 def _declared(predicate: Predicate, name: str) -> Any:
