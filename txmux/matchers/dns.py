@@ -144,15 +144,15 @@ class _DnsDatagram(Message):
 
 
 def _learnt_of_datagram(peeked: Peeked, /) -> dict[str, str]:
-    found = peeked.parsed(_parse_datagram)
-    if found is None:
+    fields = peeked.parsed(_parse_datagram)
+    if fields is None:
         return {}
-    return {"name": printable(found["name"].lower() or "."), "type": found["type"]}
+    return {"name": printable(fields["name"].lower() or "."), "type": fields["type"]}
 
 
 def _datagram_name(peeked: Peeked) -> str:
-    found = peeked.parsed(_parse_datagram)
-    return "" if found is None else found["name"].lower()
+    fields = peeked.parsed(_parse_datagram)
+    return "" if fields is None else fields["name"].lower()
 
 
 def _read_datagram(cursor: Cursor) -> dict[str, str]:
@@ -174,10 +174,11 @@ def _read_datagram(cursor: Cursor) -> dict[str, str]:
     kind, of_class = _two_numbers(data, at)
     if not kind or of_class not in _CLASSES:
         raise MalformedError
-    cursor.at = behind
-    for _ in range(records):
-        _pass_record(cursor)
-    cursor.end()
+    if records:
+        cursor.at = behind
+        for _ in range(records):
+            _pass_record(cursor)
+        cursor.end()
     return {"name": name, "type": _TYPE_NAMES.get(kind) or f"TYPE{kind}"}
 
 

@@ -1,4 +1,16 @@
-"""A flow: the datagrams between one client and its server."""
+"""A flow: the datagrams between one client and its server.
+
+UDP has no connections. A datagram from an unknown address opens a flow, and only time ends it, or an answer that was the last one. Hence:
+
+- The first datagram is decided and sent on in one pass, as most flows are one question and its answer.
+- Datagrams are held until a server has answered, not only until one is chosen: a server that is down refuses them later, or
+  never, and then the next one needs them too.
+- A flow that no route takes is remembered and drops what comes ("closing"), or the routes would decide about each datagram.
+- Flows share the port's socket, but each has one of its own to its server, which tells clients apart by its port.
+- No flow has a timer. Each datagram moves its flow to the end of a queue of flows with the same timeout (`txmux.udp.live_flows`).
+- The key of a flow may change, as clients of QUIC and WireGuard move (`Following`), and be that of others too (`SharedAddress`).
+- A flow cannot end while it moves to another process; if it should, that process learns why and ends it (`Flow.let_go`).
+"""
 
 from __future__ import annotations
 
@@ -40,13 +52,12 @@ from txmux.wire.quic.header import LONG_HEADER, opens_connection
 
 if TYPE_CHECKING:
     from txmux.client.configuration import CompiledRoute, Configuration
-    from txmux.udp.live_flows import LiveFlows
-    from txmux.udp.table import TimeoutQueue
+    from txmux.udp.live_flows import LiveFlows, TimeoutQueue
 
 MOST_HELD = 4
-"""Datagrams that are held for a server that is not known yet, or that may be replaced by another one."""
+"""Datagrams that are held until a server has answered."""
 
-_MOST_WAITING = 16  # the same while it waits until a server is up
+_MOST_WAITING = 16  # the same while no server is up
 
 _REMEMBERED = 30.0
 """Seconds for which a client without a server is remembered, so that the routes decide about it once."""
@@ -117,7 +128,7 @@ class Flow:
 
     @property
     def client(self) -> Address:
-        """Its real address; made for those who ask, as most flows end without."""
+        """Its real address, made when it is first needed: most flows end without."""
         if self._client is None:
             self._client = address_of_peer(self.key[0])
         return self._client
@@ -152,7 +163,6 @@ class Flow:
 
     def from_client(self, data: memoryview, size: int) -> bool:
         """Take datagrams from where the client is, if they are certainly of this flow; `data` is the beginning of a buffer."""
-        # Nearly all datagrams pass here.
         ids = self.ids
         if ids is not None:
             try:
@@ -178,7 +188,7 @@ class Flow:
         return self.proxy_header is None and opens_connection(datagram, is_known=is_known)
 
     def find(self, head: bytes) -> Flow | None:
-        """Return this flow if a datagram has one of its connection IDs; see `txmux.udp.connection_ids.HEAD`."""
+        """Return this flow if a datagram is sent to one of its connection IDs; `head` is its first `connection_ids.HEAD` bytes."""
         return self if self.ids is not None and self.ids.take(head) else None
 
     def flow_for_unknown_id(self, head: bytes) -> Flow:
@@ -215,7 +225,7 @@ class Flow:
             return
         self.bytes_in, self.datagrams_in = len(data), 1
         self.held = (bytes(data),)
-        self._look()
+        self._detect()
 
     def _take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
         if self._is_stray and begins_tunnel(data, size):
@@ -250,7 +260,7 @@ class Flow:
             self.datagrams_in += 1
             if self.state == "peeking":
                 self.held = (*self.held, bytes(part))
-                self._look()
+                self._detect()
                 continue
             is_held = self._may_hold(part)
             sock = None if self._server_socket is None else self._server_socket.sock
@@ -286,13 +296,13 @@ class Flow:
     def _begin_detection(
         self, peeked: Datagrams | None = None
     ) -> FlowDetection[CompiledRoute] | None:
-        """Return what looks at several datagrams; ``None`` if no route can take the client."""
+        """Start a detection over several datagrams; returns ``None`` if no route can take the client."""
         detector = self._layer.detector
         host = self.client.host if self._layer.depends_on_client else None
         detection = detector.start_flow_detection(host, self.record.time, peeked)
         return detection if detector.decides_always or detection.has_routes_for_client() else None
 
-    def _look(self) -> None:
+    def _detect(self) -> None:
         decision, detection = None, self._detection
         try:
             if detection is None:
@@ -303,21 +313,21 @@ class Flow:
             if detection is not None:
                 decision = detection.feed(self.held)
             if decision is not None:
-                self._decided(decision)
+                self._route_by(decision)
             elif detection is None:
                 self._route(self._layer.default, "no-route")
             elif detection.ignored == len(self.held):
-                # A phone keeps its address open before it registers, and the registration has to decide.
+                # A phone sends keepalives before it registers, and the registration has to decide.
                 self.count_lost(len(self.held))
                 self.held = ()
                 self._detection = self._begin_detection()
         finally:
-            # Most flows are decided at once, and have another time by now.
+            # Most flows are decided at once, and have another timeout by now.
             if self.queue is None and self.record.reason is None:
                 seconds = self.configuration.settings.detect_timeout
                 self.live.enter(self, seconds, is_spare=True, is_final=True)
 
-    def _decided(self, decision: Decision[CompiledRoute]) -> None:
+    def _route_by(self, decision: Decision[CompiledRoute]) -> None:
         record = self.record
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         self._detection = None
@@ -343,16 +353,21 @@ class Flow:
             return
         self.record.backend = destination.backend.name
         self._server_socket = ServerSocket(self, destination)
-        first = self.received
-        if self._following is None and self.proxy_header is None and may_move(first):
-            self._following = Following.for_flow(self.live, self, (self.port, self.key), first)
+        if (
+            self._following is None
+            and self.proxy_header is None
+            and self.held
+            and may_move(self.held[0])
+        ):
+            home = self.port, self.key
+            self._following = Following.for_flow(self.live, self, home, self.held[0])
         if waited is None:
             self._server_socket.choose_server()
         else:
             self._server_socket.has_waited(waited)
 
     def _reject(self, reason: EndReason) -> None:
-        """Drop the client's datagrams for a while, so that they are one flow and not one each."""
+        """Drop the client's datagrams for a while."""
         self.count_lost(len(self.held))
         self.held = ()
         self._rejection_reason = reason
@@ -362,7 +377,7 @@ class Flow:
     # What its server socket reports.
 
     def server_chosen(self, upstream: Upstream, server: str | None) -> None:
-        """Record that a server was chosen; ``None`` if names have to be looked up before."""
+        """Wait for the answer of a server; `server` is ``None`` if names have to be looked up before."""
         if server is None:
             self.state = "connecting"
         else:
@@ -372,7 +387,7 @@ class Flow:
         self.live.enter(self, seconds, is_spare=True, is_final=True)
 
     def waits(self, upstream: Upstream) -> None:
-        """Record that no server is up: it ends when it has waited too long, or sends nothing for a long time."""
+        """Wait until a server is up; the flow ends when `hold` is over, or its client sends nothing for a long time."""
         self.state = "connecting"
         backend = upstream.backend
         self.live.enter(self, max(backend.hold, backend.idle_timeout) + 1, is_spare=True)
@@ -382,7 +397,7 @@ class Flow:
         record = self.record
         record.connect_ms = self.elapsed_ms() - (record.detect_ms or 0.0)
         upstream.counts.connected(record.connect_ms)
-        if upstream.backend.answers != 1 or self.datagrams_in > 1:  # else it is over at once
+        if upstream.backend.answers != 1 or self.datagrams_in > 1:  # else it ends at once
             self.live.enter(self, upstream.backend.idle_timeout, is_spare=False)
 
     def from_server(self, data: memoryview, size: int) -> None:
@@ -421,7 +436,7 @@ class Flow:
     # The end.
 
     def time_is_over(self) -> None:
-        """End it, or decide about it: its time without a datagram is over."""
+        """End it, or decide by what has come: its timeout is over."""
         detection = self._detection or (
             self._begin_detection() if self.state == "peeking" else None
         )
@@ -430,7 +445,7 @@ class Flow:
         elif (decision := detection.finish()).route is None and is_keepalive_only(self.held):
             self.end("no-route")
         else:
-            self._decided(decision)
+            self._route_by(decision)
 
     def _too_late(self) -> None:
         last_received_at, server_socket = self.last_received_at, self._server_socket
@@ -445,14 +460,14 @@ class Flow:
             self.end("idle-timeout" if is_answered else "unanswered")
 
     def port_is_shut(self) -> None:
-        """End it if it only keeps its client from opening another flow: the port is closed now."""
+        """End it if it only drops datagrams: its port is closed."""
         if self.state == "closing":
             self.end(self._rejection_reason)
 
-    def refuse(self, reason: EndReason, count: int, datagrams: int) -> None:
-        """End it before it has begun: its client is not let in, and only the log has the bytes and datagrams that have come."""
+    def refuse(self, reason: EndReason, size: int, datagrams: int) -> None:
+        """End it before it has begun: its client is not let in, and only the log counts the bytes and datagrams that have come."""
         self.admitted = False
-        self.bytes_in, self.datagrams_in = count, datagrams
+        self.bytes_in, self.datagrams_in = size, datagrams
         self.end(reason)
 
     def end(self, reason: EndReason) -> None:
@@ -472,7 +487,7 @@ class Flow:
         if server_socket is None or server_socket.sock is None:
             self.count_lost(len(self.held))
         if server_socket is not None:
-            # Only where a line is written is the system asked.
+            # A system call, so only if a line is written.
             if self.logged is True or (self.logged and not record.is_clean):
                 record.server_local = server_socket.local_address()
             server_socket.end(is_unanswered=reason == "unanswered")
@@ -504,7 +519,7 @@ class Flow:
         return None if self._server_socket is None else self._server_socket.sock
 
     def suspend(self) -> None:
-        """Read nothing from the server, and do not end, until `resume` or `let_go`. What comes waits in the socket."""
+        """Read nothing from the server, and do not end, until `resume` or `let_go`."""
         self._suspended_queue = self.queue
         self.live.table.leave(self)
         if self._server_socket is not None:
@@ -514,14 +529,14 @@ class Flow:
         queue, self._suspended_queue = self._suspended_queue, None
         if queue is None:
             return
-        self.live.rejoin(self, queue, self.entered_at, self.last_received_at)
+        self.live.rejoin(self, queue.timeout, self.entered_at, self.last_received_at)
         if self._server_socket is not None:
             self._server_socket.resume()
         if self._pending_end_reason is not None:
             self.end(self._pending_end_reason)
 
     def let_go(self) -> EndReason | None:
-        """Forget it, since the other process continues it; returns the reason with which it has to end there, if it would have here."""
+        """Forget it, as the other process continues it; returns why it has to end there, if it should have ended meanwhile."""
         self._suspended_queue = None
         self.count_bytes()
         if self._counted is not None:
@@ -574,7 +589,7 @@ class Flow:
         sock: socket.socket | None,
         port_of: Callable[[str], DatagramPort | None],
     ) -> None:
-        """Continue where another process has stopped, with its backend here, and its server and the socket to it, if it has one."""
+        """Continue a flow of another process, with its backend here, and its server and the socket to it, if it has one."""
         self._restore_values(fields)
         state = fields.get("state", "relaying")
         now = self.live.seconds()
@@ -583,7 +598,7 @@ class Flow:
             seconds = self.configuration.settings.detect_timeout
             self._rejoin(seconds, times, is_unanswered=True)
             if self.held:  # the rules of this process may be others
-                self._look()
+                self._detect()
             return
         self._detection = None
         if self.permit is not None:
@@ -626,13 +641,12 @@ class Flow:
         if fields.get("unrecognised") is not None:
             self.unrecognised = b64decode(fields["unrecognised"])
         if fields.get("introduction") is not None:
-            found = decode_datagram(b64decode(fields["introduction"]))
-            self.proxy_header = None if found is None else found.header
+            decoded = decode_datagram(b64decode(fields["introduction"]))
+            self.proxy_header = None if decoded is None else decoded.header
         self.configuration.counts.adopted(self._counted)
 
     def _rejoin(self, seconds: float, times: tuple[float, float], *, is_unanswered: bool) -> None:
-        queue = self.live.table.queue(seconds, is_spare=is_unanswered, is_final=is_unanswered)
-        self.live.rejoin(self, queue, *times)
+        self.live.rejoin(self, (seconds, is_unanswered, is_unanswered), *times)
 
 
 def address_of_peer(peer: tuple[Any, ...]) -> Address:
@@ -658,8 +672,8 @@ def _text(data: bytes) -> str:
 def behind_headers(first: ProxyHeader, data: memoryview, size: int) -> Iterator[memoryview | None]:
     """Yield each datagram of a proxy without its PROXY header; ``None`` for one whose header names another client."""
     for part in ancillary.split(data, size):
-        found = decode_datagram(bytes(part[:LARGEST_HEADER]))
-        if found is None:
+        decoded = decode_datagram(bytes(part[:LARGEST_HEADER]))
+        if decoded is None:
             yield part
         else:
-            yield part[found.length :] if found.header.source == first.source else None
+            yield part[decoded.length :] if decoded.header.source == first.source else None

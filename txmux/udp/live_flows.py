@@ -1,20 +1,127 @@
-"""The table of a listener's flows, the timer by which they end, and the poller of their sockets."""
+"""A listener's flows in the order in which they end, the timer that ends them, and the poller of their sockets."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+import attrs
 from twisted.internet.interfaces import IDelayedCall
 
 from txmux.errors import MuxError
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.udp import ancillary
 from txmux.udp.migration import Migration
-from txmux.udp.table import FlowTable, TimeoutQueue
 
 if TYPE_CHECKING:
     from txmux.client.active_listener import ActiveListener
+
+
+class Aged(Protocol):
+    """A flow as its table sees it; only the table changes these attributes."""
+
+    queue: TimeoutQueue | None  # the queue that it is in; ``None`` once it is over
+    entered_at: float  # when it entered that queue
+    last_received_at: float  # when it last had a datagram
+
+
+F = TypeVar("F", bound=Aged)
+
+Timeout = tuple[float, bool, bool]
+"""What tells a `TimeoutQueue` from others: its first three attributes."""
+
+
+@attrs.define(eq=False)
+class TimeoutQueue:
+    """Flows that have the same time, the one without a datagram for longest first."""
+
+    seconds: float  # how long a flow may be quiet
+    is_spare: bool  # whether its flows make room for others: no server has answered them
+    is_final: bool  # whether that is all the time that a flow has here, with datagrams or without
+    flows: OrderedDict[Aged, None] = attrs.field(factory=OrderedDict, init=False)
+
+    @property
+    def timeout(self) -> Timeout:
+        return self.seconds, self.is_spare, self.is_final
+
+
+class FlowTable(Generic[F]):
+    """The flows of a listener, by how long they were quiet. All times are of one clock that never goes back."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._queues: dict[tuple[float, bool, bool], TimeoutQueue] = {}
+
+    def enter(self, flow: F, timeout: Timeout, now: float) -> None:
+        if flow.queue is not None:
+            self.leave(flow)
+        queue = self._queues.get(timeout)
+        if queue is None:
+            queue = self._queues[timeout] = TimeoutQueue(*timeout)
+        self.count += 1
+        flow.queue = queue
+        flow.entered_at = flow.last_received_at = now
+        queue.flows[flow] = None
+
+    def rejoin(self, flow: F, timeout: Timeout, entered_at: float, last_received_at: float) -> None:
+        """Insert a flow in a queue as if it had been there for a while.
+
+        Flows that come one after another are in their places if the most recently active one comes first.
+        """
+        self.enter(flow, timeout, last_received_at)
+        flow.entered_at = entered_at
+        flows = self._queues[timeout].flows
+        if last_received_at <= next(iter(flows)).last_received_at:
+            flows.move_to_end(flow, last=False)
+
+    def touch(self, flow: F, now: float) -> bool:
+        """Record a datagram of a flow; returns whether the flow continues, which it does not if the time of its queue is over."""
+        queue = flow.queue
+        if queue is None:
+            return False
+        flow.last_received_at = now
+        queue.flows.move_to_end(flow)
+        return not queue.is_final or now - flow.entered_at < queue.seconds
+
+    def leave(self, flow: F) -> None:
+        queue, flow.queue = flow.queue, None
+        if queue is not None:
+            del queue.flows[flow]
+            self.count -= 1
+
+    def spare(self) -> F | None:
+        """Return the flow that makes room for another one: of those that no server has answered, the one that was quiet for longest."""
+        first = [
+            next(iter(queue.flows))
+            for queue in self._queues.values()
+            if queue.is_spare and queue.flows
+        ]
+        return min(first, key=lambda flow: flow.last_received_at, default=None)  # type: ignore[return-value]
+
+    def over(self, now: float) -> Iterator[F]:
+        """Yield all flows whose time is over, one after another; the caller has each `leave`."""
+        for queue in [*self._queues.values()]:
+            flows = queue.flows
+            while flows:
+                flow: F = next(iter(flows))  # type: ignore[assignment]
+                if flow.last_received_at + queue.seconds > now:
+                    break
+                yield flow
+                if flow.queue is queue and next(iter(flows)) is flow:
+                    break  # the caller has left it there
+
+    def next_at(self) -> float:
+        """Return when the time of a flow is over next, if no datagram comes until then."""
+        return min(
+            (
+                next(iter(queue.flows)).last_received_at + queue.seconds
+                for queue in self._queues.values()
+                if queue.flows
+            ),
+            default=math.inf,
+        )
 
 
 class LiveFlows:
@@ -40,17 +147,18 @@ class LiveFlows:
         self._rings_at = math.inf
 
     def enter(self, flow: Any, seconds: float, *, is_spare: bool, is_final: bool = False) -> None:
-        now, table = self.seconds(), self.table
-        table.enter(flow, table.queue(seconds, is_spare=is_spare, is_final=is_final), now)
+        now = self.seconds()
+        self.table.enter(flow, (seconds, is_spare, is_final), now)
         if now + seconds < self._rings_at:
             self._ring_at(now + seconds, now)
 
     def rejoin(
-        self, flow: Any, queue: TimeoutQueue, entered_at: float, last_received_at: float
+        self, flow: Any, timeout: Timeout, entered_at: float, last_received_at: float
     ) -> None:
-        self.table.rejoin(flow, queue, entered_at, last_received_at)
-        if last_received_at + queue.seconds < self._rings_at:
-            self._ring_at(last_received_at + queue.seconds, self.seconds())
+        self.table.rejoin(flow, timeout, entered_at, last_received_at)
+        ends_at = last_received_at + timeout[0]
+        if ends_at < self._rings_at:
+            self._ring_at(ends_at, self.seconds())
 
     def _ring_at(self, at: float, now: float) -> None:
         self._rings_at = at

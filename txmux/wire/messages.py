@@ -49,8 +49,9 @@ class Message:
         return _first_bytes(self.read)
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        found: Mapping[str, str] | None = peeked.parsed(self._parse)
-        return Verdict.MATCH if _fits(found, self.patterns) else Verdict.NO
+        fields: Mapping[str, str] | None = peeked.parsed(self._parse)
+        is_match = _fits(fields, self.patterns) if self.patterns else fields is not None
+        return Verdict.MATCH if is_match else Verdict.NO
 
     @property
     def learnt(self) -> Callable[[Peeked], dict[str, str]] | None:
@@ -89,10 +90,10 @@ class FirstMessage:
         verdict = self.begins(peeked)
         if verdict is not Verdict.MATCH or not self.patterns:
             return verdict
-        found = peeked.parsed(_stream_parser(self.read, self.most))
-        if isinstance(found, ShortError):
+        fields = peeked.parsed(_stream_parser(self.read, self.most))
+        if isinstance(fields, ShortError):
             return Verdict.NEED_MORE
-        return Verdict.MATCH if _fits(found, self.patterns) else Verdict.NO
+        return Verdict.MATCH if _fits(fields, self.patterns) else Verdict.NO
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
         if self.begins(peeked) is not Verdict.MATCH:
@@ -100,9 +101,9 @@ class FirstMessage:
         return _fact_reader(_stream_parser(self.read, self.most), tuple(self.facts))(peeked)
 
 
-def _fits(found: Mapping[str, str] | None, patterns: Mapping[str, Globs]) -> bool:
-    return found is not None and all(
-        name in found and globs.matches(found[name]) for name, globs in patterns.items()
+def _fits(fields: Mapping[str, str] | None, patterns: Mapping[str, Globs]) -> bool:
+    return fields is not None and all(
+        name in fields and globs.matches(fields[name]) for name, globs in patterns.items()
     )
 
 
@@ -142,10 +143,10 @@ def _fact_reader(
     parse: Callable[[bytes, Any], Any], names: tuple[str, ...]
 ) -> Callable[[Peeked], dict[str, str]]:
     def facts_from(peeked: Peeked, /) -> dict[str, str]:
-        found = peeked.parsed(parse)
-        if not isinstance(found, Mapping):
+        fields = peeked.parsed(parse)
+        if not isinstance(fields, Mapping):
             return {}
-        return {name: printable(found[name]) for name in names if found.get(name)}
+        return {name: printable(fields[name]) for name in names if fields.get(name)}
 
     return facts_from
 

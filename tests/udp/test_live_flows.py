@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.udp.table import FlowTable, TimeoutQueue
+from txmux.udp.live_flows import FlowTable, TimeoutQueue
 
 
 @attrs.define(eq=False)
@@ -37,9 +37,9 @@ class TableTests(SynchronousTestCase):
             flow = flows.get(name)
             if what == "new" and flow is None:
                 flows[name] = Aged(name)
-                table.enter(flows[name], table.queue(10.0, is_spare=True, is_final=True), now)
+                table.enter(flows[name], (10.0, True, True), now)
             elif what == "answered" and flow is not None:
-                table.enter(flow, table.queue(30.0, is_spare=False), now)
+                table.enter(flow, (30.0, False, False), now)
             elif what == "heard" and flow is not None:
                 assert flow.queue is not None
                 has_time = not flow.queue.is_final or now - flow.entered_at < 10.0
@@ -72,7 +72,7 @@ class TableTests(SynchronousTestCase):
 
     def test_flow_that_stays_is_yielded_once(self) -> None:
         table: FlowTable[Aged] = FlowTable()
-        table.enter(Aged(1), table.queue(1.0, is_spare=True), 0.0)
+        table.enter(Aged(1), (1.0, True, False), 0.0)
         self.assertEqual(len([*table.over(5.0)]), 1)
 
     def test_touch_after_the_end_gives_no_time(self) -> None:
