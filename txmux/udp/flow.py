@@ -40,7 +40,7 @@ from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState
 from txmux.transport import IPAddress, unmapped
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
-from txmux.udp.flow_ids import begins_tunnel, continues_tunnel, may_move
+from txmux.udp.flow_ids import WG_INITIATION, begins_tunnel, continues_tunnel
 from txmux.udp.following import Following
 from txmux.udp.port import DatagramPort, Key
 from txmux.udp.server_socket import ServerSocket
@@ -48,7 +48,7 @@ from txmux.udp.shared_address import ACKNOWLEDGED, SharedAddress
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import LARGEST_HEADER, Address, ProxyHeader
-from txmux.wire.quic.header import LONG_HEADER, opens_connection
+from txmux.wire.quic.header import LONG_HEADER, may_open, opens_connection
 
 if TYPE_CHECKING:
     from txmux.client.configuration import CompiledRoute, Configuration
@@ -62,6 +62,9 @@ _MOST_WAITING = 16  # the same while no server is up
 _REMEMBERED = 30.0
 """Seconds for which a client without a server is remembered, so that the routes decide about it once."""
 _TRIED_AGAIN = 1.0  # the same if no server could be reached, since one may be back soon
+
+
+_LONG_BYTE = bytes([LONG_HEADER])
 
 
 class Flow:
@@ -663,6 +666,11 @@ def host_and_text(text: str) -> tuple[IPAddress, str]:
 def _remembered_for(reason: EndReason) -> float:
     is_lasting = reason in {"no-route", "denied", "no-name", "name-denied"}
     return _REMEMBERED if is_lasting else _TRIED_AGAIN
+
+
+def may_move(first: bytes) -> bool:
+    """Rule out most flows that cannot move, by their first datagram."""
+    return may_open(first) if first[:1] >= _LONG_BYTE else first[:4] == WG_INITIATION
 
 
 def _text(data: bytes) -> str:

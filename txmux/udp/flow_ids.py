@@ -20,15 +20,9 @@ QUIC, WIREGUARD = b"q", b"w"
 
 _SHORTEST, _LONGEST = 8, 20  # bytes of a connection ID that cannot be guessed, and of any
 _LONG = 0x80
-_LONG_BYTE = bytes([_LONG])
-_WG_INITIATION, _WG_RESPONSE, _WG_DATA = b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0"
+WG_INITIATION, _WG_RESPONSE, _WG_DATA = b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0"
 _WG_INITIATION_SIZE, _WG_RESPONSE_SIZE, _WG_COOKIE_SIZE, _WG_LEAST_DATA = 148, 92, 64, 32
 _WG_BLOCK = 16
-
-
-def may_move(first: bytes) -> bool:
-    """Rule out most flows that cannot move, by their first datagram."""
-    return may_open(first) if first[:1] >= _LONG_BYTE else first[:4] == _WG_INITIATION
 
 
 def protocol_of(first: bytes) -> tuple[bytes, bytes] | None:
@@ -36,7 +30,7 @@ def protocol_of(first: bytes) -> tuple[bytes, bytes] | None:
 
     ``None`` is a protocol without IDs. A WireGuard client takes another one every two minutes, so there it is empty.
     """
-    if first[:4] == _WG_INITIATION and len(first) == _WG_INITIATION_SIZE:
+    if first[:4] == WG_INITIATION and len(first) == _WG_INITIATION_SIZE:
         return WIREGUARD, b""
     if not may_open(first):
         return None
@@ -93,4 +87,4 @@ def continues_tunnel(datagram: bytes) -> bool:
 def begins_tunnel(data: Any, size: int) -> bool:
     """Return whether a tunnel begins with a datagram, or the first of several; see `txmux.udp.ancillary.read` for the size."""
     length = size if 0 < size < len(data) else len(data)
-    return length == _WG_INITIATION_SIZE and data[0] == _WG_INITIATION[0]
+    return length == _WG_INITIATION_SIZE and data[0] == WG_INITIATION[0]

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import attrs
 from twisted.internet.interfaces import IDelayedCall
 
 from txmux.errors import MuxError
@@ -30,21 +29,19 @@ class Aged(Protocol):
 F = TypeVar("F", bound=Aged)
 
 Timeout = tuple[float, bool, bool]
-"""What tells a `TimeoutQueue` from others: its first three attributes."""
+"""How long a flow may be quiet; whether it makes room for others, since no server has answered it; and whether that is all the time
+that it has here, with datagrams or without."""
 
 
-@attrs.define(eq=False)
 class TimeoutQueue:
-    """Flows that have the same time, the one without a datagram for longest first."""
+    """Flows that have the same timeout, the one without a datagram for longest first."""
 
-    seconds: float  # how long a flow may be quiet
-    is_spare: bool  # whether its flows make room for others: no server has answered them
-    is_final: bool  # whether that is all the time that a flow has here, with datagrams or without
-    flows: OrderedDict[Aged, None] = attrs.field(factory=OrderedDict, init=False)
+    __slots__ = ("flows", "is_final", "is_spare", "seconds", "timeout")
 
-    @property
-    def timeout(self) -> Timeout:
-        return self.seconds, self.is_spare, self.is_final
+    def __init__(self, timeout: Timeout) -> None:
+        self.timeout = timeout
+        self.seconds, self.is_spare, self.is_final = timeout
+        self.flows: OrderedDict[Aged, None] = OrderedDict()
 
 
 class FlowTable(Generic[F]):
@@ -52,14 +49,14 @@ class FlowTable(Generic[F]):
 
     def __init__(self) -> None:
         self.count = 0
-        self._queues: dict[tuple[float, bool, bool], TimeoutQueue] = {}
+        self._queues: dict[Timeout, TimeoutQueue] = {}
 
     def enter(self, flow: F, timeout: Timeout, now: float) -> None:
         if flow.queue is not None:
             self.leave(flow)
         queue = self._queues.get(timeout)
         if queue is None:
-            queue = self._queues[timeout] = TimeoutQueue(*timeout)
+            queue = self._queues[timeout] = TimeoutQueue(timeout)
         self.count += 1
         flow.queue = queue
         flow.entered_at = flow.last_received_at = now
