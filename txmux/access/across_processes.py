@@ -144,7 +144,9 @@ class LimitsLayout:
     def extend(self, rules: Rules, unused: Collection[str] = ()) -> None:
         """Allocate places for all that the listeners of rules count; those of `unused` are taken before the memory grows."""
         limited = [
-            one.name for one in rules.listeners if SourceLimits.for_listener(one) is not None
+            listener.name
+            for listener in rules.listeners
+            if SourceLimits.for_listener(listener) is not None
         ]
         self._allocate(self.rows, names_counted(rules), self.columns * _SIZE, unused)
         self._allocate(self.tables, limited, SourceTable.size(self.columns), unused)
@@ -215,13 +217,13 @@ class SharedLimits:
 
     def extend(self, rules: Rules) -> None:
         """Make room for other rules, too, in rows of removed listeners if these are idle; raises `OSError` if there is none."""
-        known = self.layout
-        layout = attrs.evolve(known, rows={**known.rows}, tables={**known.tables})
+        before = self.layout
+        layout = attrs.evolve(before, rows={**before.rows}, tables={**before.tables})
         layout.extend(rules, self._unused(rules))
-        if layout != known:
+        if layout != before:
             grow(self.descriptor, _room(layout))
             self.use(layout)
-            for name in layout.tables.keys() - known.tables.keys():
+            for name in layout.tables.keys() - before.tables.keys():
                 self._tables[name].refill()
 
     def _unused(self, rules: Rules) -> list[str]:

@@ -190,11 +190,11 @@ class Admission:
         source = source_of(after.host)
         if self.per_source is None or (permit is not None and source == source_of(before.host)):
             return permit
-        found = self.per_source.adopt(source) if is_known else self.per_source.enter(source)
-        if found is None:
+        moved = self.per_source.adopt(source) if is_known else self.per_source.enter(source)
+        if moved is None:
             raise Refused("limit", self.per_source.reached)
-        found.settle()
-        return found
+        moved.settle()
+        return moved
 
     def leave(self, permit: Permit | None) -> None:
         """Record that an admitted client has left, with what `enter` gave."""

@@ -118,7 +118,7 @@ class Bans:
             if ban.until != math.inf:
                 heappush(self._ends, (ban.until, next(self._numbers), network))
         if len(self._ends) > 2 * len(self) + _FORGOTTEN:
-            self._ends = [one for one in self._ends if self._is_end(one)]
+            self._ends = [end for end in self._ends if self._is_end(end)]
             heapify(self._ends)
         return made
 
@@ -131,16 +131,16 @@ class Bans:
         """Remove some of the expired bans, and return them; called each second, it removes all."""
         gone: list[Change] = []
         while self._ends and self._ends[0][0] <= now and len(gone) < _AT_ONCE:
-            one = heappop(self._ends)
-            if self._is_end(one):
-                del self._by_network[one[2]]
-                gone.append((one[2], None))
+            end = heappop(self._ends)
+            if self._is_end(end):
+                del self._by_network[end[2]]
+                gone.append((end[2], None))
         return gone
 
-    def _is_end(self, one: tuple[float, int, IPNetwork]) -> bool:
+    def _is_end(self, end: tuple[float, int, IPNetwork]) -> bool:
         """Return whether a ban still ends as it was noted."""
-        ban = self._by_network.get(one[2])
-        return ban is not None and ban.until == one[0]
+        ban = self._by_network.get(end[2])
+        return ban is not None and ban.until == end[0]
 
     def as_json(self, *, again: bool = False) -> dict[str, Any]:
         """Return all, or only what is different since the call before, as values of JSON, for another process."""
@@ -265,7 +265,7 @@ class ServiceBans:
     def _changed(self, network: IPNetwork, ban: Ban | None, how: str, late: Sequence[str]) -> str:
         if self.publish is not None:
             self.publish(network, ban)
-        return "; ".join([f"{written(network)} {how}", *(f"not yet: {one}" for one in late)])
+        return "; ".join([f"{written(network)} {how}", *(f"not yet: {text}" for text in late)])
 
     async def merge(self, changes: Iterable[Change]) -> list[IPNetwork]:
         """Apply changes of another machine; returns the networks whose bans there is no room for."""

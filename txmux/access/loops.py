@@ -68,5 +68,5 @@ class LoopDetector:
             self.slots[noted] = 0
 
 
-def _checksum(one: IAddress, other: IAddress) -> int:
-    return crc32(f"{text_of(one)} {text_of(other)}".encode())
+def _checksum(here: IAddress, there: IAddress) -> int:
+    return crc32(f"{text_of(here)} {text_of(there)}".encode())

@@ -121,27 +121,27 @@ class SourceTable:
         mixed = (mixed ^ mixed >> 32) * self._factor & _ALL
         start = (mixed >> self._shift) * _WAYS * width
         end = start + _WAYS * width
-        known = numbers[start:end:width].tolist()
-        if source in known:
-            return start + known.index(source) * width
-        found, soonest = None, 0
+        sources = numbers[start:end:width].tolist()
+        if source in sources:
+            return start + sources.index(source) * width
+        free_slot, soonest = None, 0
         for slot in range(start, end, width):
             full_at = numbers[slot + 1]
-            if (found is None or full_at < soonest) and not self.total(slot):
-                found, soonest = slot, full_at
+            if (free_slot is None or full_at < soonest) and not self.total(slot):
+                free_slot, soonest = slot, full_at
                 if full_at <= now:
                     break
-        if found is not None:
-            numbers[found] = source
-            numbers[found + 1] = 0
-        return found
+        if free_slot is not None:
+            numbers[free_slot] = source
+            numbers[free_slot + 1] = 0
+        return free_slot
 
     def tracked(self, now: int) -> int:
         """Count the slots in use."""
-        found = {at - 1 for at, full_at in self._each(1) if full_at > now}
+        tracked = {at - 1 for at, full_at in self._each(1) if full_at > now}
         for number in range(2, self.width):
-            found.update(at - number for at, _ in self._each(number))
-        return len(found)
+            tracked.update(at - number for at, _ in self._each(number))
+        return len(tracked)
 
     def _each(self, number: int) -> Iterator[tuple[int, int]]:
         """Yield one of the numbers of each slot, with where it is, unless it is 0, as most are."""
@@ -157,8 +157,8 @@ class SourceTable:
     def buckets(self, now: int) -> bytes:
         """Return the sources whose buckets are not full, for `empty`: pairs of 64 bits, a source and the time that it needs."""
         numbers = self.numbers
-        found = ((numbers[at - 1], full - now) for at, full in self._each(1) if full > now)
-        return array("Q", itertools.chain.from_iterable(found)).tobytes()
+        buckets = ((numbers[at - 1], full - now) for at, full in self._each(1) if full > now)
+        return array("Q", itertools.chain.from_iterable(buckets)).tobytes()
 
     def empty(self, buckets: bytes, now: int) -> None:
         """Take from the buckets of sources what they had used in another table."""

@@ -202,7 +202,7 @@ class Upstream:
             *limits,
         )
         self.is_plain = (
-            all(one is None for one in unusual)
+            all(setting is None for setting in unusual)
             and not (backend.proxy_tlvs or backend.mptcp)
             and min(backend.idle_timeout, backend.half_close_timeout) > MARGIN
         )

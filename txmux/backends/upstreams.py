@@ -113,8 +113,10 @@ class Upstreams:
         """Return the name servers and the like that this process asks."""
         yield from self._names.sources()
         if self._name_cache is not None:
-            by_name = [one for one, upstream in self._upstreams.items() if upstream.destinations]
-            yield from self._name_cache.sources({one.resolvers for one in by_name})
+            by_name = [
+                backend for backend, upstream in self._upstreams.items() if upstream.destinations
+            ]
+            yield from self._name_cache.sources({backend.resolvers for backend in by_name})
 
     def apply_overrides(
         self, orders: ServerOverrides, held: Mapping[str, float] = MappingProxyType({})
@@ -128,21 +130,21 @@ class Upstreams:
         """Return what starts the servers of a backend, unless an operator lets its clients wait, who may have stopped them."""
         if self.known.is_held(backend):
             return None
-        return next((one.wake for one in self._upstreams if one.name == backend), None)
+        return next((other.wake for other in self._upstreams if other.name == backend), None)
 
     def find(self, backend: str) -> Upstream:
         """Find a backend of the current rules by its name; raises `LookupError` if there is none."""
-        for one in self._upstreams.values():
-            if one.backend.name == backend:
-                return one
+        for upstream in self._upstreams.values():
+            if upstream.backend.name == backend:
+                return upstream
         raise LookupError(f"there is no backend {backend!r}")
 
     def _current(self, backend: Backend) -> Upstream | None:
-        found = self._upstreams.get(backend)
-        if found is None:
+        upstream = self._upstreams.get(backend)
+        if upstream is None:
             with suppress(LookupError):
-                found = self.find(backend.name)
-        return found
+                upstream = self.find(backend.name)
+        return upstream
 
     def all(self) -> list[Upstream]:
         return [*self._upstreams.values()]
@@ -163,11 +165,11 @@ class Upstreams:
         self, backend: str, server: str, *, is_established: bool = True
     ) -> tuple[Upstream, Member] | None:
         """Count a connection that another process has made; see `BackendPool.adopt`."""
-        for one in self._upstreams.values():
-            is_its = one.backend.name == backend
-            if is_its and (member := one.pool.adopt(server, is_established=is_established)):
-                its = one.destinations
-                return one, member if its is None else its.adopted(member, server)
+        for upstream in self._upstreams.values():
+            is_its = upstream.backend.name == backend
+            if is_its and (member := upstream.pool.adopt(server, is_established=is_established)):
+                its = upstream.destinations
+                return upstream, member if its is None else its.adopted(member, server)
         return None
 
     def add_backends(self, rules: Rules) -> None:
@@ -257,9 +259,9 @@ class Upstreams:
                     health = backend_health.restore(key, fields, now)
                     restored.setdefault(fields["backend"], []).append(health)
         for upstream in self._upstreams.values():
-            known = restored.get(upstream.backend.name, [])
-            for member in upstream.pool.members if known else ():
-                if member.health not in known and not is_name(member.server):
+            states = restored.get(upstream.backend.name, [])
+            for member in upstream.pool.members if states else ():
+                if member.health not in states and not is_name(member.server):
                     member.health.came_at = None  # it is new in the rules, which have changed
             upstream.pool.take_over()
 
@@ -318,9 +320,11 @@ class Upstreams:
             self._publish(upstream.backend.name, key, ok, why)
 
     def apply_check(self, backend: str, key: str, *, ok: bool, why: str) -> None:
-        named = [one for one in self._upstreams.values() if one.backend.name == backend]
+        named = [
+            upstream for upstream in self._upstreams.values() if upstream.backend.name == backend
+        ]
         # The first that has the server shares its health with the others.
-        for upstream in [one for one in named if one.has_server(key)][:1] or named:
+        for upstream in [upstream for upstream in named if upstream.has_server(key)][:1] or named:
             upstream.apply_check(key, ok=ok, why=why)
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:

@@ -35,9 +35,9 @@ class Waker:
 
     def report(self, backend: str, waiting: bool, process: int = 0) -> None:  # noqa: FBT001 - a message's field
         """Record whether clients of a backend wait in a process; again if no server is up after an operator's hold."""
-        known = self._waiting.setdefault(backend, set())
-        (known.add if waiting else known.discard)(process)
-        if not known:
+        processes = self._waiting.setdefault(backend, set())
+        (processes.add if waiting else processes.discard)(process)
+        if not processes:
             del self._waiting[backend]
             timer = self._timers.pop(backend, None)
             if timer is not None:
@@ -59,7 +59,7 @@ class Waker:
             self.report(backend, waiting=False, process=process)
 
     def stop(self) -> None:
-        for process in {one for known in self._waiting.values() for one in known}:
+        for process in set().union(*self._waiting.values()):
             self.process_ended(process)
         for sending in [*self._sending.values()]:
             sending.cancel()

@@ -272,7 +272,7 @@ class Detection(_RouteScan[R]):
         whole = Peeked(data, self._peeked)
         for find in plan.exchanges:
             with contextlib.suppress(Exception):  # without its requests, none is answered
-                ends.update(itertools.accumulate(len(found.request) for found in find(whole)))
+                ends.update(itertools.accumulate(len(exchange.request) for exchange in find(whole)))
         for end in sorted(ends):
             if seen < end <= len(data):
                 self._peeked = Peeked(data[:end], self._peeked)

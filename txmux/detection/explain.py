@@ -96,8 +96,8 @@ def explain(
         while True:
             next(steps)
     except StopIteration as end:
-        found: Explanation[R] = end.value
-        return found
+        explanation: Explanation[R] = end.value
+        return explanation
 
 
 def explain_in_steps(
@@ -113,23 +113,23 @@ def explain_in_steps(
     start: Any = detector.start_detection
     view: Any = Peeked
     held: Any = ()
-    known: Any = (client, now, certificate)
+    arguments: Any = (client, now, certificate)
 
     def is_known(count: int) -> bool:
-        return start(*known).feed(held[:count]) is not None
+        return start(*arguments).feed(held[:count]) is not None
 
     if isinstance(received, bytes):
         held, limit = received[:peek_limit], peek_limit
     else:
         start, view, limit = detector.start_flow_detection, Datagrams, MOST_DATAGRAMS
-        known = (client, now)
+        arguments = (client, now)
         for datagram in received:
             held = (*held, datagram)
             if is_limit_reached(held, peek_limit):
                 break
         while len(held) > 1 and is_keepalive_only(held[:1]) and not is_known(1):
             held = held[1:]
-    detection = start(*known)
+    detection = start(*arguments)
     decision = (detection.feed(held) if held else None) or detection.finish()
     seen = _Seen(cache(lambda count: view(held[:count])), len(held), limit)
     decided_at = _first(is_known, len(held))
@@ -150,11 +150,11 @@ class _Seen:
     limit: int
 
 
-def _first(known: Callable[[int], bool], length: int) -> int | None:
+def _first(holds: Callable[[int], bool], length: int) -> int | None:
     # What is known of a prefix stays known for all longer ones.
-    if not length or not known(length):
+    if not length or not holds(length):
         return None
-    return bisect_left(range(1, length), x=True, key=known) + 1
+    return bisect_left(range(1, length), x=True, key=holds) + 1
 
 
 def _route_answer(route: R, excluded: ExcludingKey | None, seen: _Seen) -> RouteAnswer[R]:

@@ -78,8 +78,8 @@ class _BuiltIn:
     @cached_property
     def matcher(self) -> IProtocolMatcher:
         module = importlib.import_module(f"txmux.matchers.{self._module}")
-        found: IProtocolMatcher = getattr(module, self._module)
-        return found
+        matcher: IProtocolMatcher = getattr(module, self._module)
+        return matcher
 
 
 class UnusableMatcherError(MuxError):
@@ -151,11 +151,11 @@ def installed_matchers(package: ModuleType = plugins) -> Registry:
             ``twisted.plugins``, the default, only.
     """
     state = [_changed_at(folder) for folder in package.__path__]
-    known = _known.get(package.__name__)
+    cached = _known.get(package.__name__)
     # A worker's user may be unable to look.
-    if known is None or (known[0] != state and 0 not in state):
-        _known[package.__name__] = known = state, _find(package)
-    return known[1]
+    if cached is None or (cached[0] != state and 0 not in state):
+        _known[package.__name__] = cached = state, _find(package)
+    return cached[1]
 
 
 _known: dict[str, tuple[list[int], Registry]] = {}
@@ -181,11 +181,11 @@ def _find(package: ModuleType) -> Registry:
         for name, file in files.items()
         if name.rpartition(".")[2] not in dropins and (error := _error_of(name))
     ]
-    found: dict[str, list[_FoundMatcher]] = defaultdict(list)
+    by_name: dict[str, list[_FoundMatcher]] = defaultdict(list)
     if package is plugins:
         for module in getModule("txmux.matchers").iterModules():
             own = _BuiltIn(module.name.rpartition(".")[2])
-            found[own.name].append(_FoundMatcher(own, Path(module.filePath.path)))
+            by_name[own.name].append(_FoundMatcher(own, Path(module.filePath.path)))
     for dropin in dropins.values():
         file = files[dropin.moduleName]
         for plugin in filter(_is_matcher, dropin.plugins):
@@ -198,12 +198,12 @@ def _find(package: ModuleType) -> Registry:
             if lacking:
                 problems.append(_incomplete(matcher.name, file, lacking))
                 continue
-            others = found[matcher.name]
+            others = by_name[matcher.name]
             if all(_itself(other.matcher) is not _itself(matcher) for other in others):
                 others.append(_FoundMatcher(matcher, file))
         dropin.plugins.clear()  # they refer to it, and would live until the next garbage collection
-    problems += (_claimed(name, claims) for name, claims in found.items() if len(claims) > 1)
-    usable = {name: claims[0].matcher for name, claims in found.items() if len(claims) == 1}
+    problems += (_claimed(name, claims) for name, claims in by_name.items() if len(claims) > 1)
+    usable = {name: claims[0].matcher for name, claims in by_name.items() if len(claims) == 1}
     return Registry(dict(sorted(usable.items())), tuple(problems))
 
 
@@ -255,9 +255,9 @@ def _lacking(matcher: IProtocolMatcher) -> Iterator[str]:
 
 def _are_options(value: object) -> bool:
     return isinstance(value, tuple | list) and all(
-        isinstance(one, Option)
-        and all(isinstance(text, str) for text in (one.name, one.meaning, one.example))
-        for one in value
+        isinstance(option, Option)
+        and all(isinstance(text, str) for text in (option.name, option.meaning, option.example))
+        for option in value
     )
 
 

@@ -34,15 +34,15 @@ def read_dictionary(cursor: Cursor) -> dict[bytes, bytes]:
         MalformedError: It is something else, or has more than 8 levels or 64 values.
         ShortError: It is not there in full.
     """
-    found = {}
+    values = {}
     budget = iter(range(_MOST_VALUES))
     cursor.literal(b"d")
     while not _ends(cursor):
         name = _read_string(cursor)
         start = cursor.at
         text = _read_value(cursor, 1, budget)
-        found[name] = cursor.data[start : cursor.at] if text is None else text
-    return found
+        values[name] = cursor.data[start : cursor.at] if text is None else text
+    return values
 
 
 def _read_value(cursor: Cursor, depth: int, budget: Iterator[int]) -> bytes | None:

@@ -29,16 +29,16 @@ def _read_header(cursor: Cursor) -> int:
 
 def _read_request(cursor: Cursor) -> dict[str, str]:
     attributes = Cursor(cursor.take(_read_header(cursor) - _HEADER), _BEFORE_ATTRIBUTES - _HEADER)
-    found: dict[str, str] = {}
-    while attributes.left >= _ATTRIBUTE and len(found) < len(_NAMES):
+    names: dict[str, str] = {}
+    while attributes.left >= _ATTRIBUTE and len(names) < len(_NAMES):
         code = attributes.number(4, 0, 0xFFFFFFFF)
         flags = attributes.number(1, 0, 0xFF)
         size = attributes.number(3, _ATTRIBUTE, attributes.left + _ATTRIBUTE - 3) - _ATTRIBUTE
         value = attributes.take(size)
         attributes.take(-size % 4)
         if code in _NAMES and not flags & _VENDOR:
-            found.setdefault(_NAMES[code], value.decode("latin-1"))
-    return found
+            names.setdefault(_NAMES[code], value.decode("latin-1"))
+    return names
 
 
 diameter = MessageMatcher(

@@ -295,4 +295,4 @@ def _read_header(cursor: Cursor, length: int) -> int:
 
 def _presented(label: bytes) -> str:
     # As in a zone file (RFC 1035, section 5.1), so that a dot in a label parts no labels.
-    return _ESCAPED.sub(lambda found: f"\\{ord(found[0]):03}", label.decode("latin-1"))
+    return _ESCAPED.sub(lambda match: f"\\{ord(match[0]):03}", label.decode("latin-1"))

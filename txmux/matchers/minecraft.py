@@ -80,8 +80,8 @@ class _MinecraftPredicate:
             return Verdict.MATCH if handshake.ping else handshake.verdict
         if handshake.verdict is Verdict.NO:
             return Verdict.NO
-        known = handshake.host_known
-        fits = self.host.matches if known else self.host.could_match_prefix
+        is_complete = handshake.host_known
+        fits = self.host.matches if is_complete else self.host.could_match_prefix
         return handshake.verdict if fits(handshake.host) else Verdict.NO
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:

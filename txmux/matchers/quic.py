@@ -90,8 +90,8 @@ class QuicMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        known = (*(version.name for version in VERSIONS.values()), OTHER_VERSION)
-        version = option_globs(options, "version", partial(names, known=known))
+        version_names = (*(version.name for version in VERSIONS.values()), OTHER_VERSION)
+        version = option_globs(options, "version", partial(names, known=version_names))
         of_hello = {name: value for name, value in options.items() if name != "version"}
         predicate = _QuicPredicate(version, hello_options(of_hello))
         # Rather now than when the first client comes; and not at all where no rule needs it.

@@ -27,16 +27,16 @@ def _read_request(cursor: Cursor) -> dict[str, str]:
     size = len(cursor.data)
     cursor.number(2, max(size, _HEADER + _SHORTEST_ATTRIBUTE), min(size, _LONGEST))
     cursor.take(_HEADER - cursor.at)
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for _ in range(_MOST_ATTRIBUTES):
         if not cursor.left:
             break
         kind = cursor.number(1, 1, 0xFF)
         value = cursor.take(cursor.number(1, _SHORTEST_ATTRIBUTE, 0xFF) - _SHORTEST_ATTRIBUTE)
         if kind == _USER_NAME:
-            found.setdefault("user", value.decode("latin-1"))
+            names.setdefault("user", value.decode("latin-1"))
     cursor.end()
-    return found
+    return names
 
 
 radius = MessageMatcher(

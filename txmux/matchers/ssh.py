@@ -49,17 +49,17 @@ class _SshPredicate:
     def __call__(self, peeked: Peeked, /) -> Verdict:
         if self.software is None:
             return begins_with(peeked.data, _MAGIC)
-        found = peeked.parsed(_parse)
-        if found.broken:
+        banner = peeked.parsed(_parse)
+        if banner.broken:
             return Verdict.NO
-        if found.complete:
-            return Verdict.MATCH if self.software.matches(found.software) else Verdict.NO
-        fits = self.software.could_match_prefix(found.software)
+        if banner.complete:
+            return Verdict.MATCH if self.software.matches(banner.software) else Verdict.NO
+        fits = self.software.could_match_prefix(banner.software)
         return Verdict.NEED_MORE if fits else Verdict.NO
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
-        found = peeked.parsed(_parse)
-        return {"software": printable(found.software)} if found.complete else {}
+        banner = peeked.parsed(_parse)
+        return {"software": printable(banner.software)} if banner.complete else {}
 
 
 @implementer(IProtocolMatcher)

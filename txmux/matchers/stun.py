@@ -163,11 +163,11 @@ def _read_datagram(cursor: Cursor) -> dict[str, str]:
         cursor.take(_TRANSACTION)
         begin = cursor.at
         try:
-            found = _read_attributes(cursor, 4)
+            attributes = _read_attributes(cursor, 4)
         except (MalformedError, ShortError):  # Teams and WhatsApp do not fill them up
             cursor.at = begin
-            found = _read_attributes(cursor, 1)
-        return {"method": _method(kind), **found}
+            attributes = _read_attributes(cursor, 1)
+        return {"method": _method(kind), **attributes}
     cursor.take(_TRANSACTION)
     _read_classic(cursor, kind)
     return {"method": _method(kind)}
@@ -175,7 +175,7 @@ def _read_datagram(cursor: Cursor) -> dict[str, str]:
 
 def _read_attributes(cursor: Cursor, unit: int) -> dict[str, str]:
     """Read attributes to the end of the datagram, each filled up to a multiple of some bytes."""
-    found: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     for _ in range(_MOST_ATTRIBUTES):
         if not cursor.left:
             break
@@ -184,14 +184,14 @@ def _read_attributes(cursor: Cursor, unit: int) -> dict[str, str]:
         value = cursor.take(cursor.number(2, 0, 0xFFFF))
         cursor.take(-len(value) % unit)
         if kind == _USERNAME and len(value) <= _LONGEST_USERNAME:
-            found.setdefault("username", value.decode("latin-1"))
+            attributes.setdefault("username", value.decode("latin-1"))
         if kind == _FINGERPRINT:
             expected = zlib.crc32(cursor.data[:start]) ^ _SHAPE
             if value != expected.to_bytes(4, "big"):
                 raise MalformedError
             cursor.end()
     cursor.end()
-    return found
+    return attributes
 
 
 def _read_classic(cursor: Cursor, kind: int) -> None:

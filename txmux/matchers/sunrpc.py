@@ -136,5 +136,5 @@ def _program(text: str) -> int:
         return _PROGRAMS[text]
     if text.isascii() and text.isdecimal() and 1 <= int(text[:11]) <= _LAST_PROGRAM:
         return int(text)
-    known = " ".join(_PROGRAMS)
-    raise OptionError("program", f"{text!r} is not a program; write one of {known}, or a number")
+    programs = " ".join(_PROGRAMS)
+    raise OptionError("program", f"{text!r} is not a program; write one of {programs}, or a number")

@@ -304,10 +304,10 @@ class MergingLog:
             self._log.write(record)
             return
         source = record.listener, record.client.rpartition(":")[0]
-        known = self._left.get(source)
-        if known is None:
+        counted = self._left.get(source)
+        if counted is None:
             self._log.write(record)
-        self._left[source] = (0 if known is None else known[0] + 1), record
+        self._left[source] = (0 if counted is None else counted[0] + 1), record
         if self._alarm is None:
             self._alarm = self._clock.callLater(_MERGED, self._ring)
 

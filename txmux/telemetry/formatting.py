@@ -174,26 +174,29 @@ def worst_first(backends: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mappin
     order = {state: number for number, state in enumerate(_WORST_FIRST)}
     well = {"up": len(order), "checking": len(order), "not checked": len(order)}
     ranked = []
-    for one in backends:
-        ranks = [{**order, **well}.get(server_state(server), 0) for server in one["servers"]]
+    for backend in backends:
+        ranks = [{**order, **well}.get(server_state(server), 0) for server in backend["servers"]]
         serves = len(order) in ranks
-        for rank, server in zip(ranks, one["servers"], strict=True):
-            ranked.append((rank, serves, str(one["name"]), server))
+        for rank, server in zip(ranks, backend["servers"], strict=True):
+            ranked.append((rank, serves, str(backend["name"]), server))
     ranked.sort(key=lambda row: row[:2])
     return [(name, server) for _, _, name, server in ranked]
 
 
 def troubles(status: Mapping[str, Any]) -> list[str]:
     """What needs a person; a service of an older version has sentences alone."""
-    return [one if isinstance(one, str) else one["text"] for one in status.get("attention", ())]
+    return [
+        trouble if isinstance(trouble, str) else trouble["text"]
+        for trouble in status.get("attention", ())
+    ]
 
 
 def rates(status: Mapping[str, Any]) -> str:
-    found = status.get("rates") or {}
+    per_second = status.get("rates") or {}
     return ", ".join(
         f"{name.replace('_', ' ')} "
         + (byte_rate(value) if name.startswith("bytes") else f"{si_number(value)}/s")
-        for name, value in found.items()
+        for name, value in per_second.items()
     )
 
 
@@ -292,21 +295,21 @@ def _exclusion(key: str, client: str | None) -> str:
     return f"'{key}' {'names' if key == 'not_from' else 'does not name'} {client}"
 
 
-def _conclusion(one: Mapping[str, Any], decision: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _conclusion(row: Mapping[str, Any], decision: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not decision:
         yield "decision", "not known"
-    elif decision["by"] is None and one["state"] == "introduction":
+    elif decision["by"] is None and row["state"] == "introduction":
         yield "decision", "none yet: waits for a PROXY protocol header"
     elif decision["by"] is None:
         yield "decision", f"with {counted(decision['bytes'], 'byte')}: undecided, waits for more"
     else:
         by = f"route {decision['route']}" if decision["by"] == "route" else decision["by"]
         yield "decision", f"{by}, {_at_most(decision['bytes'])}"
-    if one["server"] or one["backend"]:
-        backend = f"backend {one['backend']}" if one["backend"] else ""
-        is_named = one["server"] and one["backend"] and one["server"] != one["backend"]
-        yield "led to", f"{backend} ({one['server']})" if is_named else one["server"] or backend
-    facts = {**(one["facts"] or {}), **decision.get("facts", {})}
+    if row["server"] or row["backend"]:
+        backend = f"backend {row['backend']}" if row["backend"] else ""
+        is_named = row["server"] and row["backend"] and row["server"] != row["backend"]
+        yield "led to", f"{backend} ({row['server']})" if is_named else row["server"] or backend
+    facts = {**(row["facts"] or {}), **decision.get("facts", {})}
     if facts:
         yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
     if decision and decision["by"] is not None and decision["bytes"] is None:

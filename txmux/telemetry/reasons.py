@@ -46,7 +46,7 @@ EndReason = Literal[
 ]
 """Why a connection ended."""
 
-_ALL: dict[object, EndReason] = {one: one for one in get_args(EndReason)}
+_ALL: dict[object, EndReason] = {reason: reason for reason in get_args(EndReason)}
 
 CountedReason = Literal[EndReason, "crashed"]
 """Why a connection ended, for counters: those of a process that was killed or crashed have no line in the access log."""

@@ -46,7 +46,7 @@ class BadEnds:
         """Report what is new."""
         if self._new and self.report is not None:
             self._is_pausing = True
-            rows = [_text_of(*one) for one in self._new]
+            rows = [_text_of(*entry) for entry in self._new]
             self._new.clear()
             self.report(rows).addBoth(lambda _: self._clock.callLater(_PAUSE, self._pause_over))
 
@@ -82,7 +82,7 @@ class Recent:
 
     def as_json(self) -> list[dict[str, Any]]:
         """The newest first; ``ended`` is in seconds since 1970."""
-        rows = [found for worker, text in self._rows for found in _read(worker, text)]
+        rows = [row for worker, text in self._rows for row in _read(worker, text)]
         return sorted(rows, key=itemgetter("ended"), reverse=True)
 
 

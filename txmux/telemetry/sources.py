@@ -183,12 +183,12 @@ class Source:
 
 def worst(states: Iterable[SourceState]) -> list[SourceState]:
     """Return one state for each name: that of the process where it is worst, which is the one without an answer for the longest time."""
-    found: dict[str, SourceState] = {}
-    for one in states:
-        before = found.get(one.name)
-        if before is None or (one.up, -one.failing) < (before.up, -before.failing):
-            found[one.name] = one
-    return [*found.values()]
+    by_name: dict[str, SourceState] = {}
+    for state in states:
+        before = by_name.get(state.name)
+        if before is None or (state.up, -state.failing) < (before.up, -before.failing):
+            by_name[state.name] = state
+    return [*by_name.values()]
 
 
 class SourceLog:
@@ -201,13 +201,13 @@ class SourceLog:
 
     def record(self, states: Iterable[SourceState]) -> None:
         states = worst(states)
-        for one in states:
-            if not one.up and one.name not in self._down:
-                self._down.add(one.name)
+        for state in states:
+            if not state.up and state.name not in self._down:
+                self._down.add(state.name)
                 self._log.warn(
-                    "{name}: {why}; {effect}", name=one.name, why=one.why, effect=one.effect
+                    "{name}: {why}; {effect}", name=state.name, why=state.why, effect=state.effect
                 )
-            elif one.up and one.name in self._down:
-                self._down.discard(one.name)
-                self._log.info("{name}: good again", name=one.name)
-        self._down &= {one.name for one in states}
+            elif state.up and state.name in self._down:
+                self._down.discard(state.name)
+                self._log.info("{name}: good again", name=state.name)
+        self._down &= {state.name for state in states}

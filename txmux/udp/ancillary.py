@@ -49,8 +49,8 @@ def gathers(receiver: socket.socket) -> bool:
 def queue_of(receiver: socket.socket) -> tuple[int, int]:
     """Return the bytes that wait in a socket's buffer, and the datagrams dropped there so far, modulo 2 to the 32nd (Linux 4.12)."""
     try:
-        found = receiver.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size)
-        waiting, dropped = _MEMINFO.unpack(found)
+        counters = receiver.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size)
+        waiting, dropped = _MEMINFO.unpack(counters)
     except (OSError, struct.error):
         return 0, 0
     return int(waiting), int(dropped)

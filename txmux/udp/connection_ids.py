@@ -64,10 +64,10 @@ class ConnectionIds:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> ConnectionIds:
-        known = tuple(bytes.fromhex(one) for one in fields["known"][:_MOST_KNOWN])
-        if not known:
+        ids = tuple(bytes.fromhex(text) for text in fields["known"][:_MOST_KNOWN])
+        if not ids:
             raise ValueError("a QUIC connection without an ID")
-        made = cls(bytes.fromhex(fields["own"]), known)
+        made = cls(bytes.fromhex(fields["own"]), ids)
         if fields.get("served") is not None:
             made.served = bytes.fromhex(fields["served"])
         if fields.get("current") is not None:
@@ -77,7 +77,7 @@ class ConnectionIds:
     def as_json(self) -> dict[str, Any]:
         return {
             "own": self._own.hex(),
-            "known": [one.hex() for one in self.known],
+            "known": [name.hex() for name in self.known],
             "served": None if self.served is None else self.served.hex(),
             "current": None if self.current is None else self.current.hex(),
         }

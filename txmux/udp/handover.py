@@ -61,27 +61,27 @@ async def hand_over_flows(served: Iterable[object], to: FlowTaker) -> int:
     Raises:
         MuxError: The other process does not answer, or cannot take flows. What it has not taken continues here.
     """
-    flows = [one for one in served if isinstance(one, Flow) and one.record.reason is None]
+    flows = [flow for flow in served if isinstance(flow, Flow) and flow.record.reason is None]
     # The most recently active one first, so that the order of their queues there is the same.
-    flows.sort(key=lambda one: one.last_received_at, reverse=True)
+    flows.sort(key=lambda flow: flow.last_received_at, reverse=True)
     moved = 0
     for start in range(0, len(flows), _BATCH):
-        batch = [one for one in flows[start : start + _BATCH] if one.record.reason is None]
+        batch = [flow for flow in flows[start : start + _BATCH] if flow.record.reason is None]
         moved += await _hand_over(batch, to)
     return moved
 
 
 async def _hand_over(batch: Sequence[Flow], to: FlowTaker) -> int:
     taken: Collection[int] = ()
-    fields = [one.as_json() for one in batch]
-    sockets = [one.sock for one in batch]
-    for one in batch:
-        one.suspend()
+    fields = [flow.as_json() for flow in batch]
+    sockets = [flow.sock for flow in batch]
+    for flow in batch:
+        flow.suspend()
     try:
         answer = await to.ask(
             messages.ADOPT_FLOWS,
             seconds=_PATIENCE,
-            descriptors=[one.fileno() for one in sockets if one is not None],
+            descriptors=[sock.fileno() for sock in sockets if sock is not None],
             flows=[
                 {**values, "has_socket": sock is not None}
                 for values, sock in zip(fields, sockets, strict=True)
@@ -90,13 +90,13 @@ async def _hand_over(batch: Sequence[Flow], to: FlowTaker) -> int:
         taken = {*answer["taken"]}
     finally:
         ended = {}
-        for index, one in enumerate(batch):
+        for index, flow in enumerate(batch):
             if index in taken:
-                reason = one.let_go()
+                reason = flow.let_go()
                 if reason is not None:
-                    ended[one.record.id] = reason
+                    ended[flow.record.id] = reason
             else:
-                one.resume()
+                flow.resume()
         if ended:
             to.send(messages.END_FLOWS, reasons=ended)
     return len(taken)
@@ -110,15 +110,17 @@ def adopt_flows(
     `find` returns the listener of a name and the port of a listen address; ``None`` if this process reads no datagrams there.
     """
     # One that is no flow at all counts as having a socket.
-    has_socket = [not isinstance(one, dict) or bool(one.get("has_socket", True)) for one in flows]
+    has_socket = [
+        not isinstance(fields, dict) or bool(fields.get("has_socket", True)) for fields in flows
+    ]
     if sum(has_socket) != len(descriptors):  # it is unknown which flow each belongs to
         _log.error(
             "no flow is taken over: {count} sockets have come, and {flows} flows have one",
             count=len(descriptors),
             flows=sum(has_socket),
         )
-        for one in descriptors:
-            os.close(one)
+        for number in descriptors:
+            os.close(number)
         return {"taken": []}
     taken = []
     left = iter(descriptors)
@@ -155,10 +157,10 @@ def _socket_of(descriptor: int) -> socket.socket:
 
 def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) -> bool:
     name = fields["record"]["listener"]
-    found = find(name, fields.get("place") or "")
-    if found is None:
+    listening = find(name, fields.get("place") or "")
+    if listening is None:
         return False
-    listener, port = found
+    listener, port = listening
     record = ConnectionRecord(**{k: v for k, v in fields["record"].items() if k in _FIELDS})
     check_types(record)
     if record.reason is not None:
@@ -245,12 +247,12 @@ def _find_destination(
         is_answered = fields.get("answered", True)
         return listener.upstreams.adopt(backend, record.server or "", is_established=is_answered)
     upstreams = listener.upstreams.all()
-    upstream = next((one for one in upstreams if one.backend.name == backend), None)
+    upstream = next((upstream for upstream in upstreams if upstream.backend.name == backend), None)
     return None if upstream is None else (upstream, None)
 
 
 def end_flows(served: Iterable[object], reasons: Mapping[str, Any]) -> None:
     """End flows that ended in the other process while they were suspended, for these reasons by ID."""
-    for one in [*served]:
-        if isinstance(one, Flow) and one.record.id in reasons:
-            one.end(understood(reasons[one.record.id]))
+    for flow in [*served]:
+        if isinstance(flow, Flow) and flow.record.id in reasons:
+            flow.end(understood(reasons[flow.record.id]))

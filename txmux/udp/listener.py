@@ -108,11 +108,11 @@ class UDPListener(ActiveListener):
         refused: Refused | None = None
         senders = configuration.settings.accept_proxy_from
         if senders is not None and host in senders:
-            found = decode_datagram(ancillary.first(data, size))
-            if found is None:
+            decoded = decode_datagram(ancillary.first(data, size))
+            if decoded is None:
                 refused = Refused("proxy-header")
             else:
-                header = found.header
+                header = decoded.header
                 if header.source is not None and header.destination is not None:
                     client, local_text = header.source, str(header.destination)
                     client_text = str(client)

@@ -60,8 +60,8 @@ class Migration(Generic[F]):
 
     def begin_path(self, flow: F, home: Hashable, first: bytes) -> MigratingPath[F] | None:
         """Add a new flow, with the address that it began from; returns ``None`` if its protocol knows no IDs."""
-        found = protocol_of(first)
-        return None if found is None else MigratingPath(self, flow, home, *found)
+        protocol = protocol_of(first)
+        return None if protocol is None else MigratingPath(self, flow, home, *protocol)
 
     def restore(
         self,
@@ -87,9 +87,9 @@ class Migration(Generic[F]):
         if name is not None:
             return self.paths.get(name)
         for length in self._lengths:
-            found = self.paths.get(QUIC + datagram[1 : 1 + length])
-            if found is not None:
-                return found
+            path = self.paths.get(QUIC + datagram[1 : 1 + length])
+            if path is not None:
+                return path
         return None
 
     def _add(self, name: bytes, path: MigratingPath[F]) -> bool:
@@ -162,9 +162,9 @@ class MigratingPath(Generic[F]):
         return may_have_id(self._protocol, first_byte)
 
     def from_server(self, datagram: bytes) -> None:
-        found = server_id(self._protocol, datagram, self._own_id)
-        if found:
-            self._learn(found)
+        name = server_id(self._protocol, datagram, self._own_id)
+        if name:
+            self._learn(name)
 
     def _learn(self, name: bytes) -> None:
         if name not in self._ids and self._migration._add(name, self):

@@ -224,15 +224,15 @@ class DatagramPort(WatchedPort):
         # of them; but some are let in, as the queue may be one flow's. Those whose flows may be on their way from another process
         # only wait.
         had_more, self._has_more = self._has_more, False
-        is_long = had_more and self._look() > self._long_queue and self._waiting is None
+        is_long = had_more and self._measure_queue() > self._long_queue and self._waiting is None
         self._newcomers, self._shed = _NEWCOMERS if is_long else _AT_ONCE, 0
         self._read()
         if had_more and not self._has_more and self._is_open:
-            self._look()
+            self._measure_queue()
         if self._shed:
             self._to.count_shed(self._shed)
 
-    def _look(self) -> int:
+    def _measure_queue(self) -> int:
         """Return how many bytes wait, and count what the system has dropped since the last look."""
         waiting, dropped = ancillary.queue_of(self._socket)
         lost, self._dropped = ancillary.since(dropped, self._dropped), dropped

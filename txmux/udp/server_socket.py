@@ -101,16 +101,16 @@ class ServerSocket:
         """Choose a server, and send it what is held; after a look-up of names, if that may be waited for."""
         upstream, flow = self.upstream, self._flow
         # Most backends ask for nothing of the client's, and have one address.
-        found = upstream.pool.pick(self._affinity() if upstream.depends_on_client else "")
+        picked = upstream.pool.pick(self._affinity() if upstream.depends_on_client else "")
         looked_up = None
-        if found is Unavailable.NO_SERVER and may_wait:
+        if picked is Unavailable.NO_SERVER and may_wait:
             # Only those that come as the service starts ever wait for a name.
             looked_up = upstream.first_names()
         if looked_up is not None:
             flow.server_chosen(upstream, None)
             looked_up.addCallback(lambda _: self._names_are_known())
             return
-        self._go_to(found, "limit" if found is Unavailable.FULL else "no-server")
+        self._go_to(picked, "limit" if picked is Unavailable.FULL else "no-server")
 
     def _affinity(self) -> str:
         return self.upstream.affinity(self._flow.client, self._flow.record.facts)
@@ -120,23 +120,23 @@ class ServerSocket:
             self.choose_server(may_wait=False)
             self._look_up = None
 
-    def _go_to(self, found: Member | Unavailable, otherwise: ConnectFailure) -> None:
+    def _go_to(self, member: Member | Unavailable, otherwise: ConnectFailure) -> None:
         """Go to a server, or to the next one that there is a way to."""
         flow, destinations = self._flow, self.upstream.destinations
-        while isinstance(found, Member):
+        while isinstance(member, Member):
             if destinations is not None:
-                chosen = self._choose(found, destinations)
+                chosen = self._choose(member, destinations)
                 if chosen is None:
                     return
                 if not isinstance(chosen, Member):
-                    found, otherwise = Unavailable.NO_SERVER, chosen
+                    member, otherwise = Unavailable.NO_SERVER, chosen
                     break
-                found = chosen
-            cause = self._open(found)
+                member = chosen
+            cause = self._open(member)
             if cause is not None:
-                found = self._next(found, cause)
+                member = self._next(member, cause)
                 continue
-            flow.server_chosen(self.upstream, found.target.text)
+            flow.server_chosen(self.upstream, member.target.text)
             opened = self.sock
             for data in flow.held:
                 self.send(data, 0, is_held=True)
@@ -185,10 +185,10 @@ class ServerSocket:
     def _try_again(self) -> bool:
         self.upstream = self.upstream.current() or self.upstream
         pool, held = self.upstream.pool, self._held
-        found = pool.pick_in_turn(self._affinity() if self.upstream.depends_on_client else "")
-        if found is Unavailable.NO_SERVER and held is not None and held.seconds:
+        picked = pool.pick_in_turn(self._affinity() if self.upstream.depends_on_client else "")
+        if picked is Unavailable.NO_SERVER and held is not None and held.seconds:
             return False
-        self._go_to(found, "limit" if found is Unavailable.FULL else "no-server")
+        self._go_to(picked, "limit" if picked is Unavailable.FULL else "no-server")
         if held is not None and held.is_trying:
             clock = self._flow.live.runtime.clock
             self._settling = clock.callLater(_SETTLED, self._leave_line, held, is_connected=True)
@@ -508,9 +508,9 @@ def _bind_to_source(server: socket.socket, sources: Sources, host: str, client: 
     """Bind a socket to the source address that the rules name for a server, by its address, and a client."""
     problem = None
     for source in sources.sources_towards(host, client):
-        for one in _tries(source, client):
+        for bound in _tries(source, client):
             try:
-                _bind(server, one)
+                _bind(server, bound)
             except OSError as failed:  # noqa: PERF203 - another port or address may do
                 problem = problem or failed
                 if failed.errno != errno.EADDRINUSE:

@@ -208,10 +208,12 @@ class SharedAddress(Generic[F]):
             return first
         if not is_short:
             return next(reversed(self._used_at))
-        length = next((one for one in reversed(self._lengths) if one >= _LEAST_NAME), _NAME)
+        length = next(
+            (length for length in reversed(self._lengths) if length >= _LEAST_NAME), _NAME
+        )
         name = head[1 : 1 + length]
         nameless = self._names.get(b"", {})
-        named = (one for one in reversed(self._used_at) if one not in nameless)
+        named = (flow for flow in reversed(self._used_at) if flow not in nameless)
         latest = [*islice(named, _MOST_CANDIDATES)]
         if not nameless or (latest and self._comes_again(name)):
             return self._guess(name, head, latest)
@@ -234,7 +236,9 @@ class SharedAddress(Generic[F]):
             guess = self._guesses[name] = _Guess(name, now, now)
             if len(self._guesses) > _MOST_GUESSES:
                 self._give_up(next(iter(self._guesses.values())))
-        quiet = [one for one in latest if self._used_at[one] <= guess.since + REORDERED] or latest
+        quiet = [
+            flow for flow in latest if self._used_at[flow] <= guess.since + REORDERED
+        ] or latest
         self._weigh(guess, quiet, now)
         flow = self._choose(guess, quiet, now)
         self._guessed[flow], guess.flow, guess.used_at = guess, flow, now
@@ -246,13 +250,13 @@ class SharedAddress(Generic[F]):
     def _weigh(self, guess: _Guess[F], quiet: Sequence[F], now: float) -> None:
         """Record what it says that an ID is used now: what a client says is mostly an answer. `quiet` have used no other one since."""
         within = self._delay + ACKNOWLEDGED
-        just_answered = {one for one in quiet if now - self._answered_at.get(one, 0.0) <= within}
+        just_answered = {flow for flow in quiet if now - self._answered_at.get(flow, 0.0) <= within}
         if just_answered and len(just_answered) < len(quiet):
-            for one in quiet:
-                guess.vote(one, 1 if one in just_answered else -1)
-        flow, asked_at = guess.flow, guess.asked_at
-        if flow is not None and asked_at is not None and now - asked_at > flow.answer_timeout:
-            guess.vote(flow, -_CLEAR)
+            for flow in quiet:
+                guess.vote(flow, 1 if flow in just_answered else -1)
+        guessed, asked_at = guess.flow, guess.asked_at
+        if guessed is not None and asked_at is not None and now - asked_at > guessed.answer_timeout:
+            guess.vote(guessed, -_CLEAR)
             guess.asked_at = asked_at = None
         if not just_answered and asked_at is None:
             guess.asked_at = now
@@ -263,21 +267,23 @@ class SharedAddress(Generic[F]):
         Of several it is one that has just begun and has not changed its ID yet, the first one whose server has spoken; or else
         the one that was active last.
         """
-        free = [one for one in quiet if self._is_free(one, guess, now)]
+        free = [flow for flow in quiet if self._is_free(flow, guess, now)]
         if not free:
-            free = sorted(quiet, key=lambda one: self._guessed[one].used_at)
-        new = [one for one in reversed(free) if _is_new(one) and now - self._used_at[one] < RECENT]
-        new.sort(key=lambda one: self._answered_at.get(one, 0.0))
-        found = max([*new, *free], key=guess.votes_for)
+            free = sorted(quiet, key=lambda flow: self._guessed[flow].used_at)
+        new = [
+            flow for flow in reversed(free) if _is_new(flow) and now - self._used_at[flow] < RECENT
+        ]
+        new.sort(key=lambda flow: self._answered_at.get(flow, 0.0))
+        chosen = max([*new, *free], key=guess.votes_for)
         before = guess.flow
-        if before in free and guess.votes_for(before) == guess.votes_for(found):
+        if before in free and guess.votes_for(before) == guess.votes_for(chosen):
             return before
         if before is not None:
             del self._guessed[before]
-        other = self._guessed.get(found)
+        other = self._guessed.get(chosen)
         if other is not None:
             other.flow = None
-        return found
+        return chosen
 
     def _is_free(self, flow: F, guess: _Guess[F], now: float) -> bool:
         """Return whether a flow has no other new ID that is still used, and for which as much speaks."""

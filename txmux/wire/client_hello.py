@@ -267,8 +267,8 @@ class HelloReader:
         else:
             body = cursor.take(self._list_end - cursor.at)
             self._versions = body
-            known = _known_dtls_versions(body) if self.carrier == "d" else _known_versions(body)
-            self.version = self._names[max(known, default=self._legacy_version)]
+            versions = _known_dtls_versions(body) if self.carrier == "d" else _known_versions(body)
+            self.version = self._names[max(versions, default=self._legacy_version)]
 
     def _read_extension(self, cursor: Cursor) -> None:
         """Read an extension, or its header and the length of its list if that is looked into."""

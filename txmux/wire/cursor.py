@@ -114,8 +114,8 @@ class Cursor:
 T = TypeVar("T")
 
 
-def copied(one: T) -> T:
+def copied(original: T) -> T:
     """Copy an object without slots. `copy.copy` would take longer than to read a byte, and a client may send byte by byte."""
-    new = object.__new__(type(one))
-    new.__dict__ = one.__dict__.copy()
+    new = object.__new__(type(original))
+    new.__dict__ = original.__dict__.copy()
     return new

@@ -151,8 +151,8 @@ class Request:
     def _read_method(self, line: bytes) -> None:
         if match := _METHOD.match(line):
             self.method = match[1].decode()
-            known = self.method in METHODS
-            self._next(Stage.TARGET if known else Stage.REFUSED, match.end())
+            is_known = self.method in METHODS
+            self._next(Stage.TARGET if is_known else Stage.REFUSED, match.end())
             return
         beginning = _METHOD_BEGINNING.fullmatch(line)
         if beginning:
@@ -318,8 +318,8 @@ class UpgradeRequest:
         if name.lower() == b"upgrade":
             items = value.decode("latin-1").split(",", _MOST_PROTOCOLS)
             names = (item.partition("/")[0].strip(" \t").lower() for item in items)
-            found = itertools.chain(self.protocols, filter(None, names))
-            self.protocols = tuple(itertools.islice(found, _MOST_PROTOCOLS))
+            protocols = itertools.chain(self.protocols, filter(None, names))
+            self.protocols = tuple(itertools.islice(protocols, _MOST_PROTOCOLS))
 
 
 def parse_upgrade(data: bytes, earlier: UpgradeRequest | None) -> UpgradeRequest:

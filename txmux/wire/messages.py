@@ -218,5 +218,7 @@ def patterns_of(
     Raises:
         OptionError: Patterns cannot be used.
     """
-    found = {name: option_globs(options, name, patterns.get(name, names)) for name in options}
-    return {name: globs for name, globs in found.items() if globs is not None}
+    globs_by_name = {
+        name: option_globs(options, name, patterns.get(name, names)) for name in options
+    }
+    return {name: globs for name, globs in globs_by_name.items() if globs is not None}

@@ -46,5 +46,5 @@ class PlainMatcher:
     @property
     def datagram_predicate(self) -> Callable[[Mapping[str, str]], Predicate] | None:
         """Returns the predicate for UDP, the same for all lines; ``None`` if it is that for TCP."""
-        found = self._datagrams
-        return None if found is None else lambda _options: found
+        predicate = self._datagrams
+        return None if predicate is None else lambda _options: predicate

@@ -189,16 +189,16 @@ class TlsStart:
         expected = (_SSL,) if self.exchanges else (_GSSENC, _SSL)
         while self.reader is None:
             request = data[at : at + _REQUEST]
-            found = next((e for e in expected if e.request.startswith(request)), None)
-            if found is None:
+            exchange = next((e for e in expected if e.request.startswith(request)), None)
+            if exchange is None:
                 self.malformed = True
                 return
             if len(request) < _REQUEST:
                 return
-            self.exchanges += (found,)
+            self.exchanges += (exchange,)
             at += _REQUEST
             expected = (_SSL,)
-            if found is _SSL:
+            if exchange is _SSL:
                 self.reader = HelloReader()
         self.reader = parse_client_hello(data[at:], self.reader)
         self.malformed = self.reader.malformed

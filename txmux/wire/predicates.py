@@ -122,11 +122,11 @@ class Either:
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         first, second = self._both
-        one = first(peeked)
-        if one is Verdict.MATCH:
-            return one
+        verdict = first(peeked)
+        if verdict is Verdict.MATCH:
+            return verdict
         other = second(peeked)
-        return one if other is Verdict.NO else other
+        return verdict if other is Verdict.NO else other
 
 
 def begins_with(data: bytes, expected: bytes) -> Verdict:
@@ -154,8 +154,8 @@ def verdict_of(data: bytes, read: Callable[[Cursor], object]) -> Verdict:
 
 def possible_first_bytes(verdict: Callable[[bytes], Verdict]) -> frozenset[int] | None:
     """Find the bytes that a stream may begin with; ``None`` if all may."""
-    found = frozenset(byte for byte in range(256) if verdict(bytes([byte])) is not Verdict.NO)
-    return found if len(found) < 256 else None
+    allowed = frozenset(byte for byte in range(256) if verdict(bytes([byte])) is not Verdict.NO)
+    return allowed if len(allowed) < 256 else None
 
 
 @attrs.frozen

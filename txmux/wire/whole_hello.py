@@ -120,7 +120,7 @@ def _read_extensions(  # noqa: C901, PLR0911, PLR0912 - to call something for ea
 
 def protocols(names: bytes) -> tuple[str, ...] | None:
     """Read the names of ALPN; ``None`` if they are malformed."""
-    found = []
+    offered = []
     at, end = 0, len(names)
     while at < end:
         size = names[at]
@@ -129,8 +129,8 @@ def protocols(names: bytes) -> tuple[str, ...] | None:
         if not size or at > end:
             return None
         if size != 2 or not is_grease(name[0] << 8 | name[1]):
-            found.append(name.decode("latin-1"))
-    return tuple(found)
+            offered.append(name.decode("latin-1"))
+    return tuple(offered)
 
 
 def is_grease(value: int) -> bool:

@@ -185,12 +185,12 @@ def seconds_in(duration: str) -> float:
     return sign * sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
-def _bans(one: Mapping[str, Any], now: float) -> Iterator[tuple[IPNetwork, float]]:
+def _bans(decision: Mapping[str, Any], now: float) -> Iterator[tuple[IPNetwork, float]]:
     """Yield the network that a decision bans; one of another kind, or not on addresses, is left out."""
     # One that cannot be read must not save the others.
     with suppress(KeyError, TypeError, AttributeError, ValueError):
-        if one["type"].lower() == "ban" and one["scope"].lower() in _SCOPES:
-            yield _network(one["value"]), now + seconds_in(one["duration"])
+        if decision["type"].lower() == "ban" and decision["scope"].lower() in _SCOPES:
+            yield _network(decision["value"]), now + seconds_in(decision["duration"])
 
 
 def _network(value: str) -> IPNetwork:

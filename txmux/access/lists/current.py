@@ -25,14 +25,14 @@ PLACES = "geo"
 
 def varying_of(rules: Rules) -> list[Varying]:
     """Return all in rules that varies; some of it several times."""
-    found = [listener.accept_proxy_from for listener in rules.listeners]
-    found += [backend.allow_networks for backend in rules.every_backend()]
+    sets = [listener.accept_proxy_from for listener in rules.listeners]
+    sets += [backend.allow_networks for backend in rules.every_backend()]
     clients = [route.clients for route in rules.routes]
     for listener in rules.listeners:
         clients += [listener.clients, *(line.clients for line in listener.silent)]
-    for one in clients:
-        found += [one.allowed, one.excluded]
-    return [varying for networks in found if networks is not None for varying in networks.varying]
+    for group in clients:
+        sets += [group.allowed, group.excluded]
+    return [varying for networks in sets if networks is not None for varying in networks.varying]
 
 
 class Lists:
@@ -49,26 +49,26 @@ class Lists:
         Raises:
             RulesError: A database of networks cannot be used.
         """
-        found = {id(one): one for one in varying_of(rules)}
-        if any(one.kind == "geo" for one in found.values()):
+        by_id = {id(varying): varying for varying in varying_of(rules)}
+        if any(varying.kind == "geo" for varying in by_id.values()):
             try:
                 self._places.read(rules.settings.geo_databases)
             except GeoDatabaseError as problem:
                 wrong = rules.settings.section.problem(str(problem), "geo_databases")
                 raise RulesError([wrong]) from None
         contents: dict[str, NetworkSet] = {}
-        for one in found.values():
-            if isinstance(one.contents, GeoRegion):
-                one.contents.find = self._places.find
-            elif one.kind == "file":
-                self.contents.pop(one.name, None)
-            elif one.name in self.contents:
-                if one.name not in contents:
-                    contents[one.name] = unpack(self.contents[one.name])
-                one.contents = contents[one.name]
-            held = self._held.setdefault(one.name, [])
-            held[:] = [ref for ref in held if ref() is not None and ref() is not one]
-            held.append(weakref.ref(one))
+        for varying in by_id.values():
+            if isinstance(varying.contents, GeoRegion):
+                varying.contents.find = self._places.find
+            elif varying.kind == "file":
+                self.contents.pop(varying.name, None)
+            elif varying.name in self.contents:
+                if varying.name not in contents:
+                    contents[varying.name] = unpack(self.contents[varying.name])
+                varying.contents = contents[varying.name]
+            held = self._held.setdefault(varying.name, [])
+            held[:] = [ref for ref in held if ref() is not None and ref() is not varying]
+            held.append(weakref.ref(varying))
 
     def feed(self, published: Mapping[str, Any]) -> bool:
         """Exchange contents by name, as `pack` returns them; returns whether anything has changed."""
@@ -82,9 +82,9 @@ class Lists:
                 continue
             contents = unpack(value)
             for ref in self._held.get(name, ()):
-                one = ref()
-                if one is not None:
-                    one.contents = contents
+                varying = ref()
+                if varying is not None:
+                    varying.contents = contents
         return bool(changed)
 
 

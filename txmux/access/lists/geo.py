@@ -50,14 +50,14 @@ class GeoDatabase:
         self._found.clear()
 
     def find(self, address: IPAddress) -> Found:
-        found = self._found.get(address)
-        if found is None:
+        facts = self._found.get(address)
+        if facts is None:
             if len(self._found) >= _MOST_CACHED:
                 self._found.clear()
-            found = self._found[address] = frozenset(
-                known for reader in self._readers for known in _facts_of(reader, address)
+            facts = self._found[address] = frozenset(
+                fact for reader in self._readers for fact in _facts_of(reader, address)
             )
-        return found
+        return facts
 
 
 def _facts_of(reader: Any, address: IPAddress) -> list[tuple[str, str | int]]:
@@ -65,13 +65,13 @@ def _facts_of(reader: Any, address: IPAddress) -> list[tuple[str, str | int]]:
         record = reader.get(address)
     except (ValueError, LookupError):  # an IPv6 address in a database of IPv4, or a damaged record
         return []
-    found: list[tuple[str, str | int]] = []
+    facts: list[tuple[str, str | int]] = []
     for key, name in (("country", "iso_code"), ("continent", "code")):
         with suppress(KeyError, TypeError):
-            found.append((key, str(record[key][name]).upper()))
+            facts.append((key, str(record[key][name]).upper()))
     with suppress(KeyError, TypeError, ValueError):
-        found.append(("as", int(record["autonomous_system_number"])))
-    return found
+        facts.append(("as", int(record["autonomous_system_number"])))
+    return facts
 
 
 def _reader(path: Path) -> Any:

@@ -52,10 +52,10 @@ class WatchedFile:
     def read(self) -> bytes | None:
         """Read it, if it may have changed since it was read."""
         # If it cannot be read now, it is read when it is back, even if it is the same then.
-        known, self._state = self._state, None
+        before, self._state = self._state, None
         state, _ = state_at(self.path)
-        if state == known:
-            self._state = known
+        if state == before:
+            self._state = before
             return None
         data = read_list(self.path, self._most)
         *_, written_at = state
@@ -106,14 +106,14 @@ class NetworksFile:
 
 
 def _networks(text: str) -> Generator[None, None, NetworkSet]:
-    found: list[IPNetwork] = []
+    networks: list[IPNetwork] = []
     for count, (number, read) in enumerate(read_lines(text)):
         if isinstance(read, str):
             raise BadFileError(f"{number}: {read}")
-        found.append(read)
+        networks.append(read)
         if not count % 100:
             yield
-    return NetworkSet(found)
+    return NetworkSet(networks)
 
 
 @attrs.define
@@ -140,8 +140,8 @@ class _Database:
         except GeoDatabaseError as error:
             self.problem = str(error)
             return None
-        known, self._is_known = self._is_known, True
-        return hash(data) if known else None
+        was_known, self._is_known = self._is_known, True
+        return hash(data) if was_known else None
 
 
 @attrs.define
@@ -172,10 +172,10 @@ class ListUpdates:
         """Watch the sources that these rules name, and no others. Files were read just now."""
         sources = dict(self._sources_of(rules))
         for name in [*self._watched]:
-            one = self._watched[name]
-            if name not in sources or sources[name][0] != one.what:
+            watched = self._watched[name]
+            if name not in sources or sources[name][0] != watched.what:
                 del self._watched[name]
-                one.polling.stop()
+                watched.polling.stop()
         for name, (what, make, seconds) in sources.items():
             if name not in self._watched:
                 polling = LoopingCall(self._poll, name)
@@ -191,15 +191,15 @@ class ListUpdates:
         texts = {str(Path(path).absolute()): text for path, text in rules.files.texts.items()}
         databases = rules.settings.geo_databases
         key = rules.settings.crowdsec_key
-        for one in varying_of(rules):
-            if one.kind == "file":
-                text = texts.get(one.source)
-                make: Callable[[], ListSource] = partial(NetworksFile, Path(one.source), text)
+        for varying in varying_of(rules):
+            if varying.kind == "file":
+                text = texts.get(varying.source)
+                make: Callable[[], ListSource] = partial(NetworksFile, Path(varying.source), text)
                 # One whose text was read again begins with that.
-                yield one.name, (text, make, _FILES)
-            elif one.kind == "crowdsec" and key is not None:
-                yield one.name, (key, partial(self._crowdsec, one.source, key), _CROWDSEC)
-            elif one.kind == "geo":
+                yield varying.name, (text, make, _FILES)
+            elif varying.kind == "crowdsec" and key is not None:
+                yield varying.name, (key, partial(self._crowdsec, varying.source, key), _CROWDSEC)
+            elif varying.kind == "geo":
                 for path in databases:
                     make = partial(_Database, WatchedFile(path, LARGEST))
                     yield f"{PLACES}:{path}", (path, make, _FILES)
@@ -213,29 +213,29 @@ class ListUpdates:
         yield from (watched.health for watched in self._watched.values())
 
     def _poll(self, name: str) -> Deferred[None]:
-        one = self._watched[name]
+        watched = self._watched[name]
 
-        async def look() -> None:
-            one.health.asked()
-            found = await one.source.fetch_changes()
-            if one.source.problem:
-                one.health.failed(one.source.problem)
+        async def poll() -> None:
+            watched.health.asked()
+            contents = await watched.source.fetch_changes()
+            if watched.source.problem:
+                watched.health.failed(watched.source.problem)
             else:
-                one.health.answered()
-            if found is not None and name in self._watched:
+                watched.health.answered()
+            if contents is not None and name in self._watched:
                 is_place = name.startswith(f"{PLACES}:")
-                self._publish({PLACES if is_place else name: found})
+                self._publish({PLACES if is_place else name: contents})
 
-        looked = Deferred.fromCoroutine(look())
-        return looked.addErrback(self._failed, name, one)
+        polled = Deferred.fromCoroutine(poll())
+        return polled.addErrback(self._failed, name, watched)
 
-    def _failed(self, failure: Failure, name: str, one: _WatchedList) -> None:
-        one.health.failed(cause_of(failure.value))
+    def _failed(self, failure: Failure, name: str, watched: _WatchedList) -> None:
+        watched.health.failed(cause_of(failure.value))
         self._log.failure("cannot update the networks of {name}", failure, name=name)
 
     def stop(self) -> None:
-        for one in self._watched.values():
-            one.polling.stop()
+        for watched in self._watched.values():
+            watched.polling.stop()
         self._watched.clear()
 
 

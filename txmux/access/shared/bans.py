@@ -280,29 +280,29 @@ class SharedBans:
             await self._publish_change(
                 redis, network, unconfirmed, max(_AGED, seconds - unconfirmed.at)
             )
-        known: set[IPNetwork] = set()
+        shared: set[IPNetwork] = set()
         left_out: set[IPNetwork] = set()
         before = {*self._left_out}
         cursor: Any = 0
         while True:
             words = (cursor, f"{_PREFIX}*", _AT_ONCE, _LONGEST_RECORD)
-            cursor, found = await redis.execute("EVAL", _READ, 0, *words)
-            left_out.update(await self._bans.merge(self._changes(found.split(b"\n"), known)))
+            cursor, rows = await redis.execute("EVAL", _READ, 0, *words)
+            left_out.update(await self._bans.merge(self._changes(rows.split(b"\n"), shared)))
             if cursor == b"0":
                 break
         # Those that were received meanwhile may not have been among what was read.
         self._left_out = left_out | (self._left_out - before)
-        missing = [ban for ban in self._bans.current() if ban.network not in known]
+        missing = [ban for ban in self._bans.current() if ban.network not in shared]
         for first in range(0, len(missing), _AT_ONCE):
             some = missing[first : first + _AT_ONCE]
             writing = [self._write(redis, ban.network, ban, self._age(ban)) for ban in some]
             await gatherResults(
-                [Deferred.fromCoroutine(one) for one in writing], consumeErrors=True
+                [Deferred.fromCoroutine(script) for script in writing], consumeErrors=True
             )
         self._at = {
             network: at
             for network, at in self._at.items()
-            if network in known or self._bans.get(network)
+            if network in shared or self._bans.get(network)
         }
 
     def _age(self, ban: Ban) -> float:
@@ -313,9 +313,9 @@ class SharedBans:
         at, ban = self._at.get(network), self._bans.get(network)
         return at if at is not None else 0.0 if ban is None else ban.since - self._ahead - _SURE
 
-    def _changes(self, texts: Iterable[Any], known: set[IPNetwork] | None = None) -> list[Change]:
+    def _changes(self, texts: Iterable[Any], seen: set[IPNetwork] | None = None) -> list[Change]:
         """Return the new records: of the same network, the later one counts. `known` gets those of which Redis has the latest."""
-        found: dict[IPNetwork, Ban | None] = {}
+        bans: dict[IPNetwork, Ban | None] = {}
         for text in texts:
             record = _read(text)
             if record is None:
@@ -328,11 +328,11 @@ class SharedBans:
                 if ban is not None:
                     since, until = ban.since + self._ahead, ban.until + self._ahead
                     ban = attrs.evolve(ban, since=since, until=until)
-                found[network] = ban
-                if known is not None:
-                    known.add(network)
+                bans[network] = ban
+                if seen is not None:
+                    seen.add(network)
         return [
-            change for change in found.items() if not _is_like(change[1], self._bans.get(change[0]))
+            change for change in bans.items() if not _is_like(change[1], self._bans.get(change[0]))
         ]
 
     def _has_room(self, network: IPNetwork) -> bool:
@@ -343,12 +343,12 @@ class SharedBans:
 def _read(text: Any) -> tuple[IPNetwork, float, Ban | None] | None:
     """Read a record: of which network, when it was published, by the clock of Redis, and the ban, unless it was lifted."""
     try:
-        found = parse_json(text)
-        if found["ban"]:
-            ban = Ban.read(found)
+        fields = parse_json(text)
+        if fields["ban"]:
+            ban = Ban.read(fields)
             network, at = ban.network, ban.since
         else:
-            ban, network, at = None, banned_network(found["network"]), time_of(found["since"])
+            ban, network, at = None, banned_network(fields["network"]), time_of(fields["since"])
     # One record that another program has written must not end the sharing of all others.
     except MISSHAPEN:
         return None

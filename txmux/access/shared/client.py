@@ -208,18 +208,18 @@ class RedisClient:
             )
 
     def start(self) -> None:
-        for one in self._connections:
-            one.start()
+        for connection in self._connections:
+            connection.start()
 
     def _connected(self) -> None:
-        if all(one.protocol is not None for one in self._connections):
+        if all(connection.protocol is not None for connection in self._connections):
             self.redis = self._connections[0].protocol
             self._up()
 
     def _lost(self, why: str) -> None:
         self.redis = None
-        for one in self._connections:
-            one.drop(why)
+        for connection in self._connections:
+            connection.drop(why)
         self._down(why)
 
     def run(self, work: Coroutine[Any, Any, object]) -> None:
@@ -247,6 +247,6 @@ class RedisClient:
     def stop(self) -> Deferred[Any]:
         """Disconnect for good, and cancel running calls."""
         self._stopped = True
-        for one in [*self._busy]:
-            one.cancel()
-        return gatherResults([one.stop() for one in self._connections])
+        for request in [*self._busy]:
+            request.cancel()
+        return gatherResults([connection.stop() for connection in self._connections])

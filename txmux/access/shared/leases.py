@@ -221,41 +221,41 @@ class SharedCounts:
         rates, self._machine, self._count = self._rates, machine, count
         if not rates.is_up:
             return 0
-        found = self._sources.get(source)
-        if found is None:
+        counted = self._sources.get(source)
+        if counted is None:
             # The one that is about to come counts, too.
             if 2 * (here + 1) < limit or len(self._sources) >= _MOST_COUNTED:
                 return 0
-            found = self._sources[source] = _CountedSource()
-            self._report(source, found, here + 1)
+            counted = self._sources[source] = _CountedSource()
+            self._report(source, counted, here + 1)
             if self._call is None:
                 self._call = rates.later(_OFTEN, self._report_all)
-        return found.others if rates.seconds() < found.known_until else 0
+        return counted.others if rates.seconds() < counted.known_until else 0
 
     def _report_all(self) -> None:
         self._call = None
-        for source, found in [*self._sources.items()]:
+        for source, counted in [*self._sources.items()]:
             here = self._count(source)
-            if not here and not found.is_asking:
+            if not here and not counted.is_asking:
                 del self._sources[source]
-            self._report(source, found, here)
+            self._report(source, counted, here)
         if self._sources:
             self._call = self._rates.later(_OFTEN, self._report_all)
 
-    def _report(self, source: int, found: _CountedSource, here: int) -> None:
-        if found.is_asking:
+    def _report(self, source: int, counted: _CountedSource, here: int) -> None:
+        if counted.is_asking:
             return
 
         def answered(others: int, _: float) -> None:
-            found.is_asking = False
-            found.others = others
-            found.known_until = self._rates.seconds() + _COUNT_GOOD
+            counted.is_asking = False
+            counted.others = others
+            counted.known_until = self._rates.seconds() + _COUNT_GOOD
 
         key = f"txmux:{{{self._listener}:{source:x}}}:held"
         arguments = ("count", self._machine, here, round(_COUNT_GOOD * 1000))
-        found.is_asking = True
+        counted.is_asking = True
         if not self._rates.ask(key, arguments, answered):
-            found.is_asking = False
+            counted.is_asking = False
 
     def forget(self) -> None:
         self._sources.clear()
@@ -322,8 +322,8 @@ class SharedRates:
             if call is not None:
                 call.cancel()
         self._latency_timer = self._again = None
-        for one in self._listeners.values():
-            one.forget()
+        for listener in self._listeners.values():
+            listener.forget()
 
     def _check(self) -> None:
         """Load the script, and see whether its answer comes in time."""

@@ -108,10 +108,10 @@ class _HttpJudge:
 
     def __call__(self, answer: bytes) -> bool:
         while answer.find(b"\n", self._start) >= 0:
-            found = _STATUS_LINE.match(answer, self._start)
-            if found is None:
+            status_line = _STATUS_LINE.match(answer, self._start)
+            if status_line is None:
                 raise UnhealthyError(f"no HTTP answer: {shown(answer[self._start :])}")
-            status = int(found[1])
+            status = int(status_line[1])
             if any(status in some for some in self._statuses):
                 return True
             if status >= 200 or status == 101:

@@ -31,7 +31,7 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
     def connect(*args: Any, **options: Any) -> Any:
         return dial(reactor, *args, clock=reactor, **options)
 
-    found: list[Tried] = []
+    results: list[Tried] = []
     upstreams = Upstreams(reactor, reactor, connect, checking=False)
     upstreams.start()
     backends: list[Backend] = []
@@ -43,16 +43,16 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
         try:
             made.append(upstreams.upstream_of(backend))
         except MuxError as problem:  # noqa: PERF203 - all errors are reported
-            found.append(Tried(backend, backend.servers[0].text, str(problem)))
+            results.append(Tried(backend, backend.servers[0].text, str(problem)))
     looked_up = upstreams.first_names()
     if looked_up is not None:
         await looked_up
     unresolved = {key: f"no address: {why}" for key, (_, why) in upstreams.stale().items()}
     tries = [_try(upstream, unresolved, connect, reactor) for upstream in made]
-    for several in await gatherResults([Deferred.fromCoroutine(one) for one in tries]):
-        found += several
+    for several in await gatherResults([Deferred.fromCoroutine(attempt) for attempt in tries]):
+        results += several
     await upstreams.stop()
-    return found
+    return results
 
 
 async def _try(
@@ -64,20 +64,20 @@ async def _try(
         for member in pool.members
         if not member.server.depends_on_client and member.state is not MemberState.DISABLED
     ]
-    known = {member.server for member in pool.members}
-    found = [
+    resolved = {member.server for member in pool.members}
+    tried = [
         Tried(
             backend,
             server.text,
             unresolved.get((backend.name, server.text), "no address was found for it"),
         )
         for server in backend.servers
-        if server not in known
+        if server not in resolved
     ]
     wrap = upstream.tls.wrap if upstream.tls is not None else None
     through = connect if upstream.via is None else partial(upstream.via.dial, connect)
     results = [_result(backend, member, through, wrap, reactor) for member in members]
-    return found + await gatherResults(results)
+    return tried + await gatherResults(results)
 
 
 def _result(
@@ -88,13 +88,13 @@ def _result(
     server, address = member.server.text, member.target.text
     check_running: CheckRun
 
-    def on_found(found: CheckResult) -> None:
-        problem = "" if found.ok else found.why
+    def on_result(checked: CheckResult) -> None:
+        problem = "" if checked.ok else checked.why
         # Later, since the result may come while the check is being started.
         reactor.callLater(0, check_running.abort)
         result.callback(Tried(backend, server, problem, "" if address == server else address))
 
     target = ProbeTarget(backend, check, wrap)
-    check_running = target.make_check(reactor, member, on_found)
+    check_running = target.make_check(reactor, member, on_result)
     target.start_check(check_running, connect, member)
     return result

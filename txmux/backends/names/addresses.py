@@ -61,16 +61,18 @@ class AddressFinder:
         lookups = [Deferred.fromCoroutine(self._lookup.host(f"{target}.")) for target in targets]
         settled = await all_settled(lookups)
         hosts = dict(zip(targets, settled, strict=True))
-        self._known = {host: known for host, known in self._known.items() if host in hosts}
+        self._known = {host: answers for host, answers in self._known.items() if host in hosts}
         ttl, trouble = answer.ttl, ""
         by_host: dict[str, frozenset[str]] = {}
-        for host, found in hosts.items():
-            if isinstance(found, LookupFailedError):
+        for host, outcome in hosts.items():
+            if isinstance(outcome, LookupFailedError):
                 by_host[host] = frozenset().union(*self._known.get(host, {}).values())
-                trouble = f"not all addresses of {self._server.host} can be found: {host}: {found}"
+                trouble = (
+                    f"not all addresses of {self._server.host} can be found: {host}: {outcome}"
+                )
             else:
-                by_host[host] = self._merged(host, found)
-                ttl = min(ttl, found.ttl)
+                by_host[host] = self._merged(host, outcome)
+                ttl = min(ttl, outcome.ttl)
         if not any(by_host.values()):
             raise LookupFailedError(trouble)
         addresses = _arranged(
@@ -81,8 +83,8 @@ class AddressFinder:
         return FoundAddresses(addresses, ttl, trouble)
 
     def _merged(self, host: str, answer: HostAnswer) -> frozenset[str]:
-        known = self._known[host] = {**self._known.get(host, {}), **answer.addresses}
-        return known.get(dns.A, frozenset()) | known.get(dns.AAAA, frozenset())
+        addresses = self._known[host] = {**self._known.get(host, {}), **answer.addresses}
+        return addresses.get(dns.A, frozenset()) | addresses.get(dns.AAAA, frozenset())
 
 
 def _arranged(addresses: Iterable[ResolvedAddress]) -> tuple[ResolvedAddress, ...]:

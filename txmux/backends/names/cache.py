@@ -82,8 +82,8 @@ class NameCache:
         self._quiet_until = 0.0
 
     def known(self, resolvers: tuple[ServerAddress, ...], name: str) -> KnownName | None:
-        found = self._known.get((resolvers, name))
-        return found if found is not None and found.expires > self._reactor.seconds() else None
+        cached = self._known.get((resolvers, name))
+        return cached if cached is not None and cached.expires > self._reactor.seconds() else None
 
     def look_up(
         self, resolvers: tuple[ServerAddress, ...], name: str, source: int | None
@@ -161,7 +161,7 @@ class NameCache:
         addresses: tuple[IPAddress, ...] = ()
         ttl, began = _SHORTEST, self._reactor.seconds()
         try:
-            found = await finder.find()
+            answer = await finder.find()
         except MuxError as problem:
             if self._reactor.seconds() - began >= _SHORTEST:
                 ttl = _SLOW
@@ -171,8 +171,10 @@ class NameCache:
         except Exception:  # noqa: BLE001 - whatever it is, clients wait for an end
             self._log.failure("looking up {name} failed", name=name)
         else:
-            addresses = tuple(ip_address(one.host) for one in found.addresses[:_MOST_ADDRESSES])
-            ttl = max(_SHORTEST, min(found.ttl, _LONGEST))
+            addresses = tuple(
+                ip_address(address.host) for address in answer.addresses[:_MOST_ADDRESSES]
+            )
+            ttl = max(_SHORTEST, min(answer.ttl, _LONGEST))
         key = resolvers, name
         self._known.pop(key, None)
         while len(self._known) >= _MOST_NAMES:
@@ -193,13 +195,13 @@ class NameCache:
 
     def sources(self, used: Collection[tuple[ServerAddress, ...]]) -> Iterator[Source]:
         """Return the name servers that are asked, for the backends in use."""
-        self._lookups = {key: one for key, one in self._lookups.items() if key in used}
-        return self._tracked.sources(*(one.addresses for one in self._lookups.values()))
+        self._lookups = {key: look_up for key, look_up in self._lookups.items() if key in used}
+        return self._tracked.sources(*(look_up.addresses for look_up in self._lookups.values()))
 
     async def stop(self) -> None:
         self._tracked.stop()
         self._queues.clear()
         running = [*self._running.values()]
-        for one in running:
-            one.cancel()
+        for look_up in running:
+            look_up.cancel()
         await DeferredList(running)

@@ -84,7 +84,9 @@ class InstancesReader:
         except MISSHAPEN:
             raise NotConsulError(_NOT_INSTANCES) from None
         self._keep_first()
-        return Instances(tuple(one for _, _, one in self._found), tuple(sorted(self._named)))
+        return Instances(
+            tuple(address for _, _, address in self._found), tuple(sorted(self._named))
+        )
 
     def _take(self, name: str, entry: Any) -> None:
         if name:
@@ -92,21 +94,21 @@ class InstancesReader:
         self._count += 1
         if self._count > _MOST_READ:
             raise NotConsulError(f"its answer has more than {_MOST_READ} instances")
-        status, order, one = found = _instance(entry)
-        if status not in self._accepted or not 0 < one.port < _PORTS_END:
+        status, order, address = instance = _instance(entry)
+        if status not in self._accepted or not 0 < address.port < _PORTS_END:
             return
         if order is None:
-            named = {*self._named, printable(one.host, _LONGEST_NAME)}
+            named = {*self._named, printable(address.host, _LONGEST_NAME)}
             self._named = {*sorted(named)[:_MOST_NAMED]}
             return
-        self._found.append(found)
+        self._found.append(instance)
         if len(self._found) >= 2 * MOST_INSTANCES:
             self._keep_first()
 
     def _keep_first(self) -> None:
         by_target: dict[tuple[str, int], _FoundInstance] = {}
-        for found in sorted(self._found, key=_order):
-            by_target.setdefault((found[2].host, found[2].port), found)
+        for instance in sorted(self._found, key=_order):
+            by_target.setdefault((instance[2].host, instance[2].port), instance)
         self._found = [*by_target.values()][:MOST_INSTANCES]
 
 
@@ -128,8 +130,8 @@ def _instance(entry: Any) -> _FoundInstance:
     return status, order, address
 
 
-def _order(found: _FoundInstance) -> tuple[tuple[int, int], int, int]:
-    _, order, address = found
+def _order(instance: _FoundInstance) -> tuple[tuple[int, int], int, int]:
+    _, order, address = instance
     return order or (0, 0), address.port, -address.weight
 
 
@@ -204,7 +206,7 @@ class ConsulFinder:
         try:
             reader = InstancesReader(passing=self._service.passing)
             answer = await self._query(index, reader)
-            found = self._instances(answer, reader)
+            instances = self._instances(answer, reader)
             self._index = next_index(index, answer.headers.get("x-consul-index"))
         except MuxError as error:
             # How long it had depends on whether it was to wait for a change.
@@ -217,19 +219,19 @@ class ConsulFinder:
             raise
         self._agent.answered(self)
         return FoundAddresses(
-            found.addresses, 0.0, self._trouble(len(found.addresses), found.named)
+            instances.addresses, 0.0, self._trouble(len(instances.addresses), instances.named)
         )
 
     def _instances(self, answer: HttpResponse, reader: InstancesReader) -> Instances:
         if answer.status != _OK:
             raise NotConsulError(_refusal(answer))
-        found = reader.end()
+        instances = reader.end()
         is_filtered = answer.headers.get("x-consul-results-filtered-by-acls") == "true"
-        if not found.addresses and is_filtered:
+        if not instances.addresses and is_filtered:
             raise NotConsulError(
                 "its token may not read this service; give it 'service:read' and 'node:read'"
             )
-        return found
+        return instances
 
     def _trouble(self, count: int, named: tuple[str, ...]) -> str:
         if named:
@@ -274,8 +276,8 @@ class ConsulFinder:
     async def _address(self, host: str) -> str:
         if is_address(host):
             return host
-        found = await self._lookup.host(host)
-        return self._random.choice(sorted(frozenset().union(*found.addresses.values())))
+        answer = await self._lookup.host(host)
+        return self._random.choice(sorted(frozenset().union(*answer.addresses.values())))
 
 
 def _refusal(answer: HttpResponse) -> str:

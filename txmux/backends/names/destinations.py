@@ -95,7 +95,9 @@ class Destinations:
         )
         self._literals: dict[str, KnownName] = {}
         self._options = congestion_by_host(backend.congestion)
-        self.needs_local = any(one.host == LOCAL or not one.port for one in backend.servers)
+        self.needs_local = any(
+            server.host == LOCAL or not server.port for server in backend.servers
+        )
 
     def choose(
         self, template: Member, asked: Asked, tried: Collection[Member] = ()
@@ -120,14 +122,14 @@ class Destinations:
             names = self._backend.allow_names
             if names is None or "%" in name or not names.allow(name):
                 return Denial("name-denied", server.at(name, port).text)
-        found = self._cache.known(self._backend.resolvers, name) or self._literal(name)
-        if found is None:
+        resolved = self._cache.known(self._backend.resolvers, name) or self._literal(name)
+        if resolved is None:
             is_name = not server.placeholder or (len(name) <= _LONGEST and _NAME.fullmatch(name))
             unknown = self._unknown(template, name, port, tried)
             return unknown if is_name else Denial("name-denied", server.at(name, port).text)
-        if not found.addresses:
+        if not resolved.addresses:
             return Denial("no-server", server.at(name, port).text)
-        return self._allowed(found, template, name, port, tried)
+        return self._allowed(resolved, template, name, port, tried)
 
     def _unknown(
         self, template: Member, name: str, port: int, tried: Collection[Member]
@@ -138,7 +140,7 @@ class Destinations:
         if _LIKE_ADDRESS.fullmatch(name):
             return Denial("name-denied", template.server.at(name, port).text)
         member = self._member(template, name, port, name)
-        if any(one.target.text == member.target.text for one in tried):
+        if any(other.target.text == member.target.text for other in tried):
             return Denial("no-server", None)
         return member
 
@@ -154,32 +156,34 @@ class Destinations:
 
     def _literal(self, name: str) -> KnownName | None:
         """Return what an IP address stands for; ``None`` if it is a name."""
-        found = self._literals.get(name)
-        if found is None and (":" in name or name[-1:].isdigit()):
+        literal = self._literals.get(name)
+        if literal is None and (":" in name or name[-1:].isdigit()):
             try:
                 address = unmapped(ip_address(name))
             except ValueError:
                 return None
             if len(self._literals) >= _LITERALS:
                 self._literals.clear()
-            found = self._literals[name] = KnownName((address,), 0.0)
-        return found
+            literal = self._literals[name] = KnownName((address,), 0.0)
+        return literal
 
     def _allowed(
-        self, found: KnownName, template: Member, name: str, port: int, tried: Collection[Member]
+        self, resolved: KnownName, template: Member, name: str, port: int, tried: Collection[Member]
     ) -> Member | Denial:
         key = self, template.server.text, port
-        candidates: list[_Candidate] | None = found.candidates.get(key)
+        candidates: list[_Candidate] | None = resolved.candidates.get(key)
         if candidates is None:
             candidates = [
-                _Candidate(unmapped(one), self._member(template, str(unmapped(one)), port, name))
-                for one in found.addresses
+                _Candidate(
+                    unmapped(address), self._member(template, str(unmapped(address)), port, name)
+                )
+                for address in resolved.addresses
             ]
             if template.server.port:  # a client may choose among all ports
-                found.candidates[key] = candidates
+                resolved.candidates[key] = candidates
         before = {member.target.text for member in tried} if tried else ()
-        count, start = len(candidates), found.turn
-        found.turn += 1
+        count, start = len(candidates), resolved.turn
+        resolved.turn += 1
         denied = None
         for number in range(start, start + count):
             candidate = candidates[number % count]
@@ -199,7 +203,7 @@ class Destinations:
         if now >= candidate.own_until:
             port = candidate.member.target.port
             ways = candidate.address, *embedded(candidate.address)
-            candidate.is_own = any(self._leads_here(str(one), port) for one in ways)
+            candidate.is_own = any(self._leads_here(str(address), port) for address in ways)
             candidate.own_until = now + _FRESH
         return not candidate.is_own
 

@@ -54,20 +54,20 @@ class ResolvConf:
     @classmethod
     def parse(cls, text: str) -> ResolvConf:
         servers: list[str] = []
-        found = cls()
+        result = cls()
         for line in text.splitlines():
             key, *values = line.partition("#")[0].partition(";")[0].split() or [""]
             if key == "nameserver" and values and is_address(values[0]):
                 servers.append(values[0])
             elif key in {"search", "domain"}:
                 # The last of these lines counts.
-                found = attrs.evolve(found, search=tuple(value.strip(".") for value in values))
+                result = attrs.evolve(result, search=tuple(value.strip(".") for value in values))
             elif key == "options":
                 for value in values:
                     name, _, number = value.partition(":")
                     if name == "ndots" and number.isdecimal():
-                        found = attrs.evolve(found, ndots=min(int(number), _MOST_DOTS))
-        return attrs.evolve(found, servers=tuple(servers)) if servers else found
+                        result = attrs.evolve(result, ndots=min(int(number), _MOST_DOTS))
+        return attrs.evolve(result, servers=tuple(servers)) if servers else result
 
     def candidates(self, name: str) -> list[str]:
         if name.endswith("."):
@@ -79,12 +79,12 @@ class ResolvConf:
 def listed_addresses(name: str, path: Path) -> frozenset[str]:
     """Look a name up in ``/etc/hosts``. ``localhost`` always has addresses (RFC 6761, section 6.3)."""
     plain = name.rstrip(".").lower()
-    found: list[str] = []
+    listed: list[str] = []
     with suppress(UnicodeError):  # not a valid name
-        found = hosts.searchFileForAll(FilePath(str(path)), dns.domainString(plain))
-    if not found and (plain == "localhost" or plain.endswith(".localhost")):
+        listed = hosts.searchFileForAll(FilePath(str(path)), dns.domainString(plain))
+    if not listed and (plain == "localhost" or plain.endswith(".localhost")):
         return _LOOPBACK
-    return frozenset(str(ipaddress.ip_address(text)) for text in found if is_address(text))
+    return frozenset(str(ipaddress.ip_address(text)) for text in listed if is_address(text))
 
 
 def has_route(host: str) -> bool:
@@ -185,9 +185,9 @@ class Lookup:
         self.addresses = servers
         failures: list[LookupFailedError] = []
         for candidate in configuration.candidates(name):
-            found = await self._ask_all(servers, candidate, record_types)
-            answered = {kind: it for kind, it in found.items() if isinstance(it, _Records)}
-            troubles = [it for it in found.values() if isinstance(it, LookupFailedError)]
+            results = await self._ask_all(servers, candidate, record_types)
+            answered = {kind: it for kind, it in results.items() if isinstance(it, _Records)}
+            troubles = [it for it in results.values() if isinstance(it, LookupFailedError)]
             if any(records.payloads for records in answered.values()):
                 return answered, troubles
             for trouble in troubles:
@@ -213,8 +213,8 @@ class Lookup:
             return records
 
         def give_up() -> None:
-            for one in queries:
-                one.cancel()
+            for query in queries:
+                query.cancel()
 
         def cancelled(failure: Failure) -> Failure:
             failure.trap(CancelledError)
@@ -222,8 +222,8 @@ class Lookup:
                 raise LookupFailedError("there is no answer for one of the address families")
             return failure
 
-        for one in queries:
-            one.addCallbacks(begin_grace, cancelled)
+        for query in queries:
+            query.addCallbacks(begin_grace, cancelled)
         try:
             settled = await all_settled(queries)
         finally:
@@ -240,11 +240,11 @@ class Lookup:
         ttl = math.inf
         for _ in range(_MOST_QUERIES):
             message = await self._name_servers.ask(servers, alias, kind)
-            found = _follow(message.answers, alias, kind)
-            ttl = min(ttl, found.ttl)
-            if found.payloads or found.name == alias or message.rCode != dns.OK:
-                return attrs.evolve(found, ttl=ttl)
-            alias = found.name
+            records = _follow(message.answers, alias, kind)
+            ttl = min(ttl, records.ttl)
+            if records.payloads or records.name == alias or message.rCode != dns.OK:
+                return attrs.evolve(records, ttl=ttl)
+            alias = records.name
         raise LookupFailedError("its CNAME records form a loop or too long a chain")
 
 

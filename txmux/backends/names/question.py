@@ -296,11 +296,11 @@ class TrackedServers:
         """Return the servers at these addresses, and forget the others."""
         for address in self._servers.keys() - {*chain(*used)}:
             self._servers.pop(address).stop()
-        return (one.source for one in self._servers.values())
+        return (server.source for server in self._servers.values())
 
     def stop(self) -> None:
-        for one in self._servers.values():
-            one.stop()
+        for server in self._servers.values():
+            server.stop()
         self._servers.clear()
 
 

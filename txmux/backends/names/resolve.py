@@ -105,7 +105,7 @@ class NameResolver:
 
     def _start_name(self, key: str, server: Server, backend: Backend) -> None:
         # The name may have been looked up with other settings: its addresses stay until there is an answer.
-        before = next((one for one in self._names.values() if one.is_name_of(server)), None)
+        before = next((name for name in self._names.values() if name.is_name_of(server)), None)
         if before is not None and before.addresses:
             self._known.setdefault(key, before.addresses)
         if key in self._known:
@@ -113,8 +113,8 @@ class NameResolver:
         else:
             self._unanswered.add(key)
         finder = self._finder(server, backend)
-        known, found = self._known.get(key, ()), partial(self._found, key)
-        name = _LookedUpName(self._reactor, finder, server, backend, known, found)
+        addresses, on_addresses = self._known.get(key, ()), partial(self._found, key)
+        name = _LookedUpName(self._reactor, finder, server, backend, addresses, on_addresses)
         if before is not None:
             name.found_at = before.found_at
         self._names[key] = name
@@ -163,8 +163,8 @@ class NameResolver:
         self._unanswered.difference_update(keys)
         if not self._unanswered:
             waiting, self._waiting = self._waiting, []
-            for one in waiting:
-                one.callback(None)
+            for deferred in waiting:
+                deferred.callback(None)
 
     def as_json(self) -> dict[str, Any]:
         return {key: _as_json(self._known[key]) for key in self._names if key in self._known}
@@ -203,12 +203,14 @@ class NameResolver:
 
     def sources(self) -> Iterator[Source]:
         """Return the name servers and Consuls that are asked for the names in use."""
-        self._consuls = {url: one for url, one in self._consuls.items() if one.answers}
-        yield from (one.source for one in self._consuls.values())
+        self._consuls = {url: consul for url, consul in self._consuls.items() if consul.answers}
+        yield from (consul.source for consul in self._consuls.values())
         used = {name.resolvers for name in self._names.values()}
-        self._lookups = {key: one for key, one in self._lookups.items() if key in used}
+        self._lookups = {key: look_up for key, look_up in self._lookups.items() if key in used}
         if self._tracked is not None:
-            yield from self._tracked.sources(*(one.addresses for one in self._lookups.values()))
+            yield from self._tracked.sources(
+                *(look_up.addresses for look_up in self._lookups.values())
+            )
 
     async def stop(self) -> None:
         if self._tracked is not None:
@@ -219,7 +221,7 @@ class NameResolver:
             self._known.pop(key, None)
         self._users.clear()
         self._answered(*self._unanswered)
-        await DeferredList([*self._ending, *(one.stop() for one in names.values())])
+        await DeferredList([*self._ending, *(name.stop() for name in names.values())])
 
 
 class Finder(Protocol):
@@ -306,20 +308,20 @@ class _LookedUpName:
         if not self._stopped:
             self._due = self._reactor.callLater(seconds, self.start_lookup)
 
-    def _found(self, found: FoundAddresses) -> float:
-        if found.addresses != self.addresses:
-            self.addresses = found.addresses
+    def _found(self, answer: FoundAddresses) -> float:
+        if answer.addresses != self.addresses:
+            self.addresses = answer.addresses
             self._log.debug(
                 "addresses of {name}: {addresses}",
                 name=self._label,
-                addresses=", ".join(address.host for address in found.addresses),
+                addresses=", ".join(address.host for address in answer.addresses),
             )
-        self.why = "" if self.addresses else found.trouble
+        self.why = "" if self.addresses else answer.trouble
         self._on_end(self.addresses)
         self._failures = 0
         self.found_at = self._reactor.seconds()
-        self._log_change(_Outcome.IN_PART if found.trouble else _Outcome.FOUND, found.trouble)
-        return self._bounded(found.ttl)
+        self._log_change(_Outcome.IN_PART if answer.trouble else _Outcome.FOUND, answer.trouble)
+        return self._bounded(answer.ttl)
 
     def _failed(self, failure: Failure) -> float:
         if failure.check(CancelledError):

@@ -78,10 +78,10 @@ class _Random:
         if members is not self._members:
             self._members = members
             self._ends = list(accumulate(member.weight for member in members))
-        one, other = self._any(), self._any()
-        if other.connections * one.weight < one.connections * other.weight:
+        first, other = self._any(), self._any()
+        if other.connections * first.weight < first.connections * other.weight:
             return other
-        return one
+        return first
 
     def _any(self) -> Member:
         ends = self._ends

@@ -311,7 +311,7 @@ class HoldLine:
         blocks = self._until > 0 or (ahead > 0 and self._is_short)
         if blocks is not self.blocks:
             self.blocks = blocks
-            for pool in filter(None, (known() for known in self._pools)):
+            for pool in filter(None, (reference() for reference in self._pools)):
                 pool.rearrange()
         if self._count and self._timer is None:
             self._timer = self.clock.callLater(_TICK, self._tick)
@@ -322,7 +322,7 @@ class HoldLine:
     def _tick(self) -> None:
         self._timer = None
         now = self.clock.seconds()
-        paces = [pool.pace() for known in self._pools if (pool := known()) is not None]
+        paces = [pool.pace() for reference in self._pools if (pool := reference()) is not None]
         rate = _RATE * (max(paces, default=0.0) or 1.0) / self.processes
         passed, self._counted_at = now - self._counted_at, now
         # Unused credit is not saved up.

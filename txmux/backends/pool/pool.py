@@ -153,7 +153,9 @@ class BackendPool:
             self._arrange()
 
     def has_untried(self, tried: Collection[Member]) -> bool:
-        return any(one.state is MemberState.UP and one not in tried for one in self.members)
+        return any(
+            member.state is MemberState.UP and member not in tried for member in self.members
+        )
 
     @property
     def line(self) -> HoldLine:
@@ -225,9 +227,9 @@ class BackendPool:
         elif again and not in_turn:
             self._uncount(member)
             self._count_failure(member)
-            found = self.pick(affinity, tried)
+            picked = self.pick(affinity, tried)
             self._report_room()
-            return found
+            return picked
         else:
             self.failed(member)
         if not again:
@@ -298,19 +300,19 @@ class BackendPool:
         if server not in self._members:
             self.proxies = tuple(_target(server, address) for address in addresses)
             return
-        found = {(address.host, address.port): address for address in addresses}
-        priorities = sorted({address.priority for address in found.values()})
+        resolved = {(address.host, address.port): address for address in addresses}
+        priorities = sorted({address.priority for address in resolved.values()})
         before = self._members[server]
-        known = {
+        existing = {
             (member.target.host, member.target.port): member
             for member in (*before, *self._leaving)
             if member.server == server
         }
         members = []
         # Those that stay keep their order, whatever the order of the answer.
-        for key in dict.fromkeys((*(key for key in known if key in found), *found)):
-            address = found[key]
-            member = known.get(key) or self._member(server, _target(server, address))
+        for key in dict.fromkeys((*(key for key in existing if key in resolved), *resolved)):
+            address = resolved[key]
+            member = existing.get(key) or self._member(server, _target(server, address))
             self._restore_if_unchecked(member)
             member.name = address.name or server.host
             member.share = max(1, address.weight)

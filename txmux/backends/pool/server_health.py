@@ -152,8 +152,8 @@ class BackendHealth:
             health.expected += more
             health.connections += more
             self.connections += more
-        for known in self.pools:
-            pool = known()
+        for reference in self.pools:
+            pool = reference()
             if pool is not None and pool.on_room is not None:
                 pool.on_room()
 
@@ -163,8 +163,8 @@ class BackendHealth:
         for key, health in self._known.items():
             if key[0] == server:
                 health.held, health.weight = held, weight
-        for known in self.pools:
-            pool = known()
+        for reference in self.pools:
+            pool = reference()
             if pool is not None:
                 pool.override_changed(server, before)
 
@@ -183,8 +183,8 @@ class BackendHealth:
         self.pools.append(ref(pool, self.pools.remove))
 
     def others(self, pool: _PoolOfHealth) -> list[_PoolOfHealth]:
-        found = (known() for known in self.pools)
-        return [other for other in found if other is not None and other is not pool]
+        pools = (reference() for reference in self.pools)
+        return [other for other in pools if other is not None and other is not pool]
 
 
 @attrs.frozen
@@ -219,10 +219,10 @@ def overrides_as_json(overrides: ServerOverrides) -> list[dict[str, Any]]:
 
 
 def overrides_from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
-    known = {field.name for field in attrs.fields(ServerOverride)}
+    names = {field.name for field in attrs.fields(ServerOverride)}
     return {
-        (one["backend"], one["server"]): ServerOverride(**{k: one[k] for k in known & one.keys()})
-        for one in rows
+        (row["backend"], row["server"]): ServerOverride(**{k: row[k] for k in names & row.keys()})
+        for row in rows
     }
 
 
@@ -249,21 +249,21 @@ class HealthRegistry:
         self.tally = lambda backend, limit: Tally(limit, counters[backend])
 
     def health_of(self, backend: str) -> BackendHealth:
-        found = self._backend_health.get(backend)
-        if found is None:
+        health = self._backend_health.get(backend)
+        if health is None:
             overrides = {
                 server: (override.held, override.weight)
                 for (its_backend, server), override in self._overrides.items()
                 if its_backend == backend
             }
-            found = self._backend_health[backend] = BackendHealth(
+            health = self._backend_health[backend] = BackendHealth(
                 overrides,
                 lambda waiting: self.on_waiting(backend, waiting),
                 lambda limit: self.tally(backend, limit),
             )
-            found.line.processes = self.processes
-            found.line.hold_until(self._held.get(backend, 0.0))
-        return found
+            health.line.processes = self.processes
+            health.line.hold_until(self._held.get(backend, 0.0))
+        return health
 
     def get_health(self, backend: str) -> BackendHealth | None:
         return self._backend_health.get(backend)

@@ -101,12 +101,12 @@ class _Fragment:
         return _union(self.first, _both(self.passes, after))
 
 
-def _union(one: Masks, other: Masks) -> Masks:
-    return tuple(a | b for a, b in zip(one, other, strict=True))
+def _union(left: Masks, right: Masks) -> Masks:
+    return tuple(a | b for a, b in zip(left, right, strict=True))
 
 
-def _both(one: Masks, other: Masks) -> Masks:
-    return tuple(a & b for a, b in zip(one, other, strict=True))
+def _both(left: Masks, right: Masks) -> Masks:
+    return tuple(a & b for a, b in zip(left, right, strict=True))
 
 
 class _Builder:

@@ -178,8 +178,8 @@ def live(listener: Cells) -> int:
 
 
 def undecided(listener: Cells) -> int:
-    known = decided(listener) + listener[_UNDECIDED_GONE]
-    return max(0, listener[_ACCEPTED] - known)
+    finished = decided(listener) + listener[_UNDECIDED_GONE]
+    return max(0, listener[_ACCEPTED] - finished)
 
 
 def live_on_route(route: Cells) -> int:

@@ -131,7 +131,11 @@ class Counters:
     def cells(self, key: str) -> list[int]:
         """Add up the cells of one key; for many, use `read`."""
         blocks = [column.block(key).tolist() for column in self._columns.values()]
-        blocks += [found[key] for found in self._before() if key in found]
+        blocks += [
+            blocks_of_process[key]
+            for blocks_of_process in self._before()
+            if key in blocks_of_process
+        ]
         return [sum(cells) for cells in zip(*blocks, strict=True)]
 
     def has_connections(self, listener: str) -> bool:
@@ -144,7 +148,7 @@ class Counters:
         # In a copy of the layout, a block that is reused meanwhile still belongs to its old key.
         places, count = dict(self.layout.places), self.layout.cells
         columns = [column.tolist() for column in list(self._columns.values())]
-        others = [_arranged(found, places, count) for found in self._before()]
+        others = [_arranged(blocks, places, count) for blocks in self._before()]
         return CountersReading(places, [*columns, *others])
 
     def _before(self) -> list[dict[str, list[int]]]:
@@ -180,7 +184,7 @@ class Counters:
         for each before it that still runs, since each ends by itself. It may fail for want of a descriptor.
         """
         self.others_ended()
-        past = [_named(found) for found in self._past]
+        past = [_named(blocks) for blocks in self._past]
         own = _Other(self._both_ends()[0], [*self._columns.values()], os.getpid())
         return [own.handed_over(past), *(other.handed_over() for other in self._others)]
 
@@ -211,30 +215,32 @@ class Counters:
             _close(*descriptors)
             # Connections that move here are counted here; the others are not seen.
             self._past += [_without_live(_read(named)) for named in all]
-        self.layout.extend(key for found in self._before() for key in found)
+        self.layout.extend(key for blocks in self._before() for key in blocks)
         for column in self._columns.values():
             self._grow(column)
 
     def orphaned(self) -> int:
         """Count the connections of workers that have outlived their supervisor."""
-        orphans = [one for one in self._others if one.has_no_supervisor() and not one.has_ended()]
+        orphans = [
+            other for other in self._others if other.has_no_supervisor() and not other.has_ended()
+        ]
         return sum(_live(column) for orphan in orphans for column in orphan.columns)
 
     def held(self) -> Mapping[str, int]:
         """Count the clients that wait for a server, by backend, also in programs before this one that still run."""
         self.others_ended()
-        found: Counter[str] = Counter()
+        clients: Counter[str] = Counter()
         others = (column for other in self._others for column in other.columns)
         for column in [*self._columns.values(), *others]:
             for key in column.layout.places:
                 kind, _, backend = key.partition("\n")
                 if kind == BACKEND.kind:
-                    found[backend] += held(column.block(key))
-        return +found
+                    clients[backend] += held(column.block(key))
+        return +clients
 
     def others_ended(self) -> None:
         """Keep only the sums of programs that have ended."""
-        for other in [one for one in self._others if one.has_ended()]:
+        for other in [other for other in self._others if other.has_ended()]:
             self._others.remove(other)
             for column in other.columns:
                 _settle(column)
@@ -349,12 +355,12 @@ def _live(column: ProcessCounters) -> int:
 
 def _blocks(column: ProcessCounters) -> dict[str, list[int]]:
     """Return the blocks of a column that are not all zero."""
-    cells, found = column.tolist(), {}
+    cells, blocks = column.tolist(), {}
     for key, start in column.layout.places.items():
         block = cells[start : start + len(BLOCKS[key.partition("\n")[0]].names)]
         if any(block):
-            found[key] = block
-    return found
+            blocks[key] = block
+    return blocks
 
 
 def _named(blocks: dict[str, list[int]]) -> _Named:
@@ -394,13 +400,13 @@ def _without_live(blocks: dict[str, list[int]]) -> dict[str, list[int]]:
 
 def _added(several: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
     """Add up sums of several programs, so that memory does not grow with upgrades."""
-    found: dict[str, list[int]] = {}
+    sums: dict[str, list[int]] = {}
     for blocks in several:
         for key, block in blocks.items():
-            before = found.get(key)
-            found[key] = block if before is None else list(map(operator.add, before, block))
+            before = sums.get(key)
+            sums[key] = block if before is None else list(map(operator.add, before, block))
             if before is not None and key.startswith(ROUTE.kind):
-                found[key][_LAST] = max(before[_LAST], block[_LAST])
+                sums[key][_LAST] = max(before[_LAST], block[_LAST])
             elif before is not None and key.startswith(SERVER.kind):
-                found[key][_CHECK_TIME] = block[_CHECK_TIME]
-    return found
+                sums[key][_CHECK_TIME] = block[_CHECK_TIME]
+    return sums

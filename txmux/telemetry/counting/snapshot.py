@@ -155,8 +155,8 @@ class Gauges:
     @property
     def cluster(self) -> bool | None:
         """Whether limits and bans are shared by every process; ``None`` if they are this machine's own."""
-        shared = [one for one in self.outside if one.name.startswith(("bans ", "limits "))]
-        return all(one.up and one.age is not None for one in shared) if shared else None
+        shared = [source for source in self.outside if source.name.startswith(("bans ", "limits "))]
+        return all(source.up and source.age is not None for source in shared) if shared else None
 
     def stale_ages(self) -> dict[tuple[str, str], str]:
         """Describe, by backend and server, how old the addresses are that cannot be looked up again."""
@@ -174,7 +174,9 @@ class Gauges:
     def attention(self, now: float) -> Iterator[tuple[str, str]]:
         """Yield what needs a person, or soon will: what it is about, and a sentence."""
         shown = {"route": self.certificates, "backend": self.to_servers}
-        for where, name, file, until in [(k, *one) for k, found in shown.items() for one in found]:
+        for where, name, file, until in [
+            (k, *certificate) for k, certificates in shown.items() for certificate in certificates
+        ]:
             if when := certificate_end(until, now):
                 yield "certificate", f"the certificate {file} of {where} {name} {when}"
         opened, most = self.descriptors
@@ -202,32 +204,34 @@ class Gauges:
         """Combine the answers of all processes; see `txmux.control.gauges`."""
         answers = list(answers)
         generations = {number for answer in answers for number in answer.get("generations", ())}
-        descriptors = [(one[0], one[1]) for one in _all(answers, "descriptors")]
+        descriptors = [(answer[0], answer[1]) for answer in _all(answers, "descriptors")]
         sources: dict[str, int] = {}
-        for found in _all(answers, "sources"):
-            for listener, count in found.items():
+        for counts in _all(answers, "sources"):
+            for listener, count in counts.items():
                 # Workers count in the same memory.
                 sources[listener] = max(count, sources.get(listener, 0))
         lost_lines = Counter[str]()
-        for found in _all(answers, "lost_lines"):
-            lost_lines.update(found)
+        for counts in _all(answers, "lost_lines"):
+            lost_lines.update(counts)
         certificates = {
             (route, file): until
-            for found in _all(answers, "certificates")
-            for route, file, until in found
+            for certificates in _all(answers, "certificates")
+            for route, file, until in certificates
         }
         return cls(
             max(1, len(generations)),
-            min(descriptors, key=lambda one: one[1] - one[0], default=(0, 0)),
+            min(descriptors, key=lambda pair: pair[1] - pair[0], default=(0, 0)),
             sources,
             [(*key, until) for key, until in certificates.items()],
             {
                 (backend, server): weight
-                for found in _all(answers, "up")
-                for backend, server, weight in found
+                for servers in _all(answers, "up")
+                for backend, server, weight in servers
             },
             list(
-                dict.fromkeys(trouble for found in _all(answers, "troubles") for trouble in found)
+                dict.fromkeys(
+                    trouble for troubles in _all(answers, "troubles") for trouble in troubles
+                )
             ),
             outside=SourceState.read(
                 row for rows in _all(answers, "source_states") for row in rows
@@ -274,7 +278,9 @@ def counts_of(counters: Counters, rules: Rules) -> Counts:
         for name in (*(route.name for route in routes_of(rules, listener)), NO_ROUTE)
     ]
     backends = {backend.name: backend for backend in rules.every_backend()}
-    servers = [(name, server.text) for name, one in backends.items() for server in one.servers]
+    servers = [
+        (name, server.text) for name, backend in backends.items() for server in backend.servers
+    ]
     reading = counters.read()
     process = reading.cells(PROCESS.key())
     return Counts(
@@ -345,20 +351,20 @@ def _observed(block: CounterGroup, buckets: Buckets, cells: Sequence[int]) -> Ob
 
 def totals(counters: Counters, listeners: Iterable[str]) -> tuple[int, int, int, int]:
     """Add up listeners: clients so far, live connections, bytes from clients and to them."""
-    found = [counters.cells(LISTENER.key(name)) for name in listeners]
+    blocks = [counters.cells(LISTENER.key(name)) for name in listeners]
     accepted, bytes_in, bytes_out = (
-        sum(cells[LISTENER.at[name]] for cells in found)
+        sum(cells[LISTENER.at[name]] for cells in blocks)
         for name in ("accepted", "bytes in", "bytes out")
     )
-    return accepted, sum(map(live, found)), bytes_in, bytes_out
+    return accepted, sum(map(live, blocks)), bytes_in, bytes_out
 
 
 def unrouted(counters: Counters, listeners: Iterable[str]) -> dict[str, int]:
     """Add up, over listeners, the ended connections that no route took, and the bytes of all such."""
     keys = [ROUTE.key(name, NO_ROUTE) for name in listeners]
-    found = [RouteTotals("", NO_ROUTE, None, counters.cells(key)) for key in keys]
+    totals = [RouteTotals("", NO_ROUTE, None, counters.cells(key)) for key in keys]
     return {
-        "ended": sum(sum(one.ended.values()) for one in found),
-        "bytes_in": sum(one.bytes_in for one in found),
-        "bytes_out": sum(one.bytes_out for one in found),
+        "ended": sum(sum(row.ended.values()) for row in totals),
+        "bytes_in": sum(row.bytes_in for row in totals),
+        "bytes_out": sum(row.bytes_out for row in totals),
     }

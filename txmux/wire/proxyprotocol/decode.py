@@ -197,10 +197,10 @@ def decode_datagram(data: bytes) -> Decoded | None:
     if not data.startswith(SIGNATURE):
         return None
     try:
-        found = _decode_v2(data, _UDP)
+        decoded = _decode_v2(data, _UDP)
     except InvalidHeader:
         return None
-    return found if isinstance(found, Decoded) else None
+    return decoded if isinstance(decoded, Decoded) else None
 
 
 def _decode_v2(data: bytes, forms: Mapping[int, struct.Struct] = _TCP) -> Incomplete | Decoded:

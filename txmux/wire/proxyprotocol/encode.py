@@ -53,8 +53,8 @@ def encode_v2(header: ProxyHeader, *, checksum: bool = False, datagrams: bool = 
     source, destination = header.source, header.destination
     family, addresses = _UNSPEC, b""
     if source is not None and destination is not None:
-        known = _DATAGRAM_BY_IP_VERSION if datagrams else _STREAM_BY_IP_VERSION
-        family = known[source.host.version]
+        families = _DATAGRAM_BY_IP_VERSION if datagrams else _STREAM_BY_IP_VERSION
+        family = families[source.host.version]
         ports = struct.pack("!HH", source.port, destination.port)
         addresses = source.host.packed + destination.host.packed + ports
     if len(header.value_of(TlvType.UNIQUE_ID) or b"") > LARGEST_UNIQUE_ID:

@@ -72,14 +72,14 @@ def header_facts(header: ProxyHeader) -> dict[str, str]:
     Raises:
         InvalidHeader: The SSL field is cut short, or a field in it does not fit into it.
     """
-    found = [(name, header.value_of(kind)) for kind, name in _NAMES.items()]
-    facts = {name: value.decode("latin-1") for name, value in found if value}
+    values = [(name, header.value_of(kind)) for kind, name in _NAMES.items()]
+    facts = {name: value.decode("latin-1") for name, value in values if value}
     facts.update(_cloud_facts(header))
     ssl = header.value_of(TlvType.SSL)
     if ssl is not None:
         info = parse_ssl(ssl)
-        found = [(name, info.value_of(kind)) for kind, name in _SSL_NAMES.items()]
-        facts.update((name, value.decode("latin-1")) for name, value in found if value)
+        values = [(name, info.value_of(kind)) for kind, name in _SSL_NAMES.items()]
+        facts.update((name, value.decode("latin-1")) for name, value in values if value)
         if info.client & SslClient.SSL:
             facts["ssl_verified"] = "yes" if info.verified else "no"
     return facts
@@ -98,14 +98,14 @@ def passed_on_fields(own: Iterable[Tlv], earlier: Iterable[Tlv]) -> tuple[Tlv, .
     chosen = list(own)
     replaced = {tlv.type for tlv in chosen}
     chosen += (tlv for tlv in earlier if tlv.type not in replaced and _goes_on(tlv))
-    found: list[Tlv] = []
+    fields: list[Tlv] = []
     room = _ROOM
     for tlv in chosen:
         size = 3 + len(tlv.value)
         if size <= room:
             room -= size
-            found.append(tlv)
-    return tuple(found)
+            fields.append(tlv)
+    return tuple(fields)
 
 
 def _goes_on(tlv: Tlv) -> bool:

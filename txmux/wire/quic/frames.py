@@ -26,8 +26,8 @@ def read_frames(payload: bytes) -> list[Fragment]:
     if not end:
         raise MalformedError
     while True:
-        found = _skip(payload, at)
-        at = found.end() if found else at
+        padding = _skip(payload, at)
+        at = padding.end() if padding else at
         if at >= end:
             return fragments
         kind = payload[at]

@@ -153,12 +153,12 @@ def read_long_header(data: bytes, at: int = 0) -> LongHeader:
         raise MalformedError
     destination, source = data[at + 6 : source_at], data[source_at + 1 : ids_end]
     fixed = bool(first & _FIXED)
-    known = VERSIONS.get(version)
-    if known is None:
+    known_version = VERSIONS.get(version)
+    if known_version is None:
         return LongHeader(version, destination, source, None, fixed, ids_end, len(data))
     if len(destination) > LONGEST_ID or len(source) > LONGEST_ID:
         raise MalformedError
-    kind = known.kinds[first >> 4 & 3]
+    kind = known_version.kinds[first >> 4 & 3]
     if kind is Packet.RETRY:
         return LongHeader(version, destination, source, kind, fixed, ids_end, len(data))
     has_token = False

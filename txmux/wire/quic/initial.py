@@ -31,10 +31,10 @@ class ClientKeys:
     __slots__ = ("_aead", "_header", "_iv")
 
     def __init__(self, version: int, destination: bytes) -> None:
-        known = VERSIONS[version]
-        initial = hmac.digest(known.salt, destination, "sha256")
+        constants = VERSIONS[version]
+        initial = hmac.digest(constants.salt, destination, "sha256")
         client = _expand(initial, b"client in", 32)
-        key, iv, header = known.labels
+        key, iv, header = constants.labels
         self._aead = AESGCM(_expand(client, key, 16))
         self._iv = int.from_bytes(_expand(client, iv, 12), "big")
         self._header = Cipher(AES(_expand(client, header, 16)), _ECB)

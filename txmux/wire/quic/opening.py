@@ -114,14 +114,14 @@ class QuicOpening:
     def _begin(self, header: LongHeader, datagram: bytes) -> None:
         if not SHORTEST_FIRST_ID <= len(header.destination) <= LONGEST_ID or not header.version:
             raise MalformedError
-        known = VERSIONS.get(header.version)
-        if known is None:
+        known_version = VERSIONS.get(header.version)
+        if known_version is None:
             too_short = len(datagram) < LEAST_TO_NEGOTIATE
             if too_short or not header.fixed or len(header.source) > LONGEST_ID:
                 raise MalformedError
             self.certain = True
             self.hello = HelloReader(malformed=True)
-        self.version = known.name if known else OTHER_VERSION
+        self.version = known_version.name if known_version else OTHER_VERSION
         self._number, self._destination = header.version, header.destination
 
     def _read_initial(self, datagram: bytes, at: int, header: LongHeader) -> list[Fragment]:
