@@ -123,12 +123,12 @@ class SharedTally(Tally):
 
 
 class LayoutError(MuxError):
-    """Something that is to be counted has no place in the memory."""
+    """The memory has no room for something that has to be counted."""
 
 
 @attrs.define
 class LimitsLayout:
-    """Where each number is in the memory. A listener keeps its place for as long as anything may count there.
+    """Where each number is in the memory. A listener keeps its place while anything may count there.
 
     Attributes:
         columns: The highest number of processes, and two more.

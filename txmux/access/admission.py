@@ -23,7 +23,7 @@ class Refused(Exception):  # noqa: N818 - it is not an error
     """A client is refused.
 
     Attributes:
-        limit: The limit that is reached; ``None`` if it was something else.
+        limit: The limit that is reached; ``None`` if it was not a limit.
     """
 
     def __init__(self, reason: EndReason, limit: LimitName | None = None) -> None:
@@ -69,7 +69,7 @@ class Tally:
         self.add()
 
     def move_away(self) -> None:
-        """Count one less, which another process adopts next."""
+        """Count one less; another process adopts it next."""
         self.give_back()
 
     def none_come(self) -> None:
@@ -85,7 +85,7 @@ class Admission:
 
     Args:
         settings: The listener's.
-        seconds: Tells the time.
+        seconds: Returns the time.
         service: Counts the connections of all listeners; there is no limit for them if it is not given.
         listener: Counts those of this one, where other processes count with it.
         per_source: Counts those of each source, where other processes count with it.
@@ -111,7 +111,7 @@ class Admission:
         if per_source is None and limits is not None:
             per_source = PerSource(limits, seconds)
         self.per_source = per_source
-        # Without a limit, too: the next rules may have one.
+        # Also without a limit, since the next rules may have one.
         self._tallies = (service or Tally(), listener or Tally(settings.max_connections))
         self._asks_who = self._clients.limited or per_source is not None
 
@@ -120,7 +120,7 @@ class Admission:
         return self._asks_who or self.banned.any
 
     def enter(self, client: Address | None) -> Permit | None:
-        """Admit a client. An admitted one has to `leave`.
+        """Admit a client. Call `leave` when it ends.
 
         Args:
             client: Its real address; ``None`` if it has none, or if nothing `asks_who` it is.
@@ -129,7 +129,7 @@ class Admission:
             What counts it for its source, if that is counted; to `settle` when it has been recognised.
 
         Raises:
-            Refused: It is not let in.
+            Refused: It may not connect.
         """
         host = None
         if self._asks_who or self.banned.any:
@@ -156,7 +156,7 @@ class Admission:
         return self._clients.serves(client.host) and client.host not in self.banned
 
     def adopt(self, client: Address | None) -> Permit | None:
-        """Count a client that another process has admitted. It has to `leave`, too.
+        """Count a client admitted elsewhere; call `leave` when it ends.
 
         Args:
             client: Its real address, if it has one.
@@ -185,7 +185,7 @@ class Admission:
             What counts it now; `permit` if it is still of the same source.
 
         Raises:
-            Refused: It may not be there, as too many are.
+            Refused: Too many clients are there.
         """
         source = source_of(after.host)
         if self.per_source is None or (permit is not None and source == source_of(before.host)):

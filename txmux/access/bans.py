@@ -20,7 +20,7 @@ from txmux.wire.jsontext import time_of
 _LONGEST_REASON = 200
 _AT_ONCE = 1000  # bans that are forgotten in one go: about a millisecond
 _FORGOTTEN = 1000
-"""Ends that may be noted of bans that were lifted, beside as many as there are bans."""
+"""How many ends of lifted bans may stay noted, beyond one for each ban."""
 
 
 def banned_network(text: str) -> IPNetwork:
@@ -40,7 +40,7 @@ class Ban:
 
     network: IPNetwork
     since: float  # the time of the ban, in seconds since 1970
-    until: float = math.inf  # when it is over; `math.inf` is when it is taken back
+    until: float = math.inf  # when it ends; `math.inf` if it has to be lifted
     reason: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Ban:
 
 
 Change: TypeAlias = "tuple[IPNetwork, Ban | None]"
-"""A network, and its ban from now on, if it has any."""
+"""A network and its new ban; ``None`` if it has none."""
 
 
 def written(network: IPNetwork) -> str:
@@ -75,7 +75,7 @@ def written(network: IPNetwork) -> str:
 
 
 class Bans:
-    """All of them, one for each network, in the order of the bans. There may be many, so methods return only what has changed."""
+    """All bans, one for each network, the oldest first. There may be many, so methods return only what has changed."""
 
     def __init__(self, bans: Iterable[Ban] = ()) -> None:
         self._by_network: dict[IPNetwork, Ban] = {}
@@ -94,7 +94,7 @@ class Bans:
         return self._by_network.get(network)
 
     def wider(self, network: IPNetwork) -> IPNetwork | None:
-        """Return the smallest banned network that has another one in it."""
+        """Return the smallest banned network that contains another one."""
         for length in reversed(range(network.prefixlen)):
             around = network.supernet(new_prefix=length)
             if around in self._by_network:
@@ -138,7 +138,7 @@ class Bans:
         return gone
 
     def _is_end(self, end: tuple[float, int, IPNetwork]) -> bool:
-        """Return whether a ban still ends as it was noted."""
+        """Return whether a noted end is still that of a ban."""
         ban = self._by_network.get(end[2])
         return ban is not None and ban.until == end[0]
 
@@ -191,7 +191,7 @@ class Banned:
             if until:
                 ends[prefix] = until
                 is_new = is_new or before <= now < until
-            elif not ends:  # each length that is there costs all clients a look
+            elif not ends:  # each length costs a look-up for every client
                 del by_shift[shift]
         self.any = any(self._until.values())
         return is_new
@@ -218,7 +218,7 @@ class ServiceBans:
     """Adds and lifts bans in every process of a service.
 
     Args:
-        bans: Returns the bans, of which some may be over.
+        bans: Returns the bans; some may have expired.
         change: Sends changes to every process, and returns those that have not answered.
 
     Attributes:
@@ -236,7 +236,7 @@ class ServiceBans:
         return len(self._bans())
 
     def get(self, network: IPNetwork) -> Ban | None:
-        # It may be over.
+        # It may have expired.
         return self._bans().get(network)
 
     def current(self) -> list[Ban]:

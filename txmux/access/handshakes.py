@@ -1,4 +1,4 @@
-"""Limits how many TLS handshakes are done at once for each source; further ones wait."""
+"""Limits concurrent TLS handshakes by source; further ones wait."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Handshakes:
         source = self._sources.setdefault(key, _Source())
         if 0 < limit <= len(source.began):
             source.waiting[handshake] = None
-            # Not at the same time for all that came together: other clients would wait for their handshakes.
+            # Spread out: if all that came together began at the same time, other clients would wait.
             return PATIENCE * (1 + len(source.waiting) % _STEPS / _STEPS)
         source.began[handshake] = self._seconds()
         return 0.0
 
     def end_oldest(self, key: _Key) -> None:
-        """Have the oldest handshake of a source make room if it has taken long: its client stalls, or is too slow to wait for."""
+        """End the oldest handshake of a source if it has taken long: its client stalls, or is too slow to wait for."""
         oldest, since = next(iter(self._sources[key].began.items()))
         if self._seconds() - since >= PATIENCE:
             oldest.make_room()

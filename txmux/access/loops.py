@@ -1,4 +1,4 @@
-"""Finds connections to servers that turn out to be this service itself."""
+"""Detects connections that this service makes to itself."""
 
 import mmap
 from typing import Any
@@ -42,7 +42,7 @@ class LoopDetector:
     def leads_here(self, host: str, port: int) -> bool:
         """Return whether this service itself listens at an IP address and port."""
         hosts = self.listens.get(port)
-        if hosts is None:  # clients may arrive at other ports than they have connected to
+        if hosts is None:  # a port may be redirected, so clients may arrive at another one
             return port in self.ports and is_on_this_machine(host)
         return host in hosts or ("" in hosts and is_on_this_machine(host))
 
@@ -54,7 +54,7 @@ class LoopDetector:
         return 0
 
     def note(self, server: ITransport, client: ITransport) -> int:
-        """Record a connection to a server; returns what to `forget` when it is over, and 0 if it cannot come back."""
+        """Record a connection to a server; returns what to `forget` when it ends, or 0 if it cannot come back."""
         peer: Any = server.getPeer()
         if not isinstance(peer, _WITH_PORT) or peer.port not in self.ports:
             return 0

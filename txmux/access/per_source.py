@@ -1,4 +1,4 @@
-"""How many connections each source of clients has, and how fast it makes them.
+"""Limits the number and the rate of connections by source.
 
 A source is an IPv4 address, or an IPv6 network of 64 bits, which is what one customer is given at least.
 """
@@ -28,7 +28,7 @@ _WORD = 8  # bytes
 _WAYS = 16  # slots in which a source may be found
 _MOST_SLOTS = 1 << 17
 _MOST_MEMORY = 1 << 26
-_SECOND = 1_000_000_000  # in the unit of time of the table, so that nothing is lost by rounding
+_SECOND = 1_000_000_000  # nanoseconds, to avoid rounding errors
 
 _ALL = (1 << 64) - 1
 _CONNECTIONS = (1 << 32) - 1
@@ -89,7 +89,7 @@ class SourceTable:
         self._written = written or (lambda: whole)
         sets = self.slots(columns) // _WAYS
         self._shift = 65 - sets.bit_length()
-        # An attacker must not know which sources share slots.
+        # A secret, so that an attacker cannot choose sources that share slots.
         if not self.numbers[-1]:
             self.numbers[-1] = secrets.randbits(64) | 1
         self._factor = self.numbers[-1]
@@ -107,13 +107,13 @@ class SourceTable:
 
     @classmethod
     def size(cls, columns: int) -> int:
-        """Return how many bytes it needs, of which those that were never used take no memory."""
+        """Return the size in bytes; parts that were never written take no memory."""
         return (cls.slots(columns) * (2 + columns) + 1) * _WORD
 
     def find(self, source: int, now: int) -> int | None:
         """Find or make the slot of a source; ``None`` if all that it may have are of sources with connections.
 
-        Where all slots are taken, the one is given up that says least: no connections, and a bucket nearest to full.
+        If all are taken, it reuses the slot without connections whose bucket is nearest to full.
         """
         numbers, width = self.numbers, self.width
         # Multiplied once, neighbours would come at regular distances, which may be those of few sets.
@@ -161,7 +161,7 @@ class SourceTable:
         return array("Q", itertools.chain.from_iterable(buckets)).tobytes()
 
     def empty(self, buckets: bytes, now: int) -> None:
-        """Take from the buckets of sources what they had used in another table."""
+        """Drain buckets by what their sources had used in another table."""
         for source, needs in _pairs(buckets):
             slot = self.find(source, now)
             if slot is not None:
@@ -189,7 +189,7 @@ class SourceTable:
         self._zero(2 + column)
 
     def refill(self) -> None:
-        """Fill all buckets, since the table is another listener's from now on."""
+        """Fill all buckets: another listener uses the table now."""
         self._zero(1)
 
     def _zero(self, number: int) -> None:
@@ -258,7 +258,7 @@ class PerSource:
                 return None
             if limits.interval:
                 empty_until = now + limits.interval * limits.burst
-                # It is never further off, unless the clock was set back.
+                # A time further ahead means that the clock was set back.
                 full_at = min(max(numbers[slot + 1], now), empty_until)
                 welcome = full_at + limits.interval <= empty_until
                 if welcome and self.shared is not None:
@@ -295,7 +295,7 @@ class PerSource:
         return self._table.tracked(int(self._seconds() * _SECOND))
 
     def adopt(self, source: int) -> Permit:
-        """Count a connection that another process has admitted, and that is recognised already."""
+        """Count a connection that another process has admitted and recognised."""
         with self._lock:
             slot = self._table.find(source, int(self._seconds() * _SECOND))
             if slot is None:
@@ -326,6 +326,6 @@ class Permit:
             self._numbers[self._at] = max(self._numbers[self._at] - _UNDECIDED, 0)
 
     def release(self) -> None:
-        """Record that the connection is gone. To be called once."""
+        """Stop counting. To be called once."""
         self.settle()
         self._numbers[self._at] = max(self._numbers[self._at] - 1, 0)

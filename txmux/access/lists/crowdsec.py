@@ -32,21 +32,21 @@ _PATIENCE = 10.0  # seconds until an answer begins, and for the rest of it
 _MOST_BYTES = 1 << 25
 _MOST_DECISIONS = 200_000  # in an answer: each ban takes some 600 bytes of memory
 _OK = 200
-_LONGEST_WAIT = 8  # times of the look, after failures: 80 s
+_LONGEST_WAIT = 8  # polls, after failures: 80 s
 
 
 class _AwayError(MuxError):
-    """There is no answer that can be used."""
+    """CrowdSec gave no usable answer."""
 
 
 class Decisions:
-    """The bans that are known of one CrowdSec."""
+    """The bans of one CrowdSec, as far as they are known."""
 
     def __init__(self) -> None:
         self._until: dict[IPNetwork, float] = {}
 
     def replace(self, answer: DecisionsReader) -> None:
-        """Apply the answer to ``startup=true``, which has all that hold."""
+        """Apply the answer to ``startup=true``: all bans there are."""
         self._until = answer.new
 
     def change(self, answer: DecisionsReader) -> None:
@@ -113,7 +113,7 @@ class CrowdSec:
         else:
             await self._ask()
         if not self._is_known and self._last is None:
-            return None  # it has never answered, and what another process has found holds
+            return None  # it has never answered; the bans of another process stay
         networks = self._decisions.networks(self._reactor.seconds())
         packed = pack(networks)
         if packed == self._last:
@@ -127,7 +127,7 @@ class CrowdSec:
             take_in = self._decisions.change if self._is_known else self._decisions.replace
             take_in(reader)
         except MuxError as problem:
-            # An answer that was lost is not sent again, so the next question asks for all decisions.
+            # CrowdSec does not repeat a lost answer, so the next request asks for all decisions.
             self._is_known = False
             self._failed += 1
             self._skip = min(2**self._failed // 2, _LONGEST_WAIT) - 1
@@ -187,7 +187,7 @@ def seconds_in(duration: str) -> float:
 
 def _bans(decision: Mapping[str, Any], now: float) -> Iterator[tuple[IPNetwork, float]]:
     """Yield the network that a decision bans; one of another kind, or not on addresses, is left out."""
-    # One that cannot be read must not save the others.
+    # An unreadable decision must not stop the others.
     with suppress(KeyError, TypeError, AttributeError, ValueError):
         if decision["type"].lower() == "ban" and decision["scope"].lower() in _SCOPES:
             yield _network(decision["value"]), now + seconds_in(decision["duration"])

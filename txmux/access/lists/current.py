@@ -24,7 +24,7 @@ PLACES = "geo"
 
 
 def varying_of(rules: Rules) -> list[Varying]:
-    """Return all in rules that varies; some of it several times."""
+    """Return the varying networks of rules; some may come several times."""
     sets = [listener.accept_proxy_from for listener in rules.listeners]
     sets += [backend.allow_networks for backend in rules.every_backend()]
     clients = [route.clients for route in rules.routes]
@@ -36,7 +36,7 @@ def varying_of(rules: Rules) -> list[Varying]:
 
 
 class Lists:
-    """Exchanges the contents of all that varies in rules, those of older ones that are still in use included."""
+    """Replaces the contents of varying networks, also in older rules that are still in use."""
 
     def __init__(self) -> None:
         self.contents: dict[str, Any] = {}  # what `feed` was given, by names
@@ -44,7 +44,7 @@ class Lists:
         self._places = GeoDatabase()
 
     def hold(self, rules: Rules) -> None:
-        """Feed the networks of these rules, too; those of a file are as they were read, until `feed` replaces them.
+        """Feed the networks of these rules too; those of a file stay as they were read until `feed` replaces them.
 
         Raises:
             RulesError: A database of networks cannot be used.
@@ -71,7 +71,7 @@ class Lists:
             held.append(weakref.ref(varying))
 
     def feed(self, published: Mapping[str, Any]) -> bool:
-        """Exchange contents by name, as `pack` returns them; returns whether anything has changed."""
+        """Replace contents by name, as `pack` returns them; returns whether anything has changed."""
         changed = {
             name: value for name, value in published.items() if self.contents.get(name) != value
         }
@@ -89,7 +89,7 @@ class Lists:
 
 
 def pack(networks: NetworkSet) -> Packed:
-    """Return the networks of a set that varies in nothing."""
+    """Return the networks of a set without varying parts, by version and free bits."""
     return {
         str(version): {
             str(shift): base64.b64encode(_bytes(version, prefixes)).decode()

@@ -35,7 +35,7 @@ class GeoDatabase:
         self._found: dict[IPAddress, Found] = {}
 
     def read(self, paths: Sequence[Path]) -> None:
-        """Look up in these files from now on; raises `GeoDatabaseError` if one cannot be read, and keeps those before."""
+        """Use these files; raises `GeoDatabaseError` if one cannot be read, and then keeps the previous ones."""
         if paths != self._paths:
             self._readers = [_reader(path) for path in paths]
             self._paths = paths

@@ -1,4 +1,4 @@
-"""Watches the sources of the networks in the rules: files, databases and CrowdSec. One process does so for all."""
+"""Watches the sources of varying networks: files, databases and CrowdSec. One process does so for all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from txmux.rules.reading.networks import read_lines
 from txmux.telemetry.sources import Kind, Source
 
 _FILES = 4.0
-"""Seconds between two looks at a file: a change holds within 10 s, also in a worker that is busy."""
+"""Seconds between two checks of a file: a change takes effect within 10 s, also in a busy worker."""
 
 _CROWDSEC = 10.0
 
@@ -33,12 +33,12 @@ _UNSURE = 2_000_000_000  # nanoseconds in which a file may change twice and stil
 
 
 class ListSource(Protocol):
-    """What networks are from."""
+    """A source of networks."""
 
-    problem: str  # why the networks that hold are not up to date; nothing if they are
+    problem: str  # why the networks are out of date; empty if they are not
 
     async def fetch_changes(self) -> Any:
-        """Return the message for all processes, if it has changed; otherwise ``None``."""
+        """Return the new contents for all processes; ``None`` if nothing has changed."""
 
 
 class WatchedFile:
@@ -50,8 +50,8 @@ class WatchedFile:
         self._state: FileState | None = None
 
     def read(self) -> bytes | None:
-        """Read it, if it may have changed since it was read."""
-        # If it cannot be read now, it is read when it is back, even if it is the same then.
+        """Return the contents if they may have changed since the last call."""
+        # An unreadable file is read again once it is back, even if it has not changed.
         before, self._state = self._state, None
         state, _ = state_at(self.path)
         if state == before:
@@ -64,7 +64,7 @@ class WatchedFile:
 
 
 class BadFileError(MuxError):
-    """A file holds something else than networks."""
+    """A file contains something that is not a network."""
 
 
 @attrs.define
@@ -72,7 +72,7 @@ class NetworksFile:
     """A file of networks: ``@FILE``."""
 
     path: Path
-    text: str | None  # of the networks that hold
+    text: str | None  # of the current networks
     _watched: WatchedFile = attrs.field(init=False)
     problem: str = attrs.field(default="", init=False)
 
@@ -83,7 +83,7 @@ class NetworksFile:
         return WatchedFile(self.path)
 
     async def fetch_changes(self) -> Packed | None:
-        """Return its networks, if they are different now. A file that cannot be read, or is wrong, changes nothing."""
+        """Return its networks if they have changed. An unreadable or wrong file changes nothing."""
         try:
             data = self._watched.read()
             if data is None:
@@ -159,7 +159,7 @@ class _WatchedList:
 
 
 class ListUpdates:
-    """Watches the sources that rules name, and publishes what has changed, by names."""
+    """Watches the sources that rules name, and publishes changed contents by name."""
 
     _log = Logger()
 

@@ -1,4 +1,4 @@
-"""Bans that several machines share: each has all of them, and decides by itself.
+"""Bans shared between machines: each machine has all of them, and decides by itself.
 
 A ban is a key with its time to live, ``txmux:ban:NETWORK``, and a message to all who listen, ``txmux:bans``. A ban that was taken back
 leaves a key that says so, for a machine that was away meanwhile. All times in them are Redis's own: of the same network the later record
@@ -28,11 +28,11 @@ from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
 _CHANNEL = "txmux:bans"
 _PREFIX = "txmux:ban:"
-_REMEMBERED = 30 * 86400  # seconds in which it is known that a ban was taken back
+_REMEMBERED = 30 * 86400  # seconds for which a lifted ban is remembered
 _AT_ONCE = 200
 _LONGEST_RECORD = 4096  # bytes
 _GATHERED = 0.02
-"""Seconds in which changes that are received are gathered: under attack there are many."""
+"""Seconds for which received changes are collected: under attack there are many."""
 
 _MOST_GATHERED, _MOST_RECEIVED = 1000, 10
 _MOST_NETWORKS = 120_000
@@ -176,7 +176,7 @@ class SharedBans:
 
     @property
     def state(self) -> Literal["complete", "partial", "reading", "lost"]:
-        """Whether all bans of other machines hold here, some have no room, they are being read, or cannot be."""
+        """Whether all bans of other machines apply here, some have no room, or they are being read or cannot be."""
         return "partial" if self._state == "complete" and self._left_out else self._state
 
     @property
@@ -191,7 +191,7 @@ class SharedBans:
         seconds, microseconds = await redis.execute("TIME")
         if self._state == "complete":
             self.source.answered()
-        # An answer that was delayed in this process gives no precise time.
+        # An answer that this process read late gives no precise time.
         after = self._now()
         if 0 <= after - before < _SURE:
             self._ahead = (before + after) / 2 - int(seconds) - int(microseconds) / 1e6
@@ -290,7 +290,7 @@ class SharedBans:
             left_out.update(await self._bans.merge(self._changes(rows.split(b"\n"), shared)))
             if cursor == b"0":
                 break
-        # Those that were received meanwhile may not have been among what was read.
+        # Bans received meanwhile may not be in the answer.
         self._left_out = left_out | (self._left_out - before)
         missing = [ban for ban in self._bans.current() if ban.network not in shared]
         for first in range(0, len(missing), _AT_ONCE):
@@ -314,7 +314,7 @@ class SharedBans:
         return at if at is not None else 0.0 if ban is None else ban.since - self._ahead - _SURE
 
     def _changes(self, texts: Iterable[Any], seen: set[IPNetwork] | None = None) -> list[Change]:
-        """Return the new records: of the same network, the later one counts. `known` gets those of which Redis has the latest."""
+        """Return the new records: of the same network, the later one counts. `seen` gets the networks whose latest record Redis has."""
         bans: dict[IPNetwork, Ban | None] = {}
         for text in texts:
             record = _read(text)
@@ -349,14 +349,14 @@ def _read(text: Any) -> tuple[IPNetwork, float, Ban | None] | None:
             network, at = ban.network, ban.since
         else:
             ban, network, at = None, banned_network(fields["network"]), time_of(fields["since"])
-    # One record that another program has written must not end the sharing of all others.
+    # An unreadable record must not end the sharing of the others.
     except MISSHAPEN:
         return None
     return (network, at, ban) if network.prefixlen else None
 
 
 def _is_like(ban: Ban | None, other: Ban | None) -> bool:
-    """Return whether two bans of a network are the same for clients, and for people."""
+    """Return whether two bans of a network differ in nothing that matters."""
     if ban is None or other is None:
         return ban is other
     is_until = ban.until == other.until or abs(ban.until - other.until) < _SURE

@@ -1,4 +1,4 @@
-"""A client of Redis that connects again whenever its connections are lost."""
+"""A Redis client that reconnects."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from txmux.net.redis import RedisError, RedisProtocol, reason
 from txmux.rules.model.settings import Store
 
 STEADY = 4.0
-"""Seconds for which Redis has to fail, or to answer, until that counts; less than it takes until a silent connection is ended."""
+"""Seconds for which Redis has to fail, or to answer, until that counts; less than the timeout of a silent connection."""
 
 _SHORTEST, _LONGEST = 0.5, 15.0  # seconds between two attempts
 
 _Words: TypeAlias = "tuple[str | float, ...]"
 _WRITE: _Words = ("PEXPIRE", "txmux:up", 0)
-"""A change that changes nothing, which a replica refuses, as does a server that is loading its data."""
+"""A write without effect, which a replica refuses, as does a server that is loading its data."""
 
 
 @attrs.frozen
@@ -42,7 +42,7 @@ SHARING_TIMES = SharingTimes()
 
 @attrs.define(eq=False, slots=False)
 class RedisConnection:
-    """Connects, and connects again: the first time at once, then after times that double, until a connection has lasted.
+    """Connects, and reconnects: at once, then after delays that double until a connection has lasted.
 
     Args:
         up: Called once commands can be sent.
@@ -71,7 +71,7 @@ class RedisConnection:
 
     def start(self) -> None:
         if self._stopped:
-            return  # before the reactor ran
+            return  # before the reactor was running
         self._again = None
         self._trying = Deferred.fromCoroutine(self._connect())
         self._trying.addErrback(self._failed)
@@ -138,7 +138,7 @@ class RedisConnection:
         if self._made is not None:
             self._made.end(why)
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST)
-        # Not all machines come back in one moment.
+        # Spread out, so that machines do not all reconnect at the same moment.
         self._again = self._reactor.callLater(wait * random.uniform(0.8, 1.2), self.start)  # nosec B311  # noqa: S311 - not for secrets
         self._down(why)
 
@@ -147,7 +147,7 @@ class RedisConnection:
         if self.protocol is None or self._stopped:
             return
         self.protocol = None
-        # A Redis whose connection fails again and again is not queried for everything several times in a second.
+        # Otherwise a connection that fails repeatedly would load everything several times a second.
         lasted = self._reactor.seconds() - self._up_at
         wait = _SHORTEST if lasted > _LONGEST else self._wait
         self._wait = min(2 * wait, _LONGEST)
@@ -223,7 +223,7 @@ class RedisClient:
         self._down(why)
 
     def run(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run something that asks Redis; if that fails, both connections are made again."""
+        """Run a coroutine that uses Redis; if it fails, reconnect."""
         done = Deferred.fromCoroutine(work)
         self._busy.add(done)
         done.addErrback(self._failed)

@@ -1,4 +1,4 @@
-"""Limits of sources that several machines share through Redis. No client waits for an answer of it.
+"""Limits of sources that several machines share through Redis. No client waits for Redis.
 
 Rates: each machine leases tokens for the sources that are busy. One that makes less than half of its burst in the time in which that comes
 back needs no request at all; for others some tokens are leased ahead, and a client that comes while an answer is on its way is let in and
@@ -29,19 +29,19 @@ from txmux.rules.model.settings import Store
 from txmux.telemetry.sources import Source
 
 _SLOW = 0.02
-"""Seconds after which an answer is of no use: by then many may have come that were not counted."""
+"""Seconds after which an answer is useless: too many uncounted clients may have come by then."""
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds until a slow Redis is tried again
-_CHECKED = 10.0  # seconds after which Redis is asked though no client comes
+_CHECKED = 10.0  # seconds after which Redis is asked even without clients
 _MOST_QUESTIONS = 1000  # in a second
 _MOST_TOKENS = 10
 _WORTH, _GOOD = 0.1, 1.0
-"""Seconds for which tokens are leased ahead, and in which they have to be used."""
+"""Seconds of use for which tokens are leased ahead; they expire after that."""
 
 _MOST_LEASES = 100_000
 _MICROSECONDS = 1000  # a microsecond, in nanoseconds
 _OFTEN, _COUNT_GOOD = 1.0, 15.0
-"""Seconds between two reports of a number of connections, and in which one is good."""
+"""Seconds between two reports of a number of connections, and for which one is valid."""
 _MOST_COUNTED = 10_000
 
 _ALONE = "limits of sources apply to this machine alone"
@@ -88,7 +88,7 @@ _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 @attrs.define(eq=False)
 class _Lease:
-    """What is known of one busy source."""
+    """The leased tokens of one busy source."""
 
     tokens: int = 0
     good_until: float = 0.0
@@ -110,11 +110,11 @@ class Leases:
         self.counts = SharedCounts(rates, listener)
 
     def take(self, source: int, used: int, interval: int, burst: int) -> bool:
-        """Return whether a source may make a connection, which it may by the bucket of this machine.
+        """Return whether a source that this machine's own bucket admits may connect.
 
         Args:
             source: See `txmux.access.per_source.source_of`.
-            used: What it has used of its bucket here.
+            used: What it has used of its bucket here, in connections.
             interval: Nanoseconds for one connection.
             burst: How many there are in the bucket.
         """
@@ -165,7 +165,7 @@ class Leases:
             now = self._rates.seconds()
             lease.is_asking = False
             lease.spent -= spent
-            # Clients that came meanwhile have had some of it.
+            # Clients that came meanwhile have used some of it.
             paid = min(granted, lease.spent)
             lease.spent -= paid
             fresh = lease.tokens if now < lease.good_until else 0
@@ -188,10 +188,10 @@ class Leases:
 
 @attrs.define(eq=False)
 class _CountedSource:
-    """One that has many connections."""
+    """A source with many connections."""
 
-    others: int = 0  # those that it has at other machines
-    known_until: float = 0.0  # until when that is good
+    others: int = 0  # connections at other machines
+    known_until: float = 0.0  # until when that number is valid
     is_asking: bool = False
 
 
@@ -223,7 +223,7 @@ class SharedCounts:
             return 0
         counted = self._sources.get(source)
         if counted is None:
-            # The one that is about to come counts, too.
+            # The connection that is about to be counted is included.
             if 2 * (here + 1) < limit or len(self._sources) >= _MOST_COUNTED:
                 return 0
             counted = self._sources[source] = _CountedSource()
@@ -265,7 +265,7 @@ class SharedCounts:
 
 
 class SharedRates:
-    """Asks Redis, as long as it answers soon.
+    """Runs the script in Redis while its answers are fast.
 
     Args:
         logs: Whether its source does; see `Source`.
@@ -312,7 +312,7 @@ class SharedRates:
         return () if self._source is None else (self._source,)
 
     def _down(self, why: str) -> None:
-        """Limit alone, and expect no answers any longer."""
+        """Limit by this machine's counts alone."""
         self.is_up = False
         self._epoch += 1
         for source in self.sources():
@@ -326,7 +326,7 @@ class SharedRates:
             listener.forget()
 
     def _check(self) -> None:
-        """Load the script, and see whether its answer comes in time."""
+        """Load the script, and check that its answer comes in time."""
         self._again = None
 
         def answered(_: int, __: int) -> None:
@@ -382,7 +382,7 @@ class SharedRates:
         )
 
     def _check_latency(self, due: float) -> None:
-        """See whether the oldest answer is late; not if this process is late itself, and the answer may be there."""
+        """Check whether the oldest answer is late, unless this process is late itself and may not have read it."""
         self._latency_timer = None
         if not self._sent_at:
             return

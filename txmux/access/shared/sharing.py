@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Sharing:
-    """Has the connection to the Redis of the rules."""
+    """Owns the connection to the Redis of the rules."""
 
     def __init__(self, reactor: Any, bans: ServiceBans) -> None:
         self._reactor = reactor
