@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
 MARGIN = 2.0
-"""Seconds: a plain connection may learn of a deadline so late, so no time limit of its backend is as short."""
+"""Seconds by which a plain connection may notice a deadline late; its backend's time limits are longer."""
 _OF_CHECKER = {MemberState.DOWN, MemberState.DRAIN, MemberState.MAINTENANCE}
-"""States that the process that checks servers sets and reports to the others."""
+"""States that the checking process sets and reports to the others."""
 
 _WAITED_FOR = {"connect-refused", "connect-timeout", "no-server"}
-"""Why a client got no server where another try may succeed."""
+"""Causes after which another try may succeed."""
 
 _log = Logger()
 
@@ -121,7 +121,7 @@ class Upstream:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
 
     Attributes:
-        is_plain: Whether its connections are made and relayed without more ado, and all their time limits are longer than some seconds.
+        is_plain: Whether its connections need no TLS, headers or the like, and all their time limits are longer than some seconds.
         destinations: Chooses servers that depend on the client; ``None`` if none does.
         current: Finds the upstream of the same name under the current rules; ``None`` if they have none.
         depends_on_client: Whether anything depends on the client's identity.
@@ -221,7 +221,7 @@ class Upstream:
     def hold(
         self, client: HeldClient, cause: ConnectFailure, tried: Collection[Member] = ()
     ) -> ConnectFailure | None:
-        """Let a client wait that got no server; return why it may not."""
+        """Let a client without a server wait; returns why it may not."""
         line = self.pool.line
         if cause not in _WAITED_FOR or not line.may_wait(client):
             return cause
@@ -247,7 +247,7 @@ class Upstream:
         return any(key_of(member) == key for member in self.pool.members)
 
     def apply_check(self, key: str, *, ok: bool, why: str) -> None:
-        """Apply the result of a check by `key_of`. A failure of a server that no name has yet is stored until one has."""
+        """Apply the result of a check by `key_of`. A failure of a server that no name has yet is kept until one has."""
         if self.has_server(key):
             apply_result(self.pool, key, ok=ok, why=why)
         elif ok:
@@ -257,7 +257,7 @@ class Upstream:
             del self._early[key][: -self.backend.check.fall if self.backend.check else None]
 
     def _log_shortage(self, began: bool) -> None:  # noqa: FBT001 - of a callback
-        """Log what this process has found itself, and not what the one that checks servers logs."""
+        """Log a shortage that this process has noticed; the checking process logs its own."""
         name, states = self.backend.name, [member.state for member in self.pool.members]
         if not began:
             if self._checking or self._has_logged_shortage:

@@ -110,7 +110,7 @@ class Upstreams:
         return Destinations(backend, self._name_cache, self._leads_here, seconds)
 
     def sources(self) -> Iterator[Source]:
-        """Return the name servers and the like that this process asks."""
+        """Return the name servers and other sources of this process."""
         yield from self._names.sources()
         if self._name_cache is not None:
             by_name = [
@@ -127,7 +127,7 @@ class Upstreams:
         self.waker.hold(held)
 
     def _wake_of(self, backend: str) -> Wake | None:
-        """Return what starts the servers of a backend, unless an operator lets its clients wait, who may have stopped them."""
+        """Return how to start the servers of a backend; nothing while an operator holds its clients, who may have stopped them."""
         if self.known.is_held(backend):
             return None
         return next((other.wake for other in self._upstreams if other.name == backend), None)
@@ -203,7 +203,7 @@ class Upstreams:
         try:
             for upstream in prepared.made if self._users else ():
                 self._names.prepare(upstream.backend)
-        except ImportError:  # what is installed may be another version by now
+        except ImportError:  # another version may have been installed meanwhile
             self.abandon(prepared)
             raise
         return prepared
@@ -226,7 +226,7 @@ class Upstreams:
                 upstream.pool.retire()
         for upstream in prepared.made:
             upstream.pool.take_over()
-        list(self.sources())  # forgets those that no rules name
+        list(self.sources())  # forgets names that no rules use
 
     def abandon(self, prepared: PreparedUpstreams) -> None:
         self._prepared = None
@@ -331,7 +331,7 @@ class Upstreams:
         return self._names.stale()
 
     def certificates(self) -> list[tuple[Backend, tuple[str, float]]]:
-        """Return those that servers are shown: the file, and when it expires, in seconds since 1970."""
+        """Return the client certificates presented to servers: the file, and when it expires, in seconds since 1970."""
         return [
             (upstream.backend, upstream.tls.identity.valid_until)
             for upstream in self._upstreams.values()

@@ -13,7 +13,7 @@ from txmux.errors import MuxError, cause_of
 from txmux.rules.model import Wake
 
 _EVERY = 30.0  # seconds
-_PATIENCE = 20.0  # seconds that an answer may take
+_PATIENCE = 20.0  # seconds for an answer
 
 _log = Logger()
 
@@ -34,7 +34,7 @@ class Waker:
         self._held: set[str] = set()  # by an operator, since the last that was sent
 
     def report(self, backend: str, waiting: bool, process: int = 0) -> None:  # noqa: FBT001 - a message's field
-        """Record whether clients of a backend wait in a process; again if no server is up after an operator's hold."""
+        """Record whether clients of a backend wait in a process; called again if no server is up after an operator's hold."""
         processes = self._waiting.setdefault(backend, set())
         (processes.add if waiting else processes.discard)(process)
         if not processes:

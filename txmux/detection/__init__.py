@@ -1,1 +1,1 @@
-"""From a client's first bytes to a decision; pure, without sockets or clocks."""
+"""Decides on a route from a client's first bytes; pure, without sockets or clocks."""

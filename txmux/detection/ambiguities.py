@@ -1,6 +1,6 @@
 """Pairs of protocols whose first bytes or datagrams can be the same, so that the order of the routes decides.
 
-Pairs with a reason share real clients. Of the others, a search has found bytes that no known client sends.
+Real clients match both of a pair with a reason. For the other pairs, a search has found bytes that no known client sends.
 """
 
 import attrs

@@ -75,7 +75,7 @@ class Detector(Generic[R]):
         now: float | None = None,
         certificate: object = None,
     ) -> Detection[R]:
-        """Start with a new client; without an address it is outside of every network, without a time of all times."""
+        """Start with a new client; without an address it is in no network, and without a time it matches no ``during``."""
         return Detection(self, client, now, certificate)
 
     def converses(self, data: bytes) -> bool:
@@ -92,9 +92,9 @@ class Detector(Generic[R]):
         return FlowDetection(self, client, now, peeked=peeked)
 
     def decide_at_once(self, peeked: Peeked) -> Decision[R] | None:
-        """Decide by the first bytes or datagram alone, as detection would; ``None`` if it takes that.
+        """Decide by the first bytes or datagram alone, as a detection would; ``None`` if that is needed.
 
-        Most clients begin with as much as it takes, at listeners for anyone at any time.
+        This is enough for most clients.
         """
         data = peeked.data
         plan = (self._plans.get(data[0]) or self.plan(data[0])) if data else None
@@ -129,7 +129,7 @@ class Detector(Generic[R]):
         return plan
 
     def report(self, route: R, alternative: AlternativeLike) -> None:
-        if alternative.text in self._reported:  # it may raise for each client
+        if alternative.text in self._reported:  # a matcher may raise for every client
             return
         self._reported.add(alternative.text)
         self._log.failure(
@@ -164,7 +164,7 @@ class _RouteScan(Generic[R]):
         return any(self._serves(route) for route in self._detector.routes)
 
     def finish(self) -> Decision[R]:
-        """Decide with what there is: what is undecided now counts as a no."""
+        """Decide now: undecided routes count as a no."""
         decision = None
         if self._plan is not None and self._peeked is not None:
             decision = self._resolve(self._plan, self._peeked, last=True)
@@ -205,8 +205,8 @@ class _RouteScan(Generic[R]):
         return Decision(None, self._facts(plan, end, peeked), self.answered)
 
     def _facts(self, plan: Plan[R], decided: int, peeked: Peeked) -> dict[str, str]:
-        """Collect what was learnt, and which of the dry-run routes would have been first."""
-        # What later routes would see is not read, for the log alone.
+        """Collect the facts, and the dry-run route that would have been first."""
+        # Facts of later routes are not read just for the log.
         facts = _learnt(plan.learners, decided, peeked)
         for position in plan.dry_runs:
             route = plan.routes[position]
@@ -254,7 +254,7 @@ class Detection(_RouteScan[R]):
     """Scans the routes for one client of TCP."""
 
     def feed(self, data: bytes) -> Decision[R] | None:
-        """Look at all bytes so far, at least one; ``None`` when more are needed for a decision."""
+        """Decide by all bytes so far, at least one; ``None`` if more are needed."""
         limit = self._detector.peek_limit
         if self._plan is None:
             self._plan = self._detector.plan(data[0])
@@ -349,7 +349,7 @@ def is_keepalive_only(datagrams: Iterable[bytes]) -> bool:
 
 
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
-_FACT = re.compile(r"[^A-Za-z0-9_.-]")  # what the name of a fact has not
+_FACT = re.compile(r"[^A-Za-z0-9_.-]")  # not allowed in the name of a fact
 _fact_name = functools.lru_cache(maxsize=256)(functools.partial(_FACT.sub, "_"))
 _NEGATED = {_MATCH: _NO, _NO: _MATCH, _NEED_MORE: _NEED_MORE}
 

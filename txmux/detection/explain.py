@@ -81,7 +81,7 @@ def explain(
     now: float | None = None,
     certificate: object = None,
 ) -> Explanation[R]:
-    """Explain what becomes of a client that has sent some bytes, or some datagrams.
+    """Explain the decision on a client that has sent some bytes, or some datagrams.
 
     Args:
         routes: In the order of their priority; for datagrams, as `Route.for_transport` gives them.
@@ -108,7 +108,7 @@ def explain_in_steps(
     now: float | None = None,
     certificate: object = None,
 ) -> Generator[None, None, Explanation[R]]:
-    """Explain with a rest after each route, since thousands of them take a while. Otherwise as `explain`."""
+    """As `explain`, but yields after each route, since thousands of them take a while."""
     detector = Detector(routes, peek_limit)
     start: Any = detector.start_detection
     view: Any = Peeked
@@ -151,7 +151,7 @@ class _Seen:
 
 
 def _first(holds: Callable[[int], bool], length: int) -> int | None:
-    # What is known of a prefix stays known for all longer ones.
+    # A verdict on a prefix holds for all longer ones.
     if not length or not holds(length):
         return None
     return bisect_left(range(1, length), x=True, key=holds) + 1
@@ -200,7 +200,7 @@ def _ask(alternative: AlternativeLike, peeked: Peeked) -> tuple[Verdict, str]:
 
 
 def _any(lines: tuple[PredicateAnswer, ...]) -> PredicateAnswer:
-    """Return the answer of the line that settles what the route says; any match is enough."""
+    """Return the answer of the line that decides the route's; any match is enough."""
     by_verdict: dict[Verdict, list[PredicateAnswer]] = {}
     for line in lines:
         by_verdict.setdefault(line.verdict, []).append(line)

@@ -1,4 +1,4 @@
-"""Which routes are worth asking, by the first byte and by the name that a client asks for."""
+"""Narrows the routes to ask, by the first byte and by the name that a client asks for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AlternativeLike(Protocol):
 
 
 class ClientsLike(Protocol):
-    """Some clients; ``None`` is the address of one that has none."""
+    """A set of clients; the address is ``None`` for a client without one."""
 
     @property
     def limited(self) -> bool: ...
@@ -40,13 +40,13 @@ class ClientsLike(Protocol):
 
 
 class CertificatesLike(Protocol):
-    """Some certificates of clients; ``None`` is a client that was not asked for one."""
+    """A set of client certificates; ``None`` is a client that was not asked for one."""
 
     def holds(self, found: Any, /) -> bool: ...
 
 
 class ServingTimes(Protocol):
-    """Some moments, in seconds since 1970."""
+    """A set of moments, in seconds since 1970."""
 
     def covers(self, moment: float, /) -> bool: ...
 
@@ -122,7 +122,7 @@ class Plan(Generic[R]):
 
 
 class _KeyIndex:
-    """Finds, among many routes that differ by a name, those that a name leaves."""
+    """Finds, among many routes that differ by a name, those that a name may match."""
 
     def __init__(self, routes: Sequence[RouteLike], read: Callable[[Peeked], str | None]) -> None:
         self._read = read
@@ -212,9 +212,9 @@ def _learners(
             learnt = _declared(alternative.predicate, "learnt")
             if learnt is None:
                 continue
-            # Of a method there is one for each class; matchers may share a class whose functions differ.
+            # A method is one kind for each class; matchers may share a class but differ in a function.
             function = getattr(learnt, "__func__", None)
-            # One that has been asked for a name may learn more.
+            # A predicate that looks for a name may learn more.
             named = _declared(alternative.predicate, "named")
             kind = (type(learnt.__self__), function, named) if function else id(learnt)
             if kind not in kinds:

@@ -88,7 +88,7 @@ class UnusableMatcherError(MuxError):
 
 @attrs.frozen
 class PluginProblem:
-    """Something that is wrong with what is installed. Its ``str()`` is one line for the user.
+    """A problem of the installed plugins. Its ``str()`` is one line for the user.
 
     Attributes:
         message: Which plugins in which files of which packages, what is wrong, and what would help.
@@ -152,7 +152,7 @@ def installed_matchers(package: ModuleType = plugins) -> Registry:
     """
     state = [_changed_at(folder) for folder in package.__path__]
     cached = _known.get(package.__name__)
-    # A worker's user may be unable to look.
+    # A worker's user may lack the permission.
     if cached is None or (cached[0] != state and 0 not in state):
         _known[package.__name__] = cached = state, _find(package)
     return cached[1]
@@ -237,7 +237,7 @@ def _load(plugin: CachedPlugin) -> IProtocolMatcher:
 
 
 def _lacking(matcher: IProtocolMatcher) -> Iterator[str]:
-    """Yield what a matcher needs and does not have, or has in another form."""
+    """Yield what a matcher lacks, or has in a wrong form."""
     for name, is_right in _NEEDED.items():
         try:
             value = getattr(matcher, name, _MISSING)

@@ -22,11 +22,11 @@ from txmux.rules.model import Logged, Settings
 from txmux.telemetry.lines import AGAIN, LineWriter
 from txmux.telemetry.record import ConnectionRecord
 
-_LAST = 1.0  # seconds that a slow reader has at the end
-_MERGED = 1.0  # seconds whose clients that left without a byte share a line
+_LAST = 1.0  # seconds for a slow reader when the log is closed
+_MERGED = 1.0  # seconds for which clients that left without a byte share a line
 
 _PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
-CAPTURED = 64  # first bytes that are stored of a client that no route matched
+CAPTURED = 64  # first bytes recorded of a client that no route matched
 
 
 class AccessLogError(MuxError):
@@ -86,7 +86,7 @@ def fields_of(record: ConnectionRecord) -> dict[str, Any]:
     for name in ("detect_ms", "connect_ms", "duration_ms"):
         if fields[name] is not None:
             fields[name] = round(fields[name], 1)
-    if record.datagrams_in is None:  # it was a connection
+    if record.datagrams_in is None:  # a connection, not a flow
         del fields["datagrams_in"], fields["datagrams_out"]
     return fields
 
@@ -107,7 +107,7 @@ def _moment(time: float) -> str:
     return _millisecond(round(time * 1_000_000) // 1000)
 
 
-@functools.lru_cache(maxsize=16)  # several connections are accepted in the same one
+@functools.lru_cache(maxsize=16)  # several connections are accepted in the same millisecond
 def _millisecond(number: int) -> str:
     second, rest = divmod(number, 1000)
     return f"{_second(second)}.{rest:03}Z"
@@ -126,7 +126,7 @@ def _plain_value(text: str | None) -> str:
     return "-" if text is None else _quoted(text)  # each connection has another `server_local`
 
 
-_text_value = functools.lru_cache(maxsize=1024)(_plain_value)  # most are the same again and again
+_text_value = functools.lru_cache(maxsize=1024)(_plain_value)  # most values repeat
 
 _FORMATS = {"text": as_text, "json": as_json}
 
@@ -155,7 +155,7 @@ class FileAccessLog:
     Args:
         later: Calls a function once the reactor's turn is over; without it, each line is written at once.
         owner: The user and group IDs that own the file if it is made.
-        clock: For lines that a slow reader has yet to take; without it, they wait for the next one.
+        clock: Retries lines for a slow reader; without it, they wait for the next line.
 
     Raises:
         AccessLogError: It cannot be opened.
@@ -201,7 +201,7 @@ class FileAccessLog:
         lines, self._lines = self._lines, []
         if self._file is None:
             return
-        # One write for all, so that the lines of several processes do not mix.
+        # One write, so that the lines of several processes do not mix.
         self._writer.write(lines)
         if self._clock is not None and self._retry is None and self._writer.is_holding:
             self._retry = self._clock.callLater(AGAIN, self._write_held)
@@ -289,7 +289,7 @@ class StandardOutputLog(FileAccessLog):
 class MergingLog:
     """Writes one line a second for each address whose clients leave without a byte, after an ordinary one for the first.
 
-    In a storm, a line for each would cost more than all else.
+    In a storm, a line for each would cost more than anything else.
     """
 
     def __init__(self, log: ServiceAccessLog | FileAccessLog, clock: IReactorTime) -> None:

@@ -39,7 +39,7 @@ class Sampling:
             self._sink(event)
             return
         self._skipped += 1
-        if self._timer is None:  # it may be quiet from now on
+        if self._timer is None:  # no further event may come
             self._timer = self._clock.callLater(_SECOND, self._next)
 
     def forget(self) -> None:
@@ -58,7 +58,7 @@ class Sampling:
 
 
 class Events:
-    """Makes events and sends them to the listener; callers look at `has_listener` first, so that no event is made in vain."""
+    """Makes events and sends them to the listener; callers check `has_listener` first, so that no event is made in vain."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._sampling = Sampling(clock, self._send)
@@ -68,7 +68,7 @@ class Events:
     def listen(self, sink: Sink | None) -> None:
         self._sink = sink
         self.has_listener = sink is not None
-        if sink is None:  # the next listener was not there when these were skipped
+        if sink is None:  # the next listener was not connected when these were skipped
             self._sampling.forget()
 
     def begun(self, record: ConnectionRecord) -> None:

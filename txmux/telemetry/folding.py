@@ -1,4 +1,4 @@
-"""Warnings for the service's log that repeat: the first is written at once, then one a minute with their number."""
+"""Folds repeated warnings in the service's log: the first is written at once, then one a minute with their number."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,13 @@ from twisted.logger import Logger, LogLevel
 from txmux.telemetry.formatting import counted
 
 _PERIOD = 60.0  # seconds
-_MOST = 1000  # different lines that are remembered
+_MOST = 1000  # distinct lines that are remembered
 _NEVER_FOLDED = {"debug", "info"}
 _LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 
 
 class FoldedLog:
-    """Writes what workers log; which of them it was does not tell lines apart.
+    """Writes what workers log; equal lines of different workers are one.
 
     Args:
         seconds: A monotonic clock.
@@ -23,7 +23,7 @@ class FoldedLog:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        # Since when, and how often it was repeated; the oldest first.
+        # By line, when it was first logged, and how often since; the oldest first.
         self._lines: dict[tuple[str, str], tuple[float, int]] = {}
 
     def write(self, number: int, level: str, text: str) -> None:
@@ -39,7 +39,7 @@ class FoldedLog:
         self._emit(level, "worker {number}: {text}", number=number, text=text)
 
     def report(self) -> None:
-        """Write the numbers of a minute that is over. Called each second."""
+        """Write the counts of each minute that has passed. Called each second."""
         now = self._seconds()
         for key, (since, _) in [*self._lines.items()]:
             if now - since < _PERIOD:

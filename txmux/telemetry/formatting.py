@@ -1,4 +1,4 @@
-"""How a service is shown to people: lengths of time, amounts, rates and explanations, for the commands, the page and messages. Pure."""
+"""Formats durations, amounts, rates and explanations for the commands, the page and messages. Pure."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -43,7 +43,7 @@ def duration(seconds: float) -> str:
 
 
 def certificate_end(until: float, now: float) -> str:
-    """Say when a certificate ends, or has ended, if that needs a person; both are in seconds since 1970.
+    """Say when a certificate ends, or has ended, if an operator has to act; both are in seconds since 1970.
 
     >>> certificate_end(1796083200, 1795820000)
     'ends in 3 days, on 2026-12-01'
@@ -126,7 +126,7 @@ def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Ite
         yield "  ".join(padded).rstrip()
 
 
-# A service of another version may report less, or more: what is missing is left out.
+# A service of another version may report less or more; missing parts are left out.
 
 
 def connection_counts(status: Mapping[str, Any]) -> str:
@@ -184,7 +184,7 @@ def worst_first(backends: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mappin
 
 
 def troubles(status: Mapping[str, Any]) -> list[str]:
-    """What needs a person; a service of an older version has sentences alone."""
+    """Return what needs attention; a service of an older version reports bare sentences."""
     return [
         trouble if isinstance(trouble, str) else trouble["text"]
         for trouble in status.get("attention", ())

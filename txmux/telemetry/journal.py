@@ -1,4 +1,4 @@
-"""Priorities of lines for systemd's journal, which are the beginning of each (sd-daemon(3))."""
+"""Priority prefixes of lines for systemd's journal (sd-daemon(3))."""
 
 import os
 import re

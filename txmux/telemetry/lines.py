@@ -1,4 +1,4 @@
-"""Writes lines to a descriptor without ever waiting for the reader."""
+"""Writes lines to a descriptor without blocking."""
 
 import os
 import select
@@ -13,7 +13,7 @@ from typing import IO, Any
 from twisted.logger import Logger
 
 _HELD = 4 * 1024 * 1024
-"""Bytes buffered for a slow reader: what a storm of clients writes in a moment."""
+"""Bytes buffered for a slow reader: enough for a short storm of clients."""
 _AT_ONCE = 256  # lines
 _SURE = 512  # bytes that a writable terminal takes at once
 _WHOLE = (
@@ -21,7 +21,7 @@ _WHOLE = (
 )
 
 AGAIN = 0.1  # seconds between two attempts to write the buffer
-_LAST = 1.0  # seconds that a slow reader has at the end
+_LAST = 1.0  # seconds for a slow reader when the log is closed
 
 
 class LostLines:
@@ -100,10 +100,10 @@ class LineWriter:
 
     def flush(self) -> bool:
         """Return whether the buffer is empty now."""
-        if not self._lines:  # so this says nothing about whether writing works again
+        if not self._lines:  # so success says nothing about whether writing works again
             return True
         stalled = False
-        # A caller that comes during a write leaves its lines to that one.
+        # A call during another one's write leaves its lines to that one.
         while self._lines and not stalled and self._writing.acquire(blocking=False):
             try:
                 stalled = not self._try()
@@ -248,7 +248,7 @@ class ServiceLog:
 
     def __init__(self, file: IO[str], reactor: Any) -> None:
         file.flush()
-        self._file = file  # which closes its descriptor when it goes
+        self._file = file  # which would close its descriptor when it is collected
         self._reactor = reactor
         self._is_waiting = False
         self._writer = LineWriter(

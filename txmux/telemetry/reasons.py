@@ -31,7 +31,7 @@ ConnectFailure = Literal[
 """Why no server could be reached."""
 
 OF_CLIENTS: frozenset[ConnectFailure] = frozenset({"no-name", "name-denied", "address-denied"})
-"""Those by what a client asks for, which say nothing of servers."""
+"""Causes in what a client asks for, which say nothing about servers."""
 
 EndReason = Literal[
     RelayReason,

@@ -1,4 +1,4 @@
-"""The last connections that did not end as they should: workers report them, and the supervisor keeps them."""
+"""The last connections that ended badly: workers report them, and the supervisor keeps them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from txmux.telemetry.record import ConnectionRecord, check_types
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 _KEPT = 200  # the most that are kept
-_LONGEST = 4096  # characters of one; facts that make it longer are left out
+_LONGEST = 4096  # characters of a row; facts that make it longer are left out
 _PAUSE = 1.0  # seconds between two reports: under attack, many end badly all the time
 _FIELDS = frozenset(field.name for field in attrs.fields(ConnectionRecord))
 
 
 class BadEnds:
-    """Reports those of one process: the first at once, further ones together a second later.
+    """Reports bad ends of one process: the first at once, further ones together a second later.
 
     Attributes:
         report: Sends texts to the process that keeps them; until the answer, no further ones are sent. ``None`` if none does.
@@ -64,7 +64,7 @@ def _text_of(record: ConnectionRecord, first: bytes | None) -> str:
 
 
 class Recent:
-    """The last ones of all workers, as texts of these, which are read on request."""
+    """The last bad ends of all workers, as the texts these sent, parsed on request."""
 
     def __init__(self) -> None:
         self._rows: deque[tuple[int, str]] = deque(maxlen=_KEPT)
@@ -87,7 +87,7 @@ class Recent:
 
 
 def _read(worker: int, text: str) -> list[dict[str, Any]]:
-    """Return the row of a connection; none if that is not one: a worker may be compromised, or of another version."""
+    """Yield the row of a connection; nothing for an invalid text: a worker may be compromised, or of another version."""
     try:
         values = parse_json(text)
         record = ConnectionRecord(**{name: values[name] for name in _FIELDS & values.keys()})

@@ -1,4 +1,4 @@
-"""What is known of one connection: its state while it is there, and the record of it at its end."""
+"""The record of one connection, and the states it goes through."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @attrs.define
 class ConnectionRecord:
-    """Facts of one connection. It is filled while the connection lives, and written to the access log at its end.
+    """The record of one connection, filled while it lives, and written to the access log at its end.
 
     Attributes:
         time: When the client was accepted, seconds since the epoch.
@@ -59,7 +59,7 @@ class ConnectionRecord:
 
     @property
     def is_clean(self) -> bool:
-        """Whether it ended as it should. A flow's end shows only by its silence."""
+        """Whether it ended normally. Silence is the only end of a flow."""
         return self.reason in {"done", "handed-over"} or (
             self.datagrams_in is not None and self.reason == "idle-timeout"
         )
@@ -93,7 +93,7 @@ ConnectionState = Literal[
     "closing",
     "over",
 ]
-"""The stages of a connection, in the order in which one may go through them."""
+"""The stages of a connection, in their order."""
 
 STATES: tuple[ConnectionState, ...] = get_args(ConnectionState)[:-1]
-"""Those of connections that are there."""
+"""The stages of connections that have not ended."""

@@ -1,4 +1,4 @@
-"""What txmux asks of the outside, such as Redis or name servers, and whether it answers."""
+"""Outside sources that txmux uses, such as Redis or name servers, and whether they answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kind = Literal[
     "names",
     "networks",
 ]
-"""What is asked for. `tests/test_sources.py` has hostile peers for each."""
+"""The kinds of sources. `tests/test_sources.py` has hostile peers for each."""
 
 _OVERDUE = 60.0  # seconds without a good answer after which the operator should know
 _MOST_REASONS = 10  # of one outage that are logged: a proxy may number its answers
@@ -37,7 +37,7 @@ class SourceState:
         name: The kind and the address.
         up: Whether its last answers were good.
         age: Seconds since the last good answer; ``None`` if there never was one.
-        failing: For how many seconds it has been asked in vain; 0 if it has not.
+        failing: For how many seconds it has failed; 0 if it has not.
         is_overdue: Whether that has been so for long.
         why: Why the last question had no good answer.
         effect: What that means for the service.
@@ -67,16 +67,16 @@ class SourceState:
 
 
 class Source:
-    """One server, service or file that is asked, and how that went.
+    """One server, service or file that is used, and whether it answers.
 
-    It logs a line when it fails, for each new reason, and when it is good again.
+    Logs a failure, each new reason, and the recovery.
 
     Args:
         kind: What is asked for.
         address: Where; kind and address name it.
         effect: What it means for the service while there is no good answer.
         seconds: A monotonic clock.
-        steady: For how many seconds it has to fail, or to be good, until that counts.
+        steady: For how many seconds a change must last until it counts.
         logs: Whether it logs; those of workers are logged by the supervisor, see `SourceLog`.
     """
 
@@ -107,26 +107,25 @@ class Source:
         self._logged: set[str] = set()
 
     def asked(self) -> None:
-        """Record that a question is on its way; `answered`, `failed` or `dropped` ends it."""
+        """Record the start of a request; `answered`, `failed` or `dropped` ends it."""
         self._open += 1
         if self._since is None:
             self._since = self._seconds()
 
     def dropped(self) -> None:
-        """Record that a question was withdrawn, which says nothing of the source."""
+        """Record that a request was withdrawn, which says nothing about the source."""
         self._close()
         if not self._open and not self._failures:
             self._since = None
 
     def answered(self) -> None:
-        """Record a good answer."""
         self._close()
         self._answered_at = now = self._seconds()
         self._good_at = now if self._good_at is None else self._good_at
         self._settle(now)
 
     def _settle(self, now: float) -> None:
-        """Count it as good, if it has been so for long enough."""
+        """Count it as up, if it has been for long enough."""
         if self._good_at is None or (self._failures and now - self._good_at < self._steady):
             return
         self._since = now if self._open else None
@@ -182,7 +181,7 @@ class Source:
 
 
 def worst(states: Iterable[SourceState]) -> list[SourceState]:
-    """Return one state for each name: that of the process where it is worst, which is the one without an answer for the longest time."""
+    """Return one state for each name: the worst of all processes, which is the one without an answer for longest."""
     by_name: dict[str, SourceState] = {}
     for state in states:
         before = by_name.get(state.name)
@@ -192,7 +191,7 @@ def worst(states: Iterable[SourceState]) -> list[SourceState]:
 
 
 class SourceLog:
-    """Logs when sources of workers fail, and are good again: once for all workers."""
+    """Logs failures and recoveries of workers' sources, once for all workers."""
 
     _log = Logger()
 

@@ -14,10 +14,12 @@ Ancillary: TypeAlias = tuple[int, int, bytes]  # Level, type and data, as ``send
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104  # udp(7), ``linux/udp.h``
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # ip(7), ipv6(7), RFC 3542 section 6.1
 LARGEST = 65_535
-"""Bytes that can come at once: of one datagram, or of several that the system has put together."""
+"""Bytes of the largest read: of one datagram, or of several that the system has joined."""
 MOST_AT_ONCE = 64  # datagrams that the system takes at once (``UDP_MAX_SEGMENTS``)
 MOST_BYTES_AT_ONCE = 65_000  # bytes of them, with room for the headers of IP and UDP
-SPACE = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4)  # bytes that all that is read here takes
+SPACE = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(
+    4
+)  # bytes of all ancillary data that is read here
 _ADDRESS_AND_LINK = struct.Struct("=16sI")
 _SIZE = struct.Struct("=i")
 _MEMINFO = struct.Struct("=I28xI")
@@ -39,7 +41,7 @@ def gather(receiver: socket.socket) -> None:
 
 
 def gathers(receiver: socket.socket) -> bool:
-    """Return whether the system puts datagrams of this socket together."""
+    """Return whether the system joins datagrams of this socket."""
     try:
         return receiver.getsockopt(SOL_UDP, UDP_GRO) != 0
     except OSError:
@@ -57,7 +59,7 @@ def queue_of(receiver: socket.socket) -> tuple[int, int]:
 
 
 def since(dropped: int, before: int) -> int:
-    """Return how many datagrams were dropped since another moment, by what `queue_of` returned then."""
+    """Return how many datagrams were dropped since an earlier `queue_of`."""
     return dropped - before & 0xFFFFFFFF
 
 
@@ -117,7 +119,7 @@ def endpoint_text(host: str, port: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def cut_into(size: int) -> tuple[Ancillary, ...]:
-    """Return what makes the system send bytes as datagrams of this length; the last may be shorter."""
+    """Return what makes the system cut bytes into datagrams of this length; the last may be shorter."""
     return ((SOL_UDP, UDP_SEGMENT, size.to_bytes(2, "little" if _IS_LITTLE else "big")),)
 
 
@@ -125,12 +127,12 @@ _IS_LITTLE = struct.pack("=H", 1) == b"\1\0"
 
 
 def datagrams_in(length: int, size: int) -> int:
-    """Count the datagrams in so many bytes that came at once; `size` is as `read` gives it."""
+    """Count the datagrams in one read; `size` is as `read` returns it."""
     return -(-length // size) if 0 < size < length else 1
 
 
 def split(data: Any, size: int) -> Sequence[Any]:
-    """Return the single datagrams of bytes that came at once."""
+    """Return the datagrams of one read."""
     if not 0 < size < len(data):
         return (data,)
     return [data[start : start + size] for start in range(0, len(data), size)]

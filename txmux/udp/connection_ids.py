@@ -1,4 +1,4 @@
-"""The connection IDs by which a QUIC client's datagrams tell to which of its connections they belong (RFC 9000, section 5.1).
+"""The connection IDs of a QUIC client, which tell its connections apart (RFC 9000, section 5.1).
 
 A client sends to an ID that it has made up until the server answers, and then to the one that the server has chosen, which
 all packets with a long header tell. A server gives further IDs in encrypted frames: these are only seen in use.
@@ -16,7 +16,7 @@ import attrs
 from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import LONG_HEADER, LONGEST_ID, Packet, may_open, read_long_header
 
-HEAD = 1 + 4 + 1 + LONGEST_ID  # bytes of a datagram by which its connection is known
+HEAD = 1 + 4 + 1 + LONGEST_ID  # first bytes of a datagram that may have its connection ID
 _LEAST_LONG = bytes([LONG_HEADER])
 _MOST_KNOWN = 4
 _ID_AT = 6
@@ -83,7 +83,7 @@ class ConnectionIds:
         }
 
     def learn(self, answer: bytes) -> bool:
-        """Learn from a datagram of the server; return whether there is another ID."""
+        """Learn IDs from a datagram of the server; returns whether there is a new one."""
         if not answer or not answer[0] & LONG_HEADER:
             return False
         try:

@@ -1,4 +1,4 @@
-"""The flow to which a datagram of QUIC or WireGuard belongs, as far as its bytes say.
+"""Reads from datagrams of QUIC and WireGuard the IDs that tell flows apart.
 
 A QUIC client sends to the connection ID that its server has chosen, a WireGuard client to the index of its server. Both
 are in clear in what the server says first, so a datagram from an unknown address that has one belongs to that flow

@@ -1,4 +1,4 @@
-"""A flow that follows its client to another address."""
+"""Moves a flow when its client's address changes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MOST_BUFFERED = 32 * 1024  # bytes of answers that may wait
 
 
 class Following:
-    """Reports to a flow's path what comes and goes, and moves the flow along it."""
+    """Reports a flow's datagrams to its path, and moves the flow along it."""
 
     __slots__ = ("_at", "_buffered", "_flow", "_live", "_reserved", "_size", "path")
 
@@ -49,8 +49,8 @@ class Following:
         self._live = live
         self._flow = flow
         self._at: object = None
-        self._reserved: tuple[object, Permit] | None = None  # where it may move to
-        # Answers that wait until a new address has proved itself. The first ones are buffered, so that the client can see which it lacks.
+        self._reserved: tuple[object, Permit] | None = None  # for an address that it may move to
+        # Answers for a new address that has not proved itself. The first ones are kept, so that the client notices which it lacks.
         self._buffered: list[bytes] = []
         self._size = 0
 
@@ -100,9 +100,9 @@ class Following:
         self._send_buffered()
 
     def from_elsewhere(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
-        """Take datagrams that may belong to the flow; returns whether they do: their address may be one that is not let in."""
+        """Take datagrams that may belong to the flow; returns false if their address is not admitted."""
         path, source, client = self.path, (port, key), _address(key)
-        if source == path.home:  # which is another flow's, too
+        if source == path.home:  # which several flows share
             return self._flow.take(data, size, is_home=True)
         is_new = not path.knows(source)
         if is_new and not (self._may_be_at(client) and self._reserve(source, client)):
@@ -145,14 +145,14 @@ class Following:
                 self._size += len(part)
 
     def _send_buffered(self) -> None:
-        """Send what has waited, once the address has proved itself."""
+        """Send the buffered answers once the address has proved itself."""
         if self._buffered and not self.path.watches:
             datagrams, self._buffered, self._size = self._buffered, [], 0
             for datagram in datagrams:
                 self._flow.from_server(memoryview(datagram), 0)
 
     def _may_be_at(self, client: Address) -> bool:
-        """Return whether a client with this address is let in, and served by the route; a proxy in front is none."""
+        """Return whether a client with this address is admitted, and served by the route; a trusted proxy is not."""
         configuration, name = self._flow.configuration, self._flow.record.route
         senders = configuration.settings.accept_proxy_from
         if senders is not None and client.host in senders:
@@ -164,7 +164,7 @@ class Following:
         return is_served and configuration.admission.serves(client) and now.admission.serves(client)
 
     def _reserve(self, source: object, client: Address) -> bool:
-        """Count the flow for another source, too, as it may move there; return whether that may have one more."""
+        """Count the flow for another source too, as it may move there; returns whether the limits allow it."""
         self._give_back()
         flow = self._flow
         try:
@@ -183,7 +183,7 @@ class Following:
             reserved[1].release()
 
     def _count_at(self, home: object, client: Address) -> None:
-        """Count the flow for the source where it is now, and for no other one."""
+        """Count the flow for its current source only."""
         flow, before = self._flow, self._flow.permit
         if self._reserved is not None and self._reserved[0] == home:
             permit: Permit | None = self._reserved[1]

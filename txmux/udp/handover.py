@@ -7,7 +7,7 @@ That goes a batch at a time::
     old: end_flows     the IDs of those that were ended here meanwhile, and why
     old: flows_done    that was all, so a client that is not known there is new
 
-Neither process reads a client's datagrams before it has the flow: what comes too early is queued, see `txmux.udp.port.EarlyDatagrams`.
+No process reads a client's datagrams before it has the flow: what comes too early is queued, see `txmux.udp.port.EarlyDatagrams`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _log = Logger()
 
 
 async def hand_over_flows(served: Iterable[object], to: FlowTaker) -> int:
-    """Hand all flows over to another process, in whatever state they are; returns how many it has taken.
+    """Hand all flows over to another process, whatever their state; returns how many it has taken.
 
     Raises:
         MuxError: The other process does not answer, or cannot take flows. What it has not taken continues here.
@@ -109,7 +109,7 @@ def adopt_flows(
 
     `find` returns the listener of a name and the port of a listen address; ``None`` if this process reads no datagrams there.
     """
-    # One that is no flow at all counts as having a socket.
+    # A malformed flow counts as having a socket.
     has_socket = [
         not isinstance(fields, dict) or bool(fields.get("has_socket", True)) for fields in flows
     ]
@@ -201,7 +201,7 @@ def _remove_same_key(
     """Remove a flow with the key of one that comes."""
     for newer in port.at(key):
         if newer.record.id == record.id:
-            newer.stop_following()  # it comes back before this process has let it go
+            newer.stop_following()  # the flow comes back before this process has let it go
             port.forget(key, newer)
         elif _is_same(newer.ids, ids):  # it has begun while this one was on its way
             newer.end("limit")
@@ -216,7 +216,7 @@ def _is_same(newer: ConnectionIds | None, ids: ConnectionIds | None) -> bool:
 
 
 def _ids_of(fields: Mapping[str, Any]) -> ConnectionIds | None:
-    """Return the connection IDs of a flow: from its fields, or else from its first datagram, or from the IDs by which it moves."""
+    """Return the connection IDs of a flow: from its fields, else from its first datagram, else from its path."""
     if "ids" in fields or fields.get("introduction") is not None:
         return None if fields.get("ids") is None else ConnectionIds.from_json(fields["ids"])
     if fields.get("held"):

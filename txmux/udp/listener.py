@@ -1,4 +1,4 @@
-"""A listener for UDP: lets clients in, and begins their flows."""
+"""A listener for UDP: admits clients, and begins their flows."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from txmux.wire.proxyprotocol.fields import header_facts
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 from txmux.wire.quic.header import LONG_HEADER
 
-_PART = 0.7  # of the descriptors that there may be
+_PART = 0.7  # of the limit of descriptors
 _LIMITS: Mapping[LimitName | None, LimitName] = {
     "max_connections_per_source": "max_flows_per_source"
 }
-"""Limits that are called otherwise for flows."""
+"""Limits that have another name for flows."""
 
 _QUIET = 60.0  # seconds until the same refusals are logged again
 _MOST_LINES = 1000  # of the access log, in that time
@@ -96,7 +96,7 @@ class UDPListener(ActiveListener):
             self.stop_destinations()
 
     def begin_flow(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> Flow | None:
-        """Begin a flow, unless the client is not let in."""
+        """Begin a flow if the client is admitted."""
         configuration = self.configuration
         peer, local = key
         host, text = host_and_text(peer[0])
@@ -147,7 +147,7 @@ class UDPListener(ActiveListener):
     def _let_in(
         self, configuration: Configuration, client: Address | None, peer: Any
     ) -> Permit | None:
-        """Let a client in, or raise `Refused`; it may end a spare flow to make room, but only if it is let in."""
+        """Admit a client, or raise `Refused`; an admitted one may end a spare flow to make room."""
         admission, live = configuration.admission, self.live
         if client is None and admission.asks_who:
             client = address_of_peer(peer)
@@ -158,7 +158,7 @@ class UDPListener(ActiveListener):
                 self._most = _most_by_descriptors()
             most = self._most
         if (most and live.table.count >= most) or not self._descriptors.room():
-            spare = live.table.spare()  # the one that is the least loss makes room for another
+            spare = live.table.spare()  # the least valuable flow makes room
             if spare is None:
                 admission.leave(permit)
                 raise Refused("limit", "max_flows")
@@ -166,7 +166,7 @@ class UDPListener(ActiveListener):
         return permit
 
     def take_over(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
-        """Take datagrams of an unknown address, if they belong to a flow that may have moved; return whether they do."""
+        """Take datagrams of an unknown address if they belong to a flow that may have moved; returns whether they do."""
         migration = self.live.migration
         if not migration.paths:
             return False
@@ -200,7 +200,7 @@ class UDPListener(ActiveListener):
         self.configuration.counts.lost(count)
 
     def count_shed(self, count: int) -> None:
-        """Count datagrams of unknown clients that were dropped, since the queue was too long for more flows."""
+        """Count datagrams of new clients that were dropped because the queue is too long."""
         configuration = self.configuration
         configuration.counts.lost(count)
         self._refusals.note(configuration, "a long queue", count)
@@ -225,7 +225,7 @@ class Refusals:
         limit: LimitName | None,
         client: Address,
     ) -> bool:
-        """Count one; returns whether it gets a line in the access log: the first one of a source in a minute does."""
+        """Count a refusal; returns whether it gets a line in the access log, as the first of a source in a minute does."""
         if limit is not None:
             configuration.counts.refused(limit)
         why = limit or ("no PROXY header" if reason == "proxy-header" else "allow, deny or a ban")
@@ -233,7 +233,7 @@ class Refusals:
         return limit != "max_flows" and self._is_news(client)
 
     def note(self, configuration: Configuration, why: str, count: int, whose: str = "") -> None:
-        """Count some that get no line anywhere else, and log all once a minute; `whose` is text about the last one."""
+        """Count refusals for a warning once a minute; `whose` describes the last one."""
         self._counted[why] = self._counted.get(why, 0) + count
         now = self._seconds()
         if now - self._logged_at >= _QUIET:

@@ -22,7 +22,7 @@ class Aged(Protocol):
     """A flow as its table sees it; only the table changes these attributes."""
 
     queue: TimeoutQueue | None  # the queue that it is in; ``None`` once it is over
-    entered_at: float  # when it entered that queue
+    entered_at: float  # when it entered the queue
     last_received_at: float  # when it last had a datagram
 
 
@@ -65,7 +65,7 @@ class FlowTable(Generic[F]):
     def rejoin(self, flow: F, timeout: Timeout, entered_at: float, last_received_at: float) -> None:
         """Insert a flow in a queue as if it had been there for a while.
 
-        Flows that come one after another are in their places if the most recently active one comes first.
+        Flows have to be inserted in the order of their activity, the most recently active one first.
         """
         self.enter(flow, timeout, last_received_at)
         flow.entered_at = entered_at
@@ -74,7 +74,7 @@ class FlowTable(Generic[F]):
             flows.move_to_end(flow, last=False)
 
     def touch(self, flow: F, now: float) -> bool:
-        """Record a datagram of a flow; returns whether the flow continues, which it does not if the time of its queue is over."""
+        """Record a datagram of a flow; returns false if the flow's time is over."""
         queue = flow.queue
         if queue is None:
             return False
@@ -89,7 +89,7 @@ class FlowTable(Generic[F]):
             self.count -= 1
 
     def spare(self) -> F | None:
-        """Return the flow that makes room for another one: of those that no server has answered, the one that was quiet for longest."""
+        """Return the flow that makes room for another one: among those without an answer, the one that was quiet for longest."""
         first = [
             next(iter(queue.flows))
             for queue in self._queues.values()
@@ -110,7 +110,7 @@ class FlowTable(Generic[F]):
                     break  # the caller has left it there
 
     def next_at(self) -> float:
-        """Return when the time of a flow is over next, if no datagram comes until then."""
+        """Return when the next flow ends if no datagram comes before."""
         return min(
             (
                 next(iter(queue.flows)).last_received_at + queue.seconds
@@ -175,7 +175,7 @@ class LiveFlows:
             self._ring_at(next_at, now)
 
     def stop_timer_if_unused(self) -> None:
-        # With short flows there is often none for a moment: as long as there is a port, the next one may use the timer.
+        # Between short flows there is often none: the next one may use the timer, as long as there is a port.
         if self._timer is not None and not self.ports and not self.table.count:
             self._timer.cancel()
             self._timer = None

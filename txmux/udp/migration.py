@@ -1,12 +1,12 @@
-"""Clients whose address changes while they speak, as behind a NAT that forgets; without sockets or a clock.
+"""Connection migration: clients whose address changes, as behind a NAT that forgets; without sockets or a clock.
 
 A datagram from an unknown address that has the ID of a flow belongs to that flow; see `txmux.udp.flow_ids`.
 
-The server does not notice the move, as its peer is a socket of this program's. So it is guarded here who gets its answers:
+The server cannot notice the move, as its peer is txmux's socket. So these rules decide where its answers go:
 
 - an ID is at least 8 bytes long, is only learnt from an answer to what the client has said first, and moves nothing if two
   flows have it;
-- answers are sent to the old address until that was silent for a while, and again as soon as it speaks;
+- answers go to the old address until that was silent for a while, and again as soon as it sends something;
 - there are few moves a minute, and none for a minute after one that was wrong;
 - until the new address has proved itself by a second datagram, it gets at most three times the bytes that it has sent
   (RFC 9000, section 8.1), and no bare acknowledgement at first: a client that hears nothing says again what it has said, and
@@ -34,11 +34,11 @@ from txmux.udp.flow_ids import (
 F = TypeVar("F")
 
 SILENCE = 0.25
-"""Seconds for which the old address has to say nothing: longer than clients wait with an acknowledgement."""
+"""Seconds for which the old address has to be silent: longer than clients delay an acknowledgement."""
 PATIENCE = 1.0
-"""Seconds after a move in which a client has time to say again what has not been acknowledged."""
+"""Seconds after a move in which a client can send again what was not acknowledged."""
 LONGEST_ACK = 64
-"""Bytes of a datagram that has nothing in it but an acknowledgement; it is some 30 to 50."""
+"""Size limit of an ACK-only datagram (usually 30 to 50 bytes)."""
 MOST_MOVES = 4
 MINUTE = 60.0
 
@@ -56,7 +56,7 @@ class Migration(Generic[F]):
 
     def __init__(self) -> None:
         self.paths: dict[bytes, MigratingPath[F] | None] = {}
-        self._lengths: dict[int, int] = {}  # of connection IDs, and how many there are of each
+        self._lengths: dict[int, int] = {}  # of connection IDs, with the number of each
 
     def begin_path(self, flow: F, home: Hashable, first: bytes) -> MigratingPath[F] | None:
         """Add a new flow, with the address that it began from; returns ``None`` if its protocol knows no IDs."""
@@ -80,7 +80,7 @@ class Migration(Generic[F]):
         return path
 
     def find(self, datagram: bytes) -> MigratingPath[F] | None:
-        """Find the flow that a datagram of an unknown address belongs to, if there is one."""
+        """Return the flow that a datagram of an unknown address belongs to, if any."""
         if not datagram:
             return None
         name = id_asked(datagram)
@@ -174,10 +174,10 @@ class MigratingPath(Generic[F]):
                 self._ids = self._ids[1:]
 
     def from_home(self, size: int, count: int, now: float) -> None:
-        """Record some bytes in some datagrams of the address where answers go."""
+        """Record datagrams from the address where answers go."""
         self.last_received_at = now
         if self._visitor is not None:
-            self._visitor.since = now  # the old address still speaks
+            self._visitor.since = now  # the old address is still in use
         home = self._unproven
         if home is not None:
             home.received += size
@@ -207,7 +207,7 @@ class MigratingPath(Generic[F]):
         return True
 
     def to_client(self, size: int, now: float) -> bool:
-        """Return whether an answer of some bytes goes out; to `home`, which may be another one now."""
+        """Return whether an answer may be sent to `home`, which this may change."""
         self._settle(now)
         home = self._unproven
         if home is not None:
@@ -274,7 +274,7 @@ class MigratingPath(Generic[F]):
         self._watch()
 
     def _go_back(self, source: Hashable, now: float) -> None:
-        """Return to an address that speaks again: the move was wrong."""
+        """Return to an address that is used again: the move was wrong."""
         self._before = self._before[: self._before.index(source)]
         self.home, self.last_received_at = source, now
         self._visitor = self._unproven = None

@@ -1,4 +1,4 @@
-"""A socket where datagrams come in, watched by a `Poller`: finds the flow of each, and sends the answers."""
+"""A listening UDP socket: finds the flow of each datagram, and sends the answers."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ _CUT = int(socket.MSG_TRUNC)
 _AT_ONCE = 64  # batches before others have their turn
 _WANTED_BUFFER = 4 * 1024 * 1024  # bytes that may wait in the socket, if the system allows it
 _LONG_QUEUE = 2 * 1024 * 1024  # bytes that wait, headers and all: of short datagrams some 2,700
-_NEWCOMERS = 2  # of each `_AT_ONCE` datagrams, who get a flow while the queue is long
+_NEWCOMERS = 2  # new flows in each `_AT_ONCE` datagrams while the queue is long
 _LONGEST_WAIT = 5.0  # as long as `txmux.processes.workers.pool` waits for it
-"""Seconds for which datagrams wait at most for flows of another process: these come within a fraction of one."""
+"""Seconds for which datagrams wait at most for flows of another process, which arrive within a fraction of one."""
 _MOST_WAITING = 8 * 1024 * 1024  # bytes of them
-_EACH_WAITING = 200  # what a datagram takes beside its own bytes
+_EACH_WAITING = 200  # overhead of a datagram
 _UNSENDABLE = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP})
 
 Key = tuple[Any, bytes]
@@ -75,7 +75,7 @@ Key = tuple[Any, bytes]
 
 
 class EarlyDatagrams:
-    """Datagrams that come before their flow, which is on its way from another process; each client's in their order."""
+    """Datagrams that come before their flow, which another process hands over; in order for each client."""
 
     def __init__(
         self, reactor: Any, over: Callable[[], object], lost: Callable[[int], object]
@@ -95,7 +95,7 @@ class EarlyDatagrams:
         self._datagrams.setdefault(key, []).append((bytes(data), size))
 
     def take(self, key: Any) -> list[tuple[memoryview, int]]:
-        """Return what has come from a client, and forget it."""
+        """Return the datagrams of a client, and forget them."""
         early = self._datagrams.pop(key, [])
         self._room += sum(len(data) + _EACH_WAITING for data, _ in early)
         return [(memoryview(data), size) for data, size in early]
@@ -113,9 +113,9 @@ class DatagramPort(WatchedPort):
     """Passes datagrams to their flows.
 
     Attributes:
-        flows: By their keys; several of one address by one key.
-        is_accepting: Whether it is there for clients that have no flow.
-        lets_in: Whether they get one now.
+        flows: By their keys; several may share an address.
+        is_accepting: False once the port is closed for new clients.
+        lets_in: False while new clients are refused.
         place: The key of its place, by which other processes know it.
     """
 
@@ -128,7 +128,7 @@ class DatagramPort(WatchedPort):
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WANTED_BUFFER)
         room = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self._long_queue = min(_LONG_QUEUE, room // 2)
-        # Another process may have had the socket, and counted these.
+        # Another process may have had the socket, and counted earlier drops.
         _, self._dropped = ancillary.queue_of(bound)
         self._name = name
         self._local_text = ancillary.endpoint_text(*name[:2])
@@ -141,7 +141,9 @@ class DatagramPort(WatchedPort):
         self.flows: dict[Key, PortFlow | SharedAddress[PortFlow]] = {}
         self.place = ""
         self._waiting: EarlyDatagrams | None = None
-        self._newcomers = self._shed = 0  # flows that may still begin; datagrams that were dropped
+        self._newcomers = self._shed = (
+            0  # how many flows may still begin; how many datagrams were dropped
+        )
 
     def startListening(self) -> None:
         self._open()
@@ -166,7 +168,7 @@ class DatagramPort(WatchedPort):
         return succeed(None)
 
     def listen_again(self, to: PortListener) -> bool:
-        """Begin flows again, after `stopListening`, if some have gone on until now; return whether that is so."""
+        """Begin flows again after `stopListening`, if the port is still open for older ones; returns whether it is."""
         if not self._is_open or self.is_accepting:
             return False
         self._to = to
@@ -201,7 +203,7 @@ class DatagramPort(WatchedPort):
             self.flows[key] = SharedAddress(self._to.seconds, at, flow)
 
     def forget(self, key: Key, flow: PortFlow) -> None:
-        """Record that a flow is over, or comes from another address now."""
+        """Remove a flow that has ended, or has another address now."""
         at = self.flows.get(key)
         if at is flow:
             del self.flows[key]
@@ -220,9 +222,9 @@ class DatagramPort(WatchedPort):
 
     @override
     def _ready(self, events: int) -> None:
-        # A flow is begun in the time of many datagrams that only pass. So those of flows must not wait for all newcomers in a flood
-        # of them; but some are let in, as the queue may be one flow's. Those whose flows may be on their way from another process
-        # only wait.
+        # Beginning a flow takes as long as passing many datagrams. In a flood, those of flows must not wait for all new clients;
+        # but some are admitted, as the long queue may be a single flow's. Clients whose flows may be on their way from another
+        # process only wait.
         had_more, self._has_more = self._has_more, False
         is_long = had_more and self._measure_queue() > self._long_queue and self._waiting is None
         self._newcomers, self._shed = _NEWCOMERS if is_long else _AT_ONCE, 0
@@ -233,7 +235,7 @@ class DatagramPort(WatchedPort):
             self._to.count_shed(self._shed)
 
     def _measure_queue(self) -> int:
-        """Return how many bytes wait, and count what the system has dropped since the last look."""
+        """Return how many bytes wait, and count the datagrams that the system has dropped since the last call."""
         waiting, dropped = ancillary.queue_of(self._socket)
         lost, self._dropped = ancillary.since(dropped, self._dropped), dropped
         if lost:
@@ -249,7 +251,7 @@ class DatagramPort(WatchedPort):
             except BlockingIOError:
                 return
             except OSError as problem:
-                # An error of datagrams that were sent; their flows notice it by the silence.
+                # An error of earlier sends; their flows notice the silence.
                 _log.debug("a port for datagrams: {why}", why=problem)
                 continue
             local, size = ancillary.read(fields) if fields else _NO_FIELDS
@@ -271,14 +273,14 @@ class DatagramPort(WatchedPort):
         self._has_more = True
 
     def await_flows(self) -> None:
-        """Keep what unknown clients say: they may have flows that are on their way from another process."""
+        """Keep datagrams of unknown clients, whose flows another process may be handing over."""
         if self._waiting is None and self.is_accepting:
             self._waiting = EarlyDatagrams(
                 self._poller.reactor, self.await_no_more, self._to.count_lost
             )
 
     def await_no_more(self) -> None:
-        """Begin the flows of clients that are still unknown: no other process has them."""
+        """Begin the flows of clients that are still unknown: no other process hands them over."""
         waiting, self._waiting = self._waiting, None
         early = () if waiting is None else waiting.end()
         self._newcomers = sum(ancillary.datagrams_in(len(data), size) for _, data, size in early)
@@ -288,14 +290,14 @@ class DatagramPort(WatchedPort):
                 self._sort(key, data, size)
 
     def arrived(self, key: Key, flow: PortFlow) -> None:
-        """Record that a flow has come from another process; it gets the datagrams that came before it."""
-        at = self.flows.get(key, flow)  # several connections may be there already
+        """Pass a flow of another process the datagrams that came before it."""
+        at = self.flows.get(key, flow)  # its address may already be shared
         for data, size in () if self._waiting is None else self._waiting.take(key):
             if not at.from_client(data, size):
                 self._sort(key, data, size)
 
     def _sort(self, key: Key, data: memoryview, size: int) -> None:
-        """Find whose datagrams are, if they are not certainly of the only flow of their address."""
+        """Find the flows of datagrams that are not certainly of the only flow of their address."""
         at = self.flows.get(key)
         if at is None:
             self._first(key, data, size)
@@ -305,7 +307,7 @@ class DatagramPort(WatchedPort):
                 for part in ancillary.split(run, size):
                     if len(part) == len(data):
                         self._unknown(key, part)
-                    else:  # one that came before may have begun its flow
+                    else:  # an earlier datagram may have begun its flow
                         self._sort(key, part, 0)
 
     def _unknown(self, key: Key, datagram: memoryview) -> None:
@@ -328,7 +330,7 @@ class DatagramPort(WatchedPort):
             self._begin(key, data, size)
 
     def _begin(self, key: Key, data: memoryview, size: int) -> None:
-        """Begin a flow, unless too many of them begin, or may begin."""
+        """Begin a flow, unless too many begin or it is not admitted."""
         count = ancillary.datagrams_in(len(data), size) if size else 1
         if not self._newcomers:
             self._shed += count
@@ -360,7 +362,7 @@ class DatagramPort(WatchedPort):
 def _runs(
     find: Callable[[bytes], PortFlow | None], data: memoryview, size: int
 ) -> Iterator[tuple[PortFlow | None, memoryview]]:
-    """Yield the flow of each datagram; of several of one flow, one after another, together."""
+    """Yield the flow of each run of datagrams, and the run."""
     length = len(data)
     step = size if 0 < size < length else length
     flow, start = find(bytes(data[:HEAD])), 0
@@ -379,7 +381,7 @@ def send(
     control: tuple[ancillary.Ancillary, ...] = (),
     peer: Any = None,
 ) -> int:
-    """Send datagrams; returns how many were dropped. A `ConnectionRefusedError` is of an earlier datagram, whose port was closed."""
+    """Send datagrams; returns how many were dropped. A `ConnectionRefusedError` answers an earlier datagram."""
     many = 0 < size < len(data)
     try:
         if many:
@@ -394,7 +396,7 @@ def send(
         raise
     except OSError as problem:
         if many and problem.errno in _UNSENDABLE:
-            # The way there takes no datagrams at once: they are longer than its packets, or its device is a plain one.
+            # The route cannot segment: datagrams exceed its packets, or its device cannot.
             return sum(send(sender, part, 0, control, peer) for part in ancillary.split(data, size))
         return ancillary.datagrams_in(len(data), size)
     return 0

@@ -62,15 +62,15 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-# As numbers: enumerations cost more than what is done with them.
+# As numbers, since enumerations are slow.
 _IPV4, _IPV6 = int(socket.AF_INET), int(socket.AF_INET6)
 _new_socket: Callable[[int, int], socket.socket] = socket.SocketType  # type: ignore[assignment]
-"""Makes what `socket.socket` is made of, without what Python adds to it; it has all that is used here."""
+"""Makes the C base class of `socket.socket`, which is faster and has all that is used here."""
 _DATAGRAMS = int(socket.SOCK_DGRAM) | int(socket.SOCK_NONBLOCK)
 _AT_ONCE = 16  # batches of a server before others have their turn
 _TRY_EACH = 8  # wake-ups
-_SETTLED = 0.2  # seconds without a refusal after which a server takes what a flow has sent it
-_MANY = 16  # batches after which a server's datagrams are worth being put together
+_SETTLED = 0.2  # seconds without a refusal after which a server counts as reachable
+_MANY = 16  # batches after which joining a server's datagrams pays off
 
 
 class ServerSocket:
@@ -98,13 +98,13 @@ class ServerSocket:
     # To a server.
 
     def choose_server(self, *, may_wait: bool = True) -> None:
-        """Choose a server, and send it what is held; after a look-up of names, if that may be waited for."""
+        """Choose a server, and send it what is held; `may_wait` allows to wait for the first look-up of its names."""
         upstream, flow = self.upstream, self._flow
-        # Most backends ask for nothing of the client's, and have one address.
+        # Most backends do not depend on the client.
         picked = upstream.pool.pick(self._affinity() if upstream.depends_on_client else "")
         looked_up = None
         if picked is Unavailable.NO_SERVER and may_wait:
-            # Only those that come as the service starts ever wait for a name.
+            # Only clients that come as the service starts wait for a name.
             looked_up = upstream.first_names()
         if looked_up is not None:
             flow.server_chosen(upstream, None)
@@ -121,7 +121,7 @@ class ServerSocket:
             self._look_up = None
 
     def _go_to(self, member: Member | Unavailable, otherwise: ConnectFailure) -> None:
-        """Go to a server, or to the next one that there is a way to."""
+        """Connect to a server, or to the next one that can be reached."""
         flow, destinations = self._flow, self.upstream.destinations
         while isinstance(member, Member):
             if destinations is not None:
@@ -140,7 +140,9 @@ class ServerSocket:
             opened = self.sock
             for data in flow.held:
                 self.send(data, 0, is_held=True)
-                if self.sock is not opened:  # refused: all that is held has gone to another one
+                if (
+                    self.sock is not opened
+                ):  # refused, and all that is held was sent to another server
                     break
             return
         self._hold(next(reversed(self._tried.values()), otherwise))
@@ -211,7 +213,7 @@ class ServerSocket:
     def _choose(
         self, template: Member, destinations: Destinations
     ) -> Member | ConnectFailure | None:
-        """Return what a server stands for to this client, or why it gets none; ``None`` if its name is looked up first."""
+        """Return the client's own choice for a server of the rules, or why it gets none; ``None`` while its name is looked up."""
         flow = self._flow
         asked = Asked(flow.record.facts, *self._local()) if destinations.needs_local else None
         asked = asked or Asked(flow.record.facts, "", 0)
@@ -227,7 +229,7 @@ class ServerSocket:
         cause: ConnectFailure = "limit"  # of look-ups
         if isinstance(chosen, Denial):
             cause, server = chosen
-            flow.record.server = server or flow.record.server  # else the last one that was tried
+            flow.record.server = server or flow.record.server  # else the last one tried
         if not self._tried and cause not in OF_CLIENTS:
             template.counts.failed(cause)
         return cause
@@ -247,7 +249,7 @@ class ServerSocket:
         except (OSError, ConnectBindError) as problem:
             if server is not None:
                 server.close()
-            # The system says EAGAIN where it has no port left for a socket of UDP.
+            # EAGAIN means that no local UDP port is left.
             lacks_port = isinstance(problem, BlockingIOError)
             is_own = (
                 isinstance(problem, ConnectBindError) or lacks_port or problem.errno in LOCAL_ERRORS
@@ -273,23 +275,23 @@ class ServerSocket:
             return "", 0
         host = str(address.host)
         local = flow.port.local_host(flow.key[1])
-        # A PROXY header may name another one, and no interface.
+        # A PROXY header may name another address, without an interface.
         return local if local.partition("%")[0] == host else host, address.port
 
     def _prepare_header(self) -> None:
-        """Put a PROXY header on the next datagram, or on each, as the rules have it."""
+        """Put a PROXY header on the next datagram, or on each, as the rules say."""
         flow = self._flow
         local = address_in(flow.record.local or "")
         self._header = proxy_header(self.upstream.backend, flow.client, local, datagrams=True)
 
     def client_moved(self) -> None:
-        """Show the server the client's new address, if it sees that, or gets it in PROXY headers."""
+        """Show the server the client's new address, as the source address or in PROXY headers."""
         sources, member = self.upstream.sources, self._member
         if sources is None or not sources.of_client or member is None:
             if self._header:
                 self._prepare_header()
             return
-        # Later, since the datagrams that show it are being read, or sent, just now.
+        # Later: datagrams of both addresses are being processed.
         self._flow.live.poller.call_soon(self._bind_anew)
 
     def _bind_anew(self) -> None:
@@ -328,7 +330,7 @@ class ServerSocket:
             flow.count_lost(lost)  # which may have ended
 
     def _with_headers(self, data: Any, size: int) -> Iterator[tuple[Any, int]]:
-        """Put the header before each datagram, or before the first one; give what is sent at once, with its size."""
+        """Yield what is sent at once, with its size; the header comes before each datagram, or before the first one."""
         header, parts = self._header, ancillary.split(data, size)
         if self.upstream.backend.proxy_every == "first":
             self._header = b""
@@ -373,7 +375,7 @@ class ServerSocket:
     def _ready(self, events: int) -> None:  # noqa: ARG002 - reading finds out what it is
         flow = self._flow
         buffer = flow.live.buffer
-        # To ask in vain costs as much as half an answer. Where answers come one by one, it is tried only now and then whether they still do.
+        # An empty read costs half as much as an answer. If answers come one by one, a second read is tried only now and then.
         self._wakes += 1
         most = _AT_ONCE if self._has_more or not self._wakes % _TRY_EACH else 1
         for count in range(most):
@@ -394,14 +396,14 @@ class ServerSocket:
                 if problem.errno == errno.ECONNREFUSED:
                     self._refused()
                     return
-                continue  # a router says that there is no way for now
+                continue  # a router reports that the server is unreachable for now
             if self._batches < _MANY:
                 self._count_batch(server)
             flow.from_server(buffer[:length], size)
         self._has_more = most > 1
 
     def catch_up(self) -> None:
-        """Pass on what the server has sent already: the loop may be late, and then the server was not quiet."""
+        """Pass on what the server has sent already: if the loop is late, the server was not quiet."""
         if self.sock is not None:
             self._ready(0)
 
@@ -438,7 +440,7 @@ class ServerSocket:
         if self._held is not None and self._held.is_waiting:
             self.upstream.pool.line.remove(self._held)
         if self.sock is not None:
-            # It may stay open in another process, so that closing it here would not end the watch.
+            # Another process may keep it open, so closing it here would not end the watch.
             self._flow.live.poller.unwatch(self.sock.fileno())
 
     def resume(self) -> None:
@@ -448,7 +450,7 @@ class ServerSocket:
             self._hold("no-server")
 
     def has_waited(self, seconds: float) -> None:
-        """Let it wait on, or go on, that has waited in another process."""
+        """Continue the wait of another process, or choose a server."""
         held = self._held_client()
         held.since = self._flow.live.seconds() - seconds
         if self.upstream.hold(held, "no-server") is None:
@@ -497,7 +499,7 @@ class ServerSocket:
         self._flow = None  # type: ignore[assignment]
 
     def _close(self, sock: socket.socket) -> None:
-        if self._batches >= _MANY:  # of fewer, the system has dropped none: they have room
+        if self._batches >= _MANY:  # fewer fit into the buffer, so none was dropped
             dropped = ancillary.queue_of(sock)[1]
             self._flow.count_lost(ancillary.since(dropped, self._dropped))
         self._flow.live.poller.closing(sock.fileno())
@@ -522,7 +524,7 @@ def _bind_to_source(server: socket.socket, sources: Sources, host: str, client: 
 
 
 def _tries(source: SourceAddress, client: Address) -> Iterator[SourceAddress]:
-    """Yield what is worth trying: of a client's own address its port first, by which QUIC servers distinguish connections."""
+    """Yield the sources to try: a client's own address first with its port, by which QUIC servers distinguish connections."""
     if source.transparent:
         yield attrs.evolve(source, ports=PortRange(range(client.port, client.port + 1)))
     for _ in range(source.tries):
@@ -530,7 +532,7 @@ def _tries(source: SourceAddress, client: Address) -> Iterator[SourceAddress]:
 
 
 def _bind(server: socket.socket, source: SourceAddress) -> None:
-    """Bind a socket to a port that no other flow has: what a server answers that one would come here.
+    """Bind a socket to a port that no other flow has, or it would get that flow's answers.
 
     A client on this machine may share its own port, if it allows that.
     """

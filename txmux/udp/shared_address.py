@@ -1,4 +1,4 @@
-"""An address of clients from which several flows come: which of them a datagram belongs to, by its connection ID; without sockets.
+"""Several flows of one client address: finds a datagram's flow by its connection ID; without sockets.
 
 One socket of a program may hold several QUIC connections, and a NAT may give the port of a client to the next one.
 
@@ -23,25 +23,25 @@ import attrs
 from txmux.udp.connection_ids import ConnectionIds, destination_of
 from txmux.wire.quic.header import LONG_HEADER, opens_connection
 
-REORDERED = 0.02  # seconds for which datagrams with the ID before may be on their way
+REORDERED = 0.02  # seconds for which datagrams with the previous ID may be on their way
 RECENT = 1.0
 """Seconds in which a connection that changes its ID has used the one before; and in which a guess is proved wrong."""
 
 ACKNOWLEDGED = 0.03
-"""Seconds in which an end acknowledges what it has got: 0.025 (RFC 9000, section 18.2), and some more."""
+"""Seconds in which a peer acknowledges data: 0.025 (RFC 9000, section 18.2), and some more."""
 
 _FIXED = 0x40
 _LONGEST_DELAY = 0.5
-_UNUSED = 0.25  # seconds after which another ID may have taken the place of one
+_UNUSED = 0.25  # seconds without use after which an ID may have been replaced
 _MOST_CANDIDATES = 8
 _MOST_GUESSES = 64
 _MOST_ONCE = 256
 _CLEAR, _SURE = 2, 4  # votes
-_LEAST_NAME, _NAME = 4, 8  # bytes by which IDs of unknown length are distinguished
+_LEAST_NAME, _NAME = 4, 8  # bytes compared of IDs of unknown length
 
 
 class Beside(Protocol):
-    """A flow that is not alone at its address."""
+    """A flow that shares its client address."""
 
     ids: ConnectionIds | None
     shared_address: SharedAddress[Any] | None
@@ -86,15 +86,15 @@ class SharedAddress(Generic[F]):
         self._seconds = seconds
         self._flows: dict[F, tuple[bytes, ...]] = {}  # with the IDs by which they are found
         self._names: dict[bytes, dict[F, None]] = {}
-        """The flows that have an ID, the newest one at the end, which gets what is sent to it."""
-        self._lengths: dict[int, int] = {}  # of them, the longest first, and how many there are
+        """The flows that have an ID; the newest, at the end, gets what is sent to it."""
+        self._lengths: dict[int, int] = {}  # of IDs, the longest first, with their number
         self._used_at: OrderedDict[F, float] = OrderedDict()
         """The flows that may have unknown IDs, and when each last used a known one; the latest at the end."""
         self._answered_at: dict[F, float] = {}  # when its server last sent something
-        self._delay = 0.0  # the longest that a client has taken to answer its server
+        self._delay = 0.0  # the longest time in which a client has answered its server
         self._guesses: OrderedDict[bytes, _Guess[F]] = OrderedDict()
         self._guessed: dict[F, _Guess[F]] = {}
-        self._once: OrderedDict[bytes, bool] = OrderedDict()  # what may be an ID, and has come once
+        self._once: OrderedDict[bytes, bool] = OrderedDict()  # possible IDs that have come once
         for flow in flows:
             self.add(flow)
 
@@ -129,7 +129,7 @@ class SharedAddress(Generic[F]):
                 del self._guesses[guess.name]
 
     def learn(self, flow: F) -> None:
-        """Record the IDs of a flow, as there may be another one."""
+        """Update the IDs of a flow."""
         ids = flow.ids
         if ids is None:
             return
@@ -201,7 +201,7 @@ class SharedAddress(Generic[F]):
         return opens_connection(datagram, is_known=next(iter(self._flows)).ids is None)
 
     def flow_for_unknown_id(self, head: bytes) -> F:
-        """Return the flow that a datagram may belong to which opens none, and of which no ID is known."""
+        """Return the flow that a datagram with an unknown ID may belong to; it opens no connection."""
         first = next(iter(self._flows))
         is_short = bool(head) and head[0] & (LONG_HEADER | _FIXED) == _FIXED
         if not self._used_at or (first.ids is None and not is_short):
@@ -220,7 +220,7 @@ class SharedAddress(Generic[F]):
         return self._used(b"") or first
 
     def _comes_again(self, name: bytes) -> bool:
-        """Return whether this has come before, so that it is an ID: what is said to a server that wants none is encrypted there."""
+        """Return whether these bytes have come before, so that they are an ID: without IDs, encrypted data is there."""
         if name in self._guesses or self._once.pop(name, False):
             return True
         self._once[name] = True
@@ -243,12 +243,12 @@ class SharedAddress(Generic[F]):
         flow = self._choose(guess, quiet, now)
         self._guessed[flow], guess.flow, guess.used_at = guess, flow, now
         is_sure = guess.votes_for(flow) >= _SURE and now - guess.since > RECENT
-        if is_sure and self._used_at[flow] <= guess.since + REORDERED:  # else it has another one
+        if is_sure and self._used_at[flow] <= guess.since + REORDERED:  # else it has another ID
             self._settle(guess, head, now)
         return flow
 
     def _weigh(self, guess: _Guess[F], quiet: Sequence[F], now: float) -> None:
-        """Record what it says that an ID is used now: what a client says is mostly an answer. `quiet` have used no other one since."""
+        """Vote by the time of this use: a client mostly sends answers. The flows in `quiet` have used no other ID since."""
         within = self._delay + ACKNOWLEDGED
         just_answered = {flow for flow in quiet if now - self._answered_at.get(flow, 0.0) <= within}
         if just_answered and len(just_answered) < len(quiet):
@@ -262,9 +262,9 @@ class SharedAddress(Generic[F]):
             guess.asked_at = now
 
     def _choose(self, guess: _Guess[F], quiet: Sequence[F], now: float) -> F:
-        """Choose a flow for an ID: that for which most speaks, of those that have no other new one.
+        """Choose a flow for an ID: the one with most votes of those without another new ID.
 
-        Of several it is one that has just begun and has not changed its ID yet, the first one whose server has spoken; or else
+        With equal votes it is a new flow that has not changed its ID yet, the one whose server answered first; or else
         the one that was active last.
         """
         free = [flow for flow in quiet if self._is_free(flow, guess, now)]
@@ -286,7 +286,7 @@ class SharedAddress(Generic[F]):
         return chosen
 
     def _is_free(self, flow: F, guess: _Guess[F], now: float) -> bool:
-        """Return whether a flow has no other new ID that is still used, and for which as much speaks."""
+        """Return whether a flow has no other new ID that is still in use and has as many votes."""
         other = self._guessed.get(flow)
         if other is None or other is guess:
             return True

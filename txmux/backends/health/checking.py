@@ -107,7 +107,7 @@ class CheckRun:
         self._report_unhealthy(self._missing())
 
     def connection_lost(self, reason: Failure) -> None:
-        # For TLS it is a loss if the server has sent no close-notify, as some servers do.
+        # TLS reports a lost connection if the server sends no close-notify, as some do not.
         in_order = error.ConnectionClosed if self._is_tls() else error.ConnectionDone
         self._end()
         if reason.check(in_order):
@@ -129,7 +129,7 @@ class CheckRun:
     def _finish(self) -> None:
         """Finish sending, and discard what comes: closing with unread bytes would be a reset, which servers log."""
         if self._is_tls():
-            self._transport.loseConnection()  # which waits for the other side's close-notify
+            self._transport.loseConnection()  # TLS waits for the server's close-notify
         else:
             self._transport.loseWriteConnection()
 
@@ -141,7 +141,7 @@ class CheckRun:
         if self._transport is None:
             self._give_up()
         elif self._is_tls():
-            self._transport.abortConnection()  # one that hangs would never end TLS
+            self._transport.abortConnection()  # a server that hangs would never end TLS
         else:
             self._transport.loseConnection()
         why = self._timeout_text()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.pool import BackendPool
 
-_SOON = 3.0  # seconds within which a new server is first checked, also with a long interval
+_SOON = 3.0  # seconds within which a new server is checked, even if the interval is longer
 _KEPT = 50  # checks of a server whose results are stored
 _AGAIN = 1.0  # seconds at most between the first checks of a server that has not been healthy yet
 
@@ -36,7 +36,7 @@ class HealthChecks:
     One process checks for all, so that a server has one connection for it in each interval.
 
     Args:
-        clock: For intervals and time limits; the reactor, since they are of many lengths.
+        clock: For intervals and time limits; the reactor, as their lengths vary.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class LastCheck:
     started_at: float  # by the clock of the checks
     seconds: float
     why: str
-    history: tuple[bool, ...]  # whether it was healthy in the last checks, this one last
+    history: tuple[bool, ...]  # the results of the last checks, the latest last
 
     def as_json(self, now: float) -> dict[str, Any]:
         return {
@@ -134,7 +134,7 @@ class _MemberChecks:
 
     def _start_check(self) -> None:
         if self._checking is not None:
-            self._checking.abort()  # it has its result, but the server has not closed
+            self._checking.abort()  # the check has its result, but the server has not closed
         checks, member = self._checks, self.member
         self._started_at = checks.clock.seconds()
         self._checking = checks.probe_target.make_check(checks.clock, member, self._take_result)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Check
 
 _DNS_ID, _DNS_HEADER = b"tx", 12
-_DNS_FINE = frozenset({0, 3})  # there is such a name, or there is none: the server knows
+_DNS_FINE = frozenset({0, 3})  # the name exists or not; either way the server answers
 
 
 class UnhealthyError(Exception):
@@ -24,7 +24,7 @@ class Probe:
     """One request to a server.
 
     Attributes:
-        request: The bytes that are sent first; empty is none.
+        request: The bytes that are sent first; may be empty.
         is_healthy: Called with all of the answer so far, first without any bytes: returns whether the server is healthy,
             false as long as that is open. Raises `UnhealthyError` as soon as it is not. It may keep its position.
         expected: What is missing while `is_healthy` returns false, for logs.
@@ -46,7 +46,7 @@ def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
     if check.kind == "dns":
         return Probe(_dns_query(check.name), _is_dns_answer, "answer of DNS")
     if check.kind == "ssh":
-        # After a client's banner the server logs the end as a client that left, and not as a scan.
+        # With a client's banner, the server logs a client that left, and not a scan.
         return Probe(b"SSH-2.0-txmux-check\r\n", _SshJudge(), "SSH banner")
     return _FIXED[check.kind]
 
@@ -100,7 +100,7 @@ _MOST_INTERIM = 50
 
 
 class _HttpJudge:
-    """Looks at each byte of an answer once, also with many pieces and interim responses."""
+    """Reads each byte of an answer once, even if it comes in pieces or after interim responses."""
 
     def __init__(self, statuses: tuple[range, ...]) -> None:
         self._statuses = statuses

@@ -12,7 +12,7 @@ from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.rules.model import Server
 
-MOST_ADDRESSES = 1000  # of one name; of more, the same ones are taken each time
+MOST_ADDRESSES = 1000  # of one name; if it has more, always the same ones are used
 
 
 @attrs.frozen
@@ -25,7 +25,7 @@ class FoundAddresses:
 
 
 class AddressFinder:
-    """Looks one name up, and remembers the last answers, for look-ups that succeed only in part."""
+    """Looks one name up, and keeps the last answers for look-ups that fail in part."""
 
     def __init__(self, lookup: Lookup, server: Server) -> None:
         self._lookup = lookup
@@ -37,7 +37,7 @@ class AddressFinder:
         return 1.0  # few processes query a name server
 
     def stop(self) -> None:
-        """It has nothing to stop."""
+        pass  # as `Finder` has it
 
     async def find(self) -> FoundAddresses:
         return await (self._find_service() if self._server.kind == "srv" else self._find_host())

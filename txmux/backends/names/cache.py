@@ -1,4 +1,4 @@
-"""Addresses of the names that clients ask for, as long as their TTL says (RFC 1035)."""
+"""A cache of the addresses of names that clients ask for (TTL: RFC 1035)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SHORTEST, _LONGEST = 1.0, 300.0  # seconds
 _SLOW = 5.0  # seconds for which a failure is kept that took longer than the shortest time
 _MOST_NAMES = 10_000
-_MOST_ADDRESSES = 16  # of a name; who has the name says how many there are
+_MOST_ADDRESSES = 16  # of a name, whose owner decides how many there are
 _MOST_AT_ONCE = 100  # look-ups
 _MOST_OF_SOURCE = 25  # of those, for one source of clients
 _MOST_QUEUED = 100  # clients of one source
@@ -36,11 +36,11 @@ _EFFECT = "the next name server is asked, or clients get no server for names tha
 
 
 class KnownName:
-    """What a name has been found to be.
+    """The addresses of a name.
 
     Attributes:
         expires: In the reactor's seconds.
-        candidates: What backends have made of the addresses.
+        candidates: The members that backends have made of the addresses.
         turn: Counts the uses, so that each address has its turn.
     """
 
@@ -71,7 +71,7 @@ class NameCache:
         self._finder, self._lookup = AddressFinder, Lookup
         self._reactor = reactor
         self._tracked = TrackedServers(reactor, _EFFECT, logs=logs)
-        # Not those of the rules' own names, which a flood of others would delay.
+        # Separate from the look-ups of the rules' own names, which a flood must not delay.
         self._lookups: dict[tuple[ServerAddress, ...], Lookup] = {}
         self._known: dict[_Key, KnownName] = {}
         self._waiting: dict[_Key, dict[Deferred[None], int | None]] = {}
@@ -119,7 +119,7 @@ class NameCache:
             self._queues.pop(source, None)
 
     def _start_next(self) -> None:
-        # One that ends at once comes back here.
+        # A look-up that ends at once calls this again.
         if not self._is_starting:
             self._is_starting = True
             try:
@@ -129,13 +129,13 @@ class NameCache:
 
     def _start_all(self) -> None:
         while self._queues and len(self._running) < _MOST_AT_ONCE:
-            # With that many queues, at least one is of a source without a look-up.
+            # With that many queues, one must be of a source without a look-up.
             some = islice(self._queues, _MOST_AT_ONCE + 1)
             source = min(some, key=self._turns.__getitem__)
             if self._turns[source] >= _MOST_OF_SOURCE:
                 return
             key = next(iter(self._queues[source].values()))
-            # Those with as few look-ups come before it the next time.
+            # Next time, other sources with as few look-ups come first.
             self._queues[source] = self._queues.pop(source)
             for answer, its_source in self._waiting[key].items():
                 self._leave_queue(its_source, answer)
@@ -183,7 +183,7 @@ class NameCache:
 
     def _report(self, name: str, problem: MuxError) -> None:
         now = self._reactor.seconds()
-        # That a name server does not answer is reported of the server.
+        # The name server's own source reports that it does not answer.
         is_quiet = now < self._quiet_until or not self._tracked.are_up
         if not is_quiet:
             self._quiet_until = now + _QUIET

@@ -32,7 +32,7 @@ _OK = 200
 _NOT_INSTANCES = "its answer is not a list of instances, so it is not Consul's API"
 _EFFECT = "the instances known so far stay"
 _NOT_ALLOWED = 403
-MOST_INSTANCES = 10_000  # of one service; of more, the same ones are taken each time
+MOST_INSTANCES = 10_000  # of one service; if it has more, always the same ones are used
 _MOST_READ = 10 * MOST_INSTANCES
 _LONGEST_NAME = 255
 _LONGEST_INDEX = 20  # digits of a number of 64 bits
@@ -46,7 +46,7 @@ _MOST_NAMED = 3
 
 
 class NotConsulError(MuxError):
-    """The answer is not one of Consul's API."""
+    """The answer is not from Consul's API."""
 
 
 @attrs.frozen
@@ -149,7 +149,7 @@ def next_index(before: int, header: str | None) -> int:
 
 
 class ConsulAgent:
-    """One Consul, for all services that it is asked for.
+    """One Consul, shared by all services that are looked up there.
 
     It fails if it fails for each of them: what it has against one, such as a datacenter or a token, says nothing of others.
     """
@@ -209,7 +209,7 @@ class ConsulFinder:
             instances = self._instances(answer, reader)
             self._index = next_index(index, answer.headers.get("x-consul-index"))
         except MuxError as error:
-            # How long it had depends on whether it was to wait for a change.
+            # The time limit depends on whether the query waits for a change.
             is_late = isinstance(error, ResponseTimeoutError)
             why = "no answer in time" if is_late else str(error)
             self._agent.failed(self, why)

@@ -28,7 +28,7 @@ _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*")
 _LIKE_ADDRESS = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*|localhost)")
 _PUBLIC = Reachable([Public.PUBLIC])
 _LITERALS = 1000
-_FRESH = 1.0  # seconds for which it is believed whether an address is one of this machine
+_FRESH = 1.0  # seconds for which it is cached whether an address is one of this machine
 
 
 class Asked(NamedTuple):
@@ -46,14 +46,14 @@ class Asked(NamedTuple):
 
 
 class Denial(NamedTuple):
-    """Why a client gets no server, and what is in its place in the log."""
+    """Why a client gets no server, and what the log shows as its server."""
 
     cause: ConnectFailure
     server: str | None
 
 
 class Unknown(NamedTuple):
-    """A name that has to be looked up first."""
+    """A name that has to be looked up."""
 
     name: str
 
@@ -89,7 +89,7 @@ class Destinations:
         self._leads_here, self._seconds = leads_here, seconds
         by_name = any(server.placeholder for server in backend.servers)
         self._networks = backend.allow_networks or (_PUBLIC if by_name else None)
-        # Hops are counted of TCP alone.
+        # Hops are only counted for TCP.
         self.avoids_own = by_name and (
             (self._networks or _PUBLIC).has_public or backend.servers[0].kind == "udp"
         )
@@ -102,7 +102,7 @@ class Destinations:
     def choose(
         self, template: Member, asked: Asked, tried: Collection[Member] = ()
     ) -> Member | Denial | Unknown:
-        """Choose an address of what a client asks for that may be tried, and has not been.
+        """Choose an allowed address of what a client asks for that has not been tried.
 
         Args:
             template: The server of the rules that the pool has chosen.
@@ -208,7 +208,7 @@ class Destinations:
         return not candidate.is_own
 
     def _member(self, template: Member, host: str, port: int, name: str) -> Member:
-        """Make what stands for one address; whatever is counted of it, the server of the rules counts."""
+        """Make a member for one address; its connections count for the server of the rules."""
         target = template.server.at(host, port)
         member = attrs.evolve(template, target=target, name=name)
         if target.kind == "tcp" and self._backend.via is None:

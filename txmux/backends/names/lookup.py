@@ -27,8 +27,8 @@ from txmux.backends.names.question import (
 )
 from txmux.transport import is_address
 
-_MOST_QUERIES = 8  # for one name, when servers answer only with another name
-_GRACE = 1.0  # seconds to wait for the addresses of the other family, which may never come
+_MOST_QUERIES = 8  # queries for one name, as servers may answer with an alias alone
+_GRACE = 1.0  # seconds to wait for the addresses of the other family
 _PORT = 53
 T = TypeVar("T")
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
@@ -60,7 +60,7 @@ class ResolvConf:
             if key == "nameserver" and values and is_address(values[0]):
                 servers.append(values[0])
             elif key in {"search", "domain"}:
-                # The last of these lines counts.
+                # The last of these lines wins.
                 result = attrs.evolve(result, search=tuple(value.strip(".") for value in values))
             elif key == "options":
                 for value in values:
@@ -203,7 +203,7 @@ class Lookup:
     async def _ask_all(
         self, servers: Sequence[ServerAddress], name: str, record_types: Sequence[int]
     ) -> dict[int, _Records | LookupFailedError]:
-        """Query several types at once. After one has records, the others have little time left."""
+        """Query several types at once. Once one has records, the others get a short grace period."""
         queries = [Deferred.fromCoroutine(self._ask(servers, name, kind)) for kind in record_types]
         graces: list[IDelayedCall] = []
 

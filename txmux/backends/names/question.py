@@ -56,19 +56,19 @@ class ServerFailureError(LookupFailedError):
 
 
 class _QueryError(Exception):
-    """A server has no answer."""
+    """A server gave no usable answer."""
 
 
 class _FailureAnswerError(_QueryError):
-    """It has answered with a response code that says nothing about the name."""
+    """The server has answered with a code that says nothing about the name."""
 
 
 class _StreamError(_QueryError):
-    """It gave no whole answer over TCP, which some firewalls block."""
+    """The answer over TCP is incomplete; some firewalls block it."""
 
 
 class _QueryTimeoutError(_QueryError):
-    """It has not answered, but may do so in the next round."""
+    """The server has not answered, but may do so in the next round."""
 
 
 class _Response(dns.Message):
@@ -272,7 +272,7 @@ class _TrackedServer:
 
 
 class TrackedServers:
-    """The name servers that a process asks, each once over all its look-ups."""
+    """The name servers of a process, each shared by all look-ups."""
 
     def __init__(self, reactor: Any, effect: str, *, logs: bool = True) -> None:
         self._reactor = reactor
@@ -377,7 +377,7 @@ async def _exchange(
 async def _over_tcp(reactor: Any, address: ServerAddress, query: _DnsQuery) -> dns.Message:
     stream = _TcpQuery(query)
     factory = Factory.forProtocol(lambda: stream)
-    factory.noisy = False  # or each query would be in the log
+    factory.noisy = False  # or Twisted would log each query
     try:
         await TCP4ClientEndpoint(reactor, *address).connect(factory)
     except ConnectingCancelledError:
@@ -385,7 +385,7 @@ async def _over_tcp(reactor: Any, address: ServerAddress, query: _DnsQuery) -> d
     try:
         return await stream.answer
     finally:
-        # After the answer the server needs no clean end.
+        # Once it has answered, the connection need not be closed cleanly.
         transport: Any = stream.transport
         transport.abortConnection()
         await stream.closed

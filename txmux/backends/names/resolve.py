@@ -1,4 +1,4 @@
-"""Looks up servers' names in the background, in one process for all, so that no connection waits for it."""
+"""Looks up servers' names in the background, in one process for all, so that no connection waits for a look-up."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class NameResolver:
         self._ending.remove(ending)
 
     def _start_name(self, key: str, server: Server, backend: Backend) -> None:
-        # The name may have been looked up with other settings: its addresses stay until there is an answer.
+        # Settings of a name may have changed: its addresses stay until there is an answer.
         before = next((name for name in self._names.values() if name.is_name_of(server)), None)
         if before is not None and before.addresses:
             self._known.setdefault(key, before.addresses)
@@ -232,8 +232,7 @@ class Finder(Protocol):
     def spread(self) -> float:
         """The factor of the wait after a failure, so that retries do not come at the same moment."""
 
-    def stop(self) -> None:
-        """Take notice that no more is asked."""
+    def stop(self) -> None: ...
 
 
 class _Outcome(enum.Enum):
@@ -326,7 +325,7 @@ class _LookedUpName:
     def _failed(self, failure: Failure) -> float:
         if failure.check(CancelledError):
             return 0.0
-        # After any other error the name is looked up again.
+        # After any other error, too, the name is looked up again.
         if not failure.check(MuxError) and not self._failures:
             self._log.failure("looking up {name} failed", failure, name=self._label)
         self.why = why = failure.getErrorMessage()
@@ -372,7 +371,7 @@ def _name_of(server: Server) -> tuple[object, ...]:
 
 def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
     """Yield the servers that have a name, with the key of its look-ups: the same in each process with these rules."""
-    # A proxy looks up those of the servers.
+    # With a proxy, the proxy looks up servers' names.
     for server in backend.servers if backend.via is None else (backend.via.server,):
         if is_name(server):
             consul = (server.consul, backend.consul, backend.consul_token) if server.consul else ()

@@ -54,7 +54,7 @@ def _smooth(members: Sequence[Member], _: str = "", /) -> Member:
 def _least_connections(members: Sequence[Member], _: str, /) -> Member:
     loads = [member.health.connections / member.weight for member in members]
     if any(member.weight < member.full_weight for member in members):
-        # With this connection counted, since else a server that has just come would get all that follow one another.
+        # This connection is included, or a server that has just come would get all connections in a row.
         loads = [(member.health.connections + 1) / member.weight for member in members]
     least = min(loads)
     if loads.count(least) == 1:
@@ -67,7 +67,7 @@ def _first(members: Sequence[Member], _: str, /) -> Member:
 
 
 class _Random:
-    """Two by chance, and of these the one with fewer connections by weight: the power of two choices."""
+    """Of two random members, the one with fewer connections by weight: the power of two choices."""
 
     def __init__(self, random: Random) -> None:
         self._random = random.random
@@ -139,7 +139,7 @@ _FACTS: Mapping[Balance, Sequence[str]] = {
 def affinity_of(
     balance: Balance,
 ) -> Callable[[IPv4Address | IPv6Address | None, Mapping[str, str]], str] | None:
-    """Return the function that computes what a choice by a hash depends on; ``None`` if on nothing of the client's.
+    """Return the function that computes what a choice by a hash depends on; ``None`` if it depends on nothing of the client.
 
     From the client's address, if it has one, and the access log's facts, it returns the name that the client asked for, in lower
     case and without a final dot; without a name the address; and without either an empty text.

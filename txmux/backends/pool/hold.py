@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.process_counters import BackendCounts
     from txmux.telemetry.reasons import ConnectFailure
 
-_RATE = 100.0  # clients a second that go on, of all processes together
-_TICK = 0.05  # seconds between two looks at the servers, while a client waits
-_SPARE = 100  # places in the heap of clients that have left
+_RATE = 100.0  # clients released per second, by all processes together
+_TICK = 0.05  # seconds between two ticks while a client waits
+_SPARE = 100  # stale entries in the heap
 _FIRST_RETRY, _LAST_RETRY = 0.1, 0.5
-"""Seconds until the first of the line tries again a server that has refused it: longer each time, so that a restart is not noticed late."""
+"""Seconds until the first of the line retries a server that has refused it: short at first, so that a restart is noticed soon."""
 
 
-_HELD = re.compile(r"(\d+\.\d)s")  # a matcher of a plugin may have a fact of that name
+_HELD = re.compile(r"(\d+\.\d)s")  # a plugin's matcher may use the same name
 
 
 class _Pool(Protocol):
@@ -41,13 +41,13 @@ class HeldClient:
     """One client's place in the line, which it keeps until it is connected or leaves.
 
     Attributes:
-        came_at: Its order.
+        came_at: When it came, which is its order in the line.
         seconds: How long it may wait for a server; 0 is only while an operator holds the backend.
         turn: Called when it is its turn. It returns whether it tries a server, or has left the line.
-        refuse: Called when it has waited too long, or its place is another one's.
+        refuse: Called when it has waited too long, or another client has taken its place.
         source: Where it comes from; the places of a full line are shared out by that.
-        look: Called before its turn, to notice that it has left.
-        may_have_left: Whether nothing shows that it is still there; set before it waits, or by `HoldLine.doubt`.
+        look: Called before its turn, to check whether it has left.
+        may_have_left: Whether nothing shows that the client is still connected; set before it waits, or by `HoldLine.doubt`.
     """
 
     came_at: float
@@ -57,7 +57,7 @@ class HeldClient:
     source: int = -1
     look: Callable[[], object] = lambda: None
     may_have_left: bool = False
-    number: int = attrs.field(default=0, init=False)  # for those that came at the same moment
+    number: int = attrs.field(default=0, init=False)  # breaks ties
     since: float = attrs.field(default=-1.0, init=False)
     is_waiting: bool = attrs.field(default=False, init=False)
     is_trying: bool = attrs.field(default=False, init=False)
@@ -72,7 +72,7 @@ class HeldClient:
 
 
 class _Sources:
-    """Clients by source; those with the most are found without a search."""
+    """Clients by source; finds the sources with the most clients without a search."""
 
     def __init__(self) -> None:
         self._clients: dict[int, dict[HeldClient, None]] = {}
@@ -103,7 +103,7 @@ class _Sources:
             self._by_count.pop()
 
     def last_of_largest(self, least: int) -> HeldClient | None:
-        """Return the last client of a source with the most, at least so many; ``None`` if all of these try a server."""
+        """Return the last client of a source with the most clients, if it has at least so many; ``None`` if all of these try a server."""
         if len(self._by_count) <= least:
             return None
         clients = self._clients[next(iter(self._by_count[-1]))]
@@ -114,14 +114,14 @@ class HoldLine:
     """The clients of one backend that wait, of all configurations, in the order in which they came.
 
     While no server is known to accept connections, the first of the line tries alone. Once it is connected, the others
-    follow at most so fast that a server that has just come up can take them. New clients go to the end of the line; each
-    lets one more go on, so that it ends however many come. Those that may have left come after all others.
+    follow at a limited rate, which a server that has just come up can take. New clients go to the end of the line; each
+    releases one waiting client, so the line always drains. Those that may have left come after all others.
 
     Args:
         pools: Of all configurations, as weak references.
         on_waiting: Called with true when the line gets its first client, and when no server turns out to be up after a release;
             with false when it is empty again.
-        tally: Makes what counts those that wait, in all processes, with a limit.
+        tally: Makes the counter of waiting clients of all processes, with a limit.
 
     Attributes:
         clock: Set before a client waits, as `counts`.
@@ -147,7 +147,10 @@ class HoldLine:
         self._released_at = -math.inf
         # A heap, also with some that left, and with former places of some that may have.
         self._waiting: list[tuple[bool, float, int, HeldClient]] = []
-        self._sources = _Sources(), _Sources()  # those that are there, and those that may have left
+        self._sources = (
+            _Sources(),
+            _Sources(),
+        )  # those that are present, and those that may have left
         self._numbers = itertools.count()
         self._count = self._trying = 0
         self._is_short = False
@@ -182,7 +185,7 @@ class HoldLine:
 
     def may_wait(self, client: HeldClient) -> bool:
         """Return whether a client that got no server may wait for one."""
-        blocked = self.blocks  # by a hold that has ended, perhaps, as the next line finds
+        blocked = self.blocks  # the hold may have ended, which the next line checks
         if self.is_held:
             return True
         if client.seconds:
@@ -206,18 +209,18 @@ class HoldLine:
             last = doubtful.last_of_largest(doubtful.count(client.source) + 2)
         else:
             count = present.count(client.source)
-            # Up to half of the line may be of one source that keeps out those that may have left.
+            # For clients that may have left, one source may have up to half of the line.
             least = 1 if 2 * count < self._count else count + 1
             last = doubtful.last_of_largest(least) or present.last_of_largest(count + 2)
         if last is None:
             return False
-        client.tally.add()  # first, or another process could take the place
+        client.tally.add()  # first, or another process could take the slot
         self.remove(last)
         last.refuse("limit")
         return True
 
     def doubt(self, client: HeldClient) -> None:
-        """Let a client wait behind the others from now on, since it may have left."""
+        """Move a client behind the others, since it may have left."""
         if client.may_have_left:
             return
         if client.is_waiting or client.is_trying:
@@ -290,7 +293,7 @@ class HoldLine:
             self._on_waiting(False)  # noqa: FBT003 - of a callback
 
     def _left(self, client: HeldClient) -> float:
-        # Anew once an operator has released it.
+        # Start again once an operator has released it.
         return max(client.since, self._released_at) + client.seconds - self.clock.seconds()
 
     def _timed_out(self, client: HeldClient) -> None:
@@ -298,7 +301,7 @@ class HoldLine:
         left = client.seconds if self.is_held else self._left(client)
         if left > 0:
             client.timer = self.clock.callLater(left, self._timed_out, client)
-        elif client.is_waiting:  # one that tries a server may still succeed
+        elif client.is_waiting:  # a client that tries a server may still succeed
             self.remove(client)
             client.refuse(self.cause)
 
@@ -306,7 +309,7 @@ class HoldLine:
 
     def _update(self) -> None:
         """Block clients outside of the line, or let them in; and start or stop the timer for those in it."""
-        # Once servers accept, clients that are being connected hold up no others.
+        # Once servers accept, connecting clients hold up no others.
         ahead = self._count - self._trying if self._accepts else self._count
         blocks = self._until > 0 or (ahead > 0 and self._is_short)
         if blocks is not self.blocks:

@@ -45,7 +45,7 @@ class Member:
     share: int = 1  # among the addresses of the name; multiplies the weight
     health: ServerHealth = attrs.field(factory=ServerHealth)
     counts: ServerCounts = attrs.field(factory=lambda: ProcessCounters().server("", ""))
-    options: tuple[SocketOption, ...] = ()  # of sockets connected to it, beside the listener's
+    options: tuple[SocketOption, ...] = ()  # of sockets to it, in addition to the listener's
     place: tuple[int, tuple[str, int]] | None = attrs.field(init=False)  # family, and TCP address
     seed: int = attrs.field(init=False)  # in the choice by a hash; the same on every machine
 
@@ -80,14 +80,14 @@ class Member:
         return (self.health.weight or self.server.weight) * self.share
 
     def ramp(self, now: float, slow_start: float) -> float:
-        """Return the part of its weight that it has: it grows evenly from when it came until `slow_start` seconds later."""
+        """Return its current share of its weight, which grows evenly during `slow_start`."""
         came_at = self.health.came_at
         if not came_at or now - came_at >= slow_start:
             return 1
         return max(_LEAST_PART, (now - came_at) / slow_start)
 
     def is_at(self, target: str) -> bool:
-        """Return whether it is the server of a connection to this address, written as in the access log."""
+        """Return whether a connection to this address, written as in the access log, is to this member."""
         if self.server.depends_on_client:
             return target.endswith(f":{self.server.port or ''}") or not self.server.port
         return target == self.target.text
@@ -98,12 +98,12 @@ class Member:
 
 
 SUSPECT = {MemberState.EJECTED, MemberState.PROBING}
-"""States that failed connections lead to, and not checks."""
+"""States caused by failed connections, not by checks."""
 
 
 @attrs.frozen
 class Tiers:
-    """Members in groups, each of which is used only when none of the groups before has one left."""
+    """Members in groups; a group is used only when the groups before it have no member left."""
 
     usable: Sequence[Sequence[Member]] = ()  # up, or with an ejection that has ended
     last_resort: Sequence[Sequence[Member]] = ()  # ejected, for connections without any other

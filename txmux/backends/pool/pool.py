@@ -18,12 +18,12 @@ from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.formatting import counted
 from txmux.transport import is_address
 
-_STEPS = 100  # in which the share of a server grows
-_START = 10.0  # seconds in which the first addresses of a name count as those of the start
+_STEPS = 100  # steps of a server's slow start
+_START = 10.0  # seconds after a start in which the first addresses of a name do not start slowly
 
 
 class Unavailable(enum.Enum):
-    """Why no member was chosen for a connection."""
+    """Why a connection gets no member."""
 
     NO_SERVER = enum.auto()  # no member is up, or this connection has tried all that are
     FULL = enum.auto()  # max_connections is reached
@@ -83,7 +83,7 @@ class BackendPool:
         self.proxies: tuple[Server, ...] = (
             () if via is None or is_name(via.server) else (via.server,)
         )
-        # Those that are in no look-up now, but still have connections.
+        # Members that no look-up returns any longer, but that still have connections.
         self._leaving: list[Member] = []
         self._tiers = Tiers()
         # With a fallback, its servers are used instead.
@@ -91,7 +91,7 @@ class BackendPool:
         self._is_in_turn = False
         self._is_retired = self._is_resolved = False
         self._in_shortage = self._is_short()
-        # Before its rules are in use, it must not change what the pool of the current ones has.
+        # Until its rules are in use, it must not change the state of the current pool's members.
         self._is_current = not self._backend_health.others(self)
         self._start_until = self._seconds() + _START if self._is_current else 0.0
         self._answered: set[Server] = set()
@@ -113,7 +113,7 @@ class BackendPool:
 
     def pick(self, affinity: str = "", tried: Collection[Member] = ()) -> Member | Unavailable:
         """Choose a member for a connection that has tried some already; `affinity` is for the choice by a hash."""
-        # Most backends have no ejected server, so that most connections need not ask for the time.
+        # Most backends have no ejected server, so the clock is rarely read.
         arrange_at = self._arrange_at
         if arrange_at < math.inf and self._seconds() >= arrange_at:
             self._arrange()
@@ -237,14 +237,14 @@ class BackendPool:
         return (self.pick_in_turn if in_turn else self.pick)(affinity, tried)
 
     def abandoned(self, member: Member) -> None:
-        """Record that a connection was given up before it was established, which says nothing about the member."""
+        """Record a connection that was given up before it was established, which says nothing about the member."""
         self._uncount(member)
         if member.health.state is MemberState.PROBING:
             self._change(member, MemberState.EJECTED, "probe connection abandoned")
         self._report_room()
 
     def unanswered(self, member: Member) -> None:
-        """Record that a server has never answered a flow of datagrams; several in a row may be enough to eject it."""
+        """Record a flow that a server never answered; several in a row may eject it."""
         health, eject = member.health, self._eject
         health.unanswered += 1
         if eject is not None and 0 < eject.unanswered <= health.unanswered:
@@ -296,7 +296,7 @@ class BackendPool:
         self._report_room()
 
     def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:
-        """Replace the members of a name, or the addresses of the proxy. One that was there before stays the same member, with its state."""
+        """Replace the members of a name, or the addresses of the proxy. A member that stays keeps its state."""
         if server not in self._members:
             self.proxies = tuple(_target(server, address) for address in addresses)
             return
@@ -309,7 +309,7 @@ class BackendPool:
             if member.server == server
         }
         members = []
-        # Those that stay keep their order, whatever the order of the answer.
+        # Members that stay keep their order, whatever the order of the answer.
         for key in dict.fromkeys((*(key for key in existing if key in resolved), *resolved)):
             address = resolved[key]
             member = existing.get(key) or self._member(server, _target(server, address))
@@ -405,7 +405,7 @@ class BackendPool:
             self.on_members()
 
     def since(self, member: Member) -> float | None:
-        """Return for how many seconds a member has had its state; ``None`` if that has never changed."""
+        """Return how many seconds ago the state of a member changed; ``None`` if never."""
         since = member.health.since
         return max(0.0, self._seconds() - since) if since else None
 
@@ -420,11 +420,11 @@ class BackendPool:
         return is_known and not self.has_server_up
 
     def ramp(self, member: Member) -> float:
-        """Return the part of its weight that a member has now: 1, or less while it starts slowly."""
+        """Return a member's current share of its weight: 1, or less during a slow start."""
         return member.ramp(self._seconds(), self.backend.slow_start)
 
     def pace(self) -> float:
-        """Return how fast clients that have waited go on, as a part of the usual rate: less while all servers start slowly; 0 under older rules."""
+        """Return the rate at which held clients are released, as a share of the usual one: less while all servers start slowly; 0 under older rules."""
         if self._is_retired:
             return 0.0
         ramps = [self.ramp(member) for member in self.members if member.state is MemberState.UP]
@@ -447,7 +447,7 @@ class BackendPool:
         self._tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
 
     def _note_new(self, *, is_start: bool = False) -> None:
-        """Note when members came that were not there, or not in use by the rules; with the backend, if it `is_start`."""
+        """Record when new members came, and those that the rules had disabled; with the backend, if it `is_start`."""
         for member in self.members:
             health = member.health
             if member.server.down:
@@ -487,7 +487,7 @@ class BackendPool:
         self._report_room()
 
     def retire(self) -> None:
-        """Keep the pool for the connections of older rules; another pool reports changes of the servers."""
+        """Keep the pool for connections of older rules; another pool reports the servers' changes."""
         self.on_shortage = self.on_members = None
         self._is_retired, self._is_current = True, False
 

@@ -45,7 +45,7 @@ class ClientQueue:
         self._call_later = call_later
         self._seconds_until_probe = seconds_until_probe
         self._numbers = itertools.count()
-        # By group, in the order in which they came. A group without a waiter is not there.
+        # By group, in the order in which they came; only groups with waiters.
         self._groups: dict[Hashable, OrderedDict[Waiter, None]] = {}
         self._count = 0
         self._serving = False
@@ -91,7 +91,7 @@ class ClientQueue:
 
     def serve(self) -> None:
         """Serve waiting clients as far as there is room. A new client must call it first."""
-        if self._serving:  # a turn that makes room is followed by another turn anyway
+        if self._serving:  # the loop below continues if a turn makes room
             return
         self._serving = True
         without_room: set[Hashable] = set()

@@ -13,7 +13,7 @@ import attrs
 from txmux.access.admission import Counter, Tally
 from txmux.backends.pool.hold import HoldLine
 
-_MOST_RECALLED = 10_000  # servers; a process has more only if names change repeatedly
+_MOST_RECALLED = 10_000  # servers; only reached if names change repeatedly
 
 
 class MemberState(enum.Enum):
@@ -25,7 +25,7 @@ class MemberState(enum.Enum):
     PROBING = "probing"  # after that, one connection tries it
     DISABLED = "disabled"  # marked down in the rules
     DRAIN = "drain"  # an operator has stopped new connections
-    MAINTENANCE = "maintenance"  # the same, and no checks either
+    MAINTENANCE = "maintenance"  # the same, without checks
 
     @property
     def is_out(self) -> bool:
@@ -41,8 +41,8 @@ class ServerHealth:
     """The health of one address of a server. Only pools change it."""
 
     state: MemberState = MemberState.UP
-    held: MemberState | None = None  # an operator's; None if that depends on its health
-    weight: int | None = None  # an operator's; None is that of the rules
+    held: MemberState | None = None  # set by an operator; None if it depends on its health
+    weight: int | None = None  # set by an operator; None for that of the rules
     connections: int = 0  # established or being made
     why: str = ""
     credit: float = 0
@@ -57,7 +57,7 @@ class ServerHealth:
 
     def as_json(self, now: float) -> dict[str, Any]:
         """Return the state for another process, whose clock is another: times are relative to `now`."""
-        # The connection that tries it belongs to this process; in the other one, another connection will.
+        # The probing connection belongs to this process; the other one probes again.
         state = MemberState.EJECTED if self.state is MemberState.PROBING else self.state
         return {
             "state": state.value,
@@ -169,7 +169,7 @@ class BackendHealth:
                 pool.override_changed(server, before)
 
     def call_when_freed(self, free: Callable[[], None]) -> None:
-        """Call something when there is one connection less than now, and no other has taken its slot."""
+        """Call something once there is one connection less than now, and its slot is still free."""
         if not self.to_call:
             self._level = self.connections
         self.to_call.append(free)
@@ -208,7 +208,7 @@ BY_OPERATOR = {
 _HELD = {state.value: state for state in BY_OPERATOR}
 AS_RULED = ServerOverride()  # nothing is overridden
 ServerOverrides = dict[tuple[str, str], ServerOverride]
-"""By the name of the backend, and the server as the rules write it; neither need exist now."""
+"""By the backend's name, and the server as the rules write it; they need not exist now."""
 
 
 def overrides_as_json(overrides: ServerOverrides) -> list[dict[str, Any]]:
@@ -278,7 +278,7 @@ class HealthRegistry:
             backend_health.expect(counts.get(backend, {}))
 
     def share(self, processes: int) -> None:
-        """Divide the rate at which held clients go on among so many processes."""
+        """Divide the release rate of held clients among this many processes."""
         self.processes = processes
         for backend_health in self._backend_health.values():
             backend_health.line.processes = processes

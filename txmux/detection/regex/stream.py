@@ -10,7 +10,7 @@ from txmux.detection.regex.syntax import PatternError, parse
 from txmux.interfaces import Verdict
 
 MAX_KEPT = 1_000
-"""How many deterministic states a pattern keeps before it begins anew: some could have billions."""
+"""How many deterministic states a pattern caches before it drops them: some could have billions."""
 
 
 class _PatternState:
@@ -31,7 +31,7 @@ class _PatternState:
 
 @attrs.frozen
 class Progress:
-    """How far a pattern has read a stream."""
+    """How far a pattern has read a stream; see `StreamPattern.scan`."""
 
     verdict: Verdict
     length: int
@@ -70,7 +70,7 @@ class StreamPattern:
         return self.scan(data).verdict
 
     def scan(self, data: bytes, earlier: Progress | None = None) -> Progress:
-        """Read on where an earlier call has stopped; fit for `txmux.interfaces.Peeked.parsed`."""
+        """Continue where an earlier call has stopped; for `txmux.interfaces.Peeked.parsed`."""
         progress = earlier or self._begin
         if progress.verdict is not Verdict.NEED_MORE:
             return progress

@@ -101,8 +101,8 @@ LISTENER = _block(
     "listener",
     "accepted",
     "adopted",
-    "gone",  # without an end here: to another process, or with its process
-    "undecided gone",  # before a decision, whatever the end
+    "gone",  # left without an end: moved to another process, or lost with its own
+    "undecided gone",  # ended before a decision
     "bytes in",
     "bytes out",
     "datagrams in",
@@ -120,7 +120,7 @@ ROUTE = _block(
     "dry run matches",
     "last match",  # when, in milliseconds since 1970
     "adopted",
-    "left",  # for another route, or another process
+    "left",  # left for another route, or another process
     "bytes in",
     "bytes out",
     _each("ended", get_args(CountedReason)),
@@ -172,7 +172,7 @@ def ended(listener: Cells) -> int:
 
 
 def live(listener: Cells) -> int:
-    # What has gone is read first: others count meanwhile, and the result must not be negative.
+    # Ended connections are read first: other processes count meanwhile, and the result must not be negative.
     gone = ended(listener) + listener[_GONE]
     return max(0, listener[_ACCEPTED] + listener[_ADOPTED] - gone)
 

@@ -46,7 +46,7 @@ _LAST = ROUTE.at["last match"]
 
 
 class Counters:
-    """Has a `ProcessCounters` (a column) for each process that serves or has served, and adds them up.
+    """Adds up the `ProcessCounters` (a column) of each process that serves or has served.
 
     Numbers only grow: the successor of a process continues in its column. A block of removed rules stays until no connection can
     count there.
@@ -58,9 +58,9 @@ class Counters:
         self._columns: dict[int, ProcessCounters] = {}
         self._others: list[_Other] = []
         self._pipe: tuple[int, int] | None = None
-        # Sums of programs that have ended, or could not hand over their memory.
+        # Sums of earlier programs that have ended, or could not hand over their memory.
         self._past: list[dict[str, list[int]]] = []
-        # By key, the first version of the rules with it; and the last one, if they are removed.
+        # By key, the first version of the rules that have it; and the last one, if it was removed.
         self._since: dict[str, int] = {}
         self._until: dict[str, int] = {}
         # Free blocks, by their kind.
@@ -120,7 +120,7 @@ class Counters:
         column.use()
 
     def column(self, number: int) -> ProcessCounters:
-        """Return the column of a process; its successors under that number have the same one."""
+        """Return the column of a process, which its successors of the same number continue."""
         column = self._columns.get(number)
         if column is None:
             descriptor = make("txmux counters")
@@ -144,7 +144,7 @@ class Counters:
         return bool(cells) and live(cells) > 0
 
     def read(self) -> CountersReading:
-        """Return the numbers of this moment. May run in a thread."""
+        """Return the current numbers. May run in a thread."""
         # In a copy of the layout, a block that is reused meanwhile still belongs to its old key.
         places, count = dict(self.layout.places), self.layout.cells
         columns = [column.tolist() for column in list(self._columns.values())]
@@ -197,7 +197,7 @@ class Counters:
         format: str = "",  # noqa: A002 - as above
         pid: int = 0,
     ) -> None:
-        """Continue the numbers of another program, whose files and pipe (its reading end, which comes first) this object owns from now on.
+        """Continue the numbers of another program, and take over its files and the reading end of its pipe, which comes first.
 
         `past` are the sums that it has from others; `all` is what is in the files, by the names of cells, for a program with other cells.
         """
@@ -213,7 +213,7 @@ class Counters:
             self._others.append(other)
         else:
             _close(*descriptors)
-            # Connections that move here are counted here; the others are not seen.
+            # Connections that move here are counted here; others cannot be seen.
             self._past += [_without_live(_read(named)) for named in all]
         self.layout.extend(key for blocks in self._before() for key in blocks)
         for column in self._columns.values():
@@ -227,7 +227,7 @@ class Counters:
         return sum(_live(column) for orphan in orphans for column in orphan.columns)
 
     def held(self) -> Mapping[str, int]:
-        """Count the clients that wait for a server, by backend, also in programs before this one that still run."""
+        """Count the clients that wait for a server, by backend, also in earlier programs that still run."""
         self.others_ended()
         clients: Counter[str] = Counter()
         others = (column for other in self._others for column in other.columns)
@@ -385,7 +385,7 @@ def _read(named: _Named) -> dict[str, list[int]]:
 
 
 def _without_live(blocks: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Count all that is live as gone elsewhere."""
+    """Count all live connections as moved away."""
     for key, cells in blocks.items():
         kind = key.partition("\n")[0]
         if kind == LISTENER.kind:

@@ -1,4 +1,4 @@
-"""The counters of one process, and the objects that add to them; these are looked up once, when rules become a configuration."""
+"""The counters of one process, and the objects that add to them; looked up once, when rules are compiled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from txmux.telemetry.reasons import ConnectFailure, EndReason, LimitName
 from txmux.telemetry.record import ConnectionRecord
 from txmux.telemetry.sharedmemory import mapped
 
-# Positions of cells, since looking them up would cost more than counting.
+# Positions of cells: looking them up would cost more than counting.
 _ACCEPTED = LISTENER.at["accepted"]
 _ADOPTED = LISTENER.at["adopted"]
 _GONE = LISTENER.at["gone"]
@@ -66,7 +66,7 @@ _SPLICED, _RESTARTS, _LOST_LINES = (
     PROCESS.at[name] for name in ("spliced", "restarts", "lost lines")
 )
 
-# For speed the bounds have names of their own, too.
+# Local names, for speed.
 _DETECT_BOUNDS, _BYTES_BOUNDS = DETECT.bounds, DETECT_BYTES.bounds
 _DURATION_BOUNDS, _CONNECT_BOUNDS = DURATION.bounds, CONNECT.bounds
 
@@ -92,7 +92,7 @@ class RouteCounts(_CountedCells):
         self.cells[_DRY] += 1
 
     def left(self) -> None:
-        """An inner route has taken the connection after this one, or another process has."""
+        """The connection went on to an inner route, or to another process."""
         self.cells[_LEFT] += 1
 
 
@@ -175,7 +175,7 @@ class BackendCounts(_CountedCells):
             cells[_CONNECT] += int(milliseconds * 1000)
 
     def held(self) -> None:
-        """A client waits for a server from now on."""
+        """A client begins to wait for a server."""
         self.cells[_HELD] += 1
 
     def released(self) -> None:
@@ -250,7 +250,7 @@ def keys_of(rules: Rules) -> Iterator[str]:
 
 @attrs.define
 class CounterLayout:
-    """Where each block is. A block keeps its position as long as a process may count there."""
+    """Where each block is. A block keeps its position while a process may count there."""
 
     places: dict[str, int] = attrs.field(
         factory=dict, validator=deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
@@ -269,7 +269,7 @@ class CounterLayout:
                     self.cells += len(BLOCKS[kind].names)
 
     def changes(self, known: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:
-        """Return which blocks are new or moved, and which keys are gone, since `known`."""
+        """Return which blocks are new or moved, and which keys were removed, since `known`."""
         new = {key: start for key, start in self.places.items() if known.get(key) != start}
         return new, [key for key in known if key not in self.places]
 

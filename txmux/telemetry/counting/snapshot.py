@@ -122,20 +122,20 @@ class ServerTotals:
 
 @attrs.frozen
 class Gauges:
-    """What is measured and not counted, over all processes.
+    """Measured values of all processes; everything else is counted.
 
     Attributes:
         descriptors: Open ones and their limit, in the process with the least room.
         sources: The number of clients' addresses remembered for limits, by listener.
         certificates: The route, the file and when it expires, in seconds since 1970.
-        troubles: What else needs a person, a sentence each.
+        troubles: What else needs an operator's attention, a sentence each.
         stale: By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None``
             if there never were any.
         up: The weight now, by backend and server, of each server that gets connections.
         held: How many clients wait for a server, by backend.
-        acme: By name, in how many seconds a certificate expires that comes by ACME; 0 if there is none yet.
-        to_servers: Certificates that servers are shown: the backend, the file and when it expires.
-        outside: Whether what txmux asks of others is answered.
+        acme: By name, in how many seconds a certificate from ACME expires; 0 if there is none yet.
+        to_servers: Client certificates presented to servers: the backend, the file and when it expires.
+        outside: The states of the outside sources that txmux uses.
         lost_lines: How many lines each log has lost that cannot be written now, by its name and the reason.
     """
 
@@ -172,7 +172,7 @@ class Gauges:
         return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
 
     def attention(self, now: float) -> Iterator[tuple[str, str]]:
-        """Yield what needs a person, or soon will: what it is about, and a sentence."""
+        """Yield what needs an operator's attention, now or soon: its subject, and a sentence."""
         shown = {"route": self.certificates, "backend": self.to_servers}
         for where, name, file, until in [
             (k, *certificate) for k, certificates in shown.items() for certificate in certificates
@@ -253,7 +253,7 @@ class Counts:
         routes: In the order of the rules, listener by listener; after the routes of each, those that none has taken.
         detect_bytes: Bytes that clients had sent when they were decided.
         connect: Seconds from the decision until a server had accepted, by backend.
-        spliced: Bytes that the kernel has moved by itself.
+        spliced: Bytes that the kernel has spliced.
         rules: The SHA-256 of the current rules; empty without a file.
         reloaded: Whether the last reload succeeded, and when it was, in seconds since 1970.
     """
