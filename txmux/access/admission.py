@@ -20,11 +20,7 @@ _TALLIES: tuple[LimitName, ...] = ("txmux.max_connections", "max_connections")
 
 
 class Refused(Exception):  # noqa: N818 - it is not an error
-    """A client is refused.
-
-    Attributes:
-        limit: The limit that is reached; ``None`` if it was not a limit.
-    """
+    """A client is refused; `limit` is ``None`` if no limit was the reason."""
 
     def __init__(self, reason: EndReason, limit: LimitName | None = None) -> None:
         super().__init__(reason)
@@ -156,14 +152,7 @@ class Admission:
         return self._clients.serves(client.host) and client.host not in self.banned
 
     def adopt(self, client: Address | None) -> Permit | None:
-        """Count a client admitted elsewhere; call `leave` when it ends.
-
-        Args:
-            client: Its real address, if it has one.
-
-        Returns:
-            As `enter` does.
-        """
+        """Count a client admitted elsewhere, with its real address if it has one; call `leave` when it ends."""
         for tally in self._tallies:
             tally.adopt()
         if client is None or self.per_source is None:
@@ -173,19 +162,9 @@ class Admission:
     def move(
         self, permit: Permit | None, before: Address, after: Address, *, is_known: bool = False
     ) -> Permit | None:
-        """Count a client that has another address now.
+        """Return what counts a client at its new address: `permit` for the same source, else another one in place of it.
 
-        Args:
-            permit: What counts it so far, and has to be released if something else does from now on.
-            before: Its address so far.
-            after: Its address now.
-            is_known: Whether it was admitted at that address before, so that it is counted there whatever the limits.
-
-        Returns:
-            What counts it now; `permit` if it is still of the same source.
-
-        Raises:
-            Refused: Too many clients are there.
+        The caller releases the one that is replaced. The limits raise `Refused`, unless the client `is_known` there from before.
         """
         source = source_of(after.host)
         if self.per_source is None or (permit is not None and source == source_of(before.host)):

@@ -21,8 +21,7 @@ _log = Logger()
 class Waker:
     """Sends a backend's ``wake`` when its first client waits, and every 30 seconds while one does.
 
-    Args:
-        wake_of: Returns what to send for a backend by its name; ``None`` is nothing.
+    `wake_of` returns what to send for a backend, by its name; ``None`` is nothing.
     """
 
     def __init__(self, reactor: Any, wake_of: Callable[[str], Wake | None]) -> None:

@@ -67,8 +67,7 @@ class WholeDatagram:
 class _BuiltIn:
     """A matcher of ``txmux.matchers``, which is imported on first use: rules name a few of more than ninety.
 
-    Args:
-        module: The module's name. The matcher's variable is called the same; its name has ``-`` in place of ``_``.
+    Its variable is called as its module; its name has ``-`` in place of ``_``.
     """
 
     def __init__(self, module: str) -> None:

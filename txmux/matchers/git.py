@@ -74,15 +74,13 @@ class _GitPredicate:
             fits = self.path.matches if request.path_known else self.path.could_match_prefix
             if not fits(request.path):
                 return Verdict.NO
-        if request.host is not None and not self._host_fits(request.host):
+        host = request.host
+        if self.host is not None and host is not None and not (host and self.host.matches(host)):
             return Verdict.NO
         waiting = (self.path is not None and not request.path_known) or (
             self.host is not None and request.host is None
         )
         return Verdict.NEED_MORE if waiting else Verdict.MATCH
-
-    def _host_fits(self, host: str) -> bool:
-        return self.host is None or (bool(host) and self.host.matches(host))
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
         request = peeked.parsed(_parse)

@@ -13,11 +13,7 @@ _LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 
 
 class FoldedLog:
-    """Writes what workers log; equal lines of different workers are one.
-
-    Args:
-        seconds: A monotonic clock.
-    """
+    """Writes what workers log; equal lines of different workers are one."""
 
     _log = Logger()
 

@@ -25,8 +25,7 @@ _FIELDS = frozenset(field.name for field in attrs.fields(ConnectionRecord))
 class BadEnds:
     """Reports bad ends of one process: the first at once, further ones together a second later.
 
-    Attributes:
-        report: Sends texts to the process that keeps them; until the answer, no further ones are sent. ``None`` if none does.
+    `report` sends texts to the process that keeps them, if any; no further ones are sent until the answer.
     """
 
     def __init__(self, clock: IReactorTime) -> None:

@@ -17,9 +17,7 @@ LARGEST = 65_535
 """Bytes of the largest read: of one datagram, or of several that the system has joined."""
 MOST_AT_ONCE = 64  # datagrams that the system takes at once (``UDP_MAX_SEGMENTS``)
 MOST_BYTES_AT_ONCE = 65_000  # bytes of them, with room for the headers of IP and UDP
-SPACE = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(
-    4
-)  # bytes of all ancillary data that is read here
+SPACE = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4)  # bytes of all that is read here
 _ADDRESS_AND_LINK = struct.Struct("=16sI")
 _SIZE = struct.Struct("=i")
 _MEMINFO = struct.Struct("=I28xI")

@@ -205,13 +205,7 @@ class Flow:
         return ACKNOWLEDGED + (self.record.connect_ms or 0.0) / 1000
 
     def take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
-        """Take datagrams of the client; returns whether the flow still lives.
-
-        Args:
-            data: Their bytes.
-            size: See `txmux.udp.ancillary.read`.
-            is_home: Whether they come from where the flow's answers go.
-        """
+        """Take datagrams of the client; returns whether the flow still lives. They are from where its answers go if `is_home`."""
         if self.proxy_header is None:
             return self._take(data, size, is_home=is_home)
         for part in behind_headers(self.proxy_header, data, size):

@@ -195,7 +195,9 @@ class MigratingPath(Generic[F]):
             return True
         visitor = self._visitor
         if visitor is None or visitor.address != source:
-            if now < self._rests_until or self._has_moved_enough(now):
+            moves = self._moves
+            has_moved_enough = len(moves) == MOST_MOVES and now - moves[0] < MINUTE
+            if has_moved_enough or now < self._rests_until:
                 return False
             is_proved = is_near and self._unproven is None
             since = min(self.last_received_at, now)
@@ -283,9 +285,6 @@ class MigratingPath(Generic[F]):
 
     def _watch(self) -> None:
         self.watches = self._visitor is not None or self._unproven is not None
-
-    def _has_moved_enough(self, now: float) -> bool:
-        return len(self._moves) == MOST_MOVES and now - self._moves[0] < MINUTE
 
 
 def _visitor_as_json(

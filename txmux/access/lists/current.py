@@ -44,11 +44,7 @@ class Lists:
         self._places = GeoDatabase()
 
     def hold(self, rules: Rules) -> None:
-        """Feed the networks of these rules too; those of a file stay as they were read until `feed` replaces them.
-
-        Raises:
-            RulesError: A database of networks cannot be used.
-        """
+        """Feed the networks of these rules too; those of a file stay as they were read until `feed` replaces them."""
         by_id = {id(varying): varying for varying in varying_of(rules)}
         if any(varying.kind == "geo" for varying in by_id.values()):
             try:

@@ -146,11 +146,7 @@ class _Database:
 
 @attrs.define
 class _WatchedList:
-    """A source that is watched.
-
-    Attributes:
-        what: Identifies it; one with another value replaces it.
-    """
+    """A source that is watched; one with another `what` replaces it."""
 
     what: object
     source: ListSource

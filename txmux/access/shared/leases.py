@@ -112,11 +112,7 @@ class Leases:
     def take(self, source: int, used: int, interval: int, burst: int) -> bool:
         """Return whether a source that this machine's own bucket admits may connect.
 
-        Args:
-            source: See `txmux.access.per_source.source_of`.
-            used: What it has used of its bucket here, in connections.
-            interval: Nanoseconds for one connection.
-            burst: How many there are in the bucket.
+        It has used `used` of `burst` connections in that bucket, to which one is added each `interval`, in nanoseconds.
         """
         rates = self._rates
         if not rates.is_up:
@@ -209,15 +205,7 @@ class SharedCounts:
     def at_other_machines(
         self, source: int, here: int, limit: int, machine: str, count: Callable[[int], int]
     ) -> int:
-        """Return how many connections a source has at other machines, as far as is known.
-
-        Args:
-            source: See `txmux.access.per_source.source_of`.
-            here: How many it has at this one.
-            limit: The highest number.
-            machine: The name of this one.
-            count: Returns how many a source has here.
-        """
+        """Return how many connections a source has at other machines, as far as is known; it has `here` at this one."""
         rates, self._machine, self._count = self._rates, machine, count
         if not rates.is_up:
             return 0
@@ -265,11 +253,7 @@ class SharedCounts:
 
 
 class SharedRates:
-    """Runs the script in Redis while its answers are fast.
-
-    Args:
-        logs: Whether its source does; see `Source`.
-    """
+    """Runs the script in Redis while its answers are fast."""
 
     def __init__(self, reactor: Any, seconds: Callable[[], float], *, logs: bool = True) -> None:
         self._reactor = reactor

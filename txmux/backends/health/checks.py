@@ -34,9 +34,6 @@ class HealthChecks:
     """Checks the members of a pool, and reports the results; `apply_result` applies them to pools of all processes.
 
     One process checks for all, so that a server has one connection for it in each interval.
-
-    Args:
-        clock: For intervals and time limits; the reactor, as their lengths vary.
     """
 
     def __init__(

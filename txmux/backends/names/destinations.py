@@ -102,13 +102,7 @@ class Destinations:
     def choose(
         self, template: Member, asked: Asked, tried: Collection[Member] = ()
     ) -> Member | Denial | Unknown:
-        """Choose an allowed address of what a client asks for that has not been tried.
-
-        Args:
-            template: The server of the rules that the pool has chosen.
-            asked: What the client asks for.
-            tried: Servers that could not be reached.
-        """
+        """Choose an allowed address of what a client asks for that has not been tried; `template` is the server of the rules."""
         server = template.server
         port = server.port or asked.port
         if not server.placeholder:

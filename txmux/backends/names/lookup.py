@@ -128,8 +128,7 @@ class ServiceAnswer:
 class Lookup:
     """Looks names up, in ``/etc/hosts`` and with the name servers of ``/etc/resolv.conf``, read for each look-up.
 
-    Attributes:
-        addresses: The name servers that the last look-up could ask.
+    `addresses` are the name servers that the last look-up could ask.
     """
 
     def __init__(

@@ -62,10 +62,6 @@ def _least_connections(members: Sequence[Member], _: str, /) -> Member:
     return _smooth([m for m, load in zip(members, loads, strict=True) if load == least])
 
 
-def _first(members: Sequence[Member], _: str, /) -> Member:
-    return members[0]
-
-
 class _Random:
     """Of two random members, the one with fewer connections by weight: the power of two choices."""
 
@@ -125,7 +121,7 @@ def _lot(number: int) -> float:
 _CHOICES: Mapping[Balance, Balancer] = {
     "round-robin": _smooth,
     "least-connections": _least_connections,
-    "first": _first,
+    "first": lambda members, _: members[0],
 }
 
 _FACTS: Mapping[Balance, Sequence[str]] = {

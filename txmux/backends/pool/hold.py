@@ -147,10 +147,7 @@ class HoldLine:
         self._released_at = -math.inf
         # A heap, also with some that left, and with former places of some that may have.
         self._waiting: list[tuple[bool, float, int, HeldClient]] = []
-        self._sources = (
-            _Sources(),
-            _Sources(),
-        )  # those that are present, and those that may have left
+        self._sources = _Sources(), _Sources()  # present clients; those that may have left
         self._numbers = itertools.count()
         self._count = self._trying = 0
         self._is_short = False

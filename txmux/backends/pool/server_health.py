@@ -235,8 +235,7 @@ def held_until(overrides: Mapping[str, Any]) -> dict[str, float]:
 class HealthRegistry:
     """The `BackendHealth` of each backend, which lasts as long as it has a pool, and the overrides of all, which stay.
 
-    Attributes:
-        tally: Counts the clients of a backend that wait, with a limit: of this process alone, unless it is set.
+    `tally` counts the waiting clients of a backend, with a limit: those of this process alone, unless it is set.
     """
 
     def __init__(self) -> None:
