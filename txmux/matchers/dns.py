@@ -269,7 +269,7 @@ def _types(text: str) -> Globs:
     for item in text.split(","):
         name = item.strip().upper()
         if not (name.startswith("~") or set(name) & set("*?") or _OTHER_TYPE.fullmatch(name)):
-            names(name, tuple(_TYPES))  # says which one may be meant
+            names(name, tuple(_TYPES))  # the error suggests a name
     return names(text if text.startswith("~") else text.upper())
 
 

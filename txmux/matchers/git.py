@@ -49,7 +49,7 @@ class _GitRequest:
         if self.path_known:
             self.path = path.removesuffix(b"\n").decode("utf-8", "surrogateescape")
         else:
-            # A character may be cut in two; the rest of it does not matter yet.
+            # A character may be cut in two; its rest does not matter yet.
             self.path = path.decode("utf-8", "ignore")
         host, nul, _ = rest.partition(b"\0")
         if host.startswith(_HOST) and (nul or whole):

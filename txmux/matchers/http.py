@@ -25,7 +25,7 @@ from txmux.wire.http_head import (
 from txmux.wire.predicates import begins_with
 
 _FIRST_BYTES = frozenset({*(ord(method[0]) for method in METHODS), ord("\r"), ord("P")})
-# To take them out of their classes at every byte would cost more than to compare them.
+# Looking them up in their classes at every byte would cost more than comparing them.
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 _REFUSED, _METHOD, _TARGET = Stage.REFUSED, Stage.METHOD, Stage.TARGET
 _FIELDS, _DONE = Stage.FIELDS, Stage.DONE
@@ -87,7 +87,7 @@ class _HttpPredicate:
     def _ask_upgrade(self, peeked: Peeked, globs: Globs) -> Verdict:
         upgrade = peeked.parsed(parse_upgrade)
         if self._chooses or upgrade.request.stage < _FIELDS:
-            # For the host, fields are read that an answer about Upgrade does not have.
+            # `upgrade.request` lacks the fields that the host is read from.
             is_asked = self.host is not None or self.named
             request = peeked.parsed(parse_request) if is_asked else upgrade.request
             verdict = self._ask(request, peeked.data)
@@ -111,7 +111,7 @@ class _HttpPredicate:
             return _MATCH
         if stage is _DONE:
             return _MATCH if self.host is None else _NO
-        # Until more of its fields is read, there is nothing new.
+        # Nothing is new until more fields are read.
         request.compared.add(id(self))
         return _NEED_MORE
 
@@ -129,7 +129,7 @@ class _HttpPredicate:
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
         if peeked.data.startswith(PREFACE):
-            # Decoding a header section costs more than its facts are worth to a route that can do without.
+            # Decoding a header section is too expensive for facts alone.
             request = _http2_request(peeked.parsed(parse_opening) if self._asks else Opening())
         else:
             request = peeked.parsed(parse_request)

@@ -22,7 +22,7 @@ class _ProxyPredicate:
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         is_v2 = peeked.startswith(b"\r")
-        # The fields behind the start of version 2 may be many, and would be read again with every byte.
+        # The fields of version 2 may be many, and would be read again with every byte.
         answer = _decoded(peeked.data[:_START_OF_V2] if is_v2 else peeked.data)
         if answer is None:
             return Verdict.NO

@@ -94,7 +94,7 @@ class QuicMatcher:
         version = option_globs(options, "version", partial(names, known=version_names))
         of_hello = {name: value for name, value in options.items() if name != "version"}
         predicate = _QuicPredicate(version, hello_options(of_hello))
-        # Rather now than when the first client comes; and not at all where no rule needs it.
+        # Imported now, not when the first client comes, and only if a rule needs it.
         importlib.import_module("txmux.wire.quic.initial")
         return predicate
 

@@ -22,7 +22,7 @@ def _read_message(cursor: Cursor) -> dict[str, str]:
     if kind == _OPEN_1:
         version = cursor.number(1, 0, 0xFF)
         if any(cursor.data[cursor.at :]):
-            raise MalformedError  # the rest tries which size comes through
+            raise MalformedError  # the rest is padding that probes the path's MTU
         return {"version": str(version)}
     if kind == _OPEN_2:
         cursor.take(_SHORTEST_OPEN_2)

@@ -43,7 +43,7 @@ class _WireguardPredicate:
 
     def _is_for(self, data: bytes) -> bool:
         """Return whether ``mac1`` shows that it was made for one of the keys."""
-        # Who sets the reserved bytes does so after the sum is taken.
+        # Peers that set the reserved bytes do so after the sum is computed.
         summed = data[:1] + bytes(_RESERVED_SIZE) + data[4:-_MACS]
         mac = data[-_MACS : -_MACS // 2]
         return any(

@@ -110,9 +110,7 @@ def adopt_flows(
     `find` returns the listener of a name and the port of a listen address; ``None`` if this process reads no datagrams there.
     """
     # A malformed flow counts as having a socket.
-    has_socket = [
-        not isinstance(fields, dict) or bool(fields.get("has_socket", True)) for fields in flows
-    ]
+    has_socket = [not isinstance(row, dict) or bool(row.get("has_socket", True)) for row in flows]
     if sum(has_socket) != len(descriptors):  # it is unknown which flow each belongs to
         _log.error(
             "no flow is taken over: {count} sockets have come, and {flows} flows have one",

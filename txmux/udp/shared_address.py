@@ -208,9 +208,7 @@ class SharedAddress(Generic[F]):
             return first
         if not is_short:
             return next(reversed(self._used_at))
-        length = next(
-            (length for length in reversed(self._lengths) if length >= _LEAST_NAME), _NAME
-        )
+        length = next((size for size in reversed(self._lengths) if size >= _LEAST_NAME), _NAME)
         name = head[1 : 1 + length]
         nameless = self._names.get(b"", {})
         named = (flow for flow in reversed(self._used_at) if flow not in nameless)

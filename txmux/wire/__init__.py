@@ -33,7 +33,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # A reader of one format does not load what matchers are made of.
+    # Imported lazily: readers of one format do not need the parts of matchers.
     if name in __all__:
         for module in ("cursor", "plain", "predicates"):
             home = import_module(f"{__name__}.{module}")

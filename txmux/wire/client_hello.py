@@ -368,7 +368,7 @@ def read_record_header(cursor: Cursor) -> None:
         ShortError: It is not there in full.
     """
     if len(cursor.data) - cursor.at >= 5:
-        # Nearly all come whole, and are read in half the time.
+        # Nearly all come whole, which is read in half the time.
         kind, version, length = _RECORD_HEADER(cursor.data, cursor.at)
         if kind != 0x16 or not 0x0300 <= version <= 0x0304 or not 1 <= length <= 1 << 14:
             raise MalformedError

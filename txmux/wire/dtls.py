@@ -53,7 +53,7 @@ class DtlsOpening:
         try:
             self._read_records(datagram, fragments)
         except (MalformedError, ShortError):
-            # Behind a record that is right, what cannot be read is left out.
+            # After a valid record, what cannot be read is ignored.
             if not (self.certain or fragments):
                 raise MalformedError from None
         self._fragment_count += len(fragments)
@@ -75,7 +75,7 @@ class DtlsOpening:
             kind, version, epoch, high, _, length = _record_header.unpack_from(datagram, at)
             at += _record_header.size
             record = datagram[at : at + length]
-            # A client has not sent many records before its hello is answered.
+            # A client sends few records before its hello is answered.
             if kind != _HANDSHAKE or version not in _RECORD_VERSIONS or epoch or high:
                 raise MalformedError
             if len(record) < length:

@@ -83,7 +83,7 @@ class Globs:
         """Return whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
         if self._normal is not None:
             prefix = self._normal(prefix)
-        # It is called at every byte of a client; generators would take longer than the test itself.
+        # Called at every byte of a client, so without generators, which would take longer than the test.
         for head in self._heads:
             if prefix.startswith(head) or head.startswith(prefix):
                 return True
@@ -242,12 +242,12 @@ def _compiled(
     every = frozenset(patterns)
     wild = [pattern for pattern in patterns if _WILDCARD.search(pattern)]
     has_labels = regex is _host_regex
-    # Rules have thousands of these, so that they share what is empty.
+    # Rules may have thousands of these, so empty ones are shared.
     if not wild:
         return Globs(every, (), None, normal, _NOTHING, has_labels)
     exact = every.difference(wild) or _NOTHING
     if all(map(_UNDER.fullmatch, wild)):
-        # To look names up among thousands is faster than any expression, and to compile one takes long.
+        # A look-up among thousands of names is faster than any expression, which would also take long to compile.
         under = frozenset(pattern[2:] for pattern in wild)
         return Globs(exact, _ANY_HEAD, None, normal, under, has_labels)
     heads = tuple({_WILDCARD.split(pattern, maxsplit=1)[0] for pattern in wild})

@@ -1,4 +1,4 @@
-"""The header section of an HTTP/2 request; a module of its own, since hpack takes long to import."""
+"""The header section of an HTTP/2 request; a separate module, since hpack takes long to import."""
 
 import re
 

@@ -43,7 +43,7 @@ _HTTP = b"HTTP/1."
 _SOURCE, _ICE = "SOURCE", b"ICE/1."
 """The method of Icecast's sources, and what they may write for ``HTTP/1.`` (``http_connect`` of libshout)."""
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)([^?#]*)")
-# What nearly all clients send, in one packet; anything else takes the long way.
+# What nearly all clients send, in one packet; anything else is read step by step.
 _USUAL = re.compile(
     rb"([A-Z]+) (/[!-~]*) HTTP/1\.([0-9])\r\n"
     rb"(?:(?![Hh][Oo][Ss][Tt]:)[^\r\n]+\r\n){0,%d}"

@@ -218,7 +218,5 @@ def patterns_of(
     Raises:
         OptionError: Patterns cannot be used.
     """
-    globs_by_name = {
-        name: option_globs(options, name, patterns.get(name, names)) for name in options
-    }
-    return {name: globs for name, globs in globs_by_name.items() if globs is not None}
+    read = {name: option_globs(options, name, patterns.get(name, names)) for name in options}
+    return {name: globs for name, globs in read.items() if globs is not None}

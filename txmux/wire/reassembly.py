@@ -35,7 +35,7 @@ def reassemble(stream: bytes, fragments: Iterable[Fragment]) -> tuple[bytes, tup
             continue
         overlap = length - offset
         if overlap:
-            # All that is before the end is in one string here, or else has just been appended to it.
+            # Everything before the end is in this string now.
             parts = [b"".join(parts)]
             if parts[0][offset : offset + len(data)] != data[:overlap]:
                 raise MalformedError

@@ -64,15 +64,13 @@ class AddressFinder:
         self._known = {host: answers for host, answers in self._known.items() if host in hosts}
         ttl, trouble = answer.ttl, ""
         by_host: dict[str, frozenset[str]] = {}
-        for host, outcome in hosts.items():
-            if isinstance(outcome, LookupFailedError):
+        for host, result in hosts.items():
+            if isinstance(result, LookupFailedError):
                 by_host[host] = frozenset().union(*self._known.get(host, {}).values())
-                trouble = (
-                    f"not all addresses of {self._server.host} can be found: {host}: {outcome}"
-                )
+                trouble = f"not all addresses of {self._server.host} can be found: {host}: {result}"
             else:
-                by_host[host] = self._merged(host, outcome)
-                ttl = min(ttl, outcome.ttl)
+                by_host[host] = self._merged(host, result)
+                ttl = min(ttl, result.ttl)
         if not any(by_host.values()):
             raise LookupFailedError(trouble)
         addresses = _arranged(

@@ -131,11 +131,7 @@ class Counters:
     def cells(self, key: str) -> list[int]:
         """Add up the cells of one key; for many, use `read`."""
         blocks = [column.block(key).tolist() for column in self._columns.values()]
-        blocks += [
-            blocks_of_process[key]
-            for blocks_of_process in self._before()
-            if key in blocks_of_process
-        ]
+        blocks += [totals[key] for totals in self._before() if key in totals]
         return [sum(cells) for cells in zip(*blocks, strict=True)]
 
     def has_connections(self, listener: str) -> bool:

@@ -174,9 +174,7 @@ class Gauges:
     def attention(self, now: float) -> Iterator[tuple[str, str]]:
         """Yield what needs an operator's attention, now or soon: its subject, and a sentence."""
         shown = {"route": self.certificates, "backend": self.to_servers}
-        for where, name, file, until in [
-            (k, *certificate) for k, certificates in shown.items() for certificate in certificates
-        ]:
+        for where, name, file, until in [(k, *end) for k, ends in shown.items() for end in ends]:
             if when := certificate_end(until, now):
                 yield "certificate", f"the certificate {file} of {where} {name} {when}"
         opened, most = self.descriptors
@@ -228,11 +226,7 @@ class Gauges:
                 for servers in _all(answers, "up")
                 for backend, server, weight in servers
             },
-            list(
-                dict.fromkeys(
-                    trouble for troubles in _all(answers, "troubles") for trouble in troubles
-                )
-            ),
+            list(dict.fromkeys(text for texts in _all(answers, "troubles") for text in texts)),
             outside=SourceState.read(
                 row for rows in _all(answers, "source_states") for row in rows
             ),

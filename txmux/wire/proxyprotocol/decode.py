@@ -218,7 +218,7 @@ def _decode_v2(data: bytes, forms: Mapping[int, struct.Struct] = _TCP) -> Incomp
     except InvalidHeader:
         if form:
             raise
-        # Whatever is in a header whose addresses do not count is to be skipped.
+        # The contents of a header without addresses have to be skipped.
         spans = []
     if len(data) < length:
         return Incomplete(length - len(data))
@@ -246,7 +246,7 @@ def _check_start(data: bytes) -> None:
         raise InvalidHeader("version 2: the address family in byte 14 must be 0 to 3")
     if len(data) > 13 and data[13] & 0x0F not in _TRANSPORTS:
         raise InvalidHeader("version 2: the transport protocol in byte 14 must be 0 to 2")
-    # A byte that has not come yet counts as zero, so that the first byte of a length may be too much.
+    # A missing byte counts as zero, so a length may be too large by its first byte alone.
     if int.from_bytes(data[14:16].ljust(2, b"\0"), "big") > LARGEST_HEADER - _START_LENGTH:
         raise InvalidHeader(f"version 2: the header must have at most {LARGEST_HEADER} bytes")
 

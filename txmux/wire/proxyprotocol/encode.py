@@ -84,7 +84,7 @@ def _encode_tlvs(tlvs: tuple[Tlv, ...]) -> bytes:
 
 def _text(host: IPv4Address | IPv6Address) -> str:
     if isinstance(host, IPv6Address) and host.ipv4_mapped:
-        # The grammar of section 2.1 has hexadecimal groups only; newer Pythons write a dotted quad here.
+        # Section 2.1 allows hexadecimal groups only; newer Pythons write a dotted quad here.
         high, low = struct.unpack("!HH", host.packed[-4:])
         return f"::ffff:{high:x}:{low:x}"
     return str(host)

@@ -88,7 +88,7 @@ class SslClient(enum.IntFlag):
 
 
 def _without_zone(host: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    # A zone index means something on one host only, and no header has a place for it.
+    # A zone index is only valid on one host, and headers cannot carry it.
     return IPv6Address(host.packed) if isinstance(host, IPv6Address) and host.scope_id else host
 
 

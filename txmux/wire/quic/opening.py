@@ -29,7 +29,7 @@ OTHER_VERSION = "other"
 """The name of all versions whose Initial packets cannot be read."""
 
 _MOST_PACKETS = 16
-_MOST_FRAGMENTS_EVER = 64  # browsers cut the hello anew each time they send it again
+_MOST_FRAGMENTS_EVER = 64  # browsers cut the hello differently each time they send it again
 
 
 @attrs.define(slots=False)
@@ -74,7 +74,7 @@ class QuicOpening:
         try:
             self._read_packets(datagram, fragments)
         except MalformedError:
-            # Behind a packet that is right, what cannot be read is left out, as the server does it.
+            # After a valid packet, what cannot be read is ignored, as a server does.
             if not self.certain:
                 raise
         if fragments:
@@ -91,7 +91,7 @@ class QuicOpening:
 
     def _read_packets(self, datagram: bytes, fragments: list[Fragment]) -> None:
         at = 0
-        # Behind the last packet there may be padding, which has no header.
+        # The last packet may be followed by padding, which has no header.
         while at < len(datagram) and (at == 0 or datagram[at] & LONG_HEADER):
             header = read_long_header(datagram, at)
             if self._destination is None:
@@ -126,7 +126,7 @@ class QuicOpening:
 
     def _read_initial(self, datagram: bytes, at: int, header: LongHeader) -> list[Fragment]:
         if not (header.fixed or header.has_token):
-            raise MalformedError  # only who holds a token may clear the bit (RFC 9287, section 3.1)
+            raise MalformedError  # only a client with a token may clear the bit (RFC 9287, section 3.1)
         if self._keys is None:
             from txmux.wire.quic.initial import ClientKeys  # noqa: PLC0415 - only who needs it loads cryptography
 

@@ -147,7 +147,7 @@ def _socks4(target: TunnelTarget) -> _Steps:
     asked = b"\4\1" + target.port.to_bytes(2, "big")
     try:
         asked += IPv4Address(target.host).packed + b"\0"
-    except ValueError:  # also IPv6, for which there is no other place
+    except ValueError:  # also IPv6, for which SOCKS 4 has no other form
         asked += b"\0\0\0\1\0" + target.host.encode("ascii") + b"\0"
     answer = yield asked, _exactly(8)
     _check_version(answer, 0)
@@ -194,7 +194,7 @@ def _http(target: TunnelTarget) -> _Steps:
 def _head_length(received: bytes) -> int:
     if not received.startswith(_BEGIN[: len(received)]):
         raise ProxyRefusedError(f"answers {_shown(received)}, which is not HTTP")
-    # Two searches for fixed bytes, since a slow proxy's head is searched at each of its bytes.
+    # Two searches for fixed bytes are fast: a slow proxy's head is searched at each byte.
     ends = received.find(b"\n\r\n") + 3, received.find(b"\n\n") + 2
     length = min((end for end in ends if end > 2), default=0)
     if max(length, 0 if length else len(received)) > LONGEST_HEAD:
