@@ -510,9 +510,9 @@ def _bind_to_source(server: socket.socket, sources: Sources, host: str, client: 
     """Bind a socket to the source address that the rules name for a server, by its address, and a client."""
     problem = None
     for source in sources.sources_towards(host, client):
-        for bound in _tries(source, client):
+        for attempt in _tries(source, client):
             try:
-                _bind(server, bound)
+                _bind(server, attempt)
             except OSError as failed:  # noqa: PERF203 - another port or address may do
                 problem = problem or failed
                 if failed.errno != errno.EADDRINUSE:

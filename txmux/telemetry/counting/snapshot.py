@@ -356,9 +356,9 @@ def totals(counters: Counters, listeners: Iterable[str]) -> tuple[int, int, int,
 def unrouted(counters: Counters, listeners: Iterable[str]) -> dict[str, int]:
     """Add up, over listeners, the ended connections that no route took, and the bytes of all such."""
     keys = [ROUTE.key(name, NO_ROUTE) for name in listeners]
-    totals = [RouteTotals("", NO_ROUTE, None, counters.cells(key)) for key in keys]
+    rows = [RouteTotals("", NO_ROUTE, None, counters.cells(key)) for key in keys]
     return {
-        "ended": sum(sum(row.ended.values()) for row in totals),
-        "bytes_in": sum(row.bytes_in for row in totals),
-        "bytes_out": sum(row.bytes_out for row in totals),
+        "ended": sum(sum(row.ended.values()) for row in rows),
+        "bytes_in": sum(row.bytes_in for row in rows),
+        "bytes_out": sum(row.bytes_out for row in rows),
     }
