@@ -1,6 +1,6 @@
-"""Decisions by client, as a list of cases: the first whose condition is met counts.
+"""Decisions by client, as a list of cases: the first whose condition is met wins.
 
-Conditions only say what a client is, never what it is not: the last result is for all others.
+Conditions are never negated: `otherwise` is the result for all other clients.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DecisionList(Generic[T]):
     line: int = attrs.field(eq=False)
 
     def then(self, decide: Callable[[T, int], DecisionList[U]], lost: Report) -> DecisionList[U]:
-        found: list[DecidedCase[U]] = []
+        cases: list[DecidedCase[U]] = []
         for case in self.cases:
             inner = decide(case.result, case.line)
             for deeper in inner.cases:
@@ -47,40 +47,40 @@ class DecisionList(Generic[T]):
                     lost(deeper.line, str(error))
                     continue
                 if condition:
-                    found.append(attrs.evolve(deeper, condition=condition))
-            found.append(DecidedCase(case.condition, inner.otherwise, case.line))
+                    cases.append(attrs.evolve(deeper, condition=condition))
+            cases.append(DecidedCase(case.condition, inner.otherwise, case.line))
         last = decide(self.otherwise, self.line)
-        return DecisionList((*found, *last.cases), last.otherwise, last.line)
+        return DecisionList((*cases, *last.cases), last.otherwise, last.line)
 
     def simplified(self) -> DecisionList[T]:
-        """Join neighbours with the same result, and leave out conditions that an earlier case covers."""
-        found: list[tuple[DecidedCase[T], list[list[Term]]]] = []
+        """Merge neighbours with the same result; drop conditions that an earlier case covers."""
+        merged: list[tuple[DecidedCase[T], list[list[Term]]]] = []
         seen = _Terms()
         for case in self.cases:
             new = [term for term in case.condition if not seen.has_wider(term)]
             for term in new:
                 seen.add(term)
-            if new and found and found[-1][0].result == case.result:
-                found[-1][1].append(new)
+            if new and merged and merged[-1][0].result == case.result:
+                merged[-1][1].append(new)
             elif new:
-                found.append((case, [new]))
-        cases = (attrs.evolve(case, condition=_joined(several)) for case, several in found)
+                merged.append((case, [new]))
+        cases = (attrs.evolve(case, condition=_joined(several)) for case, several in merged)
         return attrs.evolve(self, cases=tuple(cases))
 
 
 def _joined(conditions: Sequence[Sequence[Term]]) -> Condition:
-    """Join several; leave out terms that another one covers."""
-    different = dict.fromkeys(term for one in conditions for term in one)
+    """Merge alternatives; drop terms that another one covers."""
+    different = dict.fromkeys(term for terms in conditions for term in terms)
     if len(conditions) == 1:
         return tuple(different)
-    known = _Terms()
+    index = _Terms()
     for term in different:
-        known.add(term)
-    return tuple(term for term in different if not known.has_wider(term, than_itself=True))
+        index.add(term)
+    return tuple(term for term in different if not index.has_wider(term, than_itself=True))
 
 
 class _Terms:
-    """An index of terms: of thousands, few can be wider than another one."""
+    """An index of terms: comparing thousands with each other would be slow."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, list[Term]] = {}
@@ -91,12 +91,12 @@ class _Terms:
 
     def has_wider(self, term: Term, *, than_itself: bool = False) -> bool:
         return any(
-            known.excluded <= term.excluded and not (than_itself and known == term)
+            candidate.excluded <= term.excluded and not (than_itself and candidate == term)
             for matcher in {"", term.matcher}
             for count in range(len(term.options) + 1)
             for options in combinations(term.options, count)
             for allowed in {None, term.allowed}
-            for known in self._known.get((matcher, frozenset(options), allowed, term.hello), ())
+            for candidate in self._known.get((matcher, frozenset(options), allowed, term.hello), ())
         )
 
 
@@ -112,9 +112,9 @@ def group_by_result(
     """Group conditions that have the same result.
 
     Args:
-        items: Conditions with their results; the first that matches counts, in the groups, too.
+        items: Conditions with their results; the first that matches wins, also in the groups.
         overlap: Returns whether a client can meet both.
-        is_single: Returns whether a condition overlaps with no other single one. It only saves time.
+        is_single: Returns whether a condition overlaps with no other single one; an optimisation only.
     """
     groups: list[tuple[list[U], T]] = []
     latest: dict[T, int] = {}
@@ -123,22 +123,22 @@ def group_by_result(
     """Conditions that are not single, with the numbers of their groups."""
     singles: dict[U, int] = {}
     for item, result in items:
-        known = latest.get(result)
+        number = latest.get(result)
         single = is_single(item)
-        if known is not None:
+        if number is not None:
             after: Iterable[tuple[U, int]] = others if single else chain(others, singles.items())
-            if singles.get(item, 0) > known or any(
-                number > known and overlap(item, other) for other, number in after
+            if singles.get(item, 0) > number or any(
+                later > number and overlap(item, other) for other, later in after
             ):
-                known = None
-        if known is None:
-            known = latest[result] = len(groups)
+                number = None
+        if number is None:
+            number = latest[result] = len(groups)
             groups.append(([], result))
-        groups[known][0].append(item)
+        groups[number][0].append(item)
         if not single:
-            others.append((item, known))
+            others.append((item, number))
         else:
-            singles[item] = max(known, singles.get(item, 0))
+            singles[item] = max(number, singles.get(item, 0))
     return groups
 
 

@@ -102,7 +102,7 @@ def convert(
     draft = Draft(path, matchers)
     typographic = list(_typographic(data))
     for line, message in typographic:
-        draft.look(line, message)
+        draft.flag(line, message)
     if _OWN_RULES.search(data):
         raise ConvertError(f"{path}: this is a rules file of txmux already")
     try:
@@ -151,7 +151,7 @@ def _with_comments(data: bytes, draft: Draft, program: Program) -> bytes:
         match = _SLASHES.match(line)
         if match:
             why = f"has //, which {program} does not know as a comment either; write #"
-            draft.look(number + 1, why)
+            draft.flag(number + 1, why)
             lines[number] = line[: match.end() - 2] + b"#" + line[match.end() :]
     return b"\n".join(lines)
 
@@ -176,9 +176,9 @@ def _check_points(entry_points: Mapping[str, str] | None, program: Program) -> N
 
 def _guess(data: bytes, path: str) -> Program:
     # The content first: a name may say anything.
-    found = [program for program in PROGRAMS if _LOOKS[program].search(data)]
-    if len(found) == 1:
-        return found[0]
+    fitting = [program for program in PROGRAMS if _LOOKS[program].search(data)]
+    if len(fitting) == 1:
+        return fitting[0]
     for program in PROGRAMS:
         if program in PurePath(path).name:
             return program

@@ -50,8 +50,8 @@ def refusal(line: str, matchers: Mapping[str, IProtocolMatcher]) -> str:
 def regex_text(pattern: str) -> str:
     r"""Write a pattern, of which each character is one byte (also 00), in printable ASCII."""
     data = pattern.encode("latin-1", "replace")
-    found = _PIECE.sub(lambda f: f[1] or b"\\x%02x" % f[2][0], data)
-    return found.decode("ascii")
+    text = _PIECE.sub(lambda f: f[1] or b"\\x%02x" % f[2][0], data)
+    return text.decode("ascii")
 
 
 def branches(pattern: str) -> list[str]:

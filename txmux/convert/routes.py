@@ -42,20 +42,20 @@ class RouteWriter:
         for term in condition:
             why = refusal(str(term), self.draft.matchers)
             if why:
-                listener.look(line, f"match = {term} is left out: {why}")
+                listener.flag(line, f"match = {term} is left out: {why}")
             else:
                 groups.setdefault((term.allowed, term.excluded), []).append(term)
-        found: list[DraftSection] = []
+        sections: list[DraftSection] = []
         for terms in groups.values():
             section = self.draft.section("route", "closed" if outcome == CLOSE else outcome, line)
-            found.append(section)
+            sections.append(section)
             for term in terms:
                 section.add("match", str(term), line)
             for key, networks in (("from", terms[0].allowed), ("not_from", terms[0].excluded)):
                 section.add_each(key, texts_of(networks), line)
             section.add("backend", outcome, line)
-        self.routes.extend((section, listener) for section in found)
-        return found
+        self.routes.extend((section, listener) for section in sections)
+        return sections
 
     def finish(self) -> None:
         """Say which listener each route is for, if there are several."""
@@ -68,9 +68,9 @@ class RouteWriter:
 
 
 def texts_of(networks: Iterable[Networks] | None) -> list[str]:
-    found = [n for n in networks or () if not isinstance(n, str)]
-    found.sort(key=lambda n: (n.version, n.network_address, n.prefixlen))
-    return [str(n.network_address if n.prefixlen == n.max_prefixlen else n) for n in found]
+    plain = [n for n in networks or () if not isinstance(n, str)]
+    plain.sort(key=lambda n: (n.version, n.network_address, n.prefixlen))
+    return [str(n.network_address if n.prefixlen == n.max_prefixlen else n) for n in plain]
 
 
 def add_destinations(
@@ -83,4 +83,4 @@ def add_destinations(
         f"{place}: clients choose where they go, as in {program}; name the names that are meant in "
         "allow_names, and remove allow_networks unless they lead to private addresses"
     )
-    section.look(line, message)
+    section.flag(line, message)

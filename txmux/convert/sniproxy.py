@@ -128,12 +128,12 @@ class _Sniproxy:
 
     def _keyword(self, line: ConfigLine, names: Sequence[str]) -> str:
         """Return the directive of a line, which may be written in short."""
-        found = next((name for name in names if name.startswith(line.name)), "")
-        if not found:
-            self._draft.look(line, "is left out: sniproxy has no such directive")
-        elif found in _ASIDE and line.value.lower() not in _NO:
-            self._draft.set_aside(line, found, _ASIDE[found])
-        return found
+        keyword = next((name for name in names if name.startswith(line.name)), "")
+        if not keyword:
+            self._draft.flag(line, "is left out: sniproxy has no such directive")
+        elif keyword in _ASIDE and line.value.lower() not in _NO:
+            self._draft.set_aside(line, keyword, _ASIDE[keyword])
+        return keyword
 
     def convert(self) -> None:
         blocks = [s for name, s in self._top if name == "listener"]
@@ -154,21 +154,21 @@ class _Sniproxy:
         self._routes.finish()
 
     def _process(self) -> None:
-        found: list[tuple[str, ConfigLine]] = []
+        entries: list[tuple[str, ConfigLine]] = []
         for name, statement in self._top:
             if name in {"username", "groupname"}:
-                found.append((name.removesuffix("name"), statement.line))
+                entries.append((name.removesuffix("name"), statement.line))
             for line in [inner.line for inner in statement.block if name == "resolver"]:
                 kind = self._keyword(line, ("nameserver", "search", "mode"))
                 if kind == "nameserver":
-                    found.append(("resolvers", line))
+                    entries.append(("resolvers", line))
                 elif kind == "search":
-                    self._draft.look(line, "is left out; write whole names in the tables")
+                    self._draft.flag(line, "is left out; write whole names in the tables")
                 elif kind and line.value.lower() != "default":
-                    self._draft.look(line, "is left out; txmux asks for IPv4 and IPv6 addresses")
-        if found:
-            section = self._draft.section("txmux", line=found[0][1])
-            for key, line in found:
+                    self._draft.flag(line, "is left out; txmux asks for IPv4 and IPv6 addresses")
+        if entries:
+            section = self._draft.section("txmux", line=entries[0][1])
+            for key, line in entries:
                 section.add(key, line.value, line)
 
     def _listener(self, listener: _Listener, endpoint: str) -> None:
@@ -185,13 +185,13 @@ class _Sniproxy:
         line = listener.settings.get("table")
         table = line.value if line else ""
         if table not in self._tables:
-            section.look(line or listener.line, f"there is no table {table!r}, so sniproxy fails")
+            section.flag(line or listener.line, f"there is no table {table!r}, so sniproxy fails")
         for statement in self._tables.get(table, ()):
             entry = statement.line
             if not statement.ended:
-                section.look(entry, "is left out: sniproxy skips an entry before '}' in a line")
+                section.flag(entry, "is left out: sniproxy skips an entry before '}' in a line")
             elif len(entry.words) < 2:
-                section.look(entry, "is left out: it has no address")
+                section.flag(entry, "is left out: it has no address")
             else:
                 yield entry
 
@@ -207,7 +207,7 @@ class _Sniproxy:
             try:
                 expression = python_regex(entry.name)
             except InexpressibleError as error:
-                section.look(entry, f"is left out: {error}")
+                section.flag(entry, f"is left out: {error}")
                 continue
             names = "*" if takes_everything(entry.name) else name_pattern(entry.name)
             with_literals = "," in names or expression.search("192.0.2.1")
@@ -246,5 +246,5 @@ class _Sniproxy:
         if source:
             section.add("source", split_address(source.value)[0].lower(), source)
             if split_address(source.value)[1]:
-                section.look(source, "its port is left out; with it, a server has one connection")
+                section.flag(source, "its port is left out; with it, a server has one connection")
         return section.name

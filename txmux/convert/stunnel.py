@@ -84,7 +84,7 @@ def convert_stunnel(data: bytes, draft: Draft) -> None:
         why = service.why_left_out()
         by_primary.setdefault(service.primary, []).extend([] if why else [service])
         if why:
-            draft.look(service.number, f"[{service.name}] is left out: {why}")
+            draft.flag(service.number, f"[{service.name}] is left out: {why}")
     for service in by_primary.get("", ()):
         _convert(service, by_primary.get(service.name, ()), draft)
 
@@ -104,7 +104,7 @@ def _read(data: bytes, path: str, draft: Draft, found: list[_Service]) -> list[_
                 for file in sorted(filter(Path.is_file, (Path(path).parent / value).iterdir())):
                     _read(file.read_bytes(), str(file), draft, found)
             except (OSError, ValueError) as error:
-                draft.look(here, f"include = {value}: {error}")
+                draft.flag(here, f"include = {value}: {error}")
     return found
 
 
@@ -149,7 +149,7 @@ def _route(service: _Service, listener: DraftSection, names: str) -> None:
     section.add_each("allow_client", [] if redirect else words)
     for word in (words or ["any"]) if redirect else ():
         inner = draft.section("route", service.name, redirect[0])
-        inner.look(redirect[0], "clients that wait for the server's greeting are redirected, too")
+        inner.flag(redirect[0], "clients that wait for the server's greeting are redirected, too")
         for key, text in (("match", "any"), ("under", section.name), ("client_cert", word)):
             inner.add(key, text)
         inner.add("backend", backend.name)
@@ -181,7 +181,7 @@ def _client_certificates(service: _Service, section: DraftSection) -> list[str]:
     if peer:
         why = "verifyPeer is for the certificates in CAfile, tls_client_ca also for those that they issued"
     if peer or required != (chain or peer) or (words and service.all("checkhost")):
-        section.look(service.number, f"[{service.name}] verify: {why}")
+        section.flag(service.number, f"[{service.name}] verify: {why}")
     return words
 
 
@@ -198,7 +198,7 @@ def _backend(service: _Service, option: str, draft: Draft) -> DraftSection:
     is_first = len(lines) > 1 or not all(h[:1] in {"", "/"} or is_address(h) for h, _ in addresses)
     is_first = is_first and service.text("failover") != "rr"
     if len(lines) > 1 and not is_first:
-        section.look(lines[0], "with failover = rr, stunnel keeps resumed sessions at one server")
+        section.flag(lines[0], "with failover = rr, stunnel keeps resumed sessions at one server")
     source = "client" if service.text("transparent") in {"source", "yes"} else ""
     for key, text in (
         ("balance", "first" if is_first else ""),
@@ -233,7 +233,7 @@ def _add_tls(service: _Service, section: DraftSection) -> None:
     elif peer or not checked or (sent != checked and not is_address(sent[0])):
         why = "one name is sent and verified; write in tls_name which one the certificate is for"
     if why:
-        section.look(service.number, f"[{service.name}] client = yes: {why}")
+        section.flag(service.number, f"[{service.name}] client = yes: {why}")
 
 
 def _report(service: _Service, section: DraftSection) -> None:
@@ -245,6 +245,6 @@ def _report(service: _Service, section: DraftSection) -> None:
         if line.name.lower() in _ASIDE:
             section.draft.set_aside(line, line.name.lower())
         elif re.match(rf"({folders})path = ", text) and any(_verification(service)[1:]):
-            section.look(line, "is a folder; write its certificates into one file, and name that")
+            section.flag(line, "is a folder; write its certificates into one file, and name that")
         elif not is_used and not _NEEDLESS.fullmatch(text):
-            (section.warn if why else section.look)(line, "; ".join(["has no counterpart", *why]))
+            (section.warn if why else section.flag)(line, "; ".join(["has no counterpart", *why]))

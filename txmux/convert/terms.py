@@ -79,7 +79,7 @@ def conjunction(first: Condition, second: Condition) -> Condition:
         raise InexpressibleError("has too many combinations")
     # A term that is narrower than some term of the other side stays as it is, since it may contradict the rest of that side.
     narrower = [
-        [term for term in some if any(_is_wider(one, term) for one in others)]
+        [term for term in some if any(_is_wider(other, term) for other in others)]
         for some, others in ((first, second), (second, first))
     ]
     left = (
@@ -110,12 +110,12 @@ def negated(condition: Condition) -> Condition:
 
 
 def _negated(term: Term) -> Condition:
-    found: list[Term] = []
+    opposite: list[Term] = []
     if term.allowed is not None:
-        found.append(Term(excluded=term.allowed))
+        opposite.append(Term(excluded=term.allowed))
     if term.excluded:
-        found.append(Term(allowed=term.excluded))
-    return tuple(found)
+        opposite.append(Term(allowed=term.excluded))
+    return tuple(opposite)
 
 
 def _both(a: Term, b: Term) -> Term | None:
@@ -136,18 +136,18 @@ def _both(a: Term, b: Term) -> Term | None:
 
 def both_hellos(a: Hello, b: Hello) -> Hello | None:
     """Return what a hello asks for that fits both; ``None`` if none does."""
-    found = {**dict(a), **dict(b)}
+    options = {**dict(a), **dict(b)}
     for name, value in a:
-        if found[name] == value:
+        if options[name] == value:
             continue
         # Only one protocol is agreed on, while a name may fit several patterns.
-        left = common_names(value, found[name]) if name == "sni" else ""
+        left = common_names(value, options[name]) if name == "sni" else ""
         if left is None:
-            raise InexpressibleError(f"asks for the names {value} and {found[name]} at once")
+            raise InexpressibleError(f"asks for the names {value} and {options[name]} at once")
         if not left:
             return None
-        found[name] = left
-    return tuple(sorted(found.items()))
+        options[name] = left
+    return tuple(sorted(options.items()))
 
 
 def common(
@@ -185,11 +185,11 @@ def _common_term(a: Term, b: Term) -> Term | None:
     """Return the term of what both want to hear, ``None`` if no client can say it."""
     if (a.matcher, a.options) == (b.matcher, b.options):
         return a
-    for one, other in ((a, b), (b, a)):
-        if one.matcher == SILENT and other.matcher:
+    for first, second in ((a, b), (b, a)):
+        if first.matcher == SILENT and second.matcher:
             return None
-        if one.matcher in {"", "any"}:
-            return other if other.matcher else one
+        if first.matcher in {"", "any"}:
+            return second if second.matcher else first
     if a.matcher == b.matcher:
         options = _merged(dict(a.options), dict(b.options))
         if options is not None:
@@ -203,7 +203,7 @@ def _common_term(a: Term, b: Term) -> Term | None:
 
 def _merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str] | None:
     """Return options that hold where both hold: empty if no client meets both, ``None`` if no options express it."""
-    found = {**a, **b}
+    options = {**a, **b}
     for name in a.keys() & b.keys():
         if a[name] == b[name]:
             continue
@@ -212,8 +212,8 @@ def _merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str] | None
         left = common_names(a[name], b[name])
         if not left:
             return None if left is None else {}
-        found[name] = left
-    return None if "hex" in found and a.get("offset") != b.get("offset") else found
+        options[name] = left
+    return None if "hex" in options and a.get("offset") != b.get("offset") else options
 
 
 def _longer(a: Term, b: Term) -> Term | None:
@@ -242,15 +242,15 @@ def common_names(a: str, b: str) -> str | None:
     Returns:
         Nothing if no name fits both; ``None`` if that cannot be written.
     """
-    found: list[str] = []
-    for one, other in product(_patterns(a), _patterns(b)):
-        common = _common_part(one, other)
+    patterns: list[str] = []
+    for first, second in product(_patterns(a), _patterns(b)):
+        common = _common_part(first, second)
         if common is None:
             return None
-        found += common
-    if any(pattern.startswith("~") for pattern in found) and len(found) > 1:
+        patterns += common
+    if any(pattern.startswith("~") for pattern in patterns) and len(patterns) > 1:
         return None
-    return ",".join(dict.fromkeys(found))
+    return ",".join(dict.fromkeys(patterns))
 
 
 def _patterns(text: str) -> list[str]:
@@ -268,9 +268,9 @@ def _common_part(a: str, b: str) -> list[str] | None:
         return [a]
     if a == "*":
         return [b]
-    for one, other in ((a, b), (b, a)):
-        if not one.startswith("~") and not set(one) & _WILD:
-            return [one] if names(other).matches(one) else []
+    for name, pattern in ((a, b), (b, a)):
+        if not name.startswith("~") and not set(name) & _WILD:
+            return [name] if names(pattern).matches(name) else []
     if a.startswith("~") or b.startswith("~") or "?" in a + b:
         return None
     first, second = a.split("*"), b.split("*")
@@ -279,7 +279,7 @@ def _common_part(a: str, b: str) -> list[str] | None:
 
 def _around(first: list[str], second: list[str]) -> list[str]:
     """Join two patterns with one ``*`` each."""
-    heads, tails = (sorted({one, other}, key=len) for one, other in zip(first, second, strict=True))
+    heads, tails = (sorted({a, b}, key=len) for a, b in zip(first, second, strict=True))
     head, tail = heads[-1], tails[-1]
     if not head.startswith(heads[0]) or not tail.endswith(tails[0]):
         return []

@@ -41,7 +41,7 @@ def bracketed(host: str) -> str:
 def without(network: IPNetwork, holes: Iterable[IPNetwork]) -> list[IPNetwork]:
     left = [network]
     for hole in holes:
-        left = [part for one in left for part in _cut(one, hole)]
+        left = [piece for part in left for piece in _cut(part, hole)]
     return left
 
 

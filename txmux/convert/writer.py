@@ -124,8 +124,8 @@ class DraftSection:
     def warn(self, origin: Origin, message: str) -> None:
         self.draft.warn(origin, message, self)
 
-    def look(self, origin: Origin, message: str) -> None:
-        self.draft.look(origin, message, self)
+    def flag(self, origin: Origin, message: str) -> None:
+        self.draft.flag(origin, message, self)
 
 
 _Source = tuple[DraftSection, str, DraftLine | None]
@@ -151,10 +151,12 @@ class Draft:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is lost or different, in the order of the lines: first what a person has to decide."""
-        found = sorted(self._warnings, key=lambda one: (not one[1].startswith("LOOK: "), one))
-        found += [(min(self._aside.values()), self._left_aside())] if self._aside else []
+        warnings = sorted(
+            self._warnings, key=lambda warning: (not warning[1].startswith("LOOK: "), warning)
+        )
+        warnings += [(min(self._aside.values()), self._left_aside())] if self._aside else []
         return tuple(
-            f"{self._path_of(line)}:{line % _MOST_LINES}: {message}" for line, message in found
+            f"{self._path_of(line)}:{line % _MOST_LINES}: {message}" for line, message in warnings
         )
 
     def set_aside(self, origin: Origin, name: str, hint: str = "") -> None:
@@ -188,9 +190,9 @@ class Draft:
                 self._numbers[kind, stem] += 1
                 header = f"{kind} {stem}-{self._numbers[kind, stem]}"
         self._headers.add(header)
-        found = DraftSection(header, _number(line), self)
-        self._sections.append(found)
-        return found
+        section = DraftSection(header, _number(line), self)
+        self._sections.append(section)
+        return section
 
     def warn(self, origin: Origin, message: str, section: DraftSection | None = None) -> None:
         """Report once, in a comment and in a warning, what is lost or different.
@@ -199,7 +201,7 @@ class Draft:
         """
         self._report(origin, message, section)
 
-    def look(self, origin: Origin, message: str, section: DraftSection | None = None) -> None:
+    def flag(self, origin: Origin, message: str, section: DraftSection | None = None) -> None:
         """Report what a person has to decide; until then the rules file is in error.
 
         For whatever changes which clients are served, and by which server.
@@ -240,8 +242,8 @@ class Draft:
     def _drop(self, problems: Iterable[Problem], sources: list[_Source | None]) -> None:
         left = [s for s in self._sections if s.header.startswith("listen ") and not s.dropped]
         numbered = dict(enumerate(sources, 1))
-        found = [(source, p) for p in problems if (source := numbered.get(p.line))]
-        if not left or not found:
+        refused = [(source, p) for p in problems if (source := numbered.get(p.line))]
+        if not left or not refused:
             looks = [
                 f"; {self.where(line)}: {message.removeprefix('LOOK: ')}"
                 for line, message in sorted(self._warnings)
@@ -253,7 +255,7 @@ class Draft:
             )
         # One key of each section: what is wrong with it may be what is wrong with its others.
         keys: dict[str, str] = {}
-        for (section, key, item), problem in found:
+        for (section, key, item), problem in refused:
             if item is None:
                 self._leave_out(section, problem.key)
             elif not section.dropped and keys.setdefault(section.header, key) == key:
@@ -273,13 +275,13 @@ class Draft:
         if item not in entry:
             return  # it had two problems, or its backend is gone
         entry.remove(item)
-        self.look(item.line, f"{key} = {item.text}: {_HINT.sub('', why)}", section)
+        self.flag(item.line, f"{key} = {item.text}: {_HINT.sub('', why)}", section)
         if not entry:
             del section.entries[key]
             if key in _NARROWING:
                 section.dropped = True
                 message = f"[{section.header}] is left out: it would serve more clients"
-                self.look(section.line, message)
+                self.flag(section.line, message)
 
     def _leave_out(self, section: DraftSection, missing: str) -> None:
         section.dropped = True
@@ -289,7 +291,7 @@ class Draft:
             self._close_clients_of(section.name)
         else:
             self._leave_out_routes_of(section.name)
-        self.look(section.line, message, section)
+        self.flag(section.line, message, section)
 
     def _leave_out_routes_of(self, name: str) -> None:
         for section in self._sections:

@@ -297,7 +297,7 @@ def _payload(test: Criterion) -> Condition:
     if method == "reg":
         return tuple(map(place.pattern, test.values))
     data = [_data(value, hexadecimal=hexadecimal or method == "bin") for value in test.values]
-    return tuple(term for one in data for term in place.terms(method, one))
+    return tuple(term for value in data for term in place.terms(method, value))
 
 
 def _data(value: str, *, hexadecimal: bool) -> bytes:

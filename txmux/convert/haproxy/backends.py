@@ -49,12 +49,12 @@ def _balance(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
         section.add("balance", "first", backups[1].line)
         return
     if takes_turns:
-        section.look(
+        section.flag(
             backups[1].line,
             "HAProxy uses the first backup that is up, and txmux all of them; "
             "keep one, or let them take turns",
         )
-    sticks = [one for one in proxy.lines if one.words in _BY_SOURCE]
+    sticks = [line for line in proxy.lines if line.words in _BY_SOURCE]
     if sticks and several and len(proxy.all("stick")) == 1:
         backend.use(*sticks, *proxy.all("stick-table"))
         section.warn(
@@ -68,7 +68,7 @@ def _balance(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
         if name in _BALANCE:
             section.add("balance", _BALANCE[name], line or proxy.number)
         else:
-            section.look(line or proxy.number, "has no counterpart; round-robin is used")
+            section.flag(line or proxy.number, "has no counterpart; round-robin is used")
 
 
 def _source(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
@@ -77,7 +77,7 @@ def _source(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     sources = {server.parameters.get("source", whole): server.line.number for server in servers}
     if len(sources) > 1:
         message = f"source: is left out: servers of a [backend] have the same, and these differ: {', '.join(sources)}"
-        section.look(max(sources.values()), message)
+        section.flag(max(sources.values()), message)
         return
     for text, number in sources.items():
         where, _, client = text.partition(" usesrc ")
@@ -98,8 +98,8 @@ def _queue(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     section, clients = backend.section, backend.clients
     most = [line for client in clients if (line := client.value("maxconn"))]
     numbers = [int(line.value) for line in most if line.value.isdecimal()]
-    known = len(numbers) == len(clients) and all(numbers) and clients
-    size = min(sum(numbers), _WITHOUT_LIMIT) if known else _WITHOUT_LIMIT
+    is_limited = len(numbers) == len(clients) and all(numbers) and clients
+    size = min(sum(numbers), _WITHOUT_LIMIT) if is_limited else _WITHOUT_LIMIT
     section.add("queue", str(size), limited[0].line)
     connect = backend.proxy.value("timeout", "connect")
     if "queue_timeout" not in section.entries and connect:
@@ -107,29 +107,31 @@ def _queue(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
 
 
 def _slow_start(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
-    found = {duration(server.parameters.get("slowstart", "0")): server.line for server in servers}
-    longest = max(found, key=seconds, default="")
+    times = {duration(server.parameters.get("slowstart", "0")): server.line for server in servers}
+    longest = max(times, key=seconds, default="")
     if not seconds(longest):
         return
-    backend.section.add("slow_start", longest, found[longest])
-    if len(found) > 1:
+    backend.section.add("slow_start", longest, times[longest])
+    if len(times) > 1:
         message = "slowstart: servers of a [backend] have the same; the longest is used for all"
-        backend.section.warn(found[longest], message)
+        backend.section.warn(times[longest], message)
 
 
 def _times(backend: BackendDraft) -> None:
     proxy, clients = backend.proxy, backend.clients
 
     def lines(*names: str) -> list[tuple[str, ConfigLine]]:
-        found = [
+        pairs = [
             (duration(line.words[2]), line)
             for name in names
             for owner in ((proxy,) if name not in {"client", "client-fin"} else clients)
             if (line := owner.value("timeout", name))
         ]
         for name in names:
-            backend.use(*(line for one in (proxy, *clients) for line in one.all("timeout", name)))
-        return sorted(found, key=lambda pair: seconds(pair[0]))
+            backend.use(
+                *(line for owner in (proxy, *clients) for line in owner.all("timeout", name))
+            )
+        return sorted(pairs, key=lambda pair: seconds(pair[0]))
 
     idle = lines("client", "server")
     independent = proxy.all("option", "independent-streams")
@@ -144,6 +146,6 @@ def _times(backend: BackendDraft) -> None:
     if independent and not lines("tunnel"):
         given["upload_idle_timeout"] = lines("client")
         given["download_idle_timeout"] = lines("server")
-    for key, found in given.items():
-        for text, line in found[:1]:
+    for key, pairs in given.items():
+        for text, line in pairs[:1]:
             backend.section.add(key, text, line)

@@ -157,7 +157,7 @@ def unix_path(text: str) -> str:
 def ports(line: ConfigLine) -> list[str]:
     """Return the ports of a ``bind`` line; one that has none is empty."""
     texts = line.value.split(",") if len(line.words) > 1 else ()
-    return [found[1] if (found := address(text)) else "" for text in texts]
+    return [pair[1] if (pair := address(text)) else "" for text in texts]
 
 
 @attrs.frozen
@@ -175,9 +175,9 @@ class Bind:
 def read_binds(lines: Iterable[ConfigLine]) -> Iterator[Bind]:
     """Read the addresses of ``bind`` lines, of which each may have several, and ranges of ports."""
     binds = [bind for line in lines for bind in _of_line(line)]
-    found = [(bind, address(bind.address) or ("", "")) for bind in binds]
-    with_ipv4 = {port for _, (host, port) in found if host in _ANY}
-    for bind, (host, port) in found:
+    addresses = [(bind, address(bind.address) or ("", "")) for bind in binds]
+    with_ipv4 = {port for _, (host, port) in addresses if host in _ANY}
+    for bind, (host, port) in addresses:
         # Where IPv4 has no socket of its own, that of IPv6 has its clients, too, as Linux is set up.
         alone = host == "::" and port not in with_ipv4 and "v6only" not in bind.flags
         yield attrs.evolve(bind, flags={**bind.flags, "v4v6": ("",)}) if alone else bind
@@ -190,7 +190,7 @@ def _of_line(line: ConfigLine) -> Iterator[Bind]:
         flag = rest.pop(0)
         flags[flag] = (*flags.get(flag, ()), rest.pop(0) if flag in _VALUES and rest else "")
     for text in line.value.split(",") if len(line.words) > 1 else ():
-        yield from (Bind(line, one, flags) for one in _each_port(text))
+        yield from (Bind(line, place, flags) for place in _each_port(text))
 
 
 def _each_port(text: str) -> list[str]:
@@ -244,15 +244,15 @@ def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -
         section.add("mptcp", "yes", line.number)
     if "accept-proxy" in flags and unix_path(bind.address):
         section.add("accept_proxy_from", "unix", line.number)
-    known = _UNDERSTOOD | (_OF_TLS if "ssl" in flags else frozenset())
+    understood = _UNDERSTOOD | (_OF_TLS if "ssl" in flags else frozenset())
     if bind.last("verify") == "optional":
-        known |= _IGNORED
+        understood |= _IGNORED
         if not flags.keys() >= _IGNORED:
             section.warn(
                 line,
                 "verify optional: HAProxy refuses a certificate that is not valid, and txmux takes it for none",
             )
-    unknown = [flag for flag in flags if flag not in known]
+    unknown = [flag for flag in flags if flag not in understood]
     if unknown:
         section.warn(line, f"no counterpart of {', '.join(unknown)}")
     for flag, key in (("backlog", "backlog"), ("maxconn", "max_connections")):
@@ -271,8 +271,8 @@ def _listener(
     multipath: bool,
 ) -> DraftSection:
     for listener in listeners:
-        known = "accept_proxy_from" in listener.entries, "mptcp" in listener.entries
-        if known == (proxied, multipath):
+        kind = "accept_proxy_from" in listener.entries, "mptcp" in listener.entries
+        if kind == (proxied, multipath):
             return listener
     listener = draft.section("listen", name, line.number)
     if proxied:
@@ -282,12 +282,12 @@ def _listener(
 
 
 def _endpoint(text: str, flags: Mapping[str, tuple[str, ...]]) -> str:
-    path, found = unix_path(text), address(text)
+    path, pair = unix_path(text), address(text)
     if path:
         return f"unix:{path}:mode={flags['mode'][-1]}" if "mode" in flags else f"unix:{path}"
-    if found is None:
+    if pair is None:
         return text
-    host, port = found
+    host, port = pair
     if host == "::" and "v4v6" in flags and "v6only" not in flags:
         return f":{port}"
     # An address that is left out is that of IPv4 only.

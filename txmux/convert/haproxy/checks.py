@@ -39,7 +39,7 @@ def add_check(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     checked = [server for server in live if "check" in server.parameters]
     for server in live:
         if "agent-check" in server.parameters and "check" not in server.parameters:
-            section.look(server.line, "no counterpart of agent-check")
+            section.flag(server.line, "no counterpart of agent-check")
     if not checked:
         return
     _end_on_down(checked, section)
@@ -52,12 +52,12 @@ def add_check(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
         message = f"check = tcp, which only connects: no counterpart of {why}"
         # Custom steps may distinguish a primary from a replica; a connection does not.
         only_protocol = kind is not None and kind.value == _OF_PROTOCOL
-        (section.warn if only_protocol else section.look)(kind or first.line, message)
+        (section.warn if only_protocol else section.flag)(kind or first.line, message)
     if kind and kind.value in _WEAKER:
         section.warn(kind, f"check = {' '.join(words)}, which {_WEAKER[kind.value]}")
     why_lost = _lost(live, only_connects=words == ["tcp"])
     if why_lost:
-        section.look(first.line, f"its check is left out: {why_lost}")
+        section.flag(first.line, f"its check is left out: {why_lost}")
         return
     if "socks4" in first.parameters and "check-via-socks4" not in first.parameters:
         message = "check: HAProxy connects to the server itself, and txmux by the proxy"
@@ -74,7 +74,7 @@ def add_check(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
             f"check = {text} is left out: the server's address is another one for each client; if it is on this machine, "
             f"write 127.0.0.1 in place of {LOCAL}, and the check"
         )
-        section.look(first.line, message)
+        section.flag(first.line, message)
     else:
         section.add("check", text, first.line)
 
@@ -101,12 +101,12 @@ def _lost(live: Sequence[ServerLine], *, only_connects: bool) -> str:
             return "check-send-proxy: its header is another one than that of clients"
     other_port = any({"port", "check-ssl"} & server.parameters.keys() for server in live)
     for name in _SAME:
-        found = {server.line.value: server.parameters.get(name) for server in live}
+        values = {server.line.value: server.parameters.get(name) for server in live}
         others_are_fine = name == "check" and only_connects and not other_port
-        if len({*found.values()}) > 1 and not others_are_fine:
+        if len({*values.values()}) > 1 and not others_are_fine:
             each = ", ".join(
                 f"{server} has {'none' if value is None else value or 'it'}"
-                for server, value in found.items()
+                for server, value in values.items()
             )
             return f"servers of a [backend] have the same check, and these differ in {name}: {each}"
     return ""
@@ -235,25 +235,25 @@ def question(proxy: Proxy, kind: ConfigLine | None) -> list[str]:
 
 
 def _connected(steps: Iterable[ConfigLine]) -> list[str]:
-    found: list[str] = []
+    options: list[str] = []
     lines = [line for line in steps if line.value == "connect"]
     for line in lines:
         words = list(line.words[2:])
         while words:
             match words.pop(0):
                 case "port" if words and words[0].isdecimal():
-                    found.append(option("port", words.pop(0)))
+                    options.append(option("port", words.pop(0)))
                 case "ssl":
-                    found.append("tls=yes")
+                    options.append("tls=yes")
                 case "default" | "linger":
                     pass
                 case "comment" if words:
                     words.pop(0)
                 case _:
                     raise WeakerError(str(line))
-    if len(lines) > 1 and found:
+    if len(lines) > 1 and options:
         raise WeakerError(str(lines[1]))
-    return found
+    return options
 
 
 def _http(kind: ConfigLine, steps: Sequence[ConfigLine]) -> list[str]:
@@ -339,13 +339,13 @@ def _ranges(numbers: Sequence[int]) -> list[str]:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    found: list[str] = []
+    texts: list[str] = []
     for low, high in runs:
         if low % 100 == 0 and high % 100 == 99:
-            found += [f"{hundred}xx" for hundred in range(low // 100, high // 100 + 1)]
+            texts += [f"{hundred}xx" for hundred in range(low // 100, high // 100 + 1)]
         else:
-            found.append(f"{low}-{high}" if low != high else str(low))
-    return found
+            texts.append(f"{low}-{high}" if low != high else str(low))
+    return texts
 
 
 def _send_expect(steps: Sequence[ConfigLine]) -> list[str]:

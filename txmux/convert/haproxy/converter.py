@@ -94,7 +94,7 @@ class _Haproxy:
         )
         for line in self._config.changing:
             message = "what it says depends on the environment; write what is meant, or ${NAME} as rules have it"
-            self._draft.look(line, message)
+            self._draft.flag(line, message)
         clients = _clients(fronts)
         # A backend has the protocol of its frontends, whatever its own mode.
         listed = [
@@ -117,7 +117,7 @@ class _Haproxy:
         for front in fronts:
             convert_frontend(front, self._made, files, several=len(fronts) > 1)
         for number, message in files.notes:
-            self._draft.look(number, message)
+            self._draft.flag(number, message)
         for name in dict.fromkeys(files.read):
             message = f"is written into the rules as it is now; when {name} changes, convert again"
             self._draft.warn(self._draft.line_in(name, 1), message)
@@ -138,7 +138,7 @@ class _Haproxy:
             self._draft.set_aside(proxy.number, f"{proxy.kind} {proxy.name}", hint)
         else:
             message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve{_ONCE if proxy.mode == 'http' else ''}"
-            self._draft.look(proxy.number, message)
+            self._draft.flag(proxy.number, message)
         return False
 
     def _rest(self, proxies: Sequence[Proxy]) -> None:
@@ -162,7 +162,7 @@ class _Haproxy:
         reason = _REASONS.get(line.name) or _REASONS.get(" ".join(line.words[:2]), "")
         if any(word.startswith("lua.") for word in line.words):
             reason = "it answers clients itself" if "use-service" in line.words else LUA
-        report = self._draft.look if _decides(line, mode) else self._draft.warn
+        report = self._draft.flag if _decides(line, mode) else self._draft.warn
         report(line, f"has no counterpart{reason and f'; {reason}'}", section)
 
 
@@ -191,15 +191,15 @@ def _decides(line: ConfigLine, mode: str) -> bool:
 
 
 def _clients(fronts: Iterable[Proxy]) -> dict[str, list[Proxy]]:
-    found: dict[str, list[Proxy]] = {}
+    by_backend: dict[str, list[Proxy]] = {}
     for front in fronts:
         lines = [*front.all("use_backend"), *front.all("default_backend")]
         for name in dict.fromkeys(line.value for line in lines):
-            found.setdefault(name, []).append(front)
-    return found
+            by_backend.setdefault(name, []).append(front)
+    return by_backend
 
 
 def _clients_of(proxy: Proxy, clients: Mapping[str, Sequence[Proxy]]) -> Sequence[Proxy]:
     """Return the frontends that forward clients to one; a `listen` section is one itself."""
-    found = clients.get(proxy.name, ())
-    return found if proxy.kind == "backend" or proxy in found else (proxy, *found)
+    fronts = clients.get(proxy.name, ())
+    return fronts if proxy.kind == "backend" or proxy in fronts else (proxy, *fronts)

@@ -61,10 +61,10 @@ class RuleCondition:
         """
         if not self.is_of_networks():
             raise InexpressibleError("no byte of the client is there yet")
-        found = tuple(
+        condition = tuple(
             term for t in self.groups for term in conjunction(t.passed, negated(t.failed))
         )
-        return negated(found) if self.unless else found
+        return negated(condition) if self.unless else condition
 
 
 def read_acls(
@@ -76,13 +76,13 @@ def read_acls(
         name = line.value
         before = acls.get(name, NEVER)
         try:
-            found = read_acl(line.words[2:], bind)
+            condition = read_acl(line.words[2:], bind)
             bind.files.report_at(line.number)
         except InexpressibleError as error:
             if not isinstance(before, InexpressibleError):
                 acls[name] = InexpressibleError(f"acl {name}: {error}")
         else:
-            acls[name] = before if isinstance(before, Exception) else (*before, *found)
+            acls[name] = before if isinstance(before, Exception) else (*before, *condition)
     return acls
 
 
@@ -99,43 +99,43 @@ def read_question(words: Sequence[str], acls: Acls, bind: BindContext) -> RuleCo
 def _tests(group: Sequence[tuple[bool, Sequence[str]]], acls: Acls, bind: BindContext) -> Tests:
     passed, failed = ALWAYS, NEVER
     for negative, test in group:
-        one = _test(test, acls, bind)
-        if negative and of_networks_only(one):
-            passed = conjunction(passed, negated(one))
+        condition = _test(test, acls, bind)
+        if negative and of_networks_only(condition):
+            passed = conjunction(passed, negated(condition))
         elif negative:
-            failed += one
+            failed += condition
         else:
-            passed = conjunction(passed, one)
+            passed = conjunction(passed, condition)
     return Tests(passed, tuple(dict.fromkeys(failed)))
 
 
 def _split(words: Sequence[str]) -> list[list[tuple[bool, Sequence[str]]]]:
-    found: list[list[tuple[bool, Sequence[str]]]] = [[]]
+    groups: list[list[tuple[bool, Sequence[str]]]] = [[]]
     rest, negative = list(words), False
     while rest:
         word = rest.pop(0)
         while word.startswith("!"):
             negative, word = not negative, word[1:]
         if word in {"or", "||"}:
-            found.append([])
+            groups.append([])
         elif word == "{":
             end = rest.index("}") if "}" in rest else len(rest)
-            found[-1].append((negative, rest[:end]))
+            groups[-1].append((negative, rest[:end]))
             del rest[: end + 1]
             negative = False
         elif word:
-            found[-1].append((negative, (word,)))
+            groups[-1].append((negative, (word,)))
             negative = False
-    if [] in found:
+    if [] in groups:
         raise InexpressibleError("a condition lacks its tests")
-    return found
+    return groups
 
 
 def _test(test: Sequence[str], acls: Acls, bind: BindContext) -> Condition:
-    known = acls.get(test[0], PREDEFINED.get(test[0])) if len(test) == 1 else None
-    if isinstance(known, InexpressibleError):
-        raise known
-    return read_acl(test, bind) if known is None else known
+    condition = acls.get(test[0], PREDEFINED.get(test[0])) if len(test) == 1 else None
+    if isinstance(condition, InexpressibleError):
+        raise condition
+    return read_acl(test, bind) if condition is None else condition
 
 
 CLOSE = "close"
@@ -184,19 +184,19 @@ class ClientDecisions:
 
     def silence(self) -> list[tuple[frozenset[Networks] | None, str]]:
         """Return the outcomes of silent clients: the first network counts; ``None`` is all."""
-        found: list[tuple[frozenset[Networks] | None, str]] = [(None, self.otherwise)]
+        outcomes: list[tuple[frozenset[Networks] | None, str]] = [(None, self.otherwise)]
         for choice in reversed(self.choices):
             silent = [term for term in choice.condition if term.matcher in {"", SILENT}]
             for term in reversed(silent):
                 # Those that it excludes have the outcome that they have without it.
                 holes = [
                     (common(common(networks, term.excluded), term.allowed), outcome)
-                    for networks, outcome in found
+                    for networks, outcome in outcomes
                     if term.excluded
                 ]
-                rest = found if term.allowed is not None else []
-                found = [*holes, (term.allowed, choice.outcome), *rest]
-        return found
+                rest = outcomes if term.allowed is not None else []
+                outcomes = [*holes, (term.allowed, choice.outcome), *rest]
+        return outcomes
 
     def turned_away(self) -> tuple[tuple[RouteChoice, ...], ClientDecisions]:
         """Split off the choices that close by networks alone, where no earlier choice is for these clients."""
@@ -229,13 +229,13 @@ def decide(
         return _one(question.networks(), line, yes, no, lost)
     if question.unless:
         yes, no = no, yes
-    found = no
+    decisions = no
     for tests in reversed(question.groups):
-        met = _one(tests.passed, line, yes, found, lost)
-        found = _one(tests.failed, line, found, met, lost)
-    if len(found.choices) > _MOST_CHOICES:
+        met = _one(tests.passed, line, yes, decisions, lost)
+        decisions = _one(tests.failed, line, decisions, met, lost)
+    if len(decisions.choices) > _MOST_CHOICES:
         raise InexpressibleError("has too many combinations")
-    return found
+    return decisions
 
 
 def _one(
@@ -276,33 +276,33 @@ def regions(
     decisions: ClientDecisions, alpn: tuple[str, ...]
 ) -> list[tuple[Hello, ClientDecisions]]:
     """Return what a hello may ask for, and what is decided then; the first that fits counts."""
-    found: set[Hello] = {term.hello for choice in decisions.choices for term in choice.condition}
-    named = {value for hello in found for name, value in hello if name == "alpn"}
+    hellos: set[Hello] = {term.hello for choice in decisions.choices for term in choice.condition}
+    named = {value for hello in hellos for name, value in hello if name == "alpn"}
     if named - set(alpn):
         raise InexpressibleError("asks for a protocol that bind does not speak")
     # A protocol is chosen only for clients that do not offer a preferred one.
     last = max((alpn.index(value) for value in named), default=-1)
-    found |= {(("alpn", value),) for value in alpn[: last + 1]}
-    found = _closed(found | {()})
+    hellos |= {(("alpn", value),) for value in alpn[: last + 1]}
+    hellos = _closed(hellos | {()})
     # Of those that neither has in it, any may come first, but always the same one.
-    order = sorted(found, key=lambda hello: (_rank(hello, found, alpn), hello))
+    order = sorted(hellos, key=lambda hello: (_rank(hello, hellos, alpn), hello))
     return [(hello, _within(hello, decisions)) for hello in order]
 
 
-def _rank(hello: Hello, found: Iterable[Hello], alpn: tuple[str, ...]) -> tuple[int, int]:
-    wider = sum(both_hellos(hello, other) == hello for other in found)
+def _rank(hello: Hello, hellos: Iterable[Hello], alpn: tuple[str, ...]) -> tuple[int, int]:
+    wider = sum(both_hellos(hello, other) == hello for other in hellos)
     preferred = dict(hello).get("alpn")
     return alpn.index(preferred) if preferred in alpn else len(alpn), -wider
 
 
-def _closed(found: set[Hello]) -> set[Hello]:
+def _closed(hellos: set[Hello]) -> set[Hello]:
     """Add what two of them have in common."""
     while True:
-        more = {both for a in found for b in found if (both := both_hellos(a, b)) is not None}
-        if more <= found:
-            return found
-        found |= more
-        if len(found) > _MOST:
+        more = {both for a in hellos for b in hellos if (both := both_hellos(a, b)) is not None}
+        if more <= hellos:
+            return hellos
+        hellos |= more
+        if len(hellos) > _MOST:
             raise InexpressibleError("has too many combinations of names")
 
 

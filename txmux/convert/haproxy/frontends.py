@@ -73,7 +73,7 @@ class Frontend(FrontendRoutes):
             section = self._secure(secured, hello, inside.otherwise)
             if inside.silence() != [(None, inside.otherwise)]:
                 line = inside.choices[0].line
-                self.listeners[0].look(
+                self.listeners[0].flag(
                     line,
                     "for clients that are silent inside of TLS, the route's backend alone decides",
                 )
@@ -118,7 +118,7 @@ class Frontend(FrontendRoutes):
         silent = [c.line for c in decisions.choices for t in c.condition if t.matcher == SILENT]
         if silent and not delays:
             why = "without inspect-delay, HAProxy sends every client there whose first bytes do not arrive with its connection"
-            self.listeners[0].look(silent[0], why)
+            self.listeners[0].flag(silent[0], why)
         for listener in self.listeners:
             if decisions.are_of_networks():
                 continue  # does not wait for the client's first byte
@@ -201,7 +201,7 @@ class Frontend(FrontendRoutes):
     def _let_in(
         self, listener: DraftSection, layers: Iterable[tuple[str, Condition, list[ConfigLine]]]
     ) -> None:
-        found = ALWAYS
+        admitted = ALWAYS
         expressible: list[ConfigLine] = []
         for layer, condition, lines in layers:
             if layer == "connection" and "accept_proxy_from" in listener.entries:
@@ -209,12 +209,12 @@ class Frontend(FrontendRoutes):
                 self._all_lost(lines, why)
                 continue
             try:
-                found = conjunction(found, condition)
+                admitted = conjunction(admitted, condition)
                 expressible += lines
             except InexpressibleError as error:
                 self._all_lost(lines, str(error))
         try:
-            allow, deny = as_lists(found)
+            allow, deny = as_lists(admitted)
         except InexpressibleError as error:
             self._all_lost(expressible, str(error))
             return
@@ -238,7 +238,7 @@ class Frontend(FrontendRoutes):
             line = next(
                 c.line for c in decisions.choices for t in c.condition if t.matcher in {"", SILENT}
             )
-            self.listeners[0].look(
+            self.listeners[0].flag(
                 line,
                 f"the destination of silent clients has no counterpart: {error}; they are closed; "
                 "name in silent where they may go",
@@ -278,7 +278,7 @@ class Frontend(FrontendRoutes):
             if why:
                 consequence = OPEN if choice.outcome == CLOSE else ""
                 message = f"match = {term} is left out: {why}{consequence}"
-                self.listeners[0].look(choice.line, message)
+                self.listeners[0].flag(choice.line, message)
             else:
                 kind = term.allowed, term.excluded, term.certificate
                 groups.setdefault(kind, []).append(term)
@@ -312,7 +312,7 @@ def convert_frontend(
         except OSError as error:
             why = [f"{bind.last('crt-list')} cannot be read here: {error.strerror or error}"]
         if why:
-            made.draft.look(bind.line, f"is left out; {'; '.join(why)}")
+            made.draft.flag(bind.line, f"is left out; {'; '.join(why)}")
             continue
         if not asks:
             place = attrs.evolve(place, host="", port="")
@@ -327,6 +327,6 @@ def convert_frontend(
     for line in set.intersection(*(front.unreached() for front in fronts)) if fronts else ():
         fronts[0].listeners[0].warn(line, "is never reached: no client is left for it")
     if not places:
-        made.draft.look(proxy.number, f"{proxy.kind} {proxy.name}: is left out; it listens nowhere")
+        made.draft.flag(proxy.number, f"{proxy.kind} {proxy.name}: is left out; it listens nowhere")
         for word in ("acl", "use_backend", "default_backend", "tcp-request"):
             made.used.update(line.number for line in proxy.all(word))

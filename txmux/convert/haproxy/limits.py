@@ -37,13 +37,13 @@ def read_limits(line: ConfigLine, proxy: Proxy, tables: Mapping[str, Proxy]) -> 
     for acl in proxy.all("acl"):
         if len(acl.words) > 2:
             named.setdefault(acl.words[1], []).append(acl.words[2:])
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for test in _alternatives(words[1:], named):
         key, value = _limit(test, line, proxy, tables)
         if not value:
             return {}
-        found.setdefault(key, value)
-    return found
+        keys.setdefault(key, value)
+    return keys
 
 
 def _alternatives(
@@ -123,13 +123,13 @@ _ALL = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 def admitted(rules: Sequence[tuple[bool, Condition]]) -> Condition:
     """Return the clients that rules (whether they accept, and whom) admit: those of none, too."""
-    found = ALWAYS
+    clients = ALWAYS
     for accepts, condition in reversed(rules):
         if accepts:
-            found = ALWAYS if ALWAYS[0] in (*condition, *found) else (*condition, *found)
+            clients = ALWAYS if ALWAYS[0] in (*condition, *clients) else (*condition, *clients)
         else:
-            found = conjunction(negated(condition), found)
-    return found
+            clients = conjunction(negated(condition), clients)
+    return clients
 
 
 def as_lists(condition: Condition) -> tuple[list[str], list[str]]:

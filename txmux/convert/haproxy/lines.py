@@ -45,19 +45,19 @@ class Proxy:
 
     @_by_words.default
     def _find_by_words(self) -> Mapping[tuple[str, ...], list[ConfigLine]]:
-        found: dict[tuple[str, ...], list[ConfigLine]] = {}
+        by_words: dict[tuple[str, ...], list[ConfigLine]] = {}
         for line in self.lines:
             for words in {line.words[:1], line.words[:2]}:
-                found.setdefault(words, []).append(line)
-        return found
+                by_words.setdefault(words, []).append(line)
+        return by_words
 
     def all(self, *words: str) -> list[ConfigLine]:
         return [line for line in self._by_words.get(words[:2], ()) if line.begins(*words)]
 
     def value(self, *words: str) -> ConfigLine | None:
         """Return the last such line that has something after these words."""
-        found = [line for line in self.all(*words) if len(line.words) > len(words)]
-        return found[-1] if found else None
+        lines = [line for line in self.all(*words) if len(line.words) > len(words)]
+        return lines[-1] if lines else None
 
     @property
     def mode(self) -> str:
@@ -66,8 +66,8 @@ class Proxy:
 
     @property
     def is_disabled(self) -> bool:
-        found = [line for line in self.lines if line.words in {("disabled",), ("enabled",)}]
-        return bool(found) and found[-1].words == ("disabled",)
+        states = [line for line in self.lines if line.words in {("disabled",), ("enabled",)}]
+        return bool(states) and states[-1].words == ("disabled",)
 
 
 @attrs.frozen
@@ -132,16 +132,16 @@ def _named_after(line: ConfigLine, word: str) -> str:
 
 def _proxy(header: ConfigLine, lines: Iterable[ConfigLine]) -> Proxy:
     kind, name, *rest = (*header.words, "")
-    found: list[ConfigLine] = []
+    left: list[ConfigLine] = []
     for line in lines:
         if line.name == "no":  # takes back what an earlier line says
-            found = [other for other in found if not other.begins(*line.words[1:])]
+            left = [other for other in left if not other.begins(*line.words[1:])]
         else:
-            found.append(line)
+            left.append(line)
     # An old form: the address beside the name.
     if kind != "backend" and rest and rest[0] not in {"", "from"}:
-        found.append(ConfigLine(("bind", *rest[:-1]), header.number))
-    return Proxy(kind, name, header.number, tuple(found))
+        left.append(ConfigLine(("bind", *rest[:-1]), header.number))
+    return Proxy(kind, name, header.number, tuple(left))
 
 
 def _lines(data: bytes) -> Iterator[ConfigLine]:
@@ -154,8 +154,8 @@ def _lines(data: bytes) -> Iterator[ConfigLine]:
 def _words(text: str) -> list[str]:
     words: list[str] = []
     open_word = False
-    for found in _PIECE.finditer(text):
-        kind, piece = found.lastgroup, found[found.lastgroup or 0]
+    for match in _PIECE.finditer(text):
+        kind, piece = match.lastgroup, match[match.lastgroup or 0]
         if kind == "comment":
             break
         if kind == "blank":

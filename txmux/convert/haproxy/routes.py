@@ -60,23 +60,23 @@ class FrontendRoutes:
     _questions: dict[ConfigLine, RuleCondition] = attrs.field(factory=dict, init=False)
 
     def lost(self, line: ConfigLine, why: str, consequence: str = "") -> None:
-        self.listeners[0].look(line, f"is left out{consequence}: {why}")
+        self.listeners[0].flag(line, f"is left out{consequence}: {why}")
 
     def question(self, line: ConfigLine, start: int, acls: Acls) -> RuleCondition | None:
         """Read a condition; report it if it has no counterpart."""
         self.made.used.add(line.number)
         try:
-            found = read_question(line.words[start:], acls, self.bind)
+            question = read_question(line.words[start:], acls, self.bind)
             self.bind.files.report_at(line.number)
         except InexpressibleError as error:
             self.lost(line, str(error), OPEN if refuses(line) else "")
             return None
-        self._questions[line] = found
-        return found
+        self._questions[line] = question
+        return question
 
     def unreached(self) -> set[ConfigLine]:
         """Return the rules of the frontend whose clients are all taken by earlier ones; conditions with a negation are not looked at."""
-        found: set[ConfigLine] = set()
+        unreached: set[ConfigLine] = set()
         refused: set[Term] = set()
         accepts = False
         for words in (("tcp-request", "content"), ("use_backend",)):
@@ -86,12 +86,12 @@ class FrontendRoutes:
                 if question is None or question.unless:
                     continue
                 if all(_is_taken(term, taken) for t in question.groups for term in t.passed):
-                    found.add(line)
+                    unreached.add(line)
                 terms = {term for t in question.groups if not t.failed for term in t.passed}
                 taken |= terms
                 accepts |= line.name == "tcp-request" and not refuses(line)
                 refused |= terms if refuses(line) and not accepts else set()
-        return found
+        return unreached
 
     def _decide_if(
         self, line: ConfigLine, start: int, acls: Acls, yes: ClientDecisions, no: ClientDecisions
@@ -110,37 +110,37 @@ class FrontendRoutes:
         self, question: RuleCondition, line: ConfigLine, yes: ClientDecisions, no: ClientDecisions
     ) -> ClientDecisions:
         def lost(other: ConfigLine, why: str) -> None:
-            self.listeners[0].look(other, f"not for those of {line}: {why}")
+            self.listeners[0].flag(other, f"not for those of {line}: {why}")
 
         return decide(question, line, yes, no, lost)
 
     def decisions(self) -> ClientDecisions:
         acls = read_acls(self.proxy.all("acl"), self.bind)
-        found = self._default()
+        decisions = self._default()
         for line in reversed(self.proxy.all("use_backend")):
-            if len(line.words) > 1 and not self._falls_back(line, found):
-                found = self._decide_if(
-                    line, 2, acls, self._to_named_backend(line, line.value), found
+            if len(line.words) > 1 and not self._falls_back(line, decisions):
+                decisions = self._decide_if(
+                    line, 2, acls, self._to_named_backend(line, line.value), decisions
                 )
-        return self._by_content(self.proxy, acls, found)
+        return self._by_content(self.proxy, acls, decisions)
 
     def _by_content(self, proxy: Proxy, acls: Acls, accepted: ClientDecisions) -> ClientDecisions:
-        found = accepted
+        decisions = accepted
         for line in reversed(proxy.all("tcp-request", "content")):
             if len(line.words) > 2 and line.words[2] in DECIDING and not self.limits(line, proxy):
                 yes = ClientDecisions() if refuses(line) else accepted
-                found = self._decide_if(line, 3, acls, yes, found)
-        return found
+                decisions = self._decide_if(line, 3, acls, yes, decisions)
+        return decisions
 
     def limits(self, line: ConfigLine, proxy: Proxy) -> bool:
         """Write the limits of sources that a rule stands for; report a rule that stands for none."""
-        found = read_limits(line, proxy, self.made.tables) if refuses(line) else {}
-        if not found:
+        keys = read_limits(line, proxy, self.made.tables) if refuses(line) else {}
+        if not keys:
             return False
         tables = [table for one in self.made.tables.values() for table in one.all("stick-table")]
         self.made.used.update(one.number for one in (line, *tracking(proxy), *tables))
         for listener in self.listeners:
-            for key, value in found.items():
+            for key, value in keys.items():
                 if key not in listener.entries:
                     listener.add(key, value, line)
                     why = "HAProxy counts those that it refuses, too, and txmux does not"
@@ -156,7 +156,7 @@ class FrontendRoutes:
 
     def _chosen_servers(self, proxy: Proxy, section: DraftSection) -> ClientDecisions:
         """Lead to the servers of a backend, of which some are chosen by ``use-server``."""
-        found = ClientDecisions(otherwise=section.name)
+        decisions = ClientDecisions(otherwise=section.name)
         acls = read_acls(proxy.all("acl"), self.bind)
         for line in reversed(proxy.all("use-server")):
             alone = only_server(proxy, line.value) if len(line.words) > 2 else None
@@ -170,8 +170,8 @@ class FrontendRoutes:
                 chosen.add("fallback", section.name)
                 self.made.chosen[name] = chosen
             to = ClientDecisions(otherwise=self.made.chosen[name].name)
-            found = self._decide_if(line, 2, acls, to, found)
-        return found
+            decisions = self._decide_if(line, 2, acls, to, decisions)
+        return decisions
 
     def _falls_back(self, line: ConfigLine, rest: ClientDecisions) -> bool:
         """Route elsewhere while a backend has no server, if all other clients go to that backend anyway."""
@@ -197,16 +197,16 @@ class FrontendRoutes:
         try:
             tests = tests_of(name, self.made.proxies, self.bind.files)
             # A client without such a backend goes to the default one, whatever rules follow.
-            found = self._default()
+            decisions = self._default()
             for words, backend in reversed(tests):
                 question = RuleCondition((Tests(read_acl(words, self.bind)),))
                 is_there = backend in self.made.proxies
                 to = self._to_backend(line, backend) if is_there else self._default()
-                found = self._decide(question, line, to, found)
+                decisions = self._decide(question, line, to, decisions)
         except InexpressibleError as error:
             self.lost(line, f"{error}; these clients are closed")
             return ClientDecisions()
-        return found
+        return decisions
 
     def _to_backend(self, line: ConfigLine, name: str) -> ClientDecisions:
         """Forward to a backend, or to the destination of its own rules."""
@@ -214,18 +214,18 @@ class FrontendRoutes:
         section, proxy = self.made.backends.get(name), self.made.proxies.get(name)
         if section is None or proxy is None:
             why = f"there is no backend '{name}' in the file, or it is disabled"
-            self.listeners[0].look(line, f"{why}; these clients are closed")
+            self.listeners[0].flag(line, f"{why}; these clients are closed")
             return ClientDecisions()
-        found = self._chosen_servers(proxy, section)
+        decisions = self._chosen_servers(proxy, section)
         if proxy is self.proxy:
-            return found
-        return self._by_content(proxy, read_acls(proxy.all("acl"), self.bind), found)
+            return decisions
+        return self._by_content(proxy, read_acls(proxy.all("acl"), self.bind), decisions)
 
 
 def _is_taken(term: Term, taken: Collection[Term]) -> bool:
     everywhere = attrs.evolve(term, allowed=None, excluded=frozenset())
     wider = term, attrs.evolve(term, options=()), everywhere, Term(term.matcher), Term()
-    return any(one in taken for one in wider)
+    return any(candidate in taken for candidate in wider)
 
 
 def refuses(line: ConfigLine) -> bool:

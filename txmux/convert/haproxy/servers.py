@@ -83,10 +83,10 @@ class BackendDraft:
         self.used.update(line.number for line in lines)
 
     def value(self, *words: str) -> ConfigLine | None:
-        found = self.proxy.value(*words)
-        if found:
-            self.use(found)
-        return found
+        line = self.proxy.value(*words)
+        if line:
+            self.use(line)
+        return line
 
 
 def add_servers(backend: BackendDraft) -> list[ServerLine]:
@@ -95,7 +95,7 @@ def add_servers(backend: BackendDraft) -> list[ServerLine]:
     same: Keys = {}
     added: list[ServerLine] = []
     for server in list(_servers(backend)):  # their own messages come first
-        secure, look = encryption(server.parameters, server.address)
+        secure, undecided = encryption(server.parameters, server.address)
         keys = {**header(server.parameters), **secure}
         if is_multipath(server.address):
             keys["mptcp"] = "yes"
@@ -106,17 +106,17 @@ def add_servers(backend: BackendDraft) -> list[ServerLine]:
         same = same if added else keys
         if added and server.is_anywhere != added[0].is_anywhere:
             why = "a [backend] has either servers at the address that the client connected to, or others"
-            section.look(server.line, f"is left out; {why}")
+            section.flag(server.line, f"is left out; {why}")
         elif keys != same:
             names = ", ".join(sorted({name for name, _ in keys.items() ^ same.items()}))
             why = (
                 f"servers of a [backend] are spoken to in the same way, and these differ in {names}"
             )
-            section.look(server.line, f"is left out; {why}")
+            section.flag(server.line, f"is left out; {why}")
         elif _add(server, port, section):
             added.append(server)
-            if look:
-                section.look(server.line.number, f"{server.address}: {look}")
+            if undecided:
+                section.flag(server.line.number, f"{server.address}: {undecided}")
     for key, value in same.items() if added else ():
         section.add(key, value, added[0].line)
     return added
@@ -124,8 +124,8 @@ def add_servers(backend: BackendDraft) -> list[ServerLine]:
 
 def _only_port(clients: Sequence[Proxy]) -> int | None:
     """Return the port that all clients come to; a server that has none of its own has the same."""
-    found = {port for client in clients for line in client.all("bind") for port in ports(line)}
-    port = found.pop() if len(found) == 1 else ""
+    numbers = {port for client in clients for line in client.all("bind") for port in ports(line)}
+    port = numbers.pop() if len(numbers) == 1 else ""
     return int(port) if port.isdecimal() else None
 
 
@@ -142,42 +142,42 @@ def _servers(backend: BackendDraft) -> Iterator[ServerLine]:
         parameters = _parameters([*defaults, *line.words[place + 1 :]])
         beyond = [why for name, why in _OUTSIDE.items() if name in parameters]
         if beyond:
-            backend.section.look(line, f"is left out; {beyond[0]}")
+            backend.section.flag(line, f"is left out; {beyond[0]}")
         else:
             yield ServerLine(line, line.words[place], parameters)
 
 
 def only_server(proxy: Proxy, name: str) -> Proxy | None:
     """Return a backend with only one of its servers, which gets clients whatever its weight; ``None`` if it is not there."""
-    found = [line for line in proxy.all("server") if line.value == name]
-    if not found:
+    lines = [line for line in proxy.all("server") if line.value == name]
+    if not lines:
         return None
-    words = list(found[0].words)
+    words = list(lines[0].words)
     for word in ("backup", "weight"):
         if word in words[3:]:
             place = words.index(word, 3)
             del words[place : place + 1 + (word == "weight")]
     others = [line for line in proxy.lines if line.name not in PLACES]
-    return attrs.evolve(proxy, lines=(*others, attrs.evolve(found[0], words=tuple(words))))
+    return attrs.evolve(proxy, lines=(*others, attrs.evolve(lines[0], words=tuple(words))))
 
 
 def _parameters(words: Sequence[str]) -> dict[str, str]:
     """Read the parameters of a server, without those that others have taken back."""
-    found: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     rest = list(words)
     while rest:
         name = rest.pop(0)
         if name.startswith("no-"):
-            found.pop(name.removeprefix("no-"), None)
+            parameters.pop(name.removeprefix("no-"), None)
             continue
         value = "" if name in _FLAGS or not rest else rest.pop(0)
         if name == "enabled":
-            found.pop("disabled", None)
+            parameters.pop("disabled", None)
         if name == "source" and rest[:1] == ["usesrc"]:
             value = " ".join([value, *rest[:2]])
             del rest[:2]
-        found[name] = value
-    return found
+        parameters[name] = value
+    return parameters
 
 
 def _add(server: ServerLine, port: int | None, section: DraftSection) -> bool:
@@ -185,7 +185,7 @@ def _add(server: ServerLine, port: int | None, section: DraftSection) -> bool:
     place, why = _server_address(server.address, port)
     why = why or _refused(place) or _not_behind(server.parameters.get("socks4"), place)
     if why:
-        section.look(server.line, f"is left out; {why}")
+        section.flag(server.line, f"is left out; {why}")
         return False
     text = place
     for name, key in _KEYS.items():
@@ -194,7 +194,7 @@ def _add(server: ServerLine, port: int | None, section: DraftSection) -> bool:
             continue
         why = _refused(f"{place} {key}={value}")
         if why:
-            section.look(number, f"server = {place} {key}={value}: {why}")
+            section.flag(number, f"server = {place} {key}={value}: {why}")
         else:
             text += f" {key}={value}"
     text += " backup" if "backup" in server.parameters else ""

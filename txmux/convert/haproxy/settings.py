@@ -26,20 +26,20 @@ _ELSEWHERE = frozenset({"ca-base", "crt-base", "ssl-server-verify"})
 def add_process(
     settings: Sequence[ConfigLine], draft: Draft, no_counterpart: Callable[[ConfigLine], None]
 ) -> None:
-    found: dict[str, tuple[str, ConfigLine]] = {}
+    keys: dict[str, tuple[str, ConfigLine]] = {}
     for line in map(_without_minimum, settings):
         name, value = line.name, line.value
         if name in _KEYS and value:
             text = duration(value) if name in _TIMES else value
             if (_KEYS[name], text) != ("workers", "1"):
-                found[_KEYS[name]] = (text, line)
+                keys[_KEYS[name]] = (text, line)
         elif name == "log" and value == "stdout":
-            found["access_log"] = (value, line)
+            keys["access_log"] = (value, line)
         elif name not in _ELSEWHERE and line.words != (_OF_BINDS,):
             no_counterpart(line)
-    if found:
-        section = draft.section("txmux", line=next(iter(found.values()))[1].number)
-        for key, (text, line) in found.items():
+    if keys:
+        section = draft.section("txmux", line=next(iter(keys.values()))[1].number)
+        for key, (text, line) in keys.items():
             section.add(key, text, line.number)
             why = _DIFFERENT.get(line.name)
             if why:
@@ -90,13 +90,13 @@ _USUAL = {
 
 def _usual(config: Config) -> dict[str, tuple[str, str]]:
     """Return the defaults of lines with ``ssl``: by their first word, a flag and its value."""
-    found: dict[str, tuple[str, str]] = {}
+    defaults: dict[str, tuple[str, str]] = {}
     for line in config.settings:
         kind, flag = _USUAL.get(line.name, ("", ""))
         words = (flag, *line.words[1:]) if flag == "verify" else line.words
         if flag in words[:-1]:
-            found[kind] = (flag, words[words.index(flag) + 1])
-    return found
+            defaults[kind] = (flag, words[words.index(flag) + 1])
+    return defaults
 
 
 def _filled(
@@ -121,5 +121,7 @@ def _filled(
 
 
 def _name_servers(lines: tuple[ConfigLine, ...]) -> list[str]:
-    found = [line.words[2] for line in lines if line.begins("nameserver") and len(line.words) > 2]
-    return [address.removeprefix("udp@") for address in found]
+    addresses = [
+        line.words[2] for line in lines if line.begins("nameserver") and len(line.words) > 2
+    ]
+    return [address.removeprefix("udp@") for address in addresses]

@@ -70,7 +70,7 @@ class Backends:
             group = self._group(_with_placeholder(value) if text is None else text, line)
         if not group.members:
             for origin, message in group.problems:
-                self._draft.look(origin, message)
+                self._draft.flag(origin, message)
             raise InexpressibleError(f"{group.name} has no server")
         settings = [str(scope.get(name)) for name in _SETTINGS]
         named = by_name and (text or "").lower() not in self._groups and _has_name(group)
@@ -140,7 +140,7 @@ class Backends:
         name, line = split_address(scope.text("proxy_ssl_name"))[0], scope.line("proxy_ssl_name")
         if "$" in name:
             message = f"proxy_ssl_name {name}: is left out: it is another name for each client"
-            section.look(line, message)
+            section.flag(line, message)
             name = ""
         verified = scope.is_on("proxy_ssl_verify")
         if not name and verified and group.name.lower() in self._groups:
@@ -152,10 +152,10 @@ class Backends:
                 "proxy_ssl without proxy_ssl_verify: nginx takes any certificate, and txmux verifies it; name in "
                 "tls_ca its authority, and in tls_name its name, unless the system trusts it for the server's host"
             )
-            section.look(scope.line("proxy_ssl"), message)
+            section.flag(scope.line("proxy_ssl"), message)
         scope.add_files(section, "tls_ca", "proxy_ssl_trusted_certificate")
         if verified and not is_public(scope.text("proxy_ssl_trusted_certificate")):
-            section.look(scope.line("proxy_ssl_verify"), f"proxy_ssl_verify: {COMMON_NAME}")
+            section.flag(scope.line("proxy_ssl_verify"), f"proxy_ssl_verify: {COMMON_NAME}")
         scope.add_files(
             section, "tls_client_certificate", "proxy_ssl_certificate", "proxy_ssl_certificate_key"
         )
@@ -166,7 +166,7 @@ def _add_half_close(section: DraftSection, group: UpstreamGroup, scope: Directiv
     counts = len(group.members) > 1 and group.balance in {"least-connections", "random"}
     if scope.is_on("proxy_half_close"):
         scope.add(section, "half_close_timeout", "proxy_timeout", "10m")
-    elif counts or any(one.most for one in group.members):
+    elif counts or any(member.most for member in group.members):
         section.add("half_close_timeout", _FINISHED, group.line)
         message = f"nginx ends a connection when one side has finished; txmux lets the other one finish, and counts it for {_FINISHED}"
         section.warn(group.line, message)
@@ -185,7 +185,7 @@ def _add_datagram_keys(section: DraftSection, group: UpstreamGroup, scope: Direc
     if group.check is not None:
         group.check.write(section, is_udp=True)
     for directive in filter(None, map(scope.get, ("proxy_requests", "health_check"))):
-        section.look(directive, "has no counterpart for UDP that is known here")
+        section.flag(directive, "has no counterpart for UDP that is known here")
 
 
 def _add_retries(section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
@@ -215,7 +215,7 @@ def _add_source(section: DraftSection, scope: DirectiveScope) -> None:
     if transparent and host in {"$remote_addr", "${remote_addr}"}:
         section.add("source", "client", directive)
     elif "$" in address:
-        section.look(directive, "is left out: it is another address for each client")
+        section.flag(directive, "is left out: it is another address for each client")
     else:
         section.add("source", address, directive)
         if transparent:
@@ -238,7 +238,7 @@ def _add_check(section: DraftSection, scope: DirectiveScope) -> None:
     words.append(f"timeout={duration(scope.text('health_check_timeout', '5s'))}")
     section.add("check", " ".join(words), directive)
     if given:
-        section.look(directive, f"no counterpart of {', '.join(given)}")
+        section.flag(directive, f"no counterpart of {', '.join(given)}")
 
 
 def _add_resolver(section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
@@ -258,13 +258,13 @@ def _add_resolver(section: DraftSection, group: UpstreamGroup, scope: DirectiveS
 
 
 def _with_placeholder(value: Value) -> str:
-    found = "".join(
+    text = "".join(
         "{sni}" if isinstance(piece, Variable) and piece.name in NAMES_OF_TLS else str(piece)
         for piece in value
     )
-    if "$" in found:
+    if "$" in text:
         raise InexpressibleError(f"{shown(value)} is put together for each client")
-    return found
+    return text
 
 
 def _has_name(group: UpstreamGroup) -> bool:

@@ -78,7 +78,7 @@ _USUAL_SETTINGS = frozenset({("tcp_nodelay", "on"), ("access_log", "off")})
 def convert_nginx(data: bytes, draft: Draft) -> None:
     """Make rules of an ``nginx.conf``, or of a file that it includes in ``stream``."""
     stream = _stream(NginxReader(data, draft), draft)
-    variables = Variables(stream, draft.look)
+    variables = Variables(stream, draft.flag)
     zones = {
         d.parameters[1].removeprefix("zone=").partition(":")[0]: d.value
         for d in stream
@@ -102,7 +102,7 @@ def convert_nginx(data: bytes, draft: Draft) -> None:
                     why = (
                         "is left out: the server is chosen by server_name, which has no counterpart"
                     )
-                    draft.look(inner, why)
+                    draft.flag(inner, why)
             if len(own) == len(block) or any(d.name == "listen" for d in own):
                 ServerBlock(directive, DirectiveScope(tuple(own), outer), made).convert()
     routes.finish()
@@ -117,7 +117,7 @@ def _stream(reader: NginxReader, draft: Draft) -> tuple[Directive, ...]:
             f"{draft.path}: there is no stream block in it, and nothing else of nginx has a counterpart{_absent(reader)}"
         )
     others = [d for d in top if d.name not in _STREAMS]
-    found = [
+    stream = [
         inner
         for block in blocks
         for inner in (as_stream if block.name == "tcp" else list)(
@@ -125,22 +125,22 @@ def _stream(reader: NginxReader, draft: Draft) -> tuple[Directive, ...]:
         )
     ]
     if not blocks:
-        found, others = list(reader.expanded(top)), []
-        for directive in found:
+        stream, others = list(reader.expanded(top)), []
+        for directive in stream:
             if directive.name == "server" and any(
                 d.name == "location" for d in directive.block or ()
             ):
                 raise ConvertError(
                     f"{draft.path}: there are servers of http in it, and none of stream"
                 )
-    if not any(d.name == "server" for d in found):
+    if not any(d.name == "server" for d in stream):
         raise ConvertError(f"{draft.path}: there is no server in its stream block{_absent(reader)}")
     _process(others, draft)
     others = [d for d in others if d.name not in _OF_PROCESS]
     names = list(dict.fromkeys(d.name for d in others))
     if names:
         draft.notes.append(f"{', '.join(names)}: not about streams, and left out")
-    return tuple(found)
+    return tuple(stream)
 
 
 def _absent(reader: NginxReader) -> str:
@@ -152,17 +152,17 @@ def _absent(reader: NginxReader) -> str:
 
 def _process(directives: Sequence[Directive], draft: Draft) -> None:
     """Write the user of the process, and the number of workers."""
-    found: dict[str, tuple[str, int]] = {}
+    keys: dict[str, tuple[str, int]] = {}
     for directive in directives:
         usual = directive.value in {"", "root", "1"}
         for key, value in zip(
             _OF_PROCESS.get(directive.name, ()), directive.parameters, strict=False
         ):
             if not usual:
-                found[key] = (value, directive.number)
-    if found:
-        section = draft.section("txmux", line=min(line for _, line in found.values()))
-        for key, (value, line) in found.items():
+                keys[key] = (value, directive.number)
+    if keys:
+        section = draft.section("txmux", line=min(line for _, line in keys.values()))
+        for key, (value, line) in keys.items():
             section.add(key, value, line)
 
 
@@ -178,7 +178,7 @@ def _report(directives: Sequence[Directive], draft: Draft) -> None:
             draft.warn(directive, f"has no counterpart{reason and f'; {reason}'}")
         elif name not in {*_UNDERSTOOD, *_QUIET, *_BLOCKS, *_WARNED}:
             program = f"; {LUA}" if name.startswith("preread_by_lua") else ""
-            draft.look(directive, f"is left out: it has no counterpart{program}")
+            draft.flag(directive, f"is left out: it has no counterpart{program}")
 
 
 _IDLE = ("timeout", "proxy_read_timeout", "proxy_send_timeout")
@@ -193,7 +193,7 @@ def as_stream(directives: Iterable[Directive]) -> list[Directive]:
     """Write what is in the block as what is in a ``stream`` block."""
     given = [_named(d) for d in directives if d.name not in _NEEDLESS]
     outer = {d.name: d for d in given if d.name in _IDLE}
-    found: list[Directive] = []
+    written: list[Directive] = []
     for directive in given:
         if directive.name == "server":
             inside = [_named(d) for d in directive.block or () if d.name not in _NEEDLESS]
@@ -202,10 +202,10 @@ def as_stream(directives: Iterable[Directive]) -> list[Directive]:
             shortest = min((time.value if time else _USUAL for time in times), key=_seconds)
             idle = Directive(("proxy_timeout", shortest), directive.number)
             block = (*(d for d in inside if d.name not in _IDLE), idle)
-            found.append(attrs.evolve(directive, block=block))
+            written.append(attrs.evolve(directive, block=block))
         elif directive.name not in _IDLE:
-            found.append(directive)
-    return found
+            written.append(directive)
+    return written
 
 
 def _named(directive: Directive) -> Directive:

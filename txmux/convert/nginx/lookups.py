@@ -62,11 +62,13 @@ def _by_version(
 
     # A client that does not speak TLS has none of these.
     others = table.find("".join(p for p in value if isinstance(p, str)))
-    found = {version: look_up(table, put(text), facts, lost) for text, version in VERSIONS.items()}
-    most = most_common(list(found.values()))
+    by_version = {
+        version: look_up(table, put(text), facts, lost) for text, version in VERSIONS.items()
+    }
+    most = most_common(list(by_version.values()))
     cases: list[DecidedCase[MapEntry]] = []
-    for result in sorted(dict.fromkeys(found.values()), key=most.__eq__):
-        versions = ",".join(version for version in found if found[version] == result)
+    for result in sorted(dict.fromkeys(by_version.values()), key=most.__eq__):
+        versions = ",".join(version for version in by_version if by_version[version] == result)
         term = tls() if result == most else tls(version=versions)
         for case in result.cases:
             cases += [
@@ -128,12 +130,12 @@ def _names_overlap(a: str, b: str) -> bool:
         return True
     if _is_name(a) and _is_name(b):
         return a == b
-    for one, other in ((a, b), (b, a)):
-        if _is_name(one):
-            return is_below(one, other)
+    for first, second in ((a, b), (b, a)):
+        if _is_name(first):
+            return is_below(first, second)
     if a[-1] != "*" and b[-1] != "*":
-        one, other = (text.lstrip("*") for text in (a, b))
-        return one.endswith(other) or other.endswith(one)
+        first, second = (text.lstrip("*") for text in (a, b))
+        return first.endswith(second) or second.endswith(first)
     return True
 
 
@@ -189,8 +191,8 @@ class _Two:
     cases: list[DecidedCase[MapEntry]] = attrs.field(factory=list)
 
     def add_text(self, text: str, entry: MapEntry) -> None:
-        first, found, second = text.partition(self._sign)
-        if found and (first or second):
+        first, sign, second = text.partition(self._sign)
+        if sign and (first or second):
             self._add(text, (first, second), entry, regular=False)
 
     def add_pattern(self, pattern: str, entry: MapEntry) -> None:
@@ -327,12 +329,12 @@ class Parts:
             bare = pattern.removeprefix("*")
             fold = "*" * (len(pattern) - len(bare))
             try:
-                found = self._own(bare, fold)
+                own = self._own(bare, fold)
             except InexpressibleError as error:
                 lost(entry.line, f"~{pattern}: is left out: {error}")
                 continue
-            if found is not None:
-                yield fold + found, entry
+            if own is not None:
+                yield fold + own, entry
 
     def _own(self, pattern: str, fold: str) -> str | None:
         """Return what a regular expression says of the part, ``None`` if no part is right for it."""

@@ -41,15 +41,15 @@ def admission(
             no_client = [*map(ipaddress.ip_network, ("255.255.255.255/32",))]
             return _texts(allowed or no_client), _texts(denied)
         try:
-            found = networks_of(rule.value)
+            networks = networks_of(rule.value)
         except ValueError:
             lost(rule, "is not a network")
             continue
         if rule.name == "allow":
-            allowed += found
+            allowed += networks
         else:
             # What has been allowed before stays so.
-            denied += (part for network in found for part in without(network, allowed))
+            denied += (part for network in networks for part in without(network, allowed))
         if len(denied) > _MOST_NETWORKS:
             raise InexpressibleError("it would take too many networks")
     return [], _texts(denied)
@@ -62,14 +62,14 @@ def _texts(networks: Iterable[IPNetwork]) -> list[str]:
 def by_network(directive: Directive, lost: Report) -> DecisionList[MapEntry]:
     """Read a block ``geo``, of which the smallest network that has the client counts."""
     default = MapEntry("", directive.number)
-    found: list[tuple[IPNetwork, MapEntry]] = []
+    pairs: list[tuple[IPNetwork, MapEntry]] = []
     for network, entry in _entries(directive, lost):
         if network is None:
             default = entry
         else:
-            found.append((network, entry))
-    found.sort(key=lambda item: -item[0].prefixlen)
-    groups = group_by_result(found, _overlap, _is_address)
+            pairs.append((network, entry))
+    pairs.sort(key=lambda item: -item[0].prefixlen)
+    groups = group_by_result(pairs, _overlap, _is_address)
     cases = [DecidedCase((Term(allowed=frozenset(nets)),), e, e.line) for nets, e in groups]
     return DecisionList(tuple(cases), default, default.line).simplified()
 

@@ -73,16 +73,16 @@ class NginxReader:
     def expanded(
         self, directives: Iterable[Directive], *, inner: bool = True, within: tuple[str, ...] = ()
     ) -> tuple[Directive, ...]:
-        found: list[Directive] = []
+        whole: list[Directive] = []
         for directive in directives:
             if directive.name == "include" and directive.block is None:
-                found += self._included(directive, within, inner=inner)
+                whole += self._included(directive, within, inner=inner)
             elif inner and directive.block is not None:
                 block = self.expanded(directive.block, within=within)
-                found.append(attrs.evolve(directive, block=block))
+                whole.append(attrs.evolve(directive, block=block))
             else:
-                found.append(directive)
-        return tuple(found)
+                whole.append(directive)
+        return tuple(whole)
 
     def _included(
         self, directive: Directive, within: tuple[str, ...], *, inner: bool
@@ -98,7 +98,7 @@ class NginxReader:
                 self._tried(file) if file not in within else ((), "it includes itself")
             )
             if why:
-                self._draft.look(directive, f"is left out: {file} cannot be read: {why}")
+                self._draft.flag(directive, f"is left out: {file} cannot be read: {why}")
             yield from self.expanded(directives, inner=inner, within=(*within, file))
 
     def _tried(self, file: str) -> tuple[tuple[Directive, ...], str]:

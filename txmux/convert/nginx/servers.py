@@ -49,7 +49,7 @@ class ServerBlock:
         endpoints = endpoints_of(self._scope.all("listen"), self._draft)
         if not endpoints:
             if not self._scope.all("listen"):
-                self._draft.look(self._directive.number, "server: is left out: it listens nowhere")
+                self._draft.flag(self._directive.number, "server: is left out: it listens nowhere")
             return
         self._made.variables.set(self._scope.all("set"))
         groups: dict[tuple[Endpoint, DecisionList[str]], list[Endpoint]] = {}
@@ -67,16 +67,16 @@ class ServerBlock:
             returned = self._scope.get("return")
             if returned is None:
                 message = "server: has no destination; its clients are closed"
-                self._draft.look(self._directive.number, message)
+                self._draft.flag(self._directive.number, message)
             elif returned.value:
-                self._draft.look(returned, "txmux says nothing itself; these clients are closed")
+                self._draft.flag(returned, "txmux says nothing itself; these clients are closed")
             return always(CLOSE, self._directive.number)
         place = ListenContext(endpoint.host, endpoint.port, self._preread(endpoint), endpoint.ended)
         by_name = "$" in directive.value
         try:
             values = self._made.variables.decide(directive.value, directive.number, place)
         except InexpressibleError as error:
-            self._draft.look(directive, f"{error}; its clients are closed")
+            self._draft.flag(directive, f"{error}; its clients are closed")
             return always(CLOSE, directive.number)
 
         def backend_of(value: Value, line: int) -> DecisionList[str]:
@@ -90,7 +90,7 @@ class ServerBlock:
                     value, self._scope, line, by_name=by_name, is_udp=endpoint.datagrams
                 )
             except InexpressibleError as error:
-                self._draft.look(line, f"{directive}: {error}; these clients are closed")
+                self._draft.flag(line, f"{directive}: {error}; these clients are closed")
                 name = CLOSE
             is_named = plain(value) is None and not self._made.variables.shares(value)
             if is_named and name != CLOSE and not endpoint.ended:
@@ -98,7 +98,7 @@ class ServerBlock:
                 return DecisionList((DecidedCase((tls(),), name, line),), CLOSE, line)
             return always(name, line)
 
-        return values.then(backend_of, self._draft.look).simplified()
+        return values.then(backend_of, self._draft.flag).simplified()
 
     def _preread(self, endpoint: Endpoint) -> bool:
         return self._scope.is_on("ssl_preread") and not (endpoint.ended or endpoint.datagrams)
@@ -139,7 +139,7 @@ class ServerBlock:
             self._scope.add(section, "detect_timeout", "ssl_handshake_timeout", "60s")
             if self._scope.is_on("ssl_preread"):
                 message = "looks inside of TLS that ends here, which has no counterpart"
-                section.look(self._scope.line("ssl_preread"), f"ssl_preread: {message}")
+                section.flag(self._scope.line("ssl_preread"), f"ssl_preread: {message}")
         elif not decided.cases and decided.otherwise == CLOSE:
             section.add("detect_timeout", "1ms", decided.line)
         elif self._preread(endpoint):
@@ -162,13 +162,13 @@ class ServerBlock:
         for name in ("ssl_certificate", "ssl_certificate_key"):
             for directive in scope.all(name):
                 if "$" in directive.value or directive.value.startswith(("data:", "engine:")):
-                    section.look(directive, "is left out: it is not a file")
+                    section.flag(directive, "is left out: it is not a file")
                 else:
                     section.add_path("terminate_tls", directive.value, directive)
         if "terminate_tls" not in section.entries:
             section.dropped = True
             message = "server: has no certificate; its clients are closed"
-            self._draft.look(self._directive.number, message)
+            self._draft.flag(self._directive.number, message)
         alpn = scope.get("ssl_alpn")
         if alpn:
             section.add("alpn", ", ".join(alpn.parameters), alpn)
@@ -208,7 +208,7 @@ class ServerBlock:
             "set_real_ip_from: for nginx the others begin with a PROXY header, too, which it does not believe; for "
             "txmux they are plain clients: see to it that only these reach the port"
         )
-        section.look(trusted[0].number, message)
+        section.flag(trusted[0].number, message)
 
     def _admission(self, section: DraftSection, *, proxied: bool) -> None:
         rules = self._scope.all("allow", "deny")
@@ -216,17 +216,17 @@ class ServerBlock:
             return
         if proxied and not self._scope.all("set_real_ip_from"):
             message = "allow, deny: are left out: they ask for the proxy's address, and txmux for the client's"
-            section.look(rules[0].number, message)
+            section.flag(rules[0].number, message)
             return
 
         def lost(rule: Directive, why: str) -> None:
             if rule.value != "unix:" or rule.name == "deny":
-                section.look(rule, f"is left out: {rule.value} {why}")
+                section.flag(rule, f"is left out: {rule.value} {why}")
 
         try:
             allowed, denied = admission(rules, lost)
         except InexpressibleError as error:
-            section.look(rules[0].number, f"allow, deny: are left out: {error}")
+            section.flag(rules[0].number, f"allow, deny: are left out: {error}")
             return
         section.add_each("allow", allowed, rules[0])
         section.add_each("deny", denied, rules[0])
@@ -247,7 +247,7 @@ class ServerBlock:
             elif counted == "$server_port" or (counted == "$server_addr" and not shared):
                 section.add(key, most, directive)
             else:
-                section.look(directive, f"is left out: it counts by {zone}")
+                section.flag(directive, f"is left out: it counts by {zone}")
 
 
 def _add_minimum(section: DraftSection, protocols: Directive) -> None:
@@ -255,7 +255,7 @@ def _add_minimum(section: DraftSection, protocols: Directive) -> None:
     if spoken == {"TLSv1.3"}:
         section.add("tls_minimum", "1.3", protocols)
     elif not spoken & {"TLSv1.2", "TLSv1.3"}:
-        section.look(protocols, "txmux speaks TLS 1.2 and 1.3 only")
+        section.flag(protocols, "txmux speaks TLS 1.2 and 1.3 only")
     elif spoken != {"TLSv1.2", "TLSv1.3"}:
         section.warn(protocols, "txmux speaks TLS 1.2 and 1.3")
 
@@ -298,25 +298,25 @@ class Endpoint:
 
 
 def endpoints_of(directives: Iterable[Directive], draft: Draft) -> list[Endpoint]:
-    found: list[Endpoint] = []
+    endpoints: list[Endpoint] = []
     for directive in directives:
-        found += _endpoints(directive, draft)
+        endpoints += _endpoints(directive, draft)
     # IPv4 and IPv6, each with a socket of its own, are one in txmux.
-    for one in [e for e in found if e.host == "::"]:
-        other = attrs.evolve(one, host="0.0.0.0")  # noqa: S104 - it is compared
-        if other in found:
-            found[found.index(other)] = attrs.evolve(other, host="")
-            found.remove(one)
-    return list(dict.fromkeys(found))
+    for of_ipv6 in [e for e in endpoints if e.host == "::"]:
+        other = attrs.evolve(of_ipv6, host="0.0.0.0")  # noqa: S104 - it is compared
+        if other in endpoints:
+            endpoints[endpoints.index(other)] = attrs.evolve(other, host="")
+            endpoints.remove(of_ipv6)
+    return list(dict.fromkeys(endpoints))
 
 
 def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
     flags = dict(word.partition("=")[::2] for word in directive.parameters[1:])
-    known = {*_QUIET, *_TUNING, "ssl", "proxy_protocol", "backlog", "so_keepalive", "udp"}
-    known.add("multipath")
-    unknown = [name for name in flags if name not in known]
+    understood = {*_QUIET, *_TUNING, "ssl", "proxy_protocol", "backlog", "so_keepalive", "udp"}
+    understood.add("multipath")
+    unknown = [name for name in flags if name not in understood]
     if unknown:
-        draft.look(directive, f"no counterpart of {', '.join(unknown)}")
+        draft.flag(directive, f"no counterpart of {', '.join(unknown)}")
     tuning = [name for name in flags if name in _TUNING]
     if tuning:
         draft.warn(directive, f"no counterpart of {', '.join(tuning)}")
@@ -334,11 +334,11 @@ def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
         return
     match = _PORTS.fullmatch(directive.value)
     if match is None:
-        draft.look(directive, f"is left out: {directive.value} is not an address and port")
+        draft.flag(directive, f"is left out: {directive.value} is not an address and port")
         return
     first, last = int(match["first"]), int(match["last"] or match["first"])
     if last - first >= _MOST_PORTS:
-        draft.look(directive, f"is left out: it has more than {_MOST_PORTS} ports")
+        draft.flag(directive, f"is left out: it has more than {_MOST_PORTS} ports")
         return
     host = (match["host"] or "").strip("[]")
     if host in _EVERY:
@@ -359,6 +359,6 @@ def _keepalive(flags: Mapping[str, str], directive: Directive, draft: Draft) -> 
         unit = "s" if name != "count" and part.isdecimal() else ""
         words += [f"{name}={part}{unit}"] * bool(part)
     if ":" not in text:
-        draft.look(directive, f"{text} is left out")
+        draft.flag(directive, f"{text} is left out")
         return ""
     return " ".join(words)

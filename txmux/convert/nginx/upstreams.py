@@ -117,17 +117,17 @@ def read_group(directive: Directive) -> UpstreamGroup:
 
 def _merged(members: Iterable[UpstreamServer]) -> Iterable[UpstreamServer]:
     """Make one server of lines with the same address, of which each counts its own connections in nginx."""
-    found: dict[tuple[str, bool], UpstreamServer] = {}
+    servers: dict[tuple[str, bool], UpstreamServer] = {}
     for member in members:
         key = member.place, member.backup
-        other = found.get(key, member)
+        other = servers.get(key, member)
         if member.down or other.down or other is member:
-            found[key] = member if other.down else other
+            servers[key] = member if other.down else other
         else:
             most = other.most + member.most if other.most and member.most else 0
             weight = other.weight + member.weight
-            found[key] = attrs.evolve(other, weight=weight, most=most)
-    return found.values()
+            servers[key] = attrs.evolve(other, weight=weight, most=most)
+    return servers.values()
 
 
 def _member(directive: Directive, problems: list[tuple[Origin, str]]) -> UpstreamServer:
@@ -168,19 +168,19 @@ def add_members(
 ) -> None:
     """Write the servers, and how one of them is chosen; of those by UDP, some have to give answers."""
     for origin, message in group.problems:
-        section.look(origin, message)
+        section.flag(origin, message)
     udp = "udp:" if is_udp else ""
     for member in group.members:
         section.add("server", f"{udp}{member}", member.line)
-    if any(one.most and not one.backup for one in group.members):
-        for backup in [one for one in group.members if one.backup and not one.down][:1]:
+    if any(member.most and not member.backup for member in group.members):
+        for backup in [member for member in group.members if member.backup and not member.down][:1]:
             section.add("overflow", "yes", backup.line)
     if len(group.members) < 2:
         return
     if group.balance != "round-robin":
         section.add("balance", group.balance, group.line)
     first = group.members[0]
-    failure_limits = {(one.fails, one.away, one.slow_start) for one in group.members}
+    failure_limits = {(member.fails, member.away, member.slow_start) for member in group.members}
     if len(failure_limits) > 1:
         message = "max_fails, fail_timeout, slow_start: servers of a [backend] have the same; what the first has is used for all"
         section.warn(group.line, message)
@@ -224,7 +224,7 @@ class ServerCheck:
     def write(self, section: DraftSection, *, is_udp: bool = False) -> None:
         """Write it, or report that it has none: for UDP, only another port can be connected to."""
         if not self.words or (is_udp and not any(word.startswith("port=") for word in self.words)):
-            section.look(self.directive, "is left out: it has no counterpart")
+            section.flag(self.directive, "is left out: it has no counterpart")
             return
         section.add("check", " ".join(self.words), self.directive)
         if self.unknown:

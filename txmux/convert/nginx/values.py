@@ -19,25 +19,25 @@ class DirectiveScope:
     def all(self, *names: str) -> list[Directive]:
         """Return the directives of these names; those of ``stream`` only if there are none here."""
         for directives in (self.own, self.outer):
-            found = [d for d in directives if d.name in names]
-            if found:
-                return found
+            named = [d for d in directives if d.name in names]
+            if named:
+                return named
         return []
 
     def get(self, name: str) -> Directive | None:
         return next(reversed(self.all(name)), None)
 
     def is_on(self, name: str, *, default: bool = False) -> bool:
-        found = self.get(name)
-        return found.value == "on" if found else default
+        directive = self.get(name)
+        return directive.value == "on" if directive else default
 
     def text(self, name: str, default: str = "") -> str:
-        found = self.get(name)
-        return " ".join(found.parameters) if found else default
+        directive = self.get(name)
+        return " ".join(directive.parameters) if directive else default
 
     def line(self, name: str) -> int:
-        found = self.get(name)
-        return found.number if found else 0
+        directive = self.get(name)
+        return directive.number if directive else 0
 
     def add_files(self, section: DraftSection, key: str, *names: str) -> None:
         for directive in filter(None, map(self.get, names)):
@@ -51,7 +51,7 @@ class DirectiveScope:
         try:
             value = (size if sized else duration)(text) if text else ""
         except InexpressibleError as error:
-            section.look(self.line(name), f"{name} {text}: is left out: {error}")
+            section.flag(self.line(name), f"{name} {text}: is left out: {error}")
             return
         if value:
             section.add(key, value, self.line(name))
@@ -83,21 +83,21 @@ Value = tuple["str | Variable", ...]
 def value_of(text: str) -> Value:
     pieces: list[str | Variable] = []
     at = 0
-    for found in _VARIABLE.finditer(text):
-        pieces += [text[at : found.start()], Variable(found[1] or found[2])]
-        at = found.end()
+    for match in _VARIABLE.finditer(text):
+        pieces += [text[at : match.start()], Variable(match[1] or match[2])]
+        at = match.end()
     return joined([*pieces, text[at:]])
 
 
 def joined(pieces: list[str | Variable]) -> Value:
     """Make one piece of neighbouring texts."""
-    found: list[str | Variable] = []
+    merged: list[str | Variable] = []
     for piece in pieces:
-        if isinstance(piece, str) and found and isinstance(found[-1], str):
-            found[-1] += piece
+        if isinstance(piece, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += piece
         elif piece != "":
-            found.append(piece)
-    return tuple(found)
+            merged.append(piece)
+    return tuple(merged)
 
 
 def plain(value: Value) -> str | None:
@@ -114,7 +114,7 @@ def shown(value: Value) -> str:
 def duration(text: str) -> str:
     """Write a time of nginx, such as ``1h 30m`` or ``60``, as a duration of txmux."""
     words = text.split()
-    parts = [found for word in words for found in _TIME.finditer(word)]
+    parts = [part for word in words for part in _TIME.finditer(word)]
     if not parts or "".join(p[0] for p in parts) != "".join(words):
         raise InexpressibleError(f"{text!r} is not a time")
     milliseconds = sum(int(p[1]) * (_SECONDS[p[2]] * 1000 if p[2] != "ms" else 1) for p in parts)

@@ -30,20 +30,20 @@ class ListenContext:
     Attributes:
         preread: Whether nginx looks into the ClientHello.
         ended: Whether TLS ends there.
-        known: Variables whose values are known of the clients in question.
+        fixed: Variables whose values are known of the clients in question.
     """
 
     host: str
     port: str
     preread: bool = False
     ended: bool = False
-    known: tuple[tuple[str, Value], ...] = ()
+    fixed: tuple[tuple[str, Value], ...] = ()
 
     def constants(self) -> Mapping[str, str]:
-        found = {"server_port": self.port, "protocol": "TCP"}
+        constants = {"server_port": self.port, "protocol": "TCP"}
         if self.host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - it is compared
-            found["server_addr"] = self.host
-        return found if self.preread else {**found, **dict.fromkeys(_PREREAD, "")}
+            constants["server_addr"] = self.host
+        return constants if self.preread else {**constants, **dict.fromkeys(_PREREAD, "")}
 
     def facts(self) -> Mapping[str, str]:
         return {**_ADDRESS, **(_PREREAD if self.preread else {}), **(_ENDED if self.ended else {})}
@@ -69,8 +69,8 @@ class Variables:
         """Return the block ``split_clients`` that a value is of, if it is that alone."""
         if len(value) != 1 or not isinstance(value[0], Variable):
             return None
-        found = self._defined.get(value[0].name)
-        return found if found and found.name == "split_clients" else None
+        directive = self._defined.get(value[0].name)
+        return directive if directive and directive.name == "split_clients" else None
 
     def decide(
         self, text: str, line: int, listen: ListenContext, depth: int = 0
@@ -79,17 +79,19 @@ class Variables:
         if depth > _MOST_DEPTH:
             raise InexpressibleError(f"{text} depends on itself")
         nothing: Value = ()
-        found = always(nothing, line)
+        decided = always(nothing, line)
         for piece in value_of(text):
-            one = self._piece(piece, line, listen, depth)
+            follower = self._piece(piece, line, listen, depth)
 
             def follow(
-                before: Value, _: int, one: DecisionList[Value] = one
+                before: Value, _: int, follower: DecisionList[Value] = follower
             ) -> DecisionList[Value]:
-                return one.then(lambda after, at: always(joined([*before, *after]), at), self._lost)
+                return follower.then(
+                    lambda after, at: always(joined([*before, *after]), at), self._lost
+                )
 
-            found = found.then(follow, self._lost)
-        return found.simplified()
+            decided = decided.then(follow, self._lost)
+        return decided.simplified()
 
     def _piece(
         self, piece: str | Variable, line: int, listen: ListenContext, depth: int
@@ -97,12 +99,12 @@ class Variables:
         if isinstance(piece, str):
             return always((piece,), line)
         name = piece.name
-        known = {
+        fixed = {
             **{n: joined([text]) for n, text in listen.constants().items()},
-            **dict(listen.known),
+            **dict(listen.fixed),
         }
-        if name in known:
-            return always(known[name], line)
+        if name in fixed:
+            return always(fixed[name], line)
         if name in self._texts:
             directive = self._texts[name]
             # nginx sets variables before it has looked into the ClientHello.
@@ -148,7 +150,7 @@ class Variables:
             here = listen
             if len(source_value) == 1 and isinstance(source_value[0], Variable):
                 # A variable has one value for a client, wherever it is used again.
-                here = attrs.evolve(listen, known=(*listen.known, (source_value[0].name, value)))
+                here = attrs.evolve(listen, fixed=(*listen.fixed, (source_value[0].name, value)))
             return look_up(table, value, listen.facts(), self._lost).then(
                 lambda entry, _: self._of_entry(entry, here, depth), self._lost
             )

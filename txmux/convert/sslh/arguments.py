@@ -80,19 +80,19 @@ def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]
         parser.add_argument(*options, dest=name, action="store_true", default=None)
     parser.add_argument("--background", dest="foreground", action="store_false", default=None)
     parser.add_argument("-v", "--verbose", action="count")
-    found, unknown = parser.parse_known_args(list(words))
+    arguments, unknown = parser.parse_known_args(list(words))
     settings: Settings = {}
     for name in [*_VALUES.values(), *_FLAGS.values(), "verbose"]:
-        value = getattr(found, name)
+        value = getattr(arguments, name)
         if name in _NUMBERS and value is not None and value.isdecimal():
             value = int(value)
         if value is not None:
             settings[name] = Setting(value, line)
-    if found.listen:
-        settings["listen"] = Setting([_address(text, line) for text in found.listen], line)
-    if found.protocols:
+    if arguments.listen:
+        settings["listen"] = Setting([_address(text, line) for text in arguments.listen], line)
+    if arguments.protocols:
         entries = [
-            {"name": Setting(n, line), **_address(text, line)} for n, text in found.protocols
+            {"name": Setting(n, line), **_address(text, line)} for n, text in arguments.protocols
         ]
         settings["protocols"] = Setting(entries, line)
     return settings, unknown
@@ -100,19 +100,20 @@ def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]
 
 def merged(settings: Settings, file: Settings) -> tuple[Settings, list[str]]:
     """Add listen addresses to a file's, replace its protocols; return which of these both have."""
-    found = {**file, **settings}
+    combined = {**file, **settings}
     both: list[str] = []
     for name in ("listen", "protocols"):
         if name in settings and name in file:
             entries = _joined(file[name].value, settings[name].value, both)
-            found[name] = Setting(entries, file[name].line)
-    return found, both
+            combined[name] = Setting(entries, file[name].line)
+    return combined, both
 
 
 def _joined(before: Any, more: list[Settings], both: list[str]) -> list[Any]:
     entries = list(before) if isinstance(before, (list, tuple)) else []
     names = [
-        one["name"].value if isinstance(one, dict) and "name" in one else "" for one in entries
+        entry["name"].value if isinstance(entry, dict) and "name" in entry else ""
+        for entry in entries
     ]
     for entry in more:
         name = entry["name"].value if "name" in entry else None
@@ -141,7 +142,7 @@ IS_DEFAULTS = re.compile(rb"^[ \t]*(export[ \t]+)?DAEMON_OPTS=", re.MULTILINE)
 def read_defaults(text: str, path: str) -> tuple[list[str], int, dict[str, str]]:
     """Read the arguments of sslh; returns them, their line, and all variables."""
     variables: dict[str, str] = {}
-    found = 0
+    options_line = 0
     lines = text.replace("\\\n", " \x00").split("\n")
     number = 1
     for line in lines:
@@ -157,13 +158,13 @@ def read_defaults(text: str, path: str) -> tuple[list[str], int, dict[str, str]]
                     lambda f: variables.get(f[1] or f[2], f[0]), assigned["value"]
                 )
                 variables[assigned["name"]] = value
-                found = here if assigned["name"] == _OPTIONS else found
+                options_line = here if assigned["name"] == _OPTIONS else options_line
     options = variables.get(_OPTIONS, "")
     unknown = re.search(r"[$`]", options)
-    if not found or unknown:
+    if not options_line or unknown:
         why = f"{_OPTIONS} depends on what a shell does" if unknown else f"there is no {_OPTIONS}"
-        raise ConvertError(f"{path}:{found}: {why}; write 'txmux convert sslh -- ARGUMENTS'")
+        raise ConvertError(f"{path}:{options_line}: {why}; write 'txmux convert sslh -- ARGUMENTS'")
     try:
-        return shlex.split(options), found, variables
+        return shlex.split(options), options_line, variables
     except ValueError as error:
-        raise ConvertError(f"{path}:{found}: {error}") from None
+        raise ConvertError(f"{path}:{options_line}: {error}") from None

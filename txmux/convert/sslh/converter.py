@@ -71,7 +71,7 @@ def convert_arguments(words: Sequence[str], draft: Draft, machine: Machine, line
     """Make rules of the arguments of sslh, which stand in a line."""
     settings, unknown = read_arguments(words, line)
     if unknown:
-        draft.look(line, f"{' '.join(unknown)}: is not an option of sslh that is known here")
+        draft.flag(line, f"{' '.join(unknown)}: is not an option of sslh that is known here")
     file = settings.pop("config", None)
     if file:
         try:
@@ -83,7 +83,7 @@ def convert_arguments(words: Sequence[str], draft: Draft, machine: Machine, line
         settings, both = merged(settings, _in_file(said, lambda n: draft.line_in(file.value, n)))
         for name in both:
             why = f"{file.value} sets it, too: sslh 2 connects to what the command line says, sslh 1 to what the file says"
-            draft.look(line, f"--{name}: {why}")
+            draft.flag(line, f"--{name}: {why}")
     _Sslh(draft, machine).convert(SettingsGroup(draft, settings, line=line))
 
 
@@ -92,8 +92,10 @@ def _in_file(value: Any, line: Callable[[int], int]) -> Any:
     if isinstance(value, Setting):
         return Setting(_in_file(value.value, line), line(value.line))
     if isinstance(value, Mapping):
-        return {name: _in_file(one, line) for name, one in value.items()}
-    return [_in_file(one, line) for one in value] if isinstance(value, (list, tuple)) else value
+        return {name: _in_file(inside, line) for name, inside in value.items()}
+    return (
+        [_in_file(inside, line) for inside in value] if isinstance(value, (list, tuple)) else value
+    )
 
 
 class _Sslh:
@@ -152,7 +154,7 @@ class _Sslh:
             self._draft.section("txmux", line=top.line).add("user", user)
 
     def _top_level(self, top: SettingsGroup) -> None:
-        top.need_look(
+        top.flag_if_set(
             "inetd", "inetd listens for it; txmux listens itself, also on sockets of systemd"
         )
         top.set_aside("foreground", harmless=True)
@@ -166,7 +168,7 @@ class _Sslh:
 
     def _listeners(self, entries: list[Any], line: int) -> list[tuple[DraftSection, bool]]:
         """Make the listeners; returns for each whether it is for UDP."""
-        found: dict[object, tuple[DraftSection, bool]] = {}
+        listeners: dict[object, tuple[DraftSection, bool]] = {}
         for number, entry in enumerate(entries):
             group = SettingsGroup.read(self._draft, entry, line)
             if group is None:
@@ -178,20 +180,20 @@ class _Sslh:
             most = group.take(int, "max_connections", default=0)
             # A limit counts the connections of one endpoint, and of one section.
             kind = (is_udp, keepalive or is_udp, proxy, number if most else None)
-            if kind not in found:
+            if kind not in listeners:
                 name = "public-udp" if is_udp else "public"
                 section = self._draft.section("listen", name, at)
-                found[kind] = section, is_udp
+                listeners[kind] = section, is_udp
                 if proxy:
                     section.add("accept_proxy_from", "0.0.0.0/0, ::/0, unix", at)
                 if most:
                     section.add("max_flows" if is_udp else "max_connections", str(most), at)
                 if not keepalive and not is_udp:
                     section.add("keepalive", "no", at)
-            group.section = found[kind][0]
+            group.section = listeners[kind][0]
             group.section.add("endpoint", endpoint, at)
             group.rest()
-        return list(found.values())
+        return list(listeners.values())
 
     def _endpoint(self, group: SettingsGroup, *, is_udp: bool) -> str:
         host, unix = group.take(str, "host", default=""), group.take(bool, "is_unix", default=False)
@@ -210,12 +212,12 @@ class _Sslh:
         if is_udp:
             if re.search("[A-Za-z]", bare) and ":" not in bare:
                 bare, name = {"localhost": "127.0.0.1"}.get(bare, "0.0.0.0"), bare  # noqa: S104 - until it is written
-                group.look(
+                group.flag(
                     f"'{name}' is a name; write the address of it that is listened on in place of {bare}"
                 )
             return f"udp:{bracketed(bare)}:{number}"
         if re.search("[A-Za-z]", bare) and ":" not in bare:
-            group.look(f"'{bare}' is a name; only its IPv4 address is listened on")
+            group.flag(f"'{bare}' is a name; only its IPv4 address is listened on")
             return f"tcp:{number}:interface={bare}"
         return f"{bracketed(bare)}:{number}"
 
@@ -269,13 +271,13 @@ class _Sslh:
             if number:
                 section.add("server", f"{'udp:' * is_udp}{bracketed(bare)}:{number}", at)
             else:
-                group.look(f"{host}:{port}: unknown service name '{port}'; write its number")
+                group.flag(f"{host}:{port}: unknown service name '{port}'; write its number")
         for name in ("proxyprotocol", "proxy_protocol"):
             setting = group.settings.get(name)
             if setting is not None and setting.value is True:
                 del group.settings[name]
                 message = f"{name}: true: names no version; write proxy_protocol = v1 or v2"
-                group.look(message, setting.line)
+                group.flag(message, setting.line)
         version = group.take(int, "proxyprotocol", "proxy_protocol")
         if version in {1, 2}:
             section.add("proxy_protocol", f"v{version}", group.line)
@@ -285,7 +287,7 @@ class _Sslh:
                 "one: name its version in proxy_protocol"
             )
             section.add("proxy_protocol", "v2", group.line)
-            group.look(message)
+            group.flag(message)
         if group.take(bool, "transparent", default=transparent):
             section.add("source", "client", group.line)
             self._is_transparent = True
@@ -307,7 +309,7 @@ class _Sslh:
         """Report the name by which hosts.allow and hosts.deny may keep clients out."""
         service = group.settings.get("service")
         if service is None or self._machine.is_guarded(str(service.value)):
-            group.need_look(
+            group.flag_if_set(
                 "service",
                 "hosts.allow and hosts.deny are not read; if they name it, write from or not_from in [route]",
             )
@@ -330,7 +332,7 @@ class _Sslh:
     def _refused(self, line: str, group: SettingsGroup) -> str:
         why = refusal(line, self._draft.matchers)
         if why:
-            group.look(f"match = {line}: {why}")
+            group.flag(f"match = {line}: {why}")
         return why
 
     def _lines(self, name: str, group: SettingsGroup) -> Iterator[str]:

@@ -44,8 +44,8 @@ def read_libconfig(data: bytes, path: str) -> Mapping[str, Setting]:
 
     def setting(self: Any) -> Any:
         token = self.tokens.peek()
-        found = libconf.Parser.setting(self)
-        return found and (found[0], Setting(found[1], token.row))
+        pair = libconf.Parser.setting(self)
+        return pair and (pair[0], Setting(pair[1], token.row))
 
     located = type("Located", (libconf.Parser,), {"setting": setting})
     try:
@@ -78,7 +78,7 @@ class SettingsGroup:
         """Read a group; ``None`` if the value is not one, which is reported."""
         if not isinstance(value, dict):
             text = f"'{value}'" if isinstance(value, str) else value
-            draft.look(line, f"{text} is left out: it should be a group in braces")
+            draft.flag(line, f"{text} is left out: it should be a group in braces")
             return None
         lines = [setting.line for setting in value.values()]
         return cls(draft, dict(value), min(lines, default=line))
@@ -86,8 +86,8 @@ class SettingsGroup:
     def warn(self, message: str, line: int = 0) -> None:
         self.draft.warn(line or self.line, message, self.section)
 
-    def look(self, message: str, line: int = 0) -> None:
-        self.draft.look(line or self.line, message, self.section)
+    def flag(self, message: str, line: int = 0) -> None:
+        self.draft.flag(line or self.line, message, self.section)
 
     def take(self, kind: type, *names: str, default: Any = None) -> Any:
         for name in names:
@@ -120,10 +120,10 @@ class SettingsGroup:
         if setting is not None and setting.value is not harmless:
             self.draft.set_aside(setting.line, name, hint)
 
-    def need_look(self, name: str, reason: str) -> None:
+    def flag_if_set(self, name: str, reason: str) -> None:
         setting = self.settings.pop(name, None)
         if setting is not None and setting.value:
-            self.look(f"{name}: {reason}", setting.line)
+            self.flag(f"{name}: {reason}", setting.line)
 
     def rest(self) -> None:
         for name, setting in self.settings.items():

@@ -1,6 +1,6 @@
 """The TCP and UDP routers of Traefik's files, of Traefik 2 and 3, as rules."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from txmux.convert.routes import RouteWriter
@@ -18,8 +18,8 @@ def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) 
     top = read_file(data, draft.path)
     files = [top, *_provided(top, draft)]
     routers = dict(_named(files, "tcp", "routers"))
-    for_datagrams = dict(_named(files, "udp", "routers"))
-    if not routers and not for_datagrams:
+    udp_routers = dict(_named(files, "udp", "routers"))
+    if not routers and not udp_routers:
         raise ConvertError(
             f"{draft.path}: there are no tcp.routers or udp.routers in it, nor in files that it provides"
         )
@@ -28,43 +28,41 @@ def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) 
         EntryPoint(name, Node({"address": Node(address, 1)}, 1, {"address": "address"}))
         for name, address in entry_points.items()
     ]
-    nodes = (*routers.values(), *for_datagrams.values())
-    named = [one.text for node in nodes for one in node.get("entryPoints").each()]
-    known = {point.name for point in points}
-    if not known or (named and known.isdisjoint(named)):
+    nodes = (*routers.values(), *udp_routers.values())
+    named = [name for node in nodes for name in node.get("entryPoints").texts()]
+    names = {point.name for point in points}
+    if not names or (named and names.isdisjoint(named)):
         which = ", ".join(dict.fromkeys(named)) or "websecure"
         raise ConvertError(
             f"{draft.path}: the entryPoints of its routers are not in it: say where each is that is listened on ({which}), as in "
             f"--entrypoint {(named or ['websecure'])[0]}=:443, or convert the file that has them and names this one in providers.file"
         )
-    services = Services(
-        {name.lower(): node for name, node in _named(files, "tcp", "services")},
-        {name.lower(): node for name, node in _named(files, "tcp", "serversTransports")},
-        draft,
-    )
+    transports = _by_name(files, "tcp", "serversTransports")
+    services = Services(_by_name(files, "tcp", "services"), transports, draft)
     routes = RouteWriter(draft)
     routing = Routing(
         routes,
         services,
-        {name.lower(): node for name, node in _named(files, "tcp", "middlewares")},
-        {name.lower(): node for name, node in _named(files, "tls", "options")},
+        _by_name(files, "tcp", "middlewares"),
+        _by_name(files, "tls", "options"),
         _certificates(files),
         _authority(top, [node.get("tls", "certResolver").text for node in routers.values()], draft),
     )
     streams = [point for point in points if not point.is_udp]
     usual = [p.name for p in streams if p.node.get("asDefault").is_set] or [p.name for p in streams]
     read = [Router.read(name, node, usual) for name, node in routers.items()]
-    http = {
-        one.text
-        for _, node in _named(files, "http", "routers")
-        for one in node.get("entryPoints").each()
-    }
-    _unknown(points, read, draft)
+    http_routers = _named(files, "http", "routers")
+    http = {name for _, node in http_routers for name in node.get("entryPoints").texts()}
+    for router in read:
+        for name in router.points:
+            if name not in names:
+                message = f"router {router.name}: is left out at {name}: there is no such entry point; add --entrypoint {name}=ADDRESS:PORT"
+                draft.flag(router.node.line, message)
     for point in points:
         own = [router for router in read if point.name in router.points]
         if own:
             routing.convert(point, own, with_http=point.name in http)
-    _datagrams(files, points, for_datagrams, routes)
+    _datagrams(files, points, udp_routers, routes)
     if read:
         draft.notes.append(
             "Traefik never ends a connection that is idle; txmux does, after idle_timeout of [backend], 1h by default"
@@ -76,20 +74,11 @@ def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) 
     routes.finish()
 
 
-def _unknown(points: Iterable[EntryPoint], routers: Iterable[Router], draft: Draft) -> None:
-    known = {point.name for point in points}
-    for router in routers:
-        for name in router.points:
-            if name not in known:
-                message = f"router {router.name}: is left out at {name}: there is no such entry point; add --entrypoint {name}=ADDRESS:PORT"
-                draft.look(router.node.line, message)
-
-
 def _provided(top: Node, draft: Draft) -> Iterator[Node]:
     providers = top.get("providers")
     for name, node in providers.items():
         if name.lower() not in {"file", "providersthrottleduration"}:
-            draft.look(
+            draft.flag(
                 node.line, f"providers.{name}: what it provides is not in files, and is left out"
             )
     folder, single = providers.get("file", "directory"), providers.get("file", "filename")
@@ -98,15 +87,15 @@ def _provided(top: Node, draft: Draft) -> Iterator[Node]:
     if single.text:
         places.append((parent / single.text, single.line))
     if folder.text:
-        found = sorted((parent / folder.text).rglob("*"))
-        places += [(file, folder.line) for file in found if file.suffix in _SUFFIXES]
-        if not found:
-            draft.look(folder.line, f"providers.file.directory: {folder.text} has no files here")
+        files = sorted((parent / folder.text).rglob("*"))
+        places += [(file, folder.line) for file in files if file.suffix in _SUFFIXES]
+        if not files:
+            draft.flag(folder.line, f"providers.file.directory: {folder.text} has no files here")
     for file, line in places:
         try:
             data = file.read_bytes()
         except OSError as error:  # noqa: PERF203 - all errors are reported
-            draft.look(line, f"providers.file: {file} cannot be read: {error.strerror}")
+            draft.flag(line, f"providers.file: {file} cannot be read: {error.strerror}")
         else:
             yield _placed(read_file(data, str(file)), str(file), draft)
 
@@ -126,11 +115,16 @@ def _named(files: list[Node], *path: str) -> Iterator[tuple[str, Node]]:
         yield from file.get(*path).items()
 
 
+def _by_name(files: list[Node], *path: str) -> dict[str, Node]:
+    """Return the nodes at a path by their names in small letters, as other parts refer to them."""
+    return {name.lower(): node for name, node in _named(files, *path)}
+
+
 def _certificates(files: list[Node]) -> list[Node]:
-    """Return the certificates, the default one first, since it is for all other names."""
-    default = [file.get("tls", "stores", "default", "defaultCertificate") for file in files]
-    others = [one for file in files for one in file.get("tls", "certificates").each()]
-    return [one for one in (*default, *others) if one.get("certFile").text]
+    """Return the certificates, the default one first: it is for all names without one."""
+    pairs = [file.get("tls", "stores", "default", "defaultCertificate") for file in files]
+    pairs += [pair for file in files for pair in file.get("tls", "certificates").each()]
+    return [pair for pair in pairs if pair.get("certFile").text]
 
 
 _LETS_ENCRYPT = {
@@ -149,7 +143,7 @@ def _authority(top: Node, used: list[str], draft: Draft) -> str:
     for name, acme in resolvers:
         if acme.get("dnsChallenge").is_set and not acme.get("tlsChallenge").is_set:
             message = f"certificatesResolvers.{name}: txmux has no dnsChallenge; get its certificates with another client, and name the files in terminate_tls"
-            draft.look(acme.line, message)
+            draft.flag(acme.line, message)
             continue
         section = draft.section("txmux", line=acme.line)
         server = acme.get("caServer")
@@ -161,11 +155,11 @@ def _authority(top: Node, used: list[str], draft: Draft) -> str:
         draft.warn(acme.line, message, section)
         if acme.get("email").text:
             section.add("acme_email", acme.get("email").text, acme.get("email").line)
-        for one in acme.get("caCertificates").each()[:1]:
-            section.add_path("acme_ca", one.text, one.line)
+        for authority in acme.get("caCertificates").each()[:1]:
+            section.add_path("acme_ca", authority.text, authority.line)
         for other, node in resolvers:
             if other != name:
-                draft.look(
+                draft.flag(
                     node.line,
                     f"certificatesResolvers.{other}: is left out; txmux asks one authority",
                 )
@@ -176,27 +170,20 @@ def _authority(top: Node, used: list[str], draft: Draft) -> str:
 def _datagrams(
     files: list[Node], points: list[EntryPoint], routers: Mapping[str, Node], routes: RouteWriter
 ) -> None:
-    nodes = {name.lower(): node for name, node in _named(files, "udp", "services")}
-    services = Services(nodes, {}, routes.draft, "udp:")
-    named_points = {
-        name: tuple(one.text for one in node.get("entryPoints").each())
-        for name, node in routers.items()
-    }
+    services = Services(_by_name(files, "udp", "services"), {}, routes.draft, "udp:")
+    named = [(router, router[1].get("entryPoints").texts()) for router in routers.items()]
     for point in points:
-        own = [
-            (name, node)
-            for name, node in routers.items()
-            if point.name in named_points[name] or (point.is_udp and not named_points[name])
-        ]
+        # Without a name, a router is at all entry points for UDP.
+        own = [r for r, names in named if point.name in names or (point.is_udp and not names)]
         if own and point.is_udp:
             _listener_of_datagrams(point, own, services, routes)
         elif own:
             message = f"router {own[0][0]}: entryPoints.{point.name} is not for UDP; write /udp after its port"
-            routes.draft.look(own[0][1].line, message)
+            routes.draft.flag(own[0][1].line, message)
 
 
 _TIMEOUT = "3s"
-"""How long a session may be idle where nothing is written."""
+"""Traefik's default for the idle time of a session."""
 
 
 def _listener_of_datagrams(
@@ -209,9 +196,9 @@ def _listener_of_datagrams(
     (name, router), *others = routers
     for other, unused in others:
         message = f"router {other}: is left out: entryPoints.{point.name} has {name} already, and Traefik takes one of them"
-        section.look(unused.line, message)
+        section.flag(unused.line, message)
     timeout = duration(node.get("udp", "timeout").text or _TIMEOUT)
     try:
         section.add("default", services.outcome(router.get("service").text, timeout), router.line)
     except InexpressibleError as error:
-        section.look(router.line, f"router {name}: its clients are closed: {error}")
+        section.flag(router.line, f"router {name}: its clients are closed: {error}")

@@ -15,7 +15,7 @@ from txmux.errors import how_to_install
 
 _MOST_DEPTH = 50
 _MOST_NODES = 100_000
-"""Anchors of YAML can make very many of few."""
+"""A small YAML file can have very many nodes, by its anchors."""
 
 
 @attrs.frozen
@@ -32,11 +32,11 @@ class Node:
     names: Mapping[str, str] = attrs.field(factory=dict)
 
     def get(self, *path: str) -> Node:
-        found = self
+        node = self
         for key in path:
-            inside = found.value if isinstance(found.value, dict) else {}
-            found = inside.get(key.lower(), Node("", self.line))
-        return found
+            inside = node.value if isinstance(node.value, dict) else {}
+            node = inside.get(key.lower(), Node("", self.line))
+        return node
 
     def items(self) -> Iterator[tuple[str, Node]]:
         """Yield what it has, with the keys as they are written."""
@@ -49,6 +49,9 @@ class Node:
         if isinstance(self.value, list):
             return self.value
         return [self] if self.text else []
+
+    def texts(self) -> list[str]:
+        return [item.text for item in self.each()]
 
     @property
     def text(self) -> str:
@@ -101,14 +104,9 @@ def _of_yaml(node: Any, path: str, room: Iterator[int], depth: int = 0) -> Node:
     if depth > _MOST_DEPTH or next(room, None) is None:
         raise ConvertError(f"{path}:{line}: is nested too deeply, or too large")
     if node.id == "mapping":
-        pairs = [
-            (str(key.value), _of_yaml(value, path, room, depth + 1))
-            for key, value in node.value
-            if key.id == "scalar"
-        ]
-        lines = {
-            str(key.value): key.start_mark.line + 1 for key, _ in node.value if key.id == "scalar"
-        }
+        scalars = [(key, value) for key, value in node.value if key.id == "scalar"]
+        lines = {str(key.value): key.start_mark.line + 1 for key, _ in scalars}
+        pairs = [(str(key.value), _of_yaml(v, path, room, depth + 1)) for key, v in scalars]
         return _mapping([(k, attrs.evolve(v, line=lines[k])) for k, v in pairs], line)
     if node.id == "sequence":
         return Node([_of_yaml(value, path, room, depth + 1) for value in node.value], line)
@@ -118,7 +116,7 @@ def _of_yaml(node: Any, path: str, room: Iterator[int], depth: int = 0) -> Node:
 
 
 def _of_toml(value: Any, lines: list[str], line: int) -> Node:
-    """Return a value, which is on its line or after it: the package does not say which."""
+    """Return a value; its line is looked for, since the package does not report it."""
     if isinstance(value, dict):
         pairs = []
         for key, inside in value.items():

@@ -30,7 +30,7 @@ _WHY = {
     "snistrict": "clients of names without a certificate get the first one; name those that are served in match = tls sni=",
 }
 _PROTOCOLS = "h2, http/1.1"
-"""What Traefik agrees on where nothing else is written."""
+"""Traefik's default for ALPN."""
 
 
 @attrs.frozen
@@ -61,7 +61,7 @@ class EntryPoint:
 
 @attrs.frozen
 class Router:
-    """A TCP router; of several the one with the higher priority comes first."""
+    """A TCP router; routers with a higher priority come first."""
 
     name: str
     node: Node
@@ -72,7 +72,7 @@ class Router:
     @classmethod
     def read(cls, name: str, node: Node, usual: list[str]) -> Router:
         rule, written = node.get("rule").text, node.get("priority").text
-        points = tuple(one.text for one in node.get("entryPoints").each()) or tuple(usual)
+        points = tuple(node.get("entryPoints").texts() or usual)
         length = -1 if _EVERYTHING.fullmatch(rule.strip()) else len(rule)
         priority = int(written) if re.fullmatch("-?[0-9]+", written) and int(written) else length
         has_tls = isinstance(node.value, dict) and "tls" in node.value
@@ -93,7 +93,7 @@ _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @attrs.frozen
 class Routing:
-    """Makes routes of routers."""
+    """Writes the routes of routers."""
 
     routes: RouteWriter
     services: Services
@@ -107,7 +107,7 @@ class Routing:
         if not point.endpoint or point.is_udp:
             why = "is for UDP, which TCP routers are not" if point.is_udp else "is not an address"
             message = f"entryPoints.{point.name}: is left out; {address.text!r} {why}"
-            draft.look(point.node.line, message)
+            draft.flag(point.node.line, message)
             return
         section = draft.section("listen", point.name, point.node.line)
         self.routes.listeners.append(section)
@@ -116,11 +116,11 @@ class Routing:
             message = (
                 "http3: is left out; txmux passes QUIC on by a [listen] with endpoint = udp:PORT"
             )
-            section.look(point.node.get("http3").line, message)
+            section.flag(point.node.get("http3").line, message)
         self._proxied(section, point.node.get("proxyProtocol"))
         if with_http:
             message = f"entryPoints.{point.name}: has http.routers, too, which are left out; their clients are closed"
-            section.look(point.node.line, message)
+            section.flag(point.node.line, message)
         ordered = sorted(routers, key=lambda router: -router.priority)
         secure = [router for router in ordered if router.is_tls]
         plain = [router for router in ordered if not router.is_tls]
@@ -144,42 +144,40 @@ class Routing:
         return DecisionList(tuple(cases), CLOSE, section.line)
 
     def _cases(self, router: Router, section: DraftSection) -> list[tuple[Condition, str]]:
-        """Return what a router decides: first the clients that its middlewares admit."""
+        """Return the cases of a router: first the clients that its middlewares admit."""
         line = router.node.line
         try:
             condition = read_rule(router.node.get("rule").text, tls=router.is_tls)
         except InexpressibleError as error:
-            section.look(line, f"router {router.name}: is left out: {error}")
+            section.flag(line, f"router {router.name}: is left out: {error}")
             return []
         try:
             outcome = self.services.outcome(router.node.get("service").text)
             allowed = self._allowed(router, section)
             let_in = conjunction(condition, allowed)
         except InexpressibleError as error:
-            section.look(line, f"router {router.name}: its clients are closed: {error}")
+            section.flag(line, f"router {router.name}: its clients are closed: {error}")
             return [(condition, CLOSE)]
         if not condition:
             message = f"router {router.name}: is left out: without TLS, no client sends a name"
-            section.look(line, message)
+            section.flag(line, message)
             return []
         return [(let_in, outcome)] if allowed == ALWAYS else [(let_in, outcome), (condition, CLOSE)]
 
     def _allowed(self, router: Router, section: DraftSection) -> Condition:
-        found = ALWAYS
-        for one in router.node.get("middlewares").each():
-            node = self.middlewares.get(one.text.partition("@")[0].lower())
+        allowed = ALWAYS
+        for name in router.node.get("middlewares").texts():
+            node = self.middlewares.get(name.partition("@")[0].lower())
             if node is None:
-                raise InexpressibleError(f"there is no middleware {one.text!r} in the files")
+                raise InexpressibleError(f"there is no middleware {name!r} in the files")
             for kind, settings in node.items():
                 if kind.lower() in {"ipallowlist", "ipwhitelist"}:
-                    nets = [
-                        n for one in settings.get("sourceRange").each() for n in network(one.text)
-                    ]
-                    found = conjunction(found, (Term(allowed=frozenset(nets)),))
+                    networks = frozenset(map(network, settings.get("sourceRange").texts()))
+                    allowed = conjunction(allowed, (Term(allowed=networks),))
                 else:
-                    message = f"middleware {one.text}: {kind} has no counterpart; see max_connections_per_source"
-                    section.look(node.line, message)
-        return found
+                    message = f"middleware {name}: {kind} has no counterpart; see max_connections_per_source"
+                    section.flag(node.line, message)
+        return allowed
 
     def _secure(
         self, section: DraftSection, router: Router, condition: Condition, outcome: str
@@ -197,7 +195,7 @@ class Routing:
         elif not self.certificates:
             why = "there is no certificate in the files; name one in terminate_tls of a route"
         if why:
-            section.look(at, f"router {router.name}: its clients are closed: {why}")
+            section.flag(at, f"router {router.name}: its clients are closed: {why}")
             self.routes.route(section, condition, CLOSE, line)
             return
         options = self.options.get(
@@ -211,9 +209,8 @@ class Routing:
             self._options(route, options, condition)
 
     def _options(self, route: DraftSection, options: Node | None, condition: Condition) -> None:
-        protocols = options.get("alpnProtocols").each() if options else []
-        texts = [protocol.text for protocol in protocols if protocol.text != "acme-tls/1"]
-        route.add("alpn", ", ".join(texts) or _PROTOCOLS)
+        protocols = options.get("alpnProtocols").texts() if options else []
+        route.add("alpn", ", ".join(p for p in protocols if p != "acme-tls/1") or _PROTOCOLS)
         if options is None:
             return
         if options.get("minVersion").text == "VersionTLS13":
@@ -228,7 +225,7 @@ class Routing:
                 route.warn(client_auth.line, message)
         elif client_auth.text not in {"", "NoClientCert"}:
             message = f"{client_auth.text}: txmux asks for a certificate only where it has to be shown and verified"
-            route.look(client_auth.line, message)
+            route.flag(client_auth.line, message)
         for name, node in options.items():
             key = name.lower()
             if key in _READ or not node.is_set or (key, node.text) in _USUAL:
@@ -237,12 +234,12 @@ class Routing:
                 f"{name}: has no counterpart; {_WHY.get(key, 'txmux has fixed settings of TLS')}"
             )
             named = all("sni" in dict(term.options) for term in condition)
-            (route.look if key == "snistrict" and not named else route.warn)(node.line, message)
+            (route.flag if key == "snistrict" and not named else route.warn)(node.line, message)
 
     def _proxied(self, section: DraftSection, node: Node) -> None:
         if not node.is_set:
             return
-        trusted = [one.text for one in node.get("trustedIPs").each()]
+        trusted = node.get("trustedIPs").texts()
         if node.get("insecure").text == "true":
             trusted = ["0.0.0.0/0", "::/0"]
         section.add_each("accept_proxy_from", trusted, node.line)
@@ -254,10 +251,7 @@ class Routing:
 
 def _acme_names(tls: Node, condition: Condition) -> list[str]:
     """Return the names that Traefik gets a certificate for, by ACME."""
-    domains = [
-        name
-        for one in tls.get("domains").each()
-        for name in (one.get("main").text, *(san.text for san in one.get("sans").each()))
-    ]
-    asked = [dict(term.options).get("sni", "") for term in condition]
-    return [*dict.fromkeys(domains or [name for one in asked for name in one.split(",")])]
+    domains = tls.get("domains").each()
+    names = [name for d in domains for name in (d.get("main").text, *d.get("sans").texts())]
+    asked = [dict(term.options).get("sni", "").split(",") for term in condition]
+    return [*dict.fromkeys(names or [name for patterns in asked for name in patterns])]

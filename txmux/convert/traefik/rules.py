@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import deque
-from collections.abc import Iterable
 from functools import reduce
 
 import attrs
@@ -29,7 +28,7 @@ _MATCHERS = {name.lower(): name for name in ("ALPN", "ClientIP", "HostSNI", "Hos
 
 @attrs.frozen
 class _Rule:
-    """What a rule asks for: of ``and`` and ``or`` all parts, of others the values."""
+    """A parsed rule: ``&&``, ``||`` and ``!`` have parts, a matcher has values."""
 
     word: str
     parts: tuple[_Rule, ...] = ()
@@ -53,10 +52,10 @@ class _RuleReader:
             at = match.end()
 
     def read(self) -> _Rule:
-        found = self._several("||", 0)
+        rule = self._several("||", 0)
         if self._tokens:
             raise InexpressibleError(f"{self._tokens[0]!r} is not expected there")
-        return found
+        return rule
 
     def _take(self, expected: str = "") -> str:
         word = self._tokens.popleft() if self._tokens else ""
@@ -72,18 +71,18 @@ class _RuleReader:
         return parts[0] if len(parts) == 1 else _Rule(sign, tuple(parts))
 
     def _part(self, sign: str, depth: int) -> _Rule:
-        return self._one(depth) if sign == "&&" else self._several("&&", depth)
+        return self._operand(depth) if sign == "&&" else self._several("&&", depth)
 
-    def _one(self, depth: int) -> _Rule:
+    def _operand(self, depth: int) -> _Rule:
         if depth > _MOST_DEPTH:
             raise InexpressibleError("the rule is nested too deeply")
         word = self._take()
         if word == "!":
-            return _Rule("!", (self._one(depth + 1),))
+            return _Rule("!", (self._operand(depth + 1),))
         if word == "(":
-            found = self._several("||", depth + 1)
+            rule = self._several("||", depth + 1)
             self._take(")")
-            return found
+            return rule
         if word.lower() not in _MATCHERS:
             raise InexpressibleError(f"{word} is not a matcher of TCP routers")
         self._take("(")
@@ -103,12 +102,12 @@ def _condition(rule: _Rule, *, tls: bool, opposite: bool) -> Condition:
         if (rule.word == "||") != opposite:
             return tuple(dict.fromkeys(term for condition in inside for term in condition))
         return reduce(conjunction, inside)
-    found = tuple(term for value in rule.values for term in _terms(rule.word, value, tls=tls))
+    condition = tuple(term for value in rule.values for term in _terms(rule.word, value, tls=tls))
     if not opposite:
-        return found
+        return condition
     if rule.word != "ClientIP":
         raise InexpressibleError(f"there is no route for all but {rule.word}({rule.values[0]})")
-    left = negated(tuple(attrs.evolve(term, matcher="") for term in found))
+    left = negated(tuple(attrs.evolve(term, matcher="") for term in condition))
     return conjunction(left, (Term("tls"),)) if tls else left
 
 
@@ -116,7 +115,7 @@ def _terms(word: str, value: str, *, tls: bool) -> Condition:
     kind = "tls" if tls else ""
     everything: Condition = (Term(kind),) if tls else ALWAYS
     if word == "ClientIP":
-        return (Term(kind, allowed=frozenset(network(value))),)
+        return (Term(kind, allowed=frozenset([network(value)])),)
     if word == "HostSNIRegexp":
         return _expression(value, everything, tls=tls)
     if word == "HostSNI" and value == "*":
@@ -126,9 +125,9 @@ def _terms(word: str, value: str, *, tls: bool) -> Condition:
     return (Term("tls", (("alpn", value) if word == "ALPN" else ("sni", written(value)),)),)
 
 
-def network(text: str) -> list[IPNetwork]:
+def network(text: str) -> IPNetwork:
     try:
-        return [ipaddress.ip_network(text, strict=False)]
+        return ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise InexpressibleError(f"{text!r} is not a network") from None
 
@@ -143,5 +142,5 @@ def _expression(value: str, everything: Condition, *, tls: bool) -> Condition:
         return everything
     if not tls:
         return everything if matches_nothing else NEVER
-    found: Iterable[Term] = (Term("tls", (("sni", name_pattern(value)),)),)
-    return (*found, Term("tls", (("sni", "none"),))) if matches_nothing else tuple(found)
+    names = [name_pattern(value), *["none"] * matches_nothing]
+    return tuple(Term("tls", (("sni", name),)) for name in names)

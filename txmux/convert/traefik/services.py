@@ -1,4 +1,4 @@
-"""The services that routers lead to, as backends."""
+"""The services of routers, as backends."""
 
 import re
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ class _WeightedServer:
 
 
 class Services:
-    """Backends, made at first use; the prefix of servers is ``udp:`` if they are for datagrams."""
+    """Backends, created at first use; the prefix of servers is ``udp:`` for UDP services."""
 
     def __init__(
         self, services: dict[str, Node], transports: dict[str, Node], draft: Draft, prefix: str = ""
@@ -66,17 +66,17 @@ class Services:
             raise InexpressibleError(f"there is no service {name!r} in the files")
         balancer = service.get("loadBalancer")
         addresses = balancer.get("servers").each()
-        found = [_WeightedServer(one, balancer, share / len(addresses)) for one in addresses]
+        servers = [_WeightedServer(node, balancer, share / len(addresses)) for node in addresses]
         weighted = [
-            (one, Fraction(text if (text := one.get("weight").text).isdecimal() else "1"))
-            for one in service.get("weighted", "services").each()
+            (node, Fraction(text if (text := node.get("weight").text).isdecimal() else "1"))
+            for node in service.get("weighted", "services").each()
         ]
         whole = sum(weight for _, weight in weighted)
-        for one, weight in weighted:
+        for node, weight in weighted:
             if weight > 0:
-                inside = one.get("name").text
-                found += self._servers(inside, share * weight / whole, depth + 1)
-        return found
+                inside = node.get("name").text
+                servers += self._servers(inside, share * weight / whole, depth + 1)
+        return servers
 
     def _fill(self, section: DraftSection, servers: list[_WeightedServer]) -> None:
         weights = whole_weights([server.share for server in servers])
@@ -102,7 +102,7 @@ class Services:
         self._check(section, first.get("healthCheck"))
         if len({_kind(server) for server in servers}) > 1:
             message = "its servers are connected in different ways; what the first one has is used for all"
-            section.look(section.line, message)
+            section.flag(section.line, message)
 
     def _tls(
         self, section: DraftSection, servers: list[_WeightedServer], transport: Node | None
@@ -122,7 +122,7 @@ class Services:
         unverified = settings.get("insecureSkipVerify")
         if unverified.is_set:
             message = "txmux verifies the certificate; name its authority in tls_ca"
-            section.look(unverified.line, f"insecureSkipVerify: {message}")
+            section.flag(unverified.line, f"insecureSkipVerify: {message}")
 
     def _check(self, section: DraftSection, check: Node) -> None:
         if not check.is_set:
@@ -132,7 +132,7 @@ class Services:
         section.add("check", " ".join(words), check.line)
         if any(check.get(key).text for key in ("expected", "send", "payload")):
             message = "becomes a check that only connects; write what it says and expects"
-            section.look(check.line, f"healthCheck: {message}")
+            section.flag(check.line, f"healthCheck: {message}")
 
     def add_files(self, section: DraftSection, key: str, files: Iterable[Node]) -> None:
         for file in files:
