@@ -18,25 +18,25 @@ PORTS = {"daytime": 13, "ssh": 22, "xmpp-client": 5222}
 def converted(text: str | bytes, program: Program | None = None, name: str = "x.cfg") -> Conversion:
     """Convert a text, and see to it that what comes out has no errors but those that wait for a person."""
     data = text if isinstance(text, bytes) else dedent(text).encode()
-    found = convert(data, name, matchers(), PORTS.get, program)
-    rules_of(found)
-    looks = [n for n, line in enumerate(found.text.split("\n"), 1) if line.startswith("# LOOK: ")]
+    output = convert(data, name, matchers(), PORTS.get, program)
+    rules_of(output)
+    looks = [n for n, line in enumerate(output.text.split("\n"), 1) if line.startswith("# LOOK: ")]
     errors: list[int] = []
     try:
-        parse(found.text, "rules.ini", matchers())
+        parse(output.text, "rules.ini", matchers())
     except RulesError as error:
         errors = [problem.line for problem in error.problems]
-    if errors != looks or found.has_looks != bool(looks):
+    if errors != looks or output.has_looks != bool(looks):
         raise AssertionError(f"errors are in {errors}, and what is to be looked at in {looks}")
-    return found
+    return output
 
 
-def rules_of(found: Conversion) -> Rules:
-    return parse(found.text.replace("# LOOK:", "#"), "rules.ini", matchers())
+def rules_of(output: Conversion) -> Rules:
+    return parse(output.text.replace("# LOOK:", "#"), "rules.ini", matchers())
 
 
-def looks(found: Conversion) -> list[str]:
-    return [line[8:] for line in found.text.splitlines() if line.startswith("# LOOK: ")]
+def looks(output: Conversion) -> list[str]:
+    return [line[8:] for line in output.text.splitlines() if line.startswith("# LOOK: ")]
 
 
 def attempt(text: str, program: Program) -> None:

@@ -3,6 +3,7 @@
 import re
 import socket
 from pathlib import Path
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -26,8 +27,8 @@ class TypographyTests(SynchronousTestCase):
             ("\u2019x", "U+2019 (RIGHT SINGLE QUOTATION MARK)", "'"),
             ("weight\xa03", "U+00A0 (NO-BREAK SPACE)", " "),
         ):
-            found = looks(converted(f"# a \u2013 b\n{_LISTEN}{text} # \u2013\n"))
-            self.assertIn(f"line 4: has {sign}, which is not {plain!r}; correct it there", found)
+            output = looks(converted(f"# a \u2013 b\n{_LISTEN}{text} # \u2013\n"))
+            self.assertIn(f"line 4: has {sign}, which is not {plain!r}; correct it there", output)
 
     def test_error_names_typographic_signs(self) -> None:
         error = self.assertRaises(
@@ -72,10 +73,10 @@ class CommentTests(SynchronousTestCase):
             ),
         ]
         for text, program, lines in cases:
-            found = converted(text, program)
+            output = converted(text, program)
             message = f"has //, which {program} does not know as a comment either; write #"
-            self.assertEqual(looks(found), [f"line {n}: {message}" for n in lines])
-            self.assertEqual(len(rules_of(found).listeners), 1)
+            self.assertEqual(looks(output), [f"line {n}: {message}" for n in lines])
+            self.assertEqual(len(rules_of(output).listeners), 1)
 
     def test_slashes_that_are_no_comment(self) -> None:
         text = "frontend f\n    bind :1\n    acl a path_beg //\n    acl b path '/a // b' # // x\n    default_backend c\n"
@@ -91,6 +92,21 @@ class CommentTests(SynchronousTestCase):
         self.assertEqual(
             str(error), "x.cfg:3: this is a template; convert the file that is made of it"
         )
+
+
+class PackageTests(SynchronousTestCase):
+    def test_error_names_the_missing_package(self) -> None:
+        files: list[tuple[Program, str, str, str]] = [
+            ("nginx", "x.conf", "stream {}", "crossplane"),
+            ("sslh", "x.cfg", "listen: ();", "libconf"),
+            ("traefik", "x.yml", "tcp: {}", "PyYAML"),
+            ("traefik", "x.toml", "", "toml(lib|i)"),
+        ]
+        for program, name, text, package in files:
+            with patch("txmux.convert.writer.import_module", side_effect=ModuleNotFoundError):
+                error = self.assertRaises(ConvertError, converted, text, program, name)
+            self.assertRegex(str(error), f"needs the package {package}.*; install it: ")
+            self.assertIn("pip install 'txmux[convert]'", str(error))
 
 
 class RefusedTests(SynchronousTestCase):
@@ -135,6 +151,6 @@ class DocumentedTests(SynchronousTestCase):
             example = page.partition(f"With this `{path}`:")[2]
             source, printed, rules = re.findall("```[a-z]+\n(.*?)```", example, re.DOTALL)[:3]
             matchers, port_of = installed_matchers(), socket.getservbyname
-            found = convert(source.encode(), name, matchers, port_of, is_guarded=lambda _: False)
-            self.assertEqual(found.text, rules)
-            self.assertEqual(printed.splitlines()[1:], list(found.warnings))
+            output = convert(source.encode(), name, matchers, port_of, is_guarded=lambda _: False)
+            self.assertEqual(output.text, rules)
+            self.assertEqual(printed.splitlines()[1:], list(output.warnings))

@@ -23,10 +23,10 @@ class CommonNamesTests(SynchronousTestCase):
         self, first: list[str], second: list[str], name: str
     ) -> None:
         a, b = ",".join(first), ",".join(second)
-        found = common_names(a, b)
-        assert found is not None
-        fits = bool(found) and names(found).matches(name)
-        self.assertEqual(fits, names(a).matches(name) and names(b).matches(name), found)
+        both = common_names(a, b)
+        assert both is not None
+        fits = bool(both) and names(both).matches(name)
+        self.assertEqual(fits, names(a).matches(name) and names(b).matches(name), both)
 
     def test_two_expressions_at_once_are_inexpressible(self) -> None:
         for a, b in (("~a.*", "~.*b"), ("~a.*", "*b"), ("*a*", "*b*"), ("a?", "*b")):

@@ -64,10 +64,10 @@ _NOT_HERE = ("convert sslh -- ARGUMENTS", "convert/writer.py")
 
 def _looks(text: str, program: Program) -> tuple[list[str], Conversion | None]:
     try:
-        found = formats.convert(text.encode(), "x.cfg", matchers(), PORTS.get, program)
+        output = formats.convert(text.encode(), "x.cfg", matchers(), PORTS.get, program)
     except ConvertError as error:
         return [str(error)], None
-    return looks(found), found
+    return looks(output), output
 
 
 class SuggestionTests(SynchronousTestCase):
@@ -75,27 +75,27 @@ class SuggestionTests(SynchronousTestCase):
         said: list[str] = []
         hints = [*hints_of("convert")]
         for program, text, old, new in _CASES:
-            before, found = _looks(text, program)
-            about = [one for one in before if any(form.search(one) for _, form in hints)]
+            before, output = _looks(text, program)
+            about = [line for line in before if any(form.search(line) for _, form in hints)]
             self.assertTrue(about, f"{text}\n{before}")
             said += about
             place, arrow, in_rules = old.partition("=>")
             if arrow:
-                assert found is not None
-                lines = found.text.replace(in_rules, new, 1).split("\n")
-                self.assertNotEqual(lines, found.text.split("\n"), found.text)
-                kept = [one for one in lines if not one.startswith("# LOOK:")]
+                assert output is not None
+                lines = output.text.replace(in_rules, new, 1).split("\n")
+                self.assertNotEqual(lines, output.text.split("\n"), output.text)
+                kept = [line for line in lines if not line.startswith("# LOOK:")]
                 parse("\n".join(kept), "rules.ini", matchers())
             else:
                 self.assertIn(place, text)
                 after, later = _looks(text.replace(place, new, 1), program)
                 self.assertIsNotNone(later, after)
                 self.assertFalse(
-                    [one for one in after if any(form.search(one) for _, form in hints)]
+                    [line for line in after if any(form.search(line) for _, form in hints)]
                 )
         missing = [
             hint
             for hint, form in hints
-            if not any(map(form.search, said)) and not any(one in hint for one in _NOT_HERE)
+            if not any(map(form.search, said)) and not any(text in hint for text in _NOT_HERE)
         ]
         self.assertEqual(missing, [], "no case provokes these")

@@ -1,4 +1,4 @@
-"""Which program a configuration is for, and what converts it."""
+"""Guesses the program that a configuration is for, and converts it."""
 
 import re
 import unicodedata
@@ -37,7 +37,7 @@ _LOOKS: Mapping[Program, re.Pattern[bytes]] = {
         rb"^(entryPoints|tcp|udp)\s*:|^\s*\[+\s*(entryPoints|tcp|udp)\b", re.MULTILINE
     ),
 }
-"""What is in the files of a program."""
+"""Lines by which a program's files are recognised."""
 
 _CONVERTERS: Mapping[Program, Callable[[bytes, Draft], None]] = {
     "haproxy": convert_haproxy,
@@ -45,7 +45,7 @@ _CONVERTERS: Mapping[Program, Callable[[bytes, Draft], None]] = {
     "sniproxy": convert_sniproxy,
     "stunnel": convert_stunnel,
 }
-"""Those that need nothing else."""
+"""Converters that need nothing but the file."""
 
 _OWN_RULES = re.compile(rb"^[ \t]*\[(listen|route|backend)[ \t]+[A-Za-z0-9._-]+\]", re.MULTILINE)
 
@@ -66,8 +66,8 @@ class Conversion:
     """A rules file.
 
     Attributes:
-        text: It has no errors but its ``# LOOK:`` lines.
-        has_looks: Whether there are ``# LOOK:`` lines, of which each waits for a person's decision.
+        text: A rules file whose only errors are its ``# LOOK:`` lines.
+        has_looks: Whether there are ``# LOOK:`` lines, each of which needs a decision of the user.
     """
 
     text: str
@@ -88,16 +88,16 @@ def convert(
     """Convert a configuration.
 
     Args:
-        data: What is in the file.
+        data: The content of the file.
         path: Its name.
-        matchers: The matchers there are, by name.
-        port_of: Looks up the TCP port of a service in ``/etc/services``; ``None`` if it is unknown.
-        program: Whose configuration it is; by default that is guessed.
-        entry_points: Addresses of Traefik's, by name, besides those that the file has.
-        is_guarded: Tells whether ``/etc/hosts.allow`` or ``/etc/hosts.deny`` may have a rule for a service.
+        matchers: The installed matchers, by name.
+        port_of: Returns the TCP port of a service in ``/etc/services``; ``None`` if it is unknown.
+        program: The program it is for; guessed by default.
+        entry_points: Addresses of Traefik's entry points, by name, besides those of the file.
+        is_guarded: Returns whether ``/etc/hosts.allow`` or ``/etc/hosts.deny`` may have a rule for a service.
 
     Raises:
-        ConvertError: Nothing of it can be converted.
+        ConvertError: Nothing can be converted.
     """
     draft = Draft(path, matchers)
     typographic = list(_typographic(data))
@@ -107,7 +107,7 @@ def convert(
         raise ConvertError(f"{path}: this is a rules file of txmux already")
     try:
         chosen = program or _guess(data, path)
-        _check_points(entry_points, chosen)
+        _check_entry_points(entry_points, chosen)
         data = _with_comments(data, draft, chosen)
         if chosen == "sslh":
             convert_sslh(data, draft, Machine(port_of, is_guarded))
@@ -137,7 +137,7 @@ def convert_command_line(
 
 
 def _with_comments(data: bytes, draft: Draft, program: Program) -> bytes:
-    """Write comments of other languages as HAProxy and nginx have them, and report them."""
+    """Replace ``//`` before comments, which HAProxy and nginx do not know, by ``#``; report them."""
     if program not in {"haproxy", "nginx"}:
         return data
     template = _TEMPLATE.search(data)
@@ -157,7 +157,7 @@ def _with_comments(data: bytes, draft: Draft, program: Program) -> bytes:
 
 
 def _typographic(data: bytes) -> Iterator[tuple[int, str]]:
-    """Find what a word processor or a web page has made of hyphens, quotes and blanks."""
+    """Find typographic hyphens, quotes and blanks, from a word processor or a web page."""
     for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
         match = _TYPOGRAPHIC.search(line.partition("#")[0])
         if match:
@@ -169,7 +169,7 @@ def _typographic(data: bytes) -> Iterator[tuple[int, str]]:
             )
 
 
-def _check_points(entry_points: Mapping[str, str] | None, program: Program) -> None:
+def _check_entry_points(entry_points: Mapping[str, str] | None, program: Program) -> None:
     if entry_points and program != "traefik":
         raise ConvertError(f"--entrypoint is for files of Traefik, and not for those of {program}")
 

@@ -30,7 +30,7 @@ _WARNED = {
 
 @attrs.frozen
 class _Service:
-    """A section, which begins with the defaults of all; `used` are the options that were asked for."""
+    """A section, with the global defaults before its lines; `used` are the options that were read."""
 
     name: str
     number: int
@@ -42,7 +42,7 @@ class _Service:
         return [line for line in self.lines if line.name.lower() in names]
 
     def last(self, *names: str) -> list[ConfigLine]:
-        """Return the line that counts of each of these."""
+        """Return the last line of each option, which overrides the earlier ones."""
         return [line for name in names for line in self.all(name)[-1:]]
 
     def text(self, name: str, default: str = "") -> str:
@@ -150,9 +150,7 @@ def _route(service: _Service, listener: DraftSection, names: str) -> None:
     for word in (words or ["any"]) if redirect else ():
         inner = draft.section("route", service.name, redirect[0])
         inner.flag(redirect[0], "clients that wait for the server's greeting are redirected, too")
-        for key, text in (("match", "any"), ("under", section.name), ("client_cert", word)):
-            inner.add(key, text)
-        inner.add("backend", backend.name)
+        inner.add_set(match="any", under=section.name, client_cert=word, backend=backend.name)
 
 
 def _verification(service: _Service) -> tuple[bool, bool, bool]:
@@ -200,17 +198,16 @@ def _backend(service: _Service, option: str, draft: Draft) -> DraftSection:
     if len(lines) > 1 and not is_first:
         section.flag(lines[0], "with failover = rr, stunnel keeps resumed sessions at one server")
     source = "client" if service.text("transparent") in {"source", "yes"} else ""
-    for key, text in (
-        ("balance", "first" if is_first else ""),
-        ("retries", str(len(lines) - 1) if len(lines) > 3 else ""),
-        ("proxy_protocol", "v1" if service.text("protocol") == "proxy" else ""),
-        ("source", source or service.text("local")),
-        ("connect_timeout", f"{service.text('timeoutconnect', '10')}s"),
-        ("idle_timeout", f"{service.text('timeoutidle', '43200')}s"),
-        ("half_close_timeout", f"{service.text('timeoutclose', '60').lstrip('0') or 1}s"),
-        ("fallback", service.ending),
-    ):
-        section.add_each(key, [text] if text else [])
+    section.add_set(
+        balance="first" if is_first else "",
+        retries=str(len(lines) - 1) if len(lines) > 3 else "",
+        proxy_protocol="v1" if service.text("protocol") == "proxy" else "",
+        source=source or service.text("local"),
+        connect_timeout=f"{service.text('timeoutconnect', '10')}s",
+        idle_timeout=f"{service.text('timeoutidle', '43200')}s",
+        half_close_timeout=f"{service.text('timeoutclose', '60').lstrip('0') or 1}s",
+        fallback=service.ending,
+    )
     return section
 
 

@@ -1,7 +1,6 @@
-"""Rules while they are made out of another program's configuration, and their text in the end.
+"""A rules file that is built from another program's configuration.
 
-What is right in a rules file is not said here a second time: the text is given to the parser, and what that refuses
-becomes a comment and a warning.
+Validation is left to the rules parser: what it refuses becomes a comment and a warning.
 """
 
 from __future__ import annotations
@@ -11,10 +10,12 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
 import attrs
 
-from txmux.errors import MuxError
+from txmux.errors import MuxError, how_to_install
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
@@ -26,11 +27,11 @@ _MOST_LINES = 1_000_000
 
 _NO_NAMES = frozenset({"close", "reset", "reject"})
 _DOLLAR = re.compile(r"\$(?=[${])")
-"""What would be read as a variable, or as one dollar sign."""
+"""A dollar sign that the rules parser would read as a variable or an escape."""
 _HINT = re.compile(r"; (remove it|did you mean .*|keep one.*)$")
 _OUTCOMES = frozenset({"backend", "silent", "default"})
 _NARROWING = frozenset({"under", "from", "not_from", "allow", "deny"})
-"""Keys without which a section would serve more clients than it should."""
+"""A section that loses one of these keys would serve more clients."""
 
 
 _OF_NETWORKS = frozenset({"accept_proxy_from", "allow", "deny", "from", "not_from", "silent"})
@@ -41,8 +42,18 @@ class ConvertError(MuxError):
     """A configuration cannot be converted."""
 
 
+def import_package(module: str, what: str, package: str = "") -> Any:
+    """Import a module of an optional package, which reading a kind of file needs."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        raise ConvertError(
+            f"{what} needs the package {package or module}; install it: {how_to_install('convert')}"
+        ) from None
+
+
 def shown(text: str) -> str:
-    """Make a text fit to be printed, of which each character stands for one byte of a file."""
+    """Make a text printable; each of its characters stands for one byte of a file."""
     with suppress(UnicodeError):
         text = text.encode("latin-1").decode("utf-8")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -71,7 +82,7 @@ class ConfigLine:
 
 
 Origin = int | ConfigLine
-"""Where something comes from; of no line it is 0."""
+"""The line that something comes from; 0 for none."""
 
 Report = Callable[[Origin, str], None]
 
@@ -94,7 +105,7 @@ class DraftSection:
 
     Attributes:
         header: The text between the brackets.
-        dropped: It is in comments only.
+        dropped: Whether it is written as a comment.
     """
 
     header: str
@@ -111,6 +122,18 @@ class DraftSection:
     def add(self, key: str, text: str, origin: Origin = 0) -> None:
         line = DraftLine(shown(text), _number(origin) or self.line)
         self.entries.setdefault(key, []).append(line)
+
+    def add_default(self, key: str, text: str, origin: Origin = 0) -> bool:
+        """Add a key unless the section has it; return whether it was added."""
+        if key in self.entries:
+            return False
+        self.add(key, text, origin)
+        return True
+
+    def add_set(self, origin: Origin = 0, /, **texts: str) -> None:
+        """Add each key whose text is not empty."""
+        for key, text in texts.items():
+            self.add_each(key, [text] * bool(text), origin)
 
     def add_each(self, key: str, texts: Iterable[str], origin: Origin = 0) -> None:
         for text in texts:
@@ -146,11 +169,11 @@ class Draft:
         self._sections: list[DraftSection] = []
         self._headers: set[str] = set()
         self._numbers: defaultdict[tuple[str, str], int] = defaultdict(lambda: 1)
-        """The last that was put behind each name that was taken."""
+        """The last number that was appended to each name."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is lost or different, in the order of the lines: first what a person has to decide."""
+        """What is lost or different: first what the user has to decide, then by line."""
         warnings = sorted(
             self._warnings, key=lambda warning: (not warning[1].startswith("LOOK: "), warning)
         )
@@ -160,14 +183,14 @@ class Draft:
         )
 
     def set_aside(self, origin: Origin, name: str, hint: str = "") -> None:
-        """Note what is about the process or its log, in one line with all others of the kind."""
+        """Report settings of the process or its log, all together in one line."""
         self._aside.setdefault(f"{name} ({hint})" if hint else name, _number(origin))
 
     def _left_aside(self) -> str:
         return shown(f"left out: {', '.join(self._aside)}; see 'Run as a service'")
 
     def line_in(self, file: str, line: int) -> int:
-        """Number the line of a file that the configuration includes, as all here take it."""
+        """Return the number that stands for a line of an included file."""
         if file not in self._files:
             self._files.append(file)
         return self._files.index(file) * _MOST_LINES + line
@@ -180,7 +203,7 @@ class Draft:
         return self._files[line // _MOST_LINES]
 
     def section(self, kind: str, name: str = "", line: Origin = 0) -> DraftSection:
-        """Begin a section; a name that is taken, or cannot be used, is changed."""
+        """Begin a section; a name that is taken or reserved gets a number."""
         if kind == "txmux":
             header = kind
         else:
@@ -195,16 +218,13 @@ class Draft:
         return section
 
     def warn(self, origin: Origin, message: str, section: DraftSection | None = None) -> None:
-        """Report once, in a comment and in a warning, what is lost or different.
-
-        A line of the configuration is named before the message.
-        """
+        """Report what is lost or different, once, in a comment and in a warning."""
         self._report(origin, message, section)
 
     def flag(self, origin: Origin, message: str, section: DraftSection | None = None) -> None:
-        """Report what a person has to decide; until then the rules file is in error.
+        """Report what the user has to decide; until then the rules file is in error.
 
-        For whatever changes which clients are served, and by which server.
+        For all that changes which clients are served, and by which server.
         """
         self.has_looks = True
         self._report(origin, message, section, "LOOK: ")
@@ -226,11 +246,15 @@ class Draft:
         return sorted(notes, key=lambda n: (n[:6] != "LOOK: ", self._line_of.get(n, last)))
 
     def finish(self) -> str:
-        """Return the text; what the parser refuses is in comments. At least a listener is left."""
+        """Return the text; what the parser refuses becomes a comment.
+
+        Raises:
+            ConvertError: No listener is left.
+        """
         while True:
             lines = list(self._lines())
             text = "".join(f"{line}\n" for line, _ in lines)
-            # What waits for a person's decision is not an error of this program's.
+            # Without its LOOK comments, which are errors until the user has decided.
             plain = "".join(f"{_plain(line, source)}\n" for line, source in lines)
             try:
                 parse(plain, self.path, self.matchers)
@@ -253,7 +277,7 @@ class Draft:
                 f"{self.path}: nothing in it can be converted: there is no listener that txmux could have"
                 + "".join(looks[:3])
             )
-        # One key of each section: what is wrong with it may be what is wrong with its others.
+        # One key of a section at a time: errors of its other keys may follow from it.
         keys: dict[str, str] = {}
         for (section, key, item), problem in refused:
             if item is None:
@@ -262,7 +286,7 @@ class Draft:
                 self._take_out(section, key, item, self._with_positions(problem.message, numbered))
 
     def _with_positions(self, message: str, numbered: Mapping[int, _Source | None]) -> str:
-        """Name lines of the configuration in place of those of the rules that were read."""
+        """Replace line numbers of the rules by those of the configuration."""
 
         def position(found: re.Match[str]) -> str:
             source = numbered.get(int(found[1]))
@@ -301,7 +325,7 @@ class Draft:
                 self._leave_out_routes_of(section.name)
 
     def _close_clients_of(self, backend: str) -> None:
-        """Close the clients of a backend that is left out; they may not reach another one."""
+        """Close the clients of a backend that is left out: they may not reach another one."""
         for section in self._sections:
             for key in _OUTCOMES & section.entries.keys():
                 section.entries[key] = [
@@ -328,7 +352,7 @@ class Draft:
 
 
 def _plain(line: str, source: _Source | None) -> str:
-    """Return a line without LOOK comments and without files, which may be on another machine."""
+    """Return a line without LOOK comments and without files, which need not be on this machine."""
     if line.startswith(_LOOK):
         return "#"
     return _FILE.sub("192.0.2.1", line) if source and source[1] in _OF_NETWORKS else line

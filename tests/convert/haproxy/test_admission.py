@@ -37,11 +37,11 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(self.networks(accept, "tcp-request session reject"), _NOBODY)
 
     def test_accepted_network_in_a_rejected_one_stays_in(self) -> None:
-        found = frontend(
+        output = frontend(
             "tcp-request connection accept if { src 10.0.0.0/9 }",
             "tcp-request connection reject if { src 10.0.0.0/8 }",
         )
-        listener = rules_of(found).listeners[0]
+        listener = rules_of(output).listeners[0]
         for address, is_in in (("10.1.1.1", True), ("10.200.1.1", False), ("11.1.1.1", True)):
             self.assertEqual(listener.clients.serves(ip_address(address)), is_in, address)
 
@@ -70,12 +70,12 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_rules_about_a_proxys_own_address_are_lost(self) -> None:
         only = "tcp-request connection reject if !{ src 10.0.0.0/8 }"
-        found = frontend(only, bind="bind 127.0.0.1:1 accept-proxy")
-        self.assertIn("it asks for the proxy's address", looks(found)[0])
-        self.assertNotIn("\nallow", found.text)
+        output = frontend(only, bind="bind 127.0.0.1:1 accept-proxy")
+        self.assertIn("it asks for the proxy's address", looks(output)[0])
+        self.assertNotIn("\nallow", output.text)
 
     def test_networks_of_the_only_backend_are_admission(self) -> None:
-        found = converted(
+        output = converted(
             """
             frontend f
                 bind 127.0.0.1:1
@@ -85,29 +85,29 @@ class AdmissionTests(SynchronousTestCase):
                 server s 127.0.0.1:9
             """
         )
-        self.assertIn("\nallow = 10.0.0.0/8\n", found.text)
-        self.assertEqual(found.warnings, ())
+        self.assertIn("\nallow = 10.0.0.0/8\n", output.text)
+        self.assertEqual(output.warnings, ())
 
     def test_expect_proxy(self) -> None:
         for condition, networks in (
             ("if { src 10.0.0.0/8 }", "10.0.0.0/8"),
             ("", "0.0.0.0/0\n    ::/0\n    unix"),
         ):
-            found = frontend(f"tcp-request connection expect-proxy layer4 {condition}")
-            self.assertIn(f"\naccept_proxy_from = {networks}\n", found.text)
+            output = frontend(f"tcp-request connection expect-proxy layer4 {condition}")
+            self.assertIn(f"\naccept_proxy_from = {networks}\n", output.text)
 
     def test_expect_proxy_of_all_but_some_is_a_look(self) -> None:
-        found = frontend("tcp-request connection expect-proxy layer4 if !{ src 10.0.0.0/8 }")
-        self.assertIn("accept_proxy_from has a list of networks only", looks(found)[0])
-        self.assertNotIn("\naccept_proxy_from", found.text)
+        output = frontend("tcp-request connection expect-proxy layer4 if !{ src 10.0.0.0/8 }")
+        self.assertIn("accept_proxy_from has a list of networks only", looks(output)[0])
+        self.assertNotIn("\naccept_proxy_from", output.text)
 
     def test_holes_in_admitted_networks(self) -> None:
-        found = frontend(
+        output = frontend(
             "tcp-request connection accept if { src ::1 }",
             "tcp-request connection accept if { src 10.0.0.0/30 192.0.2.1 } !{ src 10.0.0.1 192.0.2.0/24 }",
             "tcp-request connection reject",
         )
-        listener = rules_of(found).listeners[0]
+        listener = rules_of(output).listeners[0]
         for address, is_in in (
             ("::1", True),
             ("10.0.0.0", True),
@@ -124,7 +124,7 @@ class AdmissionTests(SynchronousTestCase):
             f"tcp-request connection accept if {{ src {many} }}",
             "tcp-request connection reject if { src 10.0.0.0/8 }",
         )
-        found = frontend(*lines, "default_backend a")
-        self.assertEqual(len(looks(found)), 2)
-        for look in looks(found):
+        output = frontend(*lines, "default_backend a")
+        self.assertEqual(len(looks(output)), 2)
+        for look in looks(output):
             self.assertIn("the clients that it keeps out come in: would take too many", look)

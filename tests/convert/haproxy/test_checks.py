@@ -10,10 +10,10 @@ _USUAL = "interval=2s timeout=2s"
 
 class CheckTests(SynchronousTestCase):
     def check(self, *lines: str, server: str = "check", warnings: int = 0) -> str:
-        found = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
-        self.assertEqual(len(found.warnings), warnings, found.warnings)
-        (check,) = [line for line in found.text.splitlines() if line.startswith("check = ")]
-        self.assertIsNotNone(rules_of(found).backends["x"].check)
+        output = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
+        self.assertEqual(len(output.warnings), warnings, output.warnings)
+        (check,) = [line for line in output.text.splitlines() if line.startswith("check = ")]
+        self.assertIsNotNone(rules_of(output).backends["x"].check)
         return check.removeprefix("check = ")
 
     def test_schedule_and_its_defaults(self) -> None:
@@ -72,15 +72,17 @@ class CheckTests(SynchronousTestCase):
             ("spop-check", 1, "tcp"),
         ):
             self.assertEqual(self.check(f"option {option}", warnings=warnings), f"{words} {_USUAL}")
-            found = backend(f"option {option}", server="server s 127.0.0.1:1 check")
-            self.assertEqual(looks(found), [])
+            output = backend(f"option {option}", server="server s 127.0.0.1:1 check")
+            self.assertEqual(looks(output), [])
         self.assertIn(r"expect=\x0a\x01\0\x04", self.check("option ldap-check"))
 
     def test_redis_commands_are_one_question(self) -> None:
         ping = (r"tcp-check send PING\r\n", "tcp-check expect string +PONG")
         info = (r"tcp-check send info\ replication\r\n", "tcp-check expect string role:master")
-        found = self.check("option tcp-check", "tcp-check connect", *ping, *info)
-        self.assertEqual(found, rf"send='PING\r\ninfo replication\r\n' expect=role:master {_USUAL}")
+        output = self.check("option tcp-check", "tcp-check connect", *ping, *info)
+        self.assertEqual(
+            output, rf"send='PING\r\ninfo replication\r\n' expect=role:master {_USUAL}"
+        )
         for more in (
             "tcp-check expect string x",
             "tcp-check expect rstring x",
@@ -109,8 +111,8 @@ class CheckTests(SynchronousTestCase):
             ("option httpchk", "http-check send hdr X %[date]"),
         ):
             self.assertEqual(self.check(*lines, warnings=1), f"tcp {_USUAL}", lines)
-            found = backend(*lines, server="server s 127.0.0.1:1 check")
-            self.assertIn("check = tcp, which only connects: no counterpart of", looks(found)[0])
+            output = backend(*lines, server="server s 127.0.0.1:1 check")
+            self.assertIn("check = tcp, which only connects: no counterpart of", looks(output)[0])
 
     def test_http_request_with_method_version_and_headers(self) -> None:
         for lines, words in (
@@ -158,10 +160,10 @@ class CheckTests(SynchronousTestCase):
             ("! status 400-599", "expect=1xx,2xx,3xx"),
             ("! rstatus ^[1345]", "expect=2xx"),
         ):
-            found = self.check("option httpchk", f"http-check expect {expected}")
-            self.assertEqual(found, rf"http send='OPTIONS / HTTP/1.0\r\n\r\n' {words} {_USUAL}")
-        found = self.check("option httpchk", "http-check expect string ready")
-        self.assertEqual(found, rf"send='OPTIONS / HTTP/1.0\r\n\r\n' expect=ready {_USUAL}")
+            output = self.check("option httpchk", f"http-check expect {expected}")
+            self.assertEqual(output, rf"http send='OPTIONS / HTTP/1.0\r\n\r\n' {words} {_USUAL}")
+        output = self.check("option httpchk", "http-check expect string ready")
+        self.assertEqual(output, rf"send='OPTIONS / HTTP/1.0\r\n\r\n' expect=ready {_USUAL}")
 
     def test_other_port_and_tls(self) -> None:
         for server, words in (
@@ -170,15 +172,15 @@ class CheckTests(SynchronousTestCase):
             ("check port 8443 check-ssl check-sni a.example", "port=8443 tls=yes sni=a.example"),
             ("check port 8008 no-check-ssl", "port=8008"),
         ):
-            found = self.check("option redis-check", server=server)
-            self.assertEqual(found, f"redis {words} {_USUAL}")
+            output = self.check("option redis-check", server=server)
+            self.assertEqual(output, f"redis {words} {_USUAL}")
 
     def test_check_goes_by_the_socks_proxy(self) -> None:
         for words, count in (("check check-via-socks4", 0), ("check", 1)):
-            found = backend(server=f"server s 127.0.0.1:1 socks4 127.0.0.1:2 {words}")
-            self.assertEqual(rules_of(found).backends["x"].check is None, False)
-            said = [one for one in found.warnings if "txmux by the proxy" in one]
-            self.assertEqual((len(said), looks(found)), (count, []))
+            output = backend(server=f"server s 127.0.0.1:1 socks4 127.0.0.1:2 {words}")
+            self.assertEqual(rules_of(output).backends["x"].check is None, False)
+            said = [line for line in output.warnings if "txmux by the proxy" in line]
+            self.assertEqual((len(said), looks(output)), (count, []))
 
     def test_check_that_would_find_something_else_is_a_look(self) -> None:
         for server in (
@@ -189,11 +191,11 @@ class CheckTests(SynchronousTestCase):
             "check port 2 check-send-proxy send-proxy",
             "check check-alpn h2",
         ):
-            found = backend("option redis-check", server=f"server s 127.0.0.1:1 {server}")
-            self.assertIn("its check is left out", looks(found)[0])
-            self.assertIsNone(rules_of(found).backends["x"].check)
-        found = backend(server="server s 127.0.0.1:1 agent-check")
-        self.assertIn("no counterpart of agent-check", looks(found)[0])
+            output = backend("option redis-check", server=f"server s 127.0.0.1:1 {server}")
+            self.assertIn("its check is left out", looks(output)[0])
+            self.assertIsNone(rules_of(output).backends["x"].check)
+        output = backend(server="server s 127.0.0.1:1 agent-check")
+        self.assertIn("no counterpart of agent-check", looks(output)[0])
 
     def test_different_checks_are_lost_and_longest_times_kept(self) -> None:
         first = "server s 127.0.0.1:1 check port 2"
@@ -203,14 +205,14 @@ class CheckTests(SynchronousTestCase):
             ("check port 2 check-ssl", "check-ssl: s has none, t has it"),
             ("port 2", "check: s has it, t has none"),
         ):
-            found = backend(f"server t 127.0.0.1:2 {second}", server=first)
-            self.assertIn(f"these differ in {how}", looks(found)[0])
-            self.assertNotIn("\ncheck", found.text)
+            output = backend(f"server t 127.0.0.1:2 {second}", server=first)
+            self.assertIn(f"these differ in {how}", looks(output)[0])
+            self.assertNotIn("\ncheck", output.text)
         for off in ("disabled", "weight 0"):
             self.check(f"server t 127.0.0.1:2 check port 3 {off}")
         self.assertEqual(self.check("server t 127.0.0.1:2", warnings=1), f"tcp {_USUAL}")
-        found = backend("server t 127.0.0.1:2", "option redis-check", server=first)
-        self.assertIn("these differ in check", looks(found)[0])
+        output = backend("server t 127.0.0.1:2", "option redis-check", server=first)
+        self.assertIn("these differ in check", looks(output)[0])
         times = self.check("server t 127.0.0.1:2 check inter 5s fall 9 rise 1", warnings=3)
         self.assertEqual(times, "tcp interval=5s timeout=5s fall=9")
 
@@ -224,12 +226,12 @@ class CheckTests(SynchronousTestCase):
             (f"check port 8008 {down}", f"check port 8009 {down}", "yes", 1),
             (down, down, "no", 0),
         ):
-            found = backend(
+            output = backend(
                 f"server t 127.0.0.1:2 {second}", server=f"server s 127.0.0.1:1 {first}"
             )
-            self.assertEqual(rules_of(found).backends["x"].end_on_down, expected, first)
-            self.assertEqual(len(found.warnings), warned, found.warnings)
+            self.assertEqual(rules_of(output).backends["x"].end_on_down, expected, first)
+            self.assertEqual(len(output.warnings), warned, output.warnings)
 
     def test_unchecked_servers(self) -> None:
-        found = backend("option httpchk", "http-check expect status 200", "timeout check 5s")
-        self.assertEqual((found.warnings, "check" in found.text), ((), False))
+        output = backend("option httpchk", "http-check expect status 200", "timeout check 5s")
+        self.assertEqual((output.warnings, "check" in output.text), ((), False))

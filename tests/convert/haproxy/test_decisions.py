@@ -11,12 +11,12 @@ class DecisionTests(SynchronousTestCase):
     def test_default_backend_serves_silent_clients(self) -> None:
         for line, expected in (("use_backend b if HTTP", ["a", "a"]), ("", ["close", "a"])):
             listener = rules_of(frontend(line, "default_backend a")).listeners[0]
-            found = [getattr(o, "name", "close") for o in (silent_of(listener), listener.default)]
-            self.assertEqual([name.lower() for name in found], expected)
+            output = [getattr(o, "name", "close") for o in (silent_of(listener), listener.default)]
+            self.assertEqual([name.lower() for name in output], expected)
 
     def test_unconditional_use_backend_ends_the_list(self) -> None:
-        found = frontend("use_backend a if HTTP", "use_backend b", "default_backend a")
-        self.assertIn("default = b\n", found.text)
+        output = frontend("use_backend a if HTTP", "use_backend b", "default_backend a")
+        self.assertIn("default = b\n", output.text)
 
     def test_rules_that_are_never_reached(self) -> None:
         delay = "tcp-request inspect-delay 1s"
@@ -38,19 +38,19 @@ class DecisionTests(SynchronousTestCase):
                 [],
             ),
         ):  # fmt: skip
-            found = frontend(delay, *lines, "default_backend b")
-            said = [one for one in found.warnings if "is never reached" in one]
-            self.assertEqual([one.split(": ")[1] for one in said], expected)
+            output = frontend(delay, *lines, "default_backend b")
+            said = [line for line in output.warnings if "is never reached" in line]
+            self.assertEqual([line.split(": ")[1] for line in said], expected)
         at = "use_backend {} if {{ dst_port {} }}"
-        found = frontend(at.format("a", 443), at.format("b", 80), bind="bind :443\n    bind :80")
-        self.assertEqual(found.warnings, ())
+        output = frontend(at.format("a", 443), at.format("b", 80), bind="bind :443\n    bind :80")
+        self.assertEqual(output.warnings, ())
 
     def test_unknown_backend_closes_its_clients(self) -> None:
         for line in ("default_backend x", "use_backend x if HTTP"):
             self.assertIn("there is no backend", looks(frontend(line))[0])
-        found = frontend("use_backend %[src] if HTTP", "default_backend a")
-        self.assertIn("put together for each client", looks(found)[0])
-        self.assertIn("match = http\nbackend = close\n", found.text)
+        output = frontend("use_backend %[src] if HTTP", "default_backend a")
+        self.assertIn("put together for each client", looks(output)[0])
+        self.assertIn("match = http\nbackend = close\n", output.text)
 
     def test_inspect_delay_is_detect_timeout(self) -> None:
         asks = "use_backend a if HTTP"
@@ -61,15 +61,15 @@ class DecisionTests(SynchronousTestCase):
             (("default_backend a",), 5),
             ((asks,), 5),
         ):
-            found = frontend(*lines)
-            self.assertEqual(rules_of(found).listeners[0].detect_timeout, expected)
+            output = frontend(*lines)
+            self.assertEqual(rules_of(output).listeners[0].detect_timeout, expected)
             self.assertEqual(
-                "HAProxy decides by what has come at once" in found.text, lines == (asks,)
+                "HAProxy decides by what has come at once" in output.text, lines == (asks,)
             )
 
     def test_accept_alone_needs_no_route(self) -> None:
-        found = frontend("tcp-request content accept if HTTP", "use_backend a if HTTP")
-        self.assertEqual((len(rules_of(found).routes), found.warnings), (1, ()))
+        output = frontend("tcp-request content accept if HTTP", "use_backend a if HTTP")
+        self.assertEqual((len(rules_of(output).routes), output.warnings), (1, ()))
 
     def test_rejected_clients_have_the_first_route(self) -> None:
         lines = ("use_backend a if { req_ssl_sni x }", "default_backend b")
@@ -102,10 +102,10 @@ class DecisionTests(SynchronousTestCase):
         self.assertEqual(
             routes(*lines), [(["tls sni=x"], "a"), (["tls"], "b"), (["payload hex=16"], "b")]
         )
-        found = frontend(*lines)
-        listener = rules_of(found).listeners[0]
+        output = frontend(*lines)
+        listener = rules_of(output).listeners[0]
         self.assertEqual((silent_of(listener), listener.default), (Refusal.CLOSE, Refusal.CLOSE))
-        (look,) = looks(found)
+        (look,) = looks(output)
         self.assertIn("use_backend a if { req_ssl_sni x }: not for those of tcp-request", look)
 
     def test_accepted_clients_are_not_rejected_later(self) -> None:
@@ -145,11 +145,13 @@ class DecisionTests(SynchronousTestCase):
         )
 
     def test_consequence_of_two_places_at_once(self) -> None:
-        found = frontend(
+        output = frontend(
             "use_backend a if { req.payload(4,1) 16 }",
             "tcp-request content reject if !{ req.payload(0,1) 47 }",
         )
-        self.assertIn("and a line has one place; clients that are both are closed", looks(found)[0])
+        self.assertIn(
+            "and a line has one place; clients that are both are closed", looks(output)[0]
+        )
 
     def test_silent_clients(self) -> None:
         ssh = "{ req.payload(0,4) -m bin 5353482d }"
@@ -162,25 +164,25 @@ class DecisionTests(SynchronousTestCase):
         ):
             delay = "tcp-request inspect-delay 2s"
             lines = (delay, f"use_backend b if {condition}", "default_backend a")
-            found = frontend(*lines)
-            self.assertEqual(found.warnings, (), condition)
-            listener = rules_of(found).listeners[0]
-            self.assertIn("\nsilent = b\ndefault = a\n", found.text)
+            output = frontend(*lines)
+            self.assertEqual(output.warnings, (), condition)
+            listener = rules_of(output).listeners[0]
+            self.assertIn("\nsilent = b\ndefault = a\n", output.text)
             self.assertEqual(listener.detect_timeout, 2)
             self.assertEqual(routes(*lines), led)
-        found = frontend("use_backend b if { req.len 0 } { src 10.0.0.0/8 }", "default_backend a")
-        self.assertIn("silent = b from=10.0.0.0/8\n    a\ndefault = a\n", found.text)
-        found = frontend("use_backend b if !{ req.len 0 }", "default_backend a")
-        self.assertIn("silent = a\ndefault = b\n", found.text)
+        output = frontend("use_backend b if { req.len 0 } { src 10.0.0.0/8 }", "default_backend a")
+        self.assertIn("silent = b from=10.0.0.0/8\n    a\ndefault = a\n", output.text)
+        output = frontend("use_backend b if !{ req.len 0 }", "default_backend a")
+        self.assertIn("silent = a\ndefault = b\n", output.text)
 
     def test_silent_at_once_without_inspect_delay(self) -> None:
-        found = frontend("use_backend b if { req.len 0 }", "default_backend a")
-        self.assertIn("every client there whose first bytes", looks(found)[0])
+        output = frontend("use_backend b if { req.len 0 }", "default_backend a")
+        self.assertIn("every client there whose first bytes", looks(output)[0])
 
     def test_impossible_lengths(self) -> None:
         self.assertEqual(routes("use_backend b if { req.len 0 } HTTP", "default_backend a"), [])
-        found = frontend("use_backend b if { req.len lt 5 }", "default_backend a")
-        self.assertIn("for clients that say nothing, write 'silent' in [listen]", looks(found)[0])
+        output = frontend("use_backend b if { req.len lt 5 }", "default_backend a")
+        self.assertIn("for clients that say nothing, write 'silent' in [listen]", looks(output)[0])
 
     def test_lost_rejection_says_that_clients_come_in(self) -> None:
         for line in (
@@ -189,11 +191,11 @@ class DecisionTests(SynchronousTestCase):
             "tcp-request connection reject if { nbsrv(x) lt 2 }",
             "tcp-request connection reject if HTTP",
         ):
-            found = frontend(line, "default_backend a")
-            self.assertIn("the clients that it keeps out come in", " ".join(looks(found)), line)
+            output = frontend(line, "default_backend a")
+            self.assertIn("the clients that it keeps out come in", " ".join(looks(output)), line)
 
     def test_backend_rules_precede_its_route(self) -> None:
-        found = converted(
+        output = converted(
             """
             frontend f
                 bind 127.0.0.1:1
@@ -208,9 +210,9 @@ class DecisionTests(SynchronousTestCase):
                 server s 127.0.0.1:2
             """
         )
-        self.assertEqual((looks(found), rules_of(found).listeners[0].detect_timeout), ([], 2))
-        self.assertIn("match = tls sni=x\nbackend = close\n", found.text)
-        self.assertIn("match = tls\nnot_from = 10.0.0.0/8\nbackend = close\n", found.text)
+        self.assertEqual((looks(output), rules_of(output).listeners[0].detect_timeout), ([], 2))
+        self.assertIn("match = tls sni=x\nbackend = close\n", output.text)
+        self.assertIn("match = tls\nnot_from = 10.0.0.0/8\nbackend = close\n", output.text)
 
     def test_written_rules_are_not_reported_as_lost(self) -> None:
         lines = (
@@ -224,8 +226,8 @@ class DecisionTests(SynchronousTestCase):
         self.assertEqual(frontend(*lines).warnings, ())
 
     def test_routes_are_under_their_own_listeners(self) -> None:
-        found = converted(
+        output = converted(
             "frontend f\n    bind 127.0.0.1:1\n    bind 127.0.0.1:2 accept-proxy\n    use_backend a if HTTP\n"
             f"frontend g\n    bind 127.0.0.1:3\n    use_backend b if HTTP\n{BACKENDS}"
         )
-        self.assertEqual([route.under for route in rules_of(found).routes], [("f", "f-2"), ("g",)])
+        self.assertEqual([route.under for route in rules_of(output).routes], [("f", "f-2"), ("g",)])

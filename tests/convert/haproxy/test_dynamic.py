@@ -29,17 +29,17 @@ class NameTests(SynchronousTestCase):
         ):
             line = f"use_backend %[req.ssl_sni,{words.format(folder.absolute() / 'map')}]"
             self.assertEqual(routes(line, "default_backend b")[0], expected[0], words)
-            found = frontend(line)
-            self.assertIn("map:1: is written into the rules as it is now", found.warnings[0])
-            self.assertEqual("match = tls sni=*\nbackend = a\n" in found.text, ",a" in words)
+            output = frontend(line)
+            self.assertIn("map:1: is written into the rules as it is now", output.warnings[0])
+            self.assertEqual("match = tls sni=*\nbackend = a\n" in output.text, ",a" in words)
 
     def test_large_map_is_a_route_for_each_backend(self) -> None:
         file = Path(self.mktemp())
         names = [(f"n{number}.example", "ab"[number % 2]) for number in range(3000)]
         file.write_text("".join(f"{name} {value}\n" for name, value in names))
-        found = routes(f"use_backend %[req.ssl_sni,map({file.absolute()})]")
-        self.assertEqual([(len(lines), to) for lines, to in found], [(1, "a"), (1, "b")])
-        self.assertEqual(found[1][0][0].count(","), 1499)
+        output = routes(f"use_backend %[req.ssl_sni,map({file.absolute()})]")
+        self.assertEqual([(len(lines), to) for lines, to in output], [(1, "a"), (1, "b")])
+        self.assertEqual(output[1][0][0].count(","), 1499)
 
     def test_other_names_and_missing_maps_are_lost(self) -> None:
         for name, why in (
@@ -52,16 +52,16 @@ class NameTests(SynchronousTestCase):
 
 class ServerTests(SynchronousTestCase):
     def test_use_server_is_a_backend_of_its_own(self) -> None:
-        found = backend(
+        output = backend(
             "server t 127.0.0.1:2 weight 0 check",
             "use-server t if { req_ssl_sni x }",
             "use-server gone if { req_ssl_sni y }",
         )
-        self.assertIn("match = tls sni=x\nbackend = x-t\n", found.text)
-        self.assertIn("[backend x-t]\nserver = 127.0.0.1:2\n", found.text)
-        self.assertIn("\nfallback = x\n", found.text)
-        self.assertIn("127.0.0.1:2 down\n", found.text)
-        self.assertIn("use-server gone if { req_ssl_sni y }: has no counterpart", looks(found)[0])
+        self.assertIn("match = tls sni=x\nbackend = x-t\n", output.text)
+        self.assertIn("[backend x-t]\nserver = 127.0.0.1:2\n", output.text)
+        self.assertIn("\nfallback = x\n", output.text)
+        self.assertIn("127.0.0.1:2 down\n", output.text)
+        self.assertIn("use-server gone if { req_ssl_sni y }: has no counterpart", looks(output)[0])
 
     def test_nbsrv_is_a_fallback(self) -> None:
         for test in ("if { nbsrv(a) lt 1 }", "if { nbsrv(a) eq 0 }", "if down"):
@@ -69,9 +69,9 @@ class ServerTests(SynchronousTestCase):
                 f"frontend f\n    bind :1\n    acl down nbsrv(a) le 0\n    use_backend b {test}\n    default_backend a\n"
                 "backend a\n    server s 127.0.0.1:9 check\nbackend b\n    server s 127.0.0.1:8\n"
             )
-            found = converted(text)
-            self.assertIn("\nfallback = b\n", found.text)
-            self.assertEqual(found.warnings, ())
+            output = converted(text)
+            self.assertIn("\nfallback = b\n", output.text)
+            self.assertEqual(output.warnings, ())
             for change in ("default_backend b", "use_backend b if HTTP\n    default_backend a"):
                 other = converted(text.replace("default_backend a", change))
                 self.assertIn("nbsrv(a) has no counterpart", looks(other)[0])
@@ -79,9 +79,9 @@ class ServerTests(SynchronousTestCase):
 
     def test_stick_table_is_a_hash_of_the_source(self) -> None:
         lines = ("stick-table type ip size 1m expire 1h", "stick on src", "server t 127.0.0.1:2")
-        found = backend(*lines)
-        self.assertIn("\nbalance = source-hash\n", found.text)
-        self.assertEqual((len(found.warnings), looks(found)), (1, []))
+        output = backend(*lines)
+        self.assertIn("\nbalance = source-hash\n", output.text)
+        self.assertEqual((len(output.warnings), looks(output)), (1, []))
         self.assertIn(
             "stick on dst: has no counterpart", looks(backend("stick on dst", lines[2]))[0]
         )
@@ -129,14 +129,14 @@ class LimitTests(SynchronousTestCase):
             self.assertEqual(self.limits(*lines), expected, lines)
 
     def test_table_of_another_backend(self) -> None:
-        found = converted(
+        output = converted(
             "frontend f\n    bind :1\n    tcp-request connection track-sc1 src table per_ip\n"
             "    tcp-request connection reject if { sc1_conn_rate(per_ip) gt 100 }\n    default_backend a\n"
             "backend a\n    server s 127.0.0.1:9\n"
             "backend per_ip\n    stick-table type ip size 1m expire 1m store conn_rate(1m)\n"
         )
-        self.assertIn("\nconnection_rate_per_source = 100/m burst=100\n", found.text)
-        self.assertEqual((len(found.warnings), looks(found)), (1, []))
+        self.assertIn("\nconnection_rate_per_source = 100/m burst=100\n", output.text)
+        self.assertEqual((len(output.warnings), looks(output)), (1, []))
 
     def test_other_limits_are_a_look(self) -> None:
         track = "tcp-request connection track-sc0 src"

@@ -17,11 +17,11 @@ _SIMPLE = "listen x\n    bind :1\n    server s 127.0.0.1:9\n"
 
 class FileTests(SynchronousTestCase):
     def test_global_limits(self) -> None:
-        found = converted("global\n    maxconn 9\n    daemon\nlisten x\n    bind :1\n")
-        self.assertEqual(rules_of(found).settings.max_connections, 9)
+        output = converted("global\n    maxconn 9\n    daemon\nlisten x\n    bind :1\n")
+        self.assertEqual(rules_of(output).settings.max_connections, 9)
         waits = "HAProxy lets further clients wait, and txmux closes them"
         self.assertEqual(
-            found.warnings,
+            output.warnings,
             (
                 f"x.cfg:2: maxconn 9: {waits}",
                 "x.cfg:3: left out: daemon; see 'Run as a service'",
@@ -29,25 +29,25 @@ class FileTests(SynchronousTestCase):
         )
 
     def test_frontend_limits(self) -> None:
-        found = frontend("maxconn 7", "backlog 8")
-        listener = rules_of(found).listeners[0]
-        self.assertIn("txmux closes them", found.warnings[0])
+        output = frontend("maxconn 7", "backlog 8")
+        listener = rules_of(output).listeners[0]
+        self.assertIn("txmux closes them", output.warnings[0])
         self.assertEqual((listener.max_connections, listener.backlog), (7, 8))
 
     def test_mode_of_the_frontend_counts(self) -> None:
-        found = converted(
+        output = converted(
             "frontend f\n    bind :1\n    default_backend x\n"
             "backend x\n    mode http\n    server s 127.0.0.1:9\nbackend y\n    mode http\n"
         )
-        self.assertEqual(list(rules_of(found).backends), ["x"])
-        self.assertEqual(found.warnings, ("x.cfg:7: backend y: is left out; mode http",))
+        self.assertEqual(list(rules_of(output).backends), ["x"])
+        self.assertEqual(output.warnings, ("x.cfg:7: backend y: is left out; mode http",))
 
     def test_http_and_disabled_proxies_are_left_out(self) -> None:
-        found = converted(
+        output = converted(
             "listen x\n    bind :1\nlisten y\n    mode http\nlisten z\n    disabled\n"
         )
         self.assertEqual(
-            found.warnings,
+            output.warnings,
             (
                 (
                     "x.cfg:3: LOOK: listen y: is left out; mode http, which txmux cannot serve: "
@@ -57,7 +57,7 @@ class FileTests(SynchronousTestCase):
                 "x.cfg:5: listen z: is left out; it is disabled",
             ),
         )
-        self.assertIn("# LOOK: line 3: listen y", found.text)
+        self.assertIn("# LOOK: line 3: listen y", output.text)
         later = converted(
             "defaults\n    errorfile 503 /x\nfrontend y\n    mode http\nlisten x\n    bind :1\n"
         )
@@ -70,25 +70,25 @@ class FileTests(SynchronousTestCase):
         self.assertIn("no frontend or listen in mode tcp", str(error))
 
     def test_defaults_above_or_by_name(self) -> None:
-        found = converted(
+        output = converted(
             "defaults one\n    maxconn 1\ndefaults two from one\n    backlog 2\n"
             "listen x from one\n    bind :1\nlisten y\n    bind :2\n"
         )
-        x, y = rules_of(found).listeners
+        x, y = rules_of(output).listeners
         self.assertEqual(
             (x.max_connections, x.backlog, y.max_connections, y.backlog), (1, 65535, 1, 2)
         )
 
     def test_the_rest_is_reported_once(self) -> None:
-        found = converted(
+        output = converted(
             "defaults\n    log global\n    option splice-auto\nlisten x\n    bind :1\n    stick on src\nlisten y\n    bind :2\n"
             "peers p\n    peer a 127.0.0.1:1\n"
         )
         self.assertEqual(
-            [warning.partition(": ")[0] for warning in found.warnings],
+            [warning.partition(": ")[0] for warning in output.warnings],
             ["x.cfg:6", "x.cfg:9", "x.cfg:2"],
         )
-        self.assertEqual(len(looks(found)), 1)
+        self.assertEqual(len(looks(output)), 1)
 
     def test_what_decides_is_a_look_and_the_rest_a_warning(self) -> None:
         for line in (
@@ -99,11 +99,11 @@ class FileTests(SynchronousTestCase):
             "tcp-request connection set-src src",
             "tcp-response content reject",
         ):
-            found = converted(f"listen x\n    bind :1\n    {line}\n    server t 127.0.0.1:2\n")
-            self.assertIn(f"{line}: has no counterpart", looks(found)[0])
+            output = converted(f"listen x\n    bind :1\n    {line}\n    server t 127.0.0.1:2\n")
+            self.assertIn(f"{line}: has no counterpart", looks(output)[0])
         for line in ("tcp-request connection track-sc0 src", "errorfile 503 /x", "log global"):
-            found = converted(f"listen x\n    bind :1\n    {line}\n    server t 127.0.0.1:2\n")
-            self.assertEqual((len(found.warnings), looks(found)), (1, []))
+            output = converted(f"listen x\n    bind :1\n    {line}\n    server t 127.0.0.1:2\n")
+            self.assertEqual((len(output.warnings), looks(output)), (1, []))
 
     def test_http_behind_tcp(self) -> None:
         """A frontend of TCP that leads to a backend of HTTP has all of its requests judged; without that, others are served."""
@@ -117,18 +117,18 @@ class FileTests(SynchronousTestCase):
             "cookie SRV insert indirect",
             "reqideny ^GET",
         ):
-            found = converted(text.format("http", line))
-            self.assertIn(f"{line}: has no counterpart", looks(found)[0])
-            found = converted(text.format("tcp", line))  # HAProxy ignores it there
-            self.assertEqual((len(found.warnings), looks(found)), (1, []), found.warnings)
+            output = converted(text.format("http", line))
+            self.assertIn(f"{line}: has no counterpart", looks(output)[0])
+            output = converted(text.format("tcp", line))  # HAProxy ignores it there
+            self.assertEqual((len(output.warnings), looks(output)), (1, []), output.warnings)
         for line in (
             "http-request add-header X-Forwarded-Proto https",
             "http-request capture req.hdr(Host) len 99",
             "http-response set-header Strict-Transport-Security max-age=9",
             "option forwardfor",
         ):
-            found = converted(text.format("http", line))
-            self.assertEqual((len(found.warnings), looks(found)), (1, []), found.warnings)
+            output = converted(text.format("http", line))
+            self.assertEqual((len(output.warnings), looks(output)), (1, []), output.warnings)
 
     def test_statistics_need_no_counterpart(self) -> None:
         text = "listen x\n    bind :1\n    server s 127.0.0.1:2\nlisten stats\n    mode http\n    bind :8404\n    {}\n"
@@ -136,9 +136,9 @@ class FileTests(SynchronousTestCase):
             "stats enable\n    stats uri /\n    http-request auth unless { http_auth(x) }",
             "http-request use-service prometheus-exporter if { path /metrics }\n    stats refresh 9s",
         ):
-            found = converted(text.format(lines))
-            self.assertEqual(looks(found), [])
-            self.assertIn("metrics in [txmux]", found.warnings[0])
+            output = converted(text.format(lines))
+            self.assertEqual(looks(output), [])
+            self.assertIn("metrics in [txmux]", output.warnings[0])
         for lines in (
             "stats enable\n    server s 127.0.0.1:3",
             "stats enable\n    default_backend x",
@@ -148,13 +148,13 @@ class FileTests(SynchronousTestCase):
             self.assertIn("txmux cannot serve", looks(converted(text.format(lines)))[0])
 
     def test_route_of_a_listener_left_out_is_left_out(self) -> None:
-        found = converted(
+        output = converted(
             "frontend f\n    bind 127.0.0.1:1\n    use_backend a if HTTP\n"
             f"frontend b\n    bind fd@3\n    use_backend b if HTTP\n{BACKENDS}"
         )
-        self.assertEqual([route.name for route in rules_of(found).routes], ["a"])
-        self.assertIn("# [route b]\n", found.text)
-        self.assertEqual(len(looks(found)), 2, looks(found))  # of the listener alone
+        self.assertEqual([route.name for route in rules_of(output).routes], ["a"])
+        self.assertIn("# [route b]\n", output.text)
+        self.assertEqual(len(looks(output)), 2, looks(output))  # of the listener alone
 
     def test_quotes_and_escapes(self) -> None:
         for test, line in (
@@ -166,33 +166,33 @@ class FileTests(SynchronousTestCase):
             (r"a\nb", "payload hex=610a62"),
             (r"a\#b # comment", "payload hex=612362"),
         ):
-            found = frontend(f"acl x req.payload(0,3) -m str {test}", "use_backend a if x")
-            self.assertEqual(rules_of(found).routes[0].alternatives[0].text, line)
+            output = frontend(f"acl x req.payload(0,3) -m str {test}", "use_backend a if x")
+            self.assertEqual(rules_of(output).routes[0].alternatives[0].text, line)
 
     def test_no_and_enabled_take_back(self) -> None:
-        found = converted(
+        output = converted(
             "defaults\n    option allbackups\n    disabled\n    maxconn 7\n"
             "listen x\n    bind :9\n    enabled\n    no option allbackups\n    no maxconn\n"
             "    server a 127.0.0.1:1\n    server b 127.0.0.1:2 backup\n    server c 127.0.0.1:3 backup\n"
         )
-        self.assertIn("\nbalance = first\n", found.text)
-        self.assertEqual((found.warnings, "max_connections" in found.text), ((), False))
+        self.assertIn("\nbalance = first\n", output.text)
+        self.assertEqual((output.warnings, "max_connections" in output.text), ((), False))
 
     def test_clients_of_a_disabled_backend_are_closed(self) -> None:
-        found = converted(
+        output = converted(
             "frontend f\n    bind :1\n    default_backend x\nbackend x\n    disabled\n    server a 127.0.0.1:1\n"
         )
-        self.assertIn("or it is disabled; these clients are closed", looks(found)[0])
-        self.assertNotIn("\ndefault = ", found.text)
+        self.assertIn("or it is disabled; these clients are closed", looks(output)[0])
+        self.assertNotIn("\ndefault = ", output.text)
 
     def test_environment_is_a_look(self) -> None:
         for line in ('acl x req_ssl_sni "${NAME}"', ".if defined(X)", ".endif"):
-            found = frontend(line, "use_backend a if HTTP")
-            self.assertIn("depends on the environment", looks(found)[0])
-            self.assertEqual(len(found.warnings), 1, found.warnings)
+            output = frontend(line, "use_backend a if HTTP")
+            self.assertIn("depends on the environment", looks(output)[0])
+            self.assertEqual(len(output.warnings), 1, output.warnings)
         for text in (".if defined(X)\n.endif\n", "global\n.if defined(X)\n.endif\n"):
-            found = converted(text + _SIMPLE)
-            self.assertEqual((len(looks(found)), len(found.warnings)), (2, 2))
+            output = converted(text + _SIMPLE)
+            self.assertEqual((len(looks(output)), len(output.warnings)), (2, 2))
         self.assertEqual(looks(converted(f"global\n    .notice x\n{_SIMPLE}")), [])
 
     def test_line_before_any_section_is_an_error(self) -> None:
@@ -200,7 +200,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("x.cfg:1: 'bind' comes before the first section", str(error))
 
     def test_measured_setup(self) -> None:
-        found = converted(
+        output = converted(
             """
             global
                 nbthread 1
@@ -231,8 +231,8 @@ class FileTests(SynchronousTestCase):
                 server s 127.0.0.1:5201
             """
         )
-        self.assertEqual([route.name for route in rules_of(found).routes], ["h", "r"])
-        self.assertEqual(found.warnings, ())
+        self.assertEqual([route.name for route in rules_of(output).routes], ["h", "r"])
+        self.assertEqual(output.warnings, ())
 
     def test_shipped_examples(self) -> None:
         """Of the examples that come with HAProxy, those for TCP become rules, and the others a clear error."""

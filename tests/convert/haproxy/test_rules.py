@@ -83,10 +83,10 @@ class AclTests(SynchronousTestCase):
             "req.ssl_hello_type ge 0", "req.proto_http 0", "req.rdp_cookie_cnt eq 0",
             "req.payload(0,1)", "req.len,div(2) 1", "hdr(cookie) x", "(",
         ):  # fmt: skip
-            found = frontend(f"use_backend a if {{ {test} }}")
-            self.assertEqual(rules_of(found).routes, (), test)
+            output = frontend(f"use_backend a if {{ {test} }}")
+            self.assertEqual(rules_of(output).routes, (), test)
             self.assertTrue(
-                any(one.startswith("line 3: use_backend a if {") for one in looks(found)), test
+                any(line.startswith("line 3: use_backend a if {") for line in looks(output)), test
             )
 
     def test_never_true(self) -> None:
@@ -134,14 +134,14 @@ class ConditionTests(SynchronousTestCase):
     def test_negated_clients_go_to_later_rules(self) -> None:
         rest = ("use_backend a if { req_ssl_sni x }", "default_backend b")
         for condition in ("if !{ req_ssl_hello_type 1 }", "unless { req_ssl_hello_type 1 }"):
-            found = frontend(f"use_backend a {condition}", *rest)
-            self.assertIn("silent = a\ndefault = a\n", found.text)
+            output = frontend(f"use_backend a {condition}", *rest)
+            self.assertIn("silent = a\ndefault = a\n", output.text)
             lines = routes(f"use_backend a {condition}", *rest)
             self.assertEqual(lines, [(["tls sni=x"], "a"), (["tls"], "b")])
-            self.assertEqual(found.warnings, ())
+            self.assertEqual(output.warnings, ())
         self.assertEqual(matches("!! HTTP"), ["http"])
-        found = frontend("use_backend a unless !{ src 10.0.0.1 }", "default_backend b")
-        self.assertIn("match = any\nfrom = 10.0.0.1/32\n", found.text)
+        output = frontend("use_backend a unless !{ src 10.0.0.1 }", "default_backend b")
+        self.assertIn("match = any\nfrom = 10.0.0.1/32\n", output.text)
 
     def test_negation_of_several_acls(self) -> None:
         acls = ("acl web req.payload(0,3) 474554", "acl web req.payload(0,3) 504f53")
@@ -157,9 +157,9 @@ class ConditionTests(SynchronousTestCase):
         self.assertEqual(routes(*lines), [(["http path=/x*"], "b"), (["http"], "a")])
 
     def test_not_silent(self) -> None:
-        found = frontend("use_backend a if !{ req.len gt 0 }", "default_backend b")
-        self.assertIn("silent = a\n", found.text)
-        self.assertIn("match = any\nbackend = b\n", found.text)
+        output = frontend("use_backend a if !{ req.len gt 0 }", "default_backend b")
+        self.assertIn("silent = a\n", output.text)
+        self.assertIn("match = any\nbackend = b\n", output.text)
 
     def test_http_and_tls_exclude_each_other(self) -> None:
         for test in (
@@ -182,11 +182,11 @@ class ConditionTests(SynchronousTestCase):
             ("{ req.ssl_sni -m end .a.example.com }", "*.a.example.com"),
             ("{ req.ssl_sni x.example.org }", None),
         ):
-            found = routes(f"use_backend a if {ours} {names}")
-            self.assertEqual(found, [([f"tls sni={expected}"], "a")] if expected else [])
+            output = routes(f"use_backend a if {ours} {names}")
+            self.assertEqual(output, [([f"tls sni={expected}"], "a")] if expected else [])
 
     def test_networks_become_from_and_not_from(self) -> None:
-        found = frontend(
+        output = frontend(
             "acl lan src 10.1.2.3/8 192.168.1 127.1/8 2001:db8::/32",
             "use_backend a if HTTP lan",
             "use_backend b if HTTP !lan",
@@ -194,7 +194,7 @@ class ConditionTests(SynchronousTestCase):
             "use_backend a if !HTTP !lan or HTTP",
             "use_backend a unless lan HTTP",
         )
-        sections = found.text.partition("[route a]")[2]
+        sections = output.text.partition("[route a]")[2]
         networks = "10.0.0.0/8\n    127.0.0.0/8\n    192.168.0.1/32\n    2001:db8::/32"
         self.assertIn(f"match = http\nfrom = {networks}\n", sections)
         self.assertIn(f"match = http\nnot_from = {networks}\n", sections)
@@ -217,9 +217,9 @@ class ConditionTests(SynchronousTestCase):
             ),
             ("use_backend b if { src ::1 } HTTP", "default = b\n"),
         ):
-            found = frontend(line, "default_backend b")
-            self.assertIn(expected, found.text)
-            self.assertEqual(looks(found), [])
+            output = frontend(line, "default_backend b")
+            self.assertIn(expected, output.text)
+            self.assertEqual(looks(output), [])
 
     def test_common_pattern_of_two_tests(self) -> None:
         end, start = "{ req_ssl_sni -m end .b.example }", "{ req_ssl_sni -m beg a. }"
@@ -230,8 +230,8 @@ class ConditionTests(SynchronousTestCase):
         ):
             self.assertEqual(matches(f"{end} {other}"), expected)
         self.assertEqual(routes(f"use_backend a if {end} {{ req_ssl_sni -m end .z }}"), [])
-        found = frontend(f"use_backend a if {end} {{ req_ssl_sni -m reg ^a }}")
-        self.assertIn("a line of match has one matcher", looks(found)[0])
+        output = frontend(f"use_backend a if {end} {{ req_ssl_sni -m reg ^a }}")
+        self.assertIn("a line of match has one matcher", looks(output)[0])
 
     def test_two_matchers_at_once(self) -> None:
         many = " or ".join(f"{{ req.payload(0,1) {n:02x} }}" for n in range(17))
@@ -242,22 +242,22 @@ class ConditionTests(SynchronousTestCase):
             "",
             "HTTP or",
         ):
-            found = frontend(f"use_backend a if {test}")
-            self.assertEqual(rules_of(found).routes, (), test)
-            self.assertIn("is left out: ", looks(found)[0])
+            output = frontend(f"use_backend a if {test}")
+            self.assertEqual(rules_of(output).routes, (), test)
+            self.assertIn("is left out: ", looks(output)[0])
         lines = [f"acl x {test[2:-2]}" for test in many.split(" or ")]
-        found = frontend(*lines, *(n.replace(" x ", " y ") for n in lines), "use_backend a if x y")
-        self.assertIn("too many", looks(found)[0])
+        output = frontend(*lines, *(n.replace(" x ", " y ") for n in lines), "use_backend a if x y")
+        self.assertIn("too many", looks(output)[0])
 
     def test_broken_acl_is_reported_where_it_is_used(self) -> None:
-        found = frontend("acl x nbsrv lt 2", "acl x src a", "acl x src ::1", "use_backend a if x")
-        self.assertIn("acl x: nbsrv has no counterpart", found.warnings[0])
+        output = frontend("acl x nbsrv lt 2", "acl x src a", "acl x src ::1", "use_backend a if x")
+        self.assertIn("acl x: nbsrv has no counterpart", output.warnings[0])
 
     def test_program_in_lua(self) -> None:
-        found = frontend("tcp-request content lua.peek", "use_backend a if { lua.peek ssh }")
-        for look in looks(found):
+        output = frontend("tcp-request content lua.peek", "use_backend a if { lua.peek ssh }")
+        for look in looks(output):
             self.assertIn("write it as match, as in match = http", look)
-        self.assertEqual(len(looks(found)), 2)
+        self.assertEqual(len(looks(output)), 2)
         (look,) = looks(frontend("tcp-request content use-service lua.x"))
         self.assertIn("it answers clients itself", look)
 
@@ -268,8 +268,8 @@ class ConditionTests(SynchronousTestCase):
             ("path -m reg -i ^/[a-z]$", "http 'path=~(?i:/[a-z])'"),
             ("path -m reg ^/[A-Z]$", "http path=~/[A-Z]"),
         ):
-            (found,) = matches(f"{{ {test} }}")
-            self.assertEqual(found.replace("'", "").replace("^", ""), line.replace("'", ""))
+            (output,) = matches(f"{{ {test} }}")
+            self.assertEqual(output.replace("'", "").replace("^", ""), line.replace("'", ""))
 
     def test_unknown_word_in_place_of_if(self) -> None:
         self.assertIn("is not a condition", frontend("use_backend a when HTTP").warnings[0])

@@ -29,9 +29,9 @@ _SILENT = "for clients that are silent inside of TLS, the route's backend alone 
 
 @functools.cache
 def _condition(test: str) -> CertificateCondition:
-    found = rules_of(frontend(f"use_backend a if {test}", bind=_ASKS)).routes[1].client_cert
-    assert found is not None
-    return found
+    output = rules_of(frontend(f"use_backend a if {test}", bind=_ASKS)).routes[1].client_cert
+    assert output is not None
+    return output
 
 
 def ended(*lines: str) -> list[tuple[str, str]]:
@@ -94,11 +94,11 @@ class SecuredTests(SynchronousTestCase):
                 "at once; all clients are closed",
             ),
         ):
-            found = frontend(line, "default_backend b", bind=_TLS)
-            self.assertIn(why, looks(found)[0])
-            self.assertIn("backend = close\n", found.text)
-        found = frontend("use_backend a if HTTP or { src ::1 }", bind=_TLS)
-        self.assertIn("silent inside of TLS", looks(found)[0])
+            output = frontend(line, "default_backend b", bind=_TLS)
+            self.assertIn(why, looks(output)[0])
+            self.assertIn("backend = close\n", output.text)
+        output = frontend("use_backend a if HTTP or { src ::1 }", bind=_TLS)
+        self.assertIn("silent inside of TLS", looks(output)[0])
 
     def test_no_tls_facts_without_tls(self) -> None:
         lines = ("use_backend a if { ssl_fc }", "use_backend a if { ssl_fc_sni x }")
@@ -110,10 +110,10 @@ class CertificateTests(SynchronousTestCase):
 
     def routes(self, condition: str, bind: str = _ASKS) -> list[str]:
         """Give where clients of a condition go, ``a`` by it and ``b`` otherwise; what else is left out comes first."""
-        found = frontend(f"use_backend a if {condition}", "default_backend b", bind=bind)
-        lost = [look for look in looks(found) if _SILENT not in look]
+        output = frontend(f"use_backend a if {condition}", "default_backend b", bind=bind)
+        lost = [look for look in looks(output) if _SILENT not in look]
         made = []
-        for route in rules_of(found).routes:
+        for route in rules_of(output).routes:
             words = sorted(route.client_cert.words) if route.client_cert else ["all others"]
             assert isinstance(route.outcome, Backend)
             made.append(f"{' '.join(words)}: {route.outcome.name}")
@@ -149,8 +149,8 @@ class CertificateTests(SynchronousTestCase):
             ("{ ssl_c_verify 0 }", "lost"),
             ("{ ssl_c_s_dn(cn) alice }", "lost"),
         ):
-            found = self.routes(condition, f"{_ASKS} ca-ignore-err all crt-ignore-err all")
-            self.assertEqual(found, [*made, "all others: b"], condition)
+            output = self.routes(condition, f"{_ASKS} ca-ignore-err all crt-ignore-err all")
+            self.assertEqual(output, [*made, "all others: b"], condition)
 
     def test_certificates_that_every_client_has_or_none(self) -> None:
         required = _ASKS.replace("optional", "required")
@@ -165,8 +165,8 @@ class CertificateTests(SynchronousTestCase):
         self.assertIn("subject=", self.routes("{ ssl_c_s_dn(cn) alice }", required)[0])
 
     def test_silent_clients_are_reported(self) -> None:
-        found = frontend("use_backend a if { ssl_c_used }", "default_backend b", bind=_ASKS)
-        self.assertEqual(len([look for look in looks(found) if _SILENT in look]), 1)
+        output = frontend("use_backend a if { ssl_c_used }", "default_backend b", bind=_ASKS)
+        self.assertEqual(len([look for look in looks(output) if _SILENT in look]), 1)
 
     @given(st.lists(st.lists(_ATTRIBUTES, min_size=1, unique_by=lambda one: one.oid), max_size=4))
     def test_first_common_name_counts(self, parts: list[list[x509.NameAttribute[str]]]) -> None:
@@ -191,14 +191,14 @@ class FileTests(SynchronousTestCase):
             "default_backend b",
         )
         text = indent("\n".join(lines), "    ")
-        found = converted(
+        output = converted(
             f"frontend f\n    bind :1\n{text}\nbackend a\n    server s 127.0.0.1:9\n"
             "backend b\n    server s 127.0.0.1:8\n"
         )
-        self.assertIn(f"\nallow = @{folder.absolute()}/networks\n", found.text)
-        self.assertIn("match = tls sni=a.example,b.example,c.example\n", found.text)
-        self.assertIn("names:1: is written into the rules as it is now", found.warnings[0])
+        self.assertIn(f"\nallow = @{folder.absolute()}/networks\n", output.text)
+        self.assertIn("match = tls sni=a.example,b.example,c.example\n", output.text)
+        self.assertIn("names:1: is written into the rules as it is now", output.warnings[0])
 
     def test_part_of_the_networks_of_a_file(self) -> None:
-        found = frontend("use_backend a if { src 10.0.0.0/8 } { src -f /n }", "default_backend b")
-        self.assertIn("asks for @/n and for other networks at once", looks(found)[0])
+        output = frontend("use_backend a if { src 10.0.0.0/8 } { src -f /n }", "default_backend b")
+        self.assertIn("asks for @/n and for other networks at once", looks(output)[0])

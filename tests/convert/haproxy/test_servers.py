@@ -22,11 +22,11 @@ class SpokenToTests(SynchronousTestCase):
             ),
             ("ssl verify required ca-file @system-ca verifyhost a", "tls = yes\ntls_name = a\n"),
         ):
-            found = backend(server=f"server s 127.0.0.1:1 {server}")
-            self.assertIn(keys, found.text)
-            self.assertEqual(found.warnings, ())
-        found = backend(server=f"server s a.example:1 {_VERIFIED} check")
-        self.assertEqual((found.warnings, rules_of(found).backends["x"].tls is None), ((), False))
+            output = backend(server=f"server s 127.0.0.1:1 {server}")
+            self.assertIn(keys, output.text)
+            self.assertEqual(output.warnings, ())
+        output = backend(server=f"server s a.example:1 {_VERIFIED} check")
+        self.assertEqual((output.warnings, rules_of(output).backends["x"].tls is None), ((), False))
 
     def test_weaker_tls_is_a_look(self) -> None:
         for server, why in (
@@ -36,30 +36,32 @@ class SpokenToTests(SynchronousTestCase):
             (f"a.example:1 {_VERIFIED} sni ssl_fc_sni", "does not depend on the client"),
             (f"a.example:1 {_VERIFIED} sni str(b) verifyhost c", "these are b and c"),
         ):
-            found = backend(server=f"server s {server}")
-            self.assertIn(why, looks(found)[0])
-            self.assertIn("\ntls = yes\n", found.text)
+            output = backend(server=f"server s {server}")
+            self.assertIn(why, looks(output)[0])
+            self.assertIn("\ntls = yes\n", output.text)
 
     def test_servers_spoken_to_otherwise_are_left_out(self) -> None:
-        found = backend(f"server t 127.0.0.1:2 {_VERIFIED} verifyhost a")
-        self.assertIn("these differ in tls, tls_ca, tls_name", looks(found)[0])
+        output = backend(f"server t 127.0.0.1:2 {_VERIFIED} verifyhost a")
+        self.assertIn("these differ in tls, tls_ca, tls_name", looks(output)[0])
 
     def test_base_folders_of_global(self) -> None:
-        found = converted(
+        output = converted(
             "global\n    ca-base /ca\n    crt-base /own\nlisten x\n    bind :9\n"
             "    server s a.example:1 ssl ca-file a.pem crt b.pem\n"
         )
-        self.assertIn("tls_ca = /ca/a.pem\ntls_client_certificate = /own/b.pem\n", found.text)
+        self.assertIn("tls_ca = /ca/a.pem\ntls_client_certificate = /own/b.pem\n", output.text)
 
     def test_resolvers_templates_and_srv_records(self) -> None:
-        found = converted(
+        output = converted(
             "resolvers dns\n    nameserver a 10.0.0.1:53\n    nameserver b udp@10.0.0.2:5353\n    hold valid 10s\n"
             "listen x\n    bind :9\n    server-template s 1-3 db.example:1 resolvers dns init-addr none\n"
             "listen y\n    bind :8\n    server-template s 3 _ssh._tcp.example.com resolvers dns\n"
         )
-        self.assertIn("server = db.example:1\nresolvers = 10.0.0.1:53, 10.0.0.2:5353\n", found.text)
-        self.assertIn("server = srv:_ssh._tcp.example.com\n", found.text)
-        self.assertEqual(found.warnings, ())
+        self.assertIn(
+            "server = db.example:1\nresolvers = 10.0.0.1:53, 10.0.0.2:5353\n", output.text
+        )
+        self.assertIn("server = srv:_ssh._tcp.example.com\n", output.text)
+        self.assertEqual(output.warnings, ())
 
     def test_server_without_address_is_the_asked_one(self) -> None:
         for server, place in (
@@ -68,18 +70,20 @@ class SpokenToTests(SynchronousTestCase):
             ("*:+1", "{local}:444"),
             (":::4431", "{local}:4431"),
         ):
-            found = backend(server=f"server s {server}")
-            self.assertIn(f"\nserver = {place}\n", found.text)
-            self.assertEqual(found.warnings, ())
+            output = backend(server=f"server s {server}")
+            self.assertIn(f"\nserver = {place}\n", output.text)
+            self.assertEqual(output.warnings, ())
 
     def test_asked_address_is_neither_checked_nor_beside_others(self) -> None:
-        found = backend("server t 127.0.0.1:2", server="server s :4431 check")
-        self.assertIn("\nserver = {local}:4431\n", found.text)
-        self.assertIn("either servers at the address that the client connected to", looks(found)[1])
+        output = backend("server t 127.0.0.1:2", server="server s :4431 check")
+        self.assertIn("\nserver = {local}:4431\n", output.text)
+        self.assertIn(
+            "either servers at the address that the client connected to", looks(output)[1]
+        )
         self.assertIn(
             "check = tcp interval=2s timeout=2s is left out: the server's address is another one for each client; "
             "if it is on this machine, write 127.0.0.1 in place of {local}, and the check",
-            looks(found)[0],
+            looks(output)[0],
         )
         for server in ("*", "0.0.0.0:443", ":"):
             self.assertIn("leads back to", looks(backend(server=f"server s {server}"))[0])
@@ -89,20 +93,20 @@ class SpokenToTests(SynchronousTestCase):
             ("balance leastconn", "least-connections"),
             ("balance source\n    hash-type consistent", "source-hash"),
         ):
-            found = backend(balance, server="server-template s 1-3 db.example:1")
-            self.assertIn(f"\nbalance = {word}\n", found.text)
-            self.assertEqual(found.warnings, ())
-        found = backend("balance uri", server="server-template s 3 db.example:1")
-        self.assertIn("balance uri: has no counterpart", looks(found)[0])
+            output = backend(balance, server="server-template s 1-3 db.example:1")
+            self.assertIn(f"\nbalance = {word}\n", output.text)
+            self.assertEqual(output.warnings, ())
+        output = backend("balance uri", server="server-template s 3 db.example:1")
+        self.assertIn("balance uri: has no counterpart", looks(output)[0])
 
     def test_independent_streams(self) -> None:
-        found = backend("option independent-streams", "timeout server 9s", "timeout client 7s")
-        self.assertIn("idle_timeout = 9s\ndownload_idle_timeout = 9s\n", found.text)
+        output = backend("option independent-streams", "timeout server 9s", "timeout client 7s")
+        self.assertIn("idle_timeout = 9s\ndownload_idle_timeout = 9s\n", output.text)
 
 
 class ProcessTests(SynchronousTestCase):
     def test_process_keys(self) -> None:
-        found = converted(
+        output = converted(
             "global\n    user haproxy\n    group haproxy\n    nbthread 4\n    hard-stop-after 30s\n    grace 2s\n"
             "    log stdout format raw local0\nlisten x\n    bind :9\n    server s 127.0.0.1:1\n"
         )
@@ -114,8 +118,8 @@ class ProcessTests(SynchronousTestCase):
             "grace = 2s",
         )
         for line in (*keys, "access_log = stdout"):
-            self.assertIn(f"\n{line}\n", found.text)
-        self.assertEqual(len(found.warnings), 1, "limits hold for each worker")
+            self.assertIn(f"\n{line}\n", output.text)
+        self.assertEqual(len(output.warnings), 1, "limits hold for each worker")
 
     def test_ssl_min_ver_of_global_is_not_reported(self) -> None:
         for options, warnings in (
@@ -125,20 +129,20 @@ class ProcessTests(SynchronousTestCase):
                 ["ssl-default-bind-options no-sslv3 no-tls-tickets: has no counterpart"],
             ),
         ):
-            found = converted(
+            output = converted(
                 f"global\n    ssl-default-bind-options {options}\nlisten x\n    bind :9 ssl crt /x.pem\n    server s 127.0.0.1:1\n"
             )
-            self.assertIn("\ntls_minimum = 1.3\n", found.text)
-            self.assertEqual([one.partition(": ")[2] for one in found.warnings], warnings)
+            self.assertIn("\ntls_minimum = 1.3\n", output.text)
+            self.assertEqual([line.partition(": ")[2] for line in output.warnings], warnings)
 
     def test_process_and_log_are_one_line_at_the_end(self) -> None:
-        found = converted(
+        output = converted(
             "global\n    log /dev/log local0\n    stats socket /run/x level admin\n    pidfile /x\n"
             "    chroot /y\n    daemon\n    tune.bufsize 9\ndefaults\n    log global\n    option tcplog\n"
             "    errorfile 503 /x\n    option http-server-close\n    timeout http-request 9s\nlisten x\n    bind :9 interface eth0\n    bind :8\n"
             "    server s 127.0.0.1:1\nlisten pages\n    mode http\n    bind :7\n    stats enable\n"
         )
-        look, aside = found.warnings
+        look, aside = output.warnings
         self.assertIn("x.cfg:15: LOOK: bind", look)
         self.assertEqual(
             aside,
@@ -146,7 +150,7 @@ class ProcessTests(SynchronousTestCase):
             "stats (admin in [txmux], 'txmux status'), pidfile (--pidfile of 'txmux run'), chroot, daemon, tune.bufsize, "
             "option tcplog (access_log_format in [txmux]), errorfile, option http-server-close, timeout http-request; see 'Run as a service'",
         )
-        first, second = found.text.splitlines()[:2]
+        first, second = output.text.splitlines()[:2]
         self.assertTrue(first.startswith("# LOOK: ") and second.startswith("# left out: "))
-        found = converted("global\n    daemon\nlisten x\n    bind :9\n    server s 127.0.0.1:1\n")
-        self.assertEqual(looks(found), [])
+        output = converted("global\n    daemon\nlisten x\n    bind :9\n    server s 127.0.0.1:1\n")
+        self.assertEqual(looks(output), [])

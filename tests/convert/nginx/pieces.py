@@ -24,9 +24,9 @@ def mapped(source: str, *entries: str, more: str = "") -> Conversion:
     return server("ssl_preread on; proxy_pass $up;", f"{more}\nmap {source} $up {{\n{lines}\n}}")
 
 
-def routes(found: Conversion) -> list[tuple[list[str], str]]:
+def routes(output: Conversion) -> list[tuple[list[str], str]]:
     """Give the ``match`` lines of each route and where it leads, and in the end what ``default`` is."""
-    rules = rules_of(found)
+    rules = rules_of(output)
     led = [([a.text for a in r.alternatives], name_of(r.outcome)) for r in rules.routes]
     return [*led, (["default"], name_of(rules.listeners[0].default))]
 
@@ -37,7 +37,7 @@ def name_of(outcome: Outcome | None) -> str:
 
 
 def backend(text: str, more: str = "server 127.0.0.1:1;") -> Backend:
-    (found,) = rules_of(
+    (output,) = rules_of(
         server(f"proxy_pass x; {text}", f"upstream x {{ {more} }}")
     ).backends.values()
-    return found
+    return output

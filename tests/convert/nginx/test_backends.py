@@ -8,13 +8,13 @@ from tests.convert.nginx.pieces import backend, server, stream
 
 class UpstreamTests(SynchronousTestCase):
     def test_weights_limits_and_states(self) -> None:
-        found = backend(
+        output = backend(
             "",
             "zone z 64k; server 127.0.0.1:1 weight=5 max_conns=20; server unix:/run/x.sock backup;"
             " server [2001:db8::1]:2 down; server name.example:3 resolve;",
         )
         self.assertEqual(
-            [(s.text, s.weight, s.max_connections, s.backup, s.down) for s in found.servers],
+            [(s.text, s.weight, s.max_connections, s.backup, s.down) for s in output.servers],
             [
                 ("127.0.0.1:1", 5, 20, False, False),
                 ("unix:/run/x.sock", 1, 0, True, False),
@@ -22,7 +22,7 @@ class UpstreamTests(SynchronousTestCase):
                 ("name.example:3", 1, 0, False, False),
             ],
         )
-        self.assertEqual(found.retries, 3)
+        self.assertEqual(output.retries, 3)
 
     def test_balance_and_lost_hashes(self) -> None:
         two = "server 127.0.0.1:1; server 127.0.0.1:2;"
@@ -36,8 +36,8 @@ class UpstreamTests(SynchronousTestCase):
         ):
             self.assertEqual(backend("", line + two).balance, expected)
         for line in ("hash $ssl_preread_server_name;", "least_time connect;", "sticky;"):
-            found = server("proxy_pass x;", f"upstream x {{ {line} {two} }}")
-            self.assertEqual(len(looks(found)), 1)
+            output = server("proxy_pass x;", f"upstream x {{ {line} {two} }}")
+            self.assertEqual(len(looks(output)), 1)
 
     def test_failure_limits(self) -> None:
         for servers, line in (
@@ -52,9 +52,9 @@ class UpstreamTests(SynchronousTestCase):
             ),
             ("server 127.0.0.1:1; server 127.0.0.1:2;", "eject = failures=1 within=10s for=10s\n"),
         ):
-            found = server("proxy_pass x;", f"upstream x {{ {servers} }}")
-            self.assertIn(line, found.text)
-            self.assertEqual(found.warnings, ())
+            output = server("proxy_pass x;", f"upstream x {{ {servers} }}")
+            self.assertIn(line, output.text)
+            self.assertEqual(output.warnings, ())
         self.assertNotIn(
             "eject", server("proxy_pass x;", "upstream x { server 127.0.0.1:1; }").text
         )
@@ -70,10 +70,10 @@ class UpstreamTests(SynchronousTestCase):
             "server 127.0.0.1:1 slow_start=x;",
             "keepalive 16;",
         ):
-            found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.9:9; {line} }}")
-            self.assertEqual(len(looks(found)), 1, line)
-        found = server("proxy_pass x;", "upstream x { server x.example service=http resolve; }")
-        self.assertIn("write its SRV record as srv:", looks(found)[0])
+            output = server("proxy_pass x;", f"upstream x {{ server 127.0.0.9:9; {line} }}")
+            self.assertEqual(len(looks(output)), 1, line)
+        output = server("proxy_pass x;", "upstream x { server x.example service=http resolve; }")
+        self.assertIn("write its SRV record as srv:", looks(output)[0])
 
     def test_servers_that_are_there_twice_are_one(self) -> None:
         for servers, expected in (
@@ -82,9 +82,9 @@ class UpstreamTests(SynchronousTestCase):
             ("server 127.0.0.1:1 down; server 127.0.0.1:1 max_conns=1;", [(1, 1)]),
             ("server 127.0.0.1:1 backup; server 127.0.0.1:1;", [(1, 0), (1, 0)]),
         ):
-            found = backend("", servers)
-            self.assertEqual([(s.weight, s.max_connections) for s in found.servers], expected)
-            self.assertFalse(any(one.down for one in found.servers))
+            output = backend("", servers)
+            self.assertEqual([(s.weight, s.max_connections) for s in output.servers], expected)
+            self.assertFalse(any(server.down for server in output.servers))
 
     def test_backups_get_what_full_servers_cannot_take(self) -> None:
         for servers, expected in (
@@ -106,40 +106,40 @@ class UpstreamTests(SynchronousTestCase):
             ("", "least_conn; server 127.0.0.1:1;", 60.0),
             ("proxy_half_close on; proxy_timeout 1h;", f"least_conn; {two}", 3600.0),
         ):
-            found = backend(text, upstream)
-            self.assertEqual(found.half_close_timeout, expected, (text, upstream))
+            output = backend(text, upstream)
+            self.assertEqual(output.half_close_timeout, expected, (text, upstream))
 
     def test_datagrams(self) -> None:
         """No datagram goes to a second server; one that does not answer as it should gets no clients for a while."""
         two = "upstream x { server 127.0.0.1:1 max_fails=2; server 127.0.0.1:2 max_fails=2; }"
         for text, unanswered in (("", 0), ("proxy_responses 0;", 0), ("proxy_responses 1;", 2)):
-            found = stream(
+            output = stream(
                 f"{two} server {{ listen 53 udp; proxy_timeout 5s; proxy_pass x; {text} }}"
             )
-            one = rules_of(found).backends["x"]
-            assert one.eject is not None
-            self.assertEqual((one.retries, one.unanswered_timeout), (0, 5.0), text)
-            self.assertEqual((one.eject.failures, one.eject.unanswered), (2, unanswered), text)
+            group = rules_of(output).backends["x"]
+            assert group.eject is not None
+            self.assertEqual((group.retries, group.unanswered_timeout), (0, 5.0), text)
+            self.assertEqual((group.eject.failures, group.eject.unanswered), (2, unanswered), text)
 
     def test_equal_connections_share_a_backend(self) -> None:
-        found = stream(
+        output = stream(
             "server { listen 1; proxy_pass a; } server { listen 2; proxy_pass a; }"
             "server { listen 3; proxy_pass A; proxy_protocol on; }"
         )
-        self.assertEqual(sorted(rules_of(found).backends), ["a", "a-2"])
+        self.assertEqual(sorted(rules_of(output).backends), ["a", "a-2"])
 
 
 class ConnectTests(SynchronousTestCase):
     def test_default_times(self) -> None:
-        found = backend("")
-        self.assertEqual((found.connect_timeout, found.idle_timeout), (60, 600))
-        found = backend("proxy_connect_timeout 500ms; proxy_timeout 1h 30m;")
-        self.assertEqual((found.connect_timeout, found.idle_timeout), (0.5, 5400))
+        output = backend("")
+        self.assertEqual((output.connect_timeout, output.idle_timeout), (60, 600))
+        output = backend("proxy_connect_timeout 500ms; proxy_timeout 1h 30m;")
+        self.assertEqual((output.connect_timeout, output.idle_timeout), (0.5, 5400))
         self.assertEqual(len(looks(server("proxy_pass a; proxy_timeout soon;"))), 1)
 
     def test_rates(self) -> None:
-        found = backend("proxy_upload_rate 100k; proxy_download_rate 1m;")
-        self.assertEqual((found.upload_rate, found.download_rate), (102400, 1048576))
+        output = backend("proxy_upload_rate 100k; proxy_download_rate 1m;")
+        self.assertEqual((output.upload_rate, output.download_rate), (102400, 1048576))
         self.assertIsNone(backend("proxy_upload_rate 0;").upload_rate)
 
     def test_tries(self) -> None:
@@ -199,28 +199,28 @@ class ConnectTests(SynchronousTestCase):
                 1,
             ),
         ):
-            found = server(text, more)
+            output = server(text, more)
             for line in lines:
-                self.assertIn(f"{line}\n", found.text)
-            self.assertEqual(len(looks(found)), told, found.text)
+                self.assertIn(f"{line}\n", output.text)
+            self.assertEqual(len(looks(output)), told, output.text)
 
     def test_resolver_is_for_names_of_variables(self) -> None:
         table = (
             "map $ssl_preread_server_name $x { x.example app.internal:443; default 127.0.0.1:1; }"
         )
         resolver = "resolver 127.0.0.1:8600 [::1] valid=10s ipv6=off;"
-        found = server(f"ssl_preread on; proxy_pass $x; {resolver}", table)
-        self.assertIn("resolvers = 127.0.0.1:8600\n    [::1]\nresolve = 10s\n", found.text)
-        self.assertEqual(found.text.count("resolvers"), 1)
-        self.assertEqual(len(found.warnings), 1)
+        output = server(f"ssl_preread on; proxy_pass $x; {resolver}", table)
+        self.assertIn("resolvers = 127.0.0.1:8600\n    [::1]\nresolve = 10s\n", output.text)
+        self.assertEqual(output.text.count("resolvers"), 1)
+        self.assertEqual(len(output.warnings), 1)
         self.assertIn(
             "without a resolver", server("ssl_preread on; proxy_pass $x;", table).warnings[0]
         )
         self.assertNotIn("resolvers", server(f"proxy_pass app.internal:443; {resolver}").text)
 
     def test_health_check_connects(self) -> None:
-        found = server("proxy_pass a; health_check interval=10 passes=2 fails=3 port=8080;")
-        self.assertIn("check = tcp interval=10s rise=2 fall=3 port=8080 timeout=5s\n", found.text)
+        output = server("proxy_pass a; health_check interval=10 passes=2 fails=3 port=8080;")
+        self.assertIn("check = tcp interval=10s rise=2 fall=3 port=8080 timeout=5s\n", output.text)
         self.assertEqual(len(looks(server("proxy_pass a; health_check match=x;"))), 1)
 
     def test_checks_of_modules(self) -> None:
@@ -241,11 +241,11 @@ class ConnectTests(SynchronousTestCase):
                 rf"http 'send=HEAD /up HTTP/1.0\r\n\r\n' expect=2xx {usual}",
             ),
         ):
-            found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.1:1; {lines} }}")
-            self.assertEqual(found.warnings, ())
-            (check,) = [x for x in found.text.splitlines() if x.startswith("check = ")]
+            output = server("proxy_pass x;", f"upstream x {{ server 127.0.0.1:1; {lines} }}")
+            self.assertEqual(output.warnings, ())
+            (check,) = [x for x in output.text.splitlines() if x.startswith("check = ")]
             self.assertEqual(check.replace("'", ""), f"check = {words}".replace("'", ""))
-            self.assertIsNotNone(rules_of(found).backends["x"].check)
+            self.assertIsNotNone(rules_of(output).backends["x"].check)
 
     def test_lost_check_is_a_look(self) -> None:
         for lines, listen in (
@@ -253,15 +253,15 @@ class ConnectTests(SynchronousTestCase):
             ("check type=udp;", "udp"),
             ("check;", "udp"),
         ):
-            found = stream(
+            output = stream(
                 f"upstream x {{ server 127.0.0.1:1; {lines} }} server {{ listen 9 {listen}; proxy_pass x; }}"
             )
-            (told,) = looks(found)
+            (told,) = looks(output)
             self.assertIn("is left out: it has no counterpart", told)
             self.assertNotIn("round-robin", told)
         for line in ("check type=smtp;", "check foo=1;"):
-            found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.1:1; {line} }}")
-            self.assertEqual((len(found.warnings), looks(found)), (1, []))
+            output = server("proxy_pass x;", f"upstream x {{ server 127.0.0.1:1; {line} }}")
+            self.assertEqual((len(output.warnings), looks(output)), (1, []))
 
     def test_unknown_directives_are_a_look(self) -> None:
         for text, told, warned in (
@@ -272,8 +272,8 @@ class ConnectTests(SynchronousTestCase):
             ("js_access x.y;", 1, 1),
             ("preread_by_lua_block { ngx.req.socket():peek(4) }", 1, 1),
         ):
-            found = server(f"proxy_pass a; {text}")
-            self.assertEqual((len(looks(found)), len(found.warnings)), (told, warned), text)
+            output = server(f"proxy_pass a; {text}")
+            self.assertEqual((len(looks(output)), len(output.warnings)), (told, warned), text)
 
 
 class SplitTests(SynchronousTestCase):
@@ -283,16 +283,16 @@ class SplitTests(SynchronousTestCase):
             ("$remote_addr", "source-hash"),
             ("$remote_addr$remote_port", "round-robin"),
         ):
-            found = server("proxy_pass $s;", f"{groups} split_clients {key} $s {{ 20% x; * y; }}")
-            (made,) = rules_of(found).backends.values()
+            output = server("proxy_pass $s;", f"{groups} split_clients {key} $s {{ 20% x; * y; }}")
+            (made,) = rules_of(output).backends.values()
             self.assertEqual([s.weight for s in made.servers], [3, 1, 16])
             self.assertEqual((made.name, made.balance), ("s", balance))
 
     def test_incomplete_or_particular_shares_are_left_out(self) -> None:
         groups = "upstream x { least_conn; server 127.0.0.1:1; server 127.0.0.1:2; }"
         for block in ("20% a;", "20% x; * a;", "many a;", '50% a; * "";'):
-            found = server(
+            output = server(
                 "proxy_pass $s;", f"{groups} split_clients $remote_addr $s {{ {block} }}"
             )
-            self.assertEqual(len(looks(found)), 1, block)
-            self.assertNotIn("\n[backend", found.text)
+            self.assertEqual(len(looks(output)), 1, block)
+            self.assertNotIn("\n[backend", output.text)

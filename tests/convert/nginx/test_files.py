@@ -1,9 +1,5 @@
 """Tests of whole files, and of what they include."""
 
-import importlib
-from typing import Any
-from unittest.mock import patch
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -38,18 +34,18 @@ class FileTests(SynchronousTestCase):
         first.write_text("\nserver { listen 1; proxy_pass 127.0.0.1:9; nonsense on; }\n")
         (self.folder / "streams" / "b.conf").write_text("include other.part;\n")
         (self.folder / "other.part").write_text("server { listen 2; proxy_pass 127.0.0.1:9; }")
-        found = converted(
+        output = converted(
             "stream { include streams/*.conf; include none/*.conf; }", name=str(self.main)
         )
-        self.assertEqual(len(rules_of(found).listeners), 2)
+        self.assertEqual(len(rules_of(output).listeners), 2)
         self.assertEqual(
-            found.warnings,
+            output.warnings,
             (
                 f"{first}:2: LOOK: nonsense on: is left out: it has no counterpart",
                 f"{self.main}:1: include none/*.conf: there is no such file here",
             ),
         )
-        self.assertIn(f"# LOOK: {first} line 2: nonsense on", found.text)
+        self.assertIn(f"# LOOK: {first} line 2: nonsense on", output.text)
 
     def test_missing_or_circular_include(self) -> None:
         (self.folder / "x.conf").write_text("include x.conf;\n")
@@ -71,24 +67,24 @@ class FileTests(SynchronousTestCase):
         """A program in Lua is left out whole, with its braces and semicolons; one that runs at the end decides nothing."""
         lua = "local x = { a = '}' } -- }\n if x.a then ngx.exit(ngx.ERROR); end"
         for phase in ("preread", "ssl_client_hello", "content"):
-            found = converted(
+            output = converted(
                 f"stream {{ server {{ listen 443;\n{phase}_by_lua_block {{\n{lua}\n}} proxy_pass 127.0.0.1:1; }} }}",
                 "nginx",
             )
             message = f"line 2: {phase}_by_lua_block {{ … }}: is left out: it has no counterpart"
-            (look,) = looks(found)
+            (look,) = looks(output)
             self.assertTrue(look.startswith(message))
             self.assertEqual(phase == "preread", "match = http" in look)
-            self.assertEqual(len(rules_of(found).backends), 1)
-        found = converted(f"{_STREAM[:-3]} log_by_lua_block {{ {lua} }} }} }}", "nginx")
-        self.assertEqual((len(found.warnings), looks(found)), (1, []))
+            self.assertEqual(len(rules_of(output).backends), 1)
+        output = converted(f"{_STREAM[:-3]} log_by_lua_block {{ {lua} }} }} }}", "nginx")
+        self.assertEqual((len(output.warnings), looks(output)), (1, []))
         error = self.assertRaises(
             ConvertError, converted, "stream {\n preread_by_lua_block x }", "nginx"
         )
         self.assertIn("x.cfg:2: ", str(error))
 
     def test_block_tcp_of_an_older_module(self) -> None:
-        found = converted(
+        output = converted(
             """
             tcp {
                 check_shm_size 1M;
@@ -106,21 +102,21 @@ class FileTests(SynchronousTestCase):
             }
             """
         )
-        cluster, single, sticky = rules_of(found).backends.values()
+        cluster, single, sticky = rules_of(output).backends.values()
         self.assertEqual((cluster.idle_timeout, single.idle_timeout), (90, 60))
         self.assertEqual((cluster.balance, sticky.balance), ("least-connections", "source-hash"))
         self.assertEqual((cluster.check, single.check), (Check("tcp", fall=5), None))
-        (told,) = looks(found)
+        (told,) = looks(output)
         self.assertIn("proxy_timeout never: is left out: 'never' is not a time", told)
 
     def test_other_blocks_are_reported_once_and_not_read(self) -> None:
-        found = converted(
+        output = converted(
             f"pid x; events {{}} http {{ include gone; }} {_STREAM}", name="nginx.conf"
         )
         self.assertTrue(
-            found.text.startswith("# pid, events, http: not about streams, and left out\n")
+            output.text.startswith("# pid, events, http: not about streams, and left out\n")
         )
-        self.assertEqual(found.warnings, ())
+        self.assertEqual(output.warnings, ())
 
     def test_process(self) -> None:
         for text, lines in (
@@ -135,8 +131,8 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(head, f"[txmux]\n{lines}\n" if lines else "")
 
     def test_file_included_in_stream(self) -> None:
-        found = converted("upstream a { server 127.0.0.1:9; } server { listen 1; proxy_pass a; }")
-        self.assertEqual(len(rules_of(found).listeners), 1)
+        output = converted("upstream a { server 127.0.0.1:9; } server { listen 1; proxy_pass a; }")
+        self.assertEqual(len(rules_of(output).listeners), 1)
 
     def test_no_stream_is_an_error(self) -> None:
         for text in (
@@ -156,18 +152,8 @@ class FileTests(SynchronousTestCase):
             error = self.assertRaises(ConvertError, converted, text, "nginx")
             self.assertIn(f"x.cfg:{line}: ", str(error))
 
-    def test_error_without_crossplane(self) -> None:
-        def find(name: str, *arguments: Any) -> Any:
-            if name == "crossplane":
-                raise ModuleNotFoundError(name)
-            return importlib.__import__(name, *arguments)
-
-        with patch("txmux.convert.nginx.reader.import_module", find):
-            error = self.assertRaises(ConvertError, converted, _STREAM)
-        self.assertIn("pip install 'txmux[convert]'", str(error))
-
     def test_quotes_backslashes_comments_and_braces(self) -> None:
-        found = converted(
+        output = converted(
             r"""
             stream { # a comment; {
                 map $ssl_preread_server_name $up {
@@ -178,7 +164,7 @@ class FileTests(SynchronousTestCase):
             }
             """
         )
-        first, second = rules_of(found).routes
+        first, second = rules_of(output).routes
         self.assertEqual([a.text for a in first.alternatives], ["tls sni=a.example"])
         self.assertEqual([a.text for a in second.alternatives], [r"tls sni=~b\.(x|y){1}\.example"])
 

@@ -39,23 +39,23 @@ class NameTests(SynchronousTestCase):
             Directive(("map", _NAME, "$x"), 0, (Directive(("hostnames",), 0), *block)),
             _nothing_lost,
         )
-        found = look_up(table, (Variable("name"),), {"name": "sni"}, _nothing_lost)
+        output = look_up(table, (Variable("name"),), {"name": "sni"}, _nothing_lost)
         value = next(
             (
                 case.result
-                for case in found.cases
+                for case in output.cases
                 for term in case.condition
                 if hosts(dict(term.options)["sni"]).matches(name)
             ),
-            found.otherwise,
+            output.otherwise,
         )
         self.assertEqual(value.text, table.find(name).text)
-        self.assertEqual(found.otherwise.text, table.find("").text)
+        self.assertEqual(output.otherwise.text, table.find("").text)
 
     def test_names_of_one_value_share_a_line(self) -> None:
-        found = mapped(_NAME, "a.example a", "b.example b", "c.example a", "default c")
+        output = mapped(_NAME, "a.example a", "b.example b", "c.example a", "default c")
         self.assertEqual(
-            routes(found),
+            routes(output),
             [
                 (["tls sni=a.example,c.example"], "a"),
                 (["tls sni=b.example"], "b"),
@@ -68,7 +68,7 @@ class NameTests(SynchronousTestCase):
         self.assertEqual([line.count(",") + 1 for line in lines], [8, 8, 4])
 
     def test_longest_wildcard_first(self) -> None:
-        found = mapped(
+        output = mapped(
             _NAME,
             "hostnames",
             ".example.com a",
@@ -78,7 +78,7 @@ class NameTests(SynchronousTestCase):
             "www.* c",
         )
         self.assertEqual(
-            routes(found),
+            routes(output),
             [
                 (["tls sni=*.z.x.example.com,*.y.example.com"], "a"),
                 (["tls sni=*.x.example.com"], "b"),
@@ -98,36 +98,36 @@ class NameTests(SynchronousTestCase):
             (r"~^(?<name>\w+)\.example$", r"~(\w+)\.example"), (r"~*^WWW[0-9]$", "~(?i:WWW[0-9])"),
             (r"~*^\D+\.a$", r"~\D+\.a"), ("~*^WWW", "WWW*"),
         ):  # fmt: skip
-            found = mapped(_NAME, f"{expression} a", "default b")
-            self.assertEqual(routes(found)[0], ([f"tls sni={expected}"], "a"))
-            self.assertEqual(looks(found), [])
+            output = mapped(_NAME, f"{expression} a", "default b")
+            self.assertEqual(routes(output)[0], ([f"tls sni={expected}"], "a"))
+            self.assertEqual(looks(output), [])
 
     def test_capital_letters(self) -> None:
         """Of a name, nginx compares them with what the client wrote, and txmux with small ones."""
         for expression, expected in (("~^Api-", "Api-*"), ("~^A[0-9]", "~(?i:A[0-9].*)")):
-            found = mapped(_NAME, f"{expression} a", "default b")
-            self.assertEqual(routes(found)[0], ([f"tls sni={expected}"], "a"))
-            self.assertIn("here, small letters fit, too", looks(found)[0])
+            output = mapped(_NAME, f"{expression} a", "default b")
+            self.assertEqual(routes(output)[0], ([f"tls sni={expected}"], "a"))
+            self.assertIn("here, small letters fit, too", looks(output)[0])
 
     def test_name_of_an_upstream(self) -> None:
         """Without a port, only an upstream of the client's name can be meant."""
-        found = server(f"ssl_preread on; proxy_pass {_NAME};")
+        output = server(f"ssl_preread on; proxy_pass {_NAME};")
         self.assertEqual(
-            routes(found),
+            routes(output),
             [([f"tls sni={name}"], name) for name in "abcd"] + [(["default"], "close")],
         )
-        self.assertEqual(looks(found), [])
-        found = mapped(_NAME, '"" a', "x.example b", f"default {_NAME}")
-        self.assertEqual(routes(found)[:2], [(["tls sni=x.example"], "b"), (["tls sni=a"], "a")])
-        self.assertEqual(routes(found)[-1], (["default"], "a"))
+        self.assertEqual(looks(output), [])
+        output = mapped(_NAME, '"" a', "x.example b", f"default {_NAME}")
+        self.assertEqual(routes(output)[:2], [(["tls sni=x.example"], "b"), (["tls sni=a"], "a")])
+        self.assertEqual(routes(output)[-1], (["default"], "a"))
 
     def test_lost_expressions(self) -> None:
         """What an expression looks ahead for, or has found, has no counterpart, and is told with its line."""
-        found = mapped(
+        output = mapped(
             _NAME, "~^(?!www) a", r"~^(?<who>\w+)\.example$ $who:443", "~(*x a", "default b"
         )
         self.assertEqual(
-            sorted(text.partition(":")[0] for text in looks(found)), ["line 4", "line 5", "line 6"]
+            sorted(text.partition(":")[0] for text in looks(output)), ["line 4", "line 5", "line 6"]
         )
 
     def test_clients_without_a_name(self) -> None:
@@ -140,14 +140,14 @@ class NameTests(SynchronousTestCase):
             self.assertEqual(routes(mapped(_NAME, *entries)), expected)
 
     def test_wildcard_without_hostnames_is_lost(self) -> None:
-        found = mapped(_NAME, "*.example.com a", "default b")
-        self.assertIn("line 4: *.example.com: is left out", looks(found)[0])
-        self.assertEqual(routes(found), [(["default"], "b")])
+        output = mapped(_NAME, "*.example.com a", "default b")
+        self.assertIn("line 4: *.example.com: is left out", looks(output)[0])
+        self.assertEqual(routes(output), [(["default"], "b")])
 
     def test_escaped_word_of_the_language(self) -> None:
-        found = mapped(_NAME, r"\default a", r"\hostnames b")
+        output = mapped(_NAME, r"\default a", r"\hostnames b")
         self.assertEqual(
-            routes(found)[:2], [(["tls sni=default"], "a"), (["tls sni=hostnames"], "b")]
+            routes(output)[:2], [(["tls sni=default"], "a"), (["tls sni=hostnames"], "b")]
         )
 
 
@@ -185,22 +185,22 @@ class OtherFactTests(SynchronousTestCase):
             ('"h2,http/1.1"', "h2", 1),
             ("~^h2", "h2*", 1),
         ):
-            found = mapped(source, f"{entry} a", "default b")
-            self.assertEqual(routes(found)[0], ([f"tls alpn={expected}"], "a"))
-            self.assertEqual(len(looks(found)), told, entry)
+            output = mapped(source, f"{entry} a", "default b")
+            self.assertEqual(routes(output)[0], ([f"tls alpn={expected}"], "a"))
+            self.assertEqual(len(looks(output)), told, entry)
         self.assertEqual(len(looks(mapped(source, "~^h2.*foo a", "default b"))), 1)
 
     def test_addresses(self) -> None:
-        found = mapped("$remote_addr", "192.0.2.1 a", "2001:db8::1 a", "x b", "default c")
-        self.assertIn("from = 192.0.2.1\n    2001:db8::1\n", found.text)
-        self.assertEqual(len(looks(found)), 1)
+        output = mapped("$remote_addr", "192.0.2.1 a", "2001:db8::1 a", "x b", "default c")
+        self.assertIn("from = 192.0.2.1\n    2001:db8::1\n", output.text)
+        self.assertEqual(len(looks(output)), 1)
         self.assertEqual(len(looks(mapped("$remote_addr", "~^10 a", "default c"))), 1)
 
     def test_nested_maps(self) -> None:
         names = f"map {_NAME} $name {{ a.example a; default b; }}"
-        found = mapped("$ssl_preread_protocol", '"" c', "default $name", more=names)
+        output = mapped("$ssl_preread_protocol", '"" c', "default $name", more=names)
         self.assertEqual(
-            routes(found), [(["tls sni=a.example"], "a"), (["tls"], "b"), (["default"], "c")]
+            routes(output), [(["tls sni=a.example"], "a"), (["tls"], "b"), (["default"], "c")]
         )
 
     def test_variable_has_one_value_for_a_client(self) -> None:
@@ -208,9 +208,9 @@ class OtherFactTests(SynchronousTestCase):
             "map $ssl_preread_server_name $name { ~^(x|y)$ a; ~^z b; w.example c; }"
             "map $ssl_preread_alpn_protocols $offered { acme-tls/1 a; default b; }"
         )
-        found = mapped("$name", '"" $offered', "default $name", more=more)
+        output = mapped("$name", '"" $offered', "default $name", more=more)
         self.assertEqual(
-            routes(found),
+            routes(output),
             [
                 (["tls sni=w.example"], "c"),
                 (["tls sni=~(x|y)"], "a"),
@@ -219,11 +219,11 @@ class OtherFactTests(SynchronousTestCase):
                 (["default"], "b"),
             ],
         )
-        self.assertEqual(looks(found), [])
+        self.assertEqual(looks(output), [])
 
     def test_map_that_needs_itself(self) -> None:
-        found = mapped(_NAME, "a.example $up", "default b")
-        self.assertIn("depends on itself", "".join(looks(found)))
+        output = mapped(_NAME, "a.example $up", "default b")
+        self.assertIn("depends on itself", "".join(looks(output)))
 
     def test_parts_of_a_text_by_their_sign(self) -> None:
         for source, entry, expected in (
@@ -241,9 +241,9 @@ class OtherFactTests(SynchronousTestCase):
                 "sni=a.example alpn=h2",
             ),
         ):
-            found = mapped(source, f"{entry} a", "default b")
-            self.assertEqual(routes(found)[0], ([f"tls {expected}"], "a"), found.text)
-            self.assertEqual(looks(found), [])
+            output = mapped(source, f"{entry} a", "default b")
+            self.assertEqual(routes(output)[0], ([f"tls {expected}"], "a"), output.text)
+            self.assertEqual(looks(output), [])
 
     def test_ambiguous_expressions_are_left_out(self) -> None:
         for source, entry in (
@@ -254,14 +254,14 @@ class OtherFactTests(SynchronousTestCase):
             ('"$ssl_preread_server_name:$remote_addr"', "~x"),
             ("$upstream_addr", "~x"),
         ):
-            found = mapped(source, f"{entry} a", "default b")
-            self.assertEqual(len(looks(found)), 1, found.text)
-            self.assertNotIn("[route a]", found.text)
+            output = mapped(source, f"{entry} a", "default b")
+            self.assertEqual(len(looks(output)), 1, output.text)
+            self.assertNotIn("[route a]", output.text)
 
     def test_ports_that_lead_elsewhere_are_listeners(self) -> None:
-        found = server(
+        output = server(
             "listen 8443; listen 9443; proxy_pass $up;",
             "map $server_port $up { 443 a; default b; }",
         )
-        self.assertIn("[listen port-443]\nendpoint = 0.0.0.0:443\ndefault = a\n", found.text)
-        self.assertIn("endpoint = 0.0.0.0:8443\n    0.0.0.0:9443\ndefault = b\n", found.text)
+        self.assertIn("[listen port-443]\nendpoint = 0.0.0.0:443\ndefault = a\n", output.text)
+        self.assertIn("endpoint = 0.0.0.0:8443\n    0.0.0.0:9443\ndefault = b\n", output.text)

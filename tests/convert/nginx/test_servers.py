@@ -31,8 +31,8 @@ def _nothing_lost(rule: Directive, why: str) -> None:
 class ListenTests(SynchronousTestCase):
     def endpoints(self, *listens: str) -> list[tuple[str, ...]]:
         lines = " ".join(f"listen {listen};" for listen in listens)
-        found = stream(f"server {{ {lines} proxy_pass a; }}")
-        return [listener.endpoints for listener in rules_of(found).listeners]
+        output = stream(f"server {{ {lines} proxy_pass a; }}")
+        return [listener.endpoints for listener in rules_of(output).listeners]
 
     def test_forms_of_listen(self) -> None:
         for listens, expected in (
@@ -49,9 +49,9 @@ class ListenTests(SynchronousTestCase):
             self.assertEqual(self.endpoints(*listens), [tuple(expected)])
 
     def test_different_parameters_make_listeners(self) -> None:
-        found = server("listen 444 backlog=99; listen 445 so_keepalive=30m::10; proxy_pass a;")
-        listeners = rules_of(found).listeners
-        self.assertEqual([one.backlog for one in listeners], [65535, 99, 65535])
+        output = server("listen 444 backlog=99; listen 445 so_keepalive=30m::10; proxy_pass a;")
+        listeners = rules_of(output).listeners
+        self.assertEqual([listener.backlog for listener in listeners], [65535, 99, 65535])
         self.assertEqual(listeners[2].keepalive, Keepalive(idle=1800, count=10))
         self.assertEqual(
             rules_of(server("listen 444 so_keepalive=off; proxy_pass a;")).listeners[1].keepalive,
@@ -59,27 +59,31 @@ class ListenTests(SynchronousTestCase):
         )
 
     def test_udp_is_a_listener_with_its_own_backends(self) -> None:
-        found = stream(
+        output = stream(
             "upstream dns { server 10.0.0.1:53; server 10.0.0.2:53; }\n"
             "limit_conn_zone $binary_remote_addr zone=a:1m;\n"
             "server { listen 53 udp reuseport; listen [::]:53 udp; listen 192.0.2.1:53; proxy_pass dns;\n"
             "proxy_responses 1; proxy_timeout 20s; limit_conn a 5; }\n"
             "server { listen [2001:db8::1]:1194 udp; proxy_pass 10.0.0.3:1194; proxy_protocol on; ssl_preread on; }\n"
         )
-        self.assertEqual(looks(found), [])
-        rules = rules_of(found)
+        self.assertEqual(looks(output), [])
+        rules = rules_of(output)
         self.assertEqual(
-            [(one.endpoints, one.default.name) for one in rules.listeners],
+            [(listener.endpoints, listener.default.name) for listener in rules.listeners],
             [
                 (("udp:53",), "dns"),
                 (("192.0.2.1:53",), "dns-2"),
                 (("udp:[2001:db8::1]:1194",), "10.0.0.3-1194"),
             ],
         )
-        self.assertEqual([one.max_flows_per_source for one in rules.listeners], [5, 0, 0])
-        self.assertEqual([one.max_connections_per_source for one in rules.listeners], [0, 5, 0])
+        self.assertEqual([listener.max_flows_per_source for listener in rules.listeners], [5, 0, 0])
+        self.assertEqual(
+            [listener.max_connections_per_source for listener in rules.listeners], [0, 5, 0]
+        )
         dns, other, vpn = rules.backends.values()
-        self.assertEqual([one.text for one in dns.servers], ["udp:10.0.0.1:53", "udp:10.0.0.2:53"])
+        self.assertEqual(
+            [server.text for server in dns.servers], ["udp:10.0.0.1:53", "udp:10.0.0.2:53"]
+        )
         self.assertEqual((dns.answers, dns.idle_timeout, other.answers), (1, 20, 0))
         self.assertEqual(
             (vpn.proxy_protocol, vpn.proxy_every, vpn.idle_timeout), ("v2", "first", 600)
@@ -87,11 +91,11 @@ class ListenTests(SynchronousTestCase):
 
     def test_udp_without_counterpart(self) -> None:
         for setting in ("proxy_requests 5;", "health_check udp;"):
-            found = stream(f"server {{ listen 53 udp; proxy_pass 10.0.0.3:53; {setting} }}")
-            self.assertEqual(len(looks(found)), 1, setting)
-        found = stream("server { listen 53 udp; proxy_pass 10.0.0.3:53; proxy_responses 0; }")
+            output = stream(f"server {{ listen 53 udp; proxy_pass 10.0.0.3:53; {setting} }}")
+            self.assertEqual(len(looks(output)), 1, setting)
+        output = stream("server { listen 53 udp; proxy_pass 10.0.0.3:53; proxy_responses 0; }")
         self.assertIn(
-            "proxy_responses 0: has no counterpart; see unanswered_timeout", found.warnings[0]
+            "proxy_responses 0: has no counterpart; see unanswered_timeout", output.warnings[0]
         )
 
     def test_names_and_too_many_ports_are_left_out(self) -> None:
@@ -101,19 +105,19 @@ class ListenTests(SynchronousTestCase):
         self.assertIn("there is no listener that txmux could have", str(error))
 
     def test_servers_of_one_address_by_name(self) -> None:
-        found = stream(
+        output = stream(
             "server { listen 1; server_name x; proxy_pass a; } server { listen 1; server_name y; proxy_pass b; }"
         )
-        (look,) = looks(found)
+        (look,) = looks(output)
         self.assertIn("listen 1: is left out: the server is chosen by server_name", look)
 
     def test_routes_are_under_their_own_listener(self) -> None:
-        found = stream(
+        output = stream(
             "map $ssl_preread_server_name $x { x.example a; }"
             "server { listen 1; ssl_preread on; proxy_pass $x; } server { listen 2; proxy_pass b; }"
         )
         self.assertIn(
-            "[route a]\nmatch = tls sni=x.example\nunder = port-1\nbackend = a\n", found.text
+            "[route a]\nmatch = tls sni=x.example\nunder = port-1\nbackend = a\n", output.text
         )
 
 
@@ -128,18 +132,18 @@ class AdmissionTests(SynchronousTestCase):
         expected = next(
             (let_in for let_in, text in rules if text == "all" or client in network(text)), True
         )
-        found = (not allowed or client in NetworkSet(map(network, allowed))) and (
+        output = (not allowed or client in NetworkSet(map(network, allowed))) and (
             client not in NetworkSet(map(network, denied))
         )
-        self.assertEqual(found, expected, (allowed, denied))
+        self.assertEqual(output, expected, (allowed, denied))
 
     def test_usual_rules_are_written_as_they_were(self) -> None:
-        found = server("deny 10.0.0.1; allow 10.0.0.0/8; allow 192.0.2.1; deny all; proxy_pass a;")
-        self.assertIn("allow = 10.0.0.0/8\n    192.0.2.1\ndeny = 10.0.0.1\n", found.text)
+        output = server("deny 10.0.0.1; allow 10.0.0.0/8; allow 192.0.2.1; deny all; proxy_pass a;")
+        self.assertIn("allow = 10.0.0.0/8\n    192.0.2.1\ndeny = 10.0.0.1\n", output.text)
 
     def test_rules_inherited_from_stream(self) -> None:
-        found = stream("deny 10.0.0.1; server { listen 1; proxy_pass a; }")
-        self.assertIn("deny = 10.0.0.1\n", found.text)
+        output = stream("deny 10.0.0.1; server { listen 1; proxy_pass a; }")
+        self.assertIn("deny = 10.0.0.1\n", output.text)
 
     def test_unix_clients_have_no_network(self) -> None:
         self.assertEqual(looks(server("allow unix:; deny all; proxy_pass a;")), [])
@@ -150,16 +154,16 @@ class AdmissionTests(SynchronousTestCase):
             ("$binary_remote_addr", "max_connections_per_source = 7\n"),
             ("$server_addr", "max_connections = 7\n"),
         ):
-            found = server("limit_conn z 7; proxy_pass a;", f"limit_conn_zone {key} zone=z:1m;")
-            self.assertIn(line, found.text)
+            output = server("limit_conn z 7; proxy_pass a;", f"limit_conn_zone {key} zone=z:1m;")
+            self.assertIn(line, output.text)
         for more in ("limit_conn_zone $ssl_preread_server_name zone=z:1m;", ""):
             self.assertEqual(len(looks(server("limit_conn z 7; proxy_pass a;", more))), 1)
         self.assertEqual(len(looks(server("limit_conn {} proxy_pass a;"))), 1)
-        found = server(
+        output = server(
             "limit_conn z 7; limit_conn_dry_run on; proxy_pass a;",
             "limit_conn_zone $remote_addr zone=z:1m;",
         )
-        self.assertNotIn("max_connections", found.text)
+        self.assertNotIn("max_connections", output.text)
 
     def test_set_real_ip_from_or_all_proxies(self) -> None:
         for text, networks, told in (
@@ -167,9 +171,9 @@ class AdmissionTests(SynchronousTestCase):
             ("", "0.0.0.0/0, ::/0", 0),
             ("deny 10.0.0.1;", "0.0.0.0/0, ::/0", 1),
         ):
-            found = stream(f"server {{ listen 1 proxy_protocol; {text} proxy_pass a; }}")
-            self.assertIn(f"accept_proxy_from = {networks}\n", found.text)
-            self.assertEqual(len(looks(found)), told, found.text)
+            output = stream(f"server {{ listen 1 proxy_protocol; {text} proxy_pass a; }}")
+            self.assertIn(f"accept_proxy_from = {networks}\n", output.text)
+            self.assertEqual(len(looks(output)), told, output.text)
 
 
 class LeadingTests(SynchronousTestCase):
@@ -184,23 +188,23 @@ class LeadingTests(SynchronousTestCase):
         ):
             (listener,) = rules_of(server(text, table)).listeners
             self.assertEqual(listener.detect_timeout, expected)
-        found = server("ssl_preread on; preread_buffer_size 4k; proxy_pass $x;", table)
-        self.assertEqual(rules_of(found).listeners[0].peek_limit, 4096)
+        output = server("ssl_preread on; preread_buffer_size 4k; proxy_pass $x;", table)
+        self.assertEqual(rules_of(output).listeners[0].peek_limit, 4096)
 
     def test_preread_waits_without_need(self) -> None:
         self.assertIn("silent = close\ndefault = a\n", server("ssl_preread on; proxy_pass a;").text)
 
     def test_silent_clients_are_routed_by_networks_at_once(self) -> None:
-        found = server("proxy_pass $x;", "geo $x { default a; 10.0.0.0/8 b; 10.1.0.0/16 a; }")
+        output = server("proxy_pass $x;", "geo $x { default a; 10.0.0.0/8 b; 10.1.0.0/16 a; }")
         self.assertIn(
             "silent = a from=10.1.0.0/16 after=1ms\n    b from=10.0.0.0/8 after=1ms\n    a after=1ms\n",
-            found.text,
+            output.text,
         )
-        self.assertIn("[route b]\nmatch = any\nfrom = 10.0.0.0/8\nbackend = b\n", found.text)
+        self.assertIn("[route b]\nmatch = any\nfrom = 10.0.0.0/8\nbackend = b\n", output.text)
 
     def test_geo_ranges(self) -> None:
-        found = server("proxy_pass $x;", "geo $x { ranges; default a; 10.0.0.0-10.0.0.3 b; }")
-        self.assertIn("from = 10.0.0.0/30\n", found.text)
+        output = server("proxy_pass $x;", "geo $x { ranges; default a; 10.0.0.0-10.0.0.3 b; }")
+        self.assertIn("from = 10.0.0.0/30\n", output.text)
         for block in (
             "geo $proxy_protocol_addr $x { default a; }",
             "geo $x { default a; proxy 10.0.0.1; }",
@@ -219,46 +223,46 @@ class LeadingTests(SynchronousTestCase):
             "",
             "proxy_pass none;",
         ):
-            found = server(text, "upstream none { zone z 64k; }")
-            self.assertEqual(len(looks(found)), 1, found.text)
-            self.assertEqual(routes(found), [(["default"], "close")])
+            output = server(text, "upstream none { zone z 64k; }")
+            self.assertEqual(len(looks(output)), 1, output.text)
+            self.assertEqual(routes(output), [(["default"], "close")])
 
     def test_name_chooses_the_server(self) -> None:
-        found = server(
+        output = server(
             "proxy_pass $ssl_preread_server_name:443; ssl_preread on; resolver 10.0.0.53 valid=9s;"
         )
-        self.assertEqual(routes(found), [(["tls"], "sni-443"), (["default"], "close")])
-        self.assertEqual(len(looks(found)), 1)
+        self.assertEqual(routes(output), [(["tls"], "sni-443"), (["default"], "close")])
+        self.assertEqual(len(looks(output)), 1)
         self.assertIn(
             "resolvers = 10.0.0.53\nallow_names = *\nallow_networks = public, 0.0.0.0/0, ::/0\n",
-            found.text,
+            output.text,
         )
         some = "hostnames; .example.com $ssl_preread_server_name.lan:443; default 10.0.0.1:22;"
-        found = server(
+        output = server(
             "proxy_pass $up; ssl_preread on;", f"map $ssl_preread_server_name $up {{ {some} }}"
         )
         self.assertEqual(
-            routes(found),
+            routes(output),
             [(["tls sni=.example.com"], "sni-.lan-443"), (["default"], "10.0.0.1-22")],
         )
-        self.assertIn("server = {sni}.lan:443\n", found.text)
+        self.assertIn("server = {sni}.lan:443\n", output.text)
 
     def test_set_precedes_the_client_hello(self) -> None:
         table = "map $ssl_preread_server_name $x { x.example a; default b; }"
-        found = server("set $y $x; ssl_preread on; proxy_pass $y;", table)
-        self.assertEqual(routes(found), [(["default"], "b")])
+        output = server("set $y $x; ssl_preread on; proxy_pass $y;", table)
+        self.assertEqual(routes(output), [(["default"], "b")])
 
     def test_access_log_off(self) -> None:
         self.assertIn("log = no\n", server("access_log off; proxy_pass a;").text)
         self.assertEqual(len(server("access_log /var/log/x.log main; proxy_pass a;").warnings), 1)
 
     def test_tls_termination_by_name_and_protocol(self) -> None:
-        found = stream(
+        output = stream(
             "server { listen 1 ssl; ssl_certificate /c.pem; ssl_certificate_key k.pem; ssl_alpn h2 http/1.1;"
             " ssl_protocols TLSv1.3; ssl_client_certificate /ca.pem; ssl_verify_client on; proxy_pass $x; }"
             "map $ssl_server_name $x { x.example a; default b; }"
         )
-        first, second = rules_of(found).routes
+        first, second = rules_of(output).routes
         self.assertEqual([a.text for a in first.alternatives], ["tls sni=x.example"])
         self.assertEqual([a.text for a in second.alternatives], ["tls"])
         self.assertEqual((name_of(first.outcome), name_of(second.outcome)), ("a", "b"))
@@ -268,24 +272,24 @@ class LeadingTests(SynchronousTestCase):
             "tls_client_ca = /ca.pem\n",
             "terminate_tls = /c.pem\n    /",
         ):
-            self.assertEqual(found.text.count(line), 2)
-        self.assertIn("detect_timeout = 60s\n", found.text)
+            self.assertEqual(output.text.count(line), 2)
+        self.assertIn("detect_timeout = 60s\n", output.text)
 
     def test_certificates_of_clients_that_need_none(self) -> None:
-        found = stream(
+        output = stream(
             "server { listen 1 ssl; ssl_certificate /c.pem; ssl_certificate_key /k.pem; ssl_crl /crl.pem;"
             " ssl_client_certificate /ca.pem; ssl_verify_client optional; proxy_pass a; }"
         )
         self.assertIn(
             "tls_client_ca = /ca.pem\ntls_client_crl = /crl.pem\ntls_client = optional\n",
-            found.text,
+            output.text,
         )
-        self.assertEqual(len(found.warnings), 1)
+        self.assertEqual(len(output.warnings), 1)
 
     def test_multipath(self) -> None:
-        found = stream("server { listen 1 multipath; proxy_pass a; }")
-        self.assertTrue(rules_of(found).listeners[0].mptcp)
-        self.assertEqual((looks(found), found.warnings), ([], ()))
+        output = stream("server { listen 1 multipath; proxy_pass a; }")
+        self.assertTrue(rules_of(output).listeners[0].mptcp)
+        self.assertEqual((looks(output), output.warnings), ([], ()))
 
     def test_other_tls_is_reported(self) -> None:
         certificate = "ssl_certificate /c.pem; ssl_certificate_key /k.pem;"
@@ -298,7 +302,7 @@ class LeadingTests(SynchronousTestCase):
             (f"{certificate} ssl_preread on;", 1, 0),
             ("", 1, 0),
         ):
-            found = stream(f"server {{ listen 1 ssl; {text} proxy_pass a; }}")
+            output = stream(f"server {{ listen 1 ssl; {text} proxy_pass a; }}")
             self.assertEqual(
-                (len(looks(found)), len(found.warnings)), (told, told + warned), found.text
+                (len(looks(output)), len(output.warnings)), (told, told + warned), output.text
             )

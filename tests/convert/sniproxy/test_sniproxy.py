@@ -21,8 +21,8 @@ def _sniproxy(text: str) -> Conversion:
 
 
 def _backend(entry: str, more: str = "") -> Backend:
-    found = _sniproxy(f"listener 1.2.3.4:443 {{\n{more}\n}}\ntable {{\n{entry}\n}}\n")
-    (backend,) = rules_of(found).backends.values()
+    output = _sniproxy(f"listener 1.2.3.4:443 {{\n{more}\n}}\ntable {{\n{entry}\n}}\n")
+    (backend,) = rules_of(output).backends.values()
     return backend
 
 
@@ -40,12 +40,12 @@ class SniproxyTests(SynchronousTestCase):
             ("unix:/run/s.sock", "unix:/run/s.sock"),
         ):
             block = "" if "{" in text else "{"
-            found = _sniproxy(f"listener {text} {block}\n}}\ntable {{\na 192.0.2.7:9\n}}\n")
-            self.assertEqual(rules_of(found).listeners[0].endpoints, (endpoint,), text)
+            output = _sniproxy(f"listener {text} {block}\n}}\ntable {{\na 192.0.2.7:9\n}}\n")
+            self.assertEqual(rules_of(output).listeners[0].endpoints, (endpoint,), text)
 
     def test_ipv6_alone_where_ipv4_has_a_listener(self) -> None:
-        found = _sniproxy("listen 0.0.0.0:80 {\n}\nlisten [::]:80 {\n}\ntable {\na 1.2.3.4:9\n}\n")
-        endpoints = [listener.endpoints[0] for listener in rules_of(found).listeners]
+        output = _sniproxy("listen 0.0.0.0:80 {\n}\nlisten [::]:80 {\n}\ntable {\na 1.2.3.4:9\n}\n")
+        endpoints = [listener.endpoints[0] for listener in rules_of(output).listeners]
         self.assertEqual(endpoints, ["0.0.0.0:80", "[::]:80"])
 
     def test_addresses_of_servers(self) -> None:
@@ -66,13 +66,13 @@ class SniproxyTests(SynchronousTestCase):
 
     def test_source(self) -> None:
         for text, source in (("Client", "client"), ("192.0.2.9", "192.0.2.9")):
-            found = _sniproxy(f"listen 443 {{\nsource {text}\n}}\ntable {{\na 192.0.2.1\n}}\n")
-            self.assertIn(f"source = {source}\n", found.text)
-        found = _sniproxy("listen 443 {\nsource 192.0.2.9:1\n}\ntable {\na 192.0.2.1\n}\n")
-        self.assertIn("its port is left out", looks(found)[0])
+            output = _sniproxy(f"listen 443 {{\nsource {text}\n}}\ntable {{\na 192.0.2.1\n}}\n")
+            self.assertIn(f"source = {source}\n", output.text)
+        output = _sniproxy("listen 443 {\nsource 192.0.2.9:1\n}\ntable {\na 192.0.2.1\n}\n")
+        self.assertIn("its port is left out", looks(output)[0])
 
     def test_process_and_logs(self) -> None:
-        found = _sniproxy(
+        output = _sniproxy(
             """\
             user daemon; group adm
             pidfile "/run/x"
@@ -91,10 +91,10 @@ class SniproxyTests(SynchronousTestCase):
             """
         )
         for line in ("user = daemon\n", "group = adm\n", "resolvers = 192.0.2.53\n    ::1\n"):
-            self.assertIn(line, found.text)
-        self.assertEqual(looks(found), [])
+            self.assertIn(line, output.text)
+        self.assertEqual(looks(output), [])
         for name in ("pidfile", "error_log", "access_log", "bad_requests"):
-            self.assertEqual(sum(f"{name}" in warning for warning in found.warnings), 1, name)
+            self.assertEqual(sum(f"{name}" in warning for warning in output.warnings), 1, name)
 
     def test_what_is_to_be_looked_at(self) -> None:
         for top, inside, entry, said in (
@@ -108,15 +108,15 @@ class SniproxyTests(SynchronousTestCase):
             ("", "", "a(?=b) 192.0.2.1", "is left out"),
             ("", "", ".* *", "clients choose where they go, as in sniproxy"),
         ):
-            found = _sniproxy(
+            output = _sniproxy(
                 f"{top}\nlisten 443 {{\n{inside}\n}}\ntable {{\n{entry}\nb 1.2.3.4\n}}\n"
             )
-            self.assertIn(said, looks(found)[0])
+            self.assertIn(said, looks(output)[0])
 
     def test_names_that_lead_to_one_place_share_it(self) -> None:
-        found = _sniproxy("listen 443 {\n}\ntable {\n^a$ *\n^b$ *\n\\\\.c$ *\n^b$ *\n}\n")
-        self.assertEqual(len(looks(found)), 1)
-        self.assertIn("allow_names = a\n    b\n    *.c\n", found.text)
+        output = _sniproxy("listen 443 {\n}\ntable {\n^a$ *\n^b$ *\n\\\\.c$ *\n^b$ *\n}\n")
+        self.assertEqual(len(looks(output)), 1)
+        self.assertIn("allow_names = a\n    b\n    *.c\n", output.text)
 
     def test_errors(self) -> None:
         for text, said in (

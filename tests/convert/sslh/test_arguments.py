@@ -21,27 +21,27 @@ def of(*words: str) -> Conversion:
 class ArgumentTests(SynchronousTestCase):
     def test_order_of_protocols_counts(self) -> None:
         protocols = ("--tls", "[::1]:8443", "-u", "me", "--ssh=localhost:ssh", "--http", "h:80")
-        found = of("sslh", *_LISTEN, *protocols)
-        rules = rules_of(found)
+        output = of("sslh", *_LISTEN, *protocols)
+        rules = rules_of(output)
         self.assertEqual([route.name for route in rules.routes], ["tls", "ssh", "http"])
         servers = [backend.servers[0].text for backend in rules.backends.values()]
         self.assertEqual(servers, ["[::1]:8443", "localhost:22", "h:80"])
-        self.assertIn("\nuser = me\n", found.text)
+        self.assertIn("\nuser = me\n", output.text)
 
     def test_abbreviated_and_joined_options(self) -> None:
         for words in (("--timeo", "3", "-fnv"), ("-t3", "-f"), ("--timeout=3", "--background")):
-            found = of(*_LISTEN, "--ssh", "h:22", *words)
-            self.assertIn("\ndetect_timeout = 3s\n", found.text, words)
+            output = of(*_LISTEN, "--ssh", "h:22", *words)
+            self.assertIn("\ndetect_timeout = 3s\n", output.text, words)
         old = of(*_LISTEN, "-s", "h:22", "-l", "h:443", "-o", "h:1194")
         self.assertEqual([route.name for route in rules_of(old).routes], ["ssh", "tls", "openvpn"])
 
     def test_on_timeout_with_an_old_name(self) -> None:
-        found = of(*_LISTEN, "--ssh", "h:22", "--ssl", "h:443", "--on-timeout", "ssl")
-        self.assertIn("\nsilent = tls\n", found.text)
+        output = of(*_LISTEN, "--ssh", "h:22", "--ssl", "h:443", "--on-timeout", "ssl")
+        self.assertIn("\nsilent = tls\n", output.text)
 
     def test_unknown_option_or_missing_value(self) -> None:
-        found = of(*_LISTEN, "--ssh", "h:22", "--gopher", "h:70")
-        self.assertIn("--gopher h:70: is not an option of sslh", looks(found)[0])
+        output = of(*_LISTEN, "--ssh", "h:22", "--gopher", "h:70")
+        self.assertIn("--gopher h:70: is not an option of sslh", looks(output)[0])
         for words in ((*_LISTEN, "--ssh"), ("--ssh", "h:22"), ("-F/no/such", *_LISTEN)):
             self.assertRaises(ConvertError, of, *words)
         error = self.assertRaises(ConvertError, of, "--listen", "<change-me>:443", "--ssh", "h:22")
@@ -53,12 +53,12 @@ class ArgumentTests(SynchronousTestCase):
             'timeout: 7;\nlisten: ( { host: "127.0.0.1"; port: "444"; } );\n'
             'protocols: ( { name: "ssh"; host: "h"; port: "22"; service: "ssh"; } );\n'
         )
-        found = of("-F", str(file), *_LISTEN, "--http", "h:80")
-        rules = rules_of(found)
+        output = of("-F", str(file), *_LISTEN, "--http", "h:80")
+        rules = rules_of(output)
         self.assertEqual(rules.listeners[0].endpoints, ("127.0.0.1:444", "127.0.0.1:443"))
         self.assertEqual(rules.listeners[0].detect_timeout, 7)
         self.assertEqual([route.name for route in rules.routes], ["ssh", "http"])
-        self.assertIn(f"{file}:3: LOOK: service", found.warnings[0])
+        self.assertIn(f"{file}:3: LOOK: service", output.warnings[0])
         again = of("-F", str(file), "--ssh", "other:22")
         self.assertIn("--ssh: ", looks(again)[0])
         self.assertIn("\nserver = other:22\n", again.text)
@@ -82,12 +82,12 @@ class ArgumentTests(SynchronousTestCase):
 
 class DefaultsTests(SynchronousTestCase):
     def test_options_with_variables_over_several_lines(self) -> None:
-        found = converted(
+        output = converted(
             "RUN=no\n# no DAEMON_OPTS='x'\nPORT=443\nexport DAEMON_OPTS=\"--user sslh \\\n --listen 127.0.0.1:${PORT} --ssh 127.0.0.1:22\"\n"
         )
-        self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:443",))
-        self.assertIn("x.cfg:4: RUN=no: the start script does not start sslh", found.warnings)
-        self.assertIn("\nuser = sslh\n", found.text)
+        self.assertEqual(rules_of(output).listeners[0].endpoints, ("127.0.0.1:443",))
+        self.assertIn("x.cfg:4: RUN=no: the start script does not start sslh", output.warnings)
+        self.assertIn("\nuser = sslh\n", output.text)
 
     def test_shell_code_is_an_error_and_does_not_run(self) -> None:
         mark = Path(self.mktemp())
@@ -114,27 +114,27 @@ class OldTests(SynchronousTestCase):
     """Files of sslh 1.12 to 1.16."""
 
     def test_probe_is_builtin_or_expressions(self) -> None:
-        found = converted(
+        output = converted(
             'listen: ( { host: "127.0.0.1"; port: "443"; } );\nprotocols: (\n'
             '{ name: "ssh"; host: "h"; port: "22"; probe: "builtin"; },\n'
             '{ name: "vpn"; host: "h"; port: "1194"; probe: [ "^\\x00[\\x0D-\\xFF]\\x38" ]; },\n'
             '{ name: "anyprot"; host: "h"; port: "9"; probe: "builtin"; } );\n'
         )
-        lines = [route.alternatives[0].text for route in rules_of(found).routes]
+        lines = [route.alternatives[0].text for route in rules_of(output).routes]
         self.assertEqual(lines, ["ssh", r"regex pattern=^\x00[\x0d-\xff]8"])
-        self.assertEqual(found.warnings, ())
+        self.assertEqual(output.warnings, ())
 
     def test_user_does_not_go_with_transparent(self) -> None:
-        found = converted(
+        output = converted(
             'user: "x"; transparent: true;\nlisten: ( { host: "127.0.0.1"; port: "443"; } );\n'
             'protocols: ( { name: "ssh"; host: "h"; port: "22"; } );\n'
         )
-        self.assertNotIn("\nuser = ", found.text)
-        self.assertIn("user: x: not together with source = client", found.warnings[0])
+        self.assertNotIn("\nuser = ", output.text)
+        self.assertIn("user: x: not together with source = client", output.warnings[0])
 
     def test_log_level_without_a_route(self) -> None:
-        found = converted(
+        output = converted(
             'listen: ( { host: "127.0.0.1"; port: "443"; } );\n'
             'protocols: ( { name: "anyprot"; host: "h"; port: "22"; log_level: 0; } );\n'
         )
-        self.assertIn("log_level: 0: clients that match no route", found.warnings[0])
+        self.assertIn("log_level: 0: clients that match no route", output.warnings[0])

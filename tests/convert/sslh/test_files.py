@@ -1,9 +1,7 @@
 """What becomes of whole files."""
 
 import builtins
-import importlib
 from pathlib import Path
-from typing import Any
 from unittest import SkipTest
 from unittest.mock import patch
 
@@ -29,7 +27,7 @@ class FileTests(SynchronousTestCase):
         self.assertIsInstance(rules.listeners[0].silent[0].outcome, Backend)
 
     def test_measured_setup(self) -> None:
-        found = converted(
+        output = converted(
             r"""
             timeout: 5; foreground: true; on-timeout: "anyprot";
             listen: ( { host: "127.0.0.1"; port: "8443"; } );
@@ -40,9 +38,9 @@ class FileTests(SynchronousTestCase):
             );
             """
         )
-        self.assertIn("silent = anyprot\ndefault = anyprot\n", found.text)
-        self.assertIn("match = regex pattern=^\\*\n", found.text)
-        self.assertEqual((len(rules_of(found).routes), found.warnings), (2, ()))
+        self.assertIn("silent = anyprot\ndefault = anyprot\n", output.text)
+        self.assertIn("match = regex pattern=^\\*\n", output.text)
+        self.assertEqual((len(rules_of(output).routes), output.warnings), (2, ()))
 
     def test_unreadable_file_is_one_error(self) -> None:
         for text in (
@@ -54,18 +52,6 @@ class FileTests(SynchronousTestCase):
         ):
             error = self.assertRaises(ConvertError, converted, text, "sslh")
             self.assertIn("is not a file that libconfig reads", str(error))
-
-    def test_error_without_libconf(self) -> None:
-        original = importlib.import_module
-
-        def without(name: str, *arguments: Any) -> Any:
-            if name == "libconf":
-                raise ModuleNotFoundError(name)
-            return original(name, *arguments)
-
-        with patch("txmux.convert.sslh.settings.import_module", without):
-            error = self.assertRaises(ConvertError, converted, LISTEN, "sslh")
-        self.assertIn("pip install 'txmux[convert]'", str(error))
 
 
 class AnyTests(SynchronousTestCase):

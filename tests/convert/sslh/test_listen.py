@@ -34,7 +34,7 @@ class ListenTests(SynchronousTestCase):
         )
 
     def test_udp_is_a_listener_of_its_own(self) -> None:
-        found = converted(
+        output = converted(
             """
             timeout: 3;
             udp_max_connections: 16;
@@ -47,27 +47,28 @@ class ListenTests(SynchronousTestCase):
                          { name: "tls"; host: "localhost"; port: "444"; } );
             """
         )
-        rules = rules_of(found)
+        rules = rules_of(output)
         self.assertEqual(
             [listener.endpoints for listener in rules.listeners],
             [("[::]:1",), ("udp:192.0.2.1:2", "udp:[2001:db8::1]:2"), ("udp:0.0.0.0:3",)],
         )
-        self.assertEqual([one.max_flows for one in rules.listeners], [None, 16, 5])
+        self.assertEqual([listener.max_flows for listener in rules.listeners], [None, 16, 5])
         self.assertEqual(
-            [one.default.name for one in rules.listeners], ["tls", "wireguard", "wireguard"]
+            [listener.default.name for listener in rules.listeners],
+            ["tls", "wireguard", "wireguard"],
         )
-        self.assertEqual([one.detect_timeout for one in rules.listeners], [3, 0.3, 0.3])
-        self.assertEqual(found.warnings, ())
+        self.assertEqual([listener.detect_timeout for listener in rules.listeners], [3, 0.3, 0.3])
+        self.assertEqual(output.warnings, ())
 
     def test_udp_names_are_a_look(self) -> None:
         text = 'listen: ( { host: "0.0.0.0"; port: "1"; }, { host: "%s"; port: "https"; is_udp: true; } );'
-        found = converted(text % "localhost")
-        self.assertIn("endpoint = udp:127.0.0.1:443\n", found.text)
-        self.assertEqual(len(looks(found)), 1)
+        output = converted(text % "localhost")
+        self.assertIn("endpoint = udp:127.0.0.1:443\n", output.text)
+        self.assertEqual(len(looks(output)), 1)
         self.assertIn("write the address of it", looks(converted(text % "example.com"))[0])
 
     def test_per_endpoint_settings_make_a_listener(self) -> None:
-        found = converted(
+        output = converted(
             """
             listen: ( { host: "127.0.0.1"; port: "1"; max_connections: 5; },
                       { host: "127.0.0.1"; port: "2"; keepalive: false; },
@@ -75,13 +76,15 @@ class ListenTests(SynchronousTestCase):
                       { host: "127.0.0.1"; port: "4"; proxyprotocol: true; } );
             """
         )
-        listeners = rules_of(found).listeners
-        self.assertEqual([one.max_connections for one in listeners], [5, 0, 0, 0])
+        listeners = rules_of(output).listeners
+        self.assertEqual([listener.max_connections for listener in listeners], [5, 0, 0, 0])
         self.assertEqual(
-            [one.keepalive for one in listeners], [Keepalive(), None, Keepalive(), Keepalive()]
+            [listener.keepalive for listener in listeners],
+            [Keepalive(), None, Keepalive(), Keepalive()],
         )
         self.assertEqual(
-            [one.accept_proxy_from is not None for one in listeners], [False, False, False, True]
+            [listener.accept_proxy_from is not None for listener in listeners],
+            [False, False, False, True],
         )
 
     def test_nothing_to_convert_without_a_listener(self) -> None:
@@ -91,13 +94,13 @@ class ListenTests(SynchronousTestCase):
         self.assertIn(r"listen :a\nb: unknown service name", str(error))
 
     def test_endpoint_taken_twice(self) -> None:
-        found = converted('listen: ( { host: "::1"; port: "1"; }, { host: "::1"; port: "1"; } );')
-        self.assertEqual(rules_of(found).listeners[0].endpoints, ("[::1]:1",))
-        self.assertEqual(len(found.warnings), 1)
+        output = converted('listen: ( { host: "::1"; port: "1"; }, { host: "::1"; port: "1"; } );')
+        self.assertEqual(rules_of(output).listeners[0].endpoints, ("[::1]:1",))
+        self.assertEqual(len(output.warnings), 1)
 
     def test_value_that_is_no_group(self) -> None:
-        found = converted('listen: ( "x", { host: "::1"; port: "1"; } );')
-        self.assertIn("line 1: 'x' is left out: it should be a group in braces", looks(found))
+        output = converted('listen: ( "x", { host: "::1"; port: "1"; } );')
+        self.assertIn("line 1: 'x' is left out: it should be a group in braces", looks(output))
 
 
 class TopLevelTests(SynchronousTestCase):
@@ -114,11 +117,11 @@ class TopLevelTests(SynchronousTestCase):
             "foreground, version, numeric, chroot, syslog_facility, prefix, "
             "pidfile (--pidfile of 'txmux run'), logfile (access_log in [txmux])"
         )
-        found = with_protocols(more=more)
-        look, aside = found.warnings
+        output = with_protocols(more=more)
+        look, aside = output.warnings
         self.assertIn("x.cfg:1: LOOK: inetd", look)
         self.assertEqual(aside, f"x.cfg:1: left out: {names}; see 'Run as a service'")
-        self.assertIn(f"{aside.partition(' ')[2]}\n\n[listen", found.text)
+        self.assertIn(f"{aside.partition(' ')[2]}\n\n[listen", output.text)
 
     def test_transparent_is_for_all_backends(self) -> None:
         self.assertIn("\nsource = client\n", with_protocols(more="transparent: true;").text)

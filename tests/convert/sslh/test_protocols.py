@@ -27,23 +27,23 @@ class ProtocolTests(SynchronousTestCase):
             self.assertIn(f"match = {matcher}", with_protocol(f'name: "{name}";').text)
 
     def test_unknown_probe_is_a_route_in_comments(self) -> None:
-        found = with_protocol('name: "gopher";')
-        self.assertEqual(len(rules_of(found).routes), 1)
-        self.assertIn("# match = gopher\n", found.text)
-        self.assertIn("line 2: match = gopher: unknown matcher 'gopher'", looks(found)[0])
+        output = with_protocol('name: "gopher";')
+        self.assertEqual(len(rules_of(output).routes), 1)
+        self.assertIn("# match = gopher\n", output.text)
+        self.assertIn("line 2: match = gopher: unknown matcher 'gopher'", looks(output)[0])
 
     def test_udp_server_and_idle_timeout(self) -> None:
         for settings, server, timeout in (
             ('name: "wireguard";', "udp:localhost:1", 60),
             ('name: "openvpn"; is_udp: true; udp_timeout: 9;', "udp:localhost:1", 9),
         ):
-            found = converted(
+            output = converted(
                 'listen: ( { host: "::"; port: "1"; is_udp: true; } );\n'
                 f'protocols: ( {{ {settings} host: "localhost"; port: "1"; }} );'
             )
-            (backend,) = rules_of(found).backends.values()
+            (backend,) = rules_of(output).backends.values()
             self.assertEqual((backend.servers[0].text, backend.idle_timeout), (server, timeout))
-            self.assertEqual([route.name for route in rules_of(found).routes], [backend.name])
+            self.assertEqual([route.name for route in rules_of(output).routes], [backend.name])
 
     def test_options_and_patterns(self) -> None:
         for settings, lines in (
@@ -67,16 +67,16 @@ class ProtocolTests(SynchronousTestCase):
             self.assertEqual(match_of(settings), lines)
 
     def test_quotes_in_a_pattern(self) -> None:
-        found = with_protocol(r"""name: "regex"; regex_patterns: [ "^'a", "^\"b c" ];""")
-        lines = rules_of(found).routes[1].alternatives
+        output = with_protocol(r"""name: "regex"; regex_patterns: [ "^'a", "^\"b c" ];""")
+        lines = rules_of(output).routes[1].alternatives
         self.assertEqual([line.predicate.longest for line in lines], [256, 256])
         self.assertEqual(split_words(lines[0].text)[1], "pattern=^'a")
         self.assertEqual(split_words(lines[1].text)[1], 'pattern=^"b c')
 
     def test_refused_regex_is_a_comment(self) -> None:
-        found = with_protocol('name: "regex"; regex_patterns: [ "^a$", "^b" ];')
-        self.assertIn("looks past the end of its own match", looks(found)[0])
-        self.assertEqual(len(rules_of(found).routes), 2)
+        output = with_protocol('name: "regex"; regex_patterns: [ "^a$", "^b" ];')
+        self.assertIn("looks past the end of its own match", looks(output)[0])
+        self.assertEqual(len(rules_of(output).routes), 2)
         only = with_protocol('name: "regex"; regex_patterns: [ "^a(?=b)" ];')
         self.assertEqual(len(rules_of(only).routes), 1)
         self.assertIn("# match = regex pattern=^a(?=b)\n", only.text)
@@ -95,20 +95,20 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(rules.backends["tls"].proxy_protocol, "v2")
 
     def test_keys_with_a_counterpart(self) -> None:
-        found = with_protocol('name: "http"; max_connections: 7; transparent: true;')
-        self.assertIn("\nmax_connections = 7\n", found.text)
-        self.assertIn("\nsource = client\n", found.text)
+        output = with_protocol('name: "http"; max_connections: 7; transparent: true;')
+        self.assertIn("\nmax_connections = 7\n", output.text)
+        self.assertIn("\nsource = client\n", output.text)
 
     def test_settings_without_counterpart(self) -> None:
-        found = with_protocol('name: "http"; fork: true; tfo_ok: true;')
+        output = with_protocol('name: "http"; fork: true; tfo_ok: true;')
         self.assertEqual(
-            found.warnings, ("x.cfg:2: left out: fork, tfo_ok; see 'Run as a service'",)
+            output.warnings, ("x.cfg:2: left out: fork, tfo_ok; see 'Run as a service'",)
         )
         for setting in ("minlength: 9;", "keepalive: false;"):
-            found = with_protocol(f'name: "http"; {setting}')
+            output = with_protocol(f'name: "http"; {setting}')
             name = setting.partition(":")[0]
-            self.assertIn(f"x.cfg:2: {name}: has no counterpart", found.warnings[0])
-            self.assertIn(f"# line 2: {name}: has no counterpart", found.text)
+            self.assertIn(f"x.cfg:2: {name}: has no counterpart", output.warnings[0])
+            self.assertIn(f"# line 2: {name}: has no counterpart", output.text)
 
     def test_least_length_is_a_part_of_the_pattern(self) -> None:
         for patterns, pattern in (
@@ -117,11 +117,11 @@ class ProtocolTests(SynchronousTestCase):
             (r'"^[a-c]o|^x\\.y"', None),  # of any length, since it is looked for
             ('"jabber"', None),
         ):
-            found = with_protocol(f'name: "regex"; regex_patterns: [ {patterns} ]; minlength: 5;')
-            said = [one for one in found.warnings if "minlength" in one]
+            output = with_protocol(f'name: "regex"; regex_patterns: [ {patterns} ]; minlength: 5;')
+            said = [line for line in output.warnings if "minlength" in line]
             self.assertEqual(len(said), pattern is None, patterns)
             if pattern:
-                (route,) = rules_of(found).routes[1:]
+                (route,) = rules_of(output).routes[1:]
                 self.assertEqual(route.alternatives[0].text.partition("pattern=")[2], pattern)
         long = with_protocol('name: "regex"; regex_patterns: [ "^a" ]; minlength: 400;')
         self.assertIn("match = regex pattern=^a(?s:.{399}) within=400\n", long.text)
@@ -135,12 +135,12 @@ class ProtocolTests(SynchronousTestCase):
         )
 
     def test_service_in_hosts_deny_is_a_look(self) -> None:
-        found = with_protocol('name: "http"; service: "x";')
-        self.assertIn("service: hosts.allow and hosts.deny are not read", looks(found)[0])
+        output = with_protocol('name: "http"; service: "x";')
+        self.assertIn("service: hosts.allow and hosts.deny are not read", looks(output)[0])
 
     def test_passed_header_is_sent_to_servers(self) -> None:
         listen = 'listen: ( { host: "::1"; port: "1"; proxyprotocol: true; } );'
-        found = converted(
+        output = converted(
             f"""
             {listen}
             protocols: (
@@ -150,29 +150,29 @@ class ProtocolTests(SynchronousTestCase):
             );
             """
         )
-        backends = rules_of(found).backends
+        backends = rules_of(output).backends
         self.assertEqual([b.proxy_protocol for b in backends.values()], ["off", "v1", "v2"])
-        (look,) = looks(found)
+        (look,) = looks(output)
         self.assertIn("the header that comes in is passed to this server", look)
         self.assertEqual(with_protocol('name: "http"; proxyprotocol: 0;').warnings, ())
 
     def test_proxyprotocol_true_names_no_version(self) -> None:
-        found = with_protocol('name: "http"; proxyprotocol: true;')
-        self.assertIn("names no version; write proxy_protocol = v1 or v2", looks(found)[0])
-        self.assertNotIn("True", found.text)
+        output = with_protocol('name: "http"; proxyprotocol: true;')
+        self.assertIn("names no version; write proxy_protocol = v1 or v2", looks(output)[0])
+        self.assertNotIn("True", output.text)
 
     def test_wrong_kinds_and_unknown_options(self) -> None:
-        found = with_protocol('name: "http"; transparent: "x"; max_connections: -1; nonsense: 1;')
+        output = with_protocol('name: "http"; transparent: "x"; max_connections: -1; nonsense: 1;')
         for name in ("transparent", "max_connections", "nonsense"):
-            self.assertTrue(any(f" {name}: " in warning for warning in found.warnings), name)
+            self.assertTrue(any(f" {name}: " in warning for warning in output.warnings), name)
 
     def test_unknown_service_closes_its_clients(self) -> None:
-        found = with_protocols('{ name: "http"; host: "localhost"; port: "no-such-service"; }')
-        self.assertEqual(list(rules_of(found).backends), ["ssh"])
-        self.assertIn("# [backend http]\n", found.text)
-        self.assertIn("match = http\nbackend = close\n", found.text)
+        output = with_protocols('{ name: "http"; host: "localhost"; port: "no-such-service"; }')
+        self.assertEqual(list(rules_of(output).backends), ["ssh"])
+        self.assertIn("# [backend http]\n", output.text)
+        self.assertIn("match = http\nbackend = close\n", output.text)
         self.assertIn(
-            "localhost:no-such-service: unknown service name 'no-such-service'", looks(found)[0]
+            "localhost:no-such-service: unknown service name 'no-such-service'", looks(output)[0]
         )
 
 

@@ -41,8 +41,8 @@ class ServiceTests(SynchronousTestCase):
             ("192.0.2.1:993", "192.0.2.1:993"),
             ("/run/s.sock", "unix:/run/s.sock"),
         ):
-            found = _stunnel(f"[s]\naccept={text}\nconnect=143\ncert=/x.pem\n")
-            self.assertEqual(rules_of(found).listeners[0].endpoints, (endpoint,))
+            output = _stunnel(f"[s]\naccept={text}\nconnect=143\ncert=/x.pem\n")
+            self.assertEqual(rules_of(output).listeners[0].endpoints, (endpoint,))
 
     def test_servers(self) -> None:
         for lines, written in (
@@ -55,10 +55,10 @@ class ServiceTests(SynchronousTestCase):
             (tuple(map(str, range(1, 6))), ("balance = first\nretries = 4\n",)),
             (("/run/s.sock",), ("server = unix:/run/s.sock\nconnect",)),
         ):
-            found = _service("\n".join(f"connect = {line}" for line in lines))
+            output = _service("\n".join(f"connect = {line}" for line in lines))
             for text in written:
-                self.assertIn(text, found.text)
-            self.assertEqual(looks(found), [])
+                self.assertIn(text, output.text)
+            self.assertEqual(looks(output), [])
 
     def test_options_and_their_keys(self) -> None:
         for option, key in (
@@ -76,9 +76,9 @@ class ServiceTests(SynchronousTestCase):
             ("verify = 2\nCAfile = /c.pem\ncheckIP = ::1", "allow_client = san=ip:::1"),
             ("verify = 2\nCAfile = /c\ncheckEmail = a@b.c", "allow_client = san=email:a@b.c"),
         ):
-            found = _service(f"connect = 192.0.2.2:2\n{option}")
-            self.assertIn(f"{key}\n", found.text)
-            self.assertEqual(looks(found), [], option)
+            output = _service(f"connect = 192.0.2.2:2\n{option}")
+            self.assertIn(f"{key}\n", output.text)
+            self.assertEqual(looks(output), [], option)
 
     def test_options_that_change_nothing_or_only_the_log(self) -> None:
         for option, said in (
@@ -95,9 +95,9 @@ class ServiceTests(SynchronousTestCase):
             ("libwrap = no", ""),
             ("CAfile = /c.pem", ""),
         ):
-            found = _service(f"connect = 192.0.2.2:2\n{option}")
-            self.assertEqual(looks(found), [], option)
-            self.assertEqual([said in warning for warning in found.warnings], [True] * bool(said))
+            output = _service(f"connect = 192.0.2.2:2\n{option}")
+            self.assertEqual(looks(output), [], option)
+            self.assertEqual([said in warning for warning in output.warnings], [True] * bool(said))
 
     def test_what_is_to_be_looked_at(self) -> None:
         for option in (
@@ -134,8 +134,8 @@ class ServiceTests(SynchronousTestCase):
         ):
             text = f"[s]\ncert = /x.pem\naccept = 1\n{options}\n"
             self.assertIn(said, str(self.assertRaises(ConvertError, _stunnel, text)))
-            found = _stunnel(f"{text}[t]\naccept = 2\nconnect = 3\ncert = /x.pem\n")
-            self.assertIn("line 1: [s] is left out: ", looks(found)[0])
+            output = _stunnel(f"{text}[t]\naccept = 2\nconnect = 3\ncert = /x.pem\n")
+            self.assertIn("line 1: [s] is left out: ", looks(output)[0])
         inetd = self.assertRaises(ConvertError, _stunnel, "cert = /x.pem\nconnect = 1\n")
         self.assertIn("there is no [service] in it, so inetd listens for it", str(inetd))
 
@@ -157,12 +157,12 @@ class ServiceTests(SynchronousTestCase):
         (folder / "d" / "b.conf").write_text("accept = 1\n[two]\naccept = 2\nconnect = 3\n")
         (folder / "d" / "a.conf").write_bytes(b"\xef\xbb\xbf; first\nconnect = 4\n")
         text = "setuid = u\nSetGid = g\ncert = c.pem\nTIMEOUTidle = 5\n[one]\ninclude = d\n"
-        found = converted(text, "stunnel", str(folder / "x.conf"))
-        self.assertEqual([one.name for one in rules_of(found).listeners], ["one", "two"])
-        self.assertEqual(found.text.count(f"terminate_tls = {folder}/c.pem\n"), 2)
-        self.assertEqual(found.text.count("idle_timeout = 5s\n"), 2)
-        self.assertIn("user = u\ngroup = g\n", found.text)
-        self.assertEqual(looks(found), [])
+        output = converted(text, "stunnel", str(folder / "x.conf"))
+        self.assertEqual([listener.name for listener in rules_of(output).listeners], ["one", "two"])
+        self.assertEqual(output.text.count(f"terminate_tls = {folder}/c.pem\n"), 2)
+        self.assertEqual(output.text.count("idle_timeout = 5s\n"), 2)
+        self.assertIn("user = u\ngroup = g\n", output.text)
+        self.assertEqual(looks(output), [])
         for missing in ("/d", "\0"):
             (look,) = looks(_service(f"connect=1\ninclude = {missing}"))
             self.assertIn("include = ", look)
@@ -187,17 +187,17 @@ class ClientTests(SynchronousTestCase):
             ("connect=a:1\nverifyChain=yes\nCApath=/x\ncheckHost=a", "", "CApath /x: is a folder"),
             ("connect = a:1\nverifyPeer = yes\nCAfile = /c.pem", "", "one name is sent"),
         ):
-            found = _service(options, client=True)
-            self.assertEqual(f"tls_name = {name}\n" in found.text, bool(name), options)
-            self.assertEqual([said in look for look in looks(found)], [True] * bool(said), options)
+            output = _service(options, client=True)
+            self.assertEqual(f"tls_name = {name}\n" in output.text, bool(name), options)
+            self.assertEqual([said in look for look in looks(output)], [True] * bool(said), options)
 
     def test_proxy_that_connects(self) -> None:
-        found = _service(
+        output = _service(
             "connect = p:3128\nprotocol = connect\nprotocolHost = b:443\nprotocolUsername = u",
             client=True,
         )
-        self.assertIn("via = http://p:3128\nserver = b:443\n", found.text)
-        self.assertTrue(any("protocolUsername u: has no" in look for look in looks(found)))
+        self.assertIn("via = http://p:3128\nserver = b:443\n", output.text)
+        self.assertTrue(any("protocolUsername u: has no" in look for look in looks(output)))
 
     @given(st.lists(st.sampled_from(_PIECES)).map("\n".join))
     def test_anything_becomes_rules_or_an_error(self, text: str) -> None:

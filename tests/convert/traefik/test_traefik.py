@@ -1,9 +1,6 @@
 """Tests of what is made of Traefik's TCP routers."""
 
-import importlib
 from textwrap import indent
-from typing import Any
-from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,8 +38,8 @@ def points(*routers: str, more: str = "", point: str = "") -> Conversion:
     )
 
 
-def led(found: Conversion) -> list[tuple[list[str], str]]:
-    rules = rules_of(found)
+def led(output: Conversion) -> list[tuple[list[str], str]]:
+    rules = rules_of(output)
     outcomes = [*(r.outcome for r in rules.routes), rules.listeners[0].default]
     names = [outcome.name if isinstance(outcome, Backend) else "close" for outcome in outcomes]
     lines = [[a.text for a in r.alternatives] for r in rules.routes]
@@ -51,19 +48,19 @@ def led(found: Conversion) -> list[tuple[list[str], str]]:
 
 class RouterTests(SynchronousTestCase):
     def test_plain_port_is_a_proxy(self) -> None:
-        found = points("HostSNI(`*`) -> a")
-        self.assertEqual(led(found), [(["default"], "a")])
-        self.assertIn("endpoint = :443\ndefault = a\n", found.text)
+        output = points("HostSNI(`*`) -> a")
+        self.assertEqual(led(output), [(["default"], "a")])
+        self.assertIn("endpoint = :443\ndefault = a\n", output.text)
 
     def test_names_and_expressions_by_length_of_rule(self) -> None:
-        found = points(
+        output = points(
             f"HostSNI(`*`) -> b {_PASSED}",
             f"HostSNI(`a.example`) -> a {_PASSED}",
             f"HostSNIRegexp(`^(x|y)[.]example$`) -> b {_PASSED}",
             "HostSNI(`*`) -> a",
         )
         self.assertEqual(
-            led(found),
+            led(output),
             [
                 (["tls sni=~(x|y)[.]example"], "b"),
                 (["tls sni=a.example"], "a"),
@@ -71,19 +68,19 @@ class RouterTests(SynchronousTestCase):
                 (["default"], "a"),
             ],
         )
-        self.assertEqual(looks(found), [])
+        self.assertEqual(looks(output), [])
 
     def test_tls_that_no_router_takes_is_closed(self) -> None:
-        found = points(f"HostSNI(`a.example`) -> a {_PASSED}", "HostSNI(`*`) -> b")
+        output = points(f"HostSNI(`a.example`) -> a {_PASSED}", "HostSNI(`*`) -> b")
         self.assertEqual(
-            led(found), [(["tls sni=a.example"], "a"), (["tls"], "close"), (["default"], "b")]
+            led(output), [(["tls sni=a.example"], "a"), (["tls"], "close"), (["default"], "b")]
         )
 
     def test_priorities(self) -> None:
-        found = points(
+        output = points(
             f"HostSNI(`a.example`) -> a {_PASSED}", f"HostSNI(`*`) -> b {_PASSED}\npriority: 1000"
         )
-        self.assertEqual([name for _, name in led(found)], ["b", "a", "close"])
+        self.assertEqual([name for _, name in led(output)], ["b", "a", "close"])
 
     def test_operators(self) -> None:
         for rule, lines in (
@@ -97,17 +94,17 @@ class RouterTests(SynchronousTestCase):
             ("HostSNIRegexp(`^.*$`)", ["tls"]),
             ("HostSNI(`none`)", ["tls sni=~none"]),
         ):
-            found = points(f"{rule} -> a {_PASSED}")
-            self.assertEqual(led(found)[0], (lines, "a"), found.text)
-            self.assertEqual(looks(found), [])
+            output = points(f"{rule} -> a {_PASSED}")
+            self.assertEqual(led(output)[0], (lines, "a"), output.text)
+            self.assertEqual(looks(output), [])
         self.assertIn(
             "not_from = 10.0.0.0/8", points(f"!ClientIP(`10.0.0.0/8`) -> a {_PASSED}").text
         )
 
     def test_networks_decide_for_silent_clients(self) -> None:
-        found = points("ClientIP(`10.0.0.0/8`) -> a", "HostSNI(`*`) -> b")
-        self.assertEqual(led(found), [(["any"], "a"), (["default"], "b")])
-        self.assertIn("silent = a from=10.0.0.0/8 after=1ms\n    b after=1ms\n", found.text)
+        output = points("ClientIP(`10.0.0.0/8`) -> a", "HostSNI(`*`) -> b")
+        self.assertEqual(led(output), [(["any"], "a"), (["default"], "b")])
+        self.assertIn("silent = a from=10.0.0.0/8 after=1ms\n    b after=1ms\n", output.text)
 
     def test_lost_rules_are_a_look(self) -> None:
         for router in (
@@ -122,9 +119,9 @@ class RouterTests(SynchronousTestCase):
             f"HostSNI(`a.example`) -> a {_PASSED}\nmiddlewares: [nobody]",
             "HostSNI(`a.example`) -> a tls: {certResolver: x}",
         ):
-            found = points(router)
-            self.assertEqual(len(looks(found)), 1, found.text)
-            self.assertNotIn("\n[route a]", found.text)
+            output = points(router)
+            self.assertEqual(len(looks(output)), 1, output.text)
+            self.assertNotIn("\n[route a]", output.text)
 
     def resolved(self, router: str, acme: str) -> Conversion:
         return points(router, more=f"certificatesResolvers:\n  le: {{acme: {{{acme}}}}}\n")
@@ -132,42 +129,42 @@ class RouterTests(SynchronousTestCase):
     def test_resolver(self) -> None:
         """What Traefik gets by ACME, txmux gets, too, for the names of the rule or of the domains; else somebody has to look."""
         acme = "email: ops@a.example, storage: acme.json, tlsChallenge: {}"
-        found = self.resolved("HostSNI(`a.example`) -> a tls: {certResolver: le}", acme)
-        settings = found.text[: found.text.index("[listen")]
+        output = self.resolved("HostSNI(`a.example`) -> a tls: {certResolver: le}", acme)
+        settings = output.text[: output.text.index("[listen")]
         for line in ("acme = letsencrypt", "acme_terms = yes", "acme_email = ops@a.example"):
             self.assertIn(line, settings)
-        (end,) = [route.terminate_tls for route in rules_of(found).routes]
+        (end,) = [route.terminate_tls for route in rules_of(output).routes]
         self.assertEqual(end and end.acme, ("a.example",))
-        self.assertEqual(looks(found), [])
+        self.assertEqual(looks(output), [])
         domains = "tls: {certResolver: le, domains: [{main: b.example, sans: [c.example]}]}"
         staged = f"{acme}, caServer: https://acme-staging-v02.api.letsencrypt.org/directory"
-        found = self.resolved(f"HostSNI(`*`) -> a {domains}", staged)
-        self.assertIn("acme = letsencrypt-staging", found.text)
-        self.assertIn("terminate_tls = acme b.example, c.example", found.text)
+        output = self.resolved(f"HostSNI(`*`) -> a {domains}", staged)
+        self.assertIn("acme = letsencrypt-staging", output.text)
+        self.assertIn("terminate_tls = acme b.example, c.example", output.text)
         for router, told in (
             ("HostSNI(`*`) -> a tls: {certResolver: le}", acme),
             ("HostSNI(`a.example`) -> a tls: {certResolver: le}", "dnsChallenge: {provider: x}"),
         ):
-            found = self.resolved(router, told)
-            self.assertTrue(looks(found), found.text)
-            self.assertNotIn("\nterminate_tls", found.text)
+            output = self.resolved(router, told)
+            self.assertTrue(looks(output), output.text)
+            self.assertNotIn("\nterminate_tls", output.text)
 
     def test_deeply_nested_rule_has_one_message(self) -> None:
         for before, after in (("(", ")"), ("!", "")):
-            found = points(f"{before * 5000}HostSNI(`*`){after * 5000} -> a {_PASSED}")
+            output = points(f"{before * 5000}HostSNI(`*`){after * 5000} -> a {_PASSED}")
             self.assertEqual(
-                looks(found), ["line 7: router r0: is left out: the rule is nested too deeply"]
+                looks(output), ["line 7: router r0: is left out: the rule is nested too deeply"]
             )
 
     def test_middleware_closes_clients_outside_its_list(self) -> None:
         more = "  middlewares:\n    office: {ipAllowList: {sourceRange: [10.0.0.0/8, 192.0.2.1]}}\n    few: {inFlightConn: {amount: 5}}\n"
-        found = points(
+        output = points(
             f"HostSNI(`a.example`) -> a {_PASSED}\nmiddlewares: [office@file]",
             f"HostSNI(`*`) -> b {_PASSED}",
             more=more,
         )
         self.assertEqual(
-            led(found),
+            led(output),
             [
                 (["tls sni=a.example"], "a"),
                 (["tls sni=a.example"], "close"),
@@ -175,7 +172,7 @@ class RouterTests(SynchronousTestCase):
                 (["default"], "close"),
             ],
         )
-        self.assertIn("from = 10.0.0.0/8\n    192.0.2.1\n", found.text)
+        self.assertIn("from = 10.0.0.0/8\n    192.0.2.1\n", output.text)
         self.assertEqual(len(looks(points("HostSNI(`*`) -> a middlewares: [few]", more=more))), 1)
 
     def test_tls_termination_with_the_default_certificate_first(self) -> None:
@@ -186,19 +183,19 @@ class RouterTests(SynchronousTestCase):
             "clientAuth: {clientAuthType: RequireAndVerifyClientCert, caFiles: [/ca.pem]}}, asks: {clientAuth: {clientAuthType: RequestClientCert}}, "
             "given: {clientAuth: {clientAuthType: VerifyClientCertIfGiven, caFiles: [/ca.pem]}}}\n"
         )
-        found = points("HostSNI(`a.example`) -> a tls: {}", more=more)
+        output = points("HostSNI(`a.example`) -> a tls: {}", more=more)
         self.assertIn(
             "terminate_tls = /a.pem\n    /a.key\n    /b.pem\n    /b.key\nalpn = h2, http/1.1\n",
-            found.text,
+            output.text,
         )
-        found = points("HostSNI(`a.example`) -> a tls: {options: strict@file}", more=more)
-        self.assertIn("alpn = x\ntls_minimum = 1.3\ntls_client_ca = /ca.pem\n", found.text)
+        output = points("HostSNI(`a.example`) -> a tls: {options: strict@file}", more=more)
+        self.assertIn("alpn = x\ntls_minimum = 1.3\ntls_client_ca = /ca.pem\n", output.text)
         self.assertEqual(
             len(looks(points("HostSNI(`a.example`) -> a tls: {options: asks}", more=more))), 1
         )
-        found = points("HostSNI(`a.example`) -> a tls: {options: given}", more=more)
-        self.assertIn("tls_client_ca = /ca.pem\ntls_client = optional\n", found.text)
-        self.assertEqual(len(found.warnings), 1)
+        output = points("HostSNI(`a.example`) -> a tls: {options: given}", more=more)
+        self.assertIn("tls_client_ca = /ca.pem\ntls_client = optional\n", output.text)
+        self.assertEqual(len(output.warnings), 1)
 
     def test_other_tls_options_are_warned_of(self) -> None:
         for option, word in (
@@ -210,13 +207,13 @@ class RouterTests(SynchronousTestCase):
             ("sniStrict: true", "get the first one"),
         ):
             more = f"tls:\n  certificates: [{{certFile: /b.pem, keyFile: /b.key}}]\n  options: {{default: {{{option}}}}}\n"
-            found = points("HostSNI(`a.example`) -> a tls: {}", more=more)
-            (told,) = found.warnings
+            output = points("HostSNI(`a.example`) -> a tls: {}", more=more)
+            (told,) = output.warnings
             self.assertIn(f"{option.partition(':')[0]}: has no counterpart", told)
             self.assertIn(word, told)
-            self.assertEqual(looks(found), [])
-            found = points("HostSNI(`*`) -> a tls: {}", more=more)
-            self.assertEqual(len(looks(found)), option.startswith("sniStrict"))
+            self.assertEqual(looks(output), [])
+            output = points("HostSNI(`*`) -> a tls: {}", more=more)
+            self.assertEqual(len(looks(output)), option.startswith("sniStrict"))
         for option in ("maxVersion: VersionTLS13", "minVersion: VersionTLS12", "sniStrict: false"):
             more = f"tls:\n  certificates: [{{certFile: /b.pem, keyFile: /b.key}}]\n  options: {{default: {{{option}}}}}\n"
             self.assertEqual(points("HostSNI(`a.example`) -> a tls: {}", more=more).warnings, ())
@@ -235,11 +232,12 @@ class EntryPointTests(SynchronousTestCase):
         def given(**addresses: str) -> Conversion:
             return convert(text, "x.yml", matchers(), PORTS.get, entry_points=addresses)
 
-        found = given(websecure=":443", dns="127.0.0.1:53/udp")
+        output = given(websecure=":443", dns="127.0.0.1:53/udp")
         self.assertEqual(
-            [one.endpoints for one in rules_of(found).listeners], [(":443",), ("udp:127.0.0.1:53",)]
+            [listener.endpoints for listener in rules_of(output).listeners],
+            [(":443",), ("udp:127.0.0.1:53",)],
         )
-        (told,) = looks(found)
+        (told,) = looks(output)
         self.assertIn("router b: is left out at other: there is no such entry point", told)
         for addresses in ({}, {"web": ":80"}):
             error = self.assertRaises(ConvertError, given, **addresses)
@@ -257,34 +255,34 @@ class EntryPointTests(SynchronousTestCase):
         self.assertIn("--entrypoint is for files of Traefik", str(error))
 
     def test_times_and_proxy_headers(self) -> None:
-        found = points(
+        output = points(
             f"HostSNI(`a.example`) -> a {_PASSED}",
             point="transport: {respondingTimeouts: {readTimeout: 1m30s}}\nproxyProtocol: {trustedIPs: [10.0.0.1]}",
         )
-        self.assertIn("accept_proxy_from = 10.0.0.1\n", found.text)
-        self.assertEqual(rules_of(found).listeners[0].detect_timeout, 90)
-        self.assertEqual(len(found.warnings), 1)
-        found = points("HostSNI(`*`) -> a", point="proxyProtocol: {insecure: true}")
-        self.assertIn("accept_proxy_from = 0.0.0.0/0\n    ::/0\n", found.text)
+        self.assertIn("accept_proxy_from = 10.0.0.1\n", output.text)
+        self.assertEqual(rules_of(output).listeners[0].detect_timeout, 90)
+        self.assertEqual(len(output.warnings), 1)
+        output = points("HostSNI(`*`) -> a", point="proxyProtocol: {insecure: true}")
+        self.assertIn("accept_proxy_from = 0.0.0.0/0\n    ::/0\n", output.text)
 
     def test_routers_of_named_or_all_entry_points(self) -> None:
-        found = converted(
+        output = converted(
             "entryPoints: {a: {address: ':81'}, b: {address: '127.0.0.1:82/tcp'}, c: {address: ':3/udp'}, d: {address: x}}\n"
             "http: {routers: {w: {rule: x, entryPoints: [b]}}}\nudp: {routers: {u: {service: x}}}\n"
             "tcp:\n  routers:\n    one: {rule: 'HostSNI(`a.example`)', service: a, tls: {passthrough: true}, entryPoints: [a, d]}\n"
             f"    two: {{rule: 'HostSNI(`*`)', service: b}}\n{_SERVICES}"
         )
         self.assertEqual(
-            [listener.endpoints for listener in rules_of(found).listeners],
+            [listener.endpoints for listener in rules_of(output).listeners],
             [(":81",), ("127.0.0.1:82",), ("udp:3",)],
         )
-        self.assertIn("under = a\n", found.text)
-        self.assertEqual(len(looks(found)), 3)
+        self.assertIn("under = a\n", output.text)
+        self.assertEqual(len(looks(output)), 3)
 
 
 class ServiceTests(SynchronousTestCase):
     def test_server_and_transport_settings(self) -> None:
-        found = points(
+        output = points(
             "HostSNI(`*`) -> x",
             more="""\
     x:
@@ -302,8 +300,8 @@ class ServiceTests(SynchronousTestCase):
             "connect_timeout = 5s\ntls = yes\ntls_name = a.example\ntls_ca = /ca.pem\n",
             "tls_client_certificate = /c\n    /k\ncheck = tcp interval=5s timeout=2s\n",
         ):
-            self.assertIn(line, found.text)
-        self.assertEqual(looks(found), [])
+            self.assertIn(line, output.text)
+        self.assertEqual(looks(output), [])
         self.assertIn(
             "proxy_protocol = v2\n",
             points(
@@ -313,12 +311,12 @@ class ServiceTests(SynchronousTestCase):
         )
 
     def test_shares_become_weights(self) -> None:
-        found = points(
+        output = points(
             "HostSNI(`*`) -> x",
             more="    x: {weighted: {services: [{name: y, weight: 3}, {name: a}, {name: b, weight: 0}]}}\n"
             "    y: {loadBalancer: {servers: [{address: '127.0.0.1:3'}, {address: '127.0.0.1:4'}]}}\n",
         )
-        (made,) = rules_of(found).backends.values()
+        (made,) = rules_of(output).backends.values()
         self.assertEqual(
             [(s.text, s.weight) for s in made.servers],
             [("127.0.0.1:3", 3), ("127.0.0.1:4", 3), ("127.0.0.1:1", 2)],
@@ -333,8 +331,8 @@ class ServiceTests(SynchronousTestCase):
             "{loadBalancer: {servers: []}}",
         ):
             more = f"    x: {text}\n  serversTransports: {{t: {{tls: {{insecureSkipVerify: true}}}}}}\n"
-            found = points("HostSNI(`*`) -> x", more=more)
-            self.assertEqual(len(looks(found)), 1, found.text)
+            output = points("HostSNI(`*`) -> x", more=more)
+            self.assertEqual(len(looks(output)), 1, output.text)
 
 
 class FileTests(SynchronousTestCase):
@@ -351,25 +349,25 @@ class FileTests(SynchronousTestCase):
         )
         (self.folder / "one.yml").write_text("tcp: {}\n")
         main = self.folder / "traefik.yml"
-        found = converted(
+        output = converted(
             "entryPoints:\n  db:\n    address: :3306\nproviders:\n  docker: {}\n"
             "  file: {directory: dynamic, filename: one.yml}\n",
             name=str(main),
         )
-        self.assertEqual(len(rules_of(found).listeners), 1)
-        told = [warning.partition(" ")[0] for warning in found.warnings]
+        self.assertEqual(len(rules_of(output).listeners), 1)
+        told = [warning.partition(" ")[0] for warning in output.warnings]
         self.assertEqual(told, [f"{main}:5:", f"{file}:5:"])
 
     def test_missing_file(self) -> None:
         text = f"entryPoints: {{a: {{address: ':81'}}}}\ntcp:\n  routers: {{x: {{rule: 'HostSNI(`*`)', service: a}}}}\n{_SERVICES}"
         for key in ("filename", "directory"):
-            found = converted(
+            output = converted(
                 f"{text}providers: {{file: {{{key}: gone}}}}\n", name=str(self.folder / "x.yml")
             )
-            self.assertEqual(len(looks(found)), 1)
+            self.assertEqual(len(looks(output)), 1)
 
     def test_toml(self) -> None:
-        found = converted(
+        output = converted(
             """
             [entryPoints.db]
             address = ":3306"
@@ -383,7 +381,7 @@ class FileTests(SynchronousTestCase):
             """,
             name="traefik.toml",
         )
-        self.assertEqual(led(found), [(["tls sni=a.example"], "db"), (["default"], "close")])
+        self.assertEqual(led(output), [(["tls sni=a.example"], "db"), (["default"], "close")])
 
     def test_one_error_where_nothing_can_be_converted(self) -> None:
         bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -402,17 +400,6 @@ class FileTests(SynchronousTestCase):
         ):
             error = self.assertRaises(ConvertError, converted, text, "traefik", name)
             self.assertIn(why, str(error))
-
-    def test_errors_without_packages(self) -> None:
-        def find(name: str, *arguments: Any) -> Any:
-            if name in {"yaml", "tomllib", "tomli"}:
-                raise ModuleNotFoundError(name)
-            return importlib.__import__(name, *arguments)
-
-        with patch("txmux.convert.traefik.reader.import_module", find):
-            for name in ("x.yml", "x.toml"):
-                error = self.assertRaises(ConvertError, converted, "tcp: {}", "traefik", name)
-                self.assertIn("pip install 'txmux[convert]'", str(error))
 
     @given(st.lists(_TOKENS, max_size=12))
     def test_any_rule(self, words: list[str]) -> None:

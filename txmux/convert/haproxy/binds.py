@@ -240,8 +240,8 @@ def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -
     proxied = "accept-proxy" in flags
     section = _listener(line, name, listeners, draft, proxied=proxied, multipath=multipath)
     section.add("endpoint", _endpoint(bind.address, flags), line.number)
-    if multipath and "mptcp" not in section.entries:
-        section.add("mptcp", "yes", line.number)
+    if multipath:
+        section.add_default("mptcp", "yes", line.number)
     if "accept-proxy" in flags and unix_path(bind.address):
         section.add("accept_proxy_from", "unix", line.number)
     understood = _UNDERSTOOD | (_OF_TLS if "ssl" in flags else frozenset())

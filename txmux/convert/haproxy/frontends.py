@@ -20,6 +20,7 @@ from txmux.convert.haproxy.decisions import CLOSE, ClientDecisions, RouteChoice,
 from txmux.convert.haproxy.limits import admitted, as_lists
 from txmux.convert.haproxy.lines import Proxy, duration
 from txmux.convert.haproxy.routes import DECIDING, OPEN, FrontendRoutes, HAProxyConversion, refuses
+from txmux.convert.haproxy.settings import LIMIT_CLOSES
 from txmux.convert.matching import match_line, refusal
 from txmux.convert.terms import (
     ALWAYS,
@@ -57,7 +58,7 @@ class Frontend(FrontendRoutes):
             self._routes(decisions)
 
     def _end_tls(self, secured: Secured, decisions: ClientDecisions) -> None:
-        """Write the routes that end TLS, and those for what is inside of it."""
+        """Write the routes that terminate TLS, and those below them."""
         try:
             split = regions(decisions, secured.alpn)
         except InexpressibleError as error:
@@ -86,30 +87,25 @@ class Frontend(FrontendRoutes):
             for listener in self.listeners:
                 section.add("under", listener.name)
         section.add("terminate_tls", ", ".join(secured.certificates))
-        for key, value in (
-            ("alpn", ", ".join(secured.alpn)),
-            ("tls_client_ca", secured.client_ca),
-            ("tls_client_crl", secured.client_crl),
-            ("tls_client", secured.client),
-            ("tls_minimum", secured.minimum),
-        ):
-            if value:
-                section.add(key, value)
+        section.add_set(
+            alpn=", ".join(secured.alpn),
+            tls_client_ca=secured.client_ca,
+            tls_client_crl=secured.client_crl,
+            tls_client=secured.client,
+            tls_minimum=secured.minimum,
+        )
         section.add("backend", outcome)
         return section
 
     def _listener_keys(self, decisions: ClientDecisions) -> None:
-        pairs = (("maxconn", "max_connections"), ("backlog", "backlog"))
-        for name, key in pairs:
+        for name, key in (("maxconn", "max_connections"), ("backlog", "backlog")):
             line = self.proxy.value(name)
             if line:
                 self.made.used.add(line.number)
                 for listener in self.listeners:
-                    if key not in listener.entries:
-                        listener.add(key, line.value, line)
+                    listener.add_default(key, line.value, line)
                     if name == "maxconn":
-                        why = "HAProxy lets further clients wait, and txmux closes them"
-                        listener.warn(line, why)
+                        listener.warn(line, LIMIT_CLOSES)
         self._options()
         targets = {line.value for word in _TARGET_DIRECTIVES for line in self.proxy.all(word)}
         proxies = [self.proxy, *(p for name, p in self.made.proxies.items() if name in targets)]
@@ -145,8 +141,7 @@ class Frontend(FrontendRoutes):
                     text = f"{text}s" if text.isdecimal() else duration(text)
                 words.append(f"{option}={text}")
         for listener in self.listeners if words else ():
-            if "keepalive" not in listener.entries:
-                listener.add("keepalive", " ".join(words))
+            listener.add_default("keepalive", " ".join(words))
 
     def _admission(self, refused: Iterable[RouteChoice]) -> None:
         layers = [(layer, *self._admitted(layer)) for layer in _LAYERS]
@@ -292,7 +287,7 @@ class Frontend(FrontendRoutes):
             words = sorted(first.certificate - {"any", VERIFIED}) or first.certificate & {"any"}
             section.add_each("client_cert", words)
             section.add_each(
-                "under", [under] if under else [one.name for one in self.listeners if self.several]
+                "under", [under] if under else [s.name for s in self.listeners if self.several]
             )
             section.add("backend", choice.outcome)
 
@@ -300,7 +295,7 @@ class Frontend(FrontendRoutes):
 def convert_frontend(
     proxy: Proxy, made: HAProxyConversion, files: SideFiles, *, several: bool
 ) -> None:
-    """Write the listeners and routes of a frontend, for each kind of bind line."""
+    """Write the listeners and routes of a frontend, for each group of alike bind lines."""
     places: dict[BindContext, list[Bind]] = {}
     lines = proxy.all("bind")
     made.used.update(line.number for line in lines)

@@ -32,13 +32,13 @@ DECIDING = frozenset({"accept", *_REFUSING})
 
 @attrs.frozen
 class HAProxyConversion:
-    """What is made of a file so far.
+    """The result so far.
 
     Attributes:
         proxies: The backends of the file that are converted, by name.
-        used: Numbers of the lines that are dealt with.
-        chosen: The sections of single servers that are chosen by rules.
-        tables: What may have a table of clients, by name.
+        used: Numbers of the lines that are converted or reported.
+        chosen: The sections of single servers that rules choose.
+        tables: The proxies of the file, any of which may have a ``stick-table``, by name.
     """
 
     draft: Draft
@@ -63,7 +63,7 @@ class FrontendRoutes:
         self.listeners[0].flag(line, f"is left out{consequence}: {why}")
 
     def question(self, line: ConfigLine, start: int, acls: Acls) -> RuleCondition | None:
-        """Read a condition; report it if it has no counterpart."""
+        """Read a condition; a condition without counterpart is reported and gives ``None``."""
         self.made.used.add(line.number)
         try:
             question = read_question(line.words[start:], acls, self.bind)
@@ -75,7 +75,7 @@ class FrontendRoutes:
         return question
 
     def unreached(self) -> set[ConfigLine]:
-        """Return the rules of the frontend whose clients are all taken by earlier ones; conditions with a negation are not looked at."""
+        """Return the rules whose clients are all taken by earlier ones; negated conditions are skipped."""
         unreached: set[ConfigLine] = set()
         refused: set[Term] = set()
         accepts = False
@@ -133,16 +133,15 @@ class FrontendRoutes:
         return decisions
 
     def limits(self, line: ConfigLine, proxy: Proxy) -> bool:
-        """Write the limits of sources that a rule stands for; report a rule that stands for none."""
+        """Write a rule as limits per source address, if it is one."""
         keys = read_limits(line, proxy, self.made.tables) if refuses(line) else {}
         if not keys:
             return False
-        tables = [table for one in self.made.tables.values() for table in one.all("stick-table")]
-        self.made.used.update(one.number for one in (line, *tracking(proxy), *tables))
+        tables = [table for p in self.made.tables.values() for table in p.all("stick-table")]
+        self.made.used.update(own.number for own in (line, *tracking(proxy), *tables))
         for listener in self.listeners:
             for key, value in keys.items():
-                if key not in listener.entries:
-                    listener.add(key, value, line)
+                if listener.add_default(key, value, line):
                     why = "HAProxy counts those that it refuses, too, and txmux does not"
                     listener.warn(line, why)
         return True
@@ -155,7 +154,7 @@ class FrontendRoutes:
         return self._chosen_servers(self.proxy, own) if own else ClientDecisions()
 
     def _chosen_servers(self, proxy: Proxy, section: DraftSection) -> ClientDecisions:
-        """Lead to the servers of a backend, of which some are chosen by ``use-server``."""
+        """Forward to a backend, or to single servers of it by ``use-server``."""
         decisions = ClientDecisions(otherwise=section.name)
         acls = read_acls(proxy.all("acl"), self.bind)
         for line in reversed(proxy.all("use-server")):
@@ -174,7 +173,7 @@ class FrontendRoutes:
         return decisions
 
     def _falls_back(self, line: ConfigLine, rest: ClientDecisions) -> bool:
-        """Route elsewhere while a backend has no server, if all other clients go to that backend anyway."""
+        """Write ``fallback`` for a rule on ``nbsrv``, if all other clients go to that backend anyway."""
         words = " ".join(line.words[2:])
         for acl in self.proxy.all("acl", line.words[3]) if len(line.words) == 4 else ():
             if len(acl.words) > 2:
@@ -191,7 +190,7 @@ class FrontendRoutes:
         return True
 
     def _to_named_backend(self, line: ConfigLine, name: str) -> ClientDecisions:
-        """Forward to a backend, whose name may depend on the client."""
+        """Forward to a backend; its name may depend on the client."""
         if "%[" not in name:
             return self._to_backend(line, name)
         try:

@@ -14,10 +14,12 @@ _KEYS = {
     "user": "user",
 }  # fmt: skip
 _TIMES = frozenset({"grace", "hard-stop-after"})
+LIMIT_CLOSES = "HAProxy lets further clients wait, and txmux closes them"
 _DIFFERENT = {
-    "maxconn": "HAProxy lets further clients wait, and txmux closes them",
-    "nbproc": "limits of backends and of servers hold for each worker",
-    "nbthread": "limits of backends and of servers hold for each worker",
+    "maxconn": LIMIT_CLOSES,
+    **dict.fromkeys(
+        ("nbproc", "nbthread"), "limits of backends and of servers hold for each worker"
+    ),
 }
 _OF_BINDS = "ssl-default-bind-options"
 _ELSEWHERE = frozenset({"ca-base", "crt-base", "ssl-server-verify"})
@@ -47,7 +49,7 @@ def add_process(
 
 
 def _without_minimum(line: ConfigLine) -> ConfigLine:
-    """Leave out the oldest version of TLS, which each ``bind`` gets: see `txmux.convert.haproxy.settings`."""
+    """Drop the oldest version of TLS: `with_references` adds it to each ``bind``."""
     if line.name != _OF_BINDS or "ssl-min-ver" not in line.words:
         return line
     place = line.words.index("ssl-min-ver")
@@ -55,7 +57,7 @@ def _without_minimum(line: ConfigLine) -> ConfigLine:
 
 
 _FILES = {"ca-file": "ca-base", "crl-file": "ca-base", "crt": "crt-base", "crt-list": "crt-base"}
-"""What is followed by the path of a file, and the setting of ``global`` with its folder."""
+"""Parameters with the path of a file, and the setting of ``global`` with its folder."""
 
 _HOLDERS = frozenset({"bind", "default-server", "server", "server-template"})
 

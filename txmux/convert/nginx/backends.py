@@ -20,24 +20,19 @@ from txmux.transport import is_address
 
 _FINISHED = "3s"
 _FAR = 3
-"""Servers that txmux tries by itself."""
+"""Servers that txmux tries by default."""
 
-_SETTINGS = (
+SETTINGS = (
     *("proxy_bind", "proxy_connect_timeout", "proxy_download_rate", "proxy_half_close"),
-    *(
-        "proxy_next_upstream",
-        "proxy_next_upstream_timeout",
-        "proxy_next_upstream_tries",
-        "proxy_protocol",
-    ),
-    *("proxy_requests", "proxy_responses", "proxy_ssl", "proxy_ssl_certificate"),
+    *("proxy_next_upstream", "proxy_next_upstream_timeout", "proxy_next_upstream_tries"),
+    *("proxy_protocol", "proxy_requests", "proxy_responses", "proxy_ssl", "proxy_ssl_certificate"),
     *("proxy_ssl_certificate_key", "proxy_ssl_name", "proxy_ssl_trusted_certificate"),
     *("proxy_ssl_verify", "proxy_timeout", "proxy_upload_rate", "health_check"),
     *("health_check_timeout", "resolver"),
 )
-"""What a backend depends on."""
+"""Directives that a backend depends on."""
 
-_WITHOUT_COUNTERPART = {
+WITHOUT_COUNTERPART = {
     "proxy_next_upstream_timeout": "connect_timeout is for each attempt, and retries says how many there are",
     "proxy_ssl_ciphers": "txmux chooses the ciphers",
     "proxy_ssl_conf_command": "",
@@ -48,7 +43,7 @@ _WITHOUT_COUNTERPART = {
 
 
 class Backends:
-    """The backends of a file, made at first use."""
+    """The backends of a file, created at first use."""
 
     def __init__(self, directives: Iterable[Directive], draft: Draft, variables: Variables) -> None:
         self._draft = draft
@@ -72,7 +67,7 @@ class Backends:
             for origin, message in group.problems:
                 self._draft.flag(origin, message)
             raise InexpressibleError(f"{group.name} has no server")
-        settings = [str(scope.get(name)) for name in _SETTINGS]
+        settings = [str(scope.get(name)) for name in SETTINGS]
         named = by_name and (text or "").lower() not in self._groups and _has_name(group)
         key = (group, tuple(settings), named, is_udp)
         if key not in self._made:
@@ -83,7 +78,7 @@ class Backends:
         return self._made[key].name
 
     def named(self, value: Value) -> tuple[str, ...]:
-        """Return the groups of which one is meant by a client's server name without a port."""
+        """Return the groups that ``proxy_pass`` with a client's server name and no port may mean."""
         is_name = len(value) == 1 and getattr(value[0], "name", "") in NAMES_OF_TLS
         return tuple(name for name in self._groups if is_name)
 
@@ -118,7 +113,7 @@ class Backends:
         if named:
             _add_resolver(section, group, scope)
         for directive in scope.own:
-            why = _WITHOUT_COUNTERPART.get(directive.name)
+            why = WITHOUT_COUNTERPART.get(directive.name)
             if why is not None:
                 section.warn(directive, f"has no counterpart{why and f'; {why}'}")
 
@@ -162,7 +157,7 @@ class Backends:
 
 
 def _add_half_close(section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
-    """Write how long a connection counts of which one side has finished: in nginx no longer."""
+    """Write how long a half-closed connection counts; in nginx it ends at once."""
     counts = len(group.members) > 1 and group.balance in {"least-connections", "random"}
     if scope.is_on("proxy_half_close"):
         scope.add(section, "half_close_timeout", "proxy_timeout", "10m")

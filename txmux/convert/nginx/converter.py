@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from txmux.convert.matching import LUA
-from txmux.convert.nginx.backends import Backends
+from txmux.convert.nginx.backends import SETTINGS, WITHOUT_COUNTERPART, Backends
 from txmux.convert.nginx.reader import Directive, NginxReader
 from txmux.convert.nginx.servers import NginxConversion, ServerBlock
 from txmux.convert.nginx.values import DirectiveScope, duration
@@ -22,20 +22,8 @@ _BLOCKS = frozenset({"geo", "limit_conn_zone", "map", "server", "split_clients",
 """What may be in a file that is included in ``stream``."""
 
 _UNDERSTOOD = {
-    *("allow", "deny", "health_check", "health_check_timeout", "limit_conn"),
-    *("limit_conn_dry_run", "listen", "pass", "preread_buffer_size", "preread_timeout"),
-    *(
-        "proxy_bind",
-        "proxy_connect_timeout",
-        "proxy_download_rate",
-        "proxy_half_close",
-        "proxy_next_upstream",
-    ),
-    *("proxy_next_upstream_timeout", "proxy_next_upstream_tries", "proxy_pass"),
-    *("proxy_protocol", "proxy_ssl", "proxy_ssl_certificate", "proxy_ssl_certificate_key"),
-    *("proxy_ssl_ciphers", "proxy_ssl_conf_command", "proxy_ssl_name", "proxy_ssl_protocols"),
-    *("proxy_ssl_trusted_certificate", "proxy_ssl_verify", "proxy_ssl_verify_depth"),
-    *("proxy_timeout", "proxy_upload_rate", "resolver", "resolver_timeout", "return", "set"),
+    *(*SETTINGS, *WITHOUT_COUNTERPART, "allow", "deny", "limit_conn", "limit_conn_dry_run"),
+    *("listen", "pass", "preread_buffer_size", "preread_timeout", "proxy_pass", "return", "set"),
     *("set_real_ip_from", "ssl_alpn", "ssl_certificate", "ssl_certificate_key"),
     *("ssl_client_certificate", "ssl_handshake_timeout", "ssl_crl", "ssl_preread"),
     *("ssl_protocols", "ssl_verify_client"),
@@ -45,12 +33,11 @@ _QUIET = {
     *("limit_conn_log_level", "limit_conn_status", "map_hash_bucket_size", "map_hash_max_size"),
     *("preread_by_lua_no_postpone", "proxy_ssl_server_name"),
     *("proxy_ssl_session_reuse", "server_names_hash_bucket_size", "server_name"),
-    *("server_names_hash_max_size", "proxy_responses"),
-    *("ssl_prefer_server_ciphers", "ssl_session_cache", "ssl_session_tickets"),
-    *("ssl_session_timeout", "ssl_trusted_certificate", "variables_hash_bucket_size"),
-    *("variables_hash_max_size", "log_format", "open_log_file_cache", "proxy_requests"),
+    *("server_names_hash_max_size", "ssl_prefer_server_ciphers", "ssl_session_cache"),
+    *("ssl_session_tickets", "ssl_session_timeout", "ssl_trusted_certificate"),
+    *("variables_hash_bucket_size", "variables_hash_max_size", "log_format", "open_log_file_cache"),
 }
-"""What needs no counterpart: txmux does so anyway, or has nothing that this would be about."""
+"""Directives that need no counterpart, and no report."""
 
 _WARNED = {
     "proxy_buffer_size": "",
@@ -70,13 +57,13 @@ _ASIDE = {
     "log_by_lua_block": "",
     "status_zone": "metrics in [txmux]",
 }
-"""What is about the log."""
+"""Directives about the log, and their counterparts."""
 
 _USUAL_SETTINGS = frozenset({("tcp_nodelay", "on"), ("access_log", "off")})
 
 
 def convert_nginx(data: bytes, draft: Draft) -> None:
-    """Make rules of an ``nginx.conf``, or of a file that it includes in ``stream``."""
+    """Convert an ``nginx.conf``, or a file that it includes in ``stream``."""
     stream = _stream(NginxReader(data, draft), draft)
     variables = Variables(stream, draft.flag)
     zones = {
@@ -109,7 +96,7 @@ def convert_nginx(data: bytes, draft: Draft) -> None:
 
 
 def _stream(reader: NginxReader, draft: Draft) -> tuple[Directive, ...]:
-    """Return what is in ``stream``, or in a file that belongs there; report the rest once."""
+    """Return the directives of ``stream``, or of a file that belongs there; report others once."""
     top = reader.expanded(reader.directives, inner=False)
     blocks = [d for d in top if d.name in _STREAMS]
     if not blocks and _BLOCKS.isdisjoint(d.name for d in top):
@@ -144,7 +131,7 @@ def _stream(reader: NginxReader, draft: Draft) -> tuple[Directive, ...]:
 
 
 def _absent(reader: NginxReader) -> str:
-    """Report files that would be included if they were here, at the end of an error."""
+    """Return the missing files that it includes, for the end of an error."""
     if not reader.unmatched:
         return ""
     return f"; it includes {', '.join(reader.unmatched)}, and there is no such file here"
@@ -182,7 +169,7 @@ def _report(directives: Sequence[Directive], draft: Draft) -> None:
 
 
 _IDLE = ("timeout", "proxy_read_timeout", "proxy_send_timeout")
-"""Each ends a connection, which in ``stream`` has one time for all."""
+"""Timeouts of ``tcp``; ``stream`` has one for all."""
 
 _USUAL = "60s"
 _OTHERWISE = {"proxy_buffer": "proxy_buffer_size"}
@@ -190,7 +177,7 @@ _NEEDLESS = frozenset({"check_shm_size", "so_keepalive"})
 
 
 def as_stream(directives: Iterable[Directive]) -> list[Directive]:
-    """Write what is in the block as what is in a ``stream`` block."""
+    """Write the directives of a ``tcp`` block as those of ``stream``."""
     given = [_named(d) for d in directives if d.name not in _NEEDLESS]
     outer = {d.name: d for d in given if d.name in _IDLE}
     written: list[Directive] = []

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import attrs
 
-from txmux.convert.writer import ConfigLine, ConvertError, Draft
-from txmux.errors import how_to_install
+from txmux.convert.writer import ConfigLine, ConvertError, Draft, import_package
 
 Token = tuple[str, int, bool]
 
@@ -20,7 +19,7 @@ _ESCAPED = re.compile(r"\\([\"'\\trn])")
 _CONTROLS = {"t": "\t", "r": "\r", "n": "\n"}
 _MOST_DEPTH = 50
 _LUA = "_by_lua_block"
-"""So end the names of blocks with a program in Lua, in which braces and semicolons mean something else."""
+"""Suffix of blocks in Lua, in which braces and semicolons have other meanings."""
 
 _UNKNOWN_LUA = tuple(
     f"{phase}{_LUA}"
@@ -29,7 +28,7 @@ _UNKNOWN_LUA = tuple(
         *("server_rewrite", "ssl_client_hello"),
     )
 )
-"""Those that crossplane does not know by itself."""
+"""Blocks that crossplane does not know."""
 
 
 @attrs.frozen
@@ -54,12 +53,7 @@ class NginxReader:
     """
 
     def __init__(self, data: bytes, draft: Draft) -> None:
-        try:
-            self._crossplane = import_module("crossplane")
-        except ModuleNotFoundError:
-            raise ConvertError(
-                f"to read an nginx.conf takes the package crossplane; install it: {how_to_install('convert')}"
-            ) from None
+        self._crossplane = import_package("crossplane", "an nginx.conf")
         lua = import_module("crossplane.ext.lua").LuaBlockPlugin()
         import_module("crossplane.lexer").register_external_lexer(_UNKNOWN_LUA, lua.lex)
         self.unmatched: list[str] = []
@@ -102,7 +96,7 @@ class NginxReader:
             yield from self.expanded(directives, inner=inner, within=(*within, file))
 
     def _tried(self, file: str) -> tuple[tuple[Directive, ...], str]:
-        """Read a file; if it cannot be opened, say why."""
+        """Return a file's directives, and why it cannot be opened."""
         try:
             return self._read(file, file), ""
         except OSError as error:
@@ -137,7 +131,7 @@ class NginxReader:
             yield Directive(words, self._draft.line_in(file, line), block)
 
     def _words(self, tokens: Iterator[Token]) -> tuple[tuple[str, ...], str]:
-        """Read the parameters of a directive, and what ends it; nothing if the file does."""
+        """Return the parameters of a directive and the sign that ends it; empty at the end of the file."""
         words: list[str] = []
         for word, _, quoted in tokens:
             if not quoted and word in {";", "{", "}"}:

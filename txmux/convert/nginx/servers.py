@@ -27,7 +27,7 @@ _BY_CLIENT = frozenset({"$binary_remote_addr", "$remote_addr"})
 
 @attrs.frozen
 class NginxConversion:
-    """What is made of a file so far; zones are what each zone of ``limit_conn_zone`` counts."""
+    """The result so far; `zones` has what each zone of ``limit_conn_zone`` counts."""
 
     draft: Draft
     variables: Variables
@@ -36,14 +36,17 @@ class NginxConversion:
     routes: RouteWriter
 
 
+@attrs.frozen
 class ServerBlock:
-    """A server while it is converted."""
+    """Converts one server."""
 
-    def __init__(self, directive: Directive, scope: DirectiveScope, made: NginxConversion) -> None:
-        self._directive = directive
-        self._scope = scope
-        self._made = made
-        self._draft = made.draft
+    _directive: Directive
+    _scope: DirectiveScope
+    _made: NginxConversion
+
+    @property
+    def _draft(self) -> Draft:
+        return self._made.draft
 
     def convert(self) -> None:
         endpoints = endpoints_of(self._scope.all("listen"), self._draft)
@@ -54,7 +57,7 @@ class ServerBlock:
         self._made.variables.set(self._scope.all("set"))
         groups: dict[tuple[Endpoint, DecisionList[str]], list[Endpoint]] = {}
         for endpoint in endpoints:
-            # Those that differ in nothing but their addresses are one listener.
+            # Endpoints that differ in their addresses only are one listener.
             kind = attrs.evolve(endpoint, host="", port="", path="")
             groups.setdefault((kind, self._decided(endpoint)), []).append(endpoint)
         for (_, decided), several in groups.items():
@@ -117,13 +120,9 @@ class ServerBlock:
         self._admission(section, proxied=first.proxied)
         counted = "max_flows" if first.datagrams else "max_connections"
         self._limits(section, counted, shared=len(endpoints) > 1)
-        for key, value in (
-            ("backlog", first.backlog),
-            ("keepalive", first.keepalive),
-            ("mptcp", first.mptcp),
-        ):
-            if value:
-                section.add(key, value, first.line)
+        section.add_set(
+            first.line, backlog=first.backlog, keepalive=first.keepalive, mptcp=first.mptcp
+        )
         if self._scope.text("access_log") == "off" and self._scope.own:
             section.add("log", "no", self._scope.line("access_log"))
         if first.ended:
@@ -134,7 +133,7 @@ class ServerBlock:
     def _patience(
         self, section: DraftSection, endpoint: Endpoint, decided: DecisionList[str]
     ) -> None:
-        """Write for what a client is waited for, and how long."""
+        """Write how long the client's first bytes are waited for."""
         if endpoint.ended:
             self._scope.add(section, "detect_timeout", "ssl_handshake_timeout", "60s")
             if self._scope.is_on("ssl_preread"):
@@ -264,6 +263,7 @@ _PORTS = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:]*):)?(?P<first>[0-9]+)(?:-(?P<l
 _MOST_PORTS = 256
 _QUIET = {"bind", "default_server", "deferred", "ipv6only", "reuseport", "tcp"}
 _TUNING = frozenset({"accept_filter", "fastopen", "rcvbuf", "sndbuf"})
+_READ = frozenset({"backlog", "multipath", "proxy_protocol", "so_keepalive", "ssl", "udp"})
 _EVERY = frozenset({"", "*", "0.0.0.0"})  # noqa: S104 - it is read
 
 
@@ -301,7 +301,7 @@ def endpoints_of(directives: Iterable[Directive], draft: Draft) -> list[Endpoint
     endpoints: list[Endpoint] = []
     for directive in directives:
         endpoints += _endpoints(directive, draft)
-    # IPv4 and IPv6, each with a socket of its own, are one in txmux.
+    # A pair of sockets for IPv4 and IPv6 is one endpoint in txmux.
     for of_ipv6 in [e for e in endpoints if e.host == "::"]:
         other = attrs.evolve(of_ipv6, host="0.0.0.0")  # noqa: S104 - it is compared
         if other in endpoints:
@@ -312,9 +312,7 @@ def endpoints_of(directives: Iterable[Directive], draft: Draft) -> list[Endpoint
 
 def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
     flags = dict(word.partition("=")[::2] for word in directive.parameters[1:])
-    understood = {*_QUIET, *_TUNING, "ssl", "proxy_protocol", "backlog", "so_keepalive", "udp"}
-    understood.add("multipath")
-    unknown = [name for name in flags if name not in understood]
+    unknown = [name for name in flags if name not in {*_QUIET, *_TUNING, *_READ}]
     if unknown:
         draft.flag(directive, f"no counterpart of {', '.join(unknown)}")
     tuning = [name for name in flags if name in _TUNING]

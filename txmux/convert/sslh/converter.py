@@ -46,7 +46,7 @@ _ASIDE = {
 
 @attrs.frozen
 class Machine:
-    """What is known of the machine, as for `txmux.convert.formats.convert`."""
+    """Queries about this machine; see `txmux.convert.formats.convert`."""
 
     port_of: Callable[[str], int | None]
     is_guarded: Callable[[str], bool]
@@ -88,7 +88,7 @@ def convert_arguments(words: Sequence[str], draft: Draft, machine: Machine, line
 
 
 def _in_file(value: Any, line: Callable[[int], int]) -> Any:
-    """Number the lines of settings as those of a file that is read beside another one."""
+    """Number the lines of settings that come from a second file."""
     if isinstance(value, Setting):
         return Setting(_in_file(value.value, line), line(value.line))
     if isinstance(value, Mapping):
@@ -127,8 +127,8 @@ class _Sslh:
         most = top.take(int, "udp_max_connections", default=0)
         for listener, is_udp in self._listeners(listen, top.line):
             if is_udp:
-                if most and "max_flows" not in listener.entries:
-                    listener.add("max_flows", str(most))
+                if most:
+                    listener.add_default("max_flows", str(most))
                 if flows:
                     listener.add("default", flows[-1].name)
                 continue
@@ -167,7 +167,7 @@ class _Sslh:
         top.rest()
 
     def _listeners(self, entries: list[Any], line: int) -> list[tuple[DraftSection, bool]]:
-        """Make the listeners; returns for each whether it is for UDP."""
+        """Write the listeners; return each with whether it is for UDP."""
         listeners: dict[object, tuple[DraftSection, bool]] = {}
         for number, entry in enumerate(entries):
             group = SettingsGroup.read(self._draft, entry, line)
@@ -231,7 +231,7 @@ class _Sslh:
     def _targets(
         self, entries: list[Any], line: int, *, transparent: bool
     ) -> Iterator[tuple[str, DraftSection, bool]]:
-        """Make the backends and the routes to them; returns for each whether it is for UDP."""
+        """Write the backends and their routes; return each with whether it is for UDP."""
         groups = [SettingsGroup.read(self._draft, entry, line) for entry in entries]
         targets: list[tuple[str, SettingsGroup, bool]] = []
         for group in filter(None, groups):
@@ -306,7 +306,7 @@ class _Sslh:
         self._guard(group)
 
     def _guard(self, group: SettingsGroup) -> None:
-        """Report the name by which hosts.allow and hosts.deny may keep clients out."""
+        """Report ``service``, by which hosts.allow and hosts.deny may keep clients out."""
         service = group.settings.get("service")
         if service is None or self._machine.is_guarded(str(service.value)):
             group.flag_if_set(
@@ -383,7 +383,7 @@ def _pattern(text: str, length: int) -> list[tuple[str, str]]:
 
 
 def _length(pattern: str) -> int:
-    """Return how many bytes match an expression; 0 if these may be more or fewer."""
+    """Return the length of all matches of an expression; 0 if it varies."""
     try:
         re.compile(f"(?<={pattern})")
         return compile_pattern(pattern.encode("ascii")).longest or 0
@@ -398,6 +398,6 @@ def _takes_header(entry: object) -> bool:
 
 
 def _patterns(globs: list[str]) -> list[str]:
-    """Make the values of an option: one of all plain patterns, and one of each with a set of characters."""
+    """Return the values of an option: one for all plain patterns, and one for each with a set of characters."""
     plain = [glob for glob in globs if not set(glob) & set("[\\")]
     return [",".join(plain)] * bool(plain) + [glob_as_regex(g) for g in globs if g not in plain]

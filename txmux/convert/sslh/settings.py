@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import attrs
 
-from txmux.convert.writer import ConvertError, Draft, DraftSection
-from txmux.errors import how_to_install
+from txmux.convert.writer import ConvertError, Draft, DraftSection, import_package
 
 _ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")
 
@@ -35,12 +33,7 @@ def read_libconfig(data: bytes, path: str) -> Mapping[str, Setting]:
     Raises:
         ConvertError: It is not such a file, or `libconf` is not installed.
     """
-    try:
-        libconf = import_module("libconf")
-    except ModuleNotFoundError:
-        raise ConvertError(
-            f"an sslh.cfg needs the package libconf; install it: {how_to_install('convert')}"
-        ) from None
+    libconf = import_package("libconf", "an sslh.cfg")
 
     def setting(self: Any) -> Any:
         token = self.tokens.peek()
@@ -59,14 +52,14 @@ def read_libconfig(data: bytes, path: str) -> Mapping[str, Setting]:
 
 
 def _readable(error: str) -> str:
-    """Write the characters of a file in an error of the package, which has taken each byte for one, and may have cut the last."""
+    """Decode the text of a file in an error of the package, which takes each byte for a character."""
     text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), error)
     return text.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 @attrs.define
 class SettingsGroup:
-    """Settings; the line is that of the one that was taken last."""
+    """A group of settings; `line` is that of the setting taken last."""
 
     draft: Draft
     settings: dict[str, Setting]
@@ -110,7 +103,7 @@ class SettingsGroup:
         return default
 
     def leave_out(self, name: str, reason: str = "", *, harmless: bool = False) -> None:
-        """Remove a setting that has no counterpart, and report it, unless its value changes nothing."""
+        """Remove a setting without counterpart; report it unless its value is `harmless`."""
         setting = self.settings.pop(name, None)
         if setting is not None and setting.value != harmless:
             self.warn(f"{name}: has no counterpart{reason and f'; {reason}'}", setting.line)

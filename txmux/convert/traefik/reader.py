@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import PurePath
 from typing import Any
 
 import attrs
 
-from txmux.convert.writer import ConvertError
-from txmux.errors import how_to_install
+from txmux.convert.writer import ConvertError, import_package
 
+_FILE = "a file of Traefik"
 _MOST_DEPTH = 50
 _MOST_NODES = 100_000
 """A small YAML file can have very many nodes, by its anchors."""
@@ -66,7 +66,7 @@ def read_file(data: bytes, path: str) -> Node:
     text = data.decode("utf-8", "replace")
     if PurePath(path).suffix.lower() == ".toml":
         return _read_toml(text, path)
-    yaml = _package("yaml", "PyYAML")
+    yaml = import_package("yaml", _FILE, "PyYAML")
     try:
         return _of_yaml(yaml.compose(text, Loader=yaml.SafeLoader), path, iter(range(_MOST_NODES)))
     except yaml.YAMLError as error:
@@ -78,23 +78,11 @@ def read_file(data: bytes, path: str) -> Node:
 
 
 def _read_toml(text: str, path: str) -> Node:
-    try:
-        toml = import_module("tomllib")
-    except ModuleNotFoundError:
-        toml = _package("tomli", "tomli")
+    toml = import_package("tomllib" if sys.version_info >= (3, 11) else "tomli", _FILE)
     try:
         return _of_toml(toml.loads(text), text.split("\n"), 0)
     except (ValueError, RecursionError) as error:
         raise ConvertError(f"{path} is not TOML: {error}") from None
-
-
-def _package(module: str, name: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError:
-        raise ConvertError(
-            f"to read Traefik's files takes the package {name}; install it: {how_to_install('convert')}"
-        ) from None
 
 
 def _of_yaml(node: Any, path: str, room: Iterator[int], depth: int = 0) -> Node:
