@@ -11,7 +11,6 @@ from txmux.admin.api.openapi import description
 from txmux.admin.site import ADMIN
 from txmux.control.connection_row import FIELDS
 from txmux.detection.registry import installed_matchers, transports_of
-from txmux.net.channel.messages import MESSAGES
 from txmux.rules.reading.sections import HEADERS, TABLES
 from txmux.tcp.transitions import CHOICES, TRANSITIONS
 
@@ -56,16 +55,7 @@ def readme(page: str) -> str:
 
 
 def architecture(page: str) -> str:
-    """Draw the stages of a connection in ``explanation/architecture.md``, and write the tables of messages."""
-    ends = dict.fromkeys((message.sender, message.receiver) for message in MESSAGES)
-    for sender, receiver in ends:
-        rows = (
-            (f"`{one.kind}`" + (", answered" if one.answer else ""), one.meaning)
-            for one in MESSAGES
-            if (one.sender, one.receiver) == (sender, receiver)
-        )
-        name = f"messages from the {sender} to the {receiver}"
-        page = _with_table(page, name, ("message", "meaning"), rows)
+    """Draw the stages of a connection in ``explanation/architecture.md``."""
     seen = "Which stage of a connection follows which, by the outcome of the one before."
     return _with_block(
         page, "the stages of a connection", [f"```{{diagram}} {seen}", *_stages(), "```"]

@@ -146,7 +146,7 @@ _PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "come-from-other-program
 class DocumentedTests(SynchronousTestCase):
     def test_examples_of_the_page(self) -> None:
         page = _PAGE.read_text()
-        for name in ("sslh.cfg", "haproxy.cfg", "nginx.conf", "sniproxy.conf", "stunnel.conf"):
+        for name in ("sslh.cfg", "haproxy.cfg", "nginx.conf"):
             path = f"/etc/{name}" if name == "sslh.cfg" else name
             example = page.partition(f"With this `{path}`:")[2]
             source, printed, rules = re.findall("```[a-z]+\n(.*?)```", example, re.DOTALL)[:3]
