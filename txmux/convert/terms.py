@@ -1,4 +1,4 @@
-"""Conditions as txmux can have them: alternatives, each with one matcher and with networks."""
+"""Conditions that txmux can express: alternatives, each with one matcher and networks."""
 
 from collections.abc import Iterable, Mapping
 from functools import reduce
@@ -15,10 +15,10 @@ Networks = IPNetwork | str
 """A network, or ``@FILE`` for those of a file."""
 
 Hello = tuple[tuple[str, str], ...]
-"""Options of ``tls``: names of the server, and the protocol that is agreed on."""
+"""Options of ``tls``: server names, and the negotiated protocol."""
 
 SILENT = "silent"
-"""In place of a matcher: the client is silent. Routes cannot match that; ``silent`` of a listener does."""
+"""In place of a matcher: the client is silent. Routes cannot match that, only ``silent`` of a listener."""
 
 _MOST_TERMS = 256
 _TOKEN = frozenset(range(ord("A"), ord("Z") + 1))
@@ -27,7 +27,7 @@ _FIRST_BYTES: Mapping[str, frozenset[int]] = {
     "rdp": frozenset({0x03}),
     "tls": frozenset({0x16, *range(0x80, 0x100)}),
 }
-"""What clients of these can begin with; of an HTTP method HAProxy takes capital letters only."""
+"""First bytes of clients; in an HTTP method, HAProxy takes capital letters only."""
 
 
 _NO_NAMES = frozenset({"alpn", "hex", "offset", "pattern", "within"})
@@ -35,20 +35,20 @@ _NO_NAMES = frozenset({"alpn", "hex", "offset", "pattern", "within"})
 
 
 class InexpressibleError(MuxError):
-    """A condition that txmux cannot have; the message says which part of it."""
+    """txmux cannot express a condition; the message says which part of it."""
 
 
 @attrs.frozen
 class Term:
-    """What a client must be.
+    """A requirement on clients.
 
     Attributes:
-        matcher: What it has to say, or `SILENT`; nothing if that does not matter.
-        options: Of the matcher.
-        allowed: The networks it has to be in; ``None`` for any.
-        excluded: The networks it must not be in.
-        hello: What its first message of TLS has to ask for, where TLS has ended and the rest is about what is inside.
-        certificate: What its certificate has to be there, as words of ``client_cert``.
+        matcher: The matcher of their first bytes, or `SILENT`; empty for any.
+        options: Options of the matcher.
+        allowed: The networks they must be in; ``None`` for any.
+        excluded: The networks they must not be in.
+        hello: Options of their ClientHello, if the matcher is about what is inside terminated TLS.
+        certificate: Words of ``client_cert`` for their certificate.
     """
 
     matcher: str = ""
@@ -63,7 +63,7 @@ class Term:
 
 
 Condition = tuple[Term, ...]
-"""Any one of these is enough."""
+"""Alternatives; one is enough."""
 
 ALWAYS: Condition = (Term(),)
 NEVER: Condition = ()
@@ -74,10 +74,10 @@ def of_networks_only(condition: Condition) -> bool:
 
 
 def conjunction(first: Condition, second: Condition) -> Condition:
-    """Return what holds where both do; two matchers at once are an `InexpressibleError`."""
+    """Return the condition that both are met; two matchers at once are an `InexpressibleError`."""
     if len(first) * len(second) > _MOST_TERMS:
         raise InexpressibleError("has too many combinations")
-    # A term that is narrower than some term of the other side stays as it is, since it may contradict the rest of that side.
+    # A term narrower than one of the other side stays as it is: it may contradict the rest of that side.
     narrower = [
         [term for term in some if any(_is_wider(other, term) for other in others)]
         for some, others in ((first, second), (second, first))
@@ -93,7 +93,7 @@ def conjunction(first: Condition, second: Condition) -> Condition:
 
 
 def _is_wider(a: Term, b: Term) -> bool:
-    """Return whether all that meet a term meet another one, as far as that is plain."""
+    """Return whether all clients of `b` meet `a`, as far as that is easily seen."""
     return (
         a.matcher in {"", b.matcher}
         and set(a.options) <= set(b.options)
@@ -105,7 +105,7 @@ def _is_wider(a: Term, b: Term) -> bool:
 
 
 def negated(condition: Condition) -> Condition:
-    """Return what is true when a condition of networks is not."""
+    """Return the opposite of a condition of networks."""
     return reduce(conjunction, map(_negated, condition), ALWAYS)
 
 
@@ -135,12 +135,12 @@ def _both(a: Term, b: Term) -> Term | None:
 
 
 def both_hellos(a: Hello, b: Hello) -> Hello | None:
-    """Return what a hello asks for that fits both; ``None`` if none does."""
+    """Return the options of hellos that fit both; ``None`` if none does."""
     options = {**dict(a), **dict(b)}
     for name, value in a:
         if options[name] == value:
             continue
-        # Only one protocol is agreed on, while a name may fit several patterns.
+        # Only one protocol is negotiated, while a name may fit several patterns.
         left = common_names(value, options[name]) if name == "sni" else ""
         if left is None:
             raise InexpressibleError(f"asks for the names {value} and {options[name]} at once")
@@ -156,7 +156,7 @@ def common(
     """Return the networks that are in both; ``None`` is all of them.
 
     Raises:
-        InexpressibleError: One of them is a file, of which only txmux knows what is in it.
+        InexpressibleError: One of them is a file, which is not read here.
     """
     if a is None or b is None:
         return b if a is None else a
@@ -182,7 +182,7 @@ def _is_within(network: Networks, others: Iterable[Networks]) -> bool:
 
 
 def _common_term(a: Term, b: Term) -> Term | None:
-    """Return the term of what both want to hear, ``None`` if no client can say it."""
+    """Return the matcher and options that meet both; ``None`` if no client can meet both."""
     if (a.matcher, a.options) == (b.matcher, b.options):
         return a
     for first, second in ((a, b), (b, a)):
@@ -202,7 +202,7 @@ def _common_term(a: Term, b: Term) -> Term | None:
 
 
 def _merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str] | None:
-    """Return options that hold where both hold: empty if no client meets both, ``None`` if no options express it."""
+    """Return options that meet both: empty if no client does, ``None`` if no options express it."""
     options = {**a, **b}
     for name in a.keys() & b.keys():
         if a[name] == b[name]:
@@ -217,7 +217,7 @@ def _merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str] | None
 
 
 def _longer(a: Term, b: Term) -> Term | None:
-    """Of two payloads at the same place, return the one that contains the other."""
+    """Return the payload that begins with the other one, at the same offset; ``None`` if they differ."""
     first, second = dict(a.options), dict(b.options)
     if first.get("offset") != second.get("offset"):
         raise InexpressibleError(f"asks for {a} and {b} at once, and a line has one place")
@@ -237,11 +237,7 @@ _WILD = frozenset("*?")
 
 
 def common_names(a: str, b: str) -> str | None:
-    """Return patterns that fit the names which fit both of two lists of patterns.
-
-    Returns:
-        Nothing if no name fits both; ``None`` if that cannot be written.
-    """
+    """Return patterns for the names that fit both lists: empty if none does, ``None`` if no patterns express it."""
     patterns: list[str] = []
     for first, second in product(_patterns(a), _patterns(b)):
         common = _common_part(first, second)
@@ -256,7 +252,7 @@ def common_names(a: str, b: str) -> str | None:
 def _patterns(text: str) -> list[str]:
     if text.startswith("~"):
         return [text]
-    # One with a dot in front is the name itself, and those below it.
+    # A leading dot stands for the name itself and those below it.
     items = [
         (item[1:], f"*{item}") if item.startswith(".") else (item,) for item in text.split(",")
     ]
@@ -278,12 +274,12 @@ def _common_part(a: str, b: str) -> list[str] | None:
 
 
 def _around(first: list[str], second: list[str]) -> list[str]:
-    """Join two patterns with one ``*`` each."""
+    """Intersect two patterns with one ``*`` each."""
     heads, tails = (sorted({a, b}, key=len) for a, b in zip(first, second, strict=True))
     head, tail = heads[-1], tails[-1]
     if not head.startswith(heads[0]) or not tail.endswith(tails[0]):
         return []
-    # The head of one and the tail of the other may share some characters, but not within the same pattern.
+    # Head and tail may overlap, but not those of the same pattern.
     least = max(len(first[0]) + len(first[1]), len(second[0]) + len(second[1]))
     shared = [
         head + tail[size:]

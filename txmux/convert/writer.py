@@ -124,7 +124,7 @@ class DraftSection:
         self.entries.setdefault(key, []).append(line)
 
     def add_default(self, key: str, text: str, origin: Origin = 0) -> bool:
-        """Add a key unless the section has it; return whether it was added."""
+        """Add a key if the section lacks it; return whether it was added."""
         if key in self.entries:
             return False
         self.add(key, text, origin)

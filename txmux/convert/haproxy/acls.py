@@ -23,7 +23,7 @@ _NAMED = {
     "method": ("http", "method"), "path": ("http", "path"), "hdr": ("http", "host"),
     "req.hdr": ("http", "host"), "req.fhdr": ("http", "host"),
 }  # fmt: skip
-"""What is a text, and the option that takes patterns of it."""
+"""Tests of texts, with the matcher and the option that takes patterns of them."""
 
 PREDEFINED: Mapping[str, Condition] = {
     "TRUE": ALWAYS,
@@ -54,7 +54,7 @@ _CERTIFICATE = {
     "ssl_c_verify": "",
 }
 VERIFIED = "verified"
-"""The word of a certificate that is valid, or of none, where others come in, too; ``client_cert`` has none for that."""
+"""Marks a valid certificate, or none, where invalid ones are let in, too; ``client_cert`` has no word for that."""
 
 _VALUE = r"(?:[^,+\\]|\\.)*"
 _NO_CN = rf"(?:[^C=][^=]*|C(?:[^N=][^=]*)?|CN[^=]+)={_VALUE}"
@@ -66,11 +66,11 @@ _TRUE_OR_FALSE = {
     *("rdp_cookie_cnt", "req.proto_http", "req.rdp_cookie_cnt", "req_proto_http"),
     *("ssl_c_used", "ssl_fc", "ssl_fc_has_sni"),
 }
-"""What is a test without a value, too."""
+"""Tests that need no value."""
 
 
 def read_acl(words: Sequence[str], bind: BindContext) -> Condition:
-    """Read what follows the name of an ``acl``, or is between braces."""
+    """Read a test: what follows the name of an ``acl``, or stands in braces."""
     test = _criterion(words, bind.files)
     needs_value = test.method != "found" and not test.name.startswith("always_")
     if needs_value and not test.values and test.name not in _TRUE_OR_FALSE:
@@ -182,7 +182,7 @@ def _criterion(words: Sequence[str], files: SideFiles) -> Criterion:
 
 
 def _listed(path: str, name: str, files: SideFiles) -> list[str]:
-    """Return what is in a file of values; that of networks is left to txmux, which reads it again at each reload."""
+    """Return the content of a file of values; one of networks is named in the rules, which read it at each reload."""
     if name == "src":
         return [f"@{path}"]
     try:
@@ -271,7 +271,7 @@ def _patterns(method: str, value: str) -> list[str]:
 
 
 def _whole(pattern: str) -> str:
-    """Write a pattern that is looked for in a name as one that matches all of the name."""
+    """Write a pattern that is searched in a name as one that matches the whole name."""
     text = regex_text(pattern)
     ended = text.endswith("$") and not text.endswith("\\$")
     start = searched(text.removesuffix("$") if ended else text)
@@ -279,7 +279,7 @@ def _whole(pattern: str) -> str:
 
 
 def _payload(test: Criterion) -> Condition:
-    """Read ``req.payload(OFFSET,LENGTH)``; a length of 0 is all that there is."""
+    """Read ``req.payload(OFFSET,LENGTH)``; length 0 means all bytes."""
     match = re.fullmatch(r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", test.args)
     if match is None:
         raise InexpressibleError(f"req.payload({test.args}) has no counterpart")
@@ -311,7 +311,7 @@ def _data(value: str, *, hexadecimal: bool) -> bytes:
 
 @attrs.frozen
 class _Place:
-    """Where bytes are compared, and whether case does not count."""
+    """Where bytes are compared; `folded` ignores case."""
 
     offset: int
     length: int
@@ -336,7 +336,7 @@ class _Place:
         elif method != "beg":
             raise InexpressibleError(f"-m {method} has no counterpart")
         if method == "beg" and len(data) < length:
-            # It is compared only when all bytes are there.
+            # HAProxy compares only when all bytes are there.
             return [self.regex(f"{self._fold(text)}(?s:.{{{length - len(data)}}})", length)]
         if self.folded and method != "bin":
             return [attrs.evolve(self, offset=offset).regex(self._fold(text), len(data))]
@@ -395,7 +395,7 @@ _READERS: Mapping[str, Callable[[Criterion], Condition]] = {
     "req_ssl_ver": _version,
     "src": lambda test: (Term(allowed=frozenset(map(_network, test.values))),),
 }
-"""What reads the tests that are none of a text."""
+"""Readers of all tests but those of texts."""
 
 
 _OPERATORS = {
@@ -412,7 +412,7 @@ PLACED = frozenset({"dst", "dst_port", "ssl_fc"})
 
 @attrs.frozen
 class Criterion:
-    """One test, taken apart; the method is after ``-m``, or implied by the name, or empty."""
+    """A parsed test; the method is that of ``-m``, or implied by the name, or empty."""
 
     name: str
     args: str
@@ -436,7 +436,7 @@ def _range(text: str, unit: int) -> tuple[int, int]:
 
 
 def compared(test: Criterion, numbers: Iterable[int], unit: int = 1) -> list[int]:
-    """Return those of the numbers that a test is true of."""
+    """Return the numbers that pass a test."""
     values = list(test.values)
     compare = _OPERATORS[values.pop(0) if values and values[0] in _OPERATORS else "eq"]
     ranges = [_range(value, unit) for value in values]
@@ -444,7 +444,7 @@ def compared(test: Criterion, numbers: Iterable[int], unit: int = 1) -> list[int
 
 
 def placed(test: Criterion, bind: BindContext) -> Condition:
-    """Decide a test of the address or of TLS by the ``bind`` alone, the same for every client."""
+    """Decide a test by the ``bind`` alone, the same for every client."""
     if test.name == "ssl_fc":
         return ALWAYS if bind.secured else NEVER
     if test.name == "dst_port" and bind.port.isdecimal():

@@ -19,7 +19,7 @@ _BALANCE = {
 }
 _BY_SOURCE = frozenset({("stick", "on", "src"), ("stick", "match", "src")})
 _WITHOUT_LIMIT = 1_000_000
-"""As many clients wait in HAProxy as there are."""
+"""HAProxy's queue has no limit."""
 
 
 def fill_backend(backend: BackendDraft) -> None:
@@ -37,11 +37,11 @@ def fill_backend(backend: BackendDraft) -> None:
 
 def _balance(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     proxy, section, line = backend.proxy, backend.section, backend.value("balance")
-    # A hash always selects the same servers; in txmux it is always "consistent".
+    # In txmux, hashes are always consistent.
     backend.use(*proxy.all("option", "allbackups"), *proxy.all("hash-type"))
     backups = [s for s in servers if "backup" in s.parameters and not s.is_down]
     active = [s for s in servers if "backup" not in s.parameters]
-    # One line that stands for as many servers as a name has addresses.
+    # A template may stand for several servers.
     several = len(active) > 1 or any(s.line.name == "server-template" for s in active)
     takes_turns = len(backups) > 1 and not proxy.all("option", "allbackups")
     if takes_turns and len(active) <= 1:
@@ -90,7 +90,7 @@ def _source(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
 
 
 def _queue(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
-    """Let clients wait for a server that is full, as all do in HAProxy."""
+    """Write a queue for full servers, as HAProxy has one."""
     limited = [s for s in servers if s.parameters.get("maxconn", "0") != "0"]
     if not limited:
         backend.section.entries.pop("queue_timeout", None)  # no client ever waits

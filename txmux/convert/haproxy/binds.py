@@ -18,11 +18,11 @@ class Secured:
     """TLS that ends at a ``bind``.
 
     Attributes:
-        alpn: The protocols that are spoken, the preferred first.
-        client_ca: The file of the authorities of clients; empty if they are not asked for a certificate.
-        client_crl: That of the certificates that these have revoked.
+        alpn: The protocols of ALPN, the preferred first.
+        client_ca: The file of client authorities; empty if no certificate is asked for.
+        client_crl: The file of revoked client certificates.
         client: ``optional`` if clients without a certificate are served, too.
-        lenient: Whether some are served whose certificate is not valid.
+        lenient: Whether clients with invalid certificates are served.
     """
 
     certificates: tuple[str, ...]
@@ -39,9 +39,9 @@ class SideFiles:
     """Files beside a configuration.
 
     Attributes:
-        read: The lines that were read, and are not reported yet.
-        pending: What is to be reported about the test that was read last.
-        notes: What is reported in the end, with the lines.
+        read: Names of the files that were read.
+        pending: Messages about the test that was read last, whose line is not known yet.
+        notes: Messages with their lines, reported at the end.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ class SideFiles:
         return [line for line in lines if line and not line.startswith("#")]
 
     def certificates(self, name: str) -> list[str]:
-        """Return the PEM files of a path: those of a folder, or the file with one for its key, if there is one."""
+        """Return the PEM files of a path: those of a folder, or the file and its separate key file."""
         path = self.folder / name
         try:
             if path.is_dir():
@@ -79,7 +79,7 @@ class SideFiles:
 
 
 _OTHERS = frozenset({".issuer", ".key", ".ocsp", ".sctl"})
-"""Beside certificates."""
+"""Suffixes of files beside certificates."""
 
 
 @attrs.frozen
@@ -131,7 +131,7 @@ _NARROWING = {
 
 
 def address(text: str) -> tuple[str, str] | None:
-    """Take an address apart.
+    """Split an address.
 
     Returns:
         The host, without brackets and empty for every address, and the port; ``None`` for anything else.
@@ -178,7 +178,7 @@ def read_binds(lines: Iterable[ConfigLine]) -> Iterator[Bind]:
     addresses = [(bind, address(bind.address) or ("", "")) for bind in binds]
     with_ipv4 = {port for _, (host, port) in addresses if host in _ANY}
     for bind, (host, port) in addresses:
-        # Where IPv4 has no socket of its own, that of IPv6 has its clients, too, as Linux is set up.
+        # Without a socket for IPv4, Linux gives its clients to that of IPv6.
         alone = host == "::" and port not in with_ipv4 and "v6only" not in bind.flags
         yield attrs.evolve(bind, flags={**bind.flags, "v4v6": ("",)}) if alone else bind
 
@@ -234,7 +234,7 @@ def bind_context(bind: Bind, files: SideFiles) -> BindContext:
 
 
 def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -> None:
-    """Write where the frontend of that name listens, into its sections so far or a new one."""
+    """Write an endpoint into a listener of the frontend, or into a new one."""
     flags, line = bind.flags, bind.line
     multipath = is_multipath(bind.address)
     proxied = "accept-proxy" in flags
@@ -290,5 +290,5 @@ def _endpoint(text: str, flags: Mapping[str, tuple[str, ...]]) -> str:
     host, port = pair
     if host == "::" and "v4v6" in flags and "v6only" not in flags:
         return f":{port}"
-    # An address that is left out is that of IPv4 only.
+    # In HAProxy, no address means IPv4 only.
     return f"{'0.0.0.0' if host in _ANY else bracketed(host)}:{port}"  # noqa: S104 - it is written, not opened

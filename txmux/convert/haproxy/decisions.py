@@ -1,8 +1,7 @@
 """Conditions and decisions of HAProxy as routes in their order, and an outcome for all others.
 
-What is negated never becomes ``match = not ...``. At the end of its time a client that has said half of something is
-neither what was decide for nor, in txmux, the opposite, while HAProxy takes it for the opposite. So the others of the
-condition go first, to where they would come later, and what is left is for those that the negation means.
+Negated tests are not written as ``match = not ...``: on a timeout HAProxy takes an incomplete client as not matching,
+txmux does not. Clients that pass the test therefore get routes first, to their later destination.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ Acls = Mapping[str, Condition | InexpressibleError]
 
 @attrs.frozen
 class Tests:
-    """Tests of which all must be passed."""
+    """Tests that must pass, and tests that must fail."""
 
     passed: Condition
     failed: Condition = NEVER
@@ -45,7 +44,7 @@ class Tests:
 
 @attrs.frozen
 class RuleCondition:
-    """A whole condition: one of several groups of tests is enough; with ``unless``, none of them may be passed."""
+    """A whole condition: one of several groups of tests must pass; with ``unless``, none of them may."""
 
     groups: tuple[Tests, ...]
     unless: bool = False
@@ -54,10 +53,10 @@ class RuleCondition:
         return all(of_networks_only(t.passed) and of_networks_only(t.failed) for t in self.groups)
 
     def networks(self) -> Condition:
-        """Return the networks that it asks for.
+        """Return the networks that meet it.
 
         Raises:
-            InexpressibleError: It asks for what the client says, too.
+            InexpressibleError: It also depends on the client's bytes.
         """
         if not self.is_of_networks():
             raise InexpressibleError("no byte of the client is there yet")
@@ -153,13 +152,13 @@ class RouteChoice:
 
 @attrs.frozen
 class ClientDecisions:
-    """What becomes of clients: the first choice that fits, else, silent ones too, `otherwise`."""
+    """The outcome of the first choice that fits; `otherwise` is for all others, silent ones too."""
 
     choices: tuple[RouteChoice, ...] = ()
     otherwise: str = CLOSE
 
     def distinct(self) -> ClientDecisions:
-        """Leave out what an earlier choice has decided, and join neighbours with the same outcome."""
+        """Drop terms that an earlier choice has decided, and merge neighbours with the same outcome."""
         seen: set[Term] = set()
         choices: list[RouteChoice] = []
         for choice in self.choices:
@@ -173,7 +172,7 @@ class ClientDecisions:
         return ClientDecisions(tuple(choices), self.otherwise)
 
     def shortened(self) -> ClientDecisions:
-        """Leave out choices after one that is for all clients."""
+        """Drop the choices after one that is for all clients."""
         for number, choice in enumerate(self.choices):
             if ALWAYS[0] in choice.condition:
                 return ClientDecisions(self.choices[:number], choice.outcome)
@@ -183,12 +182,12 @@ class ClientDecisions:
         return all(of_networks_only(choice.condition) for choice in self.choices)
 
     def silence(self) -> list[tuple[frozenset[Networks] | None, str]]:
-        """Return the outcomes of silent clients: the first network counts; ``None`` is all."""
+        """Return the outcomes of silent clients: the first matching network wins; ``None`` is all."""
         outcomes: list[tuple[frozenset[Networks] | None, str]] = [(None, self.otherwise)]
         for choice in reversed(self.choices):
             silent = [term for term in choice.condition if term.matcher in {"", SILENT}]
             for term in reversed(silent):
-                # Those that it excludes have the outcome that they have without it.
+                # Excluded clients keep their outcome.
                 holes = [
                     (common(common(networks, term.excluded), term.allowed), outcome)
                     for networks, outcome in outcomes
@@ -199,7 +198,7 @@ class ClientDecisions:
         return outcomes
 
     def turned_away(self) -> tuple[tuple[RouteChoice, ...], ClientDecisions]:
-        """Split off the choices that close by networks alone, where no earlier choice is for these clients."""
+        """Split off the choices that close by networks alone, if no earlier choice serves these clients."""
         first: list[RouteChoice] = []
         remaining: list[RouteChoice] = []
         for choice in self.choices:
@@ -224,21 +223,21 @@ def _share(choice: RouteChoice, other: RouteChoice) -> bool:
 def decide(
     question: RuleCondition, line: ConfigLine, yes: ClientDecisions, no: ClientDecisions, lost: Lost
 ) -> ClientDecisions:
-    """Decide by a condition; `lost` reports choices that cannot be had together with it."""
+    """Decide by a condition; `lost` reports choices that cannot be combined with it."""
     if question.is_of_networks():
-        return _one(question.networks(), line, yes, no, lost)
+        return _decide_by(question.networks(), line, yes, no, lost)
     if question.unless:
         yes, no = no, yes
     decisions = no
     for tests in reversed(question.groups):
-        met = _one(tests.passed, line, yes, decisions, lost)
-        decisions = _one(tests.failed, line, decisions, met, lost)
+        met = _decide_by(tests.passed, line, yes, decisions, lost)
+        decisions = _decide_by(tests.failed, line, decisions, met, lost)
     if len(decisions.choices) > _MOST_CHOICES:
         raise InexpressibleError("has too many combinations")
     return decisions
 
 
-def _one(
+def _decide_by(
     condition: Condition, line: ConfigLine, yes: ClientDecisions, no: ClientDecisions, lost: Lost
 ) -> ClientDecisions:
     if not condition or yes == no:
@@ -275,7 +274,7 @@ _MOST = 64
 def regions(
     decisions: ClientDecisions, alpn: tuple[str, ...]
 ) -> list[tuple[Hello, ClientDecisions]]:
-    """Return what a hello may ask for, and what is decided then; the first that fits counts."""
+    """Return the kinds of ClientHello with their decisions; the first that fits wins."""
     hellos: set[Hello] = {term.hello for choice in decisions.choices for term in choice.condition}
     named = {value for hello in hellos for name, value in hello if name == "alpn"}
     if named - set(alpn):
@@ -284,7 +283,7 @@ def regions(
     last = max((alpn.index(value) for value in named), default=-1)
     hellos |= {(("alpn", value),) for value in alpn[: last + 1]}
     hellos = _closed(hellos | {()})
-    # Of those that neither has in it, any may come first, but always the same one.
+    # Sorted, so that the order of unrelated hellos is always the same.
     order = sorted(hellos, key=lambda hello: (_rank(hello, hellos, alpn), hello))
     return [(hello, _within(hello, decisions)) for hello in order]
 
@@ -296,7 +295,7 @@ def _rank(hello: Hello, hellos: Iterable[Hello], alpn: tuple[str, ...]) -> tuple
 
 
 def _closed(hellos: set[Hello]) -> set[Hello]:
-    """Add what two of them have in common."""
+    """Add the intersections of any two."""
     while True:
         more = {both for a in hellos for b in hellos if (both := both_hellos(a, b)) is not None}
         if more <= hellos:

@@ -29,7 +29,7 @@ _UNITS = (("s", 1), ("m", 60), ("h", 3600))
 
 
 def read_limits(line: ConfigLine, proxy: Proxy, tables: Mapping[str, Proxy]) -> dict[str, str]:
-    """Read a rule that rejects for many connections, or their rate, as keys of ``[listen]``; nothing of another one."""
+    """Read a rule that rejects by number or rate of connections as keys of ``[listen]``; other rules give none."""
     words = list(line.words[3:])
     if words[:1] != ["if"]:
         return {}
@@ -70,7 +70,7 @@ def _limit(
     if match is None or test[1] not in {"ge", "gt"} or not test[2].isdecimal():
         return "", ""
     tracks = [track for track in tracking(proxy) if "if" not in track.words]
-    # A client that was counted before the condition is read counts, too.
+    # Tracking before the condition counts the client itself.
     counted = any(_order(track) < _order(line) for track in tracks)
     most = int(test[2]) - (test[1] == "ge") + (not counted)
     if most < 1 or not tracks:
@@ -85,7 +85,7 @@ def _limit(
 
 
 def tracking(proxy: Proxy) -> list[ConfigLine]:
-    """Return the rules that have the addresses of clients counted."""
+    """Return the rules that count client addresses."""
     return [
         line
         for line in proxy.all("tcp-request")
@@ -122,7 +122,7 @@ _ALL = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 def admitted(rules: Sequence[tuple[bool, Condition]]) -> Condition:
-    """Return the clients that rules (whether they accept, and whom) admit: those of none, too."""
+    """Return the clients that rules admit (accept or reject, and whom); clients that no rule names are admitted."""
     clients = ALWAYS
     for accepts, condition in reversed(rules):
         if accepts:
@@ -147,7 +147,7 @@ def as_lists(condition: Condition) -> tuple[list[str], list[str]]:
 
 
 def _networks_of(term: Term) -> list[IPNetwork]:
-    """Return all networks of a term, after those that it excludes have been cut out of them."""
+    """Return the networks of a term without its excluded ones."""
     left = [_plain(network) for network in (_ALL if term.allowed is None else term.allowed)]
     for hole in map(_plain, term.excluded):
         left = [part for network in left for part in without(network, [hole])]

@@ -32,7 +32,7 @@ _TIME = re.compile("([0-9]{1,12})(us|ms|s|m|h|d)?")
 
 @attrs.frozen
 class Proxy:
-    """A frontend, a backend, or both; its own lines come after those of its defaults."""
+    """A frontend, a backend, or both; the lines of its defaults come first."""
 
     kind: str
     name: str
@@ -41,7 +41,7 @@ class Proxy:
     _by_words: Mapping[tuple[str, ...], list[ConfigLine]] = attrs.field(
         init=False, eq=False, repr=False
     )
-    """Those that begin with a word, or with two."""
+    """The lines by their first word, and by their first two."""
 
     @_by_words.default
     def _find_by_words(self) -> Mapping[tuple[str, ...], list[ConfigLine]]:
@@ -55,7 +55,7 @@ class Proxy:
         return [line for line in self._by_words.get(words[:2], ()) if line.begins(*words)]
 
     def value(self, *words: str) -> ConfigLine | None:
-        """Return the last such line that has something after these words."""
+        """Return the last such line with a further word."""
         lines = [line for line in self.all(*words) if len(line.words) > len(words)]
         return lines[-1] if lines else None
 
@@ -75,8 +75,8 @@ class Config:
     """A whole file.
 
     Attributes:
-        others: The headers of sections that are neither, with their lines.
-        changing: What depends on the environment: variables, and ``.if``.
+        others: The headers of other sections, with their lines.
+        changing: Lines that depend on the environment: variables, and ``.if``.
     """
 
     settings: tuple[ConfigLine, ...]
@@ -175,7 +175,7 @@ def _words(text: str) -> list[str]:
 
 
 def duration(text: str) -> str:
-    """Write a time, of milliseconds without a unit; what cannot be read stays, to be refused."""
+    """Write a time, in milliseconds without a unit; an invalid one stays, for the parser to refuse."""
     match = _TIME.fullmatch(text)
     if match is None or match[2] not in {None, "us"}:
         return text
@@ -184,7 +184,7 @@ def duration(text: str) -> str:
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of a time as `duration` writes it; 0 of what is none."""
+    """Return the seconds of a time as `duration` writes it; 0 if it is invalid."""
     try:
         return values.duration(text)
     except InvalidValueError:

@@ -18,7 +18,7 @@ SPEAKS: Mapping[str, str] = {"send-proxy": "v1", "send-proxy-v2": "v2"}
 PARAMETERS = frozenset(
     {*SPEAKS, "alpn", "ca-file", "crt", "proxy-v2-options", "sni", "ssl", "verify", "verifyhost"}
 )
-"""Those that are read here."""
+"""Parameters of the header and of TLS, which `header` and `encryption` read."""
 
 _FLAGS = {
     *("agent-check", "allow-0rtt", "backup", "check", "check-send-proxy", "check-ssl"),
@@ -35,7 +35,7 @@ _ELSEWHERE = {
     *("check-sni", "check-ssl", "check-via-socks4", "fall", "inter", "port", "rise"),
     *("source", "track"),
 }
-"""What `haproxy_checks` and `haproxy_backends` look at."""
+"""Parameters that `checks` and `backends` read."""
 
 _UNDERSTOOD = {
     *(*_KEYS, *PARAMETERS, *_ELSEWHERE, "backup", "disabled", "enabled", "id", "init-addr"),
@@ -43,14 +43,14 @@ _UNDERSTOOD = {
     *("slowstart", "socks4"),
 }
 PLACES = {"dispatch": 1, "server": 2, "server-template": 3}
-"""Lines with the address of a server, and which word that is."""
+"""Directives with a server's address, and the number of that word."""
 
 _ANY_HOST = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - not to listen there
 
 
 @attrs.frozen
 class ServerLine:
-    """A server with the parameters that were not taken back."""
+    """A server with its effective parameters."""
 
     line: ConfigLine
     address: str
@@ -71,7 +71,7 @@ class BackendDraft:
 
     Attributes:
         clients: The frontends that forward to it.
-        used: Numbers of the lines that are dealt with.
+        used: Numbers of the lines that are converted or reported.
     """
 
     proxy: Proxy
@@ -90,7 +90,7 @@ class BackendDraft:
 
 
 def add_servers(backend: BackendDraft) -> list[ServerLine]:
-    """Write the servers, and return those that are written."""
+    """Write the servers that txmux can have, and return them."""
     port, section = _only_port(backend.clients), backend.section
     same: Keys = {}
     added: list[ServerLine] = []
@@ -123,7 +123,7 @@ def add_servers(backend: BackendDraft) -> list[ServerLine]:
 
 
 def _only_port(clients: Sequence[Proxy]) -> int | None:
-    """Return the port that all clients come to; a server that has none of its own has the same."""
+    """Return the only port of the clients, which is that of servers without one; ``None`` if there are several."""
     numbers = {port for client in clients for line in client.all("bind") for port in ports(line)}
     port = numbers.pop() if len(numbers) == 1 else ""
     return int(port) if port.isdecimal() else None
@@ -148,7 +148,7 @@ def _servers(backend: BackendDraft) -> Iterator[ServerLine]:
 
 
 def only_server(proxy: Proxy, name: str) -> Proxy | None:
-    """Return a backend with only one of its servers, which gets clients whatever its weight; ``None`` if it is not there."""
+    """Return a backend with only the server of that name, whatever its weight; ``None`` if there is none."""
     lines = [line for line in proxy.all("server") if line.value == name]
     if not lines:
         return None
@@ -162,7 +162,7 @@ def only_server(proxy: Proxy, name: str) -> Proxy | None:
 
 
 def _parameters(words: Sequence[str]) -> dict[str, str]:
-    """Read the parameters of a server, without those that others have taken back."""
+    """Read the parameters of a server; ``no-`` takes an earlier one back."""
     parameters: dict[str, str] = {}
     rest = list(words)
     while rest:
@@ -224,7 +224,7 @@ def _not_behind(proxy: str | None, server: str) -> str:
 
 
 def _server_address(text: str, clients_port: int | None) -> tuple[str, str]:
-    """Return the place of a server, or why it has none."""
+    """Return a server's address in txmux, or why it has none."""
     path = unix_path(text)
     if path:
         return f"unix:{path}", ""
@@ -250,11 +250,11 @@ _TLVS = {
     "unique-id": "unique-id",
 }
 Keys = dict[str, str]
-"""Keys of ``[backend]``, which are the same for all of its servers."""
+"""Keys of ``[backend]``, the same for all its servers."""
 
 
 def header(given: Mapping[str, str]) -> Keys:
-    """Return the keys about the PROXY protocol header that a server with these parameters gets."""
+    """Return the keys for the PROXY header of a server."""
     spoken = [SPEAKS[name] for name in given if name in SPEAKS]
     fields: list[str] = []
     if any(name.startswith("send-proxy-v2-ssl") for name in given):
@@ -270,7 +270,7 @@ def header(given: Mapping[str, str]) -> Keys:
 
 
 def encryption(given: Mapping[str, str], server: str) -> tuple[Keys, str]:
-    """Return the keys about the TLS to a server, and what of it a person has to decide."""
+    """Return the keys for the TLS to a server, and what the user has to decide about it."""
     if "ssl" not in given:
         return {}, ""
     keys = {"tls": "yes"}

@@ -116,7 +116,6 @@ def _named(files: list[Node], *path: str) -> Iterator[tuple[str, Node]]:
 
 
 def _by_name(files: list[Node], *path: str) -> dict[str, Node]:
-    """Return the nodes at a path by their names in small letters, as other parts refer to them."""
     return {name.lower(): node for name, node in _named(files, *path)}
 
 
