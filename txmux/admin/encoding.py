@@ -39,11 +39,11 @@ async def encoded(answer: ApiAnswer, method: str, headers: Mapping[str, str]) ->
 
 
 async def digest(data: bytes, turns: Turns) -> str:
-    found = hashlib.blake2b(digest_size=12)
+    hasher = hashlib.blake2b(digest_size=12)
     for piece in _pieces(data):
-        found.update(piece)
+        hasher.update(piece)
         await turns.pause()
-    return found.hexdigest()
+    return hasher.hexdigest()
 
 
 async def _gzip(data: bytes, turns: Turns) -> bytes:
@@ -60,15 +60,15 @@ def _pieces(data: bytes) -> Iterator[memoryview]:
 
 
 def _is_among(tag: str, written: str) -> bool:
-    listed = {one.strip().removeprefix("W/") for one in written.split(",")}
+    listed = {entry.strip().removeprefix("W/") for entry in written.split(",")}
     return tag.removeprefix("W/") in listed or "*" in listed
 
 
 def takes_gzip(accepted: str) -> bool:
     """Read the header ``Accept-Encoding``."""
     weights = {}
-    for one in accepted.lower().split(","):
-        coding, *parameters = (part.strip() for part in one.split(";"))
+    for entry in accepted.lower().split(","):
+        coding, *parameters = (part.strip() for part in entry.split(";"))
         weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
         weights[coding] = weight.strip("0.") != ""
     for coding in ("gzip", "x-gzip", "*"):

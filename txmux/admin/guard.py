@@ -204,10 +204,10 @@ def _host_and_port(text: str) -> tuple[str, str]:
 
 def _normalized(address: str) -> str:
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(unmapped(found))
+    return str(unmapped(parsed))
 
 
 def _is_loopback(name: str) -> bool:

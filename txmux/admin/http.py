@@ -266,11 +266,12 @@ class AdminClients(ServerFactory):
 
         One that is being answered ends only if its source would still have more connections than the new one's.
         """
-        have = Counter(one.source for one in self._channels)
-        by_number = sorted(self._channels, key=lambda one: (-have[one.source], one.is_busy))
-        return next(
-            (one for one in by_number if have[one.source] >= have[source] + 2 * one.is_busy), None
-        )
+        have = Counter(channel.source for channel in self._channels)
+        by_number = sorted(self._channels, key=lambda its: (-have[its.source], its.is_busy))
+        for channel in by_number:
+            if have[channel.source] >= have[source] + 2 * channel.is_busy:
+                return channel
+        return None
 
     def connected(self, channel: AdminChannel) -> None:
         self._channels[channel] = None
@@ -287,10 +288,10 @@ class AdminClients(ServerFactory):
     def answering(self, answer: Deferred[None]) -> None:
         self._answers.add(answer)
 
-        def done(found: object) -> object:
+        def done(result: object) -> object:
             self._answers.discard(answer)
             self._look_whether_empty()
-            return found
+            return result
 
         answer.addBoth(done)
 

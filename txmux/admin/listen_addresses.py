@@ -28,7 +28,7 @@ def admin_addresses(
     named = [_named("admin", text) for text in admin if text != "auto"]
     if "auto" in admin:
         keys = {address.key for address in named}
-        free = [one for one in automatic_addresses(rules.path) if one.key not in keys]
+        free = [address for address in automatic_addresses(rules.path) if address.key not in keys]
         if (address := find(free)) is not None:
             yield "admin", address
     yield from (("admin", address) for address in named)

@@ -163,15 +163,15 @@ def _backends(add: _Metrics, counts: Counts) -> None:
     for key, (age, _) in counts.gauges.stale.items():
         if age is not None:
             stale.add_metric(key, age)
-    for one in counts.servers:
-        labels = [one.backend, one.server]
-        active.add_metric(labels, one.active)
+    for server in counts.servers:
+        labels = [server.backend, server.server]
+        active.add_metric(labels, server.active)
         for cause in _SERVER_CAUSES:
-            failures.add_metric([*labels, cause], one.failed[cause])
-        is_up.add_metric(labels, (one.backend, one.server) in counts.gauges.up)
-        weight.add_metric(labels, counts.gauges.up.get((one.backend, one.server), 0))
-        if one.check_seconds is not None:
-            check.add_metric(labels, one.check_seconds)
+            failures.add_metric([*labels, cause], server.failed[cause])
+        is_up.add_metric(labels, (server.backend, server.server) in counts.gauges.up)
+        weight.add_metric(labels, counts.gauges.up.get((server.backend, server.server), 0))
+        if server.check_seconds is not None:
+            check.add_metric(labels, server.check_seconds)
 
 
 def _service(add: _Metrics, counts: Counts) -> None:

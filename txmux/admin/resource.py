@@ -185,19 +185,19 @@ def only_values(parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {name: value for name, (value,) in parameters.items()}
 
 
-def check_names(body: Mapping[str, Any], known: Collection[str]) -> None:
+def check_names(body: Mapping[str, Any], names: Collection[str]) -> None:
     for name in body:
-        if name not in known:
-            raise RefusedError(400, f"{name}: there is no such field{suggestion(name, known)}")
+        if name not in names:
+            raise RefusedError(400, f"{name}: there is no such field{suggestion(name, names)}")
 
 
 def choice(body: Mapping[str, Any], name: str, choices: Sequence[T]) -> T | None:
     if name not in body:
         return None
-    for one in choices:
-        if body[name] == one:
-            return one
-    named = joined([repr(one) for one in choices])
+    for word in choices:
+        if body[name] == word:
+            return word
+    named = joined([repr(word) for word in choices])
     raise RefusedError(400, f"{name}: must be {named}, not {_shown(body[name])}")
 
 

@@ -108,29 +108,31 @@ class Site:
             raise RefusedError(501, "there is no such method here; use GET or POST")
         if self._is_admin:
             self._guard.check_host(headers, caller)
-        found = [
-            (one, match) for pattern, one in self._resources if (match := pattern.fullmatch(path))
+        matching = [
+            (resource, match)
+            for pattern, resource in self._resources
+            if (match := pattern.fullmatch(path))
         ]
-        if self._is_admin and not any(one.is_open for one, _ in found):
+        if self._is_admin and not any(resource.is_open for resource, _ in matching):
             self._guard.check_token(headers, caller)
-        if not found:
+        if not matching:
             raise RefusedError(404, "there is nothing at this path; see the reference of the API")
         method = "GET" if method == "HEAD" else method
-        for one, match in found:
-            if one.method == method:
+        for resource, match in matching:
+            if resource.method == method:
                 names = {name: unquote(text) for name, text in match.groupdict().items()}
-                if one.method == "POST":
-                    self._guard.check_post(headers, FORM if one.is_form else JSON)
+                if resource.method == "POST":
+                    self._guard.check_post(headers, FORM if resource.is_form else JSON)
                 query = Query(
                     self._control,
                     caller,
                     self._guard,
                     names,
                     parse_qs(parameters, keep_blank_values=True),
-                    _read(body, one),
+                    _read(body, resource),
                 )
-                return await self._handle(query, one, path)
-        allowed = sorted({one.method for one, _ in found})
+                return await self._handle(query, resource, path)
+        allowed = sorted({resource.method for resource, _ in matching})
         allow = ", ".join(["GET", "HEAD", *allowed[1:]] if "GET" in allowed else allowed)
         raise RefusedError(405, f"use {' or '.join(allowed)} for this path", (), {"Allow": allow})
 
@@ -184,12 +186,12 @@ def _read(body: bytes, resource: Resource) -> Mapping[str, object]:
         text = body.decode()
         if resource.is_form:
             return {name: values[-1] for name, values in parse_qs(text).items()}
-        found = parse_json(text)
+        document = parse_json(text)
     except ValueError as problem:
         raise RefusedError(400, "the body is not JSON") from problem
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise RefusedError(400, "the body is not a JSON object; write for example {}")
-    return found
+    return document
 
 
 _audit_log = Logger()

@@ -217,9 +217,7 @@ def _as_meant(words: list[str], wrong: str, parser: argparse.ArgumentParser) -> 
     at = rest.index(wrong) if wrong in rest else len(rest)
     before, after = rest[:at], rest[at + 1 :]
     instead = getattr(sys.modules.get(f"txmux.cli.{command}"), "REPLACED", {}).get(option)
-    positional = {
-        str(one.metavar).partition("[")[0] for one in parser._actions if not one.option_strings
-    }
+    positional = {str(its.metavar).partition("[")[0] for its in parser._get_positional_actions()}
     if option in {"--backend", "-b"} and "BACKEND" in positional:
         instead = (value,) if value else ()
     elif command in _FURTHER and not option.startswith("-"):
@@ -228,7 +226,7 @@ def _as_meant(words: list[str], wrong: str, parser: argparse.ArgumentParser) -> 
         return f"write: txmux {shlex.join([command, f'{before[0]}/{wrong}', *after])}"
     if instead is not None:
         return f"write: txmux {shlex.join([command, *instead, *before, *after])}"
-    has_file = any(one.metavar == "FILE" and not one.option_strings for one in parser._actions)
+    has_file = "FILE" in positional
     has_option = "--rules" in parser._option_string_actions
     is_file = not option.startswith("-") and bool(Path(option).suffix or os.sep in option)
     is_test = command == "run" and option in _CHECK_OPTIONS
@@ -244,19 +242,19 @@ def _as_meant(words: list[str], wrong: str, parser: argparse.ArgumentParser) -> 
     return f"write: txmux {shlex.join([*words, file, *before, *after])}"
 
 
-def _nearest_option(word: str, known: Collection[str]) -> str:
+def _nearest_option(word: str, options: Collection[str]) -> str:
     from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
 
-    if word == "--admin-token" and "--token-file" in known:
+    if word == "--admin-token" and "--token-file" in options:
         return "did you mean '--token-file'?"
-    return did_you_mean(word, known).removeprefix("; ") if word.startswith("--") else ""
+    return did_you_mean(word, options).removeprefix("; ") if word.startswith("--") else ""
 
 
 def _unknown(words: Sequence[str]) -> str:
     from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
 
     word = words[0]
-    file = shlex.join([one for one in words[1:] if not one.startswith("-")][:1]) or "FILE"
+    file = shlex.join([name for name in words[1:] if not name.startswith("-")][:1]) or "FILE"
     if word in _RULES_OPTIONS:
         return f"to run the service with a rules file: txmux run {file}"
     if word in _CHECK_OPTIONS:

@@ -62,14 +62,14 @@ def run(arguments: argparse.Namespace) -> int:
         every.append(_check(path, matchers))
         if not arguments.json:
             _write(every[-1])
-    good = [one.rules for one in every if one.rules is not None]
+    good = [checked.rules for checked in every if checked.rules is not None]
     servers = _connect(good) if arguments.connect else []
     if arguments.json:
         print(json.dumps(_as_json(every, servers, connect=arguments.connect), indent=2))
     else:
-        for one in servers:
-            print(one)
-    return 0 if len(good) == len(every) and not any(one.problem for one in servers) else 1
+        for server in servers:
+            print(server)
+    return 0 if len(good) == len(every) and not any(server.problem for server in servers) else 1
 
 
 def _connect(several: list[Rules]) -> list[Reached]:
@@ -118,7 +118,7 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         wrong += error.problems
     if wrong:
         return _Checked(path, None, wrong)
-    found = [
+    mistakes = [
         *lint(rules),
         *closed_listeners(rules),
         *token_as_path(rules),
@@ -129,7 +129,7 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         *doubtful,
     ]
     forget_lines()
-    return _Checked(path, rules, warnings(rules, found), _hints(rules))
+    return _Checked(path, rules, warnings(rules, mistakes), _hints(rules))
 
 
 def _has_address(address: str) -> bool:
@@ -149,18 +149,24 @@ def _exposed_secrets(rules: Rules) -> Iterator[Problem]:
         return
     keys = ("admin_token", "consul_token", "crowdsec_key", "acme_folder")
     secrets = [(settings.section, key, getattr(settings, key)) for key in keys]
-    secrets += [(one.section, "consul_token", one.consul_token) for one in rules.backends.values()]
+    secrets += [
+        (backend.section, "consul_token", backend.consul_token)
+        for backend in rules.backends.values()
+    ]
     folders = [Path(path).resolve() for path in readable()]
     for section, key, path in secrets:
         if path is not None and key in section.entries:
-            for folder in [one for one in folders if path.resolve().is_relative_to(one)][:1]:
+            real = path.resolve()
+            for folder in [folder for folder in folders if real.is_relative_to(folder)][:1]:
                 message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{path}' to another folder"
                 yield section.problem(message, key)
 
 
 def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
     ends = any(route.terminate_tls is not None for route in rules.routes) or any(
-        text.lower().startswith("ssl:") for one in rules.listeners for text in one.endpoints
+        text.lower().startswith("ssl:")
+        for listener in rules.listeners
+        for text in listener.endpoints
     )
     if not ends and all(backend.tls is None for backend in rules.backends.values()):
         return [], []
@@ -210,16 +216,16 @@ def _write(checked: _Checked) -> None:
 
 
 def _as_json(every: list[_Checked], servers: list[Reached], *, connect: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "files": [
             {
-                "file": one.path,
-                "ok": one.rules is not None,
-                "listeners": len(one.rules.listeners) if one.rules else None,
-                "routes": len(one.rules.routes) if one.rules else None,
-                "backends": len(one.rules.backends) if one.rules else None,
+                "file": checked.path,
+                "ok": checked.rules is not None,
+                "listeners": len(checked.rules.listeners) if checked.rules else None,
+                "routes": len(checked.rules.routes) if checked.rules else None,
+                "backends": len(checked.rules.backends) if checked.rules else None,
             }
-            for one in every
+            for checked in every
         ],
         "problems": [
             {
@@ -230,13 +236,13 @@ def _as_json(every: list[_Checked], servers: list[Reached], *, connect: bool) ->
                 "severity": "warning" if problem.warning else "error",
                 "message": problem.message,
             }
-            for one in every
-            for problem in one.problems
+            for checked in every
+            for problem in checked.problems
         ],
     }
     if connect:
-        found["servers"] = [one.as_json() for one in servers]
-    return found
+        document["servers"] = [server.as_json() for server in servers]
+    return document
 
 
 @attrs.frozen
@@ -277,16 +283,16 @@ class Reached:
 def reached(rules: Rules, tried: Iterable[Tried]) -> list[Reached]:
     """Group the results by server; one that was tried in several ways, of which only some worked, is there for each result."""
     groups: dict[tuple[str, str, str], list[Tried]] = {}
-    for one in tried:
-        groups.setdefault((one.server, one.address, one.problem), []).append(one)
+    for result in tried:
+        groups.setdefault((result.server, result.address, result.problem), []).append(result)
     return [_together(rules, some) for some in groups.values()]
 
 
 def _together(rules: Rules, some: list[Tried]) -> Reached:
-    backends = [one.backend for one in some]
+    backends = [result.backend for result in some]
 
     def is_target(*outcomes: Outcome | None) -> bool:
-        return any(one in backends for one in backends_of(outcomes))
+        return any(target in backends for target in backends_of(outcomes))
 
     def listeners() -> Iterator[str]:
         for listener in rules.listeners:

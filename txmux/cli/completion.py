@@ -137,16 +137,16 @@ def _targets(ask: command.Ask) -> Iterator[str]:
         name = backend["name"]
         yield name
         yield from (
-            f"{name}/{one['server']}" for one in backend["servers"] if one["server"] != name
+            f"{name}/{row['server']}" for row in backend["servers"] if row["server"] != name
         )
 
 
 _NAMES: dict[str, Callable[[command.Ask], Iterator[str]]] = {
-    "backends": lambda ask: (one["name"] for one in ask("GET", "/api/backends")),
-    "listeners": lambda ask: (one["name"] for one in ask("GET", "/api/status")["listeners"]),
-    "routes": lambda ask: (one["name"] for one in ask("GET", "/api/routes")),
+    "backends": lambda ask: (backend["name"] for backend in ask("GET", "/api/backends")),
+    "listeners": lambda ask: (row["name"] for row in ask("GET", "/api/status")["listeners"]),
+    "routes": lambda ask: (route["name"] for route in ask("GET", "/api/routes")),
     "servers": lambda ask: (
-        server["server"] for one in ask("GET", "/api/backends") for server in one["servers"]
+        server["server"] for backend in ask("GET", "/api/backends") for server in backend["servers"]
     ),
     "targets": _targets,
 }

@@ -88,11 +88,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
 
-def _written(found: Conversion) -> int:
-    for warning in found.warnings:
+def _written(conversion: Conversion) -> int:
+    for warning in conversion.warnings:
         print(warning, file=sys.stderr)
-    print(found.text, end="")
-    return 2 if found.has_looks else 0
+    print(conversion.text, end="")
+    return 2 if conversion.has_looks else 0
 
 
 def _port_of(service: str) -> int | None:

@@ -200,8 +200,8 @@ def _of_connection(arguments: argparse.Namespace) -> int:
     return command.run(arguments, lambda ask: ask("GET", path), _write_connection)
 
 
-def _write_connection(one: Mapping[str, Any]) -> None:
-    output, why = Output(), explanation_of(one)
+def _write_connection(connection: Mapping[str, Any]) -> None:
+    output, why = Output(), explanation_of(connection)
     output.line(why.title, "bold")
     output.line()
     if why.routes:
@@ -247,7 +247,7 @@ def _serving(listeners: tuple[Listener, ...], sample: TracedSample) -> list[List
 def _nothing(listeners: tuple[Listener, ...]) -> str:
     transports = {listener.transport for listener in listeners}
     names = {Transport.TCP: "TCP connection", Transport.UDP: "UDP flow"}
-    return "no " + " and no ".join(names[one] for one in Transport if one in transports)
+    return "no " + " and no ".join(names[over] for over in Transport if over in transports)
 
 
 def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> list[TracedSample]:
@@ -260,10 +260,10 @@ def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> 
             packets = list(read_packets(file, arguments.pcap))
         segments = [packet for packet in packets if isinstance(packet, Segment)]
         datagrams = [packet for packet in packets if isinstance(packet, Datagram)]
-        found = [*client_streams(segments, limit), *client_flows(datagrams)]
+        streams = [*client_streams(segments, limit), *client_flows(datagrams)]
         samples = [
             TracedSample(s.data, client or unmapped(s.client.host), s, now, s.datagrams)
-            for s in found
+            for s in streams
         ]
         return [sample for sample in samples if _serving(listeners, sample)]
     given = _bytes(arguments, max(limit, _LONGEST_DATAGRAM))
@@ -306,7 +306,7 @@ def _trace(
 ) -> Trace:
     routes = rules.routes_over(end or listener, listener.transport)
     received = sample.data if sample.datagrams is None else sample.datagrams
-    found = explain(
+    verdicts = explain(
         routes,
         received,
         sample.client,
@@ -314,7 +314,7 @@ def _trace(
         sample.now,
         certificate,
     )
-    return Trace(listener, found)
+    return Trace(listener, verdicts)
 
 
 def _listeners_inside(
@@ -331,10 +331,10 @@ def _listeners_inside(
     ends = {route.name: route for route in rules.routes if route.terminate_tls is not None}
     if name not in ends:
         hint = did_you_mean(name, ends)
-        known = f" (there are {', '.join(ends)})" if ends else ""
-        raise MuxError(f"there is no [route {name}] that terminates TLS{hint}{known}")
+        names = f" (there are {', '.join(ends)})" if ends else ""
+        raise MuxError(f"there is no [route {name}] that terminates TLS{hint}{names}")
     end = ends[name]
-    found = [
+    reached = [
         attrs.evolve(
             listener,
             first="client",
@@ -344,9 +344,9 @@ def _listeners_inside(
         for listener in listeners
         if comes_to(end, listener, ends)
     ]
-    if not found:
+    if not reached:
         raise MuxError(f"no client of this listener comes to [route {name}]; leave out --listener")
-    return tuple(found), end, _certificate(rules, end, certificate or "none")
+    return tuple(reached), end, _certificate(rules, end, certificate or "none")
 
 
 def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None:
@@ -355,13 +355,13 @@ def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None
     for route in asking:
         tls = route.terminate_tls
         if tls is not None and tls.client_ca is not None:
-            found = _shown(tls, text)
-            if tls.client == "required" and "any" not in found.kinds and text != "none":
+            shown = _shown(tls, text)
+            if tls.client == "required" and "any" not in shown.kinds and text != "none":
                 raise MuxError(
-                    f"--client-cert: the handshake fails, since [route {route.name}] wants a valid certificate, and this is {found}"
+                    f"--client-cert: the handshake fails, since [route {route.name}] wants a valid certificate, and this is {shown}"
                 )
-            return found
-        asking += [one for one in rules.routes if one.name in route.under and one not in asking]
+            return shown
+        asking += [end for end in rules.routes if end.name in route.under and end not in asking]
     if text != "none":
         raise MuxError(f"--client-cert: [route {end.name}] asks clients for no certificate")
     return None
@@ -443,7 +443,7 @@ def _silent(
 
 
 def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]:
-    listener, found, is_stream = trace.listener, trace.found, sample.datagrams is None
+    listener, verdicts, is_stream = trace.listener, trace.found, sample.datagrams is None
     target = traced_outcome(sample, trace)
     if target.by == "denied":
         yield "decision", f"at once: the listener's 'allow' or 'deny' keeps {sample.client} out"
@@ -455,16 +455,16 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
     silent_for = f"{silence.after or listener.detect_timeout:g}s"
     if target.by == "silent":
         yield from _silent(sample, listener, silence, f"after {silent_for}: ", target)
-    elif found.decided_at is not None:
-        is_limit = is_stream and found.decided_at == listener.peek_limit
+    elif verdicts.decided_at is not None:
+        is_limit = is_stream and verdicts.decided_at == listener.peek_limit
         limit = ", which is peek_limit" if is_limit else ""
         unit = "byte" if is_stream else "datagram"
-        yield "decision", f"at {unit} {found.decided_at}{limit}: {target}"
+        yield "decision", f"at {unit} {verdicts.decided_at}{limit}: {target}"
     else:
         yield from _waiting(sample, trace, target)
-    for exchange in found.decision.answered:
+    for exchange in verdicts.decision.answered:
         yield "answer", f"the client gets {exchange.answer!r}, since it waits for that"
-    facts = found.decision.facts
+    facts = verdicts.decision.facts
     if facts:
         yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
     if sample.stream and sample.stream.gap:

@@ -98,8 +98,8 @@ def _origins(matchers: Iterable[IProtocolMatcher]) -> dict[str, str]:
     for distribution in distributions():
         text = f"{distribution.name} {distribution.version}"
         by_package[distribution.name.replace("-", "_").lower()] = text
-        found = by_file.keys() & map(str, distribution.files or ())
-        by_module.update((by_file[file], text) for file in found)
+        listed = by_file.keys() & map(str, distribution.files or ())
+        by_module.update((by_file[file], text) for file in listed)
     # The files of an editable install are not listed, so the package's name decides there; but every plugin file is in
     # Twisted's package.
     by_package.pop("twisted", None)

@@ -84,11 +84,11 @@ def read_packets(file: BinaryIO, name: str) -> Iterator[Segment | Datagram]:
         except (StopIteration, *damaged):  # damaged: it was cut off while it was written
             return
         try:
-            found = _content(dpkt, read_packet(packet))
+            content = _content(dpkt, read_packet(packet))
         except (*damaged, LookupError, TypeError, AttributeError):  # all seen of dpkt with garbage
             continue
-        if found is not None:
-            yield found
+        if content is not None:
+            yield content
 
 
 def _layers(dpkt: Any) -> dict[int, Any]:

@@ -47,10 +47,10 @@ async def broadcast(
     """Ask all workers at the same time. One that has ended is left out, and not reported as missing."""
     missing: list[str] = []
 
-    async def ask(one: Askable) -> tuple[int, Any] | None:
-        number = one.number + 1
+    async def ask(worker: Askable) -> tuple[int, Any] | None:
+        number = worker.number + 1
         try:
-            return number, await one.ask(message, seconds=seconds, **values)
+            return number, await worker.ask(message, seconds=seconds, **values)
         except GoneError:
             return None
         except ChannelError as problem:

@@ -56,12 +56,12 @@ class Coalescer(Generic[_T]):
                 result = Failure()
             ended = self._now()
             self._not_before = ended + min(_LONGEST_REST, _REST * (ended - began))
-            for one in waiting:
-                one.callback(result)  # which takes a failure, too
+            for deferred in waiting:
+                deferred.callback(result)  # which takes a failure, too
         self._is_busy = False
         idle, self._idle = self._idle, []
-        for one_idle in idle:
-            one_idle.callback(None)
+        for deferred_idle in idle:
+            deferred_idle.callback(None)
 
     def _now(self) -> float:
         return 0.0 if self._clock is None else self._clock.seconds()

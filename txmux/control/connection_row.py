@@ -86,7 +86,7 @@ def row_of(one: Served) -> dict[str, Any]:
         datagrams_out,
         one.configuration.version,
     )
-    found = ((field, field.value(live)) for field in FIELDS)
+    values = ((field, field.value(live)) for field in FIELDS)
     return {
-        field.name: value for field, value in found if value is not None or not field.is_optional
+        field.name: value for field, value in values if value is not None or not field.is_optional
     }

@@ -168,7 +168,7 @@ class Control:
             shut=self.shut(),
             traffic=traffic,
         )
-        found = [
+        troubles = [
             *not_served(await missing),
             *partly_down((await asking).answers),
             *failed_reload(self.last_reload),
@@ -181,7 +181,7 @@ class Control:
             *(self._renewed.attention() if self._renewed is not None else ()),
             *(("bans", problem) for problem in self._sharing.problems),
         ]
-        attention = [{"what": what, "text": text} for what, text in found]
+        attention = [{"what": what, "text": text} for what, text in troubles]
         shared = self._sharing.state
         bans = {
             "active": len(self.bans),
@@ -296,15 +296,15 @@ class Control:
             for name, file in zip(route.terminate_tls.acme, route.terminate_tls.files, strict=False)
             if name in renewed
         ]
-        others = {(one["route"], one["file"]): one for _, found in answers.answers for one in found}
+        others = {(row["route"], row["file"]): row for _, shown in answers.answers for row in shown}
         more = {"is_self_signed": False, "next_renewal": None, "acme": False}
-        return Listing([*rows, *({**one, **more} for one in others.values())], answers.missing)
+        return Listing([*rows, *({**row, **more} for row in others.values())], answers.missing)
 
     async def renew(self, name: str) -> Report:
         """Renew the certificate of a name now."""
-        known = self.rules.acme_names
-        if name not in known or self._renewed is None:
-            raise UnknownError(f"no certificate of {name!r} comes by ACME{suggestion(name, known)}")
+        names = self.rules.acme_names
+        if name not in names or self._renewed is None:
+            raise UnknownError(f"no certificate of {name!r} comes by ACME{suggestion(name, names)}")
         try:
             return Report(ok=True, changes=await self._renewed.renew(name))
         except MuxError as problem:
@@ -323,10 +323,10 @@ class Control:
     async def connections(self, filters: Filters = EVERY, page: Page = Page()) -> Listing:  # noqa: B008 - it is frozen
         """List connections, by the process that accepted them, then by their order."""
         parts = [_connections_of(worker, filters, page) for worker in self.workers()]
-        found = await gatherResults([Deferred.fromCoroutine(part) for part in parts])
-        rows = [row for part in found for row in part]
+        listings = await gatherResults([Deferred.fromCoroutine(part) for part in parts])
+        rows = [row for part in listings for row in part]
         rows.sort(key=_order)
-        return Listing(rows[: page.limit], [line for part in found for line in part.missing])
+        return Listing(rows[: page.limit], [line for part in listings for line in part.missing])
 
     async def connection(self, identity: str) -> dict[str, Any] | None:
         """Report one connection by its ID, with the explanation of its decision; ``None`` if it has ended."""
@@ -339,9 +339,9 @@ class Control:
                 Deferred.fromCoroutine(self._ask(messages.EXPLAIN_CONNECTION, id=identity)),
             ]
         )
-        explanation = next((found for _, found in explained.answers if found is not None), None)
-        for found in _rows_of(answers):
-            return {**found, "explanation": explanation}
+        explanation = next((answer for _, answer in explained.answers if answer is not None), None)
+        for row in _rows_of(answers):
+            return {**row, "explanation": explanation}
         return None
 
     def recent_failures(self) -> list[dict[str, Any]]:
@@ -359,9 +359,9 @@ class Control:
     async def routes(self, counts: Counts | None = None) -> list[dict[str, Any]]:
         return routes_document(self.rules, counts or await self.counts())
 
-    async def addresses(self, known: Answers | None = None) -> Answers:
+    async def addresses(self, answers: Answers | None = None) -> Answers:
         """Return the state of each address of each server in all workers."""
-        return known or await self._ask(messages.ADDRESSES)
+        return answers or await self._ask(messages.ADDRESSES)
 
     async def backends(
         self, counts: Counts | None = None, addresses: Answers | None = None
@@ -387,14 +387,14 @@ class Control:
             for over, datagrams in whole.items()
         }
         traces: dict[Transport, list[Trace]] = {over: [] for over in samples}
-        for one in rules.listeners:
-            if listener in {None, one.name}:
-                routes = rules.routes_over(one, one.transport)
-                received = whole[one.transport] or data
-                steps = explain_in_steps(routes, received, client, one.peek_limit, now)
-                traces[one.transport].append(Trace(one, await turns.run(steps)))
-        found = [(samples[over], listed) for over, listed in traces.items() if listed]
-        return as_json(str(rules.path), found)
+        for candidate in rules.listeners:
+            if listener in {None, candidate.name}:
+                routes = rules.routes_over(candidate, candidate.transport)
+                received = whole[candidate.transport] or data
+                steps = explain_in_steps(routes, received, client, candidate.peek_limit, now)
+                traces[candidate.transport].append(Trace(candidate, await turns.run(steps)))
+        traced = [(samples[over], listed) for over, listed in traces.items() if listed]
+        return as_json(str(rules.path), traced)
 
     # Changes.
 
@@ -414,8 +414,8 @@ class Control:
 
         ``drain`` routes no new connections to it, but checks it; ``maintenance`` does not check it either. Weight 0 restores that of the rules.
         """
-        found = _server(self.rules, backend, server)
-        if found.down and state is not None:
+        configured = _server(self.rules, backend, server)
+        if configured.down and state is not None:
             return Report.refused(
                 f"backend {backend}: {server} is marked down in the rules; remove 'down' and reload"
             )
@@ -434,7 +434,7 @@ class Control:
             is_now = f"was {_STATES[state]} already" if state == had else f"is {_STATES[state]}"
             changes.append(is_now + (but if state == "ready" else ""))
         if weight is not None:
-            changes.append(f"has weight {weight or found.weight}")
+            changes.append(f"has weight {weight or configured.weight}")
         if close_connections:
             answers = await self._ask(
                 messages.CLOSE_SERVER, seconds=_ENDING, backend=backend, server=server
@@ -449,19 +449,19 @@ class Control:
     async def _but(self, backend: str, server: str, state: ServerState) -> str:
         """Say what else keeps clients from a server that is ready; or that no other server of the backend gets new ones."""
         states = {
-            found["server"]: found
-            for one in await self.backends()
-            if one["name"] == backend
-            for found in one["servers"]
+            row["server"]: row
+            for document in await self.backends()
+            if document["name"] == backend
+            for row in document["servers"]
         }
         if state != "ready":
-            is_last = all(one["state"] not in {"up", "probing"} for one in states.values())
+            is_last = all(row["state"] not in {"up", "probing"} for row in states.values())
             return f"; no server of {backend} gets new clients now" if is_last else ""
-        found = states.get(server)
-        if found is None or found["state"] == "up":
+        row = states.get(server)
+        if row is None or row["state"] == "up":
             return ""
-        why = f" ({found['why']})" if found["why"] else ""
-        return f", but {found['state']}{why}"
+        why = f" ({row['why']})" if row["why"] else ""
+        return f", but {row['state']}{why}"
 
     async def hold(self, backend: str, seconds: float = math.inf) -> Report:
         """Let new clients of a backend wait, although servers may be up, until `release` or for some seconds; reloads and upgrades keep it."""
@@ -473,9 +473,9 @@ class Control:
 
     async def release(self, backend: str) -> Report:
         """Let the clients that wait by `hold` go on, as their servers are up."""
-        known = {one.name for one in self.rules.every_backend()}
+        names = {candidate.name for candidate in self.rules.every_backend()}
         overrides, now = self.overrides(), time.time()
-        if backend not in known | overrides.held.keys():
+        if backend not in names | overrides.held.keys():
             _backend(self.rules, backend)
         was_held = overrides.held.get(backend, 0.0) > now
         late = await self._override(overrides.with_hold(backend, now, 0.0))
@@ -499,8 +499,8 @@ class Control:
         return transports[name]
 
     def shut(self) -> list[str]:
-        known = {listener.name for listener in self.rules.listeners}
-        return sorted(self.overrides().shut & known)
+        names = {listener.name for listener in self.rules.listeners}
+        return sorted(self.overrides().shut & names)
 
     async def _override(self, overrides: Overrides) -> list[str]:
         if self.state is None:
@@ -552,18 +552,18 @@ def _order(row: Mapping[str, Any]) -> tuple[str, int, str]:
 
 
 def _report(changes: str, late: Sequence[str]) -> Report:
-    return Report(ok=True, changes="; ".join([changes, *(f"not yet: {one}" for one in late)]))
+    return Report(ok=True, changes="; ".join([changes, *(f"not yet: {reason}" for reason in late)]))
 
 
 def _backend(rules: Rules, name: str) -> Backend:
-    known = {backend.name: backend for backend in rules.every_backend()}
-    if name not in known:
-        raise UnknownError(f"there is no backend {name!r}{suggestion(name, known)}")
-    return known[name]
+    backends = {backend.name: backend for backend in rules.every_backend()}
+    if name not in backends:
+        raise UnknownError(f"there is no backend {name!r}{suggestion(name, backends)}")
+    return backends[name]
 
 
 def _server(rules: Rules, backend: str, server: str) -> Server:
-    servers = {one.text: one for one in _backend(rules, backend).servers}
+    servers = {candidate.text: candidate for candidate in _backend(rules, backend).servers}
     if server not in servers:
         # All of them: an address that is like another one is no slip of the fingers.
         raise UnknownError(f"backend {backend} has no server {server!r}{listed(servers)}")

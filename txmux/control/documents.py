@@ -90,12 +90,12 @@ def not_served(missing: Iterable[str]) -> Iterator[Trouble]:
         yield named.get(what, "service"), _SECTION.sub(r"\1:", line, count=1)
 
 
-def partly_down(found: Iterable[tuple[int, Iterable[Mapping[str, Any]]]]) -> Iterator[Trouble]:
+def partly_down(answers: Iterable[tuple[int, Iterable[Mapping[str, Any]]]]) -> Iterator[Trouble]:
     """Find backends of which some servers get no clients, by their checks or by failed connections of a worker, and others do."""
     by_backend: dict[str, dict[str, set[str]]] = {}
-    for (backend, server), addresses in _by_address(found).items():
+    for (backend, server), addresses in _by_address(answers).items():
         reported = ([row["state"] for _, row in seen] for seen in addresses.values())
-        states = {max(one, key=_WORST_LAST.index) for one in reported}
+        states = {max(per_worker, key=_WORST_LAST.index) for per_worker in reported}
         by_backend.setdefault(backend, {})[server] = states
     for backend, servers in by_backend.items():
         down = [
@@ -152,8 +152,8 @@ def failed_reload(last_reload: tuple[float, Report] | None) -> Iterator[Trouble]
 
 def routes_document(rules: Rules, counts: Counts) -> list[dict[str, Any]]:
     by_route: dict[str, list[RouteTotals]] = {}
-    for one in counts.routes:
-        by_route.setdefault(one.route, []).append(one)
+    for totals in counts.routes:
+        by_route.setdefault(totals.route, []).append(totals)
     return [_route(rules, route, by_route.get(route.name, [])) for route in rules.routes]
 
 
@@ -165,7 +165,7 @@ def _route(rules: Rules, route: Route, counted: list[RouteTotals]) -> dict[str, 
         "backend": _outcome_name(route.outcome),
         "dry_run": route.dry_run,
         "ends_tls": route.terminate_tls is not None,
-        "listeners": [{"listener": one.listener, **_sums([one])} for one in counted],
+        "listeners": [{"listener": totals.listener, **_sums([totals])} for totals in counted],
         "file": route.section.path or None,
         "line": route.section.line or None,
         "rule": text_of(rules, route.section),
@@ -198,7 +198,7 @@ def rules_document(rules: Rules) -> list[dict[str, Any]]:
             "text": text,
             "sections": [
                 {"name": section.header, "line": section.line, "text": text_of(rules, section)}
-                for section in sorted(named, key=lambda one: one.line)
+                for section in sorted(named, key=lambda section: section.line)
                 if section.path == path
             ],
         }
@@ -207,10 +207,10 @@ def rules_document(rules: Rules) -> list[dict[str, Any]]:
 
 
 def _sections(rules: Rules) -> list[Section]:
-    found = [rules.settings.section, *(listener.section for listener in rules.listeners)]
-    found += [route.section for route in rules.routes]
-    found += [backend.section for backend in rules.backends.values()]
-    return [one for one in found if one is not NOWHERE]
+    sections = [rules.settings.section, *(listener.section for listener in rules.listeners)]
+    sections += [route.section for route in rules.routes]
+    sections += [backend.section for backend in rules.backends.values()]
+    return [section for section in sections if section is not NOWHERE]
 
 
 def text_of(rules: Rules, section: Section) -> str:
@@ -254,20 +254,20 @@ def backends_document(
     rules: Rules,
     counts: Counts,
     overrides: Overrides,
-    found: Iterable[tuple[int | None, Sequence[Mapping[str, Any]]]],
+    answers: Iterable[tuple[int | None, Sequence[Mapping[str, Any]]]],
     checked: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Report each backend and its servers, in the order of the rules."""
-    addresses = _by_address(found)
+    addresses = _by_address(answers)
     checks = {
-        (one["backend"], one["server"], one["address"]): one["check"]
-        for one in checked
-        if one["check"] is not None
+        (row["backend"], row["server"], row["address"]): row["check"]
+        for row in checked
+        if row["check"] is not None
     }
-    totals = {(one.backend, one.server): one for one in counts.servers}
+    totals = {(total.backend, total.server): total for total in counts.servers}
     stale = counts.gauges.stale_ages()
     listed = []
-    for backend in {one.name: one for one in rules.every_backend()}.values():
+    for backend in {backend.name: backend for backend in rules.every_backend()}.values():
         servers = []
         for server in backend.servers:
             key = (backend.name, server.text)
@@ -287,11 +287,11 @@ def backends_document(
 
 
 def _by_address(
-    found: Iterable[tuple[int | None, Iterable[Mapping[str, Any]]]],
+    answers: Iterable[tuple[int | None, Iterable[Mapping[str, Any]]]],
 ) -> dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]]:
     """Collect what processes report of each address of a server."""
     addresses: dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]] = {}
-    for worker, rows in found:
+    for worker, rows in answers:
         for row in rows:
             of = addresses.setdefault((row["backend"], row["server"]), {})
             of.setdefault(row["address"], []).append((worker, row))
@@ -300,8 +300,8 @@ def _by_address(
 
 def _worst(address: str, seen: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, Any]:
     """Report the worst state of an address among processes, and the processes that report it."""
-    worst = max(seen, key=lambda one: _WORST_LAST.index(one[1]["state"]))[1]
-    alike = [number for number, one in seen if one["state"] == worst["state"]]
+    worst = max(seen, key=lambda answer: _WORST_LAST.index(answer[1]["state"]))[1]
+    alike = [number for number, row in seen if row["state"] == worst["state"]]
     where = ""
     if len(alike) < len(seen):
         where = f"worker {', '.join(str(number) for number in alike)}: "
@@ -325,7 +325,7 @@ def _server(
 ) -> dict[str, Any]:
     order = overrides.servers.get(key, AS_RULED)
     # A server with one address up is up.
-    best = min(addresses, key=lambda one: _WORST_LAST.index(one["state"]), default=None)
+    best = min(addresses, key=lambda address: _WORST_LAST.index(address["state"]), default=None)
     state = best or {
         "state": UNRESOLVED,
         "why": "its name has no address yet",

@@ -36,7 +36,7 @@ def _undecided(one: Served, layer: RuleLayer) -> dict[str, Any]:
     listener, record = one.configuration.settings, one.record
     client = _client(one)
     sample = TracedSample(one.received, client, now=record.time)
-    found = explain(
+    verdicts = explain(
         layer.detector.routes,
         one.received,
         client,
@@ -44,7 +44,7 @@ def _undecided(one: Served, layer: RuleLayer) -> dict[str, Any]:
         record.time,
         _certificate(one),
     )
-    traced = trace_json(sample, Trace(listener, found))
+    traced = trace_json(sample, Trace(listener, verdicts))
     levels = one.configuration.inside.items()
     inside = next((name for name, level in levels if level is layer), None)
     return {

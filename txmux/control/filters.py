@@ -51,27 +51,27 @@ class Filters:
     @classmethod
     def read(cls, words: Mapping[str, str]) -> Filters:
         """Read filters from a query; `FilterError` names the one that is not known or cannot be read."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, text in words.items():
             if name not in _READERS:
-                known = suggestion(name, _READERS)
-                raise FilterError(f"{name}: there is no such filter{known}")
+                hint = suggestion(name, _READERS)
+                raise FilterError(f"{name}: there is no such filter{hint}")
             try:
-                found[name] = _READERS[name](text)
+                values[name] = _READERS[name](text)
             except InvalidValueError as problem:
                 raise FilterError(f"{name}: {problem}") from None
-        return cls(**found)
+        return cls(**values)
 
     def words(self) -> dict[str, str]:
         """Return them in the form that `read` takes."""
-        found = {
+        texts = {
             name: str(getattr(self, name))
             for name in _READERS
             if getattr(self, name) is not None and name != "older"
         }
         if self.older is not None:
-            found["older"] = f"{self.older:f}s"
-        return found
+            texts["older"] = f"{self.older:f}s"
+        return texts
 
     def fit(self, record: ConnectionRecord, state: ConnectionState, age: float) -> bool:
         """`age` is in seconds since the client was accepted."""

@@ -52,24 +52,28 @@ class Rates:
     def as_json(self) -> list[dict[str, Any]]:
         now = self._seconds()
         return [
-            {"ago": round(now - one.time, 3), "totals": dict(one.totals), "active": one.active}
-            for one in self._samples
+            {
+                "ago": round(now - sample.time, 3),
+                "totals": dict(sample.totals),
+                "active": sample.active,
+            }
+            for sample in self._samples
         ]
 
     def restore(self, saved: Iterable[Mapping[str, Any]]) -> None:
         """Restore the samples of the predecessor; invalid ones are left out."""
         now, before = self._seconds(), []
-        for one in saved:
+        for row in saved:
             # It may be of another version.
             with suppress(AttributeError, KeyError, OverflowError, TypeError, ValueError):
-                totals = {str(name): int(count) for name, count in one["totals"].items()}
-                before.append(_Sample(now - float(one["ago"]), totals, int(one["active"])))
+                totals = {str(name): int(count) for name, count in row["totals"].items()}
+                before.append(_Sample(now - float(row["ago"]), totals, int(row["active"])))
         samples = [*before, *self._samples]
         self._samples.clear()
         self._samples.extend(samples)  # the last ones, if there are too many
 
     def history(self) -> list[Moment]:
-        found, at = [], self._seconds()
+        moments, at = [], self._seconds()
         for before, now in itertools.pairwise([*self._samples]):
             seconds = now.time - before.time
             if seconds > 0:
@@ -79,8 +83,8 @@ class Rates:
                 }
                 moved = grown.get("bytes_in", 0) + grown.get("bytes_out", 0)
                 came = grown.get("connections", 0)
-                found.append(Moment(at - now.time, came / seconds, now.active, moved / seconds))
-        return found
+                moments.append(Moment(at - now.time, came / seconds, now.active, moved / seconds))
+        return moments
 
     def until_now(self, totals: Mapping[str, int]) -> Traffic:
         """Return the growth per second of each counter since the oldest sample."""

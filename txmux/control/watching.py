@@ -60,12 +60,12 @@ class RulesWatch:
         """Read the files in the order in which rules are read; each once, as there."""
         main = self._folder / next(iter(self._files.texts))
         seen: set[Path] = set()
-        found = (
+        included = (
             path
             for pattern in self._files.included
             for path in included_paths(main.parent, pattern)
         )
-        for path in (main, *found):
+        for path in (main, *included):
             real = path.resolve()
             if real not in seen:
                 seen.add(real)

@@ -60,15 +60,15 @@ class WorkerAnswers:
     ) -> list[dict[str, Any]]:
         """List at most `limit` connections after an ID, or the single one of an ID."""
         behind = connection_sort_key(after)
-        found = [
-            (sort_key, one)
-            async for one in self._those(Filters.read(filters))
-            if (sort_key := connection_sort_key(one.record.id)) > behind
-            and id in {"", one.record.id}
+        keyed = [
+            (sort_key, connection)
+            async for connection in self._those(Filters.read(filters))
+            if (sort_key := connection_sort_key(connection.record.id)) > behind
+            and id in {"", connection.record.id}
         ]
         turns, listed = Turns(), []
-        for number, (_, one) in enumerate(nsmallest(limit, found, key=itemgetter(0))):
-            listed.append(row_of(one))
+        for number, (_, connection) in enumerate(nsmallest(limit, keyed, key=itemgetter(0))):
+            listed.append(row_of(connection))
             if not number % _OFTEN:
                 await turns.pause()
         return listed
@@ -81,7 +81,9 @@ class WorkerAnswers:
 
     async def close(self, filters: Mapping[str, str], id: str = "") -> int:  # noqa: A002
         chosen = [
-            one async for one in self._those(Filters.read(filters)) if id in {"", one.record.id}
+            connection
+            async for connection in self._those(Filters.read(filters))
+            if id in {"", connection.record.id}
         ]
         return await _end(chosen)
 
@@ -98,7 +100,9 @@ class WorkerAnswers:
             return address == server or any(member.is_at(address) for member in members)
 
         these = self._those(Filters(backend=backend))
-        return await _end([one async for one in these if is_there(one.record.server or "")])
+        return await _end(
+            [connection async for connection in these if is_there(connection.record.server or "")]
+        )
 
     def count(self, *, gauges: bool = False) -> dict[str, Any]:
         """Count what connections have relayed until now, which they do not count themselves."""
@@ -114,20 +118,20 @@ class WorkerAnswers:
 
     async def _those(self, filters: Filters) -> AsyncIterator[Served]:
         turns = Turns()
-        for number, one in enumerate(self._serving.connections()):
+        for number, connection in enumerate(self._serving.connections()):
             if not number % _OFTEN:
                 await turns.pause()
-            if one.record.reason is None and filters.fit(
-                one.record, one.state, one.elapsed_ms() / 1000
+            if connection.record.reason is None and filters.fit(
+                connection.record, connection.state, connection.elapsed_ms() / 1000
             ):
-                yield one
+                yield connection
 
 
 async def _end(chosen: Iterable[Served]) -> int:
     turns, count = Turns(), 0
-    for one in chosen:
-        if one.record.reason is None:  # yet
-            one.end("killed")
+    for connection in chosen:
+        if connection.record.reason is None:  # yet
+            connection.end("killed")
             count += 1
         await turns.pause()
     return count
@@ -136,10 +140,15 @@ async def _end(chosen: Iterable[Served]) -> int:
 def _gauges_of(serving: Serving) -> dict[str, Any]:
     """See `txmux.telemetry.counting.snapshot.Gauges`."""
     configurations = [listener.configuration for listener in serving.listeners]
-    upstreams = {one for listener in serving.listeners for one in listener.upstreams.all()}
+    upstreams = {
+        upstream for listener in serving.listeners for upstream in listener.upstreams.all()
+    }
     return {
         "generations": sorted(
-            {serving.version, *(one.configuration.version for one in serving.connections())}
+            {
+                serving.version,
+                *(connection.configuration.version for connection in serving.connections()),
+            }
         ),
         "descriptors": serving.runtime.descriptors.count_and_limit(),
         "sources": {
@@ -147,10 +156,16 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
             for configuration in configurations
             if configuration.admission.per_source is not None
         },
-        "certificates": sorted({found for one in configurations for found in _certificates(one)}),
+        "certificates": sorted(
+            {
+                certificate
+                for configuration in configurations
+                for certificate in _certificates(configuration)
+            }
+        ),
         "troubles": serving.terminations.troubles(),
         "lost_lines": LOST_LINES.report(),
-        "up": [found for upstream in upstreams for found in _up(upstream)],
+        "up": [server for upstream in upstreams for server in _up(upstream)],
     }
 
 

@@ -86,9 +86,9 @@ def check_datagrams(
     with about(line_of(matcher, options)):
         predicate = _made(matcher, options)
         for verdict, flow in expected:
-            found = flow_decided(predicate, flow)
-            if found.verdict is not verdict:
-                raise AssertionError(f"{found.verdict.name}, not {verdict.name}: {shown(flow)}")
+            decision = flow_decided(predicate, flow)
+            if decision.verdict is not verdict:
+                raise AssertionError(f"{decision.verdict.name}, not {verdict.name}: {shown(flow)}")
         flows = [flow for _, flow in expected]
         _check_flows(predicate, flows, examples)
     for line, wanted in each_example(matcher):
@@ -117,16 +117,16 @@ def flow_decided(predicate: Predicate, datagrams: Sequence[bytes]) -> Decided:
     longest = predicate.longest
     if not isinstance(longest, int) or not 1 <= longest <= MOST_DATAGRAMS:
         raise AssertionError(f"longest is {longest!r}, not a number of datagrams from 1 to 4")
-    found = Decided(Verdict.NEED_MORE, len(flow))
+    decision = Decided(Verdict.NEED_MORE, len(flow))
     seen: Datagrams | None = None
     name: str | None = None
     for count in range(1, len(flow) + 1):
         seen = Datagrams(flow[:count], seen)
         verdict = ask(predicate, seen)
-        if found.verdict is Verdict.NEED_MORE and verdict is not Verdict.NEED_MORE:
-            found = Decided(verdict, count)
-        if verdict is not found.verdict:
-            fail(f"{verdict.name} after {found.verdict.name} for fewer datagrams", flow[:count])
+        if decision.verdict is Verdict.NEED_MORE and verdict is not Verdict.NEED_MORE:
+            decision = Decided(verdict, count)
+        if verdict is not decision.verdict:
+            fail(f"{verdict.name} after {decision.verdict.name} for fewer datagrams", flow[:count])
         if verdict is Verdict.NEED_MORE and count >= longest:
             fail(f"NEED_MORE with {count} datagrams, but longest is {longest}", flow[:count])
         alone = Datagrams(flow[:count])
@@ -136,12 +136,12 @@ def flow_decided(predicate: Predicate, datagrams: Sequence[bytes]) -> Decided:
         name = check_key(predicate, alone, verdict, name)
         if facts(predicate, alone) != facts(predicate, seen):
             fail("learnt other facts one by one than at once", flow[:count])
-    return found
+    return decision
 
 
 def _flow(sample: bytes | Sequence[bytes]) -> tuple[bytes, ...]:
     flow = (sample,) if isinstance(sample, bytes) else tuple(sample)
-    if not all(isinstance(one, bytes) for one in flow):
+    if not all(isinstance(datagram, bytes) for datagram in flow):
         raise AssertionError(
             f"{sample!r} is not what a client says; write the bytes of a datagram, or a list of those of a flow"
         )
@@ -176,7 +176,7 @@ def _check_variants(predicate: Predicate, flow: tuple[bytes, ...]) -> None:
     """Ask about a flow with datagrams that are cut off, come twice, in another order, or not at all."""
     shuffled = list(flow)
     random.Random(len(flow)).shuffle(shuffled)  # nosec B311  # noqa: S311 - not for secrets
-    doubled = [one for one in flow for _ in range(2)]
+    doubled = [datagram for datagram in flow for _ in range(2)]
     for variant in (shuffled, flow[::-1], doubled, (*flow, b""), (*flow, b"\xff" * 40), flow[1:]):
         if variant:
             flow_decided(predicate, variant)
@@ -195,7 +195,9 @@ def _check_cost(predicate: Predicate, flow: Sequence[bytes]) -> None:
         for filler in _FILLERS:
             long = [Datagrams((start + filler * size,)) for size in _SIZES]
             ask(predicate, Datagrams((long[0].data,)))
-            small, middle, large = (steps_in(partial(ask, predicate, one)) for one in long)
+            small, middle, large = (
+                steps_in(partial(ask, predicate, datagrams)) for datagrams in long
+            )
             if large - middle > 3 * (middle - small) + 200:
                 fail(
                     f"datagrams of {_SIZES} bytes take {small, middle, large} steps, which grows faster than the bytes",
@@ -208,7 +210,11 @@ def _check_random(
 ) -> None:
     st = hypothesis().strategies
     anything = st.binary(max_size=60)
-    known = [one for flow in flows for one in flow if one]
-    piece = st.one_of(anything, changed(known), st.sampled_from(known)) if known else anything
+    datagrams = [datagram for flow in flows for datagram in flow if datagram]
+    piece = (
+        st.one_of(anything, changed(datagrams), st.sampled_from(datagrams))
+        if datagrams
+        else anything
+    )
     strategy = st.lists(piece, min_size=1, max_size=MOST_DATAGRAMS)
     try_many(lambda flow: flow_decided(predicate, flow), strategy, examples)

@@ -190,9 +190,9 @@ def _row(sample: bytes | tuple[bytes, int]) -> tuple[bytes, int | None]:
 
 def _check_random(predicate: Predicate, streams: Sequence[bytes], examples: int | None) -> None:
     strategy = hypothesis().strategies.binary(min_size=1, max_size=40)
-    known = [data for data in streams if data]
-    if known:
-        strategy = changed(known).filter(bool) | strategy
+    nonempty = [data for data in streams if data]
+    if nonempty:
+        strategy = changed(nonempty).filter(bool) | strategy
     try_many(lambda data: decided(predicate, data), strategy, examples)
 
 

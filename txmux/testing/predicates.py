@@ -52,19 +52,19 @@ def facts(predicate: Predicate, sample: Peeked) -> dict[str, str]:
     if learnt is None:
         return {}
     try:
-        known = learnt(sample)
+        by_name = learnt(sample)
     except Exception as error:
         raise AssertionError(f"learnt raised {error!r} of {shown(sample)}") from error
-    if not isinstance(known, Mapping):
-        fail(f"learnt gave {known!r}, not a mapping", sample)
-    for name, fact in known.items():
+    if not isinstance(by_name, Mapping):
+        fail(f"learnt gave {by_name!r}, not a mapping", sample)
+    for name, fact in by_name.items():
         if not (isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name)):
             fail(f"the fact {name!r} must be called by a lower-case word", sample)
         if not (isinstance(fact, str) and fact.isascii() and fact.isprintable()):
             fail(f"the fact {name} is {fact!r}, not printable ASCII", sample)
         if len(fact) > _LONGEST_FACT:
             fail(f"the fact {name} has {len(fact)} characters, more than 255", sample)
-    return dict(known)
+    return dict(by_name)
 
 
 def check_first_byte(predicate: Predicate, sample: Peeked, verdict: Verdict) -> None:
@@ -135,7 +135,7 @@ def shown(sample: Sample) -> str:
         sample = sample.data
     if isinstance(sample, bytes):
         return _shown(sample, _SHOWN)
-    return f"[{', '.join(_shown(one, _SHOWN_OF_SEVERAL) for one in sample)}]"
+    return f"[{', '.join(_shown(part, _SHOWN_OF_SEVERAL) for part in sample)}]"
 
 
 def _shown(data: bytes, most: int) -> str:
@@ -279,21 +279,23 @@ def _longest(predicate: Predicate) -> int:
 def _exchanges(predicate: Predicate, peeked: Peeked) -> tuple[Exchange, ...]:
     find = getattr(predicate, "exchanges", None)
     try:
-        found = () if find is None else tuple(find(peeked))
+        exchanges = () if find is None else tuple(find(peeked))
     except Exception as error:
         raise AssertionError(f"exchanges raised {error!r} of {shown(peeked.data)}") from error
-    requests = [exchange.request for exchange in found]
+    requests = [exchange.request for exchange in exchanges]
     if not all(requests) or not peeked.startswith(b"".join(requests)):
         fail(f"exchanges gave the requests {requests!r}, with which it does not begin", peeked.data)
-    return found
+    return exchanges
 
 
-def _check_exchanges(found: tuple[Exchange, ...], later: tuple[Exchange, ...], data: bytes) -> None:
+def _check_exchanges(
+    exchanges: tuple[Exchange, ...], later: tuple[Exchange, ...], data: bytes
+) -> None:
     """Check that those which are there in full are there, and that none is changed by what follows."""
     ends = itertools.accumulate(len(exchange.request) for exchange in later)
     due = sum(end <= len(data) for end in ends)
-    if found != later[:due]:
-        fail(f"exchanges gave {found!r}, but {later!r} for more bytes", data)
+    if exchanges != later[:due]:
+        fail(f"exchanges gave {exchanges!r}, but {later!r} for more bytes", data)
 
 
 def _cuts(data: bytes, deciding: int) -> Iterable[int]:

@@ -37,12 +37,12 @@ def with_example(
     Returns:
         The options, or ``None`` if none can be used.
     """
-    known = {option.name: option.example for option in matcher.options}
-    given = {name: known[name] if value is None else value} if name else {}
-    others = [other for other in known if other != name]
+    examples = {option.name: option.example for option in matcher.options}
+    given = {name: examples[name] if value is None else value} if name else {}
+    others = [other for other in examples if other != name]
     for count in range(len(others) + 1):
         for chosen in itertools.combinations(others, count):
-            options = given | {other: known[other] for other in chosen}
+            options = given | {other: examples[other] for other in chosen}
             with contextlib.suppress(OptionError):
                 matcher.predicate(options)
                 return options

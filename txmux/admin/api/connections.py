@@ -61,10 +61,10 @@ async def _written(rows: Sequence[object]) -> bytes:
     ref("ExplainedConnection"),
 )
 async def _one(query: Query) -> ApiAnswer:
-    found = await query.control.connection(_identity(query))
-    if found is None:
+    row = await query.control.connection(_identity(query))
+    if row is None:
         raise _not_found()
-    return ApiAnswer.json(found)
+    return ApiAnswer.json(row)
 
 
 @RESOURCES.change("/api/connections/{id}/close", "end a connection", ref("Closed"))

@@ -32,10 +32,10 @@ def _expositions_of(control: Control) -> Coalescer[bytes]:
 
     from txmux.admin.metrics import exposition  # noqa: PLC0415 - an extra
 
-    found = ref(control)
+    reference = ref(control)
 
     async def make() -> bytes:
-        service = found()
+        service = reference()
         assert service is not None  # noqa: S101 - the client has it
         # With thousands of routes it takes so long that clients would wait for it.
         return await deferToThread(exposition, await service.counts())

@@ -10,7 +10,7 @@ from txmux.detection.explain import ExcludingKey
 from txmux.telemetry.record import ConnectionRecord
 from txmux.version import __version__
 
-_CONNECTION = {f"{one.name}{'?' * one.is_optional}": one.type for one in FIELDS}
+_CONNECTION = {f"{field.name}{'?' * field.is_optional}": field.type for field in FIELDS}
 _RECORD = get_type_hints(ConnectionRecord)
 # fmt: off
 _END = {
@@ -91,12 +91,12 @@ def schema_of(form: Any) -> Schema:  # noqa: PLR0911 - one for each kind of form
     if isinstance(form, list):
         return Schema(type="array", items=schema_of(form[0]))
     if isinstance(form, dict):
-        fields = {name.rstrip("?"): schema_of(one) for name, one in form.items()}
+        fields = {name.rstrip("?"): schema_of(value) for name, value in form.items()}
         required = [name for name in form if not name.endswith("?")]
         return Schema(type="object", properties=fields, required=required)
     kind, inner = get_origin(form), get_args(form)
     if kind in {Union, types.UnionType}:
-        return Schema(anyOf=[schema_of(one) for one in inner])
+        return Schema(anyOf=[schema_of(alternative) for alternative in inner])
     if kind is Literal:
         return schema_of(inner)
     if kind is Annotated:
@@ -222,7 +222,7 @@ def _operation(resource: Resource) -> dict[str, Any]:
     more = {
         status: _answer(why, schema) for (p, status), why in _MORE.items() if p == resource.path
     }
-    found: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "summary": resource.summary,
         "responses": {"200": _answer(resource.summary, schema), **refusals, **more},
     }
@@ -231,14 +231,14 @@ def _operation(resource: Resource) -> dict[str, Any]:
         | {"required": True, "description": _IN_PATH[name]}
         for name in resource.variables
     ]
-    parameters += [_parameter(name, "query", one) for name, one in resource.parameters.items()]
+    parameters += [_parameter(name, "query", form) for name, form in resource.parameters.items()]
     if parameters:
-        found["parameters"] = parameters
+        operation["parameters"] = parameters
     if resource.method == "POST":
         required = resource.takes is not None
         content = {"application/json": {"schema": resource.takes if required else body({})}}
-        found["requestBody"] = {"required": required, "content": content}
-    return found
+        operation["requestBody"] = {"required": required, "content": content}
+    return operation
 
 
 def _parameter(name: str, location: str, schema: Schema) -> dict[str, Any]:
@@ -248,9 +248,9 @@ def _parameter(name: str, location: str, schema: Schema) -> dict[str, Any]:
 def description(resources: Iterable[Resource]) -> dict[str, Any]:
     """Describe the API as far as it is for programs: resources without a summary are for browsers."""
     paths: dict[str, dict[str, Any]] = {}
-    for one in sorted(resources, key=lambda one: (one.path, one.method)):
-        if one.summary:
-            paths.setdefault(one.path, {})[one.method.lower()] = _operation(one)
+    for resource in sorted(resources, key=lambda resource: (resource.path, resource.method)):
+        if resource.summary:
+            paths.setdefault(resource.path, {})[resource.method.lower()] = _operation(resource)
     return {
         "openapi": "3.1.0",
         "info": {

@@ -89,8 +89,8 @@ async def _events(query: Query) -> ApiAnswer:
 async def _explain(query: Query) -> ApiAnswer:
     check_names(query.body, ("listener", "from", "hex", "text"))
     data = _bytes(query.body)
-    found = await query.control.explain(data, text(query.body, "listener"), _from(query.body))
-    return ApiAnswer.json(found)
+    explanation = await query.control.explain(data, text(query.body, "listener"), _from(query.body))
+    return ApiAnswer.json(explanation)
 
 
 def _bytes(body: Mapping[str, Any]) -> bytes:

@@ -91,12 +91,12 @@ async def _nothing() -> Listing:
 
 
 async def _chosen(control: Control, identity: str) -> dict[str, Any] | None:
-    found = await control.connection(identity) if identity else None
-    if found is None:
+    row = await control.connection(identity) if identity else None
+    if row is None:
         return {"id": identity} if identity else None
-    why = explanation_of(found)
-    del found["explanation"]
-    return {**found, "explained": explanation(why.routes, aligned(why.conclusion))}
+    why = explanation_of(row)
+    del row["explanation"]
+    return {**row, "explained": explanation(why.routes, aligned(why.conclusion))}
 
 
 async def _explained(control: Control, query: PageQuery) -> list[PageExplanation]:
@@ -118,11 +118,11 @@ def explanation(
     kinds: dict[str, list[ExplainedRoute]] = {}
     kind = ""
     is_long = sum(route.answer != "not asked" for route in routes) > MOST_ROWS
-    for one in routes:
-        if one.name:  # else it is a line of the route before
-            is_folded = one.answer == "not asked" or (is_long and one.answer == "no")
-            kind = one.answer if is_folded and not one.wins else ""
-        kinds.setdefault(kind, []).append(one)
+    for route in routes:
+        if route.name:  # else it is a line of the route before
+            is_folded = route.answer == "not asked" or (is_long and route.answer == "no")
+            kind = route.answer if is_folded and not route.wins else ""
+        kinds.setdefault(kind, []).append(route)
     shown = _table(kinds.pop("", ()))
     folded = []
     for kind, rows in kinds.items():
@@ -140,7 +140,7 @@ def _table(routes: Sequence[ExplainedRoute]) -> list[str]:
 
 def bytes_explained(document: Mapping[str, Any]) -> list[PageExplanation]:
     """Write what listeners make of bytes, by the document that ``txmux explain --json`` writes."""
-    found = []
+    explanations = []
     for stream in document["streams"]:
         unit = "byte" if stream["datagrams"] is None else "datagram"
         for listener in stream["listeners"]:
@@ -150,20 +150,20 @@ def bytes_explained(document: Mapping[str, Any]) -> list[PageExplanation]:
                 route._replace(verdict=route.verdict.replace(" by --from", " in 'from'"))
                 for route in explained_trace(listener, unit)
             ]
-            found.append(explanation(routes, [_decision(listener, unit)], title))
-    return found
+            explanations.append(explanation(routes, [_decision(listener, unit)], title))
+    return explanations
 
 
 def _decision(listener: Mapping[str, Any], unit: str) -> str:
-    found = listener["decision"]
-    if found is not None:
-        return f"decision  at {unit} {found['at']}: {_target(found)}"
+    outcome = listener["decision"]
+    if outcome is not None:
+        return f"decision  at {unit} {outcome['at']}: {_target(outcome)}"
     return f"decision  undecided; at the deadline: {_target(listener['at_deadline'])}"
 
 
-def _target(found: Mapping[str, Any]) -> str:
-    by = f"route {found['route']}" if found["route"] else str(found["by"])
-    return f"{found['to']} by {by}" if found["to"] else by
+def _target(outcome: Mapping[str, Any]) -> str:
+    by = f"route {outcome['route']}" if outcome["route"] else str(outcome["by"])
+    return f"{outcome['to']} by {by}" if outcome["to"] else by
 
 
 @attrs.define
@@ -178,9 +178,9 @@ class RouteTraffic:
     def now(self, time: float, routes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
         """Return the bytes a second of each route by listener, both ways: over the last half minute, or since the last look before it."""
         moved = {
-            (route["name"], one["listener"]): one["bytes_in"] + one["bytes_out"]
+            (route["name"], counts["listener"]): counts["bytes_in"] + counts["bytes_out"]
             for route in routes
-            for one in route.get("listeners", ())
+            for counts in route.get("listeners", ())
         }
         while len(self._looks) > 1 and self._looks[1][0] <= time - _MEASURED:
             self._looks.popleft()

@@ -166,7 +166,9 @@ def health_of(servers: Iterable[MapServer]) -> Health:
         return "idle"
     up = sum(state in _WELL for state in states)
     if up == len(states):
-        return next((one for one in ("partly", "unchecked", "checking") if one in states), "up")
+        return next(
+            (health for health in ("partly", "unchecked", "checking") if health in states), "up"
+        )
     if up:
         return "partly"
     return "drain" if all(state == "drain" for state in states) else "down"
@@ -211,8 +213,8 @@ def _shown(
 
 
 def _worst(routes: Iterable[MapRoute], healths: Mapping[str, Health]) -> Health:
-    found = {healths.get(route.backend) for route in routes}
-    return next((health for health in _TROUBLE if health in found), "idle")
+    present = {healths.get(route.backend) for route in routes}
+    return next((health for health in _TROUBLE if health in present), "idle")
 
 
 def _sources(route: MapRoute, listeners: Mapping[str, Box], routes: Mapping[str, Box]) -> list[Box]:
@@ -384,8 +386,10 @@ def _map_route(route: Mapping[str, Any], traffic: Mapping[str, float]) -> MapRou
         sum(traffic.values()),
         route.get("matches") or 0,
         {
-            one["listener"]: RouteFlow(one.get("active") or 0, traffic.get(one["listener"], 0))
-            for one in route.get("listeners") or ()
+            counts["listener"]: RouteFlow(
+                counts.get("active") or 0, traffic.get(counts["listener"], 0)
+            )
+            for counts in route.get("listeners") or ()
         },
     )
 

@@ -56,7 +56,7 @@ class PageQuery:
     def finds(self, part: str, *texts: str) -> bool:
         """Return whether one of the texts has what a part is searched for."""
         text = self[part].casefold()
-        return any(text in one.casefold() for one in texts)
+        return any(text in candidate.casefold() for candidate in texts)
 
     def fits(self, **values: str) -> bool:
         return all(self[name] in {"", value} for name, value in values.items())

@@ -52,7 +52,7 @@ def connections_shown(there: int, query: PageQuery) -> int:
 
 
 def fold(
-    found: Sequence[_Found],
+    items: Sequence[_Found],
     row_of: Callable[[_Found], _Row],
     text: Callable[[_Row], str],
     query: PageQuery,
@@ -61,9 +61,9 @@ def fold(
 ) -> Folded[_Row]:
     """Keep what of a part has the text that it is searched for; of many, the first, unless all are wanted. Only the shown rows are made."""
     if query[part]:
-        found = [one for one in found if query.finds(part, text(row_of(one)))]
-    shown = [*map(row_of, found[: rows_shown(len(found), query, part, most)])]
-    return Folded(shown, len(found), bool(query[part]) or len(found) > most)
+        items = [item for item in items if query.finds(part, text(row_of(item)))]
+    shown = [*map(row_of, items[: rows_shown(len(items), query, part, most)])]
+    return Folded(shown, len(items), bool(query[part]) or len(items) > most)
 
 
 def _health_of_server(server: Mapping[str, Any]) -> Health:
@@ -87,8 +87,8 @@ def server_rows(
 ) -> Folded[dict[str, Any]]:
     """Return the servers that fit the filter, what is down or drained first."""
     of_route = backends_of_route(routes, query["route"]) if query["route"] else None
-    held = {one["name"] for one in backends if one.get("hold")}
-    found = [
+    held = {backend["name"] for backend in backends if backend.get("hold")}
+    servers = [
         (backend, server)
         for backend, server in worst_first(backends)
         if query.fits(backend=backend, server=server["server"])
@@ -99,7 +99,7 @@ def server_rows(
     def text(row: dict[str, Any]) -> str:
         return " ".join(row[name] for name in texts)
 
-    shown = fold(found, lambda one: _server_row(*one, now), text, query, "servers")
+    shown = fold(servers, lambda pair: _server_row(*pair, now), text, query, "servers")
     first = {row["backend"]: row for row in reversed(shown.rows)}
     for backend, row in first.items():  # one button is enough for all servers of a backend
         hold = "Release" if backend in held else "Hold"
@@ -110,7 +110,7 @@ def server_rows(
 
 def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str, Any]:
     state, check = str(server["state"]), server.get("check") or {}
-    checks = [bool(one) for one in check.get("history", ())]  # oldest first
+    checks = [bool(passed) for passed in check.get("history", ())]  # oldest first
     counts = {name: count(server.get(name, 0)) for name in ("active", "total", "failed")}
     path = f"api/backends/{quote(backend, safe='')}/servers/{quote(server['server'], safe='')}"
     steered = state if state in _STEERED else "ready"
@@ -139,11 +139,11 @@ def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str
 
 def _resolved_addresses(server: Mapping[str, Any]) -> str:
     # The addresses of its name or service; nothing if it is an address itself.
-    found = [str(address["address"]) for address in server.get("addresses", ())]
-    if not found or found == [server["server"]]:
+    addresses = [str(address["address"]) for address in server.get("addresses", ())]
+    if not addresses or addresses == [server["server"]]:
         return ""
-    more = len(found) - _MOST_SHOWN
-    return ", ".join(found[:_MOST_SHOWN]) + (f" and {count(more)} more" if more > 0 else "")
+    more = len(addresses) - _MOST_SHOWN
+    return ", ".join(addresses[:_MOST_SHOWN]) + (f" and {count(more)} more" if more > 0 else "")
 
 
 def _last(check: Mapping[str, Any], why: str) -> str:
@@ -221,7 +221,8 @@ def rows_of(connections: Iterable[Mapping[str, Any]], query: PageQuery) -> list[
     if chosen in numbers:
         nothing: Any = 0 if numbers[chosen] else ""
         listed.sort(
-            key=lambda one: one.get(chosen) or nothing, reverse=query["sort"].startswith("-")
+            key=lambda connection: connection.get(chosen) or nothing,
+            reverse=query["sort"].startswith("-"),
         )
     shown = listed[: connections_shown(len(listed), query)]
     return [_connection_row(connection, query) for connection in shown]
@@ -279,7 +280,7 @@ def files_of(
 def _sections_of(routes: Sequence[Mapping[str, Any]], query: PageQuery) -> set[str]:
     kinds = {"listener": "listen", "route": "route", "backend": "backend"}
     named = {f"{word} {query[kind]}" for kind, word in kinds.items() if query[kind]}
-    return named | {f"backend {one}" for one in backends_of_route(routes, query["route"])}
+    return named | {f"backend {backend}" for backend in backends_of_route(routes, query["route"])}
 
 
 def _file(

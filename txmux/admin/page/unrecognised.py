@@ -34,7 +34,7 @@ def unrecognised_client(
     alike: Sequence[Mapping[str, Any]], now: float, query: PageQuery
 ) -> dict[str, Any]:
     """Describe identical clients that no route took, by the last one."""
-    end, clients = alike[0], [str(one.get("client", "")) for one in alike]
+    end, clients = alike[0], [str(row.get("client", "")) for row in alike]
     client, listener = clients[0], str(end.get("listener", ""))
     data = bytes.fromhex(end["first"])
     address, addresses = _address(client), len({*map(_address, clients)})
@@ -86,25 +86,25 @@ def matcher_of(data: bytes, over: Transport = Transport.TCP) -> str:
     if not data:
         return ""
     peeked = Peeked(data) if over is Transport.TCP else Datagrams((data,))
-    known = [
+    candidates = [
         (_first_bytes(predicate), name)
         for name, predicate in _predicates(over).items()
         if _matches(predicate, peeked)
     ]
-    if not known:
+    if not candidates:
         return ""
-    name = min(known)[1]
+    name = min(candidates)[1]
     return f"match = {name}{_name_asked_for(name, _predicates(over)[name], peeked)}"
 
 
 def _name_asked_for(matcher: str, predicate: Predicate, peeked: Any) -> str:
     """Return the option for the name that the client asks for, unless that could mean anything else in a rule."""
-    known = {option.name for option in installed_matchers()[matcher].options}
+    options = {option.name for option in installed_matchers()[matcher].options}
     try:
         facts = predicate.learnt(peeked) if hasattr(predicate, "learnt") else {}
     except Exception:  # noqa: BLE001 - as below
         return ""
-    names = ((name, facts[name]) for name in ("sni", "host") if name in known and name in facts)
+    names = ((name, facts[name]) for name in ("sni", "host") if name in options and name in facts)
     return next((f" {name}={value}" for name, value in names if _HOST_NAME.fullmatch(value)), "")
 
 

@@ -70,9 +70,9 @@ class View:
     def attention(self) -> list[tuple[Health, list[str]]]:
         """Sentences by how bad it is, the worst first."""
         levels: dict[Health, list[str]] = {"down": [], "partly": []}
-        for one in self._status.get("attention", ()):
-            level: Health = "partly" if one["what"] in {"servers", "hold"} else "down"
-            text = one["text"]
+        for trouble in self._status.get("attention", ()):
+            level: Health = "partly" if trouble["what"] in {"servers", "hold"} else "down"
+            text = trouble["text"]
             is_name = "." in text.partition(" ")[0]  # of a host, which is written as it is
             levels[level].append(f"{text if is_name else text[:1].upper() + text[1:]}.")
         levels["down"] += self.snapshot.warnings
@@ -213,10 +213,10 @@ class View:
             return "\n".join([*row["clients"], row["listener"], row["reason"], *row["lines"]])
 
         alike = identical_clients(self._recent)
-        found = fold(alike, row_of, text, self.query, "unrecognised", _MOST_UNRECOGNISED)
-        for row in found.rows:
+        folded = fold(alike, row_of, text, self.query, "unrecognised", _MOST_UNRECOGNISED)
+        for row in folded.rows:
             row["suggestion"] = self.matcher_of(row["data"], row["over"]) or line_for(row["data"])
-        return found
+        return folded
 
     @property
     def ends(self) -> Folded[dict[str, str]]:

@@ -43,15 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.listen is not None and not arguments.listen.isprintable():
         raise MuxError("--listen has characters in it that cannot be printed")
     try:
-        found = listening(_PROC)
+        servers = listening(_PROC)
     except OSError as error:
         raise MuxError(
             f"{error.filename}: {error.strerror}; this needs Linux with /proc mounted"
         ) from None
-    others = [one for one in found if one.program != OWN_PROGRAM]
+    others = [server for server in servers if server.program != OWN_PROGRAM]
     said = greetings(others) if arguments.probe else {}
-    services = [recognise(one, said.get(one, b"")) for one in others]
-    where, why = endpoint(found, first_unprivileged=_first_port())
+    services = [recognise(server, said.get(server, b"")) for server in others]
+    where, why = endpoint(servers, first_unprivileged=_first_port())
     if arguments.listen is not None:
         where, why = arguments.listen, []
     text = rules_text(services, where, why, probed=arguments.probe, name=arguments.output)
@@ -91,17 +91,17 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         raise MuxError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def greetings(found: Sequence[Listening]) -> dict[Listening, bytes]:
+def greetings(servers: Sequence[Listening]) -> dict[Listening, bytes]:
     """Connect to each, send nothing, and return the first bytes of each."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        return dict(zip(found, threads.map(_greeting, found), strict=True))
+        return dict(zip(servers, threads.map(_greeting, servers), strict=True))
 
 
-def _greeting(one: Listening) -> bytes:
+def _greeting(server: Listening) -> bytes:
     deadline = time.monotonic() + _PATIENCE
     said = b""
     try:
-        with socket.create_connection(one.reached_at, timeout=_PATIENCE) as client:
+        with socket.create_connection(server.reached_at, timeout=_PATIENCE) as client:
             while len(said) < _ENOUGH and (left := deadline - time.monotonic()) > 0:
                 client.settimeout(left)
                 data = client.recv(_ENOUGH - len(said))

@@ -49,10 +49,10 @@ def listening(proc: Path) -> list[Listening]:
             if not (address.version == 6 and address.is_link_local):
                 sockets[address, number] = inode
     owners = _owners(proc, set(sockets.values()))
-    found: dict[int, Listening] = {}
+    by_port: dict[int, Listening] = {}
     for (address, port), inode in sorted(sockets.items(), key=_rank):
-        found.setdefault(port, Listening(address, port, owners.get(inode, "")))
-    return [found[port] for port in sorted(found)]
+        by_port.setdefault(port, Listening(address, port, owners.get(inode, "")))
+    return [by_port[port] for port in sorted(by_port)]
 
 
 def _rank(item: tuple[tuple[IPv4Address | IPv6Address, int], str]) -> tuple[int, bool, int, bytes]:
@@ -74,15 +74,15 @@ def _sockets(text: str) -> Iterator[tuple[bytes, int, str]]:
 def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
     """Return the names of programs by the inodes of their sockets; those of other users cannot be seen by all."""
     links = {f"socket:[{inode}]": inode for inode in inodes}
-    found: dict[str, str] = {}
+    programs: dict[str, str] = {}
     for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
         with suppress(OSError):  # it has ended, or is another user's
             for link in (folder / "fd").iterdir():
                 with suppress(OSError):
                     inode = links.get(str(link.readlink()), "")
                     if inode:
-                        found.setdefault(inode, _name(folder))
-    return found
+                        programs.setdefault(inode, _name(folder))
+    return programs
 
 
 def _name(folder: Path) -> str:

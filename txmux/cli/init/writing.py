@@ -14,9 +14,9 @@ _HERE = "127.0.0.0/8, ::1"
 _NEAR = f"{_HERE}, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7, fe80::/10"
 
 
-def endpoint(found: Sequence[Listening], *, first_unprivileged: int) -> tuple[str, list[str]]:
+def endpoint(servers: Sequence[Listening], *, first_unprivileged: int) -> tuple[str, list[str]]:
     """Choose where txmux is to listen; return the endpoint, and comments on it, a line each."""
-    taken = {one.port: one for one in found}
+    taken = {server.port: server for server in servers}
     free = [port for port in _USUAL if port not in taken]
     usable = [port for port in free if port >= first_unprivileged]
     port = (usable or free or [0])[0]
@@ -82,12 +82,12 @@ def _sorted(
 ) -> tuple[list[tuple[FoundService, ServiceKind]], list[FoundService], list[FoundService]]:
     """Split services into those that get a route, one for each protocol, those whose clients wait for the server, and the rest."""
     order = [SSH, TLS, HTTP]
-    known = [(service, service.kind) for service in services if service.kind]
-    known.sort(key=lambda pair: order.index(pair[1]) if pair[1] in order else len(order))
+    recognised = [(service, service.kind) for service in services if service.kind]
+    recognised.sort(key=lambda pair: order.index(pair[1]) if pair[1] in order else len(order))
     routes: dict[str, tuple[FoundService, ServiceKind]] = {}
     silent: list[FoundService] = []
     rest = [service for service in services if service.kind is None]
-    for service, kind in known:
+    for service, kind in recognised:
         if not kind.matcher:
             silent.append(service)
         elif kind.matcher in routes:
@@ -141,8 +141,8 @@ def _suggested(services: Iterable[FoundService]) -> Iterator[str]:
 
 
 def _described(service: FoundService) -> str:
-    one = service.listening
-    where = f"{one.program or 'a program'} at {address_text(str(one.address), one.port)}"
+    listening = service.listening
+    where = f"{listening.program or 'a program'} at {address_text(str(listening.address), listening.port)}"
     if service.kind is None:
         return f"{where}: not recognised."
     how = {"program": "", "greeting": ", as it says itself", "port": ", by its port"}[service.by]

@@ -19,8 +19,8 @@ _STOPS = "the service is shutting down; existing connections get 'drain_timeout'
 
 def _write_changes(answer: Any, _: Namespace) -> None:
     output = Output()
-    for one in answer if isinstance(answer, list) else [answer]:
-        output.line(str(one["changes"]))
+    for result in answer if isinstance(answer, list) else [answer]:
+        output.line(str(result["changes"]))
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:
@@ -136,15 +136,15 @@ def _drain_arguments(parser: ArgumentParser) -> None:
 def _drain(ask: Ask, arguments: Namespace) -> Any:
     if arguments.wait and arguments.state == "ready":
         raise UsageError("--wait is for servers that get no new connections, not for --ready")
-    found = _backend(ask("GET", "/api/backends"), arguments.name)
-    backend = found["name"]
+    document = _backend(ask("GET", "/api/backends"), arguments.name)
+    backend = document["name"]
     server = arguments.name[len(backend) + 1 :]
     path = f"/api/backends/{quote(backend, safe='')}/servers/"
     # A service refuses to change servers that the rules call 'down'.
-    servers = [one["server"] for one in found["servers"] if one["state"] != "disabled"]
+    servers = [row["server"] for row in document["servers"] if row["state"] != "disabled"]
     servers = [server] if server else servers
     body = {"state": arguments.state, "close_connections": arguments.close}
-    done = _done(ask, [path + quote(one, safe="") for one in servers], body)
+    done = _done(ask, [path + quote(name, safe="") for name in servers], body)
     if arguments.wait:
         _wait_until_free(lambda: _active(ask("GET", "/api/backends"), backend, servers), backend)
     return done[0] if server else done
@@ -179,17 +179,17 @@ def _done(ask: Ask, paths: Sequence[str], body: Mapping[str, object]) -> list[Ma
 
 
 def _before(done: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [f"done before that: {one['changes']}" for one in done]
+    return [f"done before that: {change['changes']}" for change in done]
 
 
 def _active(backends: Sequence[Mapping[str, Any]], name: str, servers: Sequence[str]) -> int:
     """Count the connections of servers; those that a reload has removed have none."""
     return sum(
-        one["active"]
+        row["active"]
         for backend in backends
         if backend["name"] == name
-        for one in backend["servers"]
-        if one["server"] in servers
+        for row in backend["servers"]
+        if row["server"] in servers
     )
 
 
@@ -198,12 +198,12 @@ def _backend(backends: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, A
 
     Both may have slashes: one that the rules write as its address is called ``unix:/run/web.sock``.
     """
-    named = [one for one in backends if f"{name}/".startswith(f"{one['name']}/")]
+    named = [backend for backend in backends if f"{name}/".startswith(f"{backend['name']}/")]
     if not named:
-        known = ", ".join(str(one["name"]) for one in backends)
-        why = f"there is no backend {name!r} (there are {known or 'none'})"
+        names = ", ".join(str(backend["name"]) for backend in backends)
+        why = f"there is no backend {name!r} (there are {names or 'none'})"
         raise ServiceRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
-    return max(named, key=lambda one: len(one["name"]))
+    return max(named, key=lambda backend: len(backend["name"]))
 
 
 # hold and release
@@ -238,7 +238,7 @@ def _active_of_held(ask: Ask, name: str) -> int:
     if backend["hold"] is None:
         why = f"backend {name}: its hold ended before its connections did"
         raise ServiceRefusedError([why], HTTPStatus.CONFLICT, {"error": why})
-    return sum(one["active"] for one in backend["servers"])
+    return sum(server["active"] for server in backend["servers"])
 
 
 def _release_arguments(parser: ArgumentParser) -> None:

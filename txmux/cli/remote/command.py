@@ -148,11 +148,13 @@ def _check_one_service(endpoint: AdminEndpoint, seconds: float) -> None:
     """Check that several sockets are those of one service."""
     others = [endpoint._replace(address=path) for path in endpoint.beside]
     try:
-        found = [ask(one, "GET", "/api/status", seconds=seconds) for one in (endpoint, *others)]
+        statuses = [
+            ask(each, "GET", "/api/status", seconds=seconds) for each in (endpoint, *others)
+        ]
     except NoServiceError:  # another user's, perhaps
-        found = []
-    if len({status.get("pid") for status in found}) != 1:
-        raise several_services([str(one.address) for one in (endpoint, *others)])
+        statuses = []
+    if len({status.get("pid") for status in statuses}) != 1:
+        raise several_services([str(each.address) for each in (endpoint, *others)])
 
 
 def failed(error: NoServiceError | UsageError) -> int:
@@ -204,12 +206,12 @@ def read_filters(
     words: Iterable[str], arguments: argparse.Namespace | None = None
 ) -> dict[str, str]:
     """Return the filters that words set, ``NAME=VALUE`` each, and those of options."""
-    found: dict[str, str | None] = {name: getattr(arguments, name, None) for name in _FILTERS}
+    filters: dict[str, str | None] = {name: getattr(arguments, name, None) for name in _FILTERS}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or name not in _FILTERS:
             raise UsageError(f"{word!r} is not a filter; write one of {'=, '.join(_FILTERS)}=")
-        if found[name] is not None:
+        if filters[name] is not None:
             raise UsageError(f"{name!r} is given twice; keep one")
-        found[name] = value
-    return {name: value for name, value in found.items() if value is not None}
+        filters[name] = value
+    return {name: value for name, value in filters.items() if value is not None}

@@ -138,23 +138,23 @@ def several_services(sockets: Iterable[str]) -> UsageError:
 
 def _sockets_of_services(environ: Mapping[str, str]) -> list[Path]:
     """Return the sockets at which services listen; one service may have several."""
-    found: dict[Path, Path] = {}
+    sockets: dict[Path, Path] = {}
     closed: list[Path] = []
     for folder in socket_folders(environ):
-        found.update(_sockets(folder, closed))
-    if not found:
-        found = {path: path for path in _sockets_of_users()}
-    if len(found) > 1:
+        sockets.update(_sockets(folder, closed))
+    if not sockets:
+        sockets = {path: path for path in _sockets_of_users()}
+    if len(sockets) > 1:
         # Files of services that have ended may be among them.
-        listening = {real: path for real, path in found.items() if not _is_stale(path)}
+        listening = {real: path for real, path in sockets.items() if not _is_stale(path)}
         if not listening:
-            listed = ", ".join(sorted(map(str, found.values())))
+            listed = ", ".join(sorted(map(str, sockets.values())))
             raise NoServiceError(
                 f"no service listens at any of {listed}; these files are left over from services that have ended; start one, or {_NAME_IT}"
             )
-        found = listening
-    if found:
-        return sorted(found.values())
+        sockets = listening
+    if sockets:
+        return sorted(sockets.values())
     if closed:
         raise NoServiceError(
             f"no permission to look into {closed[0]}, {owner_and_mode(closed[0])}; try as that user"
@@ -203,7 +203,7 @@ def owner_and_mode(path: Path) -> str:
     from pwd import getpwuid  # noqa: PLC0415
 
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:  # the folder is closed, too
         return (
             f"in {path.parent}, {owner_and_mode(path.parent)}"
@@ -211,10 +211,10 @@ def owner_and_mode(path: Path) -> str:
             else "another user's"
         )
     try:
-        owner = f"{getpwuid(found.st_uid).pw_name}:{getgrgid(found.st_gid).gr_name}"
+        owner = f"{getpwuid(status.st_uid).pw_name}:{getgrgid(status.st_gid).gr_name}"
     except KeyError:
-        owner = f"{found.st_uid}:{found.st_gid}"
-    return f"which belongs to {owner} with mode {stat.S_IMODE(found.st_mode):04o}"
+        owner = f"{status.st_uid}:{status.st_gid}"
+    return f"which belongs to {owner} with mode {stat.S_IMODE(status.st_mode):04o}"
 
 
 def is_for_group(path: Path) -> bool:
@@ -286,12 +286,12 @@ def address_of(text: str, folder: Path | None = None) -> Address:
 
 def _words(text: str) -> tuple[list[str], dict[str, str]]:
     """Take an endpoint string apart: what has no name, and what has one."""
-    found = [
+    parts = [
         (_ESCAPED.sub(r"\1", first), _ESCAPED.sub(r"\1", value), bool(equals))
         for first, equals, value in _ARGUMENT.findall(text)
     ]
-    plain = [first for first, _, is_named in found if first and not is_named]
-    return plain, {first: value for first, value, is_named in found if is_named}
+    plain = [first for first, _, is_named in parts if first and not is_named]
+    return plain, {first: value for first, value, is_named in parts if is_named}
 
 
 def _from_url(text: str) -> TcpAddress:
@@ -340,11 +340,11 @@ def read_keys(path: Path) -> Keys:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path} cannot be read: {reason}") from None
     sections, _ = read_ini(source.text, str(path))
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for written in sections:
         if written.header == "txmux":
             section, _ = expand_section(written, os.environ.get)
             for key in ("admin", "admin_token"):
-                found.setdefault(key, [item.text for item in section.items(key)])
-    tokens = found.get("admin_token")
-    return Keys(found.get("admin", []), path.parent / tokens[0] if tokens else None)
+                values.setdefault(key, [item.text for item in section.items(key)])
+    tokens = values.get("admin_token")
+    return Keys(values.get("admin", []), path.parent / tokens[0] if tokens else None)

@@ -44,13 +44,13 @@ def _write_list(rows: Sequence[Sequence[str]], head: Sequence[str], nothing: str
 
 
 def _write_bans(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
-    rows = [_ban_cells(one) for one in answer]
+    rows = [_ban_cells(ban) for ban in answer]
     _write_list(rows, ("network", "left", "reason"), "there are no bans")
 
 
-def _ban_cells(one: Mapping[str, Any]) -> list[str]:
-    left = "-" if one["until"] is None else duration(int(one["until"] - time.time()))
-    return [str(one["network"]), left, str(one["reason"] or "-")]
+def _ban_cells(ban: Mapping[str, Any]) -> list[str]:
+    left = "-" if ban["until"] is None else duration(int(ban["until"] - time.time()))
+    return [str(ban["network"]), left, str(ban["reason"] or "-")]
 
 
 def _certificates_arguments(parser: ArgumentParser) -> None:
@@ -67,21 +67,21 @@ def _write_certificates(answer: Any, arguments: Namespace) -> None:
     if arguments.renew is not None:
         Output().line(str(answer["changes"]))
         return
-    rows = [_certificate_cells(one) for one in answer]
+    rows = [_certificate_cells(row) for row in answer]
     head = ("names", "issuer", "ends", "next renewal", "route", "from")
     _write_list(rows, head, "there are no certificates")
 
 
-def _certificate_cells(one: Mapping[str, Any]) -> list[str]:
-    issuer = "itself, until there is another" if one["is_self_signed"] else str(one["issuer"])
-    next_renewal = "-" if one["next_renewal"] is None else _time(one["next_renewal"])
-    source = "acme" if one["acme"] else str(one["file"])
+def _certificate_cells(row: Mapping[str, Any]) -> list[str]:
+    issuer = "itself, until there is another" if row["is_self_signed"] else str(row["issuer"])
+    next_renewal = "-" if row["next_renewal"] is None else _time(row["next_renewal"])
+    source = "acme" if row["acme"] else str(row["file"])
     return [
-        ", ".join(one["names"]),
+        ", ".join(row["names"]),
         issuer,
-        _time(one["not_after"]),
+        _time(row["not_after"]),
         next_renewal,
-        one["route"],
+        row["route"],
         source,
     ]
 
@@ -117,13 +117,13 @@ def _connections(ask: Ask, arguments: Namespace) -> Any:
 def _write_connections(answer: Sequence[Mapping[str, Any]], arguments: Namespace) -> None:
     is_filtered = read_filters(arguments.words, arguments) or arguments.after is not None
     nothing = "there is no such connection" if is_filtered else "there are no connections"
-    _write_list([_cells(one) for one in answer], _HEAD, nothing)
+    _write_list([_cells(connection) for connection in answer], _HEAD, nothing)
 
 
-def _cells(one: Mapping[str, Any]) -> list[str]:
-    texts = [str(one.get(name) or "-") for name in _HEAD[:5]]
-    counts = [si_number(one[name]) for name in ("bytes_in", "bytes_out")]
-    return [*texts, duration(one["age_ms"] // 1000), *counts]
+def _cells(connection: Mapping[str, Any]) -> list[str]:
+    texts = [str(connection.get(name) or "-") for name in _HEAD[:5]]
+    counts = [si_number(connection[name]) for name in ("bytes_in", "bytes_out")]
+    return [*texts, duration(connection["age_ms"] // 1000), *counts]
 
 
 def _status(ask: Ask, arguments: Namespace) -> Any:
@@ -147,7 +147,7 @@ def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
     tables = (
         _listeners(status),
         _routes(status),
-        (_SERVER_HEAD, [_server_row(*one) for one in servers[:_MOST_SERVERS]]),
+        (_SERVER_HEAD, [_server_row(*pair) for pair in servers[:_MOST_SERVERS]]),
         _resolved_addresses(status),
         _workers(status),
     )
@@ -240,26 +240,26 @@ def _servers(ask: Ask, arguments: Namespace) -> Any:
     backends = ask("GET", "/api/backends")
     if arguments.backend is None:
         return backends
-    found = [backend for backend in backends if backend["name"] == arguments.backend]
-    if not found:
+    named = [backend for backend in backends if backend["name"] == arguments.backend]
+    if not named:
         from txmux.rules.problems import listed  # noqa: PLC0415 - only a wrong name needs it
 
-        known = listed(str(backend["name"]) for backend in backends)
-        why = f"there is no backend {arguments.backend!r}{known}"
+        hint = listed(str(backend["name"]) for backend in backends)
+        why = f"there is no backend {arguments.backend!r}{hint}"
         raise ServiceRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
-    return found
+    return named
 
 
 def _write_servers(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
-    rows = [_server_row(*one) for one in worst_first(answer)]
+    rows = [_server_row(*pair) for pair in worst_first(answer)]
     if rows:
         Output().table(rows, _SERVER_HEAD)
     else:
         Output().line("there are no servers")
-    head, found = _resolved_addresses({"backends": answer})
-    if found:
+    head, addresses = _resolved_addresses({"backends": answer})
+    if addresses:
         Output().line()
-        Output().table(found, head)
+        Output().table(addresses, head)
 
 
 def _servers_arguments(parser: ArgumentParser) -> None:
@@ -283,18 +283,18 @@ def _resolved_addresses(status: Mapping[str, Any]) -> tuple[tuple[str, ...], lis
     rows: list[Row] = []
     for backend in status.get("backends", ()):
         for server in backend["servers"]:
-            name, found = server["server"], server.get("addresses", ())
+            name, addresses = server["server"], server.get("addresses", ())
             if server["state"] == "unresolved":
                 rows.append(((backend["name"], name, "none", "not found yet"), "bold red"))
-            if all(one["address"] == name for one in found):
+            if all(address["address"] == name for address in addresses):
                 continue
-            ordered = sorted(found, key=lambda one: one["state"] == "up")
-            for number, one in enumerate(ordered[:_MOST_ADDRESSES]):
+            ordered = sorted(addresses, key=lambda address: address["state"] == "up")
+            for number, address in enumerate(ordered[:_MOST_ADDRESSES]):
                 first = ("", "") if number else (backend["name"], name)
-                state = str(one["state"])
-                rows.append(((*first, one["address"], state), _STYLES.get(state, "red")))
-            if len(found) > _MOST_ADDRESSES:
-                rows.append((("", "", f"and {len(found) - _MOST_ADDRESSES} more", ""), ""))
+                state = str(address["state"])
+                rows.append(((*first, address["address"], state), _STYLES.get(state, "red")))
+            if len(addresses) > _MOST_ADDRESSES:
+                rows.append((("", "", f"and {len(addresses) - _MOST_ADDRESSES} more", ""), ""))
     return ("backend", "server", "found", ""), rows
 
 

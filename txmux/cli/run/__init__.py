@@ -199,7 +199,7 @@ def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:
         what = "is not a server" if near else f"has no port; write {given}:PORT"
         message = f"{given!r} {what}{near}"
     if "' has no port; " in message:
-        usual = next((port for port, one in PORTS.items() if one.matcher == option), "PORT")
+        usual = next((port for port, kind in PORTS.items() if kind.matcher == option), "PORT")
         message = message.replace(", or the name of a [backend]", "").replace(":PORT", f":{usual}")
     if problem.key == "admin" and "'admin_token'" in message:
         message = (
@@ -212,8 +212,8 @@ def _other_transport(option: str, arguments: argparse.Namespace) -> str:
     """Return what to add where no listener has the transport of an option's protocol."""
     if option not in dict(arguments.routes):
         return ""
-    udp = any(one.startswith("udp:") for one in arguments.listen)
-    tcp = not all(one.startswith("udp:") for one in arguments.listen)
+    udp = any(endpoint.startswith("udp:") for endpoint in arguments.listen)
+    tcp = not all(endpoint.startswith("udp:") for endpoint in arguments.listen)
     over = transports_of(installed_matchers()[option])
     if (udp and Transport.UDP in over) or (tcp and Transport.TCP in over):
         return ""
@@ -231,7 +231,7 @@ def unknown_option(word: str) -> str:
 def _protocol(name: str) -> str:
     protocols = [matcher.name for matcher in plain_matchers()]
     meant = MEANT.get(name, name)
-    near = nearest(name, [*protocols, *(one.replace("_", "-") for one in NAMES)])
+    near = nearest(name, [*protocols, *(option.replace("_", "-") for option in NAMES)])
     hints = (
         (name in SERVER_FIRST, "its clients wait for the server to speak: write --silent"),
         (meant == "any", "write --default"),

@@ -68,17 +68,17 @@ def text_of(arguments: argparse.Namespace) -> str:
     settings = [*_keys([(name, getattr(arguments, name)) for name in _SETTINGS])]
     if settings:
         lines += ["", "[txmux]", *settings]
-    by_udp = [one for one in arguments.listen if one.startswith("udp:")]
-    by_tcp = [one for one in arguments.listen if one not in by_udp]
+    by_udp = [endpoint for endpoint in arguments.listen if endpoint.startswith("udp:")]
+    by_tcp = [endpoint for endpoint in arguments.listen if endpoint not in by_udp]
     more = [("silent", arguments.silent), ("default", _server(arguments.default, not by_tcp))]
     if by_tcp:
         lines += ["", "[listen public]", *_keys([("endpoint", by_tcp), *more])]
         more = []
     if by_udp:
         lines += ["", "[listen datagrams]", *_keys([("endpoint", by_udp), *more])]
-    found = installed_matchers()
+    installed = installed_matchers()
     for name, server in arguments.routes:
-        over = transports_of(found[name])
+        over = transports_of(installed[name])
         is_by_udp = bool(by_udp) and Transport.UDP in over and not (by_tcp and len(over) > 1)
         given = [("match", name), ("backend", _server(server, is_by_udp))]
         lines += ["", f"[route {name}]", *_keys(given)]

@@ -56,4 +56,4 @@ def _once(arguments: argparse.Namespace) -> int:
         for line in text_of(snapshot):
             print(line)
 
-    return command.run(arguments, question, write, as_json=lambda found: found.as_json())
+    return command.run(arguments, question, write, as_json=lambda snapshot: snapshot.as_json())

@@ -192,7 +192,7 @@ def _hold(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | N
     if state.pane != "servers" or line is None:
         return _refused(state, "choose a server first: 3, then Up and Down")
     backend = str(line.row["backend"])
-    is_held = any(one.get("hold") for one in snapshot.backends if one["name"] == backend)
+    is_held = any(row.get("hold") for row in snapshot.backends if row["name"] == backend)
     how = "release" if is_held else "hold"
     path = f"/api/backends/{quote(backend, safe='')}/{how}"
     request = ChangeRequest(path, {}, printable(f"{how} clients of backend {backend}"))

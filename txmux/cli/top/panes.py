@@ -196,9 +196,9 @@ def lines_of(pane: Pane, state: TopState, snapshot: Snapshot) -> list[PaneLine]:
     if pane in state.sorts:
         column, is_descending = state.sorts[pane]
         order = table.columns[column].order
-        known = [row for row in rows if order(row) is not None]
-        known.sort(key=order, reverse=is_descending)
-        rows = known + [row for row in rows if order(row) is None]
+        sortable = [row for row in rows if order(row) is not None]
+        sortable.sort(key=order, reverse=is_descending)
+        rows = sortable + [row for row in rows if order(row) is None]
     return [
         PaneLine(
             table.key(row),

@@ -27,10 +27,10 @@ def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snaps
         return ask("GET", path, warn=warnings.append)
 
     def listed(path: str) -> Any:
-        found = get(path)
-        if not (isinstance(found, list) and all(isinstance(one, dict) for one in found)):
+        rows = get(path)
+        if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
             raise NoServiceError(_NOT_TXMUX)
-        return found
+        return rows
 
     query = urlencode({**filters, "limit": str(_MOST)})
     status = get("/api/status")
@@ -85,12 +85,12 @@ class Polling:
 
     def _snapshot(self) -> Snapshot:
         try:
-            found = fetch_snapshot(self._ask, self._filters)
+            snapshot = fetch_snapshot(self._ask, self._filters)
         except (NoServiceError, ServiceRefusedError) as problem:
             why = f"trying again: {printable(' '.join(str(problem).splitlines()))}"
             return attrs.evolve(self._last, problem=why)
-        self._history.append(found.status.get("rates") or {})
-        self._last = attrs.evolve(found, history=tuple(self._history))
+        self._history.append(snapshot.status.get("rates") or {})
+        self._last = attrs.evolve(snapshot, history=tuple(self._history))
         return self._last
 
     def _send(self, request: TopRequest) -> None:

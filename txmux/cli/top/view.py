@@ -163,10 +163,10 @@ def _panes(
         half = width // 2
         left = _pane(band[0], rows[band[0]], state, snapshot, half - 1, height)
         right = _pane(band[1], rows[band[1]], state, snapshot, width - half, height)
-        for one, other in zip(left, right, strict=True):
-            line = _fit(one, half - 1)
+        for left_line, right_line in zip(left, right, strict=True):
+            line = _fit(left_line, half - 1)
             line.append(" " * (half - cell_len(line.plain)))
-            body.append(line + other)
+            body.append(line + right_line)
     return heights[0], body
 
 
@@ -278,8 +278,10 @@ def widths_of(
     shown = [*range(len(columns))]
     for number in reversed(shown.copy()):
         sizes = [
-            min(full_widths[one], columns[one].least) if columns[one].may_go else full_widths[one]
-            for one in shown
+            min(full_widths[index], columns[index].least)
+            if columns[index].may_go
+            else full_widths[index]
+            for index in shown
         ]
         if sum(sizes) + _GAP * (len(sizes) - 1) > width and columns[number].may_go:
             shown.remove(number)
@@ -314,8 +316,8 @@ def _help(width: int) -> Iterator[Text]:
     yield from (Text(f"  {part}") for part in textwrap.wrap(filters, max(20, width - 2)))
 
 
-def _explanation(one: Mapping[str, Any], width: int) -> Iterator[Text]:
-    why = explanation_of(one)
+def _explanation(connection: Mapping[str, Any], width: int) -> Iterator[Text]:
+    why = explanation_of(connection)
     yield Text()
     yield Text(printable(why.title), "bold")
     yield Text()
