@@ -218,7 +218,7 @@ class EventsTest(LiveCase):
         peer.transport.pauseProducing()
         with capturedLogs():
             for number in range(20_000):
-                self.running.control.events._tell(
+                self.running.control.events._send(
                     {"event": "server", "number": number, "why": "x" * 100}
                 )
                 if not number % 100:

@@ -1,4 +1,4 @@
-"""Sends less of an answer: by gzip to clients that accept it, and nothing to those that have it already (RFC 9110, 8.4 and 13.1.2).
+"""Compresses answers by gzip, and answers 304 to clients that have them already (RFC 9110, 8.4 and 13.1.2).
 
 The length of a compressed answer can reveal a secret in it that is beside text of an attacker (BREACH, https://breachattack.com). There is
 none: tokens and cookies are in headers, and pages of other sites are answered 401, since the cookie is ``SameSite=Strict``. An operator

@@ -93,7 +93,7 @@ class _AdminRequest(Request):
         self.finish()
 
 
-def _written(status: int, message: str) -> bytes:
+def _refusal_bytes(status: int, message: str) -> bytes:
     """Write the answer to bytes that are no request, after which the connection ends."""
     answer = ApiAnswer.refusal(RefusedError(status, message, (), _CLOSE))
     headers = {**headers_of(answer), "Content-Length": str(len(answer.body))}
@@ -108,7 +108,7 @@ class _Crowded(Protocol):
     @override
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        transport.write(_written(503, f"there are {_MOST_CONNECTIONS} connections already"))
+        transport.write(_refusal_bytes(503, f"there are {_MOST_CONNECTIONS} connections already"))
         transport.loseConnection()
 
 
@@ -215,7 +215,7 @@ class AdminChannel(HTTPChannel):
 
     def _refuse(self, status: int, message: str) -> None:
         transport: Any = self.transport
-        transport.write(_written(status, message))
+        transport.write(_refusal_bytes(status, message))
         self.loseConnection()
 
     def abort(self) -> None:
@@ -283,19 +283,19 @@ class AdminClients(ServerFactory):
 
     def forget(self, channel: AdminChannel) -> None:
         self._channels.pop(channel, None)
-        self._look_whether_empty()
+        self._report_if_empty()
 
     def answering(self, answer: Deferred[None]) -> None:
         self._answers.add(answer)
 
         def done(result: object) -> object:
             self._answers.discard(answer)
-            self._look_whether_empty()
+            self._report_if_empty()
             return result
 
         answer.addBoth(done)
 
-    def _look_whether_empty(self) -> None:
+    def _report_if_empty(self) -> None:
         if self._empty is not None and not self._channels and not self._answers:
             empty, self._empty = self._empty, None
             empty.callback(None)
@@ -319,4 +319,4 @@ class AdminClients(ServerFactory):
         self._answers.clear()
         for channel in [*self._channels]:
             channel.abort()
-        self._look_whether_empty()
+        self._report_if_empty()

@@ -24,7 +24,7 @@ def is_worker(client: socket.socket, pid: int) -> bool:
 
     Args:
         client: The connection of the peer.
-        pid: The process that has connected, as ``SO_PEERCRED`` has it.
+        pid: The process that has connected, by ``SO_PEERCRED``.
     """
     if not os.path.exists("/proc/self/stat"):  # noqa: PTH110 - for each client
         return False

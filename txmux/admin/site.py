@@ -1,4 +1,4 @@
-"""The resources of both endpoints, and the way of a request to one of them.
+"""The resources of both endpoints, and the dispatch of requests to them.
 
 A new resource is an entry of ``RESOURCES`` in a file of ``txmux/admin/api/``. Its handler gets a `Query` and returns an `ApiAnswer`, or
 raises `RefusedError`. It asks ``query.control`` and no other part of the service. What needs an extra is imported in the handler: see
@@ -21,7 +21,7 @@ from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
 
 METRICS: Sequence[Resource] = (*reports.HEALTH, *metrics.RESOURCES)
-"""What the endpoint ``metrics`` has."""
+"""The resources of the endpoint ``metrics``."""
 
 
 async def _description(_: Query) -> ApiAnswer:
@@ -37,11 +37,11 @@ ADMIN: Sequence[Resource] = (
     Resource("GET", "/api/openapi.json", _description, summary="this description", gives=object),
     *browser.RESOURCES,
 )
-"""What the endpoint ``admin`` has."""
+"""The resources of the endpoint ``admin``."""
 
 _MOST_READING = 4
-"""Requests that are answered at the same time, but for changes, health and what needs no token. Work for dozens would fill a turn of the
-reactor for so many seconds that the supervisor took its workers, whose answers wait, for dead."""
+"""Reads that are answered at the same time; changes, health and open resources do not count. Dozens would block the reactor for so long
+that the supervisor took its workers, whose answers wait, for dead."""
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
 
@@ -169,7 +169,7 @@ def headers_of(answer: ApiAnswer) -> dict[str, str]:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """Compile a path. Requests are compared as they were sent, so that dots, slashes and encoding hide nothing."""
+    """Compile a path. It is matched before decoding, so that dots, slashes and encoding hide nothing."""
     parts = re.split(r"\{(\w+)\}", path)
     return re.compile(
         "".join(

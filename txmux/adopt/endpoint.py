@@ -39,7 +39,7 @@ _log = Logger()
 
 
 class AdoptedTransport(tcp.Server):
-    """The transport of a client whose socket was handed over; as any server's, with the addresses that txmux has told.
+    """The transport of a client whose socket was handed over; as any server's, with the addresses that txmux has sent.
 
     Attributes:
         handed_over: What is known of the client.
@@ -132,7 +132,7 @@ def _user_id(name: str | int) -> int:
 
 @implementer(IListeningPort, IReadDescriptor)
 class _Port:
-    """Accepts those that hand over."""
+    """Accepts the connections over which sockets come."""
 
     def __init__(
         self,
@@ -214,7 +214,7 @@ class _Port:
         self._senders.discard(sender)
 
     def receive(self, sender: socket.socket) -> None:
-        """Take what one sends; raises `BlockingIOError` if that is nothing yet."""
+        """Receive a socket from a sender, and serve it; `BlockingIOError` if it has sent nothing yet."""
         try:
             client, handed_over = receive(sender, self._users)
         except BlockingIOError:
@@ -250,7 +250,7 @@ class _Sender:
         self.fileno = sender.fileno
 
     def take(self) -> bool:
-        """Take what has come, and end; tell whether there was anything."""
+        """Take what has come, and end; return whether there was anything."""
         try:
             self._port.receive(self._sender)
         except BlockingIOError:

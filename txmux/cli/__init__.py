@@ -56,7 +56,7 @@ _TABLES = {
 }
 """Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""
 
-_MEANT = {  # what other programs call these commands
+_SYNONYMS = {  # what other programs call these commands
     **dict.fromkeys(("enable", "ready", "undrain"), "drain --ready {}"),
     "disable": "drain {}",
     "maintenance": "drain --maintenance {}",
@@ -191,7 +191,7 @@ def _run(words: list[str]) -> int:
         parser.error(_unknown(words))
     arguments, others = parser.parse_known_args(words)
     if others:
-        advice = _as_meant(words, others[0], arguments.parser) or (
+        advice = _suggested_command(words, others[0], arguments.parser) or (
             (arguments.unknown and arguments.unknown(others))
             or _nearest_option(others[0].partition("=")[0], arguments.parser._option_string_actions)
         )
@@ -210,7 +210,7 @@ def _is_own(word: str) -> bool:
     )
 
 
-def _as_meant(words: list[str], wrong: str, parser: argparse.ArgumentParser) -> str:
+def _suggested_command(words: list[str], wrong: str, parser: argparse.ArgumentParser) -> str:
     """Return the command line that is meant by one with an option of another program, or a file in another place."""
     option, _, value = wrong.partition("=")
     command, *rest = words
@@ -265,9 +265,9 @@ def _unknown(words: Sequence[str]) -> str:
         return f"{word!r} is not an option{near or run}"
     if Path(word).suffix or os.sep in word or Path(word).exists():
         return f"{word!r} is not a command; to run the service with that file: txmux run {shlex.quote(word)}"
-    if word in _MEANT:
-        needed = "FILE" if _MEANT[word].startswith("check") else ""
-        write = _MEANT[word].format(shlex.join(words[1:]) or needed).rstrip()
+    if word in _SYNONYMS:
+        needed = "FILE" if _SYNONYMS[word].startswith("check") else ""
+        write = _SYNONYMS[word].format(shlex.join(words[1:]) or needed).rstrip()
         return f"there is no command {word!r}; write: txmux {write}"
     return f"there is no command {word!r}{did_you_mean(word, COMMANDS)} (there are {', '.join(COMMANDS)})"
 

@@ -285,10 +285,10 @@ def reached(rules: Rules, tried: Iterable[Tried]) -> list[Reached]:
     groups: dict[tuple[str, str, str], list[Tried]] = {}
     for result in tried:
         groups.setdefault((result.server, result.address, result.problem), []).append(result)
-    return [_together(rules, some) for some in groups.values()]
+    return [_joined(rules, some) for some in groups.values()]
 
 
-def _together(rules: Rules, some: list[Tried]) -> Reached:
+def _joined(rules: Rules, some: list[Tried]) -> Reached:
     backends = [result.backend for result in some]
 
     def is_target(*outcomes: Outcome | None) -> bool:

@@ -1,4 +1,4 @@
-"""`txmux completion`: what a shell needs to complete the words of these commands."""
+"""`txmux completion`: scripts that complete these commands in a shell."""
 
 import argparse
 import os
@@ -29,7 +29,7 @@ _OF_SERVICE = {
         for filter_ in ("backend", "listener", "route", "server")
     },
 }
-"""What the running service is asked for to complete an argument, by the command and the argument."""
+"""Names of the running service that complete an argument, by the command and the argument."""
 
 # Names are read line by line: `compgen -W` would expand what is in them.
 _BASH_NAMES = """

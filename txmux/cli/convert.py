@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(words) > 1 and words[0] in formats.PROGRAMS and program in {None, words[0]}:
         program, *words = words
     if program == "sslh" and (len(words) > 1 or words[0].startswith("-")):
-        return _written(
+        return _write(
             formats.convert_command_line(
                 words, installed_matchers(), _port_of, is_guarded=_is_guarded
             )
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         reason = getattr(error, "strerror", None) or error
         raise MuxError(f"{path} cannot be read: {reason}") from None
     matchers = installed_matchers()
-    return _written(
+    return _write(
         formats.convert(
             data,
             path,
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
 
-def _written(conversion: Conversion) -> int:
+def _write(conversion: Conversion) -> int:
     for warning in conversion.warnings:
         print(warning, file=sys.stderr)
     print(conversion.text, end="")

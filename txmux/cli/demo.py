@@ -1,4 +1,4 @@
-"""The demo's small servers, as far as a first look needs them."""
+"""Small servers for the demo."""
 
 import socket
 import struct
@@ -110,7 +110,7 @@ class _DemoFactory(ServerFactory):
 
 
 ECHO, REDIS, SSH = map(_DemoFactory, (_Echo, _Redis, _SSH))
-"""They keep nothing, so that one of each serves all demos."""
+"""Stateless, so one of each serves all demos."""
 
 
 def examples(port: int) -> list[tuple[str, str]]:

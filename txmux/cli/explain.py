@@ -122,7 +122,7 @@ _OF_CLIENTS = frozenset(
 
 
 def unknown(words: Sequence[str]) -> str:
-    """Say how bytes are given, for options that would have to make them."""
+    """Return how to give bytes, for options that would have to make them."""
     named = {word.partition("=")[0] for word in words}
     by = "give the client's first bytes by --text, --hex, --file or --pcap"
     return "" if named.isdisjoint(_OF_CLIENTS) else by
@@ -320,7 +320,7 @@ def _trace(
 def _listeners_inside(
     rules: Rules, listeners: tuple[Listener, ...], arguments: argparse.Namespace
 ) -> tuple[tuple[Listener, ...], Route | None, FoundCertificate | None]:
-    """Return the listeners as they are inside of a route's TLS, if one is named, and what the client has shown there."""
+    """Return the listeners as they are inside of a route's TLS, if one is named, and the client's certificate there."""
     name, certificate = arguments.inside, arguments.client_cert
     if name is None and certificate is not None:
         raise MuxError(
@@ -350,7 +350,7 @@ def _listeners_inside(
 
 
 def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None:
-    """Read what a client of a route shows; ``None`` if it is not asked for a certificate."""
+    """Return the certificate that a client of a route presents; ``None`` if it is not asked for one."""
     asking = [end]
     for route in asking:
         tls = route.terminate_tls

@@ -1,4 +1,4 @@
-"""`txmux fmt FILE`: a rules file in its one plain form."""
+"""`txmux fmt FILE`: formats rules files."""
 
 import argparse
 import difflib
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Lay the files out; 1 if ``--check`` finds what would change."""
+    """Format the files; return 1 if ``--check`` finds what would change."""
     problems: list[Problem] = []
     code = 0
     for path in arguments.files:
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lay_out(path: str, *, check: bool) -> bool:
-    """Lay a file out; returns whether that changes it."""
+    """Format a file; return whether that changes it."""
     is_input = path == "-"
     data = sys.stdin.buffer.read() if is_input else _read(path)
     source = source_of(_STANDARD_INPUT if is_input else path, data)
@@ -92,7 +92,7 @@ def _difference(source: SourceFile, old: str, new: str) -> Iterable[str]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put other contents into a file, all at once, and leave its mode, owner and attributes as they are."""
+    """Replace the contents of a file atomically; its mode, owner and extended attributes stay."""
     path = path.resolve()  # a link stays one
     made = None
     try:

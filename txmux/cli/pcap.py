@@ -18,7 +18,7 @@ _UDP_HEADER = 8
 
 @attrs.frozen
 class Segment:
-    """What matters of a TCP segment (RFC 9293, section 3.1)."""
+    """A TCP segment (RFC 9293, section 3.1)."""
 
     source: Address
     destination: Address
@@ -31,7 +31,7 @@ class Segment:
 
 @attrs.frozen
 class Datagram:
-    """What matters of a datagram (RFC 768); `whole` says whether all of it was captured."""
+    """A datagram (RFC 768); `whole` says whether all of it was captured."""
 
     source: Address
     destination: Address
@@ -223,7 +223,7 @@ class _CapturedFlow:
 
 
 def client_flows(datagrams: Iterable[Datagram]) -> list[CapturedStream]:
-    """Put together which datagrams each client sent first, as many as are ever looked at.
+    """Collect the first datagrams of each client, as many as predicates see.
 
     The sender of the first datagram is the client. A capture does not show when a flow ends, so each pair of addresses is one flow.
     """

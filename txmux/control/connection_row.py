@@ -18,7 +18,7 @@ class RowField(NamedTuple):
     Attributes:
         type: Of its value: see `txmux.admin.api.openapi.schema_of`.
         meaning: For the reference, in Markdown; fields of the same meaning share a line there.
-        is_optional: Whether it is left out where it is ``None``.
+        is_optional: Whether it is omitted when ``None``.
     """
 
     name: str

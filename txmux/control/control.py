@@ -75,8 +75,8 @@ class Control:
     Attributes:
         rates: The rates of counters.
         bans: Clients that may not connect, beside the rules.
-        on_override: Called with changed overrides, for the process whose place this one has taken.
-        renew_elsewhere: Has the process that has taken the place of this one renew a certificate; ``None`` if there is none.
+        on_override: Called with changed overrides, for the process that this one replaces.
+        renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
         started: When the service was started, in seconds since 1970.
         last_reload: The time of the last reload, in seconds since 1970, and its result.
@@ -276,7 +276,6 @@ class Control:
         self.rates.note(*self._totals())
 
     def _totals(self) -> tuple[dict[str, int], int]:
-        """The number of routes does not matter."""
         names = (listener.name for listener in self.rules.listeners)
         total, active, bytes_in, bytes_out = totals(self.counters, names)
         return {"connections": total, "bytes_in": bytes_in, "bytes_out": bytes_out}, active
@@ -360,7 +359,6 @@ class Control:
         return routes_document(self.rules, counts or await self.counts())
 
     async def addresses(self, answers: Answers | None = None) -> Answers:
-        """Return the state of each address of each server in all workers."""
         return answers or await self._ask(messages.ADDRESSES)
 
     async def backends(
@@ -428,11 +426,11 @@ class Control:
         late = await self._override(
             overrides.with_server(backend, server, time.time(), state, weight)
         )
-        but = "" if state is None else await self._but(backend, server, state)
+        caveat = "" if state is None else await self._caveat(backend, server, state)
         changes = []
         if state:
             is_now = f"was {_STATES[state]} already" if state == had else f"is {_STATES[state]}"
-            changes.append(is_now + (but if state == "ready" else ""))
+            changes.append(is_now + (caveat if state == "ready" else ""))
         if weight is not None:
             changes.append(f"has weight {weight or configured.weight}")
         if close_connections:
@@ -442,12 +440,12 @@ class Control:
             count = sum(count for _, count in answers.answers)
             changes.append(f"{counted(count, 'connection')} ended")
             late += answers.missing
-        changed = (", ".join(changes) or "is as before") + ("" if state == "ready" else but)
+        changed = (", ".join(changes) or "is as before") + ("" if state == "ready" else caveat)
         name = backend if server == backend else f"{backend}: {server}"
         return _report(f"backend {name} {changed}", late)
 
-    async def _but(self, backend: str, server: str, state: ServerState) -> str:
-        """Say what else keeps clients from a server that is ready; or that no other server of the backend gets new ones."""
+    async def _caveat(self, backend: str, server: str, state: ServerState) -> str:
+        """Return why a ready server gets no clients yet, or that the backend has no other server for new ones."""
         states = {
             row["server"]: row
             for document in await self.backends()
@@ -464,7 +462,7 @@ class Control:
         return f", but {row['state']}{why}"
 
     async def hold(self, backend: str, seconds: float = math.inf) -> Report:
-        """Let new clients of a backend wait, although servers may be up, until `release` or for some seconds; reloads and upgrades keep it."""
+        """Hold new clients of a backend, even if servers are up, until `release` or for some seconds; reloads and upgrades keep it."""
         _backend(self.rules, backend)
         now = time.time()
         late = await self._override(self.overrides().with_hold(backend, now, now + seconds))
@@ -472,7 +470,7 @@ class Control:
         return _report(f"backend {backend}: new clients wait, {end}", late)
 
     async def release(self, backend: str) -> Report:
-        """Let the clients that wait by `hold` go on, as their servers are up."""
+        """Release the clients that `hold` keeps waiting."""
         names = {candidate.name for candidate in self.rules.every_backend()}
         overrides, now = self.overrides(), time.time()
         if backend not in names | overrides.held.keys():
@@ -511,7 +509,7 @@ class Control:
         return [*(await self._ask(messages.APPLY_OVERRIDES, overrides=values)).missing]
 
     async def follow_overrides(self, overrides: Mapping[str, Any]) -> None:
-        """Apply those of the process that serves in place of this one, whose last clients may wait for a server."""
+        """Apply the overrides of the successor: clients that are left here may wait for a server."""
         await self._override(attrs.evolve(Overrides.read(overrides), shut=self.overrides().shut))
 
     def feed(self, published: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ def _listener(listener: Listener, opened: Mapping[str, str], *, accepting: bool)
 
 
 Trouble = tuple[str, str]
-"""What needs a person: a word for what it is about, and a sentence."""
+"""What needs attention: a word for its topic, and a sentence."""
 
 
 def not_served(missing: Iterable[str]) -> Iterator[Trouble]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Follower = Callable[[dict[str, Any] | None], object]
 
 _BEAT = 5.0
-"""Seconds between two signs of life; at each, workers that were started meanwhile are asked for their events, too."""
+"""Keep-alive interval in seconds; workers that were started since then are subscribed to as well."""
 
 
 class Hub:
@@ -50,11 +50,11 @@ class Hub:
         return unsubscribe
 
     def reloaded(self, report: Report) -> None:
-        self._tell({"event": "reload", "at": time.time(), **report.as_json()})
+        self._send({"event": "reload", "at": time.time(), **report.as_json()})
 
     def report_stop(self) -> None:
         """Report that the service is shutting down, and end."""
-        self._tell({"event": "stop", "at": time.time()})
+        self._send({"event": "stop", "at": time.time()})
         self._followers.clear()
         self._stop_beat()
 
@@ -68,16 +68,16 @@ class Hub:
     def _start_beat(self) -> None:
         self._beat = self._reactor.callLater(_BEAT, self._start_beat)
         self._listen(on=True)
-        self._tell(None)
+        self._send(None)
 
     def _listen(self, *, on: bool) -> None:
         for process in self._processes():
-            process.listen(self._heard_from(process.number + 1) if on else None)
+            process.listen(self._receiver_of(process.number + 1) if on else None)
         upstreams = self._upstreams()
         if upstreams is not None:
-            upstreams.tell = self._heard_from(None) if on else None
+            upstreams.tell = self._receiver_of(None) if on else None
 
-    def _heard_from(self, worker: int | None) -> Callable[[dict[str, Any]], None]:
+    def _receiver_of(self, worker: int | None) -> Callable[[dict[str, Any]], None]:
         def pass_on(event: dict[str, Any]) -> None:
             if self._beat is None:  # there is no follower, so nothing is to be counted
                 return
@@ -85,13 +85,13 @@ class Hub:
             if event["event"] in {"begin", "decide", "end"}:
                 self._sampling.pass_on(reported)
             else:
-                self._tell(reported)
+                self._send(reported)
 
         return pass_on
 
     def _sampled(self, event: dict[str, Any]) -> None:
-        self._tell({"worker": None, **event})  # what is skipped here may be of several workers
+        self._send({"worker": None, **event})  # what is skipped here may be of several workers
 
-    def _tell(self, event: dict[str, Any] | None) -> None:
+    def _send(self, event: dict[str, Any] | None) -> None:
         for follower in [*self._followers.values()]:
             follower(event)

@@ -32,7 +32,7 @@ class Overrides:
     """All overrides. They outlast reloads, upgrades and workers.
 
     Attributes:
-        shut: Listeners that leave clients in the queues of their sockets.
+        shut: Listeners that do not accept.
         held: Backends whose clients wait, and until when, in seconds since 1970; infinite is until they are released.
     """
 

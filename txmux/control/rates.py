@@ -1,4 +1,4 @@
-"""How fast numbers grow, now and over the last minutes."""
+"""The rates of counters, now and over the last minutes."""
 
 import itertools
 from collections import deque
@@ -15,7 +15,7 @@ _MOMENTS = 120  # ten minutes, as `txmux.admin.endpoint` takes samples
 
 @attrs.frozen
 class Traffic:
-    """The traffic of all listeners: the clients that have connected, counts per second by name, empty while unknown, and what no route took."""
+    """The traffic of all listeners: connections so far, rates per second by counter, and what no route took."""
 
     total: int
     rates: Mapping[str, float]
@@ -24,7 +24,7 @@ class Traffic:
 
 @attrs.frozen
 class Moment:
-    """The measurements between a sample, taken so many seconds `ago`, and the one before it: per second, and the open connections."""
+    """Rates between a sample, taken `ago` seconds before now, and the one before it; `active` is the number of open connections."""
 
     ago: float
     connections: float

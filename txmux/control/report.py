@@ -11,7 +11,7 @@ from txmux.errors import MuxError
 
 
 class UnknownError(MuxError):
-    """The rules have no such thing."""
+    """The rules name no such listener, backend, server or certificate."""
 
 
 @attrs.frozen

@@ -24,14 +24,14 @@ class RulesWatch:
         self._folder = Path.cwd()
         self._files = Files()
         self._seconds = 0.0
-        self._known = self._found = ""
+        self._loaded_digest = self._last_digest = ""
         self._next: Any = None
 
     def watch_files_of(self, rules: Rules) -> None:
         self.stop_watching()
         self._files, self._seconds = rules.files, rules.settings.watch_rules
         if self._seconds and not rules.unreadable:
-            self._known = self._found = _digest(_loaded(rules.files))
+            self._loaded_digest = self._last_digest = _digest(_loaded(rules.files))
             self._wait(self._seconds)
 
     def stop_watching(self) -> None:
@@ -40,17 +40,17 @@ class RulesWatch:
             self._next = None
 
     def _wait(self, seconds: float) -> None:
-        self._next = self._reactor.callLater(seconds, self._look)
+        self._next = self._reactor.callLater(seconds, self._check_files)
 
-    def _look(self) -> None:
-        before, self._found = self._found, self._now()
-        is_new = self._found != self._known
+    def _check_files(self) -> None:
+        before, self._last_digest = self._last_digest, self._current_digest()
+        is_new = self._last_digest != self._loaded_digest
         self._wait(min(_SETTLED, self._seconds) if is_new else self._seconds)
         # Also recorded for rules with errors, so that these are logged once.
-        if is_new and self._found == before and self._reload():
-            self._known = self._found
+        if is_new and self._last_digest == before and self._reload():
+            self._loaded_digest = self._last_digest
 
-    def _now(self) -> str:
+    def _current_digest(self) -> str:
         try:
             return _digest(self._texts())
         except OSError as error:  # the reload reports it

@@ -22,7 +22,7 @@ from txmux.net.turns import Turns
 from txmux.serving.serving import Serving
 from txmux.telemetry.lines import LOST_LINES
 
-_OFTEN = 32  # connections between two looks at the clock
+_OFTEN = 32  # connections between two reads of the clock
 
 
 class WorkerAnswers:
@@ -62,7 +62,7 @@ class WorkerAnswers:
         behind = connection_sort_key(after)
         keyed = [
             (sort_key, connection)
-            async for connection in self._those(Filters.read(filters))
+            async for connection in self._matching(Filters.read(filters))
             if (sort_key := connection_sort_key(connection.record.id)) > behind
             and id in {"", connection.record.id}
         ]
@@ -82,7 +82,7 @@ class WorkerAnswers:
     async def close(self, filters: Mapping[str, str], id: str = "") -> int:  # noqa: A002
         chosen = [
             connection
-            async for connection in self._those(Filters.read(filters))
+            async for connection in self._matching(Filters.read(filters))
             if id in {"", connection.record.id}
         ]
         return await _end(chosen)
@@ -99,7 +99,7 @@ class WorkerAnswers:
         def is_there(address: str) -> bool:
             return address == server or any(member.is_at(address) for member in members)
 
-        these = self._those(Filters(backend=backend))
+        these = self._matching(Filters(backend=backend))
         return await _end(
             [connection async for connection in these if is_there(connection.record.server or "")]
         )
@@ -116,7 +116,7 @@ class WorkerAnswers:
         states = [attrs.astuple(source.state()) for source in sources if not source.logs]
         return {"source_states": states, **(_gauges_of(self._serving) if gauges else {})}
 
-    async def _those(self, filters: Filters) -> AsyncIterator[Served]:
+    async def _matching(self, filters: Filters) -> AsyncIterator[Served]:
         turns = Turns()
         for number, connection in enumerate(self._serving.connections()):
             if not number % _OFTEN:

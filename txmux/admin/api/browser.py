@@ -1,4 +1,4 @@
-"""What browsers ask for: ``/``, the page, which needs the extra ``txmux[admin]``, its files, and ``/login``."""
+"""Resources for browsers: the page at ``/``, which needs the extra ``txmux[admin]``, its files, and ``/login``."""
 
 from collections.abc import Collection, Iterable
 from html import escape
@@ -80,7 +80,7 @@ async def _page(query: Query) -> ApiAnswer:
 async def _update(
     parts: Iterable[tuple[str, Iterable[str]]], have: Collection[str], turns: Turns
 ) -> ApiAnswer:
-    """Give the parts of the page that it does not have yet, each with the tag by which it says so later."""
+    """Return the parts that the page does not have yet, each with the tag that it then sends in ``have``."""
     changed = {}
     for name, pieces in parts:
         part = await _joined(pieces, turns)
@@ -98,7 +98,7 @@ async def _joined(pieces: Iterable[str], turns: Turns) -> str:
     return "".join(page)
 
 
-# Nothing of the service is in these, and the login page needs them.
+# They hold no data of the service, and the login page needs them.
 @RESOURCES.get("/static/{name}", is_open=True)
 async def _static(query: Query) -> ApiAnswer:
     name = query.names["name"]
@@ -107,7 +107,7 @@ async def _static(query: Query) -> ApiAnswer:
     folder = files("txmux.admin.page") / "static"
     if name.startswith("uPlot"):
         folder /= "uplot"
-    # It changes with an upgrade, and is small: no browser is to keep it for long.
+    # An upgrade may change it, so browsers have to revalidate it.
     return ApiAnswer(
         (folder / name).read_bytes(), _TYPES[name], headers={"Cache-Control": "no-cache"}
     )

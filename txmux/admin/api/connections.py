@@ -43,10 +43,10 @@ async def _list(query: Query) -> ApiAnswer:
     if len(listing) == page.limit:
         following = urlencode({**words, "after": listing[-1]["id"]})
         headers["Link"] = f'</api/connections?{following}>; rel="next"'
-    return ApiAnswer(await _written(listing), JSON, headers=headers)
+    return ApiAnswer(await _as_json(listing), JSON, headers=headers)
 
 
-async def _written(rows: Sequence[object]) -> bytes:
+async def _as_json(rows: Sequence[object]) -> bytes:
     """Write a list as JSON, with pauses for the reactor: there may be thousands."""
     turns, parts = Turns(), []
     for start in range(0, len(rows), _AT_ONCE):

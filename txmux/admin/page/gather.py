@@ -1,4 +1,4 @@
-"""Asking the service for all that the page shows."""
+"""Collects the data of the page."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from txmux.telemetry.formatting import (
 )
 
 _MOST_SORTED = 1000
-"""Connections that are put into another order than theirs; of more, the first ones."""
+"""Connections that can be sorted; of more, the first ones are."""
 
 _traffic: WeakKeyDictionary[Control, RouteTraffic] = WeakKeyDictionary()
 
-_LOOKS_APART = 2.0  # seconds between two looks
-_MEASURED = 30.0  # seconds over which is measured
+_SAMPLES_APART = 2.0  # seconds between two samples
+_MEASURED = 30.0  # seconds that a rate covers
 
 
 async def gather(control: Control, query: PageQuery, *, is_update: bool = False) -> PageSnapshot:
-    """Ask for all of the page, or for an update without the text of the rules and the explanation, which stay as they are."""
+    """Collect all of the page, or for an update all but the text of the rules and the explanation, which do not change."""
     now = time.time()
     # The counts take longest, where there are many connections.
     counts, addresses = await _all(control.counts(), control.addresses())
@@ -114,7 +114,7 @@ async def _explained(control: Control, query: PageQuery) -> list[PageExplanation
 def explanation(
     routes: Sequence[ExplainedRoute], conclusion: Iterable[str], title: str = ""
 ) -> PageExplanation:
-    """Write an explanation, in which routes that were not asked are folded, and of very many those that said no."""
+    """Format an explanation; routes that were not asked are folded, and in a long one those that said no."""
     kinds: dict[str, list[ExplainedRoute]] = {}
     kind = ""
     is_long = sum(route.answer != "not asked" for route in routes) > MOST_ROWS
@@ -139,7 +139,7 @@ def _table(routes: Sequence[ExplainedRoute]) -> list[str]:
 
 
 def bytes_explained(document: Mapping[str, Any]) -> list[PageExplanation]:
-    """Write what listeners make of bytes, by the document that ``txmux explain --json`` writes."""
+    """Format the document that ``txmux explain --json`` writes."""
     explanations = []
     for stream in document["streams"]:
         unit = "byte" if stream["datagrams"] is None else "datagram"
@@ -168,10 +168,10 @@ def _target(outcome: Mapping[str, Any]) -> str:
 
 @attrs.define
 class RouteTraffic:
-    """Remembers what was moved a while ago."""
+    """Computes the byte rates of routes from earlier totals."""
 
     started: float
-    _looks: deque[tuple[float, Mapping[tuple[str, str], int]]] = attrs.field(
+    _samples: deque[tuple[float, Mapping[tuple[str, str], int]]] = attrs.field(
         factory=deque, init=False
     )
 
@@ -182,11 +182,11 @@ class RouteTraffic:
             for route in routes
             for counts in route.get("listeners", ())
         }
-        while len(self._looks) > 1 and self._looks[1][0] <= time - _MEASURED:
-            self._looks.popleft()
-        before, then = self._looks[0] if self._looks else (self.started, {})
-        if not self._looks or self._looks[-1][0] <= time - _LOOKS_APART:
-            self._looks.append((time, moved))
+        while len(self._samples) > 1 and self._samples[1][0] <= time - _MEASURED:
+            self._samples.popleft()
+        before, then = self._samples[0] if self._samples else (self.started, {})
+        if not self._samples or self._samples[-1][0] <= time - _SAMPLES_APART:
+            self._samples.append((time, moved))
         seconds = max(time - before, 1.0)
         rates: dict[str, dict[str, float]] = {}
         for (name, listener), count in moved.items():

@@ -32,7 +32,7 @@ _CHART_SECONDS = 600
 
 @attrs.frozen
 class RouteFlow:
-    """What comes by a line: connections now, and bytes a second, both ways."""
+    """The traffic of a line: connections now, and bytes a second, both ways."""
 
     active: int = 0
     traffic: float = 0
@@ -50,7 +50,7 @@ class MapRoute:
         under: Listeners, and routes that end TLS, that it belongs to; none: every listener.
         backend: Its target: the name of a backend, a server's short form, ``close`` or ``reset``; empty if it ends TLS and other
             routes follow.
-        by_listener: What comes by each listener that it belongs to; where that is unknown, each has all of it.
+        by_listener: The traffic by listener; one that is missing here has all of it.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Box:
 
 @attrs.frozen
 class MapLine:
-    """A connection of two boxes: a path of SVG, its width, and its colour."""
+    """A line between two boxes: a path of SVG, its width, and its colour."""
 
     path: str
     width: float

@@ -49,12 +49,12 @@ class PageQuery:
         return f"./?{text}" if text else "./"
 
     def others(self, *names: str) -> dict[str, str]:
-        """Return what a form with these fields has to send along."""
+        """Return the hidden fields of a form with these fields."""
         left = {*names, "after", "connection", "explain", "on", "from"}
         return {name: value for name, value in self.values.items() if name not in left}
 
     def finds(self, part: str, *texts: str) -> bool:
-        """Return whether one of the texts has what a part is searched for."""
+        """Return whether one of the texts contains the search text of a part."""
         text = self[part].casefold()
         return any(text in candidate.casefold() for candidate in texts)
 

@@ -31,7 +31,7 @@ _Row = TypeVar("_Row")
 
 @attrs.frozen
 class Folded(Generic[_Row]):
-    """The first rows of a part, how many there are, and whether these are enough for a search."""
+    """The first rows of a part, their total, and whether the part gets a search field."""
 
     rows: Sequence[_Row]
     total: int
@@ -59,7 +59,7 @@ def fold(
     part: str,
     most: int = MOST_ROWS,
 ) -> Folded[_Row]:
-    """Keep what of a part has the text that it is searched for; of many, the first, unless all are wanted. Only the shown rows are made."""
+    """Filter a part by its search text, and cut it unless all is requested; only rows that are shown are made."""
     if query[part]:
         items = [item for item in items if query.finds(part, text(row_of(item)))]
     shown = [*map(row_of, items[: rows_shown(len(items), query, part, most)])]

@@ -82,7 +82,7 @@ def ago(now: float, time: float | None) -> str:
 
 @lru_cache(maxsize=256)
 def matcher_of(data: bytes, over: Transport = Transport.TCP) -> str:
-    """Return a line of ``match =`` for a matcher that knows these bytes, the one that is hardest to please; empty if none does."""
+    """Return a line of ``match =`` for the most specific matcher that takes these bytes; empty if none does."""
     if not data:
         return ""
     peeked = Peeked(data) if over is Transport.TCP else Datagrams((data,))
@@ -98,7 +98,7 @@ def matcher_of(data: bytes, over: Transport = Transport.TCP) -> str:
 
 
 def _name_asked_for(matcher: str, predicate: Predicate, peeked: Any) -> str:
-    """Return the option for the name that the client asks for, unless that could mean anything else in a rule."""
+    """Return the option for the name that the client asks for, if that is a plain host name."""
     options = {option.name for option in installed_matchers()[matcher].options}
     try:
         facts = predicate.learnt(peeked) if hasattr(predicate, "learnt") else {}

@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"{error.filename}: {error.strerror}; this needs Linux with /proc mounted"
         ) from None
     others = [server for server in servers if server.program != OWN_PROGRAM]
-    said = greetings(others) if arguments.probe else {}
-    services = [recognise(server, said.get(server, b"")) for server in others]
+    probed = greetings(others) if arguments.probe else {}
+    services = [recognise(server, probed.get(server, b"")) for server in others]
     where, why = endpoint(servers, first_unprivileged=_first_port())
     if arguments.listen is not None:
         where, why = arguments.listen, []

@@ -9,9 +9,9 @@ from txmux.cli.init.listening import Listening
 
 @attrs.frozen
 class ServiceKind:
-    """What is known of a protocol.
+    """A protocol.
 
-    Without a matcher its clients wait for the server to speak; a public one is meant to be reached by anybody, as the web and SSH are.
+    Without a matcher its clients wait for the server to speak; a public one is meant for all clients, as the web and SSH are.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One question to a running service, over HTTP."""
+"""A request to a running service, over HTTP."""
 
 import errno
 import json
@@ -14,7 +14,7 @@ from txmux.cli.remote.find import AdminEndpoint, is_for_group, owner_and_mode
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
 
-_LONGEST = 1 << 26  # bytes of an answer: whatever it is that answers, it does not fill the memory
+_LONGEST = 1 << 26  # the most bytes of an answer, since another program may send it
 
 
 def _warn(missing: str) -> None:
@@ -30,7 +30,7 @@ def ask(
     seconds: float = 10.0,
     warn: Callable[[str], object] = _warn,
 ) -> Any:
-    """Ask a service, waiting so many seconds for a connection, and for the answer.
+    """Send a request to a service; `seconds` limits the connection, and then the answer.
 
     `warn` is called with a warning if the answer lacks the part of a process.
 
@@ -56,12 +56,12 @@ def ask(
             f"the service at {_where(endpoint)} has not answered within {seconds:g} s"
         ) from None
     except (OSError, HTTPException, ValueError) as problem:
-        raise NoServiceError(_why_nobody(endpoint, problem)) from None
+        raise NoServiceError(_connection_problem(endpoint, problem)) from None
     finally:
         connection.close()
     if missing:
         warn(missing)
-    return _understood(endpoint, response.status, text)
+    return _read_answer(endpoint, response.status, text)
 
 
 class _UnixConnection(HTTPConnection):
@@ -88,7 +88,9 @@ def _where(endpoint: AdminEndpoint) -> str:
     return f"{endpoint.address} ({endpoint.named_by})"
 
 
-def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | ValueError) -> str:
+def _connection_problem(
+    endpoint: AdminEndpoint, problem: OSError | HTTPException | ValueError
+) -> str:
     where = _where(endpoint)
     if isinstance(problem, UnicodeError):  # nothing was sent
         return f"{where} is not the name of a host; name another endpoint"
@@ -117,7 +119,7 @@ def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | Valu
     return f"the service at {where} cannot be reached: {problem.strerror or problem}"
 
 
-def _understood(endpoint: AdminEndpoint, status: int, text: bytes) -> Any:
+def _read_answer(endpoint: AdminEndpoint, status: int, text: bytes) -> Any:
     try:
         document = parse_json(text)
     except ValueError:

@@ -144,7 +144,7 @@ def _drain(ask: Ask, arguments: Namespace) -> Any:
     servers = [row["server"] for row in document["servers"] if row["state"] != "disabled"]
     servers = [server] if server else servers
     body = {"state": arguments.state, "close_connections": arguments.close}
-    done = _done(ask, [path + quote(name, safe="") for name in servers], body)
+    done = _change_each(ask, [path + quote(name, safe="") for name in servers], body)
     if arguments.wait:
         _wait_until_free(lambda: _active(ask("GET", "/api/backends"), backend, servers), backend)
     return done[0] if server else done
@@ -160,7 +160,9 @@ def _wait_until_free(active: Callable[[], int], backend: str) -> None:
         _wait_until(lambda: not active())
 
 
-def _done(ask: Ask, paths: Sequence[str], body: Mapping[str, object]) -> list[Mapping[str, Any]]:
+def _change_each(
+    ask: Ask, paths: Sequence[str], body: Mapping[str, object]
+) -> list[Mapping[str, Any]]:
     """Change one server after another; if one fails, the error names those changed before."""
     done: list[Mapping[str, Any]] = []
     for path in paths:
@@ -171,14 +173,14 @@ def _done(ask: Ask, paths: Sequence[str], body: Mapping[str, object]) -> list[Ma
             if done and isinstance(document, dict):
                 document = {**document, "done": done}
             raise ServiceRefusedError(
-                [str(error), *_before(done)], error.status, document
+                [str(error), *_done_before(done)], error.status, document
             ) from None
         except NoServiceError as error:
-            raise NoServiceError("; ".join([str(error), *_before(done)])) from None
+            raise NoServiceError("; ".join([str(error), *_done_before(done)])) from None
     return done
 
 
-def _before(done: Sequence[Mapping[str, Any]]) -> list[str]:
+def _done_before(done: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"done before that: {change['changes']}" for change in done]
 
 

@@ -1,4 +1,4 @@
-"""What the commands that ask a running service have in common: which service, which connections, and the exit code."""
+"""The common part of the commands for a running service: its selection, filters of connections, and exit codes."""
 
 import argparse
 import json
@@ -102,7 +102,7 @@ def run(
 
 
 def reach(arguments: argparse.Namespace) -> Ask:
-    """Return what asks the service that the arguments select.
+    """Return a function that sends requests to the selected service.
 
     Raises:
         NoServiceError: There is none.
@@ -164,7 +164,7 @@ def failed(error: NoServiceError | UsageError) -> int:
 
 
 class RemoteCommand(NamedTuple):
-    """A command that talks to a running service, for `txmux.cli.make_parser`; its answer usually takes so many seconds at most."""
+    """A command that talks to a running service, for `txmux.cli.make_parser`; `seconds` is its default timeout."""
 
     question: Callable[[Ask, argparse.Namespace], Any]
     write: Callable[[Any, argparse.Namespace], None]

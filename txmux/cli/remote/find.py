@@ -1,4 +1,4 @@
-"""Which service is meant: by an argument, by the environment, by its rules file, or because it is the only one."""
+"""Finds the service: by an argument, by the environment, by its rules file, or because it is the only one."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _EVERY = {"": "", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing l
 
 
 class AdminEndpoint(NamedTuple):
-    """Where a service is to be.
+    """Where a service may answer.
 
     Attributes:
-        named_by: What says so, for messages.
+        named_by: Its source, for messages.
         rules: The rules file of the service, where the address does not identify it.
         is_a_guess: Whether it has to answer before it is used: the service may be at the next one instead.
         beside: Further sockets, which must be those of the same service.
@@ -177,7 +177,7 @@ def _sockets(folder: Path, closed: list[Path]) -> dict[Path, Path]:
 
 
 def _sockets_of_users() -> Iterator[Path]:
-    """Yield the sockets of services of ordinary users, if this is root, to whom `$XDG_RUNTIME_DIR` says nothing of them."""
+    """Yield the sockets of the services of ordinary users, for root only, whose `$XDG_RUNTIME_DIR` does not lead to them."""
     if os.geteuid():
         return
     for path in sorted(files.USERS.glob("*/txmux/*.sock")):
@@ -285,7 +285,7 @@ def address_of(text: str, folder: Path | None = None) -> Address:
 
 
 def _words(text: str) -> tuple[list[str], dict[str, str]]:
-    """Take an endpoint string apart: what has no name, and what has one."""
+    """Split an endpoint string into positional and named arguments."""
     parts = [
         (_ESCAPED.sub(r"\1", first), _ESCAPED.sub(r"\1", value), bool(equals))
         for first, equals, value in _ARGUMENT.findall(text)

@@ -38,7 +38,7 @@ REPLACED = {
     **dict.fromkeys(("-d", "-v", "-vv", "--debug", "--verbose"), ("--log-level", "debug")),
     **dict.fromkeys(("-b", "-D", "-F", "-n", "--background", "--daemon", "--foreground"), ()),
 }
-"""Options of other programs for what `run` does by others, or without any."""
+"""Options of other programs, and those of `run` that replace them, if any."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +98,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_more(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
-    """Add an option for each protocol, for which all matchers are imported, unless there are no options but common ones."""
+    """Add an option for each protocol, which imports all matchers, unless only common options are given."""
     if words is not None and all(
         word.partition("=")[0] in _COMMON for word in words if word.startswith("-")
     ):

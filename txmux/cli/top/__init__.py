@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show it; outside of a terminal, or on request, once and as text."""
+    """Show the screen; outside of a terminal, or on request, the current state as text."""
     is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if arguments.once or arguments.json or not is_interactive or os.environ.get("TERM") == "dumb":
         return _once(arguments)

@@ -1,4 +1,4 @@
-"""What keys do: of a state and a key they make the next state, and maybe a request to the service. Pure."""
+"""Handles keys: returns the next state, and maybe a request to the service. Pure."""
 
 from collections.abc import Callable, Sequence
 from urllib.parse import quote

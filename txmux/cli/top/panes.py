@@ -211,7 +211,7 @@ def lines_of(pane: Pane, state: TopState, snapshot: Snapshot) -> list[PaneLine]:
 
 
 def troubled(servers: Sequence[PaneLine]) -> int:
-    """Count the servers that may need a person; those that the rules call down do not."""
+    """Count the servers that may need attention; those that are down by the rules do not."""
     return sum(line.row.get("state") not in {"up", "disabled"} for line in servers)
 
 

@@ -94,16 +94,16 @@ class Polling:
         return self._last
 
     def _send(self, request: TopRequest) -> None:
-        self._report(self._done(request))
+        self._report(self._answer_to(request))
         self._at_once.set()
 
-    def _done(self, request: TopRequest) -> RequestResult:
+    def _answer_to(self, request: TopRequest) -> RequestResult:
         try:
             with of_txmux():
                 if isinstance(request, ExplainRequest):
                     path = f"/api/connections/{quote(request.identity, safe='')}"
-                    return RequestResult(connection=self._ask("GET", path, warn=_overlook))
-                answer = self._ask("POST", request.path, dict(request.body), warn=_overlook)
+                    return RequestResult(connection=self._ask("GET", path, warn=_ignore))
+                answer = self._ask("POST", request.path, dict(request.body), warn=_ignore)
                 return RequestResult(printable(str(answer.get("changes", request.what))))
         except (NoServiceError, ServiceRefusedError) as problem:
             return RequestResult(printable(" ".join(str(problem).splitlines())), is_bad=True)
@@ -113,5 +113,5 @@ class Polling:
         self._ready()
 
 
-def _overlook(_: str) -> None:
+def _ignore(_: str) -> None:
     pass  # the next snapshot has the warning, too

@@ -1,4 +1,4 @@
-"""What `txmux top` shows: the answers of the service, and the state of the screen. Values alone."""
+"""The data of `txmux top`: the answers of the service, and the state of the screen."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal

@@ -66,7 +66,7 @@ def head_of(snapshot: Snapshot, width: int) -> Iterator[Text]:
 
 
 def _troubles(snapshot: Snapshot, width: int) -> Iterator[tuple[int, str]]:
-    """Yield the lines of what needs a person, each with the number of its sentence."""
+    """Yield the lines of the troubles, each with the number of its sentence."""
     for number, sentence in enumerate(attention_of(snapshot)):
         for line in textwrap.wrap(sentence, max(3, width), subsequent_indent="  "):
             yield number, line
@@ -130,9 +130,9 @@ def _foot(state: TopState, width: int) -> list[Text]:
 def _panes(
     state: TopState, snapshot: Snapshot, width: int, room: int, troubles: tuple[int, int]
 ) -> tuple[int, list[Text]]:
-    """Share lines among what needs a person, which wants so many at least and so many in all, and the panes by their needs.
+    """Share the lines among the troubles, given their least and full number, and the panes.
 
-    Return how many the former gets, and the lines of the panes.
+    Return how many the troubles get, and the lines of the panes.
     """
     wide: list[tuple[Pane, ...]] = [("connections",), ("routes", "servers"), ("ends",)]
     bands = wide if width >= _WIDE else [(pane,) for pane in PANES]
@@ -143,7 +143,7 @@ def _panes(
     ]
     chosen = [state.pane in band for band in bands]
     least, whole = troubles
-    # What is wanted before more is shared out.
+    # Each stage is filled before the next one.
     stages = (
         (least, [_SHORT if is_chosen else 1 for is_chosen in chosen]),
         (least, [_HEAD + down if down and "servers" in band else 0 for band in bands]),
@@ -152,8 +152,8 @@ def _panes(
         (whole, needs),
     )
     heights = [0] * (1 + len(bands))
-    for lines, wanted in stages:
-        room = _share(room, heights, [lines, *map(min, wanted, needs)])
+    for lines, limits in stages:
+        room = _share(room, heights, [lines, *map(min, limits, needs)])
     heights[1 + chosen.index(True)] += room
     body: list[Text] = []
     for band, height in zip(bands, heights[1:], strict=True):
@@ -171,13 +171,13 @@ def _panes(
 
 
 def _need(lines: Sequence[PaneLine], *, is_chosen: bool) -> int:
-    """Of an empty pane the title says enough."""
+    # An empty pane needs its title only.
     return _HEAD + max(1, len(lines)) if lines or is_chosen else 1
 
 
-def _share(room: int, heights: list[int], wanted: Sequence[int]) -> int:
-    """Hand out one line after another while one wants more, and return what is left."""
-    while short := [at for at, most in enumerate(wanted) if heights[at] < most][:room]:
+def _share(room: int, heights: list[int], limits: Sequence[int]) -> int:
+    """Hand out lines in turn, up to the limits, and return what is left."""
+    while short := [at for at, most in enumerate(limits) if heights[at] < most][:room]:
         for at in short:
             heights[at] += 1
         room -= len(short)
@@ -195,11 +195,11 @@ def _pane(
     """Draw a pane of exactly this height."""
     if height <= 0:
         return []
-    is_looked_at = pane == state.pane
+    is_current = pane == state.pane
     # The others show what is first in them, such as servers that are down.
-    place = position(pane, state, lines) if is_looked_at else 0
+    place = position(pane, state, lines) if is_current else 0
     title = set_cell_size(_title(pane, state, snapshot, lines), width)
-    drawn = [Text(title, "bold black on cyan" if is_looked_at else "bold on grey30")]
+    drawn = [Text(title, "bold black on cyan" if is_current else "bold on grey30")]
     room = height - (_HEAD if height > _HEAD else 1)
     if room > 0:
         first = min(max(0, place - room // 2), max(0, len(lines) - room))
@@ -212,7 +212,7 @@ def _pane(
             head = _cells(TABLES[pane].columns, columns, widths, titles)
             drawn.append(Text(head, "bold underline"))
         for number, line in enumerate(shown, first):
-            style = f"{line.style} reverse" if is_looked_at and number == place else line.style
+            style = f"{line.style} reverse" if is_current and number == place else line.style
             text = _cells(TABLES[pane].columns, columns, widths, line.cells)
             drawn.append(Text(set_cell_size(text, width), style))
         if not lines:
